@@ -1,0 +1,158 @@
+"""One writer at a time, also on network file systems. Touches lock files below ``<store>/<study>/.icf/``.
+
+A lock is a small file made by hard link, which is atomic on local disks and on NFS alike (``flock`` is not, on some
+mounts). It says which process holds it, so that the lock of a dead process on the same host is recognised and
+taken over with a message, and a live one is named while others wait.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from icf_utils.errors import Busy, StorageFailure, shown, storage_errors
+from icf_utils.progress import Progress
+from icf_utils.store import Study, Visit, prepare_workdir, tidy_workdir
+
+#: Seconds that a process waits for another one before it gives up with exit code 8.
+PATIENCE = float(os.environ.get("ICF_LOCK_TIMEOUT", "3600"))
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
+
+
+@contextmanager
+def visit_lock(visit: Visit, progress: Progress) -> Iterator[None]:
+    """Keep others from writing this visit's files."""
+    with _held(visit.of_study, f"{visit.visit}.lock", progress):
+        yield
+
+
+@contextmanager
+def catalog_lock(study: Study, progress: Progress) -> Iterator[None]:
+    """Keep others from writing this study's catalog. The name cannot be a visit's: identifiers have no ``+``."""
+    with _held(study, "+catalog.lock", progress):
+        yield
+
+
+@contextmanager
+def _held(study: Study, name: str, progress: Progress) -> Iterator[None]:
+    path = study.workdir / name
+    _acquire(study, path, progress)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        tidy_workdir(study)
+
+
+def _acquire(study: Study, path: Path, progress: Progress) -> None:
+    started, pause, told = time.monotonic(), _FIRST_PAUSE, False
+    while not _try_to_take(study, path):
+        holder = _read_holder(path)
+        if holder is None:  # released between two looks
+            continue
+        if _is_dead(holder):
+            _clear_stale(path, holder)
+            progress.message(f"taking over the lock of a dead process: '{shown(path)}' ({_named(holder)})")
+            continue
+        waited = time.monotonic() - started
+        if waited > PATIENCE:
+            raise Busy(path, _named(holder), waited)
+        if not told and waited > 1:
+            progress.message(f"waiting for {_named(holder)}, which holds '{shown(path)}'")
+            told = True
+        time.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _try_to_take(study: Study, path: Path) -> bool:
+    mine = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}")
+    while True:
+        prepare_workdir(study)
+        try:
+            with open(mine, "x", encoding="utf-8") as handle:
+                handle.write(_own_mark())
+            break
+        except FileNotFoundError:  # another process has just tidied the empty folder away
+            continue
+        except OSError as error:
+            raise StorageFailure(mine, "create", error) from error
+    try:
+        os.link(mine, path)
+        return True
+    except FileExistsError:
+        return False
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return _take_without_links(path)
+    finally:
+        with suppress(OSError):
+            mine.unlink()
+
+
+def _take_without_links(path: Path) -> bool:
+    """For file systems without hard links: exclusive creation."""
+    try:
+        with open(path, "x", encoding="utf-8") as handle:
+            handle.write(_own_mark())
+        return True
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise StorageFailure(path, "create", error) from error
+
+
+def _own_mark() -> str:
+    return f"{socket.gethostname()} {os.getpid()} {_process_start(os.getpid())}\n"
+
+
+def _process_start(pid: int) -> str:
+    """When the process began, in clock ticks since boot (proc(5), field 22): tells a reused process id apart."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "-"
+    return text.rpartition(")")[2].split()[19]
+
+
+def _read_holder(path: Path) -> tuple[str, int, str] | None:
+    with storage_errors(path, "read"):
+        try:
+            words = path.read_text(encoding="utf-8", errors="replace").split()
+        except FileNotFoundError:
+            return None
+    if len(words) != 3 or not words[1].isdigit():
+        return ("an unknown host", 0, "-")
+    return (words[0], int(words[1]), words[2])
+
+
+def _is_dead(holder: tuple[str, int, str]) -> bool:
+    host, pid, start = holder
+    if host != socket.gethostname() or not pid:
+        return False
+    return not Path(f"/proc/{pid}").exists() if start == "-" else _process_start(pid) != start
+
+
+def _clear_stale(path: Path, holder: tuple[str, int, str]) -> None:
+    """Move the dead lock aside before removing it; put it back if it was not the dead one after all."""
+    aside = path.with_name(f"{path.name}.stale.{os.getpid()}.{time.monotonic_ns()}")
+    try:
+        os.rename(path, aside)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageFailure(path, "remove the stale lock", error) from error
+    if _read_holder(aside) != holder:
+        with suppress(OSError):
+            os.link(aside, path)
+    with suppress(OSError):
+        aside.unlink()
+
+
+def _named(holder: tuple[str, int, str]) -> str:
+    return f"process {holder[1]} on {shown(holder[0])}"

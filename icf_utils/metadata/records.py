@@ -1,0 +1,180 @@
+"""The two JSON files of a visit as plain values: building, canonical bytes, strict reading. Pure, no file is touched.
+
+``<visit>_metadata_tarball.json`` is one object, ``<visit>_metadata_dicoms.json`` an array with one record per image
+on a line of its own. A name that is no UTF-8 stands with its bytes as lone surrogates (``\\udcXX``), as Python's
+``os.fsdecode`` writes them; ``os.fsencode`` gives the bytes back.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Union
+
+from icf_utils.errors import DepositDamaged
+
+#: The tags that every record carries (DICOM keywords), empty text where an image lacks them.
+STANDARD_TAGS = (
+    "SeriesDescription",
+    "SeriesNumber",
+    "Modality",
+    "MRAcquisitionType",
+    "ProtocolName",
+    "PulseSequenceName",
+)
+
+#: The identifiers that every record carries; they stay in the store's JSON and never enter a catalog.
+UID_TAGS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+
+#: A value as JSON holds it: text, number, or a list of them for a DICOM multi-value.
+Value = Union[str, int, float, "list[str | int | float]"]
+
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_REMEDY = "run 'icf-utils deposit_visit_metadata' again after moving the damaged file away"
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One DICOM instance of an archive.
+
+    ``path`` is the member's name inside the TAR, ``offset`` the byte position of its content there, ``size`` its
+    length in bytes. ``tags`` holds the standard tags and what a configuration added; ``uids`` the three UIDs.
+    """
+
+    path: str
+    md5: str
+    size: int
+    offset: int
+    tags: Mapping[str, Value]
+    uids: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class TarballRecord:
+    """The archive itself: ``size`` in bytes, ``md5`` in hexadecimal, its place in dataset and store."""
+
+    size: int
+    md5: str
+    dspath: str
+    storepath: str
+
+
+@dataclass(frozen=True)
+class VisitMetadata:
+    """What the two JSON files of a visit say together; images are in the order of the archive."""
+
+    tarball: TarballRecord
+    images: tuple[ImageRecord, ...]
+
+
+def tarball_bytes(record: TarballRecord) -> bytes:
+    """Canonical bytes of ``<visit>_metadata_tarball.json``."""
+    fields = {"size": record.size, "md5": record.md5, "dspath": record.dspath, "storepath": record.storepath}
+    return encode_json(fields) + b"\n"
+
+
+def images_bytes(records: Iterable[ImageRecord]) -> bytes:
+    """Canonical bytes of ``<visit>_metadata_dicoms.json``."""
+    lines = [encode_json(_image_fields(record)) for record in records]
+    return b"[\n" + b",\n".join(lines) + b"\n]\n" if lines else b"[]\n"
+
+
+def encode_json(value: object) -> bytes:
+    """JSON in UTF-8, keys in the order given, undecodable name bytes escaped; refuses NaN (``ValueError``)."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes \udcXX, which is its JSON escape
+
+
+def _image_fields(record: ImageRecord) -> dict[str, Any]:
+    extra = sorted(set(record.tags) - set(STANDARD_TAGS))
+    return {
+        "path": record.path,
+        "md5": record.md5,
+        "size": record.size,
+        **{tag: record.tags.get(tag, "") for tag in STANDARD_TAGS},
+        "offset": record.offset,
+        **{tag: record.uids.get(tag, "") for tag in UID_TAGS},
+        **{tag: record.tags[tag] for tag in extra},
+    }
+
+
+def parse_tarball(raw: bytes, source: str) -> TarballRecord:
+    """The record in the bytes of a ``_metadata_tarball.json``; ``source`` names the file in errors.
+
+    Raises :class:`~icf_utils.errors.DepositDamaged`.
+    """
+    value = _json(raw, source)
+    if not isinstance(value, dict):
+        raise DepositDamaged(source, "a JSON object", type(value).__name__, _REMEDY)
+    return TarballRecord(
+        size=_number(value, "size", source),
+        md5=_md5(value, source),
+        dspath=_text(value, "dspath", source),
+        storepath=_text(value, "storepath", source),
+    )
+
+
+def parse_images(raw: bytes, source: str) -> tuple[ImageRecord, ...]:
+    """The records in the bytes of a ``_metadata_dicoms.json``. Raises :class:`~icf_utils.errors.DepositDamaged`."""
+    value = _json(raw, source)
+    if not isinstance(value, list):
+        raise DepositDamaged(source, "a JSON array", type(value).__name__, _REMEDY)
+    return tuple(_image(item, f"{source}, record {at + 1}") for at, item in enumerate(value))
+
+
+def _image(item: Any, source: str) -> ImageRecord:
+    if not isinstance(item, dict):
+        raise DepositDamaged(source, "a JSON object", type(item).__name__, _REMEDY)
+    own = {"path", "md5", "size", "offset", *UID_TAGS}
+    return ImageRecord(
+        path=_text(item, "path", source),
+        md5=_md5(item, source),
+        size=_number(item, "size", source),
+        offset=_number(item, "offset", source),
+        tags={key: _value(item[key], key, source) for key in item if key not in own},
+        uids={tag: _text(item, tag, source) for tag in UID_TAGS},
+    )
+
+
+def _json(raw: bytes, source: str) -> Any:
+    try:
+        return json.loads(raw.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DepositDamaged(source, "JSON in UTF-8", f"what no JSON reader accepts ({error})", _REMEDY) from error
+
+
+def _number(item: Mapping[str, Any], key: str, source: str) -> int:
+    value = item.get(key)
+    if type(value) is not int or value < 0:
+        raise DepositDamaged(source, f"a whole number under '{key}'", _kind(item, key), _REMEDY)
+    return value
+
+
+def _text(item: Mapping[str, Any], key: str, source: str) -> str:
+    value = item.get(key)
+    if not isinstance(value, str):
+        raise DepositDamaged(source, f"text under '{key}'", _kind(item, key), _REMEDY)
+    return value
+
+
+def _md5(item: Mapping[str, Any], source: str) -> str:
+    value = _text(item, "md5", source)
+    if not _MD5.fullmatch(value):
+        raise DepositDamaged(source, "an MD5 digest of 32 hexadecimal digits under 'md5'", "other text", _REMEDY)
+    return value
+
+
+def _value(value: Any, key: str, source: str) -> Value:
+    if _is_scalar(value) or (isinstance(value, list) and all(_is_scalar(item) for item in value)):
+        return value  # type: ignore[no-any-return]
+    raise DepositDamaged(source, f"text, a number or a list under '{key}'", type(value).__name__, _REMEDY)
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
+
+
+def _kind(item: Mapping[str, Any], key: str) -> str:
+    return type(item[key]).__name__ if key in item else "nothing"

@@ -1,0 +1,41 @@
+"""What a command did, as plain frozen values. No input or output happens here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something a user should know: a file that was treated in a special way, or left out, and why.
+
+    ``code`` is a short stable word for scripts (listed in ``docs/errors.md``), ``subject`` the file or value that it
+    is about (raw, not escaped), ``message`` a sentence without the subject. Never holds header values.
+    """
+
+    code: str
+    subject: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file of the store after a command: newly ``written``, or ``unchanged`` because the same bytes were there."""
+
+    path: Path
+    state: Literal["written", "unchanged"]
+
+
+def plain(value: object) -> object:
+    """A result as values that JSON knows: dataclasses become objects, tuples lists, paths text."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value

@@ -1,0 +1,267 @@
+"""The store: identifiers, every file name, and publishing that is never half-done.
+
+Touches the disk: new files are written below ``<store>/<study>/.icf/``, synced, and moved to their names with a
+hard link or rename, so that a final name never shows a partial file. Nothing here knows what the files mean.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from icf_utils.errors import DepositDiffers, DepositMissing, InvalidIdentifier, StorageFailure, storage_errors
+from icf_utils.results import Written
+
+#: Below a study: locks, unfinished files and the state of runs. Never between the users' files.
+WORK_DIR_NAME = ".icf"
+
+_IDENTIFIER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
+
+
+def check_identifier(kind: str, value: str) -> str:
+    """``value``, if it can name files; ``kind`` is ``'study'`` or ``'visit'``.
+
+    Raises :class:`~icf_utils.errors.InvalidIdentifier`, with the rule in its message.
+    """
+    if not _IDENTIFIER.fullmatch(value):
+        raise InvalidIdentifier(kind, value)
+    return value
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study's place in a store. ``root`` is the store's directory; the identifier is checked on creation."""
+
+    root: Path
+    study: str
+
+    def __post_init__(self) -> None:
+        check_identifier("study", self.study)
+
+    @property
+    def folder(self) -> Path:
+        return self.root / self.study
+
+    @property
+    def catalog(self) -> Path:
+        return self.folder / "catalog"
+
+    @property
+    def workdir(self) -> Path:
+        return self.folder / WORK_DIR_NAME
+
+    def visits(self) -> list[str]:
+        """Identifiers of the visits that have an archive, sorted. Empty where the study does not exist."""
+        try:
+            names = os.listdir(self.folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        ends = len("_dicom.tar")
+        return sorted(
+            name[:-ends] for name in names if name.endswith("_dicom.tar") and _IDENTIFIER.fullmatch(name[:-ends])
+        )
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A visit's place in a store: every file name that others read stands here."""
+
+    root: Path
+    study: str
+    visit: str
+
+    def __post_init__(self) -> None:
+        check_identifier("study", self.study)
+        check_identifier("visit", self.visit)
+
+    @property
+    def of_study(self) -> Study:
+        return Study(self.root, self.study)
+
+    @property
+    def archive(self) -> Path:
+        return self._file("_dicom.tar")
+
+    @property
+    def checksum(self) -> Path:
+        return self._file("_dicom.tar.md5sum")
+
+    @property
+    def tarball_json(self) -> Path:
+        return self._file("_metadata_tarball.json")
+
+    @property
+    def dicoms_json(self) -> Path:
+        return self._file("_metadata_dicoms.json")
+
+    @property
+    def refs(self) -> Path:
+        return self._file("_XDLRA--refs")
+
+    @property
+    def export(self) -> Path:
+        return self._file("_XDLRA--repo-export")
+
+    @property
+    def storepath(self) -> str:
+        """The archive relative to the store's root: what follows the store's URL."""
+        return f"{self.study}/{self.visit}_dicom.tar"
+
+    @property
+    def dspath(self) -> str:
+        """The archive inside the visit's dataset."""
+        return f"icf/{self.visit}_dicom.tar"
+
+    @property
+    def member_root(self) -> str:
+        """The folder that all members of the archive lie in."""
+        return f"{self.study}_{self.visit}"
+
+    @property
+    def workdir(self) -> Path:
+        return self.of_study.workdir
+
+    def _file(self, suffix: str) -> Path:
+        return self.root / self.study / f"{self.visit}{suffix}"
+
+
+def prepare_workdir(study: Study) -> Path:
+    """Make sure that the study's work folder exists, and return it."""
+    with storage_errors(study.workdir, "create"):
+        study.workdir.mkdir(parents=True, exist_ok=True)
+    return study.workdir
+
+
+def tidy_workdir(study: Study) -> None:
+    """Remove the work folder, and the study's, where nothing was left in them."""
+    with suppress(OSError):
+        study.workdir.rmdir()
+        study.folder.rmdir()
+
+
+def part_name(study: Study, target: Path) -> Path:
+    """Where the file that will be ``target`` is written first: a fixed name, so that a rerun replaces a leftover."""
+    return study.workdir / f"{target.relative_to(study.folder).as_posix().replace('/', '+')}.part"
+
+
+@contextmanager
+def new_part(study: Study, target: Path) -> Iterator[BinaryIO]:
+    """A new file beside ``target``, open for reading and writing; removed when the block fails.
+
+    The caller holds the lock of the visit or study. Modes follow the umask.
+    """
+    part = part_name(study, target)
+    prepare_workdir(study)
+    with suppress(FileNotFoundError), storage_errors(part, "replace"):
+        _remove(part)
+    with storage_errors(part, "create"):
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        with os.fdopen(descriptor, "w+b") as handle:
+            yield handle
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()
+        raise
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def sync_file(handle: BinaryIO, path: Path) -> None:
+    """Flush ``handle`` to the device."""
+    with storage_errors(path, "write"):
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` durable."""
+    with storage_errors(folder, "sync"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def publish_part(study: Study, target: Path) -> None:
+    """Give a finished, synced part its final name; never replaces what is there.
+
+    Raises :class:`~icf_utils.errors.DepositDiffers` if the name was taken meanwhile.
+    """
+    part = part_name(study, target)
+    try:
+        os.link(part, target)
+    except FileExistsError as error:
+        raise DepositDiffers(target, "it appeared while this command was running") from error
+    except OSError:  # a file system without hard links; the lock keeps other writers out
+        with storage_errors(target, "create"):
+            os.rename(part, target)
+    with suppress(OSError):
+        part.unlink()
+    sync_folder(target.parent)
+
+
+def publish_bytes(study: Study, files: Sequence[tuple[Path, bytes]]) -> tuple[Written, ...]:
+    """Publish small files in the given order, the one that marks completeness last.
+
+    All existing ones are compared before the first is written; what is the same stays untouched.
+    Raises :class:`~icf_utils.errors.DepositDiffers` or :class:`~icf_utils.errors.StorageFailure`.
+    """
+    present = [_same_or_absent(path, data) for path, data in files]
+    outcome = []
+    for (path, data), there in zip(files, present, strict=True):
+        if not there:
+            write_new(study, path, data)
+        outcome.append(Written(path, "unchanged" if there else "written"))
+    return tuple(outcome)
+
+
+def write_new(study: Study, path: Path, data: bytes) -> None:
+    """Write ``data`` beside ``path``, sync it and give it its name."""
+    with new_part(study, path) as handle:
+        with storage_errors(path, "write"):
+            handle.write(data)
+        sync_file(handle, path)
+    publish_part(study, path)
+
+
+def _same_or_absent(path: Path, data: bytes) -> bool:
+    try:
+        with storage_errors(path, "read"):
+            existing = path.read_bytes()
+    except StorageFailure as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return False
+        raise
+    if existing != data:
+        raise DepositDiffers(path, difference(existing, data))
+    return True
+
+
+def difference(existing: bytes, new: bytes) -> str:
+    """Where and how two byte strings part, in words; never quotes their content."""
+    pairs = enumerate(zip(existing, new, strict=False))
+    first = next((at for at, (old, now) in pairs if old != now), min(len(existing), len(new)))
+    same_size = len(existing) == len(new)
+    sizes = f"{len(new)} bytes both" if same_size else f"{len(existing)} bytes there, {len(new)} bytes now"
+    return f"first difference at byte {first} (line {existing[:first].count(10) + 1}), {sizes}"
+
+
+def read_deposit(path: Path, remedy: str) -> bytes:
+    """The bytes of a file that an earlier step has made.
+
+    Raises :class:`~icf_utils.errors.DepositMissing` with ``remedy``, or ``StorageFailure``.
+    """
+    with storage_errors(path, "read"):
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise DepositMissing(path, remedy) from error
