@@ -18,13 +18,13 @@ NAMED_AT_MOST = 20
 
 
 def shown(text: str | os.PathLike[str]) -> str:
-    """Text for a message: one line, printable, whatever a file name or a header holds.
+    r"""Text for a message: one line, printable, whatever a file name or a header holds.
 
     Control characters, line separators, bidirectional marks and undecodable bytes appear as backslash escapes, so
     that neither a terminal nor a log can be steered by a name.
 
-    >>> shown("a\\nb")
-    'a\\\\nb'
+    >>> shown("a\nb")
+    'a\\nb'
     """
     return "".join(_printable(char) for char in os.fspath(text))
 

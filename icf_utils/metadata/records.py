@@ -1,7 +1,7 @@
-"""The two JSON files of a visit as plain values: building, canonical bytes, strict reading. Pure, no file is touched.
+r"""The two JSON files of a visit as plain values: building, canonical bytes, strict reading. Pure, no file is touched.
 
 ``<visit>_metadata_tarball.json`` is one object, ``<visit>_metadata_dicoms.json`` an array with one record per image
-on a line of its own. A name that is no UTF-8 stands with its bytes as lone surrogates (``\\udcXX``), as Python's
+on a line of its own. A name that is no UTF-8 stands with its bytes as lone surrogates (``\udcXX``), as Python's
 ``os.fsdecode`` writes them; ``os.fsencode`` gives the bytes back.
 """
 
