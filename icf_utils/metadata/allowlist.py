@@ -1,0 +1,126 @@
+"""What is recorded of an image beside the standard tags: a list of DICOM keywords, checked before it is used.
+
+:func:`read_allow_list` reads a file; everything else is pure. A list with any mistake is refused as a whole, with all
+mistakes named at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from icf_utils.config import MetadataSettings
+from icf_utils.dicom.confidential import TABLE, is_identifying, is_listed
+from icf_utils.dicom.values import BINARY_VRS, dictionary_vr, keyword_tag, tag_keyword
+from icf_utils.errors import NAMED_AT_MOST, InvalidSetting, shown, storage_errors
+from icf_utils.metadata.records import STANDARD_TAGS, UID_TAGS
+
+_TAG = re.compile(r"\(?([0-9A-Fa-f]{4}),\s*([0-9A-Fa-f]{4})\)?")
+_SWITCH = re.compile(r"allow_identifying\s*:\s*(.*)")
+
+
+@dataclass(frozen=True)
+class AllowList:
+    """``tags``: DICOM keyword to tag number, sorted by keyword, without the tags that are always recorded.
+
+    ``allow_identifying`` says that those may be among them which can identify a person.
+    """
+
+    tags: Mapping[str, int]
+    allow_identifying: bool
+
+
+def read_allow_list(path: Path) -> AllowList:
+    """The list in a file, see :func:`parse_allow_list`. Raises ``StorageFailure`` and ``InvalidSetting``."""
+    with storage_errors(path, "read"):
+        raw = path.read_bytes()
+    try:
+        return parse_allow_list(raw.decode("utf-8-sig"), str(path))
+    except UnicodeDecodeError as error:
+        raise InvalidSetting(str(path), f"this is not text in UTF-8 ({error.reason})") from error
+
+
+def allow_list(settings: MetadataSettings, source: str) -> AllowList:
+    """The list in ``[metadata]`` of a store's settings; ``source`` names them in errors. Raises ``InvalidSetting``."""
+    return _checked(settings.tags, settings.allow_identifying, source, "allow_identifying = true", [])
+
+
+def parse_allow_list(text: str, source: str) -> AllowList:
+    """The list in the text of a file.
+
+    Each line holds a DICOM keyword or a tag, as ``(gggg,eeee)`` or ``gggg,eeee``; ``#`` begins a comment. One line
+    may say ``allow_identifying: true`` (or ``false``). Raises :class:`~icf_utils.errors.InvalidSetting`.
+
+    >>> dict(parse_allow_list("EchoTime  # in ms", "tags.txt").tags)
+    {'EchoTime': 1572993}
+    """
+    lines = [line.split("#", 1)[0].strip() for line in text.splitlines()]
+    switches = [found.group(1) for found in map(_SWITCH.fullmatch, lines) if found]
+    names = [line for line in lines if line and not _SWITCH.fullmatch(line)]
+    problems = []
+    if not set(switches) <= {"true", "false"} or len(set(switches)) > 1:
+        problems.append("'allow_identifying' must be said once, as 'true' or 'false'")
+    return _checked(names, switches[-1:] == ["true"], source, "allow_identifying: true", problems)
+
+
+def _checked(names: Iterable[str], allowed: bool, source: str, permission: str, problems: list[str]) -> AllowList:
+    tags: dict[str, int] = {}
+    for name in dict.fromkeys(names):
+        tag, problem = _resolve(name)
+        if tag is not None:
+            tags[tag_keyword(tag) or ""] = tag
+            problem = _objection(tag, name, allowed, permission)
+        if problem:
+            problems.append(problem)
+    if problems:
+        raise InvalidSetting(source, _report(problems))
+    always = {*STANDARD_TAGS, *UID_TAGS}
+    return AllowList({keyword: tags[keyword] for keyword in sorted(tags) if keyword not in always}, allowed)
+
+
+def _resolve(name: str) -> tuple[int | None, str | None]:
+    """The tag that ``name`` means, or why it means none."""
+    as_number = _TAG.fullmatch(name)
+    if as_number is None:
+        tag = keyword_tag(name)
+        return (tag, None) if tag is not None else (None, f"'{shown(name)}' is no DICOM keyword{_suggestion(name)}")
+    tag = int(as_number.group(1) + as_number.group(2), 16)
+    if keyword_tag(tag_keyword(tag) or "") != tag:  # private, unknown, or one of a repeating group
+        return None, f"'{shown(name)}' is no tag with a DICOM keyword of its own"
+    return tag, None
+
+
+def _objection(tag: int, name: str, allowed: bool, permission: str) -> str | None:
+    keyword = tag_keyword(tag)
+    if keyword in STANDARD_TAGS or keyword in UID_TAGS:  # recorded by design
+        return None
+    vr = dictionary_vr(tag)
+    if vr is None or vr == "SQ" or vr in BINARY_VRS:
+        return f"'{shown(name)}' holds a sequence or binary data, which cannot be recorded"
+    if allowed or not is_identifying(tag):
+        return None
+    why = f"is listed in {TABLE}" if is_listed(tag) else "is a person name"
+    return f"'{shown(name)}' {why}; it is recorded only where the list also says '{permission}'"
+
+
+def _suggestion(name: str) -> str:
+    by_lower = {keyword.lower(): keyword for keyword in _all_keywords()}
+    close = difflib.get_close_matches(name[:100].lower(), by_lower, n=1, cutoff=0.7)
+    return f"; did you mean '{by_lower[close[0]]}'?" if close else ""
+
+
+@cache
+def _all_keywords() -> tuple[str, ...]:
+    from pydicom.datadict import keyword_dict
+
+    return tuple(sorted(keyword_dict))
+
+
+def _report(problems: list[str]) -> str:
+    named = problems[:NAMED_AT_MOST]
+    rest = [f"... and {len(problems) - len(named)} more"] if len(problems) > len(named) else []
+    return "\n  ".join([*named, *rest])
