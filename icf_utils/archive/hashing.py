@@ -1,0 +1,42 @@
+"""A digest computed on another core while the caller reads and writes. Touches nothing but memory."""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+#: How many batches may wait; with batches of about a megabyte this bounds the memory.
+_WAITING = 8
+
+
+class BackgroundMd5:
+    """MD5 of a stream of byte batches, computed in a thread of its own (hashing releases the interpreter lock)."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.md5(usedforsecurity=False)
+        self._batches: queue.Queue[Sequence[Any] | None] = queue.Queue(_WAITING)
+        self._thread = threading.Thread(target=self._run, name="md5", daemon=True)
+        self._thread.start()
+
+    def update(self, batch: Sequence[Any]) -> None:
+        """Add several buffers, in order; they must not change any more."""
+        self._batches.put(batch)
+
+    def finish(self) -> str:
+        """The digest of everything, as 32 hexadecimal digits; the thread ends."""
+        self.close()
+        return self._digest.hexdigest()
+
+    def close(self) -> None:
+        """End the thread; safe to call again."""
+        if self._thread.is_alive():
+            self._batches.put(None)
+            self._thread.join()
+
+    def _run(self) -> None:
+        while (batch := self._batches.get()) is not None:
+            for buffer in batch:
+                self._digest.update(buffer)

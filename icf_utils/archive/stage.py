@@ -1,0 +1,176 @@
+"""The first stage: an input becomes ``<visit>_dicom.tar`` and its ``.md5sum``. Reads the input, writes the two."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import timezone, tzinfo
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from icf_utils.archive.outputs import ExistingFile, NewFile, Output
+from icf_utils.archive.packing import NO_TIME, HeaderLengthChanged, Packer, Packing
+from icf_utils.errors import DepositDiffers, InputRefused, InvalidSetting, shown, storage_errors
+from icf_utils.lock import visit_lock
+from icf_utils.progress import SILENT, Progress
+from icf_utils.results import Notice, Written
+from icf_utils.sources.entries import Source
+from icf_utils.sources.select import open_source
+from icf_utils.store import Visit, new_part, part_name, prepare_workdir, publish_bytes, publish_part, sync_file
+
+
+@dataclass(frozen=True)
+class ArchiveResult:
+    """What ``make_studyvisit_archive`` did. ``size`` in bytes; ``time`` is the visit's time in seconds since 1970."""
+
+    study: str
+    visit: str
+    archive: Written
+    checksum: Written
+    md5: str
+    size: int
+    dicom_files: int
+    other_files: int
+    time: float
+    notices: tuple[Notice, ...]
+
+
+def make_studyvisit_archive(
+    input_path: str | os.PathLike[str],
+    store_dir: str | os.PathLike[str],
+    study: str,
+    visit: str,
+    *,
+    time_zone: str = "UTC",
+    strip: int = 0,
+    progress: Progress = SILENT,
+) -> ArchiveResult:
+    """Archive a visit reproducibly: the bytes depend on the content and the names of the input only.
+
+    ``input_path`` is a folder, a zip, or a plain or compressed tar; ``time_zone`` an IANA name such as
+    ``Europe/Berlin`` that study times are taken in; ``strip`` leading folders are removed in a zip or tar.
+
+    Raises :class:`~icf_utils.errors.InputRefused`, :class:`~icf_utils.errors.InvalidIdentifier`,
+    :class:`~icf_utils.errors.DepositDiffers`, :class:`~icf_utils.errors.StorageFailure`.
+    """
+    place = Visit(Path(store_dir), study, visit)
+    zone = _zone(time_zone)
+    _refuse_store_in_input(place, Path(input_path))
+    with visit_lock(place, progress):
+        prepare_workdir(place.of_study)
+        with open_source(Path(input_path), place.workdir, strip) as source:
+            return _make(source, place, zone, progress)
+
+
+def archive_differs(
+    input_path: str | os.PathLike[str],
+    place: Visit,
+    *,
+    time_zone: str = "UTC",
+    strip: int = 0,
+    progress: Progress = SILENT,
+) -> str | None:
+    """How the archive that ``input_path`` gives differs from the one in the store; ``None`` if it does not.
+
+    Writes nothing. Raises :class:`~icf_utils.errors.InputRefused`, :class:`~icf_utils.errors.StorageFailure`.
+    """
+    zone = _zone(time_zone)
+    with open_source(Path(input_path), place.of_study.folder, strip) as source:
+        try:
+            _compare(source, place, zone, progress)
+        except DepositDiffers as error:
+            return error.how
+    return None
+
+
+def _zone(name: str) -> tzinfo:
+    if name == "UTC":
+        return timezone.utc
+    try:
+        return ZoneInfo(name)
+    except (OSError, ValueError, KeyError) as error:  # not found, or no name of a zone at all
+        advice = "use an IANA name such as Europe/Berlin"
+        raise InvalidSetting("--timezone", f"there is no time zone '{shown(name)}'; {advice}") from error
+
+
+def _refuse_store_in_input(place: Visit, input_path: Path) -> None:
+    """An archive must not swallow itself."""
+    inner = os.path.realpath(place.of_study.folder)
+    outer = os.path.realpath(input_path)
+    if os.path.isdir(outer) and (inner + "/").startswith(outer.rstrip("/") + "/"):
+        reason = f"contains the folder that the archive is written to ('{inner}')"
+        raise InputRefused(input_path, [(os.fspath(input_path), reason)], "Name another store with -o/--store-dir.")
+
+
+def _make(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> ArchiveResult:
+    if place.archive.exists():
+        md5, size, done = _compare(source, place, zone, progress)
+        archive = Written(place.archive, "unchanged")
+    else:
+        md5, size, done = _write(source, place, zone, progress)
+        archive = Written(place.archive, "written")
+    (checksum,) = publish_bytes(place.of_study, [(place.checksum, _checksum_line(place, md5))])
+    return ArchiveResult(
+        study=place.study,
+        visit=place.visit,
+        archive=archive,
+        checksum=checksum,
+        md5=md5,
+        size=size,
+        dicom_files=done.dicom_files,
+        other_files=done.other_files,
+        time=NO_TIME if done.time is None else done.time,
+        notices=(*source.notices, *done.notices),
+    )
+
+
+def _checksum_line(place: Visit, md5: str) -> bytes:
+    return f"{md5}  {place.archive.name}\n".encode("ascii")
+
+
+def _write(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> tuple[str, int, Packing]:
+    part = part_name(place.of_study, place.archive)
+    with new_part(place.of_study, place.archive) as handle:
+
+        def fresh() -> Output:
+            with storage_errors(part, "write"):
+                handle.seek(0)
+                handle.truncate()
+            return NewFile(handle, part)
+
+        md5, size, done = _pack(source, place, zone, fresh, progress)
+        sync_file(handle, part)
+        _refuse_other_checksum(place, md5)
+    publish_part(place.of_study, place.archive)
+    return md5, size, done
+
+
+def _refuse_other_checksum(place: Visit, md5: str) -> None:
+    """Where only the checksum is left of an earlier archive, it must be this one's."""
+    with storage_errors(place.checksum, "read"):
+        if place.checksum.exists() and place.checksum.read_bytes() != _checksum_line(place, md5):
+            raise DepositDiffers(place.checksum, f"this input gives the MD5 {md5}")
+
+
+def _compare(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> tuple[str, int, Packing]:
+    with storage_errors(place.archive, "read"), open(place.archive, "rb", buffering=0) as handle:
+        return _pack(source, place, zone, lambda: ExistingFile(handle, place.archive), progress)
+
+
+def _pack(
+    source: Source, place: Visit, zone: tzinfo, fresh: Callable[[], Output], progress: Progress
+) -> tuple[str, int, Packing]:
+    assumed_time = NO_TIME
+    while True:
+        with (
+            progress.task("archive", sum(entry.size for entry in source.entries), "B") as task,
+            closing(fresh()) as output,
+        ):
+            try:
+                done = Packer(source, place.member_root, zone, assumed_time).run(output, task)
+            except HeaderLengthChanged as change:
+                assumed_time = change.time
+                continue
+            return output.finish(), output.position, done

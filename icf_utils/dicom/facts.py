@@ -1,0 +1,100 @@
+"""What an archive needs to know of a file: is it DICOM, when was the study, which study. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone, tzinfo
+
+from icf_utils.dicom.scan import SPECIFIC_CHARACTER_SET, Element, Scan
+
+STUDY_DATE, STUDY_TIME = 0x00080020, 0x00080030
+SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID = 0x00080016, 0x00080018, 0x0020000D
+
+#: The tags that :func:`file_facts` looks at.
+FACT_TAGS = frozenset({STUDY_DATE, STUDY_TIME, SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID})
+
+#: What a scan must return so that a caller can decode text.
+TEXT_TAGS = frozenset({SPECIFIC_CHARACTER_SET})
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_DATE = re.compile(r"(\d{4})(\d\d)(\d\d)|(\d{4})\.(\d\d)\.(\d\d)", re.ASCII)
+_TIME = re.compile(r"([01]\d|2[0-3])(?:([0-5]\d)(?:([0-5]\d|60)(?:\.(\d{1,6}))?)?)?", re.ASCII)
+_UID = re.compile(r"[0-9]+(\.[0-9]+)+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What the head of a file says.
+
+    ``is_dicom``: it has preamble, prefix and at least the beginning of a data set. ``looks_bare``: no preamble, yet
+    certainly a DICOM data set. ``time``: StudyDate and StudyTime in seconds since 1970 (POSIX), ``None`` where there
+    is no usable one. ``study_uid``: empty where absent. ``is_cut``: the file ends inside an element.
+    """
+
+    is_dicom: bool
+    looks_bare: bool
+    is_directory: bool
+    time: float | None
+    study_uid: str
+    is_cut: bool
+
+
+def file_facts(found: Scan, zone: tzinfo) -> FileFacts:
+    """The facts in a scan for :data:`FACT_TAGS`; ``zone`` is the time zone that study times are taken in."""
+    is_dicom = found.magic and is_dataset(found)
+    return FileFacts(
+        is_dicom=is_dicom,
+        looks_bare=is_bare_dataset(found),
+        is_directory=is_dicom and found.is_directory,
+        time=posix_time(_ascii(found, STUDY_DATE), _ascii(found, STUDY_TIME), zone) if is_dicom else None,
+        study_uid=uid_text(found.elements.get(STUDY_INSTANCE_UID)),
+        is_cut=found.state in ("cut", "malformed") and (found.magic or is_bare_dataset(found)),
+    )
+
+
+def is_dataset(found: Scan) -> bool:
+    """Whether what follows the file meta information begins like a data set, or is a DICOMDIR."""
+    return found.is_directory or (found.count > 0 and found.first_group in (0x0004, 0x0008))
+
+
+def is_bare_dataset(found: Scan) -> bool:
+    """Whether a file without preamble is DICOM for certain: a data set with well-formed SOP class and instance."""
+    uids = (SOP_CLASS_UID, SOP_INSTANCE_UID)
+    return not found.magic and is_dataset(found) and all(uid_text(found.elements.get(tag)) for tag in uids)
+
+
+def uid_text(element: Element | None) -> str:
+    """A UID's text (PS3.5 section 9.1), empty where there is none or it is malformed."""
+    text = element.raw.decode("ascii", "replace").strip(" \0") if element else ""
+    return text if len(text) <= 64 and _UID.fullmatch(text) else ""
+
+
+def _ascii(found: Scan, tag: int) -> str:
+    element = found.elements.get(tag)
+    if element is None or element.vr == "SQ":
+        return ""
+    return element.raw.decode("ascii", "replace").strip(" \0")
+
+
+def posix_time(date: str, time: str, zone: tzinfo) -> float | None:
+    """Seconds since 1970 of a DA and a TM value (PS3.5 table 6.2-1) in ``zone``, with fractions; ``None`` if unusable.
+
+    Second 60 counts as 59, as in pydicom. The retired date form ``YYYY.MM.DD`` is understood, the retired time form
+    is not: this decides about bytes, and is what the facility's original tool did.
+
+    >>> posix_time("20200229", "101112.5", timezone.utc)
+    1582971072.5
+    """
+    day, clock = _DATE.fullmatch(date), _TIME.fullmatch(time)
+    if not day or not clock:
+        return None
+    year, month, dom = (int(part) for part in day.groups() if part is not None)
+    hour, minute, second = (int(part or 0) for part in clock.groups()[:3])
+    micro = int((clock[4] or "").ljust(6, "0"))
+    try:
+        moment = datetime(year, month, dom, hour, minute, min(second, 59), micro)  # noqa: DTZ001 - the zone follows
+        offset = zone.utcoffset(moment.replace(tzinfo=zone)) or timedelta(0)
+    except (ValueError, OverflowError):
+        return None
+    return (moment.replace(tzinfo=timezone.utc) - _EPOCH - offset).total_seconds()

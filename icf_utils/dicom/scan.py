@@ -1,0 +1,279 @@
+"""Find a few elements in the head of a DICOM file (PS3.5 section 7, PS3.10 section 7). Pure: bytes in, values out.
+
+This is no DICOM library: pydicom is one. It exists because an archive is written in one pass over its input, with
+bounded memory, from files that may be hostile: only top-level elements in front of the pixel data are looked at,
+nothing is decoded, nesting costs no recursion, and a declared length is never believed beyond the file's size. Where
+pydicom reads a file as a whole, both find the same bytes (a test compares them on every file there is).
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+#: How much of a file is looked at, in bytes; header elements that start later are not found.
+HEAD_LIMIT = 64 << 20
+
+MEDIA_STORAGE_CLASS, TRANSFER_SYNTAX = 0x00020002, 0x00020010
+MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
+SPECIFIC_CHARACTER_SET = 0x00080005
+
+_IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
+_DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95"})
+_LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OW", b"OV", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+_ALL_VRS = _LONG_VRS | frozenset(
+    b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()  # PS3.5 table 6.2-1
+)
+_PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_UNDEFINED = 0xFFFFFFFF
+_MAGIC_AT = 128
+
+#: ``whole``: read up to the pixel data or the end; ``cut``: the file ends inside an element; ``malformed``: what
+#: follows is no element; ``more``: the buffer ends first, call again with more of the file.
+State = Literal["whole", "cut", "malformed", "more"]
+
+
+@dataclass(frozen=True)
+class Element:
+    """A top-level element: the VR as the file says it (``None`` in implicit VR), and its value field."""
+
+    vr: str | None
+    raw: bytes
+
+
+@dataclass
+class Scan:
+    """What was found. ``magic`` tells whether the file has preamble and prefix (PS3.10 section 7.1).
+
+    ``pixels`` is ``(position of the value, declared length)`` of the pixel data in the buffer's terms, length ``-1``
+    where undefined, absent in deflated files; ``first_group`` the group of the first data set element.
+    """
+
+    magic: bool
+    meta: dict[int, bytes] = field(default_factory=dict)
+    elements: dict[int, Element] = field(default_factory=dict)
+    state: State = "whole"
+    big_endian: bool = False
+    first_group: int = -1
+    count: int = 0
+    pixels: tuple[int, int] | None = None
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether this is a DICOMDIR (PS3.10 section 8)."""
+        return _text(self.meta.get(MEDIA_STORAGE_CLASS)) == MEDIA_DIRECTORY
+
+
+def scan(head: bytes, size: int, wanted: frozenset[int]) -> Scan:
+    """Scan the first bytes of a file.
+
+    ``head`` is the file's beginning, ``size`` the whole file's length in bytes, ``wanted`` the tags (``0xggggeeee``)
+    to return. Where a tag is repeated the last one counts, as in pydicom. A value that the file's end cuts is not
+    returned. Never raises.
+    """
+    magic = head[_MAGIC_AT : _MAGIC_AT + 4] == b"DICM"
+    result = Scan(magic=magic)
+    position = _read_meta(head, _MAGIC_AT + 4 if magic else 0, size, result)
+    if result.state != "whole":
+        return result
+    syntax = _text(result.meta.get(TRANSFER_SYNTAX))
+    if syntax in _DEFLATED:
+        _scan_deflated(head, position, size, wanted, result)
+    else:
+        result.big_endian = _is_big_endian(head, position, syntax)
+        _scan_dataset(head, position, size, wanted, result)
+    return result
+
+
+def _text(raw: bytes | None) -> str:
+    return (raw or b"").decode("ascii", "replace").strip(" \0")
+
+
+def _read_meta(head: bytes, position: int, size: int, result: Scan) -> int:
+    """File meta information: group 0002, always explicit VR little endian; returns where the data set starts."""
+    while position + 8 <= len(head) and head[position : position + 2] == b"\2\0":
+        tag = 0x00020000 | int.from_bytes(head[position + 2 : position + 4], "little")
+        vr, start = head[position + 4 : position + 6], position + 8
+        if vr in _LONG_VRS:
+            start, length = position + 12, int.from_bytes(head[position + 8 : position + 12], "little")
+        else:
+            length = int.from_bytes(head[position + 6 : position + 8], "little")
+        if start + length > size:
+            result.state = "cut"
+            return position
+        if start + length > len(head):
+            result.state = "more"
+            return position
+        result.meta[tag] = head[start : start + length]
+        position = start + length
+    if position + 8 > len(head):
+        result.state = "more" if len(head) < size else "cut"
+    return position
+
+
+def _is_big_endian(head: bytes, position: int, syntax: str) -> bool:
+    if syntax:
+        return syntax == _BIG_ENDIAN
+    # no transfer syntax named: a big endian group 0008 reads as 0x0800, and big endian is always explicit
+    return (
+        head[position + 4 : position + 6] in _ALL_VRS
+        and int.from_bytes(head[position : position + 2], "little") >= 1024
+    )
+
+
+def _scan_deflated(head: bytes, position: int, size: int, wanted: frozenset[int], result: Scan) -> None:
+    """Inflate what there is, within the limit, and scan that (PS3.5 section A.5)."""
+    engine = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        data = engine.decompress(head[position:], HEAD_LIMIT)
+    except zlib.error:
+        result.state = "malformed"
+        return
+    stopped_short = not engine.eof and len(data) < HEAD_LIMIT
+    _scan_dataset(data, 0, len(data), wanted, result)
+    result.pixels = None
+    if stopped_short and len(head) < size:
+        result.state = "more"
+    elif stopped_short:
+        result.state = "cut"
+
+
+def _scan_dataset(data: bytes, position: int, size: int, wanted: frozenset[int], result: Scan) -> None:
+    reader = _HeaderReader(data, position, result.big_endian)
+    end = len(data)
+    while position + 8 <= end:
+        tag, vr, start, length = reader.header(position)
+        if result.first_group < 0:
+            result.first_group = tag >> 16
+        if start > end:
+            break
+        if tag in _PIXELS:
+            _note_pixels(start, length, size, result)
+            return
+        if length == _UNDEFINED:
+            position = _skip_undefined(reader, start, vr)
+            if position < 0:
+                result.state = "malformed"
+                return
+        else:
+            position = start + length
+            if position > size:
+                result.state = "cut"
+                return
+            if tag in wanted and position <= end:
+                result.elements[tag] = Element(vr.decode("ascii") if vr else None, data[start:position])
+        result.count += 1
+    _note_end(position, end, size, result)
+
+
+def _note_pixels(start: int, length: int, size: int, result: Scan) -> None:
+    result.pixels = (start, -1 if length == _UNDEFINED else length)
+    if length != _UNDEFINED and start + length > size:
+        result.state = "cut"
+
+
+def _note_end(position: int, end: int, size: int, result: Scan) -> None:
+    if position < size and end < size:
+        result.state = "more"
+    elif position != size:
+        result.state = "cut"
+
+
+class _HeaderReader:
+    """Element headers of one data set: explicit or implicit VR as its first element shows, either byte order."""
+
+    def __init__(self, data: bytes, position: int, big_endian: bool) -> None:
+        self.data = data
+        order = ">" if big_endian else "<"
+        self.explicit: Callable[[bytes, int], tuple[int, int, bytes, int]] = struct.Struct(order + "HH2sH").unpack_from
+        self.implicit: Callable[[bytes, int], tuple[int, int, int]] = struct.Struct(order + "HHL").unpack_from
+        self.long: Callable[[bytes, int], tuple[int]] = struct.Struct(order + "L").unpack_from
+        first = data[position + 4 : position + 6]
+        # as pydicom: two capital letters cannot be the length of a sensible first element
+        self.is_implicit = not (len(first) == 2 and all(0x40 < byte < 0x5B for byte in first))
+
+    def header(self, position: int, implicit: bool | None = None) -> tuple[int, bytes | None, int, int]:
+        """``(tag, VR or None, start of the value, length)`` of the element at ``position``; 8 bytes must be there.
+
+        ``start`` lies beyond the data where a long header is cut off.
+        """
+        if not (self.is_implicit if implicit is None else implicit):
+            group, element, vr, length = self.explicit(self.data, position)
+            if vr in _LONG_VRS:
+                if position + 12 > len(self.data):
+                    return group << 16 | element, vr, len(self.data) + 1, 0
+                return group << 16 | element, vr, position + 12, self.long(self.data, position + 8)[0]
+            if b"AA" <= vr <= b"ZZ":
+                return group << 16 | element, vr, position + 8, length
+        # some writers switch to implicit VR within an explicit file: no VR, so take it as that
+        group, element, length = self.implicit(self.data, position)
+        return group << 16 | element, None, position + 8, length
+
+
+def _skip_undefined(reader: _HeaderReader, position: int, vr: bytes | None) -> int:
+    """Where an element of undefined length ends; beyond the data if that is not in it, -1 if it is malformed.
+
+    The open levels are a list, not recursion: each is ``(inside an item, implicit VR)`` (PS3.5 section 7.5).
+    """
+    beyond = len(reader.data) + 1
+    implicit = reader.is_implicit or vr == b"UN"  # PS3.5 section 6.2.2: UN of undefined length is implicit VR
+    levels = [(False, implicit)]
+    while levels:
+        if position + 8 > len(reader.data):
+            return beyond
+        in_item, implicit = levels[-1]
+        if in_item:
+            position = _step_in_item(reader, position, levels, implicit)
+        else:
+            position = _step_in_sequence(reader, position, levels, implicit)
+        if position < 0:
+            return -1
+    return position
+
+
+def _step_in_sequence(reader: _HeaderReader, position: int, levels: list[tuple[bool, bool]], implicit: bool) -> int:
+    tag, _, start, length = reader.header(position, implicit=True)
+    if tag == _SEQUENCE_END:
+        levels.pop()
+        return start
+    if tag != _ITEM:
+        return -1
+    if length != _UNDEFINED:
+        return start + length
+    levels.append((True, implicit))
+    return start
+
+
+def _step_in_item(reader: _HeaderReader, position: int, levels: list[tuple[bool, bool]], implicit: bool) -> int:
+    tag, vr, start, length = reader.header(position, implicit=implicit)
+    if tag >> 16 == 0xFFFE:
+        if tag != _ITEM_END:
+            return -1
+        levels.pop()
+        return position + 8
+    if length != _UNDEFINED:
+        return start + length
+    levels.append((False, implicit or vr == b"UN"))
+    return start
+
+
+def encapsulated_is_whole(read_at: Callable[[int, int], bytes], position: int) -> bool:
+    """Whether encapsulated pixel data (PS3.5 section A.4) runs up to its delimiter.
+
+    ``read_at(position, n)`` returns up to ``n`` bytes of the file; ``position`` is where the value starts.
+    """
+    while True:
+        block = read_at(position, 8)
+        if len(block) < 8:
+            return False
+        group, element, length = struct.unpack("<HHL", block)
+        tag = group << 16 | element
+        if tag == _SEQUENCE_END:
+            return True
+        if tag != _ITEM or length == _UNDEFINED:
+            return False
+        position += 8 + length

@@ -1,0 +1,169 @@
+"""A directory as input. Reads the directory tree and its files; writes nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from icf_utils.errors import InputRefused, StorageFailure
+from icf_utils.results import Notice
+from icf_utils.sources.entries import Entry, Reader, empty_folder_notices, name_notices, path_order
+
+#: A file touched less than this many seconds ago may change again without a new time stamp, whose clock ticks coarsely.
+_TICK = 0.05
+
+_SPECIAL = {
+    stat.S_IFIFO: "is a named pipe",
+    stat.S_IFSOCK: "is a socket",
+    stat.S_IFCHR: "is a device",
+    stat.S_IFBLK: "is a device",
+}
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What tells whether a file is still the one that was found: where it is, and its state."""
+
+    path: str
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+def _seen(path: str, status: os.stat_result) -> _Seen:
+    return _Seen(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class DirectorySource:
+    """All regular files below a directory; ``InputRefused`` names every file that is none."""
+
+    def __init__(self, path: str) -> None:
+        self.label = path
+        self._root = os.path.realpath(path)
+        walk = _Walk(self._root)
+        if walk.refused:
+            raise InputRefused(path, sorted(walk.refused), "Remove or replace these files and try again.")
+        self._seen = walk.files
+        self.entries = tuple(sorted((Entry(name, seen.size) for name, seen in walk.files.items()), key=path_order))
+        self.notices: tuple[Notice, ...] = (
+            *name_notices(self.entries),
+            *empty_folder_notices(walk.folders, self.entries),
+        )
+
+    @contextmanager
+    def open(self, entry: Entry) -> Iterator[Reader]:
+        """Open one file; what it reads is refused if the file was changed before or meanwhile."""
+        seen = self._seen[entry.name]
+        _let_the_clock_tick(seen)
+        try:
+            descriptor = os.open(seen.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+                raise self._changed(entry.name, "was removed or replaced") from error
+            raise StorageFailure(seen.path, "read", error) from error
+        try:
+            self._compare(entry.name, os.fstat(descriptor))
+            yield _FileReader(descriptor, seen.path)
+            self._compare(entry.name, os.fstat(descriptor))
+        finally:
+            os.close(descriptor)
+
+    def check_unchanged(self) -> None:
+        """Look through the whole tree once more: nothing added, removed or changed."""
+        walk = _Walk(self._root)
+        names = sorted(set(walk.files) ^ set(self._seen)) or [name for name, _ in walk.refused]
+        if names:
+            raise self._changed(names[0], "appeared or vanished")
+        for name, seen in self._seen.items():
+            if walk.files[name] != seen:
+                raise self._changed(name, "changed")
+
+    def _compare(self, name: str, status: os.stat_result) -> None:
+        if _seen(self._seen[name].path, status) != self._seen[name]:
+            raise self._changed(name, "changed")
+
+    def _changed(self, name: str, what: str) -> InputRefused:
+        return InputRefused(
+            self.label, [(name, f"{what} while the input was read")], "Wait until nothing writes to the input any more."
+        )
+
+
+def _let_the_clock_tick(seen: _Seen) -> None:
+    age = time.time() - max(seen.mtime_ns, seen.ctime_ns) / 1e9
+    if 0 <= age < _TICK:
+        time.sleep(_TICK - age)
+
+
+class _FileReader:
+    def __init__(self, descriptor: int, path: str) -> None:
+        self._descriptor, self._path = descriptor, path
+
+    def read(self, size: int) -> bytes:
+        try:
+            return os.read(self._descriptor, size)
+        except OSError as error:
+            raise StorageFailure(self._path, "read", error) from error
+
+
+class _Walk:
+    """One look through a tree: ``files`` by relative name, ``folders``, and ``refused`` ``(name, reason)`` pairs."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self.files: dict[str, _Seen] = {}
+        self.folders: list[str] = []
+        self.refused: list[tuple[str, str]] = []
+        pending = [""]
+        while pending:
+            self._folder(pending.pop(), pending)
+
+    def _folder(self, name: str, pending: list[str]) -> None:
+        try:
+            with os.scandir(os.path.join(self._root, name)) as items:
+                for item in items:
+                    self._item(f"{name}/{item.name}" if name else item.name, item, pending)
+        except OSError as error:
+            self.refused.append((name or ".", f"cannot be read as a folder ({os.strerror(error.errno or 0)})"))
+
+    def _item(self, name: str, item: os.DirEntry[str], pending: list[str]) -> None:
+        try:
+            status = item.stat(follow_symlinks=False)
+        except OSError as error:
+            self.refused.append((name, f"cannot be examined ({os.strerror(error.errno or 0)})"))
+            return
+        if stat.S_ISDIR(status.st_mode):
+            self.folders.append(name)
+            pending.append(name)
+        elif stat.S_ISLNK(status.st_mode):
+            self._link(name, item.path)
+        else:
+            self._file(name, item.path, status)
+
+    def _link(self, name: str, path: str) -> None:
+        try:
+            real = os.path.realpath(path, strict=True)
+            status = os.lstat(real)
+        except OSError:
+            self.refused.append((name, "is a symbolic link that leads nowhere"))
+            return
+        if not real.startswith(self._root.rstrip("/") + "/"):
+            self.refused.append((name, "is a symbolic link that leaves the input"))
+        elif stat.S_ISDIR(status.st_mode):
+            self.refused.append((name, "is a symbolic link to a folder"))
+        else:
+            self._file(name, real, status)
+
+    def _file(self, name: str, path: str, status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode):
+            self.refused.append((name, _SPECIAL.get(stat.S_IFMT(status.st_mode), "is no regular file")))
+        elif not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+            self.refused.append((name, "cannot be read (no permission)"))
+        else:
+            self.files[name] = _seen(path, status)

@@ -1,0 +1,99 @@
+"""A tar, plain or compressed, as input. A compressed one is unpacked into an unnamed temporary file first,
+
+because an archive's members are needed in the order of their names, and a compressed stream has no other order than
+its own.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, BinaryIO, cast
+
+from icf_utils.errors import storage_errors
+from icf_utils.sources.entries import clean_member_name, resolve_link
+from icf_utils.sources.packed import Listing, PackedSource
+
+_CHUNK = 1 << 20
+_BLOCK = 512
+
+
+def tar_source(path: str, packed: BinaryIO, spool_dir: Path, strip: int) -> PackedSource:
+    """The files of a tar; ``packed`` is the open file and stays open as long as the source is used."""
+    return PackedSource(path, packed, lambda: _list(_uncompressed(packed, spool_dir)), strip)
+
+
+def _open_zstd(packed: BinaryIO) -> IO[bytes]:
+    import zstandard
+
+    return cast("IO[bytes]", zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True, closefd=False))
+
+
+#: First bytes of a compressed file -> what unpacks it.
+_UNPACKERS: dict[bytes, Callable[[BinaryIO], IO[bytes]]] = {
+    b"\x1f\x8b": lambda packed: cast("IO[bytes]", gzip.GzipFile(fileobj=packed)),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\0": lzma.LZMAFile,
+    b"\x28\xb5\x2f\xfd": _open_zstd,
+}
+
+
+def _uncompressed(packed: BinaryIO, spool_dir: Path) -> BinaryIO:
+    magic = packed.read(6)
+    packed.seek(0)
+    for first, unpack in _UNPACKERS.items():
+        if magic.startswith(first):
+            return _spool(unpack(packed), spool_dir)
+    return packed
+
+
+def _spool(unpacked: IO[bytes], spool_dir: Path) -> BinaryIO:
+    with storage_errors(spool_dir, "create a temporary file in"):
+        spool = cast(BinaryIO, tempfile.TemporaryFile(dir=spool_dir))  # noqa: SIM115 - lives as long as the source
+    with unpacked:
+        while chunk := _decompress(unpacked):
+            with storage_errors(spool_dir, "unpack into"):
+                spool.write(chunk)
+    spool.seek(0)
+    return spool
+
+
+def _decompress(unpacked: IO[bytes]) -> bytes:
+    try:
+        return unpacked.read(_CHUNK)
+    except Exception as error:
+        if type(error).__module__.startswith("zstd"):  # its error class is known only once it is imported
+            raise ValueError(str(error)) from error
+        raise
+
+
+def _list(tar: BinaryIO) -> Listing:
+    archive = tarfile.open(fileobj=tar, mode="r:", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
+    listing = Listing()
+    for info in archive:
+        if info.isdir():
+            listing.add_folder(info.name)
+            continue
+        name = listing.place(info.name)
+        if name:
+            _add(listing, archive, info, name)
+    tar.seek(archive.offset)
+    if tar.read(_BLOCK) != bytes(_BLOCK):
+        raise tarfile.ReadError("there is no end mark, so something is missing")
+    return listing
+
+
+def _add(listing: Listing, archive: tarfile.TarFile, info: tarfile.TarInfo, name: str) -> None:
+    if info.isreg():
+        listing.add_file(name, info.size, lambda: cast("IO[bytes]", archive.extractfile(info)))
+    elif info.issym():
+        listing.links[name] = resolve_link(name, info.linkname)
+    elif info.islnk():
+        listing.links[name] = clean_member_name(info.linkname)
+    else:
+        listing.refused.append((name, "is a device or a named pipe"))

@@ -1,0 +1,55 @@
+"""A zip as input (APPNOTE.TXT). Reads the zip's directory and, later, its members."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+from typing import BinaryIO
+
+from icf_utils.sources.entries import resolve_link
+from icf_utils.sources.packed import Listing, PackedSource
+
+#: A zip starts with a member or, when empty, with the end record.
+ZIP_MAGIC = (b"PK\3\4", b"PK\5\6")
+
+_UNIX, _UTF8_NAME = 3, 0x800
+
+
+def zip_source(path: str, packed: BinaryIO, strip: int) -> PackedSource:
+    """The files of a zip; ``packed`` is the open file and stays open as long as the source is used."""
+    return PackedSource(path, packed, lambda: _list(packed), strip)
+
+
+def _list(packed: BinaryIO) -> Listing:
+    archive, listing = zipfile.ZipFile(packed), Listing()
+    for info in archive.infolist():
+        raw_name = _name(info)
+        if info.is_dir():
+            listing.add_folder(raw_name)
+            continue
+        name = listing.place(raw_name)
+        if name:
+            _add(listing, archive, info, name)
+    return listing
+
+
+def _add(listing: Listing, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> None:
+    kind = stat.S_IFMT(info.external_attr >> 16) if info.create_system == _UNIX else 0
+    if kind == stat.S_IFLNK:
+        target = archive.read(info) if info.file_size <= 4096 else b"/"
+        listing.links[name] = resolve_link(name, os.fsdecode(target))
+    elif kind not in (0, stat.S_IFREG):
+        listing.refused.append((name, "is no regular file"))
+    else:
+        listing.add_file(name, info.file_size, lambda: archive.open(info))
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    """The name as it was on disk: zips of Unix programs hold its bytes, which Python takes for code page 437."""
+    if info.flag_bits & _UTF8_NAME or info.create_system != _UNIX:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # the name came from a Unicode extra field
+        return info.filename
