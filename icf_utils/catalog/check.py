@@ -1,0 +1,91 @@
+"""Does a catalog show a visit as the visit's JSON has it? Reads the catalog's folder, changes nothing.
+
+Every file is rebuilt from the metadata and compared byte by byte with what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from icf_utils.catalog import writer
+from icf_utils.catalog.entries import VisitEntry, VisitPage, visit_entry
+from icf_utils.catalog.plan import study_files, super_files, visit_files
+from icf_utils.catalog.stage import load_application
+from icf_utils.catalog.study import merged, parse_entries, study_id, study_path
+from icf_utils.config import CatalogSettings
+from icf_utils.errors import DepositDamaged
+from icf_utils.metadata.records import VisitMetadata
+from icf_utils.store import Study, Visit, difference
+
+#: A file and what is wrong with it.
+Problem = tuple[str, str]
+
+
+def check_catalog(
+    study: Study, visit: Visit, metadata: VisitMetadata, url: str, identity: str, settings: CatalogSettings
+) -> list[Problem]:
+    """What is missing, different or left over in the catalog, as ``(path, problem)``; empty if all is well.
+
+    Covers the visit's pages, its entry and the totals on the study's page, and the application's files. ``url`` and
+    ``identity`` are the store's. Raises :class:`~icf_utils.errors.StorageFailure` for what cannot be read and
+    :class:`~icf_utils.errors.MissingRequirement` without datalad-catalog.
+    """
+    page = VisitPage(visit.study, visit.visit, url, identity, metadata)
+    catalog_id = study_id(identity, study.study)
+    pages, (application, _) = visit_files(page), load_application(study, settings)
+    return [
+        *_compared(study, {writer.MARKER: writer.marker_bytes(catalog_id)}),
+        *_compared(study, pages),
+        *_left_over(study, page, pages, application),
+        *_study_page(study, catalog_id, page, settings),
+        *_compared(study, super_files(catalog_id)),
+        *_compared(study, application),
+    ]
+
+
+def _compared(study: Study, files: Mapping[str, bytes]) -> Iterator[Problem]:
+    for name, expected in files.items():
+        found = writer.read_file(study, name)
+        if found is None:
+            yield str(study.catalog / name), "is missing"
+        elif found != expected:
+            yield str(study.catalog / name), f"is not what the metadata say: {difference(found, expected)}"
+
+
+def _left_over(
+    study: Study, page: VisitPage, pages: Mapping[str, bytes], application: Mapping[str, bytes]
+) -> Iterator[Problem]:
+    for path in writer.stale_nodes(study, page.dataset_id, pages):
+        yield str(path), "belongs to no current page of this visit"
+    for path in writer.stale_assets(study, application):
+        yield str(path), "belongs to no current page"
+
+
+def _study_page(study: Study, catalog_id: str, page: VisitPage, settings: CatalogSettings) -> Iterator[Problem]:
+    name = study_path(catalog_id)
+    path, raw = str(study.catalog / name), writer.read_file(study, name)
+    if raw is None:
+        yield path, "is missing"
+        return
+    try:
+        entries = parse_entries(raw, path)
+    except DepositDamaged as error:
+        yield path, f"expected {error.expected}, found {error.found}"
+        return
+    complaints = list(_entries(entries, visit_entry(page)))
+    yield from ((path, complaint) for complaint in complaints)
+    if not complaints:  # otherwise the whole file differs for that reason
+        yield from _compared(study, study_files(study.study, catalog_id, merged(entries, visit_entry(page)), settings))
+
+
+def _entries(entries: Sequence[VisitEntry], expected: VisitEntry) -> Iterator[str]:
+    visits = [entry.visit for entry in entries]
+    if len(set(visits)) != len(visits):
+        yield "shows a visit more than once"
+    elif visits != sorted(visits):
+        yield "does not show the visits in their order"
+    mine = [entry for entry in entries if entry.visit == expected.visit]
+    if not mine:
+        yield f"does not show visit {expected.visit}"
+    elif any(entry != expected for entry in mine):
+        yield f"shows other facts of visit {expected.visit} than its metadata"

@@ -1,0 +1,256 @@
+"""A visit's records in the catalog: its page, one node per folder of its file tree, its line on the study's page.
+
+Pure: values in, plain dictionaries out, keys in a fixed order. The records are those of datalad-catalog 1.x (its
+``schema/jsonschema_dataset.json`` and ``jsonschema_file.json``); the place of a node in the catalog's folder follows
+``getFilePath`` of its web application. No clock and no UID goes in: the version of a visit is the MD5 of its archive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from icf_utils.catalog.series import Series, group_series
+from icf_utils.catalog.text import counted, distinct, human_size
+from icf_utils.identity import visit_uuid
+from icf_utils.metadata.records import VisitMetadata, encode_json
+
+#: A record as the catalog stores it.
+Record = dict[str, Any]
+
+#: Where all records come from; the version is that of the records' form, not of the program.
+SOURCES: Record = {"sources": [{"source_name": "icf-utils", "source_version": "1"}]}
+
+_URL_TYPE = "https://schema.org/URL"
+
+
+def record_bytes(record: Mapping[str, Any]) -> bytes:
+    """The bytes of a record's file: one line of JSON."""
+    return encode_json(record) + b"\n"
+
+
+def node_path(dataset_id: str, version: str, path: str = "") -> str:
+    """Where a node lies below the catalog's folder; ``path`` is that of a folder in the dataset.
+
+    >>> node_path("a", "1")
+    'metadata/a/1/46e/98b0a17cbfa45bc2e32af80bd7d1a.json'
+    """
+    name = f"{dataset_id}-{version}-{path}" if path else f"{dataset_id}-{version}"
+    digest = hashlib.md5(name.encode("utf-8"), usedforsecurity=False).hexdigest()
+    return f"{version_folder(dataset_id, version)}/{digest[:3]}/{digest[3:]}.json"
+
+
+def version_folder(dataset_id: str, version: str) -> str:
+    """The folder that holds all nodes of one version of a dataset, below the catalog's folder."""
+    return f"metadata/{dataset_id}/{version}"
+
+
+@dataclass(frozen=True)
+class VisitPage:
+    """All that a visit's page is made of. ``url`` is the store's, ``identity`` as :mod:`icf_utils.identity` has it."""
+
+    study: str
+    visit: str
+    url: str
+    identity: str
+    metadata: VisitMetadata
+
+    @cached_property
+    def dataset_id(self) -> str:
+        """The same as the DataLad dataset's id."""
+        return str(visit_uuid(self.identity, self.study, self.visit, "dataset"))
+
+    @property
+    def version(self) -> str:
+        return self.metadata.tarball.md5
+
+    @cached_property
+    def series(self) -> tuple[Series, ...]:
+        return group_series(self.metadata.images)
+
+    @property
+    def archive_url(self) -> str:
+        return f"{self.url.rstrip('/')}/{self.metadata.tarball.storepath}"
+
+    @property
+    def archive_name(self) -> str:
+        return f"{self.visit}_dicom.tar"
+
+    @property
+    def modalities(self) -> list[str]:
+        return sorted({series.modality for series in self.series} - {""})
+
+
+@dataclass(frozen=True)
+class VisitEntry:
+    """What the study's page says about a visit; ``size`` is the archive's, in bytes."""
+
+    visit: str
+    dataset_id: str
+    version: str
+    series: int
+    images: int
+    size: int
+    modalities: tuple[str, ...]
+
+
+def visit_entry(page: VisitPage) -> VisitEntry:
+    """The visit's line on the study's page."""
+    return VisitEntry(
+        visit=page.visit,
+        dataset_id=page.dataset_id,
+        version=page.version,
+        series=len(page.series),
+        images=len(page.metadata.images),
+        size=page.metadata.tarball.size,
+        modalities=tuple(page.modalities),
+    )
+
+
+def visit_records(page: VisitPage) -> dict[str, Record]:
+    """All records of a visit by their place in the catalog, the one that refers to the others last."""
+    records = {_node_path(page, series.folder): directory_node(page, series) for series in page.series}
+    records[f"{version_folder(page.dataset_id, page.version)}/config.json"] = page_config("series")
+    records[_node_path(page)] = visit_node(page)
+    return records
+
+
+def _node_path(page: VisitPage, path: str = "") -> str:
+    return node_path(page.dataset_id, page.version, path)
+
+
+def page_config(default_tab: str) -> Record:
+    """What the application asks for beside each dataset; its absence would be an error in the browser's log."""
+    return {"dataset_options": {"include_metadata_export": True, "default_tab": default_tab}}
+
+
+def visit_node(page: VisitPage) -> Record:
+    """The visit's page."""
+    return {
+        "type": "dataset",
+        "dataset_id": page.dataset_id,
+        "dataset_version": page.version,
+        "name": f"{page.study} / {page.visit}",
+        "description": _description(page),
+        # text, not a list: in a list the application takes any address with 'github' in it for a GitHub repository
+        "url": clone_url(page.url, page.study, page.visit),
+        "clone_command": clone_command(page.url, page.study, page.visit),
+        "authors": [],
+        "keywords": _keywords(page.series),
+        "top_display": _badges(page),
+        "additional_display": [_series_tab(page.series), _archive_tab(page), _clone_tab(page)],
+        "children": [_archive_child(page), *(_directory_child(page, series) for series in page.series)],
+        "metadata_sources": SOURCES,
+    }
+
+
+def _description(page: VisitPage) -> str:
+    series, images = counted(len(page.series), "series", "series"), counted(len(page.metadata.images), "DICOM image")
+    size = human_size(page.metadata.tarball.size)
+    return (
+        f"Visit {page.visit} of study {page.study}: {series} with {images}, {size} in one archive. "
+        "Its checksum and address are under 'Archive'; the command for a DataLad dataset is under 'Clone'."
+    )
+
+
+def _keywords(series: Iterable[Series]) -> list[str]:
+    return sorted({word for one in series for word in (one.protocol, one.modality)} - {""})
+
+
+def _badges(page: VisitPage) -> list[Record]:
+    values: dict[str, int | str] = {
+        "Series": len(page.series),
+        "Images": len(page.metadata.images),
+        "Size": human_size(page.metadata.tarball.size),
+        "Modalities": ", ".join(page.modalities),
+    }
+    return [{"name": name, "value": value} for name, value in values.items() if value]
+
+
+def _series_tab(series: Iterable[Series]) -> Record:
+    series = list(series)
+    keys = distinct((_series_key(one) for one in series), "{name} [{number}]")
+    rows = {key: _series_row(one) for key, one in zip(keys, series, strict=True)}
+    return {"name": "Series", "icon": "fas fa-layer-group", "content": rows}
+
+
+def _series_key(series: Series) -> str:
+    modality = f" ({series.modality})" if series.modality else ""
+    return f"{series.number or '-'} \N{MIDDLE DOT} {series.description or 'no description'}{modality}"
+
+
+def _series_row(series: Series) -> str:
+    parts = [counted(len(series.images), "image"), human_size(series.size)]
+    return ", ".join([*parts, f"protocol {series.protocol}"] if series.protocol else parts)
+
+
+def _archive_tab(page: VisitPage) -> Record:
+    tarball = page.metadata.tarball
+    rows: Record = {
+        "@context": {},  # makes the application look at types: the address becomes a link
+        "File": page.archive_name,
+        "Size in bytes": tarball.size,
+        "MD5": tarball.md5,
+        "Download": _link(page.archive_url),
+        "Check": f"echo '{tarball.md5}  {page.archive_name}' | md5sum -c",
+    }
+    return {"name": "Archive", "icon": "fas fa-file-archive", "content": rows}
+
+
+def _link(url: str) -> Record | str:
+    """A link where a browser can follow it; other addresses, and what only looks like one, stay text."""
+    return {"@type": _URL_TYPE, "@value": url} if url.startswith(("https://", "http://")) else url
+
+
+def _clone_tab(page: VisitPage) -> Record:
+    rows = {
+        "Clone": clone_command(page.url, page.study, page.visit),
+        "Get all images": f"cd {page.visit} && datalad get .",
+        "Get the archive": f"cd {page.visit} && datalad get {page.metadata.tarball.dspath}",
+    }
+    return {"name": "Clone", "icon": "fas fa-terminal", "content": rows}
+
+
+def clone_url(url: str, study: str, visit: str) -> str:
+    """The address that ``datalad clone`` takes (datalad-next's ``datalad-annex::`` remote helper)."""
+    base = f"{url.rstrip('/')}/{study}/{visit}_"
+    return f"datalad-annex::?type=external&externaltype=uncurl&encryption=none&url={base}{{{{annex_key}}}}"
+
+
+def clone_command(url: str, study: str, visit: str) -> str:
+    """The command to paste into a shell: the address is quoted, the dataset lands in a folder named by the visit."""
+    return f"datalad clone {shlex.quote(clone_url(url, study, visit))} {visit}"
+
+
+def _archive_child(page: VisitPage) -> Record:
+    tarball = page.metadata.tarball
+    return {
+        "type": "file",
+        "name": page.archive_name,
+        "path": tarball.dspath,
+        "contentbytesize": tarball.size,
+        "url": [page.archive_url],
+    }
+
+
+def _directory_child(page: VisitPage, series: Series) -> Record:
+    return {
+        "type": "directory",
+        "name": series.folder,
+        "path": series.folder,
+        "dataset_id": page.dataset_id,
+        "dataset_version": page.version,
+    }
+
+
+def directory_node(page: VisitPage, series: Series) -> Record:
+    """One folder of the file tree with its images. They carry no address: none of them is served on its own."""
+    children = [
+        {"type": "file", "name": image.name, "path": f"{series.folder}/{image.name}", "contentbytesize": image.size}
+        for image in series.images
+    ]
+    return {**_directory_child(page, series), "children": children, "metadata_sources": SOURCES}

@@ -1,0 +1,111 @@
+"""A visit's images as series: grouping, order, names. Pure; no UID leaves this module."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from icf_utils.catalog.text import clean, distinct, identifies, value_text
+from icf_utils.metadata.records import ImageRecord
+
+#: The end of a file name that is kept when the name itself must not be shown.
+_SUFFIX = re.compile(r"\.[A-Za-z]{1,5}\Z")
+_NOT_IN_FOLDER_NAMES = re.compile(r"[^\w.+-]+")
+#: A number as DICOM's integer string writes it (PS3.5 section 6.2, IS).
+_INTEGER = re.compile(r"[+-]?[0-9]{1,12}\Z", re.ASCII)
+
+
+@dataclass(frozen=True)
+class CatalogImage:
+    """One image as the file tree shows it; ``size`` in bytes."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Series:
+    """A series of a visit; texts are clean and empty where nothing is recorded. ``folder`` is unique in the visit."""
+
+    number: str
+    description: str
+    protocol: str
+    modality: str
+    folder: str
+    images: tuple[CatalogImage, ...]
+
+    @property
+    def size(self) -> int:
+        """All images together, in bytes."""
+        return sum(image.size for image in self.images)
+
+
+def group_series(images: Iterable[ImageRecord]) -> tuple[Series, ...]:
+    """The series of a visit by number, then by their first image's place in the archive.
+
+    Images belong together by SeriesInstanceUID; those without one by SeriesNumber and SeriesDescription.
+    """
+    groups: dict[tuple[str, ...], list[ImageRecord]] = {}
+    for image in images:
+        groups.setdefault(_group_key(image), []).append(image)
+    found = sorted(groups.values(), key=_order)
+    folders = distinct((_folder_name(members) for members in found), "{name}_{number}")
+    return tuple(_series(members, folder) for members, folder in zip(found, folders, strict=True))
+
+
+def _group_key(image: ImageRecord) -> tuple[str, ...]:
+    uid = image.uids.get("SeriesInstanceUID", "")
+    return (uid,) if uid else (_text([image], "SeriesNumber"), _text([image], "SeriesDescription"))
+
+
+def _order(members: Sequence[ImageRecord]) -> tuple[int, int, str]:
+    number = _text(members, "SeriesNumber")
+    return (0, int(number), "") if _INTEGER.match(number) else (1, 0, number)
+
+
+def _series(members: Sequence[ImageRecord], folder: str) -> Series:
+    return Series(
+        number=_text(members, "SeriesNumber"),
+        description=_text(members, "SeriesDescription"),
+        protocol=_text(members, "ProtocolName"),
+        modality=_modality(members),
+        folder=folder,
+        images=_images(members),
+    )
+
+
+def _text(members: Sequence[ImageRecord], tag: str) -> str:
+    """The first image's value that is not empty: the tags used here are the same in all images of a series."""
+    for image in members:
+        text = value_text(image.tags.get(tag), image.uids.values())
+        if text:
+            return text
+    return ""
+
+
+def _modality(members: Sequence[ImageRecord]) -> str:
+    found = {value_text(image.tags.get("Modality"), image.uids.values()) for image in members}
+    return "/".join(sorted(found - {""}))
+
+
+def _folder_name(members: Sequence[ImageRecord]) -> str:
+    number, description = _text(members, "SeriesNumber"), _text(members, "SeriesDescription")
+    start = f"{int(number):02d}" if _INTEGER.match(number) else number
+    words = [_NOT_IN_FOLDER_NAMES.sub("_", word).strip("_.") for word in (start, description)]
+    return "_".join(word for word in words if word)[:100] or "series"
+
+
+def _images(members: Sequence[ImageRecord]) -> tuple[CatalogImage, ...]:
+    names = distinct((_image_name(image, at) for at, image in enumerate(members, 1)), "{name} ({number})")
+    return tuple(CatalogImage(name, image.size) for name, image in zip(names, members, strict=True))
+
+
+def _image_name(image: ImageRecord, at: int) -> str:
+    """The file's own name, or its number in the series where the name holds a UID or a date."""
+    name = posixpath.basename(image.path)
+    if not identifies(name, image.uids.values()):
+        return clean(name) or f"image_{at:04d}"
+    suffix = _SUFFIX.search(name)
+    return f"image_{at:04d}{suffix.group() if suffix else ''}"

@@ -1,0 +1,198 @@
+"""The records of a catalog as a whole: the study's page, the start page, the application's settings. Pure.
+
+The study's page is made from one short entry per visit, which it carries itself (``subdatasets``): a visit is added
+without reading any other visit's records, and the order of additions leaves no trace.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from icf_utils.catalog.entries import SOURCES, Record, VisitEntry, node_path, page_config, version_folder
+from icf_utils.catalog.text import counted, human_size
+from icf_utils.config import CatalogSettings
+from icf_utils.errors import DepositDamaged, InvalidSetting
+from icf_utils.identity import study_uuid
+
+#: The study's page keeps its address whatever is added, so its version is a word.
+STUDY_VERSION = "latest"
+
+_LINKS = ("about", "documentation", "github", "mastodon", "x")
+_COLOR = re.compile(r"#[0-9a-fA-F]{3,8}|[a-zA-Z]{3,30}")
+_LOGO_SUFFIXES = (".svg", ".png", ".jpg", ".jpeg", ".gif", ".webp")
+_REMEDY = "move the study's 'catalog' folder away and run 'icf-utils catalogify_studyvisit_from_meta' for every visit"
+
+
+def study_id(identity: str, study: str) -> str:
+    """The id of the study's page, and of the catalog."""
+    return str(study_uuid(identity, study, "catalog"))
+
+
+def study_path(dataset_id: str) -> str:
+    """Where the study's page lies below the catalog's folder."""
+    return node_path(dataset_id, STUDY_VERSION)
+
+
+def study_config_path(dataset_id: str) -> str:
+    """Where the settings of the study's page lie below the catalog's folder."""
+    return f"{version_folder(dataset_id, STUDY_VERSION)}/config.json"
+
+
+def study_config() -> Record:
+    """The settings of the study's page: it opens with the visits."""
+    return page_config("subdatasets")
+
+
+def super_record(dataset_id: str) -> Record:
+    """``metadata/super.json``: what the application shows first."""
+    return {"dataset_id": dataset_id, "dataset_version": STUDY_VERSION}
+
+
+def catalog_name(study: str, settings: CatalogSettings) -> str:
+    """The name of the catalog and of the study's page."""
+    return settings.name or f"Study {study}"
+
+
+def merged(entries: Iterable[VisitEntry], new: VisitEntry) -> tuple[VisitEntry, ...]:
+    """``entries`` with ``new`` in place of any older one of the same visit, sorted by visit."""
+    others = {entry.visit: entry for entry in entries}
+    return tuple(sorted(({**others, new.visit: new}).values(), key=lambda entry: entry.visit))
+
+
+def study_node(study: str, dataset_id: str, entries: Sequence[VisitEntry], settings: CatalogSettings) -> Record:
+    """The study's page with its visits in the order of ``entries``."""
+    return {
+        "type": "dataset",
+        "dataset_id": dataset_id,
+        "dataset_version": STUDY_VERSION,
+        "name": catalog_name(study, settings),
+        "description": settings.description or _description(study),
+        "authors": [],
+        "keywords": _modalities(entries),
+        "top_display": _badges(entries),
+        "additional_display": [_overview(entries)],
+        "subdatasets": [entry_record(entry) for entry in entries],
+        "metadata_sources": SOURCES,
+    }
+
+
+def _description(study: str) -> str:
+    return (
+        f"The visits of study {study}. Each one is an archive of DICOM images "
+        "that can be downloaded as a whole or cloned as a DataLad dataset."
+    )
+
+
+def _modalities(entries: Iterable[VisitEntry]) -> list[str]:
+    return sorted({modality for entry in entries for modality in entry.modalities})
+
+
+def _badges(entries: Sequence[VisitEntry]) -> list[Record]:
+    values: dict[str, int | str] = {
+        "Visits": len(entries),
+        "Series": sum(entry.series for entry in entries),
+        "Images": sum(entry.images for entry in entries),
+        "Size": human_size(sum(entry.size for entry in entries)),
+    }
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def _overview(entries: Iterable[VisitEntry]) -> Record:
+    # the application writes a key's first letter in upper case, which must not happen to an identifier
+    rows = {f"Visit {entry.visit}": _overview_row(entry) for entry in entries}
+    return {"name": "Overview", "icon": "fas fa-table", "content": rows}
+
+
+def _overview_row(entry: VisitEntry) -> str:
+    parts = [counted(entry.series, "series", "series"), counted(entry.images, "image"), human_size(entry.size)]
+    return ", ".join([*parts, *entry.modalities])
+
+
+def entry_record(entry: VisitEntry) -> Record:
+    """A visit in the study's ``subdatasets``; the application needs ``dirs_from_path`` beside the schema's fields."""
+    return {
+        "dataset_id": entry.dataset_id,
+        "dataset_version": entry.version,
+        "dataset_path": entry.visit,
+        "dirs_from_path": [entry.visit],
+        "series": entry.series,
+        "images": entry.images,
+        "bytes": entry.size,
+        "modalities": list(entry.modalities),
+    }
+
+
+def parse_entries(raw: bytes, source: str) -> tuple[VisitEntry, ...]:
+    """The entries in the bytes of a study's page; ``source`` names the file in errors.
+
+    Raises :class:`~icf_utils.errors.DepositDamaged`.
+    """
+    try:
+        return tuple(_entry(item) for item in json.loads(raw.decode("utf-8"))["subdatasets"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        found = f"something else ({type(error).__name__}: {error})"
+        raise DepositDamaged(source, "the page of a study as this program writes it", found, _REMEDY) from error
+
+
+def _entry(item: Any) -> VisitEntry:
+    texts = {key: _of_type(item[key], str) for key in ("dataset_path", "dataset_id", "dataset_version")}
+    numbers = {key: _of_type(item[key], int) for key in ("series", "images", "bytes")}
+    return VisitEntry(
+        visit=texts["dataset_path"],
+        dataset_id=texts["dataset_id"],
+        version=texts["dataset_version"],
+        series=numbers["series"],
+        images=numbers["images"],
+        size=numbers["bytes"],
+        modalities=tuple(_of_type(modality, str) for modality in item["modalities"]),
+    )
+
+
+def _of_type(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"{kind.__name__} expected, {type(value).__name__} found")
+    return value
+
+
+def config_record(study: str, settings: CatalogSettings) -> Record:
+    """The application's ``config.json``. Raises :class:`~icf_utils.errors.InvalidSetting`."""
+    return {
+        "catalog_name": catalog_name(study, settings),
+        "link_color": _color("link_color", settings.link_color),
+        "link_hover_color": _color("link_hover_color", settings.link_hover_color),
+        "logo_path": logo_target(settings) or "artwork/catalog_logo.svg",
+        "social_links": {name: _web_link(name, getattr(settings, name)) for name in _LINKS},
+        "dataset_options": {"include_metadata_export": True},
+        "property_sources": {"dataset": {}},  # datalad-catalog's own commands want it
+    }
+
+
+def logo_target(settings: CatalogSettings) -> str:
+    """Where the configured logo lies below the catalog's folder; empty text without one.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting` for a path outside the store or what is no image by its name.
+    """
+    if not settings.logo:
+        return ""
+    path = PurePosixPath(settings.logo)
+    if path.is_absolute() or ".." in path.parts:
+        raise InvalidSetting("[catalog] logo", "must be a path relative to the store's folder, without '..'")
+    if path.suffix.lower() not in _LOGO_SUFFIXES:
+        raise InvalidSetting("[catalog] logo", f"must be an image for browsers ({', '.join(_LOGO_SUFFIXES)})")
+    return f"artwork/logo{path.suffix.lower()}"
+
+
+def _color(name: str, value: str) -> str:
+    if not _COLOR.fullmatch(value):
+        raise InvalidSetting(f"[catalog] {name}", "must be a colour such as '#0b5fa5' or 'navy'")
+    return value
+
+
+def _web_link(name: str, value: str) -> str | None:
+    if value and not value.startswith(("https://", "http://")):
+        raise InvalidSetting(f"[catalog] {name}", "must be an address that starts with 'https://' or 'http://'")
+    return value or None

@@ -1,0 +1,152 @@
+"""The catalog's folder on disk: the only module of this room that reads or writes below the store.
+
+Catalog files are derived and may be replaced. Each one is written in ``<store>/<study>/.icf/``, synced and moved over
+its name, unless the same bytes are there. The marker comes first and says whose the folder is, so that a run which
+was interrupted anywhere can be repeated. Callers hold the catalog's lock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from icf_utils.catalog.assets import FOLDERS
+from icf_utils.errors import DepositDiffers, storage_errors
+from icf_utils.progress import Task
+from icf_utils.store import Study, new_part, part_name, sync_file, sync_folder
+
+#: Says that a folder is a catalog of this program, and of which study: one line with the catalog's id.
+MARKER = ".icf-catalog"
+
+
+@dataclass
+class Tally:
+    """How many files a run wrote, and how many it found as they should be."""
+
+    written: int = 0
+    unchanged: int = 0
+    #: Folders whose names are not durable yet.
+    pending: set[Path] = field(default_factory=set)
+
+
+def marker_bytes(catalog_id: str) -> bytes:
+    """The content of the marker."""
+    return f"{catalog_id}\n".encode("ascii")
+
+
+def refuse_foreign(study: Study, catalog_id: str) -> None:
+    """Raise :class:`~icf_utils.errors.DepositDiffers` if the study's catalog folder is not this catalog's."""
+    marker = read_file(study, MARKER)
+    if marker == marker_bytes(catalog_id):
+        return
+    if marker is not None:
+        how = "it is the catalog of a store with another identity (its URL or 'id')"
+        raise DepositDiffers(study.catalog, how)
+    with storage_errors(study.catalog, "read"):
+        try:
+            foreign = any(study.catalog.iterdir())
+        except FileNotFoundError:
+            foreign = False
+        except NotADirectoryError:
+            foreign = True
+    if foreign or study.catalog.is_symlink():
+        raise DepositDiffers(study.catalog, "it was not made by this program")
+
+
+def read_file(study: Study, name: str) -> bytes | None:
+    """The bytes of a file below the catalog's folder, nothing where there is no such file."""
+    path = study.catalog / name
+    with storage_errors(path, "read"):
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
+def read_logo(root: Path, logo: str) -> bytes | None:
+    """The bytes of the configured logo, nothing where there is no such file. ``root`` is the store's directory."""
+    path = root / logo
+    with storage_errors(path, "read"):
+        return path.read_bytes() if path.is_file() else None
+
+
+def write_files(study: Study, files: Mapping[str, bytes], tally: Tally, task: Task) -> None:
+    """Bring ``files`` (by their path below the catalog's folder) to disk in their order, durable on return."""
+    for name, data in files.items():
+        if read_file(study, name) == data:
+            tally.unchanged += 1
+        else:
+            _replace(study, study.catalog / name, data, tally)
+            tally.written += 1
+        task.advance(1)
+    _sync(tally)
+
+
+def _replace(study: Study, path: Path, data: bytes, tally: Tally) -> None:
+    _make_folder(study, path.parent, tally)
+    with new_part(study, path) as handle:
+        with storage_errors(path, "write"):
+            handle.write(data)
+        sync_file(handle, path)
+    with storage_errors(path, "replace"):
+        os.replace(part_name(study, path), path)
+    tally.pending.add(path.parent)
+
+
+def _make_folder(study: Study, folder: Path, tally: Tally) -> None:
+    if folder.is_dir():
+        return
+    if folder != study.catalog:
+        _make_folder(study, folder.parent, tally)
+    with storage_errors(folder, "create"):
+        folder.mkdir(exist_ok=True)
+    tally.pending.add(folder.parent)
+
+
+def _sync(tally: Tally) -> None:
+    for folder in sorted(tally.pending):
+        if folder.is_dir():
+            sync_folder(folder)
+    tally.pending.clear()
+
+
+def clear_leftovers(study: Study) -> None:
+    """Remove unfinished files that an interrupted run of this study's catalog left in the work folder."""
+    with storage_errors(study.workdir, "tidy"):
+        for path in study.workdir.glob(f"{study.catalog.name}+*.part"):
+            path.unlink()
+
+
+def stale_assets(study: Study, wanted: Collection[str]) -> list[Path]:
+    """Files in the application's folders that are not ``wanted``, such as those of an older version."""
+    return [path for folder in FOLDERS for path in _files_below(study, study.catalog / folder, wanted)]
+
+
+def stale_nodes(study: Study, dataset_id: str, wanted: Collection[str]) -> list[Path]:
+    """Files of a dataset, in all its versions, that are not ``wanted``."""
+    return list(_files_below(study, study.catalog / "metadata" / dataset_id, wanted))
+
+
+def _files_below(study: Study, folder: Path, wanted: Collection[str]) -> Iterable[Path]:
+    with storage_errors(folder, "read"):
+        for parent, _, names in sorted(os.walk(folder)):
+            paths = [Path(parent) / name for name in sorted(names)]
+            yield from (path for path in paths if path.relative_to(study.catalog).as_posix() not in wanted)
+
+
+def remove_files(study: Study, paths: Iterable[Path]) -> None:
+    """Remove stale files of the catalog, and the folders that are empty then."""
+    for path in paths:
+        with storage_errors(path, "remove"):
+            path.unlink(missing_ok=True)
+        _remove_empty(study, path.parent)
+
+
+def _remove_empty(study: Study, folder: Path) -> None:
+    with suppress(OSError):
+        while folder != study.catalog:
+            folder.rmdir()
+            folder = folder.parent
