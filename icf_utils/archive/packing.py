@@ -11,7 +11,7 @@ from datetime import tzinfo
 from icf_utils.archive.headers import content_padding, end_of_archive, member_header
 from icf_utils.archive.outputs import Output
 from icf_utils.dicom.facts import FACT_TAGS, FileFacts, file_facts
-from icf_utils.dicom.scan import HEAD_LIMIT, Scan, encapsulated_is_whole, scan
+from icf_utils.dicom.head import read_head
 from icf_utils.errors import InputRefused, shown
 from icf_utils.progress import Task
 from icf_utils.results import Notice
@@ -69,9 +69,9 @@ class Packer:
         return done
 
     def _pack_file(self, entry: Entry, reader: Reader, output: Output, task: Task, done: Packing) -> None:
-        head, found = _read_head(reader, entry.size)
+        head, found = read_head(reader.read, entry.size, FACT_TAGS)
         facts = file_facts(found, self._zone)
-        _note(entry, facts, _is_cut(found, head, entry.size) or facts.is_cut, done)
+        _note(entry, facts, done)
         if facts.time is None:
             header = self._header(entry, self._assumed_time)
             done.waiting.append((output.position, len(header), entry))
@@ -113,37 +113,7 @@ def _header_of(entry: Entry) -> str:
     return f"the header of '{shown(entry.name)}'"
 
 
-def _read_head(reader: Reader, size: int) -> tuple[bytes, Scan]:
-    """The beginning of a file, as much as its header takes, and what is in it."""
-    head = _read_up_to(reader, min(size, _CHUNK))
-    found = scan(head, size, FACT_TAGS)
-    while found.magic and found.state == "more" and len(head) < HEAD_LIMIT:
-        more = _read_up_to(reader, min(size, HEAD_LIMIT, 4 * len(head)) - len(head))
-        if not more:
-            break
-        head += more
-        found = scan(head, size, FACT_TAGS)
-    return head, found
-
-
-def _read_up_to(reader: Reader, size: int) -> bytes:
-    first = reader.read(size)
-    if len(first) == size:
-        return first
-    blocks = [first]
-    while blocks[-1] and sum(map(len, blocks)) < size:
-        blocks.append(reader.read(size - sum(map(len, blocks))))
-    return b"".join(blocks)
-
-
-def _is_cut(found: Scan, head: bytes, size: int) -> bool:
-    """Whether encapsulated pixel data has no end. Looked at only where the whole file was read at once."""
-    if found.pixels is None or found.pixels[1] >= 0 or len(head) < size:
-        return False
-    return not encapsulated_is_whole(lambda at, count: head[at : at + count], found.pixels[0])
-
-
-def _note(entry: Entry, facts: FileFacts, is_cut: bool, done: Packing) -> None:
+def _note(entry: Entry, facts: FileFacts, done: Packing) -> None:
     if facts.is_dicom and not facts.is_directory:
         done.dicom_files += 1
         if facts.study_uid:
@@ -160,7 +130,7 @@ def _note(entry: Entry, facts: FileFacts, is_cut: bool, done: Packing) -> None:
     elif facts.looks_bare:
         message = "is DICOM without preamble and gets the visit's latest time, like a file that is not DICOM"
         done.notices.append(Notice("no-preamble", entry.name, message))
-    if is_cut:
+    if facts.is_cut:
         done.notices.append(
             Notice("cut-dicom", entry.name, "is a DICOM file that was cut or is malformed; kept as it is")
         )

@@ -10,6 +10,7 @@ from datetime import timezone, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from icf_utils.archive.checksum import checksum_line
 from icf_utils.archive.outputs import ExistingFile, NewFile, Output
 from icf_utils.archive.packing import NO_TIME, HeaderLengthChanged, Packer, Packing
 from icf_utils.errors import DepositDiffers, InputRefused, InvalidSetting, shown, storage_errors
@@ -111,7 +112,7 @@ def _make(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> Arc
     else:
         md5, size, done = _write(source, place, zone, progress)
         archive = Written(place.archive, "written")
-    (checksum,) = publish_bytes(place.of_study, [(place.checksum, _checksum_line(place, md5))])
+    (checksum,) = publish_bytes(place.of_study, [(place.checksum, checksum_line(md5, place.archive.name))])
     return ArchiveResult(
         study=place.study,
         visit=place.visit,
@@ -124,10 +125,6 @@ def _make(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> Arc
         time=NO_TIME if done.time is None else done.time,
         notices=(*source.notices, *done.notices),
     )
-
-
-def _checksum_line(place: Visit, md5: str) -> bytes:
-    return f"{md5}  {place.archive.name}\n".encode("ascii")
 
 
 def _write(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> tuple[str, int, Packing]:
@@ -150,7 +147,7 @@ def _write(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> tu
 def _refuse_other_checksum(place: Visit, md5: str) -> None:
     """Where only the checksum is left of an earlier archive, it must be this one's."""
     with storage_errors(place.checksum, "read"):
-        if place.checksum.exists() and place.checksum.read_bytes() != _checksum_line(place, md5):
+        if place.checksum.exists() and place.checksum.read_bytes() != checksum_line(md5, place.archive.name):
             raise DepositDiffers(place.checksum, f"this input gives the MD5 {md5}")
 
 

@@ -51,7 +51,7 @@ class Conversion:
     problem: str | None = None
 
 
-def plain_value(  # noqa: PLR0913, PLR0917 - what an element is made of
+def plain_value(
     tag: int, vr: str | None, raw: bytes, charsets: tuple[str, ...], big_endian: bool, person_names: bool = False
 ) -> Conversion:
     r"""The value of one element.

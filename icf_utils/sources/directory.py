@@ -1,4 +1,7 @@
-"""A directory as input. Reads the directory tree and its files; writes nothing."""
+"""A directory as input. Reads the directory tree and its files; writes nothing.
+
+Names are handled as the bytes on disk and read as UTF-8 here, so that the locale has no say in them.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ _SPECIAL = {
 class _Seen:
     """What tells whether a file is still the one that was found: where it is, and its state."""
 
-    path: str
+    path: bytes
     device: int
     inode: int
     size: int
@@ -37,7 +40,7 @@ class _Seen:
     ctime_ns: int
 
 
-def _seen(path: str, status: os.stat_result) -> _Seen:
+def _seen(path: bytes, status: os.stat_result) -> _Seen:
     return _Seen(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
@@ -46,7 +49,7 @@ class DirectorySource:
 
     def __init__(self, path: str) -> None:
         self.label = path
-        self._root = os.path.realpath(path)
+        self._root = os.path.realpath(os.fsencode(path))
         walk = _Walk(self._root)
         if walk.refused:
             raise InputRefused(path, sorted(walk.refused), "Remove or replace these files and try again.")
@@ -67,10 +70,10 @@ class DirectorySource:
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
                 raise self._changed(entry.name, "was removed or replaced") from error
-            raise StorageFailure(seen.path, "read", error) from error
+            raise StorageFailure(_text(seen.path), "read", error) from error
         try:
             self._compare(entry.name, os.fstat(descriptor))
-            yield _FileReader(descriptor, seen.path)
+            yield _FileReader(descriptor, _text(seen.path))
             self._compare(entry.name, os.fstat(descriptor))
         finally:
             os.close(descriptor)
@@ -95,6 +98,10 @@ class DirectorySource:
         )
 
 
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
 def _let_the_clock_tick(seen: _Seen) -> None:
     age = time.time() - max(seen.mtime_ns, seen.ctime_ns) / 1e9
     if 0 <= age < _TICK:
@@ -115,24 +122,25 @@ class _FileReader:
 class _Walk:
     """One look through a tree: ``files`` by relative name, ``folders``, and ``refused`` ``(name, reason)`` pairs."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: bytes) -> None:
         self._root = root
         self.files: dict[str, _Seen] = {}
         self.folders: list[str] = []
         self.refused: list[tuple[str, str]] = []
-        pending = [""]
+        pending = [b""]
         while pending:
             self._folder(pending.pop(), pending)
 
-    def _folder(self, name: str, pending: list[str]) -> None:
+    def _folder(self, name: bytes, pending: list[bytes]) -> None:
         try:
             with os.scandir(os.path.join(self._root, name)) as items:
                 for item in items:
-                    self._item(f"{name}/{item.name}" if name else item.name, item, pending)
+                    self._item(name + b"/" + item.name if name else item.name, item, pending)
         except OSError as error:
-            self.refused.append((name or ".", f"cannot be read as a folder ({os.strerror(error.errno or 0)})"))
+            self.refused.append((_text(name) or ".", f"cannot be read as a folder ({os.strerror(error.errno or 0)})"))
 
-    def _item(self, name: str, item: os.DirEntry[str], pending: list[str]) -> None:
+    def _item(self, raw_name: bytes, item: os.DirEntry[bytes], pending: list[bytes]) -> None:
+        name = _text(raw_name)
         try:
             status = item.stat(follow_symlinks=False)
         except OSError as error:
@@ -140,27 +148,27 @@ class _Walk:
             return
         if stat.S_ISDIR(status.st_mode):
             self.folders.append(name)
-            pending.append(name)
+            pending.append(raw_name)
         elif stat.S_ISLNK(status.st_mode):
             self._link(name, item.path)
         else:
             self._file(name, item.path, status)
 
-    def _link(self, name: str, path: str) -> None:
+    def _link(self, name: str, path: bytes) -> None:
         try:
             real = os.path.realpath(path, strict=True)
             status = os.lstat(real)
         except OSError:
             self.refused.append((name, "is a symbolic link that leads nowhere"))
             return
-        if not real.startswith(self._root.rstrip("/") + "/"):
+        if not real.startswith(self._root.rstrip(b"/") + b"/"):
             self.refused.append((name, "is a symbolic link that leaves the input"))
         elif stat.S_ISDIR(status.st_mode):
             self.refused.append((name, "is a symbolic link to a folder"))
         else:
             self._file(name, real, status)
 
-    def _file(self, name: str, path: str, status: os.stat_result) -> None:
+    def _file(self, name: str, path: bytes, status: os.stat_result) -> None:
         if not stat.S_ISREG(status.st_mode):
             self.refused.append((name, _SPECIAL.get(stat.S_IFMT(status.st_mode), "is no regular file")))
         elif not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):

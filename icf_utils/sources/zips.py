@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import zipfile
 from typing import BinaryIO
@@ -38,7 +37,7 @@ def _add(listing: Listing, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name
     kind = stat.S_IFMT(info.external_attr >> 16) if info.create_system == _UNIX else 0
     if kind == stat.S_IFLNK:
         target = archive.read(info) if info.file_size <= 4096 else b"/"
-        listing.links[name] = resolve_link(name, os.fsdecode(target))
+        listing.links[name] = resolve_link(name, target.decode("utf-8", "surrogateescape"))
     elif kind not in (0, stat.S_IFREG):
         listing.refused.append((name, "is no regular file"))
     else:

@@ -1,0 +1,28 @@
+"""The archive's ``.md5sum`` file, in the form of ``md5sum -c``. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from icf_utils.errors import DepositDamaged
+
+_LINE = re.compile(rb"([0-9a-f]{32})  ([^\n]+)\n")
+
+
+def checksum_line(md5: str, name: str) -> bytes:
+    """The file's bytes for an archive called ``name``."""
+    return f"{md5}  {name}\n".encode("ascii")
+
+
+def parse_checksum(raw: bytes, name: str, source: str) -> str:
+    """The MD5 in the bytes of a checksum file that must speak of ``name``; ``source`` names it in errors.
+
+    Raises :class:`~icf_utils.errors.DepositDamaged`.
+    """
+    match = _LINE.fullmatch(raw)
+    remedy = "compare with a copy, or move it away and run 'icf-utils make_studyvisit_archive' again"
+    if not match:
+        raise DepositDamaged(source, "one line 'MD5  NAME'", f"{len(raw)} other bytes", remedy)
+    if match[2] != name.encode("ascii"):
+        raise DepositDamaged(source, f"the checksum of '{name}'", "that of another file", remedy)
+    return match[1].decode("ascii")

@@ -1,0 +1,139 @@
+"""A TAR becomes records: one pass over the archive, both checksums at once. Reads that one file, writes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from icf_utils.archive.reading import ArchivePass, Member
+from icf_utils.dicom.facts import SOP_CLASS_UID, is_bare_dataset, is_dataset, uid_text
+from icf_utils.dicom.head import check_pixels, read_head
+from icf_utils.dicom.scan import SPECIFIC_CHARACTER_SET, Scan
+from icf_utils.dicom.values import character_sets, keyword_tag, plain_value
+from icf_utils.errors import DepositDamaged, storage_errors
+from icf_utils.metadata.allowlist import AllowList
+from icf_utils.metadata.records import STANDARD_TAGS, UID_TAGS, ImageRecord, Value
+from icf_utils.progress import Progress
+from icf_utils.results import Notice
+
+_CHUNK = 1 << 20
+
+
+@dataclass
+class Description:
+    """What an archive holds: ``md5`` and ``size`` (bytes) of the whole, ``images`` in its order,
+
+    ``others`` the members that are no DICOM instance (a notice each, saying why), ``latest`` the latest member time.
+    """
+
+    md5: str = ""
+    size: int = 0
+    latest: float = 0.0
+    images: list[ImageRecord] = field(default_factory=list)
+    others: list[Notice] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Tags:
+    """Tag numbers by keyword, looked up once."""
+
+    values: dict[str, int]
+    uids: dict[str, int]
+    allow_identifying: bool
+
+    @property
+    def wanted(self) -> frozenset[int]:
+        return frozenset({*self.values.values(), *self.uids.values(), SPECIFIC_CHARACTER_SET, SOP_CLASS_UID})
+
+
+def describe_archive(path: Path, root: str, allowed: AllowList, progress: Progress) -> Description:
+    """Read an archive once and describe each image; all members must lie below the folder ``root``.
+
+    Raises :class:`~icf_utils.errors.DepositDamaged` where it is cut, no TAR, or another visit's.
+    """
+    tags = _tags(allowed)
+    done = Description()
+    with (
+        storage_errors(path, "read"),
+        open(path, "rb", buffering=0) as handle,
+        progress.task("metadata", path.stat().st_size, "B") as task,
+        closing(ArchivePass(handle, path, task)) as archive,
+    ):
+        for member in archive.members():
+            if not member.name.startswith(root + "/"):
+                raise DepositDamaged(
+                    path, f"members below '{root}/'", "another visit's", "check study and visit identifier"
+                )
+            done.latest = max(done.latest, member.mtime)
+            _describe(member, archive, handle.fileno(), tags, done)
+        done.md5, done.size = archive.finish()
+    return done
+
+
+def _tags(allowed: AllowList) -> _Tags:
+    def number(keyword: str) -> int:
+        tag = keyword_tag(keyword)
+        assert tag is not None, keyword
+        return tag
+
+    values = {keyword: number(keyword) for keyword in STANDARD_TAGS} | dict(allowed.tags)
+    return _Tags(values, {keyword: number(keyword) for keyword in UID_TAGS}, allowed.allow_identifying)
+
+
+def _describe(member: Member, archive: ArchivePass, descriptor: int, tags: _Tags, done: Description) -> None:
+    if not member.is_file:
+        done.others.append(Notice("not-a-file", member.name, "is a link or the like, as older tools stored it"))
+        return
+    md5, found = _read(member, archive, descriptor, tags)
+    if found.magic and found.is_directory:
+        done.others.append(Notice("dicomdir", member.name, "is a DICOMDIR, no image"))
+    elif found.magic and is_dataset(found):
+        _add_image(member, md5, found, tags, done)
+    elif is_bare_dataset(found):
+        done.notices.append(
+            Notice("no-preamble", member.name, "is DICOM without preamble; its header was read all the same")
+        )
+        _add_image(member, md5, found, tags, done)
+    elif found.magic:
+        done.others.append(Notice("unreadable-dicom", member.name, "begins like DICOM, but no header can be read"))
+    else:
+        done.others.append(Notice("not-dicom", member.name, "is not DICOM"))
+
+
+def _read(member: Member, archive: ArchivePass, descriptor: int, tags: _Tags) -> tuple[str, Scan]:
+    """The content's MD5, and what its head holds."""
+    head, found = read_head(archive.content, member.size, tags.wanted)
+    digest = hashlib.md5(head, usedforsecurity=False)
+    while block := archive.content(_CHUNK):
+        digest.update(block)
+    if len(head) < member.size:
+        check_pixels(found, lambda at, count: _read_at(member, descriptor, at, count))
+    return digest.hexdigest(), found
+
+
+def _read_at(member: Member, descriptor: int, at: int, count: int) -> bytes:
+    return os.pread(descriptor, max(0, min(count, member.size - at)), member.offset + at)
+
+
+def _add_image(member: Member, md5: str, found: Scan, tags: _Tags, done: Description) -> None:
+    if found.state in ("cut", "malformed"):
+        message = "was cut or is malformed; what could be read for certain is recorded"
+        done.notices.append(Notice("cut-dicom", member.name, message))
+    charset = found.elements.get(SPECIFIC_CHARACTER_SET)
+    charsets = character_sets(charset.raw) if charset else ()
+    values: dict[str, Value] = {}
+    for keyword, tag in tags.values.items():
+        element = found.elements.get(tag)
+        if element is None:
+            values[keyword] = ""
+            continue
+        made = plain_value(tag, element.vr, element.raw, charsets, found.big_endian, tags.allow_identifying)
+        values[keyword] = made.value
+        if made.problem:
+            done.notices.append(Notice("odd-value", member.name, f"{keyword}: {made.problem}"))
+    uids = {keyword: uid_text(found.elements.get(tag)) for keyword, tag in tags.uids.items()}
+    done.images.append(ImageRecord(member.name, md5, member.size, member.offset, values, uids))

@@ -1,0 +1,111 @@
+"""The second stage: a TAR becomes ``_metadata_dicoms.json`` and ``_metadata_tarball.json``. Reads one, writes two."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from icf_utils.archive.checksum import parse_checksum
+from icf_utils.config import SETTINGS_NAME, Settings, load_settings
+from icf_utils.errors import DepositDamaged, DepositMissing
+from icf_utils.lock import visit_lock
+from icf_utils.metadata.allowlist import AllowList, allow_list, read_allow_list
+from icf_utils.metadata.describe import Description, describe_archive
+from icf_utils.metadata.records import (
+    TarballRecord,
+    VisitMetadata,
+    images_bytes,
+    parse_images,
+    parse_tarball,
+    tarball_bytes,
+)
+from icf_utils.progress import SILENT, Progress
+from icf_utils.results import Notice, Written
+from icf_utils.store import Visit, publish_bytes, read_deposit
+
+_REMEDY = "run 'icf-utils make_studyvisit_archive' for this visit first"
+
+
+@dataclass(frozen=True)
+class MetadataResult:
+    """What ``deposit_visit_metadata`` did; ``skipped`` names each member that has no record, with the reason."""
+
+    study: str
+    visit: str
+    files: tuple[Written, ...]
+    images: int
+    skipped: tuple[Notice, ...]
+    notices: tuple[Notice, ...]
+
+
+def deposit_visit_metadata(
+    store_dir: str | os.PathLike[str],
+    study: str,
+    visit: str,
+    *,
+    tags: str | os.PathLike[str] | None = None,
+    settings: Settings | None = None,
+    progress: Progress = SILENT,
+) -> MetadataResult:
+    """Describe an archive and its images in JSON.
+
+    ``tags`` is a file of DICOM keywords to record beside the standard ones; without it the store's settings say.
+
+    Raises :class:`~icf_utils.errors.DepositMissing`, :class:`~icf_utils.errors.DepositDamaged` (cut archive, wrong
+    checksum), :class:`~icf_utils.errors.DepositDiffers`, :class:`~icf_utils.errors.InvalidSetting`.
+    """
+    place = Visit(Path(store_dir), study, visit)
+    allowed = allowed_tags(place, tags, settings)
+    with visit_lock(place, progress):
+        found = describe_checked(place, allowed, progress)
+        metadata = visit_metadata(place, found)
+        files = publish_bytes(place.of_study, metadata_files(place, metadata))
+    notices = tuple(found.notices)
+    if not found.images:
+        notices += (Notice("no-dicom", place.storepath, "holds no DICOM image; the list of images is empty"),)
+    return MetadataResult(study, visit, files, len(found.images), tuple(found.others), notices)
+
+
+def allowed_tags(place: Visit, tags: str | os.PathLike[str] | None, settings: Settings | None) -> AllowList:
+    """What may be recorded: the file ``tags`` if given, else the store's settings."""
+    if tags is not None:
+        return read_allow_list(Path(tags))
+    chosen = load_settings(place.root) if settings is None else settings
+    return allow_list(chosen.metadata, str(place.root / SETTINGS_NAME))
+
+
+def describe_checked(place: Visit, allowed: AllowList, progress: Progress) -> Description:
+    """Describe the visit's archive after making sure that it is the one its checksum file speaks of."""
+    if not place.archive.exists():
+        raise DepositMissing(place.archive, _REMEDY)
+    expected = parse_checksum(read_deposit(place.checksum, _REMEDY), place.archive.name, str(place.checksum))
+    found = describe_archive(place.archive, place.member_root, allowed, progress)
+    if found.md5 != expected:
+        remedy = "the archive or its checksum was changed or damaged: restore it from a copy"
+        raise DepositDamaged(place.archive, f"the MD5 {expected} of its checksum file", found.md5, remedy)
+    return found
+
+
+def visit_metadata(place: Visit, found: Description) -> VisitMetadata:
+    """The records of a described archive."""
+    tarball = TarballRecord(found.size, found.md5, place.dspath, place.storepath)
+    return VisitMetadata(tarball, tuple(found.images))
+
+
+def metadata_files(place: Visit, metadata: VisitMetadata) -> list[tuple[Path, bytes]]:
+    """The two files with their bytes; the small one, written last, tells that both are there."""
+    return [
+        (place.dicoms_json, images_bytes(metadata.images)),
+        (place.tarball_json, tarball_bytes(metadata.tarball)),
+    ]
+
+
+def read_visit_metadata(place: Visit) -> VisitMetadata:
+    """The records of a visit from its two JSON files.
+
+    Raises :class:`~icf_utils.errors.DepositMissing`, :class:`~icf_utils.errors.DepositDamaged`.
+    """
+    remedy = "run 'icf-utils deposit_visit_metadata' for this visit first"
+    tarball = parse_tarball(read_deposit(place.tarball_json, remedy), str(place.tarball_json))
+    return VisitMetadata(tarball, parse_images(read_deposit(place.dicoms_json, remedy), str(place.dicoms_json)))
