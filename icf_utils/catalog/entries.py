@@ -8,8 +8,9 @@ Pure: values in, plain dictionaries out, keys in a fixed order. The records are 
 from __future__ import annotations
 
 import hashlib
+import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from icf_utils.catalog.series import Series, group_series
 from icf_utils.catalog.text import counted, distinct, human_size
 from icf_utils.identity import visit_uuid
-from icf_utils.metadata.records import VisitMetadata, encode_json
+from icf_utils.metadata.records import VisitMetadata
 
 #: A record as the catalog stores it.
 Record = dict[str, Any]
@@ -29,8 +30,9 @@ _URL_TYPE = "https://schema.org/URL"
 
 
 def record_bytes(record: Mapping[str, Any]) -> bytes:
-    """The bytes of a record's file: one line of JSON."""
-    return encode_json(record) + b"\n"
+    """The bytes of a record's file: one line of JSON in UTF-8 without spaces, keys in the order given."""
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def node_path(dataset_id: str, version: str, path: str = "") -> str:
@@ -171,21 +173,20 @@ def _badges(page: VisitPage) -> list[Record]:
     return [{"name": name, "value": value} for name, value in values.items() if value]
 
 
-def _series_tab(series: Iterable[Series]) -> Record:
-    series = list(series)
-    keys = distinct((_series_key(one) for one in series), "{name} [{number}]")
+def _series_tab(series: Sequence[Series]) -> Record:
+    keys = distinct((f"Series {one.number or '-'}" for one in series), "{name} [{number}]")
     rows = {key: _series_row(one) for key, one in zip(keys, series, strict=True)}
-    return {"name": "Series", "icon": "fas fa-layer-group", "content": rows}
+    return {"name": "Series", "icon": "fas fa-layer-group", "table": "Series", "content": rows}
 
 
-def _series_key(series: Series) -> str:
-    modality = f" ({series.modality})" if series.modality else ""
-    return f"{series.number or '-'} \N{MIDDLE DOT} {series.description or 'no description'}{modality}"
-
-
-def _series_row(series: Series) -> str:
-    parts = [counted(len(series.images), "image"), human_size(series.size)]
-    return ", ".join([*parts, f"protocol {series.protocol}"] if series.protocol else parts)
+def _series_row(series: Series) -> Record:
+    return {
+        "Description": series.description,
+        "Modality": series.modality,
+        "Images": len(series.images),
+        "Size": human_size(series.size),
+        "Protocol": series.protocol,
+    }
 
 
 def _archive_tab(page: VisitPage) -> Record:
@@ -196,7 +197,9 @@ def _archive_tab(page: VisitPage) -> Record:
         "Size in bytes": tarball.size,
         "MD5": tarball.md5,
         "Download": _link(page.archive_url),
-        "Check": f"echo '{tarball.md5}  {page.archive_name}' | md5sum -c",
+        "Checksum file": _link(f"{page.archive_url}.md5sum"),
+        "Download command": f"curl -fLO {shlex.quote(page.archive_url)}",
+        "Check command": f"md5sum -c {page.archive_name}.md5sum",
     }
     return {"name": "Archive", "icon": "fas fa-file-archive", "content": rows}
 

@@ -17,6 +17,24 @@ _DATASET_JS = "assets/app_component_dataset.js"
 _ITEM_JS = "assets/app_component_item.js"
 INDEX = "index.html"
 
+#: A table with a column per key, for a tab with the name of its first column under ``table``. The keys of such a tab's
+#: content begin with that name, since the application writes their first letter in upper case elsewhere.
+_TABLE = """<table v-if="new_tab.table" class="table table-striped">
+                    <thead>
+                      <tr>
+                        <th>{{new_tab.table}}</th>
+                        <th v-for="column in Object.keys(Object.values(new_tab.content)[0] || {})">{{column}}</th>
+                      </tr>
+                    </thead>
+                    <tbody>
+                      <tr v-for="row_key in Object.keys(new_tab.content)">
+                        <td><strong>{{row_key.slice(new_tab.table.length + 1)}}</strong></td>
+                        <td v-for="cell in new_tab.content[row_key]">{{cell}}</td>
+                      </tr>
+                    </tbody>
+                  </table>
+                  <table v-else class="table table-striped">"""
+
 _REMOTE = re.compile(r"""<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)\s*=\s*["']?(?:https?:)?//""", re.IGNORECASE)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 
@@ -101,6 +119,12 @@ COSMETIC = (
         ":title-item-class=\"(selectedDataset.subdatasets || []).length ? '' : 'd-none'\">",
     ),
     Patch(
+        _DATASET,
+        "keeping the order of tabs from one page to the next",
+        '<b-tabs card content-class="mt-3"',
+        '<b-tabs :key="displayData.file_path" card content-class="mt-3"',
+    ),
+    Patch(
         _DATASET_JS,
         "opening a visit with its series",
         "available_tabs.push(sDs.additional_display[t].name)",
@@ -112,7 +136,9 @@ COSMETIC = (
         "selectTab = tabs.indexOf(",
         "selectTab = available_tabs.indexOf(",
     ),
+    Patch(_DATASET, "showing tables with columns", '<table class="table table-striped">', _TABLE),
     Patch(_ITEM_JS, "showing sizes in the units of the rest of the page", "const k = 1024;", "const k = 1000;"),
+    Patch(_ITEM_JS, "naming those units", '["Bytes", "KB",', '["B", "kB",'),
 )
 
 

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from icf_utils.catalog.entries import SOURCES, Record, VisitEntry, node_path, page_config, version_folder
-from icf_utils.catalog.text import counted, human_size
+from icf_utils.catalog.text import human_size
 from icf_utils.config import CatalogSettings
 from icf_utils.errors import DepositDamaged, InvalidSetting
 from icf_utils.identity import study_uuid
@@ -102,14 +102,17 @@ def _badges(entries: Sequence[VisitEntry]) -> list[Record]:
 
 
 def _overview(entries: Iterable[VisitEntry]) -> Record:
-    # the application writes a key's first letter in upper case, which must not happen to an identifier
     rows = {f"Visit {entry.visit}": _overview_row(entry) for entry in entries}
-    return {"name": "Overview", "icon": "fas fa-table", "content": rows}
+    return {"name": "Overview", "icon": "fas fa-table", "table": "Visit", "content": rows}
 
 
-def _overview_row(entry: VisitEntry) -> str:
-    parts = [counted(entry.series, "series", "series"), counted(entry.images, "image"), human_size(entry.size)]
-    return ", ".join([*parts, *entry.modalities])
+def _overview_row(entry: VisitEntry) -> Record:
+    return {
+        "Series": entry.series,
+        "Images": entry.images,
+        "Size": human_size(entry.size),
+        "Modalities": ", ".join(entry.modalities),
+    }
 
 
 def entry_record(entry: VisitEntry) -> Record:

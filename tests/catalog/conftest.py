@@ -33,7 +33,7 @@ def make_image(path: str, series_uid: str = "", *, size: int = 1000, **tags: Val
         "SeriesInstanceUID": series_uid,
         "StudyInstanceUID": f"{UID_ROOT}.1",
     }
-    return ImageRecord(path, digest(path), size, 512, {tag: "" for tag in STANDARD_TAGS} | tags, uids)
+    return ImageRecord(path, digest(path), size, 512, dict.fromkeys(STANDARD_TAGS, "") | tags, uids)
 
 
 def make_series(number: int, images: int, description: str, modality: str = "MR", **tags: Value) -> list[ImageRecord]:
