@@ -1,0 +1,35 @@
+"""``icf-utils catalogify_studyvisit_from_meta``."""
+
+from __future__ import annotations
+
+import argparse
+
+from icf_utils.cli.console import Console, counted
+from icf_utils.cli.options import add_id, add_store, add_store_url
+
+HELP = "add a visit to the browsable catalog of its study"
+DETAILS = """\
+Creates or updates STORE/STUDY-ID/catalog from the visit's metadata: web pages that work from any plain web server,
+without access to any other host. Adding a visit again changes nothing; the order of additions does not matter."""
+EXAMPLE = "icf-utils catalogify_studyvisit_from_meta -o /data/store --id study-a visit-01"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_store(parser)
+    add_id(parser)
+    add_store_url(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    from pathlib import Path
+
+    from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
+
+    result = catalogify_studyvisit_from_meta(
+        Path(args.store_dir), *args.id, store_url=args.store_url, store_id=args.store_id, progress=console
+    )
+    console.notices(result.notices)
+    count = f"{counted(result.images, 'image')} in {counted(result.series, 'series', 'series')}"
+    files = f"{counted(result.files_written, 'file')} written, {result.files_unchanged} unchanged"
+    console.result(args.command, result, [f"{result.catalog}: {count} of visit {result.visit}; {files}"])
+    return 0

@@ -1,0 +1,118 @@
+"""How a command speaks: bars on a terminal, one line per stage elsewhere, notices in groups, or one JSON object.
+
+Writes to standard output (results) and standard error (progress, warnings, errors); nothing else in the package does.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from icf_utils.errors import IcfError, shown
+from icf_utils.progress import Task
+from icf_utils.results import Notice, plain
+
+#: How many files a warning names before it only counts the rest; ``--json`` names all.
+_NAMED_AT_MOST = 5
+
+
+class Console:
+    """The one place that prints. Also a :class:`~icf_utils.progress.Progress`."""
+
+    def __init__(self, quiet: bool, as_json: bool) -> None:
+        self._quiet, self._as_json = quiet, as_json
+        self._is_terminal = sys.stderr.isatty()
+
+    @contextmanager
+    def task(self, label: str, total: int, unit: str) -> Iterator[Task]:
+        """A bar on a terminal; in a log a line when the task is done."""
+        if self._quiet:
+            yield _Counter()
+        elif self._is_terminal:
+            from tqdm import tqdm
+
+            with tqdm(total=total, desc=label, unit=unit, unit_scale=unit == "B", leave=False, file=sys.stderr) as bar:
+                yield _Bar(bar)
+        else:
+            started, counter = time.monotonic(), _Counter()
+            yield counter
+            amount = readable_size(counter.done) if unit == "B" else f"{counter.done} {unit}"
+            self._line(f"{label}: {amount} in {time.monotonic() - started:.1f} s", sys.stderr)
+
+    def message(self, text: str) -> None:
+        """One line that is not a result."""
+        if not self._quiet:
+            self._line(text, sys.stderr)
+
+    def notices(self, notices: Iterable[Notice], word: str = "warning") -> None:
+        """Warnings, those of a kind together: what, how many, the first few by name."""
+        groups: dict[tuple[str, str], list[str]] = {}
+        for notice in notices:
+            groups.setdefault((notice.code, notice.message), []).append(notice.subject)
+        if self._as_json:
+            return
+        for (code, message), subjects in groups.items():
+            named = ", ".join(f"'{shown(subject)}'" for subject in subjects[:_NAMED_AT_MOST])
+            rest = f" and {len(subjects) - _NAMED_AT_MOST} more" if len(subjects) > _NAMED_AT_MOST else ""
+            self._line(f"{word} [{code}]: {named}{rest}: {message}", sys.stderr)
+
+    def result(self, command: str, result: object, lines: Iterable[str], ok: bool = True) -> None:
+        """What the command did: ``lines`` for people, or ``result`` as one JSON object for scripts."""
+        if self._as_json:
+            self._json({"command": command, "ok": ok, "result": plain(result)})
+        elif not self._quiet:
+            for line in lines:
+                self._line(line, sys.stdout)
+
+    def error(self, command: str, error: IcfError) -> None:
+        """Why the command failed."""
+        if self._as_json:
+            details = {"type": type(error).__name__, "message": str(error)}
+            self._json({"command": command, "ok": False, "exit_code": error.exit_code, "error": details})
+        self._line(f"icf-utils {command}: {error}" if command else f"icf-utils: {error}", sys.stderr)
+
+    def _json(self, value: object) -> None:
+        # escapes only: names may hold what the terminal's encoding does not
+        self._line(json.dumps(value, ensure_ascii=True), sys.stdout)
+
+    def _line(self, text: str, stream: TextIO) -> None:
+        print(text, file=stream, flush=True)
+
+
+class _Counter:
+    def __init__(self) -> None:
+        self.done = 0
+
+    def advance(self, amount: int) -> None:
+        self.done += amount
+
+
+class _Bar:
+    def __init__(self, bar: object) -> None:
+        self._update = bar.update  # type: ignore[attr-defined]
+
+    def advance(self, amount: int) -> None:
+        self._update(amount)
+
+
+def readable_size(size: int) -> str:
+    """A number of bytes for people, in decimal units.
+
+    >>> readable_size(8570880)
+    '8.6 MB'
+    """
+    amount, unit = float(size), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if amount < 999.5 or unit == "TB":
+            break
+        amount /= 1000
+    return f"{size} B" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def counted(number: int, one: str, more: str = "") -> str:
+    """``1 image``, ``2 images``; ``more`` is the plural where an s does not make it."""
+    return f"{number} {one if number == 1 else more or one + 's'}"

@@ -1,0 +1,46 @@
+"""``icf-utils deposit_visit_dataset``."""
+
+from __future__ import annotations
+
+import argparse
+
+from icf_utils.cli.console import Console, counted
+from icf_utils.cli.options import add_id, add_store, add_store_url
+
+HELP = "deposit a DataLad dataset that gives access to each image of a visit"
+DETAILS = """\
+Writes STORE/STUDY-ID/VISIT-ID_XDLRA--refs and ..._XDLRA--repo-export from the visit's metadata. The same visit gives
+the same commits on every machine. Clone it with the command that is printed."""
+EXAMPLE = "icf-utils deposit_visit_dataset -o /data/store --id study-a visit-01 --store-url https://data.example.org"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_store(parser)
+    add_id(parser)
+    add_store_url(parser)
+    parser.add_argument(
+        "--commit-date",
+        metavar="DATE",
+        help="date of the commits, as in 2024-05-31 or 2024-05-31T12:00:00+02:00 (default: the visit's time, which "
+        "everyone who may clone can see)",
+    )
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    from pathlib import Path
+
+    from icf_utils.dataset.stage import deposit_visit_dataset
+
+    result = deposit_visit_dataset(
+        Path(args.store_dir),
+        *args.id,
+        store_url=args.store_url,
+        store_id=args.store_id,
+        commit_date=args.commit_date,
+        progress=console,
+    )
+    console.notices(result.notices)
+    lines = [f"{file.path}: {file.state}" for file in result.files]
+    lines += [f"dataset {result.dataset_id} of {counted(result.images, 'image')}; clone it with"]
+    console.result(args.command, result, [*lines, f"  datalad clone '{result.clone_url}' {result.visit}"])
+    return 0

@@ -1,0 +1,38 @@
+"""``icf-utils deposit_visit_metadata``."""
+
+from __future__ import annotations
+
+import argparse
+
+from icf_utils.cli.console import Console, counted
+from icf_utils.cli.options import add_id, add_store
+
+HELP = "describe a visit's archive and each of its images in JSON"
+DETAILS = """\
+Writes STORE/STUDY-ID/VISIT-ID_metadata_tarball.json and ..._metadata_dicoms.json from the archive alone: name, size,
+MD5 and byte position of each image, and a few of its DICOM tags. Identifying tags are refused unless allowed."""
+EXAMPLE = "icf-utils deposit_visit_metadata -o /data/store --id study-a visit-01"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_store(parser)
+    add_id(parser)
+    parser.add_argument(
+        "--tags",
+        metavar="FILE",
+        help="record these tags too: one DICOM keyword a line (default: 'tags' in [metadata] of the store's icf.toml)",
+    )
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    from icf_utils.metadata.stage import deposit_visit_metadata
+
+    result = deposit_visit_metadata(args.store_dir, *args.id, tags=args.tags, progress=console)
+    console.notices(result.skipped, "no record")
+    console.notices(result.notices)
+    count = (
+        f"{counted(result.images, 'image')} described, {counted(len(result.skipped), 'other file')} without a record"
+    )
+    lines = [f"{file.path}: {file.state}" for file in result.files]
+    console.result(args.command, result, [*lines, count])
+    return 0

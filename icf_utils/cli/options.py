@@ -1,0 +1,56 @@
+"""Options that several subcommands share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+class _Deprecated(argparse.Action):
+    """An option's former name: works, and says what it is called now."""
+
+    def __call__(
+        self, parser: object, namespace: argparse.Namespace, values: object, option: str | None = None
+    ) -> None:
+        print(f"warning: {option} is deprecated, use -o/--store-dir", file=sys.stderr)  # noqa: T201
+        setattr(namespace, self.dest, values)
+
+
+def add_store(parser: argparse.ArgumentParser) -> None:
+    """``-o/--store-dir``, and its former name."""
+    parser.add_argument(
+        "-o", "--store-dir", metavar="PATH", default=".", help="root of the store (default: the current directory)"
+    )
+    parser.add_argument("--output-dir", dest="store_dir", metavar="PATH", action=_Deprecated, help=argparse.SUPPRESS)
+
+
+def add_id(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """``--id STUDY-ID VISIT-ID``."""
+    parser.add_argument(
+        "--id",
+        nargs=2,
+        metavar=("STUDY-ID", "VISIT-ID"),
+        required=required,
+        help="identifiers of study and visit; they name the files: letters, digits, '.', '_' and '-'",
+    )
+
+
+def add_store_url(parser: argparse.ArgumentParser) -> None:
+    """``--store-url`` and ``--store-id``."""
+    parser.add_argument(
+        "--store-url",
+        metavar="URL",
+        help="where the store is served (default: 'url' in [store] of the store's icf.toml, "
+        "else https://data.inm-icf.de); file:///path works too",
+    )
+    parser.add_argument(
+        "--store-id",
+        metavar="NAME",
+        help="identity of the store in its datasets, for stores that move (default: 'id' in icf.toml, else the URL)",
+    )
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """``--quiet`` and ``--json``."""
+    parser.add_argument("-q", "--quiet", action="store_true", help="print warnings and errors only")
+    parser.add_argument("--json", action="store_true", help="print one JSON object with the result on standard output")
