@@ -1,0 +1,109 @@
+"""The two files of a deposit: the refs, and a bare repository in a zip file. Pure.
+
+This is what ``datalad clone datalad-annex::`` reads (the module docstring of datalad-next's
+``gitremotes/datalad_annex.py``): the refs are looked at first, and only if they are new is the repository fetched.
+Zip format: PKWARE's APPNOTE.TXT. Entries are deflate streams of stored blocks, dated 1980-01-01, in a fixed order.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from icf_utils.dataset.gitobjects import GitObject
+from icf_utils.dataset.pack import read_pack, write_pack
+from icf_utils.dataset.stored import read_stored, stored_deflate
+
+MAIN, ANNEX = "refs/heads/main", "refs/heads/git-annex"
+
+_FOLDERS = ("objects/", "objects/info/", "objects/pack/", "refs/", "refs/heads/", "refs/tags/")
+_CONFIG = b"[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
+_HEAD = f"ref: {MAIN}\n".encode("ascii")
+_PACKED_REFS = b"# pack-refs with: peeled fully-peeled sorted \n"
+
+#: Version 2.0 needed, no flags, method 8 (deflate), 00:00:00, 1980-01-01.
+_COMMON = struct.pack("<HHHHH", 20, 0, 8, 0, 0x21)
+_LOCAL, _CENTRAL, _END = b"PK\3\4", b"PK\1\2", b"PK\5\6"
+
+#: Unix mode in the upper half, MS-DOS's folder bit in the lower.
+_FILE_MODE, _FOLDER_MODE = 0o100644 << 16, 0o40755 << 16 | 0x10
+
+
+class Member(NamedTuple):
+    """A file of the zip, or a folder where ``name`` ends with a slash."""
+
+    name: str
+    data: bytes
+
+
+def refs_bytes(refs: Mapping[str, str]) -> bytes:
+    """``<visit>_XDLRA--refs``: sorted by name, so that an unchanged fetch ends here. ``refs``: name to commit."""
+    return _ref_lines(refs) + f"@{MAIN} HEAD\n".encode("ascii")
+
+
+def _ref_lines(refs: Mapping[str, str]) -> bytes:
+    return "".join(f"{refs[name]} {name}\n" for name in sorted(refs)).encode("ascii")
+
+
+def export_bytes(objects: Mapping[bytes, GitObject], refs: Mapping[str, str]) -> bytes:
+    """``<visit>_XDLRA--repo-export``. Raises ``OverflowError`` where the pack would be too large."""
+    pack = write_pack(objects)
+    members = [
+        *(Member(name, b"") for name in _FOLDERS),
+        Member("HEAD", _HEAD),
+        Member("config", _CONFIG),
+        Member("packed-refs", _PACKED_REFS + _ref_lines(refs)),
+        Member(f"objects/pack/pack-{pack.name}.idx", pack.listing),
+        Member(f"objects/pack/pack-{pack.name}.pack", pack.data),
+    ]
+    return write_zip(members)
+
+
+def write_zip(members: list[Member]) -> bytes:
+    """A zip file of ``members``; see the module's docstring."""
+    parts: list[bytes] = []
+    directory: list[bytes] = []
+    at = 0
+    for member in members:
+        name, body = member.name.encode("ascii"), stored_deflate(member.data)
+        sizes = struct.pack("<IIIHH", zlib.crc32(member.data), len(body), len(member.data), len(name), 0)
+        mode = _FOLDER_MODE if member.name.endswith("/") else _FILE_MODE
+        directory.append(_CENTRAL + b"\x14\3" + _COMMON + sizes + struct.pack("<HHHII", 0, 0, 0, mode, at) + name)
+        local = [_LOCAL + _COMMON + sizes + name, body]
+        parts += local
+        at += sum(map(len, local))
+    size = sum(map(len, directory))
+    end = _END + struct.pack("<HHHHIIH", 0, 0, len(members), len(members), size, at, 0)
+    return b"".join([*parts, *directory, end])
+
+
+def read_export(raw: bytes) -> tuple[dict[bytes, GitObject], dict[str, str]]:
+    """The objects and refs of an export. Raises ``ValueError`` unless it is byte for byte what this module writes.
+
+    Whether every checksum, length and order is right is not asked one by one: what was read is written again, and
+    must be the same.
+    """
+    found = _read_members(raw)
+    packs = [data for name, data in found.items() if name.endswith(".pack")]
+    if len(packs) != 1:
+        raise ValueError("no pack in it, or several")
+    objects, refs = read_pack(packs[0]), _read_refs(found.get("packed-refs", b""))
+    if export_bytes(objects, refs) != raw:
+        raise ValueError("checksums, order or additional bytes that icf-utils does not write")
+    return objects, refs
+
+
+def _read_members(raw: bytes) -> dict[str, bytes]:
+    found, at = {}, 0
+    while raw[at : at + 4] == _LOCAL and len(raw) >= at + 30:
+        length = int.from_bytes(raw[at + 26 : at + 28], "little")
+        name = raw[at + 30 : at + 30 + length].decode("ascii")
+        found[name], at = read_stored(raw, at + 30 + length)
+    return found
+
+
+def _read_refs(packed: bytes) -> dict[str, str]:
+    lines = packed.decode("ascii").splitlines()[1:]
+    return {name: oid for oid, _, name in (line.partition(" ") for line in lines)}

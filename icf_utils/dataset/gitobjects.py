@@ -1,0 +1,111 @@
+r"""git objects as values: blobs, trees and commits, to bytes and back. Pure.
+
+Formats: "Git Internals - Git Objects" (https://git-scm.com/book/en/v2/Git-Internals-Git-Objects) and git's
+``object-file`` and ``tree`` documentation. An object's id is the SHA-1 of ``<kind> <size>\0`` and its content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+#: File modes that a tree records: a regular file, a symbolic link, a folder.
+FILE, LINK, FOLDER = 0o100644, 0o120000, 0o40000
+
+AUTHOR = b"icf-utils <icf-utils@icf-utils.invalid>"
+
+
+class GitObject(NamedTuple):
+    """``kind`` is ``commit``, ``tree`` or ``blob``."""
+
+    kind: str
+    data: bytes
+
+    @property
+    def oid(self) -> bytes:
+        """The object's id, 20 bytes."""
+        head = f"{self.kind} {len(self.data)}\0".encode("ascii")
+        return hashlib.sha1(head + self.data, usedforsecurity=False).digest()
+
+
+class File(NamedTuple):
+    """A file of a branch: ``mode`` is :data:`FILE` or :data:`LINK`, ``content`` a link's target or a file's bytes."""
+
+    mode: int
+    content: bytes
+
+
+class Entry(NamedTuple):
+    """One name of a tree."""
+
+    name: bytes
+    mode: int
+    oid: bytes
+
+
+@dataclass
+class ObjectStore:
+    """Objects by id, each once."""
+
+    objects: dict[bytes, GitObject] = field(default_factory=dict)
+
+    def add(self, kind: str, data: bytes) -> bytes:
+        """Keep an object and return its id."""
+        item = GitObject(kind, data)
+        oid = item.oid
+        self.objects[oid] = item
+        return oid
+
+    def add_commit(self, files: Mapping[bytes, File], time: int, message: str) -> bytes:
+        """A parentless commit of ``files`` by path, dated ``time`` (seconds since 1970, UTC); returns its id."""
+        tree = self.add_tree({path: (item.mode, self.add("blob", item.content)) for path, item in files.items()})
+        return self.add("commit", commit_data(tree, time, message))
+
+    def add_tree(self, blobs: Mapping[bytes, tuple[int, bytes]]) -> bytes:
+        """The trees of ``blobs`` (mode and id by path), one per folder; returns the id of the topmost.
+
+        Linear in the number of files: git's own ``fast-import`` searches a folder for every name it adds to it, 11 s
+        for 50,000 files in one folder.
+        """
+        folders: dict[bytes, list[Entry]] = {b"": []}
+        for path, (mode, oid) in blobs.items():
+            _open(folders, path).append(Entry(path.rpartition(b"/")[2], mode, oid))
+        for folder in sorted(folders, key=lambda name: name.count(b"/") + bool(name), reverse=True):
+            oid = self.add("tree", tree_data(folders[folder]))
+            if folder:
+                _open(folders, folder).append(Entry(folder.rpartition(b"/")[2], FOLDER, oid))
+        return oid
+
+
+def _open(folders: dict[bytes, list[Entry]], path: bytes) -> list[Entry]:
+    """The list of the folder that ``path`` lies in; makes sure that all folders above exist, too."""
+    nearest = path.rpartition(b"/")[0]
+    folder = nearest
+    while folder not in folders:
+        folders[folder] = []
+        folder = folder.rpartition(b"/")[0]
+    return folders[nearest]
+
+
+def tree_data(entries: list[Entry]) -> bytes:
+    """A tree's content; git sorts folders as if their names ended with a slash."""
+    ordered = sorted(entries, key=lambda entry: entry.name + b"/" if entry.mode == FOLDER else entry.name)
+    return b"".join(b"%o %s\0%s" % entry_fields for entry_fields in ((e.mode, e.name, e.oid) for e in ordered))
+
+
+def parse_tree(data: bytes) -> Iterator[Entry]:
+    """The entries of a tree's content. Raises ``ValueError`` where it is none."""
+    at = 0
+    while at < len(data):
+        space, end = data.index(b" ", at), data.index(b"\0", at)
+        yield Entry(data[space + 1 : end], int(data[at:space], 8), data[end + 1 : end + 21])
+        at = end + 21
+
+
+def commit_data(tree: bytes, time: int, message: str) -> bytes:
+    """A parentless commit's content, by the fixed author."""
+    who = b"%s %d +0000" % (AUTHOR, time)
+    text = message.encode("utf-8")
+    return b"tree %s\nauthor %s\ncommitter %s\n\n%s\n" % (tree.hex().encode("ascii"), who, who, text)

@@ -1,0 +1,134 @@
+"""Where a dataset comes from: its store's address, its UUIDs, its time. Pure; also checks what users say of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from icf_utils.errors import InvalidSetting, shown
+from icf_utils.identity import store_identity, visit_uuid
+from icf_utils.store import Visit
+
+#: The latest time that a dataset can carry (2514-05-30T01:53:03Z). git keeps commit times in 34 bits of its
+#: commit-graph file; after a ``git gc``, ``git fsck`` calls a repository with a later one broken.
+LATEST_TIME = 2**34 - 1
+
+#: Address forms that DataLad's uncurl remote reads.
+SCHEMES = ("https", "http", "file", "ssh")
+
+_URL_TEXT = re.compile(r"[A-Za-z0-9._~:/\[\]@!$()*+,;=%-]+")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.]\d{1,6})?)?([Zz]|[+-]\d\d:\d\d)?)?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Uuids:
+    """The identifiers of a visit's dataset, of the repository it was made in, and of its two special remotes."""
+
+    dataset: UUID
+    repository: UUID
+    uncurl: UUID
+    archivist: UUID
+
+    @classmethod
+    def of(cls, identity: str, visit: Visit) -> Uuids:
+        """Derived from the store's ``identity`` (:func:`icf_utils.identity.store_identity`)."""
+        names = ("dataset", "repository", "uncurl", "archivist")
+        return cls(*(visit_uuid(identity, visit.study, visit.visit, name) for name in names))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """All that a dataset's bytes depend on beside the metadata: ``time`` in whole seconds since 1970."""
+
+    store_url: str
+    uuids: Uuids
+    time: int
+
+
+def origin_of(store_url: str, store_id: str, visit: Visit, time: int) -> Origin:
+    """The origin of a visit's dataset. Raises :class:`~icf_utils.errors.InvalidSetting`."""
+    url = check_store_url(store_url)
+    return Origin(url, Uuids.of(store_identity(url, check_store_id(store_id)), visit), time)
+
+
+def clone_url(store_url: str, visit: Visit) -> str:
+    """What ``datalad clone`` takes. Holds ``&``, ``?`` and braces: to be quoted in a shell.
+
+    DataLad takes the parameters apart at ``&`` and decodes percent signs once, hence the quoting of the store's URL.
+    """
+    quoted = store_url.replace("%", "%25")
+    place = f"{quoted}/{visit.study}/{visit.visit}_{{{{annex_key}}}}"
+    return f"datalad-annex::?type=external&externaltype=uncurl&encryption=none&url={place}"
+
+
+def check_store_url(url: str) -> str:
+    """``url`` without trailing slashes, if a clone on another machine can use it.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting`; credentials are not repeated in the message.
+    """
+    problem = _url_problem(url)
+    if problem:
+        raise InvalidSetting("store URL", problem)
+    return url.rstrip("/")
+
+
+def _url_problem(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        port_ok = parts.port is None or parts.port > 0
+    except ValueError:
+        return "this is not a URL"
+    user, secret = parts.username, parts.password
+    if secret is not None or (user is not None and parts.scheme != "ssh"):
+        return "it holds a user name or password; everyone who may read the dataset would see them. Leave them out"
+    if parts.scheme not in SCHEMES or not url.startswith(f"{parts.scheme}://"):
+        return f"'{shown(url)}' must be complete and start with one of {', '.join(s + '://' for s in SCHEMES)}"
+    if not _URL_TEXT.fullmatch(url):
+        return f"'{shown(url)}' has characters that are not allowed there; write spaces and the like as %XX"
+    is_file, names_folder = parts.scheme == "file", bool(parts.path.strip("/"))
+    if not (not parts.netloc and names_folder if is_file else parts.hostname and port_ok):
+        example = "three slashes and a folder, as in file:///srv" if is_file else "a host, as in https://example.org"
+        return f"'{shown(url)}' must have {example}"
+    return ""
+
+
+def check_store_id(store_id: str) -> str:
+    """``store_id``, if it is one printable line. Raises :class:`~icf_utils.errors.InvalidSetting`."""
+    if not store_id.isprintable():
+        raise InvalidSetting("store id", f"'{shown(store_id)}' must be printable text on one line")
+    return store_id
+
+
+def commit_time(text: str) -> int:
+    """Seconds since 1970 of an ISO 8601 date or date-time; UTC where it names no offset, fractions cut.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting`.
+
+    >>> commit_time("1970-01-02"), commit_time("1970-01-01T01:00:00+01:00")
+    (86400, 0)
+    """
+    try:
+        if not _DATE.fullmatch(text):
+            raise ValueError("not ISO 8601")
+        moment = datetime.fromisoformat(_plain_iso(text))
+    except ValueError as error:
+        problem = f"'{shown(text)}' is not a date such as 2024-05-31 or 2024-05-31T12:00:00+02:00"
+        raise InvalidSetting("commit date", problem) from error
+    seconds = (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+    if not 0 <= seconds <= LATEST_TIME:
+        raise InvalidSetting("commit date", f"'{shown(text)}' is not between 1970 and 2514-05-30, as git needs it")
+    return int(seconds)
+
+
+def _plain_iso(text: str) -> str:
+    """The subset that Python 3.10 reads: fractions of three or six digits, no ``Z``."""
+    whole, dot, rest = re.sub(r"[Zz]\Z", "+00:00", text).partition(".")
+    return whole + re.sub(r"\A\d+", "", rest) if dot else whole
+
+
+def limited(seconds: float) -> int:
+    """``seconds`` as a time that git and git-annex take: whole, not before 1970, not after :data:`LATEST_TIME`."""
+    return int(min(max(seconds, 0), LATEST_TIME))

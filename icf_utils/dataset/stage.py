@@ -1,0 +1,146 @@
+"""The stage that deposits a visit's dataset. Reads the metadata and the archive's headers, publishes two files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from icf_utils.config import Settings, load_settings
+from icf_utils.dataset.archive_time import latest_time
+from icf_utils.dataset.build import Built, expected_deposit
+from icf_utils.dataset.checks import check_metadata
+from icf_utils.dataset.deposit_reader import read_dataset
+from icf_utils.dataset.origin import LATEST_TIME, Origin, clone_url, commit_time, limited, origin_of
+from icf_utils.dataset.repository import check_with_git
+from icf_utils.errors import DepositDamaged, DepositDiffers, DepositMissing, StorageFailure
+from icf_utils.lock import visit_lock
+from icf_utils.metadata.records import TarballRecord, VisitMetadata, parse_images, parse_tarball
+from icf_utils.progress import SILENT, Progress
+from icf_utils.results import Notice, Written
+from icf_utils.store import Visit, publish_bytes, read_deposit
+
+_NO_METADATA = "run 'icf-utils deposit_visit_metadata' for this visit first"
+_NO_ARCHIVE = "the dataset's time is the archive's; bring the archive back or name a time with --commit-date"
+
+
+@dataclass(frozen=True)
+class DatasetResult:
+    """A deposited dataset. ``images`` counts the images in it; ``clone_url`` needs quotes in a shell."""
+
+    study: str
+    visit: str
+    dataset_id: str
+    main_commit: str
+    annex_commit: str
+    images: int
+    files: tuple[Written, ...]
+    clone_url: str
+    notices: tuple[Notice, ...]
+
+
+def deposit_visit_dataset(
+    store_dir: Path,
+    study: str,
+    visit: str,
+    *,
+    store_url: str | None = None,
+    store_id: str | None = None,
+    commit_date: str | None = None,
+    settings: Settings | None = None,
+    progress: Progress = SILENT,
+) -> DatasetResult:
+    """Build the DataLad dataset of a visit from its metadata and publish it beside the archive.
+
+    ``store_url`` is where the store will be reached, ``store_id`` what identifies it instead of that URL; both
+    default to the store's settings. ``commit_date`` (ISO 8601, UTC unless it has an offset) replaces the time of the
+    archive's latest member, from 1970 to 2514, in commits and git-annex's records alike.
+
+    Raises an :class:`~icf_utils.errors.IcfError`: ``InvalidIdentifier``, ``InvalidSetting``, ``DepositMissing``,
+    ``DepositDamaged``, ``DepositDiffers``, ``InputRefused``, ``MissingRequirement``, ``StorageFailure``, ``Busy``.
+    """
+    place = Visit(store_dir, study, visit)
+    store = (settings or load_settings(store_dir)).store
+    url, identity = _first(store_url, store.url), _first(store_id, store.id)
+    metadata = read_metadata(place)
+    time, notices = _time(place, metadata.tarball, commit_date)
+    origin = origin_of(url, identity, place, time)
+    with progress.task(f"dataset of {study}/{visit}", len(metadata.images), "images") as task:
+        built = expected_deposit(metadata, place, origin)
+        check_with_git(built.export, built.refs, str(place.dicoms_json))
+        task.advance(len(metadata.images))
+    with visit_lock(place, progress):
+        files = _publish(place, built, origin)
+    return _result(place, built, origin, files, notices)
+
+
+def read_metadata(visit: Visit) -> VisitMetadata:
+    """What the visit's two JSON files say, checked to be about this visit.
+
+    Raises :class:`~icf_utils.errors.DepositMissing` or :class:`~icf_utils.errors.DepositDamaged`.
+    """
+    tarball = parse_tarball(read_deposit(visit.tarball_json, _NO_METADATA), str(visit.tarball_json))
+    images = parse_images(read_deposit(visit.dicoms_json, _NO_METADATA), str(visit.dicoms_json))
+    metadata = VisitMetadata(tarball, images)
+    check_metadata(metadata, visit)
+    return metadata
+
+
+def _first(option: str | None, setting: str) -> str:
+    return setting if option is None else option
+
+
+def _time(visit: Visit, tarball: TarballRecord, commit_date: str | None) -> tuple[int, tuple[Notice, ...]]:
+    """The time that the dataset carries, in seconds since 1970."""
+    if commit_date is not None:
+        return commit_time(commit_date), ()
+    try:
+        latest = latest_time(visit.archive, tarball.size)
+    except StorageFailure as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise DepositMissing(visit.archive, _NO_ARCHIVE) from error
+        raise
+    if 0 <= latest < LATEST_TIME + 1:
+        return int(latest), ()
+    text = "its latest time is outside of what git can record; the dataset carries the nearest that is not"
+    return limited(latest), (Notice("commit-date-limited", visit.archive.name, text),)
+
+
+def _publish(visit: Visit, built: Built, origin: Origin) -> tuple[Written, ...]:
+    """The refs come last: with them the dataset is complete."""
+    try:
+        return publish_bytes(visit.of_study, [(visit.export, built.export), (visit.refs, built.refs)])
+    except DepositDiffers as error:
+        raise DepositDiffers(error.path, error.how + _likely_cause(visit, origin)) from error
+
+
+def _likely_cause(visit: Visit, origin: Origin) -> str:
+    """What the dataset that is there was built with, where that differs."""
+    try:
+        there = read_dataset(visit)
+    except (DepositDamaged, DepositMissing) as error:
+        return f"; besides, it cannot be read ({error})"
+    if there is None:
+        return ""
+    old = there.origin
+    causes = [
+        (old.store_url != origin.store_url, f"its store URL is '{old.store_url}', now it is '{origin.store_url}'"),
+        (old.uuids != origin.uuids, "it was made for another store identity (--store-id, or the store URL)"),
+        (old.time != origin.time, "it has another commit date"),
+    ]
+    return "".join(f"; {text}" for differs, text in causes if differs)
+
+
+def _result(
+    visit: Visit, built: Built, origin: Origin, files: tuple[Written, ...], notices: tuple[Notice, ...]
+) -> DatasetResult:
+    return DatasetResult(
+        study=visit.study,
+        visit=visit.visit,
+        dataset_id=str(origin.uuids.dataset),
+        main_commit=built.main_commit,
+        annex_commit=built.annex_commit,
+        images=built.images,
+        files=files,
+        clone_url=clone_url(origin.store_url, visit),
+        notices=(*notices, *built.notices),
+    )
