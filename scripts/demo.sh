@@ -1,0 +1,46 @@
+#!/bin/sh
+# From nothing to a catalog: a small real visit, made of DICOM files that pydicom ships, goes through all steps.
+set -eu
+cd "$(dirname "$0")/.."
+. scripts/environment.sh
+make_environment .venv ''
+
+input=demo-input/visit-01
+store=$PWD/demo-store
+mkdir -p "$input"
+"$python" - "$input" <<'PYTHON'
+"""Copy one study of three series out of pydicom's test files, a folder for each series."""
+import shutil
+import sys
+from pathlib import Path
+
+import pydicom.data
+
+files = Path(pydicom.data.__file__).parent / "test_files" / "dicomdirtests" / "98892003"
+for series, pattern in (("MR1", "5641"), ("MR2", "6*"), ("MR700", "4*")):
+    for image in sorted((files / series).glob(pattern)):
+        target = Path(sys.argv[1], series, f"{image.name}.dcm")
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(image, target)
+PYTHON
+
+step() {
+    echo
+    echo "\$ icf-utils $*"
+    .venv/bin/icf-utils "$@"
+}
+step make_studyvisit_archive -o "$store" --id demo visit-01 "$input"
+step deposit_visit_metadata -o "$store" --id demo visit-01
+step deposit_visit_dataset -o "$store" --id demo visit-01 --store-url "file://$store"
+step catalogify_studyvisit_from_meta -o "$store" --id demo visit-01
+step verify -o "$store" --id demo visit-01 --rebuild "$input"
+
+cat <<TEXT
+
+The catalog is in $store/demo/catalog; browsers show it from a web server only:
+  .venv/bin/python -m http.server --bind 127.0.0.1 --directory $store/demo/catalog 8000
+  then open http://127.0.0.1:8000/
+
+Clone the visit's dataset (needs: .venv/bin/pip install -e '.[clone]', and .venv/bin first on the PATH):
+  datalad clone 'datalad-annex::?type=external&externaltype=uncurl&encryption=none&url=file://$store/demo/visit-01_{{annex_key}}' visit-01
+TEXT

@@ -1,0 +1,27 @@
+#!/bin/sh
+# Everything that must hold before a change goes in: style, types, tests, documentation.
+# Arguments are passed to pytest. Real programs that are missing are installed where we may, else their tests are skipped.
+set -eu
+cd "$(dirname "$0")/.."
+. scripts/environment.sh
+
+missing=
+for pair in nginx:nginx-light htpasswd:apache2-utils chromium:chromium chromedriver:chromium-driver \
+    localedef:locales zip:zip unzip:unzip strace:strace; do
+    command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
+done
+if [ -n "$missing" ]; then
+    echo "Installing Debian packages for the tests:$missing"
+    # shellcheck disable=SC2086 - one word a package
+    install_debian_packages $missing || echo "not possible here; the tests that need them are skipped"
+fi
+
+make_environment .venv-test '[clone,docs,test]'
+bin=$PWD/.venv-test/bin
+PATH=$bin:$PATH
+export PATH
+
+echo "== style" && "$bin/ruff" check . && "$bin/ruff" format --check .
+echo "== types" && "$bin/mypy"
+echo "== documentation" && "$bin/sphinx-build" -q -W --keep-going -b html docs docs/_build/html
+echo "== tests" && "$bin/python" -m pytest -n 2 -q "$@"
