@@ -1,0 +1,54 @@
+"""What all tests share: a clean surrounding, and the open data beside the project where it is there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+#: The open data and tools that may lie beside the project; nothing depends on them.
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+VISITS = SHARED / "data" / "visits"
+
+#: Names of the open visits, for parametrised tests; empty where they are not there.
+VISIT_NAMES = sorted(path.name for path in VISITS.glob("*-*") if path.is_dir()) if VISITS.is_dir() else []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clean_surrounding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No setting of the user's reaches a test, and no test depends on the current directory."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("GIT_", "DATALAD_", "XDG_", "ICF_")):
+                patch.delenv(name)
+        patch.setenv("HOME", str(home))
+        patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+        patch.chdir(home)
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of open data and tools."""
+    if not SHARED.is_dir():
+        pytest.skip("the folder 'shared' does not lie beside the project")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def visits(shared: Path) -> Path:
+    """The folder of real visits, one folder each."""
+    if not VISIT_NAMES:
+        pytest.skip("there are no open visits in 'shared'")
+    return VISITS
+
+
+@pytest.fixture(params=VISIT_NAMES or [None])
+def open_visit(request: pytest.FixtureRequest) -> Path:
+    """Each of the real visits in turn."""
+    if request.param is None:
+        pytest.skip("there are no open visits in 'shared'")
+    return VISITS / str(request.param)
