@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from icf_utils.metadata.records import Value
 
 #: A UID in running text (DICOM PS3.5 chapter 9): numbers joined by dots, the first one 0, 1 or 2.
-_UID = re.compile(r"(?<![0-9.])[0-2](?:\.[0-9]+){4,}")
+_UID = re.compile(r"(?<![0-9])(?<![0-9]\.)[0-2](?:\.[0-9]+){4,}")
 #: A calendar date as it occurs in names: 20200131, 2020-01-31, 2020.01.31.
 _DATE = re.compile(r"(?<![0-9])(?:19|20)[0-9]{2}([._-]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12][0-9]|3[01])")
 #: What stands where an identifier was taken out.

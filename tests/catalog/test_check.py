@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from icf_utils.catalog.check import check_catalog
+from icf_utils.catalog.stage import catalogify_studyvisit_from_meta, read_metadata
+from icf_utils.catalog.study import study_id, study_path
+from icf_utils.config import DEFAULT_STORE_URL, CatalogSettings
+from icf_utils.store import Study, Visit
+from tests.catalog.conftest import STUDY, deposit, make_visit, typical_images
+
+
+@pytest.fixture
+def catalogued(three_visits: Path) -> Path:
+    for visit in ("v001", "v002", "v003"):
+        catalogify_studyvisit_from_meta(three_visits, STUDY, visit)
+    return three_visits
+
+
+def check(store: Path, visit: str = "v002", settings: CatalogSettings | None = None) -> list[tuple[str, str]]:
+    place = Visit(store, STUDY, visit)
+    settings = settings or CatalogSettings()
+    found = check_catalog(place.of_study, place, read_metadata(place), DEFAULT_STORE_URL, DEFAULT_STORE_URL, settings)
+    catalog = place.of_study.catalog
+    return [(Path(path).relative_to(catalog).as_posix(), problem) for path, problem in found]
+
+
+def study_page(store: Path) -> Path:
+    return Study(store, STUDY).catalog / study_path(study_id(DEFAULT_STORE_URL, STUDY))
+
+
+def test_a_sound_catalog_has_no_problems(catalogued: Path) -> None:
+    assert check(catalogued) == []
+
+
+def test_every_file_of_the_visit_and_the_application_is_covered(catalogued: Path) -> None:
+    catalog = Study(catalogued, STUDY).catalog
+    other = {path for visit in ("v001", "v003") for path in _nodes(catalogued, visit)}
+    for path in sorted(path for path in catalog.rglob("*") if path.is_file() and path not in other):
+        name, content = path.relative_to(catalog).as_posix(), path.read_bytes()
+        path.write_bytes(content[:-1] + b"?")
+        assert {found for found, _ in check(catalogued)} == {name}
+        path.unlink()
+        assert (name, "is missing") in check(catalogued)
+        path.write_bytes(content)
+    assert check(catalogued) == []
+
+
+def _nodes(store: Path, visit: str) -> list[Path]:
+    result = catalogify_studyvisit_from_meta(store, STUDY, visit)
+    return [path for path in (result.catalog / "metadata" / result.dataset_id).rglob("*") if path.is_file()]
+
+
+def test_a_visit_that_was_never_added(catalogued: Path) -> None:
+    deposit(catalogued, "v004", make_visit("v004", typical_images()))
+    problems = check(catalogued, "v004")
+    assert "does not show visit v004" in [problem for _, problem in problems]
+    assert [problem for _, problem in problems].count("is missing") == 5
+
+
+def test_a_visit_that_changed_since(catalogued: Path) -> None:
+    deposit(catalogued, "v002", make_visit("v002", typical_images(7)))
+    problems = [problem for _, problem in check(catalogued)]
+    assert "shows other facts of visit v002 than its metadata" in problems
+    assert "belongs to no current page of this visit" in problems
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda entries: entries[::-1], "does not show the visits in their order"),
+        (lambda entries: [entries[0], *entries], "shows a visit more than once"),
+        (lambda entries: entries[:1], "does not show visit v002"),
+    ],
+)
+def test_a_study_page_that_is_out_of_order(catalogued: Path, change, problem: str) -> None:  # type: ignore[no-untyped-def]
+    page = study_page(catalogued)
+    record = json.loads(page.read_bytes())
+    page.write_text(json.dumps({**record, "subdatasets": change(record["subdatasets"])}))
+    assert [found for _, found in check(catalogued)] == [problem]
+
+
+def test_totals_that_are_wrong(catalogued: Path) -> None:
+    page = study_page(catalogued)
+    page.write_bytes(page.read_bytes().replace(b'"value":51', b'"value":52'))
+    ((name, problem),) = check(catalogued)
+    assert name.endswith(page.name)
+    assert "not what the metadata say" in problem
+
+
+def test_files_that_belong_to_nothing(catalogued: Path) -> None:
+    (config,) = (path for path in _nodes(catalogued, "v002") if path.name == "config.json")
+    (config.parents[1] / "old").mkdir()
+    shutil.copy(config, config.parents[1] / "old" / "node.json")
+    (Study(catalogued, STUDY).catalog / "assets" / "old.js").write_text("old")
+    assert [problem for _, problem in check(catalogued)] == [
+        "belongs to no current page of this visit",
+        "belongs to no current page",
+    ]
+
+
+def test_other_settings_are_noticed(catalogued: Path) -> None:
+    names = {name for name, _ in check(catalogued, settings=CatalogSettings(name="Other"))}
+    assert names == {
+        "index.html",
+        "config.json",
+        study_page(catalogued).relative_to(Study(catalogued, STUDY).catalog).as_posix(),
+    }
+
+
+def test_without_a_catalog_everything_is_missing(three_visits: Path) -> None:
+    assert {problem for _, problem in check(three_visits)} == {"is missing"}
+    assert not Study(three_visits, STUDY).catalog.exists()

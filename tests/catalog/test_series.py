@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from icf_utils.catalog.series import group_series
+from icf_utils.metadata.records import ImageRecord
+from tests.catalog.conftest import UID_ROOT, make_image, make_series, typical_images
+
+
+def numbers(images: list[ImageRecord]) -> list[str]:
+    return [series.number for series in group_series(images)]
+
+
+def test_images_belong_together_by_uid() -> None:
+    two = [make_image(f"{at}.dcm", f"{UID_ROOT}.{at % 2}", SeriesNumber=4, SeriesDescription="same") for at in range(6)]
+    assert [len(series.images) for series in group_series(two)] == [3, 3]
+
+
+def test_images_without_a_uid_belong_together_by_number_and_description() -> None:
+    images = [make_image(f"{at}", SeriesNumber=1, SeriesDescription="ab"[at % 2]) for at in range(4)]
+    assert [(one.description, len(one.images)) for one in group_series(images)] == [("a", 2), ("b", 2)]
+
+
+def test_series_stand_in_the_order_of_their_numbers() -> None:
+    images = [make_image(f"{at}", f"{UID_ROOT}.{at}", SeriesNumber=at) for at in ("10", 2, "", "x", "-1")]
+    assert numbers(images) == ["-1", "2", "10", "", "x"]
+
+
+def test_sizes_and_names_come_from_the_images() -> None:
+    first = group_series(typical_images())[0]
+    assert (first.number, first.description, first.protocol, first.modality) == ("1", "localizer", "AAHead_Scout", "MR")
+    assert first.size == 3 * 210_000
+    assert [image.name for image in first.images] == ["s01_0001.dcm", "s01_0002.dcm", "s01_0003.dcm"]
+
+
+def test_names_that_identify_are_replaced_by_numbers() -> None:
+    images = [make_image(f"x/MR.{UID_ROOT}.9.{at}.dcm", f"{UID_ROOT}.1", SeriesNumber=1) for at in range(2)]
+    images.append(make_image("x/SCAN.2020.01.31.10.22", f"{UID_ROOT}.1", SeriesNumber=1))
+    names = [image.name for image in group_series(images)[0].images]
+    assert names == ["image_0001.dcm", "image_0002.dcm", "image_0003"]
+
+
+def test_equal_names_in_one_series_stay_apart() -> None:
+    images = [make_image(f"{folder}/1.dcm", "1.2", SeriesNumber=1) for folder in "ab"]
+    assert [image.name for image in group_series(images)[0].images] == ["1.dcm", "1.dcm (2)"]
+
+
+def test_folders_are_plain_names_and_stay_apart() -> None:
+    texts = ["t1 mprage/sag <b>", "../../etc", "t1 mprage/sag <b>", "", "x" * 300, "頭部"]
+    images = [make_image(f"{at}", f"{UID_ROOT}.{at}", SeriesDescription=text) for at, text in enumerate(texts)]
+    folders = [series.folder for series in group_series(images)]
+    assert folders == ["t1_mprage_sag_b", "etc", "t1_mprage_sag_b_2", "series", "x" * 100, "頭部"]
+
+
+def test_folders_begin_with_the_number() -> None:
+    assert [series.folder for series in group_series(typical_images())] == [
+        "01_localizer",
+        "02_t1_mprage_sag",
+        "03_Dose_Report",
+    ]
+
+
+def test_mixed_modalities_are_all_named() -> None:
+    images = [make_image(f"{at}", "1.2", Modality=modality) for at, modality in enumerate(["PT", "CT", "", "PT"])]
+    assert group_series(images)[0].modality == "CT/PT"
+
+
+def test_a_value_that_only_later_images_have_counts() -> None:
+    images = [make_image("1", "1.2"), make_image("2", "1.2", ProtocolName="late")]
+    assert group_series(images)[0].protocol == "late"
+
+
+def test_no_uid_in_descriptions() -> None:
+    images = make_series(1, 2, f"derived from {UID_ROOT}.5.1")
+    assert "3680043" not in repr(group_series(images))

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from icf_utils.catalog.entries import VisitEntry, record_bytes
+from icf_utils.catalog.study import config_record, logo_target, merged, parse_entries, study_node
+from icf_utils.config import CatalogSettings
+from icf_utils.errors import DepositDamaged, InvalidSetting
+
+
+def entry(visit: str, images: int = 10) -> VisitEntry:
+    return VisitEntry(visit, f"id-{visit}", "md5", 2, images, 1_000_000, ("CT", "MR"))
+
+
+def test_visits_are_sorted_and_replaced() -> None:
+    entries = merged(merged(merged((), entry("b")), entry("a")), entry("b", 11))
+    assert [(one.visit, one.images) for one in entries] == [("a", 10), ("b", 11)]
+
+
+def test_totals_are_shown() -> None:
+    node = study_node("s", "id", [entry("a"), entry("b", 5)], CatalogSettings())
+    assert {badge["name"]: badge["value"] for badge in node["top_display"]} == {
+        "Visits": 2,
+        "Series": 4,
+        "Images": 15,
+        "Size": "2.0 MB",
+    }
+    assert len(node["top_display"]) <= 5
+    assert node["keywords"] == ["CT", "MR"]
+
+
+def test_the_page_carries_what_it_is_made_from() -> None:
+    entries = (entry("a"), entry("b"))
+    raw = record_bytes(study_node("s", "id", entries, CatalogSettings()))
+    assert parse_entries(raw, "x") == entries
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"subdatasets": 3},
+        {"subdatasets": [{}]},
+        {"subdatasets": [{"dataset_id": 3}]},
+        {"subdatasets": None},
+    ],
+)
+def test_a_damaged_page_is_named(change: dict[str, Any]) -> None:
+    raw = record_bytes({**study_node("s", "id", [entry("a")], CatalogSettings()), **change})
+    with pytest.raises(DepositDamaged, match=r"study\.json"):
+        parse_entries(raw, "study.json")
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"\xff", b"3", b"[" * 100_000])
+def test_what_is_no_record_is_named(raw: bytes) -> None:
+    with pytest.raises(DepositDamaged, match=r"study\.json"):
+        parse_entries(raw, "study.json")
+
+
+def test_the_default_look_links_to_nobody() -> None:
+    config = config_record("s", CatalogSettings())
+    assert config["catalog_name"] == "Study s"
+    assert set(config["social_links"].values()) == {None}
+    assert "datalad.org" not in json.dumps(config)
+
+
+def test_settings_reach_the_application() -> None:
+    settings = CatalogSettings(name="Our scans", about="https://example.org", link_color="navy", logo="look/our.PNG")
+    config = config_record("s", settings)
+    assert config["catalog_name"] == "Our scans"
+    assert config["social_links"]["about"] == "https://example.org"
+    assert config["logo_path"] == "artwork/logo.png"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        CatalogSettings(link_color="red;} body{display:none"),
+        CatalogSettings(link_hover_color=""),
+        CatalogSettings(about="javascript:alert(1)"),
+        CatalogSettings(logo="/etc/passwd"),
+        CatalogSettings(logo="../logo.png"),
+        CatalogSettings(logo="logo.html"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(settings: CatalogSettings) -> None:
+    with pytest.raises(InvalidSetting, match=r"\[catalog\]"):
+        config_record("s", settings)
+
+
+def test_no_logo_no_target() -> None:
+    assert logo_target(CatalogSettings()) == ""
