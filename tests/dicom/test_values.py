@@ -13,7 +13,7 @@ import warnings
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icf_utils.dicom.values import (
@@ -97,6 +97,7 @@ LONG_TEXTS = {"LT": WORD, "ST": WORD, "UT": WORD, "UR": st.just("https://example
 
 
 @pytest.mark.parametrize("vr", sorted(TEXTS))
+@settings(deadline=None)  # the first example loads pydicom
 @given(data=st.data())
 def test_valid_text_is_what_pydicom_reads(vr: str, data: st.DataObject) -> None:
     raw = padded("\\".join(data.draw(st.lists(TEXTS[vr], min_size=1, max_size=4))), vr)
@@ -104,6 +105,7 @@ def test_valid_text_is_what_pydicom_reads(vr: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("vr", sorted(LONG_TEXTS))
+@settings(deadline=None)  # the first example loads pydicom
 @given(data=st.data())
 def test_valid_long_text_is_what_pydicom_reads(vr: str, data: st.DataObject) -> None:
     joint = "" if vr == "UR" else data.draw(st.sampled_from(["\\", "\r\n", " "]))
@@ -115,6 +117,7 @@ FORMATS = {"FD": "d", "FL": "f", "SL": "i", "SS": "h", "SV": "q", "UL": "I", "US
 
 
 @pytest.mark.parametrize("vr", sorted(FORMATS))
+@settings(deadline=None)  # the first example loads pydicom
 @given(data=st.data(), big_endian=st.booleans())
 def test_binary_numbers_are_what_pydicom_reads(vr: str, data: st.DataObject, big_endian: bool) -> None:
     size = struct.calcsize("=" + FORMATS[vr])
@@ -140,9 +143,12 @@ def alphabet(codec: str) -> st.SearchStrategy[str]:
 
 
 @pytest.mark.parametrize("declared", sorted(CODECS))
+@settings(deadline=None)  # the first example loads pydicom
 @given(data=st.data())
 def test_declared_character_sets_are_read_as_pydicom_does(declared: str, data: st.DataObject) -> None:
-    text = "\\".join(data.draw(st.lists(st.text(alphabet(CODECS[declared]), min_size=1), min_size=1, max_size=3)))
+    text = "\\".join(
+        data.draw(st.lists(st.text(alphabet(CODECS[declared]), min_size=1, max_size=30), min_size=1, max_size=3))
+    )
     raw = padded(text, "LO", CODECS[declared])
     assert value(SERIES_DESCRIPTION, "LO", raw, declared) == pydicom_value("LO", raw, declared)
 
@@ -336,6 +342,7 @@ def test_long_descriptions_are_kept() -> None:
 VRS = [None, "QQ", "SQ", "OB", "UN", "PN", "US or SS", *TAG_OF_VR]
 
 
+@settings(deadline=None)  # the first example loads pydicom
 @given(
     tag=st.sampled_from([SERIES_DESCRIPTION, SERIES_NUMBER, ECHO_TIME, ROWS, SMALLEST_PIXEL, PATIENT_NAME, PRIVATE]),
     vr=st.sampled_from(VRS),
@@ -356,6 +363,7 @@ def test_any_bytes_give_strict_json_and_no_warning(
     assert found == read(tag, vr, raw, declared, big_endian=big_endian)
 
 
+@settings(deadline=None)  # the first example loads pydicom
 @given(raw=st.binary(max_size=60))
 def test_character_sets_of_any_bytes(raw: bytes) -> None:
     assert all(isinstance(term, str) for term in character_sets(raw))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icf_utils.config import MetadataSettings
@@ -117,6 +117,7 @@ def test_reading_a_file(tmp_path: Path) -> None:
         read_allow_list(tmp_path / "absent.txt")
 
 
+@settings(deadline=None)  # the first example loads pydicom
 @given(st.text(max_size=60))
 def test_any_text_is_a_list_or_refused(text: str) -> None:
     try:
