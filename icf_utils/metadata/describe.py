@@ -11,11 +11,11 @@ from pathlib import Path
 from icf_utils.archive.reading import ArchivePass, Member
 from icf_utils.dicom.facts import SOP_CLASS_UID, is_bare_dataset, is_dataset, uid_text
 from icf_utils.dicom.head import check_pixels, read_head
-from icf_utils.dicom.scan import SPECIFIC_CHARACTER_SET, Scan
-from icf_utils.dicom.values import character_sets, keyword_tag, plain_value
+from icf_utils.dicom.scan import SPECIFIC_CHARACTER_SET, Element, Scan
+from icf_utils.dicom.values import Value, character_sets, keyword_tag, plain_value
 from icf_utils.errors import DepositDamaged, storage_errors
 from icf_utils.metadata.allowlist import AllowList
-from icf_utils.metadata.records import STANDARD_TAGS, UID_TAGS, ImageRecord, Value
+from icf_utils.metadata.records import STANDARD_TAGS, UID_TAGS, ImageRecord
 from icf_utils.progress import Progress
 from icf_utils.results import Notice
 
@@ -127,7 +127,7 @@ def _add_image(member: Member, md5: str, found: Scan, tags: _Tags, done: Descrip
     charsets = character_sets(charset.raw) if charset else ()
     values: dict[str, Value] = {}
     for keyword, tag in tags.values.items():
-        element = found.elements.get(tag)
+        element = _element(found, tag)
         if element is None:
             values[keyword] = ""
             continue
@@ -137,3 +137,10 @@ def _add_image(member: Member, md5: str, found: Scan, tags: _Tags, done: Descrip
             done.notices.append(Notice("odd-value", member.name, f"{keyword}: {made.problem}"))
     uids = {keyword: uid_text(found.elements.get(tag)) for keyword, tag in tags.uids.items()}
     done.images.append(ImageRecord(member.name, md5, member.size, member.offset, values, uids))
+
+
+def _element(found: Scan, tag: int) -> Element | None:
+    """An element of the data set, or of the file meta information (group 0002)."""
+    if tag >> 16 == 2 and tag in found.meta:
+        return Element(None, found.meta[tag])
+    return found.elements.get(tag)

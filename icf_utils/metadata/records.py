@@ -11,8 +11,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
+from icf_utils.dicom.values import Value
 from icf_utils.errors import DepositDamaged
 
 #: The tags that every record carries (DICOM keywords), empty text where an image lacks them.
@@ -27,9 +28,6 @@ STANDARD_TAGS = (
 
 #: The identifiers that every record carries; they stay in the store's JSON and never enter a catalog.
 UID_TAGS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
-
-#: A value as JSON holds it: text, number, or a list of them for a DICOM multi-value.
-Value = Union[str, int, float, "list[str | int | float]"]
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _REMEDY = "run 'icf-utils deposit_visit_metadata' again after moving the damaged file away"
