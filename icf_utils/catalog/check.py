@@ -27,8 +27,9 @@ def check_catalog(
     """What is missing, different or left over in the catalog, as ``(path, problem)``; empty if all is well.
 
     Covers the visit's pages, its entry and the totals on the study's page, and the application's files. ``url`` and
-    ``identity`` are the store's. Raises :class:`~icf_utils.errors.StorageFailure` for what cannot be read and
-    :class:`~icf_utils.errors.MissingRequirement` without datalad-catalog.
+    ``identity`` are the store's. Raises :class:`~icf_utils.errors.StorageFailure` for what cannot be read,
+    :class:`~icf_utils.errors.MissingRequirement` without datalad-catalog and
+    :class:`~icf_utils.errors.InvalidSetting` for settings that a run would refuse, too.
     """
     page = VisitPage(visit.study, visit.visit, url, identity, metadata)
     catalog_id = study_id(identity, study.study)

@@ -71,6 +71,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for at, visit in enumerate(("v001", "v002", "10")):
         deposit(store, visit, make_visit(visit, typical_images(at)))
         catalogify_studyvisit_from_meta(store, STUDY, visit)
+    for at in range(5):
+        deposit(
+            store,
+            f"s{at}",
+            make_visit(f"s{at}", make_series(1, 1, "d", "MR", ProtocolName=f"p{at}"), study="five"),
+            "five",
+        )
+        catalogify_studyvisit_from_meta(store, "five", f"s{at}")
     deposit(store, "bad", make_visit("bad", hostile_images(), study="hostile"), study="hostile")
     catalogify_studyvisit_from_meta(store, "hostile", "bad")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(root))) as server:
@@ -230,6 +238,18 @@ def test_the_file_tree(site: str, visitor: Visitor) -> None:
     visitor.click(visitor.all("li .bold")[0])
     files = visitor.wait(lambda: visitor.texts("li li"))
     assert [name.split() for name in files] == [[f"s01_000{at}.dcm", "210", "kB"] for at in (1, 2, 3)]
+
+
+def test_visits_can_be_searched(site: str, visitor: Visitor) -> None:
+    visitor.open(f"{site}/five/catalog/")
+    field = visitor.wait(lambda: visitor.all("input[type=search]"))[0]
+    assert visitor.texts("h5 a") == ["s0", "s1", "s2", "s3", "s4"]
+    field.send_keys("3")
+    visitor.wait(lambda: visitor.texts("h5 a") == ["s3"])
+    visitor.click(next(item for item in visitor.all(".rounded-pill") if item.text == "p3"))
+    field.send_keys("\b")
+    visitor.wait(lambda: not field.get_attribute("value"))
+    assert visitor.texts("h5 a") == ["s3"]  # the keyword still holds
 
 
 def test_an_address_can_name_a_tab(site: str, visitor: Visitor) -> None:
