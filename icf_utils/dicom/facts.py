@@ -18,8 +18,7 @@ FACT_TAGS = frozenset({STUDY_DATE, STUDY_TIME, SOP_CLASS_UID, SOP_INSTANCE_UID, 
 TEXT_TAGS = frozenset({SPECIFIC_CHARACTER_SET})
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_DATE = re.compile(r"(\d{4})(\d\d)(\d\d)|(\d{4})\.(\d\d)\.(\d\d)", re.ASCII)
-_TIME = re.compile(r"([01]\d|2[0-3])(?:([0-5]\d)(?:([0-5]\d|60)(?:\.(\d{1,6}))?)?)?", re.ASCII)
+_TIME = re.compile(r"([01]\d|2[0-3])(?:([0-5]\d)(?:([0-5]\d|60)(?:\.(\d{0,6}))?)?)?\n?", re.ASCII)
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+", re.ASCII)
 
 
@@ -74,27 +73,37 @@ def _ascii(found: Scan, tag: int) -> str:
     element = found.elements.get(tag)
     if element is None or element.vr == "SQ":
         return ""
-    return element.raw.decode("ascii", "replace").strip(" \0")
+    return element.raw.decode("ascii", "replace").rstrip(" \0")
 
 
 def posix_time(date: str, time: str, zone: tzinfo) -> float | None:
     """Seconds since 1970 of a DA and a TM value (PS3.5 table 6.2-1) in ``zone``, with fractions; ``None`` if unusable.
 
-    Second 60 counts as 59, as in pydicom. The retired date form ``YYYY.MM.DD`` is understood, the retired time form
-    is not: this decides about bytes, and is what the facility's original tool did.
+    Second 60 counts as 59, the retired date form ``YYYY.MM.DD`` is understood, the retired time form is not, a blank
+    may stand for a leading zero of a date: this decides about bytes, and is what pydicom and thus the facility's
+    original tool does.
 
     >>> posix_time("20200229", "101112.5", timezone.utc)
     1582971072.5
     """
-    day, clock = _DATE.fullmatch(date), _TIME.fullmatch(time)
-    if not day or not clock:
+    clock = _TIME.fullmatch(time)
+    if not clock:
         return None
-    year, month, dom = (int(part) for part in day.groups() if part is not None)
     hour, minute, second = (int(part or 0) for part in clock.groups()[:3])
-    micro = int((clock[4] or "").ljust(6, "0"))
     try:
-        moment = datetime(year, month, dom, hour, minute, min(second, 59), micro)  # noqa: DTZ001 - the zone follows
+        moment = datetime(*_date(date), hour, minute, min(second, 59))  # noqa: DTZ001 - the zone follows
         offset = zone.utcoffset(moment.replace(tzinfo=zone)) or timedelta(0)
     except (ValueError, OverflowError):
         return None
-    return (moment.replace(tzinfo=timezone.utc) - _EPOCH - offset).total_seconds()
+    seconds = (moment.replace(tzinfo=timezone.utc) - _EPOCH - offset).total_seconds()
+    # a sum of two floats, as in datetime.timestamp(): near 1970 it is not the float nearest to the true sum
+    return seconds + int((clock[4] or "").ljust(6, "0")) / 1e6
+
+
+def _date(text: str) -> tuple[int, int, int]:
+    """Year, month and day; ``ValueError`` where there is something else."""
+    if len(text) == 10 and text[4] == text[7] == ".":
+        text = text[:4] + text[5:7] + text[8:]
+    if len(text) != 8:
+        raise ValueError("a date has eight characters")
+    return int(text[:4]), int(text[4:6]), int(text[6:])
