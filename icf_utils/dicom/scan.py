@@ -133,13 +133,14 @@ def _scan_deflated(head: bytes, position: int, size: int, wanted: frozenset[int]
     except zlib.error:
         result.state = "malformed"
         return
-    stopped_short = not engine.eof and len(data) < HEAD_LIMIT
     _scan_dataset(data, 0, len(data), wanted, result)
     result.pixels = None
-    if stopped_short and len(head) < size:
-        result.state = "more"
-    elif stopped_short:
-        result.state = "cut"
+    if engine.eof or result.state == "malformed":
+        return
+    if len(data) >= HEAD_LIMIT:
+        result.state = "whole"  # as far as anybody looks
+    else:
+        result.state = "more" if len(head) < size else "cut"
 
 
 def _scan_dataset(data: bytes, position: int, size: int, wanted: frozenset[int], result: Scan) -> None:
@@ -154,32 +155,25 @@ def _scan_dataset(data: bytes, position: int, size: int, wanted: frozenset[int],
         if tag in _PIXELS:
             _note_pixels(start, length, size, result)
             return
-        if length == _UNDEFINED:
-            position = _skip_undefined(reader, start, vr)
-            if position < 0:
-                result.state = "malformed"
-                return
-        else:
-            position = start + length
-            if position > size:
-                result.state = "cut"
-                return
-            if tag in wanted and position <= end:
-                result.elements[tag] = Element(vr.decode("ascii") if vr else None, data[start:position])
+        undefined = length == _UNDEFINED
+        position = _skip_undefined(reader, start, vr) if undefined else start + length
+        if position < 0 or position > size:
+            result.state = "malformed" if position < 0 else "cut"
+            return
+        if position > end and (undefined or tag in wanted):
+            break
+        if tag in wanted and not undefined:
+            result.elements[tag] = Element(vr.decode("ascii") if vr else None, data[start:position])
         result.count += 1
-    _note_end(position, end, size, result)
+    else:
+        if position == size:
+            return
+    result.state = "more" if end < size else "cut"
 
 
 def _note_pixels(start: int, length: int, size: int, result: Scan) -> None:
     result.pixels = (start, -1 if length == _UNDEFINED else length)
     if length != _UNDEFINED and start + length > size:
-        result.state = "cut"
-
-
-def _note_end(position: int, end: int, size: int, result: Scan) -> None:
-    if position < size and end < size:
-        result.state = "more"
-    elif position != size:
         result.state = "cut"
 
 
