@@ -40,12 +40,13 @@ def catalog_lock(study: Study, progress: Progress) -> Iterator[None]:
 @contextmanager
 def _held(study: Study, name: str, progress: Progress) -> Iterator[None]:
     path = study.workdir / name
-    _acquire(study, path, progress)
     try:
-        yield
+        _acquire(study, path, progress)
+        try:
+            yield
+        finally:
+            _discard(path)
     finally:
-        with suppress(OSError):
-            path.unlink()
         tidy_workdir(study)
 
 
@@ -79,7 +80,8 @@ def _try_to_take(study: Study, path: Path) -> bool:
             break
         except FileNotFoundError:  # another process has just tidied the empty folder away
             continue
-        except OSError as error:
+        except OSError as error:  # perhaps a full disk, after the name was made
+            _discard(mine)
             raise StorageFailure(mine, "create", error) from error
     try:
         os.link(mine, path)
@@ -91,20 +93,29 @@ def _try_to_take(study: Study, path: Path) -> bool:
     except OSError:
         return _take_without_links(path)
     finally:
-        with suppress(OSError):
-            mine.unlink()
+        _discard(mine)
 
 
 def _take_without_links(path: Path) -> bool:
     """For file systems without hard links: exclusive creation."""
     try:
-        with open(path, "x", encoding="utf-8") as handle:
-            handle.write(_own_mark())
-        return True
+        handle = open(path, "x", encoding="utf-8")  # noqa: SIM115 - closed below
     except FileExistsError:
         return False
     except OSError as error:
         raise StorageFailure(path, "create", error) from error
+    try:
+        with handle:
+            handle.write(_own_mark())
+    except OSError as error:
+        _discard(path)
+        raise StorageFailure(path, "create", error) from error
+    return True
+
+
+def _discard(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
 
 
 def _own_mark() -> str:
@@ -150,8 +161,7 @@ def _clear_stale(path: Path, holder: tuple[str, int, str]) -> None:
     if _read_holder(aside) != holder:
         with suppress(OSError):
             os.link(aside, path)
-    with suppress(OSError):
-        aside.unlink()
+    _discard(aside)
 
 
 def _named(holder: tuple[str, int, str]) -> str:
