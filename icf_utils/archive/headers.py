@@ -7,6 +7,7 @@ member carry a PAX ``mtime`` record with the fraction kept.
 
 from __future__ import annotations
 
+import math
 import tarfile
 from collections.abc import Mapping
 
@@ -53,3 +54,13 @@ def parse_pax_records(data: bytes) -> Mapping[str, bytes]:
         records[key.decode("utf-8")] = value[:-1]
         position += length
     return records
+
+
+def header_time(data: bytes) -> float | None:
+    """The time in a header as :func:`member_header` makes them, at the start of ``data``; ``None`` if it is none."""
+    try:
+        extended = tarfile.TarInfo.frombuf(data[:BLOCK], "utf-8", "surrogateescape")
+        time = float(parse_pax_records(data[BLOCK : BLOCK + extended.size])["mtime"])
+    except (tarfile.HeaderError, ValueError, KeyError):
+        return None
+    return time if math.isfinite(time) else None

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 from icf_utils.archive.hashing import BackgroundMd5
+from icf_utils.archive.headers import header_time
 from icf_utils.errors import DepositDiffers, storage_errors
 
 _BATCH = 1 << 20
@@ -19,7 +20,12 @@ _MOST_BUFFERS = 512
 
 
 class Output(ABC):
-    """What the packing of an archive writes to; ``position`` is the number of bytes taken so far."""
+    """What the packing of an archive writes to; ``position`` is the number of bytes taken so far.
+
+    ``is_new`` tells whether its layout is not settled yet, so that packing may start again.
+    """
+
+    is_new: ClassVar[bool]
 
     def __init__(self, handle: BinaryIO, path: Path) -> None:
         self.path = path
@@ -40,6 +46,10 @@ class Output(ABC):
             self._held_from = self.position
         self._take_unchecked(header)
         self.position += len(header)
+
+    def time_there(self, most: int) -> float | None:
+        """The time in the header at ``position``, of ``most`` bytes at most, if one stands there already."""
+        return None
 
     def patch(self, position: int, header: bytes, what: str) -> None:
         """Put a provisional header right; it must be as long as before."""
@@ -90,6 +100,8 @@ class Output(ABC):
 class NewFile(Output):
     """Write to a new file, in batches of about a megabyte."""
 
+    is_new = True
+
     def __init__(self, handle: BinaryIO, path: Path) -> None:
         super().__init__(handle, path)
         self._batch: list[bytes] = []
@@ -124,6 +136,12 @@ class NewFile(Output):
 
 class ExistingFile(Output):
     """Compare with a file that is there; the first difference raises :class:`~icf_utils.errors.DepositDiffers`."""
+
+    is_new = False
+
+    def time_there(self, most: int) -> float | None:
+        with storage_errors(self.path, "read"):
+            return header_time(os.pread(self._descriptor, most, self.position))
 
     def _take(self, data: bytes, what: str) -> None:
         self._compare(self.position, data, what)

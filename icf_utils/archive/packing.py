@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import tzinfo
 
-from icf_utils.archive.headers import content_padding, end_of_archive, member_header
+from icf_utils.archive.headers import BLOCK, content_padding, end_of_archive, member_header
 from icf_utils.archive.outputs import Output
 from icf_utils.dicom.facts import FACT_TAGS, FileFacts, file_facts
 from icf_utils.dicom.head import read_head
@@ -73,7 +73,7 @@ class Packer:
         facts = file_facts(found, self._zone)
         _note(entry, facts, done)
         if facts.time is None:
-            header = self._header(entry, self._assumed_time)
+            header = self._provisional_header(entry, output)
             done.waiting.append((output.position, len(header), entry))
             output.provisional(header)
         else:
@@ -101,9 +101,15 @@ class Packer:
         time = NO_TIME if done.time is None else done.time
         for position, length, entry in done.waiting:
             header = self._header(entry, time)
-            if len(header) != length:
+            if len(header) != length and output.is_new:
                 raise HeaderLengthChanged(time)
             output.patch(position, header, _header_of(entry))
+
+    def _provisional_header(self, entry: Entry, output: Output) -> bytes:
+        """As long as the right one, if the archive is there already and is the same."""
+        header = self._header(entry, self._assumed_time)
+        there = output.time_there(len(header) + BLOCK)
+        return header if there is None else self._header(entry, there)
 
     def _header(self, entry: Entry, time: float) -> bytes:
         return member_header(f"{self._root}/{entry.name}", entry.size, time)
