@@ -6,6 +6,7 @@ as older tools stored links, are passed on as such and never followed.
 
 from __future__ import annotations
 
+import math
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -137,8 +138,12 @@ class ArchivePass:
             raise self._damaged(f"a PAX archive of regular files at byte {self._position - BLOCK}", found)
         try:
             size, mtime = int(records.get("size", info.size)), float(records.get("mtime", info.mtime))
+            if size < 0 or not math.isfinite(mtime):
+                raise ValueError("no size or no time")
         except ValueError as error:
-            raise self._damaged(f"numbers in the PAX header before byte {self._position}", "something else") from error
+            raise self._damaged(
+                f"a size and a time in the header before byte {self._position}", "something else"
+            ) from error
         raw_name = records.get("path")
         name = info.name if raw_name is None else raw_name.decode("utf-8", "surrogateescape")
         return Member(name, size, self._position, mtime, info.type in _REGULAR)
