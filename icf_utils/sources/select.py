@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from icf_utils.errors import InputRefused, InvalidSetting, StorageFailure, storage_errors
@@ -32,11 +32,11 @@ def open_source(path: Path, spool_dir: Path, strip: int = 0) -> Iterator[Source]
     elif stat.S_ISREG(status.st_mode):
         with storage_errors(label, "read"):
             packed = open(label, "rb")  # noqa: SIM115 - closed below
-        with packed:
+        with packed, ExitStack() as resources:
             is_zip = packed.read(4) in ZIP_MAGIC
             packed.seek(0)
             yield _not_empty(
-                zip_source(label, packed, strip) if is_zip else tar_source(label, packed, spool_dir, strip)
+                zip_source(label, packed, strip) if is_zip else tar_source(label, packed, spool_dir, strip, resources)
             )
     else:
         raise InputRefused(label, [(label, "is neither a folder nor a file")])

@@ -9,9 +9,11 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
 import tarfile
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
@@ -23,15 +25,54 @@ _CHUNK = 1 << 20
 _BLOCK = 512
 
 
-def tar_source(path: str, packed: BinaryIO, spool_dir: Path, strip: int) -> PackedSource:
-    """The files of a tar; ``packed`` is the open file and stays open as long as the source is used."""
-    return PackedSource(path, packed, lambda: _list(_uncompressed(packed, spool_dir)), strip)
+def tar_source(path: str, packed: BinaryIO, spool_dir: Path, strip: int, resources: ExitStack) -> PackedSource:
+    """The files of a tar; ``packed`` is the open file and stays open as long as the source is used.
+
+    ``resources`` closes the temporary file that a compressed one needs.
+    """
+    return PackedSource(path, packed, lambda: _list(_uncompressed(packed, spool_dir, resources)), strip)
 
 
 def _open_zstd(packed: BinaryIO) -> IO[bytes]:
     import zstandard
 
+    _refuse_cut_zstd(packed)
     return cast("IO[bytes]", zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True, closefd=False))
+
+
+def _refuse_cut_zstd(packed: BinaryIO) -> None:
+    """Walk over frames and blocks (RFC 8878 section 3.1): readers of zstandard take a cut file for a short one."""
+    import zstandard
+
+    size, position = packed.seek(0, os.SEEK_END), 0
+    while position < size:
+        packed.seek(position)
+        head = packed.read(18)
+        if head[1:4] == b"\x2a\x4d\x18":  # a skippable frame
+            position += 8 + int.from_bytes(head[4:8], "little")
+            continue
+        try:
+            has_checksum = zstandard.get_frame_parameters(head).has_checksum
+            position += zstandard.frame_header_size(head)
+        except zstandard.ZstdError as error:
+            raise ValueError(str(error)) from error
+        position = _after_zstd_blocks(packed, position) + 4 * has_checksum
+    if position != size:
+        raise EOFError("the compressed file ends too early")
+    packed.seek(0)
+
+
+def _after_zstd_blocks(packed: BinaryIO, position: int) -> int:
+    is_last = False
+    while not is_last:
+        packed.seek(position)
+        raw = packed.read(3)
+        if len(raw) < 3:
+            raise EOFError("the compressed file ends too early")
+        header = int.from_bytes(raw, "little")
+        is_last = bool(header & 1)
+        position += 3 + (1 if header >> 1 & 3 == 1 else header >> 3)  # a repeated byte, or as many as said
+    return position
 
 
 #: First bytes of a compressed file -> what unpacks it.
@@ -43,18 +84,18 @@ _UNPACKERS: dict[bytes, Callable[[BinaryIO], IO[bytes]]] = {
 }
 
 
-def _uncompressed(packed: BinaryIO, spool_dir: Path) -> BinaryIO:
+def _uncompressed(packed: BinaryIO, spool_dir: Path, resources: ExitStack) -> BinaryIO:
     magic = packed.read(6)
     packed.seek(0)
     for first, unpack in _UNPACKERS.items():
         if magic.startswith(first):
-            return _spool(unpack(packed), spool_dir)
+            return _spool(unpack(packed), spool_dir, resources)
     return packed
 
 
-def _spool(unpacked: IO[bytes], spool_dir: Path) -> BinaryIO:
+def _spool(unpacked: IO[bytes], spool_dir: Path, resources: ExitStack) -> BinaryIO:
     with storage_errors(spool_dir, "create a temporary file in"):
-        spool = cast(BinaryIO, tempfile.TemporaryFile(dir=spool_dir))  # noqa: SIM115 - lives as long as the source
+        spool = cast(BinaryIO, resources.enter_context(tempfile.TemporaryFile(dir=spool_dir)))  # noqa: SIM115
     with unpacked:
         while chunk := _decompress(unpacked):
             with storage_errors(spool_dir, "unpack into"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import stat
+import struct
 import zipfile
+import zlib
 from typing import BinaryIO
 
 from icf_utils.sources.entries import resolve_link
@@ -12,7 +14,7 @@ from icf_utils.sources.packed import Listing, PackedSource
 #: A zip starts with a member or, when empty, with the end record.
 ZIP_MAGIC = (b"PK\3\4", b"PK\5\6")
 
-_UNIX, _UTF8_NAME = 3, 0x800
+_UNIX, _UTF8_NAME, _UNICODE_PATH = 3, 0x800, 0x7075
 
 
 def zip_source(path: str, packed: BinaryIO, strip: int) -> PackedSource:
@@ -45,10 +47,24 @@ def _add(listing: Listing, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name
 
 
 def _name(info: zipfile.ZipInfo) -> str:
-    """The name as it was on disk: zips of Unix programs hold its bytes, which Python takes for code page 437."""
-    if info.flag_bits & _UTF8_NAME or info.create_system != _UNIX:
-        return info.filename
-    try:
-        return info.filename.encode("cp437").decode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # the name came from a Unicode extra field
-        return info.filename
+    """The name as it was on disk: zips of Unix programs hold its bytes, which Python takes for code page 437.
+
+    Some Pythons look into the Unicode extra field by themselves, others do not; this must not make a difference.
+    """
+    if info.flag_bits & _UTF8_NAME:
+        return info.orig_filename
+    raw = info.orig_filename.encode("cp437")
+    unicode_name = _unicode_name(info.extra, raw)
+    if unicode_name is not None:
+        return unicode_name
+    return raw.decode("utf-8", "surrogateescape") if info.create_system == _UNIX else info.orig_filename
+
+
+def _unicode_name(extra: bytes, raw_name: bytes) -> str | None:
+    """What the Info-ZIP Unicode Path field says (APPNOTE.TXT 4.6.9), if it is about ``raw_name``."""
+    while len(extra) >= 4:
+        kind, length = struct.unpack_from("<HH", extra)
+        field, extra = extra[4 : 4 + length], extra[4 + length :]
+        if kind == _UNICODE_PATH and field[:5] == b"\x01" + struct.pack("<L", zlib.crc32(raw_name)):
+            return field[5:].decode("utf-8", "surrogateescape")
+    return None
