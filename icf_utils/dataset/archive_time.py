@@ -17,6 +17,8 @@ from icf_utils.errors import DepositDamaged, storage_errors
 _BLOCK = 512
 #: One read brings an extended header, its records and the header proper of nearly every member.
 _READ = 3 * _BLOCK
+#: An archive ends with two empty blocks.
+_END = 2 * _BLOCK
 #: More than this is no description of a member (bytes).
 _LONGEST_RECORDS = 2**20
 
@@ -60,6 +62,8 @@ def _times(descriptor: int) -> Iterator[float]:
             size = int(records.get(b"size", size))
             records = {}
         at += _BLOCK + _padded(size, at)
+    if len(chunk) < _END:
+        raise ValueError(f"no end mark at byte {at}")
 
 
 def _content(descriptor: int, chunk: bytes, at: int, size: int) -> bytes:

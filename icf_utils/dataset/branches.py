@@ -10,7 +10,7 @@ from typing import Any
 from icf_utils.dataset import branch
 from icf_utils.dataset.gitobjects import FILE, LINK, File
 from icf_utils.dataset.keys import link_target, lower_folder, md5e_key
-from icf_utils.dataset.locator import archivist_reads, image_locator
+from icf_utils.dataset.locator import archivist_obstacle, image_locator
 from icf_utils.dataset.names import git_can_hold
 from icf_utils.dataset.origin import Origin, Uuids
 from icf_utils.metadata.records import ImageRecord, TarballRecord, VisitMetadata
@@ -22,10 +22,6 @@ ATTRIBUTES = b"* annex.backend=MD5E\n**/.git* annex.largefiles=nothing\n"
 
 _REPOSITORY, _UNCURL, _ARCHIVIST = "icf-utils", "uncurl", "archivist"
 
-_UNREACHABLE = (
-    "DataLad's archivist cannot read a name with '#', '&', a line break or bytes that are no UTF-8; "
-    "get this image with icf-utils' special remote, or from the archive"
-)
 _LEFT_OUT = "git takes this name for one of its own and cannot hold it; the file is in the archive, not in the dataset"
 _NO_IMAGES = "it has no readable DICOM image; the dataset holds the archive alone"
 
@@ -156,6 +152,6 @@ def _notices(metadata: VisitMetadata, visit: Visit) -> tuple[Notice, ...]:
     for record in metadata.images:
         if not git_can_hold(record.path):
             notices.append(Notice("not-in-dataset", record.path, _LEFT_OUT))
-        elif not archivist_reads(name_bytes(record.path)):
-            notices.append(Notice("archivist-unreachable", record.path, _UNREACHABLE))
+        elif obstacle := archivist_obstacle(name_bytes(record.path)):
+            notices.append(Notice("archivist-unreachable", record.path, obstacle))
     return tuple(notices)

@@ -6,8 +6,9 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 
+from icf_utils.dicom.values import Value
 from icf_utils.errors import DepositDamaged, shown
-from icf_utils.metadata.records import ImageRecord, Value, VisitMetadata
+from icf_utils.metadata.records import ImageRecord, VisitMetadata
 from icf_utils.store import Visit
 
 _REMEDY = "move both metadata files of the visit away and run 'icf-utils deposit_visit_metadata' again"

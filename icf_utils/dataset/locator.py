@@ -11,30 +11,32 @@ import re
 
 #: What ends a path for archivist's parser, or a line of the protocol that git-annex speaks with it.
 _BREAKS = re.compile(rb"[#&\r\n]")
-_QUOTED = re.compile(rb"[%#&\r\n\x80-\xff]")
+_QUOTED = re.compile(rb"[%#&\r\n]")
+
+_NO_SUCH_NAME = "DataLad's archivist cannot read a name with '#', '&' or a line break"
+_NO_UTF8 = "DataLad's archivist reads a name that is no UTF-8 in the locales C, POSIX and C.UTF-8 only"
+_INSTEAD = "; get this image with icf-utils' special remote, or from the archive"
 
 
 def image_locator(archive_key: bytes, path: bytes, size: int, offset: int) -> bytes:
-    """The locator of the member ``path``; ``size`` and ``offset`` in bytes."""
-    written = path if archivist_reads(path) else _QUOTED.sub(_percent, path)
+    """The locator of the member ``path``; ``size`` and ``offset`` in bytes.
+
+    archivist takes names as they are and decodes nothing. A name that it cannot read at all is percent-encoded, so
+    that the record stays one line and archivist fails for this image alone; a reader of ``offset`` has no use for it.
+    """
+    written = _QUOTED.sub(_percent, path) if _BREAKS.search(path) else path
     return b"dl+archive:%s#path=%s&size=%d&offset=%d" % (archive_key, written, size, offset)
 
 
-def archivist_reads(path: bytes) -> bool:
-    """Whether archivist finds a member of this name.
-
-    It takes names as they are, without decoding. One that it could not read is percent-encoded, so that the record
-    stays one line and archivist fails for this image alone, while a reader of ``offset`` has no use for the name.
-    """
-    return not _BREAKS.search(path) and _is_utf8(path)
-
-
-def _is_utf8(path: bytes) -> bool:
+def archivist_obstacle(path: bytes) -> str:
+    """Why archivist cannot get a member of this name, as a sentence; empty if it can."""
+    if _BREAKS.search(path):
+        return _NO_SUCH_NAME + _INSTEAD
     try:
         path.decode("utf-8")
     except UnicodeDecodeError:
-        return False
-    return True
+        return _NO_UTF8 + _INSTEAD
+    return ""
 
 
 def _percent(match: re.Match[bytes]) -> bytes:

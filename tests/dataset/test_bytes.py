@@ -1,0 +1,94 @@
+"""The same bytes on every machine: pinned digests, and builds under other users, homes, time zones and locales."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import icf_utils
+from icf_utils.dataset.stage import deposit_visit_dataset
+from icf_utils.store import Visit
+from tests.dataset.conftest import require
+from tests.dataset.visits import ODD_NAMES, SMALL, Member, make_visit
+
+URL = "https://example.org/store"
+
+#: Whoever changes one of these changes every dataset that is built from now on.
+PINS = {
+    "small": (
+        "207d336c6f371a5102f69896255c599145a7a023fcd76275a2694495f406531a",
+        "f1625cd1f5c2f81d1a02b3051246ad7b3dc141506435186e749adee23dd569a3",
+    ),
+    "odd": (
+        "fe04b09b4029c527a4e83eaf2d88fabfd0d6e76f00359e855a712525bf65b8d6",
+        "829cd942351a07ffe621dc638057a913111b8c76d833f8481fb01fb3c9b56ddb",
+    ),
+}
+VISITS = {
+    "small": SMALL,
+    "odd": tuple(Member(name, b"content %d" % at, {"SeriesNumber": at}) for at, name in enumerate(ODD_NAMES)),
+}
+
+
+def digests(place: Visit) -> tuple[str, str]:
+    export, refs = (hashlib.sha256(path.read_bytes()).hexdigest() for path in (place.export, place.refs))
+    return export, refs
+
+
+@pytest.mark.parametrize("name", VISITS)
+def test_pinned(name: str, tmp_path: Path) -> None:
+    place = make_visit(tmp_path, VISITS[name])
+    deposit_visit_dataset(tmp_path, "study", "v1", store_url=URL)
+    assert digests(place) == PINS[name]
+
+
+SURROUNDINGS: list[dict[str, str]] = [
+    {"TZ": "Asia/Kathmandu", "LC_ALL": "C", "USER": "somebody", "LOGNAME": "somebody", "GIT_AUTHOR_NAME": "x"},
+    {"TZ": "America/St_Johns", "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONHASHSEED": "7", "EMAIL": "x@y.z"},
+    {"LANG": "de_DE.UTF-8", "PYTHONHASHSEED": "0", "GIT_COMMITTER_DATE": "2001-01-01T00:00:00Z", "umask": "077"},
+]
+
+_CODE = """
+import os, sys
+from pathlib import Path
+import encodings.cp437, git  # before the change of user, who perhaps may not read this Python
+from icf_utils.dataset.stage import deposit_visit_dataset
+os.umask(int(os.environ.get("umask", "022"), 8))
+if sys.argv[2]:
+    os.setgid(int(sys.argv[2]))
+    os.setuid(int(sys.argv[2]))
+deposit_visit_dataset(Path(sys.argv[1]), "study", "v1", store_url="https://example.org/store")
+"""
+
+
+@pytest.mark.parametrize("surroundings", SURROUNDINGS)
+@pytest.mark.parametrize("as_other_user", [False, True])
+def test_elsewhere(surroundings: dict[str, str], as_other_user: bool, tmp_path: Path) -> None:
+    require("git")
+    if as_other_user and os.getuid() != 0:
+        pytest.skip("only root can become another user")
+    place = make_visit(tmp_path / "another store" / "ünï", VISITS["odd"])
+    user = _given_away(tmp_path) if as_other_user else ""
+    package = Path(icf_utils.__file__).parents[1]
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    env = {**kept, "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PYTHONPATH": str(package), **surroundings}
+    command = [sys.executable, "-W", "error", "-c", _CODE, str(place.root), user]
+    done = subprocess.run(command, env=env, capture_output=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    assert digests(place) == PINS["odd"]
+
+
+def _given_away(folder: Path) -> str:
+    """Let user 65534 (nobody) have the folder, and pass through those above it."""
+    for path in [folder, *folder.rglob("*")]:
+        shutil.chown(path, 65534, 65534)
+    for above in folder.parents:
+        if above.owner() == "root" and above.name.startswith("pytest-"):
+            above.chmod(0o755)
+    return "65534"

@@ -1,0 +1,125 @@
+"""Streams, packs and zip files without compression, read by the tools that will read them."""
+
+from __future__ import annotations
+
+import io
+import random
+import subprocess
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from icf_utils.dataset import pack
+from icf_utils.dataset.export import ANNEX, MAIN, Member, export_bytes, read_export, refs_bytes, write_zip
+from icf_utils.dataset.gitobjects import FILE, LINK, File, GitObject, ObjectStore, parse_tree
+from icf_utils.dataset.stored import read_stored, read_zlib, stored_deflate, stored_zlib
+from tests.dataset.commands import branch_files, run
+from tests.dataset.conftest import require
+
+SIZES = (0, 1, 0xFFFF, 0x10000, 0x1FFFE, 200_000)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_zlib_reads_what_is_stored(size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    assert zlib.decompress(stored_zlib(data)) == data
+    assert zlib.decompress(stored_deflate(data), -15) == data
+    assert read_zlib(b"before" + stored_zlib(data) + b"after", 6) == (data, 6 + len(stored_zlib(data)))
+
+
+@given(st.binary(max_size=200), st.data())
+def test_a_changed_stream_is_noticed(data: bytes, chosen: st.DataObject) -> None:
+    stream = bytearray(stored_zlib(data))
+    stream[chosen.draw(st.integers(0, len(stream) - 1))] ^= chosen.draw(st.integers(1, 255))
+    with pytest.raises(ValueError, match="byte"):
+        read_zlib(bytes(stream), 0)
+
+
+def test_a_compressed_stream_is_not_ours() -> None:
+    with pytest.raises(ValueError, match="stored block"):
+        read_stored(zlib.compress(b"a" * 100)[2:], 0)
+
+
+def test_zip_is_read_by_others(tmp_path: Path) -> None:
+    members = [Member("folder/", b""), Member("folder/empty", b""), Member("large", bytes(200_000)), Member("x", b"x")]
+    path = tmp_path / "test.zip"
+    path.write_bytes(write_zip(members))
+    with zipfile.ZipFile(path) as packed:
+        assert packed.testzip() is None
+        assert [(item.filename, packed.read(item)) for item in packed.infolist()] == [tuple(item) for item in members]
+        assert {item.compress_type for item in packed.infolist()} == {zipfile.ZIP_DEFLATED}
+        assert {item.date_time for item in packed.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert [item.external_attr >> 16 for item in packed.infolist()] == [0o40755, 0o100644, 0o100644, 0o100644]
+        assert {item.create_system for item in packed.infolist()} == {3}
+    require("unzip")
+    assert b"No errors detected" in run("unzip", "-t", str(path), cwd=tmp_path)
+
+
+FILES = {
+    b"a.b": File(FILE, b"beside the folder a"),
+    b"a/deep/er": File(LINK, b"../../target"),
+    b"a-b": File(FILE, b""),
+    b"a0": File(FILE, b"same"),
+    b"b": File(FILE, b"same"),
+    b"large": File(FILE, bytes(200_000)),
+    b"/".join([b"d"] * 1200): File(FILE, b"deeper than Python calls"),
+}
+
+
+def test_git_reads_the_same_objects(tmp_path: Path) -> None:
+    require("git")
+    objects = ObjectStore()
+    commit = objects.add_commit(FILES, 86400, "A test")
+    packed = pack.write_pack(objects.objects)
+    run("git", "init", "-q", "--bare", ".", cwd=tmp_path)
+    told = run("git", "index-pack", "--strict", "--stdin", cwd=tmp_path, stdin=packed.data)
+    assert told == f"pack\t{packed.name}\n".encode()
+    stem = tmp_path / "objects" / "pack" / f"pack-{packed.name}"
+    assert stem.with_suffix(".idx").read_bytes() == packed.listing
+    run("git", "update-ref", "refs/heads/main", commit.hex(), cwd=tmp_path)
+    assert branch_files(tmp_path, "main") == {path: tuple(item) for path, item in FILES.items()}
+    assert run("git", "log", "-1", "--format=%an %ae %at %cn %ce %ct %B", commit.hex(), cwd=tmp_path).split() == (
+        b"icf-utils icf-utils@icf-utils.invalid 86400 icf-utils icf-utils@icf-utils.invalid 86400 A test".split()
+    )
+
+
+def test_pack_and_export_come_back() -> None:
+    objects = ObjectStore()
+    refs = {MAIN: objects.add_commit(FILES, 0, "x").hex(), ANNEX: objects.add_commit({}, 0, "y").hex()}
+    assert pack.read_pack(pack.write_pack(objects.objects).data) == objects.objects
+    assert read_export(export_bytes(objects.objects, refs)) == (objects.objects, refs)
+    assert refs_bytes(refs).decode().splitlines()[-1] == "@refs/heads/main HEAD"
+
+
+def test_a_pack_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack, "MOST_BYTES", 1000)
+    with pytest.raises(OverflowError):
+        pack.write_pack({item.oid: item for item in [GitObject("blob", bytes(1000))]})
+
+
+def test_a_tree_that_is_none() -> None:
+    with pytest.raises(ValueError, match="not found"):
+        list(parse_tree(b"nonsense"))
+
+
+def test_nothing_heavy_is_imported() -> None:
+    code = (
+        "import sys, icf_utils.dataset.stage as s; print(any(m in sys.modules for m in ('git', 'datalad', 'pydicom')))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert told.stdout == "False\n"
+
+
+def test_zipped_repository_needs_nothing_else(tmp_path: Path) -> None:
+    require("git")
+    objects = ObjectStore()
+    refs = {MAIN: objects.add_commit(FILES, 0, "x").hex(), ANNEX: objects.add_commit({}, 0, "y").hex()}
+    with zipfile.ZipFile(io.BytesIO(export_bytes(objects.objects, refs))) as packed:
+        packed.extractall(tmp_path)
+    run("git", "fsck", "--strict", "--full", cwd=tmp_path)
+    assert run("git", "symbolic-ref", "HEAD", cwd=tmp_path) == b"refs/heads/main\n"

@@ -1,0 +1,127 @@
+"""What users may say about a dataset's origin, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from icf_utils.dataset.origin import LATEST_TIME, check_store_url, clone_url, commit_time, limited, origin_of
+from icf_utils.errors import InvalidSetting
+from icf_utils.store import Visit
+
+PLACE = Visit(Path("store"), "study", "v1")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://data.example.org",
+        "http://127.0.0.1:8080/a/b",
+        "http://[::1]:8080",
+        "file:///srv/the%20store",
+        "ssh://user@host.example/srv/store",
+    ],
+)
+def test_urls_that_clones_can_use(url: str) -> None:
+    assert check_store_url(url) == url
+    assert check_store_url(url + "//") == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "data.example.org/store",
+        "/srv/store",
+        "../store",
+        "ftp://example.org",
+        "https:/example.org",
+        "https://",
+        "https:///store",
+        "https://example.org:port/",
+        "https://example.org:99999/",
+        "https://[::1/",
+        "https://example.org/?a=b",
+        "https://example.org/#a",
+        "https://example.org/a b",
+        "https://example.org/a'b",
+        "https://example.org/{x}",
+        "https://exämple.org/",
+        "https://example.org/\n",
+        "file://store",
+        "file://host/store",
+        "file:///",
+        "HTTPS://example.org",
+    ],
+)
+def test_urls_that_mean_nothing(url: str) -> None:
+    with pytest.raises(InvalidSetting):
+        check_store_url(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://me:secret@example.org", "https://secret@example.org", "ssh://me:secret@host/x"]
+)
+def test_credentials_are_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(InvalidSetting, match="user name or password") as caught:
+        check_store_url(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1970-01-01", 0),
+        ("2021-03-04", 1614816000),
+        ("2021-03-04T05:06:07", 1614834367),
+        ("2021-03-04 05:06:07.9", 1614834367),
+        ("2021-03-04T05:06:07.123456Z", 1614834367),
+        ("2021-03-04T05:06Z", 1614834360),
+        ("2021-03-04T07:06:07+02:00", 1614834367),
+        ("2021-03-04T07:06:07.5+02:00", 1614834367),
+        ("2514-05-30T01:53:03", LATEST_TIME),
+    ],
+)
+def test_commit_dates(text: str, seconds: int) -> None:
+    assert commit_time(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "today",
+        "1969-12-31",
+        "2514-05-30T01:53:04",
+        "2021-02-30",
+        "20210304",
+        "2021-W01-1",
+        "1614834367",
+        "2021-03-04T",
+        "２021-03-04",
+    ],
+)
+def test_dates_that_are_none(text: str) -> None:
+    with pytest.raises(InvalidSetting, match="commit date"):
+        commit_time(text)
+
+
+def test_times_outside_of_git_s_range() -> None:
+    assert [limited(-5.5), limited(5.9), limited(253402300799.0)] == [0, 5, LATEST_TIME]
+
+
+def test_identity_is_the_url_unless_named() -> None:
+    here, there = "https://here.example", "https://there.example/"
+    assert origin_of(here, "", PLACE, 0).uuids != origin_of(there, "", PLACE, 0).uuids
+    assert origin_of(here, "icf", PLACE, 0).uuids == origin_of(there, "icf", PLACE, 0).uuids
+    assert origin_of(here, "https://there.example", PLACE, 0).uuids == origin_of(there, "", PLACE, 0).uuids
+
+
+def test_identity_is_one_line() -> None:
+    with pytest.raises(InvalidSetting, match="one line"):
+        origin_of("https://here.example", "a\nb", PLACE, 0)
+
+
+def test_clone_url_is_decoded_once() -> None:
+    assert clone_url("file:///a%20b", PLACE).endswith("&url=file:///a%2520b/study/v1_{{annex_key}}")
