@@ -39,7 +39,7 @@ def node_path(dataset_id: str, version: str, path: str = "") -> str:
     """Where a node lies below the catalog's folder; ``path`` is that of a folder in the dataset.
 
     >>> node_path("a", "1")
-    'metadata/a/1/46e/98b0a17cbfa45bc2e32af80bd7d1a.json'
+    'metadata/a/1/737/c191aed52450b9c655083c9971bdd.json'
     """
     name = f"{dataset_id}-{version}-{path}" if path else f"{dataset_id}-{version}"
     digest = hashlib.md5(name.encode("utf-8"), usedforsecurity=False).hexdigest()

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from icf_utils.metadata.records import Value
+from icf_utils.dicom.values import Value
 
 #: A UID in running text (DICOM PS3.5 chapter 9): numbers joined by dots, the first one 0, 1 or 2.
 _UID = re.compile(r"(?<![0-9])(?<![0-9]\.)[0-2](?:\.[0-9]+){4,}")

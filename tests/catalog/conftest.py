@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from icf_utils.dicom.values import Value
 from icf_utils.metadata.records import (
     STANDARD_TAGS,
     ImageRecord,
     TarballRecord,
-    Value,
     VisitMetadata,
     images_bytes,
     tarball_bytes,

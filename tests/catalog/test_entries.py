@@ -19,8 +19,9 @@ from icf_utils.catalog.plan import study_files, visit_files
 from icf_utils.catalog.schema import file_record, problems
 from icf_utils.catalog.study import study_id, study_node, super_record
 from icf_utils.config import CatalogSettings
+from icf_utils.dicom.values import Value
 from icf_utils.errors import DepositDamaged
-from icf_utils.metadata.records import ImageRecord, Value
+from icf_utils.metadata.records import ImageRecord
 from tests.catalog.conftest import STUDY, UID_ROOT, make_image, make_visit, typical_images
 
 URL = "https://data.example.org/store/"
