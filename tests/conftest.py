@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,38 @@ def open_visit(request: pytest.FixtureRequest) -> Path:
     if not request.param:
         pytest.skip("there are no open visits in 'shared'")
     return VISITS / str(request.param)
+
+
+_NOBODY = 65534
+
+
+@contextmanager
+def _as_nobody() -> Iterator[None]:
+    """For a while, a user whom file modes stop; whoever is not root is one already."""
+    if os.geteuid() != 0:
+        yield
+        return
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(_NOBODY)
+    os.seteuid(_NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
+@pytest.fixture
+def as_nobody() -> Callable[[], AbstractContextManager[None]]:
+    """A block in which file modes count. Import first what it needs: Python may lie where only root reads."""
+    return _as_nobody
+
+
+@pytest.fixture
+def open_tmp_path() -> Iterator[Path]:
+    """A temporary folder that every user may enter and write to."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o777)
+        yield Path(name)
