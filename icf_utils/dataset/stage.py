@@ -12,7 +12,7 @@ from icf_utils.dataset.checks import check_metadata
 from icf_utils.dataset.deposit_reader import read_dataset
 from icf_utils.dataset.origin import LATEST_TIME, Origin, clone_url, commit_time, limited, origin_of
 from icf_utils.dataset.repository import check_with_git
-from icf_utils.errors import DepositDamaged, DepositDiffers, DepositMissing, StorageFailure
+from icf_utils.errors import DepositDiffers, DepositMissing, IcfError, StorageFailure
 from icf_utils.lock import visit_lock
 from icf_utils.metadata.records import TarballRecord, VisitMetadata, parse_images, parse_tarball
 from icf_utils.progress import SILENT, Progress
@@ -117,7 +117,7 @@ def _likely_cause(visit: Visit, origin: Origin) -> str:
     """What the dataset that is there was built with, where that differs."""
     try:
         there = read_dataset(visit)
-    except (DepositDamaged, DepositMissing) as error:
+    except IcfError as error:
         return f"; besides, it cannot be read ({error})"
     if there is None:
         return ""

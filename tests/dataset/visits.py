@@ -41,7 +41,7 @@ SMALL = (
     ),
     Member("anat/IM0002", b"second image", {"SeriesNumber": 1, "ProtocolName": "T1w", "ImageType": ["ORIGINAL", "M"]}),
     Member("func/x.IMA", b"third image", {"SeriesNumber": 2.5, "ProtocolName": "!rest"}, TIME - 100.25),
-    Member("func/again.dcm", b"first image", {"SeriesNumber": 3, "Modality": "MR"}),
+    Member("func/again.113.dcm", b"first image", {"SeriesNumber": 3, "Modality": "MR"}),
     Member("notes.txt", b"not an image", None),
 )
 
