@@ -20,6 +20,16 @@ from icf_utils.results import Written
 #: Below a study: locks, unfinished files and the state of runs. Never between the users' files.
 WORK_DIR_NAME = ".icf"
 
+#: What follows a visit's identifier in the names of its files, in the order in which they are made.
+VISIT_SUFFIXES = (
+    "_dicom.tar",
+    "_dicom.tar.md5sum",
+    "_metadata_dicoms.json",
+    "_metadata_tarball.json",
+    "_XDLRA--repo-export",
+    "_XDLRA--refs",
+)
+
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 
@@ -56,15 +66,14 @@ class Study:
         return self.folder / WORK_DIR_NAME
 
     def visits(self) -> list[str]:
-        """Identifiers of the visits that have an archive, sorted. Empty where the study does not exist."""
-        try:
-            names = os.listdir(self.folder)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        ends = len("_dicom.tar")
-        return sorted(
-            name[:-ends] for name in names if name.endswith("_dicom.tar") and _IDENTIFIER.fullmatch(name[:-ends])
-        )
+        """Identifiers of the visits that any file speaks of, sorted. Empty where the study does not exist."""
+        with storage_errors(self.folder, "read"):
+            try:
+                names = os.listdir(self.folder)
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+        found = {name.removesuffix(suffix) for name in names for suffix in VISIT_SUFFIXES if name.endswith(suffix)}
+        return sorted(visit for visit in found if _IDENTIFIER.fullmatch(visit))
 
 
 @dataclass(frozen=True)
@@ -85,27 +94,27 @@ class Visit:
 
     @property
     def archive(self) -> Path:
-        return self._file("_dicom.tar")
+        return self._file(VISIT_SUFFIXES[0])
 
     @property
     def checksum(self) -> Path:
-        return self._file("_dicom.tar.md5sum")
+        return self._file(VISIT_SUFFIXES[1])
 
     @property
     def tarball_json(self) -> Path:
-        return self._file("_metadata_tarball.json")
+        return self._file(VISIT_SUFFIXES[3])
 
     @property
     def dicoms_json(self) -> Path:
-        return self._file("_metadata_dicoms.json")
+        return self._file(VISIT_SUFFIXES[2])
 
     @property
     def refs(self) -> Path:
-        return self._file("_XDLRA--refs")
+        return self._file(VISIT_SUFFIXES[5])
 
     @property
     def export(self) -> Path:
-        return self._file("_XDLRA--repo-export")
+        return self._file(VISIT_SUFFIXES[4])
 
     @property
     def storepath(self) -> str:
@@ -128,6 +137,17 @@ class Visit:
 
     def _file(self, suffix: str) -> Path:
         return self.root / self.study / f"{self.visit}{suffix}"
+
+
+def stored_studies(root: Path) -> list[Study]:
+    """The studies in a store that have a visit, sorted. Empty where the store does not exist."""
+    with storage_errors(root, "read"):
+        try:
+            names = sorted(os.listdir(root))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+    studies = [Study(root, name) for name in names if _IDENTIFIER.fullmatch(name)]
+    return [study for study in studies if study.visits()]
 
 
 def prepare_workdir(study: Study) -> Path:

@@ -22,17 +22,19 @@ Problem = tuple[str, str]
 
 
 def check_catalog(
-    study: Study, visit: Visit, metadata: VisitMetadata, url: str, identity: str, settings: CatalogSettings
+    visit: Visit, metadata: VisitMetadata, url: str, dataset_id: str, settings: CatalogSettings
 ) -> list[Problem]:
     """What is missing, different or left over in the catalog, as ``(path, problem)``; empty if all is well.
 
     Covers the visit's pages, its entry and the totals on the study's page, and the application's files. ``url`` and
-    ``identity`` are the store's. Raises :class:`~icf_utils.errors.StorageFailure` for what cannot be read,
+    ``dataset_id`` are as in the visit's dataset. Raises :class:`~icf_utils.errors.StorageFailure` for what cannot be
+    read,
     :class:`~icf_utils.errors.MissingRequirement` without datalad-catalog and
     :class:`~icf_utils.errors.InvalidSetting` for settings that a run would refuse, too.
     """
-    page = VisitPage(visit.study, visit.visit, url, identity, metadata)
-    catalog_id = study_id(identity, study.study)
+    study = visit.of_study
+    page = VisitPage(visit.study, visit.visit, url, dataset_id, metadata)
+    catalog_id = study_id(study.study)
     pages, (application, _) = visit_files(page), load_application(study, settings)
     return [
         *_compared(study, {writer.MARKER: writer.marker_bytes(catalog_id)}),
@@ -42,6 +44,24 @@ def check_catalog(
         *_compared(study, super_files(catalog_id)),
         *_compared(study, application),
     ]
+
+
+def is_in_catalog(visit: Visit, dataset_id: str) -> bool:
+    """Whether the catalog has anything of the visit: its pages, or an entry on the study's page.
+
+    An entry that cannot be read counts, so that the check which follows finds the damage.
+    """
+    study = visit.of_study
+    if (study.catalog / "metadata" / dataset_id).exists():
+        return True
+    name = study_path(study_id(study.study))
+    raw = writer.read_file(study, name)
+    if raw is None:
+        return False
+    try:
+        return any(entry.visit == visit.visit for entry in parse_entries(raw, name))
+    except DepositDamaged:
+        return True
 
 
 def _compared(study: Study, files: Mapping[str, bytes]) -> Iterator[Problem]:

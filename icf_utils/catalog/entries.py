@@ -17,7 +17,6 @@ from typing import Any
 
 from icf_utils.catalog.series import Series, group_series
 from icf_utils.catalog.text import counted, distinct, human_size
-from icf_utils.identity import visit_uuid
 from icf_utils.metadata.records import VisitMetadata
 
 #: A record as the catalog stores it.
@@ -53,18 +52,13 @@ def version_folder(dataset_id: str, version: str) -> str:
 
 @dataclass(frozen=True)
 class VisitPage:
-    """All that a visit's page is made of. ``url`` is the store's, ``identity`` as :mod:`icf_utils.identity` has it."""
+    """All that a visit's page is made of: ``url`` is the store's, ``dataset_id`` that of the DataLad dataset."""
 
     study: str
     visit: str
     url: str
-    identity: str
+    dataset_id: str
     metadata: VisitMetadata
-
-    @cached_property
-    def dataset_id(self) -> str:
-        """The same as the DataLad dataset's id."""
-        return str(visit_uuid(self.identity, self.study, self.visit, "dataset"))
 
     @property
     def version(self) -> str:

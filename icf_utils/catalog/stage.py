@@ -8,17 +8,19 @@ itself (:mod:`icf_utils.catalog.writer` does).
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from icf_utils.catalog import writer
 from icf_utils.catalog.assets import Assets, load_assets
-from icf_utils.catalog.entries import VisitPage, visit_entry
+from icf_utils.catalog.entries import VisitEntry, VisitPage, visit_entry
 from icf_utils.catalog.plan import application_files, study_files, super_files, visit_files
 from icf_utils.catalog.study import catalog_name, logo_target, merged, parse_entries, study_id, study_path
 from icf_utils.config import CatalogSettings, Settings, load_settings
+from icf_utils.dataset.where import store_place
 from icf_utils.errors import DepositDamaged, InvalidSetting
-from icf_utils.identity import store_identity
 from icf_utils.lock import catalog_lock
 from icf_utils.metadata.records import VisitMetadata, parse_images, parse_tarball
 from icf_utils.progress import SILENT, Progress
@@ -54,7 +56,7 @@ class _Content:
 
 
 def catalogify_studyvisit_from_meta(
-    store_dir: Path,
+    store_dir: str | os.PathLike[str],
     study: str,
     visit: str,
     *,
@@ -65,16 +67,16 @@ def catalogify_studyvisit_from_meta(
 ) -> CatalogResult:
     """Bring a visit into its study's catalog, or up to date there; creates the catalog if there is none.
 
-    ``store_url`` is where the store is served (default: the settings'), ``store_id`` what identifies it when that
-    changes. The same visits give the same catalog in every order of additions; an unchanged one touches no file.
+    ``store_url`` is where the store is served, ``store_id`` what identifies it when that changes; without them, the
+    visit's dataset says, and where there is none yet, the settings do. The same visits
+    give the same catalog in every order of additions; an unchanged one touches no file.
     Raises :class:`~icf_utils.errors.IcfError` (``DepositMissing`` without metadata, ``DepositDiffers`` for a folder
     'catalog' of other origin, ``MissingRequirement`` without datalad-catalog, ``InvalidSetting``, ...).
     """
-    place = Visit(store_dir, study, visit)
-    settings = settings if settings is not None else load_settings(store_dir)
-    url = store_url if store_url is not None else settings.store.url
-    identity = store_identity(url, store_id if store_id is not None else settings.store.id)
-    page = VisitPage(study, visit, url, identity, read_metadata(place))
+    place = Visit(Path(store_dir), study, visit)
+    settings = load_settings(place.root) if settings is None else settings
+    where = store_place(place, settings, store_url, store_id)
+    page = VisitPage(study, visit, where.url, where.dataset_id, read_metadata(place))
     content = _content(page, place, settings.catalog)
     with catalog_lock(place.of_study, progress):
         tally = _write(place.of_study, content, settings.catalog, progress)
@@ -109,30 +111,37 @@ def _content(page: VisitPage, place: Visit, settings: CatalogSettings) -> _Conte
 
 def _write(study: Study, content: _Content, settings: CatalogSettings, progress: Progress) -> writer.Tally:
     """In this order, so that whatever a page refers to is there before the page."""
-    catalog_id = study_id(content.page.identity, study.study)
+    catalog_id = study_id(study.study)
     writer.refuse_foreign(study, catalog_id)
     writer.clear_leftovers(study)
+    entries = _entries(study, catalog_id)
     steps = [
         {writer.MARKER: writer.marker_bytes(catalog_id)},
         content.visit,
         content.application,
-        _study_page(study, catalog_id, content.page, settings),
+        study_files(study.study, catalog_id, merged(entries, visit_entry(content.page)), settings),
         super_files(catalog_id),
     ]
     tally = writer.Tally()
     with progress.task(f"catalog {study.study}", sum(map(len, steps)), "files") as task:
         for step in steps:
             writer.write_files(study, step, tally, task)
-    writer.remove_files(study, writer.stale_nodes(study, content.page.dataset_id, content.visit))
+    for dataset_id in sorted(_former_ids(entries, content.page)):
+        writer.remove_files(study, writer.stale_nodes(study, dataset_id, content.visit))
     writer.remove_files(study, writer.stale_assets(study, content.application))
     return tally
 
 
-def _study_page(study: Study, catalog_id: str, page: VisitPage, settings: CatalogSettings) -> dict[str, bytes]:
+def _entries(study: Study, catalog_id: str) -> tuple[VisitEntry, ...]:
+    """What the study's page shows so far."""
     name = study_path(catalog_id)
     raw = writer.read_file(study, name)
-    entries = parse_entries(raw, str(study.catalog / name)) if raw is not None else ()
-    return study_files(study.study, catalog_id, merged(entries, visit_entry(page)), settings)
+    return parse_entries(raw, str(study.catalog / name)) if raw is not None else ()
+
+
+def _former_ids(entries: Iterable[VisitEntry], page: VisitPage) -> set[str]:
+    """Datasets that the visit's pages stood under before: a store that has moved gives it another id."""
+    return {entry.dataset_id for entry in entries if entry.visit == page.visit} | {page.dataset_id}
 
 
 def _result(page: VisitPage, place: Visit, tally: writer.Tally, notices: tuple[Notice, ...]) -> CatalogResult:

@@ -27,9 +27,9 @@ _LOGO_SUFFIXES = (".svg", ".png", ".jpg", ".jpeg", ".gif", ".webp")
 _REMEDY = "move the study's 'catalog' folder away and run 'icf-utils catalogify_studyvisit_from_meta' for every visit"
 
 
-def study_id(identity: str, study: str) -> str:
-    """The id of the study's page, and of the catalog."""
-    return str(study_uuid(identity, study, "catalog"))
+def study_id(study: str) -> str:
+    """The id of the study's page, and of the catalog; it does not change when the store moves."""
+    return str(study_uuid("", study, "catalog"))
 
 
 def study_path(dataset_id: str) -> str:

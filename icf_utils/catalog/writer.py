@@ -43,7 +43,7 @@ def refuse_foreign(study: Study, catalog_id: str) -> None:
     if marker == marker_bytes(catalog_id):
         return
     if marker is not None:
-        how = "it is the catalog of a store with another identity (its URL or 'id')"
+        how = "it is the catalog of another study"
         raise DepositDiffers(study.catalog, how)
     with storage_errors(study.catalog, "read"):
         try:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from icf_utils.cli.console import Console
+from icf_utils.cli.console import Console, counted
 from icf_utils.cli.options import add_id, add_store, add_store_url
+from icf_utils.errors import InvalidSetting, shown
+
+if TYPE_CHECKING:
+    from icf_utils.verify.findings import Finding, VisitCheck
 
 HELP = "check again, from the bytes, every promise between a store's files"
 DETAILS = """\
@@ -18,16 +23,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     add_id(parser, required=False)
     add_store_url(parser)
-    parser.add_argument("--tags", metavar="FILE", help="the file of tags that the metadata was made with")
     parser.add_argument(
-        "--rebuild", metavar="INPUT", help="check too that this input still gives the same archive (with --id)"
+        "--rebuild", metavar="INPUT", help="check too that this input still gives the archive (with --id)"
     )
     parser.add_argument(
-        "--timezone", metavar="ZONE", default="UTC", help="with --rebuild: the zone that the archive was made for"
+        "--timezone", metavar="ZONE", default="UTC", help="with --rebuild: the zone that the archive was made with"
     )
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    from icf_utils.verify.stage import verify
+    from icf_utils.verify.stage import VerifyResult, verify_store, verify_visit
 
-    raise NotImplementedError(verify)
+    store = {"store_url": args.store_url, "store_id": args.store_id}
+    if args.id:
+        check = verify_visit(
+            args.store_dir, *args.id, **store, rebuild=args.rebuild, time_zone=args.timezone, progress=console
+        )
+        result = VerifyResult((check,))
+    elif args.rebuild:
+        raise InvalidSetting("--rebuild", "this needs --id: an input is one visit")
+    else:
+        result = verify_store(args.store_dir, **store, progress=console)
+    lines = [line for check in result.visits for line in _lines(check)]
+    console.result(args.command, result, lines, ok=not result.findings)
+    return 1 if result.findings else 0
+
+
+def _lines(check: VisitCheck) -> list[str]:
+    without = f"; not made yet: {', '.join(check.absent)}" if check.absent else ""
+    state = counted(len(check.findings), "problem") if check.findings else "everything is as it should be"
+    summary = f"{check.study}/{check.visit}: {state} ({counted(check.images, 'image')}{without})"
+    return [summary, *(f"  {_text(finding)}" for finding in check.findings)]
+
+
+def _text(finding: Finding) -> str:
+    subject = f" '{shown(finding.subject)}'" if finding.subject else ""
+    return f"'{shown(finding.path)}':{subject} {finding.problem}"

@@ -9,7 +9,8 @@ import pytest
 from icf_utils.catalog.check import check_catalog
 from icf_utils.catalog.stage import catalogify_studyvisit_from_meta, read_metadata
 from icf_utils.catalog.study import study_id, study_path
-from icf_utils.config import DEFAULT_STORE_URL, CatalogSettings
+from icf_utils.config import CatalogSettings, Settings
+from icf_utils.dataset.where import place_from_settings
 from icf_utils.store import Study, Visit
 from tests.catalog.conftest import STUDY, deposit, make_visit, typical_images
 
@@ -24,13 +25,14 @@ def catalogued(three_visits: Path) -> Path:
 def check(store: Path, visit: str = "v002", settings: CatalogSettings | None = None) -> list[tuple[str, str]]:
     place = Visit(store, STUDY, visit)
     settings = settings or CatalogSettings()
-    found = check_catalog(place.of_study, place, read_metadata(place), DEFAULT_STORE_URL, DEFAULT_STORE_URL, settings)
+    where = place_from_settings(place, Settings(), None, None)
+    found = check_catalog(place, read_metadata(place), where.url, where.dataset_id, settings)
     catalog = place.of_study.catalog
     return [(Path(path).relative_to(catalog).as_posix(), problem) for path, problem in found]
 
 
 def study_page(store: Path) -> Path:
-    return Study(store, STUDY).catalog / study_path(study_id(DEFAULT_STORE_URL, STUDY))
+    return Study(store, STUDY).catalog / study_path(study_id(STUDY))
 
 
 def test_a_sound_catalog_has_no_problems(catalogued: Path) -> None:

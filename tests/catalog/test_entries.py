@@ -28,7 +28,7 @@ URL = "https://data.example.org/store/"
 
 
 def page_of(images: list[ImageRecord], visit: str = "v001") -> VisitPage:
-    return VisitPage(STUDY, visit, URL, "https://data.example.org/store", make_visit(visit, images))
+    return VisitPage(STUDY, visit, URL, "11111111-2222-5333-8444-555555555555", make_visit(visit, images))
 
 
 def test_nodes_lie_where_the_application_looks_for_them() -> None:
@@ -114,7 +114,7 @@ def test_every_record_meets_the_catalogs_schema() -> None:
         for child in record.get("children", []):
             if record["type"] == "directory":
                 assert problems(file_record(record, child)) == []
-    catalog_id = study_id("x", STUDY)
+    catalog_id = study_id(STUDY)
     assert problems(study_node(STUDY, catalog_id, [visit_entry(page)], CatalogSettings())) == []
 
 
@@ -159,12 +159,9 @@ def test_records_are_one_line_of_utf8() -> None:
     assert json.loads(data) == {"b": "ä", "a": "\udcff"}
 
 
-def test_ids_are_those_of_the_dataset_and_the_catalog() -> None:
-    page = page_of([])
-    assert page.dataset_id == page_of(typical_images()).dataset_id
-    assert page.dataset_id != page_of([], "v002").dataset_id
-    assert super_record(study_id("x", STUDY))["dataset_id"] == study_id("x", STUDY)
-    assert study_id("x", STUDY) != study_id("y", STUDY)
+def test_the_first_page_is_the_studys() -> None:
+    assert super_record(study_id(STUDY))["dataset_id"] == study_id(STUDY)
+    assert study_id(STUDY) != study_id("other")
 
 
 def test_the_studys_page_costs_little_per_visit() -> None:

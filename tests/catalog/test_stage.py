@@ -171,12 +171,27 @@ def test_an_empty_folder_is_taken(three_visits: Path) -> None:
     assert add(three_visits, "v001").files_written > 0
 
 
-def test_the_catalog_of_another_identity_is_not_touched(three_visits: Path, snapshot: Snapshot) -> None:
+def test_the_catalog_of_another_study_is_not_touched(three_visits: Path, snapshot: Snapshot) -> None:
     add(three_visits, "v001")
+    (three_visits / "other").mkdir()
+    shutil.move(catalog_of(three_visits), three_visits / "other" / "catalog")
+    deposit(three_visits, "v001", make_visit("v001", [], study="other"), "other")
     before = snapshot(three_visits)
-    with pytest.raises(DepositDiffers, match="another identity"):
-        add(three_visits, "v002", store_url="https://elsewhere.example.org")
+    with pytest.raises(DepositDiffers, match="another study"):
+        catalogify_studyvisit_from_meta(three_visits, "other", "v001")
     assert snapshot(three_visits) == before
+
+
+def test_a_visit_under_a_new_identity_leaves_nothing_of_the_old_one(three_visits: Path, snapshot: Snapshot) -> None:
+    for visit in VISITS:
+        add(three_visits, visit)
+    for visit in VISITS:
+        add(three_visits, visit, store_url="https://elsewhere.example.org")
+    moved = snapshot(catalog_of(three_visits))
+    shutil.rmtree(catalog_of(three_visits))
+    for visit in VISITS:
+        add(three_visits, visit, store_url="https://elsewhere.example.org")
+    assert moved == snapshot(catalog_of(three_visits))
 
 
 def test_a_store_that_moves_keeps_its_catalog(three_visits: Path) -> None:

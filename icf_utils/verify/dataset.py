@@ -1,0 +1,56 @@
+"""A deposited dataset against the JSON. Reads the two files of the deposit; the comparison is pure.
+
+What the metadata and the dataset's own origin make is built again and compared, byte by byte and then by meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from icf_utils.dataset.branches import plan
+from icf_utils.dataset.build import expected_deposit
+from icf_utils.dataset.checks import check_metadata
+from icf_utils.dataset.deposit_reader import Deposit, read_dataset
+from icf_utils.dataset.gitobjects import File
+from icf_utils.errors import IcfError
+from icf_utils.metadata.records import VisitMetadata
+from icf_utils.store import Visit, read_deposit
+from icf_utils.verify.findings import Finding, finding_of
+
+_GONE = "run 'icf-utils deposit_visit_dataset' again"
+
+
+def check_dataset(place: Visit, metadata: VisitMetadata, store_url: str | None) -> list[Finding]:
+    """Hold keys, URLs, tags, links and commits of the dataset against the metadata.
+
+    ``store_url`` is the address that the dataset should name, ``None`` where that is not known.
+    """
+    try:
+        deposit = read_dataset(place)
+        if deposit is None:
+            return [Finding(place.refs, "", "is missing beside the dataset's other file")]
+        check_metadata(metadata, place)
+        expected = expected_deposit(metadata, place, deposit.origin)
+    except IcfError as error:
+        return [finding_of(place.export, error)]
+    findings = []
+    if store_url is not None and deposit.origin.store_url != store_url.rstrip("/"):
+        findings.append(Finding(place.export, "", f"names the store '{deposit.origin.store_url}', not '{store_url}'"))
+    if read_deposit(place.export, _GONE) == expected.export and read_deposit(place.refs, _GONE) == expected.refs:
+        return findings
+    findings += [Finding(place.export, name, problem) for name, problem in _differences(place, metadata, deposit)]
+    return findings or [Finding(place.export, "", "is not, byte by byte, the dataset of this metadata")]
+
+
+def _differences(place: Visit, metadata: VisitMetadata, deposit: Deposit) -> Iterator[tuple[str, str]]:
+    wanted = plan(metadata, place, deposit.origin)
+    yield from _files("main", deposit.main.files, wanted.main)
+    yield from _files("git-annex", deposit.annex.files, wanted.annex)
+
+
+def _files(branch: str, there: Mapping[bytes, File], wanted: Mapping[bytes, File]) -> Iterator[tuple[str, str]]:
+    for path in sorted(there.keys() | wanted.keys()):
+        if there.get(path) != wanted.get(path):
+            name = path.decode("utf-8", "surrogateescape")
+            state = "missing" if path not in there else "not expected" if path not in wanted else "different"
+            yield name, f"is {state} on the branch {branch}"

@@ -1,0 +1,52 @@
+"""What a verification says. Pure values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from icf_utils.errors import DepositDamaged, IcfError
+from icf_utils.results import Notice
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong: the file of the store, the image or page in it where that is known, and what."""
+
+    path: Path
+    subject: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class VisitCheck:
+    """The verification of one visit; no findings means that every promise between its files holds.
+
+    ``absent`` names the steps that were not made yet (``metadata``, ``dataset``, ``catalog``), which breaks none.
+    """
+
+    study: str
+    visit: str
+    images: int
+    absent: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    notices: tuple[Notice, ...] = ()
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """The verification of a store or of one visit."""
+
+    visits: tuple[VisitCheck, ...]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Everything that is wrong, in the order of the visits."""
+        return tuple(finding for visit in self.visits for finding in visit.findings)
+
+
+def finding_of(path: Path, error: IcfError) -> Finding:
+    """An error that a check met, as a finding about ``path`` or the file that the error names."""
+    if isinstance(error, DepositDamaged):
+        return Finding(Path(error.path), "", f"expected {error.expected}, found {error.found}")
+    return Finding(path, "", str(error))
