@@ -159,10 +159,11 @@ class ExistingFile(Output):
     def _compare(self, position: int, data: bytes, what: str) -> None:
         with storage_errors(self.path, "read"):
             there = os.pread(self._descriptor, len(data), position)
-        if there == data:
-            return
+            if there == data:
+                return
+            size = os.fstat(self._descriptor).st_size
         if len(there) < len(data) and data.startswith(there):
-            raise DepositDiffers(self.path, f"it ends at byte {position + len(there)}, within {what}")
+            raise DepositDiffers(self.path, f"it ends at byte {size}, within {what}")
         raise DepositDiffers(
             self.path, f"{what} is not the same there (between bytes {position} and {position + len(data)})"
         )
