@@ -1,0 +1,25 @@
+"""How Sphinx builds these pages: ``sphinx-build -W -b html docs docs/_build/html``, without a network."""
+
+from icf_utils import __version__
+
+project = "icf-utils"
+author = "the icf-utils developers"
+copyright = "the icf-utils developers"  # noqa: A001 - Sphinx's name
+version = release = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+nitpicky = False
+
+html_theme = "furo"
+html_title = f"icf-utils {release}"
+html_show_sphinx = False
+html_copy_source = False
+
+myst_heading_anchors = 3
+myst_enable_extensions = ["deflist"]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_class_signature = "separated"

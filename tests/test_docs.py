@@ -1,0 +1,307 @@
+"""The documentation is true: commands print what it says, and every code, key and help text in it is the program's.
+
+``python docs/make_commands.py`` and ``python docs/make_architecture.py`` bring the made pages up to date.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pytest
+
+from icf_utils import errors
+from icf_utils.cli.main import EXIT_BUG, EXIT_INTERRUPTED, EXIT_TERMINATED
+from icf_utils.config import Settings, parse_settings
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+
+#: What DataLad needs to clone; without it the lines that use it are left out.
+CLONE_TOOLS = ("git", "git-annex", "datalad", "git-annex-remote-uncurl", "git-annex-remote-archivist")
+
+#: What a stage reports in a log and a terminal shows as a bar that vanishes: not in the documentation.
+_PROGRESS = re.compile(r"(?m)^[^\n]*: [^\n]* in \d+\.\d s\n")
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def blocks(name: str, language: str) -> list[str]:
+    """The fenced blocks of a page that are marked as of ``language``."""
+    return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", page(name))
+
+
+def first_cells(name: str) -> list[str]:
+    """What stands in the first column of the page's tables, without the headings."""
+    cells = re.findall(r"(?m)^\| *([^|]+?) *\|", page(name))
+    return [cell.strip("`") for cell in cells if cell.startswith("`") or cell.isdecimal()]
+
+
+@pytest.mark.parametrize("program", ["make_commands.py", "make_architecture.py"])
+def test_made_pages_are_current(program: str) -> None:
+    done = subprocess.run(
+        [sys.executable, DOCS / program, "--check"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_exit_code_is_explained() -> None:
+    classes = [item for item in vars(errors).values() if isinstance(item, type) and issubclass(item, errors.IcfError)]
+    known = {item.exit_code for item in classes} | {0, EXIT_BUG, EXIT_INTERRUPTED, EXIT_TERMINATED}
+    explained = [int(cell) for cell in first_cells("errors.md") if cell.isdecimal()]
+    assert sorted(explained) == sorted(known)
+    for item in classes:
+        assert f"`{item.__name__}`" in page("errors.md")
+
+
+def test_every_notice_is_explained() -> None:
+    explained = [cell for cell in first_cells("errors.md") if not cell.isdecimal()]
+    assert sorted(explained) == sorted(notice_codes())
+
+
+def notice_codes() -> set[str]:
+    """The first argument of every ``Notice(...)`` in the source."""
+    found = set()
+    for path in (ROOT / "icf_utils").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Notice":
+                code = node.args[0]
+                assert isinstance(code, ast.Constant), f"{path}:{node.lineno}: the code is no constant"
+                found.add(str(code.value))
+    return found
+
+
+def setting_keys() -> dict[str, list[str]]:
+    """The keys of each table of the settings."""
+    default = Settings()
+    sections = {section.name: getattr(default, section.name) for section in fields(Settings)}
+    return {name: [key.name for key in fields(section)] for name, section in sections.items()}
+
+
+def test_every_setting_is_explained() -> None:
+    known = {f"[{section}] {key}" for section, keys in setting_keys().items() for key in keys}
+    tables = re.split(r"(?m)^## `\[(\w+)\]`.*$", page("settings.md"))[1:]
+    explained = {
+        f"[{section}] {key}"
+        for section, text in zip(tables[::2], tables[1::2], strict=True)
+        for key in re.findall(r"(?m)^\| `(\w+)` \|", text)
+    }
+    assert explained == known
+
+
+def test_the_example_of_all_settings_is_one() -> None:
+    (example,) = blocks("settings.md", "toml")
+    parse_settings(example.encode(), "settings.md")
+    for section, keys in setting_keys().items():
+        assert f"[{section}]" in example
+        for key in keys:
+            assert re.search(rf"(?m)^{key} = ", example), f"[{section}] {key} is not in the example"
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md"])
+def test_links_to_files_of_the_project_lead_somewhere(name: str) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / name).read_text(encoding="utf-8")):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_manual_has_every_page() -> None:
+    """README names them, too."""
+    readme = page("../README.md")
+    for path in DOCS.glob("*.md"):
+        assert path.name == "index.md" or f"(docs/{path.name})" in readme, path.name
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command of a page with the output that the page shows."""
+
+    page: str
+    command: str
+    expected: str
+
+    def matches(self, output: str) -> bool:
+        """``...`` stands for anything."""
+        pattern = ".*".join(re.escape(part) for part in self.expected.rstrip("\n").split("..."))
+        return re.fullmatch(pattern, output.rstrip("\n"), re.DOTALL) is not None
+
+
+def steps(name: str) -> Iterator[Step]:
+    """The commands of a page's ``console`` blocks: ``$`` begins one, ``>`` continues it, the rest is output."""
+    for block in blocks(name, "console"):
+        for text in re.split(r"(?m)^\$ ", block)[1:]:
+            lines = text.splitlines()
+            more = 1
+            while more < len(lines) and lines[more].startswith("> "):
+                more += 1
+            command = "\n".join([lines[0], *(line[2:] for line in lines[1:more])])
+            yield Step(name, command, "".join(f"{line}\n" for line in lines[more:]))
+
+
+class Shell:
+    """Runs the commands of a page one after the other; the folder is remembered, a server runs beside."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self.folder, self.start, self._environment = folder, folder, environment
+        self._servers: list[subprocess.Popen[bytes]] = []
+        self._port = _free_port()
+
+    def run(self, step: Step) -> None:
+        command = step.command.replace("8000", str(self._port))
+        if command.endswith(" &"):
+            self._serve(command.removesuffix(" &"))
+            return
+        memory = self.start / ".folder"
+        script = f"{command}\ncode=$?\npwd > '{memory}'\nexit $code"
+        done = subprocess.run(
+            ["sh", "-c", script],
+            cwd=self.folder,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        self.folder = Path(memory.read_text(encoding="utf-8").strip())
+        output = _PROGRESS.sub("", done.stdout).replace(str(self._port), "8000")
+        assert step.matches(output), f"{step.page}: $ {step.command}\nprints:\n{output}\nexpected:\n{step.expected}"
+
+    def _serve(self, command: str) -> None:
+        server = subprocess.Popen(
+            ["sh", "-c", f"exec {command}"],
+            cwd=self.folder,
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self._servers.append(server)
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self._port)) == 0:
+                    return
+            time.sleep(0.1)
+        raise AssertionError(f"nothing answers: {command}")
+
+    def close(self) -> None:
+        for server in self._servers:
+            server.terminate()
+            server.wait()
+
+
+def _free_port() -> int:
+    """A free port of five digits, which occurs nowhere else in a page."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """A user with nothing but a name, whose programs are those of the tests' environment."""
+    home = tmp_path_factory.mktemp("reader")
+    (home / ".gitconfig").write_text("[user]\n\tname = A Reader\n\temail = reader@example.org\n", encoding="utf-8")
+    return {
+        "HOME": str(home),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "LC_ALL": "C.UTF-8",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        "DATALAD_LOG_LEVEL": "error",
+        "PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring",
+    }
+
+
+@pytest.fixture
+def example_visit(tmp_path: Path) -> Path:
+    """A folder in which the quickstart's program has made its visit."""
+    (tmp_path / "example.py").write_text(blocks("quickstart.md", "python")[0], encoding="utf-8")
+    subprocess.run([sys.executable, "example.py"], cwd=tmp_path, check=True, timeout=60)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def after_the_quickstart(
+    tmp_path_factory: pytest.TempPathFactory, environment: Mapping[str, str]
+) -> Iterator[tuple[Shell, list[Step]]]:
+    """The shell in which the quickstart was followed up to its clone, and the steps that are left."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    (folder / "example.py").write_text(blocks("quickstart.md", "python")[0], encoding="utf-8")
+    left = list(steps("quickstart.md"))
+    shell = Shell(folder, environment)
+    try:
+        while not left[0].command.startswith("datalad"):
+            shell.run(left.pop(0))
+        yield shell, left
+    finally:
+        shell.close()
+
+
+def test_the_quickstart_prints_what_it_says(
+    after_the_quickstart: tuple[Shell, list[Step]], environment: Mapping[str, str]
+) -> None:
+    shell, left = after_the_quickstart
+    missing = [tool for tool in CLONE_TOOLS if not shutil.which(tool, path=environment["PATH"])]
+    if missing:
+        pytest.skip(f"its steps up to the clone are fine; not installed for the rest: {', '.join(missing)}")
+    for step in left:
+        shell.run(step)
+
+
+@pytest.mark.parametrize("name", ["archive.md", "metadata.md", "errors.md", "verify.md"])
+def test_other_pages_print_what_they_say(
+    name: str, after_the_quickstart: tuple[Shell, list[Step]], environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    """These pages go on from the store that the quickstart has made."""
+    shell, _ = after_the_quickstart
+    for part in ("store", "export"):
+        shutil.copytree(shell.start / part, tmp_path / part)
+    own = Shell(tmp_path, environment)
+    found = list(steps(name))
+    assert found
+    for step in found:
+        own.run(step)
+
+
+def test_the_readme_prints_what_it_says(example_visit: Path, environment: Mapping[str, str]) -> None:
+    shell = Shell(example_visit, environment)
+    for step in steps("../README.md"):
+        shell.run(step)
+
+
+def test_the_archive_can_be_made_again_as_the_page_says(example_visit: Path, environment: Mapping[str, str]) -> None:
+    from icf_utils import make_studyvisit_archive
+
+    (example_visit / "again.py").write_text(blocks("archive.md", "python")[0], encoding="utf-8")
+    command = [sys.executable, "again.py", "export", "study-a", "visit-01", "again.tar"]
+    subprocess.run(command, cwd=example_visit, env=environment, check=True, timeout=60)
+    result = make_studyvisit_archive(example_visit / "export", example_visit / "store", "study-a", "visit-01")
+    assert result.archive.path.read_bytes() == (example_visit / "again.tar").read_bytes()
+
+
+def test_the_python_example_runs(example_visit: Path, environment: Mapping[str, str]) -> None:
+    (example_visit / "store").mkdir()
+    (example_visit / "api.py").write_text(blocks("python.md", "python")[0], encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "api.py"],
+        cwd=example_visit,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    (printed,) = blocks("python.md", "text")[:1]
+    assert Step("python.md", "api.py", printed).matches(done.stdout), done.stdout
