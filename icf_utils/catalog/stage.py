@@ -20,14 +20,12 @@ from icf_utils.catalog.plan import application_files, study_files, super_files, 
 from icf_utils.catalog.study import catalog_name, logo_target, merged, parse_entries, study_id, study_path
 from icf_utils.config import CatalogSettings, Settings, load_settings
 from icf_utils.dataset.where import store_place
-from icf_utils.errors import DepositDamaged, InvalidSetting
+from icf_utils.errors import InvalidSetting
 from icf_utils.lock import catalog_lock
-from icf_utils.metadata.records import VisitMetadata, parse_images, parse_tarball
+from icf_utils.metadata.reading import read_visit_metadata
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
-from icf_utils.store import Study, Visit, read_deposit
-
-_REMEDY = "make it with 'icf-utils deposit_visit_metadata'"
+from icf_utils.store import Study, Visit
 
 
 @dataclass(frozen=True)
@@ -76,23 +74,11 @@ def catalogify_studyvisit_from_meta(
     place = Visit(Path(store_dir), study, visit)
     settings = load_settings(place.root) if settings is None else settings
     where = store_place(place, settings, store_url, store_id)
-    page = VisitPage(study, visit, where.url, where.dataset_id, read_metadata(place))
+    page = VisitPage(study, visit, where.url, where.dataset_id, read_visit_metadata(place))
     content = _content(page, place, settings.catalog)
     with catalog_lock(place.of_study, progress):
         tally = _write(place.of_study, content, settings.catalog, progress)
     return _result(page, place, tally, content.notices)
-
-
-def read_metadata(visit: Visit) -> VisitMetadata:
-    """What the visit's two JSON files say.
-
-    Raises :class:`~icf_utils.errors.DepositMissing` or :class:`~icf_utils.errors.DepositDamaged`.
-    """
-    tarball = parse_tarball(read_deposit(visit.tarball_json, _REMEDY), str(visit.tarball_json))
-    if (tarball.storepath, tarball.dspath) != (visit.storepath, visit.dspath):
-        found = "the paths of another study or visit"
-        raise DepositDamaged(visit.tarball_json, f"the paths of '{visit.storepath}'", found, _REMEDY)
-    return VisitMetadata(tarball, parse_images(read_deposit(visit.dicoms_json, _REMEDY), str(visit.dicoms_json)))
 
 
 def load_application(study: Study, settings: CatalogSettings) -> tuple[dict[str, bytes], Assets]:

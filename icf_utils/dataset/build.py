@@ -32,7 +32,7 @@ class Built:
 def expected_deposit(metadata: VisitMetadata, visit: Visit, origin: Origin) -> Built:
     """The deposit that ``metadata`` and ``origin`` make; of ``visit``, only the identifiers matter.
 
-    ``metadata`` has passed :func:`icf_utils.dataset.checks.check_metadata`. Raises
+    ``metadata`` has passed :func:`icf_utils.metadata.checks.check_metadata`. Raises
     :class:`~icf_utils.errors.InputRefused` for more images than a deposit can hold (over a million).
     """
     plan = branches.plan(metadata, visit, origin)

@@ -8,18 +8,17 @@ from pathlib import Path
 from icf_utils.config import Settings, load_settings
 from icf_utils.dataset.archive_time import latest_time
 from icf_utils.dataset.build import Built, expected_deposit
-from icf_utils.dataset.checks import check_metadata
 from icf_utils.dataset.deposit_reader import read_dataset
 from icf_utils.dataset.origin import LATEST_TIME, Origin, clone_url, commit_time, limited, origin_of
 from icf_utils.dataset.repository import check_with_git
 from icf_utils.errors import DepositDiffers, DepositMissing, IcfError, StorageFailure
 from icf_utils.lock import visit_lock
-from icf_utils.metadata.records import TarballRecord, VisitMetadata, parse_images, parse_tarball
+from icf_utils.metadata.reading import read_visit_metadata
+from icf_utils.metadata.records import TarballRecord
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice, Written
-from icf_utils.store import Visit, publish_bytes, read_deposit
+from icf_utils.store import Visit, publish_bytes
 
-_NO_METADATA = "run 'icf-utils deposit_visit_metadata' for this visit first"
 _NO_ARCHIVE = "the dataset's time is the archive's; bring the archive back or name a time with --commit-date"
 
 
@@ -61,7 +60,7 @@ def deposit_visit_dataset(
     place = Visit(store_dir, study, visit)
     store = (settings or load_settings(store_dir)).store
     url, identity = _first(store_url, store.url), _first(store_id, store.id)
-    metadata = read_metadata(place)
+    metadata = read_visit_metadata(place)
     time, notices = _time(place, metadata.tarball, commit_date)
     origin = origin_of(url, identity, place, time)
     with progress.task(f"dataset of {study}/{visit}", len(metadata.images), "images") as task:
@@ -71,18 +70,6 @@ def deposit_visit_dataset(
     with visit_lock(place, progress):
         files = _publish(place, built, origin)
     return _result(place, built, origin, files, notices)
-
-
-def read_metadata(visit: Visit) -> VisitMetadata:
-    """What the visit's two JSON files say, checked to be about this visit.
-
-    Raises :class:`~icf_utils.errors.DepositMissing` or :class:`~icf_utils.errors.DepositDamaged`.
-    """
-    tarball = parse_tarball(read_deposit(visit.tarball_json, _NO_METADATA), str(visit.tarball_json))
-    images = parse_images(read_deposit(visit.dicoms_json, _NO_METADATA), str(visit.dicoms_json))
-    metadata = VisitMetadata(tarball, images)
-    check_metadata(metadata, visit)
-    return metadata
 
 
 def _first(option: str | None, setting: str) -> str:

@@ -138,9 +138,13 @@ def _image(item: Any, source: str) -> ImageRecord:
 
 def _json(raw: bytes, source: str) -> Any:
     try:
-        return json.loads(raw.decode("utf-8"))
+        return json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise DepositDamaged(source, "JSON in UTF-8", f"what no JSON reader accepts ({error})", _REMEDY) from error
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _number(item: Mapping[str, Any], key: str, source: str) -> int:

@@ -16,8 +16,6 @@ from icf_utils.metadata.records import (
     TarballRecord,
     VisitMetadata,
     images_bytes,
-    parse_images,
-    parse_tarball,
     tarball_bytes,
 )
 from icf_utils.progress import SILENT, Progress
@@ -99,13 +97,3 @@ def metadata_files(place: Visit, metadata: VisitMetadata) -> list[tuple[Path, by
         (place.dicoms_json, images_bytes(metadata.images)),
         (place.tarball_json, tarball_bytes(metadata.tarball)),
     ]
-
-
-def read_visit_metadata(place: Visit) -> VisitMetadata:
-    """The records of a visit from its two JSON files.
-
-    Raises :class:`~icf_utils.errors.DepositMissing`, :class:`~icf_utils.errors.DepositDamaged`.
-    """
-    remedy = "run 'icf-utils deposit_visit_metadata' for this visit first"
-    tarball = parse_tarball(read_deposit(place.tarball_json, remedy), str(place.tarball_json))
-    return VisitMetadata(tarball, parse_images(read_deposit(place.dicoms_json, remedy), str(place.dicoms_json)))

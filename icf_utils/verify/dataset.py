@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 
 from icf_utils.dataset.branches import plan
 from icf_utils.dataset.build import expected_deposit
-from icf_utils.dataset.checks import check_metadata
 from icf_utils.dataset.deposit_reader import Deposit, read_dataset
 from icf_utils.dataset.gitobjects import File
 from icf_utils.errors import IcfError
+from icf_utils.metadata.checks import check_metadata
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.store import Visit, read_deposit
 from icf_utils.verify.findings import Finding, finding_of

@@ -9,8 +9,9 @@ from icf_utils.dicom.values import keyword_tag
 from icf_utils.errors import DepositMissing, IcfError
 from icf_utils.metadata.allowlist import AllowList
 from icf_utils.metadata.describe import Description, describe_archive
+from icf_utils.metadata.reading import parse_visit_metadata
 from icf_utils.metadata.records import STANDARD_TAGS, ImageRecord, VisitMetadata
-from icf_utils.metadata.stage import metadata_files, read_visit_metadata, visit_metadata
+from icf_utils.metadata.stage import metadata_files, visit_metadata
 from icf_utils.progress import Progress
 from icf_utils.store import Visit, read_deposit
 from icf_utils.verify.findings import Finding, finding_of
@@ -42,7 +43,7 @@ def check_archive(
 def read_metadata(place: Visit) -> tuple[VisitMetadata | None, list[Finding]]:
     """The JSON files, as far as they can be read."""
     try:
-        return read_visit_metadata(place), []
+        return parse_visit_metadata(place), []
     except IcfError as error:
         return None, [finding_of(place.dicoms_json, error)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,8 @@ def make_series(number: int, images: int, description: str, modality: str = "MR"
 
 
 def make_visit(visit: str, images: Iterable[ImageRecord], *, study: str = STUDY, size: int = 0) -> VisitMetadata:
-    images = tuple(images)
     place = Visit(Path(), study, visit)
+    images = tuple(replace(image, path=f"{place.member_root}/{image.path}") for image in images)
     total = size or sum(image.size for image in images) + 10240
     md5 = digest(visit + "".join(image.md5 for image in images))
     return VisitMetadata(TarballRecord(total, md5, place.dspath, place.storepath), images)

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from icf_utils.catalog.check import check_catalog
-from icf_utils.catalog.stage import catalogify_studyvisit_from_meta, read_metadata
+from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
 from icf_utils.catalog.study import study_id, study_path
 from icf_utils.config import CatalogSettings, Settings
 from icf_utils.dataset.where import place_from_settings
+from icf_utils.metadata.reading import read_visit_metadata
 from icf_utils.store import Study, Visit
 from tests.catalog.conftest import STUDY, deposit, make_visit, typical_images
 
@@ -26,7 +27,7 @@ def check(store: Path, visit: str = "v002", settings: CatalogSettings | None = N
     place = Visit(store, STUDY, visit)
     settings = settings or CatalogSettings()
     where = place_from_settings(place, Settings(), None, None)
-    found = check_catalog(place, read_metadata(place), where.url, where.dataset_id, settings)
+    found = check_catalog(place, read_visit_metadata(place), where.url, where.dataset_id, settings)
     catalog = place.of_study.catalog
     return [(Path(path).relative_to(catalog).as_posix(), problem) for path, problem in found]
 

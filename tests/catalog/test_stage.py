@@ -238,7 +238,7 @@ def test_missing_metadata_name_the_command(store: Path) -> None:
 
 def test_metadata_of_another_visit_are_refused(three_visits: Path) -> None:
     shutil.copy(Visit(three_visits, STUDY, "v001").tarball_json, Visit(three_visits, STUDY, "v002").tarball_json)
-    with pytest.raises(DepositDamaged, match="another study or visit"):
+    with pytest.raises(DepositDamaged, match="under 'storepath'"):
         add(three_visits, "v002")
 
 

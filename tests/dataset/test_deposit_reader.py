@@ -16,8 +16,9 @@ from icf_utils.dataset.deposit_reader import deposited_store_url, parse_deposit,
 from icf_utils.dataset.export import ANNEX, MAIN, export_bytes, refs_bytes
 from icf_utils.dataset.gitobjects import FILE, File, ObjectStore
 from icf_utils.dataset.origin import origin_of
-from icf_utils.dataset.stage import deposit_visit_dataset, read_metadata
+from icf_utils.dataset.stage import deposit_visit_dataset
 from icf_utils.errors import DepositDamaged, DepositMissing
+from icf_utils.metadata.reading import read_visit_metadata
 from icf_utils.store import Visit
 from tests.dataset.visits import SMALL, TIME, archive_and_metadata, make_visit
 
@@ -38,7 +39,7 @@ def test_what_was_deposited_comes_back(tmp_path: Path) -> None:
     expected = plan(METADATA, place, ORIGIN)
     assert (found.main.files, found.annex.files) == (expected.main, expected.annex)
     assert deposited_store_url(place) == URL
-    again = expected_deposit(read_metadata(place), place, found.origin)
+    again = expected_deposit(read_visit_metadata(place), place, found.origin)
     assert (again.refs, again.export) == (place.refs.read_bytes(), place.export.read_bytes())
 
 
