@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -75,10 +76,11 @@ def archive_differs(
 ) -> str | None:
     """How the archive that ``input_path`` gives differs from the one in the store; ``None`` if it does not.
 
-    Writes nothing. Raises :class:`~icf_utils.errors.InputRefused`, :class:`~icf_utils.errors.StorageFailure`.
+    Writes nothing to the store; a compressed tar is unpacked in the system's temporary folder (``TMPDIR``).
+    Raises :class:`~icf_utils.errors.InputRefused`, :class:`~icf_utils.errors.StorageFailure`.
     """
     zone = _zone(time_zone)
-    with open_source(Path(input_path), place.of_study.folder, strip) as source:
+    with open_source(Path(input_path), Path(tempfile.gettempdir()), strip) as source:
         try:
             _compare(source, place, zone, progress)
         except DepositDiffers as error:
