@@ -3,7 +3,7 @@
 The commands as plain functions, with typed results:
 
 >>> from icf_utils import make_studyvisit_archive, deposit_visit_metadata
->>> from icf_utils import deposit_visit_dataset, catalogify_studyvisit_from_meta, verify
+>>> from icf_utils import deposit_visit_dataset, catalogify_studyvisit_from_meta, verify_visit, verify_store
 
 They raise :class:`icf_utils.errors.IcfError`. Each is loaded when it is first used, so that importing the package
 costs nothing.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from icf_utils.errors import IcfError
     from icf_utils.metadata.stage import MetadataResult, deposit_visit_metadata
     from icf_utils.results import Notice, Written
-    from icf_utils.verify.stage import Finding, VerifyResult, verify_store, verify_visit
+    from icf_utils.verify.stage import Finding, VerifyResult, VisitCheck, verify_store, verify_visit
 
 __version__ = "0.1.0"
 
@@ -34,6 +34,7 @@ __all__ = [
     "MetadataResult",
     "Notice",
     "VerifyResult",
+    "VisitCheck",
     "Written",
     "__version__",
     "catalogify_studyvisit_from_meta",
@@ -53,6 +54,7 @@ _HOME = {
     "MetadataResult": "metadata.stage",
     "Notice": "results",
     "VerifyResult": "verify.stage",
+    "VisitCheck": "verify.stage",
     "Written": "results",
     "catalogify_studyvisit_from_meta": "catalog.stage",
     "deposit_visit_dataset": "dataset.stage",

@@ -21,12 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    from pathlib import Path
-
     from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
 
     result = catalogify_studyvisit_from_meta(
-        Path(args.store_dir), *args.id, store_url=args.store_url, store_id=args.store_id, progress=console
+        args.store_dir, *args.id, store_url=args.store_url, store_id=args.store_id, progress=console
     )
     console.notices(result.notices)
     count = f"{counted(result.images, 'image')} in {counted(result.series, 'series', 'series')}"

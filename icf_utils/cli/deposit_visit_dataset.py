@@ -27,12 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    from pathlib import Path
-
     from icf_utils.dataset.stage import deposit_visit_dataset
 
     result = deposit_visit_dataset(
-        Path(args.store_dir),
+        args.store_dir,
         *args.id,
         store_url=args.store_url,
         store_id=args.store_id,

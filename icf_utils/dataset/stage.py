@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class DatasetResult:
 
 
 def deposit_visit_dataset(
-    store_dir: Path,
+    store_dir: str | os.PathLike[str],
     study: str,
     visit: str,
     *,
@@ -57,8 +58,8 @@ def deposit_visit_dataset(
     Raises an :class:`~icf_utils.errors.IcfError`: ``InvalidIdentifier``, ``InvalidSetting``, ``DepositMissing``,
     ``DepositDamaged``, ``DepositDiffers``, ``InputRefused``, ``MissingRequirement``, ``StorageFailure``, ``Busy``.
     """
-    place = Visit(store_dir, study, visit)
-    store = (settings or load_settings(store_dir)).store
+    place = Visit(Path(store_dir), study, visit)
+    store = (settings or load_settings(place.root)).store
     url, identity = _first(store_url, store.url), _first(store_id, store.id)
     metadata = read_visit_metadata(place)
     time, notices = _time(place, metadata.tarball, commit_date)
