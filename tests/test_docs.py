@@ -56,6 +56,13 @@ def test_made_pages_are_current(program: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_every_room_is_explained() -> None:
+    rooms = {
+        path.stem for path in (ROOT / "icf_utils").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert set(first_cells("architecture.md")) == rooms - {"__init__"}
+
+
 def test_every_exit_code_is_explained() -> None:
     classes = [item for item in vars(errors).values() if isinstance(item, type) and issubclass(item, errors.IcfError)]
     known = {item.exit_code for item in classes} | {0, EXIT_BUG, EXIT_INTERRUPTED, EXIT_TERMINATED}
