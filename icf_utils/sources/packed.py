@@ -86,7 +86,7 @@ class PackedSource:
         self.label = path
         self._packed = packed
         self._status = self._fingerprint()
-        with self._refusing(path):
+        with self.refusing(path):
             listing = list_members()
         self._openers = listing.openers
         self._members = self._name_members(listing, strip)
@@ -98,20 +98,16 @@ class PackedSource:
     @contextmanager
     def open(self, entry: Entry) -> Iterator[Reader]:
         """Open one member; a damaged one is refused by name."""
-        with self._refusing(entry.name):
+        with self.refusing(entry.name):
             handle = self._openers[self._members[entry.name]]()
         with handle:
-            yield _MemberReader(lambda size: self._read(entry.name, handle, size))
+            yield _MemberReader(self, entry, handle)
 
     def check_unchanged(self) -> None:
         """The packed file itself must be as it was."""
         if self._fingerprint() != self._status:
             refusals = [(self.label, "changed while it was read")]
             raise InputRefused(self.label, refusals, "Wait until nothing writes to it any more.")
-
-    def _read(self, name: str, handle: IO[bytes], size: int) -> bytes:
-        with self._refusing(name):
-            return handle.read(size)
 
     def _fingerprint(self) -> tuple[int, ...]:
         with storage_errors(self.label, "examine"):
@@ -138,7 +134,8 @@ class PackedSource:
         return members
 
     @contextmanager
-    def _refusing(self, name: str) -> Iterator[None]:
+    def refusing(self, name: str) -> Iterator[None]:
+        """Turn what a reader of packed files raises into a refusal of ``name``."""
         try:
             yield
         except _DAMAGED as error:
@@ -169,5 +166,14 @@ def _reason(error: BaseException) -> str:
 
 
 class _MemberReader:
-    def __init__(self, read: Callable[[int], bytes]) -> None:
-        self.read = read
+    def __init__(self, source: PackedSource, entry: Entry, handle: IO[bytes]) -> None:
+        self._source, self._entry, self._handle = source, entry, handle
+        self._left = entry.size
+
+    def read(self, size: int) -> bytes:
+        with self._source.refusing(self._entry.name):
+            data = self._handle.read(size)
+            self._left -= len(data)
+            if size and not data and self._left > 0:
+                raise EOFError(f"{self._left} bytes are missing")
+        return data

@@ -108,7 +108,7 @@ def _decompress(unpacked: IO[bytes]) -> bytes:
     try:
         return unpacked.read(_CHUNK)
     except Exception as error:
-        if type(error).__module__.startswith("zstd"):  # its error class is known only once it is imported
+        if type(error).__module__.startswith("zstandard"):  # its error class is known only once it is imported
             raise ValueError(str(error)) from error
         raise
 

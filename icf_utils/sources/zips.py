@@ -26,7 +26,7 @@ def _list(packed: BinaryIO) -> Listing:
     archive, listing = zipfile.ZipFile(packed), Listing()
     for info in archive.infolist():
         raw_name = _name(info)
-        if info.is_dir():
+        if raw_name.endswith("/"):
             listing.add_folder(raw_name)
             continue
         name = listing.place(raw_name)
