@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from icf_utils.errors import Busy, StorageFailure, shown, storage_errors
+from icf_utils.errors import Busy, InvalidSetting, StorageFailure, shown, storage_errors
 from icf_utils.progress import Progress
 from icf_utils.store import Study, Visit, prepare_workdir, tidy_workdir
 
-#: Seconds that a process waits for another one before it gives up with exit code 8.
-PATIENCE = float(os.environ.get("ICF_LOCK_TIMEOUT", "3600"))
+#: Seconds that a process waits for another one before it gives up with exit code 8, unless ICF_LOCK_TIMEOUT says.
+PATIENCE = 3600.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
 
 
@@ -51,7 +51,7 @@ def _held(study: Study, name: str, progress: Progress) -> Iterator[None]:
 
 
 def _acquire(study: Study, path: Path, progress: Progress) -> None:
-    started, pause, told = time.monotonic(), _FIRST_PAUSE, False
+    started, pause, told, patience = time.monotonic(), _FIRST_PAUSE, False, _patience()
     while not _try_to_take(study, path):
         holder = _read_holder(path)
         if holder is None:  # released between two looks
@@ -61,13 +61,21 @@ def _acquire(study: Study, path: Path, progress: Progress) -> None:
             progress.message(f"taking over the lock of a dead process: '{shown(path)}' ({_named(holder)})")
             continue
         waited = time.monotonic() - started
-        if waited > PATIENCE:
+        if waited > patience:
             raise Busy(path, _named(holder), waited)
         if not told and waited > 1:
             progress.message(f"waiting for {_named(holder)}, which holds '{shown(path)}'")
             told = True
         time.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _patience() -> float:
+    text = os.environ.get("ICF_LOCK_TIMEOUT", "")
+    try:
+        return float(text) if text else PATIENCE
+    except ValueError as error:
+        raise InvalidSetting("ICF_LOCK_TIMEOUT", f"'{shown(text)}' is no number of seconds") from error
 
 
 def _try_to_take(study: Study, path: Path) -> bool:
@@ -128,7 +136,8 @@ def _process_start(pid: int) -> str:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return "-"
-    return text.rpartition(")")[2].split()[19]
+    fields = text.rpartition(")")[2].split()
+    return "-" if fields[0] in "ZX" else fields[19]  # ended, and its parent has not asked for it yet
 
 
 def _read_holder(path: Path) -> tuple[str, int, str] | None:

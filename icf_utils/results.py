@@ -12,7 +12,8 @@ class Notice:
     """Something a user should know: a file that was treated in a special way, or left out, and why.
 
     ``code`` is a short stable word for scripts (listed in ``docs/errors.md``), ``subject`` the file or value that it
-    is about (raw, not escaped), ``message`` a sentence without the subject. Never holds header values.
+    is about (raw, not escaped), ``message`` a sentence without the subject. Never holds header values; only the UIDs
+    of several studies in one visit are quoted.
     """
 
     code: str

@@ -109,7 +109,7 @@ def _write(study: Study, content: _Content, settings: CatalogSettings, progress:
         super_files(catalog_id),
     ]
     tally = writer.Tally()
-    with progress.task(f"catalog {study.study}", sum(map(len, steps)), "files") as task:
+    with progress.task("catalog", sum(map(len, steps)), "files") as task:
         for step in steps:
             writer.write_files(study, step, tally, task)
     for dataset_id in sorted(_former_ids(entries, content.page)):

@@ -9,8 +9,9 @@ from icf_utils.cli.options import add_id, add_store, add_store_url
 
 HELP = "add a visit to the browsable catalog of its study"
 DETAILS = """\
-Creates or updates STORE/STUDY-ID/catalog from the visit's metadata: web pages that work from any plain web server,
-without access to any other host. Adding a visit again changes nothing; the order of additions does not matter."""
+Creates or updates STORE/STUDY-ID/catalog from the visit's metadata: web pages
+that work from any plain web server, without access to any other host. Adding a
+visit again changes nothing; the order of additions does not matter."""
 EXAMPLE = "icf-utils catalogify_studyvisit_from_meta -o /data/store --id study-a visit-01"
 
 

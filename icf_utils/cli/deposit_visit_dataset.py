@@ -9,8 +9,9 @@ from icf_utils.cli.options import add_id, add_store, add_store_url
 
 HELP = "deposit a DataLad dataset that gives access to each image of a visit"
 DETAILS = """\
-Writes STORE/STUDY-ID/VISIT-ID_XDLRA--refs and ..._XDLRA--repo-export from the visit's metadata. The same visit gives
-the same commits on every machine. Clone it with the command that is printed."""
+Writes STORE/STUDY-ID/VISIT-ID_XDLRA--refs and ..._XDLRA--repo-export from the
+visit's metadata. The same visit gives the same commits on every machine. Clone
+it with the command that is printed."""
 EXAMPLE = "icf-utils deposit_visit_dataset -o /data/store --id study-a visit-01 --store-url https://data.example.org"
 
 

@@ -9,8 +9,10 @@ from icf_utils.cli.options import add_id, add_store
 
 HELP = "describe a visit's archive and each of its images in JSON"
 DETAILS = """\
-Writes STORE/STUDY-ID/VISIT-ID_metadata_tarball.json and ..._metadata_dicoms.json from the archive alone: name, size,
-MD5 and byte position of each image, and a few of its DICOM tags. Identifying tags are refused unless allowed."""
+Writes STORE/STUDY-ID/VISIT-ID_metadata_tarball.json and
+..._metadata_dicoms.json from the archive alone: name, size, MD5 and byte
+position of each image, and a few of its DICOM tags. Identifying tags are
+refused unless allowed."""
 EXAMPLE = "icf-utils deposit_visit_metadata -o /data/store --id study-a visit-01"
 
 

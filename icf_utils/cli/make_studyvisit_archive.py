@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 
 from icf_utils.cli.console import Console, counted, readable_size
-from icf_utils.cli.options import add_id, add_store
+from icf_utils.cli.options import add_id, add_store, add_strip
 
 HELP = "archive the DICOM files of a visit as a reproducible TAR"
 DETAILS = """\
-Writes STORE/STUDY-ID/VISIT-ID_dicom.tar and its .md5sum. The bytes depend on the content and the names of the input's
-files only: the same visit gives the same archive on every machine. Nothing in a store is ever overwritten."""
+Writes STORE/STUDY-ID/VISIT-ID_dicom.tar and its .md5sum. The bytes depend on
+the content and the names of the input's files only: the same visit gives the
+same archive on every machine. Nothing in a store is ever overwritten."""
 EXAMPLE = "icf-utils make_studyvisit_archive -o /data/store --id study-a visit-01 /scanner/export/0815"
 
 
@@ -23,22 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="UTC",
         help="take study times as local times of this zone, such as Europe/Berlin (default: UTC)",
     )
-    parser.add_argument(
-        "--strip-components",
-        metavar="N",
-        type=_count,
-        default=0,
-        help="remove the first N folders of every name in a zip or tar",
-    )
+    add_strip(parser)
     parser.add_argument(
         "input", metavar="INPUT", help="a folder, a .zip or a .tar (plain, .gz, .bz2, .xz, .zst) of one visit"
     )
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or len(text) > 3:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of folders")
-    return int(text)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

@@ -40,8 +40,8 @@ def add_store_url(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store-url",
         metavar="URL",
-        help="where the store is served (default: 'url' in [store] of the store's icf.toml, "
-        "else https://data.inm-icf.de); file:///path works too",
+        help="where the store is served; file:///path works too (default: 'url' in [store] of the store's icf.toml, "
+        "else https://data.inm-icf.de)",
     )
     parser.add_argument(
         "--store-id",
@@ -54,3 +54,20 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     """``--quiet`` and ``--json``."""
     parser.add_argument("-q", "--quiet", action="store_true", help="print warnings and errors only")
     parser.add_argument("--json", action="store_true", help="print one JSON object with the result on standard output")
+
+
+def add_strip(parser: argparse.ArgumentParser) -> None:
+    """``--strip-components N``."""
+    parser.add_argument(
+        "--strip-components",
+        metavar="N",
+        type=_count,
+        default=0,
+        help="remove the first N folders of every name in a zip or tar",
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or len(text) > 3:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of folders")
+    return int(text)

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console, counted
-from icf_utils.cli.options import add_id, add_store, add_store_url
+from icf_utils.cli.options import add_id, add_store, add_store_url, add_strip
 from icf_utils.errors import InvalidSetting, shown
 
 if TYPE_CHECKING:
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 HELP = "check again, from the bytes, every promise between a store's files"
 DETAILS = """\
-Checks checksum and metadata against the archive, the dataset against the metadata, the catalog against the metadata.
-Prints what is wrong per file and exits with 1 if anything is. Changes nothing. Without --id, all visits are checked."""
+Checks checksum and metadata against the archive, and dataset and catalog
+against the metadata. Prints what is wrong per file and exits with 1 if
+anything is. Changes nothing. Without --id, all visits are checked."""
 EXAMPLE = "icf-utils verify -o /data/store --id study-a visit-01 --rebuild /scanner/export/0815"
 
 
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timezone", metavar="ZONE", default="UTC", help="with --rebuild: the zone that the archive was made with"
     )
+    add_strip(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -37,7 +39,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
     store = {"store_url": args.store_url, "store_id": args.store_id}
     if args.id:
         check = verify_visit(
-            args.store_dir, *args.id, **store, rebuild=args.rebuild, time_zone=args.timezone, progress=console
+            args.store_dir,
+            *args.id,
+            **store,
+            rebuild=args.rebuild,
+            time_zone=args.timezone,
+            strip=args.strip_components,
+            progress=console,
         )
         result = VerifyResult((check,))
     elif args.rebuild:

@@ -64,7 +64,7 @@ def deposit_visit_dataset(
     metadata = read_visit_metadata(place)
     time, notices = _time(place, metadata.tarball, commit_date)
     origin = origin_of(url, identity, place, time)
-    with progress.task(f"dataset of {study}/{visit}", len(metadata.images), "images") as task:
+    with progress.task("dataset", len(metadata.images), "images") as task:
         built = expected_deposit(metadata, place, origin)
         check_with_git(built.export, built.refs, str(place.dicoms_json))
         task.advance(len(metadata.images))

@@ -162,7 +162,7 @@ def _reason(error: BaseException) -> str:
         return "is encrypted, and there is no way to give a password"
     if isinstance(error, NotImplementedError):
         return "is packed by a method that cannot be read here"
-    return f"is damaged or cut ({type(error).__name__}: {error})"
+    return f"is damaged or cut, or neither a zip nor a tar ({type(error).__name__}: {error})"
 
 
 class _MemberReader:

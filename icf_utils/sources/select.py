@@ -33,7 +33,10 @@ def open_source(path: Path, spool_dir: Path, strip: int = 0) -> Iterator[Source]
         with storage_errors(label, "read"):
             packed = open(label, "rb")  # noqa: SIM115 - closed below
         with packed, ExitStack() as resources:
-            is_zip = packed.read(4) in ZIP_MAGIC
+            start = packed.read(132)
+            if start.endswith(b"DICM"):
+                raise InputRefused(label, [(label, "is a single DICOM file")], "Give the folder that it lies in.")
+            is_zip = start.startswith(ZIP_MAGIC)
             packed.seek(0)
             yield _not_empty(
                 zip_source(label, packed, strip) if is_zip else tar_source(label, packed, spool_dir, strip, resources)
