@@ -13,7 +13,7 @@ from icf_utils.catalog.plan import study_files, super_files, visit_files
 from icf_utils.catalog.stage import load_application
 from icf_utils.catalog.study import merged, parse_entries, study_id, study_path
 from icf_utils.config import CatalogSettings
-from icf_utils.errors import DepositDamaged
+from icf_utils.errors import DepositDamaged, StorageFailure
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.store import Study, Visit, difference
 
@@ -49,19 +49,27 @@ def check_catalog(
 def is_in_catalog(visit: Visit, dataset_id: str) -> bool:
     """Whether the catalog has anything of the visit: its pages, or an entry on the study's page.
 
-    An entry that cannot be read counts, so that the check which follows finds the damage.
+    An entry that cannot be read at all counts, so that the check which follows finds the damage.
     """
     study = visit.of_study
-    if (study.catalog / "metadata" / dataset_id).exists():
+    if writer.has_pages(study, dataset_id):
         return True
     name = study_path(study_id(study.study))
-    raw = writer.read_file(study, name)
-    if raw is None:
-        return False
     try:
-        return any(entry.visit == visit.visit for entry in parse_entries(raw, name))
-    except DepositDamaged:
+        raw = writer.read_file(study, name)
+        return raw is not None and any(entry.visit == visit.visit for entry in parse_entries(raw, name))
+    except (DepositDamaged, StorageFailure):
         return True
+
+
+def catalogued_visits(study: Study) -> list[str]:
+    """The visits that the study's page shows; none where there is no page, or none that can be read."""
+    name = study_path(study_id(study.study))
+    try:
+        raw = writer.read_file(study, name)
+        return [entry.visit for entry in parse_entries(raw, name)] if raw is not None else []
+    except (DepositDamaged, StorageFailure):
+        return []
 
 
 def _compared(study: Study, files: Mapping[str, bytes]) -> Iterator[Problem]:

@@ -125,6 +125,13 @@ def stale_assets(study: Study, wanted: Collection[str]) -> list[Path]:
     return [path for folder in FOLDERS for path in _files_below(study, study.catalog / folder, wanted)]
 
 
+def has_pages(study: Study, dataset_id: str) -> bool:
+    """Whether there is a folder with a dataset's pages."""
+    folder = study.catalog / "metadata" / dataset_id
+    with storage_errors(folder, "examine"):
+        return folder.exists()
+
+
 def stale_nodes(study: Study, dataset_id: str, wanted: Collection[str]) -> list[Path]:
     """Files of a dataset, in all its versions, that are not ``wanted``."""
     return list(_files_below(study, study.catalog / "metadata" / dataset_id, wanted))

@@ -11,7 +11,9 @@ from icf_utils.dataset.branches import plan
 from icf_utils.dataset.build import expected_deposit
 from icf_utils.dataset.deposit_reader import Deposit, read_dataset
 from icf_utils.dataset.gitobjects import File
-from icf_utils.errors import IcfError
+from icf_utils.dataset.origin import Origin, Uuids
+from icf_utils.errors import IcfError, shown
+from icf_utils.identity import store_identity
 from icf_utils.metadata.checks import check_metadata
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.store import Visit, read_deposit
@@ -20,10 +22,11 @@ from icf_utils.verify.findings import Finding, finding_of
 _GONE = "run 'icf-utils deposit_visit_dataset' again"
 
 
-def check_dataset(place: Visit, metadata: VisitMetadata, store_url: str | None) -> list[Finding]:
+def check_dataset(place: Visit, metadata: VisitMetadata, store_url: str | None, store_id: str | None) -> list[Finding]:
     """Hold keys, URLs, tags, links and commits of the dataset against the metadata.
 
-    ``store_url`` is the address that the dataset should name, ``None`` where that is not known.
+    ``store_url`` and ``store_id`` are the address that the dataset should name and the identity that it should be
+    made for, ``None`` where that is not known.
     """
     try:
         deposit = read_dataset(place)
@@ -33,13 +36,18 @@ def check_dataset(place: Visit, metadata: VisitMetadata, store_url: str | None) 
         expected = expected_deposit(metadata, place, deposit.origin)
     except IcfError as error:
         return [finding_of(place.export, error)]
-    findings = []
-    if store_url is not None and deposit.origin.store_url != store_url.rstrip("/"):
-        findings.append(Finding(place.export, "", f"names the store '{deposit.origin.store_url}', not '{store_url}'"))
+    findings = [Finding(place.export, "", text) for text in _other_store(place, deposit.origin, store_url, store_id)]
     if read_deposit(place.export, _GONE) == expected.export and read_deposit(place.refs, _GONE) == expected.refs:
         return findings
     findings += [Finding(place.export, name, problem) for name, problem in _differences(place, metadata, deposit)]
     return findings or [Finding(place.export, "", "is not, byte by byte, the dataset of this metadata")]
+
+
+def _other_store(place: Visit, origin: Origin, store_url: str | None, store_id: str | None) -> Iterator[str]:
+    if store_url is not None and origin.store_url != store_url.rstrip("/"):
+        yield f"names the store '{origin.store_url}', not '{store_url}'"
+    if store_id is not None and origin.uuids != Uuids.of(store_identity(origin.store_url, store_id), place):
+        yield f"was not made for the store identity '{shown(store_id)}'"
 
 
 def _differences(place: Visit, metadata: VisitMetadata, deposit: Deposit) -> Iterator[tuple[str, str]]:

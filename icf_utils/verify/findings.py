@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from icf_utils.errors import DepositDamaged, IcfError
+from icf_utils.errors import DepositDamaged, DepositMissing, IcfError, StorageFailure
 from icf_utils.results import Notice
 
 
@@ -45,8 +46,18 @@ class VerifyResult:
         return tuple(finding for visit in self.visits for finding in visit.findings)
 
 
+#: How errors name a place within a JSON file.
+_RECORD = re.compile(r"(.+\.json), (record \d+)", re.DOTALL)
+
+
 def finding_of(path: Path, error: IcfError) -> Finding:
-    """An error that a check met, as a finding about ``path`` or the file that the error names."""
+    """An error that a check met, as a finding about the file that the error names, or else ``path``."""
     if isinstance(error, DepositDamaged):
-        return Finding(Path(error.path), "", f"expected {error.expected}, found {error.found}")
+        within = _RECORD.fullmatch(error.path)
+        place, subject = within.groups() if within else (error.path, "")
+        return Finding(Path(place), subject, f"expected {error.expected}, found {error.found}")
+    if isinstance(error, DepositMissing):
+        return Finding(Path(error.path), "", f"does not exist; {error.remedy}")
+    if isinstance(error, StorageFailure):
+        return Finding(Path(error.path), "", str(error))
     return Finding(path, "", str(error))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from icf_utils.archive.checksum import parse_checksum
 from icf_utils.dicom.values import keyword_tag
-from icf_utils.errors import DepositMissing, IcfError
+from icf_utils.errors import DepositMissing, IcfError, shown, storage_errors
 from icf_utils.metadata.allowlist import AllowList
 from icf_utils.metadata.describe import Description, describe_archive
 from icf_utils.metadata.reading import parse_visit_metadata
@@ -30,14 +30,23 @@ def check_archive(
     except IcfError as error:
         findings.append(finding_of(place.checksum, error))
     try:
-        if not place.archive.exists():
+        with storage_errors(place.archive, "examine"):
+            there = place.archive.exists()
+        if not there:
             raise DepositMissing(place.archive, _GONE)
         found = describe_archive(place.archive, place.member_root, _recorded_tags(metadata), progress)
     except IcfError as error:
         return None, [*findings, finding_of(place.archive, error)]
     if expected is not None and found.md5 != expected:
-        findings.append(Finding(place.archive, "", f"its MD5 is {found.md5}, the checksum file says {expected}"))
+        findings.append(_disagreement(place, metadata, found.md5, expected))
     return found, findings
+
+
+def _disagreement(place: Visit, metadata: VisitMetadata | None, md5: str, expected: str) -> Finding:
+    """Archive and checksum do not agree: where the metadata takes the archive's side, the checksum is the odd one."""
+    if metadata and metadata.tarball.md5 == md5:
+        return Finding(place.checksum, "", f"says {expected}, the archive's MD5 and its metadata say {md5}")
+    return Finding(place.archive, "", f"its MD5 is {md5}, the checksum file says {expected}")
 
 
 def read_metadata(place: Visit) -> tuple[VisitMetadata | None, list[Finding]]:
@@ -107,4 +116,4 @@ def _different_fields(recorded: ImageRecord, expected: ImageRecord) -> Iterator[
 
 
 def _recorded(recorded: object, expected: object, name: str) -> str:
-    return f"{getattr(recorded, name)} recorded, {getattr(expected, name)} found"
+    return f"{shown(str(getattr(recorded, name)))} recorded, {getattr(expected, name)} found"

@@ -3,21 +3,46 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from icf_utils.archive.stage import archive_differs
-from icf_utils.catalog.check import check_catalog, is_in_catalog
+from icf_utils.catalog.check import catalogued_visits, check_catalog, is_in_catalog
+from icf_utils.catalog.stage import load_application
+from icf_utils.catalog.writer import has_pages
 from icf_utils.config import Settings, load_settings
+from icf_utils.dataset.origin import check_store_id, check_store_url
 from icf_utils.dataset.where import StorePlace, place_from_settings, store_place
-from icf_utils.errors import DepositDamaged, DepositMissing, IcfError, shown
+from icf_utils.errors import (
+    DepositMissing,
+    IcfError,
+    InvalidIdentifier,
+    InvalidSetting,
+    StorageFailure,
+    shown,
+    storage_errors,
+)
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.progress import SILENT, Progress
-from icf_utils.store import Visit, stored_studies
+from icf_utils.store import Study, Visit, check_identifier, stored_studies
 from icf_utils.verify.dataset import check_dataset
 from icf_utils.verify.findings import Finding, VerifyResult, VisitCheck, finding_of
 from icf_utils.verify.metadata import check_archive, check_metadata, read_metadata
 
 __all__ = ["Finding", "VerifyResult", "VisitCheck", "verify_store", "verify_visit"]
+
+_NOT_CHECKED = "was not checked: what it should name stands in the dataset, which is damaged"
+
+
+@dataclass(frozen=True)
+class _Where:
+    """The store that the visit's catalog pages should speak of.
+
+    ``certain`` is false where the dataset, which would tell, cannot be read.
+    """
+
+    place: StorePlace
+    certain: bool
 
 
 def verify_visit(
@@ -35,15 +60,22 @@ def verify_visit(
 ) -> VisitCheck:
     """Verify one visit: archive, checksum, metadata, dataset and catalog against each other.
 
-    ``rebuild`` is an input that must still give the same archive. What is wrong comes back as findings; raised are
-    only :class:`~icf_utils.errors.DepositMissing` for a visit of which there is nothing,
-    :class:`~icf_utils.errors.InvalidIdentifier`, :class:`~icf_utils.errors.InvalidSetting` and refusals of ``rebuild``.
+    ``rebuild`` is an input that must still give the same archive, with ``time_zone`` and ``strip`` as for
+    ``make_studyvisit_archive``. What is wrong comes back as findings; raised are only
+    :class:`~icf_utils.errors.DepositMissing` for a visit of which there is nothing,
+    :class:`~icf_utils.errors.InvalidIdentifier`, :class:`~icf_utils.errors.InvalidSetting`,
+    :class:`~icf_utils.errors.MissingRequirement` where the catalog cannot be checked without datalad-catalog,
+    :class:`~icf_utils.errors.StorageFailure` for a store that cannot be looked into, and refusals of ``rebuild``.
     """
     place = Visit(Path(store_dir), study, visit)
-    if not any(path.exists() for path in _files(place)):
-        raise DepositMissing(place.archive, "there is nothing of this visit in the store")
     chosen = load_settings(place.root) if settings is None else settings
-    absent, findings = _presence(place)
+    where = _where(place, store_url, store_id, chosen)
+    catalogued = is_in_catalog(place, where.place.dataset_id)
+    if not catalogued and not any(map(_exists, _files(place))):
+        raise DepositMissing(place.archive, "there is nothing of this visit in the store")
+    if catalogued:
+        _refuse_without_application(place.of_study, chosen)
+    absent, findings = _presence(place, catalogued)
     metadata = None
     if "metadata" not in absent:
         metadata, problems = read_metadata(place)
@@ -52,29 +84,44 @@ def verify_visit(
     findings += problems
     if metadata and found:
         findings += check_metadata(place, metadata, found)
-    if metadata and place.refs.exists() and place.export.exists():
-        findings += check_dataset(place, metadata, store_url)
-    if metadata:
-        where = _where(place, store_url, store_id, chosen)
-        if is_in_catalog(place, where.dataset_id):
-            findings += _check_catalog(place, metadata, where, chosen)
-        else:
-            absent += ("catalog",)
-    if rebuild is not None:
+    if metadata and _exists(place.refs) and _exists(place.export):
+        findings += check_dataset(place, metadata, store_url, store_id)
+    if metadata and catalogued:
+        findings += _check_catalog(place, metadata, where, chosen)
+    if rebuild is not None and _exists(place.archive):
         findings += _check_rebuild(place, rebuild, time_zone, strip, progress)
     return VisitCheck(study, visit, len(found.images) if found else 0, absent, tuple(dict.fromkeys(findings)))
 
 
-def _where(place: Visit, store_url: str | None, store_id: str | None, settings: Settings) -> StorePlace:
-    """Which store the visit's catalog pages should speak of; a damaged dataset, found elsewhere, is not asked."""
+def _where(place: Visit, store_url: str | None, store_id: str | None, settings: Settings) -> _Where:
+    """Which store the visit's files should speak of; the options are checked first, whatever else there is."""
+    if store_url is not None:
+        check_store_url(store_url)
+    if store_id is not None:
+        check_store_id(store_id)
     try:
-        return store_place(place, settings, store_url, store_id)
-    except (DepositDamaged, DepositMissing):
-        return place_from_settings(place, settings, store_url, store_id)
+        return _Where(store_place(place, settings, store_url, store_id), certain=True)
+    except InvalidSetting:
+        raise
+    except IcfError:  # found again, and reported, where the dataset is checked
+        return _Where(place_from_settings(place, settings, store_url, store_id), certain=store_url is not None)
+
+
+def _exists(path: Path) -> bool:
+    with storage_errors(path, "examine"):
+        return path.exists()
 
 
 def _files(place: Visit) -> tuple[Path, ...]:
     return (place.archive, place.checksum, place.dicoms_json, place.tarball_json, place.export, place.refs)
+
+
+def _refuse_without_application(study: Study, settings: Settings) -> None:
+    """Before an archive is read for hours: can the catalog be checked at all?"""
+    try:
+        load_application(study, settings.catalog)
+    except StorageFailure:  # a file of the store; found again when the catalog is checked
+        return
 
 
 def verify_store(
@@ -85,14 +132,14 @@ def verify_store(
     settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> VerifyResult:
-    """Verify every visit of every study in a store.
+    """Verify every visit of every study in a store, those that only a catalog shows among them.
 
     Raises :class:`~icf_utils.errors.DepositMissing` where there is no visit at all.
     """
     root = Path(store_dir)
     checks = []
     for study in stored_studies(root):
-        for visit in study.visits():
+        for visit in _visits(study):
             check = verify_visit(
                 root, study.study, visit, store_url=store_url, store_id=store_id, settings=settings, progress=progress
             )
@@ -102,30 +149,53 @@ def verify_store(
     return VerifyResult(tuple(checks))
 
 
-def _presence(place: Visit) -> tuple[tuple[str, ...], list[Finding]]:
+def _visits(study: Study) -> list[str]:
+    return sorted({*study.visits(), *filter(_is_identifier, catalogued_visits(study))})
+
+
+def _is_identifier(visit: str) -> bool:
+    try:
+        check_identifier("visit", visit)
+    except InvalidIdentifier:
+        return False
+    return True
+
+
+def _presence(place: Visit, catalogued: bool) -> tuple[tuple[str, ...], list[Finding]]:
     """Which steps were not made yet, and files that lack their other half."""
     absent, findings = [], []
     for step, files in (("metadata", (place.dicoms_json, place.tarball_json)), ("dataset", (place.export, place.refs))):
-        missing = [path for path in files if not path.exists()]
+        missing = [path for path in files if not _exists(path)]
         if len(missing) == len(files):
             absent.append(step)
         elif step == "dataset":  # the metadata's are named when they are read
             findings += [Finding(path, "", "is missing: the step was interrupted, or it was lost") for path in missing]
-    if "metadata" in absent and "dataset" not in absent:
-        findings.append(Finding(place.dicoms_json, "", "is missing although there is a dataset made from it"))
+    if not catalogued:
+        absent.append("catalog")
+    if "metadata" in absent and len(absent) < 3:
+        made = "a dataset made from it" if "dataset" not in absent else "a catalog that shows the visit"
+        findings.append(Finding(place.dicoms_json, "", f"is missing although there is {made}"))
     return tuple(absent), findings
 
 
-def _check_catalog(place: Visit, metadata: VisitMetadata, where: StorePlace, settings: Settings) -> list[Finding]:
+def _check_catalog(place: Visit, metadata: VisitMetadata, where: _Where, settings: Settings) -> list[Finding]:
+    catalog, expected = place.of_study.catalog, where.place
     try:
-        problems = check_catalog(place, metadata, where.url, where.dataset_id, settings.catalog)
+        if not where.certain and not has_pages(place.of_study, expected.dataset_id):
+            return [Finding(catalog, "", _NOT_CHECKED)]
+        problems = check_catalog(place, metadata, expected.url, expected.dataset_id, settings.catalog)
     except IcfError as error:
-        return [finding_of(place.of_study.catalog, error)]
+        return [finding_of(catalog, error)]
     return [Finding(Path(path), "", problem) for path, problem in problems]
 
 
 def _check_rebuild(
     place: Visit, rebuild: str | os.PathLike[str], time_zone: str, strip: int, progress: Progress
 ) -> list[Finding]:
-    how = archive_differs(rebuild, place, time_zone=time_zone, strip=strip, progress=progress)
+    try:
+        how = archive_differs(rebuild, place, time_zone=time_zone, strip=strip, progress=progress)
+    except StorageFailure as error:
+        if error.path != os.fspath(place.archive):
+            raise
+        return [finding_of(place.archive, error)]
     return [Finding(place.archive, "", f"is not what '{shown(rebuild)}' gives: {how}")] if how else []
