@@ -6,6 +6,7 @@ import argparse
 
 from icf_utils.cli.console import Console, counted
 from icf_utils.cli.options import add_id, add_store, add_store_url
+from icf_utils.errors import shown
 
 HELP = "add a visit to the browsable catalog of its study"
 DETAILS = """\
@@ -30,5 +31,5 @@ def run(args: argparse.Namespace, console: Console) -> int:
     console.notices(result.notices)
     count = f"{counted(result.images, 'image')} in {counted(result.series, 'series', 'series')}"
     files = f"{counted(result.files_written, 'file')} written, {result.files_unchanged} unchanged"
-    console.result(args.command, result, [f"{result.catalog}: {count} of visit {result.visit}; {files}"])
+    console.result(args.command, result, [f"{shown(result.catalog)}: {count} of visit {result.visit}; {files}"])
     return 0

@@ -6,13 +6,14 @@ Writes to standard output (results) and standard error (progress, warnings, erro
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from icf_utils.errors import IcfError, shown
+from icf_utils.errors import IcfError, StorageFailure, shown
 from icf_utils.progress import Task
 from icf_utils.results import Notice, plain
 
@@ -49,12 +50,15 @@ class Console:
             self._line(text, sys.stderr)
 
     def notices(self, notices: Iterable[Notice], word: str = "warning") -> None:
-        """Warnings, those of a kind together: what, how many, the first few by name."""
+        """Warnings, those of a kind together: what, how many, the first few by name.
+
+        Another ``word`` says that they are none, and need not be seen by who wants warnings and errors only.
+        """
+        if self._as_json or (self._quiet and word != "warning"):
+            return
         groups: dict[tuple[str, str], list[str]] = {}
         for notice in notices:
             groups.setdefault((notice.code, notice.message), []).append(notice.subject)
-        if self._as_json:
-            return
         for (code, message), subjects in groups.items():
             named = ", ".join(f"'{shown(subject)}'" for subject in subjects[:_NAMED_AT_MOST])
             rest = f" and {len(subjects) - _NAMED_AT_MOST} more" if len(subjects) > _NAMED_AT_MOST else ""
@@ -64,23 +68,41 @@ class Console:
         """What the command did: ``lines`` for people, or ``result`` as one JSON object for scripts."""
         if self._as_json:
             self._json({"command": command, "ok": ok, "result": plain(result)})
-        elif not self._quiet:
+        elif not self._quiet or not ok:
             for line in lines:
                 self._line(line, sys.stdout)
 
     def error(self, command: str, error: IcfError) -> None:
         """Why the command failed."""
+        self.failure(command, type(error).__name__, str(error), error.exit_code)
+
+    def failure(self, command: str, kind: str, message: str, exit_code: int) -> None:
+        """Why the command ended, by whatever it was."""
         if self._as_json:
-            details = {"type": type(error).__name__, "message": str(error)}
-            self._json({"command": command, "ok": False, "exit_code": error.exit_code, "error": details})
-        self._line(f"icf-utils {command}: {error}" if command else f"icf-utils: {error}", sys.stderr)
+            details = {"type": kind, "message": message}
+            self._json({"command": command, "ok": False, "exit_code": exit_code, "error": details})
+        self._line(f"icf-utils {command}: {message}" if command else f"icf-utils: {message}", sys.stderr)
 
     def _json(self, value: object) -> None:
         # escapes only: names may hold what the terminal's encoding does not
         self._line(json.dumps(value, ensure_ascii=True), sys.stdout)
 
     def _line(self, text: str, stream: TextIO) -> None:
-        print(text, file=stream, flush=True)
+        try:
+            print(text, file=stream, flush=True)
+        except BrokenPipeError:  # who reads has seen enough; what the command did counts all the same
+            abandon(stream)
+        except OSError as error:
+            abandon(stream)
+            if stream is sys.stdout:
+                raise StorageFailure("standard output", "write to", error) from error
+
+
+def abandon(stream: TextIO) -> None:
+    """Send what is left in a stream's buffer, and all that may come, nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 class _Counter:

@@ -6,6 +6,7 @@ import argparse
 
 from icf_utils.cli.console import Console, counted
 from icf_utils.cli.options import add_id, add_store, add_store_url
+from icf_utils.errors import shown
 
 HELP = "deposit a DataLad dataset that gives access to each image of a visit"
 DETAILS = """\
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         progress=console,
     )
     console.notices(result.notices)
-    lines = [f"{file.path}: {file.state}" for file in result.files]
+    lines = [f"{shown(file.path)}: {file.state}" for file in result.files]
     lines += [f"dataset {result.dataset_id} of {counted(result.images, 'image')}; clone it with"]
     console.result(args.command, result, [*lines, f"  datalad clone '{result.clone_url}' {result.visit}"])
     return 0

@@ -6,6 +6,7 @@ import argparse
 
 from icf_utils.cli.console import Console, counted
 from icf_utils.cli.options import add_id, add_store
+from icf_utils.errors import shown
 
 HELP = "describe a visit's archive and each of its images in JSON"
 DETAILS = """\
@@ -35,6 +36,6 @@ def run(args: argparse.Namespace, console: Console) -> int:
     count = (
         f"{counted(result.images, 'image')} described, {counted(len(result.skipped), 'other file')} without a record"
     )
-    lines = [f"{file.path}: {file.state}" for file in result.files]
+    lines = [f"{shown(file.path)}: {file.state}" for file in result.files]
     console.result(args.command, result, [*lines, count])
     return 0

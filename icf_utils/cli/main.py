@@ -7,8 +7,9 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
+from typing import NoReturn, TextIO
 
 from icf_utils import __version__
 from icf_utils.cli import (
@@ -18,9 +19,9 @@ from icf_utils.cli import (
     make_studyvisit_archive,
     verify,
 )
-from icf_utils.cli.console import Console
+from icf_utils.cli.console import Console, abandon
 from icf_utils.cli.options import add_output
-from icf_utils.errors import IcfError, StorageFailure
+from icf_utils.errors import IcfError, InvalidSetting, StorageFailure, shown
 
 _COMMANDS = (
     make_studyvisit_archive,
@@ -34,8 +35,9 @@ _COMMANDS = (
 EXIT_BUG, EXIT_INTERRUPTED, EXIT_TERMINATED = 70, 130, 143
 
 _DESCRIPTION = """\
-Turn each visit of an imaging study into a reproducible archive, JSON metadata, a DataLad dataset and a page in a
-browsable catalog. The four steps, in their order, each for one visit:
+Turn each visit of an imaging study into a reproducible archive, JSON metadata,
+a DataLad dataset and a page in a browsable catalog. The four steps, in their
+order, each for one visit:
 
   icf-utils make_studyvisit_archive          -o STORE --id STUDY VISIT INPUT
   icf-utils deposit_visit_metadata           -o STORE --id STUDY VISIT
@@ -44,11 +46,33 @@ browsable catalog. The four steps, in their order, each for one visit:
 """
 
 
+class _UsageError(Exception):
+    """A command line that makes no sense; ``usage`` says what would."""
+
+    def __init__(self, parser: argparse.ArgumentParser, message: str) -> None:
+        self.usage, self.command = parser.format_usage(), parser.prog.partition(" ")[2]
+        super().__init__(shown(message))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(self, message)
+
+
+class _Terminated(SystemExit):
+    """The signal TERM or HUP has come."""
+
+
+#: What ends a command from outside: how it is called, and its exit code.
+_ENDS: Mapping[type[BaseException], tuple[str, int]] = {
+    KeyboardInterrupt: ("Interrupted", EXIT_INTERRUPTED),
+    _Terminated: ("Terminated", EXIT_TERMINATED),
+}
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of everything; the documentation's help texts are made from it."""
-    parser = argparse.ArgumentParser(
-        prog="icf-utils", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _Parser(prog="icf-utils", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"icf-utils {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in _COMMANDS:
@@ -68,10 +92,21 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (documented in ``docs/errors.md``)."""
-    _speak_utf8()
-    args = build_parser().parse_args(arguments)
-    console = Console(quiet=args.quiet or args.json, as_json=args.json)
-    signal.signal(signal.SIGTERM, _terminate)
+    _prepare_streams()
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        args = build_parser().parse_args(given)
+        return _run(args, Console(quiet=args.quiet or args.json, as_json=args.json))
+    except _UsageError as error:
+        print(error.usage, end="", file=sys.stderr)  # noqa: T201
+        Console(quiet=False, as_json="--json" in given).error(error.command, InvalidSetting("command line", str(error)))
+        return InvalidSetting.exit_code
+    finally:
+        _finish_streams()
+
+
+def _run(args: argparse.Namespace, console: Console) -> int:
+    _listen()
     try:
         code: int = args.run(args, console)
         return code
@@ -79,21 +114,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.error(args.command, error)
         return error.exit_code
     except OSError as error:  # one that no stage could name better
-        console.error(args.command, StorageFailure(error.filename or "a file", "use", error))
+        console.error(args.command, StorageFailure(_file_of(error), "use", error))
         return StorageFailure.exit_code
-    except KeyboardInterrupt:
-        console.message("interrupted; nothing half-written was left behind")
-        return EXIT_INTERRUPTED
+    except (KeyboardInterrupt, _Terminated) as stop:
+        kind, code = _ENDS[type(stop)]
+        console.failure(args.command, kind, f"{kind.lower()}; nothing half-written was left behind", code)
+        return code
     except Exception as error:  # noqa: BLE001 - the last resort
-        return _bug(args.command, error)
+        return _bug(args.command, error, console)
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    """Unwind, so that unfinished files are removed."""
-    raise SystemExit(EXIT_TERMINATED)
+def _file_of(error: OSError) -> str:
+    name = error.filename
+    return os.fsdecode(name) if name and isinstance(name, (str, bytes)) else "a file"
 
 
-def _bug(command: str, error: Exception) -> int:
+def _listen() -> None:
+    """End in an orderly way when asked to, and when the terminal goes (unless ``nohup`` says otherwise)."""
+    signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _terminate)
+
+
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    """Unwind, so that unfinished files are removed; once is enough."""
+    signal.signal(number, signal.SIG_IGN)
+    raise _Terminated(EXIT_TERMINATED)
+
+
+def _bug(command: str, error: Exception, console: Console) -> int:
     """A fault of ours: its place and kind, not its text, which may hold header values."""
     if os.environ.get("ICF_DEBUG"):
         raise error
@@ -101,19 +150,39 @@ def _bug(command: str, error: Exception) -> int:
     while place and place.tb_next:
         place = place.tb_next
     where = f"{os.path.basename(place.tb_frame.f_code.co_filename)}:{place.tb_lineno}" if place else "?"
-    print(  # noqa: T201
-        f"icf-utils {command}: internal error ({type(error).__name__} at {where}); please report it. "
-        "ICF_DEBUG=1 shows the details, which may hold header values",
-        file=sys.stderr,
+    message = (
+        f"internal error ({type(error).__name__} at {where}); please report it. "
+        "ICF_DEBUG=1 shows the details, which may hold header values"
     )
+    console.failure(command, "InternalError", message, EXIT_BUG)
     return EXIT_BUG
 
 
-def _speak_utf8() -> None:
-    """Messages are UTF-8 whatever the locale; what cannot be encoded is escaped, never an error."""
+def _prepare_streams() -> None:
+    """Messages are UTF-8 whatever the locale; what cannot be encoded is escaped, never an error.
+
+    Streams that the caller has closed lead nowhere.
+    """
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def _finish_streams() -> None:
+    """What ``--help`` printed may still wait, and its reader be gone."""
+    for stream in (sys.stdout, sys.stderr):
+        _flush(stream)
+
+
+def _flush(stream: TextIO) -> None:
+    try:
+        stream.flush()
+    except OSError:
+        abandon(stream)
 
 
 if __name__ == "__main__":

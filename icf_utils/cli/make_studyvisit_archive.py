@@ -6,6 +6,7 @@ import argparse
 
 from icf_utils.cli.console import Console, counted, readable_size
 from icf_utils.cli.options import add_id, add_store, add_strip
+from icf_utils.errors import shown
 
 HELP = "archive the DICOM files of a visit as a reproducible TAR"
 DETAILS = """\
@@ -38,8 +39,6 @@ def run(args: argparse.Namespace, console: Console) -> int:
     )
     console.notices(result.notices)
     files = f"{counted(result.dicom_files, 'DICOM file')}, {counted(result.other_files, 'other file')}"
-    size = readable_size(result.size)
-    console.result(
-        args.command, result, [f"{result.archive.path}: {result.archive.state} ({files}, {size}, MD5 {result.md5})"]
-    )
+    details = f"{files}, {readable_size(result.size)}, MD5 {result.md5}"
+    console.result(args.command, result, [f"{shown(result.archive.path)}: {result.archive.state} ({details})"])
     return 0

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise InvalidSetting("--rebuild", "this needs --id: an input is one visit")
     else:
         result = verify_store(args.store_dir, **store, progress=console)
-    lines = [line for check in result.visits for line in _lines(check)]
+    lines = [line for check in result.visits if check.findings or not args.quiet for line in _lines(check)]
     console.result(args.command, result, lines, ok=not result.findings)
     return 1 if result.findings else 0
 
