@@ -218,15 +218,21 @@ def publish_part(study: Study, target: Path) -> None:
     """
     part = part_name(study, target)
     try:
+        _link_or_rename(part, target)
+    finally:
+        with suppress(OSError):
+            part.unlink()
+    sync_folder(target.parent)
+
+
+def _link_or_rename(part: Path, target: Path) -> None:
+    try:
         os.link(part, target)
     except FileExistsError as error:
         raise DepositDiffers(target, "it appeared while this command was running") from error
     except OSError:  # a file system without hard links; the lock keeps other writers out
         with storage_errors(target, "create"):
             os.rename(part, target)
-    with suppress(OSError):
-        part.unlink()
-    sync_folder(target.parent)
 
 
 def publish_bytes(study: Study, files: Sequence[tuple[Path, bytes]]) -> tuple[Written, ...]:
