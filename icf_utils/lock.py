@@ -131,13 +131,16 @@ def _own_mark() -> str:
 
 
 def _process_start(pid: int) -> str:
-    """When the process began, in clock ticks since boot (proc(5), field 22): tells a reused process id apart."""
+    """When the process began, in clock ticks since boot (proc(5), field 22): tells a reused process id apart.
+
+    ``-`` where that cannot be known, ``ended`` for a process whose parent has only not asked for it yet.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return "-"
     fields = text.rpartition(")")[2].split()
-    return "-" if fields[0] in "ZX" else fields[19]  # ended, and its parent has not asked for it yet
+    return "ended" if fields[0] in "ZX" else fields[19]
 
 
 def _read_holder(path: Path) -> tuple[str, int, str] | None:
@@ -155,7 +158,14 @@ def _is_dead(holder: tuple[str, int, str]) -> bool:
     host, pid, start = holder
     if host != socket.gethostname() or not pid:
         return False
-    return not Path(f"/proc/{pid}").exists() if start == "-" else _process_start(pid) != start
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # it is another user's, whose processes may be hidden below /proc
+        pass
+    now = _process_start(pid)
+    return now == "ended" or ("-" not in (now, start) and now != start)
 
 
 def _clear_stale(path: Path, holder: tuple[str, int, str]) -> None:
