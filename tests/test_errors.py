@@ -1,0 +1,110 @@
+"""Messages name their subject on printable lines, whatever a name holds; every error has its exit code."""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from icf_utils import errors
+from icf_utils.errors import IcfError, InputRefused, StorageFailure, shown, storage_errors
+from icf_utils.results import Notice, Written, plain
+
+any_text = st.text(st.characters() | st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF, categories=["Cs"]))
+
+
+@given(text=any_text)
+def test_shown_is_one_printable_line(text: str) -> None:
+    result = shown(text)
+    assert result.isprintable()
+    result.encode("utf-8")
+
+
+@given(first=any_text, second=any_text)
+def test_shown_keeps_names_apart(first: str, second: str) -> None:
+    assert (shown(first) == shown(second)) == (first == second)
+
+
+def test_shown_escapes() -> None:
+    assert shown("a b\u00e4\u982d'\"") == "a b\u00e4\u982d'\""
+    assert shown("\n\x1b[31m\u202e\u2028\udce4\\") == r"\n\x1b[31m\u202e\u2028\xe4\\"
+
+
+def error_classes() -> list[type[IcfError]]:
+    found = [value for _, value in inspect.getmembers(errors, inspect.isclass) if issubclass(value, IcfError)]
+    return [value for value in found if value is not IcfError]
+
+
+def test_exit_codes() -> None:
+    """They are an interface: scripts ask for them."""
+    assert {cls.__name__: cls.exit_code for cls in error_classes()} == {
+        "Busy": 8,
+        "DepositDamaged": 5,
+        "DepositDiffers": 4,
+        "DepositMissing": 5,
+        "InputRefused": 3,
+        "InvalidIdentifier": 2,
+        "InvalidSetting": 2,
+        "MissingRequirement": 7,
+        "StorageFailure": 6,
+    }
+
+
+@pytest.mark.parametrize(
+    "cls", [cls for cls in error_classes() if cls is not errors.MissingRequirement], ids=lambda cls: cls.__name__
+)
+def test_messages_show_what_they_are_about(cls: type[IcfError]) -> None:
+    nasty = "Sch\udce4del\x1b[31m\n"
+    arguments: dict[str, list[object]] = {
+        "Busy": [nasty, "process 1 on host", 3.5],
+        "DepositDamaged": [nasty, "this", "that", "do it again"],
+        "DepositDiffers": [nasty, "in one byte"],
+        "DepositMissing": [nasty, "do the step before"],
+        "InputRefused": [nasty, [(nasty, "is odd")], "Change it."],
+        "InvalidIdentifier": ["visit", nasty],
+        "InvalidSetting": [nasty, "means nothing"],
+        "StorageFailure": [nasty, "read", OSError(errno.EIO, "whatever")],
+    }
+    message = str(cls(*arguments[cls.__name__]))
+    assert r"Sch\xe4del\x1b[31m\n" in message
+    assert all(line.isprintable() for line in message.split("\n"))
+
+
+def test_refusals_are_limited_in_the_message_only() -> None:
+    error = InputRefused("in", [(f"n{number}", "is odd") for number in range(25)])
+    assert len(error.refusals) == 25
+    assert str(error).count("is odd") == errors.NAMED_AT_MOST
+    assert "... and 5 more" in str(error)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES])
+def test_storage_errors(number: int) -> None:
+    def fail() -> None:
+        raise OSError(number, "whatever", "other name")
+
+    with pytest.raises(StorageFailure) as caught, storage_errors("/the/file", "write"):
+        fail()
+    assert caught.value.errno == number
+    assert str(caught.value).startswith(f"cannot write '/the/file': {os.strerror(number)}")
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_storage_errors_leaves_others_alone() -> None:
+    with pytest.raises(ValueError, match="mine"), storage_errors("/the/file", "write"):
+        raise ValueError("mine")
+    with pytest.raises(StorageFailure, match="no number"), storage_errors("/the/file", "write"):
+        raise OSError("no number")
+
+
+def test_results_as_plain_values() -> None:
+    from pathlib import Path
+
+    value = (Written(Path("/a"), "written"), {"k": (Notice("c", "s\udce4", "m"), 1.5, None)})
+    assert plain(value) == [
+        {"path": "/a", "state": "written"},
+        {"k": [{"code": "c", "subject": "s\udce4", "message": "m"}, 1.5, None]},
+    ]

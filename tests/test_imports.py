@@ -1,0 +1,130 @@
+"""The house's rules: rooms import downwards only, no circles, and a command loads only what it needs."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import icf_utils
+
+PACKAGE = Path(icf_utils.__file__).parent
+
+#: From the ground up: a room may import what stands before it.
+ROOMS = [
+    *(
+        "errors",
+        "results",
+        "progress",
+        "identity",
+        "config",
+        "store",
+        "lock",
+        "dicom",
+        "sources",
+        "archive",
+        "metadata",
+    ),
+    *("dataset", "catalog", "verify", "pipeline", "intake", "xnat", "retrieve", "cli"),
+]
+
+
+def modules() -> dict[str, Path]:
+    """Dotted names below the package to files."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(part for part in parts if part != "__init__")] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imported(name: str) -> set[str]:
+    """The package's modules that a module imports, inside of functions too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} imports relatively"
+            assert node.module
+            found.update({node.module, *(f"{node.module}.{alias.name}" for alias in node.names)})
+    ours = {module.removeprefix("icf_utils.") for module in found if module.startswith("icf_utils.")}
+    return ours & set(MODULES)
+
+
+def room(name: str) -> str:
+    return name.partition(".")[0]
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {""}))
+def test_a_module_imports_from_below(name: str) -> None:
+    assert room(name) in ROOMS, "a new room needs its place in the order"
+    for other in imported(name):
+        if other:
+            assert ROOMS.index(room(other)) <= ROOMS.index(room(name)), f"{name} imports {other}"
+
+
+def test_nobody_imports_the_command_line() -> None:
+    users = {name for name in MODULES for other in imported(name) if room(other) == "cli" and room(name) != "cli"}
+    assert users == set()
+
+
+def test_no_circles() -> None:
+    """Between single modules, imports inside of functions included."""
+    edges = {name: imported(name) - {name} for name in MODULES if name}
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " -> ".join((*above[above.index(name) :], name))
+        if name in done:
+            return
+        for other in edges.get(name, set()):
+            visit(other, (*above, name))
+        done.add(name)
+
+    for name in sorted(edges):
+        visit(name, ())
+
+
+def test_only_the_command_line_prints() -> None:
+    for name, path in MODULES.items():
+        if room(name) == "cli":
+            continue
+        calls = [node.func for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
+        assert "print" not in {call.id for call in calls if isinstance(call, ast.Name)}, name
+
+
+def loaded(statement: str) -> set[str]:
+    code = f"import json, sys\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in json.loads(done.stdout)}
+
+
+HEAVY = {"pydicom", "datalad", "datalad_next", "datalad_catalog", "git", "jsonschema", "tqdm", "zstandard", "numpy"}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import icf_utils", "import icf_utils.cli.main", "from icf_utils.cli.main import build_parser; build_parser()"],
+)
+def test_starting_is_cheap(statement: str) -> None:
+    assert loaded(statement) & HEAVY == set()
+
+
+def test_archiving_needs_no_dicom_library() -> None:
+    assert loaded("from icf_utils.archive.stage import make_studyvisit_archive") & HEAVY == set()
+
+
+def test_the_public_names_are_there() -> None:
+    for name in icf_utils.__all__:
+        assert getattr(icf_utils, name) is not None
+    assert set(icf_utils.__all__) <= set(dir(icf_utils))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = icf_utils.nothing
