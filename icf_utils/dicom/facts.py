@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone, tzinfo
+from functools import lru_cache
 
 from icf_utils.dicom.scan import SPECIFIC_CHARACTER_SET, Element, Scan
 
@@ -28,7 +29,8 @@ class FileFacts:
 
     ``is_dicom``: it has preamble, prefix and at least the beginning of a data set. ``looks_bare``: no preamble, yet
     certainly a DICOM data set. ``time``: StudyDate and StudyTime in seconds since 1970 (POSIX), ``None`` where there
-    is no usable one. ``study_uid``: empty where absent. ``is_cut``: the file ends inside an element.
+    is no usable one. ``study_uid``: empty where absent. ``is_cut``: it begins like DICOM and ends inside an element, or
+    what follows is no data set.
     """
 
     is_dicom: bool
@@ -48,13 +50,20 @@ def file_facts(found: Scan, zone: tzinfo) -> FileFacts:
         is_directory=is_dicom and found.is_directory,
         time=posix_time(_ascii(found, STUDY_DATE), _ascii(found, STUDY_TIME), zone) if is_dicom else None,
         study_uid=uid_text(found.elements.get(STUDY_INSTANCE_UID)),
-        is_cut=found.state in ("cut", "malformed") and (found.magic or is_bare_dataset(found)),
+        is_cut=(found.state in ("cut", "malformed") and (is_dicom or is_bare_dataset(found)))
+        or (found.magic and not is_dicom),
     )
 
 
 def is_dataset(found: Scan) -> bool:
-    """Whether what follows the file meta information begins like a data set, or is a DICOMDIR."""
-    return found.is_directory or (found.count > 0 and found.first_group in (0x0004, 0x0008))
+    """Whether what follows the file meta information begins like a data set, or is a DICOMDIR.
+
+    The first element is of group 0004 or 0008, or, where somebody has not sorted them, one of the UIDs is there.
+    """
+    if found.is_directory or (found.count > 0 and found.first_group in (0x0004, 0x0008)):
+        return True
+    uids = (SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID)
+    return any(uid_text(found.elements.get(tag)) for tag in uids)
 
 
 def is_bare_dataset(found: Scan) -> bool:
@@ -76,6 +85,7 @@ def _ascii(found: Scan, tag: int) -> str:
     return element.raw.decode("ascii", "replace").rstrip(" \0")
 
 
+@lru_cache(maxsize=1024)
 def posix_time(date: str, time: str, zone: tzinfo) -> float | None:
     """Seconds since 1970 of a DA and a TM value (PS3.5 table 6.2-1) in ``zone``, with fractions; ``None`` if unusable.
 

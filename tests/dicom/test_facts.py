@@ -110,6 +110,18 @@ def test_what_is_no_dicom(data: bytes) -> None:
     assert found.is_cut == (b"DICM" in data)
 
 
+def test_elements_that_are_not_sorted() -> None:
+    """pydicom reads them, so the file's own time counts."""
+    number_first = {0x00080000: element(0x00200011, "IS", b"77")}
+    found = facts(dicom_bytes(raw=number_first))
+    assert (found.is_dicom, found.time, found.study_uid, found.is_cut) == (True, 1582971072.0, uid("study"), False)
+
+
+def test_a_prefix_with_zeros_behind_it() -> None:
+    found = facts(bytes(128) + b"DICM" + bytes(400))
+    assert (found.is_dicom, found.is_cut) == (False, True)
+
+
 @pytest.mark.parametrize("vr", ["DA", "LO", "UN", "OB", "SQ"])
 def test_representations_of_the_date(vr: str) -> None:
     data = dicom_bytes(raw={0x00080020: element(0x00080020, vr, b"20200229")})
