@@ -1,0 +1,106 @@
+"""Stores with whole visits in them, and what can be asked of a store's folder."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from icf_utils import (
+    catalogify_studyvisit_from_meta,
+    deposit_visit_dataset,
+    deposit_visit_metadata,
+    make_studyvisit_archive,
+    verify_visit,
+)
+from icf_utils.store import Visit
+from icf_utils.verify.stage import VisitCheck
+from tests.data.make_dicom import write_visit
+
+URL = "https://data.example.org/store"
+STUDY = "study-a"
+
+
+def write_input(folder: Path, **keywords: object) -> Path:
+    """A small visit with two series and a companion."""
+    write_visit(folder, {1: ("localizer", 2), 2: ("t1 mprage", 3)}, companions={"notes.txt": b"n\n"}, **keywords)
+    return folder
+
+
+def make_visit(
+    source: Path,
+    root: Path,
+    visit: str = "v1",
+    study: str = STUDY,
+    *,
+    tags: Path | None = None,
+    store_url: str | None = URL,
+    store_id: str | None = None,
+    commit_date: str | None = None,
+    time_zone: str = "UTC",
+) -> Visit:
+    """All four steps for one visit."""
+    make_studyvisit_archive(source, root, study, visit, time_zone=time_zone)
+    make_derived(root, visit, study, tags=tags, store_url=store_url, store_id=store_id, commit_date=commit_date)
+    return Visit(root, study, visit)
+
+
+def make_derived(
+    root: Path,
+    visit: str = "v1",
+    study: str = STUDY,
+    *,
+    tags: Path | None = None,
+    store_url: str | None = URL,
+    store_id: str | None = None,
+    commit_date: str | None = None,
+) -> None:
+    """The three steps after the archive."""
+    deposit_visit_metadata(root, study, visit, tags=tags)
+    deposit_visit_dataset(root, study, visit, store_url=store_url, store_id=store_id, commit_date=commit_date)
+    catalogify_studyvisit_from_meta(root, study, visit)
+
+
+def files_of(place: Visit) -> dict[str, Path]:
+    """The six files of a visit, by a word for each."""
+    return {
+        "archive": place.archive,
+        "checksum": place.checksum,
+        "dicoms": place.dicoms_json,
+        "tarball": place.tarball_json,
+        "refs": place.refs,
+        "export": place.export,
+    }
+
+
+def catalog_files(place: Visit) -> list[Path]:
+    return sorted(path for path in place.of_study.catalog.rglob("*") if path.is_file())
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """The bytes of every file below a folder."""
+    return {os.fspath(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def snapshot(root: Path) -> Mapping[str, tuple[object, ...]]:
+    """Everything that writing could change: names, kinds, modes, times, bytes."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in [root, *sorted(root.rglob("*"))]:
+        status = path.lstat()
+        data = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
+        found[os.fspath(path)] = (status.st_mode, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, data)
+    return found
+
+
+def check(place: Visit) -> VisitCheck:
+    return verify_visit(place.root, place.study, place.visit)
+
+
+def blamed(found: VisitCheck) -> set[Path]:
+    """The files that the findings are about."""
+    return {finding.path for finding in found.findings}
+
+
+def names(paths: Iterable[Path]) -> list[str]:
+    return sorted(path.name for path in paths)
