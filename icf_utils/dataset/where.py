@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from icf_utils.config import Settings
 from icf_utils.dataset.deposit_reader import read_dataset
-from icf_utils.dataset.origin import check_store_id, check_store_url
+from icf_utils.dataset.origin import Origin, check_store_id, check_store_url, origin_of
 from icf_utils.identity import store_identity, visit_uuid
 from icf_utils.store import Visit
 
@@ -29,11 +29,18 @@ def store_place(visit: Visit, settings: Settings, store_url: str | None, store_i
     Raises :class:`~icf_utils.errors.InvalidSetting`, and :class:`~icf_utils.errors.DepositDamaged` or
     :class:`~icf_utils.errors.DepositMissing` for a damaged dataset.
     """
-    if store_id is None:
+    if store_url is None or store_id is None:
         deposit = read_dataset(visit)
-        if deposit and (store_url is None or check_store_url(store_url) == deposit.origin.store_url):
+        if deposit and _agrees(deposit.origin, visit, store_url, store_id):
             return StorePlace(deposit.origin.store_url, str(deposit.origin.uuids.dataset))
     return place_from_settings(visit, settings, store_url, store_id)
+
+
+def _agrees(origin: Origin, visit: Visit, store_url: str | None, store_id: str | None) -> bool:
+    """Whether a dataset was made for what the user says of the store."""
+    if store_url is not None and check_store_url(store_url) != origin.store_url:
+        return False
+    return store_id is None or origin == origin_of(origin.store_url, store_id, visit, origin.time)
 
 
 def place_from_settings(visit: Visit, settings: Settings, store_url: str | None, store_id: str | None) -> StorePlace:
