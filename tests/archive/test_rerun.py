@@ -129,7 +129,7 @@ def test_a_file_more_and_a_file_less(source: Path, place: Visit) -> None:
     assert "'m.txt'" in differs(source, place)
     (source / "m.txt").unlink()
     (source / "z last.txt").unlink()
-    assert "end mark" in differs(source, place)
+    assert "the end" in differs(source, place)
     (source / "z last.txt").write_bytes(COMPANIONS["z last.txt"])
     assert states(source, place) == ("unchanged", "unchanged")
 
