@@ -13,7 +13,7 @@ from typing import BinaryIO, ClassVar
 
 from icf_utils.archive.hashing import BackgroundMd5
 from icf_utils.archive.headers import header_time
-from icf_utils.errors import DepositDiffers, storage_errors
+from icf_utils.errors import DepositDiffers, shown, storage_errors
 
 _BATCH = 1 << 20
 _MOST_BUFFERS = 512
@@ -34,9 +34,9 @@ class Output(ABC):
         self._md5 = BackgroundMd5()
         self._held_from: int | None = None
 
-    def write(self, data: bytes, what: str) -> None:
-        """Take the next bytes; ``what`` says what they belong to, for a message."""
-        self._take(data, what)
+    def write(self, data: bytes, part: str, name: str) -> None:
+        """Take the next bytes; ``part`` of member ``name``, for a message."""
+        self._take(data, part, name)
         self.position += len(data)
 
     def provisional(self, header: bytes) -> None:
@@ -51,10 +51,10 @@ class Output(ABC):
         """The time in the header at ``position``, of ``most`` bytes at most, if one stands there already."""
         return None
 
-    def patch(self, position: int, header: bytes, what: str) -> None:
+    def patch(self, position: int, header: bytes, name: str) -> None:
         """Put a provisional header right; it must be as long as before."""
         self._flush()
-        self._replace(position, header, what)
+        self._replace(position, header, name)
 
     def finish(self) -> str:
         """Complete everything; returns the MD5 of all bytes as 32 hexadecimal digits."""
@@ -82,13 +82,13 @@ class Output(ABC):
             position += len(block)
 
     @abstractmethod
-    def _take(self, data: bytes, what: str) -> None: ...
+    def _take(self, data: bytes, part: str, name: str) -> None: ...
 
     @abstractmethod
     def _take_unchecked(self, data: bytes) -> None: ...
 
     @abstractmethod
-    def _replace(self, position: int, data: bytes, what: str) -> None: ...
+    def _replace(self, position: int, data: bytes, name: str) -> None: ...
 
     @abstractmethod
     def _flush(self) -> None: ...
@@ -107,7 +107,7 @@ class NewFile(Output):
         self._batch: list[bytes] = []
         self._batch_size = 0
 
-    def _take(self, data: bytes, what: str) -> None:
+    def _take(self, data: bytes, part: str, name: str) -> None:
         self._take_unchecked(data)
 
     def _take_unchecked(self, data: bytes) -> None:
@@ -126,7 +126,7 @@ class NewFile(Output):
                 written += os.write(self._descriptor, memoryview(b"".join(batch))[written:])
         self._hash(batch)
 
-    def _replace(self, position: int, data: bytes, what: str) -> None:
+    def _replace(self, position: int, data: bytes, name: str) -> None:
         with storage_errors(self.path, "write"):
             os.pwrite(self._descriptor, data, position)
 
@@ -143,30 +143,29 @@ class ExistingFile(Output):
         with storage_errors(self.path, "read"):
             return header_time(os.pread(self._descriptor, most, self.position))
 
-    def _take(self, data: bytes, what: str) -> None:
-        self._compare(self.position, data, what)
+    def _take(self, data: bytes, part: str, name: str) -> None:
+        self._compare(self.position, data, part, name)
         self._hash([data])
 
     def _take_unchecked(self, data: bytes) -> None:
         pass
 
-    def _replace(self, position: int, data: bytes, what: str) -> None:
-        self._compare(position, data, what)
+    def _replace(self, position: int, data: bytes, name: str) -> None:
+        self._compare(position, data, "header", name)
 
     def _flush(self) -> None:
         pass
 
-    def _compare(self, position: int, data: bytes, what: str) -> None:
+    def _compare(self, position: int, data: bytes, part: str, name: str) -> None:
         with storage_errors(self.path, "read"):
             there = os.pread(self._descriptor, len(data), position)
             if there == data:
                 return
             size = os.fstat(self._descriptor).st_size
         if len(there) < len(data) and data.startswith(there):
-            raise DepositDiffers(self.path, f"it ends at byte {size}, within {what}")
-        raise DepositDiffers(
-            self.path, f"{what} is not the same there (between bytes {position} and {position + len(data)})"
-        )
+            raise DepositDiffers(self.path, f"it ends at byte {size}, within the {part} of '{shown(name)}'")
+        place = f"between bytes {position} and {position + len(data)}"
+        raise DepositDiffers(self.path, f"the {part} of '{shown(name)}' is not the same there ({place})")
 
     def _check_end(self) -> None:
         with storage_errors(self.path, "examine"):

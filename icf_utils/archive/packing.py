@@ -12,7 +12,7 @@ from icf_utils.archive.headers import BLOCK, content_padding, end_of_archive, me
 from icf_utils.archive.outputs import Output
 from icf_utils.dicom.facts import FACT_TAGS, FileFacts, file_facts
 from icf_utils.dicom.head import read_head
-from icf_utils.errors import InputRefused, shown
+from icf_utils.errors import InputRefused
 from icf_utils.progress import Task
 from icf_utils.results import Notice
 from icf_utils.sources.entries import Entry, Reader, Source
@@ -62,7 +62,7 @@ class Packer:
         for entry in self._source.entries:
             with self._source.open(entry) as reader:
                 self._pack_file(entry, reader, output, task, done)
-        output.write(end_of_archive(output.position), "the end mark")
+        output.write(end_of_archive(output.position), "end mark", self._root)
         self._patch_headers(output, done)
         self._source.check_unchanged()
         done.notices += _visit_notices(self._source, done)
@@ -77,14 +77,13 @@ class Packer:
             done.waiting.append((output.position, len(header), entry))
             output.provisional(header)
         else:
-            output.write(self._header(entry, facts.time), _header_of(entry))
+            output.write(self._header(entry, facts.time), "header", entry.name)
         self._copy(entry, reader, head, output, task)
 
     def _copy(self, entry: Entry, reader: Reader, head: bytes, output: Output, task: Task) -> None:
-        what = f"the content of '{shown(entry.name)}'"
         block, left = head, entry.size
         while True:
-            output.write(block, what)
+            output.write(block, "content", entry.name)
             task.advance(len(block))
             left -= len(block)
             if not left:
@@ -95,7 +94,7 @@ class Packer:
         if left or reader.read(1):
             refusals = [(entry.name, "changed its size while it was read")]
             raise InputRefused(self._source.label, refusals, "Wait until nothing writes to the input.")
-        output.write(content_padding(entry.size), what)
+        output.write(content_padding(entry.size), "padding", entry.name)
 
     def _patch_headers(self, output: Output, done: Packing) -> None:
         time = NO_TIME if done.time is None else done.time
@@ -103,7 +102,7 @@ class Packer:
             header = self._header(entry, time)
             if len(header) != length and output.is_new:
                 raise HeaderLengthChanged(time)
-            output.patch(position, header, _header_of(entry))
+            output.patch(position, header, entry.name)
 
     def _provisional_header(self, entry: Entry, output: Output) -> bytes:
         """As long as the right one, if the archive is there already and is the same."""
@@ -113,10 +112,6 @@ class Packer:
 
     def _header(self, entry: Entry, time: float) -> bytes:
         return member_header(f"{self._root}/{entry.name}", entry.size, time)
-
-
-def _header_of(entry: Entry) -> str:
-    return f"the header of '{shown(entry.name)}'"
 
 
 def _note(entry: Entry, facts: FileFacts, done: Packing) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 
-from icf_utils.dicom.scan import HEAD_LIMIT, Scan, encapsulated_is_whole, scan
+from icf_utils.dicom.scan import HEAD_LIMIT, ITEM, SEQUENCE_END, UNDEFINED, Scan, scan
 
 #: What is read at first, in bytes: most images are smaller, most headers much smaller.
 FIRST_READ = 1 << 20
@@ -48,3 +49,21 @@ def _read_up_to(read: Callable[[int], bytes], size: int) -> bytes:
         blocks.append(block)
         missing -= len(block)
     return b"".join(blocks)
+
+
+def encapsulated_is_whole(read_at: Callable[[int, int], bytes], position: int) -> bool:
+    """Whether encapsulated pixel data (PS3.5 section A.4) runs up to its delimiter.
+
+    ``read_at(position, n)`` returns up to ``n`` bytes of the file; ``position`` is where the value starts.
+    """
+    while True:
+        block = read_at(position, 8)
+        if len(block) < 8:
+            return False
+        group, element, length = struct.unpack("<HHL", block)
+        tag = group << 16 | element
+        if tag == SEQUENCE_END:
+            return True
+        if tag != ITEM or length == UNDEFINED:
+            return False
+        position += 8 + length

@@ -12,6 +12,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 #: How much of a file is looked at, in bytes; header elements that start later are not found.
@@ -24,12 +25,11 @@ SPECIFIC_CHARACTER_SET = 0x00080005
 _IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 _DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95"})
 _LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OW", b"OV", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-_ALL_VRS = _LONG_VRS | frozenset(
-    b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()  # PS3.5 table 6.2-1
-)
+_SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
+_ALL_VRS = _LONG_VRS | _SHORT_VRS  # PS3.5 table 6.2-1
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_UNDEFINED = 0xFFFFFFFF
+ITEM, _ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+UNDEFINED = 0xFFFFFFFF
 _MAGIC_AT = 128
 
 #: ``whole``: read up to the pixel data or the end; ``cut``: the file ends inside an element; ``malformed``: what
@@ -146,16 +146,21 @@ def _scan_deflated(head: bytes, position: int, size: int, wanted: frozenset[int]
 def _scan_dataset(data: bytes, position: int, size: int, wanted: frozenset[int], result: Scan) -> None:
     reader = _HeaderReader(data, position, result.big_endian)
     end = len(data)
+    stops = _raw_tags(wanted | _PIXELS, result.big_endian)
+    if position + 8 <= end:
+        result.first_group = reader.header(position)[0] >> 16
     while position + 8 <= end:
+        position, passed = reader.pass_over(position, stops)
+        result.count += passed
+        if position + 8 > end:
+            continue
         tag, vr, start, length = reader.header(position)
-        if result.first_group < 0:
-            result.first_group = tag >> 16
         if start > end:
             break
         if tag in _PIXELS:
             _note_pixels(start, length, size, result)
             return
-        undefined = length == _UNDEFINED
+        undefined = length == UNDEFINED
         position = _skip_undefined(reader, start, vr) if undefined else start + length
         if position < 0 or position > size:
             result.state = "malformed" if position < 0 else "cut"
@@ -163,7 +168,7 @@ def _scan_dataset(data: bytes, position: int, size: int, wanted: frozenset[int],
         if position > end and (undefined or tag in wanted):
             break
         if tag in wanted and not undefined:
-            result.elements[tag] = Element(vr.decode("ascii") if vr else None, data[start:position])
+            result.elements[tag] = Element(vr.decode("latin-1") if vr else None, data[start:position])
         result.count += 1
     else:
         if position == size:
@@ -172,9 +177,30 @@ def _scan_dataset(data: bytes, position: int, size: int, wanted: frozenset[int],
 
 
 def _note_pixels(start: int, length: int, size: int, result: Scan) -> None:
-    result.pixels = (start, -1 if length == _UNDEFINED else length)
-    if length != _UNDEFINED and start + length > size:
+    result.pixels = (start, -1 if length == UNDEFINED else length)
+    if length != UNDEFINED and start + length > size:
         result.state = "cut"
+
+
+class _Layout:
+    """How the fields of an element's header are packed in one byte order (PS3.5 section 7.1)."""
+
+    def __init__(self, order: str) -> None:
+        self.explicit: Callable[[bytes, int], tuple[int, int, bytes, int]] = struct.Struct(order + "HH2sH").unpack_from
+        self.implicit: Callable[[bytes, int], tuple[int, int, int]] = struct.Struct(order + "HHL").unpack_from
+        self.long: Callable[[bytes, int], tuple[int]] = struct.Struct(order + "L").unpack_from
+        # with the tag's four bytes as one number, which is quicker to compare
+        self.raw_explicit: Callable[[bytes, int], tuple[int, bytes, int]] = struct.Struct(order + "L2sH").unpack_from
+        self.raw_implicit: Callable[[bytes, int], tuple[int, int]] = struct.Struct(order + "LL").unpack_from
+
+
+_LITTLE, _BIG = _Layout("<"), _Layout(">")
+
+
+@lru_cache(maxsize=16)
+def _raw_tags(tags: frozenset[int], big_endian: bool) -> frozenset[int]:
+    """The tags as :class:`_Layout`'s raw functions return them."""
+    return tags if big_endian else frozenset((tag & 0xFFFF) << 16 | tag >> 16 for tag in tags)
 
 
 class _HeaderReader:
@@ -182,13 +208,35 @@ class _HeaderReader:
 
     def __init__(self, data: bytes, position: int, big_endian: bool) -> None:
         self.data = data
-        order = ">" if big_endian else "<"
-        self.explicit: Callable[[bytes, int], tuple[int, int, bytes, int]] = struct.Struct(order + "HH2sH").unpack_from
-        self.implicit: Callable[[bytes, int], tuple[int, int, int]] = struct.Struct(order + "HHL").unpack_from
-        self.long: Callable[[bytes, int], tuple[int]] = struct.Struct(order + "L").unpack_from
+        self._layout = _BIG if big_endian else _LITTLE
         first = data[position + 4 : position + 6]
         # as pydicom: two capital letters cannot be the length of a sensible first element
         self.is_implicit = not (len(first) == 2 and all(0x40 < byte < 0x5B for byte in first))
+
+    def pass_over(self, position: int, stops: frozenset[int]) -> tuple[int, int]:
+        """Skip ordinary elements in a tight loop, as there are hundreds in front of each image's pixels.
+
+        Returns the position of the first one that is in ``stops`` (as raw tags), has a long header or
+        undefined length, or leaves the data; and how many were skipped.
+        """
+        data, end, count = self.data, len(self.data), 0
+        if self.is_implicit:
+            unpack_implicit = self._layout.raw_implicit
+            while position + 8 <= end:
+                raw_tag, length = unpack_implicit(data, position)
+                after = position + 8 + length
+                if raw_tag in stops or after > end or length == UNDEFINED:
+                    break
+                position, count = after, count + 1
+            return position, count
+        unpack_explicit = self._layout.raw_explicit
+        while position + 8 <= end:
+            raw_tag, vr, length = unpack_explicit(data, position)
+            after = position + 8 + length
+            if raw_tag in stops or after > end or vr not in _SHORT_VRS:
+                break
+            position, count = after, count + 1
+        return position, count
 
     def header(self, position: int, implicit: bool | None = None) -> tuple[int, bytes | None, int, int]:
         """``(tag, VR or None, start of the value, length)`` of the element at ``position``; 8 bytes must be there.
@@ -196,15 +244,15 @@ class _HeaderReader:
         ``start`` lies beyond the data where a long header is cut off.
         """
         if not (self.is_implicit if implicit is None else implicit):
-            group, element, vr, length = self.explicit(self.data, position)
+            group, element, vr, length = self._layout.explicit(self.data, position)
             if vr in _LONG_VRS:
                 if position + 12 > len(self.data):
                     return group << 16 | element, vr, len(self.data) + 1, 0
-                return group << 16 | element, vr, position + 12, self.long(self.data, position + 8)[0]
+                return group << 16 | element, vr, position + 12, self._layout.long(self.data, position + 8)[0]
             if b"AA" <= vr <= b"ZZ":
                 return group << 16 | element, vr, position + 8, length
         # some writers switch to implicit VR within an explicit file: no VR, so take it as that
-        group, element, length = self.implicit(self.data, position)
+        group, element, length = self._layout.implicit(self.data, position)
         return group << 16 | element, None, position + 8, length
 
 
@@ -231,12 +279,12 @@ def _skip_undefined(reader: _HeaderReader, position: int, vr: bytes | None) -> i
 
 def _step_in_sequence(reader: _HeaderReader, position: int, levels: list[tuple[bool, bool]], implicit: bool) -> int:
     tag, _, start, length = reader.header(position, implicit=True)
-    if tag == _SEQUENCE_END:
+    if tag == SEQUENCE_END:
         levels.pop()
         return start
-    if tag != _ITEM:
+    if tag != ITEM:
         return -1
-    if length != _UNDEFINED:
+    if length != UNDEFINED:
         return start + length
     levels.append((True, implicit))
     return start
@@ -249,25 +297,7 @@ def _step_in_item(reader: _HeaderReader, position: int, levels: list[tuple[bool,
             return -1
         levels.pop()
         return position + 8
-    if length != _UNDEFINED:
+    if length != UNDEFINED:
         return start + length
     levels.append((False, implicit or vr == b"UN"))
     return start
-
-
-def encapsulated_is_whole(read_at: Callable[[int, int], bytes], position: int) -> bool:
-    """Whether encapsulated pixel data (PS3.5 section A.4) runs up to its delimiter.
-
-    ``read_at(position, n)`` returns up to ``n`` bytes of the file; ``position`` is where the value starts.
-    """
-    while True:
-        block = read_at(position, 8)
-        if len(block) < 8:
-            return False
-        group, element, length = struct.unpack("<HHL", block)
-        tag = group << 16 | element
-        if tag == _SEQUENCE_END:
-            return True
-        if tag != _ITEM or length == _UNDEFINED:
-            return False
-        position += 8 + length

@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.errors import InvalidDicomError
 
-from icf_utils.dicom.head import FIRST_READ, check_pixels, read_head
-from icf_utils.dicom.scan import HEAD_LIMIT, Scan, encapsulated_is_whole, scan
+from icf_utils.dicom.head import FIRST_READ, check_pixels, encapsulated_is_whole, read_head
+from icf_utils.dicom.scan import HEAD_LIMIT, Scan, scan
 from tests.data.make_dicom import (
     DEFLATED,
     EXPLICIT_BIG,
