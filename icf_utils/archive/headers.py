@@ -49,7 +49,7 @@ def parse_pax_records(data: bytes) -> Mapping[str, bytes]:
         length = int(digits)
         record = data[position + len(digits) + 1 : position + length]
         key, equals, value = record.partition(b"=")
-        if length <= len(digits) or not equals or not value.endswith(b"\n"):
+        if not len(digits) < length <= len(data) - position or not equals or not value.endswith(b"\n"):
             raise ValueError("malformed PAX record")
         records[key.decode("utf-8")] = value[:-1]
         position += length

@@ -26,12 +26,11 @@ _CHUNK = 1 << 20
 class Description:
     """What an archive holds: ``md5`` and ``size`` (bytes) of the whole, ``images`` in its order,
 
-    ``others`` the members that are no DICOM instance (a notice each, saying why), ``latest`` the latest member time.
+    ``others`` the members that are no DICOM instance (a notice each, saying why).
     """
 
     md5: str = ""
     size: int = 0
-    latest: float = 0.0
     images: list[ImageRecord] = field(default_factory=list)
     others: list[Notice] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
@@ -68,7 +67,6 @@ def describe_archive(path: Path, root: str, allowed: AllowList, progress: Progre
                 raise DepositDamaged(
                     path, f"members below '{root}/'", "another visit's", "check study and visit identifier"
                 )
-            done.latest = max(done.latest, member.mtime)
             _describe(member, archive, handle.fileno(), tags, done)
         done.md5, done.size = archive.finish()
     return done
