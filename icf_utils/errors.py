@@ -69,6 +69,17 @@ class InvalidSetting(IcfError):
         super().__init__(f"{shown(source)}: {problem}")
 
 
+class TableRefused(IcfError):
+    """A list of visits with mistakes; nothing was started. ``problems`` holds all of them, one sentence each."""
+
+    exit_code = 2
+
+    def __init__(self, source: str | os.PathLike[str], problems: Sequence[str]) -> None:
+        self.source, self.problems = os.fspath(source), tuple(problems)
+        body = "\n  ".join(problems)
+        super().__init__(f"'{shown(source)}' is refused, nothing was started:\n  {body}")
+
+
 class InputRefused(IcfError):
     """The input cannot become an archive; nothing was written.
 
@@ -97,6 +108,19 @@ class DepositDiffers(IcfError):
         super().__init__(
             f"'{shown(path)}' exists and is different: {how}. It was left as it is; "
             "a deposit is never overwritten. Use another visit identifier, or move the old deposit away first."
+        )
+
+
+class InputChanged(IcfError):
+    """An input is not what it was when it was archived; the archive was not touched."""
+
+    exit_code = 4
+
+    def __init__(self, source: str | os.PathLike[str], archive: str | os.PathLike[str], how: str) -> None:
+        self.source, self.archive, self.how = os.fspath(source), os.fspath(archive), how
+        super().__init__(
+            f"input '{shown(source)}' has changed after it was archived: in '{shown(archive)}', {how}. The archive "
+            "was left as it is. Put the input back, or archive it under another visit identifier"
         )
 
 

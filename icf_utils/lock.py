@@ -22,6 +22,9 @@ from icf_utils.store import Study, Visit, prepare_workdir, tidy_workdir
 PATIENCE = 3600.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
 
+#: Begins the lock of a run's visit; no visit's identifier has a ``+``.
+_RUN = "+run."
+
 
 @contextmanager
 def visit_lock(visit: Visit, progress: Progress) -> Iterator[None]:
@@ -35,6 +38,38 @@ def catalog_lock(study: Study, progress: Progress) -> Iterator[None]:
     """Keep others from writing this study's catalog. The name cannot be a visit's: identifiers have no ``+``."""
     with _held(study, "+catalog.lock", progress):
         yield
+
+
+@contextmanager
+def run_lock(visit: Visit, progress: Progress, wait: bool = True) -> Iterator[str]:
+    """Keep other runs from taking up this visit; stages take :func:`visit_lock` within.
+
+    Yields empty text, or without ``wait`` the name of the process that has it, in which case it is not held.
+    """
+    study, path = visit.of_study, visit.workdir / f"{_RUN}{visit.visit}.lock"
+    holder = ""
+    try:
+        if wait:
+            _acquire(study, path, progress)
+        else:
+            holder = _try_once(study, path, progress)
+        try:
+            yield holder
+        finally:
+            if not holder:
+                _discard(path)
+    finally:
+        tidy_workdir(study)
+
+
+def running_visits(study: Study) -> dict[str, str]:
+    """The visits that a run has in hand, and which process; locks of processes that are dead for certain left out."""
+    found = {}
+    for path in study.workdir.glob(f"{_RUN}*.lock"):
+        holder = _read_holder(path)
+        if holder and not _is_dead(holder):
+            found[path.name[len(_RUN) : -len(".lock")]] = _named(holder)
+    return found
 
 
 @contextmanager
@@ -68,6 +103,19 @@ def _acquire(study: Study, path: Path, progress: Progress) -> None:
             told = True
         time.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _try_once(study: Study, path: Path, progress: Progress) -> str:
+    """Take a lock unless a process that may be alive holds it; then return that one's name, else empty text."""
+    while not _try_to_take(study, path):
+        holder = _read_holder(path)
+        if holder is None:
+            continue
+        if not _is_dead(holder):
+            return _named(holder)
+        _clear_stale(path, holder)
+        progress.message(f"taking over the lock of a dead process: '{shown(path)}' ({_named(holder)})")
+    return ""
 
 
 def _patience() -> float:

@@ -1,0 +1,201 @@
+"""The stages as a table: name, version, inputs, parameters, outputs, function. The functions touch the store.
+
+A stage runs through the same function with the same arguments as its command. Stage modules are loaded when a stage
+runs, so that a run which finds nothing to do loads none of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from icf_utils.errors import DepositDamaged, DepositDiffers, DepositMissing, InputChanged
+from icf_utils.identity import store_identity
+from icf_utils.pipeline.marks import file_digest
+from icf_utils.pipeline.values import Chain, VisitInput
+from icf_utils.progress import Progress
+from icf_utils.results import Notice
+from icf_utils.store import Visit, read_deposit
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a stage function did: its notices, outputs beyond those of the table, and digests it knows already."""
+
+    notices: tuple[Notice, ...] = ()
+    outputs: tuple[Path, ...] = ()
+    digests: Mapping[Path, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row of the table.
+
+    ``version`` is raised whenever the stage's outputs get other bytes for the same inputs. ``parameters`` are all
+    that a user can say about the outputs' bytes; ``outputs`` are the files that are known before the stage ran.
+    """
+
+    name: str
+    version: int
+    inputs: Callable[[Visit], tuple[Path, ...]]
+    outputs: Callable[[Visit], tuple[Path, ...]]
+    parameters: Callable[[Chain], Mapping[str, str]]
+    function: Callable[[VisitInput, Chain, Progress], Made]
+
+
+def place_of(wanted: VisitInput, chain: Chain) -> Visit:
+    """Where a visit lies in the store."""
+    return Visit(chain.root, wanted.study, wanted.visit)
+
+
+def _archive(wanted: VisitInput, chain: Chain, progress: Progress) -> Made:
+    from icf_utils.archive.stage import make_studyvisit_archive
+
+    place, options = place_of(wanted, chain), chain.options
+    if wanted.input is None:
+        return _adopt_archive(place)
+    strip = options.strip if wanted.input.is_file() else 0
+    result = make_studyvisit_archive(
+        wanted.input, chain.root, *_names(wanted), time_zone=options.time_zone, strip=strip, progress=progress
+    )
+    return Made(result.notices, digests={place.archive: result.md5})
+
+
+def _adopt_archive(place: Visit) -> Made:
+    """An archive that came into the store by itself: it must be what its checksum file says."""
+    from icf_utils.archive.checksum import parse_checksum
+
+    remedy = "name the visit's input in a table, so that it can be archived"
+    if not place.archive.exists():
+        raise DepositMissing(place.archive, remedy)
+    expected = parse_checksum(read_deposit(place.checksum, remedy), place.archive.name, str(place.checksum))
+    found = file_digest(place.archive)
+    if found != expected:
+        remedy = "the archive or its checksum was changed or damaged: restore it from a copy"
+        raise DepositDamaged(place.archive, f"the MD5 {expected} of its checksum file", found, remedy)
+    return Made(digests={place.archive: found})
+
+
+def _metadata(wanted: VisitInput, chain: Chain, progress: Progress) -> Made:
+    from icf_utils.metadata.stage import deposit_visit_metadata
+
+    result = deposit_visit_metadata(
+        chain.root, *_names(wanted), tags=chain.options.tags, settings=chain.settings, progress=progress
+    )
+    return Made((*result.skipped, *result.notices))
+
+
+def _dataset(wanted: VisitInput, chain: Chain, progress: Progress) -> Made:
+    from icf_utils.dataset.stage import deposit_visit_dataset
+
+    result = deposit_visit_dataset(
+        chain.root,
+        *_names(wanted),
+        store_url=chain.options.store_url,
+        store_id=chain.options.store_id,
+        settings=chain.settings,
+        progress=progress,
+    )
+    return Made(result.notices)
+
+
+def _catalog(wanted: VisitInput, chain: Chain, progress: Progress) -> Made:
+    from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
+
+    result = catalogify_studyvisit_from_meta(
+        chain.root,
+        *_names(wanted),
+        store_url=chain.options.store_url,
+        store_id=chain.options.store_id,
+        settings=chain.settings,
+        progress=progress,
+    )
+    return Made(result.notices, outputs=(result.catalog / "metadata" / result.dataset_id,))
+
+
+def _names(wanted: VisitInput) -> tuple[str, str]:
+    return wanted.study, wanted.visit
+
+
+def _archive_parameters(chain: Chain) -> Mapping[str, str]:
+    return {"timezone": chain.options.time_zone, "strip": str(chain.options.strip)}
+
+
+def _metadata_parameters(chain: Chain) -> Mapping[str, str]:
+    """The allow-list as it stands in its file, or in the settings."""
+    if chain.options.tags is not None:
+        return {"tags": file_digest(chain.options.tags)}
+    settings = asdict(chain.settings.metadata)
+    return {"tags": _short(settings) if settings["tags"] else "none"}
+
+
+def _store_parameters(chain: Chain) -> Mapping[str, str]:
+    options, store = chain.options, chain.settings.store
+    url = (store.url if options.store_url is None else options.store_url).rstrip("/")
+    return {
+        "store URL": url,
+        "store id": store_identity(url, store.id if options.store_id is None else options.store_id),
+    }
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, sort_keys=True).encode("utf-8")
+    return hashlib.md5(text, usedforsecurity=False).hexdigest()
+
+
+#: The table. The inputs of the first stage are the visit's own and stand with the visit.
+STAGES: Mapping[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            name="archive",
+            version=1,
+            inputs=lambda _: (),
+            outputs=lambda visit: (visit.archive, visit.checksum),
+            parameters=_archive_parameters,
+            function=_archive,
+        ),
+        Stage(
+            name="metadata",
+            version=1,
+            inputs=lambda visit: (visit.archive, visit.checksum),
+            outputs=lambda visit: (visit.dicoms_json, visit.tarball_json),
+            parameters=_metadata_parameters,
+            function=_metadata,
+        ),
+        Stage(
+            name="dataset",
+            version=1,
+            inputs=lambda visit: (visit.archive, visit.dicoms_json, visit.tarball_json),
+            outputs=lambda visit: (visit.export, visit.refs),
+            parameters=_store_parameters,
+            function=_dataset,
+        ),
+        Stage(
+            name="catalog",
+            version=1,
+            inputs=lambda visit: (visit.dicoms_json, visit.tarball_json, visit.export, visit.refs),
+            outputs=lambda _: (),
+            parameters=_store_parameters,
+            function=_catalog,
+        ),
+    )
+}
+
+
+def run_stage(stage: Stage, wanted: VisitInput, chain: Chain, progress: Progress, was_archived: bool) -> Made:
+    """Run a stage of a visit. ``was_archived`` says that its archive was made from this input before, and is intact.
+
+    Raises what the stage's function raises, and :class:`~icf_utils.errors.InputChanged` for an input that gives
+    another archive than before.
+    """
+    try:
+        return stage.function(wanted, chain, progress)
+    except DepositDiffers as error:
+        archive = place_of(wanted, chain).archive
+        if not was_archived or wanted.input is None or error.path != str(archive):
+            raise
+        raise InputChanged(wanted.input, archive, error.how) from error

@@ -1,0 +1,150 @@
+"""What is remembered of earlier runs: one small file per visit and stage in ``STORE/STUDY/.icf/state``.
+
+Reads and writes these files. Each is written beside its name and moved over it, so that a reader sees the old or the
+new one, on shared file systems too. Whatever cannot be read counts as not there: it costs time, never more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from icf_utils.errors import StorageFailure
+from icf_utils.pipeline.marks import Mark, SourceMark
+from icf_utils.pipeline.values import STAGE_NAMES, Failure
+from icf_utils.store import Study, Visit
+
+#: Number of the files' format; another one counts as not there.
+FORMAT = 1
+
+#: What stands for the study as a whole where a visit's identifier would; no visit can be called so.
+WHOLE_STUDY = "+study"
+
+_ERROR = ".error.json"
+
+
+@dataclass(frozen=True)
+class State:
+    """What a stage was made from and what it made. Paths are relative to the study's folder.
+
+    ``source`` is the input that an archive was made from or compared with; ``facts`` are digests of what has no file
+    of its own, such as the visit's entry on its study's page.
+    """
+
+    version: int
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, Mark] = field(default_factory=dict)
+    outputs: Mapping[str, Mark] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+    source: SourceMark | None = None
+
+
+def state_folder(study: Study) -> Path:
+    """Where the state of a study's visits lies."""
+    return study.workdir / "state"
+
+
+def read_state(study: Study, visit: str, stage: str) -> State | None:
+    """What is remembered of a visit's stage, if anything."""
+    value = _read(_path(study, visit, stage))
+    try:
+        return State(
+            version=value["version"],
+            parameters=dict(value["parameters"]),
+            inputs=_marks(value["inputs"]),
+            outputs=_marks(value["outputs"]),
+            facts=dict(value["facts"]),
+            source=SourceMark(**value["source"]) if value["source"] else None,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def read_states(visit: Visit) -> dict[str, State]:
+    """What is remembered of a visit, by stage."""
+    found = {stage: read_state(visit.of_study, visit.visit, stage) for stage in STAGE_NAMES}
+    return {stage: state for stage, state in found.items() if state}
+
+
+def write_state(study: Study, visit: str, stage: str, state: State) -> None:
+    """Remember a stage, and forget its error. Raises :class:`~icf_utils.errors.StorageFailure`."""
+    _write(_path(study, visit, stage), {"format": FORMAT, **asdict(state)})
+    forget_error(study, visit, stage)
+
+
+def write_error(study: Study, visit: str, stage: str, failure: Failure) -> None:
+    """Remember why a stage failed. Raises :class:`~icf_utils.errors.StorageFailure`."""
+    _write(_error_path(study, visit, stage), {"format": FORMAT, **asdict(failure)})
+
+
+def forget_error(study: Study, visit: str, stage: str) -> None:
+    """A stage that is in order has no error any more."""
+    with suppress(OSError):
+        _error_path(study, visit, stage).unlink()
+
+
+def read_errors(study: Study) -> dict[tuple[str, str], Failure]:
+    """The errors of a study's visits, by visit and stage."""
+    return {key: failure for key in _names(study, _ERROR) if (failure := _failure(study, *key))}
+
+
+def remembered(study: Study) -> set[tuple[str, str]]:
+    """The visits and stages of which there is a state file."""
+    return {key for key in _names(study, ".json") if key[1] in STAGE_NAMES and key[0] != WHOLE_STUDY}
+
+
+def _failure(study: Study, visit: str, stage: str) -> Failure | None:
+    value = _read(_error_path(study, visit, stage))
+    try:
+        return Failure(str(value["type"]), str(value["message"]), int(value["exit_code"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _names(study: Study, suffix: str) -> list[tuple[str, str]]:
+    """Visit and stage in the names of state files that end so, sorted."""
+    try:
+        names = os.listdir(state_folder(study))
+    except OSError:
+        return []
+    parts = [name.removesuffix(suffix).rpartition(".") for name in sorted(names) if name.endswith(suffix)]
+    return [(visit, stage) for visit, _, stage in parts if visit and stage in STAGE_NAMES]
+
+
+def _path(study: Study, visit: str, stage: str) -> Path:
+    return state_folder(study) / f"{visit}.{stage}.json"
+
+
+def _error_path(study: Study, visit: str, stage: str) -> Path:
+    return state_folder(study) / f"{visit}.{stage}{_ERROR}"
+
+
+def _marks(value: Mapping[str, Mapping[str, Any]]) -> dict[str, Mark]:
+    return {name: Mark(**mark) for name, mark in value.items()}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) and value.get("format") == FORMAT else {}
+
+
+def _write(path: Path, value: Mapping[str, object]) -> None:
+    """No sync: a file that a power failure tears cannot be read, and counts as not there."""
+    part = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(json.dumps(value, ensure_ascii=True, sort_keys=True).encode("ascii"))
+        os.replace(part, path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink()
+        raise StorageFailure(path, "write", error) from error
