@@ -1,0 +1,1 @@
+"""How fast the stages are, beside what one would do without them and beside what the hardware allows."""
