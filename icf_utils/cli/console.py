@@ -26,14 +26,14 @@ class Console:
 
     def __init__(self, quiet: bool, as_json: bool) -> None:
         self._quiet, self._as_json = quiet, as_json
-        self._is_terminal = sys.stderr.isatty()
+        self._has_bars = _can_show_bars(sys.stderr)
 
     @contextmanager
     def task(self, label: str, total: int, unit: str) -> Iterator[Task]:
         """A bar on a terminal; in a log a line when the task is done."""
         if self._quiet:
             yield _Counter()
-        elif self._is_terminal:
+        elif self._has_bars:
             from tqdm import tqdm
 
             with tqdm(total=total, desc=label, unit=unit, unit_scale=unit == "B", leave=False, file=sys.stderr) as bar:
@@ -96,6 +96,11 @@ class Console:
             abandon(stream)
             if stream is sys.stdout:
                 raise StorageFailure("standard output", "write to", error) from error
+
+
+def _can_show_bars(stream: TextIO) -> bool:
+    """Whether it is a terminal with room; those of build servers may have no lines at all, and show no bar."""
+    return stream.isatty() and 0 not in os.get_terminal_size(stream.fileno())
 
 
 def abandon(stream: TextIO) -> None:

@@ -98,8 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args = build_parser().parse_args(given)
         return _run(args, Console(quiet=args.quiet or args.json, as_json=args.json))
     except _UsageError as error:
-        print(error.usage, end="", file=sys.stderr)  # noqa: T201
-        Console(quiet=False, as_json="--json" in given).error(error.command, InvalidSetting("command line", str(error)))
+        console = Console(quiet=False, as_json="--json" in given)
+        console.message(error.usage.rstrip("\n"))
+        console.error(error.command, InvalidSetting("command line", str(error)))
         return InvalidSetting.exit_code
     finally:
         _finish_streams()
@@ -164,12 +165,17 @@ def _prepare_streams() -> None:
     Streams that the caller has closed lead nowhere.
     """
     if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process
+        sys.stdout = _nowhere()
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        sys.stderr = _nowhere()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def _nowhere() -> TextIO:
+    """A stream that stays open as long as the process."""
+    return open(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8", closefd=False)
 
 
 def _finish_streams() -> None:

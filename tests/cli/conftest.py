@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.program import Inside
 from tests.verify.stores import write_input
 
 
@@ -29,3 +30,8 @@ def _signals() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def inside(capsys: pytest.CaptureFixture[str]) -> Inside:
+    return Inside(capsys)
