@@ -151,8 +151,15 @@ def stored_studies(root: Path) -> list[Study]:
 
 
 def prepare_workdir(study: Study) -> Path:
-    """Make sure that the study's work folder exists, and return it."""
+    """Make sure that the study's work folder exists, and return it.
+
+    Others may be tidying it away at the same time, at every step of making it; nobody is that unlucky for long.
+    """
     with storage_errors(study.workdir, "create"):
+        for _ in range(1000):
+            with suppress(FileNotFoundError, FileExistsError):
+                study.workdir.mkdir(parents=True, exist_ok=True)
+                return study.workdir
         study.workdir.mkdir(parents=True, exist_ok=True)
     return study.workdir
 

@@ -172,6 +172,36 @@ def test_the_work_folder_stays_while_something_is_in_it(study: Study) -> None:
     assert names(study) == [".icf", "state"]
 
 
+def test_work_folders_are_made_and_tidied_at_the_same_time(study: Study) -> None:
+    """Each of many makes it and sees to it that it goes away again; nobody fails."""
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        for _ in range(400):
+            try:
+                prepare_workdir(study)
+            except StorageFailure as error:
+                failures.append(error)
+            tidy_workdir(study)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert not study.folder.exists()
+
+
+@pytest.mark.parametrize("name", ["store", "store/study", "store/study/.icf"])
+def test_a_file_in_the_place_of_the_work_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(StorageFailure, match=r"cannot create"):
+        prepare_workdir(Study(tmp_path / "store", "study"))
+    assert (tmp_path / name).read_bytes() == b""
+
+
 def test_a_target_without_a_folder(study: Study) -> None:
     with pytest.raises(StorageFailure, match="No such file or directory"):
         write_new(study, study.folder / "missing" / "one", b"1")
