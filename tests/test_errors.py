@@ -46,11 +46,13 @@ def test_exit_codes() -> None:
         "DepositDamaged": 5,
         "DepositDiffers": 4,
         "DepositMissing": 5,
+        "InputChanged": 4,
         "InputRefused": 3,
         "InvalidIdentifier": 2,
         "InvalidSetting": 2,
         "MissingRequirement": 7,
         "StorageFailure": 6,
+        "TableRefused": 2,
     }
 
 
@@ -64,10 +66,12 @@ def test_messages_show_what_they_are_about(cls: type[IcfError]) -> None:
         "DepositDamaged": [nasty, "this", "that", "do it again"],
         "DepositDiffers": [nasty, "in one byte"],
         "DepositMissing": [nasty, "do the step before"],
+        "InputChanged": [nasty, "the archive", "a member differs"],
         "InputRefused": [nasty, [(nasty, "is odd")], "Change it."],
         "InvalidIdentifier": ["visit", nasty],
         "InvalidSetting": [nasty, "means nothing"],
         "StorageFailure": [nasty, "read", OSError(errno.EIO, "whatever")],
+        "TableRefused": [nasty, ["line 3 is odd"]],
     }
     message = str(cls(*arguments[cls.__name__]))
     assert r"Sch\xe4del\x1b[31m\n" in message
