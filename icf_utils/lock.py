@@ -16,7 +16,7 @@ from pathlib import Path
 
 from icf_utils.errors import Busy, InvalidSetting, StorageFailure, shown, storage_errors
 from icf_utils.progress import Progress
-from icf_utils.store import Study, Visit, prepare_workdir, tidy_workdir
+from icf_utils.store import Study, Visit, clear_parts, prepare_workdir, tidy_workdir
 
 #: Seconds that a process waits for another one before it gives up with exit code 8, unless ICF_LOCK_TIMEOUT says.
 PATIENCE = 3600.0
@@ -28,8 +28,9 @@ _RUN = "+run."
 
 @contextmanager
 def visit_lock(visit: Visit, progress: Progress) -> Iterator[None]:
-    """Keep others from writing this visit's files."""
+    """Keep others from writing this visit's files; what a process that was killed left of them is removed."""
     with _held(visit.of_study, f"{visit.visit}.lock", progress):
+        clear_parts(visit)
         yield
 
 
@@ -78,11 +79,19 @@ def _held(study: Study, name: str, progress: Progress) -> Iterator[None]:
     try:
         _acquire(study, path, progress)
         try:
+            _clear_leftovers(path)
             yield
         finally:
             _discard(path)
     finally:
         tidy_workdir(study)
+
+
+def _clear_leftovers(path: Path) -> None:
+    """Remove what processes of this host that were killed while they took or cleared the lock have left."""
+    for left in path.parent.glob(f"{path.name}.{socket.gethostname()}.*"):
+        if not Path(f"/proc/{left.name.split('.')[-2]}").exists():
+            _discard(left)
 
 
 def _acquire(study: Study, path: Path, progress: Progress) -> None:
@@ -218,7 +227,7 @@ def _is_dead(holder: tuple[str, int, str]) -> bool:
 
 def _clear_stale(path: Path, holder: tuple[str, int, str]) -> None:
     """Move the dead lock aside before removing it; put it back if it was not the dead one after all."""
-    aside = path.with_name(f"{path.name}.stale.{os.getpid()}.{time.monotonic_ns()}")
+    aside = path.with_name(f"{path.name}.{socket.gethostname()}.stale.{os.getpid()}.{time.monotonic_ns()}")
     try:
         os.rename(path, aside)
     except FileNotFoundError:

@@ -176,6 +176,14 @@ def part_name(study: Study, target: Path) -> Path:
     return study.workdir / f"{target.relative_to(study.folder).as_posix().replace('/', '+')}.part"
 
 
+def clear_parts(visit: Visit) -> None:
+    """Remove unfinished files of this visit; the caller holds its lock, so nobody is writing them any more."""
+    for suffix in VISIT_SUFFIXES:
+        part = part_name(visit.of_study, visit.of_study.folder / f"{visit.visit}{suffix}")
+        with storage_errors(part, "remove"):
+            part.unlink(missing_ok=True)
+
+
 @contextmanager
 def new_part(study: Study, target: Path) -> Iterator[BinaryIO]:
     """A new file beside ``target``, open for reading and writing; removed when the block fails.
