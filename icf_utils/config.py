@@ -59,12 +59,24 @@ class CatalogSettings:
 
 
 @dataclass(frozen=True)
+class RunSettings:
+    """``[run]``: what ``icf-utils run`` does when its options say nothing. 0 jobs: as many as there are processors."""
+
+    jobs: int = 0
+    table: str = ""
+    pattern: str = ""
+    until: str = "catalog"
+    timezone: str = "UTC"
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything that ``icf.toml`` can say."""
 
     store: StoreSettings = field(default_factory=StoreSettings)
     metadata: MetadataSettings = field(default_factory=MetadataSettings)
     catalog: CatalogSettings = field(default_factory=CatalogSettings)
+    run: RunSettings = field(default_factory=RunSettings)
 
 
 def load_settings(store_dir: Path) -> Settings:
@@ -92,6 +104,7 @@ def parse_settings(raw: bytes, source: str) -> Settings:
         store=_section(StoreSettings, table, "store", source),
         metadata=_section(MetadataSettings, table, "metadata", source),
         catalog=_section(CatalogSettings, table, "catalog", source),
+        run=_section(RunSettings, table, "run", source),
     )
 
 
@@ -107,11 +120,11 @@ def _section(cls: type[Any], table: Mapping[str, Any], name: str, source: str) -
 def _typed(value: Any, hint: Any, what: str, source: str) -> Any:
     if hint is str and isinstance(value, str):
         return value
-    if hint is bool and isinstance(value, bool):
+    if hint in (bool, int) and type(value) is hint:
         return value
     if hint == tuple[str, ...] and isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)
-    expected = {str: "text", bool: "true or false"}.get(hint, "a list of texts")
+    expected = {str: "text", bool: "true or false", int: "a whole number"}.get(hint, "a list of texts")
     raise InvalidSetting(source, f"{what} must be {expected}, found {type(value).__name__}")
 
 

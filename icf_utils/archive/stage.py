@@ -58,7 +58,7 @@ def make_studyvisit_archive(
     :class:`~icf_utils.errors.DepositDiffers`, :class:`~icf_utils.errors.StorageFailure`.
     """
     place = Visit(Path(store_dir), study, visit)
-    zone = _zone(time_zone)
+    zone = zone_named(time_zone)
     _refuse_store_in_input(place, Path(input_path))
     with visit_lock(place, progress):
         prepare_workdir(place.of_study)
@@ -79,7 +79,7 @@ def archive_differs(
     Writes nothing to the store; a compressed tar is unpacked in the system's temporary folder (``TMPDIR``).
     Raises :class:`~icf_utils.errors.InputRefused`, :class:`~icf_utils.errors.StorageFailure`.
     """
-    zone = _zone(time_zone)
+    zone = zone_named(time_zone)
     with open_source(Path(input_path), Path(tempfile.gettempdir()), strip) as source:
         try:
             _compare(source, place, zone, progress)
@@ -88,7 +88,8 @@ def archive_differs(
     return None
 
 
-def _zone(name: str) -> tzinfo:
+def zone_named(name: str) -> tzinfo:
+    """The time zone of an IANA name. Raises :class:`~icf_utils.errors.InvalidSetting`."""
     if name == "UTC":
         return timezone.utc
     try:

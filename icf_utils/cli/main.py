@@ -17,6 +17,8 @@ from icf_utils.cli import (
     deposit_visit_dataset,
     deposit_visit_metadata,
     make_studyvisit_archive,
+    run,
+    status,
     verify,
 )
 from icf_utils.cli.console import Console, abandon
@@ -28,6 +30,8 @@ _COMMANDS = (
     deposit_visit_metadata,
     deposit_visit_dataset,
     catalogify_studyvisit_from_meta,
+    run,
+    status,
     verify,
 )
 
@@ -43,6 +47,10 @@ order, each for one visit:
   icf-utils deposit_visit_metadata           -o STORE --id STUDY VISIT
   icf-utils deposit_visit_dataset            -o STORE --id STUDY VISIT --store-url URL
   icf-utils catalogify_studyvisit_from_meta  -o STORE --id STUDY VISIT
+
+All steps for many visits, and only what is needed:
+
+  icf-utils run -o STORE --table VISITS.csv
 """
 
 

@@ -10,7 +10,7 @@ from icf_utils.errors import shown
 from icf_utils.pipeline.marks import Mark, Marker, SourceMark, changed_names, mark_source
 from icf_utils.pipeline.shelf import Shelf, look
 from icf_utils.pipeline.stages import STAGES, Stage, place_of
-from icf_utils.pipeline.state import State, read_states
+from icf_utils.pipeline.state import State, has_error, read_states
 from icf_utils.pipeline.values import Chain, Decision, VisitInput, VisitPlan
 from icf_utils.store import Study, Visit
 
@@ -94,18 +94,26 @@ class Judge:
 
     def _plain_reasons(self, stage: Stage, remembered: State | None) -> list[str]:
         """What needs no look into the files."""
-        missing = {path.name for path in (*stage.inputs(self.place), *stage.outputs(self.place)) if not path.exists()}
-        if inputs := [path.name for path in stage.inputs(self.place) if path.name in missing]:
-            return [f"its input is made first: {', '.join(inputs)}"]
         outputs = stage.outputs(self.place)
-        if len(missing) == len(outputs) and outputs:
-            return ["not made yet"]
-        if missing:
-            return [f"output missing: {', '.join(sorted(missing))}"]
+        if needed := _missing(stage.inputs(self.place)):
+            return [f"after {self._maker(needed)}"]
+        if missing := _missing(outputs):
+            return ["not made yet" if len(missing) == len(outputs) else f"output missing: {', '.join(missing)}"]
         if remembered is None:
             return ["nothing is remembered of it" if outputs else "not made yet, or nothing is remembered of it"]
+        return self._wishes(stage)
+
+    def _maker(self, names: Sequence[str]) -> str:
+        """The last of the stages that make files of these names."""
+        makers = [stage.name for stage in STAGES.values() for path in stage.outputs(self.place) if path.name in names]
+        return makers[-1]
+
+    def _wishes(self, stage: Stage) -> list[str]:
+        """What the user, or the last run, asks for. A judge who reads files comes to an opinion of its own instead."""
         if self.chain.again:
             return ["asked for (-B)"]
+        if self._quick and has_error(self.place.of_study, self.wanted.visit, stage.name):
+            return ["failed the last time"]
         return ["asked to trust nothing (--paranoid)"] if self._quick and self.chain.paranoid else []
 
     def _source_reasons(self, then: SourceMark | None, now: SourceMark | None) -> list[str]:
@@ -153,6 +161,10 @@ def _changes(kind: str, then: Mapping[str, Mark], now: Mapping[str, Mark]) -> li
         if name not in then or then[name].digest != mark.digest:
             found.append(f"{kind} {'changed' if mark.digest else 'changed or touched'}: {name}")
     return found
+
+
+def _missing(paths: Iterable[Path]) -> list[str]:
+    return [path.name for path in paths if not path.exists()]
 
 
 def _known(place: Visit, states: Mapping[str, State]) -> dict[Path, Mark]:

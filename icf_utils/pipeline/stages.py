@@ -23,9 +23,13 @@ from icf_utils.store import Visit, read_deposit
 
 @dataclass(frozen=True)
 class Made:
-    """What a stage function did: its notices, outputs beyond those of the table, and digests it knows already."""
+    """What a stage function did: its notices, outputs beyond those of the table, and digests it knows already.
+
+    ``skipped`` are the files that the stage left out as it should.
+    """
 
     notices: tuple[Notice, ...] = ()
+    skipped: tuple[Notice, ...] = ()
     outputs: tuple[Path, ...] = ()
     digests: Mapping[Path, str] = field(default_factory=dict)
 
@@ -85,7 +89,7 @@ def _metadata(wanted: VisitInput, chain: Chain, progress: Progress) -> Made:
     result = deposit_visit_metadata(
         chain.root, *_names(wanted), tags=chain.options.tags, settings=chain.settings, progress=progress
     )
-    return Made((*result.skipped, *result.notices))
+    return Made(result.notices, result.skipped)
 
 
 def _dataset(wanted: VisitInput, chain: Chain, progress: Progress) -> Made:
@@ -184,6 +188,23 @@ STAGES: Mapping[str, Stage] = {
         ),
     )
 }
+
+
+def check_chain(chain: Chain) -> None:
+    """Find mistakes in options and settings before anything starts, rather than once per visit.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting`.
+    """
+    from icf_utils.archive.stage import zone_named
+    from icf_utils.dataset.origin import check_store_id, check_store_url
+    from icf_utils.metadata.stage import allowed_tags
+
+    options, store = chain.options, chain.settings.store
+    zone_named(options.time_zone)
+    check_store_url(store.url if options.store_url is None else options.store_url)
+    check_store_id(store.id if options.store_id is None else options.store_id)
+    if "metadata" in chain.stage_names:
+        allowed_tags(Visit(chain.root, "study", "visit"), options.tags, chain.settings)
 
 
 def run_stage(stage: Stage, wanted: VisitInput, chain: Chain, progress: Progress, was_archived: bool) -> Made:

@@ -89,6 +89,11 @@ def forget_error(study: Study, visit: str, stage: str) -> None:
         _error_path(study, visit, stage).unlink()
 
 
+def has_error(study: Study, visit: str, stage: str) -> bool:
+    """Whether the stage failed when it was last run."""
+    return _error_path(study, visit, stage).exists()
+
+
 def read_errors(study: Study) -> dict[tuple[str, str], Failure]:
     """The errors of a study's visits, by visit and stage."""
     return {key: failure for key in _names(study, _ERROR) if (failure := _failure(study, *key))}
@@ -142,7 +147,7 @@ def _write(path: Path, value: Mapping[str, object]) -> None:
     part = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(json.dumps(value, ensure_ascii=True, sort_keys=True).encode("ascii"))
+        part.write_bytes(json.dumps(value, ensure_ascii=True, sort_keys=True).encode("ascii") + b"\n")
         os.replace(part, path)
     except OSError as error:
         with suppress(OSError):

@@ -98,7 +98,10 @@ StageState = Literal["done", "up to date", "failed", "not reached"]
 
 @dataclass(frozen=True)
 class StageOutcome:
-    """What a run did about one stage of a visit. ``seconds`` of wall time, ``size`` of its outputs in bytes."""
+    """What a run did about one stage of a visit. ``seconds`` of wall time, ``size`` of its outputs in bytes.
+
+    ``skipped`` names the files that the stage left out as it should, ``notices`` what a user should know.
+    """
 
     stage: str
     state: StageState
@@ -106,6 +109,7 @@ class StageOutcome:
     seconds: float = 0.0
     size: int = 0
     notices: tuple[Notice, ...] = ()
+    skipped: tuple[Notice, ...] = ()
     failure: Failure | None = None
 
 

@@ -64,6 +64,7 @@ def _make_stage(judge: Judge, name: str, progress: Progress) -> StageOutcome:
         seconds=time.monotonic() - started,
         size=sum(mark.size for mark in state.outputs.values()),
         notices=made.notices,
+        skipped=made.skipped,
     )
 
 

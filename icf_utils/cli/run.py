@@ -1,0 +1,267 @@
+"""``icf-utils run``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from icf_utils.cli.console import Console, counted, readable_size
+from icf_utils.cli.options import add_store, add_store_url
+from icf_utils.errors import InvalidSetting, shown
+from icf_utils.results import Notice, plain
+
+if TYPE_CHECKING:
+    from icf_utils.config import RunSettings, Settings
+    from icf_utils.pipeline.values import Chain, RunResult, VisitInput, VisitOutcome, VisitPlan
+
+HELP = "bring visits up to date: all steps, and only what is needed"
+DETAILS = """\
+Takes visits from their inputs through archive, metadata and dataset to the
+catalog. What is made already and still right is left alone. A failed visit does
+not stop the others; the exit code is 1 then, and the next run tries it again."""
+EXAMPLE = "icf-utils run -o /data/store --table visits.csv -j 4 study-a"
+
+_STAGES = ("archive", "metadata", "dataset", "catalog")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "targets",
+        nargs="*",
+        metavar="TARGET",
+        help="STUDY or STUDY/VISIT (default: every visit that an input names or that is in the store)",
+    )
+    add_store(parser)
+    add_inputs(parser)
+    _add_extent(parser)
+    _add_reports(parser)
+    add_store_url(parser)
+    parser.add_argument("--tags", metavar="FILE", help="record these tags too, as deposit_visit_metadata does")
+    parser.add_argument(
+        "--timezone", metavar="ZONE", help="take study times as local times of this zone (default: UTC)"
+    )
+    parser.add_argument(
+        "--strip-components", metavar="N", type=_number, default=0, help="remove the first N folders in zips and tars"
+    )
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """``--table`` and ``--pattern``."""
+    inputs = parser.add_mutually_exclusive_group()
+    inputs.add_argument(
+        "--table", metavar="FILE", help="CSV or TSV with the columns study, visit and input, one line a visit"
+    )
+    inputs.add_argument(
+        "--pattern", metavar="PATTERN", help="where inputs lie, such as '/scanner/{study}/{visit}'; needs quotes"
+    )
+
+
+def _add_extent(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-j", "--jobs", metavar="N", type=_number, help="visits at a time (default: one a processor)")
+    parser.add_argument("--until", metavar="STAGE", choices=_STAGES, help=f"last stage: {', '.join(_STAGES)}")
+    parser.add_argument("-B", "--always-make", action="store_true", help="run every stage, needed or not")
+    parser.add_argument(
+        "--paranoid", action="store_true", help="read files again even if size, time and inode are as they were"
+    )
+    going = parser.add_mutually_exclusive_group()
+    going.add_argument("-k", "--keep-going", action="store_true", help="go on after a visit has failed (the default)")
+    going.add_argument("-S", "--stop-on-error", action="store_true", help="begin no other visit after one has failed")
+
+
+def _add_reports(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-n", "--dry-run", action="store_true", help="say what would run, and why; change nothing")
+    parser.add_argument("--graph", metavar="FILE", help="draw visits and stages as they are then, as .svg or .mmd")
+    parser.add_argument(
+        "--report", metavar="FILE", help="write what was done, how long it took and what failed, as .html or .json"
+    )
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or len(text) > 4:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number")
+    return int(text)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What options, environment and settings say together, in this order."""
+
+    table: Path | None
+    pattern: str
+    jobs: int
+    until: str
+    time_zone: str
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    from icf_utils.config import load_settings
+
+    _check_files(args)
+    store = Path(args.store_dir)
+    settings = load_settings(store)
+    choice = _choose(args, store, settings.run)
+    visits = wanted_visits(store, choice.table, choice.pattern, args.targets)
+    chain = _chain(args, store, settings, choice)
+    if args.dry_run:
+        return _dry_run(args, console, visits, chain)
+    return _run(args, console, visits, chain, choice.jobs)
+
+
+def wanted_visits(store: Path, table: Path | None, pattern: str, targets: list[str]) -> list[VisitInput]:
+    """The visits to work on. Raises :class:`~icf_utils.errors.InvalidSetting` if there are none."""
+    from icf_utils.pipeline.inputs import gather, select
+
+    visits = select(gather(store, table, pattern), targets)
+    if not visits:
+        raise InvalidSetting(
+            "command line", "there is no visit: name inputs with --table or --pattern, or another store with -o"
+        )
+    return visits
+
+
+def _check_files(args: argparse.Namespace) -> None:
+    for option, name, kinds in (
+        ("--graph", args.graph, (".svg", ".mmd")),
+        ("--report", args.report, (".html", ".json")),
+    ):
+        if name and not name.endswith(kinds):
+            raise InvalidSetting(option, f"'{shown(name)}' must end in {' or '.join(kinds)}")
+
+
+def inputs_from(args: argparse.Namespace, store: Path, settings: RunSettings) -> tuple[Path | None, str]:
+    """Table or pattern: options come before the environment, which comes before the store's settings."""
+    if args.table or args.pattern:
+        return Path(args.table) if args.table else None, args.pattern or ""
+    table, pattern = os.environ.get("ICF_RUN_TABLE", ""), os.environ.get("ICF_RUN_PATTERN", "")
+    if not table and not pattern:
+        table, pattern = (str(store / settings.table) if settings.table else ""), settings.pattern
+        pattern = str(store / pattern) if pattern else ""
+    if table and pattern:
+        raise InvalidSetting("[run]", "name a table or a pattern, not both")
+    return Path(table) if table else None, pattern
+
+
+def _choose(args: argparse.Namespace, store: Path, settings: RunSettings) -> _Choice:
+    from icf_utils.pipeline.runner import processors
+
+    table, pattern = inputs_from(args, store, settings)
+    until = args.until or os.environ.get("ICF_RUN_UNTIL") or settings.until
+    if until not in _STAGES:
+        raise InvalidSetting("until", f"there is no stage '{shown(until)}' (stages: {', '.join(_STAGES)})")
+    zone = args.timezone or os.environ.get("ICF_RUN_TIMEZONE") or settings.timezone
+    return _Choice(table, pattern, _jobs(args.jobs, settings.jobs) or processors(), until, zone)
+
+
+def _jobs(option: int | None, setting: int) -> int:
+    text = os.environ.get("ICF_RUN_JOBS", "")
+    if option is not None:
+        return option
+    if text and not text.isdecimal():
+        raise InvalidSetting("ICF_RUN_JOBS", f"'{shown(text)}' is no number")
+    if setting < 0:
+        raise InvalidSetting("[run] jobs", "must not be negative")
+    return int(text) if text else setting
+
+
+def _chain(args: argparse.Namespace, store: Path, settings: Settings, choice: _Choice) -> Chain:
+    from icf_utils.pipeline.values import Chain, Options
+
+    tags = Path(args.tags) if args.tags else None
+    options = Options(args.store_url, args.store_id, tags, choice.time_zone, args.strip_components)
+    return Chain(store, settings, options, choice.until, args.always_make, args.paranoid)
+
+
+def _dry_run(args: argparse.Namespace, console: Console, visits: list[VisitInput], chain: Chain) -> int:
+    from icf_utils.pipeline.decide import make_plan
+    from icf_utils.pipeline.graph import plan_cells, write_graph
+
+    plans = make_plan(visits, chain)
+    if args.graph:
+        write_graph(Path(args.graph), plan_cells(plans), chain.stage_names)
+    todo = [plan for plan in plans if plan.runs]
+    lines = [f"{plan.wanted.name} {item.stage}: {'; '.join(item.reasons)}" for plan in todo for item in plan.runs]
+    stages = sum(len(plan.runs) for plan in todo)
+    lines.append(
+        f"{counted(len(plans), 'visit')}: {len(todo)} to do ({counted(stages, 'stage')}), "
+        f"{len(plans) - len(todo)} up to date"
+    )
+    console.result(args.command, {"dry_run": True, "visits": [_plain_plan(plan) for plan in plans]}, lines)
+    return 0
+
+
+def _plain_plan(plan: VisitPlan) -> dict[str, object]:
+    stages = [{"stage": item.stage, "runs": item.runs, "reasons": list(item.reasons)} for item in plan.decisions]
+    return {"study": plan.wanted.study, "visit": plan.wanted.visit, "stages": stages}
+
+
+def _run(args: argparse.Namespace, console: Console, visits: list[VisitInput], chain: Chain, jobs: int) -> int:
+    from icf_utils.pipeline.graph import outcome_cells, write_graph
+    from icf_utils.pipeline.report import write_report
+    from icf_utils.pipeline.runner import run_chain
+
+    teller = _Teller(console)
+    try:
+        result = run_chain(
+            visits, chain, jobs=jobs, keep_going=not args.stop_on_error, progress=console, on_visit=teller.tell
+        )
+    except (KeyboardInterrupt, SystemExit):
+        console.message(f"{counted(teller.number, 'visit')} finished; the next run goes on from there")
+        raise
+    if args.report:
+        write_report(Path(args.report), result)
+    if args.graph:
+        write_graph(Path(args.graph), outcome_cells(result), chain.stage_names)
+    console.notices(_notices(result))
+    ok = not result.failed
+    console.result(args.command, {"counts": result.counts, **_fields(result)}, _lines(result), ok=ok)
+    return 0 if ok else 1
+
+
+class _Teller:
+    """Says in a log what became of each visit; a terminal shows a bar instead."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self.number = console, 0
+
+    def tell(self, outcome: VisitOutcome) -> None:
+        self.number += 1
+        if not sys.stderr.isatty():
+            seconds = sum(stage.seconds for stage in outcome.stages)
+            self._console.message(f"[{self.number}] {outcome.name}: {summary(outcome)} in {seconds:.1f} s")
+
+
+def summary(outcome: VisitOutcome) -> str:
+    """What became of a visit, in a few words."""
+    if outcome.failed:
+        return f"{outcome.failed.stage} failed"
+    done = [stage.stage for stage in outcome.stages if stage.state == "done"]
+    return ", ".join(done) or "up to date"
+
+
+def _notices(result: RunResult) -> list[Notice]:
+    return [notice for visit in result.visits for stage in visit.stages for notice in stage.notices]
+
+
+def _fields(result: RunResult) -> dict[str, object]:
+    fields = plain(result)
+    assert isinstance(fields, dict)
+    return fields
+
+
+def _lines(result: RunResult) -> list[str]:
+    lines = []
+    for visit in result.failed:
+        assert visit.failed is not None
+        assert visit.failed.failure is not None
+        lines.append(f"{visit.name}: {visit.failed.stage} failed: {visit.failed.failure.message}")
+    counts = result.counts
+    texts = [f"{counts['done']} made", f"{counts['up to date']} up to date"]
+    texts += [f"{counts[state]} {state}" for state in ("failed", "not reached") if counts[state]]
+    made = [stage for visit in result.visits for stage in visit.stages if stage.state == "done"]
+    size = readable_size(sum(stage.size for stage in made))
+    work = f"; {counted(len(made), 'stage')}, {size}" if made else ""
+    return [*lines, f"{counted(len(result.visits), 'visit')}: {', '.join(texts)}{work}"]

@@ -1,0 +1,73 @@
+"""``icf-utils status``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from icf_utils.cli.console import Console
+from icf_utils.cli.options import add_store
+from icf_utils.cli.run import add_inputs, inputs_from
+from icf_utils.results import plain
+
+if TYPE_CHECKING:
+    from icf_utils.pipeline.status import VisitStatus
+
+HELP = "show how far the visits of a store are"
+DETAILS = """\
+Counts, per study and step, the visits that are done, running, failed and not
+made, and says why visits failed. Looks at names and at what runs have noted,
+not into files: 'run --dry-run' says what is out of date, 'verify' what is
+wrong."""
+EXAMPLE = "icf-utils status -o /data/store --table visits.csv"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_store(parser)
+    add_inputs(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    from icf_utils.config import load_settings
+    from icf_utils.pipeline.inputs import gather
+    from icf_utils.pipeline.status import counts, store_status
+
+    store = Path(args.store_dir)
+    table, pattern = inputs_from(args, store, load_settings(store).run)
+    visits = store_status(store, gather(store, table, pattern))
+    table_of_counts = counts(visits)
+    result = {"studies": table_of_counts, "visits": plain(visits)}
+    console.result(args.command, result, [*_table(table_of_counts), *_remarks(visits)])
+    return 0
+
+
+def _table(studies: Mapping[str, Mapping[str, Mapping[str, int]]]) -> list[str]:
+    """Columns as wide as they must be."""
+    if not studies:
+        return ["there is no visit"]
+    rows = [("study", "step", *next(iter(next(iter(studies.values())).values())))]
+    for study, stages in studies.items():
+        rows += [(study, stage, *map(str, numbers.values())) for stage, numbers in stages.items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(_padded(row, widths)).rstrip() for row in rows]
+
+
+def _padded(row: tuple[str, ...], widths: list[int]) -> list[str]:
+    """Words to the left, numbers to the right."""
+    return [
+        cell.ljust(width) if column < 2 else cell.rjust(width)
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+
+
+def _remarks(visits: list[VisitStatus]) -> list[str]:
+    lines = []
+    for visit in visits:
+        for stage in visit.stages:
+            if stage.failure:
+                lines.append(f"{visit.study}/{visit.visit}: {stage.stage} failed: {stage.failure.message}")
+            elif stage.holder:
+                lines.append(f"{visit.study}/{visit.visit}: {stage.holder} works on it")
+    return lines

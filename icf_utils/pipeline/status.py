@@ -1,0 +1,126 @@
+"""How far the visits of a store are, told from names and state files alone. Reads folders and small files.
+
+Fast on purpose: that files are there counts, not whether they are whole or still what the inputs give. That is what
+``run --dry-run`` and ``verify`` say.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from icf_utils.catalog.check import catalogued_visits
+from icf_utils.errors import InvalidIdentifier, storage_errors
+from icf_utils.lock import running_visits
+from icf_utils.pipeline.stages import STAGES
+from icf_utils.pipeline.state import read_errors
+from icf_utils.pipeline.values import STAGE_NAMES, Failure, VisitInput
+from icf_utils.store import Study, Visit
+
+Progress = Literal["done", "running", "failed", "not made"]
+
+#: The words of a status, in the order of its columns.
+PROGRESS: tuple[Progress, ...] = ("done", "running", "failed", "not made")
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """How far one stage of a visit is; ``failure`` is why it failed, ``holder`` the process that works on it."""
+
+    stage: str
+    state: Progress
+    failure: Failure | None = None
+    holder: str = ""
+
+
+@dataclass(frozen=True)
+class VisitStatus:
+    """How far a visit is."""
+
+    study: str
+    visit: str
+    stages: tuple[StageStatus, ...]
+
+
+def store_status(root: Path, named: Iterable[VisitInput] = ()) -> list[VisitStatus]:
+    """How far each visit is: those in the store, those that only ever failed, and those that inputs name.
+
+    Raises :class:`~icf_utils.errors.StorageFailure` for a store that cannot be read.
+    """
+    wanted: dict[str, set[str]] = {}
+    for visit in named:
+        wanted.setdefault(visit.study, set()).add(visit.visit)
+    found = []
+    for name in sorted({*wanted, *_studies(root)}):
+        study = Study(root, name)
+        found += _study_status(study, wanted.get(name, set()))
+    return found
+
+
+def _studies(root: Path) -> list[str]:
+    with storage_errors(root, "read"):
+        try:
+            names = os.listdir(root)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+    return [name for name in names if _can_be_study(root, name)]
+
+
+def _can_be_study(root: Path, name: str) -> bool:
+    try:
+        return Study(root, name).folder.is_dir()
+    except InvalidIdentifier:
+        return False
+
+
+def _study_status(study: Study, wanted: Collection[str]) -> list[VisitStatus]:
+    names, errors, running = _names(study), read_errors(study), running_visits(study)
+    shown_in_catalog = set(catalogued_visits(study))
+    visits = sorted({*study.visits(), *wanted, *(visit for visit, _ in errors), *running})
+    return [
+        VisitStatus(
+            study.study, visit, _stages(Visit(study.root, study.study, visit), names, errors, running, shown_in_catalog)
+        )
+        for visit in visits
+    ]
+
+
+def _names(study: Study) -> set[str]:
+    try:
+        return set(os.listdir(study.folder))
+    except OSError:
+        return set()
+
+
+def _stages(
+    place: Visit,
+    names: Collection[str],
+    errors: Mapping[tuple[str, str], Failure],
+    running: Mapping[str, str],
+    in_catalog: Collection[str],
+) -> tuple[StageStatus, ...]:
+    found: list[StageStatus] = []
+    holder = running.get(place.visit, "")
+    for name in STAGE_NAMES:
+        outputs = STAGES[name].outputs(place)
+        done = all(path.name in names for path in outputs) if outputs else place.visit in in_catalog
+        failure = errors.get((place.visit, name))
+        state: Progress = "failed" if failure else "done" if done else "not made"
+        if holder and state != "done" and name != "catalog" and all(stage.state == "done" for stage in found):
+            found.append(StageStatus(name, "running", holder=holder))
+        else:
+            found.append(StageStatus(name, state, failure))
+    return tuple(found)
+
+
+def counts(visits: Iterable[VisitStatus]) -> dict[str, dict[str, dict[str, int]]]:
+    """How many visits of each study are done, running, failed, not made, by stage."""
+    table: dict[str, dict[str, dict[str, int]]] = {}
+    for visit in visits:
+        study = table.setdefault(visit.study, {stage: dict.fromkeys(PROGRESS, 0) for stage in STAGE_NAMES})
+        for stage in visit.stages:
+            study[stage.stage][stage.state] += 1
+    return table
