@@ -17,7 +17,6 @@ from icf_utils.pipeline.inputs import gather
 from icf_utils.pipeline.values import Chain
 from icf_utils.pipeline.work import make_visit
 from icf_utils.progress import SILENT
-
 from tests.data.make_dicom import write_visit
 
 

@@ -17,9 +17,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from icf_utils.archive.stage import ArchiveResult, make_studyvisit_archive
     from icf_utils.catalog.stage import CatalogResult, catalogify_studyvisit_from_meta
+    from icf_utils.config import Settings, load_settings
     from icf_utils.dataset.stage import DatasetResult, deposit_visit_dataset
     from icf_utils.errors import IcfError
     from icf_utils.metadata.stage import MetadataResult, deposit_visit_metadata
+    from icf_utils.pipeline.decide import make_plan
+    from icf_utils.pipeline.inputs import gather
+    from icf_utils.pipeline.runner import run_chain
+    from icf_utils.pipeline.status import StageStatus, VisitStatus, store_status
+    from icf_utils.pipeline.values import (
+        Chain,
+        Decision,
+        Failure,
+        Options,
+        RunResult,
+        StageOutcome,
+        VisitInput,
+        VisitOutcome,
+        VisitPlan,
+    )
     from icf_utils.results import Notice, Written
     from icf_utils.verify.stage import Finding, VerifyResult, VisitCheck, verify_store, verify_visit
 
@@ -28,19 +44,36 @@ __version__ = "0.1.0"
 __all__ = [
     "ArchiveResult",
     "CatalogResult",
+    "Chain",
     "DatasetResult",
+    "Decision",
+    "Failure",
     "Finding",
     "IcfError",
     "MetadataResult",
     "Notice",
+    "Options",
+    "RunResult",
+    "Settings",
+    "StageOutcome",
+    "StageStatus",
     "VerifyResult",
     "VisitCheck",
+    "VisitInput",
+    "VisitOutcome",
+    "VisitPlan",
+    "VisitStatus",
     "Written",
     "__version__",
     "catalogify_studyvisit_from_meta",
     "deposit_visit_dataset",
     "deposit_visit_metadata",
+    "gather",
+    "load_settings",
+    "make_plan",
     "make_studyvisit_archive",
+    "run_chain",
+    "store_status",
     "verify_store",
     "verify_visit",
 ]
@@ -48,18 +81,35 @@ __all__ = [
 _HOME = {
     "ArchiveResult": "archive.stage",
     "CatalogResult": "catalog.stage",
+    "Chain": "pipeline.values",
     "DatasetResult": "dataset.stage",
+    "Decision": "pipeline.values",
+    "Failure": "pipeline.values",
     "Finding": "verify.stage",
     "IcfError": "errors",
     "MetadataResult": "metadata.stage",
     "Notice": "results",
+    "Options": "pipeline.values",
+    "RunResult": "pipeline.values",
+    "Settings": "config",
+    "StageOutcome": "pipeline.values",
+    "StageStatus": "pipeline.status",
     "VerifyResult": "verify.stage",
     "VisitCheck": "verify.stage",
+    "VisitInput": "pipeline.values",
+    "VisitOutcome": "pipeline.values",
+    "VisitPlan": "pipeline.values",
+    "VisitStatus": "pipeline.status",
     "Written": "results",
     "catalogify_studyvisit_from_meta": "catalog.stage",
     "deposit_visit_dataset": "dataset.stage",
     "deposit_visit_metadata": "metadata.stage",
+    "gather": "pipeline.inputs",
+    "load_settings": "config",
+    "make_plan": "pipeline.decide",
     "make_studyvisit_archive": "archive.stage",
+    "run_chain": "pipeline.runner",
+    "store_status": "pipeline.status",
     "verify_store": "verify.stage",
     "verify_visit": "verify.stage",
 }
