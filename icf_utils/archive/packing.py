@@ -12,12 +12,15 @@ from icf_utils.archive.headers import BLOCK, content_padding, end_of_archive, me
 from icf_utils.archive.outputs import Output
 from icf_utils.dicom.facts import FACT_TAGS, FileFacts, file_facts
 from icf_utils.dicom.head import read_head
-from icf_utils.errors import InputRefused
+from icf_utils.errors import InputRefused, shown
 from icf_utils.progress import Task
 from icf_utils.results import Notice
 from icf_utils.sources.entries import Entry, Reader, Source
 
 _CHUNK = 1 << 20
+
+#: How many of several studies are named, each by its first file; a UID would identify a person.
+_FIRSTS_NAMED = 5
 
 #: Members without a time of their own get this one where no file of the visit has any.
 NO_TIME = 0.0
@@ -33,12 +36,15 @@ class HeaderLengthChanged(Exception):
 
 @dataclass
 class Packing:
-    """What one pass has found: ``time`` is the visit's latest study time in seconds since 1970."""
+    """What one pass has found: ``time`` is the visit's latest study time in seconds since 1970.
+
+    ``studies`` has the first file of each StudyInstanceUID.
+    """
 
     dicom_files: int = 0
     other_files: int = 0
     time: float | None = None
-    study_uids: dict[str, None] = field(default_factory=dict)
+    studies: dict[str, str] = field(default_factory=dict)
     notices: list[Notice] = field(default_factory=list)
     waiting: list[tuple[int, int, Entry]] = field(default_factory=list)
 
@@ -118,7 +124,7 @@ def _note(entry: Entry, facts: FileFacts, done: Packing) -> None:
     if facts.is_dicom and not facts.is_directory:
         done.dicom_files += 1
         if facts.study_uid:
-            done.study_uids.setdefault(facts.study_uid)
+            done.studies.setdefault(facts.study_uid, entry.name)
     else:
         done.other_files += 1
     if facts.time is not None:
@@ -143,8 +149,8 @@ def _visit_notices(source: Source, done: Packing) -> list[Notice]:
         notices.append(Notice("no-dicom", source.label, "holds no DICOM file"))
     if done.time is None:
         notices.append(Notice("no-time", source.label, "has no study time at all; every file gets 1970-01-01 00:00:00"))
-    if len(done.study_uids) > 1:
-        uids = ", ".join(done.study_uids)
-        message = f"holds {len(done.study_uids)} studies, not one visit (StudyInstanceUID {uids})"
+    if len(done.studies) > 1:
+        firsts = ", ".join(f"'{shown(name)}'" for name in list(done.studies.values())[:_FIRSTS_NAMED])
+        message = f"holds {len(done.studies)} studies, not one visit; files that begin one: {firsts}"
         notices.append(Notice("several-studies", source.label, message))
     return notices
