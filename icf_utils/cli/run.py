@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console, counted, readable_size
 from icf_utils.cli.options import add_store, add_store_url
+from icf_utils.cli.slurm import add_slurm, catalog_job, check_slurm, submit, visits_of_job
 from icf_utils.errors import InvalidSetting, shown
-from icf_utils.results import Notice, plain
+from icf_utils.results import Notice
 
 if TYPE_CHECKING:
     from icf_utils.config import RunSettings, Settings
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_inputs(parser)
     _add_extent(parser)
     _add_reports(parser)
+    add_slurm(parser)
     add_store_url(parser)
     parser.add_argument("--tags", metavar="FILE", help="record these tags too, as deposit_visit_metadata does")
     parser.add_argument(
@@ -101,11 +103,17 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.config import load_settings
 
     _check_files(args)
+    check_slurm(args)
     store = Path(args.store_dir)
     settings = load_settings(store)
     choice = _choose(args, store, settings.run)
-    visits = wanted_visits(store, choice.table, choice.pattern, args.targets)
+    of_job = visits_of_job(args)
+    visits = wanted_visits(store, choice.table, choice.pattern, args.targets) if of_job is None else of_job
     chain = _chain(args, store, settings, choice)
+    if args.catalog_of:
+        return catalog_job(args, console, visits, chain)
+    if args.slurm:
+        return submit(args, console, visits, chain)
     if args.dry_run:
         return _dry_run(args, console, visits, chain)
     return _run(args, console, visits, chain, choice.jobs)
@@ -217,7 +225,7 @@ def _run(args: argparse.Namespace, console: Console, visits: list[VisitInput], c
         write_graph(Path(args.graph), outcome_cells(result), chain.stage_names)
     console.notices(_notices(result))
     ok = not result.failed
-    console.result(args.command, {"counts": result.counts, **_fields(result)}, _lines(result), ok=ok)
+    console.result(args.command, result, _lines(result), ok=ok)
     return 0 if ok else 1
 
 
@@ -244,12 +252,6 @@ def summary(outcome: VisitOutcome) -> str:
 
 def _notices(result: RunResult) -> list[Notice]:
     return [notice for visit in result.visits for stage in visit.stages for notice in stage.notices]
-
-
-def _fields(result: RunResult) -> dict[str, object]:
-    fields = plain(result)
-    assert isinstance(fields, dict)
-    return fields
 
 
 def _lines(result: RunResult) -> list[str]:

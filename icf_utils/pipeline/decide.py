@@ -12,7 +12,7 @@ from icf_utils.pipeline.shelf import Shelf, look
 from icf_utils.pipeline.stages import STAGES, Stage, place_of
 from icf_utils.pipeline.state import State, has_error, read_states
 from icf_utils.pipeline.values import Chain, Decision, VisitInput, VisitPlan
-from icf_utils.store import Study, Visit
+from icf_utils.store import Study
 
 _NAMED_AT_MOST = 3
 
@@ -35,8 +35,10 @@ class Judge:
         self.wanted, self.chain = wanted, chain
         self.place = place_of(wanted, chain)
         self.remembered = read_states(self.place)
-        self.marker = Marker(_known(self.place, self.remembered), chain.paranoid, quick)
+        self.marker = Marker(self.place.of_study.folder, _known(self.remembered), chain.paranoid, quick)
         self._quick = quick
+        self._inputs = {name: _names(STAGES[name].inputs(self.place)) for name in chain.stage_names}
+        self._outputs = {name: _names(STAGES[name].outputs(self.place)) for name in chain.stage_names}
 
     def find(self, name: str, shelf: Shelf | None = None) -> Finding:
         """Decide about a stage; the catalog stage needs the study's ``shelf``."""
@@ -50,24 +52,22 @@ class Judge:
             reasons = [shelf.problem]
         return Finding(Decision(name, tuple(reasons)), None if reasons else state)
 
-    def state_now(self, stage: Stage, shelf: Shelf | None = None, outputs: Sequence[Path] = ()) -> State:
+    def state_now(self, stage: Stage, shelf: Shelf | None = None, outputs: Sequence[str] = ()) -> State:
         """What there is to remember of a stage at this moment; ``outputs`` are those beyond the table's."""
         remembered = self.remembered.get(stage.name)
-        more = outputs or [self._path(name) for name in (remembered.outputs if remembered else ())]
+        more = outputs or (remembered.outputs if remembered else ())
         return State(
             version=stage.version,
             parameters=dict(stage.parameters(self.chain)),
-            inputs=self.marks(stage.inputs(self.place)),
-            outputs=self.marks((*stage.outputs(self.place), *more)),
+            inputs=self.inputs_now(stage),
+            outputs=self.marker.marks((*self._outputs[stage.name], *more)),
             facts=self._facts(shelf),
             source=self.source() if stage.name == "archive" else None,
         )
 
-    def marks(self, paths: Iterable[Path]) -> dict[str, Mark]:
-        """The marks of those files that are there, by path relative to the study's folder."""
-        marks = {path: self.marker.mark(path) for path in paths}
-        folder = self.place.of_study.folder
-        return {path.relative_to(folder).as_posix(): mark for path, mark in marks.items() if mark}
+    def inputs_now(self, stage: Stage) -> dict[str, Mark]:
+        """The marks of a stage's inputs, by name relative to the study's folder."""
+        return self.marker.marks(self._inputs[stage.name])
 
     def source(self) -> SourceMark | None:
         """The input as it looks now; as it was remembered where a run names none."""
@@ -81,12 +81,9 @@ class Judge:
         remembered = self.remembered.get("archive")
         if remembered is None or remembered.source is None:
             return False
-        now = self.marker.mark(self.place.archive)
+        now = self.marker.mark(self.place.archive.name)
         then = remembered.outputs.get(self.place.archive.name)
         return now is not None and then is not None and now.digest == then.digest
-
-    def _path(self, name: str) -> Path:
-        return self.place.of_study.folder / name
 
     def _facts(self, shelf: Shelf | None) -> dict[str, str]:
         entry = shelf.entries.get(self.wanted.visit) if shelf else None
@@ -94,19 +91,21 @@ class Judge:
 
     def _plain_reasons(self, stage: Stage, remembered: State | None) -> list[str]:
         """What needs no look into the files."""
-        outputs = stage.outputs(self.place)
-        if needed := _missing(stage.inputs(self.place)):
+        outputs = self._outputs[stage.name]
+        if needed := self._missing(self._inputs[stage.name]):
             return [f"after {self._maker(needed)}"]
-        if missing := _missing(outputs):
+        if missing := self._missing(outputs):
             return ["not made yet" if len(missing) == len(outputs) else f"output missing: {', '.join(missing)}"]
         if remembered is None:
             return ["nothing is remembered of it" if outputs else "not made yet, or nothing is remembered of it"]
         return self._wishes(stage)
 
-    def _maker(self, names: Sequence[str]) -> str:
+    def _missing(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if not self.marker.is_there(name)]
+
+    def _maker(self, needed: Sequence[str]) -> str:
         """The last of the stages that make files of these names."""
-        makers = [stage.name for stage in STAGES.values() for path in stage.outputs(self.place) if path.name in names]
-        return makers[-1]
+        return [stage for stage, names in self._outputs.items() if not set(names).isdisjoint(needed)][-1]
 
     def _wishes(self, stage: Stage) -> list[str]:
         """What the user, or the last run, asks for. A judge who reads files comes to an opinion of its own instead."""
@@ -163,16 +162,17 @@ def _changes(kind: str, then: Mapping[str, Mark], now: Mapping[str, Mark]) -> li
     return found
 
 
-def _missing(paths: Iterable[Path]) -> list[str]:
-    return [path.name for path in paths if not path.exists()]
+def _names(paths: Iterable[Path]) -> tuple[str, ...]:
+    """The stages' files lie in the study's folder itself."""
+    return tuple(path.name for path in paths)
 
 
-def _known(place: Visit, states: Mapping[str, State]) -> dict[Path, Mark]:
+def _known(states: Mapping[str, State]) -> dict[str, Mark]:
     """Every mark that the visit's states hold, so that what one stage knows of a file serves the others."""
-    known: dict[Path, Mark] = {}
+    known: dict[str, Mark] = {}
     for state in states.values():
-        for name, mark in (*state.inputs.items(), *state.outputs.items()):
-            known[place.of_study.folder / name] = mark
+        known.update(state.inputs)
+        known.update(state.outputs)
     return known
 
 

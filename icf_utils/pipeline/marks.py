@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
-from icf_utils.errors import storage_errors
+from icf_utils.errors import StorageFailure, storage_errors
 
 _CHUNK = 1 << 20
 
@@ -45,56 +46,78 @@ class SourceMark:
 
 
 class Marker:
-    """Marks files; trusts the digests it is given, by path, unless it is ``paranoid``.
+    """Marks files below a folder, by their names relative to it; trusts the ``known`` marks unless ``paranoid``.
 
-    A ``quick`` one reads no file: the digest of one that is not known, or looks different, stays empty.
+    A ``quick`` one reads no file: the digest of one that is not known, or looks different, stays empty. It also looks
+    at each file once only.
     """
 
-    def __init__(self, known: Mapping[Path, Mark], paranoid: bool = False, quick: bool = False) -> None:
+    def __init__(self, folder: Path, known: Mapping[str, Mark], paranoid: bool = False, quick: bool = False) -> None:
+        self._folder = os.fspath(folder)
         self._known = {} if paranoid else dict(known)
         self._quick = quick
+        self._seen: dict[str, os.stat_result | None] = {}
 
-    def learn(self, path: Path, digest: str) -> None:
+    def learn(self, name: str, digest: str) -> None:
         """Take a digest that somebody has just computed from the file's bytes."""
-        with storage_errors(path, "examine"):
-            status = os.stat(path)
-        self._keep(path, Mark(digest, status.st_size, _stamp(status)))
+        if status := self._status(name):
+            self._known[name] = Mark(digest, status.st_size, _stamp(status))
 
-    def mark(self, path: Path) -> Mark | None:
+    def is_there(self, name: str) -> bool:
+        """Whether there is such a file or folder. Raises ``StorageFailure``."""
+        return self._status(name) is not None
+
+    def mark(self, name: str) -> Mark | None:
         """The mark of a file or folder; ``None`` where there is none. Raises ``StorageFailure``."""
-        with storage_errors(path, "examine"):
-            try:
-                status = os.stat(path)
-            except (FileNotFoundError, NotADirectoryError):
-                return None
-        return self._folder(path) if stat.S_ISDIR(status.st_mode) else self._file(path, status)
+        status = self._status(name)
+        if status is None:
+            return None
+        return self._of_folder(name) if stat.S_ISDIR(status.st_mode) else self._of_file(name, status)
 
-    def _file(self, path: Path, status: os.stat_result) -> Mark:
-        known = self._known.get(path)
-        if known and (known.size, known.stamp) == (status.st_size, _stamp(status)):
+    def marks(self, names: Iterable[str]) -> dict[str, Mark]:
+        """The marks of those that are there."""
+        return {name: mark for name in names if (mark := self.mark(name))}
+
+    def _status(self, name: str) -> os.stat_result | None:
+        if self._quick and name in self._seen:
+            return self._seen[name]
+        path = f"{self._folder}/{name}"
+        try:
+            status: os.stat_result | None = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            status = None
+        except OSError as error:
+            raise StorageFailure(path, "examine", error) from error
+        self._seen[name] = status
+        return status
+
+    def _of_file(self, name: str, status: os.stat_result) -> Mark:
+        known, stamp = self._known.get(name), _stamp(status)
+        if known and (known.size, known.stamp) == (status.st_size, stamp):
             return known
-        digest = "" if self._quick else file_digest(path)
-        return self._keep(path, Mark(digest, status.st_size, _stamp(status)))
+        digest = "" if self._quick else file_digest(f"{self._folder}/{name}")
+        return self._keep(name, Mark(digest, status.st_size, stamp))
 
-    def _folder(self, path: Path) -> Mark:
-        files = list(_listing(path))
+    def _of_folder(self, name: str) -> Mark:
+        files = _listing(f"{self._folder}/{name}")
         size, stamp = sum(status.st_size for _, status in files), _listing_stamp(files, _stamp)
-        known = self._known.get(path)
+        known = self._known.get(name)
         if known and (known.size, known.stamp) == (size, stamp):
             return known
         if self._quick:
             return Mark("", size, stamp)
         digest = hashlib.md5(usedforsecurity=False)
-        for name, _ in files:
-            digest.update(f"{file_digest(path / name)} {name}\0".encode("utf-8", "surrogateescape"))
-        return self._keep(path, Mark(digest.hexdigest(), size, stamp))
+        for below, _ in files:
+            content = file_digest(f"{self._folder}/{name}/{below}")
+            digest.update(f"{content} {below}\0".encode("utf-8", "surrogateescape"))
+        return self._keep(name, Mark(digest.hexdigest(), size, stamp))
 
-    def _keep(self, path: Path, mark: Mark) -> Mark:
-        self._known[path] = mark
+    def _keep(self, name: str, mark: Mark) -> Mark:
+        self._known[name] = mark
         return mark
 
 
-def file_digest(path: Path) -> str:
+def file_digest(path: str | os.PathLike[str]) -> str:
     """The MD5 of a file's bytes."""
     digest = hashlib.md5(usedforsecurity=False)
     with storage_errors(path, "read"), open(path, "rb", buffering=0) as handle:
@@ -110,7 +133,7 @@ def mark_source(path: Path) -> SourceMark | None:
             status = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        files = list(_listing(path)) if stat.S_ISDIR(status.st_mode) else [(path.name, status)]
+    files = _listing(os.fspath(path)) if stat.S_ISDIR(status.st_mode) else [(path.name, status)]
     return SourceMark(
         path=str(path),
         files=len(files),
@@ -124,27 +147,25 @@ def changed_names(path: Path, then: SourceMark) -> list[str]:
     """The files of an input that were changed, moved in or had their modes changed since; sorted."""
     if not path.is_dir():
         return [path.name]
-    return [name for name, status in _listing(path) if status.st_ctime_ns > then.latest]
+    return [name for name, status in _listing(os.fspath(path)) if status.st_ctime_ns > then.latest]
 
 
 def _stamp(status: os.stat_result) -> str:
     return f"{status.st_mtime_ns}:{status.st_ino}"
 
 
-def _listing(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+def _listing(folder: str) -> list[tuple[str, os.stat_result]]:
     """All files below a folder by relative name, sorted, links followed; what is odd is left to the archive stage."""
-    found = []
-    pending = [""]
+    found, pending = [], [""]
     while pending:
         below = pending.pop()
-        with storage_errors(folder / below, "read"), os.scandir(folder / below) as items:
+        with storage_errors(folder, "read"), os.scandir(f"{folder}/{below}") as items:
             for item in items:
-                name = f"{below}/{item.name}" if below else item.name
                 if item.is_dir(follow_symlinks=False):
-                    pending.append(name)
+                    pending.append(f"{below}{item.name}/")
                 else:
-                    found.append((name, _status(item)))
-    yield from sorted(found, key=lambda entry: entry[0])
+                    found.append((f"{below}{item.name}", _status(item)))
+    return sorted(found, key=itemgetter(0))
 
 
 def _status(item: os.DirEntry[str]) -> os.stat_result:
@@ -154,6 +175,6 @@ def _status(item: os.DirEntry[str]) -> os.stat_result:
         return item.stat(follow_symlinks=False)
 
 
-def _listing_stamp(files: list[tuple[str, os.stat_result]], stamp: Callable[[os.stat_result], str]) -> str:
+def _listing_stamp(files: Iterable[tuple[str, os.stat_result]], stamp: Callable[[os.stat_result], str]) -> str:
     text = "\0".join(f"{name}\0{status.st_size}:{stamp(status)}" for name, status in files)
     return hashlib.md5(text.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()

@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
-from pathlib import Path
 
 from icf_utils.catalog import writer
 from icf_utils.catalog.assets import FOLDERS
@@ -46,10 +45,7 @@ class Shelf:
 def look(study: Study, settings: CatalogSettings, paranoid: bool = False) -> Shelf:
     """The catalog as it is now, held against what was remembered of it."""
     remembered = read_state(study, WHOLE_STUDY, "catalog")
-    known = {study.folder / name: mark for name, mark in remembered.outputs.items()} if remembered else {}
-    marker = Marker(known, paranoid)
-    marks = {path: marker.mark(path) for path in _shared(study)}
-    found = {path.relative_to(study.folder).as_posix(): mark for path, mark in marks.items() if mark}
+    found = Marker(study.folder, remembered.outputs if remembered else {}, paranoid).marks(_shared(study))
     raw = read_file(study, study_path(study_id(study.study)))
     page = {"page": hashlib.md5(raw or b"", usedforsecurity=False).hexdigest()}
     state = State(VERSION, _parameters(study, settings), outputs=found, facts=page)
@@ -88,10 +84,10 @@ def _page_problem(
     return "" if whole else "the study's page is not as it was made"
 
 
-def _shared(study: Study) -> list[Path]:
-    """The catalog's files that belong to no visit, without the study's page."""
+def _shared(study: Study) -> list[str]:
+    """The catalog's files that belong to no visit, without the study's page, relative to the study's folder."""
     own = (writer.MARKER, SUPER, "index.html", "config.json", study_config_path(study_id(study.study)))
-    return [study.catalog / name for name in (*FOLDERS, *own)]
+    return [f"{study.catalog.name}/{name}" for name in (*FOLDERS, *own)]
 
 
 def _parameters(study: Study, settings: CatalogSettings) -> dict[str, str]:

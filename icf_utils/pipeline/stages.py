@@ -25,13 +25,14 @@ from icf_utils.store import Visit, read_deposit
 class Made:
     """What a stage function did: its notices, outputs beyond those of the table, and digests it knows already.
 
-    ``skipped`` are the files that the stage left out as it should.
+    Outputs and digests go by names relative to the study's folder. ``skipped`` are the files that the stage left out
+    as it should.
     """
 
     notices: tuple[Notice, ...] = ()
     skipped: tuple[Notice, ...] = ()
-    outputs: tuple[Path, ...] = ()
-    digests: Mapping[Path, str] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Stage:
     """One row of the table.
 
     ``version`` is raised whenever the stage's outputs get other bytes for the same inputs. ``parameters`` are all
-    that a user can say about the outputs' bytes; ``outputs`` are the files that are known before the stage ran.
+    that a user can say about the outputs' bytes; ``inputs`` and ``outputs`` are files in the study's folder, outputs
+    those that are known before the stage ran.
     """
 
     name: str
@@ -65,7 +67,7 @@ def _archive(wanted: VisitInput, chain: Chain, progress: Progress) -> Made:
     result = make_studyvisit_archive(
         wanted.input, chain.root, *_names(wanted), time_zone=options.time_zone, strip=strip, progress=progress
     )
-    return Made(result.notices, digests={place.archive: result.md5})
+    return Made(result.notices, digests={place.archive.name: result.md5})
 
 
 def _adopt_archive(place: Visit) -> Made:
@@ -80,7 +82,7 @@ def _adopt_archive(place: Visit) -> Made:
     if found != expected:
         remedy = "the archive or its checksum was changed or damaged: restore it from a copy"
         raise DepositDamaged(place.archive, f"the MD5 {expected} of its checksum file", found, remedy)
-    return Made(digests={place.archive: found})
+    return Made(digests={place.archive.name: found})
 
 
 def _metadata(wanted: VisitInput, chain: Chain, progress: Progress) -> Made:
@@ -117,7 +119,7 @@ def _catalog(wanted: VisitInput, chain: Chain, progress: Progress) -> Made:
         settings=chain.settings,
         progress=progress,
     )
-    return Made(result.notices, outputs=(result.catalog / "metadata" / result.dataset_id,))
+    return Made(result.notices, outputs=(f"{result.catalog.name}/metadata/{result.dataset_id}",))
 
 
 def _names(wanted: VisitInput) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from typing import Any
 from icf_utils.errors import StorageFailure
 from icf_utils.pipeline.marks import Mark, SourceMark
 from icf_utils.pipeline.values import STAGE_NAMES, Failure
-from icf_utils.store import Study, Visit
+from icf_utils.store import WORK_DIR_NAME, Study, Visit
 
 #: Number of the files' format; another one counts as not there.
 FORMAT = 1
@@ -86,12 +86,12 @@ def write_error(study: Study, visit: str, stage: str, failure: Failure) -> None:
 def forget_error(study: Study, visit: str, stage: str) -> None:
     """A stage that is in order has no error any more."""
     with suppress(OSError):
-        _error_path(study, visit, stage).unlink()
+        os.unlink(_error_path(study, visit, stage))
 
 
 def has_error(study: Study, visit: str, stage: str) -> bool:
     """Whether the stage failed when it was last run."""
-    return _error_path(study, visit, stage).exists()
+    return os.path.exists(_error_path(study, visit, stage))
 
 
 def read_errors(study: Study) -> dict[tuple[str, str], Failure]:
@@ -122,34 +122,36 @@ def _names(study: Study, suffix: str) -> list[tuple[str, str]]:
     return [(visit, stage) for visit, _, stage in parts if visit and stage in STAGE_NAMES]
 
 
-def _path(study: Study, visit: str, stage: str) -> Path:
-    return state_folder(study) / f"{visit}.{stage}.json"
+def _path(study: Study, visit: str, stage: str) -> str:
+    return f"{study.root}/{study.study}/{WORK_DIR_NAME}/state/{visit}.{stage}.json"
 
 
-def _error_path(study: Study, visit: str, stage: str) -> Path:
-    return state_folder(study) / f"{visit}.{stage}{_ERROR}"
+def _error_path(study: Study, visit: str, stage: str) -> str:
+    return f"{study.root}/{study.study}/{WORK_DIR_NAME}/state/{visit}.{stage}{_ERROR}"
 
 
 def _marks(value: Mapping[str, Mapping[str, Any]]) -> dict[str, Mark]:
     return {name: Mark(**mark) for name, mark in value.items()}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: str) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_bytes())
+        with open(path, "rb", buffering=0) as handle:
+            value = json.loads(handle.read())
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) and value.get("format") == FORMAT else {}
 
 
-def _write(path: Path, value: Mapping[str, object]) -> None:
+def _write(path: str, value: Mapping[str, object]) -> None:
     """No sync: a file that a power failure tears cannot be read, and counts as not there."""
-    part = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.part")
+    part = f"{path}.{socket.gethostname()}.{os.getpid()}.part"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(json.dumps(value, ensure_ascii=True, sort_keys=True).encode("ascii") + b"\n")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(part, "wb") as handle:
+            handle.write(json.dumps(value, ensure_ascii=True, sort_keys=True).encode("ascii") + b"\n")
         os.replace(part, path)
     except OSError as error:
         with suppress(OSError):
-            part.unlink()
+            os.unlink(part)
         raise StorageFailure(path, "write", error) from error

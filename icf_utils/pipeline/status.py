@@ -20,15 +20,18 @@ from icf_utils.pipeline.state import read_errors
 from icf_utils.pipeline.values import STAGE_NAMES, Failure, VisitInput
 from icf_utils.store import Study, Visit
 
-Progress = Literal["done", "running", "failed", "not made"]
+Progress = Literal["done", "running", "queued", "failed", "not made"]
 
 #: The words of a status, in the order of its columns.
-PROGRESS: tuple[Progress, ...] = ("done", "running", "failed", "not made")
+PROGRESS: tuple[Progress, ...] = ("done", "running", "queued", "failed", "not made")
 
 
 @dataclass(frozen=True)
 class StageStatus:
-    """How far one stage of a visit is; ``failure`` is why it failed, ``holder`` the process that works on it."""
+    """How far one stage of a visit is; ``failure`` is why it failed, ``holder`` the process that works on it.
+
+    ``queued`` is known of clusters only.
+    """
 
     stage: str
     state: Progress
@@ -117,7 +120,7 @@ def _stages(
 
 
 def counts(visits: Iterable[VisitStatus]) -> dict[str, dict[str, dict[str, int]]]:
-    """How many visits of each study are done, running, failed, not made, by stage."""
+    """How many visits of each study are done, running, queued, failed, not made, by stage."""
     table: dict[str, dict[str, dict[str, int]]] = {}
     for visit in visits:
         study = table.setdefault(visit.study, {stage: dict.fromkeys(PROGRESS, 0) for stage in STAGE_NAMES})

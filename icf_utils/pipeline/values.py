@@ -133,22 +133,24 @@ class VisitOutcome:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run did. ``visits`` are sorted; ``seconds`` of wall time."""
+    """What a run did. ``visits`` are sorted; ``seconds`` of wall time.
+
+    ``counts`` says how many visits are done, up to date, failed, not reached.
+    """
 
     visits: tuple[VisitOutcome, ...]
     seconds: float
+    counts: Mapping[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        found = {"done": 0, "up to date": 0, "failed": 0, "not reached": 0}
+        for visit in self.visits:
+            found[visit_state(visit)] += 1
+        object.__setattr__(self, "counts", found)
 
     @property
     def failed(self) -> tuple[VisitOutcome, ...]:
         return tuple(visit for visit in self.visits if visit.failed)
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        """How many visits are done, up to date, failed, not reached."""
-        found = {"done": 0, "up to date": 0, "failed": 0, "not reached": 0}
-        for visit in self.visits:
-            found[visit_state(visit)] += 1
-        return found
 
 
 def visit_state(visit: VisitOutcome) -> StageState:

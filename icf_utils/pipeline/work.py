@@ -72,10 +72,10 @@ def _run(judge: Judge, name: str, progress: Progress) -> tuple[Made, State]:
     """Run a stage. What it is made from is looked at before: a later change is then seen by the next run."""
     stage = STAGES[name]
     intact = name == "archive" and judge.archive_is_as_remembered()
-    inputs, source = judge.marks(stage.inputs(judge.place)), judge.source() if name == "archive" else None
+    inputs, source = judge.inputs_now(stage), judge.source() if name == "archive" else None
     made = run_stage(stage, judge.wanted, judge.chain, progress, intact)
-    for path, digest in made.digests.items():
-        judge.marker.learn(path, digest)
+    for file, digest in made.digests.items():
+        judge.marker.learn(file, digest)
     after = judge.state_now(stage, outputs=made.outputs)
     return made, State(after.version, after.parameters, inputs, after.outputs, source=source)
 
