@@ -185,6 +185,17 @@ class Busy(IcfError):
         )
 
 
+class ClusterRefused(IcfError):
+    """SLURM did not take a job, or does not answer."""
+
+    exit_code = 9
+
+    def __init__(self, command: str, words: str, advice: str) -> None:
+        self.command, self.words, self.advice = command, words, advice
+        lines = "\n  ".join(shown(line) for line in words.splitlines())
+        super().__init__(f"SLURM's '{command}' refused:\n  {lines}\n{shown(advice)}")
+
+
 @contextmanager
 def storage_errors(path: str | os.PathLike[str], action: str) -> Iterator[None]:
     """Turn an ``OSError`` of the block into :class:`StorageFailure` about ``path``; ``action`` is a verb phrase."""

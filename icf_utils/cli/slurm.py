@@ -1,0 +1,171 @@
+"""The options of ``icf-utils run`` that hand the work to SLURM, and what its jobs call."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from icf_utils.cli.console import Console, counted
+from icf_utils.errors import InvalidSetting, shown
+from icf_utils.results import plain
+
+if TYPE_CHECKING:
+    from icf_utils.cluster.submitting import Planned
+    from icf_utils.cluster.values import Request, Submission
+    from icf_utils.pipeline.values import Chain, VisitInput
+
+#: Options that mean nothing without ``--slurm``: names and where they are kept.
+_OWN = ("partition", "time", "mem", "account", "array_size", "container", "wait")
+
+#: Options of a run that jobs cannot serve.
+_NOT_HERE = ("report", "graph", "stop_on_error")
+
+
+def add_slurm(parser: argparse.ArgumentParser) -> None:
+    """``--slurm`` and what belongs to it."""
+    group = parser.add_argument_group(
+        "on a cluster", "visits as a SLURM job array of each study, and a job for its catalog after them"
+    )
+    group.add_argument("--slurm", action="store_true", help="submit what there is to do; -n prints the job scripts")
+    group.add_argument("--partition", metavar="P", help="as sbatch takes it, like the next three")
+    group.add_argument("--time", metavar="T", help="limit for each task, as in 02:00:00")
+    group.add_argument("--mem", metavar="M", help="memory for each task, as in 4G")
+    group.add_argument("--account", metavar="A", help="who pays")
+    group.add_argument("--array-size", metavar="N", type=_count, help="tasks of a study at most (default: 200)")
+    group.add_argument("--container", metavar="IMAGE.sif", help="run the jobs in this Apptainer image")
+    group.add_argument("--wait", action="store_true", help="wait until all jobs have ended, and say what failed")
+    group.add_argument("--shard", metavar="FILE", help=argparse.SUPPRESS)
+    group.add_argument("--catalog-of", metavar="FILE", help=argparse.SUPPRESS)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text[:10]) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of tasks")
+    return int(text)
+
+
+def check_slurm(args: argparse.Namespace) -> None:
+    """Refuse options that contradict each other."""
+    for name in _OWN if not args.slurm else _NOT_HERE:
+        if getattr(args, name):
+            problem = "cannot be used with --slurm" if args.slurm else "this needs --slurm"
+            raise InvalidSetting(f"--{name.replace('_', '-')}", problem)
+
+
+def visits_of_job(args: argparse.Namespace) -> list[VisitInput] | None:
+    """The visits that a job is for; nothing for a run that is none."""
+    name = args.shard or args.catalog_of
+    if not name:
+        return None
+    from icf_utils.cluster.records import read_visits
+
+    return read_visits(Path(name))
+
+
+def catalog_job(args: argparse.Namespace, console: Console, visits: list[VisitInput], chain: Chain) -> int:
+    """What the job after the arrays does."""
+    from icf_utils.cluster.task import run_catalog_job
+
+    result = run_catalog_job(visits, chain, console)
+    console.notices([notice for visit in result.visits for stage in visit.stages for notice in stage.notices])
+    failed = [visit for visit in result.visits if visit.failed]
+    lines = [
+        f"{visit.name}: {visit.failed.failure.message}" for visit in failed if visit.failed and visit.failed.failure
+    ]
+    lines.append(
+        f"catalog: {counted(len(result.visits), 'visit')}, {len(failed)} failed; "
+        f"{len(result.not_ready)} left out that are not made"
+    )
+    console.result(args.command, result, lines, ok=not failed)
+    return 1 if failed else 0
+
+
+def submit(args: argparse.Namespace, console: Console, visits: list[VisitInput], chain: Chain) -> int:
+    """Hand the run to SLURM."""
+    from icf_utils.cluster.submitting import plan_jobs, submit_jobs
+
+    chain = replace(chain, root=Path(os.path.abspath(chain.root)))
+    request = _request(args)
+    if args.dry_run:
+        return _print_scripts(args, console, plan_jobs(visits, chain, request, ask_queue=False), chain, request)
+    planned = plan_jobs(visits, chain, request)
+    submissions = submit_jobs(planned, chain, request, console)
+    if args.wait:
+        return _wait(args, console, visits, chain, submissions)
+    lines = [*_summary(planned, submissions)]
+    lines += ["see how far they are: icf-utils status; repeat this command for what fails"] if submissions else []
+    console.result(args.command, {"slurm": True, "jobs": plain(submissions)}, lines)
+    return 0
+
+
+def _request(args: argparse.Namespace) -> Request:
+    from icf_utils.cluster.values import ARRAY_SIZE, Request
+
+    return Request(
+        partition=args.partition or "",
+        time=args.time or "",
+        memory=args.mem or "",
+        account=args.account or "",
+        array_size=args.array_size or ARRAY_SIZE,
+        container=_image(args.container),
+        cpus=args.jobs or 1,
+    )
+
+
+def _image(name: str | None) -> Path | None:
+    if name is None:
+        return None
+    path = Path(os.path.abspath(name))
+    if not path.exists():
+        raise InvalidSetting("--container", f"there is no '{shown(path)}'")
+    return path
+
+
+def _print_scripts(args: argparse.Namespace, console: Console, planned: Planned, chain: Chain, request: Request) -> int:
+    from icf_utils.cluster.records import next_folder
+    from icf_utils.cluster.submitting import scripts
+
+    found = [script for jobs in planned.studies for script in scripts(jobs, next_folder(jobs.study), chain, request)]
+    lines = []
+    for script in found:
+        lines += [f"# {shown(script.path)}", script.text.rstrip("\n"), f"# submitted by: {script.command}", ""]
+    console.result(args.command, {"dry_run": True, "scripts": plain(found)}, [*lines, *_summary(planned, [])])
+    return 0
+
+
+def _summary(planned: Planned, submissions: list[Submission]) -> list[str]:
+    new = sum(len(shard) for jobs in planned.studies for shard in jobs.shards)
+    catalog = sum(len(jobs.catalog) for jobs in planned.studies) - new
+    queued = sum(len(jobs.queued) for jobs in planned.studies)
+    texts = [f"{counted(new, 'visit')} to make"]
+    texts += [f"{catalog} for the catalog only"] if catalog > 0 else []
+    texts += [f"{queued} in the queue already"] if queued else []
+    numbers = [job for one in submissions for job in (one.array_job, one.catalog_job) if job]
+    jobs = f"; jobs {', '.join(numbers)}" if numbers else ""
+    return [f"{', '.join([*texts, f'{planned.up_to_date} up to date'])}{jobs}"]
+
+
+def _wait(
+    args: argparse.Namespace,
+    console: Console,
+    visits: list[VisitInput],
+    chain: Chain,
+    submissions: list[Submission],
+) -> int:
+    from icf_utils.cluster.watching import wait_for_jobs, what_is_left
+    from icf_utils.store import Study
+
+    try:
+        wait_for_jobs([Study(chain.root, name) for name in sorted({visit.study for visit in visits})], console)
+    except (KeyboardInterrupt, SystemExit):
+        console.message("the jobs go on; 'squeue' shows them, 'scancel' ends them")
+        raise
+    left = what_is_left(visits, replace(chain, again=False))
+    lines = [f"{one.study}/{one.visit}: {one.stage} failed: {one.reason}" for one in left]
+    lines.append(f"{counted(len(visits), 'visit')}: {len(visits) - len(left)} done, {len(left)} failed")
+    result = {"slurm": True, "jobs": plain(submissions), "failed": plain(left)}
+    console.result(args.command, result, lines, ok=not left)
+    return 1 if left else 0

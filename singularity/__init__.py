@@ -1,0 +1,1 @@
+"""The container's recipe, and what checks it."""
