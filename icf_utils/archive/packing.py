@@ -19,8 +19,8 @@ from icf_utils.sources.entries import Entry, Reader, Source
 
 _CHUNK = 1 << 20
 
-#: How many of several studies are named, each by its first file; a UID would identify a person.
-_FIRSTS_NAMED = 5
+#: How many of several studies are named, each by its UID and its first file, which are what tells them apart.
+_STUDIES_NAMED = 5
 
 #: Members without a time of their own get this one where no file of the visit has any.
 NO_TIME = 0.0
@@ -150,7 +150,7 @@ def _visit_notices(source: Source, done: Packing) -> list[Notice]:
     if done.time is None:
         notices.append(Notice("no-time", source.label, "has no study time at all; every file gets 1970-01-01 00:00:00"))
     if len(done.studies) > 1:
-        firsts = ", ".join(f"'{shown(name)}'" for name in list(done.studies.values())[:_FIRSTS_NAMED])
-        message = f"holds {len(done.studies)} studies, not one visit; files that begin one: {firsts}"
+        named = [f"{uid} from '{shown(name)}' on" for uid, name in list(done.studies.items())[:_STUDIES_NAMED]]
+        message = f"holds {len(done.studies)} studies, not one visit; StudyInstanceUID {', '.join(named)}"
         notices.append(Notice("several-studies", source.label, message))
     return notices
