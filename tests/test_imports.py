@@ -29,7 +29,7 @@ ROOMS = [
         "archive",
         "metadata",
     ),
-    *("dataset", "catalog", "verify", "pipeline", "intake", "xnat", "retrieve", "cli"),
+    *("dataset", "catalog", "verify", "pipeline", "cluster", "intake", "xnat", "retrieve", "cli"),
 ]
 
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 HELP = "show how far the visits of a store are"
 DETAILS = """\
-Counts, per study and step, the visits that are done, running, failed and not
-made, and says why visits failed. Looks at names and at what runs have noted,
-not into files: 'run --dry-run' says what is out of date, 'verify' what is
-wrong."""
+Counts, per study and step, the visits that are done, running, queued (by 'run
+--slurm'), failed and not made, and says why visits failed. Looks at names and
+at what runs have noted, not into files: 'run --dry-run' says what is out of
+date, 'verify' what is wrong."""
 EXAMPLE = "icf-utils status -o /data/store --table visits.csv"
 
 
@@ -30,13 +30,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
+    from icf_utils.cluster.watching import with_queue
     from icf_utils.config import load_settings
     from icf_utils.pipeline.inputs import gather
     from icf_utils.pipeline.status import counts, store_status
 
     store = Path(args.store_dir)
     table, pattern = inputs_from(args, store, load_settings(store).run)
-    visits = store_status(store, gather(store, table, pattern))
+    visits, problem = with_queue(store, store_status(store, gather(store, table, pattern)))
+    if problem:
+        console.message(problem)
     table_of_counts = counts(visits)
     result = {"studies": table_of_counts, "visits": plain(visits)}
     console.result(args.command, result, [*_table(table_of_counts), *_remarks(visits)])
