@@ -129,7 +129,7 @@ def _scan_deflated(head: bytes, position: int, size: int, wanted: frozenset[int]
     """Inflate what there is, within the limit, and scan that (PS3.5 section A.5)."""
     engine = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        data = engine.decompress(head[position:], HEAD_LIMIT)
+        data = engine.decompress(memoryview(head)[position:], HEAD_LIMIT)
     except zlib.error:
         result.state = "malformed"
         return
@@ -256,28 +256,28 @@ class _HeaderReader:
         return group << 16 | element, None, position + 8, length
 
 
+_ITEM_LEVEL, _IMPLICIT_LEVEL = 1, 2
+
+
 def _skip_undefined(reader: _HeaderReader, position: int, vr: bytes | None) -> int:
     """Where an element of undefined length ends; beyond the data if that is not in it, -1 if it is malformed.
 
-    The open levels are a list, not recursion: each is ``(inside an item, implicit VR)`` (PS3.5 section 7.5).
+    The open levels are bytes, not recursion (PS3.5 section 7.5): millions of them must not fill the memory.
     """
     beyond = len(reader.data) + 1
-    implicit = reader.is_implicit or vr == b"UN"  # PS3.5 section 6.2.2: UN of undefined length is implicit VR
-    levels = [(False, implicit)]
+    # PS3.5 section 6.2.2: UN of undefined length is implicit VR
+    levels = bytearray([_IMPLICIT_LEVEL if reader.is_implicit or vr == b"UN" else 0])
     while levels:
         if position + 8 > len(reader.data):
             return beyond
-        in_item, implicit = levels[-1]
-        if in_item:
-            position = _step_in_item(reader, position, levels, implicit)
-        else:
-            position = _step_in_sequence(reader, position, levels, implicit)
+        step = _step_in_item if levels[-1] & _ITEM_LEVEL else _step_in_sequence
+        position = step(reader, position, levels)
         if position < 0:
             return -1
     return position
 
 
-def _step_in_sequence(reader: _HeaderReader, position: int, levels: list[tuple[bool, bool]], implicit: bool) -> int:
+def _step_in_sequence(reader: _HeaderReader, position: int, levels: bytearray) -> int:
     tag, _, start, length = reader.header(position, implicit=True)
     if tag == SEQUENCE_END:
         levels.pop()
@@ -286,12 +286,13 @@ def _step_in_sequence(reader: _HeaderReader, position: int, levels: list[tuple[b
         return -1
     if length != UNDEFINED:
         return start + length
-    levels.append((True, implicit))
+    levels.append(levels[-1] | _ITEM_LEVEL)
     return start
 
 
-def _step_in_item(reader: _HeaderReader, position: int, levels: list[tuple[bool, bool]], implicit: bool) -> int:
-    tag, vr, start, length = reader.header(position, implicit=implicit)
+def _step_in_item(reader: _HeaderReader, position: int, levels: bytearray) -> int:
+    implicit = levels[-1] & _IMPLICIT_LEVEL
+    tag, vr, start, length = reader.header(position, implicit=bool(implicit))
     if tag >> 16 == 0xFFFE:
         if tag != _ITEM_END:
             return -1
@@ -299,5 +300,5 @@ def _step_in_item(reader: _HeaderReader, position: int, levels: list[tuple[bool,
         return position + 8
     if length != UNDEFINED:
         return start + length
-    levels.append((False, implicit or vr == b"UN"))
+    levels.append(_IMPLICIT_LEVEL if vr == b"UN" else implicit)
     return start
