@@ -27,6 +27,12 @@ documentation = "u"
 github = "g"
 mastodon = "m"
 x = "x"
+[run]
+jobs = 4
+table = "t"
+pattern = "p"
+until = "dataset"
+timezone = "Europe/Berlin"
 """
 
 
@@ -46,24 +52,27 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
     assert (found.store.url, found.store.id) == ("https://example.org/store", "my-store")
     assert (found.metadata.tags, found.metadata.allow_identifying) == (("EchoTime", "(0018,0080)"), True)
     assert found.catalog.name == "Sch\u00e4del"
+    assert (found.run.jobs, found.run.timezone) == (4, "Europe/Berlin")
     said = {line.split(" = ")[0] for line in EVERYTHING.splitlines() if "=" in line}
-    known = {*vars(found.store), *vars(found.metadata), *vars(found.catalog)}
+    known = {key for section in vars(found).values() for key in vars(section)}
     assert said == known, "a setting is missing in this test"
 
 
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("[stroe]\nurl = 'x'", "unknown table: stroe (known: store, metadata, catalog)"),
+        ("[stroe]\nurl = 'x'", "unknown table: stroe (known: store, metadata, catalog, run)"),
         ("url = 'x'", "unknown table: url"),
         ("[store]\nurll = 'x'\nfoo = 1", "unknown key in [store]: foo, urll (known: url, id)"),
-        ("[catalog]\n'b\u00e4d\\n' = 1", "unknown key in [catalog]"),
+        ('[catalog]\n"b\u00e4d\\n" = 1', "unknown key in [catalog]: b\u00e4d\\n (known"),
         ("[store]\nurl = 1", "[store] url must be text, found int"),
         ("[store]\nurl = ['x']", "[store] url must be text, found list"),
         ("[metadata]\ntags = 'EchoTime'", "[metadata] tags must be a list of texts, found str"),
         ("[metadata]\ntags = ['EchoTime', 1]", "[metadata] tags must be a list of texts, found list"),
         ("[metadata]\nallow_identifying = 1", "[metadata] allow_identifying must be true or false, found int"),
         ("[metadata]\nallow_identifying = 'true'", "[metadata] allow_identifying must be true or false, found str"),
+        ("[run]\njobs = true", "[run] jobs must be a whole number, found bool"),
+        ("[run]\njobs = 1.5", "[run] jobs must be a whole number, found float"),
         ("store = 'x'", "'store' must be a table: write [store]"),
         ("[[store]]\nurl = 'x'", "'store' must be a table"),
         ("[store]\nurl = 'x'\nurl = 'y'", "this is not a TOML file"),
