@@ -34,48 +34,38 @@ def test_shown_escapes() -> None:
     assert shown("\n\x1b[31m\u202e\u2028\udce4\\") == r"\n\x1b[31m\u202e\u2028\xe4\\"
 
 
-def error_classes() -> list[type[IcfError]]:
-    found = [value for _, value in inspect.getmembers(errors, inspect.isclass) if issubclass(value, IcfError)]
-    return [value for value in found if value is not IcfError]
+NASTY = "Sch\udce4del\x1b[31m\n"
+
+#: Each kind with its exit code, which scripts ask for, and what it is told.
+KINDS: dict[type[IcfError], tuple[int, list[object]]] = {
+    errors.Busy: (8, [NASTY, "process 1 on host", 3.5]),
+    errors.DepositDamaged: (5, [NASTY, "this", "that", "do it again"]),
+    errors.DepositDiffers: (4, [NASTY, "in one byte"]),
+    errors.DepositMissing: (5, [NASTY, "do the step before"]),
+    errors.InputChanged: (4, [NASTY, "the archive", "a member differs"]),
+    errors.InputRefused: (3, [NASTY, [(NASTY, "is odd")], "Change it."]),
+    errors.InvalidIdentifier: (2, ["visit", NASTY]),
+    errors.InvalidSetting: (2, [NASTY, "means nothing"]),
+    errors.StorageFailure: (6, [NASTY, "read", OSError(errno.EIO, "whatever")]),
+    errors.TableRefused: (2, [NASTY, ["line 3 is odd"]]),
+}
 
 
-def test_exit_codes() -> None:
-    """They are an interface: scripts ask for them."""
-    assert {cls.__name__: cls.exit_code for cls in error_classes()} == {
-        "Busy": 8,
-        "DepositDamaged": 5,
-        "DepositDiffers": 4,
-        "DepositMissing": 5,
-        "InputChanged": 4,
-        "InputRefused": 3,
-        "InvalidIdentifier": 2,
-        "InvalidSetting": 2,
-        "MissingRequirement": 7,
-        "StorageFailure": 6,
-        "TableRefused": 2,
-    }
-
-
-@pytest.mark.parametrize(
-    "cls", [cls for cls in error_classes() if cls is not errors.MissingRequirement], ids=lambda cls: cls.__name__
-)
-def test_messages_show_what_they_are_about(cls: type[IcfError]) -> None:
-    nasty = "Sch\udce4del\x1b[31m\n"
-    arguments: dict[str, list[object]] = {
-        "Busy": [nasty, "process 1 on host", 3.5],
-        "DepositDamaged": [nasty, "this", "that", "do it again"],
-        "DepositDiffers": [nasty, "in one byte"],
-        "DepositMissing": [nasty, "do the step before"],
-        "InputChanged": [nasty, "the archive", "a member differs"],
-        "InputRefused": [nasty, [(nasty, "is odd")], "Change it."],
-        "InvalidIdentifier": ["visit", nasty],
-        "InvalidSetting": [nasty, "means nothing"],
-        "StorageFailure": [nasty, "read", OSError(errno.EIO, "whatever")],
-        "TableRefused": [nasty, ["line 3 is odd"]],
-    }
-    message = str(cls(*arguments[cls.__name__]))
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_kinds_of_errors(kind: type[IcfError]) -> None:
+    code, arguments = KINDS[kind]
+    assert kind.exit_code == code
+    message = str(kind(*arguments))
     assert r"Sch\xe4del\x1b[31m\n" in message
     assert all(line.isprintable() for line in message.split("\n"))
+
+
+def test_every_error_has_a_code_of_its_own_room() -> None:
+    """Not 0, not 1 (Python's own), nothing that a shell uses."""
+    found = [value for _, value in inspect.getmembers(errors, inspect.isclass) if issubclass(value, IcfError)]
+    codes = {value: value.exit_code for value in found if value is not IcfError}
+    assert all(2 <= code < 64 for code in codes.values())
+    assert codes[errors.MissingRequirement] == 7
 
 
 def test_refusals_are_limited_in_the_message_only() -> None:
