@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shlex
 from pathlib import Path
@@ -33,7 +34,17 @@ def loaded(*arguments: str | Path) -> set[str]:
     return set(modules)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def subcommands() -> list[str]:
+    """All there are, from the program itself."""
+    (choices,) = (item.choices for item in build_parser()._actions if isinstance(item, argparse._SubParsersAction))
+    return list(choices)
+
+
+def test_the_steps_are_subcommands() -> None:
+    assert set(COMMANDS) <= set(subcommands())
+
+
+@pytest.mark.parametrize("command", subcommands())
 def test_help_of_a_command(command: str) -> None:
     ran = icf(command, "--help")
     assert (ran.code, ran.err) == (0, "")
@@ -47,8 +58,8 @@ def test_help_of_a_command(command: str) -> None:
 def test_help_of_the_program() -> None:
     ran = icf("--help")
     assert (ran.code, ran.err) == (0, "")
-    for command in COMMANDS:
-        assert command in ran.out
+    for command in subcommands():
+        assert f"\n    {command} " in ran.out or f"\n    {command}\n" in ran.out
 
 
 def test_version() -> None:
@@ -56,7 +67,7 @@ def test_version() -> None:
     assert (ran.code, ran.out, ran.err) == (0, f"icf-utils {icf_utils.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
+@pytest.mark.parametrize("command", ["", *subcommands()])
 def test_help_loads_nothing_heavy(command: str) -> None:
     modules = loaded(*filter(None, [command]), "--help")
     assert not modules & {*HEAVY, "asyncio", "importlib.metadata", "urllib.request"}
