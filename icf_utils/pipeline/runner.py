@@ -14,10 +14,12 @@ from dataclasses import replace
 
 from icf_utils.pipeline.decide import make_plan
 from icf_utils.pipeline.stages import check_chain
+from icf_utils.pipeline.state import clear_leftovers
 from icf_utils.pipeline.tasks import CatalogTask, InOtherHands, Result, Task, VisitTask
 from icf_utils.pipeline.team import Team, new_team
 from icf_utils.pipeline.values import Chain, RunResult, StageOutcome, VisitInput, VisitOutcome, VisitPlan
 from icf_utils.progress import SILENT, Progress
+from icf_utils.store import Study
 
 #: So many visits wait for their study's catalog before somebody sees to it while there are other visits to do.
 _CATALOG_BATCH = 25
@@ -52,6 +54,8 @@ def run_chain(
     outcomes = [_up_to_date(plan) for plan in plans if not plan.runs]
     if todo:
         check_chain(chain)
+        for name in {plan.wanted.study for plan in todo}:
+            clear_leftovers(Study(chain.root, name))
         desk = _Desk(todo, chain, keep_going, progress, on_visit)
         size = min(jobs, len(todo))
         with progress.task("visits", len(todo), "visits") as bar, closing(new_team(size, chain, progress)) as team:

@@ -26,7 +26,7 @@ FORMAT = 1
 #: What stands for the study as a whole where a visit's identifier would; no visit can be called so.
 WHOLE_STUDY = "+study"
 
-_ERROR = ".error.json"
+_ERROR, _PART = ".error.json", ".part"
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,17 @@ def remembered(study: Study) -> set[tuple[str, str]]:
     return {key for key in _names(study, ".json") if key[1] in STAGE_NAMES and key[0] != WHOLE_STUDY}
 
 
+def clear_leftovers(study: Study) -> None:
+    """Remove unfinished state files of processes of this host that were killed."""
+    host = f".{socket.gethostname()}."
+    with suppress(OSError):
+        for name in os.listdir(state_folder(study)):
+            owner, suffix = os.path.splitext(name)
+            pid = owner.rpartition(".")[2]
+            if suffix == _PART and host in name and not os.path.exists(f"/proc/{pid}"):
+                (state_folder(study) / name).unlink(missing_ok=True)
+
+
 def _failure(study: Study, visit: str, stage: str) -> Failure | None:
     value = _read(_error_path(study, visit, stage))
     try:
@@ -145,7 +156,7 @@ def _read(path: str) -> dict[str, Any]:
 
 def _write(path: str, value: Mapping[str, object]) -> None:
     """No sync: a file that a power failure tears cannot be read, and counts as not there."""
-    part = f"{path}.{socket.gethostname()}.{os.getpid()}.part"
+    part = f"{path}.{socket.gethostname()}.{os.getpid()}{_PART}"
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(part, "wb") as handle:
