@@ -51,7 +51,7 @@ class InvalidIdentifier(IcfError):
     exit_code = 2
     RULE = (
         "letters, digits, '.', '_' and '-' are allowed, at most 100 characters, "
-        "and the first one is neither '.' nor '-'"
+        "the first one is neither '.' nor '-', and the name of the settings file is taken"
     )
 
     def __init__(self, kind: str, value: str) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from icf_utils.config import SETTINGS_NAME
 from icf_utils.errors import DepositDiffers, DepositMissing, InvalidIdentifier, StorageFailure, storage_errors
 from icf_utils.results import Written
 
@@ -38,7 +39,7 @@ def check_identifier(kind: str, value: str) -> str:
 
     Raises :class:`~icf_utils.errors.InvalidIdentifier`, with the rule in its message.
     """
-    if not _IDENTIFIER.fullmatch(value):
+    if not _IDENTIFIER.fullmatch(value) or value == SETTINGS_NAME:
         raise InvalidIdentifier(kind, value)
     return value
 
