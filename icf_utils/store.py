@@ -39,9 +39,14 @@ def check_identifier(kind: str, value: str) -> str:
 
     Raises :class:`~icf_utils.errors.InvalidIdentifier`, with the rule in its message.
     """
-    if not _IDENTIFIER.fullmatch(value) or value == SETTINGS_NAME:
+    if not _is_identifier(value):
         raise InvalidIdentifier(kind, value)
     return value
+
+
+def _is_identifier(value: str) -> bool:
+    """The settings file lies beside the studies' folders."""
+    return _IDENTIFIER.fullmatch(value) is not None and value != SETTINGS_NAME
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ class Study:
             except (FileNotFoundError, NotADirectoryError):
                 return []
         found = {name.removesuffix(suffix) for name in names for suffix in VISIT_SUFFIXES if name.endswith(suffix)}
-        return sorted(visit for visit in found if _IDENTIFIER.fullmatch(visit))
+        return sorted(visit for visit in found if _is_identifier(visit))
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,7 @@ def stored_studies(root: Path) -> list[Study]:
             names = sorted(os.listdir(root))
         except (FileNotFoundError, NotADirectoryError):
             return []
-    studies = [Study(root, name) for name in names if _IDENTIFIER.fullmatch(name)]
+    studies = [Study(root, name) for name in names if _is_identifier(name)]
     return [study for study in studies if study.visits()]
 
 

@@ -25,6 +25,7 @@ from icf_utils.store import (
     publish_bytes,
     publish_part,
     read_deposit,
+    stored_studies,
     sync_file,
     tidy_workdir,
     write_new,
@@ -259,3 +260,10 @@ def test_reading_what_an_earlier_step_made(study: Study) -> None:
         read_deposit(path / "below", "run it")
     with pytest.raises(StorageFailure, match="Is a directory"):
         read_deposit(study.folder, "")
+
+
+def test_the_settings_file_is_no_study(tmp_path: Path) -> None:
+    (tmp_path / "icf.toml").touch()
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "v1_dicom.tar").touch()
+    assert [study.study for study in stored_studies(tmp_path)] == ["study"]
