@@ -29,13 +29,15 @@ step() {
     echo "\$ icf-utils $*"
     .venv/bin/icf-utils "$@"
 }
-step make_studyvisit_archive -o "$store" --id demo visit-01 "$input"
-step deposit_visit_metadata -o "$store" --id demo visit-01
-step deposit_visit_dataset -o "$store" --id demo visit-01 --store-url "file://$store"
-step catalogify_studyvisit_from_meta -o "$store" --id demo visit-01
+printf 'study,visit,input\ndemo,visit-01,visit-01\n' > demo-input/visits.csv
+step run -o "$store" --table demo-input/visits.csv --store-url "file://$store" --report demo-input/report.html
+step run -o "$store" --table demo-input/visits.csv --store-url "file://$store" --dry-run
+step status -o "$store"
 step verify -o "$store" --id demo visit-01 --rebuild "$input"
 
 cat <<TEXT
+
+What the run did, stage by stage: $PWD/demo-input/report.html
 
 The catalog is in $store/demo/catalog; browsers show it from a web server only:
   .venv/bin/python -m http.server --bind 127.0.0.1 --directory $store/demo/catalog 8000

@@ -266,7 +266,7 @@ def test_the_quickstart_prints_what_it_says(
         shell.run(step)
 
 
-@pytest.mark.parametrize("name", ["archive.md", "metadata.md", "errors.md", "verify.md"])
+@pytest.mark.parametrize("name", ["archive.md", "metadata.md", "errors.md", "verify.md", "run.md"])
 def test_other_pages_print_what_they_say(
     name: str, after_the_quickstart: tuple[Shell, list[Step]], environment: Mapping[str, str], tmp_path: Path
 ) -> None:

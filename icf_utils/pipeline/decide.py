@@ -97,7 +97,7 @@ class Judge:
         if missing := self._missing(outputs):
             return ["not made yet" if len(missing) == len(outputs) else f"output missing: {', '.join(missing)}"]
         if remembered is None:
-            return ["nothing is remembered of it" if outputs else "not made yet, or nothing is remembered of it"]
+            return ["no record of an earlier run" if outputs else "not made yet, or no record of an earlier run"]
         return self._wishes(stage)
 
     def _missing(self, names: Iterable[str]) -> list[str]:
