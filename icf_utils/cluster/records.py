@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 from icf_utils.cluster.values import Submission
 from icf_utils.errors import DepositDamaged, storage_errors
 from icf_utils.pipeline.values import VisitInput
-from icf_utils.store import Study, check_identifier
+from icf_utils.store import Study, check_identifier, tidy_workdir
 
 #: Number of the files' format.
 FORMAT = 1
@@ -129,6 +130,14 @@ def prune(study: Study, alive: Collection[int]) -> None:
     finished = [record.number for record in read_records(study) if record.number not in alive]
     for number in finished[:-KEPT]:
         shutil.rmtree(slurm_folder(study) / f"{number:04}", ignore_errors=True)
+
+
+def discard(study: Study, folder: Path) -> None:
+    """Remove the folder of a submission that came to nothing."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        slurm_folder(study).rmdir()
+    tidy_workdir(study)
 
 
 def _numbers(study: Study) -> list[int]:

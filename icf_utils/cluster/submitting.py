@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icf_utils.cluster import records, slurm
 from icf_utils.cluster.records import catalog_job_name, visits_job_name
 from icf_utils.cluster.scripts import catalog_dependency, catalog_script, check_path, visits_script
 from icf_utils.cluster.values import QueuedTask, Request, Submission
+from icf_utils.errors import IcfError
 from icf_utils.pipeline.decide import make_plan
 from icf_utils.pipeline.stages import check_chain
 from icf_utils.pipeline.values import Chain, VisitInput, VisitPlan
@@ -93,9 +94,8 @@ class Living:
 
     @property
     def visits_for_catalog(self) -> tuple[str, ...]:
-        """The visits that a catalog job will bring into the catalog; one that has begun may have passed over some."""
-        task = self.catalog_task
-        return self.submission.catalog if task and task.is_pending else ()
+        """The visits that a catalog job brings into the catalog, if they are made by then."""
+        return self.submission.catalog if self.catalog_task else ()
 
     @property
     def catalog_task(self) -> QueuedTask | None:
@@ -169,26 +169,38 @@ def submit_jobs(planned: Planned, chain: Chain, request: Request, progress: Prog
 
 
 def _submit(jobs: StudyJobs, chain: Chain, request: Request, progress: Progress) -> Submission:
-    study = jobs.study
-    alive = {one.submission.number for one in living([study]).get(study.study, [])}
-    records.prune(study, alive)
-    folder = records.new_folder(study)
+    alive = {one.submission.number for one in living([jobs.study]).get(jobs.study.study, [])}
+    records.prune(jobs.study, alive)
+    folder = records.new_folder(jobs.study)
+    _write_folder(jobs, folder, chain, request)
+    submission = _new_submission(jobs, int(folder.name))
+    study, visits = submission.study, sum(map(len, submission.shards))
+    if jobs.shards:
+        try:
+            array = slurm.submit(folder / "visits.sh", request.options())
+        except IcfError:
+            records.discard(jobs.study, folder)
+            raise
+        submission = replace(submission, array_job=array)
+        records.write_record(folder, submission)
+        progress.message(f"{study}: job {array} makes {visits} visits in {len(submission.shards)} tasks")
+    if jobs.catalog:
+        after = [*jobs.after, *([submission.array_job] if submission.array_job else [])]
+        catalog = slurm.submit(folder / "catalog.sh", [*request.options(), *catalog_dependency(after)])
+        submission = replace(submission, catalog_job=catalog)
+        records.write_record(folder, submission)
+        progress.message(f"{study}: job {catalog} brings {len(jobs.catalog)} visits into the catalog")
+    return submission
+
+
+def _write_folder(jobs: StudyJobs, folder: Path, chain: Chain, request: Request) -> None:
     for number, shard in enumerate(jobs.shards):
         records.write_visits(folder / f"shard-{number}.json", shard)
     records.write_visits(folder / "catalog.json", jobs.catalog)
     for script in scripts(jobs, folder, chain, request):
         records.write_text(script.path, script.text)
-    names = tuple(tuple(wanted.visit for wanted in shard) for shard in jobs.shards)
-    catalog = tuple(wanted.visit for wanted in jobs.catalog)
-    array_job = catalog_job = ""
-    if jobs.shards:
-        array_job = slurm.submit(folder / "visits.sh", request.options())
-        progress.message(f"{study.study}: job {array_job} makes {sum(map(len, names))} visits in {len(names)} tasks")
-        records.write_record(folder, Submission(int(folder.name), study.study, array_job, "", names, catalog))
-    if jobs.catalog:
-        after = [*jobs.after, *([array_job] if array_job else [])]
-        catalog_job = slurm.submit(folder / "catalog.sh", [*request.options(), *catalog_dependency(after)])
-        progress.message(f"{study.study}: job {catalog_job} brings them into the catalog")
-    submission = Submission(int(folder.name), study.study, array_job, catalog_job, names, catalog)
-    records.write_record(folder, submission)
-    return submission
+
+
+def _new_submission(jobs: StudyJobs, number: int) -> Submission:
+    shards = tuple(tuple(wanted.visit for wanted in shard) for shard in jobs.shards)
+    return Submission(number, jobs.study.study, "", "", shards, tuple(wanted.visit for wanted in jobs.catalog))

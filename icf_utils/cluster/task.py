@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from icf_utils.pipeline.decide import make_plan
+from icf_utils.pipeline.tasks import MessagesOnly
 from icf_utils.pipeline.values import Chain, StageOutcome, VisitInput, VisitOutcome
 from icf_utils.pipeline.work import make_catalog
 from icf_utils.progress import Progress
@@ -31,6 +32,6 @@ def run_catalog_job(visits: Sequence[VisitInput], chain: Chain, progress: Progre
     plans = make_plan(visits, replace(chain, again=False))
     waiting = [plan.wanted for plan in plans if any(decision.stage != "catalog" for decision in plan.runs)]
     ready = [plan.wanted for plan in plans if plan.wanted not in waiting and (plan.runs or chain.again)]
-    outcomes: Sequence[StageOutcome] = make_catalog(ready, chain, progress) if ready else []
+    outcomes: Sequence[StageOutcome] = make_catalog(ready, chain, MessagesOnly(progress)) if ready else []
     made = [VisitOutcome(wanted.study, wanted.visit, (stage,)) for wanted, stage in zip(ready, outcomes, strict=True)]
     return CatalogJobResult(tuple(made), tuple(waiting))

@@ -56,8 +56,8 @@ def _program(name: str) -> str | None:
 
 
 @contextmanager
-def cluster(cpus: int = 2) -> Iterator[Cluster]:
-    """Start munged, slurmctld and slurmd; stop them, and all that they run, at the end."""
+def cluster(cpus: int = 4) -> Iterator[Cluster]:
+    """Start munged, slurmctld and slurmd; stop them at the end. ``cpus`` may be more than there are."""
     # a short name: the length of a socket's path is limited
     folder = Path(tempfile.mkdtemp(prefix="icf-slurm-"))
     folder.chmod(0o755)
@@ -203,6 +203,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
 ReturnToService=2
+SlurmdParameters=config_overrides
 SlurmctldPort={controller}
 SlurmdPort={node}
 StateSaveLocation={folder}/state
