@@ -1,4 +1,4 @@
-"""A digest computed on another core while the caller reads and writes. Touches nothing but memory."""
+"""Digests computed on another core while the caller reads and writes. Touches nothing but memory."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ from typing import Any
 #: How many batches may wait; with batches of about a megabyte this bounds the memory.
 _WAITING = 8
 
+#: Bytes of a batch that nothing else may wait behind.
+_LARGE = 4 << 20
+
 
 class BackgroundMd5:
-    """MD5 of a stream of byte batches, computed in a thread of its own (hashing releases the interpreter lock)."""
+    """MD5 of byte batches, computed in a thread of its own (hashing releases the interpreter lock).
+
+    Of one stream, or of several one after the other: :meth:`next_item` begins another.
+    """
 
     def __init__(self) -> None:
         self._digest = hashlib.md5(usedforsecurity=False)
+        self._items: list[str] = []
         self._batches: queue.Queue[Sequence[Any] | None] = queue.Queue(_WAITING)
         self._thread = threading.Thread(target=self._run, name="md5", daemon=True)
         self._thread.start()
@@ -24,11 +31,22 @@ class BackgroundMd5:
     def update(self, batch: Sequence[Any]) -> None:
         """Add several buffers, in order; they must not change any more."""
         self._batches.put(batch)
+        if sum(map(len, batch)) > _LARGE:
+            self._batches.join()
+
+    def next_item(self) -> None:
+        """The present digest is complete; what follows belongs to another."""
+        self._batches.put(())
 
     def finish(self) -> str:
-        """The digest of everything, as 32 hexadecimal digits; the thread ends."""
+        """The digest of everything since the last item, as 32 hexadecimal digits; the thread ends."""
         self.close()
         return self._digest.hexdigest()
+
+    def finish_items(self) -> list[str]:
+        """The digests of all items in their order; the thread ends."""
+        self.close()
+        return self._items
 
     def close(self) -> None:
         """End the thread; safe to call again."""
@@ -40,3 +58,7 @@ class BackgroundMd5:
         while (batch := self._batches.get()) is not None:
             for buffer in batch:
                 self._digest.update(buffer)
+            if not batch:
+                self._items.append(self._digest.hexdigest())
+                self._digest = hashlib.md5(usedforsecurity=False)
+            self._batches.task_done()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from icf_utils.archive.hashing import BackgroundMd5
 from icf_utils.archive.reading import ArchivePass, Member
 from icf_utils.dicom.facts import SOP_CLASS_UID, is_bare_dataset, is_dataset, uid_text
 from icf_utils.dicom.head import check_pixels, read_head
@@ -52,6 +52,8 @@ class _Tags:
 def describe_archive(path: Path, root: str, allowed: AllowList, progress: Progress) -> Description:
     """Read an archive once and describe each image; all members must lie below the folder ``root``.
 
+    Two more threads hash, one the archive and one its members, so that two cores have work.
+
     Raises :class:`~icf_utils.errors.DepositDamaged` where it is cut, no TAR, or another visit's.
     """
     tags = _tags(allowed)
@@ -61,14 +63,19 @@ def describe_archive(path: Path, root: str, allowed: AllowList, progress: Progre
         open(path, "rb", buffering=0) as handle,
         progress.task("metadata", path.stat().st_size, "B") as task,
         closing(ArchivePass(handle, path, task)) as archive,
+        closing(BackgroundMd5()) as digests,
     ):
+        names: list[str] = []
         for member in archive.members():
             if not member.name.startswith(root + "/"):
                 raise DepositDamaged(
                     path, f"members below '{root}/'", "another visit's", "check study and visit identifier"
                 )
-            _describe(member, archive, handle.fileno(), tags, done)
+            names.append(member.name)
+            _describe(member, _read(member, archive, handle.fileno(), tags, digests), tags, done)
         done.md5, done.size = archive.finish()
+        md5_of = dict(zip(names, digests.finish_items(), strict=True))
+    done.images = [replace(image, md5=md5_of[image.path]) for image in done.images]
     return done
 
 
@@ -82,42 +89,42 @@ def _tags(allowed: AllowList) -> _Tags:
     return _Tags(values, {keyword: number(keyword) for keyword in UID_TAGS}, allowed.allow_identifying)
 
 
-def _describe(member: Member, archive: ArchivePass, descriptor: int, tags: _Tags, done: Description) -> None:
+def _describe(member: Member, found: Scan, tags: _Tags, done: Description) -> None:
     if not member.is_file:
         done.others.append(Notice("not-a-file", member.name, "is a link or the like, as older tools stored it"))
-        return
-    md5, found = _read(member, archive, descriptor, tags)
-    if found.magic and found.is_directory:
+    elif found.magic and found.is_directory:
         done.others.append(Notice("dicomdir", member.name, "is a DICOMDIR, no image"))
     elif found.magic and is_dataset(found):
-        _add_image(member, md5, found, tags, done)
+        _add_image(member, found, tags, done)
     elif is_bare_dataset(found):
         done.notices.append(
             Notice("no-preamble", member.name, "is DICOM without preamble; its header was read all the same")
         )
-        _add_image(member, md5, found, tags, done)
+        _add_image(member, found, tags, done)
     elif found.magic:
         done.others.append(Notice("unreadable-dicom", member.name, "begins like DICOM, but no header can be read"))
     else:
         done.others.append(Notice("not-dicom", member.name, "is not DICOM"))
 
 
-def _read(member: Member, archive: ArchivePass, descriptor: int, tags: _Tags) -> tuple[str, Scan]:
-    """The content's MD5, and what its head holds."""
-    head, found = read_head(archive.content, member.size, tags.wanted)
-    digest = hashlib.md5(head, usedforsecurity=False)
+def _read(member: Member, archive: ArchivePass, descriptor: int, tags: _Tags, digests: BackgroundMd5) -> Scan:
+    """What the head of a member's content holds; the content goes to the background to be hashed."""
+    head, found = read_head(archive.content, member.size if member.is_file else 0, tags.wanted)
+    if head:
+        digests.update([head])
     while block := archive.content(_CHUNK):
-        digest.update(block)
+        digests.update([block])
+    digests.next_item()
     if len(head) < member.size:
         check_pixels(found, lambda at, count: _read_at(member, descriptor, at, count))
-    return digest.hexdigest(), found
+    return found
 
 
 def _read_at(member: Member, descriptor: int, at: int, count: int) -> bytes:
     return os.pread(descriptor, max(0, min(count, member.size - at)), member.offset + at)
 
 
-def _add_image(member: Member, md5: str, found: Scan, tags: _Tags, done: Description) -> None:
+def _add_image(member: Member, found: Scan, tags: _Tags, done: Description) -> None:
     if found.state in ("cut", "malformed"):
         message = "was cut or is malformed; what could be read for certain is recorded"
         done.notices.append(Notice("cut-dicom", member.name, message))
@@ -134,7 +141,7 @@ def _add_image(member: Member, md5: str, found: Scan, tags: _Tags, done: Descrip
         if made.problem:
             done.notices.append(Notice("odd-value", member.name, f"{keyword}: {made.problem}"))
     uids = {keyword: uid_text(found.elements.get(tag)) for keyword, tag in tags.uids.items()}
-    done.images.append(ImageRecord(member.name, md5, member.size, member.offset, values, uids))
+    done.images.append(ImageRecord(member.name, "", member.size, member.offset, values, uids))
 
 
 def _element(found: Scan, tag: int) -> Element | None:
