@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cluster.daemons import Cluster, cluster, missing
+from tests.data.make_dicom import uid, write_visit
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +62,16 @@ def wait_for(condition: Callable[[], object], problem: str, seconds: float = 60)
     while not condition():
         assert time.monotonic() < ends, problem
         time.sleep(0.3)
+
+
+def write_inputs(folder: Path, studies: tuple[str, ...], number: int) -> Path:
+    """Small visits, and the table that names them."""
+    rows = ["study,visit,input"]
+    for study in studies:
+        for at in range(number):
+            place = folder / "input" / study / f"v{at:02}"
+            write_visit(place, {1: ("t1", 2)}, StudyInstanceUID=uid(study, at))
+            rows.append(f"{study},v{at:02},input/{study}/v{at:02}")
+    table = folder / "visits.csv"
+    table.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return table

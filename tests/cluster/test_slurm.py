@@ -15,9 +15,8 @@ from icf_utils.lock import run_lock
 from icf_utils.progress import SILENT
 from icf_utils.store import Study, Visit
 from singularity.check_recipe import different_files
-from tests.cluster.conftest import Program, wait_for
+from tests.cluster.conftest import Program, wait_for, write_inputs
 from tests.cluster.daemons import Cluster
-from tests.data.make_dicom import uid, write_visit
 
 STUDIES = ("north", "south")
 NUMBER = 20
@@ -25,19 +24,6 @@ FAILS = ("north", "v03")
 SLOW = ("north", "v07")
 KILLED = ("south", "v05")
 URL = ("--store-url", "https://data.example.org")
-
-
-def write_inputs(folder: Path, studies: tuple[str, ...], number: int) -> Path:
-    """Small visits, and the table that names them."""
-    rows = ["study,visit,input"]
-    for study in studies:
-        for at in range(number):
-            place = folder / "input" / study / f"v{at:02}"
-            write_visit(place, {1: ("t1", 2)}, StudyInstanceUID=uid(study, at))
-            rows.append(f"{study},v{at:02},input/{study}/v{at:02}")
-    table = folder / "visits.csv"
-    table.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return table
 
 
 @pytest.fixture
