@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -134,7 +135,7 @@ def test_a_job_that_can_never_start_is_spoken_of(slurm: Cluster, on_cluster: Pro
     command = ["run", "-o", str(tmp_path / "store"), "--table", str(table), "--slurm", "--until", "archive"]
     (job,) = on_cluster.result(*command, "--partition", "short", "--time", "60")["jobs"]
     with subprocess.Popen(
-        [*_program(), *command, "--wait"],
+        [sys.executable, "-m", "icf_utils.cli.main", *command, "--wait"],
         env={**os.environ, **slurm.environment},
         stderr=subprocess.PIPE,
         text=True,
@@ -143,12 +144,6 @@ def test_a_job_that_can_never_start_is_spoken_of(slurm: Cluster, on_cluster: Pro
         assert "waits: Partition" in waiting.stderr.readline()
         slurm.ask("scancel", job["array_job"])
         assert waiting.wait(timeout=60) == 1
-
-
-def _program() -> list[str]:
-    import sys
-
-    return [sys.executable, "-m", "icf_utils.cli.main"]
 
 
 def test_without_sbatch_it_says_where_to_go(tmp_path: Path) -> None:
@@ -165,7 +160,7 @@ def test_jobs_run_in_the_container(slurm: Cluster, on_cluster: Program, tmp_path
     image.touch()
     programs.mkdir()
     stand_in = programs / "apptainer"
-    stand_in.write_text(_STAND_IN.format(notes=notes, python=_program()[0]), encoding="utf-8")
+    stand_in.write_text(_STAND_IN.format(notes=notes, python=sys.executable), encoding="utf-8")
     stand_in.chmod(0o755)
     store = tmp_path / "store"
     path = f"{programs}:{os.environ['PATH']}"
