@@ -200,9 +200,9 @@ def new_part(study: Study, target: Path) -> Iterator[BinaryIO]:
     prepare_workdir(study)
     with suppress(FileNotFoundError), storage_errors(part, "replace"):
         _remove(part)
-    with storage_errors(part, "create"):
-        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
+    try:  # around open(), too: a signal may be heard just when it returns
+        with storage_errors(part, "create"):
+            descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         with os.fdopen(descriptor, "w+b") as handle:
             yield handle
     except BaseException:

@@ -138,6 +138,8 @@ def _check_files(args: argparse.Namespace) -> None:
     ):
         if name and not name.endswith(kinds):
             raise InvalidSetting(option, f"'{shown(name)}' must end in {' or '.join(kinds)}")
+        if name and not Path(name).absolute().parent.is_dir():
+            raise InvalidSetting(option, f"there is no folder for '{shown(name)}'")
 
 
 def inputs_from(args: argparse.Namespace, store: Path, settings: RunSettings) -> tuple[Path | None, str]:

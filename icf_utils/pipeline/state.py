@@ -162,7 +162,9 @@ def _write(path: str, value: Mapping[str, object]) -> None:
         with open(part, "wb") as handle:
             handle.write(json.dumps(value, ensure_ascii=True, sort_keys=True).encode("ascii") + b"\n")
         os.replace(part, path)
-    except OSError as error:
+    except BaseException as error:  # an interrupt as well
         with suppress(OSError):
             os.unlink(part)
-        raise StorageFailure(path, "write", error) from error
+        if isinstance(error, OSError):
+            raise StorageFailure(path, "write", error) from error
+        raise

@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Any, NoReturn, Protocol
@@ -20,6 +21,9 @@ from icf_utils.progress import SILENT, Progress
 
 #: Seconds that a worker has to unwind before it is killed.
 _GRACE = 60.0
+
+#: What a terminal sends to every process of its group; workers inherit that it is blocked.
+_LEFT_TO_THE_PARENT = {signal.SIGINT, signal.SIGHUP}
 
 
 class Team(Protocol):
@@ -130,8 +134,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, chain), daemon=True)
-        # what the terminal sends goes to every process of its group; the workers leave it to this one
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+        resource_tracker.ensure_running()  # if start() did that, it would unblock the interrupt
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_PARENT)
         try:
             self._process.start()
         finally:
@@ -174,6 +178,7 @@ class _Messenger:
 def _work(connection: Connection, chain: Chain) -> None:
     """What a worker does: tasks, until it is told to end or nobody is there any more."""
     signal.signal(signal.SIGTERM, _end)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_PARENT)
     progress = _Messenger(connection)
     with suppress(EOFError, OSError):
         while True:

@@ -13,7 +13,7 @@ from icf_utils.errors import IcfError, StorageFailure
 from icf_utils.lock import run_lock
 from icf_utils.pipeline.decide import Finding, Judge
 from icf_utils.pipeline.shelf import Shelf, look
-from icf_utils.pipeline.stages import STAGES, Made, run_stage
+from icf_utils.pipeline.stages import STAGES, Made, place_of, run_stage
 from icf_utils.pipeline.state import WHOLE_STUDY, State, forget_error, write_error, write_state
 from icf_utils.pipeline.values import Chain, Failure, StageOutcome, VisitInput, VisitOutcome
 from icf_utils.progress import Progress
@@ -25,9 +25,8 @@ def make_visit(wanted: VisitInput, chain: Chain, progress: Progress, wait: bool 
 
     Without ``wait``, a visit that another run has in hand is left to it: its name comes back.
     """
-    place = Judge(wanted, chain, quick=True).place
     try:
-        with run_lock(place, progress, wait) as holder:
+        with run_lock(place_of(wanted, chain), progress, wait) as holder:
             return holder or _make_visit(wanted, chain, progress)
     except IcfError as error:  # the lock itself: no place for it, or held for too long
         return VisitOutcome(wanted.study, wanted.visit, _none_reached(chain, _failure(error)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -71,6 +72,7 @@ def test_mistakes(inside: Inside, table: Path, root: Path, tmp_path: Path) -> No
     assert "name inputs with --table or --pattern" in inside("run", "-o", root).err
     assert inside("run", "-o", root, "--table", table, "--pattern", "x").code == 2
     assert inside("run", "-o", root, "--table", table, "--report", "report.txt").code == 2
+    assert "no folder for" in inside("run", "-o", root, "--table", table, "--report", tmp_path / "no" / "r.html").err
     assert inside("run", "-o", root, "--table", table, "--until", "nothing").code == 2
     table.write_text("study,visit,input\na,v 1,x\nb/c,v,x\na,v2,none\n", encoding="utf-8")
     ran = inside("run", "-o", root, "--table", table)
@@ -185,17 +187,18 @@ def test_interrupted_in_the_middle(
     arguments = ("run", "-o", root, "--table", many)
     with start(*arguments, "-j", jobs) as process:
         wait_for(lambda: archives(root) >= 3)
-        process.send_signal(number)
+        # as a terminal and a batch system do it: to all processes, or to the one that they know
+        os.killpg(process.pid, number) if jobs == "3" else process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert process.returncode == code, (out, err)
     assert "Traceback" not in err
     assert "finished; the next run goes on from there" in err
     assert archives(root) < 12
-    assert not list(root.rglob("*.part"))
-    assert not list(root.rglob("*.lock*"))
     assert set(content(root).items()) - set(whole.items()) <= set(_shared_pages(root).items())
     assert icf(*arguments).code == 0
     assert content(root) == whole
+    assert not list(root.rglob("*.part"))
+    assert not list(root.rglob("*.lock*"))
 
 
 def _shared_pages(root: Path) -> dict[str, bytes]:
