@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 missing=
 for pair in nginx:nginx-light htpasswd:apache2-utils chromium:chromium chromedriver:chromium-driver \
-    localedef:locales zip:zip unzip:unzip strace:strace; do
+    localedef:locales zip:zip unzip:unzip strace:strace sbatch:slurm-wlm munged:munge debootstrap:debootstrap; do
     command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
 done
 if [ -n "$missing" ]; then
