@@ -70,7 +70,10 @@ def cluster(cpus: int = 4) -> Iterator[Cluster]:
             started += [_daemon(folder, name, ["-D", "-f", str(config)], environment)]
         found = Cluster(folder, environment)
         _wait_until_idle(found, started)
-        yield found
+        try:
+            yield found
+        finally:
+            _end_jobs(found)
     finally:
         _stop(started)
         shutil.rmtree(folder, ignore_errors=True)
@@ -175,8 +178,15 @@ def _wait_for(condition: Callable[[], bool], problem: str) -> None:
     raise AssertionError(problem)
 
 
+def _end_jobs(found: Cluster) -> None:
+    """A job does not end with the daemons; its own process would stay behind."""
+    for number in found.ask("squeue", "--noheader", "--array", "--format=%i").split():
+        subprocess.run(["scancel", number], env={**os.environ, **found.environment}, capture_output=True, check=False)
+    _wait_for(lambda: not found.ask("squeue", "--noheader").strip(), "jobs cannot be ended")
+
+
 def _stop(started: list[subprocess.Popen[bytes]]) -> None:
-    """The last first; what jobs are still there end with the daemon that started them."""
+    """The last first."""
     for process in reversed(started):
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
