@@ -12,4 +12,4 @@ docs:
 	@.venv-test/bin/sphinx-build -W --keep-going -b html docs docs/_build/html
 
 clean:
-	rm -rf .venv .venv-test demo-store demo-input docs/_build
+	rm -rf .venv .venv-test .venv-snakemake demo-store demo-input docs/_build

@@ -21,6 +21,14 @@ bin=$PWD/.venv-test/bin
 PATH=$bin:$PATH
 export PATH
 
+# Snakemake runs one of the examples; its many dependencies stay out of the environment that is tested.
+if [ ! -x .venv-snakemake/bin/snakemake ]; then
+    python3 -m venv .venv-snakemake && .venv-snakemake/bin/python -m pip install --quiet 'snakemake>=9' ||
+        echo "Snakemake cannot be installed; the test of its example is skipped"
+fi
+SNAKEMAKE=$PWD/.venv-snakemake/bin/snakemake
+export SNAKEMAKE
+
 echo "== style" && "$bin/ruff" check . && "$bin/ruff" format --check .
 echo "== types" && "$bin/mypy"
 echo "== documentation" && "$bin/sphinx-build" -q -W --keep-going -b html docs docs/_build/html
