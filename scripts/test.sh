@@ -26,8 +26,10 @@ if [ ! -x .venv-snakemake/bin/snakemake ]; then
     python3 -m venv .venv-snakemake && .venv-snakemake/bin/python -m pip install --quiet 'snakemake>=9' ||
         echo "Snakemake cannot be installed; the test of its example is skipped"
 fi
-SNAKEMAKE=$PWD/.venv-snakemake/bin/snakemake
-export SNAKEMAKE
+if [ -x .venv-snakemake/bin/snakemake ]; then
+    SNAKEMAKE=$PWD/.venv-snakemake/bin/snakemake
+    export SNAKEMAKE
+fi
 
 echo "== style" && "$bin/ruff" check . && "$bin/ruff" format --check .
 echo "== types" && "$bin/mypy"
