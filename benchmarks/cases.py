@@ -83,7 +83,7 @@ def large_file(bench: Bench) -> list[str]:
         bench.ours("icf-utils", "make_studyvisit_archive", "-o", out, *_ID, source, before=remover(out)),
         Command("limit: `tar \\| tee \\| md5sum`", ["bash", "-c", limit], remover(out)),
     ]
-    return rows("archive, one file of 4 GiB", paired(commands, bench.runs))
+    return rows("archive, one file of 4 GiB", paired(commands, bench.runs, warm_up=False))
 
 
 def metadata(bench: Bench) -> list[str]:
@@ -130,7 +130,7 @@ def catalog(bench: Bench) -> list[str]:
         "icf-utils", "catalogify_studyvisit_from_meta", "-o", store, *_ID, before=remover(store / _STUDY / "catalog")
     )
     theirs = bench.peer("datalad catalog-add", "catalog_add.py", other, dicoms, _VISIT, before=remover(other))
-    lines = rows("catalog, a visit of 2,000 images", paired([ours, theirs], bench.runs))
+    lines = rows("catalog, a visit of 2,000 images", paired([ours, theirs], bench.runs, warm_up=False))
     return lines + _large_study(bench)
 
 
