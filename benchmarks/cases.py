@@ -115,9 +115,9 @@ def dataset(bench: Bench) -> list[str]:
         commands = [bench.ours("icf-utils", "deposit_visit_dataset", "-o", store, *_ID, *url, before=remover(*deposit))]
         if images == min(bench.sizes):
             commands.append(bench.peer("git-annex batch commands", "batch_dataset.py", store, _STUDY, _VISIT))
-            pushed = [path for path in (store / _STUDY).iterdir() if path.is_dir()]
-            recipe = bench.peer("addurls + setpresentkey + push", "addurls_dataset.py", store, _STUDY, _VISIT)
-            commands.append(Command(recipe.name, recipe.arguments, remover(*pushed), recipe.environment))
+            place = bench.work / "deposit"
+            arguments = ("addurls_dataset.py", store, _STUDY, _VISIT, place)
+            commands.append(bench.peer("addurls + setpresentkey + push", *arguments, before=_fresh(place)))
         lines += rows(f"dataset, {images:,} images", paired(commands, bench.runs))
     return lines
 

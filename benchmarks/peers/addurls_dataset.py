@@ -11,8 +11,8 @@ import datalad.api as dl
 from datalad_next.datasets import Dataset
 
 
-def main(store: Path, study: str, visit: str) -> None:
-    """Deposit the dataset of a visit whose metadata lie in ``store``."""
+def main(store: Path, study: str, visit: str, deposit: Path) -> None:
+    """Deposit the dataset of a visit whose metadata lie in ``store`` in the folder ``deposit``."""
     folder = store / study
     tarball = json.loads((folder / f"{visit}_metadata_tarball.json").read_text())
     dicoms = json.loads((folder / f"{visit}_metadata_dicoms.json").read_text())
@@ -26,7 +26,7 @@ def main(store: Path, study: str, visit: str) -> None:
         repo.call_annex(["setpresentkey", key, remotes["uncurl"], "1"])
         dataset.save(message="the archive", result_renderer="disabled")
         _add_images(dataset, dicoms, key, remotes["archivist"])
-        url = f"datalad-annex::?type=directory&directory={folder}&encryption=none"
+        url = f"datalad-annex::?type=directory&directory={deposit}&encryption=none"
         repo.call_git(["remote", "add", "deposit", url])
         dl.push(dataset=dataset, to="deposit", data="nothing", result_renderer="disabled")
 
@@ -57,4 +57,4 @@ def _add_images(dataset: Dataset, dicoms: list[dict[str, object]], key: str, rem
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], Path(sys.argv[4]))
