@@ -8,8 +8,9 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-#: How many batches may wait; with batches of about a megabyte this bounds the memory.
-_WAITING = 8
+#: How many batches may wait: enough that neither side waits for the other, and with batches of about a megabyte this
+#: bounds the memory.
+_WAITING = 64
 
 #: Bytes of a batch that nothing else may wait behind.
 _LARGE = 4 << 20
