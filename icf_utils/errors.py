@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar
@@ -203,3 +204,16 @@ def storage_errors(path: str | os.PathLike[str], action: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageFailure(path, action, error) from error
+
+
+def quiet_interrupts() -> None:
+    """Say nothing of an interrupt that is heard where Python cannot pass it on, such as in a finaliser.
+
+    Python would print a traceback for it; the command ends by the next thing that it does.
+    """
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if not isinstance(unraisable.exc_value, (KeyboardInterrupt, SystemExit)):
+            sys.__unraisablehook__(unraisable)
+
+    sys.unraisablehook = hook

@@ -23,7 +23,7 @@ from icf_utils.cli import (
 )
 from icf_utils.cli.console import Console, abandon
 from icf_utils.cli.options import add_output
-from icf_utils.errors import IcfError, InvalidSetting, StorageFailure, shown
+from icf_utils.errors import IcfError, InvalidSetting, StorageFailure, quiet_interrupts, shown
 
 _COMMANDS = (
     make_studyvisit_archive,
@@ -101,6 +101,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (documented in ``docs/errors.md``)."""
     _prepare_streams()
+    if arguments is None:  # the process is ours
+        quiet_interrupts()
     given = sys.argv[1:] if arguments is None else arguments
     try:
         args = build_parser().parse_args(given)

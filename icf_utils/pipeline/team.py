@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
+from icf_utils.errors import quiet_interrupts
 from icf_utils.pipeline.tasks import MessagesOnly, Result, Task, failed, perform
 from icf_utils.pipeline.values import Chain, Failure
 from icf_utils.progress import SILENT, Progress
@@ -177,6 +178,7 @@ class _Messenger:
 
 def _work(connection: Connection, chain: Chain) -> None:
     """What a worker does: tasks, until it is told to end or nobody is there any more."""
+    quiet_interrupts()
     signal.signal(signal.SIGTERM, _end)
     signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_PARENT)
     progress = _Messenger(connection)
