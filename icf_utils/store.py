@@ -198,8 +198,8 @@ def new_part(study: Study, target: Path) -> Iterator[BinaryIO]:
     """
     part = part_name(study, target)
     prepare_workdir(study)
-    with suppress(FileNotFoundError), storage_errors(part, "replace"):
-        _remove(part)
+    with storage_errors(part, "replace"):
+        part.unlink(missing_ok=True)
     try:  # around open(), too: a signal may be heard just when it returns
         with storage_errors(part, "create"):
             descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -209,10 +209,6 @@ def new_part(study: Study, target: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             part.unlink()
         raise
-
-
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
 
 
 def sync_file(handle: BinaryIO, path: Path) -> None:
