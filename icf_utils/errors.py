@@ -52,7 +52,7 @@ class InvalidIdentifier(IcfError):
     exit_code = 2
     RULE = (
         "letters, digits, '.', '_' and '-' are allowed, at most 100 characters, "
-        "the first one is neither '.' nor '-', and the name of the settings file is taken"
+        "the first one is neither '.' nor '-', and no study is called like the settings file"
     )
 
     def __init__(self, kind: str, value: str) -> None:

@@ -39,14 +39,14 @@ def check_identifier(kind: str, value: str) -> str:
 
     Raises :class:`~icf_utils.errors.InvalidIdentifier`, with the rule in its message.
     """
-    if not _is_identifier(value):
+    if not _is_identifier(kind, value):
         raise InvalidIdentifier(kind, value)
     return value
 
 
-def _is_identifier(value: str) -> bool:
-    """The settings file lies beside the studies' folders."""
-    return _IDENTIFIER.fullmatch(value) is not None and value != SETTINGS_NAME
+def _is_identifier(kind: str, value: str) -> bool:
+    """The settings file lies beside the studies' folders, so no study can have its name."""
+    return _IDENTIFIER.fullmatch(value) is not None and (kind, value) != ("study", SETTINGS_NAME)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Study:
             except (FileNotFoundError, NotADirectoryError):
                 return []
         found = {name.removesuffix(suffix) for name in names for suffix in VISIT_SUFFIXES if name.endswith(suffix)}
-        return sorted(visit for visit in found if _is_identifier(visit))
+        return sorted(visit for visit in found if _is_identifier("visit", visit))
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def stored_studies(root: Path) -> list[Study]:
             names = sorted(os.listdir(root))
         except (FileNotFoundError, NotADirectoryError):
             return []
-    studies = [Study(root, name) for name in names if _is_identifier(name)]
+    studies = [Study(root, name) for name in names if _is_identifier("study", name)]
     return [study for study in studies if study.visits()]
 
 
