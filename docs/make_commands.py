@@ -39,12 +39,16 @@ def commands_page() -> str:
 
 def _help_texts() -> Iterator[tuple[str, str]]:
     os.environ.update(COLUMNS="80", NO_COLOR="1")
-    parser = build_parser()
+    yield from _below(build_parser())
+
+
+def _below(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
+    """The help of a parser and of all its subcommands, however deep."""
     yield parser.prog, parser.format_help()
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            for name, subparser in action.choices.items():
-                yield f"{parser.prog} {name}", subparser.format_help()
+            for subparser in action.choices.values():
+                yield from _below(subparser)
 
 
 def same_help(one: str, other: str) -> bool:

@@ -197,6 +197,19 @@ class ClusterRefused(IcfError):
         super().__init__(f"SLURM's '{command}' refused:\n  {lines}\n{shown(advice)}")
 
 
+class RemoteFailure(IcfError):
+    """Another system (a web server, an XNAT, a DICOM node, a database) did not do what it was asked.
+
+    ``where`` names it without credentials, ``problem`` says what was expected and found, ``remedy`` what to do.
+    """
+
+    exit_code = 10
+
+    def __init__(self, where: str, problem: str, remedy: str) -> None:
+        self.where, self.problem, self.remedy = where, problem, remedy
+        super().__init__(f"{shown(where)}: {problem}; {remedy}")
+
+
 @contextmanager
 def storage_errors(path: str | os.PathLike[str], action: str) -> Iterator[None]:
     """Turn an ``OSError`` of the block into :class:`StorageFailure` about ``path``; ``action`` is a verb phrase."""

@@ -7,7 +7,8 @@ cd "$(dirname "$0")/.."
 
 missing=
 for pair in nginx:nginx-light htpasswd:apache2-utils chromium:chromium chromedriver:chromium-driver \
-    localedef:locales zip:zip unzip:unzip strace:strace sbatch:slurm-wlm munged:munge debootstrap:debootstrap; do
+    localedef:locales zip:zip unzip:unzip strace:strace sbatch:slurm-wlm munged:munge debootstrap:debootstrap \
+    storescu:dcmtk Orthanc:orthanc psql:postgresql; do
     command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
 done
 if [ -n "$missing" ]; then
@@ -16,7 +17,7 @@ if [ -n "$missing" ]; then
     install_debian_packages $missing || echo "not possible here; the tests that need them are skipped"
 fi
 
-make_environment .venv-test '[clone,docs,test]'
+make_environment .venv-test '[clone,cloud,docs,intake,previews,test,xnat]'
 bin=$PWD/.venv-test/bin
 PATH=$bin:$PATH
 export PATH

@@ -24,12 +24,14 @@ ROOMS = [
         "config",
         "store",
         "lock",
+        "credentials",
+        "fetch",
         "dicom",
         "sources",
         "archive",
         "metadata",
     ),
-    *("dataset", "catalog", "verify", "pipeline", "cluster", "intake", "xnat", "retrieve", "cli"),
+    *("dataset", "catalog", "verify", "pipeline", "cluster", "cstore", "xnat", "intake", "retrieve", "cli"),
 ]
 
 
@@ -107,7 +109,10 @@ def loaded(statement: str) -> set[str]:
     return {name.partition(".")[0] for name in json.loads(done.stdout)}
 
 
-HEAVY = {"pydicom", "datalad", "datalad_next", "datalad_catalog", "git", "jsonschema", "tqdm", "zstandard", "numpy"}
+HEAVY = {
+    *("pydicom", "datalad", "datalad_next", "datalad_catalog", "git", "jsonschema", "tqdm", "zstandard", "numpy"),
+    *("pynetdicom", "requests", "flask", "waitress", "psycopg", "obstore", "PIL", "sqlite3"),
+}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import NoReturn, TextIO
 
 from icf_utils import __version__
@@ -84,18 +84,32 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"icf-utils {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in _COMMANDS:
-        name = module.__name__.rpartition(".")[2]
-        sub = commands.add_parser(
-            name,
-            help=module.HELP,
-            description=f"{module.HELP[0].upper()}{module.HELP[1:]}.\n\n{module.DETAILS}",
-            epilog=f"example:\n  {module.EXAMPLE}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(sub)
-        add_output(sub)
-        sub.set_defaults(run=module.run)
+        _add_command(commands, module)
     return parser
+
+
+def _add_command(commands: argparse._SubParsersAction[_Parser], module: ModuleType, group: str = "") -> None:
+    """Add a subcommand, or a group of them: a module that has ``COMMANDS`` instead of arguments of its own.
+
+    A command is called like its module, without the group's name before it; ``NAME`` says otherwise.
+    """
+    name = getattr(module, "NAME", module.__name__.rpartition(".")[2].removeprefix(f"{group}_"))
+    members = getattr(module, "COMMANDS", ())
+    sub = commands.add_parser(
+        name,
+        help=module.HELP,
+        description=f"{module.HELP[0].upper()}{module.HELP[1:]}.\n\n{module.DETAILS}",
+        epilog=None if members else f"example:\n  {module.EXAMPLE}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if members:
+        nested = sub.add_subparsers(dest="subcommand", metavar="COMMAND", required=True)
+        for member in members:
+            _add_command(nested, member, name)
+        return
+    module.add_arguments(sub)
+    add_output(sub)
+    sub.set_defaults(run=module.run, command=f"{group} {name}".lstrip())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

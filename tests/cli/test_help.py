@@ -14,7 +14,10 @@ from icf_utils.cli.main import build_parser
 from tests.cli.program import COMMANDS, PYTHON, icf, run, steps
 
 #: What takes long to load; each is loaded by the commands that need it, when they need it.
-HEAVY = ("datalad", "datalad_catalog", "datalad_next", "git", "jsonschema", "numpy", "pydicom", "tqdm", "zstandard")
+HEAVY = (
+    *("datalad", "datalad_catalog", "datalad_next", "git", "jsonschema", "numpy", "pydicom", "tqdm", "zstandard"),
+    *("pynetdicom", "requests", "flask", "waitress", "psycopg", "obstore", "PIL", "sqlite3"),
+)
 
 _MODULES = """
 import json, sys
@@ -34,10 +37,15 @@ def loaded(*arguments: str | Path) -> set[str]:
     return set(modules)
 
 
-def subcommands() -> list[str]:
-    """All there are, from the program itself."""
-    (choices,) = (item.choices for item in build_parser()._actions if isinstance(item, argparse._SubParsersAction))
-    return list(choices)
+def subcommands(parser: argparse.ArgumentParser | None = None, above: str = "") -> list[str]:
+    """All there are, from the program itself: a command of a group with the group's name before it."""
+    found = []
+    for action in (parser or build_parser())._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, child in action.choices.items():
+                words = f"{above} {name}".lstrip()
+                found += subcommands(child, words) or [words]
+    return found
 
 
 def test_the_steps_are_subcommands() -> None:
@@ -46,19 +54,19 @@ def test_the_steps_are_subcommands() -> None:
 
 @pytest.mark.parametrize("command", subcommands())
 def test_help_of_a_command(command: str) -> None:
-    ran = icf(command, "--help")
+    ran = icf(*command.split(), "--help")
     assert (ran.code, ran.err) == (0, "")
     assert f"usage: icf-utils {command}" in ran.out
     (example,) = ran.out.split("example:\n")[1:]
     words = shlex.split(example)
-    assert words[:2] == ["icf-utils", command]
+    assert words[: 1 + len(command.split())] == ["icf-utils", *command.split()]
     assert build_parser().parse_args(words[1:]).command == command
 
 
 def test_help_of_the_program() -> None:
     ran = icf("--help")
     assert (ran.code, ran.err) == (0, "")
-    for command in subcommands():
+    for command in {words.split()[0] for words in subcommands()}:
         assert f"\n    {command} " in ran.out or f"\n    {command}\n" in ran.out
 
 
@@ -69,20 +77,15 @@ def test_version() -> None:
 
 @pytest.mark.parametrize("command", ["", *subcommands()])
 def test_help_loads_nothing_heavy(command: str) -> None:
-    modules = loaded(*filter(None, [command]), "--help")
+    modules = loaded(*command.split(), "--help")
     assert not modules & {*HEAVY, "asyncio", "importlib.metadata", "urllib.request"}
     assert not [name for name in modules if name.startswith("icf_utils.") and name.endswith(".stage")]
 
 
 def test_steps_load_what_they_need(source: Path, root: Path) -> None:
-    """pydicom loads tqdm, for downloads of its own."""
-    needed: tuple[set[str], ...] = (
-        set(),
-        {"pydicom", "tqdm"},
-        {"git"},
-        {"jsonschema"},
-        {"pydicom", "tqdm", "jsonschema"},
-    )
+    """pydicom loads libraries of its own: for downloads, and for pixels where they are there."""
+    dicom = {"pydicom", "tqdm", "requests", "numpy", "PIL"}
+    needed: tuple[set[str], ...] = (set(), dicom, {"git"}, {"jsonschema"}, {*dicom, "jsonschema"})
     for arguments, allowed in zip(steps(root, source), needed, strict=True):
         assert (loaded(*arguments) & set(HEAVY)) <= allowed, arguments[0]
 
