@@ -6,15 +6,12 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -22,24 +19,18 @@ import pytest
 from icf_utils import errors
 from icf_utils.cli.main import EXIT_BUG, EXIT_INTERRUPTED, EXIT_TERMINATED
 from icf_utils.config import Settings, parse_settings
-
-ROOT = Path(__file__).resolve().parents[1]
-DOCS = ROOT / "docs"
-
-#: What DataLad needs to clone; without it the lines that use it are left out.
-CLONE_TOOLS = ("git", "git-annex", "datalad", "git-annex-remote-uncurl", "git-annex-remote-archivist")
-
-#: What a stage reports in a log and a terminal shows as a bar that vanishes: not in the documentation.
-_PROGRESS = re.compile(r"(?m)^[^\n]*: [^\n]* in \d+\.\d s\n")
-
-
-def page(name: str) -> str:
-    return (DOCS / name).read_text(encoding="utf-8")
-
-
-def blocks(name: str, language: str) -> list[str]:
-    """The fenced blocks of a page that are marked as of ``language``."""
-    return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", page(name))
+from tests.pages import (
+    CLONE_TOOLS,
+    DOCS,
+    ROOT,
+    Shell,
+    Step,
+    blocks,
+    page,
+    reader_environment,
+    steps,
+    write_example,
+)
 
 
 def first_cells(name: str) -> list[str]:
@@ -129,123 +120,26 @@ def test_the_manual_has_every_page() -> None:
         assert path.name == "index.md" or f"(docs/{path.name})" in readme, path.name
 
 
-@dataclass(frozen=True)
-class Step:
-    """A command of a page with the output that the page shows."""
-
-    page: str
-    command: str
-    expected: str
-
-    def matches(self, output: str) -> bool:
-        """``...`` stands for anything."""
-        pattern = ".*".join(re.escape(part) for part in self.expected.rstrip("\n").split("..."))
-        return re.fullmatch(pattern, output.rstrip("\n"), re.DOTALL) is not None
-
-
-def steps(name: str) -> Iterator[Step]:
-    """The commands of a page's ``console`` blocks: ``$`` begins one, ``>`` continues it, the rest is output."""
-    for block in blocks(name, "console"):
-        for text in re.split(r"(?m)^\$ ", block)[1:]:
-            lines = text.splitlines()
-            more = 1
-            while more < len(lines) and lines[more].startswith("> "):
-                more += 1
-            command = "\n".join([lines[0], *(line[2:] for line in lines[1:more])])
-            yield Step(name, command, "".join(f"{line}\n" for line in lines[more:]))
-
-
-class Shell:
-    """Runs the commands of a page one after the other; the folder is remembered, a server runs beside."""
-
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
-        self.folder, self.start, self._environment = folder, folder, environment
-        self._servers: list[subprocess.Popen[bytes]] = []
-        self._port = _free_port()
-
-    def run(self, step: Step) -> None:
-        command = step.command.replace("8000", str(self._port))
-        if command.endswith(" &"):
-            self._serve(command.removesuffix(" &"))
-            return
-        memory = self.start / ".folder"
-        script = f"{command}\ncode=$?\npwd > '{memory}'\nexit $code"
-        done = subprocess.run(
-            ["sh", "-c", script],
-            cwd=self.folder,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        self.folder = Path(memory.read_text(encoding="utf-8").strip())
-        output = _PROGRESS.sub("", done.stdout).replace(str(self._port), "8000")
-        assert step.matches(output), f"{step.page}: $ {step.command}\nprints:\n{output}\nexpected:\n{step.expected}"
-
-    def _serve(self, command: str) -> None:
-        server = subprocess.Popen(
-            ["sh", "-c", f"exec {command}"],
-            cwd=self.folder,
-            env=self._environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        self._servers.append(server)
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self._port)) == 0:
-                    return
-            time.sleep(0.1)
-        raise AssertionError(f"nothing answers: {command}")
-
-    def close(self) -> None:
-        for server in self._servers:
-            server.terminate()
-            server.wait()
-
-
-def _free_port() -> int:
-    """A free port of five digits, which occurs nowhere else in a page."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    """A user with nothing but a name, whose programs are those of the tests' environment."""
-    home = tmp_path_factory.mktemp("reader")
-    (home / ".gitconfig").write_text("[user]\n\tname = A Reader\n\temail = reader@example.org\n", encoding="utf-8")
-    return {
-        "HOME": str(home),
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "LC_ALL": "C.UTF-8",
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_TERMINAL_PROMPT": "0",
-        "DATALAD_LOG_LEVEL": "error",
-        "PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring",
-    }
+    return reader_environment(tmp_path_factory.mktemp("reader"))
 
 
 @pytest.fixture
 def example_visit(tmp_path: Path) -> Path:
-    """A folder in which the quickstart's program has made its visit."""
-    (tmp_path / "example.py").write_text(blocks("quickstart.md", "python")[0], encoding="utf-8")
-    subprocess.run([sys.executable, "example.py"], cwd=tmp_path, check=True, timeout=60)
+    """A folder in which the tutorial's program has made its visit."""
+    write_example(tmp_path)
     return tmp_path
 
 
 @pytest.fixture(scope="module")
-def after_the_quickstart(
+def after_the_tutorial(
     tmp_path_factory: pytest.TempPathFactory, environment: Mapping[str, str]
 ) -> Iterator[tuple[Shell, list[Step]]]:
-    """The shell in which the quickstart was followed up to its clone, and the steps that are left."""
-    folder = tmp_path_factory.mktemp("quickstart")
-    (folder / "example.py").write_text(blocks("quickstart.md", "python")[0], encoding="utf-8")
-    left = list(steps("quickstart.md"))
+    """The shell in which the tutorial was followed up to its clone, and the steps that are left."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    (folder / "example.py").write_text(blocks("tutorial.md", "python")[0], encoding="utf-8")
+    left = list(steps("tutorial.md"))
     shell = Shell(folder, environment)
     try:
         while not left[0].command.startswith("datalad"):
@@ -255,10 +149,10 @@ def after_the_quickstart(
         shell.close()
 
 
-def test_the_quickstart_prints_what_it_says(
-    after_the_quickstart: tuple[Shell, list[Step]], environment: Mapping[str, str]
+def test_the_tutorial_prints_what_it_says(
+    after_the_tutorial: tuple[Shell, list[Step]], environment: Mapping[str, str]
 ) -> None:
-    shell, left = after_the_quickstart
+    shell, left = after_the_tutorial
     missing = [tool for tool in CLONE_TOOLS if not shutil.which(tool, path=environment["PATH"])]
     if missing:
         pytest.skip(f"its steps up to the clone are fine; not installed for the rest: {', '.join(missing)}")
@@ -268,10 +162,10 @@ def test_the_quickstart_prints_what_it_says(
 
 @pytest.mark.parametrize("name", ["archive.md", "metadata.md", "errors.md", "verify.md", "run.md"])
 def test_other_pages_print_what_they_say(
-    name: str, after_the_quickstart: tuple[Shell, list[Step]], environment: Mapping[str, str], tmp_path: Path
+    name: str, after_the_tutorial: tuple[Shell, list[Step]], environment: Mapping[str, str], tmp_path: Path
 ) -> None:
-    """These pages go on from the store that the quickstart has made."""
-    shell, _ = after_the_quickstart
+    """These pages go on from the store that the tutorial has made."""
+    shell, _ = after_the_tutorial
     for part in ("store", "export"):
         shutil.copytree(shell.start / part, tmp_path / part)
     own = Shell(tmp_path, environment)
