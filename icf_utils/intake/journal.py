@@ -1,0 +1,307 @@
+"""The journal of the intake: every session and association, what came, and what became of it.
+
+Reads and writes ``<spool>/journal.sqlite`` (see :mod:`icf_utils.intake.database`), and makes, fills and removes the
+sessions' folders ``<spool>/sessions/<id>``. Several processes may do so at once: the receiver, the web pages, commands.
+Nothing here ever touches a store.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from icf_utils.errors import InvalidSetting, shown, storage_errors
+from icf_utils.intake.associations import COUNTS, AssociationJournal
+from icf_utils.intake.database import Database
+from icf_utils.intake.sessions import (
+    SESSION_STATES,
+    Session,
+    SessionFilter,
+    SessionState,
+    visit_of_revision,
+)
+from icf_utils.store import check_identifier
+
+if TYPE_CHECKING:
+    import sqlite3
+
+#: Below the spool: the database, and the folder of the sessions' folders.
+JOURNAL_NAME, SESSIONS_NAME = "journal.sqlite", "sessions"
+
+_SESSION_FIELDS = COUNTS | {"calling_ae", "address", "last_received", "expected", "failure", "study_uid"}
+
+
+class Journal(AssociationJournal):
+    """The journal below a spool folder, which is made where it is missing. Safe for threads and processes."""
+
+    def __init__(self, spool: Path) -> None:
+        self.spool = Path(os.path.abspath(spool))
+        super().__init__(Database(self.spool / JOURNAL_NAME))
+
+    def close(self) -> None:
+        self._database.close()
+
+    def session(self, session_id: str) -> Session | None:
+        """One session, deleted ones too; ``None`` where the id names none (whatever text it is)."""
+        number = _number(session_id)
+        found = self._database.rows("SELECT * FROM session WHERE id = ?", [number]) if number else []
+        return self._session(found[0]) if found else None
+
+    def sessions(self, wanted: SessionFilter | None = None, limit: int = 0, offset: int = 0) -> list[Session]:
+        """Sessions that fit, the newest first; at most ``limit`` of them (0: all), without the first ``offset``."""
+        where, values = _conditions(wanted or SessionFilter())
+        statement = f"SELECT * FROM session WHERE {where} ORDER BY id DESC LIMIT ? OFFSET ?"  # noqa: S608
+        return [self._session(row) for row in self._database.rows(statement, [*values, limit or -1, offset])]
+
+    def counts(self, wanted: SessionFilter | None = None) -> dict[SessionState, int]:
+        """How many sessions that fit are in each state, all states named."""
+        where, values = _conditions(wanted or SessionFilter())
+        found = self._database.rows(f"SELECT state, count(*) FROM session WHERE {where} GROUP BY state", values)  # noqa: S608
+        known = {row[0]: row[1] for row in found}
+        return {state: known.get(state, 0) for state in SESSION_STATES}
+
+    def open_session(
+        self,
+        *,
+        rule: str,
+        study: str,
+        visit: str,
+        state: SessionState = "receiving",
+        study_uid: str = "",
+        called_ae: str = "",
+        calling_ae: str = "",
+        address: str = "",
+        expected: int = 0,
+        first_revision: int = 1,
+    ) -> Session:
+        """Begin a session, with its folder; ``visit`` is the identifier without a revision's suffix.
+
+        The revision is the first one, from ``first_revision``, that no session has had. Raises
+        :class:`~icf_utils.errors.InvalidIdentifier` for a study or visit that cannot name files.
+        """
+        with self._database.transaction():
+            session = self._new_session(
+                rule=rule,
+                study=study,
+                base_visit=visit,
+                revision=first_revision,
+                state=state,
+                study_uid=study_uid,
+                called_ae=called_ae,
+                calling_ae=calling_ae,
+                address=address,
+                expected=expected,
+            )
+            with storage_errors(session.input, "create"):
+                session.input.mkdir()
+        return session
+
+    def enqueue(
+        self,
+        *,
+        rule: str,
+        study: str,
+        visit: str,
+        source: Path,
+        move: bool = False,
+        images: int = 0,
+        size: int = 0,
+        calling_ae: str = "",
+        called_ae: str = "",
+        address: str = "",
+        first_revision: int = 1,
+    ) -> Session:
+        """A visit that is there as a whole (a folder, zip or tar) waits from now on for a worker.
+
+        With ``move``, ``source`` (which must lie on the spool's file system) becomes the session's own: it is renamed
+        into its folder, and deleted with it. Without, it is left where it is, and never removed.
+        """
+        with self._database.transaction():
+            session = self._new_session(
+                rule=rule,
+                study=study,
+                base_visit=visit,
+                revision=first_revision,
+                state="queued",
+                images=images,
+                size=size,
+                called_ae=called_ae,
+                calling_ae=calling_ae,
+                address=address,
+                input="" if move else os.path.abspath(source),
+            )
+            if move:
+                place = session.folder / ("input" if source.is_dir() else f"input{_suffix(source)}")
+                with storage_errors(source, "move"):
+                    os.rename(source, place)
+                self._database.update("session", _number(session.id), {"input": str(place)})
+        return self._known(session.id)
+
+    def _new_session(self, *, base_visit: str, revision: int, **columns: Any) -> Session:
+        """A row and its folder; the caller has a transaction."""
+        number = max(revision, self._last_revision(columns["study"], base_visit) + 1)
+        visit, now = visit_of_revision(base_visit, number), time.time()
+        check_identifier("study", columns["study"])
+        check_identifier("visit", visit)
+        values = {
+            **columns,
+            "visit": visit,
+            "base_visit": base_visit,
+            "revision": number,
+            "first_received": now,
+            "last_received": now,
+            "queued": now,
+        }
+        session = self._known(_id(self._database.insert("session", values)))
+        with storage_errors(session.folder, "create"):
+            session.folder.mkdir(parents=True)
+        return session
+
+    def update_session(self, session_id: str, **values: Any) -> Session:
+        """Set fields of a session: counts, ``size``, ``expected``, ``calling_ae``, ``address``, ``failure`` ..."""
+        unknown = set(values) - _SESSION_FIELDS
+        assert not unknown, f"not to be set: {sorted(unknown)}"
+        self._database.update("session", _number(session_id), values)
+        return self._known(session_id)
+
+    def change_state(self, session_id: str, state: SessionState, failure: str = "") -> Session:
+        """Put a session into a state, with the time that goes with it."""
+        columns: dict[str, Any] = {"state": state, "failure": failure, "worker": ""}
+        if state == "queued":
+            columns.update(queued=time.time(), processing_start=None, processing_end=None)
+        elif state in ("success", "failed", "partial"):
+            columns.update(processing_end=time.time())
+        self._database.update("session", _number(session_id), columns)
+        return self._known(session_id)
+
+    def add_note(self, session_id: str, note: str) -> Session:
+        """Add a sentence to a session's notes, once."""
+        with self._database.transaction():
+            notes = self._known(session_id).notes
+            if note not in notes:
+                text = json.dumps([*notes, note])
+                self._database.run("UPDATE session SET notes = ? WHERE id = ?", [text, _number(session_id)])
+        return self._known(session_id)
+
+    def claim(self, rule: str, worker: str) -> Session | None:
+        """Take the longest-waiting queued session of a rule into ``running``; ``None`` where there is none."""
+        with self._database.transaction():
+            found = self._database.rows(
+                "SELECT id FROM session WHERE state = 'queued' AND rule = ? AND NOT deleted "
+                "ORDER BY queued, id LIMIT 1",
+                [rule],
+            )
+            if not found:
+                return None
+            columns = {"state": "running", "worker": worker, "processing_start": time.time(), "processing_end": None}
+            self._database.update("session", found[0][0], columns)
+            return self._known(_id(found[0][0]))
+
+    def running(self) -> list[tuple[Session, str]]:
+        """Sessions that are being worked on, each with the worker that claimed it."""
+        rows = self._database.rows("SELECT * FROM session WHERE state = 'running'")
+        return [(self._session(row), row["worker"]) for row in rows]
+
+    def revisions(self, study: str, visit: str) -> list[Session]:
+        """All sessions of a visit, by its identifier without suffix, the first revision first."""
+        rows = self._database.rows(
+            "SELECT * FROM session WHERE study = ? AND base_visit = ? ORDER BY revision", [study, visit]
+        )
+        return [self._session(row) for row in rows]
+
+    def delete_session(self, session_id: str) -> Session:
+        """Mark a finished session as deleted and remove its folder; its archive stays in the store.
+
+        Its digests stay too, so that the same images are still recognised. Raises
+        :class:`~icf_utils.errors.InvalidSetting` for an unknown session, or one that is not finished.
+        """
+        session = self.session(session_id)
+        if session is None:
+            raise InvalidSetting("session", f"there is none called '{shown(session_id[:40])}'")
+        if not session.is_finished:
+            raise InvalidSetting("session", f"{session.id} is {session.state}; only a finished one can be deleted")
+        self._database.run("UPDATE session SET deleted = 1 WHERE id = ?", [_number(session_id)])
+        with storage_errors(session.folder, "remove"):
+            if session.folder.exists():
+                shutil.rmtree(session.folder)
+        return self._known(session_id)
+
+    def remember_images(self, session_id: str, digests: Mapping[str, bytes]) -> None:
+        """Keep the digests of a session's images: SOPInstanceUID to SHA-256 of the data set."""
+        number = _number(session_id)
+        with self._database.transaction():
+            self._database.run_many(
+                "INSERT OR REPLACE INTO image (session, uid, digest) VALUES (?, ?, ?)",
+                [(number, uid, digest) for uid, digest in digests.items()],
+            )
+
+    def digests(self, session_ids: Iterable[str]) -> dict[str, tuple[str, bytes]]:
+        """What :meth:`remember_images` kept for sessions: SOPInstanceUID to session id and digest, first one first."""
+        found: dict[str, tuple[str, bytes]] = {}
+        for session_id in session_ids:
+            rows = self._database.rows("SELECT uid, digest FROM image WHERE session = ?", [_number(session_id)])
+            for row in rows:
+                found.setdefault(row["uid"], (session_id, bytes(row["digest"])))
+        return found
+
+    def _last_revision(self, study: str, visit: str) -> int:
+        found = self._database.rows(
+            "SELECT max(revision) FROM session WHERE study = ? AND base_visit = ?", [study, visit]
+        )
+        return int(found[0][0] or 0)
+
+    def _known(self, session_id: str) -> Session:
+        session = self.session(session_id)
+        assert session is not None, f"no session {session_id}"
+        return session
+
+    def _session(self, row: sqlite3.Row) -> Session:
+        values = dict(row)
+        session_id = _id(values.pop("id"))
+        folder = self.spool / SESSIONS_NAME / session_id
+        for name in ("base_visit", "worker", "queued"):
+            del values[name]
+        values["input"] = Path(values["input"]) if values["input"] else folder / "input"
+        values["notes"] = tuple(json.loads(values["notes"]))
+        values["deleted"] = bool(values["deleted"])
+        return Session(id=session_id, folder=folder, log=folder / "log.txt", **values)
+
+
+def _id(number: int) -> str:
+    return f"s{number:06d}"
+
+
+def _number(session_id: str) -> int:
+    """The row of a session; 0, which none has, for any other text."""
+    digits = session_id[1:]
+    known = session_id[:1] == "s" and digits.isascii() and digits.isdecimal() and 6 <= len(digits) <= 18
+    return int(digits) if known and _id(int(digits)) == session_id else 0
+
+
+def _suffix(path: Path) -> str:
+    """``.zip``, ``.tar`` or ``.tar.gz``: by which an input is recognised."""
+    suffixes = path.suffixes[-2:]
+    return "".join(suffixes) if len(suffixes) == 2 and suffixes[0] == ".tar" else path.suffix
+
+
+def _conditions(wanted: SessionFilter) -> tuple[str, list[Any]]:
+    columns = {
+        "calling_ae": wanted.sender,
+        "called_ae": wanted.called_ae,
+        "study": wanted.study,
+        "visit": wanted.visit,
+        "rule": wanted.rule,
+    }
+    given = {name: value for name, value in columns.items() if value}
+    parts, values = [f"{name} = ?" for name in given], list[Any](given.values())
+    if wanted.states:
+        parts.append(f"state IN ({', '.join('?' * len(wanted.states))})")
+        values += wanted.states
+    if not wanted.deleted:
+        parts.append("NOT deleted")
+    return " AND ".join(parts) or "1", values
