@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 missing=
 for pair in nginx:nginx-light htpasswd:apache2-utils chromium:chromium chromedriver:chromium-driver \
     localedef:locales zip:zip unzip:unzip strace:strace sbatch:slurm-wlm munged:munge debootstrap:debootstrap \
-    storescu:dcmtk Orthanc:orthanc psql:postgresql; do
+    storescu:dcmtk Orthanc:orthanc psql:postgresql apache2:apache2 jq:jq; do
     command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
 done
 if [ -n "$missing" ]; then

@@ -63,7 +63,7 @@ class Shell:
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.folder, self.start, self._environment = folder, folder, environment
         self._servers: list[subprocess.Popen[bytes]] = []
-        self._port = _free_port()
+        self._port = free_port()
 
     def run(self, step: Step) -> None:
         command = step.command.replace("8000", str(self._port))
@@ -96,12 +96,7 @@ class Shell:
             stderr=subprocess.DEVNULL,
         )
         self._servers.append(server)
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self._port)) == 0:
-                    return
-            time.sleep(0.1)
-        raise AssertionError(f"nothing answers: {command}")
+        wait_for_port(self._port)
 
     def close(self) -> None:
         for server in self._servers:
@@ -109,11 +104,21 @@ class Shell:
             server.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A free port of five digits, which occurs nowhere else in a page."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def wait_for_port(port: int) -> None:
+    """Until something answers on a loopback port."""
+    for _ in range(100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise AssertionError("nothing answers")
 
 
 def reader_environment(home: Path) -> dict[str, str]:
