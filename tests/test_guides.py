@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import pexpect
 import pytest
 import requests
 
@@ -143,6 +146,40 @@ def test_the_servers_do_what_the_guide_promises(example: str, served_store: Path
             assert session.get(f"{url}/{nothing}", auth=mine).status_code in {401, 403, 404}, nothing
         assert session.put(tar, auth=mine, data=b"x").status_code in {401, 403, 405}
         assert (served_store / "study-a" / "visit-01_dicom.tar").read_bytes() == whole
+
+
+@pytest.mark.parametrize("example", list(SERVERS))
+def test_the_shell_blocks_of_the_guide_run(example: str, served_store: Path, tmp_path: Path) -> None:
+    """Users are made, and answers looked at, by the lines of the page; passwords are typed at their prompts."""
+    for program in (SERVERS[example], "htpasswd", "openssl", "curl"):
+        if not shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin"):
+            pytest.skip(f"{program} is not installed")
+    users, requests_, weekly = blocks("administer.md", "sh")
+    with serving(example, served_store, tmp_path / "server") as url:
+        (tmp_path / "server" / "study-a").unlink()
+        in_terminal(users.replace("/etc/icf/htpasswd", str(tmp_path / "server")), {})
+        here = requests_.replace("https://data.example.org", url)
+        printed = in_terminal(here, {"CURL_CA_BUNDLE": str(tmp_path / "server" / "cert.pem")})
+    assert [line for line in printed if line[0].isdigit()] == ["206 10", "404", "401"]
+    for study in ("study-a", "study-b"):
+        shutil.rmtree(served_store / study / ".icf")
+    assert in_terminal(weekly.replace("/srv/icf", str(served_store)), {}) == []
+
+
+def in_terminal(script: str, environment: Mapping[str, str]) -> list[str]:
+    """Run a script where somebody types the password whenever it is asked for; gives the lines that it prints."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    child = pexpect.spawn(
+        "sh", ["-ec", script], env={**os.environ, **environment, "PATH": path}, encoding="utf-8", timeout=60
+    )
+    printed = ""
+    while child.expect(["(?i)password[^\r\n]*: ?", pexpect.EOF]) == 0:
+        printed += child.before or ""
+        child.sendline(PASSWORD)
+    printed += child.before or ""
+    child.close()
+    assert child.exitstatus == 0, printed
+    return [line for line in printed.splitlines() if line.strip()]
 
 
 def legacy_store(folder: Path) -> None:
