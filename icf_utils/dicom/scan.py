@@ -23,7 +23,7 @@ MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 SPECIFIC_CHARACTER_SET = 0x00080005
 
 _IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
-_DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95"})
+DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95"})
 _LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OW", b"OV", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 _SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 _ALL_VRS = _LONG_VRS | _SHORT_VRS  # PS3.5 table 6.2-1
@@ -50,7 +50,8 @@ class Scan:
     """What was found. ``magic`` tells whether the file has preamble and prefix (PS3.10 section 7.1).
 
     ``pixels`` is ``(position of the value, declared length)`` of the pixel data in the buffer's terms, length ``-1``
-    where undefined, absent in deflated files; ``first_group`` the group of the first data set element.
+    where undefined, absent in deflated files; ``first_group`` the group of the first data set element; ``dataset_at``
+    where the data set begins, behind the file meta information.
     """
 
     magic: bool
@@ -61,6 +62,7 @@ class Scan:
     first_group: int = -1
     count: int = 0
     pixels: tuple[int, int] | None = None
+    dataset_at: int = 0
 
     @property
     def is_directory(self) -> bool:
@@ -77,11 +79,11 @@ def scan(head: bytes, size: int, wanted: frozenset[int]) -> Scan:
     """
     magic = head[_MAGIC_AT : _MAGIC_AT + 4] == b"DICM"
     result = Scan(magic=magic)
-    position = _read_meta(head, _MAGIC_AT + 4 if magic else 0, size, result)
+    position = result.dataset_at = _read_meta(head, _MAGIC_AT + 4 if magic else 0, size, result)
     if result.state != "whole":
         return result
     syntax = _text(result.meta.get(TRANSFER_SYNTAX))
-    if syntax in _DEFLATED:
+    if syntax in DEFLATED:
         _scan_deflated(head, position, size, wanted, result)
     else:
         result.big_endian = _is_big_endian(head, position, syntax)
