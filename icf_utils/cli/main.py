@@ -18,6 +18,7 @@ from icf_utils.cli import (
     deposit_visit_metadata,
     make_studyvisit_archive,
     run,
+    send,
     status,
     verify,
 )
@@ -33,6 +34,7 @@ _COMMANDS = (
     run,
     status,
     verify,
+    send,
 )
 
 #: Exit codes beside those of the errors (see ``icf_utils/errors.py``).
