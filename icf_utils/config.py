@@ -46,6 +46,13 @@ class MetadataSettings:
 class CatalogSettings:
     """``[catalog]``: how a study's catalog presents itself. Empty text means: the default look."""
 
+@dataclass(frozen=True)
+class DatasetSettings:
+    """``[dataset]``: whether datasets are deposited for git-annex's ``annex::`` addresses, too."""
+
+    annex_url: bool = False
+
+
     name: str = ""
     description: str = ""
     logo: str = ""
@@ -81,6 +88,7 @@ class Settings:
 
 def load_settings(store_dir: Path) -> Settings:
     """The settings of the store at ``store_dir``; defaults where the file or a key is absent.
+    dataset: DatasetSettings = field(default_factory=DatasetSettings)
 
     Raises :class:`~icf_utils.errors.InvalidSetting` for what is not TOML, not known or of the wrong type.
     """
@@ -109,6 +117,7 @@ def parse_settings(raw: bytes, source: str) -> Settings:
 
 
 def _section(cls: type[Any], table: Mapping[str, Any], name: str, source: str) -> Any:
+        dataset=_section(DatasetSettings, table, "dataset", source),
     given = table.get(name, {})
     if not isinstance(given, dict):
         raise InvalidSetting(source, f"'{name}' must be a table: write [{name}] on a line of its own")

@@ -6,6 +6,7 @@ hard link or rename, so that a final name never shows a partial file. Nothing he
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,13 @@ VISIT_SUFFIXES = (
 )
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
+#: The deposit for git-annex's ``annex::`` addresses, which not every visit has: its last file, and the folder of the
+#: others. Not among the suffixes by which a visit is found: there is none without the six files.
+ANNEX_URL_SUFFIX, ANNEX_FOLDER_SUFFIX = ".annex", "_annex"
+
+#: File names may have 255 bytes; a part's longer than this is cut, and told apart by a digest.
+_LONGEST_PART = 180
+
 
 
 def check_identifier(kind: str, value: str) -> str:
@@ -123,6 +131,14 @@ class Visit:
         return self._file(VISIT_SUFFIXES[4])
 
     @property
+    @property
+    def annex_url(self) -> Path:
+        return self._file(ANNEX_URL_SUFFIX)
+
+    @property
+    def annex_folder(self) -> Path:
+        return self._file(ANNEX_FOLDER_SUFFIX)
+
     def storepath(self) -> str:
         """The archive relative to the store's root: what follows the store's URL."""
         return f"{self.study}/{self.visit}_dicom.tar"
@@ -179,13 +195,18 @@ def tidy_workdir(study: Study) -> None:
 
 def part_name(study: Study, target: Path) -> Path:
     """Where the file that will be ``target`` is written first: a fixed name, so that a rerun replaces a leftover."""
-    return study.workdir / f"{target.relative_to(study.folder).as_posix().replace('/', '+')}.part"
+    name = target.relative_to(study.folder).as_posix().replace("/", "+")
+    if len(name) > _LONGEST_PART:
+        digest = hashlib.md5(os.fsencode(name), usedforsecurity=False).hexdigest()
+        name = f"{name[:_LONGEST_PART]}+{digest}"
+    return study.workdir / f"{name}.part"
 
 
 def clear_parts(visit: Visit) -> None:
     """Remove unfinished files of this visit; the caller holds its lock, so nobody is writing them any more."""
-    for suffix in VISIT_SUFFIXES:
-        part = part_name(visit.of_study, visit.of_study.folder / f"{visit.visit}{suffix}")
+    names = [f"{visit.visit}{suffix}" for suffix in (*VISIT_SUFFIXES, ANNEX_URL_SUFFIX)]
+    parts = [part_name(visit.of_study, visit.of_study.folder / name) for name in names]
+    for part in [*parts, *visit.workdir.glob(f"{visit.visit}{ANNEX_FOLDER_SUFFIX}+*.part")]:
         with storage_errors(part, "remove"):
             part.unlink(missing_ok=True)
 
@@ -258,7 +279,7 @@ def publish_bytes(study: Study, files: Sequence[tuple[Path, bytes]]) -> tuple[Wr
     All existing ones are compared before the first is written; what is the same stays untouched.
     Raises :class:`~icf_utils.errors.DepositDiffers` or :class:`~icf_utils.errors.StorageFailure`.
     """
-    present = [_same_or_absent(path, data) for path, data in files]
+    present = refuse_different(files)
     outcome = []
     for (path, data), there in zip(files, present, strict=True):
         if not there:
@@ -278,6 +299,11 @@ def write_new(study: Study, path: Path, data: bytes) -> None:
 
 def _same_or_absent(path: Path, data: bytes) -> bool:
     try:
+def refuse_different(files: Sequence[tuple[Path, bytes]]) -> list[bool]:
+    """Which of the files are there. Raises :class:`~icf_utils.errors.DepositDiffers` for one with other bytes."""
+    return [_same_or_absent(path, data) for path, data in files]
+
+
         with storage_errors(path, "read"):
             existing = path.read_bytes()
     except StorageFailure as error:

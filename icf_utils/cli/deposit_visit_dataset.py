@@ -12,7 +12,8 @@ HELP = "deposit a DataLad dataset that gives access to each image of a visit"
 DETAILS = """\
 Writes STORE/STUDY-ID/VISIT-ID_XDLRA--refs and ..._XDLRA--repo-export from the
 visit's metadata. The same visit gives the same commits on every machine. Clone
-it with the command that is printed."""
+it with the command that is printed. --annex-url adds VISIT-ID.annex and the
+folder VISIT-ID_annex, for clones without DataLad."""
 EXAMPLE = "icf-utils deposit_visit_dataset -o /data/store --id study-a visit-01 --store-url https://data.example.org"
 
 
@@ -26,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="date of the commits, as in 2024-05-31 or 2024-05-31T12:00:00+02:00 (default: the visit's time, which "
         "everyone who may clone can see)",
     )
+    parser.add_argument(
+        "--annex-url",
+        action=argparse.BooleanOptionalAction,
+        help="make it possible to clone with git and git-annex alone, too (default: 'annex_url' in [dataset] of the "
+        "store's icf.toml, else no; a visit that has it keeps it)",
+    )
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -37,10 +44,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
         store_url=args.store_url,
         store_id=args.store_id,
         commit_date=args.commit_date,
+        annex_url=args.annex_url,
         progress=console,
     )
     console.notices(result.notices)
     lines = [f"{shown(file.path)}: {file.state}" for file in result.files]
     lines += [f"dataset {result.dataset_id} of {counted(result.images, 'image')}; clone it with"]
-    console.result(args.command, result, [*lines, f"  datalad clone '{result.clone_url}' {result.visit}"])
+    lines += [f"  datalad clone '{result.clone_url}' {result.visit}"]
+    if result.annex_url:
+        lines += ["or without DataLad, with", f"  git clone '{result.annex_url}' {result.visit}"]
+    console.result(args.command, result, lines)
     return 0

@@ -41,6 +41,11 @@ def url_log(urls: Iterable[bytes], time: int) -> bytes:
     return b"".join(b"%ds 1 :%s\n" % (time, url) for url in urls)
 
 
+def web_log(urls: Iterable[bytes], time: int) -> bytes:
+    """The same for addresses that git-annex itself asks, as its ``web`` special remote: without the colon."""
+    return b"".join(b"%ds 1 %s\n" % (time, url) for url in urls)
+
+
 def metadata_log(fields: Mapping[str, Iterable[bytes]], time: int) -> bytes:
     """``<key>.log.met``: the fields of a key, each with its set of values. Empty if there are none."""
     texts = [_field(name, set(fields[name])) for name in sorted(fields) if fields[name]]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from icf_utils.dataset import branches
+from icf_utils.dataset import branches, plain_annex
 from icf_utils.dataset.export import ANNEX, MAIN, export_bytes, refs_bytes
 from icf_utils.dataset.gitobjects import ObjectStore
 from icf_utils.dataset.origin import Origin
+from icf_utils.dataset.plain_annex import PlainFile
 from icf_utils.errors import InputRefused
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.results import Notice
@@ -15,6 +16,7 @@ from icf_utils.store import Visit
 
 _MAIN_MESSAGE = "Dataset of a visit"
 _ANNEX_MESSAGE = "Annex of a visit"
+_WEB_MESSAGE = "The archive is on the web"
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,18 @@ class Built:
     notices: tuple[Notice, ...]
 
 
+@dataclass(frozen=True)
+class BuiltPlain:
+    """The same dataset for git-annex alone: ``files`` in the order in which they are to be published.
+
+    ``export`` and ``refs`` have the form of :class:`Built`'s and the content of the deposit, for git to check.
+    """
+
+    files: tuple[PlainFile, ...]
+    export: bytes
+    refs: bytes
+
+
 def expected_deposit(metadata: VisitMetadata, visit: Visit, origin: Origin) -> Built:
     """The deposit that ``metadata`` and ``origin`` make; of ``visit``, only the identifiers matter.
 
@@ -36,13 +50,36 @@ def expected_deposit(metadata: VisitMetadata, visit: Visit, origin: Origin) -> B
     :class:`~icf_utils.errors.InputRefused` for more images than a deposit can hold (over a million).
     """
     plan = branches.plan(metadata, visit, origin)
-    objects = ObjectStore()
-    main = objects.add_commit(plan.main, origin.time, _MAIN_MESSAGE).hex()
-    annex = objects.add_commit(plan.annex, origin.time, _ANNEX_MESSAGE).hex()
-    refs = {MAIN: main, ANNEX: annex}
+    objects, refs = _commits(plan, origin)
     try:
         export = export_bytes(objects.objects, refs)
     except OverflowError as error:
-        reason = f"the dataset of its {plan.images} images would be larger than 2 GiB"
-        raise InputRefused(visit.dicoms_json, [(visit.dicoms_json.name, reason)]) from error
-    return Built(refs_bytes(refs), export, main, annex, plan.images, plan.notices)
+        raise _too_large(visit, plan) from error
+    return Built(refs_bytes(refs), export, refs[MAIN], refs[ANNEX], plan.images, plan.notices)
+
+
+def expected_plain(metadata: VisitMetadata, visit: Visit, origin: Origin) -> BuiltPlain:
+    """The deposit for ``annex::`` addresses that goes with :func:`expected_deposit`; raises the same."""
+    plan = branches.plan(metadata, visit, origin)
+    objects, refs = _commits(plan, origin)
+    stem = branches.key_file(branches.archive_key(metadata.tarball), b".log")
+    files = {**plan.annex, **plain_annex.web_files(stem, visit, origin)}
+    last = objects.add_commit(files, origin.time, _WEB_MESSAGE, bytes.fromhex(refs[ANNEX]))
+    refs[ANNEX] = last.hex()
+    try:
+        made = plain_annex.plain_files(objects.objects, refs, visit, origin)
+        return BuiltPlain(made, export_bytes(objects.objects, refs), refs_bytes(refs))
+    except OverflowError as error:
+        raise _too_large(visit, plan) from error
+
+
+def _commits(plan: branches.Branches, origin: Origin) -> tuple[ObjectStore, dict[str, str]]:
+    objects = ObjectStore()
+    main = objects.add_commit(plan.main, origin.time, _MAIN_MESSAGE).hex()
+    annex = objects.add_commit(plan.annex, origin.time, _ANNEX_MESSAGE).hex()
+    return objects, {MAIN: main, ANNEX: annex}
+
+
+def _too_large(visit: Visit, plan: branches.Branches) -> InputRefused:
+    reason = f"the dataset of its {plan.images} images would be larger than 2 GiB"
+    return InputRefused(visit.dicoms_json, [(visit.dicoms_json.name, reason)])

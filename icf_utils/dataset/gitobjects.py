@@ -58,10 +58,13 @@ class ObjectStore:
         self.objects[oid] = item
         return oid
 
-    def add_commit(self, files: Mapping[bytes, File], time: int, message: str) -> bytes:
-        """A parentless commit of ``files`` by path, dated ``time`` (seconds since 1970, UTC); returns its id."""
+    def add_commit(self, files: Mapping[bytes, File], time: int, message: str, parent: bytes = b"") -> bytes:
+        """A commit of ``files`` by path, dated ``time`` (seconds since 1970, UTC); returns its id.
+
+        ``parent`` is the id of the commit that it follows; the first one of a branch has none.
+        """
         tree = self.add_tree({path: (item.mode, self.add("blob", item.content)) for path, item in files.items()})
-        return self.add("commit", commit_data(tree, time, message))
+        return self.add("commit", commit_data(tree, time, message, parent))
 
     def add_tree(self, blobs: Mapping[bytes, tuple[int, bytes]]) -> bytes:
         """The trees of ``blobs`` (mode and id by path), one per folder; returns the id of the topmost.
@@ -104,8 +107,9 @@ def parse_tree(data: bytes) -> Iterator[Entry]:
         at = end + 21
 
 
-def commit_data(tree: bytes, time: int, message: str) -> bytes:
-    """A parentless commit's content, by the fixed author."""
+def commit_data(tree: bytes, time: int, message: str, parent: bytes = b"") -> bytes:
+    """A commit's content, by the fixed author; ``parent`` as for :meth:`ObjectStore.add_commit`."""
     who = b"%s %d +0000" % (AUTHOR, time)
     text = message.encode("utf-8")
-    return b"tree %s\nauthor %s\ncommitter %s\n\n%s\n" % (tree.hex().encode("ascii"), who, who, text)
+    after = b"parent %s\n" % parent.hex().encode("ascii") if parent else b""
+    return b"tree %s\n%sauthor %s\ncommitter %s\n\n%s\n" % (tree.hex().encode("ascii"), after, who, who, text)

@@ -1,4 +1,7 @@
-"""The stage that deposits a visit's dataset. Reads the metadata and the archive's headers, publishes two files."""
+"""The stage that deposits a visit's dataset. Reads the metadata and the archive's headers, publishes two files.
+
+Or five, where the dataset can be cloned without DataLad as well.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from pathlib import Path
 
 from icf_utils.config import Settings, load_settings
 from icf_utils.dataset.archive_time import latest_time
-from icf_utils.dataset.build import Built, expected_deposit
+from icf_utils.dataset import plain_annex, plain_store
+from icf_utils.dataset.build import Built, BuiltPlain, expected_deposit, expected_plain
 from icf_utils.dataset.deposit_reader import read_dataset
 from icf_utils.dataset.origin import LATEST_TIME, Origin, clone_url, commit_time, limited, origin_of
 from icf_utils.dataset.repository import check_with_git
@@ -18,14 +22,17 @@ from icf_utils.metadata.reading import read_visit_metadata
 from icf_utils.metadata.records import TarballRecord
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice, Written
-from icf_utils.store import Visit, publish_bytes
+from icf_utils.store import Visit, publish_bytes, refuse_different
 
 _NO_ARCHIVE = "the dataset's time is the archive's; bring the archive back or name a time with --commit-date"
 
 
 @dataclass(frozen=True)
 class DatasetResult:
-    """A deposited dataset. ``images`` counts the images in it; ``clone_url`` needs quotes in a shell."""
+    """A deposited dataset. ``images`` counts the images in it; ``clone_url`` needs quotes in a shell.
+
+    ``annex_url`` is the address for git and git-annex alone, empty where there is no such deposit.
+    """
 
     study: str
     visit: str
@@ -36,6 +43,7 @@ class DatasetResult:
     files: tuple[Written, ...]
     clone_url: str
     notices: tuple[Notice, ...]
+    annex_url: str = ""
 
 
 def deposit_visit_dataset(
@@ -46,6 +54,7 @@ def deposit_visit_dataset(
     store_url: str | None = None,
     store_id: str | None = None,
     commit_date: str | None = None,
+    annex_url: bool | None = None,
     settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> DatasetResult:
@@ -53,24 +62,31 @@ def deposit_visit_dataset(
 
     ``store_url`` is where the store will be reached, ``store_id`` what identifies it instead of that URL; both
     default to the store's settings. ``commit_date`` (ISO 8601, UTC unless it has an offset) replaces the time of the
-    archive's latest member, from 1970 to 2514, in commits and git-annex's records alike.
+    archive's latest member, from 1970 to 2514, in commits and git-annex's records alike. ``annex_url`` adds the
+    deposit for git-annex's ``annex::`` addresses; it defaults to the store's settings. A visit that has one keeps it.
 
     Raises an :class:`~icf_utils.errors.IcfError`: ``InvalidIdentifier``, ``InvalidSetting``, ``DepositMissing``,
     ``DepositDamaged``, ``DepositDiffers``, ``InputRefused``, ``MissingRequirement``, ``StorageFailure``, ``Busy``.
     """
     place = Visit(Path(store_dir), study, visit)
-    store = (settings or load_settings(place.root)).store
-    url, identity = _first(store_url, store.url), _first(store_id, store.id)
+    chosen = settings or load_settings(place.root)
+    url, identity = _first(store_url, chosen.store.url), _first(store_id, chosen.store.id)
+    is_plain = plain_store.has_plain(place) or (chosen.dataset.annex_url if annex_url is None else annex_url)
+    if is_plain:
+        plain_annex.check_scheme(url)
     metadata = read_visit_metadata(place)
     time, notices = _time(place, metadata.tarball, commit_date)
     origin = origin_of(url, identity, place, time)
     with progress.task("dataset", len(metadata.images), "images") as task:
         built = expected_deposit(metadata, place, origin)
         check_with_git(built.export, built.refs, str(place.dicoms_json))
+        plain = expected_plain(metadata, place, origin) if is_plain else None
+        if plain:
+            check_with_git(plain.export, plain.refs, str(place.dicoms_json))
         task.advance(len(metadata.images))
     with visit_lock(place, progress):
-        files = _publish(place, built, origin)
-    return _result(place, built, origin, files, notices)
+        files = _publish(place, built, plain, origin)
+    return _result(place, built, origin, files, notices, plain_annex.annex_url(place, origin) if plain else "")
 
 
 def _first(option: str | None, setting: str) -> str:
@@ -93,10 +109,15 @@ def _time(visit: Visit, tarball: TarballRecord, commit_date: str | None) -> tupl
     return limited(latest), (Notice("commit-date-limited", visit.archive.name, text),)
 
 
-def _publish(visit: Visit, built: Built, origin: Origin) -> tuple[Written, ...]:
-    """The refs come last: with them the dataset is complete."""
+def _publish(visit: Visit, built: Built, plain: BuiltPlain | None, origin: Origin) -> tuple[Written, ...]:
+    """The refs come last: with them the dataset is complete. The other deposit has a last file of its own."""
+    files = [(visit.export, built.export), (visit.refs, built.refs)]
     try:
-        return publish_bytes(visit.of_study, [(visit.export, built.export), (visit.refs, built.refs)])
+        if plain:
+            refuse_different(files)
+            plain_store.prepare_folders(visit, plain.files)
+            files += plain_store.paths_of(visit, plain.files)
+        return publish_bytes(visit.of_study, files)
     except DepositDiffers as error:
         raise DepositDiffers(error.path, error.how + _likely_cause(visit, origin)) from error
 
@@ -119,7 +140,12 @@ def _likely_cause(visit: Visit, origin: Origin) -> str:
 
 
 def _result(
-    visit: Visit, built: Built, origin: Origin, files: tuple[Written, ...], notices: tuple[Notice, ...]
+    visit: Visit,
+    built: Built,
+    origin: Origin,
+    files: tuple[Written, ...],
+    notices: tuple[Notice, ...],
+    annex_url: str,
 ) -> DatasetResult:
     return DatasetResult(
         study=visit.study,
@@ -131,4 +157,5 @@ def _result(
         files=files,
         clone_url=clone_url(origin.store_url, visit),
         notices=(*notices, *built.notices),
+        annex_url=annex_url,
     )

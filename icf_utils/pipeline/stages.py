@@ -105,7 +105,9 @@ def _dataset(wanted: VisitInput, chain: Chain, progress: Progress) -> Made:
         settings=chain.settings,
         progress=progress,
     )
-    return Made(result.notices)
+    place = place_of(wanted, chain)
+    more = (place.annex_url.name, place.annex_folder.name) if result.annex_url else ()
+    return Made(result.notices, outputs=more)
 
 
 def _catalog(wanted: VisitInput, chain: Chain, progress: Progress) -> Made:
@@ -147,6 +149,12 @@ def _store_parameters(chain: Chain) -> Mapping[str, str]:
     }
 
 
+def _dataset_parameters(chain: Chain) -> Mapping[str, str]:
+    """Without the deposit for ``annex::`` addresses nothing is said of it, as states of earlier versions do."""
+    wanted = {"annex URL": "yes"} if chain.settings.dataset.annex_url else {}
+    return {**_store_parameters(chain), **wanted}
+
+
 def _short(value: object) -> str:
     text = json.dumps(value, sort_keys=True).encode("utf-8")
     return hashlib.md5(text, usedforsecurity=False).hexdigest()
@@ -177,7 +185,7 @@ STAGES: Mapping[str, Stage] = {
             version=1,
             inputs=lambda visit: (visit.archive, visit.dicoms_json, visit.tarball_json),
             outputs=lambda visit: (visit.export, visit.refs),
-            parameters=_store_parameters,
+            parameters=_dataset_parameters,
             function=_dataset,
         ),
         Stage(

@@ -1,0 +1,112 @@
+"""A deposit for git-annex's own ``annex::`` address: clones with git and git-annex, without DataLad. Pure.
+
+Format: git-annex's manual page *git-remote-annex* and its page "internals/git-remote-annex". A manifest lists the keys
+of git bundles (https://git-scm.com/docs/gitformat-bundle, version 2); both kinds of keys lie in a special remote, in
+folders by the MD5 of the key; a small file that can be downloaded says which remote that is.
+
+The dataset is the one of the ``_XDLRA`` pair. Only its ``git-annex`` branch goes on by one commit, which says that the
+archive is on the web: without DataLad, git-annex knows nobody else who could get it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import quote, unquote, urlsplit
+from uuid import UUID, uuid5
+
+from icf_utils.dataset import branch
+from icf_utils.dataset.export import ANNEX, MAIN
+from icf_utils.dataset.gitobjects import FILE, File, GitObject
+from icf_utils.dataset.keys import lower_folder
+from icf_utils.dataset.origin import Origin
+from icf_utils.dataset.pack import write_pack
+from icf_utils.errors import InvalidSetting
+from icf_utils.store import Visit
+
+#: git-annex's fixed UUID of the web.
+WEB = UUID("00000000-0000-0000-0000-000000000001")
+
+
+@dataclass(frozen=True)
+class PlainFile:
+    """A file of the deposit: its name relative to the study's folder, with slashes, and its bytes."""
+
+    name: str
+    data: bytes
+
+
+def check_scheme(store_url: str) -> None:
+    """Raise :class:`~icf_utils.errors.InvalidSetting` for a store that git-annex's own remotes cannot read."""
+    if urlsplit(store_url).scheme == "ssh":
+        raise InvalidSetting("--annex-url", "git-annex reads stores over https://, http:// and file://, not ssh://")
+
+
+def remote_uuid(origin: Origin) -> UUID:
+    """The UUID of the special remote that the deposit is; the same whenever the dataset's id is."""
+    return uuid5(origin.uuids.dataset, "annex")
+
+
+def annex_url(visit: Visit, origin: Origin) -> str:
+    """What ``git clone`` takes: the address of the small file, which git-annex gets from web servers only."""
+    if urlsplit(origin.store_url).scheme == "file":
+        return long_form(visit, origin)
+    return f"annex::{origin.store_url}/{visit.study}/{visit.annex_url.name}"
+
+
+def web_files(archive_stem: bytes, visit: Visit, origin: Origin) -> dict[bytes, File]:
+    """The records that differ from the ``_XDLRA`` pair's: the archive is at DataLad's remote and on the web.
+
+    ``archive_stem`` is where the archive's location log stands in the branch.
+    """
+    url = f"{origin.store_url}/{visit.storepath}".encode("ascii")
+    places = sorted((WEB, origin.uuids.uncurl), key=str)
+    return {
+        archive_stem: File(FILE, b"".join(branch.location_log(place, origin.time) for place in places)),
+        archive_stem + b".web": File(FILE, branch.url_log([url], origin.time) + branch.web_log([url], origin.time)),
+    }
+
+
+def plain_files(
+    objects: Mapping[bytes, GitObject], refs: Mapping[str, str], visit: Visit, origin: Origin
+) -> tuple[PlainFile, ...]:
+    """The deposit's files, the one that marks completeness last.
+
+    ``refs`` has the commits of both branches. Raises ``OverflowError`` where the bundle would be too large.
+    """
+    uuid = remote_uuid(origin)
+    bundle = bundle_bytes(objects, refs, uuid)
+    digest = hashlib.sha256(bundle).hexdigest()
+    key = f"GITBUNDLE-s{len(bundle)}--{uuid}-{digest}"
+    return (
+        _key_file(visit, key, bundle),
+        _key_file(visit, f"GITMANIFEST--{uuid}", f"{key}\n".encode("ascii")),
+        PlainFile(visit.annex_url.name, long_form(visit, origin).encode("ascii")),
+    )
+
+
+def _key_file(visit: Visit, key: str, data: bytes) -> PlainFile:
+    folder = lower_folder(key.encode("ascii")).decode("ascii")
+    return PlainFile(f"{visit.annex_folder.name}/{folder}/{key}/{key}", data)
+
+
+def bundle_bytes(objects: Mapping[bytes, GitObject], refs: Mapping[str, str], uuid: UUID) -> bytes:
+    """A git bundle of ``objects`` with the branches where git-annex looks for them."""
+    space = f"refs/namespaces/git-remote-annex/{uuid}"
+    lines = "".join(f"{refs[name]} {space}/{name}\n" for name in (ANNEX, MAIN))
+    return b"# v2 git bundle\n%s\n%s" % (lines.encode("ascii"), write_pack(objects).data)
+
+
+def long_form(visit: Visit, origin: Origin) -> str:
+    """The address that needs no file: all that git-annex must know of the special remote.
+
+    git-annex takes the parameters apart at ``&`` and decodes percent signs once.
+    """
+    folder = f"{origin.store_url}/{visit.study}/{visit.annex_folder.name}"
+    parts = urlsplit(folder)
+    if parts.scheme == "file":
+        place = f"type=directory&directory={quote(unquote(parts.path), safe='/')}"
+    else:
+        place = f"type=httpalso&url={quote(folder, safe=':/')}"
+    return f"annex::{remote_uuid(origin)}?encryption=none&{place}"
