@@ -43,15 +43,15 @@ class MetadataSettings:
 
 
 @dataclass(frozen=True)
-class CatalogSettings:
-    """``[catalog]``: how a study's catalog presents itself. Empty text means: the default look."""
-
-@dataclass(frozen=True)
 class DatasetSettings:
     """``[dataset]``: whether datasets are deposited for git-annex's ``annex::`` addresses, too."""
 
     annex_url: bool = False
 
+
+@dataclass(frozen=True)
+class CatalogSettings:
+    """``[catalog]``: how a study's catalog presents itself. Empty text means: the default look."""
 
     name: str = ""
     description: str = ""
@@ -82,13 +82,13 @@ class Settings:
 
     store: StoreSettings = field(default_factory=StoreSettings)
     metadata: MetadataSettings = field(default_factory=MetadataSettings)
+    dataset: DatasetSettings = field(default_factory=DatasetSettings)
     catalog: CatalogSettings = field(default_factory=CatalogSettings)
     run: RunSettings = field(default_factory=RunSettings)
 
 
 def load_settings(store_dir: Path) -> Settings:
     """The settings of the store at ``store_dir``; defaults where the file or a key is absent.
-    dataset: DatasetSettings = field(default_factory=DatasetSettings)
 
     Raises :class:`~icf_utils.errors.InvalidSetting` for what is not TOML, not known or of the wrong type.
     """
@@ -111,13 +111,13 @@ def parse_settings(raw: bytes, source: str) -> Settings:
     return Settings(
         store=_section(StoreSettings, table, "store", source),
         metadata=_section(MetadataSettings, table, "metadata", source),
+        dataset=_section(DatasetSettings, table, "dataset", source),
         catalog=_section(CatalogSettings, table, "catalog", source),
         run=_section(RunSettings, table, "run", source),
     )
 
 
 def _section(cls: type[Any], table: Mapping[str, Any], name: str, source: str) -> Any:
-        dataset=_section(DatasetSettings, table, "dataset", source),
     given = table.get(name, {})
     if not isinstance(given, dict):
         raise InvalidSetting(source, f"'{name}' must be a table: write [{name}] on a line of its own")

@@ -32,7 +32,6 @@ VISIT_SUFFIXES = (
     "_XDLRA--refs",
 )
 
-_IDENTIFIER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
 #: The deposit for git-annex's ``annex::`` addresses, which not every visit has: its last file, and the folder of the
 #: others. Not among the suffixes by which a visit is found: there is none without the six files.
 ANNEX_URL_SUFFIX, ANNEX_FOLDER_SUFFIX = ".annex", "_annex"
@@ -40,6 +39,7 @@ ANNEX_URL_SUFFIX, ANNEX_FOLDER_SUFFIX = ".annex", "_annex"
 #: File names may have 255 bytes; a part's longer than this is cut, and told apart by a digest.
 _LONGEST_PART = 180
 
+_IDENTIFIER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 
 def check_identifier(kind: str, value: str) -> str:
@@ -131,7 +131,6 @@ class Visit:
         return self._file(VISIT_SUFFIXES[4])
 
     @property
-    @property
     def annex_url(self) -> Path:
         return self._file(ANNEX_URL_SUFFIX)
 
@@ -139,6 +138,7 @@ class Visit:
     def annex_folder(self) -> Path:
         return self._file(ANNEX_FOLDER_SUFFIX)
 
+    @property
     def storepath(self) -> str:
         """The archive relative to the store's root: what follows the store's URL."""
         return f"{self.study}/{self.visit}_dicom.tar"
@@ -288,6 +288,11 @@ def publish_bytes(study: Study, files: Sequence[tuple[Path, bytes]]) -> tuple[Wr
     return tuple(outcome)
 
 
+def refuse_different(files: Sequence[tuple[Path, bytes]]) -> list[bool]:
+    """Which of the files are there. Raises :class:`~icf_utils.errors.DepositDiffers` for one with other bytes."""
+    return [_same_or_absent(path, data) for path, data in files]
+
+
 def write_new(study: Study, path: Path, data: bytes) -> None:
     """Write ``data`` beside ``path``, sync it and give it its name."""
     with new_part(study, path) as handle:
@@ -299,11 +304,6 @@ def write_new(study: Study, path: Path, data: bytes) -> None:
 
 def _same_or_absent(path: Path, data: bytes) -> bool:
     try:
-def refuse_different(files: Sequence[tuple[Path, bytes]]) -> list[bool]:
-    """Which of the files are there. Raises :class:`~icf_utils.errors.DepositDiffers` for one with other bytes."""
-    return [_same_or_absent(path, data) for path, data in files]
-
-
         with storage_errors(path, "read"):
             existing = path.read_bytes()
     except StorageFailure as error:

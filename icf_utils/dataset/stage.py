@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icf_utils.config import Settings, load_settings
-from icf_utils.dataset.archive_time import latest_time
 from icf_utils.dataset import plain_annex, plain_store
+from icf_utils.dataset.archive_time import latest_time
 from icf_utils.dataset.build import Built, BuiltPlain, expected_deposit, expected_plain
 from icf_utils.dataset.deposit_reader import read_dataset
 from icf_utils.dataset.origin import LATEST_TIME, Origin, clone_url, commit_time, limited, origin_of
