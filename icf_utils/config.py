@@ -28,10 +28,14 @@ DEFAULT_STORE_URL = "https://data.inm-icf.de"
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """``[store]``: where the store is reached, and what identifies it when that address changes."""
+    """``[store]``: where the store is reached, what identifies it when that address changes, and who may use it.
+
+    ``group_shared``: whoever is in the folders' group may read all files and add to the store, whatever the umask.
+    """
 
     url: str = DEFAULT_STORE_URL
     id: str = ""
+    group_shared: bool = False
 
 
 @dataclass(frozen=True)

@@ -178,8 +178,11 @@ class Busy(IcfError):
 
     exit_code = 8
 
-    def __init__(self, path: str | os.PathLike[str], holder: str, waited: float) -> None:
-        self.path, self.holder = os.fspath(path), holder
+    def __init__(self, path: str | os.PathLike[str], holder: str, waited: float, silent: bool = False) -> None:
+        self.path, self.holder, self.silent = os.fspath(path), holder, silent
+        found = f"has held '{shown(path)}' for longer than {waited:.0f} s. Wait for it"
+        if silent:
+            found = f"holds '{shown(path)}' and has given no sign of life for {waited:.0f} s: it is probably dead"
         super().__init__(
             f"{holder} has held '{shown(path)}' for longer than {waited:.0f} s. Wait for it; "
             "if that process is dead for certain, remove the file and run the same command again"

@@ -1,26 +1,34 @@
 """One writer at a time, also on network file systems. Touches lock files below ``<store>/<study>/.icf/``.
 
 A lock is a small file made by hard link, which is atomic on local disks and on NFS alike (``flock`` is not, on some
-mounts). It says which process holds it, so that the lock of a dead process on the same host is recognised and
-taken over with a message, and a live one is named while others wait.
+mounts). It says which process holds it (:mod:`icf_utils.holder`), so that the lock of a dead process on the same host
+is recognised and taken over with a message, and a live one is named while others wait. The holder touches its lock
+again and again; where it lives out of sight and gives no such sign, waiting ends early and says so. Nothing is taken
+over then: a host that was only asleep would go on writing.
 """
 
 from __future__ import annotations
 
 import os
-import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from icf_utils.errors import Busy, InvalidSetting, StorageFailure, shown, storage_errors
+from icf_utils.holder import HOST, Holder, is_dead, is_out_of_sight, leavers_gone, own_holder, parse_holder
 from icf_utils.progress import Progress
 from icf_utils.store import Study, Visit, clear_parts, prepare_workdir, tidy_workdir
+from icf_utils.traces import expect, settle, share_file
 
 #: Seconds that a process waits for another one before it gives up with exit code 8, unless ICF_LOCK_TIMEOUT says.
 PATIENCE = 3600.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
+
+#: Seconds between two signs of life, and how long a holder out of sight may give none. Network file systems show a
+#: change to other hosts after a minute or so. Only changes are looked at, so that clocks need not agree.
+HEARTBEAT, SILENCE = 15.0, 300.0
 
 #: Begins the lock of a run's visit; no visit's identifier has a ``+``.
 _RUN = "+run."
@@ -31,7 +39,12 @@ def visit_lock(visit: Visit, progress: Progress) -> Iterator[None]:
     """Keep others from writing this visit's files; what a process that was killed left of them is removed."""
     with _held(visit.of_study, f"{visit.visit}.lock", progress):
         clear_parts(visit)
-        yield
+        try:
+            yield
+        except BaseException:
+            with suppress(StorageFailure):  # a signal may have been heard where nothing else tidies up
+                clear_parts(visit)
+            raise
 
 
 @contextmanager
@@ -54,11 +67,14 @@ def run_lock(visit: Visit, progress: Progress, wait: bool = True) -> Iterator[st
             _acquire(study, path, progress)
         else:
             holder = _try_once(study, path, progress)
-        try:
+        if holder:
             yield holder
+            return
+        try:
+            with _signs_of_life(path):
+                yield ""
         finally:
-            if not holder:
-                _discard(path)
+            _release(path)
     finally:
         tidy_workdir(study)
 
@@ -68,7 +84,7 @@ def running_visits(study: Study) -> dict[str, str]:
     found = {}
     for path in study.workdir.glob(f"{_RUN}*.lock"):
         holder = _read_holder(path)
-        if holder and not _is_dead(holder):
+        if holder and not is_dead(holder):
             found[path.name[len(_RUN) : -len(".lock")]] = _named(holder)
     return found
 
@@ -80,38 +96,77 @@ def _held(study: Study, name: str, progress: Progress) -> Iterator[None]:
         _acquire(study, path, progress)
         try:
             _clear_leftovers(path)
-            yield
+            with _signs_of_life(path):
+                yield
         finally:
-            _discard(path)
+            _release(path)
     finally:
         tidy_workdir(study)
 
 
+@contextmanager
+def _signs_of_life(path: Path) -> Iterator[None]:
+    """Touch the lock from time to time, on another thread."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(HEARTBEAT):
+            with suppress(OSError):
+                os.utime(path)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    try:
+        thread.start()
+        yield
+    finally:
+        done.set()
+        if thread.ident is not None:
+            thread.join()
+
+
 def _clear_leftovers(path: Path) -> None:
     """Remove what processes of this host that were killed while they took or cleared the lock have left."""
-    for left in path.parent.glob(f"{path.name}.{socket.gethostname()}.*"):
-        if not Path(f"/proc/{left.name.split('.')[-2]}").exists():
-            _discard(left)
+    for left in leavers_gone(path.parent.glob(f"{path.name}.{HOST}.*")):
+        _discard(left)
 
 
 def _acquire(study: Study, path: Path, progress: Progress) -> None:
     started, pause, told, patience = time.monotonic(), _FIRST_PAUSE, False, _patience()
+    watch = _Watch(path)
     while not _try_to_take(study, path):
         holder = _read_holder(path)
         if holder is None:  # released between two looks
             continue
-        if _is_dead(holder):
+        if is_dead(holder):
             _clear_stale(path, holder)
             progress.message(f"taking over the lock of a dead process: '{shown(path)}' ({_named(holder)})")
             continue
-        waited = time.monotonic() - started
+        waited, silent = time.monotonic() - started, watch.silent_for()
         if waited > patience:
             raise Busy(path, _named(holder), waited)
+        if silent > SILENCE and is_out_of_sight(holder):
+            raise Busy(path, _named(holder), silent, silent=True)
         if not told and waited > 1:
             progress.message(f"waiting for {_named(holder)}, which holds '{shown(path)}'")
             told = True
         time.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+class _Watch:
+    """How long a lock has not changed, by this process's own clock."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._seen, self._since = path, (0, 0), time.monotonic()
+
+    def silent_for(self) -> float:
+        """Seconds since the lock was last seen to change."""
+        with suppress(OSError):
+            found = self._path.stat()
+            now = (found.st_ino, found.st_mtime_ns)
+            if now != self._seen:
+                self._seen, self._since = now, time.monotonic()
+        return time.monotonic() - self._since
 
 
 def _try_once(study: Study, path: Path, progress: Progress) -> str:
@@ -120,7 +175,7 @@ def _try_once(study: Study, path: Path, progress: Progress) -> str:
         holder = _read_holder(path)
         if holder is None:
             continue
-        if not _is_dead(holder):
+        if not is_dead(holder):
             return _named(holder)
         _clear_stale(path, holder)
         progress.message(f"taking over the lock of a dead process: '{shown(path)}' ({_named(holder)})")
@@ -136,11 +191,14 @@ def _patience() -> float:
 
 
 def _try_to_take(study: Study, path: Path) -> bool:
-    mine = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}")
+    mine = path.with_name(f"{path.name}.{HOST}.{os.getpid()}.{time.monotonic_ns()}")
+    expect(mine)
+    expect(path, _own_mark())
     while True:
         prepare_workdir(study)
         try:
-            with open(mine, "x", encoding="utf-8") as handle:
+            with open(mine, "xb") as handle:
+                share_file(study.root, handle.fileno())
                 handle.write(_own_mark())
             break
         except FileNotFoundError:  # another process has just tidied the empty folder away
@@ -156,21 +214,22 @@ def _try_to_take(study: Study, path: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError:
-        return _take_without_links(path)
+        return _take_without_links(study, path)
     finally:
         _discard(mine)
 
 
-def _take_without_links(path: Path) -> bool:
+def _take_without_links(study: Study, path: Path) -> bool:
     """For file systems without hard links: exclusive creation."""
     try:
-        handle = open(path, "x", encoding="utf-8")  # noqa: SIM115 - closed below
+        handle = open(path, "xb")  # noqa: SIM115 - closed below
     except FileExistsError:
         return False
     except OSError as error:
         raise StorageFailure(path, "create", error) from error
     try:
         with handle:
+            share_file(study.root, handle.fileno())
             handle.write(_own_mark())
     except OSError as error:
         _discard(path)
@@ -178,56 +237,34 @@ def _take_without_links(path: Path) -> bool:
     return True
 
 
+def _release(path: Path) -> None:
+    """Give the lock back, unless somebody has taken it away and it is another's now."""
+    with suppress(OSError):
+        if path.read_bytes() == _own_mark():
+            _discard(path)
+
+
 def _discard(path: Path) -> None:
     with suppress(OSError):
-        path.unlink()
+        path.unlink(missing_ok=True)
+        settle(path)
 
 
-def _own_mark() -> str:
-    return f"{socket.gethostname()} {os.getpid()} {_process_start(os.getpid())}\n"
+def _own_mark() -> bytes:
+    return own_holder().mark
 
 
-def _process_start(pid: int) -> str:
-    """When the process began, in clock ticks since boot (proc(5), field 22): tells a reused process id apart.
-
-    ``-`` where that cannot be known, ``ended`` for a process whose parent has only not asked for it yet.
-    """
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return "-"
-    fields = text.rpartition(")")[2].split()
-    return "ended" if fields[0] in "ZX" else fields[19]
-
-
-def _read_holder(path: Path) -> tuple[str, int, str] | None:
+def _read_holder(path: Path) -> Holder | None:
     with storage_errors(path, "read"):
         try:
-            words = path.read_text(encoding="utf-8", errors="replace").split()
+            return parse_holder(path.read_bytes())
         except FileNotFoundError:
             return None
-    if len(words) != 3 or not words[1].isdigit():
-        return ("an unknown host", 0, "-")
-    return (words[0], int(words[1]), words[2])
 
 
-def _is_dead(holder: tuple[str, int, str]) -> bool:
-    host, pid, start = holder
-    if host != socket.gethostname() or not pid:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):  # it is another user's, whose processes may be hidden below /proc
-        pass
-    now = _process_start(pid)
-    return now == "ended" or ("-" not in (now, start) and now != start)
-
-
-def _clear_stale(path: Path, holder: tuple[str, int, str]) -> None:
+def _clear_stale(path: Path, holder: Holder) -> None:
     """Move the dead lock aside before removing it; put it back if it was not the dead one after all."""
-    aside = path.with_name(f"{path.name}.{socket.gethostname()}.stale.{os.getpid()}.{time.monotonic_ns()}")
+    aside = path.with_name(f"{path.name}.{HOST}.stale.{os.getpid()}.{time.monotonic_ns()}")
     try:
         os.rename(path, aside)
     except FileNotFoundError:
@@ -240,5 +277,5 @@ def _clear_stale(path: Path, holder: tuple[str, int, str]) -> None:
     _discard(aside)
 
 
-def _named(holder: tuple[str, int, str]) -> str:
-    return f"process {holder[1]} on {shown(holder[0])}"
+def _named(holder: Holder) -> str:
+    return f"process {holder.pid} on {shown(holder.host)}"

@@ -18,6 +18,7 @@ from typing import BinaryIO
 from icf_utils.config import SETTINGS_NAME
 from icf_utils.errors import DepositDiffers, DepositMissing, InvalidIdentifier, StorageFailure, storage_errors
 from icf_utils.results import Written
+from icf_utils.traces import expect, make_folders, remove_made, settle, share_file
 
 #: Below a study: locks, unfinished files and the state of runs. Never between the users' files.
 WORK_DIR_NAME = ".icf"
@@ -180,17 +181,18 @@ def prepare_workdir(study: Study) -> Path:
     with storage_errors(study.workdir, "create"):
         for _ in range(1000):
             with suppress(FileNotFoundError, FileExistsError):
-                study.workdir.mkdir(parents=True, exist_ok=True)
+                make_folders(study.root, study.workdir)
                 return study.workdir
-        study.workdir.mkdir(parents=True, exist_ok=True)
+        make_folders(study.root, study.workdir)
     return study.workdir
 
 
 def tidy_workdir(study: Study) -> None:
-    """Remove the work folder, and the study's, where nothing was left in them."""
+    """Remove the work folder, the study's, and a store's that was made for nothing, where nothing was left in them."""
     with suppress(OSError):
         study.workdir.rmdir()
         study.folder.rmdir()
+        remove_made(study.root)
 
 
 def part_name(study: Study, target: Path) -> Path:
@@ -209,6 +211,7 @@ def clear_parts(visit: Visit) -> None:
     for part in [*parts, *visit.workdir.glob(f"{visit.visit}{ANNEX_FOLDER_SUFFIX}+*.part")]:
         with storage_errors(part, "remove"):
             part.unlink(missing_ok=True)
+        settle(part)
 
 
 @contextmanager
@@ -219,17 +222,26 @@ def new_part(study: Study, target: Path) -> Iterator[BinaryIO]:
     """
     part = part_name(study, target)
     prepare_workdir(study)
+    expect(part)
     with storage_errors(part, "replace"):
         part.unlink(missing_ok=True)
     try:  # around open(), too: a signal may be heard just when it returns
         with storage_errors(part, "create"):
             descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         with os.fdopen(descriptor, "w+b") as handle:
+            with storage_errors(part, "set the mode of"):
+                share_file(study.root, descriptor)
             yield handle
     except BaseException:
-        with suppress(OSError):
-            part.unlink()
+        discard_part(part)
         raise
+
+
+def discard_part(part: Path) -> None:
+    """Remove an unfinished file, or the further name of a finished one."""
+    with suppress(OSError):
+        part.unlink(missing_ok=True)
+        settle(part)
 
 
 def sync_file(handle: BinaryIO, path: Path) -> None:
@@ -258,8 +270,7 @@ def publish_part(study: Study, target: Path) -> None:
     try:
         _link_or_rename(part, target)
     finally:
-        with suppress(OSError):
-            part.unlink()
+        discard_part(part)
     sync_folder(target.parent)
 
 

@@ -13,6 +13,7 @@ EVERYTHING = """\
 [store]
 url = "https://example.org/store"
 id = "my-store"
+group_shared = true
 [metadata]
 tags = ["EchoTime", "(0018,0080)"]
 allow_identifying = true
@@ -63,7 +64,7 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
     [
         ("[stroe]\nurl = 'x'", "unknown table: stroe (known: store, metadata, catalog, run)"),
         ("url = 'x'", "unknown table: url"),
-        ("[store]\nurll = 'x'\nfoo = 1", "unknown key in [store]: foo, urll (known: url, id)"),
+        ("[store]\nurll = 'x'\nfoo = 1", "unknown key in [store]: foo, urll (known: url, id, group_shared)"),
         ('[catalog]\n"b\u00e4d\\n" = 1', "unknown key in [catalog]: b\u00e4d\\n (known"),
         ("[store]\nurl = 1", "[store] url must be text, found int"),
         ("[store]\nurl = ['x']", "[store] url must be text, found list"),

@@ -16,7 +16,8 @@ from pathlib import Path
 from icf_utils.catalog.assets import FOLDERS
 from icf_utils.errors import DepositDiffers, storage_errors
 from icf_utils.progress import Task
-from icf_utils.store import Study, new_part, part_name, sync_file, sync_folder
+from icf_utils.store import Study, discard_part, new_part, part_name, sync_file, sync_folder
+from icf_utils.traces import make_folders, settle
 
 #: Says that a folder is a catalog of this program, and of which study: one line with the catalog's id.
 MARKER = ".icf-catalog"
@@ -91,8 +92,14 @@ def _replace(study: Study, path: Path, data: bytes, tally: Tally) -> None:
         with storage_errors(path, "write"):
             handle.write(data)
         sync_file(handle, path)
-    with storage_errors(path, "replace"):
-        os.replace(part_name(study, path), path)
+    part = part_name(study, path)
+    try:
+        with storage_errors(path, "replace"):
+            os.replace(part, path)
+        settle(part)
+    except BaseException:
+        discard_part(part)
+        raise
     tally.pending.add(path.parent)
 
 
@@ -102,7 +109,7 @@ def _make_folder(study: Study, folder: Path, tally: Tally) -> None:
     if folder != study.catalog:
         _make_folder(study, folder.parent, tally)
     with storage_errors(folder, "create"):
-        folder.mkdir(exist_ok=True)
+        make_folders(study.root, folder)
     tally.pending.add(folder.parent)
 
 

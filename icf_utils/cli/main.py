@@ -25,6 +25,7 @@ from icf_utils.cli import (
 from icf_utils.cli.console import Console, abandon
 from icf_utils.cli.options import add_output
 from icf_utils.errors import IcfError, InvalidSetting, StorageFailure, quiet_interrupts, shown
+from icf_utils.traces import sweep
 
 _COMMANDS = (
     make_studyvisit_archive,
@@ -144,6 +145,8 @@ def _run(args: argparse.Namespace, console: Console) -> int:
         console.error(args.command, StorageFailure(_file_of(error), "use", error))
         return StorageFailure.exit_code
     except (KeyboardInterrupt, _Terminated) as stop:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows is short
+        sweep()
         kind, code = _ENDS[type(stop)]
         console.failure(args.command, kind, f"{kind.lower()}; nothing half-written was left behind", code)
         return code

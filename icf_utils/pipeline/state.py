@@ -19,6 +19,7 @@ from icf_utils.errors import StorageFailure
 from icf_utils.pipeline.marks import Mark, SourceMark
 from icf_utils.pipeline.values import STAGE_NAMES, Failure
 from icf_utils.store import WORK_DIR_NAME, Study, Visit
+from icf_utils.traces import expect, make_folders, settle, share_file
 
 #: Number of the files' format; another one counts as not there.
 FORMAT = 1
@@ -74,13 +75,13 @@ def read_states(visit: Visit) -> dict[str, State]:
 
 def write_state(study: Study, visit: str, stage: str, state: State) -> None:
     """Remember a stage, and forget its error. Raises :class:`~icf_utils.errors.StorageFailure`."""
-    _write(_path(study, visit, stage), {"format": FORMAT, **asdict(state)})
+    _write(study, _path(study, visit, stage), {"format": FORMAT, **asdict(state)})
     forget_error(study, visit, stage)
 
 
 def write_error(study: Study, visit: str, stage: str, failure: Failure) -> None:
     """Remember why a stage failed. Raises :class:`~icf_utils.errors.StorageFailure`."""
-    _write(_error_path(study, visit, stage), {"format": FORMAT, **asdict(failure)})
+    _write(study, _error_path(study, visit, stage), {"format": FORMAT, **asdict(failure)})
 
 
 def forget_error(study: Study, visit: str, stage: str) -> None:
@@ -154,17 +155,20 @@ def _read(path: str) -> dict[str, Any]:
     return value if isinstance(value, dict) and value.get("format") == FORMAT else {}
 
 
-def _write(path: str, value: Mapping[str, object]) -> None:
+def _write(study: Study, path: str, value: Mapping[str, object]) -> None:
     """No sync: a file that a power failure tears cannot be read, and counts as not there."""
-    part = f"{path}.{socket.gethostname()}.{os.getpid()}{_PART}"
+    part = Path(f"{path}.{socket.gethostname()}.{os.getpid()}{_PART}")
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        make_folders(study.root, state_folder(study))
+        expect(part)
         with open(part, "wb") as handle:
+            share_file(study.root, handle.fileno())
             handle.write(json.dumps(value, ensure_ascii=True, sort_keys=True).encode("ascii") + b"\n")
         os.replace(part, path)
+        settle(part)
     except BaseException as error:  # an interrupt as well
         with suppress(OSError):
-            os.unlink(part)
+            part.unlink()
         if isinstance(error, OSError):
             raise StorageFailure(path, "write", error) from error
         raise

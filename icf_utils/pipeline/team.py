@@ -19,6 +19,7 @@ from icf_utils.errors import quiet_interrupts
 from icf_utils.pipeline.tasks import MessagesOnly, Result, Task, failed, perform
 from icf_utils.pipeline.values import Chain, Failure
 from icf_utils.progress import SILENT, Progress
+from icf_utils.traces import sweep
 
 #: Seconds that a worker has to unwind before it is killed.
 _GRACE = 60.0
@@ -182,9 +183,13 @@ def _work(connection: Connection, chain: Chain) -> None:
     signal.signal(signal.SIGTERM, _end)
     signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_PARENT)
     progress = _Messenger(connection)
-    with suppress(EOFError, OSError):
-        while True:
-            connection.send(("done", perform(connection.recv(), chain, progress)))
+    try:
+        with suppress(EOFError, OSError):
+            while True:
+                connection.send(("done", perform(connection.recv(), chain, progress)))
+    except SystemExit:
+        sweep()
+        raise
 
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:
