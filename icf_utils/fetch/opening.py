@@ -1,0 +1,52 @@
+"""From a URL to the place that bytes come from. Touches neither disk nor network by itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from icf_utils.credentials import without_credentials
+from icf_utils.errors import InvalidSetting
+from icf_utils.fetch.local import FileSource, path_of
+from icf_utils.fetch.source import Source
+
+if TYPE_CHECKING:
+    from icf_utils.fetch.web import Auth, Web
+
+
+def open_source(url: str, web: Web | None = None, auth: Auth = None, expected: int | None = None) -> Source:
+    """The place that ``url`` (``file://``, ``http://``, ``https://``) names; nothing is asked yet.
+
+    ``web`` holds the connections of several sources; without it the source has one connection of its own.
+    ``auth`` is sent to that server alone. ``expected`` is the size in bytes that the object must have. Raises
+    :class:`~icf_utils.errors.InvalidSetting` for other addresses, and for credentials inside of one.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return FileSource(path_of(url), expected)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidSetting(without_credentials(url), "expected an address that begins with file, http or https")
+    if parts.username or parts.password:
+        raise InvalidSetting(
+            without_credentials(url), "credentials do not belong into an address: others can see it; give them apart"
+        )
+    from icf_utils.fetch.http import HttpSource
+    from icf_utils.fetch.web import Web
+
+    return HttpSource(url, web or Web(connections=1), auth, expected)
+
+
+def read_all(source: Source, limit: int) -> bytes:
+    """A whole small object. Raises :class:`~icf_utils.fetch.problems.FetchFailure` if it exceeds ``limit`` bytes."""
+    from icf_utils.fetch.problems import FetchFailure
+
+    parts: list[bytes] = []
+    total = 0
+    for chunk in source.read():
+        parts.append(chunk)
+        total += len(chunk)
+        if total > limit:
+            raise FetchFailure(
+                source.where, f"it is larger than the {limit} bytes that make sense", "check the address", kind="size"
+            )
+    return b"".join(parts)
