@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,7 @@ _SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture
-def recorder() -> ModuleType:
+def recorder(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     for needed in ("pexpect", "pyte"):
         if importlib.util.find_spec(needed) is None:
             pytest.skip(f"{needed} is not installed")
@@ -23,6 +24,7 @@ def recorder() -> ModuleType:
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
     spec.loader.exec_module(module)
     return module
 
