@@ -184,8 +184,7 @@ class Busy(IcfError):
         if silent:
             found = f"holds '{shown(path)}' and has given no sign of life for {waited:.0f} s: it is probably dead"
         super().__init__(
-            f"{holder} has held '{shown(path)}' for longer than {waited:.0f} s. Wait for it; "
-            "if that process is dead for certain, remove the file and run the same command again"
+            f"{holder} {found}; if that process is dead for certain, remove the file and run the same command again"
         )
 
 

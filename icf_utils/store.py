@@ -218,7 +218,7 @@ def clear_parts(visit: Visit) -> None:
 def new_part(study: Study, target: Path) -> Iterator[BinaryIO]:
     """A new file beside ``target``, open for reading and writing; removed when the block fails.
 
-    The caller holds the lock of the visit or study. Modes follow the umask.
+    The caller holds the lock of the visit or study. Modes follow the umask, and the store's settings.
     """
     part = part_name(study, target)
     prepare_workdir(study)
