@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -45,12 +45,16 @@ def _seen(path: bytes, status: os.stat_result) -> _Seen:
 
 
 class DirectorySource:
-    """All regular files below a directory; ``InputRefused`` names every file that is none."""
+    """All regular files below a directory, or those that ``only`` names; ``InputRefused`` names what cannot be taken.
 
-    def __init__(self, path: str) -> None:
+    Names in ``only`` are relative to the directory and do not leave it.
+    """
+
+    def __init__(self, path: str, only: Sequence[str] | None = None) -> None:
         self.label = path
         self._root = os.path.realpath(os.fsencode(path))
-        walk = _Walk(self._root)
+        self._only = only
+        walk = _Walk(self._root, only)
         if walk.refused:
             raise InputRefused(path, sorted(walk.refused), "Remove or replace these files and try again.")
         self._seen = walk.files
@@ -80,7 +84,7 @@ class DirectorySource:
 
     def check_unchanged(self) -> None:
         """Look through the whole tree once more: nothing added, removed or changed."""
-        walk = _Walk(self._root)
+        walk = _Walk(self._root, self._only)
         names = sorted(set(walk.files) ^ set(self._seen)) or [name for name, _ in walk.refused]
         if names:
             raise self._changed(names[0], "appeared or vanished")
@@ -120,16 +124,37 @@ class _FileReader:
 
 
 class _Walk:
-    """One look through a tree: ``files`` by relative name, ``folders``, and ``refused`` ``(name, reason)`` pairs."""
+    """One look at a tree, or at some of its files.
 
-    def __init__(self, root: bytes) -> None:
+    ``files`` by relative name, ``folders``, and ``refused`` ``(name, reason)`` pairs.
+    """
+
+    def __init__(self, root: bytes, only: Sequence[str] | None) -> None:
         self._root = root
         self.files: dict[str, _Seen] = {}
         self.folders: list[str] = []
         self.refused: list[tuple[str, str]] = []
+        if only is not None:
+            for name in only:
+                self._named(name)
+            return
         pending = [b""]
         while pending:
             self._folder(pending.pop(), pending)
+
+    def _named(self, name: str) -> None:
+        path = os.path.join(self._root, name.encode("utf-8", "surrogateescape"))
+        try:
+            status = os.lstat(path)
+        except OSError as error:
+            self.refused.append((name, f"cannot be examined ({os.strerror(error.errno or 0)})"))
+            return
+        if stat.S_ISLNK(status.st_mode) or os.path.realpath(os.path.dirname(path)) != os.path.dirname(path):
+            self._link(name, path)
+        elif stat.S_ISDIR(status.st_mode):
+            self.refused.append((name, "is a folder"))
+        else:
+            self._file(name, path, status)
 
     def _folder(self, name: bytes, pending: list[bytes]) -> None:
         try:

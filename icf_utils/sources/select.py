@@ -7,10 +7,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from icf_utils.errors import InputRefused, InvalidSetting, StorageFailure, storage_errors
 from icf_utils.sources.directory import DirectorySource
 from icf_utils.sources.entries import Source
+from icf_utils.sources.selection import SELECTION_MAGIC, parse_selection, selection_source
 from icf_utils.sources.tars import tar_source
 from icf_utils.sources.zips import ZIP_MAGIC, zip_source
 
@@ -36,13 +38,25 @@ def open_source(path: Path, spool_dir: Path, strip: int = 0) -> Iterator[Source]
             start = packed.read(132)
             if start.endswith(b"DICM"):
                 raise InputRefused(label, [(label, "is a single DICOM file")], "Give the folder that it lies in.")
-            is_zip = start.startswith(ZIP_MAGIC)
             packed.seek(0)
+            if start.startswith(SELECTION_MAGIC):
+                yield _not_empty(_selected(label, packed, strip))
+                return
+            is_zip = start.startswith(ZIP_MAGIC)
             yield _not_empty(
                 zip_source(label, packed, strip) if is_zip else tar_source(label, packed, spool_dir, strip, resources)
             )
     else:
         raise InputRefused(label, [(label, "is neither a folder nor a file")])
+
+
+def _selected(label: str, listing: BinaryIO, strip: int) -> Source:
+    """The files that a list names; see :mod:`icf_utils.sources.selection`."""
+    if strip:
+        raise InvalidSetting("--strip-components", "this is for zip and tar inputs, not for lists of files")
+    with storage_errors(label, "read"):
+        raw = listing.read()
+    return selection_source(parse_selection(raw, label))
 
 
 def _examine(label: str) -> os.stat_result:
