@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timezone", metavar="ZONE", help="take study times as local times of this zone (default: UTC)"
     )
     parser.add_argument(
-        "--strip-components", metavar="N", type=_number, default=0, help="remove the first N folders in zips and tars"
+        "--strip-components", metavar="N", type=number, default=0, help="remove the first N folders in zips and tars"
     )
 
 
@@ -63,7 +63,7 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_extent(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-j", "--jobs", metavar="N", type=_number, help="visits at a time (default: one a processor)")
+    parser.add_argument("-j", "--jobs", metavar="N", type=number, help="visits at a time (default: one a processor)")
     parser.add_argument("--until", metavar="STAGE", choices=_STAGES, help=f"last stage: {', '.join(_STAGES)}")
     parser.add_argument("-B", "--always-make", action="store_true", help="run every stage, needed or not")
     parser.add_argument(
@@ -82,7 +82,8 @@ def _add_reports(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _number(text: str) -> int:
+def number(text: str) -> int:
+    """A small number, as an option has it."""
     if not text.isdecimal() or len(text) > 4:
         raise argparse.ArgumentTypeError(f"'{text}' is no number")
     return int(text)
@@ -156,14 +157,19 @@ def inputs_from(args: argparse.Namespace, store: Path, settings: RunSettings) ->
 
 
 def _choose(args: argparse.Namespace, store: Path, settings: RunSettings) -> _Choice:
+    table, pattern = inputs_from(args, store, settings)
+    return _Choice(table, pattern, *extent(args, settings))
+
+
+def extent(args: argparse.Namespace, settings: RunSettings) -> tuple[int, str, str]:
+    """Visits at a time, the last stage, and the time zone."""
     from icf_utils.pipeline.runner import processors
 
-    table, pattern = inputs_from(args, store, settings)
     until = args.until or os.environ.get("ICF_RUN_UNTIL") or settings.until
     if until not in _STAGES:
         raise InvalidSetting("until", f"there is no stage '{shown(until)}' (stages: {', '.join(_STAGES)})")
     zone = args.timezone or os.environ.get("ICF_RUN_TIMEZONE") or settings.timezone
-    return _Choice(table, pattern, _jobs(args.jobs, settings.jobs) or processors(), until, zone)
+    return _jobs(args.jobs, settings.jobs) or processors(), until, zone
 
 
 def _jobs(option: int | None, setting: int) -> int:
@@ -213,7 +219,7 @@ def _run(args: argparse.Namespace, console: Console, visits: list[VisitInput], c
     from icf_utils.pipeline.report import write_report
     from icf_utils.pipeline.runner import run_chain
 
-    teller = _Teller(console)
+    teller = Teller(console)
     try:
         result = run_chain(
             visits, chain, jobs=jobs, keep_going=not args.stop_on_error, progress=console, on_visit=teller.tell
@@ -225,13 +231,13 @@ def _run(args: argparse.Namespace, console: Console, visits: list[VisitInput], c
         write_report(Path(args.report), result)
     if args.graph:
         write_graph(Path(args.graph), outcome_cells(result), chain.stage_names)
-    console.notices(_notices(result))
+    console.notices(result_notices(result))
     ok = not result.failed
-    console.result(args.command, result, _lines(result), ok=ok)
+    console.result(args.command, result, result_lines(result), ok=ok)
     return 0 if ok else 1
 
 
-class _Teller:
+class Teller:
     """Says in a log what became of each visit; a terminal shows a bar instead."""
 
     def __init__(self, console: Console) -> None:
@@ -252,11 +258,13 @@ def summary(outcome: VisitOutcome) -> str:
     return ", ".join(done) or "up to date"
 
 
-def _notices(result: RunResult) -> list[Notice]:
+def result_notices(result: RunResult) -> list[Notice]:
+    """The notices of all visits."""
     return [notice for visit in result.visits for stage in visit.stages for notice in stage.notices]
 
 
-def _lines(result: RunResult) -> list[str]:
+def result_lines(result: RunResult) -> list[str]:
+    """What a run did, for people: failures by name, and a summary."""
     lines = []
     for visit in result.failed:
         assert visit.failed is not None

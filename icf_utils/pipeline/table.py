@@ -18,6 +18,8 @@ from icf_utils.store import Visit
 
 #: The columns of a table, in any order.
 COLUMNS = ("study", "visit", "input")
+#: Another name of a column.
+_ALIASES = {"folder": "input"}
 
 _DELIMITERS = ("\t", ";", ",")
 _PLACES = ("{study}", "{visit}")
@@ -34,19 +36,19 @@ def read_table(path: Path, store: Path) -> list[VisitInput]:
     return parse_table(raw, path, store)
 
 
-def parse_table(raw: bytes, path: Path, store: Path) -> list[VisitInput]:
-    """The same from the file's bytes; ``path`` says where it lies."""
+def parse_table(raw: bytes, path: Path, store: Path, base: Path | None = None) -> list[VisitInput]:
+    """The same from the file's bytes; ``path`` says where it lies, ``base`` what inputs are relative to instead."""
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise TableRefused(path, [f"line {line}: this is not text in UTF-8"]) from error
     rows, problems = _rows(text)
-    header = [name.strip() for name in rows[0][1]] if rows else []
+    header = [_ALIASES.get(name.strip(), name.strip()) for name in rows[0][1]] if rows else []
     problems += _header_problems(header)
     if problems:
         raise TableRefused(path, problems)
-    found = _Collector(path.parent, store)
+    found = _Collector(path.parent if base is None else base, store)
     for line, cells in rows[1:]:
         found.row(line, header, cells)
     if not found.problems and not found.visits:
