@@ -67,6 +67,8 @@ class CatalogSettings:
     github: str = ""
     mastodon: str = ""
     x: str = ""
+    hide_dates: bool = False
+    file_names: str = "plain"
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,14 @@ from icf_utils.store import Visit
 
 @dataclass(frozen=True)
 class StorePlace:
-    """The store's address, and the id of the visit's dataset in it."""
+    """The store's address, and the id of the visit's dataset in it.
+
+    ``time`` is that of the dataset's commits in seconds since 1970, where the dataset was read to know all this.
+    """
 
     url: str
     dataset_id: str
+    time: int | None = None
 
 
 def store_place(visit: Visit, settings: Settings, store_url: str | None, store_id: str | None) -> StorePlace:
@@ -32,7 +36,7 @@ def store_place(visit: Visit, settings: Settings, store_url: str | None, store_i
     if store_url is None or store_id is None:
         deposit = read_dataset(visit)
         if deposit and _agrees(deposit.origin, visit, store_url, store_id):
-            return StorePlace(deposit.origin.store_url, str(deposit.origin.uuids.dataset))
+            return StorePlace(deposit.origin.store_url, str(deposit.origin.uuids.dataset), deposit.origin.time)
     return place_from_settings(visit, settings, store_url, store_id)
 
 
