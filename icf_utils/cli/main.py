@@ -20,6 +20,7 @@ from icf_utils.cli import (
     run,
     send,
     status,
+    study_uid,
     verify,
 )
 from icf_utils.cli.console import Console, abandon
@@ -35,6 +36,7 @@ _COMMANDS = (
     run,
     status,
     verify,
+    study_uid,
     send,
 )
 

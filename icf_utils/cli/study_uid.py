@@ -1,0 +1,83 @@
+"""``icf-utils study-uid``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from icf_utils.cli.console import Console
+from icf_utils.cli.options import add_id, add_store
+from icf_utils.errors import IcfError, InputRefused, InvalidSetting, shown
+from icf_utils.results import Notice
+
+if TYPE_CHECKING:
+    from icf_utils.metadata.studies import StudyFinding
+
+NAME = "study-uid"
+HELP = "print the StudyInstanceUID of files, folders, archives or a visit"
+DETAILS = """\
+For one PATH, or a visit of the store (--id), prints the UID alone; for
+several, the UID and the PATH on a line each. A PATH is a DICOM file, a folder,
+a zip or a tar. If one holds images of several studies, or images without a
+StudyInstanceUID, this is said and the exit code is 1."""
+EXAMPLE = "icf-utils study-uid /scanner/export/0815"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", metavar="PATH", nargs="*", help="a DICOM file, a folder, a zip or a tar")
+    add_store(parser)
+    add_id(parser, required=False)
+    parser.add_argument("--same", action="store_true", help="complain too if not all PATHs are of the same study")
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    if bool(args.paths) == bool(args.id):
+        raise InvalidSetting("command line", "name either PATHs or a visit (--id)")
+    found, failed = _visit(args, console) if args.id else _paths(args.paths, console)
+    uids = {study.uid for finding in found for study in finding.studies}
+    notices = [notice for finding in found for notice in finding.notices] + failed
+    if args.same and len(uids) > 1:
+        notices.append(Notice("several-studies", args.paths[0], f"and the other paths are of {len(uids)} studies"))
+    alone = len(found) + len(failed) == 1
+    result = {"paths": found, "same": len(uids) == 1, "notices": notices}
+    console.notices(notices)
+    console.result(args.command, result, [line for one in found for line in _lines(one, alone)], ok=not notices)
+    return 1 if notices else 0
+
+
+def _visit(args: argparse.Namespace, console: Console) -> tuple[list[StudyFinding], list[Notice]]:
+    from icf_utils.metadata.studies import visit_studies
+    from icf_utils.store import Visit
+
+    return [visit_studies(Visit(Path(args.store_dir), *args.id), progress=console)], []
+
+
+def _paths(paths: list[str], console: Console) -> tuple[list[StudyFinding], list[Notice]]:
+    """What was found, and why nothing was; where there is one path, its error is the command's."""
+    from icf_utils.metadata.studies import find_studies
+
+    if len(paths) == 1:
+        return [find_studies(Path(paths[0]), progress=console)], []
+    looked = [_look(path, console) for path in paths]
+    return (
+        [one for one in looked if not isinstance(one, Notice)],
+        [one for one in looked if isinstance(one, Notice)],
+    )
+
+
+def _look(path: str, console: Console) -> StudyFinding | Notice:
+    from icf_utils.metadata.studies import find_studies
+
+    try:
+        return find_studies(Path(path), progress=console)
+    except InputRefused as error:
+        return Notice("no-study", path, "; ".join(reason for _, reason in error.refusals[:3]))
+    except IcfError as error:
+        return Notice("no-study", path, str(error))
+
+
+def _lines(finding: StudyFinding, alone: bool) -> list[str]:
+    if alone:
+        return [study.uid for study in finding.studies]
+    return [f"{study.uid}  {shown(finding.path)}" for study in finding.studies]
