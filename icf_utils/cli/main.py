@@ -16,6 +16,7 @@ from icf_utils.cli import (
     catalogify_studyvisit_from_meta,
     deposit_visit_dataset,
     deposit_visit_metadata,
+    ingest,
     make_studyvisit_archive,
     run,
     send,
@@ -38,6 +39,7 @@ _COMMANDS = (
     verify,
     study_uid,
     send,
+    ingest,
 )
 
 #: Exit codes beside those of the errors (see ``icf_utils/errors.py``).
