@@ -7,6 +7,7 @@ extension in an ``MD5E`` key its behaviour: ``git annex calckey --backend=MD5E``
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 
 #: git-annex's defaults for ``annex.maxextensionlength`` (bytes without the dot) and ``annex.maxextensions``.
@@ -24,6 +25,27 @@ def md5e_key(size: int, md5: str, path: bytes) -> bytes:
     b'MD5E-s1--9dd4e461268c8034f5c8564e155c67a6.tar.gz'
     """
     return b"MD5E-s%d--%s%s" % (size, md5.encode("ascii"), extension(path.rpartition(b"/")[2]))
+
+
+def key_size(key: str) -> int | None:
+    """The size in bytes that a key names, None where it names none.
+
+    >>> key_size("MD5E-s1--9dd4e461268c8034f5c8564e155c67a6.dcm"), key_size("WORM--x-s2")
+    (1, None)
+    """
+    fields = key.partition("--")[0].split("-")[1:]
+    sizes = [field[1:] for field in fields if field[:1] == "s" and field[1:].isdecimal()]
+    return int(sizes[0]) if sizes else None
+
+
+def key_md5(key: str) -> str:
+    """The MD5 that a key of the backends ``MD5`` and ``MD5E`` names, empty for other keys.
+
+    >>> key_md5("MD5E-s1--9dd4e461268c8034f5c8564e155c67a6.dcm"), key_md5("WORM--9dd4e461268c8034f5c8564e155c67a6")
+    ('9dd4e461268c8034f5c8564e155c67a6', '')
+    """
+    head, _, name = key.partition("--")
+    return name[:32] if head.partition("-")[0] in ("MD5", "MD5E") and re.match(r"[0-9a-f]{32}", name) else ""
 
 
 def extension(name: bytes) -> bytes:
