@@ -124,12 +124,13 @@ class _Collector:
 
     def add_folder(self, label: str, study: str, visit: str, found: TreeVisit) -> None:
         excluded = tuple(scan.name for scan in found.excluded)
-        if found.is_empty:
+        selection = select_visit(found) if excluded else None
+        if selection is not None and not selection.files:
             self.skipped.append(Notice("all-scans-excluded", label, "has no scan that is not excluded"))
         elif not excluded and found.path.is_dir() and not files_below(os.fspath(found.path)):
             self.skipped.append(Notice("empty-visit", label, "holds no file"))
         else:
-            self.add(label, Item(study, visit, found.path, excluded, select_visit(found) if excluded else None))
+            self.add(label, Item(study, visit, found.path, excluded, selection))
 
     def add(self, label: str, item: Item) -> None:
         """A visit; of two that would be called the same, neither is taken."""

@@ -1,6 +1,6 @@
 """A tree of folders as visits: subject, session, scan, or other levels. Reads the names of folders and files.
 
-Pictures nothing else: what is in the files, and whether they can be archived, is seen when a visit is opened.
+What is in the files, and whether they can be archived, is seen when a visit is opened.
 """
 
 from __future__ import annotations
@@ -47,11 +47,6 @@ class TreeVisit:
     def excluded(self) -> tuple[ScanFolder, ...]:
         """The scans that are left out."""
         return tuple(scan for scan in self.scans if scan.excluded_by)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether every scan is left out, of those that there are."""
-        return bool(self.scans) and len(self.excluded) == len(self.scans)
 
 
 @dataclass(frozen=True)
