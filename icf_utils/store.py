@@ -164,13 +164,17 @@ class Visit:
 
 def stored_studies(root: Path) -> list[Study]:
     """The studies in a store that have a visit, sorted. Empty where the store does not exist."""
+    return [study for study in study_folders(root) if study.visits()]
+
+
+def study_folders(root: Path) -> list[Study]:
+    """All that can be a study in a store, sorted; there may be only a catalog left of it, or nothing at all."""
     with storage_errors(root, "read"):
         try:
             names = sorted(os.listdir(root))
         except (FileNotFoundError, NotADirectoryError):
             return []
-    studies = [Study(root, name) for name in names if _is_identifier("study", name)]
-    return [study for study in studies if study.visits()]
+    return [Study(root, name) for name in names if _is_identifier("study", name)]
 
 
 def prepare_workdir(study: Study) -> Path:

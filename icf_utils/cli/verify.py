@@ -11,12 +11,15 @@ from icf_utils.errors import InvalidSetting, shown
 
 if TYPE_CHECKING:
     from icf_utils.verify.findings import Finding, VisitCheck
+    from icf_utils.verify.repair import Repair
 
 HELP = "check again, from the bytes, every promise between a store's files"
 DETAILS = """\
 Checks checksum and metadata against the archive, and dataset and catalog
 against the metadata. Prints what is wrong per file and exits with 1 if
-anything is. Changes nothing. Without --id, all visits are checked."""
+anything is. Without --id, all visits are checked. Changes nothing, unless
+--repair is given: then what is wrong is built again from the archive, which
+itself is never touched; damaged files are kept in STORE/STUDY/.icf/damaged."""
 EXAMPLE = "icf-utils verify -o /data/store --id study-a visit-01 --rebuild /scanner/export/0815"
 
 
@@ -31,12 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timezone", metavar="ZONE", default="UTC", help="with --rebuild: the zone that the archive was made with"
     )
     add_strip(parser)
+    parser.add_argument(
+        "--repair", action="store_true", help="build again from the archive what is wrong beside it, and say what"
+    )
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.verify.stage import VerifyResult, verify_store, verify_visit
 
     store = {"store_url": args.store_url, "store_id": args.store_id}
+    if args.repair:
+        return _repair(args, console)
     if args.id:
         check = verify_visit(
             args.store_dir,
@@ -55,6 +63,30 @@ def run(args: argparse.Namespace, console: Console) -> int:
     lines = [line for check in result.visits if check.findings or not args.quiet for line in _lines(check)]
     console.result(args.command, result, lines, ok=not result.findings)
     return 1 if result.findings else 0
+
+
+def _repair(args: argparse.Namespace, console: Console) -> int:
+    from icf_utils.verify.repair import RepairResult, repair_store, repair_visit
+
+    if args.rebuild:
+        raise InvalidSetting("--repair", "what is repaired comes from the archive; use --rebuild afterwards")
+    url, name = args.store_url, args.store_id
+    if args.id:
+        done = repair_visit(args.store_dir, *args.id, store_url=url, store_id=name, progress=console)
+        result = RepairResult((done,))
+    else:
+        result = repair_store(args.store_dir, store_url=url, store_id=name, progress=console)
+    lines = []
+    for visit in result.visits:
+        lines += [f"{visit.study}/{visit.visit}: repaired {_repaired(repair)}" for repair in visit.repairs]
+        lines += _lines(visit.check) if visit.check.findings or not args.quiet else []
+    console.result(args.command, result, lines, ok=not result.findings)
+    return 1 if result.findings else 0
+
+
+def _repaired(repair: Repair) -> str:
+    kept = f"; the damaged one is kept as '{shown(repair.kept)}'" if repair.kept else ""
+    return f"'{shown(repair.path)}': {repair.action}{kept}"
 
 
 def _lines(check: VisitCheck) -> list[str]:

@@ -108,9 +108,14 @@ def _objection(tag: int, name: str, allowed: bool, permission: str) -> str | Non
 
 
 def _suggestion(name: str) -> str:
-    by_lower = {keyword.lower(): keyword for keyword in _all_keywords()}
+    by_lower = keywords_by_lower_case()
     close = difflib.get_close_matches(name[:100].lower(), by_lower, n=1, cutoff=0.7)
     return f"; did you mean '{by_lower[close[0]]}'?" if close else ""
+
+
+def keywords_by_lower_case() -> dict[str, str]:
+    """Every DICOM keyword by its lower-case form, as git-annex's metadata has it."""
+    return {keyword.lower(): keyword for keyword in _all_keywords()}
 
 
 @cache

@@ -20,9 +20,12 @@ _GONE = "bring it back from a copy"
 
 
 def check_archive(
-    place: Visit, metadata: VisitMetadata | None, progress: Progress
+    place: Visit, metadata: VisitMetadata | None, progress: Progress, tags: AllowList | None = None
 ) -> tuple[Description | None, list[Finding]]:
-    """Describe the archive from its bytes and hold its checksum file against it."""
+    """Describe the archive from its bytes and hold its checksum file against it.
+
+    ``tags`` are recorded beside the standard ones; by default those that the metadata has.
+    """
     findings = []
     expected = None
     try:
@@ -34,7 +37,8 @@ def check_archive(
             there = place.archive.exists()
         if not there:
             raise DepositMissing(place.archive, _GONE)
-        found = describe_archive(place.archive, place.member_root, _recorded_tags(metadata), progress)
+        wanted = _recorded_tags(metadata) if tags is None else tags
+        found = describe_archive(place.archive, place.member_root, wanted, progress)
     except IcfError as error:
         return None, [*findings, finding_of(place.archive, error)]
     if expected is not None and found.md5 != expected:

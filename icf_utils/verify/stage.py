@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from icf_utils.archive.stage import archive_differs
 from icf_utils.catalog.check import catalogued_visits, check_catalog, is_in_catalog
@@ -24,7 +26,7 @@ from icf_utils.errors import (
 )
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.progress import SILENT, Progress
-from icf_utils.store import Study, Visit, check_identifier, stored_studies
+from icf_utils.store import Study, Visit, check_identifier, study_folders
 from icf_utils.verify.dataset import check_dataset
 from icf_utils.verify.findings import Finding, VerifyResult, VisitCheck, finding_of
 from icf_utils.verify.metadata import check_archive, check_metadata, read_metadata
@@ -137,16 +139,27 @@ def verify_store(
     Raises :class:`~icf_utils.errors.DepositMissing` where there is no visit at all.
     """
     root = Path(store_dir)
-    checks = []
-    for study in stored_studies(root):
-        for visit in _visits(study):
-            check = verify_visit(
-                root, study.study, visit, store_url=store_url, store_id=store_id, settings=settings, progress=progress
-            )
-            checks.append(check)
-    if not checks:
+
+    def one(study: str, visit: str) -> VisitCheck:
+        return verify_visit(
+            root, study, visit, store_url=store_url, store_id=store_id, settings=settings, progress=progress
+        )
+
+    return VerifyResult(tuple(check_visits(root, one)))
+
+
+_T = TypeVar("_T")
+
+
+def check_visits(root: Path, one: Callable[[str, str], _T]) -> list[_T]:
+    """The results of ``one`` for every visit of every study, those among them that only a catalog shows.
+
+    Raises :class:`~icf_utils.errors.DepositMissing` where there is no visit at all.
+    """
+    done = [one(study.study, visit) for study in study_folders(root) for visit in _visits(study)]
+    if not done:
         raise DepositMissing(root, "there is no visit in this store; name another with -o/--store-dir")
-    return VerifyResult(tuple(checks))
+    return done
 
 
 def _visits(study: Study) -> list[str]:

@@ -1,0 +1,240 @@
+"""Build again from the archive what a verification found to be wrong. Reads the store, and writes below it.
+
+The archive itself is never touched. Nothing is built from one that its witnesses speak against
+(:mod:`icf_utils.verify.witnesses`). A damaged file of a visit is kept in ``<store>/<study>/.icf/damaged``, and the
+right one takes its name in one step, so that at no time it is missing; what was cut off in the middle is done again.
+The catalog's files hold nothing of their own and are replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from icf_utils.archive.checksum import checksum_line
+from icf_utils.config import Settings, load_settings
+from icf_utils.dataset.build import expected_deposit
+from icf_utils.dataset.repository import check_with_git
+from icf_utils.errors import IcfError, storage_errors
+from icf_utils.lock import visit_lock
+from icf_utils.metadata.describe import Description
+from icf_utils.metadata.records import VisitMetadata
+from icf_utils.metadata.stage import allowed_tags, metadata_files, visit_metadata
+from icf_utils.progress import SILENT, Progress
+from icf_utils.store import Study, Visit, new_part, part_name, sync_file, sync_folder
+from icf_utils.traces import make_folders, settle
+from icf_utils.verify.catalog import mend_catalog
+from icf_utils.verify.findings import Finding, VisitCheck, finding_of
+from icf_utils.verify.metadata import check_archive, read_metadata
+from icf_utils.verify.recover import StoreOptions, recovered_origin
+from icf_utils.verify.stage import check_visits, verify_visit
+from icf_utils.verify.tags import tags_of
+from icf_utils.verify.witnesses import judge, witnesses_of
+
+#: Below a study's work folder: files that a repair has replaced.
+DAMAGED = "damaged"
+
+
+@dataclass(frozen=True)
+class Repair:
+    """A file that was built again. ``kept`` is where the one before lies now, ``None`` where there was none to keep."""
+
+    path: Path
+    action: str
+    kept: Path | None = None
+
+
+@dataclass(frozen=True)
+class VisitRepair:
+    """What was done for a visit, and its verification afterwards; ``check`` says what could not be repaired."""
+
+    study: str
+    visit: str
+    repairs: tuple[Repair, ...]
+    check: VisitCheck
+
+
+@dataclass(frozen=True)
+class RepairResult:
+    """The repair of a store or of one visit."""
+
+    visits: tuple[VisitRepair, ...]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Everything that is still wrong."""
+        return tuple(finding for visit in self.visits for finding in visit.check.findings)
+
+
+def repair_store(
+    store_dir: str | os.PathLike[str],
+    *,
+    store_url: str | None = None,
+    store_id: str | None = None,
+    settings: Settings | None = None,
+    progress: Progress = SILENT,
+) -> RepairResult:
+    """Repair every visit of every study in a store; raises as ``verify_store`` does."""
+
+    def one(study: str, visit: str) -> VisitRepair:
+        return repair_visit(
+            store_dir, study, visit, store_url=store_url, store_id=store_id, settings=settings, progress=progress
+        )
+
+    return RepairResult(tuple(check_visits(Path(store_dir), one)))
+
+
+def repair_visit(
+    store_dir: str | os.PathLike[str],
+    study: str,
+    visit: str,
+    *,
+    store_url: str | None = None,
+    store_id: str | None = None,
+    settings: Settings | None = None,
+    progress: Progress = SILENT,
+) -> VisitRepair:
+    """Verify a visit, build again from its archive what is wrong, and verify it again.
+
+    ``store_url`` and ``store_id`` say what a dataset was made for, where that cannot be found out any more. Raises what
+    ``verify_visit`` raises, :class:`~icf_utils.errors.Busy`, and :class:`~icf_utils.errors.StorageFailure` for a store
+    that cannot be written to.
+    """
+    place = Visit(Path(store_dir), study, visit)
+    chosen = load_settings(place.root) if settings is None else settings
+
+    def verified() -> VisitCheck:
+        return verify_visit(
+            place.root, study, visit, store_url=store_url, store_id=store_id, settings=chosen, progress=progress
+        )
+
+    before = verified()
+    if not before.findings:
+        return VisitRepair(study, visit, (), before)
+    work = _Work(place, chosen, StoreOptions(store_url, store_id), before, progress)
+    with visit_lock(place, progress):
+        problem = work.mend_files()
+    if problem and problem.path == place.archive:
+        return VisitRepair(study, visit, (), replace(before, findings=(*before.findings, problem)))
+    problem = problem or work.mend_catalog()
+    after = verified()
+    left = after.findings if problem is None else (*after.findings, problem)
+    return VisitRepair(study, visit, tuple(work.done), replace(after, findings=left))
+
+
+class _Work:
+    """The repair of one visit, step by step; each step builds on the one before."""
+
+    def __init__(
+        self, place: Visit, settings: Settings, options: StoreOptions, before: VisitCheck, progress: Progress
+    ) -> None:
+        self._place, self._settings, self._options = place, settings, options
+        self._before, self._progress = before, progress
+        self.done: list[Repair] = []
+
+    def mend_files(self) -> Finding | None:
+        """Checksum, metadata and dataset; what stands in the way of that, if anything."""
+        place = self._place
+        recorded, _ = read_metadata(place)
+        tags, source = tags_of(place, recorded, allowed_tags(place, None, self._settings))
+        found, problems = check_archive(place, recorded, self._progress, tags)
+        if found is None:
+            text = "cannot be read as the archive that it should be; bring it back from a copy. Nothing was changed"
+            return Finding(place.archive, "", text) if problems else None
+        verdict = judge(found, witnesses_of(place, recorded))
+        if not verdict.is_sound:
+            return Finding(place.archive, "", f"{verdict.reason}. Nothing was changed")
+        self._replace(
+            place.checksum, checksum_line(found.md5, place.archive.name), f"from the archive; {verdict.reason}"
+        )
+        metadata = self._mend_metadata(found, source)
+        try:
+            self._mend_dataset(metadata)
+        except IcfError as error:
+            return finding_of(place.export, error)
+        return None
+
+    def _mend_metadata(self, found: Description, tags: str) -> VisitMetadata:
+        metadata = visit_metadata(self._place, found)
+        if "metadata" in self._before.absent and not self._blames(self._place.dicoms_json):
+            return metadata
+        for path, data in metadata_files(self._place, metadata):
+            self._replace(path, data, f"from the archive, with {tags}")
+        return metadata
+
+    def _mend_dataset(self, metadata: VisitMetadata) -> None:
+        place = self._place
+        if "dataset" in self._before.absent:
+            return
+        origin, source = recovered_origin(place, metadata, self._options, self._settings)
+        built = expected_deposit(metadata, place, origin)
+        check_with_git(built.export, built.refs, str(place.dicoms_json))
+        for path, data in ((place.export, built.export), (place.refs, built.refs)):
+            self._replace(path, data, f"from the metadata, for the store that {source}")
+
+    def mend_catalog(self) -> Finding | None:
+        """The visit's pages and what the study's visits share; what stands in the way of that, if anything."""
+        if "catalog" in self._before.absent:
+            return None
+        catalog = self._place.of_study.catalog
+        try:
+            count = mend_catalog(self._place, self._options, self._settings, self._progress)
+        except IcfError as error:
+            return finding_of(catalog, error)
+        if count:
+            self.done.append(Repair(catalog, f"built again from the metadata ({count} files)"))
+        return None
+
+    def _blames(self, path: Path) -> bool:
+        return any(finding.path == path for finding in self._before.findings)
+
+    def _replace(self, path: Path, data: bytes, how: str) -> None:
+        """Give ``path`` its right content, if it has another; the old file is kept."""
+        with storage_errors(path, "read"):
+            there = path.read_bytes() if path.is_file() else None
+        if there == data:
+            return
+        study = self._place.of_study
+        with new_part(study, path) as handle:
+            with storage_errors(path, "write"):
+                handle.write(data)
+            sync_file(handle, path)
+            kept = keep(study, path) if os.path.lexists(path) else None
+            with storage_errors(path, "replace"):
+                os.replace(part_name(study, path), path)
+            settle(part_name(study, path))
+        sync_folder(path.parent)
+        self.done.append(Repair(path, f"built again {how}", kept))
+
+
+def keep(study: Study, path: Path) -> Path:
+    """Give a file a second name in the folder of damaged files, so that it can be replaced."""
+    folder = study.workdir / DAMAGED
+    with storage_errors(folder, "keep the damaged file in"):
+        make_folders(study.root, folder)
+        kept = next(name for name in _names(folder / path.name) if not os.path.lexists(name))
+        if path.is_file() and not path.is_symlink():
+            _second_name(path, kept)
+        else:
+            os.rename(path, kept)
+    sync_folder(folder)
+    return kept
+
+
+def _second_name(path: Path, kept: Path) -> None:
+    try:
+        os.link(path, kept)
+    except OSError:  # a file system without hard links
+        shutil.copy2(path, kept)
+
+
+def _names(path: Path) -> Iterator[Path]:
+    """``path``, then ``path.1``, ``path.2`` and so on."""
+    yield path
+    number = 0
+    while True:
+        number += 1
+        yield path.with_name(f"{path.name}.{number}")
