@@ -14,20 +14,23 @@ IMAGES_PER_SERIES = 500
 _HEADERS = ("MR_small.dcm", "MR_small_implicit.dcm", "CT_small.dcm", "98892003/MR700/4467", "77654033/CT2/17106")
 
 
-def make_visit(folder: Path, images: int, *, size: int | None = None, seed: int = 1) -> Path:
+def make_visit(
+    folder: Path, images: int, *, size: int | None = None, seed: int = 1, per_series: int = IMAGES_PER_SERIES
+) -> Path:
     """A visit of ``images`` files in folders of a series each, made once; returns its folder.
 
     Each file has a size between 30 and 250 kB, or ``size`` bytes.
     """
-    target = folder / f"visit-{images}-{size or 'mixed'}-{seed}"
+    series_name = "" if per_series == IMAGES_PER_SERIES else f"-by-{per_series}"
+    target = folder / f"visit-{images}-{size or 'mixed'}-{seed}{series_name}"
     if (target / ".complete").exists():
         return target / "dicoms"
     dice = random.Random(seed)
     noise = dice.randbytes(LARGEST * 2)
     series = None
     for number in range(images):
-        if number % IMAGES_PER_SERIES == 0:
-            series = _Series(number // IMAGES_PER_SERIES + 1, seed)
+        if number % per_series == 0:
+            series = _Series(number // per_series + 1, seed)
             (target / "dicoms" / series.folder).mkdir(parents=True, exist_ok=True)
         assert series
         length = size or dice.randint(SMALLEST, LARGEST)

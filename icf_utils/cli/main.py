@@ -14,6 +14,7 @@ from typing import NoReturn, TextIO
 from icf_utils import __version__
 from icf_utils.cli import (
     catalogify_studyvisit_from_meta,
+    configure_clone,
     deposit_visit_dataset,
     deposit_visit_metadata,
     ingest,
@@ -37,6 +38,7 @@ _COMMANDS = (
     run,
     status,
     verify,
+    configure_clone,
     study_uid,
     send,
     ingest,

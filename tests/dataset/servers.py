@@ -36,13 +36,16 @@ class Server:
 
 
 @contextmanager
-def nginx(root: Path, scratch: Path) -> Iterator[Server]:
-    """Serve ``root`` to who knows the password; ``scratch`` takes the server's own files."""
+def nginx(root: Path, scratch: Path, more: str = "") -> Iterator[Server]:
+    """Serve ``root`` to who knows the password; ``scratch`` takes the server's own files.
+
+    ``more`` are further directives for what is served.
+    """
     port = _free_port()
     digest = base64.b64encode(hashlib.sha1(PASSWORD.encode()).digest()).decode()
     (scratch / "users").write_text(f"{USER}:{{SHA}}{digest}\n", encoding="ascii")
     (scratch / "nginx.conf").write_text(
-        _CONFIG.format(port=port, root=root, scratch=scratch, realm=REALM), encoding="utf-8"
+        _CONFIG.format(port=port, root=root, scratch=scratch, realm=REALM, more=more), encoding="utf-8"
     )
     command = ["nginx", "-p", str(scratch), "-c", str(scratch / "nginx.conf"), "-e", str(scratch / "error.log")]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -91,7 +94,7 @@ http {{
         listen 127.0.0.1:{port};
         auth_basic "{realm}";
         auth_basic_user_file {scratch}/users;
-        location / {{ root {root}; }}
+        location / {{ root "{root}"; {more} }}
     }}
 }}
 """
