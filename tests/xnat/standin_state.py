@@ -1,0 +1,285 @@
+"""What the stand-in for XNAT holds (sessions of the prearchive and of the archive), and what an import does."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import BinaryIO
+
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+
+UNASSIGNED = "Unassigned"
+
+#: In these nobody else may touch a session: a commit is answered with 409.
+LOCKED = ("ARCHIVING", "BUILDING", "DELETING", "MOVING", "SEPARATING")
+
+_TAGS = ["StudyInstanceUID", "SeriesNumber", "SOPInstanceUID", "PatientName", "PatientID"]
+
+
+class Refused(Exception):
+    """An answer other than success: its HTTP status and what XNAT says."""
+
+    def __init__(self, status: int, words: str) -> None:
+        self.status, self.words = status, words
+        super().__init__(words)
+
+
+@dataclass
+class Session:
+    """A session; ``files`` by scan and SOPInstanceUID with their sizes. ``imports`` counts what was merged into it."""
+
+    project: str
+    timestamp: str
+    folder: str
+    subject: str
+    name: str
+    tag: str
+    status: str = "RECEIVING"
+    files: dict[tuple[str, str], int] = field(default_factory=dict)
+    archived: bool = False
+    imports: int = 0
+    lastmod: str = ""
+    log: str = ""
+
+    @property
+    def prearchive_uri(self) -> str:
+        return f"/prearchive/projects/{self.project}/{self.timestamp}/{self.folder}"
+
+    @property
+    def archive_uri(self) -> str:
+        return f"/archive/projects/{self.project}/subjects/{self.subject}/experiments/{self.name}"
+
+    @property
+    def uri(self) -> str:
+        return self.archive_uri if self.archived else self.prearchive_uri
+
+    def scans(self) -> dict[str, list[int]]:
+        """The sizes of the files of each scan."""
+        found: dict[str, list[int]] = {}
+        for (scan, _), size in sorted(self.files.items()):
+            found.setdefault(scan, []).append(size)
+        return found
+
+    def row(self) -> dict[str, object]:
+        """The session in a listing of the prearchive."""
+        return {
+            "project": self.project,
+            "timestamp": self.timestamp,
+            "folderName": self.folder,
+            "name": self.name,
+            "subject": self.subject,
+            "status": self.status,
+            "tag": self.tag,
+            "lastmod": self.lastmod,
+            "uploaded": self.lastmod,
+            "scan_date": "",
+            "scan_time": "",
+            "url": self.prearchive_uri,
+            "autoarchive": "Manual",
+            "prevent_anon": "false",
+            "prevent_auto_commit": "false",
+        }
+
+
+@dataclass(frozen=True)
+class Order:
+    """What an import was asked for."""
+
+    project: str
+    subject: str
+    session: str
+    commit: bool = False
+    to_archive: bool = False
+    overwrite: str = ""
+    ignore_unparsable: bool = False
+
+
+@dataclass(frozen=True)
+class Image:
+    """What XNAT reads of a file."""
+
+    study: str
+    scan: str
+    uid: str
+    subject: str
+    session: str
+    size: int
+
+
+class State:
+    """All sessions. ``projects`` are those that the user may write to; ``fallback`` takes what is for others."""
+
+    def __init__(self) -> None:
+        self.projects = {"PILOT", "OTHER"}
+        self.fallback = UNASSIGNED
+        self.sessions: list[Session] = []
+        #: Sessions that others keep, such as a table of a database: they join the listings.
+        self.others: Callable[[], Iterable[Session]] = list
+        #: What a rebuild makes of a session's status.
+        self.on_rebuild: Callable[[Session], str] = lambda session: "READY" if session.files else "ERROR"
+        self.lock = threading.RLock()
+        self._clock = 0
+
+    def now(self) -> str:
+        """A time that no other session has, as XNAT writes it."""
+        with self.lock:
+            self._clock += 1
+            moment = datetime.fromtimestamp(1_600_000_000 + self._clock / 1000, timezone.utc)
+        return f"{moment:%Y%m%d_%H%M%S}{moment.microsecond // 1000:03}"
+
+    def prearchived(self, project: str | None = None) -> list[Session]:
+        with self.lock:
+            known = [*self.sessions, *self.others()]
+            return [item for item in known if not item.archived and project in (None, item.project)]
+
+    def in_prearchive(self, project: str, timestamp: str, folder: str) -> Session:
+        for item in self.prearchived(project):
+            if (item.timestamp, item.folder) == (timestamp, folder):
+                return item
+        raise Refused(404, "no such session")
+
+    def in_archive(self, project: str, subject: str, name: str) -> Session | None:
+        with self.lock:
+            for item in self.sessions:
+                if item.archived and (item.project, item.subject, item.name) == (project, subject, name):
+                    return item
+        return None
+
+    def rebuild(self, session: Session) -> None:
+        session.status = "BUILDING"
+        session.status, session.lastmod = self.on_rebuild(session), self.now()
+
+    def receive(self, order: Order, images: Iterator[Image | None], at_most: int | None = None) -> list[Session]:
+        """Merge images into sessions; ``None`` is a file that is no DICOM. ``at_most``: the connection ends there."""
+        made: dict[str, Session] = {}
+        try:
+            for at, image in enumerate(images):
+                if at_most is not None and at >= at_most:
+                    raise Refused(0, "the connection ended")
+                if image is None:
+                    if not order.ignore_unparsable:
+                        raise Refused(400, "unable to parse a file as DICOM")
+                    continue
+                if image.study not in made:
+                    made[image.study] = self._place(order, image)
+                made[image.study].files[image.scan, image.uid] = image.size
+        except Refused:
+            for session in made.values():
+                session.status = "RECEIVING_INTERRUPT"
+            raise
+        if not made:
+            raise Refused(400, "no DICOM in the upload")
+        for session in made.values():
+            session.imports += 1
+            session.lastmod = self.now()
+            self._finish(order, session)
+        return list(made.values())
+
+    def _place(self, order: Order, image: Image) -> Session:
+        """The session that a study's images go to, locked by its status."""
+        project = order.project if order.project in self.projects else self.fallback
+        name, subject = order.session or image.session, order.subject or image.subject
+        with self.lock:
+            for item in self.prearchived(project):
+                if (item.tag, item.name) == (image.study, name):
+                    return self._again(order, item)
+            stamp = self.now()
+            session = Session(project, stamp, name, subject, name, image.study, lastmod=stamp)
+            self.sessions.append(session)
+            return session
+
+    def _again(self, order: Order, item: Session) -> Session:
+        if item.status in (*LOCKED, "RECEIVING"):
+            raise Refused(423, "the session is locked")
+        if item.status != "RECEIVING_INTERRUPT" and order.overwrite not in ("append", "delete"):
+            raise Refused(409, "the session exists")
+        if order.overwrite == "delete":
+            item.files.clear()
+        item.status = "RECEIVING"
+        return item
+
+    def _finish(self, order: Order, session: Session) -> None:
+        if not order.commit:
+            return
+        session.status = "READY"
+        if order.to_archive:
+            self.archive(session, order.overwrite)
+
+    def archive(self, session: Session, overwrite: str = "") -> None:
+        """Move a session from the prearchive to the archive."""
+        with self.lock:
+            there = self.in_archive(session.project, session.subject, session.name)
+            if there and overwrite not in ("append", "delete"):
+                session.status = "CONFLICT"
+                raise Refused(400, "Failed to archive 1 of 1 session(s)")
+            if there:
+                if overwrite == "append":
+                    session.files = {**there.files, **session.files}
+                session.imports += there.imports
+                self.sessions.remove(there)
+            session.archived = True
+
+
+def images_of(kind: str, body: BinaryIO) -> Iterator[Image | None]:
+    """The files of a zip or tar as XNAT reads them: in sequence. Raises :class:`Refused` for what it could not read."""
+    try:
+        files = _zipped(body) if kind == "zip" else _tarred(body)
+        for content in files:
+            yield read_image(content)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+        raise Refused(400, "unable to read data from file") from error
+
+
+def _zipped(body: BinaryIO) -> Iterator[bytes]:
+    with zipfile.ZipFile(body) as archive:
+        for info in archive.infolist():
+            if info.flag_bits & 8 and info.compress_type == zipfile.ZIP_STORED:
+                # java.util.zip.ZipInputStream does not know where such a member ends
+                raise Refused(400, "only DEFLATED entries can have EXT descriptor")
+            if not info.is_dir():
+                yield archive.read(info)
+
+
+def _tarred(body: BinaryIO) -> Iterator[bytes]:
+    with tarfile.open(fileobj=body, mode="r|") as archive:
+        for member in archive:
+            content = archive.extractfile(member) if member.isfile() else None
+            if content is not None:
+                yield content.read()
+
+
+def read_image(content: bytes) -> Image | None:
+    try:
+        header = dcmread(io.BytesIO(content), stop_before_pixels=True, specific_tags=list(_TAGS))
+    except (InvalidDicomError, EOFError):
+        return None
+    value: Callable[[str], str] = lambda keyword: str(header.get(keyword, ""))  # noqa: E731
+    if not value("SOPInstanceUID"):
+        return None
+    return Image(
+        value("StudyInstanceUID"),
+        value("SeriesNumber"),
+        value("SOPInstanceUID"),
+        value("PatientName"),
+        value("PatientID"),
+        len(content),
+    )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request that came in. ``query`` holds the last value of each name; ``size`` of the body in bytes."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    size: int
+    at: float = field(default_factory=time.monotonic)
