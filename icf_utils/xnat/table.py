@@ -1,0 +1,204 @@
+"""XNAT's table of its prearchive, ``xdat_search.prearchive``, in PostgreSQL. Uses the database, through psycopg.
+
+The columns and what they may hold are XNAT 1.8's (DatabaseSession, PrearcUtils). The table itself accepts more than
+XNAT can read: any status, an empty ``prevent_auto_commit`` (which stops XNAT's rebuilder for every session), and the
+same session twice where the project is empty. What is written here is checked first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any
+
+from icf_utils.credentials import Secret
+from icf_utils.errors import Busy, InvalidSetting, MissingRequirement, RemoteFailure, shown
+
+TABLE = "xdat_search.prearchive"
+
+#: What XNAT can read in the column ``status`` (PrearcStatus).
+STATUSES = frozenset(
+    {
+        *("ARCHIVING", "BUILDING", "CONFLICT", "DELETING", "ERROR", "MOVING", "READY", "RECEIVING"),
+        *("RECEIVING_INTERRUPT", "SEPARATING"),
+        *("QUEUED_ARCHIVING", "QUEUED_BUILDING", "QUEUED_DELETING", "QUEUED_MOVING", "QUEUED_SEPARATING"),
+    }
+)
+
+#: What XNAT shows for an empty project.
+UNASSIGNED = "Unassigned"
+
+_TIMESTAMP = re.compile(r"[0-9]{8}_[0-9]{9}")
+_KEY = "timestamp = %(timestamp)s AND foldername = %(foldername)s AND project IS NOT DISTINCT FROM %(project)s"
+
+#: Others' inserts, XNAT's too, wait until the transaction ends; reading goes on.
+LOCK = f"LOCK TABLE {TABLE} IN SHARE ROW EXCLUSIVE MODE"
+PATIENCE = "SET LOCAL lock_timeout = '10s'"
+SAME_SESSION = f"SELECT status FROM {TABLE} WHERE {_KEY}"  # noqa: S608 - names of ours, values are parameters
+SAME_STUDY = (
+    f"SELECT timestamp, foldername, status FROM {TABLE} WHERE tag = %(tag)s "  # noqa: S608
+    "AND project IS NOT DISTINCT FROM %(project)s ORDER BY timestamp LIMIT 1"
+)
+DELETE = f"DELETE FROM {TABLE} WHERE {_KEY} AND status = ANY(%(statuses)s)"  # noqa: S608
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table, every column; times are those of XNAT's clock, without a zone.
+
+    ``project`` is ``None`` for a session that is not assigned; ``tag`` the StudyInstanceUID; ``url`` the session's
+    folder as XNAT's host sees it. Raises :class:`~icf_utils.errors.InvalidSetting` for what XNAT could not read.
+    """
+
+    project: str | None
+    timestamp: str
+    lastmod: datetime
+    uploaded: datetime
+    scan_date: datetime | None
+    scan_time: str | None
+    subject: str | None
+    foldername: str
+    name: str
+    tag: str
+    status: str
+    url: str
+    autoarchive: str | None = None
+    prevent_anon: bool = False
+    prevent_auto_commit: bool = False
+    source: str | None = "icf-utils"
+    visit: str | None = None
+    protocol: str | None = None
+    timezone: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise InvalidSetting("status", f"XNAT knows no status '{shown(self.status)}'")
+        if not _TIMESTAMP.fullmatch(self.timestamp):
+            raise InvalidSetting("timestamp", f"'{shown(self.timestamp)}' is not yyyyMMdd_HHmmssSSS")
+        for name in ("foldername", "url", "tag", "name"):
+            if not getattr(self, name):
+                raise InvalidSetting(name, "this must not be empty")
+        for name in ("prevent_anon", "prevent_auto_commit"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidSetting(name, "this must be true or false: XNAT's rebuilder stops at an empty one")
+        if self.project in ("", UNASSIGNED):
+            raise InvalidSetting("project", f"a session that is not assigned has no project, not '{self.project}'")
+
+    def values(self) -> dict[str, object]:
+        """The value of each column."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+
+COLUMNS = tuple(item.name for item in fields(Row))
+INSERT = (
+    f"INSERT INTO {TABLE} ({', '.join(COLUMNS)}) "  # noqa: S608 - names of ours, values are parameters
+    f"VALUES ({', '.join(f'%({name})s' for name in COLUMNS)})"
+)
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where XNAT's database is; empty parts are found as libpq does (``PGHOST`` and the like, ``~/.pgpass``)."""
+
+    host: str = ""
+    port: int | None = None
+    name: str = ""
+    user: str = ""
+    password: Secret | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        for what, text in (("--db-name", self.name), ("--db-host", self.host), ("--db-user", self.user)):
+            if "=" in text or "://" in text:
+                raise InvalidSetting(what, "give the name alone, not a connection string, which might hold a password")
+
+    @property
+    def place(self) -> str:
+        """The database in messages."""
+        return f"database {self.name or 'of the environment'}{f' on {self.host}' if self.host else ''}"
+
+
+def insert(database: Database, row: Row, *, again: bool = False) -> None:
+    """Insert a session, unless it, or another one of the same study and project, is there.
+
+    Whoever else inserts, by this function or XNAT itself, does so before or after: the table is locked meanwhile, for
+    milliseconds. ``again`` allows a further session of the same study. Raises
+    :class:`~icf_utils.errors.RemoteFailure`, or :class:`~icf_utils.errors.Busy` where the lock cannot be had.
+    """
+    values = row.values()
+    with _transaction(database) as cursor:
+        cursor.execute(PATIENCE)
+        cursor.execute(LOCK)
+        if cursor.execute(SAME_SESSION, values).fetchone():
+            raise RemoteFailure(database.place, "the prearchive has a session of this name and time", "try again")
+        found = None if again else cursor.execute(SAME_STUDY, values).fetchone()
+        if found:
+            stamp, folder, status = found
+            raise RemoteFailure(
+                database.place,
+                f"the prearchive has a session of this study in this project: {stamp}/{shown(folder)} ({status})",
+                "archive or delete it in XNAT first, or say --again if it is to be there twice",
+            )
+        cursor.execute(INSERT, values)
+
+
+def status_of(database: Database, key: Row | dict[str, object]) -> str | None:
+    """The status of a session, ``None`` where there is no row of it."""
+    with _transaction(database) as cursor:
+        found = cursor.execute(SAME_SESSION, _key(key)).fetchone()
+    return str(found[0]) if found else None
+
+
+def delete(database: Database, key: Row | dict[str, object], statuses: frozenset[str]) -> str | None:
+    """Delete a session's row if it has one of ``statuses``; returns the status of a row that was left, if any."""
+    with _transaction(database) as cursor:
+        cursor.execute(PATIENCE)
+        cursor.execute(DELETE, {**_key(key), "statuses": sorted(statuses)})
+        found = cursor.execute(SAME_SESSION, _key(key)).fetchone()
+    return str(found[0]) if found else None
+
+
+def check_table(database: Database) -> None:
+    """Raise :class:`~icf_utils.errors.RemoteFailure` unless the table is there, with the columns that we know."""
+    with _transaction(database) as cursor:
+        query = "SELECT column_name FROM information_schema.columns WHERE table_schema = %s AND table_name = %s"
+        found = {str(name) for (name,) in cursor.execute(query, TABLE.split(".")).fetchall()}
+    if not found:
+        problem, remedy = f"there is no table {TABLE}, or this user may not see it", "check database and user"
+        raise RemoteFailure(database.place, problem, remedy)
+    if missing := sorted(set(COLUMNS) - found):
+        problem = f"{TABLE} has no column {', '.join(missing)}"
+        raise RemoteFailure(database.place, problem, "this XNAT is not one that icf-utils knows; use 'xnat upload'")
+
+
+def _key(key: Row | dict[str, object]) -> dict[str, object]:
+    values = key.values() if isinstance(key, Row) else key
+    return {name: values[name] for name in ("project", "timestamp", "foldername")}
+
+
+@contextmanager
+def _transaction(database: Database) -> Iterator[Any]:
+    """A cursor of one transaction, committed at the end, rolled back when the block fails."""
+    try:
+        import psycopg
+    except ImportError as error:
+        raise MissingRequirement("psycopg", "install it with: pip install 'icf-utils[xnat]'") from error
+    given = {
+        "host": database.host,
+        "port": database.port,
+        "dbname": database.name,
+        "user": database.user,
+        "password": database.password.value if database.password else None,
+    }
+    named = {name: value for name, value in given.items() if value}
+    try:
+        with psycopg.connect(connect_timeout=10, application_name="icf-utils", **named) as connection:  # type: ignore[arg-type]
+            yield connection.cursor()
+    except psycopg.errors.LockNotAvailable as error:
+        raise Busy(TABLE, f"another user of the {database.place}", 10) from error
+    except psycopg.Error as error:
+        # the server's first line only: the details quote values
+        text = (error.diag.message_primary or str(error).partition("\n")[0] or type(error).__name__).strip()
+        raise RemoteFailure(database.place, shown(text), "check host, database, user and rights") from error
