@@ -1,0 +1,62 @@
+"""Who may ask, and what every answer says to browsers. Pure decisions about requests; nothing is read or written."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from urllib.parse import urlsplit
+
+from flask import Request, Response
+
+from icf_utils.credentials import Secret
+
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; frame-ancestors 'none'; "
+        "base-uri 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+def is_known(request: Request, token: Secret) -> bool:
+    """Whether a request shows the token: as ``Authorization: Bearer``, or as the password of any user."""
+    given = request.authorization
+    if given is None:
+        return False
+    text = given.token if given.type == "bearer" else given.password if given.type == "basic" else None
+    return hmac.compare_digest((text or "").encode("utf-8", "replace"), token.value.encode("utf-8"))
+
+
+def is_of_this_site(request: Request) -> bool:
+    """Whether a request that changes something was not sent by another site's page.
+
+    Browsers add a known user's password to those, too; programs send neither of the headers.
+    """
+    if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
+        return False
+    origin = request.headers.get("Origin")
+    return origin is None or urlsplit(origin).netloc == request.host
+
+
+def form_token(token: Secret, session_id: str) -> str:
+    """What a page's form shows to prove that it is ours."""
+    return hmac.new(token.value.encode("utf-8"), f"delete {session_id}".encode(), hashlib.sha256).hexdigest()
+
+
+def is_form_token(given: str, token: Secret, session_id: str) -> bool:
+    """Whether ``given`` is what :func:`form_token` says."""
+    return hmac.compare_digest(given.encode("utf-8", "replace"), form_token(token, session_id).encode("ascii"))
+
+
+def protect(response: Response) -> Response:
+    """Nothing is embedded, sniffed, run or kept."""
+    for name, value in _HEADERS.items():
+        response.headers[name] = value
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response

@@ -1,0 +1,55 @@
+"""What a client may ask for: the query of a list of sessions, checked. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from icf_utils.errors import InvalidSetting, shown
+from icf_utils.intake.sessions import SESSION_STATES, SessionFilter, SessionState
+
+#: The words of a query; ``state`` may be given several times, or with commas.
+WORDS = ("sender", "called", "study", "visit", "rule", "state", "limit", "offset")
+
+_MOST = 1_000_000
+
+
+@dataclass(frozen=True)
+class Query:
+    """Which sessions, how many of them, and after how many."""
+
+    wanted: SessionFilter
+    limit: int = 0
+    offset: int = 0
+
+
+def parse_query(given: Mapping[str, Sequence[str]]) -> Query:
+    """A query from its words. Raises :class:`~icf_utils.errors.InvalidSetting` for what means nothing."""
+    if unknown := sorted(set(given) - set(WORDS)):
+        raise InvalidSetting("query", f"'{shown(unknown[0][:40])}' means nothing (known: {', '.join(WORDS)})")
+    texts = {word: given[word][-1] for word in given if word != "state"}
+    wanted = SessionFilter(
+        sender=texts.get("sender", ""),
+        called_ae=texts.get("called", ""),
+        study=texts.get("study", ""),
+        visit=texts.get("visit", ""),
+        rule=texts.get("rule", ""),
+        states=parse_states(given.get("state", ())),
+    )
+    return Query(wanted, _number("limit", texts), _number("offset", texts))
+
+
+def parse_states(texts: Sequence[str]) -> tuple[SessionState, ...]:
+    """States from texts such as ``queued,running``, in their order."""
+    names = [name.strip() for text in texts for name in text.split(",") if name.strip()]
+    if unknown := sorted(set(names) - set(SESSION_STATES)):
+        known = ", ".join(SESSION_STATES)
+        raise InvalidSetting("state", f"there is no state '{shown(unknown[0][:40])}' (states: {known})")
+    return tuple(state for state in SESSION_STATES if state in names)
+
+
+def _number(word: str, texts: Mapping[str, str]) -> int:
+    text = texts.get(word, "0")
+    if not (text.isascii() and text.isdecimal() and len(text) < 8 and int(text) <= _MOST):
+        raise InvalidSetting(word, f"'{shown(text[:40])}' is no number up to {_MOST}")
+    return int(text)

@@ -1,0 +1,90 @@
+"""What the pages need to know. Makes and reads the file of the token."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from icf_utils.credentials import Secret, find_secret
+from icf_utils.errors import InvalidSetting, shown, storage_errors
+
+#: The environment's variable that holds the token, for server and clients.
+TOKEN_VARIABLE = "ICF_SESSIONS_TOKEN"  # noqa: S105 - a name
+#: Below the spool: the token that is made where none is named.
+TOKEN_NAME = "token"  # noqa: S105 - a name
+#: Where the pages are, unless something else is said.
+HOST, PORT = "127.0.0.1", 8042
+#: The largest zip that is taken in, in bytes.
+UPLOAD_LIMIT = 16 << 30
+#: What must stay free on the spool's disk, in bytes.
+RESERVE = 1 << 30
+
+
+@dataclass(frozen=True)
+class WebSettings:
+    """``store`` is where visits go, ``token`` what clients must show.
+
+    ``rules`` are the names of the receiver's rules with the study of each: under these, zips can be posted.
+    ``compatible`` adds MagickBox's addresses.
+    """
+
+    store: Path
+    token: Secret
+    rules: Mapping[str, str] = field(default_factory=dict)
+    compatible: bool = False
+    upload_limit: int = UPLOAD_LIMIT
+    reserve: int = RESERVE
+
+
+def token_for(spool: Path, file: Path | None = None) -> Secret:
+    """The token from ``file``, the environment, or the spool's own file, which is made where it is missing.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting` for one that is too short to keep anybody out.
+    """
+    token = find_secret(TOKEN_VARIABLE, file) or find_secret("", _own_file(spool))
+    assert token is not None
+    if len(token.value) < 16:
+        raise InvalidSetting("token", "it has fewer than 16 characters; take a longer one")
+    return token
+
+
+def _own_file(spool: Path) -> Path:
+    path = spool / TOKEN_NAME
+    with storage_errors(path, "create"):
+        spool.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            return path
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(f"{secrets.token_urlsafe(32)}\n")
+    return path
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Host and port from ``HOST:PORT``, ``HOST`` or ``:PORT``; what is not said is the default.
+
+    >>> parse_address("[::1]:9000"), parse_address("")
+    (('::1', 9000), ('127.0.0.1', 8042))
+    """
+    host, port = text, ""
+    if text.startswith("["):
+        host, _, port = text[1:].partition("]")
+        port = port.removeprefix(":")
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    if port and not (port.isascii() and port.isdecimal() and 0 <= int(port) < 65536):
+        raise InvalidSetting("--http", f"'{shown(text)}' is not HOST:PORT")
+    return host or HOST, int(port) if port else PORT
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody outside this machine can reach ``host``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
