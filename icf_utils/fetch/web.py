@@ -53,6 +53,9 @@ class Patience:
     read: float = 60.0
 
 
+DEFAULT_PATIENCE = Patience()
+
+
 class Attempts:
     """Counts the attempts at one thing, and waits between them."""
 
@@ -94,7 +97,7 @@ class Web:
     """
 
     def __init__(
-        self, connections: int = 4, patience: Patience = Patience(), stop: threading.Event | None = None
+        self, connections: int = 4, patience: Patience = DEFAULT_PATIENCE, stop: threading.Event | None = None
     ) -> None:
         self.patience, self.stop = patience, stop or threading.Event()
         self._session = _Session()

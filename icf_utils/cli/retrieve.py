@@ -1,0 +1,245 @@
+"""``icf-utils retrieve``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from icf_utils.cli.console import Console, counted, readable_size
+from icf_utils.errors import InvalidSetting, shown
+
+if TYPE_CHECKING:
+    from icf_utils.credentials import Login, Secret
+    from icf_utils.retrieve.api import Retrieved, Retriever
+    from icf_utils.retrieve.origins import Origin
+    from icf_utils.retrieve.plan import Plan, SeriesLine, Stats
+    from icf_utils.retrieve.values import Trouble
+
+HELP = "download visits, series or single images from a store or a COD bucket"
+DETAILS = """\
+Gets only the bytes that are wanted, checks each image, and gives it its name
+when it is complete and right. What is there and right already is not
+transferred again, so that the same command goes on after an interruption.
+One series that fails does not stop the others; each failure is named, and
+the command then exits with 1.
+
+Passwords come from ICF_STORE_PASSWORD or ~/.netrc, tokens from ICF_TOKEN, or
+both from a file or a question; never from the command line."""
+EXAMPLE = "icf-utils retrieve --store https://data.example.org --id study-a visit-01 --series 2 -d images"
+
+PASSWORD_VARIABLE, TOKEN_VARIABLE = "ICF_STORE_PASSWORD", "ICF_TOKEN"
+
+#: How many images a line names before it only counts the rest; ``--json`` names all.
+_NAMED_AT_MOST = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--store", metavar="URL", help="a store: https://, file:/// or a path")
+    place.add_argument(
+        "--bucket",
+        metavar="URL",
+        help="a COD bucket: https://HOST/BUCKET/PREFIX, gs://, s3://, file:///, or the name of one of Google's",
+    )
+    parser.add_argument("-d", "--directory", metavar="PATH", default=".", help="where to put it (default: here)")
+    _add_what(parser)
+    _add_access(parser)
+    _add_how(parser)
+
+
+def _add_what(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--id",
+        nargs=2,
+        metavar=("STUDY-ID", "VISIT-ID"),
+        action="append",
+        default=[],
+        help="a visit of a store; can be repeated",
+    )
+    parser.add_argument(
+        "--study",
+        metavar="STUDY",
+        action="append",
+        default=[],
+        help="all of a study of a bucket, or of a store on this machine; can be repeated",
+    )
+    parser.add_argument(
+        "--series", metavar="NUMBER-OR-UID", action="append", default=[], help="a series only; can be repeated"
+    )
+    parser.add_argument(
+        "--tag", metavar="KEYWORD=VALUE", action="append", default=[], help="images with this value; all must fit"
+    )
+    parser.add_argument(
+        "--image",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="an image only, by its name in the archive or its SOPInstanceUID; can be repeated",
+    )
+
+
+def _add_access(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prefix", metavar="PREFIX", help="what stands before studies/ in the bucket, as it is")
+    parser.add_argument("--endpoint", metavar="URL", help="the server of a bucket that is not its provider's own")
+    parser.add_argument("--user", metavar="NAME", default="", help="user's name at the store")
+    parser.add_argument("--password-file", metavar="FILE", type=Path, help="a file with the user's password")
+    parser.add_argument("--token-file", metavar="FILE", type=Path, help="a file with a bearer token")
+    parser.add_argument("--ask-token", action="store_true", help="ask for a bearer token on the terminal")
+
+
+def _add_how(parser: argparse.ArgumentParser) -> None:
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--stats", action="store_true", help="count what there is and what is saved; transfer nothing")
+    mode.add_argument("--dry-run", action="store_true", help="list the series that would come; transfer nothing")
+    parser.add_argument("--zip", action="store_true", help="make one zip for each study")
+    parser.add_argument(
+        "--layout",
+        metavar="TEMPLATE",
+        default="",
+        help="paths of the images, from {study} {visit} {series} {sop} {name} {path} and DICOM keywords",
+    )
+    parser.add_argument(
+        "--connections", metavar="N", type=_connections, default=4, help="requests at a time (default: 4)"
+    )
+
+
+def _connections(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:4]) <= 64):
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 64, found '{text}'")
+    return int(text)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    from icf_utils.retrieve.api import Retriever
+    from icf_utils.retrieve.selection import Selection, parse_tag
+
+    selection = Selection(tuple(args.series), tuple(map(parse_tag, args.tag)), tuple(args.image))
+    with Retriever(
+        _origin(args),
+        args.directory,
+        selection=selection,
+        layout=args.layout,
+        zipped=args.zip,
+        connections=args.connections,
+        progress=console,
+    ) as retriever:
+        if args.stats:
+            return _show_stats(args, console, retriever)
+        if args.dry_run:
+            return _show_plan(args, console, retriever)
+        return _retrieve(args, console, retriever)
+
+
+def _origin(args: argparse.Namespace) -> Origin:
+    from icf_utils.retrieve.origins import BucketOrigin, StoreOrigin
+    from icf_utils.retrieve.places import has_token, parse_bucket
+    from icf_utils.retrieve.stores import store_url
+
+    if args.store is not None:
+        _refuse(args, "--store", "prefix", "endpoint")
+        url = store_url(args.store)
+        return StoreOrigin(url, tuple(map(tuple, args.id)), tuple(args.study), _store_auth(args, url))
+    _refuse(args, "--bucket", "id", "user", "password_file")
+    if has_token(args.bucket):
+        raise InvalidSetting(
+            "--bucket",
+            "a token in the address can be seen by other users of this machine, and stands in the shell's history: "
+            f"take it out, and give it as {TOKEN_VARIABLE} in the environment, by --token-file or by --ask-token",
+        )
+    place = parse_bucket(args.bucket, args.prefix, args.endpoint, _token(args, "the bucket"))
+    return BucketOrigin(place, tuple(args.study))
+
+
+def _refuse(args: argparse.Namespace, place: str, *names: str) -> None:
+    for name in names:
+        if getattr(args, name):
+            raise InvalidSetting(f"--{name.replace('_', '-')}", f"this means nothing together with {place}")
+
+
+def _token(args: argparse.Namespace, place: str) -> Secret | None:
+    from icf_utils.credentials import find_secret
+
+    return find_secret(TOKEN_VARIABLE, args.token_file, f"Token for {place}" if args.ask_token else "")
+
+
+def _store_auth(args: argparse.Namespace, url: str) -> Login | Secret | None:
+    """For web servers a token, if there is one, else user and password."""
+    from icf_utils.credentials import find_login
+
+    if not url.startswith("http"):
+        return None
+    if token := _token(args, "the store"):
+        return token
+    return find_login(url, args.user, PASSWORD_VARIABLE, args.password_file)
+
+
+def _show_stats(args: argparse.Namespace, console: Console, retriever: Retriever) -> int:
+    stats, plan = retriever.stats(), retriever.plan()
+    result = {"stats": stats, "troubles": plan.troubles, "notices": plan.notices}
+    return _finish(args, console, result, plan, _figures(stats))
+
+
+def _figures(stats: Stats) -> Iterator[str]:
+    yield f"totalSeriesCount: {stats.totalSeriesCount}"
+    yield f"totalSavedSeriesCount: {stats.totalSavedSeriesCount}"
+    yield f"totalSizeBytes: {stats.totalSizeBytes}"
+    yield f"totalSavedSizeBytes: {stats.totalSavedSizeBytes}"
+    yield f"series: {len(stats.series)}"
+    yield f"items: {len(stats.items)}"
+
+
+def _show_plan(args: argparse.Namespace, console: Console, retriever: Retriever) -> int:
+    from icf_utils.retrieve.plan import series_lines
+
+    plan = retriever.plan()
+    lines = series_lines(plan.items, retriever.saved())
+    result = {"series": lines, "troubles": plan.troubles, "notices": plan.notices}
+    return _finish(args, console, result, plan, map(_series_text, lines))
+
+
+def _series_text(line: SeriesLine) -> str:
+    names = "/".join(shown(name) for name in (line.study, line.visit, line.series) if name)
+    number = f" (SeriesNumber {shown(str(line.number))})" if line.number != "" else ""
+    there = "" if not line.saved else ", all there" if line.saved == line.images else f", {line.saved} there"
+    return f"{names}{number}: {counted(line.images, 'image')}, {readable_size(line.size)}{there}"
+
+
+def _retrieve(args: argparse.Namespace, console: Console, retriever: Retriever) -> int:
+    job = retriever.job()
+    try:
+        result = job.start().result()
+    except BaseException:  # an interrupt, most likely: what is under way is removed before the process ends
+        job.cancel()
+        job.wait()
+        raise
+    return _finish(args, console, result, result, [_summary(result)])
+
+
+def _summary(result: Retrieved) -> str:
+    known = f"; {counted(result.unchanged, 'image was', 'images were')} there already" if result.unchanged else ""
+    failed = f"; {counted(len(result.troubles), 'failure')}, named above" if result.troubles else ""
+    came = f"{counted(result.saved, 'image')} retrieved ({readable_size(result.size)})"
+    return f"{came} into '{shown(result.directory)}'{known}{failed}"
+
+
+def _finish(
+    args: argparse.Namespace, console: Console, result: object, seen: Plan | Retrieved, lines: Iterable[str]
+) -> int:
+    """Show failures and the result; returns the exit code."""
+    console.notices(seen.notices)
+    console.result(args.command, result, chain(_failures(seen.troubles), lines), ok=not seen.troubles)
+    return 1 if seen.troubles else 0
+
+
+def _failures(troubles: Iterable[Trouble]) -> Iterator[str]:
+    """One line for each failure; images of a TAR that failed for the same reason together, the first few by name."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for trouble in troubles:
+        groups.setdefault((trouble.url, trouble.problem), []).append(trouble.image)
+    for (url, problem), images in groups.items():
+        named = ", ".join(f"'{shown(image)}'" for image in images[:_NAMED_AT_MOST] if image)
+        rest = f" and {len(images) - _NAMED_AT_MOST} more" if len(images) > _NAMED_AT_MOST else ""
+        yield f"failed: '{shown(url)}'{', ' if named else ''}{named}{rest}: {problem}"

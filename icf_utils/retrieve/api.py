@@ -1,0 +1,137 @@
+"""Retrieving images from Python: a :class:`Retriever` looks, counts and makes jobs. Uses the network and a directory.
+
+:class:`CodRetrieve` offers the same as ``cod-retrieve`` does, under the same names.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from icf_utils.errors import InvalidSetting
+from icf_utils.fetch.web import DEFAULT_PATIENCE, Patience, Web
+from icf_utils.progress import SILENT, Progress
+from icf_utils.retrieve.job import Job, Retrieved
+from icf_utils.retrieve.layout import template_keywords
+from icf_utils.retrieve.log import read_log
+from icf_utils.retrieve.origins import BucketOrigin, Origin, StoreOrigin
+from icf_utils.retrieve.places import BucketPlace, parse_bucket
+from icf_utils.retrieve.plan import Plan, Stats, make_plan, make_stats
+from icf_utils.retrieve.saving import WORK_NAME, FolderShelf, check_saved
+from icf_utils.retrieve.selection import ALL, Selection
+from icf_utils.retrieve.values import Wanted
+from icf_utils.retrieve.zips import ZipShelf
+
+__all__ = [
+    "BucketOrigin",
+    "BucketPlace",
+    "CodRetrieve",
+    "Job",
+    "Retrieved",
+    "Retriever",
+    "Selection",
+    "StoreOrigin",
+    "parse_bucket",
+]
+
+
+class Retriever:
+    """Retrieves what ``selection`` takes of ``origin`` into ``directory``; a context manager.
+
+    ``layout`` is a template for the images' paths (empty: the origin's usual one), ``zipped`` makes one zip for each
+    study, ``connections`` is how many requests run at a time. Raises :class:`~icf_utils.errors.InvalidSetting`.
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        directory: str | os.PathLike[str],
+        *,
+        selection: Selection = ALL,
+        layout: str = "",
+        zipped: bool = False,
+        connections: int = 4,
+        patience: Patience = DEFAULT_PATIENCE,
+        progress: Progress = SILENT,
+    ) -> None:
+        if connections < 1:
+            raise InvalidSetting("connections", "expected 1 or more")
+        self._origin, self._root, self._zipped = origin, Path(directory), zipped
+        self._selection, self._layout = selection, layout or origin.layout(zipped)
+        self._keywords = tuple(dict.fromkeys((*selection.keywords(), *template_keywords(self._layout))))
+        self._connections, self._patience, self._progress = connections, patience, progress
+        self._plan: Plan | None = None
+        self._stop = threading.Event()
+        self._web = Web(connections, patience, self._stop)
+
+    def __enter__(self) -> Retriever:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._web.close()
+
+    def plan(self) -> Plan:
+        """What there is to retrieve; looked up once. Raises :class:`~icf_utils.errors.IcfError`."""
+        if self._plan is None:
+            found = self._origin.look(self._selection, self._keywords, self._connections, self._web, self._progress)
+            self._plan = make_plan(found, self._selection, self._layout, self._origin.where)
+        return self._plan
+
+    def saved(self) -> dict[Wanted, bool]:
+        """Which images are there and correct; reads them all, changes nothing."""
+        items, work = self.plan().items, self._root / WORK_NAME
+        shelf = ZipShelf(self._root, work) if self._zipped else FolderShelf(self._root, work)
+        with ThreadPoolExecutor(self._connections) as pool:
+            try:
+                return check_saved(items, shelf.has, pool, self._progress)
+            finally:
+                if isinstance(shelf, ZipShelf):
+                    shelf.close()
+
+    def stats(self) -> Stats:
+        """How much there is, and how much of it is saved; the same at every call until something changes."""
+        return make_stats(self.plan().items, self.saved().values())
+
+    def job(self) -> Job:
+        """A job that retrieves what is not saved yet; nothing happens before its ``start()``."""
+        self._stop.clear()
+        return Job(
+            self.plan,
+            self._root,
+            zipped=self._zipped,
+            connections=self._connections,
+            stop=self._stop,
+            progress=self._progress,
+        )
+
+
+class CodRetrieve:
+    """A COD bucket and a directory, as ``cod-retrieve`` has them.
+
+    ``bucket`` is a URL, which may have ``?token=`` (see :func:`~icf_utils.retrieve.places.parse_bucket`), or a
+    :class:`~icf_utils.retrieve.places.BucketPlace`, which is used as it is.
+    """
+
+    def __init__(self, bucket: str | BucketPlace, directory: str | os.PathLike[str], connections: int = 4) -> None:
+        self._place = parse_bucket(bucket) if isinstance(bucket, str) else bucket
+        self._directory, self._connections = Path(directory), connections
+
+    def logs(self) -> tuple[str, ...]:
+        """What ``log.json`` says: ``STUDY/SERIES/SOP``."""
+        return read_log(self._directory)
+
+    def get_stats(self, studies: Sequence[str]) -> Stats:
+        """Figures of these studies; none named: of all."""
+        with self._retriever(studies, zipped=False) as retriever:
+            return retriever.stats()
+
+    def download(self, studies: Sequence[str], zip_output: bool = False) -> Job:
+        """A job for these studies; ``zip_output`` makes one zip for each."""
+        return self._retriever(studies, zip_output).job()
+
+    def _retriever(self, studies: Sequence[str], zipped: bool) -> Retriever:
+        origin = BucketOrigin(self._place, tuple(studies))
+        return Retriever(origin, self._directory, zipped=zipped, connections=self._connections)

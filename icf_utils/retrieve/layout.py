@@ -1,0 +1,112 @@
+"""Where a retrieved image is put: a template, filled with values that were made safe. Pure, no file is touched."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
+from string import Formatter
+
+from icf_utils.errors import InvalidSetting, shown
+from icf_utils.retrieve.values import Image, Wanted
+
+#: Where images of buckets go, as ``cod-retrieve`` puts them; the second is inside a study's zip.
+BUCKET_LAYOUT, BUCKET_ZIP_LAYOUT = "{study}/{series}/instances/{name}", "{series}/instances/{name}"
+#: Where images of our stores go: as if the TAR was unpacked.
+STORE_LAYOUT = "{path}"
+
+_OWN_FIELDS = ("study", "visit", "series", "sop", "name", "path")
+_KEYWORD = re.compile(r"[A-Z][A-Za-z0-9]{1,63}")
+_UNFIT = re.compile(r"[^\w.+=@-]+")
+
+#: A component of a path may not be longer, in bytes, on the usual file systems.
+_LONGEST = 255
+
+
+def unsafe(path: str) -> str:
+    """Why a name from outside must not become a path; empty if it may.
+
+    >>> unsafe("../../.bashrc")
+    "it has '..' in it"
+    """
+    parts = path.split("/")
+    if not path or path.startswith("/"):
+        return "it is empty" if not path else "it is absolute"
+    if ".." in parts:
+        return "it has '..' in it"
+    if "" in parts or "." in parts:
+        return "it has an empty part"
+    if "\0" in path:
+        return "it has a zero byte in it"
+    if any(len(os.fsencode(part)) > _LONGEST for part in parts):
+        return f"a part of it is longer than {_LONGEST} bytes"
+    return ""
+
+
+def template_keywords(template: str) -> tuple[str, ...]:
+    """The DICOM keywords that a template uses. Raises :class:`~icf_utils.errors.InvalidSetting` for no template."""
+    try:
+        pieces = list(Formatter().parse(template))
+    except ValueError as error:
+        raise InvalidSetting("--layout", f"'{shown(template)}' is no template ({error})") from error
+    names = [name for _, name, spec, conversion in pieces if name is not None]
+    plain = all(not spec and not conversion for _, name, spec, conversion in pieces if name is not None)
+    unknown = [name for name in names if name not in _OWN_FIELDS and not _KEYWORD.fullmatch(name)]
+    if unknown or not plain:
+        raise InvalidSetting(
+            "--layout",
+            f"in '{shown(template)}', expected names in braces: {', '.join(_OWN_FIELDS)}, or a DICOM keyword",
+        )
+    if not {"name", "sop", "path"} & set(names):
+        raise InvalidSetting("--layout", "without {name}, {sop} or {path}, images would get the same name")
+    return tuple(dict.fromkeys(name for name in names if name not in _OWN_FIELDS))
+
+
+def place(image: Image, template: str) -> PurePosixPath:
+    """The path of an image. Raises :class:`~icf_utils.errors.InvalidSetting` for a template that leaves the folder."""
+    known = {"study": image.study, "visit": image.visit, "series": image.series, "sop": image.sop}
+    known["name"] = image.path.rpartition("/")[2]
+    text = ""
+    for literal, name, _, _ in Formatter().parse(template):
+        text += literal
+        if name == "path":
+            text += image.path
+        elif name is not None:
+            text += _part(known[name] if name in known else image.tags.get(name, ""))
+    if problem := unsafe(text):
+        raise InvalidSetting("--layout", f"'{shown(template)}' gives the path '{shown(text)}': {problem}")
+    return PurePosixPath(text)
+
+
+def _part(value: object) -> str:
+    """Text as one component of a path.
+
+    >>> _part("T1 w / 3D"), _part("..")
+    ('T1_w_3D', '_')
+    """
+    text = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    fit = _UNFIT.sub("_", text).strip("_")
+    return fit[:100] if fit.strip(".") else "_"
+
+
+def arrange(images: Iterable[Image], template: str) -> tuple[Wanted, ...]:
+    """All images with their places. Raises :class:`~icf_utils.errors.InvalidSetting` where two would be one."""
+    wanted = tuple(Wanted(image, place(image, template), _part(image.study)) for image in images)
+    taken: dict[tuple[str, PurePosixPath], Wanted] = {}
+    for item in wanted:
+        other = taken.setdefault((item.box, item.path), item)
+        if other is not item:
+            names = f"'{shown(other.image.path)}' and '{shown(item.image.path)}'"
+            raise InvalidSetting("--layout", f"{names} would both become '{shown(str(item.path))}'")
+    _refuse_nesting(wanted)
+    return wanted
+
+
+def _refuse_nesting(wanted: Sequence[Wanted]) -> None:
+    """No image's path may be another one's folder."""
+    files = {(item.box, item.path) for item in wanted}
+    for item in wanted:
+        for folder in item.path.parents:
+            if (item.box, folder) in files:
+                raise InvalidSetting("--layout", f"'{shown(str(folder))}' would be a file and a folder")

@@ -1,0 +1,106 @@
+"""What is to be retrieved, and how much of it is there already. Pure but for looking at the target directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from icf_utils.dicom.values import Value
+from icf_utils.results import Notice
+from icf_utils.retrieve.layout import arrange
+from icf_utils.retrieve.selection import Selection
+from icf_utils.retrieve.values import Found, Image, Tar, Trouble, Wanted
+
+
+@dataclass(frozen=True)
+class Plan:
+    """TARs with the wanted images and their places; ``troubles`` and ``notices`` of the look."""
+
+    parts: tuple[tuple[Tar, tuple[Wanted, ...]], ...]
+    troubles: tuple[Trouble, ...]
+    notices: tuple[Notice, ...]
+
+    @property
+    def items(self) -> tuple[Wanted, ...]:
+        return tuple(item for _, items in self.parts for item in items)
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What ``getStats`` of ``cod-retrieve`` counts, under its names; sizes are sums of images' sizes in bytes.
+
+    ``series`` and ``items`` are those that are not saved yet: ``STUDY/SERIES`` and ``STUDY/SERIES/SOP``.
+    """
+
+    totalSeriesCount: int  # noqa: N815 - the names are cod-retrieve's
+    totalSavedSeriesCount: int  # noqa: N815
+    totalSizeBytes: int  # noqa: N815
+    totalSavedSizeBytes: int  # noqa: N815
+    series: tuple[str, ...]
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SeriesLine:
+    """A series as ``--dry-run`` lists it; sizes in bytes, ``number`` its SeriesNumber where that is known."""
+
+    study: str
+    visit: str
+    series: str
+    number: Value
+    images: int
+    size: int
+    saved: int
+
+
+def make_plan(found: Found, selection: Selection, template: str, where: str) -> Plan:
+    """What the selection takes of what was found. Raises :class:`~icf_utils.errors.InvalidSetting` for the layout."""
+    unmet = selection.unmet(image for tar in found.tars for image in tar.images)
+    chosen = [
+        Tar(tar.url, tar.source, tuple(image for image in tar.images if selection.takes(image))) for tar in found.tars
+    ]
+    chosen = [tar for tar in chosen if tar.images]
+    wanted = iter(arrange((image for tar in chosen for image in tar.images), template))
+    parts = tuple((tar, tuple(next(wanted) for _ in tar.images)) for tar in chosen)
+    missing = tuple(Trouble(where, f"nothing fits {what}") for what in unmet)
+    return Plan(parts, (*found.troubles, *missing), found.notices)
+
+
+def series_key(image: Image) -> str:
+    """A series as ``log.json`` and :class:`Stats` name it."""
+    study, _, rest = image.key.partition("/")
+    return f"{study}/{image.series}" if rest else image.key
+
+
+def make_stats(items: Sequence[Wanted], saved: Iterable[bool]) -> Stats:
+    """The figures of these images, of which some are saved. Pure."""
+    there = dict(zip(items, saved, strict=True))
+    by_series: dict[str, list[Wanted]] = {}
+    for item in items:
+        by_series.setdefault(series_key(item.image), []).append(item)
+    left = [name for name, members in by_series.items() if not all(there[item] for item in members)]
+    return Stats(
+        totalSeriesCount=len(by_series),
+        totalSavedSeriesCount=len(by_series) - len(left),
+        totalSizeBytes=sum(item.image.span.size for item in items),
+        totalSavedSizeBytes=sum(item.image.span.size for item in items if there[item]),
+        series=tuple(left),
+        items=tuple(item.image.key for item in items if not there[item]),
+    )
+
+
+def series_lines(items: Sequence[Wanted], there: Mapping[Wanted, bool]) -> tuple[SeriesLine, ...]:
+    """One line for each series, in the order of the items. Pure."""
+    groups: dict[tuple[str, str, str], list[Wanted]] = {}
+    for item in items:
+        groups.setdefault((item.image.study, item.image.visit, item.image.series), []).append(item)
+    return tuple(
+        SeriesLine(
+            *names,
+            number=members[0].image.tags.get("SeriesNumber", ""),
+            images=len(members),
+            size=sum(item.image.span.size for item in members),
+            saved=sum(there[item] for item in members),
+        )
+        for names, members in groups.items()
+    )

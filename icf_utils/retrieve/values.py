@@ -1,0 +1,108 @@
+"""What is retrieved, as plain frozen values, and checksums as bytes come. No input or output happens here."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Literal
+
+from icf_utils.dicom.values import Value
+from icf_utils.fetch.ranges import Span
+from icf_utils.fetch.source import Source
+from icf_utils.results import Notice
+
+
+@dataclass(frozen=True)
+class Digest:
+    """A checksum: MD5 in hexadecimal, or CRC32C as base64 of its big-endian bytes (as Google Cloud Storage does)."""
+
+    kind: Literal["md5", "crc32c"]
+    value: str
+
+
+class Running:
+    """The checksum of what has come so far."""
+
+    def __init__(self, kind: Literal["md5", "crc32c"]) -> None:
+        self._kind, self._crc, self._md5 = kind, 0, hashlib.md5(usedforsecurity=False)
+
+    def update(self, chunk: bytes) -> None:
+        if self._kind == "md5":
+            self._md5.update(chunk)
+        else:
+            import google_crc32c
+
+            self._crc = google_crc32c.extend(self._crc, chunk)
+
+    def digest(self) -> Digest:
+        crc32c = base64.b64encode(self._crc.to_bytes(4, "big")).decode("ascii")
+        return Digest(self._kind, self._md5.hexdigest() if self._kind == "md5" else crc32c)
+
+
+@dataclass(frozen=True)
+class Image:
+    """One DICOM instance inside a TAR.
+
+    ``study`` is a bucket's study or a store's, ``visit`` empty for buckets, ``series`` and ``sop`` are UIDs (or what a
+    bucket with hashed UIDs has in their place), ``path`` the member's name in the TAR. ``key`` is what ``log.json``
+    calls it. ``tags`` holds DICOM keywords and values as far as they were asked for.
+    """
+
+    study: str
+    visit: str
+    series: str
+    sop: str
+    path: str
+    key: str
+    span: Span
+    digest: Digest
+    tags: Mapping[str, Value] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True)
+class Tar:
+    """One TAR of a store or bucket, and the images that are wanted of it."""
+
+    url: str
+    source: Source = field(compare=False)
+    images: tuple[Image, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the wanted images."""
+        return sum(image.span.size for image in self.images)
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What could not be had: a place, perhaps one image of it, and why. ``size`` in bytes, 0 where it is unknown.
+
+    ``study`` is the study that is incomplete by this, empty where it is none in particular.
+    """
+
+    url: str
+    problem: str
+    image: str = ""
+    size: int = 0
+    study: str = ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a look at a store or bucket has found."""
+
+    tars: tuple[Tar, ...]
+    troubles: tuple[Trouble, ...] = ()
+    notices: tuple[Notice, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An image and where it goes: ``path`` below the directory, or inside ``<box>.zip``."""
+
+    image: Image
+    path: PurePosixPath
+    box: str
