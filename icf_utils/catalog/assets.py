@@ -1,6 +1,6 @@
-"""The web application's files, from the installed datalad-catalog. Reads that package's folder; writes nothing.
+"""The web application: files of datalad-catalog and of this package. Reads both packages' folders; writes nothing.
 
-The package is found without importing it: the import takes longer than everything else here, and brings DataLad.
+datalad-catalog is found without importing it: the import takes longer than everything else here, and brings DataLad.
 What is copied is what its own ``catalog-create`` copies, without the parts that no page uses.
 """
 
@@ -8,9 +8,21 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from importlib.resources import files as package_files
 from pathlib import Path
 
-from icf_utils.catalog.patches import COSMETIC, INDEX, LOCAL_VUE, apply, named, needs_network
+from icf_utils.catalog.patches import (
+    INDEX,
+    LOCAL_VUE,
+    REPLACED,
+    SCRIPTS,
+    STYLE,
+    VIEW,
+    Patch,
+    apply,
+    named,
+    needs_network,
+)
 from icf_utils.errors import MissingRequirement, storage_errors
 from icf_utils.results import Notice
 
@@ -50,15 +62,28 @@ def load_assets(title: str) -> Assets:
     Raises :class:`~icf_utils.errors.MissingRequirement`, also for a version that cannot be made to work offline.
     """
     files = _read(package_folder())
-    patches = (*COSMETIC, named(title))
-    texts = {patch.file: files[patch.file].decode("utf-8") for patch in patches if patch.file in files}
-    texts, _ = apply([LOCAL_VUE], texts)  # a version that needs no change is fine: what counts is the outcome
-    texts, missing = apply(patches, texts)
-    if needs_network(texts[INDEX]) or "assets/vue.2.6.14.min.js" not in files:
+    pages = {INDEX: files[INDEX].decode("utf-8")}
+    pages, _ = apply([LOCAL_VUE], pages)  # a version that needs no change is fine: what counts is the outcome
+    pages, untitled = apply([named(title)], pages)
+    changed, missing = apply(VIEW, pages)
+    if not missing:
+        pages, files = changed, _with_view(files)
+    if needs_network(pages[INDEX]) or "assets/vue.2.6.14.min.js" not in files:
         raise MissingRequirement("a version of datalad-catalog whose pages can work offline", _INSTALL)
-    files.update((name, text.encode("utf-8")) for name, text in texts.items())
-    notices = (Notice("catalog-template", patch.file, f"{patch.what} could not be done") for patch in missing)
-    return Assets(dict(sorted(files.items())), tuple(notices))
+    files.update((name, text.encode("utf-8")) for name, text in pages.items())
+    notices = tuple(_notice(patch) for patch in (*untitled, *missing))
+    return Assets(dict(sorted(files.items())), notices)
+
+
+def _notice(patch: Patch) -> Notice:
+    return Notice("catalog-template", patch.file, f"{patch.what} could not be done")
+
+
+def _with_view(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The own view in place of what it replaces."""
+    kept = {name: data for name, data in files.items() if not REPLACED.fullmatch(name)}
+    web = package_files("icf_utils.catalog").joinpath("web")
+    return {**kept, **{f"assets/{name}": web.joinpath(name).read_bytes() for name in (*SCRIPTS, STYLE)}}
 
 
 def _read(folder: Path) -> dict[str, bytes]:

@@ -6,13 +6,17 @@ Every file is rebuilt from the metadata and compared byte by byte with what is t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from icf_utils.catalog import writer
-from icf_utils.catalog.entries import VisitEntry, VisitPage, visit_entry
+from icf_utils.catalog.entries import VisitEntry, VisitPage, previews_folder, visit_entry
+from icf_utils.catalog.pages import visit_page
 from icf_utils.catalog.plan import study_files, super_files, visit_files
+from icf_utils.catalog.previews import is_intact, named_previews
 from icf_utils.catalog.stage import load_application
-from icf_utils.catalog.study import merged, parse_entries, study_id, study_path
+from icf_utils.catalog.study import StudyPage, parse_page, study_id, study_path
 from icf_utils.config import CatalogSettings
+from icf_utils.dataset.where import StorePlace
 from icf_utils.errors import DepositDamaged, StorageFailure
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.store import Study, Visit, difference
@@ -26,24 +30,33 @@ def check_catalog(
 ) -> list[Problem]:
     """What is missing, different or left over in the catalog, as ``(path, problem)``; empty if all is well.
 
-    Covers the visit's pages, its entry and the totals on the study's page, and the application's files. ``url`` and
-    ``dataset_id`` are as in the visit's dataset. Raises :class:`~icf_utils.errors.StorageFailure` for what cannot be
-    read,
+    Covers the visit's pages and pictures, its entry and the totals on the study's page, and the application's files.
+    A picture is held against the MD5 in its name, not against the archive. ``url`` and ``dataset_id`` are as in the
+    visit's dataset. Raises :class:`~icf_utils.errors.StorageFailure` for what cannot be read,
     :class:`~icf_utils.errors.MissingRequirement` without datalad-catalog and
     :class:`~icf_utils.errors.InvalidSetting` for settings that a run would refuse, too.
     """
     study = visit.of_study
-    page = VisitPage(visit.study, visit.visit, url, dataset_id, metadata)
+    page = visit_page(visit, metadata, StorePlace(url, dataset_id), settings)
+    page = replace(page, previews=named_previews(study, page))
     catalog_id = study_id(study.study)
     pages, (application, _) = visit_files(page), load_application(study, settings)
     return [
         *_compared(study, {writer.MARKER: writer.marker_bytes(catalog_id)}),
         *_compared(study, pages),
+        *_pictures(study, page),
         *_left_over(study, page, pages, application),
         *_study_page(study, catalog_id, page, settings),
         *_compared(study, super_files(catalog_id)),
         *_compared(study, application),
     ]
+
+
+def _pictures(study: Study, page: VisitPage) -> Iterator[Problem]:
+    for name in page.previews.values():
+        path = f"{previews_folder(page)}/{name}"
+        if not is_intact(name, writer.read_file(study, path) or b""):
+            yield str(study.catalog / path), "is not the picture that its name speaks of"
 
 
 def is_in_catalog(visit: Visit, dataset_id: str) -> bool:
@@ -57,7 +70,7 @@ def is_in_catalog(visit: Visit, dataset_id: str) -> bool:
     name = study_path(study_id(study.study))
     try:
         raw = writer.read_file(study, name)
-        return raw is not None and any(entry.visit == visit.visit for entry in parse_entries(raw, name))
+        return raw is not None and any(entry.visit == visit.visit for entry in parse_page(raw, name).entries)
     except (DepositDamaged, StorageFailure):
         return True
 
@@ -67,7 +80,7 @@ def catalogued_visits(study: Study) -> list[str]:
     name = study_path(study_id(study.study))
     try:
         raw = writer.read_file(study, name)
-        return [entry.visit for entry in parse_entries(raw, name)] if raw is not None else []
+        return [entry.visit for entry in parse_page(raw, name).entries] if raw is not None else []
     except (DepositDamaged, StorageFailure):
         return []
 
@@ -84,7 +97,8 @@ def _compared(study: Study, files: Mapping[str, bytes]) -> Iterator[Problem]:
 def _left_over(
     study: Study, page: VisitPage, pages: Mapping[str, bytes], application: Mapping[str, bytes]
 ) -> Iterator[Problem]:
-    for path in writer.stale_nodes(study, page.dataset_id, pages):
+    wanted = {*pages, *(f"{previews_folder(page)}/{name}" for name in page.previews.values())}
+    for path in writer.stale_nodes(study, page.dataset_id, wanted):
         yield str(path), "belongs to no current page of this visit"
     for path in writer.stale_assets(study, application):
         yield str(path), "belongs to no current page"
@@ -97,14 +111,25 @@ def _study_page(study: Study, catalog_id: str, page: VisitPage, settings: Catalo
         yield path, "is missing"
         return
     try:
-        entries = parse_entries(raw, path)
+        found = parse_page(raw, path)
     except DepositDamaged as error:
         yield path, f"expected {error.expected}, found {error.found}"
         return
-    complaints = list(_entries(entries, visit_entry(page)))
+    expected = _as_dated(visit_entry(page), found, settings)
+    complaints = list(_entries(found.entries, expected))
     yield from ((path, complaint) for complaint in complaints)
     if not complaints:  # otherwise the whole file differs for that reason
-        yield from _compared(study, study_files(study.study, catalog_id, merged(entries, visit_entry(page)), settings))
+        yield from _compared(study, study_files(study.study, catalog_id, found.with_entry(expected), settings))
+
+
+def _as_dated(entry: VisitEntry, found: StudyPage, settings: CatalogSettings) -> VisitEntry:
+    """The entry with the date that is right where dates are hidden, or where only one of the two sides knows it.
+
+    Catalogs are made before datasets, and datasets get lost.
+    """
+    (shown, *_) = [one.date for one in found.entries if one.visit == entry.visit] or [""]
+    hidden = found.hides_dates or settings.hide_dates
+    return replace(entry, date="" if hidden else shown if not (shown and entry.date) else entry.date)
 
 
 def _entries(entries: Sequence[VisitEntry], expected: VisitEntry) -> Iterator[str]:

@@ -3,6 +3,7 @@
 Pure: values in, plain dictionaries out, keys in a fixed order. The records are those of datalad-catalog 1.x (its
 ``schema/jsonschema_dataset.json`` and ``jsonschema_file.json``); the place of a node in the catalog's folder follows
 ``getFilePath`` of its web application. No clock and no UID goes in: the version of a visit is the MD5 of its archive.
+The pages read what they show from the same fields that datalad-catalog has for it.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from icf_utils.catalog.commands import Place, clone_rows, clone_url
+from icf_utils.catalog.names import NameRule
 from icf_utils.catalog.series import Series, group_series
 from icf_utils.catalog.text import counted, distinct, human_size
+from icf_utils.catalog.values import TagValue, visit_values
 from icf_utils.metadata.records import VisitMetadata
 
 #: A record as the catalog stores it.
@@ -52,13 +56,21 @@ def version_folder(dataset_id: str, version: str) -> str:
 
 @dataclass(frozen=True)
 class VisitPage:
-    """All that a visit's page is made of: ``url`` is the store's, ``dataset_id`` that of the DataLad dataset."""
+    """All that a visit's page is made of: ``url`` is the store's, ``dataset_id`` that of the DataLad dataset.
+
+    ``date`` is the visit's (``YYYY-MM-DD``, empty if unknown), ``annex`` is the address for git-annex alone, empty
+    without a deposit for it, and ``previews`` names the picture of a series by the series' place on the page.
+    """
 
     study: str
     visit: str
     url: str
     dataset_id: str
     metadata: VisitMetadata
+    date: str = ""
+    annex: str = ""
+    names: NameRule = "plain"
+    previews: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def version(self) -> str:
@@ -66,7 +78,7 @@ class VisitPage:
 
     @cached_property
     def series(self) -> tuple[Series, ...]:
-        return group_series(self.metadata.images)
+        return group_series(self.metadata.images, self.names)
 
     @property
     def archive_url(self) -> str:
@@ -80,10 +92,14 @@ class VisitPage:
     def modalities(self) -> list[str]:
         return sorted({series.modality for series in self.series} - {""})
 
+    @property
+    def place(self) -> Place:
+        return Place(self.url.rstrip("/"), self.study, self.visit)
+
 
 @dataclass(frozen=True)
 class VisitEntry:
-    """What the study's page says about a visit; ``size`` is the archive's, in bytes."""
+    """What the study's page says about a visit, and finds it by; ``size`` is the archive's, in bytes."""
 
     visit: str
     dataset_id: str
@@ -92,6 +108,8 @@ class VisitEntry:
     images: int
     size: int
     modalities: tuple[str, ...]
+    date: str = ""
+    values: tuple[TagValue, ...] = ()
 
 
 def visit_entry(page: VisitPage) -> VisitEntry:
@@ -104,7 +122,14 @@ def visit_entry(page: VisitPage) -> VisitEntry:
         images=len(page.metadata.images),
         size=page.metadata.tarball.size,
         modalities=tuple(page.modalities),
+        date=page.date,
+        values=visit_values(series.values for series in page.series),
     )
+
+
+def previews_folder(page: VisitPage) -> str:
+    """Where a visit's pictures lie below the catalog's folder: with the pages of its version."""
+    return f"{version_folder(page.dataset_id, page.version)}/previews"
 
 
 def visit_records(page: VisitPage) -> dict[str, Record]:
@@ -133,12 +158,11 @@ def visit_node(page: VisitPage) -> Record:
         "name": f"{page.study} / {page.visit}",
         "description": _description(page),
         # text, not a list: in a list the application takes any address with 'github' in it for a GitHub repository
-        "url": clone_url(page.url, page.study, page.visit),
-        "clone_command": clone_command(page.url, page.study, page.visit),
+        "url": clone_url(page.place),
         "authors": [],
         "keywords": _keywords(page.series),
         "top_display": _badges(page),
-        "additional_display": [_series_tab(page.series), _archive_tab(page), _clone_tab(page)],
+        "additional_display": [_series_tab(page), _archive_tab(page), _clone_tab(page)],
         "children": [_archive_child(page), *(_directory_child(page, series) for series in page.series)],
         "metadata_sources": SOURCES,
     }
@@ -149,7 +173,7 @@ def _description(page: VisitPage) -> str:
     size = human_size(page.metadata.tarball.size)
     return (
         f"Visit {page.visit} of study {page.study}: {series} with {images}, {size} in one archive. "
-        "Its checksum and address are under 'Archive'; the command for a DataLad dataset is under 'Clone'."
+        "It can be downloaded, or cloned as a dataset to get single images."
     )
 
 
@@ -167,20 +191,22 @@ def _badges(page: VisitPage) -> list[Record]:
     return [{"name": name, "value": value} for name, value in values.items() if value]
 
 
-def _series_tab(series: Sequence[Series]) -> Record:
-    keys = distinct((f"Series {one.number or '-'}" for one in series), "{name} [{number}]")
-    rows = {key: _series_row(one) for key, one in zip(keys, series, strict=True)}
-    return {"name": "Series", "icon": "fas fa-layer-group", "table": "Series", "content": rows}
+def _series_tab(page: VisitPage) -> Record:
+    keys = distinct((f"Series {one.number or '-'}" for one in page.series), "{name} [{number}]")
+    rows = {key: _series_row(page, at) for at, key in enumerate(keys)}
+    return {"name": "Series", "icon": "fas fa-layer-group", "content": rows}
 
 
-def _series_row(series: Series) -> Record:
-    return {
+def _series_row(page: VisitPage, at: int) -> Record:
+    series, preview = page.series[at], page.previews.get(at)
+    row: Record = {
         "Description": series.description,
+        "Protocol": series.protocol,
         "Modality": series.modality,
         "Images": len(series.images),
-        "Size": human_size(series.size),
-        "Protocol": series.protocol,
+        "Bytes": series.size,
     }
+    return {**row, "Preview": f"{previews_folder(page)}/{preview}"} if preview else row
 
 
 def _archive_tab(page: VisitPage) -> Record:
@@ -204,23 +230,7 @@ def _link(url: str) -> Record | str:
 
 
 def _clone_tab(page: VisitPage) -> Record:
-    rows = {
-        "Clone": clone_command(page.url, page.study, page.visit),
-        "Get all images": f"cd {page.visit} && datalad get .",
-        "Get the archive": f"cd {page.visit} && datalad get {page.metadata.tarball.dspath}",
-    }
-    return {"name": "Clone", "icon": "fas fa-terminal", "content": rows}
-
-
-def clone_url(url: str, study: str, visit: str) -> str:
-    """The address that ``datalad clone`` takes (datalad-next's ``datalad-annex::`` remote helper)."""
-    base = f"{url.rstrip('/')}/{study}/{visit}_"
-    return f"datalad-annex::?type=external&externaltype=uncurl&encryption=none&url={base}{{{{annex_key}}}}"
-
-
-def clone_command(url: str, study: str, visit: str) -> str:
-    """The command to paste into a shell: the address is quoted, the dataset lands in a folder named by the visit."""
-    return f"datalad clone {shlex.quote(clone_url(url, study, visit))} {visit}"
+    return {"name": "Clone", "icon": "fas fa-terminal", "content": clone_rows(page.place, page.annex)}
 
 
 def _archive_child(page: VisitPage) -> Record:

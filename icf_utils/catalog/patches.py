@@ -1,8 +1,9 @@
 """What is changed in datalad-catalog's web application, as data, and how it is applied. Pure.
 
-One change is necessary: the application loads Vue from a public server although it ships it. The others mend what
-misleads in a study's catalog. They look for exact text of datalad-catalog 1.1; where a later version has other text,
-the page stays as that version has it and the caller is told.
+Its first page, router, settings and records are used as they are; the view of a record is this package's own
+(:data:`VIEW`, files in ``web/``), since datalad-catalog's has no table of series, makes a request per visit, loads Vue
+from a public server, and cannot be used by keyboard. The changes look for exact text of datalad-catalog 1.1. Where a
+later version has other text, all of its own pages stay as that version has them, and the caller is told.
 """
 
 from __future__ import annotations
@@ -12,31 +13,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_DATASET = "templates/dataset-template.html"
-_DATASET_JS = "assets/app_component_dataset.js"
-_ITEM_JS = "assets/app_component_item.js"
 INDEX = "index.html"
-
-#: A table with a column per key, for a tab with the name of its first column under ``table``. The keys of such a tab's
-#: content begin with that name, since the application writes their first letter in upper case elsewhere.
-_TABLE = """<table v-if="new_tab.table" class="table table-striped">
-                    <thead>
-                      <tr>
-                        <th>{{new_tab.table}}</th>
-                        <th v-for="column in Object.keys(Object.values(new_tab.content)[0] || {})">{{column}}</th>
-                      </tr>
-                    </thead>
-                    <tbody>
-                      <tr v-for="row_key in Object.keys(new_tab.content)">
-                        <td><strong>{{row_key.slice(new_tab.table.length + 1)}}</strong></td>
-                        <td v-for="cell in new_tab.content[row_key]">{{cell}}</td>
-                      </tr>
-                    </tbody>
-                  </table>
-                  <table v-else class="table table-striped">"""
 
 _REMOTE = re.compile(r"""<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)\s*=\s*["']?(?:https?:)?//""", re.IGNORECASE)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+
+#: This package's scripts, in the order of their use.
+SCRIPTS = ("icf_base.js", "icf_study.js", "icf_visit.js", "icf_view.js")
+STYLE = "icf.css"
 
 
 @dataclass(frozen=True)
@@ -60,85 +44,50 @@ LOCAL_VUE = Patch(
     '<script src="assets/vue.2.6.14.min.js"></script>',
 )
 
-#: Changes without which the pages still work.
-COSMETIC = (
+#: The own view in place of datalad-catalog's: all of these, or none.
+VIEW = (
     Patch(
-        _DATASET,
-        "quoting the clone command",
-        "datalad clone {{displayData.url}}",
-        "{{selectedDataset.clone_command || ('datalad clone ' + displayData.url)}}",
+        INDEX,
+        "using the style sheet of icf-utils",
+        '<link type="text/css" rel="stylesheet" href="assets/bootstrap.5.1.3.min.css"/>',
+        f'<link type="text/css" rel="stylesheet" href="assets/{STYLE}"/>',
+        end='<link type="text/css" rel="stylesheet" href="assets/bootstrap-vue.2.21.2.min.css"/>',
     ),
     Patch(
-        _DATASET,
-        "leaving out the Binder button, which sends the address to a public service",
-        '<span><b-button variant="outline-dark" size="sm" @click="openWithBinder(displayData.url)">',
+        INDEX,
+        "leaving out a library that no page needs",
+        '<script src="assets/bootstrap-vue.2.21.2.min.js"></script>',
         "",
-        end="Explore with Binder</b-button></span>",
     ),
     Patch(
-        _DATASET,
-        "leaving out the dates, DOI and licence that a visit does not have",
-        "<strong>Last updated:</strong>",
+        INDEX,
+        "leaving out another library that no page needs",
+        '<script src="assets/marked.4.0.17.min.js"></script>',
         "",
-        end="<span v-else><em>unknown</em></span>\n        </b-card-text>",
+    ),
+    Patch(INDEX, "letting a page be as wide as its screen", ", shrink-to-fit=no", ""),
+    Patch(
+        INDEX,
+        "framing the pages",
+        '<b-container id="datacat" >',
+        '<div id="datacat"><router-view></router-view></div>\n'
+        "    <noscript>The pages of this catalog are made by scripts. The metadata are in the folder 'metadata'."
+        "</noscript>\n    ",
+        end="<!-- Run the Vue app scripts - DO NOT CHANGE ORDER -->",
     ),
     Patch(
-        _DATASET,
-        "showing a visit's counts in the list of visits",
-        "<strong>Modified:</strong> {{getDateFromUTCseconds(ds.source_time)}}&nbsp;",
-        "<strong>Series:</strong> {{ds.series}}&nbsp; <strong>Images:</strong> {{ds.images}}&nbsp;",
+        INDEX,
+        "showing series, files and commands",
+        '<script src="assets/app_component_item.js"></script>',
+        "\n    ".join(f'<script src="assets/{name}"></script>' for name in SCRIPTS),
+        end='<script src="assets/app_component_notfound.js"></script>',
     ),
-    Patch(
-        _DATASET,
-        "leaving out sorting by a date that no visit has",
-        '<b-button pill variant="outline-dark" @click="sortByModified">',
-        "",
-        end="</b-button>",
-    ),
-    Patch(
-        _DATASET,
-        "leaving out a second count of the visits",
-        '<span v-if="selectedDataset.subdatasets_available_count"><b-button disabled',
-        "",
-        end="</b-button>&nbsp;</span>",
-    ),
-    Patch(_DATASET, "calling the visits by their name", "</i> Subdatasets <span", "</i> Visits <span"),
-    Patch(_DATASET, "naming the search field", "Filter by dataset or author name", "Filter by visit"),
-    Patch(
-        _DATASET,
-        "hiding an empty file tree",
-        '<b-tab @click="getFiles" key="content" ref="tabelement">',
-        '<b-tab @click="getFiles" key="content" ref="tabelement" '
-        ":title-item-class=\"(selectedDataset.children || []).length ? '' : 'd-none'\">",
-    ),
-    Patch(
-        _DATASET,
-        "hiding an empty list of visits",
-        '<b-tab key="subdatasets" ref="tabelement">',
-        '<b-tab key="subdatasets" ref="tabelement" '
-        ":title-item-class=\"(selectedDataset.subdatasets || []).length ? '' : 'd-none'\">",
-    ),
-    Patch(
-        _DATASET,
-        "keeping the order of tabs from one page to the next",
-        '<b-tabs card content-class="mt-3"',
-        '<b-tabs :key="displayData.file_path" card content-class="mt-3"',
-    ),
-    Patch(
-        _DATASET_JS,
-        "opening a visit with its series",
-        "available_tabs.push(sDs.additional_display[t].name)",
-        "available_tabs.push(sDs.additional_display[t].name.toLowerCase())",
-    ),
-    Patch(
-        _DATASET_JS,
-        "opening the tab that an address names",
-        "selectTab = tabs.indexOf(",
-        "selectTab = available_tabs.indexOf(",
-    ),
-    Patch(_DATASET, "showing tables with columns", '<table class="table table-striped">', _TABLE),
-    Patch(_ITEM_JS, "showing sizes in the units of the rest of the page", "const k = 1024;", "const k = 1000;"),
-    Patch(_ITEM_JS, "naming those units", '["Bytes", "KB",', '["B", "kB",'),
+)
+
+#: Files of datalad-catalog that the own view does not need.
+REPLACED = re.compile(
+    r"assets/(bootstrap|marked|app_component_|display_schema|meta_entry).*|templates/.*|"
+    r"artwork/(404|datalad_|ginfavicon).*|assets/jsonschema_.*"
 )
 
 

@@ -6,12 +6,13 @@ Pure, but for the schema files of datalad-catalog that all records are held agai
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from icf_utils.catalog.assets import Assets
-from icf_utils.catalog.entries import Record, VisitEntry, VisitPage, record_bytes, visit_records
+from icf_utils.catalog.entries import Record, VisitPage, record_bytes, visit_records
 from icf_utils.catalog.schema import file_record, problems
 from icf_utils.catalog.study import (
+    StudyPage,
     config_record,
     logo_target,
     study_config,
@@ -56,11 +57,9 @@ def application_files(study: str, settings: CatalogSettings, assets: Assets, log
     return {**files, "config.json": record_bytes(config_record(study, settings))}
 
 
-def study_files(
-    study: str, dataset_id: str, entries: Sequence[VisitEntry], settings: CatalogSettings
-) -> dict[str, bytes]:
+def study_files(study: str, dataset_id: str, page: StudyPage, settings: CatalogSettings) -> dict[str, bytes]:
     """The files of the study's page for all its visits."""
-    node = study_node(study, dataset_id, entries, settings)
+    node = study_node(study, dataset_id, page, settings)
     # entries all have the same form and were checked when they came in: one stands for a thousand
     _refuse_invalid(study_path(dataset_id), {**node, "subdatasets": node["subdatasets"][:1]})
     return {study_config_path(dataset_id): record_bytes(study_config()), study_path(dataset_id): record_bytes(node)}

@@ -1,4 +1,4 @@
-"""A visit's images as series: grouping, order, names. Pure; no UID leaves this module."""
+"""A visit's images as series: grouping, order, names, values to search for. Pure; no UID leaves this module."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from icf_utils.catalog.text import clean, distinct, identifies, value_text
+from icf_utils.catalog.names import NameRule, image_name
+from icf_utils.catalog.text import distinct, value_text
+from icf_utils.catalog.values import TagValue, series_values
 from icf_utils.metadata.records import ImageRecord
 
-#: The end of a file name that is kept when the name itself must not be shown.
-_SUFFIX = re.compile(r"\.[A-Za-z]{1,5}\Z")
 _NOT_IN_FOLDER_NAMES = re.compile(r"[^\w.+-]+")
 #: A number as DICOM's integer string writes it (PS3.5 section 6.2, IS).
 _INTEGER = re.compile(r"[+-]?[0-9]{1,12}\Z", re.ASCII)
@@ -27,7 +27,11 @@ class CatalogImage:
 
 @dataclass(frozen=True)
 class Series:
-    """A series of a visit; texts are clean and empty where nothing is recorded. ``folder`` is unique in the visit."""
+    """A series of a visit; texts are clean and empty where nothing is recorded. ``folder`` is unique in the visit.
+
+    ``middle`` is the place of the middle image's file in the archive: byte position and length. ``values`` are what a
+    search finds the series by.
+    """
 
     number: str
     description: str
@@ -35,6 +39,8 @@ class Series:
     modality: str
     folder: str
     images: tuple[CatalogImage, ...]
+    values: tuple[TagValue, ...]
+    middle: tuple[int, int]
 
     @property
     def size(self) -> int:
@@ -42,7 +48,7 @@ class Series:
         return sum(image.size for image in self.images)
 
 
-def group_series(images: Iterable[ImageRecord]) -> tuple[Series, ...]:
+def group_series(images: Iterable[ImageRecord], names: NameRule = "plain") -> tuple[Series, ...]:
     """The series of a visit by number, then by their first image's place in the archive.
 
     Images belong together by SeriesInstanceUID; those without one by SeriesNumber and SeriesDescription.
@@ -52,7 +58,7 @@ def group_series(images: Iterable[ImageRecord]) -> tuple[Series, ...]:
         groups.setdefault(_group_key(image), []).append(image)
     found = sorted(groups.values(), key=_order)
     folders = distinct((_folder_name(members) for members in found), "{name}_{number}")
-    return tuple(_series(members, folder) for members, folder in zip(found, folders, strict=True))
+    return tuple(_series(members, folder, names) for members, folder in zip(found, folders, strict=True))
 
 
 def _group_key(image: ImageRecord) -> tuple[str, ...]:
@@ -65,14 +71,17 @@ def _order(members: Sequence[ImageRecord]) -> tuple[int, int, str]:
     return (0, int(number), "") if _INTEGER.match(number) else (1, 0, number)
 
 
-def _series(members: Sequence[ImageRecord], folder: str) -> Series:
+def _series(members: Sequence[ImageRecord], folder: str, names: NameRule) -> Series:
+    middle = members[len(members) // 2]
     return Series(
         number=_text(members, "SeriesNumber"),
         description=_text(members, "SeriesDescription"),
         protocol=_text(members, "ProtocolName"),
         modality=_modality(members),
         folder=folder,
-        images=_images(members),
+        images=_images(members, names),
+        values=series_values(members),
+        middle=(middle.offset, middle.size),
     )
 
 
@@ -97,15 +106,11 @@ def _folder_name(members: Sequence[ImageRecord]) -> str:
     return "_".join(word for word in words if word)[:100] or "series"
 
 
-def _images(members: Sequence[ImageRecord]) -> tuple[CatalogImage, ...]:
-    names = distinct((_image_name(image, at) for at, image in enumerate(members, 1)), "{name} ({number})")
+def _images(members: Sequence[ImageRecord], rule: NameRule) -> tuple[CatalogImage, ...]:
+    texts = [_text(members, tag) for tag in ("SeriesDescription", "ProtocolName", "Modality")]
+    shown = (
+        image_name(posixpath.basename(image.path), at, image.uids.values(), texts, rule)
+        for at, image in enumerate(members, 1)
+    )
+    names = distinct(shown, "{name} ({number})")
     return tuple(CatalogImage(name, image.size) for name, image in zip(names, members, strict=True))
-
-
-def _image_name(image: ImageRecord, at: int) -> str:
-    """The file's own name, or its number in the series where the name holds a UID or a date."""
-    name = posixpath.basename(image.path)
-    if not identifies(name, image.uids.values()):
-        return clean(name) or f"image_{at:04d}"
-    suffix = _SUFFIX.search(name)
-    return f"image_{at:04d}{suffix.group() if suffix else ''}"

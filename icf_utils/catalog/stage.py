@@ -2,22 +2,25 @@
 
 ``<store>/<study>/catalog`` is a static web site for any plain web server, under any path; it needs no other host and
 no network. Browsers do not let a page fetch data from ``file://``, so that a local copy is served, too, for example
-by ``python -m http.server``. Decides nothing about bytes (:mod:`icf_utils.catalog.plan` does) and writes nothing by
+by ``icf-utils catalog serve``. Decides nothing about bytes (:mod:`icf_utils.catalog.plan` does) and writes nothing by
 itself (:mod:`icf_utils.catalog.writer` does).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icf_utils.catalog import writer
 from icf_utils.catalog.assets import Assets, load_assets
-from icf_utils.catalog.entries import VisitEntry, VisitPage, visit_entry
+from icf_utils.catalog.entries import VisitPage, previews_folder, visit_entry
+from icf_utils.catalog.fresh import recover
+from icf_utils.catalog.pages import visit_page
 from icf_utils.catalog.plan import application_files, study_files, super_files, visit_files
-from icf_utils.catalog.study import catalog_name, logo_target, merged, parse_entries, study_id, study_path
+from icf_utils.catalog.previews import kept_previews, make_previews, preview_name
+from icf_utils.catalog.study import StudyPage, catalog_name, logo_target, parse_page, study_id, study_path
 from icf_utils.config import CatalogSettings, Settings, load_settings
 from icf_utils.dataset.where import store_place
 from icf_utils.errors import InvalidSetting
@@ -38,6 +41,7 @@ class CatalogResult:
     dataset_id: str
     series: int
     images: int
+    previews: int
     files_written: int
     files_unchanged: int
     notices: tuple[Notice, ...]
@@ -60,25 +64,28 @@ def catalogify_studyvisit_from_meta(
     *,
     store_url: str | None = None,
     store_id: str | None = None,
+    hide_dates: bool = False,
+    previews: bool = False,
     settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> CatalogResult:
     """Bring a visit into its study's catalog, or up to date there; creates the catalog if there is none.
 
     ``store_url`` is where the store is served, ``store_id`` what identifies it when that changes; without them, the
-    visit's dataset says, and where there is none yet, the settings do. The same visits
-    give the same catalog in every order of additions; an unchanged one touches no file.
+    visit's dataset says, and where there is none yet, the settings do. ``hide_dates`` takes the dates of all visits
+    off the study's page, and keeps them off. ``previews`` makes a picture of each series; those that there are stay.
+    The same visits give the same catalog in every order of additions; an unchanged one touches no file.
     Raises :class:`~icf_utils.errors.IcfError` (``DepositMissing`` without metadata, ``DepositDiffers`` for a folder
     'catalog' of other origin, ``MissingRequirement`` without datalad-catalog, ``InvalidSetting``, ...).
     """
     place = Visit(Path(store_dir), study, visit)
     settings = load_settings(place.root) if settings is None else settings
     where = store_place(place, settings, store_url, store_id)
-    page = VisitPage(study, visit, where.url, where.dataset_id, read_visit_metadata(place))
-    content = _content(page, place, settings.catalog)
+    page = visit_page(place, read_visit_metadata(place), where, settings.catalog)
+    content = _content(page, place, settings.catalog, previews, progress)
     with catalog_lock(place.of_study, progress):
-        tally = _write(place.of_study, content, settings.catalog, progress)
-    return _result(page, place, tally, content.notices)
+        tally = _write(place.of_study, content, settings.catalog, hide_dates, progress)
+    return _result(content.page, place, tally, content.notices)
 
 
 def load_application(study: Study, settings: CatalogSettings) -> tuple[dict[str, bytes], Assets]:
@@ -90,44 +97,70 @@ def load_application(study: Study, settings: CatalogSettings) -> tuple[dict[str,
     return application_files(study.study, settings, assets, logo), assets
 
 
-def _content(page: VisitPage, place: Visit, settings: CatalogSettings) -> _Content:
+def with_previews(
+    page: VisitPage, place: Visit, previews: bool, progress: Progress
+) -> tuple[VisitPage, dict[str, bytes], tuple[Notice, ...]]:
+    """The page with its pictures, their files by name, and notices; without ``previews``, those that there are."""
+    if previews:
+        made, notices = make_previews(place, page, progress)
+    else:
+        made, notices = kept_previews(place.of_study, page), ()
+    return illustrated(page, made), preview_files(page, made), notices
+
+
+def illustrated(page: VisitPage, pictures: Mapping[int, bytes]) -> VisitPage:
+    """The page with pictures of the series at these places."""
+    return replace(page, previews={at: preview_name(at, png) for at, png in pictures.items()})
+
+
+def preview_files(page: VisitPage, pictures: Mapping[int, bytes]) -> dict[str, bytes]:
+    """The pictures' files by their place below the catalog's folder."""
+    return {f"{previews_folder(page)}/{preview_name(at, png)}": png for at, png in sorted(pictures.items())}
+
+
+def _content(page: VisitPage, place: Visit, settings: CatalogSettings, previews: bool, progress: Progress) -> _Content:
     application, assets = load_application(place.of_study, settings)
-    return _Content(page, visit_files(page), application, assets.notices)
+    page, pictures, notices = with_previews(page, place, previews, progress)
+    return _Content(page, {**pictures, **visit_files(page)}, application, (*assets.notices, *notices))
 
 
-def _write(study: Study, content: _Content, settings: CatalogSettings, progress: Progress) -> writer.Tally:
+def _write(
+    study: Study, content: _Content, settings: CatalogSettings, hide_dates: bool, progress: Progress
+) -> writer.Tally:
     """In this order, so that whatever a page refers to is there before the page."""
     catalog_id = study_id(study.study)
+    recover(study)
     writer.refuse_foreign(study, catalog_id)
     writer.clear_leftovers(study)
-    entries = _entries(study, catalog_id)
+    before = read_page(study)
+    after = replace(before.with_entry(visit_entry(content.page)), hides_dates=before.hides_dates or hide_dates)
     steps = [
         {writer.MARKER: writer.marker_bytes(catalog_id)},
         content.visit,
         content.application,
-        study_files(study.study, catalog_id, merged(entries, visit_entry(content.page)), settings),
+        study_files(study.study, catalog_id, after, settings),
         super_files(catalog_id),
     ]
     tally = writer.Tally()
     with progress.task("catalog", sum(map(len, steps)), "files") as task:
         for step in steps:
             writer.write_files(study, step, tally, task)
-    for dataset_id in sorted(_former_ids(entries, content.page)):
+    for dataset_id in sorted(_former_ids(before, content.page)):
         writer.remove_files(study, writer.stale_nodes(study, dataset_id, content.visit))
     writer.remove_files(study, writer.stale_assets(study, content.application))
     return tally
 
 
-def _entries(study: Study, catalog_id: str) -> tuple[VisitEntry, ...]:
-    """What the study's page shows so far."""
-    name = study_path(catalog_id)
+def read_page(study: Study) -> StudyPage:
+    """What the study's page shows so far. Raises :class:`~icf_utils.errors.DepositDamaged`."""
+    name = study_path(study_id(study.study))
     raw = writer.read_file(study, name)
-    return parse_entries(raw, str(study.catalog / name)) if raw is not None else ()
+    return parse_page(raw, str(study.catalog / name)) if raw is not None else StudyPage()
 
 
-def _former_ids(entries: Iterable[VisitEntry], page: VisitPage) -> set[str]:
+def _former_ids(before: StudyPage, page: VisitPage) -> Iterable[str]:
     """Datasets that the visit's pages stood under before: a store that has moved gives it another id."""
-    return {entry.dataset_id for entry in entries if entry.visit == page.visit} | {page.dataset_id}
+    return {entry.dataset_id for entry in before.entries if entry.visit == page.visit} | {page.dataset_id}
 
 
 def _result(page: VisitPage, place: Visit, tally: writer.Tally, notices: tuple[Notice, ...]) -> CatalogResult:
@@ -138,6 +171,7 @@ def _result(page: VisitPage, place: Visit, tally: writer.Tally, notices: tuple[N
         dataset_id=page.dataset_id,
         series=len(page.series),
         images=len(page.metadata.images),
+        previews=len(page.previews),
         files_written=tally.written,
         files_unchanged=tally.unchanged,
         notices=notices,

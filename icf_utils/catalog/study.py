@@ -1,19 +1,22 @@
 """The records of a catalog as a whole: the study's page, the start page, the application's settings. Pure.
 
 The study's page is made from one short entry per visit, which it carries itself (``subdatasets``): a visit is added
-without reading any other visit's records, and the order of additions leaves no trace.
+without reading any other visit's records, and the order of additions leaves no trace. The entries are also all that
+a search needs.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from icf_utils.catalog.entries import SOURCES, Record, VisitEntry, node_path, page_config, version_folder
 from icf_utils.catalog.text import human_size
+from icf_utils.catalog.values import TagValue
 from icf_utils.config import CatalogSettings
 from icf_utils.errors import DepositDamaged, InvalidSetting
 from icf_utils.identity import study_uuid
@@ -24,7 +27,7 @@ STUDY_VERSION = "latest"
 _LINKS = ("about", "documentation", "github", "mastodon", "x")
 _COLOR = re.compile(r"#[0-9a-fA-F]{3,8}|[a-zA-Z]{3,30}")
 _LOGO_SUFFIXES = (".svg", ".png", ".jpg", ".jpeg", ".gif", ".webp")
-_REMEDY = "move the study's 'catalog' folder away and run 'icf-utils catalogify_studyvisit_from_meta' for every visit"
+_REMEDY = "run 'icf-utils catalog build' for this study"
 
 
 def study_id(study: str) -> str:
@@ -57,14 +60,34 @@ def catalog_name(study: str, settings: CatalogSettings) -> str:
     return settings.name or f"Study {study}"
 
 
-def merged(entries: Iterable[VisitEntry], new: VisitEntry) -> tuple[VisitEntry, ...]:
-    """``entries`` with ``new`` in place of any older one of the same visit, sorted by visit."""
-    others = {entry.visit: entry for entry in entries}
-    return tuple(sorted(({**others, new.visit: new}).values(), key=lambda entry: entry.visit))
+@dataclass(frozen=True)
+class StudyPage:
+    """What the study's page shows; with ``hides_dates`` a user has asked that no date is there, now and later."""
+
+    entries: tuple[VisitEntry, ...] = ()
+    hides_dates: bool = False
+
+    def with_entry(self, new: VisitEntry) -> StudyPage:
+        """The page with ``new`` in place of any older entry of the same visit, sorted by visit."""
+        others = {entry.visit: entry for entry in self.entries}
+        entries = sorted({**others, new.visit: new}.values(), key=lambda entry: entry.visit)
+        return replace(self, entries=tuple(entries))
+
+    def shown(self, settings: CatalogSettings) -> tuple[VisitEntry, ...]:
+        """The entries as they may be written."""
+        if not (self.hides_dates or settings.hide_dates):
+            return self.entries
+        return tuple(replace(entry, date="") for entry in self.entries)
 
 
-def study_node(study: str, dataset_id: str, entries: Sequence[VisitEntry], settings: CatalogSettings) -> Record:
-    """The study's page with its visits in the order of ``entries``."""
+def study_node(study: str, dataset_id: str, page: StudyPage, settings: CatalogSettings) -> Record:
+    """The record of the study's page with its visits in their order.
+
+    Values to search for stand once in ``values``; visits refer to them by their place there.
+    """
+    entries = page.shown(settings)
+    values = sorted({value for entry in entries for value in entry.values})
+    places = {value: at for at, value in enumerate(values)}
     return {
         "type": "dataset",
         "dataset_id": dataset_id,
@@ -74,8 +97,9 @@ def study_node(study: str, dataset_id: str, entries: Sequence[VisitEntry], setti
         "authors": [],
         "keywords": _modalities(entries),
         "top_display": _badges(entries),
-        "additional_display": [_overview(entries)],
-        "subdatasets": [entry_record(entry) for entry in entries],
+        "subdatasets": [entry_record(entry, places) for entry in entries],
+        "values": [list(value) for value in values],
+        **({"hides": ["dates"]} if page.hides_dates else {}),
         "metadata_sources": SOURCES,
     }
 
@@ -101,49 +125,52 @@ def _badges(entries: Sequence[VisitEntry]) -> list[Record]:
     return [{"name": name, "value": value} for name, value in values.items()]
 
 
-def _overview(entries: Iterable[VisitEntry]) -> Record:
-    rows = {f"Visit {entry.visit}": _overview_row(entry) for entry in entries}
-    return {"name": "Overview", "icon": "fas fa-table", "table": "Visit", "content": rows}
+def entry_record(entry: VisitEntry, places: Mapping[TagValue, int]) -> Record:
+    """A visit in the study's ``subdatasets``, with more than the schema's three fields.
 
-
-def _overview_row(entry: VisitEntry) -> Record:
-    return {
-        "Series": entry.series,
-        "Images": entry.images,
-        "Size": human_size(entry.size),
-        "Modalities": ", ".join(entry.modalities),
-    }
-
-
-def entry_record(entry: VisitEntry) -> Record:
-    """A visit in the study's ``subdatasets``; the application needs ``dirs_from_path`` beside the schema's fields."""
+    ``dirs_from_path`` is what datalad-catalog's own page calls the visit by.
+    """
     return {
         "dataset_id": entry.dataset_id,
         "dataset_version": entry.version,
         "dataset_path": entry.visit,
         "dirs_from_path": [entry.visit],
+        "date": entry.date,
         "series": entry.series,
         "images": entry.images,
         "bytes": entry.size,
         "modalities": list(entry.modalities),
+        "values": sorted(places[value] for value in entry.values),
     }
 
 
-def parse_entries(raw: bytes, source: str) -> tuple[VisitEntry, ...]:
-    """The entries in the bytes of a study's page; ``source`` names the file in errors.
+def parse_page(raw: bytes, source: str) -> StudyPage:
+    """What the bytes of a study's page say; ``source`` names the file in errors.
 
     Raises :class:`~icf_utils.errors.DepositDamaged`.
     """
     try:
-        return tuple(_entry(item) for item in json.loads(raw.decode("utf-8"))["subdatasets"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        record = json.loads(raw.decode("utf-8"))
+        values = [_value(item) for item in record.get("values", [])]
+        entries = tuple(_entry(item, values) for item in record["subdatasets"])
+        return StudyPage(entries, "dates" in record.get("hides", []))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         found = f"something else ({type(error).__name__}: {error})"
         raise DepositDamaged(source, "the page of a study as this program writes it", found, _REMEDY) from error
 
 
-def _entry(item: Any) -> VisitEntry:
+def _value(item: Any) -> TagValue:
+    tag, text = item
+    return _of_type(tag, str), _of_type(text, str)
+
+
+def _entry(item: Any, values: Sequence[TagValue]) -> VisitEntry:
+    """An entry; those that earlier versions wrote have neither date nor values."""
     texts = {key: _of_type(item[key], str) for key in ("dataset_path", "dataset_id", "dataset_version")}
     numbers = {key: _of_type(item[key], int) for key in ("series", "images", "bytes")}
+    places = [_of_type(place, int) for place in item.get("values", [])]
+    if any(place < 0 for place in places):
+        raise ValueError("a negative place")
     return VisitEntry(
         visit=texts["dataset_path"],
         dataset_id=texts["dataset_id"],
@@ -152,6 +179,8 @@ def _entry(item: Any) -> VisitEntry:
         images=numbers["images"],
         size=numbers["bytes"],
         modalities=tuple(_of_type(modality, str) for modality in item["modalities"]),
+        date=_of_type(item.get("date", ""), str),
+        values=tuple(values[place] for place in places),
     )
 
 

@@ -20,13 +20,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     add_id(parser)
     add_store_url(parser)
+    parser.add_argument(
+        "--hide-dates",
+        action="store_true",
+        help="take the dates of all visits off the study's page, and keep them off ('icf-utils catalog build "
+        "--show-dates' brings them back)",
+    )
+    parser.add_argument(
+        "--previews",
+        action="store_true",
+        help="make a small picture of each series; faces may be recognised in images of heads",
+    )
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
 
     result = catalogify_studyvisit_from_meta(
-        args.store_dir, *args.id, store_url=args.store_url, store_id=args.store_id, progress=console
+        args.store_dir,
+        *args.id,
+        store_url=args.store_url,
+        store_id=args.store_id,
+        hide_dates=args.hide_dates,
+        previews=args.previews,
+        progress=console,
     )
     console.notices(result.notices)
     count = f"{counted(result.images, 'image')} in {counted(result.series, 'series', 'series')}"

@@ -14,8 +14,7 @@ from functools import cache
 
 from icf_utils.catalog import writer
 from icf_utils.catalog.assets import FOLDERS
-from icf_utils.catalog.entries import VisitEntry
-from icf_utils.catalog.study import parse_entries, study_config_path, study_id, study_path
+from icf_utils.catalog.study import StudyPage, parse_page, study_config_path, study_id, study_path
 from icf_utils.catalog.writer import read_file, read_logo
 from icf_utils.config import CatalogSettings
 from icf_utils.errors import DepositDamaged
@@ -27,7 +26,7 @@ from icf_utils.store import Study
 SUPER = "metadata/super.json"
 
 #: Raised when the files that all visits share get other bytes.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -49,15 +48,15 @@ def look(study: Study, settings: CatalogSettings, paranoid: bool = False) -> She
     raw = read_file(study, study_path(study_id(study.study)))
     page = {"page": hashlib.md5(raw or b"", usedforsecurity=False).hexdigest()}
     state = State(VERSION, _parameters(study, settings), outputs=found, facts=page)
-    entries = _entries(study, raw)
-    problem = _problem(remembered, state) or _page_problem(study, raw, entries, remembered, state, settings)
-    return Shelf({entry.visit: _digest(asdict(entry)) for entry in entries or ()}, problem, state)
+    shown = _page(study, raw)
+    problem = _problem(remembered, state) or _page_problem(study, raw, shown, remembered, state, settings)
+    return Shelf({entry.visit: _digest(asdict(entry)) for entry in shown.entries} if shown else {}, problem, state)
 
 
-def _entries(study: Study, raw: bytes | None) -> tuple[VisitEntry, ...] | None:
-    """The visits on the study's page; nothing where there is no page that can be read."""
+def _page(study: Study, raw: bytes | None) -> StudyPage | None:
+    """What the study's page shows; nothing where there is no page that can be read."""
     try:
-        return parse_entries(raw, study.study) if raw is not None else None
+        return parse_page(raw, study.study) if raw is not None else None
     except DepositDamaged:
         return None
 
@@ -65,7 +64,7 @@ def _entries(study: Study, raw: bytes | None) -> tuple[VisitEntry, ...] | None:
 def _page_problem(
     study: Study,
     raw: bytes | None,
-    entries: tuple[VisitEntry, ...] | None,
+    shown: StudyPage | None,
     remembered: State | None,
     state: State,
     settings: CatalogSettings,
@@ -78,9 +77,7 @@ def _page_problem(
     from icf_utils.catalog.plan import study_files
 
     catalog_id = study_id(study.study)
-    whole = entries is not None and (
-        study_files(study.study, catalog_id, entries, settings)[study_path(catalog_id)] == raw
-    )
+    whole = shown is not None and study_files(study.study, catalog_id, shown, settings)[study_path(catalog_id)] == raw
     return "" if whole else "the study's page is not as it was made"
 
 

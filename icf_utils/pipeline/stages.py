@@ -190,7 +190,7 @@ STAGES: Mapping[str, Stage] = {
         ),
         Stage(
             name="catalog",
-            version=1,
+            version=2,
             inputs=lambda visit: (visit.dicoms_json, visit.tarball_json, visit.export, visit.refs),
             outputs=lambda _: (),
             parameters=_store_parameters,

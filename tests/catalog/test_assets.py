@@ -11,7 +11,7 @@ import pytest
 
 from icf_utils.catalog import assets as assets_module
 from icf_utils.catalog.assets import load_assets, package_folder
-from icf_utils.catalog.patches import COSMETIC, INDEX, Patch, apply, named, needs_network
+from icf_utils.catalog.patches import INDEX, LOCAL_VUE, SCRIPTS, STYLE, VIEW, Patch, apply, named, needs_network
 from icf_utils.errors import MissingRequirement
 
 
@@ -49,10 +49,11 @@ def test_fonts_of_the_style_sheets_are_there() -> None:
         assert f"assets/{font}" in files
 
 
-def test_the_binder_button_is_gone_and_the_clone_command_quoted() -> None:
-    template = load_assets("Study s").files["templates/dataset-template.html"].decode()
-    assert "Binder" not in template
-    assert "datalad clone {{" not in template
+def test_the_own_view_takes_the_place_of_what_it_replaces() -> None:
+    files = load_assets("Study s").files
+    assert {f"assets/{name}" for name in (*SCRIPTS, STYLE)} <= set(files)
+    assert not [name for name in files if "bootstrap" in name or "marked" in name or name.startswith("templates/")]
+    assert not any(b"innerHTML" in files[f"assets/{name}"] or b"v-html" in files[f"assets/{name}"] for name in SCRIPTS)
 
 
 def test_the_title_is_text() -> None:
@@ -60,15 +61,17 @@ def test_the_title_is_text() -> None:
     assert "<title>&lt;b&gt;&amp;</title>" in page
 
 
-def test_another_template_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_version_keeps_its_own_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = copy_of_package(tmp_path)
-    template = folder / "templates" / "dataset-template.html"
-    template.write_text("<div>new</div>")
+    page = folder / INDEX
+    page.write_text(page.read_text().replace("app_component_item", "component_of_items"))
     monkeypatch.setattr(assets_module, "package_folder", lambda: folder)
     loaded = load_assets("Study s")
-    assert loaded.files["templates/dataset-template.html"] == b"<div>new</div>"
-    assert {notice.code for notice in loaded.notices} == {"catalog-template"}
-    assert {notice.subject for notice in loaded.notices} == {"templates/dataset-template.html"}
+    assert {(notice.code, notice.subject) for notice in loaded.notices} == {("catalog-template", INDEX)}
+    template = "templates/dataset-template.html"
+    assert loaded.files[template] == (folder / template).read_bytes()
+    assert "assets/icf_view.js" not in loaded.files
+    assert b"component_of_items" in loaded.files[INDEX]
 
 
 def test_pages_that_need_the_network_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +85,8 @@ def test_pages_that_need_the_network_are_refused(tmp_path: Path, monkeypatch: py
 
 def test_a_version_that_is_offline_already_is_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = copy_of_package(tmp_path)
-    (folder / INDEX).write_bytes(load_assets("DataLad Catalog").files[INDEX])
+    page = folder / INDEX
+    page.write_text(page.read_text().replace(LOCAL_VUE.start, LOCAL_VUE.instead))
     monkeypatch.setattr(assets_module, "package_folder", lambda: folder)
     assert load_assets("Study s").notices == ()
 
@@ -114,7 +118,7 @@ def test_patches_of_missing_files_are_reported() -> None:
 
 
 def test_every_patch_says_what_it_is_for() -> None:
-    assert len({patch.what for patch in COSMETIC}) == len(COSMETIC)
+    assert len({patch.what for patch in VIEW}) == len(VIEW)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import shlex
 
 import pytest
 
+from icf_utils.catalog.commands import Place, clone_command, clone_rows
 from icf_utils.catalog.entries import (
     VisitPage,
-    clone_command,
     node_path,
     record_bytes,
     visit_entry,
@@ -17,7 +17,7 @@ from icf_utils.catalog.entries import (
 )
 from icf_utils.catalog.plan import study_files, visit_files
 from icf_utils.catalog.schema import file_record, problems
-from icf_utils.catalog.study import study_id, study_node, super_record
+from icf_utils.catalog.study import StudyPage, study_id, study_node, super_record
 from icf_utils.config import CatalogSettings
 from icf_utils.dicom.values import Value
 from icf_utils.errors import DepositDamaged
@@ -53,10 +53,10 @@ def test_the_series_table_has_a_row_per_series() -> None:
     table = visit_node(page_of(typical_images()))["additional_display"][0]
     assert table["content"]["Series 2"] == {
         "Description": "t1_mprage_sag",
+        "Protocol": "T1w",
         "Modality": "MR",
         "Images": 12,
-        "Size": "2.5 MB",
-        "Protocol": "T1w",
+        "Bytes": 2_520_000,
     }
 
 
@@ -83,10 +83,28 @@ def test_only_web_addresses_become_links(url: str) -> None:
 
 
 def test_the_clone_command_survives_a_shell() -> None:
-    words = shlex.split(clone_command("https://data.example.org/it's here/", STUDY, "v001"))
+    words = shlex.split(clone_command(Place("https://data.example.org/it's here", STUDY, "v001")))
     assert words[:2] == ["datalad", "clone"]
     assert words[2].endswith("&encryption=none&url=https://data.example.org/it's here/proj-1/v001_{{annex_key}}")
     assert words[3:] == ["v001"]
+
+
+def test_git_annex_alone_is_offered_where_it_can_clone() -> None:
+    place = Place("https://data.example.org", STUDY, "v001")
+    assert not [name for name in clone_rows(place, "") if name.startswith("git-annex")]
+    rows = clone_rows(place, "annex::https://data.example.org/proj-1/v001.annex?a&b")
+    assert shlex.split(rows["git-annex"]) == [
+        "git",
+        "clone",
+        "annex::https://data.example.org/proj-1/v001.annex?a&b",
+        "v001",
+    ]
+
+
+def test_every_command_survives_a_shell() -> None:
+    for command in clone_rows(Place("https://x/$(id)`id`&'", STUDY, "v001"), "annex::$(id)").values():
+        assert shlex.split(command)[0] in ("datalad", "git", "icf-utils")
+        assert not {"&", ";", "|"} & set(shlex.split(command))
 
 
 def test_the_tree_has_the_archive_and_a_folder_per_series() -> None:
@@ -115,7 +133,7 @@ def test_every_record_meets_the_catalogs_schema() -> None:
             if record["type"] == "directory":
                 assert problems(file_record(record, child)) == []
     catalog_id = study_id(STUDY)
-    assert problems(study_node(STUDY, catalog_id, [visit_entry(page)], CatalogSettings())) == []
+    assert problems(study_node(STUDY, catalog_id, StudyPage((visit_entry(page),)), CatalogSettings())) == []
 
 
 def test_a_record_that_breaks_the_schema_is_noticed() -> None:
@@ -146,11 +164,30 @@ def test_no_uid_reaches_any_record() -> None:
         assert UID_ROOT.encode() not in data
 
 
-def test_values_that_a_configuration_added_stay_out() -> None:
-    images = [make_image("1", "1.2", StudyDate="20240131", PatientSex="O-secret")]
-    everything = b"".join(visit_files(page_of(images)).values())
+def test_identifying_values_that_a_configuration_added_stay_out() -> None:
+    secret: dict[str, Value] = {
+        "StudyDate": "20240131",
+        "PatientSex": "O-secret",
+        "00091001": "secret",
+        "Nonsense": "secret",
+    }
+    page = page_of([make_image("1", "1.2", EchoTime=2.98, **secret)])
+    everything = repr(visit_entry(page)).encode() + b"".join(visit_files(page).values())
     assert b"secret" not in everything
     assert b"20240131" not in everything
+    assert ("EchoTime", "2.98") in visit_entry(page).values
+
+
+def test_values_to_search_by_are_those_of_whole_series() -> None:
+    images = [make_image(f"{at}", "1.2", EchoTime=at, RepetitionTime=2, Modality="MR", SeriesNumber=4) for at in (1, 2)]
+    assert visit_entry(page_of(images)).values == (("Modality", "MR"), ("RepetitionTime", "2"))
+
+
+def test_values_to_search_by_are_limited() -> None:
+    images = [make_image(f"{at}", f"{UID_ROOT}.{at}", ProtocolName=f"{at} " + "x" * 300) for at in range(600)]
+    values = visit_entry(page_of(images)).values
+    assert len(values) == 500
+    assert {len(text) for _, text in values} == {200}
 
 
 def test_records_are_one_line_of_utf8() -> None:
@@ -167,6 +204,7 @@ def test_the_first_page_is_the_studys() -> None:
 def test_the_studys_page_costs_little_per_visit() -> None:
     entry = visit_entry(page_of(typical_images()))
     one, two = (
-        sum(map(len, study_files(STUDY, "id", [entry] * count, CatalogSettings()).values())) for count in (1, 2)
+        sum(map(len, study_files(STUDY, "id", StudyPage((entry,) * count), CatalogSettings()).values()))
+        for count in (1, 2)
     )
     assert two - one <= 300

@@ -1,6 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
+from icf_utils.catalog.names import name_rule
 from icf_utils.catalog.series import group_series
+from icf_utils.errors import InvalidSetting
 from icf_utils.metadata.records import ImageRecord
 from tests.catalog.conftest import UID_ROOT, make_image, make_series, typical_images
 
@@ -36,6 +42,34 @@ def test_names_that_identify_are_replaced_by_numbers() -> None:
     images.append(make_image("x/SCAN.2020.01.31.10.22", f"{UID_ROOT}.1", SeriesNumber=1))
     names = [image.name for image in group_series(images)[0].images]
     assert names == ["image_0001.dcm", "image_0002.dcm", "image_0003"]
+
+
+@pytest.mark.parametrize(
+    "name", ["DOE_JOHN.dcm", "jdoe-0001.dcm", "4711223_0001.dcm", "Müller.IMA", "IM0001.doe", "Kn1.dcm"]
+)
+def test_names_that_may_be_of_a_person_are_replaced_by_numbers(name: str) -> None:
+    (series,) = group_series([make_image(f"x/{name}", f"{UID_ROOT}.1", SeriesNumber=1)])
+    assert series.images[0].name.startswith("image_0001")
+    assert "doe" not in series.images[0].name
+
+
+@pytest.mark.parametrize("name", ["IM000001.dcm", "1-001.dcm", "MR_t1_mprage_12.IMA", "i1.MRDC.3", "slice_004"])
+def test_plain_names_stay(name: str) -> None:
+    image = make_image(f"x/{name}", f"{UID_ROOT}.1", SeriesDescription="t1 mprage", ProtocolName="MRDC")
+    assert group_series([image])[0].images[0].name == name
+
+
+def test_settings_say_which_names_are_shown() -> None:
+    image = make_image("x/sub-kirk_0001.dcm", f"{UID_ROOT}.1")
+    names = [group_series([image], rule)[0].images[0].name for rule in ("plain", "all", "none")]
+    assert names == ["image_0001.dcm", "sub-kirk_0001.dcm", "image_0001.dcm"]
+    with pytest.raises(InvalidSetting, match="'plain', 'all' or 'none'"):
+        name_rule("some")
+
+
+def test_the_middle_image_is_known_by_its_place() -> None:
+    images = [replace(image, offset=at * 1000) for at, image in enumerate(make_series(1, 5, "d"))]
+    assert group_series(images)[0].middle == (2000, 210_000)
 
 
 def test_equal_names_in_one_series_stay_apart() -> None:

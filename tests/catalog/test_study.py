@@ -6,22 +6,23 @@ from typing import Any
 import pytest
 
 from icf_utils.catalog.entries import VisitEntry, record_bytes
-from icf_utils.catalog.study import config_record, logo_target, merged, parse_entries, study_node
+from icf_utils.catalog.study import StudyPage, config_record, logo_target, parse_page, study_node
 from icf_utils.config import CatalogSettings
 from icf_utils.errors import DepositDamaged, InvalidSetting
 
 
-def entry(visit: str, images: int = 10) -> VisitEntry:
-    return VisitEntry(visit, f"id-{visit}", "md5", 2, images, 1_000_000, ("CT", "MR"))
+def entry(visit: str, images: int = 10, date: str = "2021-02-03") -> VisitEntry:
+    values = (("Modality", "CT"), ("ProtocolName", f"for {visit}"))
+    return VisitEntry(visit, f"id-{visit}", "md5", 2, images, 1_000_000, ("CT", "MR"), date, values)
 
 
 def test_visits_are_sorted_and_replaced() -> None:
-    entries = merged(merged(merged((), entry("b")), entry("a")), entry("b", 11))
-    assert [(one.visit, one.images) for one in entries] == [("a", 10), ("b", 11)]
+    page = StudyPage().with_entry(entry("b")).with_entry(entry("a")).with_entry(entry("b", 11))
+    assert [(one.visit, one.images) for one in page.entries] == [("a", 10), ("b", 11)]
 
 
 def test_totals_are_shown() -> None:
-    node = study_node("s", "id", [entry("a"), entry("b", 5)], CatalogSettings())
+    node = study_node("s", "id", StudyPage((entry("a"), entry("b", 5))), CatalogSettings())
     assert {badge["name"]: badge["value"] for badge in node["top_display"]} == {
         "Visits": 2,
         "Series": 4,
@@ -33,9 +34,35 @@ def test_totals_are_shown() -> None:
 
 
 def test_the_page_carries_what_it_is_made_from() -> None:
-    entries = (entry("a"), entry("b"))
-    raw = record_bytes(study_node("s", "id", entries, CatalogSettings()))
-    assert parse_entries(raw, "x") == entries
+    page = StudyPage((entry("a"), entry("b")))
+    raw = record_bytes(study_node("s", "id", page, CatalogSettings()))
+    assert parse_page(raw, "x") == page
+
+
+def test_values_stand_once() -> None:
+    node = study_node("s", "id", StudyPage((entry("a"), entry("b"))), CatalogSettings())
+    assert node["values"] == [["Modality", "CT"], ["ProtocolName", "for a"], ["ProtocolName", "for b"]]
+    assert [one["values"] for one in node["subdatasets"]] == [[0, 1], [0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("page", "settings"),
+    [
+        (StudyPage((entry("a"),), hides_dates=True), CatalogSettings()),
+        (StudyPage((entry("a"),)), CatalogSettings(hide_dates=True)),
+    ],
+)
+def test_dates_are_hidden_by_a_user_or_by_the_settings(page: StudyPage, settings: CatalogSettings) -> None:
+    raw = record_bytes(study_node("s", "id", page, settings))
+    assert b"2021" not in raw
+    assert parse_page(raw, "x").hides_dates == page.hides_dates  # what settings say, they may take back
+
+
+def test_a_page_of_an_earlier_version_is_read() -> None:
+    node = study_node("s", "id", StudyPage((entry("a"),)), CatalogSettings())
+    del node["values"], node["subdatasets"][0]["values"], node["subdatasets"][0]["date"]
+    (found,) = parse_page(record_bytes(node), "x").entries
+    assert (found.visit, found.date, found.values) == ("a", "", ())
 
 
 @pytest.mark.parametrize(
@@ -45,18 +72,22 @@ def test_the_page_carries_what_it_is_made_from() -> None:
         {"subdatasets": [{}]},
         {"subdatasets": [{"dataset_id": 3}]},
         {"subdatasets": None},
+        {"values": []},
+        {"values": 3},
+        {"values": [["Modality"]]},
+        {"hides": 3},
     ],
 )
 def test_a_damaged_page_is_named(change: dict[str, Any]) -> None:
-    raw = record_bytes({**study_node("s", "id", [entry("a")], CatalogSettings()), **change})
+    raw = record_bytes({**study_node("s", "id", StudyPage((entry("a"),)), CatalogSettings()), **change})
     with pytest.raises(DepositDamaged, match=r"study\.json"):
-        parse_entries(raw, "study.json")
+        parse_page(raw, "study.json")
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"\xff", b"3", b"[" * 100_000])
 def test_what_is_no_record_is_named(raw: bytes) -> None:
     with pytest.raises(DepositDamaged, match=r"study\.json"):
-        parse_entries(raw, "study.json")
+        parse_page(raw, "study.json")
 
 
 def test_the_default_look_links_to_nobody() -> None:

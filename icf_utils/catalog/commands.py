@@ -1,0 +1,47 @@
+"""Commands that a reader pastes into a shell to get a visit. Pure; everything is quoted for a POSIX shell."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from icf_utils.dataset import origin
+from icf_utils.store import Visit
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a visit is: ``url`` is the store's address without a slash at its end."""
+
+    url: str
+    study: str
+    visit: str
+
+
+def clone_rows(place: Place, annex: str) -> dict[str, str]:
+    """The commands by their purpose; those for git-annex alone where ``annex``, the address for it, is not empty."""
+    rows = {
+        "datalad": clone_command(place),
+        "datalad: all images": f"datalad -C {place.visit} get .",
+        "datalad: the archive": f"datalad -C {place.visit} get icf/{place.visit}_dicom.tar",
+    }
+    if annex:
+        rows["git-annex"] = f"git clone {shlex.quote(annex)} {place.visit}"
+        rows["git-annex: the archive"] = f"git -C {place.visit} annex get icf/{place.visit}_dicom.tar"
+    return {**rows, "icf-utils": retrieve_command(place)}
+
+
+def clone_url(place: Place) -> str:
+    """The address that ``datalad clone`` takes (datalad-next's ``datalad-annex::`` remote helper)."""
+    return origin.clone_url(place.url, Visit(Path(), place.study, place.visit))
+
+
+def clone_command(place: Place) -> str:
+    """The command to paste into a shell: the address is quoted, the dataset lands in a folder named by the visit."""
+    return f"datalad clone {shlex.quote(clone_url(place))} {place.visit}"
+
+
+def retrieve_command(place: Place) -> str:
+    """Images without a clone, by this package."""
+    return f"icf-utils retrieve {shlex.quote(place.url)} --id {place.study} {place.visit} -o {place.visit}"

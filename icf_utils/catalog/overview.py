@@ -1,0 +1,175 @@
+"""One page for all studies of a store: ``<store>/index.html``. Reads the studies' catalogs; writes that one file.
+
+The page is plain HTML with its style inside: it needs no script, and works as a file, too.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from icf_utils.catalog import writer
+from icf_utils.catalog.stage import read_page
+from icf_utils.catalog.study import catalog_name, study_id
+from icf_utils.catalog.text import human_size
+from icf_utils.config import Settings, load_settings
+from icf_utils.errors import DepositDiffers, storage_errors
+from icf_utils.results import Notice
+from icf_utils.store import Study, stored_studies, sync_file, sync_folder
+from icf_utils.traces import share_file
+
+#: The page's name below the store.
+INDEX = "index.html"
+#: Says that a page is this program's, to be replaced by it.
+_MARK = "<!-- the studies of a store, by icf-utils -->"
+
+_STYLE = """\
+:root{color-scheme:light dark;--page:#f4f6f8;--card:#fff;--text:#1b2430;--muted:#525d6b;--line:#d6dce4;--link:#0b5fa5}
+@media(prefers-color-scheme:dark){:root{--page:#10151b;--card:#1a212a;--text:#e7ebf0;--muted:#a9b4c1;--line:#333e4b;\
+--link:#9dc3e6}}
+body{margin:0;background:var(--page);color:var(--text);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,\
+"DejaVu Sans",sans-serif}
+main{max-width:64rem;margin:0 auto;padding:1.5rem 1rem}h1{font-size:1.75rem;line-height:1.25}
+.card{background:var(--card);border:1px solid var(--line);border-radius:.6rem;padding:.5rem 1.25rem;overflow-x:auto}
+table{border-collapse:collapse;width:100%}th{color:var(--muted);text-align:left}
+th,td{padding:.5rem .75rem .5rem 0;border-bottom:1px solid var(--line);vertical-align:top}
+tr:last-child td{border-bottom:0}.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
+a{color:var(--link)}p{color:var(--muted)}:focus-visible{outline:3px solid var(--link);outline-offset:2px}
+"""
+
+
+@dataclass(frozen=True)
+class StudyLine:
+    """What the page says of a study; ``years`` is empty where its catalog shows no dates."""
+
+    study: str
+    name: str
+    visits: int
+    images: int
+    size: int
+    modalities: tuple[str, ...]
+    years: str
+
+
+@dataclass(frozen=True)
+class IndexResult:
+    """The page, how many studies it shows, and those that have no catalog yet."""
+
+    page: Path
+    studies: int
+    changed: bool
+    notices: tuple[Notice, ...]
+
+
+def build_index(store_dir: str | os.PathLike[str], *, settings: Settings | None = None) -> IndexResult:
+    """Make the page of all studies from their catalogs.
+
+    Raises :class:`~icf_utils.errors.DepositDiffers` where an ``index.html`` of other origin is there,
+    :class:`~icf_utils.errors.DepositDamaged` for a damaged catalog, :class:`~icf_utils.errors.StorageFailure`.
+    """
+    root = Path(store_dir)
+    chosen = load_settings(root) if settings is None else settings
+    lines, notices = [], []
+    for study in stored_studies(root):
+        if writer.read_file(study, writer.MARKER) == writer.marker_bytes(study_id(study.study)):
+            lines.append(_line(study, chosen))
+        else:
+            why = "has no catalog yet and is not on the page of all studies"
+            notices.append(Notice("not-in-index", study.study, why))
+    changed = _replace(root / INDEX, index_bytes(lines), root)
+    return IndexResult(root / INDEX, len(lines), changed, tuple(notices))
+
+
+def _line(study: Study, settings: Settings) -> StudyLine:
+    entries = read_page(study).shown(settings.catalog)
+    years = sorted({entry.date[:4] for entry in entries if entry.date})
+    return StudyLine(
+        study=study.study,
+        name=catalog_name(study.study, settings.catalog),
+        visits=len(entries),
+        images=sum(entry.images for entry in entries),
+        size=sum(entry.size for entry in entries),
+        modalities=tuple(sorted({modality for entry in entries for modality in entry.modalities})),
+        years="–".join(dict.fromkeys((years[0], years[-1]))) if years else "",
+    )
+
+
+def index_bytes(lines: Sequence[StudyLine]) -> bytes:
+    """The page for these studies. All texts are escaped."""
+    rows = "\n".join(_row(line) for line in lines)
+    heads = "".join(
+        f'<th scope="col"{_right(name)}>{name}</th>'
+        for name in ("Study", "Years", "Modalities", "Visits", "Images", "Size")
+    )
+    table = f"<table><thead><tr>{heads}</tr></thead><tbody>\n{rows}\n</tbody></table>" if lines else "<p>None yet.</p>"
+    text = f"""<!DOCTYPE html>
+<html lang="en">
+{_MARK}
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Studies</title>
+<style>
+{_STYLE}</style></head>
+<body><main><h1>Studies</h1>
+<div class="card" tabindex="0" role="region" aria-label="Studies">{table}</div>
+</main></body>
+</html>
+"""
+    return text.encode("utf-8")
+
+
+def _row(line: StudyLine) -> str:
+    link = f'<a href="{html.escape(line.study)}/catalog/">{html.escape(line.study)}</a>'
+    title = "" if line.name == f"Study {line.study}" else f"<br>{html.escape(line.name)}"
+    cells = [f"<td>{link}{title}</td>", f"<td>{line.years}</td>", f"<td>{html.escape(', '.join(line.modalities))}</td>"]
+    cells += _numbers((f"{line.visits:,}", f"{line.images:,}", human_size(line.size)))
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _numbers(texts: Iterable[str]) -> list[str]:
+    return [f'<td class="n">{text}</td>' for text in texts]
+
+
+def _right(name: str) -> str:
+    return ' class="n"' if name in ("Visits", "Images", "Size") else ""
+
+
+def _replace(path: Path, data: bytes, root: Path) -> bool:
+    """Write the page unless it is the same; whole, by a name of its own first."""
+    with storage_errors(path, "read"):
+        try:
+            old = path.read_bytes()
+        except FileNotFoundError:
+            old = None
+        except IsADirectoryError as error:
+            raise DepositDiffers(path, "it is a folder") from error
+    if old == data:
+        return False
+    if old is not None and _MARK.encode("ascii") not in old:
+        raise DepositDiffers(path, "it was not made by this program")
+    with storage_errors(path, "write"):
+        descriptor, name = tempfile.mkstemp(prefix=".index-", suffix=".part", dir=root)
+        try:
+            with os.fdopen(descriptor, "wb") as handle:
+                os.fchmod(descriptor, 0o666 & ~_umask())
+                share_file(root, descriptor)
+                handle.write(data)
+                sync_file(handle, path)
+            os.replace(name, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(name)
+            raise
+    sync_folder(root)
+    return True
+
+
+def _umask() -> int:
+    """The process's; the only way to know it is to set it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,86 @@
+"""``icf-utils catalog build``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from icf_utils.cli.console import Console, counted
+from icf_utils.cli.options import add_store_url
+from icf_utils.errors import InvalidSetting, shown
+
+if TYPE_CHECKING:
+    from icf_utils.catalog.build import BuildResult
+
+HELP = "make the catalog of a study anew from its metadata"
+DETAILS = """\
+Reads the JSON files and datasets of all visits in STORE/STUDY, and puts the new
+catalog in the old one's place when it is complete. Visits that are no longer in
+the store are not in it any more. With --index, PATH is the store, and the page
+of all its studies, STORE/index.html, is made from their catalogs."""
+EXAMPLE = "icf-utils catalog build /data/store/study-a"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", metavar="PATH", help="a study's folder in a store; with --index, the store")
+    parser.add_argument("--index", action="store_true", help="make the page of all studies of the store at PATH")
+    add_store_url(parser)
+    dates = parser.add_mutually_exclusive_group()
+    dates.add_argument(
+        "--hide-dates", action="store_true", default=None, help="leave out the visits' dates, now and from now on"
+    )
+    dates.add_argument("--show-dates", dest="hide_dates", action="store_false", help="show the visits' dates again")
+    pictures = parser.add_mutually_exclusive_group()
+    pictures.add_argument(
+        "--previews",
+        action="store_true",
+        default=None,
+        help="make a small picture of each series; faces may be recognised in images of heads",
+    )
+    pictures.add_argument(
+        "--no-previews", dest="previews", action="store_false", help="leave out the pictures that there are"
+    )
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    if args.index:
+        return _index(args, console)
+    from icf_utils.catalog.build import build_catalog
+
+    store, study = os.path.split(os.path.abspath(args.path))
+    result = build_catalog(
+        store,
+        study,
+        store_url=args.store_url,
+        store_id=args.store_id,
+        hide_dates=args.hide_dates,
+        previews=args.previews,
+        progress=console,
+    )
+    console.notices(result.notices)
+    console.result(args.command, result, _lines(result), ok=not result.unusable)
+    return 1 if result.unusable else 0
+
+
+def _lines(result: BuildResult) -> list[str]:
+    if result.unusable:
+        bad = [f"  {one.visit}: {one.problem}" for one in result.unusable]
+        return [f"{shown(result.catalog)} was left as it is, since visits cannot be read:", *bad]
+    count = f"{counted(result.visits, 'visit')} with {counted(result.images, 'image')}"
+    pictures = f", {counted(result.previews, 'preview')}" if result.previews else ""
+    gone = f"; no longer in it: {', '.join(result.dropped)}" if result.dropped else ""
+    return [f"{shown(result.catalog)}: {count}{pictures}{gone}"]
+
+
+def _index(args: argparse.Namespace, console: Console) -> int:
+    from icf_utils.catalog.overview import build_index
+
+    if args.hide_dates is not None or args.previews is not None or args.store_url or args.store_id:
+        raise InvalidSetting("--index", "the page of all studies is made from their catalogs and takes no other option")
+    result = build_index(args.path)
+    console.notices(result.notices)
+    state = "" if result.changed else " (unchanged)"
+    line = f"{shown(result.page)}: {counted(result.studies, 'study', 'studies')}{state}"
+    console.result(args.command, result, [line])
+    return 0
