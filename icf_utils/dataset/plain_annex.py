@@ -92,9 +92,13 @@ def _key_file(visit: Visit, key: str, data: bytes) -> PlainFile:
 
 
 def bundle_bytes(objects: Mapping[bytes, GitObject], refs: Mapping[str, str], uuid: UUID) -> bytes:
-    """A git bundle of ``objects`` with the branches where git-annex looks for them."""
+    """A git bundle of ``objects`` with the branches where git-annex looks for them.
+
+    ``HEAD`` is among them: without it, git checks out a branch of the name that the user's ``init.defaultBranch`` says.
+    """
     space = f"refs/namespaces/git-remote-annex/{uuid}"
-    lines = "".join(f"{refs[name]} {space}/{name}\n" for name in (ANNEX, MAIN))
+    places = {"HEAD": refs[MAIN], ANNEX: refs[ANNEX], MAIN: refs[MAIN]}
+    lines = "".join(f"{commit} {space}/{name}\n" for name, commit in places.items())
     return b"# v2 git bundle\n%s\n%s" % (lines.encode("ascii"), write_pack(objects).data)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from icf_utils.dataset.plain_annex import PlainFile
 from icf_utils.errors import DepositDiffers, storage_errors
 from icf_utils.store import Visit, sync_folder
+from icf_utils.traces import make_folders
 
 _STRANGER = "it does not belong to this dataset"
 
@@ -40,14 +41,16 @@ def prepare_folders(visit: Visit, files: Sequence[PlainFile]) -> None:
         if path not in wanted:
             raise DepositDiffers(path, _STRANGER)
     for path in sorted(wanted):
-        _make_folder(path.parent)
+        _make_folder(visit, path.parent)
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(visit: Visit, folder: Path) -> None:
     """Make a folder and those above it; the names above are synced as well."""
     if folder.is_dir():
         return
-    _make_folder(folder.parent)
     with storage_errors(folder, "create"):
-        folder.mkdir(exist_ok=True)
-    sync_folder(folder.parent)
+        make_folders(visit.root, folder)
+    for above in [folder.parent, *folder.parent.parents]:
+        sync_folder(above)
+        if above == visit.of_study.folder:
+            return

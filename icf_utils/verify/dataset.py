@@ -18,6 +18,7 @@ from icf_utils.metadata.checks import check_metadata
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.store import Visit, read_deposit
 from icf_utils.verify.findings import Finding, finding_of
+from icf_utils.verify.plain import check_plain
 
 _GONE = "run 'icf-utils deposit_visit_dataset' again"
 
@@ -37,10 +38,11 @@ def check_dataset(place: Visit, metadata: VisitMetadata, store_url: str | None, 
     except IcfError as error:
         return [finding_of(place.export, error)]
     findings = [Finding(place.export, "", text) for text in _other_store(place, deposit.origin, store_url, store_id)]
+    findings += check_plain(place, metadata, deposit.origin)
     if read_deposit(place.export, _GONE) == expected.export and read_deposit(place.refs, _GONE) == expected.refs:
         return findings
-    findings += [Finding(place.export, name, problem) for name, problem in _differences(place, metadata, deposit)]
-    return findings or [Finding(place.export, "", "is not, byte by byte, the dataset of this metadata")]
+    differences = [Finding(place.export, name, problem) for name, problem in _differences(place, metadata, deposit)]
+    return findings + (differences or [Finding(place.export, "", "is not, byte by byte, the dataset of this metadata")])
 
 
 def _other_store(place: Visit, origin: Origin, store_url: str | None, store_id: str | None) -> Iterator[str]:

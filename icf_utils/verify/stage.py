@@ -30,6 +30,7 @@ from icf_utils.store import Study, Visit, check_identifier, study_folders
 from icf_utils.verify.dataset import check_dataset
 from icf_utils.verify.findings import Finding, VerifyResult, VisitCheck, finding_of
 from icf_utils.verify.metadata import check_archive, check_metadata, read_metadata
+from icf_utils.verify.plain import check_alone
 
 __all__ = ["Finding", "VerifyResult", "VisitCheck", "verify_store", "verify_visit"]
 
@@ -88,6 +89,8 @@ def verify_visit(
         findings += check_metadata(place, metadata, found)
     if metadata and _exists(place.refs) and _exists(place.export):
         findings += check_dataset(place, metadata, store_url, store_id)
+    elif "dataset" in absent:
+        findings += check_alone(place)
     if metadata and catalogued:
         findings += _check_catalog(place, metadata, where, chosen)
     if rebuild is not None and _exists(place.archive):
