@@ -1,0 +1,223 @@
+"""One session's way into XNAT, so that it arrives exactly once. Sends, looks, and decides by what it has seen.
+
+An import that ends without an answer, or with an error, may have been done all the same, wholly or in part. So before
+anything is sent again, XNAT is asked what there is; and after every success too, since XNAT puts what it is asked to
+put into a project that it does not know, or that one may not write to, into another one without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from icf_utils.xnat import routes
+from icf_utils.xnat.client import PASSING, Answer, ConnectionLost
+from icf_utils.xnat.ledger import Ledger
+from icf_utils.xnat.parcels import Body, Parcel
+from icf_utils.xnat.routes import Sighting
+from icf_utils.xnat.values import Outcome
+from icf_utils.xnat.watching import Watch
+
+#: After these answers another try may succeed. 401: the login session was ended, twice in a row.
+_TRY_AGAIN = (401, 409, *PASSING)
+
+
+@dataclass
+class Delivery:
+    """One session under way. ``known`` are the sightings of it from before it was first sent."""
+
+    watch: Watch
+    parcel: Parcel
+    body: Body
+    ledger: Ledger
+    known: tuple[Sighting, ...] = ()
+    answers: list[str] = field(default_factory=list)
+
+    def outcome(self, state: str, problem: str = "", held: int | None = None, uris: Sequence[str] = ()) -> Outcome:
+        contents = self.body.contents
+        return Outcome(
+            subject=self.parcel.subject,
+            label=self.parcel.label,
+            state=state,  # type: ignore[arg-type]
+            project=self.watch.target.project,
+            sent=len(contents.images),
+            held=held,
+            size=len(self.body),
+            tries=len(self.answers),
+            uris=tuple(uris),
+            answers=tuple(self.answers),
+            problem=problem,
+            left_out=len(contents.others),
+        )
+
+    def run(self) -> Outcome:
+        """Send until it is there, it is certain that it will not be, or the tries are used up."""
+        target, result = self.watch.target, None
+        for at in range(target.retries + 1):
+            if at:
+                self.watch.sleep(target.pause * 2 ** (at - 1))
+            seen = self._new()
+            result = self._arrived(seen)
+            if result:
+                return result
+            answer = self._send("append" if seen and not target.overwrite else target.overwrite)
+            if answer and answer.status == 200:
+                return self._checked(routes.answered_uris(answer.text))
+            if answer and answer.status not in _TRY_AGAIN:
+                break
+        return self._arrived(self._new(settle=True)) or self.outcome("failed", self._why())
+
+    def _send(self, overwrite: str) -> Answer | None:
+        """One import; ``None`` where there was no answer."""
+        self.watch.check()
+        subject, label = self.parcel.subject, self.parcel.label
+        keys = [item.key for item in self.known]
+        self.ledger.note(subject, label, "sending", fingerprint=self.body.contents.fingerprint, known=keys)
+        query = routes.import_query(self.watch.target, subject, label, self.body.has_others, overwrite)
+        try:
+            answer = self.watch.xnat.request("POST", routes.IMPORT, query, self.body)
+        except ConnectionLost as error:
+            self.answers.append(error.problem)
+            return None
+        self.answers.append(str(answer))
+        return answer
+
+    # -- what there is ------------------------------------------------------------------------------------------------
+
+    def _new(self, settle: bool = False) -> tuple[Sighting, ...]:
+        """What has come of this session since it was first sent; waits while XNAT is at work on it."""
+        if not self.answers and not settle and not self.ledger_says_sending:
+            return ()
+        known = {item.key for item in self.known}
+        found = self.watch.find(self.parcel.subject, self.parcel.label)
+        fresh = [item for item in found if item.key not in known]
+        settled = [self.watch.settled(item.uri) if item.at_work else item for item in fresh]
+        return tuple(self._committed(item) for item in settled)
+
+    @property
+    def ledger_says_sending(self) -> bool:
+        return self.ledger.last(self.parcel.subject, self.parcel.label).get("state") == "sending"
+
+    def _committed(self, found: Sighting) -> Sighting:
+        """A session whose upload broke off, or that was left RECEIVING: ask XNAT to look what there is of it."""
+        if found.status not in (routes.INTERRUPTED, "RECEIVING"):
+            return found
+        try:
+            answer = self.watch.xnat.request("POST", f"/data{found.uri}", {"action": "commit"})
+        except ConnectionLost:
+            return found
+        if answer.status == 301:  # committed, and archived by the project's own rule
+            return self.watch.archived(self.parcel.subject, self.parcel.label) or found
+        return self.watch.settled(found.uri) if answer.status == 200 else found
+
+    def _arrived(self, seen: Sequence[Sighting]) -> Outcome | None:
+        """Whether what has come is the whole session, where it should be."""
+        whole = [item for item in seen if item.files is not None]
+        held = sum(item.files or 0 for item in whole)
+        if not whole or len(whole) < len(seen) or not self._is_enough(held) or not self._is_placed(whole):
+            return None
+        return self.outcome("uploaded", held=held, uris=[item.uri for item in whole])
+
+    def _is_enough(self, held: int) -> bool:
+        """As many files as were sent; beside those that were there if they were to be kept."""
+        sent = len(self.body.contents.images)
+        if self.watch.target.overwrite != "append":
+            return held == sent
+        before = sum(item.files or 0 for item in self.known)
+        return max(before, sent) <= held <= before + sent
+
+    def _is_placed(self, found: Sequence[Sighting]) -> bool:
+        place = "ARCHIVED" if self.watch.target.dest == "archive" else "READY"
+        return all(item.status == place for item in found)
+
+    # -- after a success ----------------------------------------------------------------------------------------------
+
+    def _checked(self, uris: tuple[str, ...]) -> Outcome:
+        """Hold XNAT's answer against what was asked: the project, the place, the number of files."""
+        target = self.watch.target
+        elsewhere = [uri for uri in uris if routes.project_of(uri) not in ("", target.project)]
+        if not uris or elsewhere:
+            where = ", ".join(sorted({routes.project_of(uri) for uri in elsewhere}))
+            problem = (
+                f"XNAT put it into project '{where}' instead of '{target.project}'; have it moved or deleted there"
+            )
+            return self.outcome("failed", problem if uris else "XNAT's answer names no session; look for it", uris=uris)
+        found = [self._seen_at(uri) for uri in uris]
+        held = sum(item.files or 0 for item in found) if all(item.files is not None for item in found) else None
+        if not self._is_placed(found):
+            states = ", ".join(sorted({item.status for item in found}))
+            wanted = "in the archive" if target.dest == "archive" else "READY in the prearchive"
+            return self.outcome("failed", f"expected it {wanted}, found it {states}", held, uris)
+        if held is None or not self._is_enough(held):
+            sent = len(self.body.contents.images)
+            return self.outcome("failed", f"{sent} images were sent, and XNAT has {held}", held, uris)
+        return self.outcome("uploaded", held=held, uris=uris)
+
+    def _seen_at(self, uri: str) -> Sighting:
+        if routes.is_prearchived(uri):
+            return self.watch.settled(uri)
+        there = self.watch.archived(self.parcel.subject, self.parcel.label)
+        return there or Sighting(uri, uri, "not found", None)
+
+    def _why(self) -> str:
+        last = self.answers[-1] if self.answers else "nothing was sent"
+        left = self.watch.find(self.parcel.subject, self.parcel.label)
+        places = ", ".join(f"{item.uri} ({item.status}, {_files(item)})" for item in left)
+        return f"XNAT's last answer: {last}; {'it has ' + places if places else 'it has nothing of this session'}"
+
+
+def _files(item: Sighting) -> str:
+    return "files not counted" if item.files is None else f"{item.files} images"
+
+
+def deliver(watch: Watch, parcel: Parcel, ledger: Ledger, rows: list[Mapping[str, object]] | None) -> Outcome:
+    """Bring one session into XNAT. ``rows``: the listing of the prearchive when this run began.
+
+    Raises what is wrong with the input, or with the login or the server as such.
+    """
+    with parcel.open() as body:
+        delivery, last = Delivery(watch, parcel, body, ledger), ledger.last(parcel.subject, parcel.label)
+        same = last.get("fingerprint") == body.contents.fingerprint
+        if last.get("state") == "done" and same:
+            return replace(delivery.outcome("before"), uris=tuple(last.get("uris") or ()), held=last.get("held"))  # type: ignore[arg-type]
+        found = watch.find(parcel.subject, parcel.label, rows)
+        if last.get("state") == "sending" and same:
+            keys = last.get("known") or []
+            delivery.known = tuple(item for item in found if item.key in keys)  # type: ignore[operator]
+        else:
+            delivery.known = found
+            refusal = _standing(delivery)
+            if refusal:
+                return _noted(ledger, parcel, body, refusal)
+        return _noted(ledger, parcel, body, delivery.run())
+
+
+def _standing(delivery: Delivery) -> Outcome | None:
+    """What is there already decides, unless one was told to append to it or to replace it."""
+    found, sent = delivery.known, len(delivery.body.contents.images)
+    if not found or delivery.watch.target.overwrite:
+        return None
+    held = sum(item.files or 0 for item in found)
+    uris = [item.uri for item in found]
+    if delivery._is_placed(found) and held == sent:
+        return delivery.outcome("present", held=held, uris=uris)
+    places = ", ".join(f"{item.uri} ({item.status}, {_files(item)})" for item in found)
+    problem = f"XNAT has this session already: {places}; {sent} images would be sent. See --overwrite"
+    return delivery.outcome("failed", problem, held, uris)
+
+
+def _noted(ledger: Ledger, parcel: Parcel, body: Body, outcome: Outcome) -> Outcome:
+    state = "failed" if outcome.state == "failed" else "done"
+    ledger.note(
+        parcel.subject,
+        parcel.label,
+        state,
+        fingerprint=body.contents.fingerprint,
+        result=outcome.state,
+        sent=outcome.sent,
+        held=outcome.held,
+        uris=list(outcome.uris),
+        answers=list(outcome.answers),
+        problem=outcome.problem,
+    )
+    return outcome

@@ -1,0 +1,144 @@
+"""Where an upload goes, what became of it, and the labels that XNAT takes. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from icf_utils.credentials import without_credentials
+from icf_utils.errors import InvalidSetting, shown
+from icf_utils.results import Notice
+
+Destination = Literal["prearchive", "archive"]
+Overwrite = Literal["", "append", "delete"]
+
+#: What became of a session: it was ``uploaded`` now; it was ``present`` in XNAT with as many files; it was uploaded
+#: ``before``, as the ledger says; it is only ``planned``; it ``failed``.
+State = Literal["uploaded", "present", "before", "planned", "failed"]
+
+_PROJECT = re.compile(r"[A-Za-z0-9_-]{1,100}", re.ASCII)
+_NOT_IN_LABELS = re.compile(r"[^A-Za-z0-9_-]+", re.ASCII)
+_FIELD = re.compile(r"\{([^{}]*)\}")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A project of an XNAT, and how to put sessions there.
+
+    ``timeout``: seconds of silence that an answer may take; an import answers when XNAT has taken in everything.
+    ``patience``: seconds that XNAT may go on working on a session after its answer. ``retries``: how often a session is
+    sent again, ``pause``: seconds before the first time, doubled each time. ``ca``: certificates to believe (PEM).
+    """
+
+    url: str
+    project: str
+    dest: Destination = "prearchive"
+    overwrite: Overwrite = ""
+    direct_archive: bool = False
+    ca: Path | None = None
+    timeout: float = 900.0
+    patience: float = 600.0
+    retries: int = 5
+    pause: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_url(self.url)
+        if not _PROJECT.fullmatch(self.project):
+            raise InvalidSetting("--project", f"'{shown(self.project)}' is no ID of a project (letters, digits, _, -)")
+        if self.direct_archive and self.dest != "archive":
+            raise InvalidSetting("--direct-archive", "this goes with --dest archive")
+        if self.direct_archive and self.overwrite:
+            raise InvalidSetting("--direct-archive", "XNAT has no overwrite with it")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one session.
+
+    ``sent`` and ``held`` are numbers of image files: how many are in the upload, and how many XNAT has (``None``: not
+    known). ``size`` is that of the upload in bytes. ``uris`` are XNAT's names of it, ``answers`` what it answered to
+    each try. ``left_out`` counts files that are no images.
+    """
+
+    subject: str
+    label: str
+    state: State
+    project: str
+    sent: int = 0
+    held: int | None = None
+    size: int = 0
+    tries: int = 0
+    uris: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+    problem: str = ""
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class UploadResult:
+    """What became of all sessions, in their order. ``url`` has no credentials in it."""
+
+    url: str
+    project: str
+    dest: Destination
+    sessions: tuple[Outcome, ...]
+    notices: tuple[Notice, ...] = ()
+    ledger: tuple[Path, ...] = ()
+
+    @property
+    def failed(self) -> tuple[Outcome, ...]:
+        return tuple(item for item in self.sessions if item.state == "failed")
+
+
+def check_url(url: str) -> None:
+    """Refuse what is no address of a server, and one with a password in it, which logs and process lists would show."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidSetting("--url", f"'{shown(without_credentials(url))}' is no address such as https://xnat.org")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise InvalidSetting(
+            "--url", "an address has no user, password or query in it; see --user, --password-file and --token-file"
+        )
+
+
+def is_open_to_others(url: str) -> bool:
+    """Whether passwords go over a network as they are: no TLS, and not to this machine."""
+    parts = urlsplit(url)
+    if parts.scheme == "https" or parts.hostname == "localhost":
+        return False
+    try:
+        return not ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return True
+
+
+def xnat_label(text: str) -> str:
+    """``text`` as XNAT takes it for a subject's or session's label: other characters become ``_``.
+
+    XNAT would do so by itself; the label must be known to find the session again.
+
+    >>> xnat_label("sub.01 a")
+    'sub_01_a'
+    """
+    return _NOT_IN_LABELS.sub("_", text)
+
+
+def filled(template: str, values: Mapping[str, str], option: str) -> str:
+    """A label from a template such as ``{subject}_{session}``; raises for an unknown field.
+
+    >>> filled("{subject}_{session}", {"subject": "s1", "session": "mr"}, "--label")
+    's1_mr'
+    """
+    for name in _FIELD.findall(template):
+        if name not in values:
+            known = ", ".join(f"{{{key}}}" for key in values)
+            raise InvalidSetting(option, f"there is no field '{{{shown(name)}}}' here (known: {known})")
+    label = xnat_label(_FIELD.sub(lambda found: values[found[1]], template))
+    if not label.strip("_-"):
+        raise InvalidSetting(option, f"'{shown(template)}' makes an empty label")
+    return label
