@@ -86,6 +86,8 @@ class HttpSource:
 
     def _body(self, response: requests.Response, asked: Asked) -> Iterator[bytes]:
         """The part of an answer's body that was asked for; raises :class:`_CutShort` if it ends early."""
+        if response.status_code in (200, 206):
+            self._refuse_replaced(identity_of(response.headers, None))
         body = judge(self._where, response.status_code, response.headers, asked)
         self._pin(body.identity)
         come = 0
@@ -105,10 +107,14 @@ class HttpSource:
             if not pinned.mark and not pinned.agrees(found):
                 problem = f"expected {pinned.size} bytes in all, found {found.size}"
                 raise FetchFailure(self._where, problem, "it is another or a damaged file", kind="size")
-            if not pinned.agrees(found):
-                raise FetchFailure(self._where, "it was replaced during the transfer", "begin again", kind="changed")
+            self._refuse_replaced(found)
             size = found.size if pinned.size is None else pinned.size
             self._pinned = Identity(pinned.mark or found.mark, size)
+
+    def _refuse_replaced(self, found: Identity) -> None:
+        """Before anything else that an answer may be wrong about: of another object, all else says nothing."""
+        if not self._pinned.agrees(found):
+            raise FetchFailure(self._where, "it was replaced during the transfer", "begin again", kind="changed")
 
     def _ask_for_size(self) -> None:
         """By HEAD; where a server dislikes that, by the answer to a request for the first byte, which is not read."""

@@ -77,7 +77,7 @@ def split(batch: Batch, spans: Sequence[Span], stream: Iterable[bytes]) -> Itera
             if span.end > position:
                 break
             members.pop()
-            yield from _empty_ones(members, spans, position)
+        yield from _empty_ones(members, spans, position)
 
 
 def _empty_ones(members: list[int], spans: Sequence[Span], position: int) -> Iterator[tuple[int, bytes]]:

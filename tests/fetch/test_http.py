@@ -1,0 +1,237 @@
+"""Bytes from web servers: ranges, cut streams, pauses, replaced objects, and credentials that go nowhere else."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from icf_utils.credentials import Login, Secret
+from icf_utils.errors import InvalidSetting
+from icf_utils.fetch.opening import open_source, read_all
+from icf_utils.fetch.problems import FetchFailure, RangesRefused
+from icf_utils.fetch.web import Patience, Web
+from tests.fetch.conftest import QUICK
+from tests.fetch.server import Fault, FaultyServer, serving
+
+DATA = random.Random(1).randbytes(700_000)
+
+
+@pytest.fixture(autouse=True)
+def _data(server: FaultyServer) -> None:
+    server.objects["/a.tar"] = DATA
+
+
+def read(server: FaultyServer, web: Web, start: int = 0, size: int | None = None, **options: object) -> bytes:
+    return b"".join(open_source(f"{server.url}/a.tar", web, **options).read(start, size))  # type: ignore[arg-type]
+
+
+def failure(server: FaultyServer, web: Web, start: int = 0, size: int | None = None, **options: object) -> FetchFailure:
+    with pytest.raises(FetchFailure) as caught:
+        read(server, web, start, size, **options)
+    return caught.value
+
+
+@pytest.mark.parametrize(("start", "size"), [(0, None), (5, None), (0, 10), (100, 300_001), (699_999, 1), (0, 700_000)])
+def test_ranges(server: FaultyServer, web: Web, start: int, size: int | None) -> None:
+    assert read(server, web, start, size) == DATA[start : None if size is None else start + size]
+    assert server.sent == (len(DATA) - start if size is None else size)
+
+
+def test_nothing_is_asked_for_nothing(server: FaultyServer, web: Web) -> None:
+    assert read(server, web, 3, 0) == b""
+    assert server.requests == []
+
+
+def test_size_and_existence_transfer_nothing(server: FaultyServer, web: Web) -> None:
+    source = open_source(f"{server.url}/a.tar", web)
+    assert (source.size(), source.exists()) == (len(DATA), True)
+    assert not open_source(f"{server.url}/b.tar", web).exists()
+    assert server.sent == 0
+
+
+def test_size_where_head_is_disliked(server: FaultyServer, web: Web) -> None:
+    server.faults.append(Fault("a.tar", times=1, status=405))
+    assert open_source(f"{server.url}/a.tar", web).size() == len(DATA)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100_000])
+def test_a_cut_stream_is_resumed_where_it_was_cut(server: FaultyServer, web: Web, cut: int) -> None:
+    server.faults.append(Fault("a.tar", times=2, cut=cut))
+    assert read(server, web, 10, 600_000) == DATA[10:600_010]
+    assert server.sent == 600_000
+    resumed = server.requests[-1].headers
+    assert resumed["Range"] == f"bytes={10 + 2 * cut}-600009"
+    assert resumed.get("If-Range")
+
+
+def test_a_cut_stream_without_ranges_is_read_again(server: FaultyServer, web: Web) -> None:
+    server.faults += [Fault("a.tar", times=1, cut=1000), Fault("a.tar", whole=True)]
+    assert read(server, web) == DATA
+
+
+def test_a_stream_that_is_cut_every_time(server: FaultyServer, web: Web) -> None:
+    server.faults.append(Fault("a.tar", cut=0))
+    found = failure(server, web)
+    assert (found.kind, len(server.requests)) == ("gave-up", QUICK.attempts)
+    assert "tried 3 times" in str(found)
+
+
+def test_without_content_length(server: FaultyServer, web: Web) -> None:
+    server.faults.append(Fault("a.tar", endless=True))
+    assert read(server, web) == DATA
+    assert read(server, web, 5, 100) == DATA[5:105]
+
+
+def test_cut_without_content_length(server: FaultyServer, web: Web) -> None:
+    """Only who knows the size can tell; then it is resumed."""
+    server.faults.append(Fault("a.tar", times=1, endless=True, cut=1000))
+    assert read(server, web, expected=len(DATA)) == DATA
+
+
+def test_a_server_without_ranges(server: FaultyServer, web: Web) -> None:
+    server.faults.append(Fault("a.tar", whole=True))
+    found = failure(server, web, 100, 50)
+    assert isinstance(found, RangesRefused)
+    assert (found.kind, found.total) == ("no-ranges", len(DATA))
+    assert read(server, web, 0, 100) == DATA[:100]
+
+
+def test_a_replaced_object_is_noticed(server: FaultyServer, web: Web) -> None:
+    server.faults += [Fault("a.tar", times=1, cut=1000), Fault("a.tar", etag='"new"')]
+    assert failure(server, web).kind == "changed"
+
+
+def test_a_replaced_object_is_noticed_by_the_next_read(server: FaultyServer, web: Web) -> None:
+    source = open_source(f"{server.url}/a.tar", web)
+    assert b"".join(source.read(0, 10)) == DATA[:10]
+    server.objects["/a.tar"] = DATA[::-1]
+    with pytest.raises(FetchFailure, match="replaced"):
+        list(source.read(10, 10))
+
+
+def test_another_size_than_expected(server: FaultyServer, web: Web) -> None:
+    assert failure(server, web, 0, 10, expected=5).kind == "size"
+    assert failure(server, web, len(DATA) - 5, 10).kind == "size"
+    assert failure(server, web, len(DATA) + 5, 10).kind == "size"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(401, "unauthorised"), (403, "forbidden"), (404, "missing"), (410, "missing"), (400, "refused")],
+)
+def test_refusals_are_final(server: FaultyServer, web: Web, status: int, kind: str) -> None:
+    server.faults.append(Fault("a.tar", status=status, headers={"WWW-Authenticate": "Basic"}))
+    found = failure(server, web)
+    assert (found.kind, found.status, len(server.requests)) == (kind, status, 1)
+    assert found.challenge == ("Basic" if status == 401 else "")
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 408])
+def test_passing_answers_are_asked_again(server: FaultyServer, web: Web, status: int) -> None:
+    server.faults.append(Fault("a.tar", times=2, status=status))
+    assert read(server, web) == DATA
+    server.faults.append(Fault("a.tar", status=status))
+    found = failure(server, web)
+    assert (found.kind, found.status) == ("gave-up", status)
+
+
+def test_retry_after_is_honoured(server: FaultyServer, web: Web) -> None:
+    server.faults.append(Fault("a.tar", times=1, status=503, headers={"Retry-After": "1"}))
+    begun = time.monotonic()
+    assert read(server, web) == DATA
+    assert time.monotonic() - begun >= 1
+
+
+def test_retry_after_in_an_hour_is_not_waited_for(server: FaultyServer, web: Web) -> None:
+    server.faults.append(Fault("a.tar", status=429, headers={"Retry-After": "3600"}))
+    assert "3600 s" in str(failure(server, web))
+
+
+def test_a_web_page_is_no_file(server: FaultyServer, web: Web) -> None:
+    server.faults.append(
+        Fault("a.tar", status=200, headers={"Content-Type": "text/html; charset=utf-8"}, body=b"<html>")
+    )
+    assert failure(server, web).kind == "page"
+
+
+def test_another_range_than_asked_for(server: FaultyServer, web: Web) -> None:
+    server.faults.append(Fault("a.tar", status=206, headers={"Content-Range": "bytes 0-9/700000"}, body=b"0123456789"))
+    assert "another range" in str(failure(server, web, 5, 5))
+
+
+def test_a_compressed_range_is_refused(server: FaultyServer, web: Web) -> None:
+    server.headers["/a.tar"] = {"Content-Encoding": "gzip"}
+    assert failure(server, web, 5, 5).kind == "encoded"
+    assert read(server, web) == DATA  # what is stored compressed comes as it is stored
+
+
+def test_nobody_is_there(web: Web) -> None:
+    state = FaultyServer()
+    with serving(state):
+        pass
+    assert failure(state, web).kind == "gave-up"
+
+
+def test_basic_and_bearer(server: FaultyServer, web: Web) -> None:
+    server.authorization = "Basic YW5uYTpow7xibg=="
+    assert read(server, web, auth=Login("anna", Secret("hübn"))) == DATA
+    assert failure(server, web).kind == "unauthorised"
+    server.authorization = "Bearer t0ken"
+    assert read(server, web, auth=Secret("t0ken")) == DATA
+
+
+def test_credentials_stay_with_their_server(
+    server: FaultyServer, web: Web, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a redirect nor a log nor a message has them."""
+    caplog.set_level(logging.DEBUG)
+    other = FaultyServer()
+    with serving(other):
+        other.objects["/a.tar"] = DATA
+        server.faults.append(Fault("a.tar", status=302, headers={"Location": f"{other.url}/a.tar"}))
+        assert read(server, web, auth=Secret("t0ken")) == DATA
+    assert server.requests[0].headers["Authorization"] == "Bearer t0ken"
+    assert "Authorization" not in other.requests[0].headers
+    assert "t0ken" not in caplog.text
+
+
+def test_an_address_with_credentials_is_refused_and_not_shown() -> None:
+    with pytest.raises(InvalidSetting) as caught:
+        open_source("https://anna:hunter2@example.org/a.tar")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_queries_are_not_shown(server: FaultyServer, web: Web) -> None:
+    source = open_source(f"{server.url}/none?X-Signature=s3cret", web)
+    with pytest.raises(FetchFailure) as caught:
+        list(source.read())
+    assert "s3cret" not in str(caught.value) + source.where
+
+
+def test_connections_are_kept_and_bounded(server: FaultyServer, web: Web) -> None:
+    source = open_source(f"{server.url}/a.tar", web)
+    with ThreadPoolExecutor(8) as pool:
+        parts = list(pool.map(lambda at: b"".join(source.read(at * 7000, 7000)), range(100)))
+    assert b"".join(parts) == DATA
+    assert server.connections <= 2
+    assert server.busiest <= 2
+
+
+def test_stopping_ends_a_pause(server: FaultyServer) -> None:
+    stop = threading.Event()
+    with Web(patience=Patience(first_pause=60), stop=stop) as web:
+        server.faults.append(Fault("a.tar", status=503))
+        timer = threading.Timer(0.2, stop.set)
+        timer.start()
+        assert failure(server, web).kind == "stopped"
+        timer.join()
+
+
+def test_no_more_than_a_small_object_is_read_whole(server: FaultyServer, web: Web) -> None:
+    with pytest.raises(FetchFailure, match="larger than"):
+        read_all(open_source(f"{server.url}/a.tar", web), 1000)
