@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     parser.add_argument("--study", metavar="TEMPLATE", help="study identifier; may have fields, as in 'mri-{subject}'")
     parser.add_argument(
-        "--visit", metavar="TEMPLATE", help="visit identifier (default: '{subject}_{session}', needed with --heap)"
+        "--visit",
+        metavar="TEMPLATE",
+        help="visit identifier (default: '{subject}_{session}', with --heap '{study_key}')",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
@@ -45,6 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--heap",
         action="store_true",
         help="ROOT holds files of many visits: tell them apart by StudyInstanceUID; fields are DICOM keywords",
+    )
+    parser.add_argument(
+        "--allow-identifying",
+        action="store_true",
+        help="with --heap: fields may be keywords that can identify a person, such as PatientID or StudyDate",
     )
     parser.add_argument(
         "--exclude", metavar="FILE", help='leave out scans: {"Exclude": ["localizer", ...]}, parts of folder names'
@@ -85,6 +92,8 @@ def _plan(args: argparse.Namespace, console: Console, store: Path) -> IngestPlan
 
     root = Path(args.root)
     exclude = read_exclusions(Path(args.exclude)) if args.exclude else Exclusions()
+    if args.allow_identifying and not args.heap:
+        raise InvalidSetting("--allow-identifying", "this is for --heap: names of folders are taken as they are")
     if args.table:
         if args.study or args.visit:
             raise InvalidSetting("--table", "the table says study and visit; leave out --study and --visit")
@@ -92,7 +101,7 @@ def _plan(args: argparse.Namespace, console: Console, store: Path) -> IngestPlan
     if args.heap:
         if exclude.patterns:
             raise InvalidSetting("--exclude", "this is for folders of scans; a heap has none")
-        return plan_heap(root, _names(args, None, ""), console)
+        return plan_heap(root, _names(args, None, "{study_key}"), args.allow_identifying, console)
     levels = parse_levels(args.levels)
     named = [level for level in levels if level not in ("*", SCAN)]
     return plan_tree(root, _names(args, named, "{subject}_{session}"), levels, exclude)
@@ -105,10 +114,7 @@ def _names(args: argparse.Namespace, fields: list[str] | None, visit: str) -> Na
 
     if not args.study:
         raise InvalidSetting("--study", "say which study the visits belong to, as in --study study-a")
-    chosen = args.visit or visit
-    if not chosen:
-        raise InvalidSetting("--visit", "say how visits are called, as in --visit '{StudyDate}-{AccessionNumber}'")
-    texts = {"--study": args.study, "--visit": chosen}
+    texts = {"--study": args.study, "--visit": args.visit or visit}
     study, name = (
         parse_template(option, text, Template(text).fields if fields is None else fields)
         for option, text in texts.items()

@@ -8,14 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from icf_utils.dicom.charsets import character_sets
+from icf_utils.dicom.confidential import TABLE, is_identifying
 from icf_utils.dicom.facts import STUDY_INSTANCE_UID, is_bare_dataset, is_dataset, uid_text
 from icf_utils.dicom.head import read_head
 from icf_utils.dicom.scan import SPECIFIC_CHARACTER_SET, Scan
 from icf_utils.dicom.values import keyword_tag, plain_value
 from icf_utils.errors import IcfError, InputRefused, InvalidSetting, shown
+from icf_utils.intake.header import study_key
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.sources.selection import files_below
+
+#: A field beside the keywords: text that follows from the StudyInstanceUID and does not tell it.
+STUDY_KEY = "study_key"
 
 _ALWAYS = frozenset({0x00080016, 0x00080018, STUDY_INSTANCE_UID, SPECIFIC_CHARACTER_SET})
 
@@ -52,21 +57,36 @@ class _Found:
     differing: set[str] = field(default_factory=set)
 
 
-def keyword_tags(keywords: Collection[str]) -> dict[str, int]:
-    """The tags of DICOM keywords. Raises :class:`~icf_utils.errors.InvalidSetting` for what is none."""
+def keyword_tags(keywords: Collection[str], allow_identifying: bool = False) -> dict[str, int]:
+    """The tags of DICOM keywords, without our own ``study_key``.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting` for what is none, and for one that can identify a person unless
+    that is allowed: identifiers are in file names and catalogs.
+    """
+    found = _tags([keyword for keyword in keywords if keyword != STUDY_KEY])
+    for keyword, tag in found.items():
+        if is_identifying(tag) and not allow_identifying:
+            problem = f"{keyword} can identify a person ({TABLE}); use {{study_key}}, or say --allow-identifying"
+            raise InvalidSetting("template", problem)
+    return found
+
+
+def _tags(keywords: Collection[str]) -> dict[str, int]:
     found = {keyword: keyword_tag(keyword) for keyword in keywords}
     if unknown := sorted(keyword for keyword, tag in found.items() if tag is None):
         raise InvalidSetting("template", f"'{shown(unknown[0])}' is no DICOM keyword (PS3.6), such as StudyDate")
     return {keyword: tag for keyword, tag in found.items() if tag is not None}
 
 
-def look_through_heap(root: Path, keywords: Collection[str] = (), progress: Progress = SILENT) -> Heap:
-    """The visits in a folder, whatever its subfolders.
+def look_through_heap(
+    root: Path, keywords: Collection[str] = (), allow_identifying: bool = False, progress: Progress = SILENT
+) -> Heap:
+    """The visits in a folder, whatever its subfolders. ``keywords`` may have ``study_key`` among them.
 
     Raises :class:`~icf_utils.errors.InputRefused` where there is no image, and
     :class:`~icf_utils.errors.InvalidSetting` for keywords that are none.
     """
-    tags = keyword_tags(keywords)
+    tags = keyword_tags(keywords, allow_identifying)
     if not root.is_dir():
         raise InputRefused(root, [(str(root), "is no folder")])
     names = files_below(os.fspath(root))
@@ -87,7 +107,9 @@ def look_through_heap(root: Path, keywords: Collection[str] = (), progress: Prog
         raise InputRefused(root, [(str(root), "holds no DICOM image")], "Check that this is the folder you mean.")
     return Heap(
         tuple(
-            HeapVisit(uid, tuple(found.files), found.values, tuple(sorted(found.differing)))
+            HeapVisit(
+                uid, tuple(found.files), {**found.values, STUDY_KEY: study_key(uid)}, tuple(sorted(found.differing))
+            )
             for uid, found in visits.items()
         ),
         tuple(skipped),

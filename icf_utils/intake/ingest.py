@@ -92,9 +92,9 @@ def plan_table(root: Path, table: Path, store: Path, exclude: Exclusions) -> Ing
     return IngestPlan(found.sorted_items(), tuple(found.refused), tuple(found.skipped), exclude.unmatched(scans))
 
 
-def plan_heap(root: Path, names: Names, progress: Progress = SILENT) -> IngestPlan:
-    """The visits of a heap of DICOM files; fields of the templates are DICOM keywords."""
-    heap = look_through_heap(root, {*names.study.fields, *names.visit.fields}, progress)
+def plan_heap(root: Path, names: Names, allow_identifying: bool = False, progress: Progress = SILENT) -> IngestPlan:
+    """The visits of a heap of DICOM files; fields of the templates are DICOM keywords and ``study_key``."""
+    heap = look_through_heap(root, {*names.study.fields, *names.visit.fields}, allow_identifying, progress)
     found = _Collector()
     for visit in heap.visits:
         label = f"{visit.files[0]} and {len(visit.files) - 1} more of its study" if visit.files[1:] else visit.files[0]

@@ -1,0 +1,24 @@
+"""``icf-utils sessions log``."""
+
+from __future__ import annotations
+
+import argparse
+
+from icf_utils.cli.access import add_access, sessions_of
+from icf_utils.cli.console import Console
+from icf_utils.errors import shown
+
+HELP = "print the log of a session"
+DETAILS = "What the receiver and the chain have said about it."
+EXAMPLE = "icf-utils sessions log s000017 --settings receiver.toml"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("id", metavar="ID", help="the session, such as s000017")
+    add_access(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    text = sessions_of(args).log(args.id).decode("utf-8", "replace")
+    console.result(args.command, {"id": args.id, "log": text}, [shown(line) for line in text.splitlines()])
+    return 0
