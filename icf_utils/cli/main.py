@@ -22,6 +22,7 @@ from icf_utils.cli import (
     retrieve,
     run,
     send,
+    sessions,
     status,
     study_uid,
     verify,
@@ -44,6 +45,7 @@ _COMMANDS = (
     study_uid,
     send,
     ingest,
+    sessions,
 )
 
 #: Exit codes beside those of the errors (see ``icf_utils/errors.py``).
@@ -100,27 +102,27 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_command(commands: argparse._SubParsersAction[_Parser], module: ModuleType, group: str = "") -> None:
-    """Add a subcommand, or a group of them: a module that has ``COMMANDS`` instead of arguments of its own.
+    """Add a subcommand, or a group of them: a module that has ``COMMANDS``, and perhaps is a command by itself.
 
     A command is called like its module, without the group's name before it; ``NAME`` says otherwise.
     """
     name = getattr(module, "NAME", module.__name__.rpartition(".")[2].removeprefix(f"{group}_"))
-    members = getattr(module, "COMMANDS", ())
+    members, is_command = getattr(module, "COMMANDS", ()), hasattr(module, "run")
     sub = commands.add_parser(
         name,
         help=module.HELP,
         description=f"{module.HELP[0].upper()}{module.HELP[1:]}.\n\n{module.DETAILS}",
-        epilog=None if members else f"example:\n  {module.EXAMPLE}",
+        epilog=f"example:\n  {module.EXAMPLE}" if is_command else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    if is_command:
+        module.add_arguments(sub)
+        add_output(sub)
+        sub.set_defaults(run=module.run, command=f"{group} {name}".lstrip())
     if members:
-        nested = sub.add_subparsers(dest="subcommand", metavar="COMMAND", required=True)
+        nested = sub.add_subparsers(dest="subcommand", metavar="COMMAND", required=not is_command)
         for member in members:
             _add_command(nested, member, name)
-        return
-    module.add_arguments(sub)
-    add_output(sub)
-    sub.set_defaults(run=module.run, command=f"{group} {name}".lstrip())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
