@@ -19,6 +19,7 @@ from icf_utils.cli import (
     deposit_visit_metadata,
     ingest,
     make_studyvisit_archive,
+    receive,
     retrieve,
     run,
     send,
@@ -44,6 +45,7 @@ _COMMANDS = (
     configure_clone,
     study_uid,
     send,
+    receive,
     ingest,
     sessions,
 )

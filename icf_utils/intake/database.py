@@ -141,7 +141,7 @@ class Database:
         except self._errors as error:
             text = str(error)
             if "not a database" in text or "malformed" in text:
-                remedy = "move it away; sessions that are still in the folder 'sessions' are then found again"
+                remedy = "restore it from a backup, or move it away; the images in 'sessions' stay as they are"
                 raise DepositDamaged(self.path, "a journal (an SQLite database)", "something else", remedy) from error
             number = errno.ENOSPC if "full" in text else errno.EIO
             if "readonly" in text or not os.access(self.path.parent, os.W_OK):

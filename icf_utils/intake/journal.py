@@ -169,6 +169,13 @@ class Journal(AssociationJournal):
         self._database.update("session", _number(session_id), values)
         return self._known(session_id)
 
+    def count(self, session_id: str, **amounts: int) -> None:
+        """Add to a session's counts (``duplicates=3``)."""
+        assert set(amounts) <= COUNTS
+        places = ", ".join(f"{name} = {name} + :{name}" for name in amounts)
+        statement = f"UPDATE session SET {places} WHERE id = :row"  # noqa: S608 - the names are known
+        self._database.run(statement, {**amounts, "row": _number(session_id)})
+
     def change_state(self, session_id: str, state: SessionState, failure: str = "") -> Session:
         """Put a session into a state, with the time that goes with it."""
         columns: dict[str, Any] = {"state": state, "failure": failure, "worker": ""}
@@ -232,7 +239,7 @@ class Journal(AssociationJournal):
         return self._known(session_id)
 
     def remember_images(self, session_id: str, digests: Mapping[str, bytes]) -> None:
-        """Keep the digests of a session's images: SOPInstanceUID to SHA-256 of the data set."""
+        """Keep the digests of a session's images: SOPInstanceUID to the MD5 of the file."""
         number = _number(session_id)
         with self._database.transaction():
             self._database.run_many(

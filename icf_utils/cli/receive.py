@@ -1,0 +1,42 @@
+"""``icf-utils receive``."""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from pathlib import Path
+
+from icf_utils.cli.console import Console
+from icf_utils.errors import MissingRequirement
+
+HELP = "receive images by DICOM C-STORE, and archive each visit when it is complete"
+DETAILS = """\
+Listens for DICOM associations. The called AE title says which study images
+belong to. An image is on the disk before it is answered with success. A visit
+goes through all steps of 'icf-utils run' when nothing has come for a while.
+Runs until it is interrupted, and goes on from there when it is started again."""
+EXAMPLE = "icf-utils receive /etc/icf/receiver.toml"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("settings", metavar="SETTINGS", help="TOML file: folders, [listen], a [[rule]] per AE title")
+    parser.add_argument("--check", action="store_true", help="only check the settings")
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    from icf_utils.intake.settings import load_receiver_settings
+
+    settings = load_receiver_settings(Path(args.settings))
+    try:
+        from icf_utils.intake.receiver import Receiver
+    except ModuleNotFoundError as error:
+        raise MissingRequirement(f"the package {error.name}", "pip install 'icf-utils[intake]'") from error
+    rules = [f"{rule.called_ae}: study {rule.study}, visits {rule.visit}" for rule in settings.rules]
+    if args.check:
+        console.result(args.command, {"rules": [rule.name for rule in settings.rules]}, rules)
+        return 0
+    with Receiver(settings, console) as receiver:
+        console.message(f"listening at {settings.listen.host}:{receiver.port}; " + "; ".join(rules))
+        while not threading.Event().wait(3600.0):
+            pass
+    return 0

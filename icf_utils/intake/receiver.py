@@ -1,0 +1,358 @@
+"""The DICOM receiver: associations are admitted by rule, their images stored for good before they are answered.
+
+Listens on the network, and writes spool and journal by the modules beside.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_P_ABORT
+
+from icf_utils.errors import IcfError, InvalidSetting, StorageFailure, shown
+from icf_utils.intake.connections import Server
+from icf_utils.intake.dimse import (
+    CONTRADICTION,
+    NO_IDENTIFIER,
+    NOT_UNDERSTOOD,
+    OUT_OF_RESOURCES,
+    SUCCESS,
+    Answer,
+    StoreRequest,
+)
+from icf_utils.intake.header import Objection, Sender, file_meta, identify, read_header
+from icf_utils.intake.journal import Journal
+from icf_utils.intake.processing import Processing
+from icf_utils.intake.reception import Reception
+from icf_utils.intake.sessions import AssociationState
+from icf_utils.intake.settings import Listen, ReceiverSettings, Rule
+from icf_utils.intake.spool import Part, Spool, is_full
+from icf_utils.intake.storing import Arriving, StoreProvider
+from icf_utils.progress import Progress
+
+_ECHO = "1.2.840.10008.1.1"
+
+#: Seconds between two looks at what is complete.
+_TICK = 0.5
+
+#: Seconds that associations have to end when the receiver does.
+_GRACE = 5.0
+
+#: Result, source and reason of a rejection (PS3.8 table 9-21).
+_BAD_CALLED, _BAD_CALLING, _NO_REASON, _TOO_MANY = (1, 1, 7), (1, 1, 3), (1, 1, 1), (2, 3, 2)
+
+
+@dataclass
+class Connection:
+    """What the receiver knows of an open association."""
+
+    id: int
+    rule: Rule
+    sender: Sender
+    counts: Counter[str] = field(default_factory=Counter)
+    transfer_syntaxes: set[str] = field(default_factory=set)
+    sessions: set[str] = field(default_factory=set)
+    end: AssociationState | None = None
+    is_changed: bool = False
+
+
+class Receiver:
+    """A receiver that runs from ``with`` to the end of its block; ``port`` is where it listens.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting` for TLS files and addresses that cannot be used,
+    :class:`~icf_utils.errors.Busy` where another receiver has the spool.
+    """
+
+    def __init__(self, settings: ReceiverSettings, progress: Progress) -> None:
+        self._settings, self._progress = settings, progress
+        self._connections: dict[Association, Connection] = {}
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        listen = settings.listen
+        self._spool = Spool(settings.spool, listen.reserve * 1_000_000, listen.durable)
+        self._journal = Journal(settings.spool)
+        self._processing = Processing(settings, self._journal, progress)
+        self._reception = Reception(settings, self._journal, self._spool, progress, self._processing.wake)
+        self._server = self._listen(listen)
+        self.port: int = self._server.server_address[1]
+
+    def __enter__(self) -> Receiver:
+        self._journal.interrupt_associations()
+        recovered = self._reception.recover()
+        if recovered:
+            self._progress.message(f"going on with {recovered} visits that were being received")
+        self._processing.start()
+        for task in (self._server.serve_forever, self._watch):
+            threading.Thread(target=task, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End: open associations are aborted, what is processed is queued again, everything else is on the disk."""
+        self._ended.set()
+        self._server.shutdown()
+        for association in list(self._connections):
+            association.abort()
+        self._processing.close()
+        limit = time.monotonic() + _GRACE
+        while self._connections and time.monotonic() < limit:
+            time.sleep(0.01)
+        self._look_safely()
+        self._journal.interrupt_associations()
+        self._journal.close()
+        self._spool.close()
+
+    def begin(self, association: Association, request: StoreRequest, transfer_syntax: str) -> Arriving:
+        """An image begins to come in."""
+        connection = self._connections[association]
+        connection.transfer_syntaxes.add(transfer_syntax)
+        return _Image(self, connection, request, transfer_syntax)
+
+    def _listen(self, listen: Listen) -> Server:
+        logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)  # tracebacks of what a peer did wrong
+        _config.LOG_HANDLER_LEVEL = "none"
+        _config.UNRESTRICTED_STORAGE_SERVICE = True  # storage classes that nobody has heard of, too
+        entity = AE(ae_title="ICF-UTILS")
+        entity.add_supported_context(_ECHO)
+        entity.maximum_pdu_size = listen.max_pdu
+        entity.maximum_associations = listen.max_associations
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = listen.timeout
+        handlers: list[Any] = [
+            (evt.EVT_REQUESTED, self._on_requested),
+            (evt.EVT_REJECTED, self._on_rejected),
+            (evt.EVT_ACCEPTED, self._on_accepted),
+            (evt.EVT_ACSE_RECV, self._on_control),
+            (evt.EVT_RELEASED, self._on_released),
+            (evt.EVT_ABORTED, self._on_aborted),
+            (evt.EVT_CONN_CLOSE, self._on_closed),
+        ]
+        try:
+            return Server(
+                ae=entity,
+                address=(listen.host, listen.port),
+                ae_title=entity.ae_title,
+                contexts=entity.supported_contexts,
+                ssl_context=_tls(listen),
+                evt_handlers=handlers,
+                sink=self,
+                on_failure=self._on_failure,
+            )
+        except OSError as error:
+            where = f"{listen.host}:{listen.port}"
+            raise InvalidSetting("[listen]", f"cannot listen at {where} ({error.strerror or error})") from error
+
+    def _on_requested(self, event: evt.Event) -> None:
+        """Admit an association, or reject it."""
+        association: Any = event.assoc
+        request = association.requestor.primitive
+        address = association.requestor.address_info.address
+        sender = Sender(request.called_ae_title.strip(), request.calling_ae_title.strip(), address)
+        rule, result, reason = self._admit(sender)
+        if rule is None:
+            self._journal.start_association(sender.called_ae, sender.calling_ae, address, "rejected", reason)
+            self._progress.message(f"rejected an association from {shown(address)}: {reason}")
+            association.acse.send_reject(*result)
+            association.kill()
+            return
+        with self._lock:
+            self._connections[association] = Connection(0, rule, sender)
+
+    def _admit(self, sender: Sender) -> tuple[Rule | None, tuple[int, int, int], str]:
+        rules = [rule for rule in self._settings.rules if rule.called_ae == sender.called_ae]
+        objections = [rule.admits(sender.calling_ae, sender.address) for rule in rules]
+        for rule, objection in zip(rules, objections, strict=True):
+            if not objection:
+                return rule, (0, 0, 0), ""
+        if not rules:
+            return None, _BAD_CALLED, "there is no rule for the called AE title"
+        if "address" in objections:
+            return None, _NO_REASON, "the address is not among those of the rule"
+        return None, _BAD_CALLING, "the calling AE title is not among those of the rule"
+
+    def _on_rejected(self, event: evt.Event) -> None:
+        """The library has rejected an association: there are too many."""
+        with self._lock:
+            connection = self._connections.pop(event.assoc, None)
+        if connection:
+            sender, reason = connection.sender, "too many associations are open"
+            self._journal.start_association(sender.called_ae, sender.calling_ae, sender.address, "rejected", reason)
+            self._progress.message(f"rejected an association from {shown(sender.address)}: {reason}")
+
+    def _on_accepted(self, event: evt.Event) -> None:
+        connection = self._connections[event.assoc]
+        sender = connection.sender
+        connection.id = self._journal.start_association(sender.called_ae, sender.calling_ae, sender.address)
+
+    def _on_control(self, event: evt.Event) -> None:
+        if isinstance(getattr(event, "primitive", None), A_P_ABORT):
+            self._set_end(event.assoc, "lost")
+
+    def _on_released(self, event: evt.Event) -> None:
+        self._set_end(event.assoc, "released")
+        self._close(event.assoc)
+
+    def _on_aborted(self, event: evt.Event) -> None:
+        self._set_end(event.assoc, "aborted")
+        self._close(event.assoc)
+
+    def _on_closed(self, event: evt.Event) -> None:
+        """The network connection has ended; what has been said before this counts."""
+        if isinstance(event.assoc.dimse, StoreProvider):
+            event.assoc.dimse.drop()
+
+    def _set_end(self, association: Association, end: AssociationState) -> None:
+        connection = self._connections.get(association)
+        if connection and connection.end is None:
+            connection.end = end
+
+    def _close(self, association: Association) -> None:
+        """An association has ended."""
+        with self._lock:
+            connection = self._connections.pop(association, None)
+        if connection is None:
+            return
+        if isinstance(association.dimse, StoreProvider):
+            association.dimse.drop()
+        self._reception.close_association(connection.id)
+        if connection.id:
+            self._write(connection)
+            self._journal.end_association(connection.id, connection.end or "lost")
+            if connection.end != "released":
+                self._progress.message(f"an association of {shown(connection.sender.calling_ae)} was {connection.end}")
+
+    def _on_failure(self, address: str, reason: str) -> None:
+        self._journal.start_association("", "", address, "rejected", reason)
+        self._progress.message(f"a connection from {shown(address)} came to nothing: {reason}")
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_TICK):
+            self._look_safely()
+
+    def _look_safely(self) -> None:
+        try:
+            self._look()
+        except IcfError as error:  # such as a full disk: it may pass
+            self._progress.message(str(error))
+
+    def _look(self) -> None:
+        for association, connection in list(self._connections.items()):
+            if connection.is_changed:
+                connection.is_changed = False
+                self._write(connection)
+            if connection.id and not association.is_alive():  # it ended in a way that nobody has told of
+                self._close(association)
+        self._reception.tick()
+
+    def _write(self, connection: Connection) -> None:
+        counts = {name: connection.counts[name] for name in ("images", "duplicates", "quarantined", "refused", "size")}
+        self._journal.update_association(
+            connection.id,
+            **counts,
+            transfer_syntaxes=sorted(connection.transfer_syntaxes),
+            sessions=sorted(connection.sessions),
+        )
+
+    def new_part(self) -> Part | None:
+        """Where an image is written; nothing where the disk's reserve is reached."""
+        try:
+            return self._spool.new_part() if self._spool.has_room() else None
+        except OSError:
+            return None
+
+    def no_room(self, connection: Connection) -> Answer:
+        """What is answered to an image that nothing was written of."""
+        connection.counts["refused"] += 1
+        connection.is_changed = True
+        return self._refused(OUT_OF_RESOURCES, "the disk's reserve is reached")
+
+    def take(self, connection: Connection, request: StoreRequest, part: Part) -> Answer:
+        """An image that has come as a whole."""
+        try:
+            answer = self._take(connection, request, part)
+        except StorageFailure as error:
+            answer = self._failed(error.errno, str(error))
+        except OSError as error:
+            answer = self._failed(error.errno, f"cannot store an image: {error.strerror}")
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not end the association
+            answer = self._failed(None, f"internal error ({type(error).__name__})")
+        if answer.status not in (SUCCESS, CONTRADICTION):
+            connection.counts["refused"] += 1
+            part.discard()
+        connection.is_changed = True
+        return answer
+
+    def _take(self, connection: Connection, request: StoreRequest, part: Part) -> Answer:
+        if part.error:
+            return self._failed(part.error.errno, f"cannot write to the spool: {part.error.strerror}")
+        found = read_header(part.read_at, part.size, connection.rule)
+        if found is None:
+            return self._refused(NOT_UNDERSTOOD, "the data set cannot be parsed")
+        identity = identify(found, connection.rule, connection.sender, request.sop_class, request.sop_instance)
+        if isinstance(identity, Objection):
+            return self._refused(NO_IDENTIFIER if identity.is_nameless else NOT_UNDERSTOOD, identity.reason)
+        part.sync()
+        if part.error:
+            raise part.error
+        session, verdict = self._reception.take(connection.rule, connection.sender, connection.id, identity, part)
+        connection.sessions.add(session)
+        connection.counts[verdict] += 1
+        connection.counts["size"] += part.size
+        if verdict == "quarantined":
+            return Answer(CONTRADICTION, "other content under a known SOPInstanceUID; kept apart")
+        return Answer()
+
+    def _refused(self, status: int, reason: str) -> Answer:
+        self._progress.message(f"refused an image with 0x{status:04X}: {reason}")
+        return Answer(status, reason)
+
+    def _failed(self, number: int | None, reason: str) -> Answer:
+        full = number is not None and is_full(OSError(number, ""))
+        return self._refused(OUT_OF_RESOURCES, "the disk is full" if full else reason)
+
+
+class _Image:
+    """One image on its way in."""
+
+    def __init__(self, receiver: Receiver, connection: Connection, request: StoreRequest, transfer_syntax: str) -> None:
+        self._receiver, self._connection, self._request = receiver, connection, request
+        self._part = receiver.new_part()
+        if self._part:
+            self._part.write(file_meta(request.sop_class, request.sop_instance, transfer_syntax))
+
+    def write(self, piece: memoryview) -> None:
+        if self._part:
+            self._part.write(piece)
+
+    def finish(self) -> Answer:
+        if self._part:
+            return self._receiver.take(self._connection, self._request, self._part)
+        return self._receiver.no_room(self._connection)
+
+    def drop(self) -> None:
+        if self._part:
+            self._part.discard()
+
+
+def _tls(listen: Listen) -> ssl.SSLContext | None:
+    """TLS 1.2 and later, as the BCP 195 profiles of PS3.15 section B.9 ask for."""
+    if not listen.certificate:
+        return None
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(listen.certificate, listen.key)
+        if listen.client_ca:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(listen.client_ca)
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidSetting("[listen]", f"certificate, key or client_ca cannot be used ({error.strerror})") from error
+    return context
