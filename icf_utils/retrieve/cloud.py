@@ -6,7 +6,10 @@ Credentials are those of the environment, as obstore documents them (``AWS_ACCES
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from icf_utils.errors import MissingRequirement
@@ -16,14 +19,25 @@ from icf_utils.retrieve.buckets import Listed
 from icf_utils.retrieve.places import BucketPlace
 
 if TYPE_CHECKING:
-    from icf_utils.fetch.web import Web
+    from icf_utils.fetch.web import Patience, Web
 
-_REFUSALS: dict[str, tuple[Kind, str, str]] = {
-    "NotFoundError": ("missing", "there is no such thing", "check the address"),
-    "PermissionDeniedError": ("forbidden", "it is not allowed", "ask who runs it for access"),
-    "UnauthenticatedError": ("unauthorised", "it wants to know who asks", "give credentials, or a token"),
-    "PreconditionError": ("changed", "it was replaced during the transfer", "begin again"),
+_MISSING: tuple[Kind, str, str] = ("missing", "there is no such thing (404)", "check the address")
+_FORBIDDEN: tuple[Kind, str, str] = ("forbidden", "it is not allowed (403)", "ask who runs it for access")
+_UNKNOWN: tuple[Kind, str, str] = ("unauthorised", "it wants to know who asks (401)", "give credentials, or a token")
+_REPLACED: tuple[Kind, str, str] = ("changed", "it was replaced during the transfer", "begin again")
+
+#: By the class of the error, or by the status of the answer, which obstore gives in some texts only.
+_REFUSALS = {
+    "NotFoundError": _MISSING,
+    "FileNotFoundError": _MISSING,
+    "404": _MISSING,
+    "PermissionDeniedError": _FORBIDDEN,
+    "403": _FORBIDDEN,
+    "UnauthenticatedError": _UNKNOWN,
+    "401": _UNKNOWN,
+    "PreconditionError": _REPLACED,
 }
+_STATUS = re.compile(r"status code: (\d{3})")
 
 
 class CloudBucket:
@@ -31,19 +45,17 @@ class CloudBucket:
 
     def __init__(self, place: BucketPlace, web: Web) -> None:
         self._shown, self._web = f"{place.scheme}://{place.bucket}", web
-        self._store = _open(place)
+        self._store = _open(place, web.patience)
 
     def url(self, name: str) -> str:
         return f"{self._shown}/{name}"
 
     def list(self, prefix: str) -> Iterator[Listed]:
-        from obstore.exceptions import BaseError
-
         try:
             for page in self._store.list(prefix or None):
                 for meta in page:
                     yield Listed(meta["path"], meta["size"], meta["e_tag"] or "")
-        except BaseError as error:
+        except _errors() as error:
             raise failure(self._shown, error) from None
 
     def open(self, item: Listed) -> CloudSource:
@@ -64,11 +76,9 @@ class CloudSource:
         return self._item.size
 
     def exists(self) -> bool:
-        from obstore.exceptions import BaseError
-
         try:
             size: int = self._store.head(self._item.name)["size"]
-        except BaseError as error:
+        except _errors() as error:
             found = failure(self._where, error)
             if found.kind == "missing":
                 return False
@@ -95,29 +105,39 @@ class CloudSource:
 
     def _attempt(self, start: int, end: int) -> Iterator[bytes]:
         """Bytes up to ``end``, or fewer where the connection fails."""
-        from obstore.exceptions import BaseError
-
         options: dict[str, Any] = {"range": (start, end)}
         if self._item.state:
             options["if_match"] = self._item.state
         try:
-            for chunk in self._store.get(self._item.name, options=options).stream(min_chunk_size=CHUNK):
+            stream = self._store.get(self._item.name, options=options).stream(min_chunk_size=CHUNK)
+        except _errors() as error:  # obstore has repeated it already where that made sense
+            raise failure(self._where, error) from None
+        with suppress(*_errors()):
+            for chunk in stream:
                 yield bytes(chunk)
-        except BaseError as error:
-            found = failure(self._where, error)
-            if found.kind != "gave-up":
-                raise found from None
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What obstore raises for answers and connections."""
+    from obstore.exceptions import BaseError
+
+    return (BaseError, OSError)
 
 
 def failure(where: str, error: Exception) -> FetchFailure:
     """What an error of obstore means; its text may have addresses with signatures in it and is not repeated."""
-    name = type(error).__name__
-    other: tuple[Kind, str, str] = ("gave-up", f"the connection or the server failed ({name})", "try again later")
-    kind, problem, remedy = _REFUSALS.get(name, other)
-    return FetchFailure(where, problem, remedy, kind=kind)
+    name, status = type(error).__name__, _STATUS.search(str(error))
+    number = status[1] if status else ""
+    other: tuple[Kind, str, str] = (
+        "gave-up",
+        f"the connection or the server failed ({number or name})",
+        "try again later",
+    )
+    kind, problem, remedy = _REFUSALS.get(name) or _REFUSALS.get(number, other)
+    return FetchFailure(where, problem, remedy, kind=kind, status=int(number or 0))
 
 
-def _open(place: BucketPlace) -> Any:
+def _open(place: BucketPlace, patience: Patience) -> Any:
     try:
         from obstore.exceptions import BaseError
         from obstore.store import GCSStore, S3Store
@@ -125,7 +145,20 @@ def _open(place: BucketPlace) -> Any:
         raise MissingRequirement(
             f"the package obstore, for {place.scheme}://", "install it: pip install 'icf-utils[cloud]'"
         ) from None
-    config: dict[str, Any] = {"client_options": {"allow_http": place.endpoint.startswith("http://")}}
+    config: dict[str, Any] = {
+        "client_options": {
+            "allow_http": place.endpoint.startswith("http://"),
+            "connect_timeout": timedelta(seconds=patience.connect),
+            "timeout": timedelta(days=1),  # of a whole answer, which may be long
+        },
+        "retry_config": {
+            "max_retries": patience.attempts - 1,
+            "backoff": {
+                "init_backoff": timedelta(seconds=patience.first_pause),
+                "max_backoff": timedelta(seconds=patience.longest_pause),
+            },
+        },
+    }
     if place.endpoint:
         config["endpoint" if place.scheme == "s3" else "base_url"] = place.endpoint
     if place.token and place.scheme == "gs":

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from icf_utils.fetch.web import Patience
+from icf_utils.retrieve.api import BucketOrigin, Retriever, parse_bucket
+from tests.fetch.server import serving
+from tests.retrieve.bucket_server import BucketServer
+from tests.retrieve.made import Made
+
+#: Enough attempts for the faults of these tests, without waiting for them.
+QUICK = Patience(attempts=3, first_pause=0.01, longest_pause=0.02, longest_wait=2, connect=5, read=5)
+
+STUDY = "1.2.3"
+
+
+def made(series: str, count: int = 3, **options: object) -> Made:
+    """A series of a few images of some kilobytes."""
+    source = random.Random(series)
+    images = {f"{series}.{number}": source.randbytes(1000 * number + 7) for number in range(1, count + 1)}
+    return Made(STUDY, series, images, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def two() -> tuple[Made, Made]:
+    return made("1.2.3.1", number=1, description="T1w"), made("1.2.3.2", number=2, description="FLAIR", version="1.0")
+
+
+@pytest.fixture
+def bucket(two: tuple[Made, Made]) -> Iterator[BucketServer]:
+    """A served bucket with a study of two series."""
+    state = BucketServer()
+    for series in two:
+        state.fill(series.objects())
+    with serving(state):
+        yield state
+
+
+def retriever(bucket: BucketServer, directory: Path, *studies: str, **options: object) -> Retriever:
+    origin = BucketOrigin(parse_bucket(bucket.place), studies)
+    return Retriever(origin, directory, patience=QUICK, **options)  # type: ignore[arg-type]
+
+
+def files(root: Path) -> dict[str, bytes]:
+    """What stands below a directory, without the log."""
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and path.name != "log.json"
+    }
+
+
+def expected(*series: Made) -> dict[str, bytes]:
+    return {
+        f"{one.study}/{one.series}/instances/{sop}.dcm": content
+        for one in series
+        for sop, content in one.images.items()
+    }

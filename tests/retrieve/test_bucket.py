@@ -1,0 +1,183 @@
+"""Buckets of every kind come as their writer wrote them."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from icf_utils.credentials import Secret
+from icf_utils.errors import InvalidSetting
+from icf_utils.fetch.problems import FetchFailure
+from icf_utils.retrieve.api import BucketOrigin, BucketPlace, Retriever, parse_bucket
+from tests.fetch.server import Fault, serving
+from tests.retrieve.bucket_server import BUCKET, BucketServer
+from tests.retrieve.conftest import QUICK, STUDY, expected, files, made, retriever
+from tests.retrieve.made import Made
+
+PREFIXES = ["", "v1meta/dicomweb", "deid/dicomweb", "appended/dicomweb", "j2k/dicomweb", "pub/v1/dicomweb"]
+
+
+@pytest.fixture(scope="module")
+def sample(shared: Path) -> Iterator[BucketServer]:
+    """The sample bucket that the format's own writer has made."""
+    state = BucketServer()
+    state.load(shared / "data" / "cod-bucket")
+    with serving(state):
+        yield state
+
+
+def in_tars(objects: dict[str, bytes], prefix: str) -> dict[str, bytes]:
+    """What the TARs below a prefix hold, read by ``tarfile``, under the names that it should get."""
+    found = {}
+    root = f"{prefix}/studies/" if prefix else "studies/"
+    for name, data in objects.items():
+        if name.startswith(root) and name.endswith(".tar"):
+            study, _, series = name.removeprefix(root).removesuffix(".tar").split("/")
+            with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+                for member in tar:
+                    file = tar.extractfile(member)
+                    assert file
+                    found[f"{study}/{series}/{member.name}"] = file.read()
+    return found
+
+
+def place(kind: str, server: BucketServer, shared: Path, prefix: str) -> BucketPlace:
+    if kind == "folder":
+        return parse_bucket((shared / "data" / "cod-bucket").as_uri(), prefix)
+    if kind == "json":
+        return parse_bucket(server.place, prefix)
+    pytest.importorskip("obstore")
+    return parse_bucket(f"{kind}://{BUCKET}/{prefix}", endpoint=server.url, token=Secret("t"))
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("kind", ["json", "folder", "gs", "s3"])
+def test_the_sample_bucket(
+    kind: str,
+    prefix: str,
+    sample: BucketServer,
+    shared: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    origin = BucketOrigin(place(kind, sample, shared, prefix))
+    with Retriever(origin, tmp_path, patience=QUICK) as own:
+        done = own.job().result()
+        assert done.troubles == ()
+        assert files(tmp_path) == in_tars(sample.objects, prefix)
+        stats = own.stats()
+        assert stats.totalSavedSizeBytes == stats.totalSizeBytes == sum(map(len, files(tmp_path).values()))
+        assert (stats.series, stats.items) == ((), ())
+        again = own.job().result()
+        assert (again.saved, again.unchanged) == (0, done.saved)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+def test_metadata_packed_and_plain(
+    bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path, raw: bool, packed: bool
+) -> None:
+    bucket.raw = raw
+    for series in two:
+        bucket.fill(series.objects(packed))
+    assert retriever(bucket, tmp_path, STUDY).job().result().troubles == ()
+    assert files(tmp_path) == expected(*two)
+
+
+def test_all_pages_are_read(bucket: BucketServer, tmp_path: Path) -> None:
+    many = [made(f"1.2.3.{number}", 1) for number in range(10, 40)]
+    for series in many:
+        bucket.fill(series.objects())
+    with retriever(bucket, tmp_path, STUDY) as own:
+        assert own.stats().totalSeriesCount == 32
+    assert len([request for request in bucket.of("/o$") if "pageToken" in request.query]) > 5
+
+
+def test_the_token_is_sent_and_no_other(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+    bucket.authorization = "Bearer t0ken"
+    with Retriever(BucketOrigin(parse_bucket(f"{bucket.place}?token=t0ken")), tmp_path, patience=QUICK) as own:
+        assert own.job().result().troubles == ()
+    assert files(tmp_path) == expected(*two)
+    with pytest.raises(FetchFailure, match="401"):
+        retriever(bucket, tmp_path).job().result()
+    assert "Authorization" not in bucket.requests[-1].headers
+
+
+def test_only_wanted_series_are_looked_into(bucket: BucketServer, tmp_path: Path) -> None:
+    from icf_utils.retrieve.selection import Selection
+
+    with retriever(bucket, tmp_path, selection=Selection(series=("1.2.3.1",))) as own:
+        assert own.job().result().saved == 3
+    assert not bucket.of(r"1\.2\.3\.2")
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault", "word"),
+    [
+        ("s3", Fault("", status=403), "not allowed"),
+        ("gs", Fault("", status=401), "who asks"),
+        ("gs", Fault("", status=404), "no such thing"),
+    ],
+)
+def test_refusals_through_obstore(
+    kind: str, fault: Fault, word: str, bucket: BucketServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("obstore")
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    bucket.faults.append(fault)
+    origin = BucketOrigin(parse_bucket(f"{kind}://{BUCKET}/dicomweb", endpoint=bucket.url, token=Secret("t0ken")))
+    with pytest.raises(FetchFailure, match=word) as caught, Retriever(origin, tmp_path, patience=QUICK) as own:
+        own.job().result()
+    assert "t0ken" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "prefix", "name"),
+    [
+        ("https://host/b", None, "dicomweb/studies"),
+        ("https://host/b/", None, "dicomweb/studies"),
+        ("https://host/b/pub/v1", None, "pub/v1/dicomweb/studies"),
+        ("https://host/b/pub/dicomweb/", None, "pub/dicomweb/studies"),
+        ("https://host/b/pub", "", "studies"),
+        ("gs://b/pub/v1", None, "pub/v1/studies"),
+        ("s3://b", None, "studies"),
+        ("b", None, "studies"),
+        ("b", "/x/y/", "x/y/studies"),
+    ],
+)
+def test_prefixes(text: str, prefix: str | None, name: str) -> None:
+    found = parse_bucket(text, prefix)
+    assert (found.bucket, found.named("studies")) == ("b", name)
+
+
+def test_a_stream_of_obstore_that_is_cut(
+    bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("obstore")
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    bucket.faults.append(Fault(r"\.tar$", times=2, cut=500))
+    origin = BucketOrigin(parse_bucket(f"s3://{BUCKET}/dicomweb", endpoint=bucket.url))
+    with Retriever(origin, tmp_path, patience=QUICK) as own:
+        assert own.job().result().troubles == ()
+    assert files(tmp_path) == expected(*two)
+
+
+def test_a_token_in_the_address_is_not_shown() -> None:
+    found = parse_bucket("https://host/b/p?token=s3cret")
+    assert found.token == Secret("s3cret")
+    assert "s3cret" not in repr(found) + found.where
+    assert parse_bucket("https://host/b?token=null").token is None
+
+
+@pytest.mark.parametrize(
+    "text", ["ftp://host/b", "https://host", "https://me:pw@host/b", "a b", "https://host/b/../c", ""]
+)
+def test_what_names_no_bucket(text: str) -> None:
+    with pytest.raises(InvalidSetting) as caught:
+        parse_bucket(text)
+    assert "pw" not in str(caught.value)
