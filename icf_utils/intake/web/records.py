@@ -52,7 +52,7 @@ def _magickbox(session: Session, log_size: int, log_time: float | None, now: flo
         "received": _as_date_prints(session.first_received),
         "scratchdir": session.id,
         "pid": f"scp_{session.study_uid}" if session.study_uid else session.id,
-        "lastChangedTime": formatdate(changed),
+        "lastChangedTime": formatdate(changed).replace("-0000", "+0000"),
         "processingLogSize": log_size,
         "processingLast": max(0, int(now - changed)),
     }

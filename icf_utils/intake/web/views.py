@@ -17,7 +17,7 @@ from icf_utils.intake.web.records import processing_seconds
 #: So many sessions stand on one page.
 PAGE = 100
 #: While something happens a page loads itself again after so many seconds.
-_RELOAD = 5
+_RELOAD = 10
 _ACTIVE: tuple[SessionState, ...] = ("receiving", "queued", "running")
 #: So much of a log's end stands on a session's page, in characters.
 _LOG = 20_000
