@@ -1,0 +1,127 @@
+"""``icf-utils xnat send``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from icf_utils.cli.console import Console, counted, readable_size
+from icf_utils.cli.send import add_association, peer_of
+from icf_utils.errors import DepositMissing, InvalidSetting, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from icf_utils.cstore.values import ImageOutcome, SendResult
+    from icf_utils.xnat.routing import Choice, Route
+
+HELP = "send a visit to XNAT's DICOM receiver (C-STORE)"
+DETAILS = """\
+First says to which project, subject and session XNAT's rules would route these
+images, then asks whether the receiver is there (C-ECHO), then sends every file
+as it is through one association, and says what became of each that did not
+arrive. The labels are taken from patients' data: without --show-identifying
+only their origin is printed, and projects that comments assign."""
+EXAMPLE = "icf-utils xnat send /scanner/export/0815 xnat.example.org --expect-project PILOT"
+
+#: So many failed files are named; ``--json`` names all.
+_NAMED_AT_MOST = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="a folder, zip or tar; with --id, the root of a store")
+    parser.add_argument("host", metavar="HOST", help="name or address of the XNAT")
+    parser.add_argument("--port", metavar="PORT", type=int, default=8104, help="of its receiver (default: 8104)")
+    parser.add_argument("--aec", metavar="AE", default="XNAT", help="AE title of its receiver (default: XNAT)")
+    parser.add_argument("--aet", metavar="AE", default="ICF-UTILS", help="our own (default: ICF-UTILS)")
+    parser.add_argument("--id", nargs=2, metavar=("STUDY-ID", "VISIT-ID"), help="send the archive of this visit")
+    parser.add_argument("--expect-project", metavar="ID", help="send nothing unless all images name this project first")
+    parser.add_argument("--show-identifying", action="store_true", help="print the labels, too: names, patients' IDs")
+    parser.add_argument("--dry-run", action="store_true", help="print the routing only; connect to nothing")
+    add_association(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    import tempfile
+
+    from icf_utils.cstore.images import list_images
+    from icf_utils.cstore.sender import echo, send
+    from icf_utils.sources.select import open_source
+    from icf_utils.xnat.routing import goes_to, routes_of, visible
+
+    peer = peer_of(args)
+    with open_source(_source(args), Path(tempfile.gettempdir())) as source:
+        listing = list_images(source, progress=console)
+        routes = routes_of(source, listing.images, console)
+        seen = visible(routes, args.show_identifying)
+        if args.dry_run:
+            console.notices(listing.skipped, word="would not be sent")
+            wrong = bool(args.expect_project) and not goes_to(routes, args.expect_project)
+            bad = bool(listing.damaged) or wrong
+            lines = [*_route_lines(seen), *_damaged_lines(listing.damaged), *_wrong_lines(args, wrong)]
+            console.result(args.command, {"routes": seen, "damaged": listing.damaged}, lines, ok=not bad)
+            return 1 if bad else 0
+        if args.expect_project and not goes_to(routes, args.expect_project):
+            raise InvalidSetting("--expect-project", f"{_WRONG}: nothing was sent (see --dry-run)")
+        for line in _route_lines(seen):
+            console.message(line)
+        seconds = echo(peer)
+        console.message(f"{shown(peer.name)} answers (C-ECHO, {seconds * 1000:.0f} ms)")
+        result = send(source, listing, peer, retries=args.retries, pause=args.pause, progress=console)
+    console.notices(result.skipped, word="not sent")
+    console.result(args.command, {"routes": seen, "sent": result}, _result_lines(result), ok=not result.failed)
+    return 1 if result.failed else 0
+
+
+_WRONG = "not all images name this project before any other"
+
+
+def _source(args: argparse.Namespace) -> Path:
+    from icf_utils.store import Visit
+
+    if not args.id:
+        return Path(args.source)
+    visit = Visit(Path(args.source), *args.id)
+    if not visit.archive.exists():
+        raise DepositMissing(visit.archive, "check --id; with it, SOURCE is the root of a store")
+    return visit.archive
+
+
+def _wrong_lines(args: argparse.Namespace, wrong: bool) -> list[str]:
+    return [f"--expect-project {shown(args.expect_project)}: {_WRONG}"] if wrong else []
+
+
+def _damaged_lines(damaged: Iterable[tuple[str, str]]) -> list[str]:
+    return [f"'{shown(name)}': {reason}" for name, reason in damaged]
+
+
+def _route_lines(routes: Sequence[Route]) -> list[str]:
+    """One line for each route. The first project that XNAT has is the one."""
+    lines = []
+    for one in routes:
+        projects = ", else ".join(_choice(choice) for choice in one.projects)
+        where = f"project {projects}, else Unassigned" if projects else "project Unassigned (nothing names one)"
+        subject = f"subject {_choice(one.subject)}" if one.subject.source else "subject unknown"
+        lines.append(f"{counted(one.images, 'image')}: {where}; {subject}; session {_choice(one.session)}")
+    return lines
+
+
+def _choice(choice: Choice) -> str:
+    return f"'{shown(choice.label)}' ({choice.source})" if choice.source else f"'{shown(choice.label)}'"
+
+
+def _result_lines(result: SendResult) -> list[str]:
+    lines = [_line(image) for image in result.images if image.state == "warned"]
+    lines += [_line(image) for image in result.failures[:_NAMED_AT_MOST]]
+    if result.failed > _NAMED_AT_MOST:
+        lines.append(f"... and {result.failed - _NAMED_AT_MOST} more failed")
+    parts = [f"{counted(result.sent, 'image')} sent to {shown(result.peer)} ({readable_size(result.size)})"]
+    parts += [f"{result.failed} failed"] if result.failed else []
+    parts += [f"{counted(len(result.skipped), 'other file')} left out"] if result.skipped else []
+    return [*lines, "; ".join(parts)]
+
+
+def _line(image: ImageOutcome) -> str:
+    status = "" if image.status is None else f" (status 0x{image.status:04X})"
+    return f"'{shown(image.name)}': {image.meaning}{status}"

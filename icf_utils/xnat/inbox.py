@@ -1,0 +1,223 @@
+"""A visit through XNAT's inbox: the server's own importer reads a folder that it sees. Writes copies to the inbox.
+
+XNAT makes folder and row by itself, so nothing can go wrong between them. Its importer would delete the folder that it
+has read; it is told not to, and what we copied we remove.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from icf_utils.errors import InvalidSetting, RemoteFailure, shown, storage_errors
+from icf_utils.progress import SILENT, Progress
+from icf_utils.results import Notice
+from icf_utils.sources.entries import Source
+from icf_utils.xnat.arrange import Arrangement, arrange, check_label
+from icf_utils.xnat.claims import claimed, leftovers, move_in, release, remove, timestamp_of
+from icf_utils.xnat.copies import Rights, copy_session, give_folders
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+_DONE = frozenset({"READY", "CONFLICT", "ERROR"})
+
+
+class Importer(Protocol):
+    """What is asked of XNAT, over HTTP."""
+
+    def import_inbox(self, query: dict[str, str]) -> None: ...
+
+    def rows(self, project: str) -> list[Any]: ...
+
+    def files(self, project: str, timestamp: str, foldername: str) -> int: ...
+
+
+@dataclass(frozen=True)
+class InboxSession:
+    """Where XNAT's inbox is for us (``root``) and for it (``server_root``), and what the session is to be called."""
+
+    root: Path
+    label: str
+    project: str
+    subject: str
+    server_root: str = ""
+    rights: Rights = field(default_factory=Rights)
+    wait: float = 600.0
+
+    def __post_init__(self) -> None:
+        for what, value in (("--session", self.label), ("--project", self.project), ("--subject", self.subject)):
+            check_label(what, value)
+        if not self.root.is_dir():
+            raise InvalidSetting("--inbox", f"'{shown(self.root)}' is no folder")
+
+
+@dataclass(frozen=True)
+class InboxResult:
+    """What XNAT made of a folder of its inbox. ``status`` is empty where it has not shown the session in time."""
+
+    project: str
+    session: str
+    study_uid: str
+    path: str
+    copied: bool
+    files: int
+    timestamp: str
+    status: str
+    counted: int
+    notices: tuple[Notice, ...]
+
+
+def request_of(session: InboxSession, path: str) -> dict[str, str]:
+    """The parameters of the import. ``cleanupAfterImport`` is true where it is not given: XNAT would delete the folder.
+
+    ``path`` is the folder as XNAT's host sees it.
+    """
+    return {
+        "import-handler": "inbox",
+        "path": path,
+        "PROJECT_ID": session.project,
+        "SUBJECT_ID": session.subject,
+        "EXPT_LABEL": session.label,
+        "cleanupAfterImport": "false",
+    }
+
+
+@dataclass(frozen=True)
+class InboxPlan:
+    """What would be done: where the copy would be (none for a folder in the inbox), and the import's parameters."""
+
+    copy: Path | None
+    query: dict[str, str]
+    study_uid: str
+    notices: tuple[Notice, ...]
+
+
+def plan_inbox(source: Source, place: Path, session: InboxSession, progress: Progress = SILENT) -> InboxPlan:
+    """What :func:`import_through_inbox` would do now. Reads the input; connects to nothing, writes nothing."""
+    arrangement = arrange(source, progress)
+    inside = _inside(place, session.root)
+    now = timestamp_of(datetime.now().astimezone().replace(tzinfo=None))
+    relative = inside or f"{session.project}/{now}/{session.label}"
+    return InboxPlan(
+        copy=None if inside else session.root / relative,
+        query=request_of(session, _on_server(session, relative)),
+        study_uid=arrangement.study_uid,
+        notices=(*source.notices, *arrangement.notices),
+    )
+
+
+def import_through_inbox(
+    source: Source, place: Path, session: InboxSession, xnat: Importer, *, progress: Progress = SILENT
+) -> InboxResult:
+    """Have XNAT import an input; ``place`` is where it lies: a folder in the inbox is read there, others are copied.
+
+    A copy is removed when XNAT has read it, or when the request fails. Raises
+    :class:`~icf_utils.errors.InputRefused`, :class:`~icf_utils.errors.StorageFailure` and
+    :class:`~icf_utils.errors.RemoteFailure`.
+    """
+    arrangement = arrange(source, progress)
+    before = {_key(row) for row in xnat.rows(session.project)}
+    inside = _inside(place, session.root)
+    if inside:
+        path, copy = _on_server(session, inside), None
+        xnat.import_inbox(request_of(session, path))
+    else:
+        copy = _copied(source, arrangement, session, xnat, progress)
+        path = _on_server(session, copy.relative_to(session.root).as_posix())
+    progress.message(f"XNAT was asked to import '{shown(path)}'")
+    row = _wait(xnat, session, arrangement.study_uid, before, progress)
+    status = str(row.get("status", "")) if row else ""
+    counted = xnat.files(session.project, *_key(row)) if row and status in _DONE else 0
+    if copy and status in _DONE:
+        _discard(copy, session.root)
+    if status == "READY" and counted != len(arrangement.files):
+        problem = f"{len(arrangement.files)} files were given to it, it counts {counted}"
+        raise RemoteFailure("XNAT", problem, "look at the session in its prearchive")
+    return InboxResult(
+        project=session.project,
+        session=session.label,
+        study_uid=arrangement.study_uid,
+        path=path,
+        copied=copy is not None,
+        files=len(arrangement.files),
+        timestamp=_key(row)[0] if row else "",
+        status=status,
+        counted=counted,
+        notices=(*source.notices, *arrangement.notices),
+    )
+
+
+def _inside(place: Path, root: Path) -> str:
+    """The place relative to the inbox, if it is a folder in there."""
+    real, above = os.path.realpath(place), os.path.realpath(root)
+    return os.path.relpath(real, above) if os.path.isdir(real) and real.startswith(above.rstrip("/") + "/") else ""
+
+
+def _on_server(session: InboxSession, relative: str) -> str:
+    return f"{session.server_root.rstrip('/') or os.path.realpath(session.root)}/{relative}"
+
+
+def _copied(
+    source: Source, arrangement: Arrangement, session: InboxSession, xnat: Importer, progress: Progress
+) -> Path:
+    """A copy in the inbox that XNAT has agreed to import; nothing is left of it where it has not."""
+    for claim in leftovers(session.root):
+        remove(claim)
+        progress.message(f"removed what an interrupted command had left: '{shown(claim.session_dir)}'")
+    with claimed(session.root, session.project, session.label) as claim:
+        try:
+            copy_session(source, arrangement, claim.staging / session.label, session.rights, {}, progress)
+            move_in(claim)
+            made = (claim.project_dir, claim.timestamp_dir) if claim.made_project else (claim.timestamp_dir,)
+            give_folders(made, session.rights)
+            xnat.import_inbox(
+                request_of(session, _on_server(session, claim.session_dir.relative_to(claim.root).as_posix()))
+            )
+        except BaseException:
+            remove(claim)
+            raise
+        release(claim)
+    return claim.session_dir
+
+
+def _discard(copy: Path, root: Path) -> None:
+    """Remove our copy and the folders above it that are empty, below the inbox."""
+    with storage_errors(copy, "remove"):
+        shutil.rmtree(copy)
+    for folder in copy.parents:
+        if folder == root:
+            return
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+
+
+def _key(row: Any) -> tuple[str, str]:
+    return str(row.get("timestamp", "")), str(row.get("folderName", ""))
+
+
+def _wait(xnat: Importer, session: InboxSession, study: str, before: set[tuple[str, str]], progress: Progress) -> Any:
+    """The new session of this study and label, once XNAT has done with it, or as it is when patience is over."""
+    started, pause, found, told = time.monotonic(), _FIRST_PAUSE, None, ""
+    while True:
+        for row in xnat.rows(session.project):
+            if (
+                _key(row) not in before
+                and row.get("tag") == study
+                and session.label in (row.get("name"), row.get("folderName"))
+            ):
+                found = row
+        status = str(found.get("status")) if found else ""
+        if status != told:
+            progress.message(f"XNAT: {shown(status)}")
+            told = status
+        waited = time.monotonic() - started
+        if status in _DONE or waited >= session.wait:
+            return found
+        time.sleep(min(pause, max(0.05, session.wait - waited)))
+        pause = min(1.5 * pause, _LONGEST_PAUSE)
