@@ -135,7 +135,8 @@ def _acquire(study: Study, path: Path, progress: Progress) -> None:
     watch = _Watch(path)
     while not _try_to_take(study, path):
         holder = _read_holder(path)
-        if holder is None:  # released between two looks
+        if holder is None:  # released between two looks, or not to be seen yet on a network file system
+            time.sleep(_FIRST_PAUSE)
             continue
         if is_dead(holder):
             _clear_stale(path, holder)
@@ -209,14 +210,20 @@ def _try_to_take(study: Study, path: Path) -> bool:
     try:
         os.link(mine, path)
         return True
-    except FileExistsError:
-        return False
-    except FileNotFoundError:
-        return False
+    except (FileExistsError, FileNotFoundError):
+        return _is_linked(mine, path)
     except OSError:
-        return _take_without_links(study, path)
+        return _is_linked(mine, path) or _take_without_links(study, path)
     finally:
         _discard(mine)
+
+
+def _is_linked(mine: Path, path: Path) -> bool:
+    """Whether the link was made all the same: an NFS server's answer can get lost, and the question be repeated."""
+    try:
+        return os.path.samefile(mine, path)
+    except OSError:
+        return False
 
 
 def _take_without_links(study: Study, path: Path) -> bool:

@@ -1,0 +1,154 @@
+"""The scene of the trials: a store with a complete visit, two more that come in, and what must never change."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from icf_utils.store import Visit
+from tests.cli.program import COMMANDS, icf
+from tests.verify.stores import STUDY, contents, files_of, write_input
+
+URL = "https://data.example.org/store"
+
+#: The operations that are disturbed: the four steps of a visit, all of them by one command, and a repair.
+OPERATIONS = (*COMMANDS[:4], "run", "run -j 2", "verify --repair")
+
+Tree = dict[str, bytes]
+
+
+def visible(root: Path) -> Tree:
+    """The bytes of everything that users see: all but the work folder."""
+    return {name: data for name, data in contents(root).items() if "/.icf/" not in name}
+
+
+def leftovers(root: Path) -> list[str]:
+    """What should not stay: anything in a work folder but the state of runs, and files kept by repairs."""
+    found = []
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        parts = name.split("/")
+        if len(parts) > 2 and parts[1] == ".icf":
+            kept = (parts[2] == "state" and path.suffix in (".json", "")) or parts[2] == "damaged"
+            if not kept:
+                found.append(name)
+    return found
+
+
+@dataclass(frozen=True)
+class Done:
+    """The identity of a complete visit's files: bytes, times, inodes and modes."""
+
+    files: dict[str, tuple[object, ...]]
+
+    @classmethod
+    def of(cls, root: Path, visit: str) -> Done:
+        found: dict[str, tuple[object, ...]] = {}
+        for kind, path in files_of(Visit(root, STUDY, visit)).items():
+            status = path.stat()
+            mode = stat.S_IMODE(status.st_mode)
+            found[kind] = (path.read_bytes(), status.st_mtime_ns, status.st_ino, mode)
+        return cls(found)
+
+
+class Scene:
+    """Inputs, models and expected results, made once in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for number in range(3):
+            source = write_input(folder / "in" / f"v{number}", StudyTime=f"1{number}0000")
+            (source / "large.bin").write_bytes(bytes(range(256)) * (4096 * 3))
+        self.input = folder / "in" / "v1"
+        self._write_table("one", 1)
+        self._write_table("all", 3)
+        self.made("before", "run", "-o", folder / "before", "--table", folder / "one.csv", "--store-url", URL)
+        #: Every form that a file has in one of the stores that may be met on the way.
+        self.forms: dict[str, set[bytes]] = {}
+        for visits in ((0,), (0, 1), (0, 2), (0, 1, 2)):
+            root = self._with_visits(visits)
+            for name, data in visible(root).items():
+                self.forms.setdefault(name, set()).add(data)
+        self.models = {operation: self._model(operation) for operation in OPERATIONS}
+        self.expected = {operation: self._expected(operation) for operation in OPERATIONS}
+
+    def _write_table(self, name: str, count: int) -> None:
+        rows = [f"{STUDY},v{number},in/v{number}" for number in range(count)]
+        (self.folder / f"{name}.csv").write_text("\n".join(["study,visit,input", *rows, ""]))
+
+    def made(self, what: str, *arguments: str | Path) -> None:
+        ran = icf(*arguments)
+        assert ran.code == 0, (what, ran)
+
+    def _with_visits(self, visits: tuple[int, ...]) -> Path:
+        name = "with-" + "".join(map(str, visits))
+        root = self.folder / name
+        shutil.copytree(self.folder / "before", root, copy_function=shutil.copy2)
+        targets = [f"{STUDY}/v{number}" for number in visits]
+        table = self.folder / "all.csv"
+        self.made(name, "run", "-o", root, "--table", table, "--store-url", URL, *targets)
+        return root
+
+    def arguments(self, operation: str, root: Path) -> tuple[str | Path, ...]:
+        """The command line of an operation."""
+        if operation.startswith("run"):
+            jobs = ("-j", operation[-1]) if operation[-1].isdigit() else ("-j", "1")
+            return ("run", "-o", root, "--table", self.folder / "all.csv", "--store-url", URL, *jobs)
+        if operation == "verify --repair":
+            return ("verify", "-o", root, "--repair")
+        more: dict[str, tuple[str | Path, ...]] = {COMMANDS[0]: (self.input,), COMMANDS[2]: ("--store-url", URL)}
+        return (operation, "-o", root, "--id", STUDY, "v1", *more.get(operation, ()))
+
+    def _model(self, operation: str) -> Path:
+        """A store as it is just before the operation."""
+        root = self.folder / ("model-" + operation.replace(" ", "_"))
+        if operation == "verify --repair":
+            shutil.copytree(self.folder / "with-01", root, copy_function=shutil.copy2)
+            _damage(Visit(root, STUDY, "v1"))
+            return root
+        shutil.copytree(self.folder / "before", root, copy_function=shutil.copy2)
+        if operation in COMMANDS:
+            for earlier in COMMANDS[: COMMANDS.index(operation)]:
+                self.made(earlier, *self.arguments(earlier, root))
+        return root
+
+    def _expected(self, operation: str) -> Tree:
+        """What an undisturbed run makes."""
+        root = self.folder / "undisturbed"
+        shutil.copytree(self.models[operation], root, copy_function=shutil.copy2)
+        self.made(operation, *self.arguments(operation, root))
+        assert leftovers(root) == []
+        tree = visible(root)
+        shutil.rmtree(root)
+        return tree
+
+    def store(self, operation: str, root: Path) -> Done:
+        """Put the store before the operation at ``root``; the identity of its complete visit."""
+        shutil.copytree(self.models[operation], root, copy_function=shutil.copy2, dirs_exist_ok=True)
+        return Done.of(root, "v0")
+
+    def half_written(self, operation: str, root: Path) -> list[str]:
+        """Files under final names that have another content than a whole one."""
+        before = visible(self.models[operation]) if operation == "verify --repair" else {}
+        return [
+            name
+            for name, data in visible(root).items()
+            if data not in self.forms.get(name, ()) and before.get(name) != data
+        ]
+
+
+def _damage(place: Visit) -> None:
+    """Everything that can be repaired."""
+    os.truncate(place.checksum, 10)
+    data = bytearray(place.dicoms_json.read_bytes())
+    data[200] ^= 4
+    place.dicoms_json.write_bytes(data)
+    export = bytearray(place.export.read_bytes())
+    export[-40] ^= 1
+    place.export.write_bytes(export)
+    place.refs.unlink()
+    for path in sorted(place.of_study.catalog.rglob("config.json")):
+        path.write_bytes(b"{}")
