@@ -91,9 +91,12 @@ class HttpSource:
         body = judge(self._where, response.status_code, response.headers, asked)
         self._pin(body.identity)
         come = 0
-        for chunk in _trimmed(response, body):
-            come += len(chunk)
-            yield chunk
+        try:
+            for chunk in _trimmed(response, body):
+                come += len(chunk)
+                yield chunk
+        except _CutShort as error:
+            raise _CutShort(f"the stream was cut after {asked.done + come} bytes ({error})") from error
         if body.length is not None and come < body.length:
             raise _CutShort(f"the stream was cut after {asked.done + come} bytes")
         end = asked.at + come
@@ -159,7 +162,7 @@ class HttpSource:
 def _trimmed(response: requests.Response, body: Body) -> Iterator[bytes]:
     """The body without what precedes and follows the part that is ours; bytes as they were sent, not decoded."""
     skip, left = body.skip, body.length
-    for chunk in response.raw.stream(CHUNK, decode_content=False):
+    for chunk in _raw(response):
         piece = chunk[skip:] if skip else chunk
         skip -= len(chunk) - len(piece)
         if left is not None:
@@ -169,6 +172,13 @@ def _trimmed(response: requests.Response, body: Body) -> Iterator[bytes]:
             yield piece
         if left == 0:
             return
+
+
+def _raw(response: requests.Response) -> Iterator[bytes]:
+    try:
+        yield from response.raw.stream(CHUNK, decode_content=False)
+    except CUT as error:
+        raise _CutShort(reason_of(error)) from error
 
 
 def _is_dislike(response: requests.Response) -> bool:

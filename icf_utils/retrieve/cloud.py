@@ -149,6 +149,7 @@ def _open(place: BucketPlace, patience: Patience) -> Any:
         "client_options": {
             "allow_http": place.endpoint.startswith("http://"),
             "connect_timeout": timedelta(seconds=patience.connect),
+            "read_timeout": timedelta(seconds=patience.read),
             "timeout": timedelta(days=1),  # of a whole answer, which may be long
         },
         "retry_config": {

@@ -1,0 +1,202 @@
+"""What goes wrong has a name each time, stops nothing else, and leaves no file that is not right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from icf_utils.fetch.problems import FetchFailure
+from icf_utils.retrieve.api import Retrieved
+from icf_utils.retrieve.selection import Selection
+from tests.fetch.server import Fault
+from tests.retrieve.bucket_server import BucketServer
+from tests.retrieve.conftest import STUDY, expected, files, made, retriever
+from tests.retrieve.made import Made
+
+BAD, GOOD = "1.2.3.1", "1.2.3.2"
+BAD_TAR, BAD_JSON = r"1\.2\.3\.1\.tar", r"1\.2\.3\.1/metadata"
+
+
+def result(bucket: BucketServer, directory: Path, **options: object) -> Retrieved:
+    with retriever(bucket, directory, STUDY, **options) as own:
+        return own.job().result()
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault(BAD_TAR, status=403), "403"),
+        (Fault(BAD_TAR, status=404), "404"),
+        (Fault(BAD_TAR, status=401), "401"),
+        (Fault(BAD_TAR, status=503), "503; tried 3 times"),
+        (Fault(BAD_TAR, cut=0), "cut after 0 bytes .*; tried 3 times"),
+        (Fault(BAD_TAR, status=200, headers={"Content-Type": "text/html"}, body=b"<html>"), "a web page came"),
+        (Fault(BAD_TAR, status=200, headers={"Content-Type": "text/plain"}, body=b"oops"), "another or a damaged file"),
+        (Fault(BAD_TAR, status=200, endless=True, body=b"oops"), "cut after"),
+        (Fault(BAD_TAR, etag='"1"', headers={"x-goog-generation": "1"}, flip=True), "expected crc32c"),
+        (Fault(BAD_JSON, status=403), "metadata.json did not come"),
+        (Fault(BAD_JSON, status=404), "metadata.json did not come"),
+        (Fault(BAD_JSON, status=200, headers={"Content-Type": "text/html"}, body=b"<html>"), "a web page came"),
+        (Fault(BAD_JSON, status=200, body=b"{}"), "no metadata.json|expected instances"),
+        (Fault(BAD_JSON, status=200, body=b"\x1f\x8bxx"), "begins like gzip"),
+        (Fault(BAD_JSON, status=200, body=b"not json"), "no JSON"),
+    ],
+)
+def test_one_bad_series_is_named_and_the_other_comes(
+    fault: Fault, words: str, bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path
+) -> None:
+    if fault.flip:  # an image is wrong wherever it is asked for
+        bucket.objects[f"dicomweb/{two[0].name}.tar"] = two[0].tar.replace(two[0].images[f"{BAD}.1"], b"\1" * 1007)
+    else:
+        bucket.faults.append(fault)
+    done = result(bucket, tmp_path)
+    assert {trouble.url.rpartition("/")[2] for trouble in done.troubles} == {f"{BAD}.tar"}
+    assert all(re.search(words, trouble.problem) for trouble in done.troubles), done.troubles
+    good = expected(two[1])
+    if fault.flip:
+        good |= {name: data for name, data in expected(two[0]).items() if not name.endswith("1.1.dcm")}
+    assert files(tmp_path) == good
+    bucket.faults.clear()
+    bucket.fill(two[0].objects())
+    assert result(bucket, tmp_path).troubles == ()
+    assert files(tmp_path) == expected(*two)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(BAD_TAR, times=2, cut=100),
+        Fault(BAD_TAR, times=2, status=503),
+        Fault(BAD_TAR, times=2, status=429, headers={"Retry-After": "0"}),
+        Fault(BAD_TAR, whole=True),
+        Fault(BAD_TAR, endless=True),
+        Fault(BAD_TAR, whole=True, endless=True),
+        Fault(BAD_TAR, times=1, flip=True),
+        Fault("", times=2, status=502),
+    ],
+    ids=str,
+)
+def test_what_can_be_overcome(fault: Fault, bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+    bucket.faults.append(fault)
+    assert result(bucket, tmp_path).troubles == ()
+    assert files(tmp_path) == expected(*two)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_bucket_that_cannot_be_listed(status: int, bucket: BucketServer, tmp_path: Path) -> None:
+    bucket.faults.append(Fault(r"/o\?", status=status))
+    told: list[dict[str, object]] = []
+    with retriever(bucket, tmp_path) as own, pytest.raises(FetchFailure, match=str(status)):
+        own.job().on("error", told.append).on("complete", told.append).result()
+    assert [set(event) for event in told] == [{"url", "size", "error"}]
+
+
+def test_wrong_credentials_are_tried_once(bucket: BucketServer, tmp_path: Path) -> None:
+    """A server may lock out who tries them for each series."""
+    for number in range(20):
+        bucket.fill(made(f"1.2.3.9{number}", 1).objects())
+    bucket.faults.append(Fault("metadata", status=401))
+    with retriever(bucket, tmp_path, connections=1) as own, pytest.raises(FetchFailure, match="401"):
+        own.job().result()
+    assert len(bucket.of("metadata")) <= 2
+
+
+def test_an_unknown_study(bucket: BucketServer, tmp_path: Path) -> None:
+    with retriever(bucket, tmp_path, STUDY, "9.9") as own:
+        done = own.job().result()
+    assert [trouble.problem for trouble in done.troubles] == ["there is no such study; check its name and prefix"]
+    assert done.saved == 6
+
+
+def test_without_a_metadata_or_a_tar(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+    del bucket.objects[f"dicomweb/{two[0].name}/metadata.json"]
+    del bucket.objects[f"dicomweb/{two[1].name}.tar"]
+    assert [trouble.problem.partition(":")[0] for trouble in result(bucket, tmp_path).troubles] == [
+        "it has no metadata.json",
+        "it has a metadata.json, but there is no such TAR",
+    ]
+
+
+def test_marks_of_the_writer_are_told(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+    bucket.fill({f"{two[0].name}/.gradient.lock": b"", f"{two[1].name}/error.log": b"no space"})
+    done = result(bucket, tmp_path)
+    assert [(notice.code, notice.subject) for notice in done.notices] == [
+        ("being-written", f"{STUDY}/{BAD}"),
+        ("writer-failed", f"{STUDY}/{GOOD}"),
+    ]
+    assert (done.saved, done.troubles) == (6, ())
+
+
+def _change(**fields: object) -> Callable[[dict[str, object]], None]:
+    return lambda record: record.update(fields)
+
+
+_PLACE = f"gs://b/studies/{STUDY}/series/{BAD}.tar://"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_change(uri=_PLACE + "instances/../../../evil"), "unsafe"),
+        (_change(uri=_PLACE + "/etc/passwd"), "unsafe"),
+        (_change(uri=_PLACE + "instances/a\0b"), "unsafe"),
+        (_change(uri=_PLACE + "instances/a\n\x1b[2Jb"), "unsafe"),
+        (_change(uri=_PLACE), "unsafe"),
+        (_change(uri=f"gs://b/studies/{STUDY}/series/other.tar://instances/x.dcm"), "names another"),
+        (_change(uri=7), "'uri'"),
+        (_change(crc32c=None), "CRC32C"),
+        (_change(crc32c="////"), "CRC32C"),
+        (_change(size=-1), "whole numbers"),
+        (_change(size="7"), "whole numbers"),
+        (_change(headers={}), "whole numbers"),
+        (_change(size=10**9), "at least"),
+    ],
+)
+def test_an_instance_that_cannot_be(
+    change: Callable[[dict[str, object]], None],
+    words: str,
+    bucket: BucketServer,
+    two: tuple[Made, Made],
+    tmp_path: Path,
+) -> None:
+    """It is named, the others come, and nothing is written elsewhere."""
+    change(two[0].records[f"{BAD}.2"])
+    bucket.fill(two[0].objects())
+    done = result(bucket, tmp_path / "inner")
+    assert all(words in trouble.problem for trouble in done.troubles), done.troubles
+    assert done.troubles
+    good = expected(*two)
+    del good[f"{STUDY}/{BAD}/instances/{BAD}.2.dcm"]
+    assert set(files(tmp_path)) <= {f"inner/{name}" for name in good}
+    assert {name for name in good if GOOD in name} <= set(files(tmp_path / "inner"))
+    assert not any(char in str(done.troubles) for char in "\0\x1b\n")
+
+
+def test_a_tar_that_is_replaced_meanwhile(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+    """It is pinned to the generation that was listed."""
+    own = retriever(bucket, tmp_path, STUDY)
+    own.plan()
+    bucket.objects[f"dicomweb/{two[0].name}.tar"] = b"\0" * len(two[0].tar)
+    done = own.job().result()
+    assert len(done.troubles) == 3
+    assert files(tmp_path) == expected(two[1])
+
+
+def test_nothing_fits(bucket: BucketServer, tmp_path: Path) -> None:
+    selection = Selection(series=("7", BAD), tags=(("SeriesDescription", "none"),))
+    done = result(bucket, tmp_path, selection=selection)
+    assert [trouble.problem for trouble in done.troubles] == [
+        "nothing fits --series 7",
+        "nothing fits --tag SeriesDescription=none",
+    ]
+
+
+def test_connections_are_bounded(bucket: BucketServer, tmp_path: Path) -> None:
+    for number in range(40):
+        bucket.fill(made(f"1.2.3.9{number}", 2).objects())
+    assert result(bucket, tmp_path, connections=3).troubles == ()
+    assert bucket.busiest <= 3
+    assert bucket.connections <= 6

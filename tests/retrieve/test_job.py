@@ -1,0 +1,244 @@
+"""A job tells what it does, can be stopped and taken up, and believes files only."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icf_utils.errors import Busy, InvalidSetting, StorageFailure
+from icf_utils.retrieve.api import CodRetrieve, Retriever
+from icf_utils.retrieve.saving import sole_writer
+from tests.fetch.server import Fault, serving
+from tests.retrieve.bucket_server import BucketServer
+from tests.retrieve.conftest import STUDY, expected, files, made, retriever
+from tests.retrieve.made import Made
+
+ROOT = Path(__file__).resolve().parents[2]
+EVENTS = ("progress", "download", "extract", "save", "complete", "error")
+
+
+def listen(own: Retriever) -> tuple[Any, dict[str, list[dict[str, Any]]]]:
+    job = own.job()
+    told: dict[str, list[dict[str, Any]]] = {event: [] for event in EVENTS}
+    for event in EVENTS:
+        job.on(event, told[event].append)  # type: ignore[arg-type]
+    return job, told
+
+
+def log(root: Path) -> list[str]:
+    names: list[str] = json.loads((root / "log.json").read_text())["logs"]
+    return sorted(names)
+
+
+def keys(*series: Made) -> list[str]:
+    return sorted(f"{one.study}/{one.series}/{sop}" for one in series for sop in one.images)
+
+
+def test_the_six_events(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+    bucket.faults.append(Fault(r"1\.2\.3\.1\.tar", status=403))
+    job, told = listen(retriever(bucket, tmp_path, STUDY))
+    again: list[dict[str, Any]] = []
+    job.on("save", again.append)
+    job.result()
+    url = f"{bucket.place}/dicomweb/{two[1].name}.tar"
+    size = sum(map(len, two[1].images.values()))
+    assert sum(event["bytesDownloaded"] for event in told["progress"]) == told["progress"][0]["bytesTotal"] >= size
+    assert {tuple(event) for event in told["progress"]} == {("url", "bytesDownloaded", "bytesTotal")}
+    assert told["download"] == [{"url": url, "size": size, "file": f"{two[1].series}.tar"}]
+    (extract,) = told["extract"]
+    assert (extract["url"], extract["size"]) == (url, size)
+    assert sorted(extract["files"]) == sorted(f"instances/{sop}.dcm" for sop in two[1].images)
+    assert sorted(event["file"] for event in told["save"]) == sorted(expected(two[1]))
+    assert again == told["save"]
+    assert sorted(told["complete"][0]["files"]) == sorted(expected(two[1]))
+    assert len(told["error"]) == 3
+    assert all(set(event) == {"url", "size", "error"} and "403" in event["error"] for event in told["error"])
+
+
+def test_a_callback_that_fails_ends_the_job(bucket: BucketServer, tmp_path: Path) -> None:
+    def fail(_: object) -> None:
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        retriever(bucket, tmp_path, STUDY).job().on("progress", fail).result()
+    assert not (tmp_path / ".icf-retrieve").exists()
+
+
+def test_cancelled_and_taken_up(bucket: BucketServer, tmp_path: Path) -> None:
+    """What is complete stays and is not transferred again."""
+    many = [made(f"1.2.3.5{number}", 4) for number in range(30)]
+    for series in many:
+        bucket.fill(series.objects(), "other")
+    from icf_utils.retrieve.api import BucketOrigin, parse_bucket
+
+    origin = BucketOrigin(parse_bucket(bucket.place, "other"))
+    with Retriever(origin, tmp_path, connections=1) as own:
+        job = own.job()
+        job.on("save", lambda _: job.cancel())
+        first = job.start().result()
+        assert first.cancelled
+        assert 0 < first.saved < 120
+        assert len(files(tmp_path)) == first.saved
+        assert len(log(tmp_path)) == first.saved
+        second = own.job().result()
+    assert (second.saved, second.unchanged) == (120 - first.saved, first.saved)
+    assert files(tmp_path) == expected(*many)
+
+
+def test_saved_means_there_and_correct(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+    own = retriever(bucket, tmp_path, STUDY)
+    own.job().result()
+    assert log(tmp_path) == keys(*two)
+    names = sorted(expected(*two))
+    (tmp_path / names[0]).unlink()
+    (tmp_path / names[1]).write_bytes(bytes(len(expected(*two)[names[1]])))
+    (tmp_path / names[2]).write_bytes(b"short")
+    stats = own.stats()
+    assert (stats.totalSeriesCount, stats.totalSavedSeriesCount, len(stats.items)) == (2, 1, 3)
+    assert stats == own.stats()
+    done = own.job().result()
+    assert (done.saved, done.unchanged) == (3, 3)
+    assert sorted(notice.subject for notice in done.notices) == names[1:3]
+    assert {notice.code for notice in done.notices} == {"replaced"}
+    assert files(tmp_path) == expected(*two)
+
+
+def test_the_log_of_cod_retrieve_is_kept_and_corrected(
+    bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path
+) -> None:
+    other = "8.8/9.9/7.7"
+    (tmp_path / "log.json").write_text(json.dumps({"logs": [other, *keys(*two)]}))
+    bucket.faults.append(Fault(r"1\.2\.3\.1\.tar", status=404))
+    own = CodRetrieve(bucket.place, tmp_path)
+    assert own.get_stats([STUDY]).totalSavedSeriesCount == 0
+    own.download([STUDY]).result()
+    assert sorted(own.logs()) == sorted([other, *keys(two[1])])
+
+
+def test_a_log_of_something_else_is_left_alone(bucket: BucketServer, tmp_path: Path) -> None:
+    (tmp_path / "log.json").write_text("my diary")
+    with pytest.raises(InvalidSetting, match="move the file away"):
+        retriever(bucket, tmp_path, STUDY).job().result()
+    assert (tmp_path / "log.json").read_text() == "my diary"
+
+
+def entries(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as file:
+        assert file.testzip() is None
+        return {name: file.read(name) for name in file.namelist()}
+
+
+def in_zip(*series: Made) -> dict[str, bytes]:
+    return {name.partition("/")[2]: data for name, data in expected(*series).items()}
+
+
+def test_one_zip_for_each_study(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+    other = made("4.5.6")
+    other = Made("4.5", "4.5.6", other.images)
+    bucket.fill(other.objects())
+    with retriever(bucket, tmp_path, zipped=True) as own:
+        done = own.job().result()
+        assert sorted(done.files) == ["1.2.3.zip", "4.5.zip"]
+        assert set(files(tmp_path)) == {"1.2.3.zip", "4.5.zip"}
+        assert entries(tmp_path / "1.2.3.zip") == in_zip(*two)
+        assert entries(tmp_path / "4.5.zip") == in_zip(other)
+        before = files(tmp_path)
+        sent = bucket.sent
+        again = own.job().result()
+        assert (again.saved, again.unchanged, files(tmp_path), bucket.sent) == (0, 9, before, sent)
+        assert own.stats().items == ()
+
+
+def test_a_zip_grows_and_heals(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+    from icf_utils.retrieve.selection import Selection
+
+    retriever(bucket, tmp_path, zipped=True, selection=Selection(series=("1.2.3.2",))).job().result()
+    assert entries(tmp_path / "1.2.3.zip") == in_zip(two[1])
+    assert retriever(bucket, tmp_path, zipped=True).job().result().unchanged == 3
+    assert entries(tmp_path / "1.2.3.zip") == in_zip(*two)
+    whole = (tmp_path / "1.2.3.zip").read_bytes()
+    content = next(iter(two[0].images.values()))
+    (tmp_path / "1.2.3.zip").write_bytes(whole.replace(content, bytes(len(content))))
+    assert retriever(bucket, tmp_path, zipped=True).job().result().saved == 1
+    assert (tmp_path / "1.2.3.zip").read_bytes() == whole
+
+
+def test_an_incomplete_study_makes_no_zip(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+    """What has come waits for the next time."""
+    bucket.faults.append(Fault(r"1\.2\.3\.1\.tar", status=404))
+    done = retriever(bucket, tmp_path, zipped=True).job().result()
+    assert (done.files, done.saved) == ((), 3)
+    assert not list(tmp_path.glob("*.zip"))
+    bucket.faults.clear()
+    done = retriever(bucket, tmp_path, zipped=True).job().result()
+    assert (done.files, done.saved, done.unchanged) == (("1.2.3.zip",), 3, 3)
+    assert entries(tmp_path / "1.2.3.zip") == in_zip(*two)
+    assert not (tmp_path / ".icf-retrieve").exists()
+
+
+def test_two_at_a_time_in_one_directory(bucket: BucketServer, tmp_path: Path) -> None:
+    with sole_writer(tmp_path), pytest.raises(Busy):
+        retriever(bucket, tmp_path, STUDY).job().result()
+
+
+def test_leftovers_of_a_killed_process_go(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+    script = (
+        "import os, sys\n"
+        "from tests.retrieve.conftest import retriever\n"
+        "from tests.retrieve.bucket_server import BucketServer\n"
+        "state = BucketServer(); state.url = sys.argv[1]\n"
+        "from pathlib import Path\n"
+        "job = retriever(state, Path(sys.argv[2]), connections=1).job()\n"
+        "job.on('progress', lambda _: os._exit(9)).result()\n"
+    )
+    command = [sys.executable, "-c", script, bucket.url, str(tmp_path)]
+    assert subprocess.run(command, cwd=ROOT, check=False, timeout=60).returncode == 9
+    assert retriever(bucket, tmp_path, STUDY).job().result().troubles == ()
+    assert files(tmp_path) == expected(*two)
+
+
+def test_a_directory_that_cannot_be_written(
+    bucket: BucketServer, open_tmp_path: Path, as_nobody: Callable[[], AbstractContextManager[None]]
+) -> None:
+    folder = open_tmp_path / "closed"
+    folder.mkdir(mode=0o555)
+    retriever(bucket, open_tmp_path / "warm").job().result()
+    shutil.rmtree(open_tmp_path / "warm")
+    with as_nobody(), pytest.raises(StorageFailure, match="Permission denied"):
+        retriever(bucket, folder, STUDY).job().result()
+
+
+_PEAK = """
+import sys, tracemalloc
+from pathlib import Path
+from tests.retrieve.bucket_server import BucketServer
+from tests.retrieve.conftest import retriever
+state = BucketServer()
+state.url = sys.argv[1]
+own = retriever(state, Path(sys.argv[2]), connections=2, zipped=True)
+own.plan()
+tracemalloc.start()
+assert own.job().result().saved == 2
+assert own.stats().items == ()
+print(tracemalloc.get_traced_memory()[1])
+"""
+
+
+def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
+    state = BucketServer()
+    content = os.urandom(1 << 20) * 24
+    state.fill(Made("7.7", "7.7.7", {"7.7.7.1": content, "7.7.7.2": content[::-1]}).objects())
+    with serving(state):
+        command = [sys.executable, "-c", _PEAK, state.url, str(tmp_path)]
+        done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60)
+    assert int(done.stdout) < 8 << 20
