@@ -27,6 +27,7 @@ from icf_utils.cli import (
     status,
     study_uid,
     verify,
+    xnat,
 )
 from icf_utils.cli.console import Console, abandon
 from icf_utils.cli.options import add_output
@@ -48,6 +49,7 @@ _COMMANDS = (
     receive,
     ingest,
     sessions,
+    xnat,
 )
 
 #: Exit codes beside those of the errors (see ``icf_utils/errors.py``).

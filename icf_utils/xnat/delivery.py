@@ -8,6 +8,7 @@ put into a project that it does not know, or that one may not write to, into ano
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from icf_utils.xnat import routes
@@ -20,6 +21,9 @@ from icf_utils.xnat.watching import Watch
 
 #: After these answers another try may succeed. 401: the login session was ended, twice in a row.
 _TRY_AGAIN = (401, 409, *PASSING)
+
+#: How often a session that XNAT was at work on is looked for again.
+_LOOKS = 3
 
 
 @dataclass
@@ -88,27 +92,36 @@ class Delivery:
         """What has come of this session since it was first sent; waits while XNAT is at work on it."""
         if not self.answers and not settle and not self.ledger_says_sending:
             return ()
+        for _ in range(_LOOKS):
+            fresh = self._fresh()
+            unfinished = [item for item in fresh if item.at_work or item.status == routes.INTERRUPTED]
+            if not unfinished:
+                return fresh
+            for item in unfinished:
+                self._finish(item)
+        return self._fresh()
+
+    def _fresh(self) -> tuple[Sighting, ...]:
         known = {item.key for item in self.known}
         found = self.watch.find(self.parcel.subject, self.parcel.label)
-        fresh = [item for item in found if item.key not in known]
-        settled = [self.watch.settled(item.uri) if item.at_work else item for item in fresh]
-        return tuple(self._committed(item) for item in settled)
+        return tuple(item for item in found if item.key not in known)
 
     @property
     def ledger_says_sending(self) -> bool:
         return self.ledger.last(self.parcel.subject, self.parcel.label).get("state") == "sending"
 
-    def _committed(self, found: Sighting) -> Sighting:
-        """A session whose upload broke off, or that was left RECEIVING: ask XNAT to look what there is of it."""
-        if found.status not in (routes.INTERRUPTED, "RECEIVING"):
-            return found
-        try:
+    def _finish(self, found: Sighting) -> None:
+        """Wait for XNAT; ask it to look at what there is of a session that broke off, or was left RECEIVING.
+
+        That commit answers 200, or 301 where the project archives by itself, or 409 while the session is locked; what
+        has become of the session is then looked up, whatever the answer was.
+        """
+        if self.watch.settled(found.uri).status not in (routes.INTERRUPTED, "RECEIVING"):
+            return
+        with suppress(ConnectionLost):
             answer = self.watch.xnat.request("POST", f"/data{found.uri}", {"action": "commit"})
-        except ConnectionLost:
-            return found
-        if answer.status == 301:  # committed, and archived by the project's own rule
-            return self.watch.archived(self.parcel.subject, self.parcel.label) or found
-        return self.watch.settled(found.uri) if answer.status == 200 else found
+            if answer.status in (200, 301):
+                self.watch.settled(found.uri)
 
     def _arrived(self, seen: Sequence[Sighting]) -> Outcome | None:
         """Whether what has come is the whole session, where it should be."""
@@ -127,8 +140,9 @@ class Delivery:
         return max(before, sent) <= held <= before + sent
 
     def _is_placed(self, found: Sequence[Sighting]) -> bool:
-        place = "ARCHIVED" if self.watch.target.dest == "archive" else "READY"
-        return all(item.status == place for item in found)
+        """In the archive, or ready in the prearchive if that was asked for; a project may archive it from there."""
+        places = ("ARCHIVED",) if self.watch.target.dest == "archive" else ("READY", "ARCHIVED")
+        return all(item.status in places for item in found)
 
     # -- after a success ----------------------------------------------------------------------------------------------
 

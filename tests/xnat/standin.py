@@ -324,7 +324,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def listing(self, seen: Seen, found: re.Match[str], body: BinaryIO, fault: Fault) -> tuple[int, str, str]:
         project = found["project"]
-        if project not in (None, "Unassigned", *self.xnat.projects):
+        if project not in (None, "Unassigned", *self.xnat.projects, *self.xnat.readonly):
             raise Refused(403, "you may not see this project")
         return _results(seen, [item.row() for item in self.xnat.prearchived(project)])
 
@@ -345,7 +345,9 @@ class _Handler(BaseHTTPRequestHandler):
         return _results(seen, rows)
 
     def prearchived_scans(self, seen: Seen, found: re.Match[str], body: BinaryIO, fault: Fault) -> tuple[int, str, str]:
-        rows = [{"ID": scan, "type": "", "series_description": ""} for scan in self._found(found).scans()]
+        rows: list[dict[str, object]] = [
+            {"ID": scan, "type": "", "series_description": ""} for scan in self._found(found).scans()
+        ]
         return _results(seen, rows)
 
     def logs(self, seen: Seen, found: re.Match[str], body: BinaryIO, fault: Fault) -> tuple[int, str, str]:

@@ -118,6 +118,8 @@ class State:
 
     def __init__(self) -> None:
         self.projects = {"PILOT", "OTHER"}
+        #: Projects that the user may look at, and not write to.
+        self.readonly: set[str] = set()
         self.fallback = UNASSIGNED
         self.sessions: list[Session] = []
         #: Sessions that others keep, such as a table of a database: they join the listings.
