@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -38,14 +39,19 @@ class _NoAssociation(RemoteFailure):
         super().__init__(peer.name, problem, remedy)
 
 
+class _NothingAccepted(RemoteFailure):
+    """The peer agreed to an association, and to none of the presentation contexts."""
+
+    def __init__(self, peer: Peer) -> None:
+        super().__init__(peer.name, "it takes nothing of what was offered", "check what this receiver is for")
+
+
 def echo(peer: Peer) -> float:
     """Ask a node whether it is there (C-ECHO, PS3.4 annex A); returns the seconds that its answer took.
 
     Raises :class:`~icf_utils.errors.RemoteFailure`, which says why there was no good answer.
     """
     with _association(peer, [(_VERIFICATION, _IMPLICIT)]) as association:
-        if not association.accepted_contexts:
-            raise RemoteFailure(peer.name, "it does not offer verification (C-ECHO)", "check address and AE title")
         started = time.monotonic()
         status = _status(association.send_c_echo())
         if status != 0:
@@ -87,20 +93,25 @@ class _Run:
         self._source, self._peer, self._retries, self._pause = source, peer, retries, pause
         self._hopeless: set[str] = set()
         self.outcomes: dict[str, ImageOutcome] = {}
-        self.size = self.associations = 0
+        self.size = self.associations = self._answers = 0
 
     def send(self, images: Sequence[Image], task: Task) -> None:
-        """Send images whose contexts fit into one association, until all arrived or were tried often enough."""
+        """Send images whose contexts fit into one association, until all arrived or were tried often enough.
+
+        A receiver that says nothing at all is asked no more often, however many images there are.
+        """
         pending, idle = list(images), 0
         while pending:
-            begun = self._tries(pending)
+            answers = self._answers
             try:
                 self._once(pending, task)
+            except _NothingAccepted:
+                self._note_refused(pending)
             except _NoAssociation as problem:
                 if not self.associations and not (problem.may_change and idle < self._retries):
                     raise
                 self._note_unsent(pending, problem)
-            idle = idle + 1 if self._tries(pending) == begun else 0
+            idle = idle + 1 if self._answers == answers else 0
             pending = [image for image in pending if self._is_worth_another(image)]
             if idle > self._retries:
                 break
@@ -108,9 +119,6 @@ class _Run:
                 time.sleep(self._pause)
         for image in pending:
             task.advance(image.entry.size)
-
-    def _tries(self, images: Sequence[Image]) -> int:
-        return sum(self.outcomes[image.entry.name].tries for image in images if image.entry.name in self.outcomes)
 
     def _is_worth_another(self, image: Image) -> bool:
         outcome = self.outcomes[image.entry.name]
@@ -150,11 +158,18 @@ class _Run:
             return self._give_up(name, str(error), tries)
         if status is None:
             return ImageOutcome(name, "failed", None, _NO_ANSWER, tries + 1)
+        self._answers += 1
         return outcome_of(name, status, tries + 1)
 
     def _give_up(self, name: str, reason: str, tries: int) -> ImageOutcome:
         self._hopeless.add(name)
         return ImageOutcome(name, "failed", None, reason, tries)
+
+    def _note_refused(self, images: Sequence[Image]) -> None:
+        self.associations += 1
+        for image in images:
+            tries = self.outcomes[image.entry.name].tries if image.entry.name in self.outcomes else 0
+            self.outcomes[image.entry.name] = self._give_up(image.entry.name, _NOT_ACCEPTED, tries)
 
     def _note_unsent(self, images: Sequence[Image], problem: _NoAssociation) -> None:
         for image in images:
@@ -186,24 +201,28 @@ def _status(response: Any) -> int | None:
 @contextmanager
 def _association(peer: Peer, contexts: Sequence[tuple[str, str]]) -> Iterator[Any]:
     """An established association, released in the end, aborted when the block fails."""
-    tls = tls_context(peer.tls) if peer.tls else None
+    tls, wire = tls_context(peer.tls) if peer.tls else None, _Wire()
     try:
-        association = _associate(peer, contexts, tls)
+        association = _associate(peer, contexts, tls, wire)
     except OSError as error:  # the name of the host leads nowhere
         raise _NoAssociation(peer, f"cannot find the host ({error.strerror})", "check the host's name") from error
     try:
         if not association.is_established:
+            if association.rejected_contexts and not association.accepted_contexts:
+                raise _NothingAccepted(peer)
             raise _refusal(peer, association, tls)
         yield association
+        if association.is_established:
+            association.release()
     except BaseException:
         with suppress(Exception):
             association.abort()
         raise
-    if association.is_established:
-        association.release()
+    finally:
+        wire.close()
 
 
-def _associate(peer: Peer, contexts: Sequence[tuple[str, str]], tls: ssl.SSLContext | None) -> Any:
+def _associate(peer: Peer, contexts: Sequence[tuple[str, str]], tls: ssl.SSLContext | None, wire: _Wire) -> Any:
     """The association, whether it came about or not; one context for each pair, as each needs an answer."""
     try:
         from pynetdicom import AE, _config, build_context, evt
@@ -213,27 +232,47 @@ def _associate(peer: Peer, contexts: Sequence[tuple[str, str]], tls: ssl.SSLCont
     _config.STORE_SEND_CHUNKED_DATASET = True
     entity = AE(ae_title=peer.calling_title)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = peer.timeout
-    return entity.associate(
-        peer.host,
-        peer.port,
-        [build_context(sop_class, [syntax]) for sop_class, syntax in contexts],
-        ae_title=peer.called_title,
-        max_pdu=LARGEST_PDU,
-        tls_args=(tls, peer.host) if tls else None,
-        evt_handlers=[(evt.EVT_CONN_OPEN, _at_once), (evt.EVT_DATA_SENT, _at_once)],
-    )
+    with warnings.catch_warnings():  # it leaves the closing of a socket that was never connected to Python
+        warnings.simplefilter("ignore", ResourceWarning)
+        return entity.associate(
+            peer.host,
+            peer.port,
+            [build_context(sop_class, [syntax]) for sop_class, syntax in contexts],
+            ae_title=peer.called_title,
+            max_pdu=LARGEST_PDU,
+            tls_args=(tls, peer.host) if tls else None,
+            evt_handlers=[(evt.EVT_CONN_OPEN, wire.opened), (evt.EVT_DATA_SENT, wire.hurry)],
+        )
 
 
-def _at_once(event: Any) -> None:
-    """Let no small piece wait for an answer to the one before, on neither side, which costs 40 ms an image.
+class _Wire:
+    """What pynetdicom leaves to others about its sockets: speed, and closing those that the peer has broken off."""
 
-    Nagle's algorithm is switched off on ours; the peer, where it is on, gets its acknowledgements without delay, which
-    the system forgets again (tcp(7), TCP_QUICKACK).
-    """
-    with suppress(OSError, AttributeError):
-        own = event.assoc.dul.socket.socket
-        own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        own.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+    def __init__(self) -> None:
+        self._sockets: list[socket.socket] = []
+
+    def opened(self, event: Any) -> None:
+        """Keep a socket that was just connected."""
+        with suppress(AttributeError):
+            self._sockets.append(event.assoc.dul.socket.socket)
+        self.hurry(event)
+
+    def hurry(self, _event: Any) -> None:
+        """Let no small piece wait for an answer to the one before, on neither side, which costs 40 ms an image.
+
+        Nagle's algorithm is switched off on ours; the peer, where it is on, gets its acknowledgements without delay,
+        which the system forgets again (tcp(7), TCP_QUICKACK).
+        """
+        for own in self._sockets:
+            with suppress(OSError):
+                own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                own.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+    def close(self) -> None:
+        """Close what is still open."""
+        for own in self._sockets:
+            with suppress(OSError):
+                own.close()
 
 
 def _refusal(peer: Peer, association: Any, tls: ssl.SSLContext | None) -> _NoAssociation:
