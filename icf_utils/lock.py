@@ -10,6 +10,7 @@ over then: a host that was only asleep would go on writing.
 from __future__ import annotations
 
 import os
+import queue
 import threading
 import time
 from collections.abc import Iterator
@@ -107,10 +108,10 @@ def _held(study: Study, name: str, progress: Progress) -> Iterator[None]:
 @contextmanager
 def _signs_of_life(path: Path) -> Iterator[None]:
     """Touch the lock from time to time, on another thread."""
-    done = threading.Event()
+    done: queue.SimpleQueue[None] = queue.SimpleQueue()  # unlike an event, safe to set while a signal is heard
 
     def beat() -> None:
-        while not done.wait(HEARTBEAT):
+        while not _told(done):
             with suppress(OSError):
                 os.utime(path)
 
@@ -119,9 +120,18 @@ def _signs_of_life(path: Path) -> Iterator[None]:
         thread.start()
         yield
     finally:
-        done.set()
+        done.put(None)
         if thread.ident is not None:
             thread.join()
+
+
+def _told(done: queue.SimpleQueue[None]) -> bool:
+    """Whether it is over before the next sign of life is due."""
+    try:
+        done.get(timeout=HEARTBEAT)
+    except queue.Empty:
+        return False
+    return True
 
 
 def _clear_leftovers(path: Path) -> None:

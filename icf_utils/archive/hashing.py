@@ -1,4 +1,8 @@
-"""Digests computed on another core while the caller reads and writes. Touches nothing but memory."""
+"""Digests computed on another core while the caller reads and writes. Touches nothing but memory.
+
+The two threads meet in simple queues only. A condition variable, and ``queue.Queue`` which is made of them, can lose a
+wake-up for good when a signal's exception is raised within it, and a command that was interrupted would never end.
+"""
 
 from __future__ import annotations
 
@@ -25,19 +29,22 @@ class BackgroundMd5:
     def __init__(self) -> None:
         self._digest = hashlib.md5(usedforsecurity=False)
         self._items: list[str] = []
-        self._batches: queue.Queue[Sequence[Any] | None] = queue.Queue(_WAITING)
+        self._batches: queue.SimpleQueue[Sequence[Any] | None] = queue.SimpleQueue()
+        self._places: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(_WAITING):
+            self._places.put(None)
         self._thread = threading.Thread(target=self._run, name="md5", daemon=True)
         self._thread.start()
 
     def update(self, batch: Sequence[Any]) -> None:
         """Add several buffers, in order; they must not change any more."""
-        self._batches.put(batch)
+        self._put(batch)
         if sum(map(len, batch)) > _LARGE:
-            self._batches.join()
+            self._wait_for_all()
 
     def next_item(self) -> None:
         """The present digest is complete; what follows belongs to another."""
-        self._batches.put(())
+        self._put(())
 
     def finish(self) -> str:
         """The digest of everything since the last item, as 32 hexadecimal digits; the thread ends."""
@@ -55,6 +62,17 @@ class BackgroundMd5:
             self._batches.put(None)
             self._thread.join()
 
+    def _put(self, batch: Sequence[Any]) -> None:
+        self._places.get()
+        self._batches.put(batch)
+
+    def _wait_for_all(self) -> None:
+        """Until all places are free."""
+        for _ in range(_WAITING):
+            self._places.get()
+        for _ in range(_WAITING):
+            self._places.put(None)
+
     def _run(self) -> None:
         while (batch := self._batches.get()) is not None:
             for buffer in batch:
@@ -62,4 +80,4 @@ class BackgroundMd5:
             if not batch:
                 self._items.append(self._digest.hexdigest())
                 self._digest = hashlib.md5(usedforsecurity=False)
-            self._batches.task_done()
+            self._places.put(None)

@@ -61,7 +61,7 @@ class Scene:
         self.folder = folder
         for number in range(3):
             source = write_input(folder / "in" / f"v{number}", StudyTime=f"1{number}0000")
-            (source / "large.bin").write_bytes(bytes(range(256)) * (4096 * 3))
+            (source / "large.bin").write_bytes(bytes(range(256)) * 6000)
         self.input = folder / "in" / "v1"
         self._write_table("one", 1)
         self._write_table("all", 3)
