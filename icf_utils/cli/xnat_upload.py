@@ -113,7 +113,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
     target = _target(args)
     parcels, notices = _parcels(args)
-    console.notices(notices, "left out")
+    console.notices([item for item in notices if item.code in _WARNINGS])
+    console.notices([item for item in notices if item.code not in _WARNINGS], "left out")
     if args.dry_run:
         result = plan(parcels, target)
     else:
@@ -167,6 +168,9 @@ def _with_notices(result: UploadResult, notices: tuple[Notice, ...]) -> UploadRe
     return replace(result, notices=(*notices, *result.notices))
 
 
+#: What may be a mistake, unlike a scan that was left out as told.
+_WARNINGS = ("unmatched-pattern", "all-scans-excluded", "link-in-tree")
+
 _WORDS = {
     "uploaded": "uploaded",
     "present": "is there already, with as many images",
@@ -189,7 +193,7 @@ def _line(item: Outcome) -> str:
     name = f"{item.subject}/{item.label}"
     if item.state == "failed":
         return f"{name}: FAILED: {item.problem if item.answers else shown_lines(item.problem)}"
-    others = f", {counted(item.left_out, 'other file')} not for XNAT" if item.left_out else ""
+    others = f", {counted(len(item.left_out), 'other file')} not for XNAT" if item.left_out else ""
     again = f", at the {item.tries}. try" if item.tries > 1 else ""
     places = f": {', '.join(shown(uri) for uri in item.uris)}" if item.uris else ""
     images = counted(item.sent, "image")

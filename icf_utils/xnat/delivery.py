@@ -51,7 +51,7 @@ class Delivery:
             uris=tuple(uris),
             answers=tuple(self.answers),
             problem=problem,
-            left_out=len(contents.others),
+            left_out=tuple(item.name for item in contents.others),
         )
 
     def run(self) -> Outcome:

@@ -109,8 +109,8 @@ def _planned(parcel: Parcel, target: Target) -> Outcome:
 
 
 def _measured(outcome: Outcome, body: Body) -> Outcome:
-    sent, left_out = len(body.contents.images), len(body.contents.others)
-    return replace(outcome, sent=sent, size=len(body), left_out=left_out)
+    left_out = tuple(item.name for item in body.contents.others)
+    return replace(outcome, sent=len(body.contents.images), size=len(body), left_out=left_out)
 
 
 def check_labels(parcels: Sequence[Parcel]) -> None:

@@ -62,7 +62,8 @@ class Outcome:
 
     ``sent`` and ``held`` are numbers of image files: how many are in the upload, and how many XNAT has (``None``: not
     known). ``size`` is that of the upload in bytes. ``uris`` are XNAT's names of it, ``answers`` what it answered to
-    each try. ``left_out`` counts files that are no images.
+    each try. ``left_out`` names the files that are no images: they are not
+    sent, or sent in the archive that they are part of and passed over by XNAT.
     """
 
     subject: str
@@ -76,7 +77,7 @@ class Outcome:
     uris: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
     problem: str = ""
-    left_out: int = 0
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

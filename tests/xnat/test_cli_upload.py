@@ -1,0 +1,161 @@
+"""``icf-utils xnat upload`` as a user meets it: what it prints, its exit codes, and that no password shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from icf_utils import make_studyvisit_archive
+from tests.cli.program import PROGRAM, Inside, icf, surrounding
+from tests.data.make_dicom import write_visit
+from tests.xnat.standin import ALIAS, PASSWORD, SECRET, USER, StandIn, standin
+from tests.xnat.uploads import write_session
+
+
+@pytest.fixture
+def server() -> Iterator[StandIn]:
+    with standin() as running:
+        yield running
+        running.check()
+
+
+@pytest.fixture
+def inside(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Inside:
+    """The program in this process, with a password in the environment."""
+    monkeypatch.setenv("XNAT_PASS", PASSWORD)
+    return Inside(capsys)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for session in ("mr1", "mr2"):
+        write_session(tmp_path / "tree" / "sub-1" / session, {"01_localizer": 1, "02_t1": 2}, {"notes.txt": b"x"})
+    return tmp_path / "tree"
+
+
+def arguments(server: StandIn, source: Path, *more: str) -> list[str]:
+    state = ["--state", str(source.parent / "state"), "--pause", "0.05"]
+    return ["xnat", "upload", str(source), "--url", server.url, "--project", "PILOT", *state, *more]
+
+
+def test_a_tree(server: StandIn, tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "exclude.json").write_text('{"Exclude": ["Localizer", "phoenix"]}')
+    more = ("--user", USER, "--exclude", str(tmp_path / "exclude.json"), "--log", str(tmp_path / "log"), "--jobs", "2")
+    ran = icf(*arguments(server, tree, *more), env={"XNAT_PASS": PASSWORD})
+    first, second, summary = ran.out.splitlines()
+    assert first.startswith("sub-1/sub-1_mr1: uploaded (2 images, 10.2 kB, 1 other file not for XNAT): /prearchive/")
+    assert second.startswith("sub-1/sub-1_mr2: uploaded")
+    assert summary == "2 sessions for PILOT (prearchive): 2 uploaded"
+    assert "left out [scan-excluded]: 'sub-1/mr1/01_localizer', 'sub-1/mr2/01_localizer'" in ran.err
+    assert "warning [unmatched-pattern]: 'phoenix'" in ran.err
+    assert "[200 /prearchive/projects/PILOT/" in (tmp_path / "log").read_text().splitlines()[0]
+    assert ran.code == 0
+
+
+def test_json_holds_what_xnat_answers(server: StandIn, tree: Path) -> None:
+    done = icf(*arguments(server, tree, "--json"), env={"XNAT_PASS": PASSWORD, "XNAT_USER": USER}).json
+    assert done["ok"] is True
+    for session in done["result"]["sessions"]:
+        assert session["answers"] == [f"200 {session['uris'][0]}"]
+        assert (session["held"], session["left_out"]) == (3, ["notes.txt"])
+
+
+def test_some_of_many(inside: Inside, server: StandIn, tree: Path) -> None:
+    """One session is damaged: it is named, the other arrives, the exit code is 1."""
+    image = tree / "sub-1" / "mr1" / "02_t1" / "1.dcm"
+    image.write_bytes(image.read_bytes()[:-3])
+    ran = inside(*arguments(server, tree, "--user", USER))
+    assert ran.code == 1
+    assert "sub-1/sub-1_mr1: FAILED: input" in ran.out
+    assert "'02_t1/1.dcm': is cut off or damaged" in ran.out
+    assert "1 uploaded, 1 failed" in ran.out
+
+
+def test_a_dry_run_needs_no_login(inside: Inside, server: StandIn, tree: Path) -> None:
+    ran = inside(*arguments(server, tree, "--dry-run"))
+    assert (ran.code, server.requests) == (0, [])
+    assert "sub-1/sub-1_mr1: would be sent (3 images, 10.2 kB, 1 other file not for XNAT)" in ran.out
+    assert not (tree.parent / "state").exists()
+
+
+def test_the_store(inside: Inside, server: StandIn, tmp_path: Path) -> None:
+    write_visit(tmp_path / "in", {1: ("t1", 2)})
+    make_studyvisit_archive(tmp_path / "in", tmp_path / "store", "study-a", "v1")
+    for chosen in (("--id", "study-a", "v1"), ("--study", "study-a")):
+        ran = inside(*arguments(server, tmp_path / "store", *chosen, "--user", USER))
+        assert ran.code == 0
+    assert "v1/study-a_v1: was uploaded before (2 images" in ran.out
+    assert len(server.imports()) == 1
+
+
+@pytest.mark.parametrize("way", ["netrc", "password-file", "token-file", "token", "environment"])
+def test_ways_to_log_in(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch, server: StandIn, tree: Path, tmp_path: Path, way: str
+) -> None:
+    monkeypatch.delenv("XNAT_PASS")
+    secrets = {"password-file": PASSWORD, "token-file": f"{ALIAS}:{SECRET}"}
+    secrets["netrc"] = f"machine 127.0.0.1 login {USER} password {PASSWORD}"
+    file = tmp_path / "secret"
+    file.write_text(secrets.get(way, "") + "\n")
+    file.chmod(0o600)
+    environments = {
+        "netrc": {"NETRC": str(file)},
+        "token": {"XNAT_TOKEN": f"{ALIAS}:{SECRET}"},
+        "environment": {"XNAT_USER": USER, "XNAT_PASS": PASSWORD},
+        "password-file": {"XNAT_USER": USER},
+    }
+    options = [f"--{way}", str(file)] if way.endswith("-file") else []
+    for name, value in environments.get(way, {}).items():
+        monkeypatch.setenv(name, value)
+    assert inside(*arguments(server, tree, *options)).code == 0
+
+
+def test_nobody_to_log_in(server: StandIn, tree: Path) -> None:
+    ran = icf(*arguments(server, tree))
+    assert (ran.code, server.requests) == (2, [])
+    assert "XNAT_PASS" in ran.err
+
+
+def test_a_password_is_shown_nowhere(server: StandIn, tree: Path, tmp_path: Path) -> None:
+    """Not in the process list, a URL, a log, the ledger, or what is printed; whatever goes wrong."""
+    server.fault = lambda seen: "500" if seen.path == "/data/services/import" and len(server.imports()) < 3 else None
+    command = [*PROGRAM, *arguments(server, tree, "--user", USER, "--log", str(tmp_path / "log"), "--json")]
+    run = subprocess.Popen(command, env=surrounding(XNAT_PASS=PASSWORD), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while not server.imports() and run.poll() is None:
+        time.sleep(0.01)
+    shown = Path(f"/proc/{run.pid}/cmdline").read_bytes() if run.poll() is None else b""
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 0, err
+    shown += out + err
+    shown += b"".join(path.read_bytes() for path in [tmp_path / "log", *(tmp_path / "state").iterdir()])
+    shown += json.dumps([[seen.path, dict(seen.query)] for seen in server.requests]).encode()
+    cookies = {seen.headers["Cookie"].partition("=")[2] for seen in server.requests if "Cookie" in seen.headers}
+    assert cookies
+    for secret in (PASSWORD, *cookies):
+        assert secret.encode() not in shown
+
+
+def test_one_upload_at_a_time_to_a_project(server: StandIn, tree: Path) -> None:
+    """Two would both look, find nothing, and send."""
+    server.slow = 3.0
+    server.fault = lambda seen: "slow" if seen.path == "/data/services/import" else None
+    command = [*PROGRAM, *arguments(server, tree, "--user", USER)]
+    first = subprocess.Popen(command, env=surrounding(XNAT_PASS=PASSWORD), stdout=subprocess.DEVNULL)
+    while not server.imports():
+        time.sleep(0.05)
+    assert icf(*arguments(server, tree, "--user", USER), env={"XNAT_PASS": PASSWORD}).code == 8
+    assert first.wait(60) == 0
+
+
+def test_a_password_for_all_to_read_is_refused(inside: Inside, server: StandIn, tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(PASSWORD)
+    os.chmod(tmp_path / "secret", 0o644)
+    ran = inside(*arguments(server, tree, "--user", USER, "--password-file", str(tmp_path / "secret")))
+    assert ran.code == 2
+    assert "chmod 600" in ran.err
