@@ -91,7 +91,7 @@ def route(texts: Mapping[int, str]) -> Route:
 
 
 def _assigned(texts: Mapping[int, str], name: str) -> list[Choice]:
-    """What comments assign: ``Name: value`` at the beginning or behind a blank, comma or semicolon; the last counts."""
+    """What comments assign: ``Name: value`` at the beginning, else the last one behind a blank, comma or semicolon."""
     pattern = rf"(?:\A|.*[\s,;]){name}\s*:\s*([\w-]*)(?:[\s,;].*)?\n?\Z"
     found = ((tag, re.search(pattern, texts.get(tag, ""), re.IGNORECASE | re.ASCII)) for tag in _COMMENTS)
     return [Choice(match[1], _NAMES[tag], assigned=True) for tag, match in found if match and match[1]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from icf_utils.credentials import Secret
 from icf_utils.errors import Busy, InvalidSetting, RemoteFailure
 from icf_utils.xnat import table
-from icf_utils.xnat.table import TABLE, Database, Row, delete, insert, status_of
+from icf_utils.xnat.table import TABLE, Database, Row, check_table, delete, insert, status_of
+from tests.cli.program import ROOT
 from tests.xnat.conftest import Server
 from tests.xnat.test_prearchive import example_row
 
@@ -124,3 +126,25 @@ def test_every_status_of_the_contract_is_known() -> None:
         *("RECEIVING_INTERRUPT", "SEPARATING", "QUEUED_BUILDING", "QUEUED_ARCHIVING"),
     ):
         assert isinstance(example_row(status=status), Row)
+
+
+def test_the_rights_that_the_page_names_are_enough(postgres: Server) -> None:
+    """docs/xnat-import.md; fewer are not."""
+    page = (ROOT / "docs" / "xnat-import.md").read_text(encoding="utf-8")
+    grants = [line for line in page.splitlines() if line.startswith("GRANT ")]
+    assert len(grants) == 2
+    postgres.sql("DROP ROLE IF EXISTS xnat_import")
+    postgres.sql("CREATE ROLE xnat_import LOGIN")
+    place = replace(postgres.database, user="xnat_import")
+    try:
+        with pytest.raises(RemoteFailure, match="there is no table"):
+            check_table(place)
+        for grant in grants:
+            postgres.sql(grant)
+        check_table(place)
+        insert(place, example_row())
+        assert status_of(place, example_row()) == "RECEIVING"
+        assert delete(place, example_row(), frozenset({"RECEIVING"})) is None
+    finally:
+        postgres.sql("DROP OWNED BY xnat_import")
+        postgres.sql("DROP ROLE xnat_import")
