@@ -69,7 +69,9 @@ def _process(settings: ReceiverSettings, rule: Rule, session: Session, log: _Log
     log.line(f"{session.name} from '{shown(session.input)}', {session.images} images")
     options = Options(time_zone=rule.timezone)
     chain = Chain(settings.store, load_settings(settings.store), options, rule.until)
-    wanted = VisitInput(session.study, session.visit, session.input)
+    # a process whose receiver was killed may have finished the archive, and removed its input as it should
+    there = session.input.exists() or not Visit(settings.store, session.study, session.visit).archive.exists()
+    wanted = VisitInput(session.study, session.visit, session.input if there else None)
     (outcome,) = run_chain([wanted], chain, progress=log).visits
     notes = _write_outcome(outcome, log)
     if outcome.failed and outcome.failed.failure:

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from socketserver import TCPServer
 from typing import Any
 
 from pynetdicom.association import Association
@@ -182,3 +183,8 @@ class Server(ThreadedAssociationServer):
         error = sys.exc_info()[1]
         reason = error.reason if isinstance(error, ssl.SSLError) and error.reason else type(error).__name__
         self._on_failure(str(client_address[0]), f"the connection failed: {shown(reason)}")
+
+    def shutdown(self) -> None:
+        """Take no more connections."""
+        TCPServer.shutdown(self)  # pynetdicom's also takes it from a list that it is not in
+        self.server_close()

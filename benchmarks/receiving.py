@@ -1,0 +1,152 @@
+"""How many images a second are received by C-STORE: ``python -m benchmarks.receiving [--runs N] [--write PAGE]``.
+
+384 images of 212 kB come over one association by dcmtk's ``storescu``: into ``icf-utils receive``, the same without
+syncing to the disk, Orthanc, and dcmtk's ``storescp``, which parses and syncs nothing and is the limit. All in turn, so
+that a machine whose speed drifts gives fair ratios. All programs run with TCP_NODELAY where they have a switch for it:
+without, dcmtk waits 40 ms for each image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.cases import machine
+from benchmarks.visits import make_visit
+
+IMAGES, SIZE = 384, 212_000
+_BEGIN, _END = "<!-- table receiving -->", "<!-- end of table receiving -->"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--write", type=Path)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="receiving-") as name:
+        work = Path(name)
+        images = make_visit(work, IMAGES, size=SIZE)
+        speeds: dict[str, list[float]] = {server: [] for server in SERVERS}
+        for _ in range(args.runs):
+            for server, start in SERVERS.items():
+                speeds[server].append(measure(start, work / "server", images))
+                print(f"  {server}: {speeds[server][-1]:.0f} images/s", file=sys.stderr, flush=True)
+    lines = [*table(speeds), "", f"Medians of {args.runs} runs in turn; the ratio is of the pairs. {machine()}."]
+    if args.write:
+        write(args.write, "\n".join(lines))
+    else:
+        print("\n".join(lines))
+
+
+def table(speeds: dict[str, list[float]]) -> list[str]:
+    """The first line's speed is divided by each one's, run by run."""
+    (first, *_) = speeds.values()
+    lines = ["| receiver | images/s | icf-utils / this |", "| --- | --- | --- |"]
+    for server, own in speeds.items():
+        ratios = sorted(mine / other for mine, other in zip(first, own, strict=True))
+        text = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})" if own is not first else ""
+        lines.append(f"| {server} | {statistics.median(own):.0f} | {text} |")
+    return lines
+
+
+def write(page: Path, text: str) -> None:
+    """Put the table between its marks."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(_BEGIN)
+    page.write_text(f"{before}{_BEGIN}\n{text}\n{_END}{rest.partition(_END)[2]}", encoding="utf-8")
+
+
+def measure(start: Callable[[Path, int], list[str]], folder: Path, images: Path) -> float:
+    """Images a second, from the start of the sender to its end."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    port = free_port()
+    with running(start(folder, port), folder, port):
+        command = ["/usr/bin/storescu", "-nh", "-aec", "BENCH", "+sd", "+r", "127.0.0.1", str(port), str(images)]
+        started = time.perf_counter()
+        subprocess.run(command, check=True, env={**os.environ, "TCP_NODELAY": "1"}, capture_output=True)
+        seconds = time.perf_counter() - started
+    return IMAGES / seconds
+
+
+@contextmanager
+def running(command: list[str], folder: Path, port: int) -> Iterator[None]:
+    """A server from where it answers to its end."""
+    server = subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**os.environ, "TCP_NODELAY": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(300):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        time.sleep(0.5)
+        yield
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(60)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _ours(durable: bool) -> Callable[[Path, int], list[str]]:
+    def command(folder: Path, port: int) -> list[str]:
+        settings = folder / "receiver.toml"
+        settings.write_text(
+            f'store = "store"\nspool = "spool"\n[listen]\nport = {port}\nreserve = 0\ndurable = {str(durable).lower()}\n'
+            '[[rule]]\ncalled_ae = "BENCH"\nstudy = "bench"\nquiet = 600\n',
+            encoding="utf-8",
+        )
+        return [sys.executable, "-m", "icf_utils.cli.main", "receive", "-q", str(settings)]
+
+    return command
+
+
+def _orthanc(folder: Path, port: int) -> list[str]:
+    settings = {
+        "StorageDirectory": str(folder / "orthanc"),
+        "IndexDirectory": str(folder / "orthanc"),
+        "DicomPort": port,
+        "HttpServerEnabled": False,
+        "DicomCheckCalledAet": False,
+        "DicomAlwaysAllowStore": True,
+        "Plugins": [],
+    }
+    (folder / "orthanc.json").write_text(json.dumps(settings), encoding="utf-8")
+    return ["Orthanc", str(folder / "orthanc.json")]
+
+
+def _storescp(folder: Path, port: int) -> list[str]:
+    (folder / "received").mkdir()
+    return ["/usr/bin/storescp", "-od", str(folder / "received"), str(port)]
+
+
+SERVERS: dict[str, Callable[[Path, int], list[str]]] = {
+    "icf-utils receive": _ours(durable=True),
+    "icf-utils receive, `durable = false`": _ours(durable=False),
+    "Orthanc 1.10 (Debian)": _orthanc,
+    "limit: dcmtk storescp": _storescp,
+}
+
+if __name__ == "__main__":
+    main()
