@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from icf_utils.cli.console import Console
+from icf_utils.cli.sessions_serve import add_pages, pages_beside
 from icf_utils.errors import MissingRequirement
 
 HELP = "receive images by DICOM C-STORE, and archive each visit when it is complete"
@@ -21,6 +22,14 @@ EXAMPLE = "icf-utils receive /etc/icf/receiver.toml"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("settings", metavar="SETTINGS", help="TOML file: folders, [listen], a [[rule]] per AE title")
     parser.add_argument("--check", action="store_true", help="only check the settings")
+    parser.add_argument(
+        "--http",
+        metavar="HOST:PORT",
+        nargs="?",
+        const="",
+        help="serve pages about the sessions, too (default place: 127.0.0.1:8042)",
+    )
+    add_pages(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -37,6 +46,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         return 0
     with Receiver(settings, console) as receiver:
         console.message(f"listening at {settings.listen.host}:{receiver.port}; " + "; ".join(rules))
-        while not threading.Event().wait(3600.0):
-            pass
+        with pages_beside(args, console, settings):
+            while not threading.Event().wait(3600.0):
+                pass
     return 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +71,25 @@ def pages(
         settings.store, token, rules, compatible=args.magickbox, reserve=settings.listen.reserve * 1_000_000
     )
     return WebServer(journal, chosen, host, port, console)
+
+
+@contextmanager
+def pages_beside(args: argparse.Namespace, console: Console, settings: ReceiverSettings) -> Iterator[None]:
+    """Serve the pages in a thread during the block, if ``--http`` was given."""
+    from icf_utils.intake.journal import Journal
+
+    if args.http is None:
+        yield
+        return
+    journal = Journal(settings.spool)
+    server = pages(args, console, settings, journal, args.http)
+    server.start()
+    console.message(f"serving {server.url}; the token is in {_place_of_token(args, settings)}")
+    try:
+        yield
+    finally:
+        server.stop()
+        journal.close()
 
 
 def _place_of_token(args: argparse.Namespace, settings: ReceiverSettings) -> str:

@@ -47,7 +47,7 @@ def _magickbox(session: Session, log_size: int, log_time: float | None, now: flo
     changed = session.last_received if log_time is None else log_time
     fields: dict[str, object] = {
         "CallerIP": session.address,
-        "AETitleCalled": session.called_ae,
+        "AETitleCalled": session.called_ae or session.rule,
         "AETitleCaller": session.calling_ae,
         "received": _as_date_prints(session.first_received),
         "scratchdir": session.id,
