@@ -32,6 +32,16 @@ if [ -x .venv-snakemake/bin/snakemake ]; then
     export SNAKEMAKE
 fi
 
+# So does the writer of COD buckets, which some of the tests retrieve from.
+if [ ! -x .venv-cod/bin/python ] || ! .venv-cod/bin/python -c 'import cloud_optimized_dicom' 2>/dev/null; then
+    python3 -m venv .venv-cod && .venv-cod/bin/python -m pip install --quiet 'cloud-optimized-dicom>=2.2' ||
+        echo "cloud-optimized-dicom cannot be installed; the tests of buckets that it writes are skipped"
+fi
+if .venv-cod/bin/python -c 'import cloud_optimized_dicom' 2>/dev/null; then
+    COD_PYTHON=$PWD/.venv-cod/bin/python
+    export COD_PYTHON
+fi
+
 echo "== style" && "$bin/ruff" check . && "$bin/ruff" format --check .
 echo "== types" && "$bin/mypy"
 echo "== documentation" && "$bin/sphinx-build" -q -W --keep-going -b html docs docs/_build/html

@@ -57,7 +57,7 @@ def look(
     return Found(
         tuple(tar for part in parts for tar in part.tars),
         (*troubles, *(trouble for part in parts for trouble in part.troubles)),
-        tuple(notices),
+        (*notices, *(notice for part in parts for notice in part.notices)),
     )
 
 
@@ -126,6 +126,9 @@ def _read(bucket: Bucket, place: BucketPlace, one: SeriesObjects, keywords: Sequ
         if error.kind in ("unauthorised", "stopped"):
             raise
         return Found((), (Trouble(url, f"its metadata.json did not come: {error}", study=one.study),))
+    if not series.images and not series.troubles:
+        notice = Notice("empty-series", f"{one.study}/{one.series}", "its metadata.json names no image")
+        return Found((), notices=(notice,))
     if one.tar is None:
         size = sum(image.span.size for image in series.images)
         return Found(
