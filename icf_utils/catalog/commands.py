@@ -29,6 +29,7 @@ def clone_rows(place: Place, annex: str) -> dict[str, str]:
     if annex:
         rows["git-annex"] = f"git clone {shlex.quote(annex)} {place.visit}"
         rows["git-annex: the archive"] = f"git -C {place.visit} annex get icf/{place.visit}_dicom.tar"
+        rows["git-annex: all images, from the archive"] = unpack_command(place)
     return {**rows, "icf-utils": retrieve_command(place)}
 
 
@@ -42,6 +43,22 @@ def clone_command(place: Place) -> str:
     return f"datalad clone {shlex.quote(clone_url(place))} {place.visit}"
 
 
+def unpack_command(place: Place) -> str:
+    """Give the archive's members to git-annex, which knows their checksums; the rest, such as notes, is left out.
+
+    The backend is named since the files lie outside of the clone, where its attributes say nothing.
+    """
+    visit, aside = place.visit, f"../{place.visit}.tmp"
+    steps = (
+        f"cd {visit}",
+        f"mkdir {aside}",
+        f"tar -xf icf/{visit}_dicom.tar -C {aside}",
+        f"find {aside} -type f -exec git annex reinject --known --backend=MD5E {{}} +",
+        f"rm -r {aside}",
+    )
+    return f"({' && '.join(steps)})"
+
+
 def retrieve_command(place: Place) -> str:
     """Images without a clone, by this package."""
-    return f"icf-utils retrieve {shlex.quote(place.url)} --id {place.study} {place.visit} -o {place.visit}"
+    return f"icf-utils retrieve --store {shlex.quote(place.url)} --id {place.study} {place.visit} -d {place.visit}"

@@ -111,6 +111,7 @@ def index_bytes(lines: Sequence[StudyLine]) -> bytes:
 <html lang="en">
 {_MARK}
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
 <title>Studies</title>
 <style>
 {_STYLE}</style></head>

@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
-import json
-import shutil
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
-from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
+from icf_utils.catalog.plan import study_files
+from icf_utils.catalog.stage import catalogify_studyvisit_from_meta, read_page
+from icf_utils.catalog.study import StudyPage, study_id
+from icf_utils.config import CatalogSettings, Settings
+from icf_utils.store import Study
+from tests.catalog.browsing import Visitor, served
 from tests.catalog.conftest import STUDY, deposit, make_image, make_series, make_visit, typical_images
-
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-
-from selenium.webdriver.chrome.service import Service  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-CHROMEDRIVER = shutil.which("chromedriver")
-
-pytestmark = pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="Chromium or chromedriver is not installed")
-
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1300,1000",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-)
 
 #: Each of these would set ``window.stolen``, ask for ``/stolen``, or change its look if it were taken for markup.
 HOSTILE = (
@@ -58,35 +34,26 @@ HOSTILE_NAMES = (
 )
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        pass
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a catalog of three visits below a path of the server, and of one with hostile values."""
     root = tmp_path_factory.mktemp("site")
     store = root / "some where" / "store"
     for at, visit in enumerate(("v001", "v002", "10")):
-        deposit(store, visit, make_visit(visit, typical_images(at)))
+        deposit(store, visit, make_visit(visit, dated(typical_images(at), f"202{at}0315")))
         catalogify_studyvisit_from_meta(store, STUDY, visit)
-    for at in range(5):
-        deposit(
-            store,
-            f"s{at}",
-            make_visit(f"s{at}", make_series(1, 1, "d", "MR", ProtocolName=f"p{at}"), study="five"),
-            "five",
-        )
-        catalogify_studyvisit_from_meta(store, "five", f"s{at}")
+    deposit(store, "s0", make_visit("s0", dated(typical_images(), "20200101"), study="quiet"), "quiet")
+    catalogify_studyvisit_from_meta(store, "quiet", "s0", hide_dates=True)
     deposit(store, "bad", make_visit("bad", hostile_images(), study="hostile"), study="hostile")
-    catalogify_studyvisit_from_meta(store, "hostile", "bad")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(root))) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/some%20where/store"
-        server.shutdown()
-        thread.join()
+    settings = Settings(catalog=CatalogSettings(file_names="all", name=HOSTILE[0], description=HOSTILE[1]))
+    catalogify_studyvisit_from_meta(store, "hostile", "bad", settings=settings)
+    with served(root) as address:
+        yield f"{address}/some%20where/store"
+
+
+def dated(images: list[Any], day: str) -> list[Any]:
+    """As a configuration with ``allow_identifying`` has them recorded."""
+    return [replace(image, tags={**image.tags, "StudyDate": day}) for image in images]
 
 
 def hostile_images() -> list[Any]:
@@ -98,185 +65,221 @@ def hostile_images() -> list[Any]:
     return [*images, *(make_image(f"a/{name}", "1.2.3", SeriesNumber=99) for name in HOSTILE_NAMES)]
 
 
-class Visitor:
-    """A browser and how to read its page."""
-
-    def __init__(self, driver: Any) -> None:
-        self.driver = driver
-        self.sent: list[str] = []
-
-    def wait(self, condition: Callable[[], Any]) -> Any:
-        return WebDriverWait(self.driver, 20).until(lambda _: condition())
-
-    def all(self, selector: str) -> list[Any]:
-        return [item for item in self.driver.find_elements(By.CSS_SELECTOR, selector) if item.is_displayed()]
-
-    def texts(self, selector: str) -> list[str]:
-        return [item.text.strip() for item in self.all(selector)]
-
-    def open(self, address: str) -> None:
-        self.driver.get("about:blank")  # another part after '#' alone loads no page
-        self.driver.get(address)
-
-    def click(self, item: Any) -> None:
-        self.driver.execute_script("arguments[0].click()", item)
-
-    def tab(self, name: str) -> None:
-        (tab,) = self.wait(lambda: [item for item in self.all("[role=tab]") if name in item.text])
-        self.click(tab)
-        self.wait(lambda: tab.get_attribute("aria-selected") == "true" and self.all("[role=tabpanel].active"))
-
-    def table(self) -> list[list[str]]:
-        rows = self.wait(lambda: self.all("[role=tabpanel].active table tr"))
-        return [[cell.text for cell in row.find_elements(By.CSS_SELECTOR, "th, td")] for row in rows]
-
-    def title_is(self, title: str) -> None:
-        self.wait(lambda: self.texts(".dataset-title") == [title])
-
-    def selected_tab(self) -> str:
-        return " ".join(self.texts("[role=tab][aria-selected=true]"))
-
-    def requests(self) -> list[str]:
-        """Addresses on the network that the browser has asked for."""
-        messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        sent = [message["params"] for message in messages if message["method"] == "Network.requestWillBeSent"]
-        urls = [params["request"]["url"] for params in sent]
-        self.sent += [url for url in urls if urlsplit(url).scheme not in ("data", "chrome", "about", "blob")]
-        return self.sent
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service(str(CHROMEDRIVER)))
-    yield browser
-    browser.quit()
-
-
-@pytest.fixture
-def visitor(driver: Any) -> Iterator[Visitor]:
-    """A visitor whose browser must not have logged an error nor left the loopback interface in the end."""
-    driver.get("about:blank")
-    for kind in ("browser", "performance"):
-        driver.get_log(kind)
-    found = Visitor(driver)
-    yield found
-    assert [entry for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
-    assert {urlsplit(url).hostname for url in found.requests()} == {"127.0.0.1"}
+def go_to_visit(site: str, visitor: Visitor, study: str, visit: str) -> None:
+    visitor.open(f"{site}/{study}/catalog/")
+    visitor.click(visitor.wait(lambda: [item for item in visitor.all("td a") if item.text == visit])[0])
+    visitor.heading(f"{study} / {visit}")
 
 
 def test_the_study_page(site: str, visitor: Visitor) -> None:
     visitor.open(f"{site}/{STUDY}/catalog/")
-    visitor.title_is(f"Study {STUDY}")
+    visitor.heading(f"Study {STUDY}")
     assert visitor.driver.title == f"Study {STUDY}"
-    visitor.wait(lambda: visitor.selected_tab() == "Visits (3)")
-    assert visitor.texts("[role=tabpanel].active h5") == ["10", "v001", "v002"]
-    cards = " ".join(visitor.texts("[role=tabpanel].active .text-muted"))
-    assert "Series: 3 Images: 16" in " ".join(cards.split())
-    page = visitor.driver.find_element(By.ID, "mainbody").text
-    for badge in ("Visits: 3", "Series: 9", "Images: 51", "Size: 10.7 MB"):
-        assert badge in page
-    for word in ("Binder", "NaN", "undefined", "unknown", "Subdatasets"):
-        assert word not in page
-    visitor.tab("Overview")
-    assert visitor.table() == [
-        ["Visit", "Series", "Images", "Size", "Modalities"],
-        ["10", "3", "18", "3.8 MB", "MR, SR"],
-        ["v001", "3", "16", "3.4 MB", "MR, SR"],
-        ["v002", "3", "17", "3.6 MB", "MR, SR"],
+    assert visitor.rows() == [
+        ["10", "2022-03-15", "MR, SR", "3", "18", "3.8 MB"],
+        ["v001", "2020-03-15", "MR, SR", "3", "16", "3.4 MB"],
+        ["v002", "2021-03-15", "MR, SR", "3", "17", "3.6 MB"],
     ]
+    facts = dict(zip(visitor.texts("dt"), visitor.texts("dd"), strict=True))
+    assert facts == {"Visits": "3", "Series": "9", "Images": "51", "Size": "10.7 MB"}
 
 
-def go_to_visit(site: str, visitor: Visitor, study: str, visit: str) -> None:
-    visitor.open(f"{site}/{study}/catalog/")
-    visitor.click(visitor.wait(lambda: [item for item in visitor.all("h5 a") if item.text == visit])[0])
-    visitor.title_is(f"{study} / {visit}")
-    visitor.wait(lambda: visitor.selected_tab() == "Series")
+def test_the_plots_say_in_words_what_they_show(site: str, visitor: Visitor) -> None:
+    visitor.open(f"{site}/{STUDY}/catalog/")
+    visitor.heading(f"Study {STUDY}")
+    labels = [plot.get_attribute("aria-label") for plot in visitor.all("svg[role=img]")]
+    assert labels == [
+        "Visits per quarter: 2020 Q1: 1; 2021 Q1: 1; 2022 Q1: 1",
+        "Visits with a modality: MR: 3; SR: 3",
+    ]
+    assert len(visitor.all("svg[role=img]:first-of-type rect")) > 3
+
+
+def test_dates_can_be_hidden(site: str, visitor: Visitor) -> None:
+    visitor.open(f"{site}/quiet/catalog/")
+    visitor.heading("Study quiet")
+    assert "Date" not in visitor.texts("th")
+    assert visitor.rows() == [["s0", "MR, SR", "3", "16", "3.4 MB"]]
+    assert [plot.get_attribute("aria-label") for plot in visitor.all("svg[role=img]")] == [
+        "Visits with a modality: MR: 1; SR: 1"
+    ]
 
 
 def test_from_the_study_to_a_visit_and_back(site: str, visitor: Visitor) -> None:
     go_to_visit(site, visitor, STUDY, "v002")
-    assert visitor.texts("[role=tab]") == ["Content", "Series", "Archive", "Clone"]
-    assert visitor.table() == [
-        ["Series", "Description", "Modality", "Images", "Size", "Protocol"],
-        ["1", "localizer", "MR", "3", "630.0 kB", "AAHead_Scout"],
-        ["2", "t1_mprage_sag", "MR", "13", "2.7 MB", "T1w"],
-        ["3", "Dose Report", "SR", "1", "210.0 kB", ""],
+    assert visitor.driver.title == f"{STUDY} / v002 – Study {STUDY}"
+    assert visitor.texts("#icf-main th") == ["No.", "Description", "Protocol", "Modality", "Images", "Size"]
+    assert visitor.rows() == [
+        ["1", "localizer", "AAHead_Scout", "MR", "3", "630.0 kB"],
+        ["2", "t1_mprage_sag", "T1w", "MR", "13", "2.7 MB"],
+        ["3", "Dose Report", "", "SR", "1", "210.0 kB"],
     ]
+    assert visitor.texts(".icf-total") == ["Together: 3 series, 17 images, 3.6 MB"]
     visitor.driver.back()
-    visitor.title_is(f"Study {STUDY}")
-    visitor.wait(lambda: visitor.selected_tab() == "Visits (3)")
+    visitor.heading(f"Study {STUDY}")
+    visitor.driver.forward()
+    visitor.heading(f"{STUDY} / v002")
+    visitor.click(visitor.one(".icf-crumbs a"))
+    visitor.heading(f"Study {STUDY}")
 
 
-def test_the_archive_and_clone_tabs(site: str, visitor: Visitor) -> None:
+def test_the_series_can_be_sorted(site: str, visitor: Visitor) -> None:
     go_to_visit(site, visitor, STUDY, "v001")
-    visitor.tab("Archive")
-    visitor.wait(lambda: visitor.all("[role=tabpanel].active a"))
-    rows = {row[0]: row[1].strip() for row in visitor.table()[1:]}
-    assert rows["Size in bytes"] == "3370240"
-    assert rows["Download"] == "https://data.inm-icf.de/proj-1/v001_dicom.tar"
-    visitor.tab("Clone")
-    clone = dict(row[:2] for row in visitor.table()[1:])["Clone"]
-    assert clone == (
+
+    def numbers() -> list[str]:
+        return [row[0] for row in visitor.rows()]
+
+    for name, up in (("Images", ["3", "1", "2"]), ("Description", ["3", "1", "2"]), ("Protocol", ["1", "2", "3"])):
+        heading = visitor.button(name, "th")
+        visitor.click(heading)
+        visitor.wait(lambda up=up: numbers() == up)
+        assert visitor.texts("th[aria-sort=ascending]") == [name]
+        visitor.click(heading)
+        down = up[::-1] if name != "Protocol" else ["2", "1", "3"]  # what has no protocol stays last
+        visitor.wait(lambda down=down: numbers() == down)
+        assert visitor.texts("th[aria-sort=descending]") == [name]
+
+
+def test_the_archive_and_the_commands(site: str, visitor: Visitor) -> None:
+    go_to_visit(site, visitor, STUDY, "v001")
+    assert visitor.one(".icf-download").get_attribute("href") == "https://data.inm-icf.de/proj-1/v001_dicom.tar"
+    archive = dict(zip(visitor.texts(".icf-archive dt"), visitor.texts(".icf-archive dd"), strict=True))
+    assert (archive["File"], archive["Size"]) == ("v001_dicom.tar", "3,370,240 bytes")
+    digest = make_visit("v001", dated(typical_images(0), "20200315")).tarball.md5
+    assert archive["MD5"].split()[0] == digest
+    assert visitor.one(".icf-archive a").get_attribute("href").endswith("/proj-1/v001_dicom.tar.md5sum")
+    commands = visitor.texts(".icf-getting pre")
+    assert (
         "datalad clone 'datalad-annex::?type=external&externaltype=uncurl&encryption=none"
         "&url=https://data.inm-icf.de/proj-1/v001_{{annex_key}}' v001"
+    ) in commands
+    assert "icf-utils retrieve --store https://data.inm-icf.de --id proj-1 v001 -d v001" in commands
+    assert "no deposit for git-annex alone" in visitor.one(".icf-getting").text
+
+
+def test_git_annex_alone_is_shown_where_the_store_has_it(tmp_path: Path, visitor: Visitor) -> None:
+    place = deposit(tmp_path, "v001", make_visit("v001", typical_images()))
+    place.annex_url.write_text("annex::uuid?encryption=none\n")
+    catalogify_studyvisit_from_meta(tmp_path, STUDY, "v001")
+    with served(tmp_path) as address:
+        go_to_visit(address, visitor, STUDY, "v001")
+        commands = visitor.texts(".icf-getting pre")
+    assert "git clone annex::https://data.inm-icf.de/proj-1/v001.annex v001" in commands
+
+
+def test_a_command_is_copied_as_it_is(site: str, visitor: Visitor) -> None:
+    go_to_visit(site, visitor, STUDY, "v001")
+    origin = site.split("/some", maxsplit=1)[0]
+    visitor.driver.execute_cdp_cmd(
+        "Browser.grantPermissions", {"origin": origin, "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
     )
-    visitor.click(next(item for item in visitor.all("button") if "Download with" in item.text))
-    assert visitor.wait(lambda: visitor.texts("#clone_code")) == [clone]
+    visitor.click(visitor.button("Clone the dataset"))
+    visitor.wait(lambda: "Copied" in visitor.texts(".icf-said"))
+    script = "navigator.clipboard.readText().then(arguments[0], error => arguments[0](String(error)))"
+    copied = visitor.driver.execute_async_script(script)
+    assert copied == next(text for text in visitor.texts(".icf-getting pre") if text.startswith("datalad clone"))
 
 
 def test_the_file_tree(site: str, visitor: Visitor) -> None:
     go_to_visit(site, visitor, STUDY, "v001")
-    visitor.tab("Content")
-    assert visitor.wait(lambda: visitor.texts("li .bold")) == ["01_localizer", "02_t1_mprage_sag", "03_Dose_Report"]
-    (archive,) = visitor.all("li.item a")
+    names = visitor.wait(lambda: visitor.texts(".icf-folder > button .icf-name"))
+    assert names == ["01_localizer", "02_t1_mprage_sag", "03_Dose_Report"]
+    assert visitor.texts(".icf-folder > button .icf-about")[0] == "3 images, 630.0 kB"
+    archive = visitor.one(".icf-tree > .icf-file a")
     assert archive.get_attribute("href") == "https://data.inm-icf.de/proj-1/v001_dicom.tar"
-    visitor.click(visitor.all("li .bold")[0])
-    files = visitor.wait(lambda: visitor.texts("li li"))
-    assert [name.split() for name in files] == [[f"s01_000{at}.dcm", "210", "kB"] for at in (1, 2, 3)]
+    folder = visitor.all(".icf-folder > button")[0]
+    assert folder.get_attribute("aria-expanded") == "false"
+    visitor.click(folder)
+    files = visitor.wait(lambda: visitor.texts(".icf-folder .icf-file"))
+    assert [name.split() for name in files] == [[f"s01_000{at}.dcm", "210.0", "kB"] for at in (1, 2, 3)]
+    assert folder.get_attribute("aria-expanded") == "true"
+    visitor.click(folder)
+    visitor.wait(lambda: not visitor.texts(".icf-folder .icf-file"))
 
 
-def test_visits_can_be_searched(site: str, visitor: Visitor) -> None:
-    visitor.open(f"{site}/five/catalog/")
-    field = visitor.wait(lambda: visitor.all("input[type=search]"))[0]
-    assert visitor.texts("h5 a") == ["s0", "s1", "s2", "s3", "s4"]
-    field.send_keys("3")
-    visitor.wait(lambda: visitor.texts("h5 a") == ["s3"])
-    visitor.click(next(item for item in visitor.all(".rounded-pill") if item.text == "p3"))
-    field.send_keys("\b")
-    visitor.wait(lambda: not field.get_attribute("value"))
-    assert visitor.texts("h5 a") == ["s3"]  # the keyword still holds
+def test_from_a_series_to_its_files(site: str, visitor: Visitor) -> None:
+    go_to_visit(site, visitor, STUDY, "v001")
+    visitor.click(visitor.button("12 images of series 2: show the files"))
+    visitor.wait(lambda: len(visitor.texts(".icf-folder .icf-file")) == 12)
+    assert "02_t1_mprage_sag" in visitor.driver.switch_to.active_element.text
 
 
-def test_an_address_can_name_a_tab(site: str, visitor: Visitor) -> None:
-    go_to_visit(site, visitor, STUDY, "v002")
-    address = visitor.driver.current_url
-    visitor.open(f"{address}/archive")
-    visitor.wait(lambda: visitor.selected_tab() == "Archive")
+def test_keywords_lead_to_visits_like_this_one(site: str, visitor: Visitor) -> None:
+    go_to_visit(site, visitor, STUDY, "v001")
+    visitor.click(next(item for item in visitor.all(".icf-words a") if item.text == "AAHead_Scout"))
+    visitor.heading(f"Study {STUDY}")
+    assert visitor.one("input[type=search]").get_attribute("value") == "AAHead_Scout"
+    assert visitor.texts(".icf-count") == ["3 of 3 visits"]
+
+
+def test_a_page_that_is_not_there(site: str, visitor: Visitor) -> None:
+    for rest in ("dataset/none/none", "nowhere"):
+        visitor.open(f"{site}/{STUDY}/catalog/#/{rest}")
+        visitor.heading("Nothing to show")
+        visitor.click(next(item for item in visitor.all("main a") if item.text == "All visits"))
+        visitor.heading(f"Study {STUDY}")
+    visitor.driver.get_log("browser")  # the browser's own message about the page that is missing
 
 
 def test_header_values_are_text_and_nothing_else(site: str, visitor: Visitor) -> None:
+    visitor.open(f"{site}/hostile/catalog/")
+    visitor.heading(HOSTILE[0])
+    assert visitor.driver.title == HOSTILE[0]
+    assert visitor.texts(".icf-lead") == [HOSTILE[1]]
+    visitor.one("input[type=search]").send_keys("window.stolen")
+    assert any(HOSTILE[0] in text for text in visitor.wait(lambda: visitor.texts(".icf-reasons span")))
     go_to_visit(site, visitor, "hostile", "bad")
-    rows = visitor.table()[1:]
-    shown = [text.replace("  ", " ") for text in HOSTILE]
-    assert [(row[1], row[2], row[5]) for row in rows[:-1]] == [(text,) * 3 for text in shown]
-    assert set(shown) <= set(visitor.texts(".btn.disabled.rounded-pill"))
-    visitor.tab("Content")
-    folders = visitor.wait(lambda: visitor.all("li .bold"))
+    rows = visitor.rows()
+    assert [(row[1], row[2], row[3]) for row in rows[:-1]] == [(text,) * 3 for text in HOSTILE]
+    assert set(HOSTILE) <= set(visitor.texts(".icf-words a"))
+    folders = visitor.wait(lambda: visitor.all(".icf-folder > button"))
     assert len(folders) == len(HOSTILE) + 1
     for folder in folders:
         visitor.click(folder)
     count = len(HOSTILE) + len(HOSTILE_NAMES)
-    visitor.wait(lambda: len(visitor.texts("li li")) == count)
-    files = visitor.texts("li li")
+    visitor.wait(lambda: len(visitor.texts(".icf-folder .icf-file")) == count)
+    files = visitor.texts(".icf-folder .icf-file")
     for name in HOSTILE_NAMES:
         assert any(text.startswith(name) for text in files)
-    assert len(visitor.all("li.item a")) == 1  # the archive; no name made a link
-    for tab in ("Archive", "Clone", "Series"):
-        visitor.tab(tab)
+    assert not visitor.all(".icf-folder .icf-file a")  # no name made a link
+    for word in visitor.all(".icf-words a"):
+        assert "#/dataset/" in word.get_attribute("href")
     assert visitor.driver.execute_script("return window.stolen") is None
     assert not any(url.endswith(("/stolen", "/x")) for url in visitor.requests())
+
+
+def test_addresses_that_run_code_are_no_links(tmp_path: Path, visitor: Visitor) -> None:
+    """Whatever a record says: links go to web addresses only."""
+    place = deposit(tmp_path, "v001", make_visit("v001", typical_images()))
+    catalogify_studyvisit_from_meta(tmp_path, STUDY, "v001", store_url="file:///srv/store")
+    assert place.of_study.catalog.is_dir()
+    with served(tmp_path) as address:
+        go_to_visit(address, visitor, STUDY, "v001")
+        assert not visitor.all(".icf-download")
+        assert "file:///srv/store/proj-1/v001_dicom.tar" in visitor.one(".icf-getting").text
+        assert not [item for item in visitor.all("main a") if not item.get_attribute("href").startswith("http")]
+
+
+def test_a_catalog_of_an_earlier_version(tmp_path: Path, visitor: Visitor) -> None:
+    """Its study page has no values yet; it shows what it has."""
+    place = deposit(tmp_path, "v001", make_visit("v001", typical_images()))
+    catalogify_studyvisit_from_meta(tmp_path, STUDY, "v001")
+    study = Study(tmp_path, STUDY)
+    (entry,) = read_page(study).entries
+    old = StudyPage((replace(entry, values=()),))
+    for name, data in study_files(STUDY, study_id(STUDY), old, CatalogSettings()).items():
+        (place.of_study.catalog / name).write_bytes(data.replace(b'"values":[],', b""))
+    with served(tmp_path) as address:
+        visitor.open(f"{address}/{STUDY}/catalog/")
+        visitor.heading(f"Study {STUDY}")
+        visitor.one("input[type=search]").send_keys("v0")
+        visitor.wait(lambda: visitor.texts(".icf-count") == ["1 of 1 visit"])
+
+
+def test_a_visit_without_images(tmp_path: Path, visitor: Visitor) -> None:
+    deposit(tmp_path, "v001", make_visit("v001", []))
+    catalogify_studyvisit_from_meta(tmp_path, STUDY, "v001")
+    with served(tmp_path) as address:
+        go_to_visit(address, visitor, STUDY, "v001")
+        assert "There is no DICOM image in this visit." in visitor.texts("main p")
+        assert visitor.all(".icf-download")

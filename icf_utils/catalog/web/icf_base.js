@@ -90,6 +90,7 @@ Vue.component("icf-pager", {
 
 /**
  * A table. A column is {key, label, numeric, text: row => text}; a slot named by the key shows a cell in another way.
+ * Rows come in the order of the column that `order` names, if it does.
  * On narrow screens each row becomes a block with labels, and the order is chosen from a list.
  */
 Vue.component("icf-table", {
@@ -98,7 +99,10 @@ Vue.component("icf-table", {
     return { key: this.order, descending: false, start: 0, size: ICF_ROWS };
   },
   computed: {
-    sorted() { return icfSorted(this.rows, this.key, this.descending); },
+    sorted() {
+      if (!this.order || this.key !== this.order) return icfSorted(this.rows, this.key, this.descending);
+      return this.descending ? [...this.rows].reverse() : this.rows;
+    },
     shown() { return this.sorted.slice(this.start, this.start + this.size); },
     sortable() { return this.columns.filter((column) => !column.fixed); },
   },

@@ -19,7 +19,7 @@ class IcfIndex {
   constructor(record) {
     this.values = record.values || [];
     this.known = this.values.map(([tag, text]) => ({ tag: tag.toLowerCase(), text: text.toLowerCase() }));
-    this.visits = (record.subdatasets || []).map((one) => Object.freeze({
+    const visits = (record.subdatasets || []).map((one) => Object.freeze({
       visit: one.dataset_path,
       id: one.dataset_id,
       version: one.dataset_version,
@@ -32,6 +32,7 @@ class IcfIndex {
       name: one.dataset_path.toLowerCase(),
       kinds: (one.modalities || []).join("/").toLowerCase(),
     }));
+    this.visits = icfSorted(visits, "visit", false); // once, and not at each key
   }
 
   /** For each part of a query, which of the known values fit. */
@@ -183,7 +184,7 @@ Vue.component("icf-study", {
     dates() { return this.index.visits.map((visit) => visit.date); },
     said() {
       const all = icfCounted(this.index.visits.length, "visit", "visits");
-      return this.query.trim() ? `${icfNumber(this.result.found.length)} of ${all}` : all;
+      return this.result.parts.length ? `${icfNumber(this.result.found.length)} of ${all}` : all;
     },
     empty() { return !this.index.visits.length; },
   },
@@ -239,7 +240,7 @@ Vue.component("icf-study", {
             </span>
           </template>
         </icf-table>
-        <p v-else-if="query.trim()" class="icf-nothing">No visit fits. Try fewer words, or another spelling.</p>
+        <p v-else class="icf-nothing">No visit fits. Try fewer words, or another spelling.</p>
       </section>
     </div>`,
 });

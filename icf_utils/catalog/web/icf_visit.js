@@ -180,7 +180,7 @@ Vue.component("icf-visit", {
               </template>
               <template #number="{ row }">{{ row.label }}</template>
               <template #images="{ row }">
-                <button type="button" class="icf-as-link" :aria-label="'Show the files of series ' + row.label"
+                <button type="button" class="icf-as-link" :aria-label="number_(row.images) + ' images of series ' + row.label + ': show the files'"
                         @click="show(row.at)">{{ number_(row.images) }}</button>
               </template>
             </icf-table>
