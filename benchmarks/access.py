@@ -115,7 +115,9 @@ def _clone(work: Path, store: Path, server: Server) -> Path:
         _tool("icf-utils"),
         *("deposit_visit_dataset", "-q", "-o", str(store), "--id", *_ID, "--store-url", server.url),
     )
-    _run(_tool("datalad"), "clone", clone_url(server.url, visit), str(template), environment=_environment(server))
+    # in a folder that is no repository: git-annex, asked for the store's files, takes the current one for its own
+    address = clone_url(server.url, visit)
+    _run(_tool("datalad"), "clone", address, str(template), folder=work, environment=_environment(server))
     return template
 
 

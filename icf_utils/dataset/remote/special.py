@@ -18,6 +18,9 @@ from icf_utils.dataset.remote.protocol import Conversation, Job
 from icf_utils.errors import DepositDamaged, DepositMissing, IcfError, storage_errors
 
 _NO_ADDRESS = "get the archive and unpack it, or ask who made the dataset"
+#: Bytes between two messages of progress: nobody waits for those of a small image.
+_TELL_EACH = 512 * 1024
+
 _OTHER_BYTES = "the archive at its address was changed: tell the store's administrator"
 
 
@@ -64,13 +67,15 @@ class ImageRemote:
         return found
 
     def _write(self, job: Job, key: str, path: str, locator: Locator, size: int) -> None:
-        digest, done = hashlib.md5(usedforsecurity=False), 0
+        digest, done, told = hashlib.md5(usedforsecurity=False), 0, 0
         with storage_errors(path, "write"), open(path, "wb") as file:
             for piece in self._opened(job).pieces(job, locator, size):
                 file.write(piece)
                 digest.update(piece)
                 done += len(piece)
-                job.progress(done)
+                if done - told >= _TELL_EACH:
+                    job.progress(done)
+                    told = done
         expected = key_md5(key)
         if expected and digest.hexdigest() != expected:
             place = f"{locator.archive_key} at byte {locator.offset}"

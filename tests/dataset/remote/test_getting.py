@@ -1,0 +1,213 @@
+"""What a consumer does with a clone that gets images by byte ranges; what the server saw of it is in its log."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+from icf_utils.dataset.remote.configure import configure_clone
+from tests.dataset.remote.conftest import CONTENTS, IMAGES, Cloned, Serve
+from tests.dataset.visits import ODD_NAMES, Member
+
+ONE = "study_v1/s1/007.dcm"
+SERIES_1 = [name for name in CONTENTS if "/s1/" in name]
+
+
+def test_one_image(serve: Serve) -> None:
+    """Its own bytes and no more; credentials are asked for once."""
+    cloned = serve()
+    cloned.run("git", "annex", "get", ONE)
+    assert cloned.holds([ONE])
+    assert not cloned.has_archive()
+    assert cloned.requests() == [("HEAD", 401, 0), ("HEAD", 200, 0), ("GET", 206, len(CONTENTS[ONE]))]
+
+
+def test_a_series(serve: Serve) -> None:
+    """Growing requests, one after the other; at the end at most as much too many as was wanted."""
+    cloned = serve()
+    cloned.run("datalad", "get", "study_v1/s1")
+    assert cloned.holds(SERIES_1)
+    asked = cloned.requests()
+    assert [status for _, status, _ in asked].count(401) == 1
+    assert len(asked) < 12
+    assert sum(size for _, _, size in asked) < 2.2 * sum(len(CONTENTS[name]) for name in SERIES_1)
+
+
+def test_everything_by_four_jobs(serve: Serve) -> None:
+    cloned = serve()
+    cloned.run("git", "annex", "get", "-J4", "study_v1")
+    assert cloned.holds(list(CONTENTS))
+    asked = cloned.requests()
+    assert [status for _, status, _ in asked].count(401) == 1
+    assert len(asked) < IMAGES
+    assert sum(size for _, _, size in asked) < 1.5 * sum(map(len, CONTENTS.values()))
+    assert cloned.run("git", "annex", "fsck", "--from", "archivist", "study_v1")
+
+
+def test_by_tags(serve: Serve) -> None:
+    cloned = serve()
+    cloned.run("git", "annex", "get", "--metadata", "seriesnumber=1")
+    assert cloned.holds(SERIES_1)
+
+
+def test_dropped_and_got_again(serve: Serve) -> None:
+    cloned = serve()
+    cloned.run("git", "annex", "get", *SERIES_1[:3])
+    cloned.run("git", "annex", "drop", *SERIES_1[:3])  # which asks whether they can be had again
+    assert cloned.holds([])
+    cloned.run("datalad", "get", *SERIES_1[:3])
+    cloned.run("datalad", "drop", SERIES_1[0])
+    assert cloned.holds(SERIES_1[1:3])
+    cloned.run("git", "annex", "fsck", "study_v1")
+    cloned.run("git", "annex", "fsck", "--fast", "--from", "archivist", "study_v1")
+
+
+def test_progress_is_told(serve: Serve) -> None:
+    cloned = serve([Member("large.dcm", os.urandom(3_000_000))])
+    told = cloned.run("git", "annex", "get", "--json", "--json-progress", "study_v1/large.dcm")
+    seen = [json.loads(line).get("byte-progress") for line in told.splitlines()]
+    assert len({amount for amount in seen if amount}) > 1
+
+
+def test_where_it_comes_from(serve: Serve) -> None:
+    told = serve().run("git", "annex", "whereis", ONE).decode()
+    assert f"archivist: {ONE} in MD5E-s" in told
+
+
+def test_a_local_store(local: Cloned) -> None:
+    local.run("git", "annex", "get", "-J4", "study_v1")
+    assert local.holds(list(CONTENTS))
+    assert not local.has_archive()
+    local.run("git", "annex", "fsck", "--fast", "--from", "archivist", "study_v1")
+
+
+def test_the_archive_in_the_clone_comes_first(serve: Serve) -> None:
+    cloned = serve()
+    cloned.run("git", "annex", "get", "icf")
+    cloned.requests()
+    cloned.run("git", "annex", "get", "study_v1")
+    assert cloned.holds(list(CONTENTS))
+    assert cloned.requests() == []
+
+
+def test_a_server_without_ranges(serve: Serve) -> None:
+    """The whole archive then comes once, as archivist does it."""
+    cloned = serve(more="max_ranges 0;")
+    told = cloned.attempt("git", "annex", "get", "study_v1/s1")
+    assert told.returncode == 0
+    assert b"Getting the whole archive instead" in told.stdout + told.stderr
+    assert cloned.holds(SERIES_1)
+    assert cloned.has_archive()
+    whole = [size for _, _, size in cloned.requests() if size > cloned.place.archive.stat().st_size * 0.9]
+    assert len(whole) <= 2  # the answer to the refused range was not read, but may stand in buffers
+
+
+def test_locators_without_a_place(serve: Serve) -> None:
+    """As other programs write them: the image is found by name in the whole archive."""
+    cloned = serve()
+    key = cloned.run("git", "annex", "lookupkey", ONE).decode().strip()
+    archive = cloned.run("git", "annex", "lookupkey", "icf/v1_dicom.tar").decode().strip()
+    (url,) = [f"dl+archive:{archive}#path={ONE}&size={len(CONTENTS[ONE])}"]
+    told = json.loads(cloned.run("git", "annex", "whereis", "--json", ONE))
+    for place in told["whereis"]:
+        for known in place["urls"]:
+            cloned.run("git", "annex", "unregisterurl", "--remote=archivist", key, known)
+    cloned.run("git", "annex", "registerurl", "--remote=archivist", key, url)
+    cloned.run("git", "annex", "get", ONE)
+    assert cloned.holds([ONE])
+    assert cloned.has_archive()
+
+
+def test_names_that_archivist_cannot_read(serve: Serve) -> None:
+    names = [name for name in ODD_NAMES if "\n" not in name]
+    members = [Member(name, b"content %d" % at) for at, name in enumerate(names)]
+    cloned = serve(members)
+    cloned.run("git", "annex", "get", ".", "--in", "archivist")
+    for member in members:
+        assert (cloned.folder / "study_v1" / member.name).read_bytes() == member.content
+
+
+def test_an_archive_that_was_replaced(serve: Serve) -> None:
+    """Another size is noticed before, other bytes after an image came; neither gets into the annex."""
+    cloned = serve()
+    archive = cloned.place.archive
+    raw = archive.read_bytes()
+    with tarfile.open(archive) as tar:
+        at = tar.getmember(ONE).offset_data
+    archive.write_bytes(raw[:at] + b"XX" + raw[at + 2 :])
+    told = cloned.attempt("git", "annex", "get", ONE)
+    assert told.returncode != 0
+    assert b"the archive at its address was changed" in told.stdout + told.stderr
+    archive.write_bytes(raw + b"\0" * 512)
+    told = cloned.attempt("git", "annex", "get", ONE)
+    assert told.returncode != 0
+    assert f"expected {len(raw)} bytes in all, found {len(raw) + 512}".encode() in told.stdout + told.stderr
+    assert cloned.holds([])
+
+
+def test_presence_is_asked_not_guessed(serve: Serve) -> None:
+    cloned = serve()
+    key = cloned.run("git", "annex", "lookupkey", ONE).decode().strip()
+    check = ("git", "annex", "checkpresentkey", key, "archivist")
+    assert cloned.attempt(*check).returncode == 0
+    archive = cloned.place.archive
+    raw = archive.read_bytes()
+    archive.write_bytes(raw[:-512])
+    assert cloned.attempt(*check).returncode == 1
+    archive.unlink()
+    assert cloned.attempt(*check).returncode == 1
+    archive.write_bytes(raw)
+    assert cloned.attempt(*check).returncode == 0
+
+
+def test_a_server_that_is_away_is_not_a_no(serve: Serve) -> None:
+    cloned = serve()
+    key = cloned.run("git", "annex", "lookupkey", ONE).decode().strip()
+    wrong = {"DATALAD_CREDENTIAL_ICFTEST_SECRET": "wrong"}
+    refused = Cloned(cloned.place, cloned.folder, cloned.server, {**cloned.extra, **wrong})
+    assert refused.attempt("git", "annex", "checkpresentkey", key, "archivist").returncode == 100
+
+
+def test_a_wrong_password(serve: Serve) -> None:
+    cloned = serve()
+    wrong = {"DATALAD_CREDENTIAL_ICFTEST_SECRET": "wrong"}
+    told = Cloned(cloned.place, cloned.folder, cloned.server, {**cloned.extra, **wrong}).attempt(
+        "git", "annex", "get", "-J2", *SERIES_1[:6]
+    )
+    said = told.stdout + told.stderr
+    assert told.returncode != 0
+    assert b"refuses the user and password" in said
+    assert b"datalad credentials set" in said
+    assert b"wrong" not in said
+    assert cloned.holds([])
+
+
+def test_without_a_password(serve: Serve) -> None:
+    """Nobody is asked where there is no terminal; netrc is looked at."""
+    cloned = serve()
+    nobody = Cloned(cloned.place, cloned.folder, cloned.server)
+    told = nobody.attempt("git", "annex", "get", ONE)
+    assert told.returncode != 0
+    assert b"wants to know who asks (401)" in told.stdout + told.stderr
+    extra = cloned.extra
+    netrc = Path(os.environ["HOME"], ".netrc")
+    user, password = extra["DATALAD_CREDENTIAL_ICFTEST_USER"], extra["DATALAD_CREDENTIAL_ICFTEST_SECRET"]
+    netrc.write_text(f"machine 127.0.0.1 login {user} password {password}\n", encoding="ascii")
+    netrc.chmod(0o600)
+    nobody.run("git", "annex", "get", ONE)
+    assert cloned.holds([ONE])
+
+
+def test_who_lacks_the_program_still_gets_everything(serve: Serve) -> None:
+    """Through archivist: nothing of ours is in the dataset."""
+    cloned = serve()
+    configure_clone(cloned.folder, undo=True)
+    program = shutil.which("git-annex-remote-icf")
+    assert program
+    os.unlink(program)
+    cloned.run("git", "annex", "get", "study_v1/s1")
+    assert cloned.holds(SERIES_1)
+    assert cloned.has_archive()
