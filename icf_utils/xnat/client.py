@@ -34,6 +34,10 @@ class ConnectionLost(RemoteFailure):
     """A request was sent, perhaps in part, and no answer came: nobody knows what was done."""
 
 
+class NoAnswerInTime(ConnectionLost):
+    """The server was silent for too long, and may still be at work on the request."""
+
+
 class Upload(Protocol):
     """A body of known length."""
 
@@ -136,7 +140,7 @@ class Xnat:
         except requests.exceptions.ConnectTimeout as error:
             raise ConnectionLost(self.url, "it does not answer", "check address, network and proxy") from error
         except requests.exceptions.Timeout as error:
-            raise ConnectionLost(self.url, "no answer in time", "look into XNAT's prearchive") from error
+            raise NoAnswerInTime(self.url, "no answer in time", "look into XNAT's prearchive") from error
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, OSError) as error:
             if isinstance(error, (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError)):
                 raise ConnectionLost(self.url, "the connection was lost", "check network and server") from error

@@ -7,12 +7,13 @@ put into a project that it does not know, or that one may not write to, into ano
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from icf_utils.xnat import routes
-from icf_utils.xnat.client import PASSING, Answer, ConnectionLost
+from icf_utils.xnat.client import PASSING, Answer, ConnectionLost, NoAnswerInTime
 from icf_utils.xnat.ledger import Ledger
 from icf_utils.xnat.parcels import Body, Parcel
 from icf_utils.xnat.routes import Sighting
@@ -24,6 +25,8 @@ _TRY_AGAIN = (401, 409, *PASSING)
 
 #: How often a session that XNAT was at work on is looked for again.
 _LOOKS = 3
+
+_LONGEST_PAUSE = 30.0
 
 
 @dataclass
@@ -82,9 +85,18 @@ class Delivery:
             answer = self.watch.xnat.request("POST", routes.IMPORT, query, self.body)
         except ConnectionLost as error:
             self.answers.append(error.problem)
+            if isinstance(error, NoAnswerInTime):
+                self._linger()
             return None
         self.answers.append(str(answer))
         return answer
+
+    def _linger(self) -> None:
+        """XNAT may be at work on the upload and show nothing of it yet: give it as long again as it was silent for."""
+        end, pause = time.monotonic() + self.watch.target.timeout, self.watch.target.pause
+        while time.monotonic() < end and not self._arrived(self._new()):
+            self.watch.sleep(min(pause, max(0.0, end - time.monotonic()), _LONGEST_PAUSE))
+            pause *= 2
 
     # -- what there is ------------------------------------------------------------------------------------------------
 

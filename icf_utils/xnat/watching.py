@@ -18,7 +18,7 @@ from icf_utils.xnat.client import PASSING, Answer, ConnectionLost, Xnat
 from icf_utils.xnat.routes import Sighting
 from icf_utils.xnat.values import Target
 
-_POLL_FIRST, _POLL_MOST, _TIMES = 0.2, 10.0, 8
+_POLL_FIRST, _POLL_MOST, _TIMES = 0.2, 10.0, 12
 
 
 class Stopped(IcfError):

@@ -52,7 +52,8 @@ class Weather:
         is_import = seen.path == "/data/services/import"
         key = seen.query.get("EXPT_LABEL", seen.path)
         with self._lock:
-            if self._random.random() > self._rate or self._rows[key] >= self._most:
+            rate = self._rate if is_import else self._rate / 2
+            if self._random.random() > rate or self._rows[key] >= self._most:
                 self._rows[key] = 0
                 return None
             self._rows[key] += 1
