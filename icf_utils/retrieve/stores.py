@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from icf_utils.dicom.values import Value
 from icf_utils.errors import DepositDamaged, InvalidSetting, shown
@@ -31,7 +30,7 @@ _LARGEST = 1 << 30
 
 def store_url(text: str) -> str:
     """The URL of a store that is given as URL or as a path."""
-    return text.rstrip("/") if urlsplit(text).scheme in ("http", "https", "file") else Path(text).absolute().as_uri()
+    return text.rstrip("/") if "://" in text else Path(text).absolute().as_uri()
 
 
 def visits_of(url: str, studies: Sequence[str]) -> tuple[tuple[str, str], ...]:

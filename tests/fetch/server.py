@@ -61,6 +61,10 @@ class FaultyServer:
             return None
         return self.objects[request.path], self.headers.get(request.path, {})
 
+    def change(self, request: Request, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
+        """The answer to what would change something: status, headers, body."""
+        return 405, {}, b""
+
     def fault(self, target: str) -> Fault:
         with self.lock:
             for fault in self.faults:
@@ -101,10 +105,19 @@ class _Handler(BaseHTTPRequestHandler):
             with self.state.lock:
                 self.state.busy -= 1
 
-    def _serve(self) -> None:
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self._answer(*self.state.change(self._request(), body), Fault(""))
+
+    do_DELETE = do_POST  # noqa: N815 - named by http.server
+
+    def _request(self) -> Request:
         parts = urlsplit(self.path)
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}
-        request = Request(self.command, unquote(parts.path), query, dict(self.headers))
+        return Request(self.command, unquote(parts.path), query, dict(self.headers))
+
+    def _serve(self) -> None:
+        request = self._request()
         self.state.requests.append(request)
         fault = self.state.fault(unquote(self.path))
         if fault.status:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from xml.sax.saxutils import escape
+
+import google_crc32c
 
 from tests.fetch.server import FaultyServer, Request
 
@@ -42,15 +46,30 @@ class BucketServer(FaultyServer):
             return self._json_page(request.query)
         if request.path in (f"/{BUCKET}", f"/{BUCKET}/") and "list-type" in request.query:
             return self._xml_page(request.query)
-        name = request.path.removeprefix(f"{_JSON}/" if request.path.startswith(_JSON) else f"/{BUCKET}/")
+        is_json, path = _JSON in request.path, request.path.removeprefix("/download")
+        name = path.removeprefix(f"{_JSON}/" if is_json else f"/{BUCKET}/")
         data = self.objects.get(name)
         if data is None or request.query.get("generation", self.generation(data)) != self.generation(data):
             return None
-        packed = data.startswith(b"\x1f\x8b") and request.path.startswith(_JSON)
+        if is_json and request.query.get("alt") != "media":
+            return json.dumps(self._item(name)).encode(), {"Content-Type": "application/json"}
+        packed = data.startswith(b"\x1f\x8b") and is_json
         headers = {"x-goog-generation": self.generation(data), "Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT"}
+        headers["X-Goog-Storage-Class"] = "STANDARD"
         if packed and not self.raw:
             return gzip.decompress(data), headers
         return data, {**headers, "Content-Encoding": "gzip"} if packed else headers
+
+    def change(self, request: Request, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
+        """Uploads in one piece (``uploadType=multipart``) and deletions, as the client library of Google makes them."""
+        if request.method == "DELETE":
+            self.objects.pop(request.path.removeprefix(f"{_JSON}/"), None)
+            return 204, {}, b""
+        boundary = b"--" + request.headers["content-type"].partition("boundary=")[2].strip('"').encode()
+        _, first, second, _ = body.split(boundary)
+        name = json.loads(first.partition(b"\r\n\r\n")[2])["name"]
+        self.objects[name] = second.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n")
+        return 200, {"Content-Type": "application/json"}, json.dumps(self._item(name)).encode()
 
     @staticmethod
     def generation(data: bytes) -> str:
@@ -71,7 +90,16 @@ class BucketServer(FaultyServer):
     def _item(self, name: str) -> dict[str, str]:
         data = self.objects[name]
         packed = {"contentEncoding": "gzip"} if data.startswith(b"\x1f\x8b") else {}
-        return {"name": name, "size": str(len(data)), "generation": self.generation(data), **packed}
+        crc32c = base64.b64encode(google_crc32c.value(data).to_bytes(4, "big")).decode()
+        return {
+            "bucket": BUCKET,
+            "crc32c": crc32c,
+            "storageClass": "STANDARD",
+            "name": name,
+            "size": str(len(data)),
+            "generation": self.generation(data),
+            **packed,
+        }
 
     def _xml_page(self, query: Mapping[str, str]) -> tuple[bytes, Mapping[str, str]]:
         names, start = self._names(query), int(query.get("continuation-token", "0"))
@@ -88,6 +116,4 @@ class BucketServer(FaultyServer):
         return text.encode(), {"Content-Type": "application/xml"}
 
     def _tag(self, name: str) -> str:
-        import hashlib
-
         return hashlib.md5(self.objects[name]).hexdigest()

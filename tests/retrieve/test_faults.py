@@ -120,6 +120,13 @@ def test_without_a_metadata_or_a_tar(bucket: BucketServer, two: tuple[Made, Made
     ]
 
 
+def test_a_series_without_images(bucket: BucketServer, tmp_path: Path) -> None:
+    bucket.fill({f"studies/{STUDY}/series/1.9/metadata.json": b'{"cod": {"instances": {}}}'})
+    done = result(bucket, tmp_path)
+    assert [(notice.code, notice.subject) for notice in done.notices] == [("empty-series", f"{STUDY}/1.9")]
+    assert (done.saved, done.troubles) == (6, ())
+
+
 def test_marks_of_the_writer_are_told(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
     bucket.fill({f"{two[0].name}/.gradient.lock": b"", f"{two[1].name}/error.log": b"no space"})
     done = result(bucket, tmp_path)

@@ -1,0 +1,98 @@
+"""Names from outside never lead outside, and templates give each image a place of its own."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+import pytest
+
+from icf_utils.errors import InvalidSetting
+from icf_utils.fetch.ranges import Span
+from icf_utils.retrieve.layout import arrange, place, template_keywords, unsafe
+from icf_utils.retrieve.selection import Selection, parse_tag
+from icf_utils.retrieve.values import Digest, Image
+
+
+def image(path: str = "instances/1.dcm", **tags: object) -> Image:
+    return Image("1.2", "v1", "1.2.3", "1.2.3.4", path, "k", Span(0, 1), Digest("md5", ""), tags)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("path", ["", "/a", "../a", "a/../b", "a//b", "./a", "a/", "a/\0", "x" * 300])
+def test_unsafe_names(path: str) -> None:
+    assert unsafe(path)
+
+
+@pytest.mark.parametrize("path", ["a", "a/b", "..a/b..", "ä/ b", "a\\b", "-rf"])
+def test_names_that_are_only_unusual(path: str) -> None:
+    assert not unsafe(path)
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("{study}/{series}/instances/{name}", "1.2/1.2.3/instances/1.dcm"),
+        ("{path}", "instances/1.dcm"),
+        ("{visit}/{SeriesNumber}_{SeriesDescription}/{sop}.dcm", "v1/3_T1_w_.._x/1.2.3.4.dcm"),
+        ("{StationName}/{name}", "_/1.dcm"),
+        ("a{{b}}/{name}", "a{b}/1.dcm"),
+    ],
+)
+def test_templates(template: str, expected: str) -> None:
+    found = place(image(SeriesNumber=3, SeriesDescription="T1 w/../x"), template)
+    assert found == PurePosixPath(expected)
+
+
+@pytest.mark.parametrize("value", ["..", ".", "", "/", "../..", "\0", "\n"])
+def test_values_stay_in_their_place(value: str) -> None:
+    assert place(image(SeriesDescription=value), "{SeriesDescription}/{name}").parts[0].strip("_.") == ""
+    assert len(place(image(SeriesDescription=value), "{SeriesDescription}/{name}").parts) == 2
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{name", "{name.__class__}", "{name!r}", "{name:>9}", "{0}", "{}", "{unknown}/{name}", "{study}", "all"],
+)
+def test_what_is_no_template(template: str) -> None:
+    with pytest.raises(InvalidSetting):
+        template_keywords(template)
+
+
+@pytest.mark.parametrize("template", ["../{name}", "/etc/{name}", "a//{name}"])
+def test_a_template_that_leaves_the_directory(template: str) -> None:
+    with pytest.raises(InvalidSetting):
+        arrange([image()], template)
+
+
+def test_two_images_of_one_name() -> None:
+    with pytest.raises(InvalidSetting, match="would both become"):
+        arrange([image("a/1.dcm"), image("b/1.dcm")], "{name}")
+
+
+def test_a_file_that_would_be_a_folder() -> None:
+    with pytest.raises(InvalidSetting, match="a file and a folder"):
+        arrange([image("a"), image("a/b")], "{path}")
+
+
+def test_selections() -> None:
+    found = image(SeriesNumber=3, Modality="MR", ImageType=["ORIGINAL", "PRIMARY"])
+    for series in ("3", "+03", "1.2.3"):
+        assert Selection(series=(series,)).takes(found)
+    assert not Selection(series=("4",)).takes(found)
+    assert Selection(images=("1.2.3.4",)).takes(found)
+    assert Selection(images=("instances/1.dcm",)).takes(found)
+    assert Selection(tags=(("Modality", "MR"), ("ImageType", "PRIMARY"))).takes(found)
+    assert not Selection(tags=(("Modality", "MR"), ("SeriesNumber", "4"))).takes(found)
+
+
+def test_what_is_unmet_is_named() -> None:
+    first, second = image("a", Modality="MR"), image("b", Modality="CT")
+    assert Selection(series=("7",), images=("a",)).unmet([first, second]) == ("--series 7",)
+    assert Selection(images=("a",), tags=(("Modality", "CT"),)).unmet([first, second]) == (
+        "all of --series, --tag and --image together",
+    )
+
+
+@pytest.mark.parametrize("text", ["Modality", "=MR", "modality=MR", "Patient Name=x"])
+def test_what_is_no_tag(text: str) -> None:
+    with pytest.raises(InvalidSetting):
+        parse_tag(text)

@@ -1,0 +1,285 @@
+"""Our own stores: on disk, and on a real web server that asks for a password; by the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icf_utils import deposit_visit_metadata, make_studyvisit_archive
+from icf_utils.cli.main import main
+from tests.data.make_dicom import write_visit
+from tests.dataset.servers import PASSWORD, USER, Server, nginx
+from tests.fetch.server import Fault, FaultyServer, serving
+from tests.retrieve.bucket_server import BucketServer
+from tests.retrieve.conftest import expected, files
+from tests.retrieve.made import Made
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with two visits of a study and one of another."""
+    root = tmp_path_factory.mktemp("stored")
+    for study, visit, series in (
+        ("study-a", "v1", {1: ("T1w", 4), 2: ("FLAIR", 3)}),
+        ("study-a", "v2", {1: ("T1w", 2)}),
+        ("study-b", "v1", {7: ("bold / rest", 5)}),
+    ):
+        write_visit(root / "in" / study / visit, series, companions={"notes.txt": b"no image"})
+        make_studyvisit_archive(root / "in" / study / visit, root / "store", study, visit)
+        deposit_visit_metadata(root / "store", study, visit)
+    return root / "store"
+
+
+def in_tars(store: Path, *visits: tuple[str, str]) -> dict[str, bytes]:
+    found = {}
+    for study, visit in visits:
+        with tarfile.open(store / study / f"{visit}_dicom.tar") as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                assert file
+                if member.name.endswith(".dcm"):
+                    found[member.name] = file.read()
+    return found
+
+
+@pytest.fixture(scope="module")
+def server(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    if not shutil.which("nginx"):
+        pytest.skip("nginx is not installed")
+    with nginx(store, tmp_path_factory.mktemp("nginx")) as made:
+        yield made
+
+
+@pytest.fixture
+def login(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ICF_STORE_PASSWORD", PASSWORD)
+
+
+def run(*arguments: object) -> int:
+    return main(["retrieve", *map(str, arguments)])
+
+
+def test_all_visits_of_a_store_on_disk(store: Path, tmp_path: Path) -> None:
+    assert run("--store", store, "-d", tmp_path) == 0
+    assert files(tmp_path) == in_tars(store, ("study-a", "v1"), ("study-a", "v2"), ("study-b", "v1"))
+
+
+def test_all_visits_of_a_study(store: Path, tmp_path: Path) -> None:
+    assert run("--store", store.as_uri(), "--study", "study-a", "-d", tmp_path) == 0
+    assert files(tmp_path) == in_tars(store, ("study-a", "v1"), ("study-a", "v2"))
+
+
+def test_a_study_that_is_not_there(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--store", store, "--study", "study-c", "-d", tmp_path) == 2
+    assert "study-c" in capsys.readouterr().err
+
+
+def test_over_http_with_a_password(
+    server: Server, store: Path, tmp_path: Path, login: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    what = ("--store", server.url, "--user", USER, "--id", "study-a", "v1", "--id", "study-b", "v1", "-d", tmp_path)
+    assert run(*what) == 0
+    assert files(tmp_path) == in_tars(store, ("study-a", "v1"), ("study-b", "v1"))
+    before = len(server.requests())
+    assert run(*what, "--json") == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["result"]["unchanged"] == 12
+    assert len(server.requests()) - before == 4  # the metadata only
+    assert PASSWORD not in "".join(server.requests())
+
+
+def test_one_image_is_one_short_request(server: Server, store: Path, tmp_path: Path, login: None) -> None:
+    name = sorted(in_tars(store, ("study-a", "v1")))[2]
+    before = len(server.requests())
+    arguments = ("--store", server.url, "--user", USER, "--id", "study-a", "v1", "--image", name, "-d", tmp_path)
+    assert run(*arguments) == 0
+    assert files(tmp_path) == {name: in_tars(store, ("study-a", "v1"))[name]}
+    (request,) = [line for line in server.requests()[before:] if "_dicom.tar " in line]
+    assert f" 206 {len(files(tmp_path)[name])} " in request
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        (("--series", "2"), 3),
+        (("--series", "1", "--series", "2"), 7),
+        (("--tag", "SeriesDescription=FLAIR"), 3),
+        (("--tag", "SeriesDescription=FLAIR", "--tag", "Modality=MR"), 3),
+    ],
+)
+def test_selections(store: Path, tmp_path: Path, options: tuple[str, ...], count: int) -> None:
+    assert run("--store", store, "--id", "study-a", "v1", *options, "-d", tmp_path) == 0
+    assert len(files(tmp_path)) == count
+
+
+def test_a_layout(store: Path, tmp_path: Path) -> None:
+    layout = "{study}/{visit}/{SeriesNumber}_{SeriesDescription}/{name}"
+    assert run("--store", store, "--id", "study-b", "v1", "--layout", layout, "-d", tmp_path) == 0
+    assert set(files(tmp_path)) == {f"study-b/v1/7_bold_rest/{number:04}.dcm" for number in range(1, 6)}
+
+
+def test_wrong_password_and_none(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ICF_STORE_PASSWORD", "wr0ng")
+    for user in (("--user", USER), ()):
+        assert run("--store", server.url, *user, "--id", "study-a", "v1", "-d", tmp_path) == 10
+        message = capsys.readouterr().err
+        assert "401" in message
+        assert "wr0ng" not in message
+
+
+def test_a_visit_that_is_not_there(
+    server: Server, store: Path, tmp_path: Path, login: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = ("--id", "study-a", "v9", "--id", "study-a", "v2")
+    assert run("--store", server.url, "--user", USER, *ids, "-d", tmp_path) == 1
+    assert files(tmp_path) == in_tars(store, ("study-a", "v2"))
+    assert f"failed: '{server.url}/study-a/v9_dicom.tar'" in capsys.readouterr().out
+
+
+@pytest.fixture
+def plain(store: Path) -> Iterator[FaultyServer]:
+    """The store on a server that can be told to do wrong."""
+    state = FaultyServer()
+    state.objects = {f"/{path.relative_to(store)}": path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    with serving(state):
+        yield state
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("_dicom.tar$", times=2, cut=600),
+        Fault("_dicom.tar$", whole=True),
+        Fault("", endless=True),
+        Fault("", times=1, status=503, headers={"Retry-After": "0"}),
+    ],
+)
+def test_faults_that_can_be_overcome(plain: FaultyServer, store: Path, tmp_path: Path, fault: Fault) -> None:
+    plain.faults.append(fault)
+    assert run("--store", plain.url, "--id", "study-a", "v1", "-d", tmp_path) == 0
+    assert files(tmp_path) == in_tars(store, ("study-a", "v1"))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("v1_dicom.tar$", status=403),
+        Fault("v1_dicom.tar$", status=404),
+        Fault("v1_dicom.tar$", status=200, headers={"Content-Type": "text/html"}, body=b"<html>"),
+        Fault("v1_dicom.tar$", status=200, body=b"no TAR"),
+        Fault("v1_metadata_dicoms", status=200, body=b"[{}]"),
+        Fault("v1_metadata_tarball", status=200, headers={"Content-Type": "text/html"}, body=b"<html>"),
+    ],
+)
+def test_faults_that_cannot(
+    plain: FaultyServer, store: Path, tmp_path: Path, fault: Fault, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain.faults.append(fault)
+    ids = ("--id", "study-a", "v1", "--id", "study-a", "v2")
+    assert run("--store", plain.url, *ids, "-d", tmp_path) == 1
+    assert files(tmp_path) == in_tars(store, ("study-a", "v2"))
+    assert "v1_dicom.tar" in capsys.readouterr().out
+
+
+def test_a_damaged_archive(plain: FaultyServer, store: Path, tmp_path: Path) -> None:
+    """Each image is checked: the others come."""
+    images = in_tars(store, ("study-a", "v1"))
+    name = sorted(images)[0]
+    path = "/study-a/v1_dicom.tar"
+    plain.objects[path] = plain.objects[path].replace(images[name], bytes(len(images[name])))
+    assert run("--store", plain.url, "--id", "study-a", "v1", "-d", tmp_path) == 1
+    assert set(files(tmp_path)) == set(images) - {name}
+
+
+def result(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_stats_and_dry_run(
+    bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    what = ("--bucket", bucket.place, "-d", tmp_path)
+    assert run(*what, "--stats") == 0
+    first = capsys.readouterr().out
+    assert [line.partition(":")[0] for line in first.splitlines()] == [
+        *("totalSeriesCount", "totalSavedSeriesCount", "totalSizeBytes", "totalSavedSizeBytes", "series", "items"),
+    ]
+    assert run(*what, "--stats") == 0
+    assert capsys.readouterr().out == first
+    assert run(*what, "--dry-run", "--json") == 0
+    assert [line["images"] for line in result(capsys)["result"]["series"]] == [3, 3]
+    assert files(tmp_path) == {}
+    assert not list(tmp_path.iterdir())
+    assert run(*what, "--series", "1", "--zip") == 0
+    assert run(*what, "--series", "FLAIR") == 1
+    assert "nothing fits --series FLAIR" in capsys.readouterr().out
+    assert run(*what, "--tag", "SeriesDescription=FLAIR") == 0
+    assert set(files(tmp_path)) == {"1.2.3.zip", *expected(two[1])}
+
+
+def test_tokens(
+    bucket: BucketServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the environment or a file; one in the address is refused."""
+    bucket.authorization = "Bearer t0ken"
+    assert run("--bucket", f"{bucket.place}?token=t0ken", "-d", tmp_path) == 2
+    assert run("--bucket", bucket.place, "-d", tmp_path) == 10
+    file = tmp_path / "token"
+    file.write_text("t0ken\n")
+    file.chmod(0o600)
+    assert run("--bucket", bucket.place, "--token-file", file, "--stats") == 0
+    monkeypatch.setenv("ICF_TOKEN", "t0ken")
+    assert run("--bucket", bucket.place, "--stats", "--json") == 0
+    seen = capsys.readouterr()
+    assert "t0ken" not in seen.out + seen.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--store", "https://h", "--bucket", "b"),
+        ("--store", "https://h", "--study", "study-a"),
+        ("--store", "https://h"),
+        ("--store", "https://me:pw@h", "--id", "a", "b"),
+        ("--store", "ftp://h", "--id", "a", "b"),
+        ("--store", "https://h", "--id", "../a", "b"),
+        ("--store", "https://h", "--prefix", "p", "--id", "a", "b"),
+        ("--bucket", "b", "--id", "a", "b"),
+        ("--bucket", "https://h/b", "--endpoint", "https://x"),
+        ("--bucket", "b", "--study", "../x"),
+        ("--bucket", "b", "--tag", "x"),
+        ("--bucket", "b", "--layout", "{x}"),
+        ("--bucket", "b", "--connections", "0"),
+        ("--bucket", "b", "--stats", "--dry-run"),
+    ],
+)
+def test_what_means_nothing(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run(*arguments, "-d", tmp_path) == 2
+    assert "pw" not in capsys.readouterr().err
+
+
+def test_an_interrupt_leaves_nothing_unfinished(bucket: BucketServer, tmp_path: Path) -> None:
+    bucket.faults.append(Fault(r"\.tar\?", status=503, headers={"Retry-After": "200"}))
+    command = [sys.executable, "-m", "icf_utils.cli.main", "retrieve", "--bucket", bucket.place, "-d", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not bucket.of(r"\.tar$"):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert files(tmp_path) == {}
+    assert not (tmp_path / ".icf-retrieve").exists()
