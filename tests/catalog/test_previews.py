@@ -1,0 +1,254 @@
+"""Pictures of series: only when asked for, reproducible, without text in them, kept as long as they fit."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("numpy", reason="numpy is not installed")
+
+import numpy as np
+from pydicom import Dataset, FileMetaDataset, dcmread, dcmwrite
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from icf_utils import (
+    catalogify_studyvisit_from_meta,
+    deposit_visit_dataset,
+    deposit_visit_metadata,
+    make_studyvisit_archive,
+    verify_visit,
+)
+from icf_utils.catalog.build import build_catalog
+from icf_utils.catalog.pictures import SIDE, LeftOut, encode_png, shows_head, small, thumbnail
+from icf_utils.store import Visit
+
+STUDY = "study-a"
+
+
+def image(series: int = 1, **values: Any) -> Dataset:
+    """A bright square on a dark ground."""
+    dataset = Dataset()
+    pixels = np.zeros((200, 400), np.uint16)
+    pixels[50:150, 100:300] = 1000
+    plain: dict[str, Any] = {
+        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4",
+        "SOPInstanceUID": generate_uid(entropy_srcs=[repr((series, sorted(values)))]),
+        "StudyInstanceUID": "1.2.3",
+        "SeriesInstanceUID": f"1.2.3.{series}",
+        "StudyDate": "20200102",
+        "StudyTime": "030405",
+        "Modality": "MR",
+        "SeriesNumber": series,
+        "Rows": 200,
+        "Columns": 400,
+        "BitsAllocated": 16,
+        "BitsStored": 12,
+        "HighBit": 11,
+        "PixelRepresentation": 0,
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "PixelData": pixels.tobytes(),
+    }
+    for name, value in {**plain, **values}.items():
+        if value is not None:
+            setattr(dataset, name, value)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return dataset
+
+
+def pixels_of(png: bytes) -> Any:
+    """Decoded by hand, so that nothing but the standard is trusted: grey, no filter."""
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    at, data, size = 8, b"", (0, 0)
+    names = []
+    while at < len(png):
+        length, name = struct.unpack(">I4s", png[at : at + 8])
+        body = png[at + 8 : at + 8 + length]
+        assert struct.unpack(">I", png[at + 8 + length : at + 12 + length])[0] == zlib.crc32(name + body)
+        names.append(name)
+        size = struct.unpack(">II", body[:8]) if name == b"IHDR" else size
+        data += body if name == b"IDAT" else b""
+        at += 12 + length
+    assert names == [b"IHDR", b"IDAT", b"IEND"]  # no time, no text
+    lines = np.frombuffer(zlib.decompress(data), np.uint8).reshape(size[1], -1)
+    assert not lines[:, 0].any()
+    return lines[:, 1:]
+
+
+def thumb(**values: Any) -> Any:
+    found = thumbnail(image(**values))
+    assert isinstance(found, bytes)
+    return pixels_of(found)
+
+
+def test_a_picture_is_small_and_keeps_its_shape() -> None:
+    pixels = thumb()
+    assert pixels.shape == (SIDE // 2, SIDE)
+    assert (pixels[0, 0], pixels[40, 80]) == (0, 255)
+
+
+def test_inverted_images_are_shown_as_a_reader_sees_them() -> None:
+    pixels = thumb(PhotometricInterpretation="MONOCHROME1")
+    assert (pixels[0, 0], pixels[40, 80]) == (255, 0)
+
+
+def test_the_window_of_the_image_is_used() -> None:
+    pixels = thumb(WindowCenter="2000", WindowWidth="4000")
+    assert len(set(np.unique(pixels))) >= 2
+    narrow = thumb(WindowCenter="10", WindowWidth="2")
+    assert (narrow[0, 0], narrow[40, 80]) == (0, 255)
+
+
+def test_the_middle_of_several_frames_is_shown() -> None:
+    frames = np.zeros((5, 200, 400), np.uint16)
+    frames[2, :, 200:] = 500
+    pixels = thumb(NumberOfFrames=5, PixelData=frames.tobytes())
+    assert (pixels[5, 5], pixels[5, 150]) == (0, 255)
+
+
+def test_an_image_of_one_value_is_black() -> None:
+    assert not thumb(PixelData=np.full((200, 400), 7, np.uint16).tobytes()).any()
+
+
+def test_colours_stay() -> None:
+    colours = np.zeros((20, 30, 3), np.uint8)
+    colours[..., 0] = 200
+    more = {"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3, "PlanarConfiguration": 0, "BitsAllocated": 8}
+    size = {"BitsStored": 8, "HighBit": 7, "Rows": 20, "Columns": 30, "PixelData": colours.tobytes()}
+    png = thumbnail(image(**more, **size))
+    assert isinstance(png, bytes)
+    assert pixels_of(png).reshape(20, 30, 3)[3, 3].tolist() == [200, 0, 0]
+
+
+def test_the_files_bytes_are_the_standards_alone() -> None:
+    """Stored, not compressed: no version of zlib decides about them."""
+    png = encode_png(np.arange(70_000, dtype=np.uint32).reshape(250, 280).astype(np.uint8))
+    assert len(png) > 70_000
+    assert (pixels_of(png) == np.arange(70_000, dtype=np.uint32).reshape(250, 280).astype(np.uint8)).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 1000), (1000, 1), (161, 160), (512, 511), (20, 4000)])
+def test_every_shape_becomes_small(shape: tuple[int, int]) -> None:
+    result = small(np.full(shape, 9, np.uint8))
+    assert max(result.shape) <= SIDE
+    assert (result == 9).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "is_shown"),
+    [
+        ({"BurnedInAnnotation": "YES"}, False),
+        ({"BurnedInAnnotation": "NO"}, True),
+        ({"ConversionType": "WSD"}, False),
+        ({"ConversionType": "WSD", "BurnedInAnnotation": "NO"}, True),
+        ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, False),
+        ({"PixelData": None}, False),
+    ],
+)
+def test_images_with_text_in_them_are_left_out(values: dict[str, Any], is_shown: bool) -> None:
+    assert isinstance(thumbnail(image(**values)), LeftOut) is not is_shown
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"BodyPartExamined": "HEAD"}, True),
+        ({"BodyPartExamined": "KNEE"}, False),
+        ({}, True),
+        ({"Modality": "CT", "BodyPartExamined": "ABDOMEN"}, False),
+        ({"Modality": "CT", "BodyPartExamined": "ABDOMEN", "StudyDescription": "Kopf und Abdomen"}, True),
+        ({"Modality": "US"}, False),
+        ({"RecognizableVisualFeatures": "NO", "BodyPartExamined": "HEAD"}, False),
+    ],
+)
+def test_heads_are_told_from_other_parts(values: dict[str, Any], expected: bool) -> None:
+    assert shows_head(image(**values), ()) is expected
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A visit of five series: a head, one with text, one without an image, a broken one, and a knee."""
+    source, root = tmp_path / "in", tmp_path / "store"
+    source.mkdir()
+    images = [
+        image(1, SeriesDescription="t1 head"),
+        image(2, BurnedInAnnotation="YES"),
+        image(3, PixelData=None, Modality="SR"),
+        image(4, PixelData=b"\0\0"),
+        image(5, BodyPartExamined="KNEE"),
+    ]
+    for at, one in enumerate(images):
+        buffer = io.BytesIO()
+        dcmwrite(buffer, one, enforce_file_format=True)
+        (source / f"{at}.dcm").write_bytes(buffer.getvalue())
+    make_studyvisit_archive(source, root, STUDY, "v1")
+    deposit_visit_metadata(root, STUDY, "v1")
+    deposit_visit_dataset(root, STUDY, "v1")
+    return root
+
+
+def pictures(store: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in store.rglob("*.png") if path.parent.name == "previews"}
+
+
+def test_pictures_are_made_when_asked_for(store: Path) -> None:
+    assert catalogify_studyvisit_from_meta(store, STUDY, "v1").previews == 0
+    assert pictures(store) == {}
+    result = catalogify_studyvisit_from_meta(store, STUDY, "v1", previews=True)
+    assert result.previews == 2
+    assert sorted(name[:4] for name in pictures(store)) == ["0000", "0004"]
+    told = [(notice.code, notice.subject) for notice in result.notices]
+    assert told == [
+        ("preview-face", "v1/01_t1_head"),
+        ("preview-left-out", "v1/02"),
+        ("preview-left-out", "v1/03"),
+        ("preview-left-out", "v1/04"),
+    ]
+    assert verify_visit(store, STUDY, "v1").findings == ()
+
+
+def test_pictures_survive_and_are_taken_away(store: Path) -> None:
+    catalogify_studyvisit_from_meta(store, STUDY, "v1", previews=True)
+    made = pictures(store)
+    assert catalogify_studyvisit_from_meta(store, STUDY, "v1").files_written == 0
+    build_catalog(store, STUDY)
+    assert pictures(store) == made
+    shutil.rmtree(store / STUDY / "catalog")
+    build_catalog(store, STUDY, previews=True)
+    assert pictures(store) == made  # the same bytes again
+    assert build_catalog(store, STUDY, previews=False).previews == 0
+    assert pictures(store) == {}
+    assert verify_visit(store, STUDY, "v1").findings == ()
+
+
+def test_a_damaged_picture_is_found_and_dropped(store: Path) -> None:
+    catalogify_studyvisit_from_meta(store, STUDY, "v1", previews=True)
+    path = next(path for path in store.rglob("*.png") if path.parent.name == "previews")
+    path.write_bytes(path.read_bytes()[:-1])
+    (finding,) = verify_visit(store, STUDY, "v1").findings
+    assert finding.path == path
+    assert catalogify_studyvisit_from_meta(store, STUDY, "v1").previews == 1
+    assert verify_visit(store, STUDY, "v1").findings == ()
+
+
+def test_real_images_of_all_kinds(visits: Path, tmp_path: Path) -> None:
+    """Every syntax of the open data: as a picture, or left out by name."""
+    for folder in sorted(path for path in visits.iterdir() if path.is_dir()):
+        if "-" not in folder.name:
+            continue
+        for path in sorted(folder.rglob("*"))[:30]:
+            if path.is_file() and path.read_bytes()[128:132] == b"DICM":
+                try:
+                    found = thumbnail(dcmread(path))
+                except Exception as error:  # noqa: BLE001 - the decoder is not installed
+                    assert type(error).__name__ in ("RuntimeError", "NotImplementedError"), path  # noqa: PT017
+                    continue
+                assert isinstance(found, (bytes, LeftOut))
+    assert Visit(tmp_path, STUDY, "v").archive.name
