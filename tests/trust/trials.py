@@ -34,17 +34,17 @@ def _disturbances(options: argparse.Namespace, folder: Path) -> None:
 
 
 def _flips(options: argparse.Namespace, folder: Path) -> None:
-    from tests.trust import flips
+    from tests.trust.flips import flip_anywhere
 
-    figures = flips.flip_anywhere(folder, options.flips, options.seed)
+    figures = flip_anywhere(folder, options.flips, options.seed)
     print("\n".join(f"  {kind}: {count}" for kind, count in sorted(figures.items())))
     print(f"  flips: {figures.total()}, not found: 0")
 
 
 def _fuzz(options: argparse.Namespace, folder: Path) -> None:
-    from tests.trust import fuzz
+    from tests.trust.fuzz import fuzz_for
 
-    figures = fuzz.fuzz_for(folder, options.fuzz, options.seed)
+    figures = fuzz_for(folder, options.fuzz, options.seed)
     print("\n".join(f"  {line}" for line in figures.lines()))
 
 

@@ -1,0 +1,226 @@
+"""Two on one visit, eight on one catalog, on local disks and with the habits of NFS; locks of the dead.
+
+A real NFS mount needs a server in the kernel, which containers do not have. What NFS does otherwise is brought about
+here: ``flock`` does not work, the answer to a hard link gets lost, hard links do not exist, names appear late.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from icf_utils import holder, lock
+from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
+from icf_utils.errors import Busy
+from icf_utils.holder import HOST, Holder, is_dead, is_out_of_sight, own_holder, parse_holder
+from icf_utils.lock import catalog_lock, visit_lock
+from icf_utils.progress import SILENT
+from icf_utils.store import Visit
+from tests.cli.program import PROGRAM, icf, surrounding
+from tests.trust.scene import leftovers, visible
+from tests.verify.stores import STUDY, make_derived, make_visit, write_input
+
+EIGHT = [f"v{number}" for number in range(8)]
+
+
+def with_eight(folder: Path) -> Path:
+    """A store with eight visits, none of them in a catalog yet."""
+    for visit in EIGHT:
+        make_visit(write_input(folder / "in" / visit, StudyTime=f"1{visit[1]}0000"), folder / "made", visit)
+    shutil.copytree(folder / "made", folder / "store")
+    shutil.rmtree(folder / "store" / STUDY / "catalog")
+    return folder / "store"
+
+
+def start(*arguments: str | Path, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*before, *PROGRAM, *map(str, arguments)],
+        env=surrounding(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("flock", [True, False])
+def test_eight_visits_into_one_catalog(tmp_path: Path, flock: bool) -> None:
+    before: tuple[str, ...] = ()
+    if not flock:
+        if shutil.which("strace") is None:
+            pytest.skip("strace is not installed")
+        before = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=flock", "-e", "inject=flock:error=ENOLCK")
+    store = with_eight(tmp_path)
+    command = ("catalogify_studyvisit_from_meta", "--json", "-o", store, "--id", STUDY)
+    running = [start(*command, visit, before=before) for visit in EIGHT]
+    done = [(process.communicate(timeout=120), process.returncode) for process in running]
+    assert [code for _, code in done] == [0] * 8, done
+    assert visible(store) == visible(tmp_path / "made")
+    assert leftovers(store) == []
+
+
+def test_two_runs_of_the_same_visits(tmp_path: Path) -> None:
+    for visit in EIGHT[:3]:
+        write_input(tmp_path / "in" / visit)
+    rows = "".join(f"{STUDY},{visit},in/{visit}\n" for visit in EIGHT[:3])
+    (tmp_path / "t.csv").write_text("study,visit,input\n" + rows)
+    command = ("run", "--table", tmp_path / "t.csv", "-j", "2", "-o")
+    assert icf(*command, tmp_path / "alone").code == 0
+    running = [start(*command, tmp_path / "store") for _ in range(2)]
+    done = [(process.communicate(timeout=120), process.returncode) for process in running]
+    assert [code for _, code in done] == [0, 0], done
+    assert visible(tmp_path / "store") == visible(tmp_path / "alone")
+    assert leftovers(tmp_path / "store") == []
+
+
+def test_the_answer_to_a_hard_link_gets_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An NFS server made the link, and its second answer says that the name is taken: it is ours."""
+    link = os.link
+
+    def repeated(source: str | Path, target: str | Path) -> None:
+        link(source, target)
+        raise FileExistsError(17, "File exists")
+
+    visit = Visit(tmp_path / "store", STUDY, "v1")
+    monkeypatch.setattr(os, "link", repeated)
+    with visit_lock(visit, SILENT):
+        assert parse_holder((visit.workdir / "v1.lock").read_bytes()) == own_holder()
+    assert os.listdir(tmp_path) == []
+
+
+def test_names_that_appear_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory cache may hide a lock that is there: it is waited for all the same."""
+    visit = Visit(tmp_path / "store", STUDY, "v1")
+    order: list[str] = []
+    read, started = lock._read_holder, time.monotonic()
+    monkeypatch.setattr(lock, "_read_holder", lambda path: None if time.monotonic() < started + 0.5 else read(path))
+    with visit_lock(visit, SILENT):
+        other = threading.Thread(target=lambda: _note(visit, order))
+        other.start()
+        time.sleep(0.8)
+        order.append("first")
+    other.join()
+    assert order == ["first", "second"]
+
+
+def _note(visit: Visit, order: list[str]) -> None:
+    with visit_lock(visit, SILENT):
+        order.append("second")
+
+
+def test_catalog_and_visit_by_threads(tmp_path: Path) -> None:
+    store = with_eight(tmp_path)
+    threads = [
+        threading.Thread(target=catalogify_studyvisit_from_meta, args=(store, STUDY, visit)) for visit in EIGHT[:4]
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for visit in EIGHT[4:]:
+        make_derived(store, visit)
+    assert visible(store) == visible(tmp_path / "made")
+
+
+# -- who is dead
+
+OWN = own_holder()
+
+
+def test_a_container_of_the_same_host_name_is_alive() -> None:
+    """Its process ids mean nothing here."""
+    other = Holder(HOST, 4194305, "5", "pid:[1]", OWN.boot, OWN.machine)
+    assert not is_dead(other)
+    assert is_out_of_sight(other)
+
+
+def test_a_namesake_of_this_host_is_alive() -> None:
+    other = Holder(HOST, 4194305, "5", OWN.namespace, "another-boot", "another-machine")
+    assert not is_dead(other)
+    assert is_out_of_sight(other)
+
+
+def test_this_host_before_it_was_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same machine with another boot: nothing of then lives, also where the process id is used again."""
+    monkeypatch.setattr(holder, "_own_place", lambda: ("pid:[4026531836]", "boot-2", "machine"))
+    before = Holder(HOST, os.getpid(), "5", "pid:[4026531836]", "boot-1", "machine")
+    assert is_dead(before)
+    assert not is_dead(Holder(HOST, os.getpid(), "5", "pid:[1]", "boot-1", "machine"))
+    assert not is_dead(Holder(HOST, os.getpid(), "5", "pid:[4026531836]", "boot-1", "-"))
+
+
+def test_a_holder_out_of_sight_that_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said early that nothing is heard of it; the lock stays, as the host may only be asleep."""
+    visit = Visit(tmp_path / "store", STUDY, "v1")
+    visit.workdir.mkdir(parents=True)
+    path = visit.workdir / "v1.lock"
+    path.write_bytes(Holder("elsewhere", 1, "5", "pid:[1]", "b", "m").mark)
+    monkeypatch.setattr(lock, "SILENCE", 0.3)
+    with pytest.raises(Busy, match="has given no sign of life for") as caught, visit_lock(visit, SILENT):
+        pass
+    assert caught.value.silent
+    assert "if that process is dead for certain, remove the file" in str(caught.value)
+    assert path.exists()
+
+
+def test_a_holder_out_of_sight_that_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    visit = Visit(tmp_path / "store", STUDY, "v1")
+    visit.workdir.mkdir(parents=True)
+    path = visit.workdir / "v1.lock"
+    path.write_bytes(Holder("elsewhere", 1, "5", "pid:[1]", "b", "m").mark)
+    monkeypatch.setattr(lock, "SILENCE", 0.6)
+
+    def live() -> None:
+        for number in range(12):
+            time.sleep(0.1)
+            os.utime(path, (number, number))  # its clock is wrong by decades
+        path.unlink()
+
+    other = threading.Thread(target=live)
+    other.start()
+    with visit_lock(visit, SILENT):
+        pass
+    other.join()
+
+
+def test_a_holder_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "HEARTBEAT", 0.05)
+    study = Visit(tmp_path / "store", STUDY, "v1").of_study
+    with catalog_lock(study, SILENT):
+        path = study.workdir / "+catalog.lock"
+        before = path.stat().st_mtime_ns
+        time.sleep(0.4)
+        assert path.stat().st_mtime_ns > before
+    assert not threading.enumerate()[1:] or all(thread.name != "beat" for thread in threading.enumerate())
+
+
+def test_a_lock_that_was_taken_away_is_not_given_back(tmp_path: Path) -> None:
+    """Whoever removed it by hand let another one in, whose lock it is now."""
+    visit = Visit(tmp_path / "store", STUDY, "v1")
+    other = Holder("elsewhere", 1, "5", "pid:[1]", "b", "m").mark
+    with visit_lock(visit, SILENT):
+        (visit.workdir / "v1.lock").write_bytes(other)
+    assert (visit.workdir / "v1.lock").read_bytes() == other
+
+
+def test_a_stale_lock_is_said_by_the_command(tmp_path: Path) -> None:
+    source, store = write_input(tmp_path / "in"), tmp_path / "store"
+    process = subprocess.Popen(["sleep", "60"])
+    mark = Holder(HOST, process.pid, holder.process_start(process.pid), *OWN.mark.decode().split()[3:]).mark
+    process.kill()
+    process.wait()
+    workdir = store / STUDY / ".icf"
+    workdir.mkdir(parents=True)
+    (workdir / "v1.lock").write_bytes(mark)
+    done = icf("make_studyvisit_archive", "-o", store, "--id", STUDY, "v1", source)
+    assert done.code == 0
+    assert (
+        f"taking over the lock of a dead process: '{workdir / 'v1.lock'}' (process {process.pid} on {HOST})" in done.err
+    )
+    assert json.dumps(sorted(os.listdir(store / STUDY))) == '["v1_dicom.tar", "v1_dicom.tar.md5sum"]'
