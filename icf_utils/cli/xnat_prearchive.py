@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from icf_utils.sources.entries import Source
     from icf_utils.xnat.copies import Rights
+    from icf_utils.xnat.direct import Plan, Session
     from icf_utils.xnat.inbox import InboxSession
-    from icf_utils.xnat.prearchive import Plan, Session
     from icf_utils.xnat.table import Database
 
 HELP = "put a visit straight into XNAT's prearchive, on XNAT's own disk"
@@ -143,7 +143,7 @@ def _label(args: argparse.Namespace) -> str:
 
 
 def _session(args: argparse.Namespace) -> Session:
-    from icf_utils.xnat.prearchive import Session
+    from icf_utils.xnat.direct import Session
 
     return Session(
         root=Path(args.prearchive),

@@ -10,18 +10,16 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
 
-from icf_utils.errors import IcfError, InvalidSetting, RemoteFailure, shown
+from icf_utils.errors import IcfError, RemoteFailure, shown
 from icf_utils.progress import SILENT, Progress
-from icf_utils.results import Notice
 from icf_utils.sources.entries import Source
-from icf_utils.xnat.arrange import Arrangement, arrange, check_label
+from icf_utils.xnat.arrange import Arrangement, arrange
 from icf_utils.xnat.claims import Claim, claimed, leftovers, move_in, release, remove, timestamp_of
-from icf_utils.xnat.copies import Copied, Rights, copy_session, give_folders
+from icf_utils.xnat.copies import copy_session, give_folders
+from icf_utils.xnat.direct import Plan, PrearchiveResult, Session, Xnat
 from icf_utils.xnat.table import (
     INSERT,
     LOCK,
@@ -45,76 +43,6 @@ _AT_REST = _OURS | {"READY", "CONFLICT"}
 
 #: Seconds: between two looks at first and at most, for XNAT to list a new row, to let go of one that is undone.
 _FIRST_PAUSE, _LONGEST_PAUSE, _LISTED_WITHIN, _LET_GO_WITHIN = 0.2, 5.0, 30.0, 30.0
-
-
-class Xnat(Protocol):
-    """What is asked of XNAT itself, over HTTP."""
-
-    def rebuild(self, src: str) -> None:
-        """Ask for a session's description to be made from its files. ``src`` is its address in the prearchive."""
-
-    def status(self, project: str, timestamp: str, foldername: str) -> str | None:
-        """The status that XNAT shows, ``None`` for a session that it does not list."""
-
-
-@dataclass(frozen=True)
-class Session:
-    """What a session is to be called, and how it is to be treated.
-
-    Labels are checked on creation; no ``project`` leaves it unassigned, without ``subject`` XNAT takes PatientName.
-    ``server_root`` is the prearchive as XNAT's host sees it, if that is not as we do.
-    """
-
-    root: Path
-    label: str
-    project: str | None = None
-    subject: str | None = None
-    server_root: str = ""
-    rights: Rights = field(default_factory=Rights)
-    prevent_anon: bool = False
-    prevent_auto_commit: bool = False
-    again: bool = False
-    wait: float = 600.0
-
-    def __post_init__(self) -> None:
-        check_label("--session", self.label)
-        if self.project == UNASSIGNED:
-            raise InvalidSetting("--project", "leave it out for a session that is not assigned to a project")
-        for what, value in (("--project", self.project), ("--subject", self.subject)):
-            if value is not None:
-                check_label(what, value)
-        if not self.root.is_dir():
-            raise InvalidSetting("--prearchive", f"'{shown(self.root)}' is no folder")
-
-
-@dataclass(frozen=True)
-class PrearchiveResult:
-    """What was put into the prearchive. ``status`` is XNAT's last word, ``log`` its log of the session."""
-
-    project: str | None
-    timestamp: str
-    session: str
-    study_uid: str
-    folder: Path
-    url: str
-    files: tuple[Copied, ...]
-    scans: tuple[str, ...]
-    status: str
-    log: str
-    notices: tuple[Notice, ...]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What would be done: the folder, SQL with its values, HTTP requests, and the files' places."""
-
-    folder: Path
-    statements: tuple[str, ...]
-    values: Mapping[str, object]
-    requests: tuple[str, ...]
-    places: Mapping[str, str]
-    study_uid: str
-    notices: tuple[Notice, ...]
 
 
 def plan(source: Source, session: Session, progress: Progress = SILENT) -> Plan:

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from icf_utils.credentials import Secret
-from icf_utils.errors import Busy, InvalidSetting, MissingRequirement, RemoteFailure, shown
+from icf_utils.errors import InvalidSetting, MissingRequirement, RemoteFailure, shown
 
 TABLE = "xdat_search.prearchive"
 
@@ -125,7 +125,7 @@ def insert(database: Database, row: Row, *, again: bool = False) -> None:
 
     Whoever else inserts, by this function or XNAT itself, does so before or after: the table is locked meanwhile, for
     milliseconds. ``again`` allows a further session of the same study. Raises
-    :class:`~icf_utils.errors.RemoteFailure`, or :class:`~icf_utils.errors.Busy` where the lock cannot be had.
+    :class:`~icf_utils.errors.RemoteFailure`, also where the lock cannot be had within 10 s.
     """
     values = row.values()
     with _transaction(database) as cursor:
@@ -197,7 +197,8 @@ def _transaction(database: Database) -> Iterator[Any]:
         with psycopg.connect(connect_timeout=10, application_name="icf-utils", **named) as connection:  # type: ignore[arg-type]
             yield connection.cursor()
     except psycopg.errors.LockNotAvailable as error:
-        raise Busy(TABLE, f"another user of the {database.place}", 10) from error
+        problem = f"another transaction has locked {TABLE} for 10 s"
+        raise RemoteFailure(database.place, problem, "try again later; the view pg_locks shows who has it") from error
     except psycopg.Error as error:
         # the server's first line only: the details quote values
         text = (error.diag.message_primary or str(error).partition("\n")[0] or type(error).__name__).strip()

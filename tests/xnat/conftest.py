@@ -177,3 +177,11 @@ def xnat(postgres: Server, tmp_path: Path) -> Iterator[StandIn]:
 
 
 Outcome = Callable[[Session], str]
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """A prearchive; in memory where that is possible, since every copy is synced."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="icf-prearchive-", dir=memory) as name:
+        yield Path(name)

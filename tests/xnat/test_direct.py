@@ -37,13 +37,6 @@ def visit(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    path = tmp_path / "prearchive"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
 def options(postgres: Server, xnat: StandIn, root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Credentials come from the environment, never from the command line."""
     monkeypatch.setenv("XNAT_USER", USER)

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import requests
 
-from icf_utils.errors import IcfError, InputRefused, InvalidSetting, RemoteFailure
+from icf_utils.errors import IcfError, InputRefused, InvalidSetting, RemoteFailure, StorageFailure
 from icf_utils.progress import SILENT, Task
 from icf_utils.sources.select import open_source
 from icf_utils.xnat import claims, prearchive
 from icf_utils.xnat.copies import Rights
-from icf_utils.xnat.prearchive import PrearchiveResult, Session, plan, put_into_prearchive
+from icf_utils.xnat.direct import PrearchiveResult, Session
+from icf_utils.xnat.prearchive import plan, put_into_prearchive
 from icf_utils.xnat.table import COLUMNS, TABLE, Row
 from tests.cli.program import ROOT, surrounding
 from tests.data.make_dicom import dicom_bytes, uid, write_visit
@@ -81,13 +84,6 @@ def visit(tmp_path: Path) -> Path:
     folder = tmp_path / "visit"
     write_visit(folder, {1: ("scout", 2), 2: ("rest", 3)}, companions={"notes.txt": b"x"}, StudyInstanceUID=STUDY)
     return folder
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    path = tmp_path / "prearchive"
-    path.mkdir()
-    return path
 
 
 def put(visit: Path, session: Session, postgres: Server, xnat: StandIn, **more: Any) -> PrearchiveResult:
@@ -195,6 +191,52 @@ def test_a_fault_between_two_steps_leaves_nothing(
     assert put(visit, Session(root, "S1", project), postgres, xnat).status == "READY"
 
 
+@pytest.mark.parametrize("error", [Stop, KeyboardInterrupt])
+def test_a_fault_between_two_files_leaves_nothing(
+    visit: Path, root: Path, postgres: Server, xnat: StandIn, error: type[BaseException]
+) -> None:
+    class Halfway(Steps):
+        count = 0
+
+        @contextmanager
+        def task(self, label: str, total: int, unit: str) -> Iterator[Task]:
+            self.label = label
+            yield self
+
+        def advance(self, amount: int) -> None:
+            self.count += self.label == "copying"
+            if self.count == 3:
+                raise error
+
+    with pytest.raises(error):
+        put(visit, Session(root, "S1", "PILOT"), postgres, xnat, progress=Halfway())
+    assert (tree(root), postgres.rows(), xnat.requests) == ([], [], [])
+
+
+def test_a_database_that_refuses_the_row(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
+    """Whatever its reason: the folder goes, and the message quotes no values."""
+    postgres.sql(f"ALTER TABLE {TABLE} ADD CONSTRAINT no_more CHECK (subject <> 'sub-01')")
+    with pytest.raises(RemoteFailure, match="no_more") as caught:
+        put(visit, Session(root, "S1", "PILOT", "sub-01"), postgres, xnat)
+    assert "sub-01" not in str(caught.value)
+    assert (tree(root), postgres.rows(), xnat.requests) == ([], [], [])
+
+
+def test_a_full_disk(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
+    """Here: files that must not grow; the copies that were made go, too."""
+    (visit / "02_rest" / "9999.dcm").write_bytes(dicom_bytes(StudyInstanceUID=STUDY, SeriesNumber=2) + bytes(300_000))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(StorageFailure):
+            put(visit, Session(root, "S1", "PILOT"), postgres, xnat)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert (tree(root), postgres.rows()) == ([], [])
+
+
 def test_others_are_left_alone_by_an_undoing(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
     first = put(visit, Session(root, "S1", "PILOT"), postgres, xnat)
     before, rows = tree(root), postgres.rows()
@@ -209,7 +251,8 @@ _PROGRAM = """
 import os, sys
 from pathlib import Path
 from icf_utils.sources.select import open_source
-from icf_utils.xnat.prearchive import Session, put_into_prearchive
+from icf_utils.xnat.direct import Session
+from icf_utils.xnat.prearchive import put_into_prearchive
 from icf_utils.xnat.table import Database
 from tests.xnat.test_prearchive import Http, Steps
 visit, root, folder, port, user, url, at, number = sys.argv[1:]
@@ -420,6 +463,13 @@ def test_the_plan_does_nothing(visit: Path, root: Path, monkeypatch: pytest.Monk
     assert planned.statements[-1].startswith(f"INSERT INTO {TABLE} (project, timestamp,")
     assert planned.values["status"] == "RECEIVING"
     assert planned.values["prevent_auto_commit"] is False
+    now = datetime.now().astimezone().replace(tzinfo=None)
+    for name in ("lastmod", "uploaded"):
+        assert abs(cast("datetime", planned.values[name]) - now) < timedelta(seconds=30)
+    stamp = cast("str", planned.values["timestamp"])
+    assert abs(datetime.strptime(stamp, "%Y%m%d_%H%M%S%f").astimezone().replace(tzinfo=None) - now) < timedelta(
+        seconds=30
+    )
     assert planned.requests[0].startswith("POST /data/services/prearchive/rebuild src=/prearchive/projects/PILOT/")
 
 

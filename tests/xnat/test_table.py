@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from icf_utils.credentials import Secret
-from icf_utils.errors import Busy, InvalidSetting, RemoteFailure
+from icf_utils.errors import InvalidSetting, RemoteFailure
 from icf_utils.xnat import table
 from icf_utils.xnat.table import TABLE, Database, Row, check_table, delete, insert, status_of
 from tests.cli.program import ROOT
@@ -82,7 +82,7 @@ def test_xnat_itself_waits_while_we_look(postgres: Server, monkeypatch: pytest.M
     place = {"host": str(postgres.folder), "port": postgres.port, "dbname": "xnat", "user": postgres.user}
     with psycopg.connect(**place) as other:  # type: ignore[arg-type]
         other.execute(f"INSERT INTO {TABLE} (timestamp, foldername, status, url) VALUES ('t', 'f', 'READY', 'u')")
-        with pytest.raises(Busy):
+        with pytest.raises(RemoteFailure, match="another transaction has locked"):
             insert(postgres.database, example_row())
     insert(postgres.database, example_row())
 
