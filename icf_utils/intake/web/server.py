@@ -69,7 +69,8 @@ class WebServer:
     def stop(self) -> None:
         """End the thread; downloads under way are cut, and can be resumed."""
         self._server.close()
+        for channel in list(self._server.active_channels.values()):
+            channel.handle_close()
         self._server.task_dispatcher.shutdown(timeout=1)
         if self._thread:
-            self._server.pull_trigger()
             self._thread.join(timeout=5)
