@@ -72,6 +72,15 @@ function icfSorted(rows, key, descending) {
   });
 }
 
+/** A text that may be broken after an underscore and the like; what is copied is the text as it is. */
+Vue.component("icf-text", {
+  functional: true,
+  props: { text: String },
+  render(h, { props }) {
+    return props.text.split(/(?<=[_\-./])/).map((part, at) => (at ? [h("wbr"), part] : part));
+  },
+});
+
 /** Steps through something long; says where it is. */
 Vue.component("icf-pager", {
   props: { start: Number, size: Number, total: Number, what: String },
@@ -191,6 +200,9 @@ Vue.component("icf-facts", {
   props: { facts: Array },
   template: `
     <dl class="icf-facts">
-      <div v-for="fact in facts" :key="fact.name"><dt>{{ fact.name }}</dt><dd>{{ fact.value }}</dd></div>
+      <div v-for="fact in facts" :key="fact.name"><dt>{{ fact.name }}</dt><dd>{{ shown(fact.value) }}</dd></div>
     </dl>`,
+  methods: {
+    shown(value) { return typeof value === "number" ? icfNumber(value) : value; },
+  },
 });

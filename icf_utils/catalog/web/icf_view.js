@@ -57,7 +57,7 @@ const datasetView = {
       const { home, record } = this;
       return home && record.dataset_id === home.dataset_id && record.dataset_version === home.dataset_version;
     },
-    visit() { return this.record && !this.isStudy ? this.record.name : ""; },
+    visit() { return this.record && !this.isStudy ? this.record.name.split(" / ").pop() : ""; },
     file() {
       const wanted = this.record && ((this.$root.dataset_options || {}).include_metadata_export ?? true);
       return wanted ? getFilePath(this.record.dataset_id, this.record.dataset_version, null) : "";

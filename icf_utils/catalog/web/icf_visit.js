@@ -179,6 +179,8 @@ Vue.component("icf-visit", {
                 <img v-if="row.preview" :src="row.preview" loading="lazy" :alt="'Preview of series ' + row.label">
               </template>
               <template #number="{ row }">{{ row.label }}</template>
+              <template #description="{ row }"><icf-text :text="row.description"></icf-text></template>
+              <template #protocol="{ row }"><icf-text :text="row.protocol"></icf-text></template>
               <template #images="{ row }">
                 <button type="button" class="icf-as-link" :aria-label="number_(row.images) + ' images of series ' + row.label + ': show the files'"
                         @click="show(row.at)">{{ number_(row.images) }}</button>

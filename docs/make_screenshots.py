@@ -1,0 +1,202 @@
+"""Make the pictures of the catalog in ``docs/images/`` from a real run, with headless Chromium.
+
+``python docs/make_screenshots.py`` makes a study of made-up visits in a temporary folder, brings it into a catalog by
+the same functions as the commands, serves it on the loopback address and takes the pictures. Needs selenium, Chromium,
+chromedriver and the extra ``previews``. Nothing in the pictures is of a person: the images are drawn by this program.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pydicom import Dataset, FileMetaDataset, dcmwrite
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from icf_utils import (
+    catalogify_studyvisit_from_meta,
+    deposit_visit_dataset,
+    deposit_visit_metadata,
+    make_studyvisit_archive,
+)
+from icf_utils.catalog.serving import CatalogServer
+from icf_utils.config import CatalogSettings, Settings
+
+IMAGES = Path(__file__).parent / "images"
+STUDY, STORE_URL = "memory-1", "https://data.example.org"
+DESKTOP, PHONE = 1280, 390
+#: No picture is higher than this (pixels), nor larger than this (bytes).
+HIGHEST, LARGEST = 1500, 150_000
+
+#: Number, description, protocol, modality and images of each kind of series.
+SERIES = (
+    (1, "localizer", "AAHead_Scout", "MR", 3),
+    (2, "t1_mprage_sag_p2_iso", "T1w", "MR", 12),
+    (3, "ep2d_bold_rest_TR2000", "resting state", "MR", 20),
+    (4, "ep2d_diff_b1000_64dir", "DTI", "MR", 16),
+    (5, "t2_tse_cor_hippocampus", "T2w", "MR", 10),
+    (99, "Phoenix report", "", "SR", 1),
+)
+SETTINGS = Settings(
+    catalog=CatalogSettings(
+        name="Memory study",
+        description="Structural and functional MRI of the memory study, two sessions for each participant.",
+    )
+)
+
+
+def drawn(seed: int, at: int) -> bytes:
+    """Ellipses in an ellipse: something that looks like an image, and is of nobody."""
+    rows, columns = np.mgrid[-1:1:192j, -1:1:192j]
+    random = np.random.default_rng(seed)
+    picture = np.where(rows**2 / 0.8 + columns**2 / 0.55 < 1, 350.0, 0.0)
+    for _ in range(9 + at % 3):
+        y, x, height, width = random.uniform([-0.5, -0.4, 0.05, 0.05], [0.5, 0.4, 0.35, 0.3])
+        picture += random.uniform(-160, 420) * (((rows - y) / height) ** 2 + ((columns - x) / width) ** 2 < 1)
+    return bytes(np.clip(picture + random.normal(0, 18, picture.shape), 0, 1500).astype("<u2").tobytes())
+
+
+def write_image(path: Path, visit: int, series: tuple[int, str, str, str, int], at: int) -> None:
+    number, description, protocol, modality, _ = series
+    dataset = Dataset()
+    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
+    dataset.SOPInstanceUID = generate_uid(entropy_srcs=[f"{visit} {number} {at}"])
+    dataset.StudyInstanceUID = generate_uid(entropy_srcs=[f"{visit}"])
+    dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[f"{visit} {number}"])
+    month = (visit + visit * visit // 9) % 20  # a study that has busy months, and others
+    dataset.StudyDate, dataset.StudyTime = f"202{2 + month // 12}{1 + month % 12:02}14", "101500"
+    dataset.Modality, dataset.SeriesNumber, dataset.SeriesDescription = modality, number, description
+    dataset.ProtocolName, dataset.InstanceNumber = protocol, at + 1
+    if modality != "SR":
+        dataset.Rows = dataset.Columns = 192
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
+        dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+        dataset.PixelData = drawn(number * 100 + visit, at)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    buffer = io.BytesIO()
+    dcmwrite(buffer, dataset, enforce_file_format=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(buffer.getvalue())
+
+
+def make_store(root: Path) -> Path:
+    """Twenty-four visits; every fourth one without diffusion images."""
+    for visit in range(24):
+        name, source = f"sub-{visit // 2 + 1:02}_ses-{visit % 2 + 1}", root / "in" / str(visit)
+        for series in SERIES:
+            if visit % 4 or series[0] != 4:
+                for at in range(series[4]):
+                    write_image(source / f"{series[0]:02}" / f"IM{at + 1:04}.dcm", visit, series, at)
+        store = root / "store"
+        make_studyvisit_archive(source, store, STUDY, name)
+        deposit_visit_metadata(store, STUDY, name)
+        deposit_visit_dataset(store, STUDY, name, store_url=STORE_URL, annex_url=True)
+        catalogify_studyvisit_from_meta(store, STUDY, name, previews=visit == 1, settings=SETTINGS)
+    return root / "store"
+
+
+class Camera:
+    """A browser that takes pictures of pages."""
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+
+    def go(self, address: str, then: str) -> None:
+        self._driver.get("about:blank")
+        self._driver.get(address)
+        self.wait(then)
+
+    def do(self, script: str, then: str) -> None:
+        self._driver.execute_script(script)
+        self.wait(then)
+
+    def wait(self, condition: str) -> None:
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        WebDriverWait(self._driver, 30).until(lambda driver: driver.execute_script(f"return {condition}"))
+
+    def take(self, name: str) -> None:
+        for width, screen in ((DESKTOP, "desktop"), (PHONE, "phone")):
+            for scheme in ("light", "dark"):
+                self._take(IMAGES / f"{name}-{screen}-{scheme}.png", width, scheme)
+
+    def _take(self, path: Path, width: int, scheme: str) -> None:
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self._driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        self._size(width, 900)
+        height = min(HIGHEST, self._driver.execute_script("return document.documentElement.scrollHeight"))
+        self._size(width, height)
+        self._driver.execute_script("window.scrollTo(0, 0); document.activeElement.blur()")
+        self.wait("[...document.images].every(one => one.complete)")
+        data = base64.b64decode(self._driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})["data"])
+        Image.open(io.BytesIO(data)).convert("RGB").quantize(128).save(path, optimize=True)
+        if path.stat().st_size > LARGEST:
+            raise SystemExit(f"{path} has {path.stat().st_size} bytes, more than {LARGEST}")
+
+    def _size(self, width: int, height: int) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width == PHONE}
+        self._driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+@contextmanager
+def camera(profile: str) -> Iterator[Camera]:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    try:
+        yield Camera(driver)
+    finally:
+        driver.quit()
+
+
+def take_pictures(address: str, view: Camera) -> None:
+    """The study's page, a search, a visit's page, and its files."""
+    view.go(address, "document.querySelectorAll('td a').length")
+    view.take("catalog-study")
+    search = "const f = document.querySelector('input'); f.value = 'dti date:2022'; f.dispatchEvent(new Event('input'))"
+    view.do(search, "document.querySelector('.icf-count').innerText.includes(' of ')")
+    view.take("catalog-search")
+    view.go(address, "document.querySelectorAll('td a').length")
+    view.do("document.querySelectorAll('td a')[1].click()", "document.querySelector('.icf-folder')")
+    view.take("catalog-visit")
+    open_folder = "document.querySelectorAll('.icf-folder > button')[1].click()"
+    view.do(open_folder, "document.querySelectorAll('.icf-folder .icf-file').length")
+    only_files = "document.querySelectorAll('main section:not([aria-labelledby=icf-files])').forEach(e => e.remove())"
+    view.do(only_files, "true")
+    view.take("catalog-files")
+
+
+def main() -> int:
+    IMAGES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        store = make_store(Path(folder))
+        with CatalogServer(store / STUDY) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            try:
+                with camera(f"{folder}/profile") as view:
+                    take_pictures(server.address, view)
+            finally:
+                server.shutdown()
+                thread.join()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
