@@ -160,7 +160,7 @@ def test_the_tutorial_prints_what_it_says(
         shell.run(step)
 
 
-@pytest.mark.parametrize("name", ["archive.md", "metadata.md", "errors.md", "verify.md", "run.md"])
+@pytest.mark.parametrize("name", ["archive.md", "metadata.md", "errors.md", "verify.md", "run.md", "retrieve.md"])
 def test_other_pages_print_what_they_say(
     name: str, after_the_tutorial: tuple[Shell, list[Step]], environment: Mapping[str, str], tmp_path: Path
 ) -> None:
@@ -171,8 +171,11 @@ def test_other_pages_print_what_they_say(
     own = Shell(tmp_path, environment)
     found = list(steps(name))
     assert found
-    for step in found:
-        own.run(step)
+    try:
+        for step in found:
+            own.run(step)
+    finally:
+        own.close()
 
 
 def test_the_readme_prints_what_it_says(example_visit: Path, environment: Mapping[str, str]) -> None:
