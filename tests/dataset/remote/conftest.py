@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from icf_utils.dataset.remote.configure import configure_clone
 from icf_utils.dataset.stage import deposit_visit_dataset
 from icf_utils.store import Visit
 from tests.dataset.commands import attempt, run
-from tests.dataset.conftest import require
+from tests.dataset.conftest import CLONE_TOOLS, require
 from tests.dataset.servers import Server, nginx
 from tests.dataset.visits import Member, make_visit
 
@@ -31,22 +33,13 @@ MEMBERS = tuple(
 )
 CONTENTS = {f"study_v1/{member.name}": member.content for member in MEMBERS}
 
+_ROOT = Path(__file__).parents[3]
+
 _PROGRAM = """#!{python}
 import sys
 from icf_utils.dataset.remote.special import main
 sys.exit(main())
 """
-
-
-@pytest.fixture(autouse=True)
-def _program(tmp_path_factory: pytest.TempPathFactory, _own_settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program as an installation makes it, also where this one is older than it."""
-    folder = tmp_path_factory.mktemp("bin")
-    program = folder / "git-annex-remote-icf"
-    program.write_text(_PROGRAM.format(python=sys.executable), encoding="utf-8")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", os.pathsep.join([os.fspath(folder), os.environ["PATH"]]))
-    monkeypatch.setenv("PYTHONPATH", os.fspath(Path(__file__).parents[3]))
 
 
 @dataclass(frozen=True)
@@ -87,33 +80,79 @@ class Cloned:
 Serve = Callable[..., Cloned]
 
 
+def clone(place: Visit, url: str, folder: Path, environment: Mapping[str, str]) -> None:
+    """A clone as DataLad makes it, by what its deposit is: a zip with a bare repository. (DataLad takes longer.)"""
+    deposit_visit_dataset(place.root, "study", "v1", store_url=url)
+    bare = folder.with_name("bare")
+    with zipfile.ZipFile(place.export) as packed:
+        packed.extractall(bare)
+    run("git", "clone", "-q", str(bare), str(folder), cwd=folder.parent, env=environment)
+    run("git", "annex", "init", "-q", cwd=folder, env=environment)
+    configure_clone(folder)
+
+
 @contextmanager
-def _served(folder: Path, members: Sequence[Member], more: str) -> Iterator[Cloned]:
-    require("nginx")
+def _served(folder: Path, members: Sequence[Member], more: str, environment: Mapping[str, str]) -> Iterator[Cloned]:
     place = make_visit(folder / "store", members)
     scratch = folder / "nginx"
     scratch.mkdir()
     with nginx(folder / "store", scratch, more) as server:
+        clone(place, server.url, folder / "clone", environment)
         cloned = Cloned(place, folder / "clone", server, server.credential())
-        _clone(cloned, server.url)
         cloned.requests()
         yield cloned
 
 
-def _clone(cloned: Cloned, url: str) -> None:
-    deposit = deposit_visit_dataset(cloned.place.root, "study", "v1", store_url=url)
-    run("datalad", "clone", deposit.clone_url, str(cloned.folder), cwd=cloned.folder.parent, env=cloned.environment)
-    configure_clone(cloned.folder)
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the program as an installation makes it, also where this one is older than it."""
+    folder = tmp_path_factory.mktemp("bin")
+    path = folder / "git-annex-remote-icf"
+    path.write_text(_PROGRAM.format(python=sys.executable), encoding="utf-8")
+    path.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def template(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloned]:
+    """The usual visit on a server, and a clone to be copied."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "config").write_text("[user]\n\tname = A Test\n\temail = test@example.org\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", os.pathsep.join([str(program), str(Path(sys.executable).parent), os.environ["PATH"]]))
+        patch.setenv("PYTHONPATH", os.fspath(_ROOT))
+        patch.setenv("GIT_CONFIG_GLOBAL", str(home / "config"))
+        require("nginx", *CLONE_TOOLS)
+        with ExitStack() as stack:
+            folder = tmp_path_factory.mktemp("template")
+            yield stack.enter_context(_served(folder, MEMBERS, "", dict(os.environ)))
+
+
+@pytest.fixture(autouse=True)
+def _program(program: Path, _own_settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", os.pathsep.join([os.fspath(program), os.environ["PATH"]]))
+    monkeypatch.setenv("PYTHONPATH", os.fspath(_ROOT))
+
+
+@pytest.fixture
+def usual(template: Cloned, tmp_path: Path) -> Iterator[Cloned]:
+    """A clone of the usual visit from a server; the archive is put back, whatever a test did to it."""
+    folder, archive = tmp_path / "clone", template.place.archive
+    shutil.copytree(template.folder, folder, symlinks=True)
+    raw = archive.read_bytes()
+    template.requests()
+    yield Cloned(template.place, folder, template.server, template.extra)
+    archive.write_bytes(raw)
 
 
 @pytest.fixture
 def serve(clone_tools: None, tmp_path: Path) -> Iterator[Serve]:
-    """Serve a visit and clone it; ``more`` are directives for nginx."""
+    """Serve another visit, or with other directives for nginx, and clone it."""
+    require("nginx")
     with ExitStack() as stack:
 
         def start(members: Sequence[Member] = MEMBERS, more: str = "") -> Cloned:
-            context: AbstractContextManager[Cloned] = _served(tmp_path, members, more)
-            return stack.enter_context(context)
+            return stack.enter_context(_served(tmp_path, members, more, dict(os.environ)))
 
         yield start
 
@@ -122,6 +161,5 @@ def serve(clone_tools: None, tmp_path: Path) -> Iterator[Serve]:
 def local(clone_tools: None, tmp_path: Path) -> Cloned:
     """A clone of a store on the same machine."""
     place = make_visit(tmp_path / "the store", MEMBERS)
-    cloned = Cloned(place, tmp_path / "clone")
-    _clone(cloned, f"file://{tmp_path}/the%20store")
-    return cloned
+    clone(place, f"file://{tmp_path}/the%20store", tmp_path / "clone", dict(os.environ))
+    return Cloned(place, tmp_path / "clone")
