@@ -147,3 +147,24 @@ def test_unknown_routes_are_found_out(server: StandIn) -> None:
     requests.get(f"{server.url}/data/experiment", auth=(USER, PASSWORD), timeout=10)
     with pytest.raises(AssertionError, match="no such route"):
         server.check()
+
+
+@pytest.mark.parametrize(("files", "status"), [(1, 200), (2, 400)])
+def test_a_form_takes_one_file(server: StandIn, archive: bytes, files: int, status: int) -> None:
+    """As dicomUpload sends it, and as XNAT's pages do."""
+    parts = [("file", (f"{at}.zip", archive, "application/zip")) for at in range(files)]
+    url = f"{server.url}/data/services/import?import-handler=DICOM-zip&dest=/prearchive/projects/PILOT"
+    assert requests.post(url, files=parts, auth=(USER, PASSWORD), timeout=10).status_code == status
+    assert len(server.sessions) == (2 if status == 200 else 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "own", "expected"), [("READY", False, 200), ("READY", True, 301), ("BUILDING", True, 409)]
+)
+def test_committing(server: StandIn, archive: bytes, status: str, own: bool, expected: int) -> None:
+    post(server, archive, "PROJECT_ID=PILOT", **ZIP)
+    session = server.sessions[0]
+    session.status, server.auto_archive = status, own
+    url = f"{server.url}/data{session.prearchive_uri}?action=commit"
+    assert requests.post(url, auth=(USER, PASSWORD), timeout=10, allow_redirects=False).status_code == expected
+    assert session.archived == (expected == 301)
