@@ -53,17 +53,6 @@ class Bucket(Protocol):
         """The bytes of an object, in the state that was listed."""
 
 
-def open_bucket(place: BucketPlace, web: Web) -> Bucket:
-    """The bucket at a place. Raises :class:`~icf_utils.errors.MissingRequirement` without the extra ``cloud``."""
-    if place.scheme == "file":
-        return FolderBucket(Path(place.bucket))
-    if place.scheme in ("gs", "s3"):
-        from icf_utils.retrieve.cloud import CloudBucket
-
-        return CloudBucket(place, web)
-    return GcsBucket(place, web)
-
-
 class GcsBucket:
     """A bucket of Google's, or of a server that speaks its JSON API, with a bearer token or none."""
 

@@ -46,8 +46,8 @@ class BucketOrigin:
         return BUCKET_ZIP_LAYOUT if zipped else BUCKET_LAYOUT
 
     def look(self, selection: Selection, keywords: Sequence[str], jobs: int, web: Web, progress: Progress) -> Found:
-        from icf_utils.retrieve.buckets import open_bucket
         from icf_utils.retrieve.looking import look
+        from icf_utils.retrieve.opening import open_bucket
 
         only = frozenset() if selection.has_numbers() else frozenset(selection.series)
         bucket = open_bucket(self.place, web)
