@@ -114,11 +114,15 @@ def _serve() -> None:
 def _perform(job: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         ready, go = os.pipe()
+        here, there = os.pipe()
         child = os.fork()
         if not child:
             os.close(go)
-            _be_the_command(job["arguments"], ready, out.fileno(), err.fileno())
+            _be_the_command(job["arguments"], ready, there, out.fileno(), err.fileno())
         os.close(ready)
+        os.close(there)
+        os.read(here, 1)  # until it listens to signals
+        os.close(here)
         with suppress(OSError):
             os.setpgid(child, child)
         tracer = _trace(child, job["strace"]) if job["strace"] else None
@@ -140,15 +144,16 @@ def _perform(job: dict[str, Any]) -> dict[str, Any]:
         return {"code": code, "out": texts[0], "err": texts[1], "seconds": seconds}
 
 
-def _be_the_command(arguments: list[str], ready: int, out: int, err: int) -> None:
+def _be_the_command(arguments: list[str], ready: int, there: int, out: int, err: int) -> None:
     os.setpgid(0, 0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(out, 1)
     os.dup2(err, 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.read(ready, 1)
     code = 70
     try:
+        os.close(there)
+        os.read(ready, 1)
         from icf_utils.cli.main import main
         from icf_utils.errors import quiet_interrupts
 
