@@ -84,7 +84,7 @@ def test_every_answer_is_strict_with_browsers(client: Client) -> None:
         assert "default-src 'none'" in headers["Content-Security-Policy"], address
         assert "script-src" not in headers["Content-Security-Policy"]
         assert (headers["X-Content-Type-Options"], headers["X-Frame-Options"]) == ("nosniff", "DENY")
-        assert headers["Referrer-Policy"] == "no-referrer"
+        assert headers["Referrer-Policy"] == "same-origin"
         assert "no-" in headers["Cache-Control"]
         assert "Access-Control-Allow-Origin" not in headers
 
