@@ -160,7 +160,9 @@ def test_the_tutorial_prints_what_it_says(
         shell.run(step)
 
 
-@pytest.mark.parametrize("name", ["archive.md", "metadata.md", "errors.md", "verify.md", "run.md", "retrieve.md"])
+@pytest.mark.parametrize(
+    "name", ["archive.md", "metadata.md", "catalog.md", "errors.md", "verify.md", "run.md", "retrieve.md"]
+)
 def test_other_pages_print_what_they_say(
     name: str, after_the_tutorial: tuple[Shell, list[Step]], environment: Mapping[str, str], tmp_path: Path
 ) -> None:

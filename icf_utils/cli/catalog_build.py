@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         return _index(args, console)
     from icf_utils.catalog.build import build_catalog
 
-    store, study = os.path.split(os.path.abspath(args.path))
+    store, study = _store_and_study(args.path)
     result = build_catalog(
         store,
         study,
@@ -61,6 +61,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
     console.notices(result.notices)
     console.result(args.command, result, _lines(result), ok=not result.unusable)
     return 1 if result.unusable else 0
+
+
+def _store_and_study(path: str) -> tuple[str, str]:
+    store, study = os.path.split(os.path.normpath(path))
+    if study in ("", ".", ".."):
+        store, study = os.path.split(os.path.abspath(path))
+    return store or ".", study
 
 
 def _lines(result: BuildResult) -> list[str]:
