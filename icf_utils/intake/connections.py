@@ -32,9 +32,6 @@ _TICK = 0.2
 #: Bytes that a PDU may have beyond the negotiated length, which is about its variable part only (PS3.8 section 9.3.1).
 _PDU_MARGIN = 64 * 1024
 
-#: Connections beyond the limit of associations that may wait to be told so.
-_WAITING_ROOM = 16
-
 
 class _Bell:
     """A file descriptor that can be waited for beside a socket."""
@@ -176,7 +173,7 @@ class Server(ThreadedAssociationServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether there is still room for a connection."""
-        return len(self.active_associations) < self.ae.maximum_associations + _WAITING_ROOM
+        return len(self.active_associations) < self.ae.maximum_associations
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A connection that failed before it was an association: a TLS handshake, mostly."""

@@ -47,6 +47,9 @@ _TICK = 0.5
 #: Seconds that associations have to end when the receiver does.
 _GRACE = 5.0
 
+#: Connections beyond the limit of associations that may be open to be told so.
+_WAITING_ROOM = 16
+
 #: Result, source and reason of a rejection (PS3.8 table 9-21).
 _BAD_CALLED, _BAD_CALLING, _NO_REASON, _TOO_MANY = (1, 1, 7), (1, 1, 3), (1, 1, 1), (2, 3, 2)
 
@@ -124,11 +127,10 @@ class Receiver:
         entity = AE(ae_title="ICF-UTILS")
         entity.add_supported_context(_ECHO)
         entity.maximum_pdu_size = listen.max_pdu
-        entity.maximum_associations = listen.max_associations
+        entity.maximum_associations = listen.max_associations + _WAITING_ROOM
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = listen.timeout
         handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._on_requested),
-            (evt.EVT_REJECTED, self._on_rejected),
             (evt.EVT_ACCEPTED, self._on_accepted),
             (evt.EVT_ACSE_RECV, self._on_control),
             (evt.EVT_RELEASED, self._on_released),
@@ -157,14 +159,17 @@ class Receiver:
         address = association.requestor.address_info.address
         sender = Sender(request.called_ae_title.strip(), request.calling_ae_title.strip(), address)
         rule, result, reason = self._admit(sender)
+        with self._lock:
+            if rule and len(self._connections) >= self._settings.listen.max_associations:
+                rule, result, reason = None, _TOO_MANY, "too many associations are open"
+            if rule:
+                self._connections[association] = Connection(0, rule, sender)
         if rule is None:
             self._journal.start_association(sender.called_ae, sender.calling_ae, address, "rejected", reason)
             self._progress.message(f"rejected an association from {shown(address)}: {reason}")
             association.acse.send_reject(*result)
             association.kill()
             return
-        with self._lock:
-            self._connections[association] = Connection(0, rule, sender)
 
     def _admit(self, sender: Sender) -> tuple[Rule | None, tuple[int, int, int], str]:
         rules = [rule for rule in self._settings.rules if rule.called_ae == sender.called_ae]
@@ -177,15 +182,6 @@ class Receiver:
         if "address" in objections:
             return None, _NO_REASON, "the address is not among those of the rule"
         return None, _BAD_CALLING, "the calling AE title is not among those of the rule"
-
-    def _on_rejected(self, event: evt.Event) -> None:
-        """The library has rejected an association: there are too many."""
-        with self._lock:
-            connection = self._connections.pop(event.assoc, None)
-        if connection:
-            sender, reason = connection.sender, "too many associations are open"
-            self._journal.start_association(sender.called_ae, sender.calling_ae, sender.address, "rejected", reason)
-            self._progress.message(f"rejected an association from {shown(sender.address)}: {reason}")
 
     def _on_accepted(self, event: evt.Event) -> None:
         connection = self._connections[event.assoc]
@@ -248,7 +244,7 @@ class Receiver:
             if connection.is_changed:
                 connection.is_changed = False
                 self._write(connection)
-            if connection.id and not association.is_alive():  # it ended in a way that nobody has told of
+            if not association.is_alive():  # it ended in a way that nobody has told of
                 self._close(association)
         self._reception.tick()
 
