@@ -14,7 +14,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from icf_utils.errors import Busy, storage_errors
 from icf_utils.fetch.source import CHUNK
@@ -127,14 +127,7 @@ def sole_writer(root: Path) -> Iterator[Path]:
     Raises :class:`~icf_utils.errors.Busy` if another process has it.
     """
     work = root / WORK_NAME
-    with storage_errors(work, "create"):
-        work.mkdir(parents=True, exist_ok=True)
-        lock = (work / "lock").open("w")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise Busy(work / "lock", "another icf-utils retrieve", 0.0) from error
+    with _lock(work):
         _sweep(work)
         try:
             yield work
@@ -143,6 +136,27 @@ def sole_writer(root: Path) -> Iterator[Path]:
             with suppress(OSError):
                 if os.listdir(work) == ["lock"]:
                     shutil.rmtree(work)
+
+
+def _lock(work: Path) -> IO[str]:
+    """The lock file, held; one that its last holder has just removed does not count."""
+    path = work / "lock"
+    while True:
+        with storage_errors(path, "create"):
+            work.mkdir(parents=True, exist_ok=True)
+            try:
+                lock = path.open("w")
+            except FileNotFoundError:
+                continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
+            raise Busy(path, "another icf-utils retrieve", 0.0) from error
+        with suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(lock.fileno()).st_ino:
+                return lock
+        lock.close()
 
 
 def _sweep(work: Path) -> None:
