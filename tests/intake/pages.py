@@ -28,18 +28,18 @@ class Said:
         self.lines.append(text)
 
 
-def fill(root: Path) -> Journal:
-    """One session in each state; the successful one has images, results and a log."""
+def fill(root: Path, words: str = HOSTILE) -> Journal:
+    """One session in each state; the successful one has images, results and a log. ``words`` are in all messages."""
     journal = Journal(root / "spool")
     done = begin(journal, "visit-01", "SCANNER1", 3)
     write_visit(done.input, {1: ("scout", 3)})
     make_studyvisit_archive(done.input, root / "store", "study-a", "visit-01")
     deposit_visit_metadata(root / "store", "study-a", "visit-01")
-    done.log.write_text(f"complete: 3 images\n{HOSTILE}\n", encoding="utf-8")
+    done.log.write_text(f"complete: 3 images\n{words}\n", encoding="utf-8")
     end(journal, done, "success")
-    end(journal, begin(journal, "visit-02", "SCANNER1", 5), "failed", f"archive: {HOSTILE}")
+    end(journal, begin(journal, "visit-02", "SCANNER1", 5), "failed", f"archive: {words}")
     part = begin(journal, "visit-03", "SCANNER2", 7, expected=9)
-    journal.add_note(part.id, f"2 images are missing {HOSTILE}")
+    journal.add_note(part.id, f"2 images are missing {words}")
     end(journal, part, "partial")
     running = begin(journal, "visit-04", "SCANNER2", 9)
     journal.change_state(running.id, "queued")
