@@ -80,7 +80,7 @@ class Attempts:
             raise FetchFailure(
                 self._where,
                 f"{problem}{when}; tried {self._failed} times",
-                "try again later; what has come is kept where the command says so",
+                "try again later",
                 kind="gave-up",
                 status=status,
             )
