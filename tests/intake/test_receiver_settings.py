@@ -1,0 +1,109 @@
+"""The receiver's settings: mistakes are refused, and visits get safe identifiers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from icf_utils.errors import InvalidIdentifier, InvalidSetting
+from icf_utils.intake.dimse import Answer, StoreRequest, store_request, store_response
+from icf_utils.intake.header import Sender, visit_identifier
+from icf_utils.intake.settings import Rule, parse_receiver_settings
+from icf_utils.store import check_identifier
+from 28:    blocks, import blocks
+
+_HEAD = 'store = "s"\nspool = "i"\n'
+_RULE = '[[rule]]\ncalled_ae = "A"\nstudy = "study"\n'
+
+
+def parse(text: str) -> tuple[Rule, ...]:
+    return parse_receiver_settings(text.encode(), Path("/etc/icf/receiver.toml")).rules
+
+
+def test_folders_are_relative_to_the_file() -> None:
+    found = parse_receiver_settings((_HEAD + _RULE).encode(), Path("/etc/icf/receiver.toml"))
+    assert (found.store, found.spool) == (Path("/etc/icf/s"), Path("/etc/icf/i"))
+    assert (found.rules[0].name, found.rules[0].visit) == ("A", "{study_key}")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("=", "not a TOML file"),
+        (_RULE, "'store' must be there"),
+        (_HEAD, "there is no rule"),
+        (_HEAD + _RULE + "colour = 1", "unknown key"),
+        (_HEAD + _RULE + "quiet = 0", "at least 1"),
+        (_HEAD + _RULE + 'quiet = "1"', "must be a whole number"),
+        (_HEAD + _RULE + _RULE, "several rules are called"),
+        (_HEAD + _RULE + 'addresses = ["10.0.0.300"]', "no address"),
+        (_HEAD + _RULE + 'until = "archive"', "no stage"),
+        (_HEAD + _RULE + 'calling_ae = ["seventeen letters"]', "no AE title"),
+        (_HEAD + _RULE + 'visit = "{PatientID}"', "can identify a person"),
+        (_HEAD + _RULE + 'visit = "{Nonsense}"', "there is no field"),
+        (_HEAD + _RULE + 'visit = "{PixelData}"', "has no plain value"),
+        (_HEAD + _RULE + 'visit = "../{study_key}"', "is no template"),
+        (_HEAD + _RULE + 'xnat = "https://xnat.example.org"', "no ID of a project"),
+        (_HEAD + "[listen]\nport = 70000\n" + _RULE, "out of range"),
+        (_HEAD + '[listen]\nkey = "k"\n' + _RULE, "TLS takes"),
+    ],
+)
+def test_mistakes_are_refused(text: str, problem: str) -> None:
+    with pytest.raises(InvalidSetting, match=problem):
+        parse(text)
+
+
+def test_a_study_that_cannot_name_files() -> None:
+    with pytest.raises(InvalidIdentifier):
+        parse(_HEAD + '[[rule]]\ncalled_ae = "A"\nstudy = "../x"')
+
+
+@given(st.text())
+def test_every_value_gives_an_identifier_or_none(text: str) -> None:
+    (rule,) = parse(_HEAD + _RULE + 'visit = "{PatientID}"\nallow_identifying = true')
+    try:
+        visit = visit_identifier(rule, Sender("A", "B", "::1"), "1.2.3", lambda _: text)
+    except KeyError:
+        return
+    assert check_identifier("visit", f"{visit}-r999") == f"{visit}-r999"
+
+
+def test_who_is_admitted() -> None:
+    (rule,) = parse(_HEAD + _RULE + 'calling_ae = ["B"]\naddresses = ["10.1.0.0/16", "fd00::/8"]')
+    assert rule.admits("B", "10.1.2.3") == rule.admits("B", "::ffff:10.1.2.3") == rule.admits("B", "fd00::1") == ""
+    assert rule.admits("B", "10.2.2.3") == rule.admits("B", "::1") == "address"
+    assert rule.admits("b", "10.1.2.3") == "calling AE"
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_no_command_or_one(raw: bytes) -> None:
+    store_request(raw)
+
+
+def test_answers_are_what_pynetdicom_reads() -> None:
+    pytest.importorskip("pynetdicom")
+    from io import BytesIO
+
+    from pynetdicom.dsutils import decode
+
+    request = StoreRequest(7, "1.2.840.10008.5.1.4.1.1.4", "1.2.345", True)
+    raw = store_response(request, Answer(0xC002, "kept apart"))
+    found = decode(BytesIO(raw), True, True)
+    assert (found.CommandField, found.MessageIDBeingRespondedTo, found.Status) == (0x8001, 7, 0xC002)
+    assert (found.AffectedSOPInstanceUID, found.ErrorComment) == ("1.2.345", "kept apart")
+    assert found.CommandGroupLength == len(raw) - 12
+
+
+def test_the_page_names_every_setting_and_its_example_is_one() -> None:
+    from dataclasses import fields
+
+    from icf_utils.intake.settings import Listen
+
+    (example,) = blocks("receive.md", "toml")
+    assert parse(example)[0].study == "study-a"
+    page = Path(__file__).resolve().parents[2].joinpath("docs", "receive.md").read_text(encoding="utf-8")
+    for item in (*fields(Listen), *fields(Rule)):
+        assert f"`{item.name}`" in page
