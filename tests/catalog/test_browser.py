@@ -126,17 +126,17 @@ def test_from_the_study_to_a_visit_and_back(site: str, visitor: Visitor) -> None
 def test_the_series_can_be_sorted(site: str, visitor: Visitor) -> None:
     go_to_visit(site, visitor, STUDY, "v001")
 
-    def numbers() -> list[str]:
-        return [row[0] for row in visitor.rows()]
+    def wait_for(numbers: list[str]) -> None:
+        visitor.wait(lambda: [row[0] for row in visitor.rows()] == numbers)
 
     for name, up in (("Images", ["3", "1", "2"]), ("Description", ["3", "1", "2"]), ("Protocol", ["1", "2", "3"])):
         heading = visitor.button(name, "th")
         visitor.click(heading)
-        visitor.wait(lambda up=up: numbers() == up)
+        wait_for(up)
         assert visitor.texts("th[aria-sort=ascending]") == [name]
         visitor.click(heading)
         down = up[::-1] if name != "Protocol" else ["2", "1", "3"]  # what has no protocol stays last
-        visitor.wait(lambda down=down: numbers() == down)
+        wait_for(down)
         assert visitor.texts("th[aria-sort=descending]") == [name]
 
 

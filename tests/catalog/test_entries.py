@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+from typing import Any
 
 import pytest
 
@@ -168,7 +169,7 @@ def test_no_uid_reaches_any_record() -> None:
 
 
 def test_identifying_values_that_a_configuration_added_stay_out() -> None:
-    secret: dict[str, Value] = {
+    secret: dict[str, Any] = {
         "StudyDate": "20240131",
         "PatientSex": "O-secret",
         "00091001": "secret",

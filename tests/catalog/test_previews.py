@@ -120,8 +120,13 @@ def test_an_image_of_one_value_is_black() -> None:
 def test_colours_stay() -> None:
     colours = np.zeros((20, 30, 3), np.uint8)
     colours[..., 0] = 200
-    more = {"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3, "PlanarConfiguration": 0, "BitsAllocated": 8}
-    size = {"BitsStored": 8, "HighBit": 7, "Rows": 20, "Columns": 30, "PixelData": colours.tobytes()}
+    more: dict[str, Any] = {
+        "PhotometricInterpretation": "RGB",
+        "SamplesPerPixel": 3,
+        "PlanarConfiguration": 0,
+        "BitsAllocated": 8,
+    }
+    size: dict[str, Any] = {"BitsStored": 8, "HighBit": 7, "Rows": 20, "Columns": 30, "PixelData": colours.tobytes()}
     png = thumbnail(image(**more, **size))
     assert isinstance(png, bytes)
     assert pixels_of(png).reshape(20, 30, 3)[3, 3].tolist() == [200, 0, 0]
