@@ -13,7 +13,7 @@ from icf_utils.intake.dimse import Answer, StoreRequest, store_request, store_re
 from icf_utils.intake.header import Sender, visit_identifier
 from icf_utils.intake.settings import Rule, parse_receiver_settings
 from icf_utils.store import check_identifier
-from 28:    blocks, import blocks
+from tests.pages import blocks
 
 _HEAD = 'store = "s"\nspool = "i"\n'
 _RULE = '[[rule]]\ncalled_ae = "A"\nstudy = "study"\n'
