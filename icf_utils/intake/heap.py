@@ -130,7 +130,7 @@ def _look(path: Path, wanted: frozenset[int]) -> tuple[Scan | None, str]:
 
 def _why(name: str, found: Scan | None) -> Notice:
     if found:
-        return Notice("no-study-uid", name, "has no usable StudyInstanceUID, so it belongs to no visit")
+        return Notice("heap-no-study", name, "has no usable StudyInstanceUID, so it belongs to no visit")
     return Notice("heap-no-image", name, "is no DICOM image (or a DICOMDIR) and belongs to no visit")
 
 

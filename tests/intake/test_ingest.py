@@ -168,7 +168,7 @@ def test_a_heap_is_told_apart(heap: Path) -> None:
     assert len(result["run"]["visits"]) == 3
     assert {(item["code"], item["subject"]) for item in result["skipped"]} == {
         ("heap-no-image", "DESKTOP.INI"),
-        ("no-study-uid", "lost"),
+        ("heap-no-study", "lost"),
     }
     names = [name for visit in result["run"]["visits"] for name in members(heap, visit["visit"])]
     assert sorted(names) == sorted(f"deep/er/IM{at:04}" if at % 2 else f"IM{at:04}" for at in range(9))
