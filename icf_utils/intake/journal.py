@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from icf_utils.errors import InvalidSetting, shown, storage_errors
 from icf_utils.intake.associations import COUNTS, AssociationJournal
 from icf_utils.intake.database import Database
+from icf_utils.intake.rows import conditions, id_of, number_of, suffix_of
 from icf_utils.intake.sessions import (
     SESSION_STATES,
     Session,
@@ -48,19 +49,19 @@ class Journal(AssociationJournal):
 
     def session(self, session_id: str) -> Session | None:
         """One session, deleted ones too; ``None`` where the id names none (whatever text it is)."""
-        number = _number(session_id)
+        number = number_of(session_id)
         found = self._database.rows("SELECT * FROM session WHERE id = ?", [number]) if number else []
         return self._session(found[0]) if found else None
 
     def sessions(self, wanted: SessionFilter | None = None, limit: int = 0, offset: int = 0) -> list[Session]:
         """Sessions that fit, the newest first; at most ``limit`` of them (0: all), without the first ``offset``."""
-        where, values = _conditions(wanted or SessionFilter())
+        where, values = conditions(wanted or SessionFilter())
         statement = f"SELECT * FROM session WHERE {where} ORDER BY id DESC LIMIT ? OFFSET ?"  # noqa: S608
         return [self._session(row) for row in self._database.rows(statement, [*values, limit or -1, offset])]
 
     def counts(self, wanted: SessionFilter | None = None) -> dict[SessionState, int]:
         """How many sessions that fit are in each state, all states named."""
-        where, values = _conditions(wanted or SessionFilter())
+        where, values = conditions(wanted or SessionFilter())
         found = self._database.rows(f"SELECT state, count(*) FROM session WHERE {where} GROUP BY state", values)  # noqa: S608
         known = {row[0]: row[1] for row in found}
         return {state: known.get(state, 0) for state in SESSION_STATES}
@@ -136,10 +137,10 @@ class Journal(AssociationJournal):
                 input="" if move else os.path.abspath(source),
             )
             if move:
-                place = session.folder / ("input" if source.is_dir() else f"input{_suffix(source)}")
+                place = session.folder / ("input" if source.is_dir() else f"input{suffix_of(source)}")
                 with storage_errors(source, "move"):
                     os.rename(source, place)
-                self._database.update("session", _number(session.id), {"input": str(place)})
+                self._database.update("session", number_of(session.id), {"input": str(place)})
         return self._known(session.id)
 
     def _new_session(self, *, base_visit: str, revision: int, **columns: Any) -> Session:
@@ -157,7 +158,7 @@ class Journal(AssociationJournal):
             "last_received": now,
             "queued": now,
         }
-        session = self._known(_id(self._database.insert("session", values)))
+        session = self._known(id_of(self._database.insert("session", values)))
         with storage_errors(session.folder, "create"):
             session.folder.mkdir(parents=True)
         return session
@@ -166,7 +167,7 @@ class Journal(AssociationJournal):
         """Set fields of a session: counts, ``size``, ``expected``, ``calling_ae``, ``address``, ``failure`` ..."""
         unknown = set(values) - _SESSION_FIELDS
         assert not unknown, f"not to be set: {sorted(unknown)}"
-        self._database.update("session", _number(session_id), values)
+        self._database.update("session", number_of(session_id), values)
         return self._known(session_id)
 
     def count(self, session_id: str, **amounts: int) -> None:
@@ -174,7 +175,7 @@ class Journal(AssociationJournal):
         assert set(amounts) <= COUNTS
         places = ", ".join(f"{name} = {name} + :{name}" for name in amounts)
         statement = f"UPDATE session SET {places} WHERE id = :row"  # noqa: S608 - the names are known
-        self._database.run(statement, {**amounts, "row": _number(session_id)})
+        self._database.run(statement, {**amounts, "row": number_of(session_id)})
 
     def change_state(self, session_id: str, state: SessionState, failure: str = "") -> Session:
         """Put a session into a state, with the time that goes with it."""
@@ -183,7 +184,7 @@ class Journal(AssociationJournal):
             columns.update(queued=time.time(), processing_start=None, processing_end=None)
         elif state in ("success", "failed", "partial"):
             columns.update(processing_end=time.time())
-        self._database.update("session", _number(session_id), columns)
+        self._database.update("session", number_of(session_id), columns)
         return self._known(session_id)
 
     def add_note(self, session_id: str, note: str) -> Session:
@@ -192,7 +193,7 @@ class Journal(AssociationJournal):
             notes = self._known(session_id).notes
             if note not in notes:
                 text = json.dumps([*notes, note])
-                self._database.run("UPDATE session SET notes = ? WHERE id = ?", [text, _number(session_id)])
+                self._database.run("UPDATE session SET notes = ? WHERE id = ?", [text, number_of(session_id)])
         return self._known(session_id)
 
     def claim(self, rule: str, worker: str) -> Session | None:
@@ -207,7 +208,7 @@ class Journal(AssociationJournal):
                 return None
             columns = {"state": "running", "worker": worker, "processing_start": time.time(), "processing_end": None}
             self._database.update("session", found[0][0], columns)
-            return self._known(_id(found[0][0]))
+            return self._known(id_of(found[0][0]))
 
     def running(self) -> list[tuple[Session, str]]:
         """Sessions that are being worked on, each with the worker that claimed it."""
@@ -232,7 +233,7 @@ class Journal(AssociationJournal):
             raise InvalidSetting("session", f"there is none called '{shown(session_id[:40])}'")
         if not session.is_finished:
             raise InvalidSetting("session", f"{session.id} is {session.state}; only a finished one can be deleted")
-        self._database.run("UPDATE session SET deleted = 1 WHERE id = ?", [_number(session_id)])
+        self._database.run("UPDATE session SET deleted = 1 WHERE id = ?", [number_of(session_id)])
         with storage_errors(session.folder, "remove"):
             if session.folder.exists():
                 shutil.rmtree(session.folder)
@@ -240,7 +241,7 @@ class Journal(AssociationJournal):
 
     def remember_images(self, session_id: str, digests: Mapping[str, bytes]) -> None:
         """Keep the digests of a session's images: SOPInstanceUID to the MD5 of the file."""
-        number = _number(session_id)
+        number = number_of(session_id)
         with self._database.transaction():
             self._database.run_many(
                 "INSERT OR REPLACE INTO image (session, uid, digest) VALUES (?, ?, ?)",
@@ -251,7 +252,7 @@ class Journal(AssociationJournal):
         """What :meth:`remember_images` kept for sessions: SOPInstanceUID to session id and digest, first one first."""
         found: dict[str, tuple[str, bytes]] = {}
         for session_id in session_ids:
-            rows = self._database.rows("SELECT uid, digest FROM image WHERE session = ?", [_number(session_id)])
+            rows = self._database.rows("SELECT uid, digest FROM image WHERE session = ?", [number_of(session_id)])
             for row in rows:
                 found.setdefault(row["uid"], (session_id, bytes(row["digest"])))
         return found
@@ -269,7 +270,7 @@ class Journal(AssociationJournal):
 
     def _session(self, row: sqlite3.Row) -> Session:
         values = dict(row)
-        session_id = _id(values.pop("id"))
+        session_id = id_of(values.pop("id"))
         folder = self.spool / SESSIONS_NAME / session_id
         for name in ("base_visit", "worker", "queued"):
             del values[name]
@@ -277,38 +278,3 @@ class Journal(AssociationJournal):
         values["notes"] = tuple(json.loads(values["notes"]))
         values["deleted"] = bool(values["deleted"])
         return Session(id=session_id, folder=folder, log=folder / "log.txt", **values)
-
-
-def _id(number: int) -> str:
-    return f"s{number:06d}"
-
-
-def _number(session_id: str) -> int:
-    """The row of a session; 0, which none has, for any other text."""
-    digits = session_id[1:]
-    known = session_id[:1] == "s" and digits.isascii() and digits.isdecimal() and 6 <= len(digits) <= 18
-    return int(digits) if known and _id(int(digits)) == session_id else 0
-
-
-def _suffix(path: Path) -> str:
-    """``.zip``, ``.tar`` or ``.tar.gz``: by which an input is recognised."""
-    suffixes = path.suffixes[-2:]
-    return "".join(suffixes) if len(suffixes) == 2 and suffixes[0] == ".tar" else path.suffix
-
-
-def _conditions(wanted: SessionFilter) -> tuple[str, list[Any]]:
-    columns = {
-        "calling_ae": wanted.sender,
-        "called_ae": wanted.called_ae,
-        "study": wanted.study,
-        "visit": wanted.visit,
-        "rule": wanted.rule,
-    }
-    given = {name: value for name, value in columns.items() if value}
-    parts, values = [f"{name} = ?" for name in given], list[Any](given.values())
-    if wanted.states:
-        parts.append(f"state IN ({', '.join('?' * len(wanted.states))})")
-        values += wanted.states
-    if not wanted.deleted:
-        parts.append("NOT deleted")
-    return " AND ".join(parts) or "1", values

@@ -6,11 +6,8 @@ Listens on the network, and writes spool and journal by the modules beside.
 from __future__ import annotations
 
 import logging
-import ssl
 import threading
 import time
-from collections import Counter
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +16,7 @@ from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_P_ABORT
 
 from icf_utils.errors import IcfError, InvalidSetting, StorageFailure, shown
+from icf_utils.intake.admission import TOO_MANY, Connection, admit, tls_context
 from icf_utils.intake.connections import Server
 from icf_utils.intake.dimse import (
     CONTRADICTION,
@@ -34,7 +32,7 @@ from icf_utils.intake.journal import Journal
 from icf_utils.intake.processing import Processing
 from icf_utils.intake.reception import Reception
 from icf_utils.intake.sessions import AssociationState
-from icf_utils.intake.settings import Listen, ReceiverSettings, Rule
+from icf_utils.intake.settings import Listen, ReceiverSettings
 from icf_utils.intake.spool import Part, Spool, is_full
 from icf_utils.intake.storing import Arriving, StoreProvider
 from icf_utils.progress import Progress
@@ -49,23 +47,6 @@ _GRACE = 5.0
 
 #: Connections beyond the limit of associations that may be open to be told so.
 _WAITING_ROOM = 16
-
-#: Result, source and reason of a rejection (PS3.8 table 9-21).
-_BAD_CALLED, _BAD_CALLING, _NO_REASON, _TOO_MANY = (1, 1, 7), (1, 1, 3), (1, 1, 1), (2, 3, 2)
-
-
-@dataclass
-class Connection:
-    """What the receiver knows of an open association."""
-
-    id: int
-    rule: Rule
-    sender: Sender
-    counts: Counter[str] = field(default_factory=Counter)
-    transfer_syntaxes: set[str] = field(default_factory=set)
-    sessions: set[str] = field(default_factory=set)
-    end: AssociationState | None = None
-    is_changed: bool = False
 
 
 class Receiver:
@@ -143,7 +124,7 @@ class Receiver:
                 address=(listen.host, listen.port),
                 ae_title=entity.ae_title,
                 contexts=entity.supported_contexts,
-                ssl_context=_tls(listen),
+                ssl_context=tls_context(listen),
                 evt_handlers=handlers,
                 sink=self,
                 on_failure=self._on_failure,
@@ -158,10 +139,10 @@ class Receiver:
         request = association.requestor.primitive
         address = association.requestor.address_info.address
         sender = Sender(request.called_ae_title.strip(), request.calling_ae_title.strip(), address)
-        rule, result, reason = self._admit(sender)
+        rule, result, reason = admit(self._settings.rules, sender)
         with self._lock:
             if rule and len(self._connections) >= self._settings.listen.max_associations:
-                rule, result, reason = None, _TOO_MANY, "too many associations are open"
+                rule, result, reason = None, TOO_MANY, "too many associations are open"
             if rule:
                 self._connections[association] = Connection(0, rule, sender)
         if rule is None:
@@ -170,18 +151,6 @@ class Receiver:
             association.acse.send_reject(*result)
             association.kill()
             return
-
-    def _admit(self, sender: Sender) -> tuple[Rule | None, tuple[int, int, int], str]:
-        rules = [rule for rule in self._settings.rules if rule.called_ae == sender.called_ae]
-        objections = [rule.admits(sender.calling_ae, sender.address) for rule in rules]
-        for rule, objection in zip(rules, objections, strict=True):
-            if not objection:
-                return rule, (0, 0, 0), ""
-        if not rules:
-            return None, _BAD_CALLED, "there is no rule for the called AE title"
-        if "address" in objections:
-            return None, _NO_REASON, "the address is not among those of the rule"
-        return None, _BAD_CALLING, "the calling AE title is not among those of the rule"
 
     def _on_accepted(self, event: evt.Event) -> None:
         connection = self._connections[event.assoc]
@@ -336,19 +305,3 @@ class _Image:
     def drop(self) -> None:
         if self._part:
             self._part.discard()
-
-
-def _tls(listen: Listen) -> ssl.SSLContext | None:
-    """TLS 1.2 and later, as the BCP 195 profiles of PS3.15 section B.9 ask for."""
-    if not listen.certificate:
-        return None
-    try:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(listen.certificate, listen.key)
-        if listen.client_ca:
-            context.verify_mode = ssl.CERT_REQUIRED
-            context.load_verify_locations(listen.client_ca)
-    except (OSError, ssl.SSLError) as error:
-        raise InvalidSetting("[listen]", f"certificate, key or client_ca cannot be used ({error.strerror})") from error
-    return context
