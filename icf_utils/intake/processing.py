@@ -12,7 +12,8 @@ import signal
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -154,8 +155,13 @@ def _child(connection: Connection, settings: ReceiverSettings, rule: Rule, sessi
     quiet_interrupts()
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    tell: Callable[[str], None] = connection.send
-    connection.send(process(settings, rule, session, tell))
+    with suppress(OSError):  # the receiver was killed; the next one takes the session up again
+        connection.send(process(settings, rule, session, partial(_tell, connection)))
+
+
+def _tell(connection: Connection, text: str) -> None:
+    with suppress(OSError):
+        connection.send(text)
 
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:
