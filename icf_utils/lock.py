@@ -21,7 +21,7 @@ from icf_utils.errors import Busy, InvalidSetting, StorageFailure, shown, storag
 from icf_utils.holder import HOST, Holder, is_dead, is_out_of_sight, leavers_gone, own_holder, parse_holder
 from icf_utils.progress import Progress
 from icf_utils.store import Study, Visit, clear_parts, prepare_workdir, tidy_workdir
-from icf_utils.traces import expect, settle, share_file
+from icf_utils.traces import expect, remove, share_file
 
 #: Seconds that a process waits for another one before it gives up with exit code 8, unless ICF_LOCK_TIMEOUT says.
 PATIENCE = 3600.0
@@ -137,7 +137,7 @@ def _told(done: queue.SimpleQueue[None]) -> bool:
 def _clear_leftovers(path: Path) -> None:
     """Remove what processes of this host that were killed while they took or cleared the lock have left."""
     for left in leavers_gone(path.parent.glob(f"{path.name}.{HOST}.*")):
-        _discard(left)
+        remove(left)
 
 
 def _acquire(study: Study, path: Path, progress: Progress) -> None:
@@ -215,7 +215,7 @@ def _try_to_take(study: Study, path: Path) -> bool:
         except FileNotFoundError:  # another process has just tidied the empty folder away
             continue
         except OSError as error:  # perhaps a full disk, after the name was made
-            _discard(mine)
+            remove(mine)
             raise StorageFailure(mine, "create", error) from error
     try:
         os.link(mine, path)
@@ -225,7 +225,7 @@ def _try_to_take(study: Study, path: Path) -> bool:
     except OSError:
         return _is_linked(mine, path) or _take_without_links(study, path)
     finally:
-        _discard(mine)
+        remove(mine)
 
 
 def _is_linked(mine: Path, path: Path) -> bool:
@@ -249,7 +249,7 @@ def _take_without_links(study: Study, path: Path) -> bool:
             share_file(study.root, handle.fileno())
             handle.write(_own_mark())
     except OSError as error:
-        _discard(path)
+        remove(path)
         raise StorageFailure(path, "create", error) from error
     return True
 
@@ -258,13 +258,7 @@ def _release(path: Path) -> None:
     """Give the lock back, unless somebody has taken it away and it is another's now."""
     with suppress(OSError):
         if path.read_bytes() == _own_mark():
-            _discard(path)
-
-
-def _discard(path: Path) -> None:
-    with suppress(OSError):
-        path.unlink(missing_ok=True)
-        settle(path)
+            remove(path)
 
 
 def _own_mark() -> bytes:
@@ -291,7 +285,7 @@ def _clear_stale(path: Path, holder: Holder) -> None:
     if _read_holder(aside) != holder:
         with suppress(OSError):
             os.link(aside, path)
-    _discard(aside)
+    remove(aside)
 
 
 def _named(holder: Holder) -> str:

@@ -18,7 +18,7 @@ from typing import BinaryIO
 from icf_utils.config import SETTINGS_NAME
 from icf_utils.errors import DepositDiffers, DepositMissing, InvalidIdentifier, StorageFailure, storage_errors
 from icf_utils.results import Written
-from icf_utils.traces import expect, make_folders, remove_made, settle, share_file
+from icf_utils.traces import expect, make_folders, remove, remove_made, settle, share_file
 
 #: Below a study: locks, unfinished files and the state of runs. Never between the users' files.
 WORK_DIR_NAME = ".icf"
@@ -237,15 +237,8 @@ def new_part(study: Study, target: Path) -> Iterator[BinaryIO]:
                 share_file(study.root, descriptor)
             yield handle
     except BaseException:
-        discard_part(part)
+        remove(part)
         raise
-
-
-def discard_part(part: Path) -> None:
-    """Remove an unfinished file, or the further name of a finished one."""
-    with suppress(OSError):
-        part.unlink(missing_ok=True)
-        settle(part)
 
 
 def sync_file(handle: BinaryIO, path: Path) -> None:
@@ -274,7 +267,7 @@ def publish_part(study: Study, target: Path) -> None:
     try:
         _link_or_rename(part, target)
     finally:
-        discard_part(part)
+        remove(part)
     sync_folder(target.parent)
 
 

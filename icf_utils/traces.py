@@ -18,6 +18,8 @@ from icf_utils.config import SETTINGS_NAME, load_settings
 #: their group on (setgid), so that it does not matter who makes them.
 _SHARED_FILE, _SHARED_FOLDER = stat.S_IRGRP, stat.S_ISGID | stat.S_IRWXG
 
+_ATTEMPTS = 3
+
 #: Unfinished files of this process, by path; those of fixed names with the content that only its own have.
 _unfinished: dict[Path, bytes | None] = {}
 
@@ -35,12 +37,21 @@ def settle(path: Path) -> None:
     _unfinished.pop(path, None)
 
 
+def remove(path: Path) -> None:
+    """Remove a file that is not needed any more, if it is there; a fault that passes is no reason to leave it."""
+    for _ in range(_ATTEMPTS):
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+            settle(path)
+            return
+
+
 def sweep() -> None:
     """Remove what an interrupt left of this process's unfinished files, and folders that are empty then."""
     for path, content in list(_unfinished.items()):
         with suppress(OSError):
             if content is None or path.read_bytes() == content:
-                path.unlink()
+                remove(path)
         settle(path)
         with suppress(OSError):  # the work folder and the study's; others stop at the first that is not empty
             path.parent.rmdir()

@@ -16,8 +16,8 @@ from pathlib import Path
 from icf_utils.catalog.assets import FOLDERS
 from icf_utils.errors import DepositDiffers, storage_errors
 from icf_utils.progress import Task
-from icf_utils.store import Study, discard_part, new_part, part_name, sync_file, sync_folder
-from icf_utils.traces import make_folders, settle
+from icf_utils.store import Study, new_part, part_name, sync_file, sync_folder
+from icf_utils.traces import make_folders, remove, settle
 
 #: Says that a folder is a catalog of this program, and of which study: one line with the catalog's id.
 MARKER = ".icf-catalog"
@@ -98,7 +98,7 @@ def _replace(study: Study, path: Path, data: bytes, tally: Tally) -> None:
             os.replace(part, path)
         settle(part)
     except BaseException:
-        discard_part(part)
+        remove(part)
         raise
     tally.pending.add(path.parent)
 

@@ -12,7 +12,7 @@ from icf_utils.archive.checksum import parse_checksum
 from icf_utils.dataset.deposit_reader import read_dataset
 from icf_utils.errors import IcfError
 from icf_utils.metadata.describe import Description
-from icf_utils.metadata.records import ImageRecord, VisitMetadata
+from icf_utils.metadata.records import ImageRecord, VisitMetadata, parse_tarball
 from icf_utils.store import Visit, read_deposit
 
 _KEY = re.compile(rb"MD5E-s\d+--([0-9a-f]{32})")
@@ -42,12 +42,11 @@ def witnesses_of(place: Visit, metadata: VisitMetadata | None) -> Witnesses:
         checksum = parse_checksum(read_deposit(place.checksum, ""), place.archive.name, str(place.checksum))
     except IcfError:
         checksum = None
-    return Witnesses(
-        checksum,
-        metadata.tarball.md5 if metadata else None,
-        _key_of(place),
-        metadata.images if metadata else None,
-    )
+    try:
+        tarball = parse_tarball(read_deposit(place.tarball_json, ""), str(place.tarball_json)).md5
+    except IcfError:
+        tarball = None
+    return Witnesses(checksum, tarball, _key_of(place), metadata.images if metadata else None)
 
 
 def _key_of(place: Visit) -> str | None:
@@ -97,4 +96,5 @@ def _same_images(found: Description, recorded: tuple[ImageRecord, ...]) -> bool:
 
 
 def _listed(names: list[str]) -> str:
-    return " and ".join(f"its {name}" for name in names)
+    *others, last = [f"its {name}" for name in names]
+    return f"{', '.join(others)} and {last}" if others else last
