@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         VisitPlan,
     )
     from icf_utils.results import Notice, Written
+    from icf_utils.verify.repair import Repair, RepairResult, VisitRepair, repair_store, repair_visit
     from icf_utils.verify.stage import Finding, VerifyResult, VisitCheck, verify_store, verify_visit
 
 __version__ = "0.1.0"
@@ -53,6 +54,8 @@ __all__ = [
     "MetadataResult",
     "Notice",
     "Options",
+    "Repair",
+    "RepairResult",
     "RunResult",
     "Settings",
     "StageOutcome",
@@ -62,6 +65,7 @@ __all__ = [
     "VisitInput",
     "VisitOutcome",
     "VisitPlan",
+    "VisitRepair",
     "VisitStatus",
     "Written",
     "__version__",
@@ -72,6 +76,8 @@ __all__ = [
     "load_settings",
     "make_plan",
     "make_studyvisit_archive",
+    "repair_store",
+    "repair_visit",
     "run_chain",
     "store_status",
     "verify_store",
@@ -90,6 +96,8 @@ _HOME = {
     "MetadataResult": "metadata.stage",
     "Notice": "results",
     "Options": "pipeline.values",
+    "Repair": "verify.repair",
+    "RepairResult": "verify.repair",
     "RunResult": "pipeline.values",
     "Settings": "config",
     "StageOutcome": "pipeline.values",
@@ -99,6 +107,7 @@ _HOME = {
     "VisitInput": "pipeline.values",
     "VisitOutcome": "pipeline.values",
     "VisitPlan": "pipeline.values",
+    "VisitRepair": "verify.repair",
     "VisitStatus": "pipeline.status",
     "Written": "results",
     "catalogify_studyvisit_from_meta": "catalog.stage",
@@ -108,6 +117,8 @@ _HOME = {
     "load_settings": "config",
     "make_plan": "pipeline.decide",
     "make_studyvisit_archive": "archive.stage",
+    "repair_store": "verify.repair",
+    "repair_visit": "verify.repair",
     "run_chain": "pipeline.runner",
     "store_status": "pipeline.status",
     "verify_store": "verify.stage",
