@@ -124,7 +124,11 @@ class Archives:
         raise failure
 
     def _is_there(self, job: Job, archive: Archive) -> bool:
-        """Asks the servers. A file of another size is not the archive."""
+        """Asks the servers. A file of another size is not the archive.
+
+        Other remotes are asked where no address can be read here: those that share an address with this one believe
+        any file that they find there.
+        """
         for url in archive.urls:
             try:
                 self._logins.open(url, key_size(archive.key))
@@ -133,7 +137,7 @@ class Archives:
                 job.debug(str(failure))
                 if failure.kind not in ("missing", "size"):
                     raise
-        return self._clone.is_present_elsewhere(archive.key)
+        return not archive.urls and self._clone.is_present_elsewhere(archive.key)
 
     def _resort_to_whole(self, job: Job, archive: Archive, failure: FetchFailure) -> None:
         with archive.lock:

@@ -60,10 +60,10 @@ def test_dropped_and_got_again(usual: Cloned) -> None:
 
 
 def test_progress_is_told(serve: Serve) -> None:
-    cloned = serve([Member("large.dcm", os.urandom(3_000_000))])
+    cloned = serve([Member("large.dcm", os.urandom(30_000_000))])
     told = cloned.run("git", "annex", "get", "--json", "--json-progress", "study_v1/large.dcm")
     seen = [json.loads(line).get("byte-progress") for line in told.splitlines()]
-    assert len({amount for amount in seen if amount}) > 1
+    assert any(0 < amount < 30_000_000 for amount in seen if amount is not None)
 
 
 def test_where_it_comes_from(usual: Cloned) -> None:
