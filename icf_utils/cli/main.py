@@ -13,6 +13,7 @@ from typing import NoReturn, TextIO
 
 from icf_utils import __version__
 from icf_utils.cli import (
+    catalog,
     catalogify_studyvisit_from_meta,
     configure_clone,
     deposit_visit_dataset,
@@ -39,6 +40,7 @@ _COMMANDS = (
     deposit_visit_metadata,
     deposit_visit_dataset,
     catalogify_studyvisit_from_meta,
+    catalog,
     run,
     status,
     verify,
