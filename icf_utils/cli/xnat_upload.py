@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         type=_seconds,
         default=600.0,
-        help="how long XNAT may go on working on a session after its answer (default: 600)",
+        help="how long XNAT may take to show a session after its answer, and to end its work on it (default: 600)",
     )
     parser.add_argument("--state", metavar="FOLDER", help="folder of the ledger of uploads, for inputs without a store")
     parser.add_argument("--log", metavar="FILE", help="add a line to this file for each session, with XNAT's answers")

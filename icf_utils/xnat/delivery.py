@@ -18,7 +18,7 @@ from icf_utils.xnat.ledger import Ledger
 from icf_utils.xnat.parcels import Body, Parcel
 from icf_utils.xnat.routes import Sighting
 from icf_utils.xnat.values import Outcome
-from icf_utils.xnat.watching import Watch
+from icf_utils.xnat.watching import NOT_SHOWN, Watch
 
 #: After these answers another try may succeed. 401: the login session was ended, twice in a row.
 _TRY_AGAIN = (401, 409, *PASSING)
@@ -85,15 +85,19 @@ class Delivery:
             answer = self.watch.xnat.request("POST", routes.IMPORT, query, self.body)
         except ConnectionLost as error:
             self.answers.append(error.problem)
-            if isinstance(error, NoAnswerInTime):
-                self._linger()
+            self._linger(isinstance(error, NoAnswerInTime))
             return None
         self.answers.append(str(answer))
         return answer
 
-    def _linger(self) -> None:
-        """XNAT may be at work on the upload and show nothing of it yet: give it as long again as it was silent for."""
-        end, pause = time.monotonic() + self.watch.target.timeout, self.watch.target.pause
+    def _linger(self, was_silent: bool) -> None:
+        """XNAT may be at work on the upload and show nothing of it yet: give it as long again as it was silent for.
+
+        What goes directly into the archive may show as late as after an answer.
+        """
+        target = self.watch.target
+        seconds = max(target.timeout if was_silent else 0.0, target.patience if target.direct_archive else 0.0)
+        end, pause = time.monotonic() + seconds, target.pause
         while time.monotonic() < end and not self._arrived(self._new()):
             self.watch.sleep(min(pause, max(0.0, end - time.monotonic()), _LONGEST_PAUSE))
             pause *= 2
@@ -168,7 +172,11 @@ class Delivery:
                 f"XNAT put it into project '{where}' instead of '{target.project}'; have it moved or deleted there"
             )
             return self.outcome("failed", problem if uris else "XNAT's answer names no session; look for it", uris=uris)
-        found = [self._seen_at(uri) for uri in uris]
+        known = {item.key for item in self.known}
+        subject, label = self.parcel.subject, self.parcel.label
+        found = [self.watch.answered(uri, subject, label, known) for uri in uris]
+        if hidden := [item.uri for item in found if item.status == NOT_SHOWN]:
+            return self.outcome("failed", _late(hidden, target.patience), uris=uris)
         held = sum(item.files or 0 for item in found) if all(item.files is not None for item in found) else None
         if not self._is_placed(found):
             states = ", ".join(sorted({item.status for item in found}))
@@ -176,20 +184,22 @@ class Delivery:
             return self.outcome("failed", f"expected it {wanted}, found it {states}", held, uris)
         if held is None or not self._is_enough(held):
             sent = len(self.body.contents.images)
-            return self.outcome("failed", f"{sent} images were sent, and XNAT has {held}", held, uris)
+            has = "does not list its files" if held is None else f"has {held}"
+            return self.outcome("failed", f"{sent} images were sent, and XNAT {has}", held, uris)
         return self.outcome("uploaded", held=held, uris=uris)
-
-    def _seen_at(self, uri: str) -> Sighting:
-        if routes.is_prearchived(uri):
-            return self.watch.settled(uri)
-        there = self.watch.archived(self.parcel.subject, self.parcel.label)
-        return there or Sighting(uri, uri, "not found", None)
 
     def _why(self) -> str:
         last = self.answers[-1] if self.answers else "nothing was sent"
         left = self.watch.find(self.parcel.subject, self.parcel.label)
         places = ", ".join(f"{item.uri} ({item.status}, {_files(item)})" for item in left)
         return f"XNAT's last answer: {last}; {'it has ' + places if places else 'it has nothing of this session'}"
+
+
+def _late(uris: Sequence[str], patience: float) -> str:
+    remedy = "look for it in XNAT, then run the command again: it counts what is there, and else sends it anew"
+    return (
+        f"XNAT answered that it has {', '.join(uris)}, and has not shown it for {patience:g} s (--patience); {remedy}"
+    )
 
 
 def _files(item: Sighting) -> str:

@@ -31,8 +31,9 @@ class Target:
     """A project of an XNAT, and how to put sessions there.
 
     ``timeout``: seconds of silence that an answer may take; an import answers when XNAT has taken in everything.
-    ``patience``: seconds that XNAT may go on working on a session after its answer. ``retries``: how often a session is
-    sent again, ``pause``: seconds before the first time, doubled each time. ``ca``: certificates to believe (PEM).
+    ``patience``: seconds that XNAT may take after its answer to show a session and to end its work on it.
+    ``retries``: how often a session is sent again, ``pause``: seconds before the first time, doubled each time.
+    ``ca``: certificates to believe (PEM).
     """
 
     url: str

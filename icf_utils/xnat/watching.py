@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,9 @@ from icf_utils.xnat.routes import Sighting
 from icf_utils.xnat.values import Target
 
 _POLL_FIRST, _POLL_MOST, _TIMES = 0.2, 10.0, 12
+
+#: XNAT's answer names a session that XNAT does not show.
+NOT_SHOWN = "not shown"
 
 
 class Stopped(IcfError):
@@ -61,7 +64,7 @@ class Watch:
             return Sighting(uri, uri, "ARCHIVED")
         answer, rows = self._listing(f"/data{uri}")
         if answer.status != 200 or not rows:
-            return Sighting(uri, uri, "GONE", 0)
+            return Sighting(uri, uri, NOT_SHOWN)
         return self._counted(Sighting(uri, f"{uri} {rows[0].get('lastmod')}", str(rows[0].get("status") or "")))
 
     def settled(self, uri: str) -> Sighting:
@@ -72,9 +75,28 @@ class Watch:
             pause = min(2 * pause, _POLL_MOST)
         return found
 
-    def archived(self, subject: str, label: str) -> Sighting | None:
-        """The session in the archive."""
-        return next(iter(self._archived(subject, label)), None)
+    def answered(self, uri: str, subject: str, label: str, known: Collection[str]) -> Sighting:
+        """The session of an answer's URI once XNAT shows it and has done with it, or as it is when patience is over.
+
+        ``known`` are the keys of sightings from before the upload: what has left the prearchive since may be in the
+        archive, where another session of the label may be.
+        """
+        end, pause = time.monotonic() + self.target.patience, _POLL_FIRST
+        while True:
+            found = self._answered(uri, subject, label, known)
+            is_empty = found.status == "ARCHIVED" and not found.files
+            if not (found.at_work or found.status == NOT_SHOWN or is_empty) or time.monotonic() >= end:
+                return found
+            self.sleep(min(pause, max(0.0, end - time.monotonic())))
+            pause = min(2 * pause, _POLL_MOST)
+
+    def _answered(self, uri: str, subject: str, label: str, known: Collection[str]) -> Sighting:
+        if routes.is_prearchived(uri) and (found := self.count(uri)).status != NOT_SHOWN:
+            return found
+        there = next(iter(self._archived(subject, label)), None)
+        if there and not (routes.is_prearchived(uri) and there.key in known):
+            return there
+        return Sighting(uri, uri, NOT_SHOWN)
 
     def sleep(self, seconds: float) -> None:
         if self._stop.wait(seconds):

@@ -40,6 +40,8 @@ def import_(asked: Asked) -> Reply:
     else:
         images = images_of(kind, content)
         made = asked.xnat.receive(order, images, at_most=1 if asked.fault == "cut" else None)
+    for session in made:
+        session.hidden_until = time.monotonic() + asked.xnat.shows_after
     uris = asked.xnat.answer([item.uri for item in made])
     # only the handler that is chosen by default puts /data before its answers
     text = "".join(f"{'' if handler else '/data'}{uri}\r\n" for uri in uris)

@@ -37,6 +37,8 @@ class StandIn(State):
         self.cookies: set[str] = set()
         self.fault: Callable[[Seen], Fault | None] = lambda _: None
         self.slow = 1.0
+        #: Seconds after which sessions are shown that an import has made.
+        self.shows_after = 0.0
         #: Sessions that are committed without being asked for go to the archive.
         self.auto_archive = False
         #: The answer of an import, if it is to be another.

@@ -34,7 +34,7 @@ def listing(asked: Asked) -> Reply:
     project = asked.found["project"]
     if project not in (None, "Unassigned", *asked.xnat.projects, *asked.xnat.readonly):
         raise Refused(403, "you may not see this project")
-    return results(asked.seen, [item.row() for item in asked.xnat.prearchived(project)])
+    return results(asked.seen, [item.row() for item in asked.xnat.prearchived(project) if not item.is_hidden])
 
 
 def prearchived(asked: Asked) -> Reply:
@@ -113,12 +113,15 @@ def _found(asked: Asked) -> Session:
 
 
 def _session(xnat: StandIn, place: re.Match[str]) -> Session:
-    return xnat.in_prearchive(place["project"], place["timestamp"], place["folder"])
+    session = xnat.in_prearchive(place["project"], place["timestamp"], place["folder"])
+    if session.is_hidden:
+        raise Refused(404, "no such session")
+    return session
 
 
 def _archived(asked: Asked) -> Session:
     session = asked.xnat.in_archive(asked.found["project"], asked.found["subject"], asked.found["session"])
-    if session is None:
+    if session is None or session.is_hidden:
         raise Refused(404, "no such experiment")
     return session
 

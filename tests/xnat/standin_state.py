@@ -47,6 +47,12 @@ class Session:
     imports: int = 0
     lastmod: str = ""
     log: str = ""
+    #: By the monotonic clock: nobody is shown the session before.
+    hidden_until: float = 0.0
+
+    @property
+    def is_hidden(self) -> bool:
+        return time.monotonic() < self.hidden_until
 
     @property
     def prearchive_uri(self) -> str:
