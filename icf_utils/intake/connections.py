@@ -15,6 +15,7 @@ import ssl
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from socketserver import TCPServer
@@ -56,6 +57,9 @@ class _Bell:
                 os.close(self.reader)
                 os.close(self._writer)
 
+    def __del__(self) -> None:  # a connection that never became an association is closed in other ways
+        self.close()
+
 
 class _Outbox(queue.Queue[Any]):
     """What is to be sent; rings when something is put into it."""
@@ -74,7 +78,7 @@ class Link(AssociationSocket):
 
     def __init__(self, association: Association, connection: socket.socket, longest: int) -> None:
         super().__init__(association, client_socket=connection)
-        self._longest, self._bell = longest, _Bell()
+        self._longest, self._bell, self.is_shut = longest, _Bell(), False
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
         self._poll.register(self._bell.reader, select.POLLIN)
@@ -123,6 +127,10 @@ class Link(AssociationSocket):
     def _shutdown_socket(self) -> None:
         super()._shutdown_socket()
         self._bell.close()
+        self.is_shut = True
+        if self.assoc.requestor.primitive is None:  # nothing was asked for: the association need not wait for it
+            nothing: Any = None
+            self.assoc.dul.to_user_queue.put(nothing)
 
 
 class Handler(RequestHandler):
@@ -147,6 +155,7 @@ class Handler(RequestHandler):
         link = Link(association, self.request, self.ae.maximum_pdu_size + _PDU_MARGIN)
         association.dul.event_queue.get_nowait()  # each of the two sockets has announced the connection
         association.dul.socket = link
+        self.server.links.add(link)
         association.dimse = StoreProvider(association, self.server.sink)
         association.dul._run_loop_delay = 0  # the link waits
         return association
@@ -158,9 +167,15 @@ class Server(ThreadedAssociationServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, *args: Any, sink: Sink, on_failure: Callable[[str, str], None], **kwargs: Any) -> None:
-        """``sink`` takes the images; ``on_failure`` hears address and reason of a connection that came to nothing."""
-        self.sink, self._on_failure = sink, on_failure
+    def __init__(
+        self, *args: Any, sink: Sink, most: int, on_failure: Callable[[str, str], None], **kwargs: Any
+    ) -> None:
+        """``sink`` takes the images; no more than ``most`` connections may be open.
+
+        ``on_failure`` hears address and reason of a connection that came to nothing.
+        """
+        self.sink, self._most, self._on_failure = sink, most, on_failure
+        self.links: weakref.WeakSet[Link] = weakref.WeakSet()
         super().__init__(*args, **{**kwargs, "request_handler": Handler})
 
     def get_request(self) -> tuple[socket.socket, Any]:
@@ -173,7 +188,7 @@ class Server(ThreadedAssociationServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether there is still room for a connection."""
-        return len(self.active_associations) < self.ae.maximum_associations
+        return sum(not link.is_shut for link in list(self.links)) < self._most
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A connection that failed before it was an association: a TLS handshake, mostly."""

@@ -46,7 +46,7 @@ _TICK = 0.5
 _GRACE = 5.0
 
 #: Connections beyond the limit of associations that may be open to be told so.
-_WAITING_ROOM = 16
+_WAITING_ROOM, _UNLIMITED = 16, 1 << 20
 
 
 class Receiver:
@@ -108,7 +108,7 @@ class Receiver:
         entity = AE(ae_title="ICF-UTILS")
         entity.add_supported_context(_ECHO)
         entity.maximum_pdu_size = listen.max_pdu
-        entity.maximum_associations = listen.max_associations + _WAITING_ROOM
+        entity.maximum_associations = _UNLIMITED  # it counts connections that are closed, too
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = listen.timeout
         handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._on_requested),
@@ -127,6 +127,7 @@ class Receiver:
                 ssl_context=tls_context(listen),
                 evt_handlers=handlers,
                 sink=self,
+                most=listen.max_associations + _WAITING_ROOM,
                 on_failure=self._on_failure,
             )
         except OSError as error:

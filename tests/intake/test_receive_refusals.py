@@ -223,6 +223,20 @@ def test_malformed_pdus_disturb_nobody(tmp_path: Path, junk: bytes) -> None:
         receiver.finished(1)
 
 
+def test_connections_that_ask_for_nothing_take_no_place(tmp_path: Path) -> None:
+    paths = write_visit(tmp_path / "in", {1: ("t1", 1)})
+    with running(tmp_path) as receiver:
+        assert receiver.process is not None
+        descriptors = Path(f"/proc/{receiver.process.pid}/fd")
+        before = len(list(descriptors.iterdir()))
+        for _ in range(100):
+            with socket.create_connection(("127.0.0.1", receiver.port)) as connection:
+                connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert statuses(receiver, paths) == [0]
+        receiver.finished(1)
+        wait_until(lambda: len(list(descriptors.iterdir())) < before + 10, "their descriptors are given back")
+
+
 def test_malformed_pdus_within_an_association(tmp_path: Path) -> None:
     """After an image is half sent: noise, a PDU that is too long, a fragment of no context, the end of the line."""
     from pynetdicom import AE
