@@ -33,6 +33,10 @@ CREATE TABLE xdat_search.prearchive (
 """
 
 
+#: The user of the database who needs a password; all others are trusted.
+GUARDED = "xnat_guarded"
+
+
 def _programs() -> Path | None:
     found = shutil.which("postgres")
     places = [Path(found).resolve().parent] if found else []
@@ -103,6 +107,8 @@ def cluster() -> Iterator[Server]:
             assert done.returncode == 0, done.stderr.decode()
 
         run("initdb", "-U", user, "-A", "trust", "-E", "UTF8", "--no-sync")
+        rules = data / "pg_hba.conf"
+        rules.write_text(f"local all {GUARDED} scram-sha-256\n{rules.read_text()}")
         port = _free_port()
         options = f"-k {folder} -p {port} -c listen_addresses='' -c fsync=off -c shared_buffers=16MB"
         run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")

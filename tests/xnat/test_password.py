@@ -1,0 +1,118 @@
+"""The database's password: each way to give it, on a PostgreSQL that asks for it (SCRAM), and where it never shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from icf_utils.xnat.routes import REBUILD
+from tests.cli.program import ROOT, Ran, icf
+from tests.data.make_dicom import uid, write_visit
+from tests.xnat.conftest import GUARDED, Server
+from tests.xnat.standin import PASSWORD, USER, StandIn
+from tests.xnat.standin_state import Seen
+from tests.xnat.test_prearchive import tree
+
+psycopg = pytest.importorskip("psycopg")
+
+SECRET = "Sesam-0ffne:dich"  # the colon is what a password file separates by
+
+
+@pytest.fixture
+def guarded(postgres: Server) -> Iterator[Server]:
+    """A user who has the rights that docs/xnat-import.md names, and a password."""
+    page = (ROOT / "docs" / "xnat-import.md").read_text(encoding="utf-8")
+    grants = [line.replace("xnat_import", GUARDED) for line in page.splitlines() if line.startswith("GRANT ")]
+    made = f"SET password_encryption = 'scram-sha-256'; CREATE ROLE {GUARDED} LOGIN PASSWORD '{SECRET}'"
+    for statement in (f"DROP ROLE IF EXISTS {GUARDED}", made, *grants):
+        postgres.sql(statement)
+    ((kept,),) = postgres.sql("SELECT left(rolpassword, 13) FROM pg_authid WHERE rolname = %s", [GUARDED])
+    assert kept == "SCRAM-SHA-256"
+    yield postgres
+    postgres.sql(f"DROP OWNED BY {GUARDED}")
+    postgres.sql(f"DROP ROLE {GUARDED}")
+
+
+@pytest.fixture
+def command_lines(xnat: StandIn) -> list[bytes]:
+    """Those of all processes, looked at whenever the command asks XNAT for something."""
+    found: list[bytes] = []
+
+    def look(_: Seen) -> None:
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):  # it has ended
+                found.append(path.read_bytes())
+
+    xnat.fault = look
+    return found
+
+
+def private(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o600)
+    return path
+
+
+def ways(postgres: Server, home: Path, secret: str) -> dict[str, tuple[dict[str, str], tuple[str | Path, ...]]]:
+    """Environment and options by the name of each way; only this way's files are there."""
+    escaped = secret.replace("\\", "\\\\").replace(":", "\\:")
+    line = f"{postgres.folder}:{postgres.port}:xnat:{GUARDED}:{escaped}\n"
+    return {
+        "~/.pgpass": ({"HOME": str(private(home / ".pgpass", line).parent)}, ()),
+        "PGPASSFILE": ({"PGPASSFILE": str(private(home / "elsewhere", line))}, ()),
+        "PGPASSWORD": ({"PGPASSWORD": secret}, ()),
+        "--db-password-file": ({}, ("--db-password-file", private(home / "file", f"{secret}\n"))),
+    }
+
+
+WAYS = ("~/.pgpass", "PGPASSFILE", "PGPASSWORD", "--db-password-file")
+
+
+def put(way: str, secret: str, tmp_path: Path, root: Path, postgres: Server, xnat: StandIn, *more: str) -> Ran:
+    """The command by one of the ways."""
+    if way == "~/.pgpass" and psycopg.pq.version() < 150_000:
+        pytest.skip("this libpq looks into the account's home, whatever HOME says")
+    write_visit(tmp_path / "visit", {1: ("scout", 2)}, StudyInstanceUID=uid("study", "password"))
+    home = tmp_path / "home"
+    home.mkdir()
+    environment, options = ways(postgres, home, secret)[way]
+    named = {"PGHOST": str(postgres.folder), "PGPORT": str(postgres.port), "PGDATABASE": "xnat", "PGUSER": GUARDED}
+    login = {"XNAT_USER": USER, "XNAT_PASS": PASSWORD}
+    labels = ("--project", "PILOT", "--session", "S1")
+    command = ("xnat", "prearchive", tmp_path / "visit", "--url", xnat.url, "--prearchive", root, *labels)
+    return icf(*command, *options, *more, env={**named, **login, **environment})
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_way(
+    way: str, guarded: Server, xnat: StandIn, root: Path, tmp_path: Path, command_lines: list[bytes]
+) -> None:
+    ran = put(way, SECRET, tmp_path, root, guarded, xnat, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["result"]["status"] == "READY"
+    assert len(guarded.rows()) == 1
+    assert any(b"prearchive" in line and str(root).encode() in line for line in command_lines)
+    for secret in (SECRET, PASSWORD):
+        assert secret not in ran.out + ran.err
+        assert not any(secret.encode() in line for line in command_lines)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_wrong_one(way: str, guarded: Server, xnat: StandIn, root: Path, tmp_path: Path) -> None:
+    """The server says no; the command does not repeat what was wrong, and leaves nothing."""
+    ran = put(way, f"{SECRET}-not", tmp_path, root, guarded, xnat)
+    assert ran.code == 10
+    assert "password authentication failed" in ran.err
+    assert SECRET not in ran.out + ran.err
+    assert (tree(root), guarded.rows(), xnat.seen("POST", REBUILD)) == ([], [], [])
+
+
+def test_none(guarded: Server, xnat: StandIn, root: Path, tmp_path: Path) -> None:
+    """It is needed: what the other tests show is not the trust that everybody else has here."""
+    ran = put("PGPASSWORD", "", tmp_path, root, guarded, xnat)
+    assert ran.code == 10
+    assert "no password supplied" in ran.err
+    assert (tree(root), guarded.rows(), xnat.seen("POST", REBUILD)) == ([], [], [])
