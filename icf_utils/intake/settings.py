@@ -58,7 +58,8 @@ class Rule:
     """``[[rule]]``: what becomes of images for one called AE. Times in seconds; 0 of ``force`` and ``expected``: none.
 
     ``calling_ae`` and ``addresses`` (or networks) say who may send; empty: everybody. ``xnat`` is the address of an
-    XNAT that visits are uploaded to when they are in the store; its password comes from where ``icf-utils xnat`` takes it.
+    XNAT that visits are uploaded to when they are in the store; its password comes from where ``icf-utils xnat`` takes
+    it.
     """
 
     called_ae: str
