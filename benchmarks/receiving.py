@@ -114,7 +114,7 @@ def _ours(durable: bool) -> Callable[[Path, int], list[str]]:
         settings = folder / "receiver.toml"
         settings.write_text(
             f'store = "store"\nspool = "spool"\n[listen]\nport = {port}\n'
-            f'reserve = 0\ndurable = {str(durable).lower()}\n'
+            f"reserve = 0\ndurable = {str(durable).lower()}\n"
             '[[rule]]\ncalled_ae = "BENCH"\nstudy = "bench"\nquiet = 600\n',
             encoding="utf-8",
         )
