@@ -96,7 +96,7 @@ def _held(study: Study, name: str, progress: Progress) -> Iterator[None]:
     try:
         _acquire(study, path, progress)
         try:
-            _clear_leftovers(path)
+            _clear_leftovers(study)
             with _signs_of_life(path):
                 yield
         finally:
@@ -134,9 +134,19 @@ def _told(done: queue.SimpleQueue[None]) -> bool:
     return True
 
 
-def _clear_leftovers(path: Path) -> None:
-    """Remove what processes of this host that were killed while they took or cleared the lock have left."""
-    for left in leavers_gone(path.parent.glob(f"{path.name}.{HOST}.*")):
+def clear_dead(study: Study) -> None:
+    """Remove locks of processes that are dead for certain, whoever may need them next."""
+    _clear_leftovers(study)
+    for path in study.workdir.glob("*.lock"):
+        holder = _read_holder(path)
+        if holder and is_dead(holder):
+            _clear_stale(path, holder)
+    tidy_workdir(study)
+
+
+def _clear_leftovers(study: Study) -> None:
+    """Remove what processes of this host that were killed while they took or cleared a lock have left."""
+    for left in leavers_gone(study.workdir.glob(f"*.lock.{HOST}.*")):
         remove(left)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 
+from icf_utils.lock import clear_dead
 from icf_utils.pipeline.decide import make_plan
 from icf_utils.pipeline.stages import check_chain
 from icf_utils.pipeline.state import clear_leftovers
@@ -50,6 +51,8 @@ def run_chain(
     """
     started = time.monotonic()
     plans = make_plan(visits, chain)
+    for name in {plan.wanted.study for plan in plans}:
+        clear_dead(Study(chain.root, name))
     todo = [plan for plan in plans if plan.runs]
     outcomes = [_up_to_date(plan) for plan in plans if not plan.runs]
     if todo:

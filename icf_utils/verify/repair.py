@@ -19,7 +19,7 @@ from icf_utils.config import Settings, load_settings
 from icf_utils.dataset.build import expected_deposit
 from icf_utils.dataset.repository import check_with_git
 from icf_utils.errors import IcfError, storage_errors
-from icf_utils.lock import visit_lock
+from icf_utils.lock import clear_dead, visit_lock
 from icf_utils.metadata.describe import Description
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.metadata.stage import allowed_tags, metadata_files, visit_metadata
@@ -111,6 +111,7 @@ def repair_visit(
             place.root, study, visit, store_url=store_url, store_id=store_id, settings=chosen, progress=progress
         )
 
+    clear_dead(place.of_study)
     before = verified()
     if not before.findings:
         return VisitRepair(study, visit, (), before)
