@@ -61,16 +61,39 @@ class _Bell:
         self.close()
 
 
-class _Outbox(queue.Queue[Any]):
-    """What is to be sent; rings when something is put into it."""
+class _Announcing(queue.Queue[Any]):
+    """A queue that tells when something is put into it."""
 
-    def __init__(self, bell: _Bell) -> None:
+    def __init__(self, tell: Callable[[], None]) -> None:
         super().__init__()
-        self._bell = bell
+        self._tell = tell
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         super().put(item, block, timeout)
-        self._bell.ring()
+        self._tell()
+
+
+class _Checkpoint(threading.Event):
+    """Where the association's thread stops in every turn: until there is news, or a while has passed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._news = threading.Event()
+        self.set()
+
+    def tell(self) -> None:
+        """There is something to look at."""
+        self._news.set()
+
+    def set(self) -> None:
+        """Let the thread go on, and at once."""
+        super().set()
+        self._news.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._news.wait(_TICK)
+        self._news.clear()
+        return super().wait(timeout)
 
 
 class Link(AssociationSocket):
@@ -82,7 +105,7 @@ class Link(AssociationSocket):
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
         self._poll.register(self._bell.reader, select.POLLIN)
-        association.dul.to_provider_queue = _Outbox(self._bell)
+        association.dul.to_provider_queue = _Announcing(self._bell.ring)
 
     @property
     def ready(self) -> bool:
@@ -157,6 +180,9 @@ class Handler(RequestHandler):
         association.dul.socket = link
         self.server.links.add(link)
         association.dimse = StoreProvider(association, self.server.sink)
+        checkpoint = association._reactor_checkpoint = _Checkpoint()
+        association.dul.to_user_queue = _Announcing(checkpoint.tell)
+        association.dimse.msg_queue = _Announcing(checkpoint.tell)
         association.dul._run_loop_delay = 0  # the link waits
         return association
 
