@@ -148,7 +148,11 @@ class Link(AssociationSocket):
         return block
 
     def _shutdown_socket(self) -> None:
+        connection = self.socket
         super()._shutdown_socket()
+        if connection is not None:  # where the peer was quicker, it is left open
+            with suppress(OSError):
+                connection.close()
         self._bell.close()
         self.is_shut = True
         if self.assoc.requestor.primitive is None:  # nothing was asked for: the association need not wait for it
