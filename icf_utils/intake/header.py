@@ -1,4 +1,4 @@
-"""What the receiver needs to know of an image: its UIDs, and what its visit is called. Pure.
+"""What the receiver needs to know of an image: its UIDs, and what its visit is called. Pure, but for one function.
 
 The file that is stored begins with file meta information (PS3.10 section 7.1) that depends on the image only; the data
 set follows as it was sent.
@@ -7,14 +7,17 @@ set follows as it was sent.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from icf_utils.dicom.facts import SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID, is_dataset, uid_text
 from icf_utils.dicom.head import check_pixels, read_head
 from icf_utils.dicom.scan import SPECIFIC_CHARACTER_SET, Scan
 from icf_utils.dicom.values import character_sets, keyword_tag, plain_value
+from icf_utils.errors import storage_errors
 from icf_utils.intake.settings import Rule
 
 _SERIES_NUMBER = 0x00200011
@@ -102,6 +105,17 @@ def read_header(read_at: Callable[[int, int], bytes], size: int, rule: Rule) -> 
     if found.state == "whole":
         check_pixels(found, read_at)
     return found if found.state == "whole" and found.magic and is_dataset(found) else None
+
+
+def read_file_header(path: Path, rule: Rule) -> Scan | None:
+    """The same of a file."""
+    with storage_errors(path, "read"), open(path, "rb") as file:
+        return read_header(lambda at, n: os.pread(file.fileno(), n, at), os.fstat(file.fileno()).st_size, rule)
+
+
+def announced(found: Scan) -> tuple[str, str]:
+    """SOP class and instance as the data set itself has them."""
+    return _uid(found, SOP_CLASS_UID), _uid(found, SOP_INSTANCE_UID)
 
 
 def identify(found: Scan, rule: Rule, sender: Sender, sop_class: str, sop_instance: str) -> Identity | Objection:

@@ -32,7 +32,7 @@ from icf_utils.intake.journal import Journal
 from icf_utils.intake.processing import Processing
 from icf_utils.intake.reception import Reception
 from icf_utils.intake.sessions import AssociationState
-from icf_utils.intake.settings import Listen, ReceiverSettings
+from icf_utils.intake.settings import Listen, ReceiverSettings, Rule
 from icf_utils.intake.spool import Part, Spool, is_full
 from icf_utils.intake.storing import Arriving, StoreProvider
 from icf_utils.progress import Progress
@@ -227,10 +227,10 @@ class Receiver:
             sessions=sorted(connection.sessions),
         )
 
-    def new_part(self) -> Part | None:
+    def new_part(self, rule: Rule) -> Part | None:
         """Where an image is written; nothing where the disk's reserve is reached."""
         try:
-            return self._spool.new_part() if self._spool.has_room() else None
+            return self._spool.new_part(rule.name) if self._spool.has_room() else None
         except OSError:
             return None
 
@@ -290,7 +290,7 @@ class _Image:
 
     def __init__(self, receiver: Receiver, connection: Connection, request: StoreRequest, transfer_syntax: str) -> None:
         self._receiver, self._connection, self._request = receiver, connection, request
-        self._part = receiver.new_part()
+        self._part = receiver.new_part(connection.rule)
         if self._part:
             self._part.write(file_meta(request.sop_class, request.sop_instance, transfer_syntax))
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from icf_utils.errors import shown
-from icf_utils.intake.header import Identity, Sender
+from icf_utils.errors import shown, storage_errors
+from icf_utils.intake.header import Identity, Sender, announced, identify, read_file_header
 from icf_utils.intake.journal import Journal
 from icf_utils.intake.sessions import Session, SessionFilter, visit_of_revision
 from icf_utils.intake.settings import ReceiverSettings, Rule
@@ -104,7 +104,32 @@ class Reception:
                 quarantined=session.quarantined,
             )
             self._wards[(rule.name, session.study, base, session.study_uid)] = ward
+        for rule in self._settings.rules:
+            for path in self._spool.leftovers(rule.name):
+                self._take_back(rule, path)
+        self._spool.clear_parts()
         return len(self._wards)
+
+    def _take_back(self, rule: Rule, path: Path) -> None:
+        """An image that was stored, and whose new name was lost as the power failed.
+
+        What is not whole, or of no session, was not answered with success, and goes.
+        """
+        found = read_file_header(path, rule)
+        for (name, _, visit, study_uid), ward in self._wards.items():
+            if found is None or name != rule.name:
+                continue
+            session = ward.session
+            sender = Sender(session.called_ae, session.calling_ae, session.address)
+            identity = identify(found, rule, sender, *announced(found))
+            if not isinstance(identity, Identity) or (identity.visit, identity.study_uid) != (visit, study_uid):
+                continue
+            if identity.sop_instance not in ward.names:
+                target = ward.names[identity.sop_instance] = session.input / identity.name
+                ward.counts.update(images=1, size=path.stat().st_size)
+                self._spool.publish(path, target)
+                self._progress.message(f"{session.name}: took back an image whose name was lost")
+            return
 
     def take(self, rule: Rule, sender: Sender, association: int, identity: Identity, part: Part) -> tuple[str, Verdict]:
         """Store a synced part, or tell that it is there already; the session's id, and what became of the image.
@@ -143,6 +168,8 @@ class Reception:
     def tick(self) -> None:
         """Bring the journal up to date, and queue the sessions that are complete; to be called about once a second."""
         now = time.monotonic()
+        with storage_errors(self._spool.folder, "sync"):
+            self._spool.sync_names()
         with self._lock:
             changed = [ward for ward in self._wards.values() if ward.is_changed]
             for ward in changed:
@@ -163,7 +190,7 @@ class Reception:
     def _settle(self, ward: Ward, identity: Identity, there: Path | None, part: Part) -> Verdict:
         if there is None:
             target = ward.session.input / identity.name
-            self._spool.publish(part, target)
+            self._spool.publish(part.path, target)
             ward.names[identity.sop_instance] = target
             return "images"
         if same_content(there, part.path):
@@ -191,7 +218,7 @@ class Reception:
         if target.exists():
             part.discard()
         else:
-            self._spool.publish(part, target)
+            self._spool.publish(part.path, target)
         self._progress.message(f"{session.name}: an image came again with other content; it is in '{shown(target)}'")
 
     def _compare_with_past(self, known: tuple[str, Path | None, bytes], uid: str, part: Part) -> tuple[str, Verdict]:

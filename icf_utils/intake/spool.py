@@ -1,7 +1,9 @@
 """Files of the spool: images that are being received, and their names. Writes below the spool folder only.
 
-An image is written to ``<spool>/parts``, synced, and then renamed to where it belongs, so that a name never shows a
-partial image; the folder is synced before anybody is told.
+An image is written to a file in ``<spool>/parts``, synced, and then renamed to where it belongs, so that a name never
+shows a partial image. One sync for each image is enough: the file in ``parts`` was there before, empty, with a durable
+name. If the power fails before the new name is on the disk, the image is still under the old one, and
+:meth:`Spool.leftovers` finds it.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import hashlib
 import itertools
 import os
 import shutil
+import threading
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +26,9 @@ PARTS_NAME, LOCK_NAME = "parts", "receiver.lock"
 
 _BLOCK = 1 << 20
 
+#: So many empty parts are made at once, with one sync for all.
+_AT_ONCE = 64
+
 
 class Spool:
     """The spool folder, held by one receiver.
@@ -31,7 +38,9 @@ class Spool:
 
     def __init__(self, folder: Path, reserve: int, durable: bool = True) -> None:
         self.folder, self._reserve, self.durable = folder, reserve, durable
-        self._numbers = itertools.count()
+        self._numbers, self._pool_lock = itertools.count(), threading.Lock()
+        self._pools: dict[str, deque[Path]] = {}
+        self._unsynced: set[Path] = set()
         with storage_errors(folder, "create"):
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = open(folder / LOCK_NAME, "a+", encoding="ascii")  # noqa: SIM115 - closed by close()
@@ -41,22 +50,34 @@ class Spool:
             self._lock.close()
             raise Busy(folder / LOCK_NAME, "another receiver", 0) from error
         self.parts = folder / PARTS_NAME
-        with storage_errors(self.parts, "empty"):
-            shutil.rmtree(self.parts, ignore_errors=True)  # of a receiver that was killed
-            self.parts.mkdir(exist_ok=True)
 
     def close(self) -> None:
         """Let another process have it."""
         self._lock.close()
+
+    def leftovers(self, rule: str) -> list[Path]:
+        """Files that a receiver which was killed has left in the parts of a rule, without the empty ones."""
+        with storage_errors(self.parts, "read"):
+            return [path for path in sorted(self._parts_of(rule).glob("*.part")) if path.stat().st_size]
+
+    def clear_parts(self) -> None:
+        """Remove all parts; to be called once, before the first is asked for."""
+        with storage_errors(self.parts, "empty"):
+            if self.parts.exists():
+                shutil.rmtree(self.parts)
 
     def has_room(self) -> bool:
         """Whether more than the reserve is free."""
         found = os.statvfs(self.folder)
         return found.f_bavail * found.f_frsize > self._reserve
 
-    def new_part(self) -> Part:
-        """A new file; errors are kept in it."""
-        return Part(self.parts / f"{next(self._numbers)}.part", self.durable)
+    def new_part(self, rule: str) -> Part:
+        """An empty file for an image; errors are kept in it. Raises ``OSError`` where there can be none."""
+        with self._pool_lock:
+            pool = self._pools.setdefault(rule, deque())
+            if not pool:
+                self._fill(pool, self._parts_of(rule))
+            return Part(pool.popleft(), self.durable)
 
     def sync(self, folder: Path) -> None:
         """Make the names in a folder durable."""
@@ -67,15 +88,38 @@ class Spool:
             finally:
                 os.close(descriptor)
 
-    def publish(self, part: Part, target: Path) -> None:
-        """Give a synced part its name, for good. Raises ``OSError``."""
+    def publish(self, part: Path, target: Path) -> None:
+        """Give a synced part its name. Raises ``OSError``."""
         try:
-            os.rename(part.path, target)
+            os.rename(part, target)
         except FileNotFoundError:
             target.parent.mkdir(parents=True, exist_ok=True)
-            self.sync(target.parent.parent)
-            os.rename(part.path, target)
-        self.sync(target.parent)
+            os.rename(part, target)
+        with self._pool_lock:
+            self._unsynced |= {target.parent, target.parent.parent}
+
+    def sync_names(self) -> None:
+        """Bring the names of all images to the disk. Raises ``OSError``."""
+        with self._pool_lock:
+            folders, self._unsynced = self._unsynced, set()
+        for folder in folders:
+            with suppress(FileNotFoundError):  # the session was deleted
+                self.sync(folder)
+
+    def _parts_of(self, rule: str) -> Path:
+        return self.parts / hashlib.sha256(rule.encode()).hexdigest()[:16]
+
+    def _fill(self, pool: deque[Path], folder: Path) -> None:
+        """Make empty files with durable names; the caller has the lock."""
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            self.sync(self.folder)
+            self.sync(self.parts)
+        fresh = [folder / f"{next(self._numbers)}.part" for _ in range(_AT_ONCE)]
+        for path in fresh:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666))
+        self.sync(folder)
+        pool.extend(fresh)
 
 
 class Part:
@@ -86,7 +130,7 @@ class Part:
         self.error: OSError | None = None
         self._descriptor = -1
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             self.error = error
 

@@ -101,7 +101,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
         with running(tmp_path, rule=_RULE) as receiver:
             found = statuses(receiver, paths)
             assert set(found) == {0, 0xA700}
-            assert not list((place / "parts").iterdir())
+            assert not any(path.stat().st_size for path in place.glob("parts/*/*"))
             subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
             assert statuses(receiver, paths) == [0] * len(paths)
             (session,) = receiver.finished(1)
@@ -168,6 +168,24 @@ def test_images_that_come_later_are_a_revision(tmp_path: Path) -> None:
         statuses(receiver, other)
         assert receiver.finished(3)[2].visit == "v-TESTS-r3"
         assert session.name in receiver.log
+
+
+def test_images_whose_names_were_lost_are_taken_back(tmp_path: Path) -> None:
+    """As after a power failure: the rename of a stored image did not reach the disk, another one was never whole."""
+    paths = write_visit(tmp_path / "in", {1: ("t1", 3)})
+    receiver = Receiver(tmp_path, rule=_SLOW)
+    receiver.start()
+    assert statuses(receiver, paths) == [0] * 3
+    receiver.kill()
+    (parts,) = (tmp_path / "spool" / "parts").iterdir()
+    stored = sorted((tmp_path / "spool").glob("sessions/*/input/*/*"))
+    (parts / "900.part").write_bytes(stored[0].read_bytes()[:-1])
+    stored[0].rename(parts / "901.part")
+    with running(tmp_path, rule=_RULE) as again:
+        (session,) = again.finished(1)
+        assert session.images == len(again.images(session)) == 3
+        assert "took back an image" in again.log
+        assert not any(path.stat().st_size for path in parts.parent.glob("*/*"))
 
 
 def test_an_expected_number_of_images(tmp_path: Path) -> None:
@@ -257,7 +275,7 @@ def test_malformed_pdus_within_an_association(tmp_path: Path) -> None:
             wait_until(lambda: not association.is_established, "the association ends")  # noqa: B023
         assert statuses(receiver, paths) == [0]
         receiver.finished(1)
-        assert not list((receiver.folder / "spool" / "parts").iterdir())
+        assert not any(path.stat().st_size for path in tmp_path.glob("spool/parts/*/*"))
 
 
 def test_a_second_receiver_of_the_same_spool(tmp_path: Path) -> None:
