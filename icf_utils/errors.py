@@ -221,14 +221,26 @@ def storage_errors(path: str | os.PathLike[str], action: str) -> Iterator[None]:
         raise StorageFailure(path, action, error) from error
 
 
+#: Numbers of the signals that this process has heard, and ends for.
+_heard: list[int] = []
+
+
+def hear(number: int) -> None:
+    """Say that a signal has come which ends this process."""
+    _heard.append(number)
+
+
 def quiet_interrupts() -> None:
     """Say nothing of an interrupt that is heard where Python cannot pass it on, such as in a finaliser.
 
-    Python would print a traceback for it; the command ends by the next thing that it does.
+    Python would print a traceback for it; the command ends by the next thing that it does. Nor of what an interrupt
+    left open between being opened and being looked after, of which Python can be told to warn.
     """
 
     def hook(unraisable: sys.UnraisableHookArgs) -> None:
-        if not isinstance(unraisable.exc_value, (KeyboardInterrupt, SystemExit)):
+        ending = isinstance(unraisable.exc_value, (KeyboardInterrupt, SystemExit))
+        left_open = isinstance(unraisable.exc_value, ResourceWarning) and bool(_heard)
+        if not ending and not left_open:
             sys.__unraisablehook__(unraisable)
 
     sys.unraisablehook = hook

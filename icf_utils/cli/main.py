@@ -32,7 +32,7 @@ from icf_utils.cli import (
 )
 from icf_utils.cli.console import Console, abandon
 from icf_utils.cli.options import add_output
-from icf_utils.errors import IcfError, InvalidSetting, StorageFailure, quiet_interrupts, shown
+from icf_utils.errors import IcfError, InvalidSetting, StorageFailure, hear, quiet_interrupts, shown
 from icf_utils.traces import sweep
 
 _COMMANDS = (
@@ -178,12 +178,20 @@ def _file_of(error: OSError) -> str:
 def _listen() -> None:
     """End in an orderly way when asked to, and when the terminal goes (unless ``nohup`` says otherwise)."""
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
         signal.signal(signal.SIGHUP, _terminate)
 
 
+def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+    hear(number)
+    raise KeyboardInterrupt
+
+
 def _terminate(number: int, _frame: FrameType | None) -> None:
     """Unwind, so that unfinished files are removed; once is enough."""
+    hear(number)
     signal.signal(number, signal.SIG_IGN)
     raise _Terminated(EXIT_TERMINATED)
 

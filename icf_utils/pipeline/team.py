@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
-from icf_utils.errors import quiet_interrupts
+from icf_utils.errors import hear, quiet_interrupts
 from icf_utils.pipeline.tasks import MessagesOnly, Result, Task, failed, perform
 from icf_utils.pipeline.values import Chain, Failure
 from icf_utils.progress import SILENT, Progress
@@ -194,5 +194,6 @@ def _work(connection: Connection, chain: Chain) -> None:
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:
     """Unwind, once."""
+    hear(number)
     signal.signal(number, signal.SIG_IGN)
     raise SystemExit(128 + number)

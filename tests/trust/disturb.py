@@ -108,7 +108,7 @@ class Trial:
                 ended = self._server.run(*self._scene.arguments(operation, root))
                 subprocess.run(["mount", "-o", f"remount,{more}", root], check=True)
                 self._judge(operation, root, done, ended, options)
-            self.figures.tried["a full disk" if "size" in options else "a full inode table"] += 1
+            self.figures.tried["a full disk" if "nr_inodes=100000" in options else "a full inode table"] += 1
         finally:
             subprocess.run(["umount", root], check=True)
         return True
