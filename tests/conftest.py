@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -16,6 +17,11 @@ VISITS = SHARED / "data" / "visits"
 
 #: Names of the open visits, for parametrised tests; empty where they are not there.
 VISIT_NAMES = sorted(path.name for path in VISITS.glob("*-*") if path.is_dir()) if VISITS.is_dir() else []
+
+
+# In the background of a script, interrupts are ignored, and so they would be by every program that a test starts.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

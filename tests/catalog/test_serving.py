@@ -108,15 +108,18 @@ def test_a_port_that_is_taken(catalogued: Path, server: CatalogServer) -> None:
 def test_the_command_says_where_and_ends_with_ctrl_c(catalogued: Path) -> None:
     command = [sys.executable, "-m", "icf_utils.cli.main", "catalog", "serve", str(catalogued / STUDY)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        address = urlsplit(process.stdout.readline().split()[0])
-        assert address.hostname == "127.0.0.1"
-        connection = http.client.HTTPConnection("127.0.0.1", address.port or 0, timeout=10)
-        connection.request("GET", "/")
-        assert connection.getresponse().status == 200
-        connection.close()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        try:
+            assert process.stdout
+            address = urlsplit(process.stdout.readline().split()[0])
+            assert address.hostname == "127.0.0.1"
+            connection = http.client.HTTPConnection("127.0.0.1", address.port or 0, timeout=10)
+            connection.request("GET", "/")
+            assert connection.getresponse().status == 200
+            connection.close()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
 
 
 def test_the_page_of_all_studies(catalogued: Path) -> None:
