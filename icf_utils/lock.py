@@ -20,7 +20,8 @@ from pathlib import Path
 from icf_utils.errors import Busy, InvalidSetting, StorageFailure, shown, storage_errors
 from icf_utils.holder import HOST, Holder, is_dead, is_out_of_sight, leavers_gone, own_holder, parse_holder
 from icf_utils.progress import Progress
-from icf_utils.store import Study, Visit, clear_parts, prepare_workdir, tidy_workdir
+from icf_utils.publishing import clear_parts, prepare_workdir, tidy_workdir
+from icf_utils.store import Study, Visit
 from icf_utils.traces import expect, remove, share_file
 
 #: Seconds that a process waits for another one before it gives up with exit code 8, unless ICF_LOCK_TIMEOUT says.

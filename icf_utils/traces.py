@@ -6,6 +6,7 @@ heard between any two steps, also where no ``finally`` holds yet. Knows nothing 
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -72,6 +73,8 @@ def make_folders(root: Path, folder: Path) -> None:
     if above:
         _made[root] = above
     for path in reversed(missing):
+        if path.is_file():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fspath(path))
         path.mkdir(exist_ok=True)
         if path not in above or path == root:
             _share(root, path, _SHARED_FOLDER)

@@ -14,6 +14,8 @@ EVERYTHING = """\
 url = "https://example.org/store"
 id = "my-store"
 group_shared = true
+[dataset]
+annex_url = true
 [metadata]
 tags = ["EchoTime", "(0018,0080)"]
 allow_identifying = true
@@ -28,6 +30,8 @@ documentation = "u"
 github = "g"
 mastodon = "m"
 x = "x"
+hide_dates = true
+file_names = "hidden"
 [run]
 jobs = 4
 table = "t"
@@ -62,7 +66,7 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("[stroe]\nurl = 'x'", "unknown table: stroe (known: store, metadata, catalog, run)"),
+        ("[stroe]\nurl = 'x'", "unknown table: stroe (known: store, metadata, dataset, catalog, run)"),
         ("url = 'x'", "unknown table: url"),
         ("[store]\nurll = 'x'\nfoo = 1", "unknown key in [store]: foo, urll (known: url, id, group_shared)"),
         ('[catalog]\n"b\u00e4d\\n" = 1', "unknown key in [catalog]: b\u00e4d\\n (known"),

@@ -24,6 +24,7 @@ ROOMS = [
         "config",
         "traces",
         "store",
+        "publishing",
         "holder",
         "lock",
         "credentials",

@@ -21,7 +21,8 @@ from icf_utils.archive.stage import make_studyvisit_archive
 from icf_utils.errors import Busy, StorageFailure
 from icf_utils.lock import catalog_lock, visit_lock
 from icf_utils.progress import SILENT, Silent
-from icf_utils.store import Study, Visit, part_name
+from icf_utils.publishing import part_name
+from icf_utils.store import Study, Visit
 from tests.archive.reference import reference_archive
 from tests.data.make_dicom import write_visit
 

@@ -14,22 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icf_utils.errors import DepositDiffers, DepositMissing, InvalidIdentifier, StorageFailure
-from icf_utils.store import (
-    Study,
-    Visit,
-    check_identifier,
+from icf_utils.publishing import (
     difference,
     new_part,
     part_name,
     prepare_workdir,
     publish_bytes,
     publish_part,
-    read_deposit,
-    stored_studies,
     sync_file,
     tidy_workdir,
     write_new,
 )
+from icf_utils.store import Study, Visit, check_identifier, read_deposit, stored_studies
 
 
 @pytest.fixture

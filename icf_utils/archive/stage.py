@@ -17,10 +17,11 @@ from icf_utils.archive.packing import NO_TIME, HeaderLengthChanged, Packer, Pack
 from icf_utils.errors import DepositDiffers, InputRefused, InvalidSetting, shown, storage_errors
 from icf_utils.lock import visit_lock
 from icf_utils.progress import SILENT, Progress
+from icf_utils.publishing import new_part, part_name, prepare_workdir, publish_bytes, publish_part, sync_file
 from icf_utils.results import Notice, Written
 from icf_utils.sources.entries import Source
 from icf_utils.sources.select import open_source
-from icf_utils.store import Visit, new_part, part_name, prepare_workdir, publish_bytes, publish_part, sync_file
+from icf_utils.store import Visit
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from icf_utils.config import CatalogSettings
 from icf_utils.dataset.where import StorePlace
 from icf_utils.errors import DepositDamaged, StorageFailure
 from icf_utils.metadata.records import VisitMetadata
-from icf_utils.store import Study, Visit, difference
+from icf_utils.publishing import difference
+from icf_utils.store import Study, Visit
 
 #: A file and what is wrong with it.
 Problem = tuple[str, str]

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from icf_utils.errors import storage_errors
-from icf_utils.store import Study, prepare_workdir, sync_folder
+from icf_utils.publishing import prepare_workdir, sync_folder
+from icf_utils.store import Study
 from icf_utils.traces import make_folders, share_file
 
 #: No visit's file is called like this: identifiers have no ``+``.

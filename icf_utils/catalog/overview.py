@@ -19,8 +19,9 @@ from icf_utils.catalog.study import catalog_name, study_id
 from icf_utils.catalog.text import human_size
 from icf_utils.config import Settings, load_settings
 from icf_utils.errors import DepositDiffers, storage_errors
+from icf_utils.publishing import sync_file, sync_folder
 from icf_utils.results import Notice
-from icf_utils.store import Study, stored_studies, sync_file, sync_folder
+from icf_utils.store import Study, stored_studies
 from icf_utils.traces import share_file
 
 #: The page's name below the store.

@@ -16,7 +16,8 @@ from pathlib import Path
 from icf_utils.catalog.assets import FOLDERS
 from icf_utils.errors import DepositDiffers, storage_errors
 from icf_utils.progress import Task
-from icf_utils.store import Study, new_part, part_name, sync_file, sync_folder
+from icf_utils.publishing import new_part, part_name, sync_file, sync_folder
+from icf_utils.store import Study
 from icf_utils.traces import make_folders, remove, settle
 
 #: Says that a folder is a catalog of this program, and of which study: one line with the catalog's id.

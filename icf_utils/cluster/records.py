@@ -21,7 +21,8 @@ from typing import Any
 from icf_utils.cluster.values import Submission
 from icf_utils.errors import DepositDamaged, storage_errors
 from icf_utils.pipeline.values import VisitInput
-from icf_utils.store import Study, check_identifier, tidy_workdir
+from icf_utils.publishing import tidy_workdir
+from icf_utils.store import Study, check_identifier
 
 #: Number of the files' format.
 FORMAT = 1

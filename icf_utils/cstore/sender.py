@@ -186,6 +186,9 @@ _NO_ANSWER = "the receiver gave no answer, or ended the association"
 
 def _store(association: Any, path: str, number: int) -> int | None:
     """Send a file; the status of the answer, if there was one."""
+    # while its thread still rests for the image before, it would take the next answer for a request
+    while association.is_established and association._is_paused:
+        time.sleep(0.0001)
     try:
         return _status(association.send_c_store(path, msg_id=number % 65535 or 1))
     except RuntimeError:  # pynetdicom's word for an association that has just ended

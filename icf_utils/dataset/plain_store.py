@@ -8,14 +8,15 @@ from pathlib import Path
 
 from icf_utils.dataset.plain_annex import PlainFile
 from icf_utils.errors import DepositDiffers, storage_errors
-from icf_utils.store import Visit, sync_folder
+from icf_utils.publishing import sync_folder
+from icf_utils.store import Visit
 from icf_utils.traces import make_folders
 
 _STRANGER = "it does not belong to this dataset"
 
 
 def paths_of(visit: Visit, files: Sequence[PlainFile]) -> list[tuple[Path, bytes]]:
-    """Where the files lie, and their bytes, for :func:`icf_utils.store.publish_bytes`."""
+    """Where the files lie, and their bytes, for :func:`icf_utils.publishing.publish_bytes`."""
     return [(visit.of_study.folder / file.name, file.data) for file in files]
 
 

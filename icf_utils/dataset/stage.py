@@ -21,8 +21,9 @@ from icf_utils.lock import visit_lock
 from icf_utils.metadata.reading import read_visit_metadata
 from icf_utils.metadata.records import TarballRecord
 from icf_utils.progress import SILENT, Progress
+from icf_utils.publishing import publish_bytes, refuse_different
 from icf_utils.results import Notice, Written
-from icf_utils.store import Visit, publish_bytes, refuse_different
+from icf_utils.store import Visit
 
 _NO_ARCHIVE = "the dataset's time is the archive's; bring the archive back or name a time with --commit-date"
 

@@ -9,7 +9,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -19,54 +18,12 @@ from icf_utils.intake.journal import Journal
 from icf_utils.intake.sessions import Session, SessionFilter, visit_of_revision
 from icf_utils.intake.settings import ReceiverSettings, Rule
 from icf_utils.intake.spool import Part, Spool, digest, images_below, same_content
+from icf_utils.intake.wards import Key, Past, Stored, Ward, completion
 from icf_utils.progress import Progress
 from icf_utils.store import Visit
 
 #: What became of an image.
 Verdict = Literal["images", "duplicates", "quarantined"]
-
-#: Seconds that the images of a complete visit are kept in mind after the last one for it has come.
-_MEMORY = 3600.0
-
-_Key = tuple[str, str, str, str]
-
-
-@dataclass
-class Ward:
-    """A session that is receiving. Times are of the monotonic clock."""
-
-    session: Session
-    rule: Rule
-    names: dict[str, Path] = field(default_factory=dict)
-    pending: set[str] = field(default_factory=set)
-    refused: set[str] = field(default_factory=set)
-    associations: set[int] = field(default_factory=set)
-    counts: Counter[str] = field(default_factory=Counter)
-    first: float = field(default_factory=time.monotonic)
-    last: float = field(default_factory=time.monotonic)
-    is_changed: bool = True
-
-
-@dataclass
-class _Past:
-    """The images of complete sessions of a visit: SOPInstanceUID to session, file and digest."""
-
-    images: dict[str, tuple[str, Path | None, bytes]] = field(default_factory=dict)
-    used: float = field(default_factory=time.monotonic)
-
-
-def completion(ward: Ward, now: float) -> str:
-    """Why a session is complete now, in words; empty where it is not. Pure."""
-    rule, images = ward.rule, ward.counts["images"]
-    if ward.pending:
-        return ""
-    if rule.expected and images >= rule.expected:
-        return "all expected images have come"
-    if rule.force and now - ward.first >= rule.force:
-        return f"{rule.force} s have passed since the first image"
-    if not ward.associations and now - ward.last >= rule.quiet:
-        return f"nothing has come for {rule.quiet} s"
-    return ""
 
 
 class Reception:
@@ -82,8 +39,8 @@ class Reception:
     ) -> None:
         self._settings, self._journal, self._spool = settings, journal, spool
         self._progress, self._on_queued = progress, on_queued
-        self._wards: dict[_Key, Ward] = {}
-        self._past: dict[_Key, _Past] = {}
+        self._wards: dict[Key, Ward] = {}
+        self._past = Past(journal)
         self._late: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Condition()
 
@@ -140,7 +97,7 @@ class Reception:
         uid = identity.sop_instance
         with self._lock:
             while True:
-                if known := self._known(key, uid):
+                if known := self._past.image(key, uid):
                     break
                 ward = self._ward(key, rule, sender)
                 ward.associations.add(association)
@@ -178,8 +135,8 @@ class Reception:
             done = {key: why for key, ward in self._wards.items() if (why := completion(ward, now))}
             complete = {key: (self._wards.pop(key), why) for key, why in done.items()}
             for key, (ward, _) in complete.items():
-                self._remember(key, ward)
-            self._forget(now)
+                self._past.remember(key, ward)
+            self._past.forget(now, self._wards)
         for (session_id, name), amount in late.items():
             self._journal.count(session_id, **{name: amount})
         for ward in changed:
@@ -221,7 +178,7 @@ class Reception:
             self._spool.publish(part.path, target)
         self._progress.message(f"{session.name}: an image came again with other content; it is in '{shown(target)}'")
 
-    def _compare_with_past(self, known: tuple[str, Path | None, bytes], uid: str, part: Part) -> tuple[str, Verdict]:
+    def _compare_with_past(self, known: Stored, uid: str, part: Part) -> tuple[str, Verdict]:
         session_id, path, kept = known
         session = self._journal.session(session_id)
         assert session is not None
@@ -238,43 +195,13 @@ class Reception:
             self._late[session_id, verdict] += 1
         return session_id, verdict
 
-    def _known(self, key: _Key, uid: str) -> tuple[str, Path | None, bytes] | None:
-        """An image in a complete session of the same visit; the caller has the lock."""
-        past = self._past.get(key)
-        if past is None:
-            past = self._past[key] = self._look_back(key)
-        past.used = time.monotonic()
-        return past.images.get(uid)
-
-    def _look_back(self, key: _Key) -> _Past:
-        _, study, visit, study_uid = key
-        found = _Past()
-        sessions = [item for item in self._journal.revisions(study, visit) if item.study_uid == study_uid]
-        closed = [session for session in sessions if session.state != "receiving"]
-        for uid, (session_id, kept) in self._journal.digests(session.id for session in closed).items():
-            found.images[uid] = (session_id, None, kept)
-        for session in closed:
-            for uid, path in images_below(session.input).items():
-                found.images[uid] = (session.id, path, found.images.get(uid, ("", None, b""))[2])
-        return found
-
-    def _remember(self, key: _Key, ward: Ward) -> None:
-        past = self._past.setdefault(key, _Past())
-        past.images.update({uid: (ward.session.id, path, b"") for uid, path in ward.names.items()})
-
-    def _forget(self, now: float) -> None:
-        """Complete visits that nobody sends any more; the caller has the lock."""
-        old = [key for key, past in self._past.items() if now - past.used > _MEMORY and key not in self._wards]
-        for key in old:
-            del self._past[key]
-
-    def _ward(self, key: _Key, rule: Rule, sender: Sender) -> Ward:
+    def _ward(self, key: Key, rule: Rule, sender: Sender) -> Ward:
         """The session that receives a visit, a new one where there is none; the caller has the lock."""
         if key not in self._wards:
             self._wards[key] = Ward(self._open(key, rule, sender), rule)
         return self._wards[key]
 
-    def _open(self, key: _Key, rule: Rule, sender: Sender) -> Session:
+    def _open(self, key: Key, rule: Rule, sender: Sender) -> Session:
         _, study, visit, study_uid = key
         revision = 1
         while Visit(self._settings.store, study, visit_of_revision(visit, revision)).archive.exists():

@@ -19,8 +19,9 @@ from icf_utils.metadata.records import (
     tarball_bytes,
 )
 from icf_utils.progress import SILENT, Progress
+from icf_utils.publishing import publish_bytes
 from icf_utils.results import Notice, Written
-from icf_utils.store import Visit, publish_bytes, read_deposit
+from icf_utils.store import Visit, read_deposit
 
 _REMEDY = "run 'icf-utils make_studyvisit_archive' for this visit first"
 

@@ -24,7 +24,8 @@ from icf_utils.metadata.describe import Description
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.metadata.stage import allowed_tags, metadata_files, visit_metadata
 from icf_utils.progress import SILENT, Progress
-from icf_utils.store import Study, Visit, new_part, part_name, sync_file, sync_folder
+from icf_utils.publishing import new_part, part_name, sync_file, sync_folder
+from icf_utils.store import Study, Visit
 from icf_utils.traces import make_folders, settle
 from icf_utils.verify.catalog import mend_catalog
 from icf_utils.verify.findings import Finding, VisitCheck, finding_of

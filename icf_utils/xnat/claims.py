@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TextIO
 
 from icf_utils.errors import StorageFailure, storage_errors
-from icf_utils.store import sync_folder
+from icf_utils.publishing import sync_folder
 
 #: Below the prearchive: sessions that are not complete, and journals.
 WORK_DIR = ".icf-utils"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from icf_utils.errors import InputRefused, StorageFailure, storage_errors
 from icf_utils.progress import Progress
+from icf_utils.publishing import sync_folder
 from icf_utils.sources.entries import Source
-from icf_utils.store import sync_folder
 from icf_utils.xnat.arrange import Arrangement, Placed
 
 _CHUNK = 1 << 20

@@ -52,7 +52,18 @@ def test_json(inside: Inside, source: Path, root: Path) -> None:
     fields = [
         {"archive", "checksum", "dicom_files", "md5", "notices", "other_files", "size", "study", "time", "visit"},
         {"files", "images", "notices", "skipped", "study", "visit"},
-        {"annex_commit", "clone_url", "dataset_id", "files", "images", "main_commit", "notices", "study", "visit"},
+        {
+            "annex_commit",
+            "annex_url",
+            "clone_url",
+            "dataset_id",
+            "files",
+            "images",
+            "main_commit",
+            "notices",
+            "study",
+            "visit",
+        },
         {
             "catalog",
             "dataset_id",
@@ -60,6 +71,7 @@ def test_json(inside: Inside, source: Path, root: Path) -> None:
             "files_written",
             "images",
             "notices",
+            "previews",
             "series",
             "study",
             "visit",

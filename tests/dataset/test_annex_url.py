@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-import tarfile
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -255,8 +255,8 @@ def _gets_all_without_datalad(plain: Plain, place: Visit) -> None:
     plain.run("git", "fsck", "--strict", "--full", folder="clone")
     plain.run("git", "annex", "get", "icf/", folder="clone")
     assert (clone / "icf/v1_dicom.tar").read_bytes() == place.archive.read_bytes()
-    with tarfile.open(clone / "icf/v1_dicom.tar") as archive:
-        archive.extractall(plain.folder / "unpacked", filter="data")
+    (plain.folder / "unpacked").mkdir()
+    subprocess.run(["tar", "-xf", clone / "icf/v1_dicom.tar"], cwd=plain.folder / "unpacked", check=True)
     images = [str(path) for path in sorted((plain.folder / "unpacked").rglob("*")) if path.is_file()]
     plain.run("git", "config", "annex.backend", "MD5E", folder="clone")
     plain.run("git", "annex", "reinject", "--known", *images, folder="clone")

@@ -13,9 +13,10 @@ from icf_utils.errors import InputRefused, InvalidSetting, StorageFailure, shown
 from icf_utils.intake.journal import Journal
 from icf_utils.intake.sessions import Session
 from icf_utils.intake.web.settings import WebSettings
+from icf_utils.publishing import sync_file
 from icf_utils.sources.select import open_source
 from icf_utils.sources.zips import ZIP_MAGIC
-from icf_utils.store import check_identifier, sync_file
+from icf_utils.store import check_identifier
 
 _CHUNK = 1 << 20
 
