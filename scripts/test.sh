@@ -45,4 +45,4 @@ fi
 echo "== style" && "$bin/ruff" check . && "$bin/ruff" format --check .
 echo "== types" && "$bin/mypy"
 echo "== documentation" && "$bin/sphinx-build" -q -W --keep-going -b html docs docs/_build/html
-echo "== tests" && "$bin/python" -m pytest -n 2 -q -rs "$@"
+echo "== tests" && "$bin/python" -m pytest -n 3 --dist worksteal -q -rs "$@"

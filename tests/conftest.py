@@ -19,9 +19,12 @@ VISITS = SHARED / "data" / "visits"
 VISIT_NAMES = sorted(path.name for path in VISITS.glob("*-*") if path.is_dir()) if VISITS.is_dir() else []
 
 
-# In the background of a script, interrupts are ignored, and so they would be by every program that a test starts.
+# In the background of a script, interrupts are ignored, below nohup hang-ups; and so they would be by every program
+# that a test starts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)
