@@ -14,6 +14,7 @@ from pathlib import Path
 
 from icf_utils.config import load_settings
 from icf_utils.errors import IcfError, StorageFailure, shown
+from icf_utils.intake.header import image_key
 from icf_utils.intake.sessions import Session
 from icf_utils.intake.settings import ReceiverSettings, Rule, xnat_target
 from icf_utils.metadata.reading import read_visit_metadata
@@ -114,7 +115,7 @@ def _digests(visit: Visit) -> dict[str, bytes]:
     """From the metadata: what the images of an archive are recognised by, without reading it again."""
     metadata = read_visit_metadata(visit)
     named = [(image.uids.get("SOPInstanceUID"), image.md5) for image in metadata.images]
-    return {uid: bytes.fromhex(md5) for uid, md5 in named if uid}
+    return {image_key(uid): bytes.fromhex(md5) for uid, md5 in named if uid}
 
 
 def _remove_input(session: Session) -> None:

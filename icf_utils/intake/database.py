@@ -41,8 +41,8 @@ CREATE TABLE session (
 CREATE INDEX session_state ON session (state, rule, queued);
 CREATE INDEX session_base ON session (study, base_visit, revision);
 CREATE TABLE image (
-    session INTEGER NOT NULL REFERENCES session, uid TEXT NOT NULL, digest BLOB NOT NULL,
-    PRIMARY KEY (session, uid)
+    session INTEGER NOT NULL REFERENCES session, image TEXT NOT NULL, digest BLOB NOT NULL,
+    PRIMARY KEY (session, image)
 ) WITHOUT ROWID;
 CREATE TABLE association (
     id INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -20,7 +20,7 @@ from icf_utils.dicom.values import character_sets, keyword_tag, plain_value
 from icf_utils.errors import storage_errors
 from icf_utils.intake.settings import Rule
 
-_SERIES_NUMBER = 0x00200011
+_SERIES_NUMBER, _INSTANCE_NUMBER = 0x00200011, 0x00200013
 
 #: Names this implementation in the files (PS3.7 section D.3.3.2), a UID made from a UUID (PS3.5 section B.2).
 IMPLEMENTATION_UID = "2.25.89522051466358778486548207486004645830"
@@ -43,10 +43,13 @@ class Sender:
 
 @dataclass(frozen=True)
 class Identity:
-    """Where an image belongs. ``visit`` is without a revision's suffix; ``name`` is the file's, below the input."""
+    """Where an image belongs. ``visit`` is without a revision's suffix; ``image`` is its :func:`image_key`.
+
+    ``name`` is the file's, below the input: names are in catalogs, where no UID may be.
+    """
 
     study_uid: str
-    sop_instance: str
+    image: str
     visit: str
     name: str
 
@@ -84,8 +87,8 @@ def _ui(element: int, uid: str) -> bytes:
 def wanted_tags(rule: Rule) -> frozenset[int]:
     """The tags that :func:`identify` looks at."""
     own = {tag for keyword in rule.keywords if (tag := keyword_tag(keyword)) is not None}
-    always = {SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID, _SERIES_NUMBER, SPECIFIC_CHARACTER_SET}
-    return frozenset(own | always)
+    always = {SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID, SPECIFIC_CHARACTER_SET}
+    return frozenset(own | always | {_SERIES_NUMBER, _INSTANCE_NUMBER})
 
 
 def read_header(read_at: Callable[[int, int], bytes], size: int, rule: Rule) -> Scan | None:
@@ -131,8 +134,15 @@ def identify(found: Scan, rule: Rule, sender: Sender, sop_class: str, sop_instan
         visit = visit_identifier(rule, sender, study_uid, lambda keyword: _text(found, keyword))
     except KeyError as error:
         return Objection(f"no usable value of {error.args[0]} for the visit", is_nameless=True)
-    series = _NUMBER.fullmatch(_text(found, "SeriesNumber"))
-    return Identity(study_uid, sop_instance, visit, f"{int(series[1]) if series else 0:03d}/{sop_instance}.dcm")
+    image = image_key(sop_instance)
+    name = f"{_number(found, 'SeriesNumber'):03d}/{_number(found, 'InstanceNumber'):05d}-{image}.dcm"
+    return Identity(study_uid, image, visit, name)
+
+
+def _number(found: Scan, keyword: str) -> int:
+    """A number for names; zero where there is none."""
+    number = _NUMBER.fullmatch(_text(found, keyword))
+    return int(number[1]) if number else 0
 
 
 def visit_identifier(rule: Rule, sender: Sender, study_uid: str, text: Callable[[str], str]) -> str:
@@ -158,6 +168,15 @@ def study_key(study_uid: str) -> str:
     'c47f5b18b8a4'
     """
     return hashlib.sha256(study_uid.encode("ascii")).hexdigest()[:12]
+
+
+def image_key(sop_instance: str) -> str:
+    """Sixteen hexadecimal digits that stand for a SOPInstanceUID.
+
+    >>> image_key("1.2.3")
+    'c47f5b18b8a430e6'
+    """
+    return hashlib.sha256(sop_instance.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _uid(found: Scan, tag: int) -> str:

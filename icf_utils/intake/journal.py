@@ -240,21 +240,21 @@ class Journal(AssociationJournal):
         return self._known(session_id)
 
     def remember_images(self, session_id: str, digests: Mapping[str, bytes]) -> None:
-        """Keep the digests of a session's images: SOPInstanceUID to the MD5 of the file."""
+        """Keep the digests of a session's images: their keys to the MD5 of the files."""
         number = number_of(session_id)
         with self._database.transaction():
             self._database.run_many(
-                "INSERT OR REPLACE INTO image (session, uid, digest) VALUES (?, ?, ?)",
-                [(number, uid, digest) for uid, digest in digests.items()],
+                "INSERT OR REPLACE INTO image (session, image, digest) VALUES (?, ?, ?)",
+                [(number, image, digest) for image, digest in digests.items()],
             )
 
     def digests(self, session_ids: Iterable[str]) -> dict[str, tuple[str, bytes]]:
-        """What :meth:`remember_images` kept for sessions: SOPInstanceUID to session id and digest, first one first."""
+        """What :meth:`remember_images` kept for sessions: an image's key to session id and digest, first one first."""
         found: dict[str, tuple[str, bytes]] = {}
         for session_id in session_ids:
-            rows = self._database.rows("SELECT uid, digest FROM image WHERE session = ?", [number_of(session_id)])
+            rows = self._database.rows("SELECT image, digest FROM image WHERE session = ?", [number_of(session_id)])
             for row in rows:
-                found.setdefault(row["uid"], (session_id, bytes(row["digest"])))
+                found.setdefault(row["image"], (session_id, bytes(row["digest"])))
         return found
 
     def _last_revision(self, study: str, visit: str) -> int:

@@ -81,8 +81,8 @@ class Reception:
             identity = identify(found, rule, sender, *announced(found))
             if not isinstance(identity, Identity) or (identity.visit, identity.study_uid) != (visit, study_uid):
                 continue
-            if identity.sop_instance not in ward.names:
-                target = ward.names[identity.sop_instance] = session.input / identity.name
+            if identity.image not in ward.names:
+                target = ward.names[identity.image] = session.input / identity.name
                 ward.counts.update(images=1, size=path.stat().st_size)
                 self._spool.publish(path, target)
                 self._progress.message(f"{session.name}: took back an image whose name was lost")
@@ -94,26 +94,26 @@ class Reception:
         Raises ``OSError`` and :class:`~icf_utils.errors.StorageFailure`; the part is the caller's then.
         """
         key = (rule.name, rule.study, identity.visit, identity.study_uid)
-        uid = identity.sop_instance
+        image = identity.image
         with self._lock:
             while True:
-                if known := self._past.image(key, uid):
+                if known := self._past.image(key, image):
                     break
                 ward = self._ward(key, rule, sender)
                 ward.associations.add(association)
-                if uid not in ward.pending:
-                    ward.pending.add(uid)
-                    there = ward.names.get(uid)
+                if image not in ward.pending:
+                    ward.pending.add(image)
+                    there = ward.names.get(image)
                     break
                 self._lock.wait()  # the same image over another association; the session may be complete afterwards
         if known:
-            return self._compare_with_past(known, uid, part)
+            return self._compare_with_past(known, image, part)
         verdict: Verdict | None = None
         try:
             verdict = self._settle(ward, identity, there, part)
         finally:
             with self._lock:
-                self._note(ward, uid, verdict, part.size)
+                self._note(ward, image, verdict, part.size)
         return ward.session.id, verdict
 
     def close_association(self, association: int) -> None:
@@ -148,48 +148,48 @@ class Reception:
         if there is None:
             target = ward.session.input / identity.name
             self._spool.publish(part.path, target)
-            ward.names[identity.sop_instance] = target
+            ward.names[identity.image] = target
             return "images"
         if same_content(there, part.path):
             part.discard()
             return "duplicates"
-        self._quarantine(ward.session, identity.sop_instance, part)
+        self._quarantine(ward.session, identity.image, part)
         return "quarantined"
 
-    def _note(self, ward: Ward, uid: str, verdict: Verdict | None, size: int) -> None:
+    def _note(self, ward: Ward, image: str, verdict: Verdict | None, size: int) -> None:
         """What became of an image (``None``: nothing); the caller has the lock."""
-        ward.pending.discard(uid)
+        ward.pending.discard(image)
         ward.last, ward.is_changed = time.monotonic(), True
         if verdict is None:
-            ward.refused.add(uid)
+            ward.refused.add(image)
         else:
             ward.counts[verdict] += 1
         if verdict == "images":
-            ward.refused.discard(uid)
+            ward.refused.discard(image)
             ward.counts["size"] += size
         ward.counts["refused"] = len(ward.refused)
         self._lock.notify_all()
 
-    def _quarantine(self, session: Session, uid: str, part: Part) -> None:
-        target = session.quarantine / f"{uid}.{digest(part.path).hex()[:12]}.dcm"
+    def _quarantine(self, session: Session, image: str, part: Part) -> None:
+        target = session.quarantine / f"{image}.{digest(part.path).hex()[:12]}.dcm"
         if target.exists():
             part.discard()
         else:
             self._spool.publish(part.path, target)
         self._progress.message(f"{session.name}: an image came again with other content; it is in '{shown(target)}'")
 
-    def _compare_with_past(self, known: Stored, uid: str, part: Part) -> tuple[str, Verdict]:
+    def _compare_with_past(self, known: Stored, image: str, part: Part) -> tuple[str, Verdict]:
         session_id, path, kept = known
         session = self._journal.session(session_id)
         assert session is not None
         if path is not None and path.exists():
             same = same_content(path, part.path)
         else:
-            same = digest(part.path) == (kept or self._journal.digests([session_id]).get(uid, ("", b""))[1])
+            same = digest(part.path) == (kept or self._journal.digests([session_id]).get(image, ("", b""))[1])
         if same:
             part.discard()
         else:
-            self._quarantine(session, uid, part)
+            self._quarantine(session, image, part)
         verdict: Verdict = "duplicates" if same else "quarantined"
         with self._lock:
             self._late[session_id, verdict] += 1

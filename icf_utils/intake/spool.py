@@ -199,6 +199,6 @@ def same_content(one: Path, other: Path) -> bool:
 
 
 def images_below(folder: Path) -> dict[str, Path]:
-    """The images of a session's input folder: SOPInstanceUID to file."""
+    """The images of a session's input folder: :func:`~icf_utils.intake.header.image_key` to file."""
     with storage_errors(folder, "read"):
-        return {path.stem: path for path in sorted(folder.glob("*/*.dcm"))}
+        return {path.stem.rpartition("-")[2]: path for path in sorted(folder.glob("*/*.dcm"))}

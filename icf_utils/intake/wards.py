@@ -45,7 +45,7 @@ Stored = tuple[str, Path | None, bytes]
 
 @dataclass
 class _Images:
-    """The images of complete sessions of one visit, by SOPInstanceUID, and when somebody last asked for them."""
+    """The images of complete sessions of one visit, by their keys, and when somebody last asked for them."""
 
     images: dict[str, Stored] = field(default_factory=dict)
     used: float = field(default_factory=time.monotonic)
@@ -72,30 +72,30 @@ class Past:
         self._journal = journal
         self._visits: dict[Key, _Images] = {}
 
-    def image(self, key: Key, uid: str) -> Stored | None:
-        """An image in a complete session of the same visit, by its SOPInstanceUID."""
+    def image(self, key: Key, image: str) -> Stored | None:
+        """An image in a complete session of the same visit, by its key."""
         past = self._visits.get(key)
         if past is None:
             past = self._visits[key] = self._look_back(key)
         past.used = time.monotonic()
-        return past.images.get(uid)
+        return past.images.get(image)
 
     def _look_back(self, key: Key) -> _Images:
         _, study, visit, study_uid = key
         found = _Images()
         sessions = [item for item in self._journal.revisions(study, visit) if item.study_uid == study_uid]
         closed = [session for session in sessions if session.state != "receiving"]
-        for uid, (session_id, kept) in self._journal.digests(session.id for session in closed).items():
-            found.images[uid] = (session_id, None, kept)
+        for image, (session_id, kept) in self._journal.digests(session.id for session in closed).items():
+            found.images[image] = (session_id, None, kept)
         for session in closed:
-            for uid, path in images_below(session.input).items():
-                found.images[uid] = (session.id, path, found.images.get(uid, ("", None, b""))[2])
+            for image, path in images_below(session.input).items():
+                found.images[image] = (session.id, path, found.images.get(image, ("", None, b""))[2])
         return found
 
     def remember(self, key: Key, ward: Ward) -> None:
         """A session is complete."""
         past = self._visits.setdefault(key, _Images())
-        past.images.update({uid: (ward.session.id, path, b"") for uid, path in ward.names.items()})
+        past.images.update({image: (ward.session.id, path, b"") for image, path in ward.names.items()})
 
     def forget(self, now: float, receiving: Container[Key]) -> None:
         """Let go of complete visits that nobody sends any more."""

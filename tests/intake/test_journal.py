@@ -26,12 +26,12 @@ def test_a_session_from_its_begin_to_its_deletion(tmp_path: Path) -> None:
     assert claimed is not None
     assert (claimed.images, claimed.state) == (3, "running")
     assert journal.claim("r", "me") is None
-    journal.remember_images(session.id, {"1.2": b"digest"})
+    journal.remember_images(session.id, {"c47f5b18b8a430e6": b"digest"})
     assert journal.change_state(session.id, "success").is_finished
     journal.delete_session(session.id)
     assert not session.folder.exists()
     assert journal.sessions() == []
-    assert journal.digests([session.id]) == {"1.2": (session.id, b"digest")}
+    assert journal.digests([session.id]) == {"c47f5b18b8a430e6": (session.id, b"digest")}
     # its number and its visit's identifier are not given again
     again = journal.open_session(rule="r", study="a", visit="v")
     assert (again.id, again.visit) == ("s000002", "v-r2")
