@@ -7,6 +7,8 @@ import os
 import tarfile
 from pathlib import Path
 
+import pytest
+
 from icf_utils.dataset.remote.configure import configure_clone
 from tests.dataset.remote.conftest import CONTENTS, IMAGES, Cloned, Serve
 from tests.dataset.visits import ODD_NAMES, Member
@@ -184,6 +186,26 @@ def test_without_a_password(usual: Cloned) -> None:
     netrc.chmod(0o600)
     nobody.run("git", "annex", "get", ONE)
     assert usual.holds([ONE])
+
+
+def test_a_password_is_asked_for_once(usual: Cloned) -> None:
+    """On the terminal, not of git-annex, whose jobs share one process of the program; and it is not shown."""
+    pexpect = pytest.importorskip("pexpect", reason="pexpect is not installed")
+    environment = {name: text for name, text in os.environ.items() if name != "GIT_TERMINAL_PROMPT"}
+    user, password = (usual.extra[f"DATALAD_CREDENTIAL_ICFTEST_{name}"] for name in ("USER", "SECRET"))
+    started = pexpect.spawn(
+        "git", ["annex", "get", "-J4", "study_v1/s1"], cwd=usual.folder, env=environment, timeout=60
+    )
+    started.expect(rb"wants to know who asks.*User: ")
+    started.sendline(user)
+    started.expect(rb"Password: ")
+    started.sendline(password)
+    said = started.read()
+    started.close()
+    assert started.exitstatus == 0, said
+    assert b"who asks" not in said
+    assert password.encode() not in said
+    assert usual.holds(SERIES_1)
 
 
 def test_who_lacks_the_program_still_gets_everything(usual: Cloned, program: Path) -> None:
