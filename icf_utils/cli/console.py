@@ -41,7 +41,7 @@ class Console:
         else:
             started, counter = time.monotonic(), _Counter()
             yield counter
-            amount = readable_size(counter.done) if unit == "B" else f"{counter.done} {unit}"
+            amount = readable_size(counter.done) if unit == "B" else _amount(counter.done, unit)
             self._line(f"{label}: {amount} in {time.monotonic() - started:.1f} s", sys.stderr)
 
     def message(self, text: str) -> None:
@@ -138,6 +138,12 @@ def readable_size(size: int) -> str:
             break
         amount /= 1000
     return f"{size} B" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def _amount(number: int, units: str) -> str:
+    """``1 file``, ``2 files``, ``1 series``: units come in the plural."""
+    one = units if units == "series" else units.removesuffix("s")
+    return counted(number, one, units)
 
 
 def counted(number: int, one: str, more: str = "") -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from icf_utils import (
@@ -104,3 +105,15 @@ def blamed(found: VisitCheck) -> set[Path]:
 
 def names(paths: Iterable[Path]) -> list[str]:
     return sorted(path.name for path in paths)
+
+
+@contextmanager
+def damaged(path: Path, content: bytes) -> Iterator[None]:
+    """For a while, a file with other content."""
+    before, status = path.read_bytes(), path.stat()
+    path.write_bytes(content)
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))

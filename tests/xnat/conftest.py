@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 from icf_utils.xnat.table import TABLE, Database
+from tests.data.make_dicom import uid, write_visit
 from tests.xnat.standin import StandIn, standin
 from tests.xnat.standin_state import Session
+from tests.xnat.uploads import write_session
 
 #: The table as XNAT creates it: the columns in this order, which it reads them by (DatabaseSession.createTableSql),
 #: and the constraint that the prearchive adds.
@@ -32,6 +34,9 @@ CREATE TABLE xdat_search.prearchive (
 )
 """
 
+
+#: The study of the visit that goes into the prearchive.
+STUDY = uid("study", "prearchive")
 
 #: The user of the database who needs a password; all others are trusted.
 GUARDED = "xnat_guarded"
@@ -191,3 +196,25 @@ def root() -> Iterator[Path]:
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="icf-prearchive-", dir=memory) as name:
         yield Path(name)
+
+
+@pytest.fixture
+def visit(tmp_path: Path) -> Path:
+    folder = tmp_path / "visit"
+    write_visit(folder, {1: ("scout", 2), 2: ("rest", 3)}, companions={"notes.txt": b"x"}, StudyInstanceUID=STUDY)
+    return folder
+
+
+@pytest.fixture
+def server() -> Iterator[StandIn]:
+    with standin() as running:
+        yield running
+        running.check()
+        assert running.cookies == set(), "no login session is left behind"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """One session of two scans, 5 images."""
+    write_session(tmp_path / "tree" / "sub-1" / "mr", {"01_t1": 3, "02_bold": 2})
+    return tmp_path / "tree"

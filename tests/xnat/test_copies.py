@@ -14,8 +14,8 @@ from icf_utils.xnat import claims
 from icf_utils.xnat.direct import Session
 from tests.data.make_dicom import uid, write_visit
 from tests.xnat.conftest import Server
+from tests.xnat.prearchiving import put, tree
 from tests.xnat.standin import StandIn
-from tests.xnat.test_prearchive import put, tree
 
 #: Two mebibytes: the first has reached the file when the second is told of.
 LONG = bytes(2 << 20)

@@ -20,8 +20,8 @@ from icf_utils.xnat.table import TABLE
 from tests.cli.program import PROGRAM, Inside, surrounding
 from tests.data.make_dicom import uid, write_visit
 from tests.xnat.conftest import Server
+from tests.xnat.prearchiving import tree
 from tests.xnat.standin import PASSWORD, USER, StandIn
-from tests.xnat.test_prearchive import tree
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from icf_utils.xnat.routes import REBUILD
 from tests.cli.program import ROOT, Ran, icf
 from tests.data.make_dicom import uid, write_visit
 from tests.xnat.conftest import GUARDED, Server
+from tests.xnat.prearchiving import tree
 from tests.xnat.standin import PASSWORD, USER, StandIn
 from tests.xnat.standin_state import Seen
-from tests.xnat.test_prearchive import tree
 
 psycopg = pytest.importorskip("psycopg")
 

@@ -14,7 +14,7 @@ from icf_utils.xnat import table
 from icf_utils.xnat.table import TABLE, Database, Row, check_table, delete, insert, status_of
 from tests.cli.program import ROOT
 from tests.xnat.conftest import Server
-from tests.xnat.test_prearchive import example_row
+from tests.xnat.prearchiving import example_row
 
 
 @pytest.mark.parametrize("status", ["ready", "DONE", "", "_BUILDING "])

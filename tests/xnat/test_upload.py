@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-import os
 import shutil
 import subprocess
-import tarfile
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
 
-from icf_utils import make_studyvisit_archive
 from icf_utils.credentials import Login, Secret
 from icf_utils.errors import InvalidSetting, RemoteFailure
-from icf_utils.sources.exclude import Exclusions
-from icf_utils.xnat.inputs import file_parcel, store_parcels, tree_parcels
-from icf_utils.xnat.upload import plan, upload, upload_visit
+from icf_utils.xnat.inputs import tree_parcels
+from icf_utils.xnat.upload import plan, upload
 from icf_utils.xnat.values import Target
-from tests.data.make_dicom import dicom_bytes, write_visit
+from tests.data.make_dicom import dicom_bytes
 from tests.xnat.standin import ALIAS, SECRET, StandIn, standin
 from tests.xnat.standin_state import Seen
-from tests.xnat.uploads import LOGIN, send, send_one, target, write_session
-
-
-@pytest.fixture
-def server() -> Iterator[StandIn]:
-    with standin() as running:
-        yield running
-        running.check()
-        assert running.cookies == set(), "no login session is left behind"
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """One session of two scans, 5 images."""
-    write_session(tmp_path / "tree" / "sub-1" / "mr", {"01_t1": 3, "02_bold": 2})
-    return tmp_path / "tree"
+from tests.xnat.uploads import send, send_one, target, write_session
 
 
 def test_a_session_arrives_and_is_counted(server: StandIn, tree: Path) -> None:
@@ -209,145 +186,6 @@ def test_a_torn_line_in_the_ledger(server: StandIn, tree: Path) -> None:
     assert send_one(server, tree).state == "before"
 
 
-def test_files_that_are_no_images_stay_here(server: StandIn, tmp_path: Path) -> None:
-    write_session(tmp_path / "tree" / "s" / "mr", {"01": 2}, {"notes.txt": b"hello", "01/more.zip": b"PK"})
-    outcome = send_one(server, tmp_path / "tree")
-    assert (outcome.state, outcome.sent, outcome.left_out) == ("uploaded", 2, ("01/more.zip", "notes.txt"))
-    assert "Ignore-Unparsable" not in server.imports()[0].query
-
-
-def test_one_image_twice_is_refused(server: StandIn, tree: Path) -> None:
-    scan = tree / "sub-1" / "mr" / "01_t1"
-    shutil.copy(scan / "1.dcm", scan / "copy.dcm")
-    outcome = send_one(server, tree)
-    assert outcome.state == "failed"
-    assert "would keep only one of them" in outcome.problem
-
-
-def test_scans_are_left_out_by_their_names(server: StandIn, tree: Path) -> None:
-    found = tree_parcels(tree, exclude=Exclusions(("BOLD", "phoenix")), state=tree.parent)
-    assert [(item.code, item.subject) for item in found.notices] == [
-        ("unmatched-pattern", "phoenix"),
-        ("scan-excluded", "sub-1/mr/02_bold"),
-    ]
-    (outcome,) = upload(found.parcels, target(server), LOGIN).sessions
-    assert (outcome.state, outcome.held) == ("uploaded", 3)
-
-
-def test_labels(tree: Path) -> None:
-    (parcel,) = tree_parcels(tree, subject="P {subject}", label="{session}-1", state=tree).parcels
-    assert (parcel.subject, parcel.label) == ("P_sub-1", "mr-1")
-    with pytest.raises(InvalidSetting, match=r"no field '{patient}' here"):
-        tree_parcels(tree, label="{patient}")
-
-
-def test_two_sessions_of_one_label_are_refused(server: StandIn, tree: Path) -> None:
-    write_session(tree / "sub 1" / "mr", {"01": 1})
-    write_session(tree / "sub.1" / "mr", {"01": 1})
-    with pytest.raises(InvalidSetting, match="would both be session 'sub_1_mr'"):
-        send(server, tree)
-    assert server.requests == []
-
-
-# -- a zip, a tar ---------------------------------------------------------------------------------------------------
-
-
-def zipped(path: Path, method: int = zipfile.ZIP_DEFLATED, other: str = "") -> Path:
-    with zipfile.ZipFile(path, "w", method) as packed:
-        for at in range(1, 4):
-            packed.writestr(f"{at}.dcm", dicom_bytes(InstanceNumber=at))
-        if other:
-            packed.writestr(other, b"no image")
-    return path
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
-def test_a_zip_goes_as_it_is(server: StandIn, tmp_path: Path, method: int) -> None:
-    path = zipped(tmp_path / "one.zip", method, "readme.txt")
-    (outcome,) = upload([file_parcel(path, "s1", "{name}", tmp_path)], target(server), LOGIN).sessions
-    assert (outcome.state, outcome.label, outcome.held, outcome.left_out) == ("uploaded", "one", 3, ("readme.txt",))
-    (asked,) = server.imports()
-    assert (asked.headers["Content-Type"], asked.size) == ("application/zip", path.stat().st_size)
-    assert asked.query["Ignore-Unparsable"] == "true"
-
-
-@pytest.mark.parametrize(("method", "other"), [(zipfile.ZIP_LZMA, ""), (zipfile.ZIP_DEFLATED, "inner.zip")])
-def test_a_zip_that_xnat_would_stumble_over_goes_as_a_tar(
-    server: StandIn, tmp_path: Path, method: int, other: str
-) -> None:
-    path = zipped(tmp_path / "one.zip", method, other)
-    (outcome,) = upload([file_parcel(path, "s1", "mr", tmp_path)], target(server), LOGIN).sessions
-    assert (outcome.state, outcome.held) == ("uploaded", 3)
-    assert server.imports()[0].headers["Content-Type"] == "application/x-tar"
-
-
-def test_a_compressed_tar_is_unpacked(server: StandIn, tree: Path) -> None:
-    path = tree.parent / "one.tar.gz"
-    with tarfile.open(path, "w:gz") as packed:
-        packed.add(tree, "x")
-    (outcome,) = upload([file_parcel(path, "s1", "mr", tree.parent)], target(server), LOGIN).sessions
-    assert (outcome.state, outcome.held) == ("uploaded", 5)
-
-
-def test_a_zip_needs_labels(tmp_path: Path) -> None:
-    with pytest.raises(InvalidSetting, match="--subject and --label"):
-        file_parcel(zipped(tmp_path / "one.zip"), "", "")
-
-
-# -- the store ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    for number in (1, 2):
-        study = {"StudyInstanceUID": f"1.2.3.{number}"}
-        write_visit(tmp_path / f"in{number}", {1: ("t1", 2), 2: ("bold", 2)}, companions={"a.txt": b"a"}, **study)
-        make_studyvisit_archive(tmp_path / f"in{number}", tmp_path / "store", "study-a", f"v{number}")
-    return tmp_path / "store"
-
-
-def test_the_archive_of_a_visit_goes_as_it_is(server: StandIn, store: Path) -> None:
-    archive = store / "study-a" / "v1_dicom.tar"
-    outcome = upload_visit(store, "study-a", "v1", target(server), LOGIN)
-    assert (outcome.state, outcome.subject, outcome.label) == ("uploaded", "v1", "study-a_v1")
-    assert (outcome.sent, outcome.held, len(outcome.left_out)) == (4, 4, 1)
-    (asked,) = server.imports()
-    assert (asked.headers["Content-Type"], asked.size) == ("application/x-tar", archive.stat().st_size)
-    assert asked.query["Ignore-Unparsable"] == "true"
-    assert upload_visit(store, "study-a", "v1", target(server), LOGIN).state == "before"
-    assert [path.name for path in (store / "study-a" / ".icf").iterdir()] == ["xnat"]
-
-
-def test_all_visits_of_a_study(server: StandIn, store: Path) -> None:
-    parcels = store_parcels(store, "study-a", subject="P-{visit}")
-    result = upload(parcels, target(server), LOGIN, jobs=2)
-    assert [(item.subject, item.state) for item in result.sessions] == [("P-v1", "uploaded"), ("P-v2", "uploaded")]
-
-
-def test_a_damaged_archive_does_not_arrive(server: StandIn, store: Path) -> None:
-    """The last bytes are kept back until the checksum has proved right: XNAT never gets the whole."""
-    archive = store / "study-a" / "v1_dicom.tar"
-    content = bytearray(archive.read_bytes())
-    content[content.rindex(b"TEST01")] ^= 1
-    archive.write_bytes(content)
-    outcome = upload_visit(store, "study-a", "v1", target(server), LOGIN)
-    assert outcome.state == "failed"
-    assert (
-        f"expected the recorded MD5 {(store / 'study-a' / 'v1_dicom.tar.md5sum').read_text()[:32]}" in outcome.problem
-    )
-    assert hashlib.md5(content).hexdigest() in outcome.problem
-    assert all(session.status != "READY" for session in server.sessions)
-
-
-def test_a_visit_that_is_not_there(server: StandIn, store: Path) -> None:
-    outcome = upload_visit(store, "study-a", "v9", target(server), LOGIN)
-    assert outcome.state == "failed"
-    assert "make_studyvisit_archive" in outcome.problem
-
-
-# -- what else can be wrong -----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("status", [400, 403, 404])
 def test_a_refusal_is_not_repeated(server: StandIn, tree: Path, status: int) -> None:
     server.fault = lambda seen: str(status) if seen.method == "POST" else None
@@ -428,15 +266,3 @@ def test_a_plan_asks_nobody(server: StandIn, tree: Path) -> None:
     result = plan(tree_parcels(tree).parcels, target(server))
     assert [(item.state, item.sent, item.left_out) for item in result.sessions] == [("planned", 5, ())]
     assert server.requests == []
-
-
-def test_the_length_is_known_before(tree: Path) -> None:
-    """What is made on the way is a TAR, as long as was said, with names that say nothing."""
-    (parcel,) = tree_parcels(tree).parcels
-    with parcel.open() as body:
-        first, second = b"".join(body), b"".join(body)
-    assert len(first) == len(body)
-    assert first == second
-    with tarfile.open(fileobj=io.BytesIO(first)) as packed:
-        assert packed.getnames() == [f"{at:08}.dcm" for at in range(1, 6)]
-    assert os.path.basename(tree).encode() not in first

@@ -1,0 +1,79 @@
+"""A session that is put into the prearchive, and what is heard and done on the way."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from icf_utils.progress import SILENT, Task
+from icf_utils.sources.select import open_source
+from icf_utils.xnat.direct import PrearchiveResult, Session
+from icf_utils.xnat.prearchive import put_into_prearchive
+from icf_utils.xnat.table import Row
+from tests.xnat.conftest import Server
+from tests.xnat.standin import PASSWORD, USER, StandIn
+
+#: What is said between two steps: copied, in its place, the row, the request, XNAT's status.
+STEPS = 5
+
+
+@dataclass
+class Http:
+    """XNAT as the command's own client asks it, without its retries."""
+
+    url: str
+
+    def rebuild(self, src: str) -> None:
+        address = f"{self.url}/data/services/prearchive/rebuild"
+        requests.post(address, data={"src": src}, auth=(USER, PASSWORD), timeout=10).raise_for_status()
+
+    def status(self, project: str, timestamp: str, foldername: str) -> str | None:
+        address = f"{self.url}/data/prearchive/projects/{project}?format=json"
+        answer = requests.get(address, auth=(USER, PASSWORD), timeout=10).json()["ResultSet"]["Result"]
+        found = [row["status"] for row in answer if (row["timestamp"], row["folderName"]) == (timestamp, foldername)]
+        return found[0] if found else None
+
+
+class Stop(Exception):
+    """An injected fault."""
+
+
+class Steps:
+    """Hears each step, and does something at one of them."""
+
+    def __init__(self, at: int = 0, action: Any = None) -> None:
+        self.heard: list[str] = []
+        self._at, self._action = at, action
+
+    def task(self, label: str, total: int, unit: str) -> AbstractContextManager[Task]:
+        return SILENT.task(label, total, unit)
+
+    def message(self, text: str) -> None:
+        self.heard.append(text)
+        if len(self.heard) == self._at:
+            self._action()
+
+
+def stop() -> None:
+    raise Stop
+
+
+def put(visit: Path, session: Session, postgres: Server, xnat: StandIn, **more: Any) -> PrearchiveResult:
+    with open_source(visit, visit.parent) as source:
+        return put_into_prearchive(source, session, postgres.database, Http(xnat.url), **more)
+
+
+def tree(root: Path) -> list[str]:
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*"))
+
+
+def example_row(**changes: Any) -> Row:
+    now = datetime(2024, 1, 2, 3, 4, 5, tzinfo=timezone.utc).replace(tzinfo=None)
+    names = {"foldername": "S1", "name": "S1", "tag": "1.2.3", "status": "RECEIVING", "url": "/x/S1"}
+    row = Row("PILOT", "20240102_030405006", now, now, None, None, None, **names)  # type: ignore[arg-type]
+    return replace(row, **changes)

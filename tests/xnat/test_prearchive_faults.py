@@ -1,0 +1,248 @@
+"""Straight into the prearchive with faults between each two steps: nothing is left behind. On a real PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from icf_utils.errors import RemoteFailure, StorageFailure
+from icf_utils.progress import Task
+from icf_utils.sources.select import open_source
+from icf_utils.xnat import claims, prearchive
+from icf_utils.xnat.direct import Session
+from icf_utils.xnat.prearchive import put_into_prearchive
+from icf_utils.xnat.table import TABLE
+from tests.cli.program import ROOT, surrounding
+from tests.data.make_dicom import dicom_bytes
+from tests.xnat.conftest import STUDY, Server
+from tests.xnat.prearchiving import STEPS, Http, Steps, Stop, put, stop, tree
+from tests.xnat.standin import StandIn
+
+
+def test_the_row_is_inserted_last(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
+    """At every step: a row only when the folder is there, a folder only when it is complete."""
+    seen = []
+
+    def look() -> None:
+        places = list(root.glob("PILOT/*/S1"))
+        files = [path for place in places for path in place.glob("SCANS/*/DICOM/*")]
+        seen.append((len(places), len(files), len(postgres.rows())))
+
+    steps = Steps()
+    steps.message = lambda text: look()  # type: ignore[method-assign]
+    put(visit, Session(root, "S1", "PILOT"), postgres, xnat, progress=steps)
+    assert seen == [(0, 0, 0), (1, 5, 0), (1, 5, 1), (1, 5, 1), (1, 5, 1)]
+    assert len(seen) == STEPS
+
+
+@pytest.mark.parametrize("at", range(1, STEPS + 1))
+@pytest.mark.parametrize(("project", "error"), [("PILOT", Stop), (None, KeyboardInterrupt)])
+def test_a_fault_between_two_steps_leaves_nothing(
+    visit: Path, root: Path, postgres: Server, xnat: StandIn, at: int, project: str | None, error: type[BaseException]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    steps = Steps(at, fail)
+    with pytest.raises(error):
+        put(visit, Session(root, "S1", project), postgres, xnat, progress=steps)
+    assert len(steps.heard) == at
+    assert tree(root) == []
+    assert postgres.rows() == []
+    assert put(visit, Session(root, "S1", project), postgres, xnat).status == "READY"
+
+
+@pytest.mark.parametrize("error", [Stop, KeyboardInterrupt])
+def test_a_fault_between_two_files_leaves_nothing(
+    visit: Path, root: Path, postgres: Server, xnat: StandIn, error: type[BaseException]
+) -> None:
+    class Halfway(Steps):
+        count = 0
+
+        @contextmanager
+        def task(self, label: str, total: int, unit: str) -> Iterator[Task]:
+            self.label = label
+            yield self
+
+        def advance(self, amount: int) -> None:
+            self.count += self.label == "copying"
+            if self.count == 3:
+                raise error
+
+    with pytest.raises(error):
+        put(visit, Session(root, "S1", "PILOT"), postgres, xnat, progress=Halfway())
+    assert (tree(root), postgres.rows(), xnat.requests) == ([], [], [])
+
+
+def test_a_database_that_refuses_the_row(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
+    """Whatever its reason: the folder goes, and the message quotes no values."""
+    postgres.sql(f"ALTER TABLE {TABLE} ADD CONSTRAINT no_more CHECK (subject <> 'sub-01')")
+    with pytest.raises(RemoteFailure, match="no_more") as caught:
+        put(visit, Session(root, "S1", "PILOT", "sub-01"), postgres, xnat)
+    assert "sub-01" not in str(caught.value)
+    assert (tree(root), postgres.rows(), xnat.requests) == ([], [], [])
+
+
+def test_a_full_disk(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
+    """Here: files that must not grow; the copies that were made go, too."""
+    (visit / "02_rest" / "9999.dcm").write_bytes(dicom_bytes(StudyInstanceUID=STUDY, SeriesNumber=2) + bytes(300_000))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(StorageFailure):
+            put(visit, Session(root, "S1", "PILOT"), postgres, xnat)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert (tree(root), postgres.rows()) == ([], [])
+
+
+def test_others_are_left_alone_by_an_undoing(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
+    first = put(visit, Session(root, "S1", "PILOT"), postgres, xnat)
+    before, rows = tree(root), postgres.rows()
+    with pytest.raises(Stop):
+        put(visit, Session(root, "S1", "PILOT", again=True), postgres, xnat, progress=Steps(4, stop))
+    assert tree(root) == before
+    assert postgres.rows() == rows
+    assert first.folder.is_dir()
+
+
+_PROGRAM = """
+import os, sys
+from pathlib import Path
+from icf_utils.sources.select import open_source
+from icf_utils.xnat.direct import Session
+from icf_utils.xnat.prearchive import put_into_prearchive
+from icf_utils.xnat.table import Database
+from tests.xnat.prearchiving import Http, Steps
+visit, root, folder, port, user, url, at, number = sys.argv[1:]
+steps = Steps(int(at), lambda: os.kill(os.getpid(), int(number)))
+with open_source(Path(visit), Path("/tmp")) as source:
+    session = Session(Path(root), "S1", "PILOT")
+    put_into_prearchive(source, session, Database(folder, int(port), "xnat", user), Http(url), progress=steps)
+"""
+
+
+def run_and_kill(visit: Path, root: Path, postgres: Server, xnat: StandIn, at: int, number: int) -> int:
+    place = (str(postgres.folder), str(postgres.port), postgres.user)
+    command = [sys.executable, "-c", _PROGRAM, str(visit), str(root), *place, xnat.url, str(at), str(number)]
+    return subprocess.run(command, env=surrounding(), cwd=ROOT, capture_output=True, check=False, timeout=60).returncode
+
+
+@pytest.mark.parametrize("at", range(1, STEPS + 1))
+def test_the_next_command_removes_what_a_kill_has_left(
+    visit: Path, root: Path, postgres: Server, xnat: StandIn, at: int
+) -> None:
+    assert run_and_kill(visit, root, postgres, xnat, at, signal.SIGKILL) == -signal.SIGKILL
+    left = tree(root)
+    assert any(name.endswith(".journal") for name in left)
+    assert any(name.endswith(".dcm") for name in left)
+    steps = Steps()
+    again = at == STEPS or at == STEPS - 1  # the stand-in has built it already: then it is XNAT's, and stays
+    done = put(visit, Session(root, "S1", "PILOT", again=again), postgres, xnat, progress=steps)
+    assert ("XNAT has taken up" if again else "removed what an interrupted command had left") in steps.heard[0]
+    assert done.status == "READY"
+    assert len(postgres.rows()) == (2 if again else 1)
+    assert len(list(root.glob("PILOT/*/S1"))) == len(postgres.rows())
+    assert not (root / claims.WORK_DIR).exists()
+
+
+def test_a_running_command_is_not_cleaned_up(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
+    with claims.claimed(root, "PILOT", "S1") as claim:
+        done = put(visit, Session(root, "S1", "PILOT"), postgres, xnat)
+        assert claim.journal.exists()
+        assert done.timestamp != claim.timestamp
+        claims.remove(claim)
+    assert not (root / claims.WORK_DIR).exists()
+
+
+def test_signals_wait_for_the_undoing(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
+    """A second Ctrl-C does not stop the tidying up after the first."""
+
+    def twice() -> None:
+        threading.Timer(0.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.sigtimedwait([], 0.2)
+
+    with pytest.raises(KeyboardInterrupt):
+        put(visit, Session(root, "S1", "PILOT"), postgres, xnat, progress=Steps(3, twice))
+    assert (tree(root), postgres.rows()) == ([], [])
+
+
+def test_an_error_is_undone_and_its_log_shown(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
+    xnat.outcome = lambda session: "ERROR"  # type: ignore[attr-defined]
+    with pytest.raises(RemoteFailure, match=r"(?s)status ERROR.*XNAT's log says:\n  built: ERROR"):
+        put(visit, Session(root, "S1", "PILOT"), postgres, xnat)
+    assert (tree(root), postgres.rows()) == ([], [])
+
+
+def test_what_xnat_works_on_is_not_taken_away(
+    visit: Path, root: Path, postgres: Server, xnat: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupt while it builds: the undoing waits for XNAT to let go, and if it does not, says what is left."""
+    monkeypatch.setattr(prearchive, "_LET_GO_WITHIN", 0.5)
+    xnat.outcome = lambda session: "BUILDING"  # type: ignore[attr-defined]
+    steps = Steps(4, stop)
+    with pytest.raises(Stop):
+        put(visit, Session(root, "S1", "PILOT"), postgres, xnat, progress=steps)
+    assert "XNAT is working on" in steps.heard[-1]
+    assert len(postgres.rows()) == len(list(root.glob("PILOT/*/S1"))) == 1
+    postgres.sql(f"UPDATE {TABLE} SET status = 'ERROR'")
+    prearchive.clean_up(root, postgres.database)
+    assert (tree(root), postgres.rows()) == ([], [])
+
+
+def test_another_database_is_noticed(
+    visit: Path, root: Path, postgres: Server, xnat: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """XNAT does not list the session: all is undone."""
+    monkeypatch.setattr(prearchive, "_LISTED_WITHIN", 0.5)
+
+    class Blind(Http):
+        def rebuild(self, src: str) -> None:
+            """As if it were fine."""
+
+    xnat.others = list
+    with open_source(visit, visit.parent) as source, pytest.raises(RemoteFailure, match="does not list the session"):
+        put_into_prearchive(source, Session(root, "S1", "PILOT"), postgres.database, Blind(xnat.url))
+    assert (tree(root), postgres.rows()) == ([], [])
+
+
+def test_a_database_that_goes_away_leaves_a_journal(
+    visit: Path, root: Path, postgres: Server, xnat: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row cannot be removed: the folder must stay as long, and the next command removes both."""
+    session = Session(root, "S1", "PILOT")
+
+    def vanish() -> None:
+        monkeypatch.setenv("PGOPTIONS", "-c no_such_setting=1")  # no connection any more
+        raise Stop
+
+    steps = Steps(3, vanish)
+    with pytest.raises(Stop):
+        put(visit, session, postgres, xnat, progress=steps)
+    assert "left for the next command" in steps.heard[-1]
+    assert len(list(root.glob("PILOT/*/S1"))) == 1
+    monkeypatch.delenv("PGOPTIONS")
+    assert put(visit, session, postgres, xnat).status == "READY"
+    assert len(postgres.rows()) == len(list(root.glob("PILOT/*/S1"))) == 1
+
+
+def test_no_table_is_said_before_anything_is_written(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
+    postgres.sql(f"ALTER TABLE {TABLE} DROP COLUMN prevent_auto_commit")
+    with pytest.raises(RemoteFailure, match="no column prevent_auto_commit"):
+        put(visit, Session(root, "S1", "PILOT"), postgres, xnat)
+    postgres.sql(f"DROP TABLE {TABLE}")
+    with pytest.raises(RemoteFailure, match="there is no table"):
+        put(visit, Session(root, "S1", "PILOT"), postgres, xnat)
+    assert (tree(root), xnat.requests) == ([], [])
