@@ -41,3 +41,17 @@ class Silent:
 
 
 SILENT: Progress = Silent()
+
+
+def readable_size(size: int) -> str:
+    """A number of bytes for people, in decimal units.
+
+    >>> readable_size(8570880)
+    '8.6 MB'
+    """
+    amount, unit = float(size), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if amount < 999.5 or unit == "TB":
+            break
+        amount /= 1000
+    return f"{size} B" if unit == "B" else f"{amount:.1f} {unit}"

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from icf_utils.errors import IcfError, StorageFailure, shown
-from icf_utils.progress import Task
+from icf_utils.progress import Task, readable_size
 from icf_utils.results import Notice, plain
 
 #: How many files a warning names before it only counts the rest; ``--json`` names all.
@@ -124,20 +124,6 @@ class _Bar:
 
     def advance(self, amount: int) -> None:
         self._update(amount)
-
-
-def readable_size(size: int) -> str:
-    """A number of bytes for people, in decimal units.
-
-    >>> readable_size(8570880)
-    '8.6 MB'
-    """
-    amount, unit = float(size), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if amount < 999.5 or unit == "TB":
-            break
-        amount /= 1000
-    return f"{size} B" if unit == "B" else f"{amount:.1f} {unit}"
 
 
 def _amount(number: int, units: str) -> str:

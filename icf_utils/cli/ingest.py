@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icf_utils.cli.console import Console, counted, readable_size
+from icf_utils.cli.console import Console, counted
 from icf_utils.cli.options import add_store, add_store_url
 from icf_utils.cli.run import Teller, extent, number, result_lines, result_notices
 from icf_utils.errors import InvalidSetting, shown
+from icf_utils.progress import readable_size
 from icf_utils.results import Notice, plain
 
 if TYPE_CHECKING:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from icf_utils.cli.console import Console, counted, readable_size
+from icf_utils.cli.console import Console, counted
 from icf_utils.cli.options import add_id, add_store, add_strip
 from icf_utils.errors import shown
+from icf_utils.progress import readable_size
 
 HELP = "archive the DICOM files of a visit as a reproducible TAR"
 DETAILS = """\

@@ -71,3 +71,29 @@ def _count(text: str) -> int:
     if not text.isdecimal() or len(text) > 3:
         raise argparse.ArgumentTypeError(f"'{text}' is no number of folders")
     return int(text)
+
+
+def small_number(text: str) -> int:
+    """An argument's type: 0 to 99999. Raises ``argparse.ArgumentTypeError``."""
+    if not text.isdecimal() or len(text) > 5:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """An argument's type: seconds, with or without a fraction. Raises ``argparse.ArgumentTypeError``."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e6:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds")
+    return value
+
+
+def positive_seconds(text: str) -> float:
+    """The same, and more than none."""
+    value = seconds(text)
+    if not value:
+        raise argparse.ArgumentTypeError("must be more than 0 seconds")
+    return value

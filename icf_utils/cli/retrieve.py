@@ -8,8 +8,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icf_utils.cli.console import Console, counted, readable_size
+from icf_utils.cli.console import Console, counted
 from icf_utils.errors import InvalidSetting, shown
+from icf_utils.progress import readable_size
 
 if TYPE_CHECKING:
     from icf_utils.credentials import Login, Secret

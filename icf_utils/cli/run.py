@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icf_utils.cli.console import Console, counted, readable_size
+from icf_utils.cli.console import Console, counted
 from icf_utils.cli.options import add_store, add_store_url
 from icf_utils.cli.slurm import add_slurm, catalog_job, check_slurm, submit, visits_of_job
 from icf_utils.errors import InvalidSetting, shown
+from icf_utils.progress import readable_size
 from icf_utils.results import Notice
 
 if TYPE_CHECKING:

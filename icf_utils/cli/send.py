@@ -6,8 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icf_utils.cli.console import Console, counted, readable_size
+from icf_utils.cli.console import Console, counted
+from icf_utils.cli.options import seconds, small_number
 from icf_utils.errors import InvalidSetting, shown
+from icf_utils.progress import readable_size
 
 if TYPE_CHECKING:
     from icf_utils.cstore.peer import Peer
@@ -27,7 +29,7 @@ _NAMED_AT_MOST = 20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="a folder, zip or tar; with --id, the root of a store")
     parser.add_argument("host", metavar="HOST", help="name or address of the receiver")
-    parser.add_argument("port", metavar="PORT", type=_number, help="its port")
+    parser.add_argument("port", metavar="PORT", type=small_number, help="its port")
     add_titles(parser)
     parser.add_argument("--id", nargs=2, metavar=("STUDY-ID", "VISIT-ID"), help="send the archive of this visit")
     parser.add_argument(
@@ -49,34 +51,18 @@ def add_titles(parser: argparse.ArgumentParser) -> None:
 def add_association(parser: argparse.ArgumentParser) -> None:
     """``--retries``, ``--pause``, ``--timeout`` and the options of TLS."""
     parser.add_argument(
-        "--retries", metavar="N", type=_number, default=2, help="send what failed up to N times again (default: 2)"
+        "--retries", metavar="N", type=small_number, default=2, help="send what failed up to N times again (default: 2)"
     )
     parser.add_argument(
-        "--pause", metavar="SECONDS", type=_seconds, default=5.0, help="wait so long before that (default: 5)"
+        "--pause", metavar="SECONDS", type=seconds, default=5.0, help="wait so long before that (default: 5)"
     )
     parser.add_argument(
-        "--timeout", metavar="SECONDS", type=_seconds, default=30.0, help="patience with each answer (default: 30)"
+        "--timeout", metavar="SECONDS", type=seconds, default=30.0, help="patience with each answer (default: 30)"
     )
     parser.add_argument("--tls", action="store_true", help="encrypt; the receiver's certificate must be valid for HOST")
     parser.add_argument("--ca", metavar="FILE", help="with --tls: certificates to believe (PEM; default: the system's)")
     parser.add_argument("--cert", metavar="FILE", help="with --tls: our own certificate (PEM)")
     parser.add_argument("--key", metavar="FILE", help="with --tls: its key (PEM), if it is not in the same file")
-
-
-def _number(text: str) -> int:
-    if not text.isdecimal() or len(text) > 5:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1e6:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds")
-    return value
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -87,7 +73,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.sources.select import open_source
 
     peer = peer_of(args)
-    with open_source(_source(args), Path(tempfile.gettempdir())) as source:
+    with open_source(source_of(args), Path(tempfile.gettempdir())) as source:
         listing = list_images(source, args.series, console)
         result = send(source, listing, peer, retries=args.retries, pause=args.pause, progress=console)
     report(args, console, result, listing.other_series)
@@ -102,18 +88,6 @@ def peer_of(args: argparse.Namespace) -> Peer:
     if any(files) and not args.tls:
         raise InvalidSetting("--ca, --cert, --key", "these are for --tls")
     return Peer(args.host, args.port, args.aec, args.aet, Tls(*files) if args.tls else None, args.timeout)
-
-
-def _source(args: argparse.Namespace) -> Path:
-    from icf_utils.errors import DepositMissing
-    from icf_utils.store import Visit
-
-    if not args.id:
-        return Path(args.source)
-    visit = Visit(Path(args.source), *args.id)
-    if not visit.archive.exists():
-        raise DepositMissing(visit.archive, "check --id; with it, SOURCE is the root of a store")
-    return visit.archive
 
 
 def report(args: argparse.Namespace, console: Console, result: SendResult, other_series: int = 0) -> None:
@@ -133,3 +107,16 @@ def report(args: argparse.Namespace, console: Console, result: SendResult, other
 def _line(image: ImageOutcome) -> str:
     status = "" if image.status is None else f" (status 0x{image.status:04X})"
     return f"'{shown(image.name)}': {image.meaning}{status}"
+
+
+def source_of(args: argparse.Namespace) -> Path:
+    """What to send: a path, or with ``--id`` the archive of a visit."""
+    from icf_utils.errors import DepositMissing
+    from icf_utils.store import Visit
+
+    if not args.id:
+        return Path(args.source)
+    visit = Visit(Path(args.source), *args.id)
+    if not visit.archive.exists():
+        raise DepositMissing(visit.archive, "check --id; with it, SOURCE is the root of a store")
+    return visit.archive

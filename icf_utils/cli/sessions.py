@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from icf_utils.cli import sessions_delete, sessions_get, sessions_log, sessions_serve
 from icf_utils.cli.access import add_access, sessions_of
-from icf_utils.cli.console import Console, counted, readable_size
+from icf_utils.cli.console import Console, counted
 from icf_utils.errors import InvalidSetting, shown
+from icf_utils.progress import readable_size
 
 if TYPE_CHECKING:
     from icf_utils.intake.client import Sessions

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 from icf_utils.cli.access import add_access, sessions_of
-from icf_utils.cli.console import Console, readable_size
+from icf_utils.cli.console import Console
 from icf_utils.errors import IcfError, InvalidSetting, shown
+from icf_utils.progress import readable_size
 
 HELP = "download the results of sessions, or what came in, as zips"
 DETAILS = """\

@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icf_utils.cli.console import Console, counted, readable_size
-from icf_utils.cli.options import add_id, add_store, add_strip
+from icf_utils.cli.console import Console, counted
+from icf_utils.cli.options import add_id, add_store, add_strip, seconds
 from icf_utils.errors import InvalidSetting, shown
+from icf_utils.progress import readable_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prevent-auto-commit", action="store_true", help="XNAT is not to archive it by itself")
     parser.add_argument("--again", action="store_true", help="even if the project's prearchive has this study already")
     parser.add_argument(
-        "--wait", metavar="SECONDS", type=_seconds, default=600.0, help="wait so long for XNAT (default: 600)"
+        "--wait", metavar="SECONDS", type=seconds, default=600.0, help="wait so long for XNAT (default: 600)"
     )
     parser.add_argument("--dry-run", action="store_true", help="print folder, SQL and requests; do nothing")
 
@@ -77,16 +78,6 @@ def _mode(text: str) -> int:
     if not text or len(text) > 4 or set(text) - set("01234567"):
         raise argparse.ArgumentTypeError(f"'{text}' is no octal mode such as 007")
     return int(text, 8)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1e6:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds")
-    return value
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icf_utils.cli.console import Console, counted, readable_size
-from icf_utils.cli.send import add_association, peer_of
-from icf_utils.errors import DepositMissing, InvalidSetting, shown
+from icf_utils.cli.console import Console, counted
+from icf_utils.cli.send import add_association, peer_of, source_of
+from icf_utils.errors import InvalidSetting, shown
+from icf_utils.progress import readable_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.xnat.routing import goes_to, routes_of, visible
 
     peer = peer_of(args)
-    with open_source(_source(args), Path(tempfile.gettempdir())) as source:
+    with open_source(source_of(args), Path(tempfile.gettempdir())) as source:
         listing = list_images(source, progress=console)
         routes = routes_of(source, listing.images, console)
         seen = visible(routes, args.show_identifying)
@@ -75,17 +76,6 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 _WRONG = "not all images name this project before any other"
-
-
-def _source(args: argparse.Namespace) -> Path:
-    from icf_utils.store import Visit
-
-    if not args.id:
-        return Path(args.source)
-    visit = Visit(Path(args.source), *args.id)
-    if not visit.archive.exists():
-        raise DepositMissing(visit.archive, "check --id; with it, SOURCE is the root of a store")
-    return visit.archive
 
 
 def _wrong_lines(args: argparse.Namespace, wrong: bool) -> list[str]:

@@ -6,8 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icf_utils.cli.console import Console, counted, readable_size
+from icf_utils.cli.console import Console, counted
+from icf_utils.cli.options import positive_seconds, small_number
 from icf_utils.errors import InvalidSetting, shown
+from icf_utils.progress import readable_size
 
 if TYPE_CHECKING:
     from icf_utils.results import Notice
@@ -34,18 +36,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_target(parser)
     _add_login(parser)
     _add_labels(parser)
-    parser.add_argument("--jobs", metavar="N", type=_number, default=2, help="sessions at a time (default: 2)")
-    parser.add_argument("--retries", metavar="N", type=_number, default=5, help="send again up to N times (default: 5)")
+    parser.add_argument("--jobs", metavar="N", type=small_number, default=2, help="sessions at a time (default: 2)")
     parser.add_argument(
-        "--pause", metavar="SECONDS", type=_seconds, default=2.0, help="wait so long before that, then longer"
+        "--retries", metavar="N", type=small_number, default=5, help="send again up to N times (default: 5)"
     )
     parser.add_argument(
-        "--timeout", metavar="SECONDS", type=_seconds, default=900.0, help="patience with an answer (default: 900)"
+        "--pause", metavar="SECONDS", type=positive_seconds, default=2.0, help="wait so long before that, then longer"
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=positive_seconds,
+        default=900.0,
+        help="patience with an answer (default: 900)",
     )
     parser.add_argument(
         "--patience",
         metavar="SECONDS",
-        type=_seconds,
+        type=positive_seconds,
         default=600.0,
         help="how long XNAT may take to show a session after its answer, and to end its work on it (default: 600)",
     )
@@ -203,19 +211,3 @@ def _line(item: Outcome) -> str:
 def shown_lines(text: str) -> str:
     """An error of several lines, set in."""
     return text.replace("\n", "\n  ")
-
-
-def _number(text: str) -> int:
-    if not text.isdecimal() or len(text) > 3:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds")
-    return value

@@ -13,6 +13,7 @@ from flask import Flask
 from icf_utils.intake.sessions import SESSION_STATES, Session, SessionState
 from icf_utils.intake.web.queries import Query
 from icf_utils.intake.web.records import processing_seconds
+from icf_utils.progress import readable_size
 
 #: So many sessions stand on one page.
 PAGE = 100
@@ -108,20 +109,6 @@ def _address(query: Query, **changes: Any) -> str:
 
 def _moment(moment: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(moment))
-
-
-def readable_size(size: int) -> str:
-    """Bytes for people, in decimal units.
-
-    >>> readable_size(8570880)
-    '8.6 MB'
-    """
-    amount, unit = float(size), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if amount < 999.5 or unit == "TB":
-            break
-        amount /= 1000
-    return f"{size} B" if unit == "B" else f"{amount:.1f} {unit}"
 
 
 def readable_time(seconds: float) -> str:
