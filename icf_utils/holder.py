@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -40,6 +41,10 @@ class Holder:
         return (" ".join(words) + "\n").encode("utf-8", "surrogateescape")
 
 
+#: Stands for the holder of a lock that names none.
+NOBODY = Holder("an unknown host", 0, _UNKNOWN)
+
+
 def own_holder() -> Holder:
     """What others have to know of this process."""
     return Holder(HOST, os.getpid(), process_start(os.getpid()), *_own_place())
@@ -48,8 +53,8 @@ def own_holder() -> Holder:
 def parse_holder(raw: bytes) -> Holder:
     """The holder that a lock's bytes name; process 0 of an unknown host where they name none."""
     words = raw.decode("utf-8", "replace").split()
-    if len(words) not in (3, 6) or not words[1].isdigit():
-        return Holder("an unknown host", 0, _UNKNOWN)
+    if len(words) not in (3, 6) or not re.fullmatch("[0-9]{1,10}", words[1]):
+        return NOBODY
     return Holder(words[0], int(words[1]), *words[2:])
 
 
@@ -73,7 +78,12 @@ def is_dead(holder: Holder) -> bool:
 
 
 def is_out_of_sight(holder: Holder) -> bool:
-    """Whether nobody here can look at the process: it runs on another host, or in another container."""
+    """Whether nobody here can look at the process: it runs on another host or in another container, or is not named.
+
+    The latter is what a machine that lost its power can leave of a lock.
+    """
+    if not holder.pid:
+        return True
     return (holder.host, holder.namespace, holder.boot) != (HOST, *_own_place()[:2]) and holder.boot != _UNKNOWN
 
 

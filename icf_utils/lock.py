@@ -9,6 +9,7 @@ over then: a host that was only asleep would go on writing.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import queue
 import threading
@@ -18,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from icf_utils.errors import Busy, InvalidSetting, StorageFailure, shown, storage_errors
-from icf_utils.holder import HOST, Holder, is_dead, is_out_of_sight, leavers_gone, own_holder, parse_holder
+from icf_utils.holder import HOST, NOBODY, Holder, is_dead, is_out_of_sight, leavers_gone, own_holder, parse_holder
 from icf_utils.progress import Progress
 from icf_utils.publishing import clear_parts, prepare_workdir, tidy_workdir
 from icf_utils.store import Study, Visit
@@ -27,6 +28,9 @@ from icf_utils.traces import expect, remove, share_file
 #: Seconds that a process waits for another one before it gives up with exit code 8, unless ICF_LOCK_TIMEOUT says.
 PATIENCE = 3600.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
+
+#: How often a lock that seems to be free is tried by who does not wait.
+_LOOKS = 100
 
 #: Seconds between two signs of life, and how long a holder out of sight may give none. Network file systems show a
 #: change to other hosts after a minute or so. Only changes are looked at, so that clocks need not agree.
@@ -141,7 +145,7 @@ def clear_dead(study: Study) -> None:
     for path in study.workdir.glob("*.lock"):
         holder = _read_holder(path)
         if holder and is_dead(holder):
-            _clear_stale(path, holder)
+            _clear_stale(study, path, holder)
     tidy_workdir(study)
 
 
@@ -155,12 +159,9 @@ def _acquire(study: Study, path: Path, progress: Progress) -> None:
     started, pause, told, patience = time.monotonic(), _FIRST_PAUSE, False, _patience()
     watch = _Watch(path)
     while not _try_to_take(study, path):
-        holder = _read_holder(path)
-        if holder is None:  # released between two looks, or not to be seen yet on a network file system
-            time.sleep(_FIRST_PAUSE)
-            continue
-        if is_dead(holder):
-            _clear_stale(path, holder)
+        # nothing to read: released between two looks, or not to be seen yet on a network file system
+        holder = _read_holder(path) or NOBODY
+        if is_dead(holder) and _clear_stale(study, path, holder):
             progress.message(f"taking over the lock of a dead process: '{shown(path)}' ({_named(holder)})")
             continue
         waited, silent = time.monotonic() - started, watch.silent_for()
@@ -193,23 +194,28 @@ class _Watch:
 
 def _try_once(study: Study, path: Path, progress: Progress) -> str:
     """Take a lock unless a process that may be alive holds it; then return that one's name, else empty text."""
-    while not _try_to_take(study, path):
-        holder = _read_holder(path)
-        if holder is None:
-            continue
-        if not is_dead(holder):
+    for _ in range(_LOOKS):
+        if _try_to_take(study, path):
+            return ""
+        holder = _read_holder(path) or NOBODY
+        if holder != NOBODY and not is_dead(holder):
             return _named(holder)
-        _clear_stale(path, holder)
-        progress.message(f"taking over the lock of a dead process: '{shown(path)}' ({_named(holder)})")
-    return ""
+        if holder == NOBODY or not _clear_stale(study, path, holder):  # just released, or another clears it
+            time.sleep(_FIRST_PAUSE)
+        else:
+            progress.message(f"taking over the lock of a dead process: '{shown(path)}' ({_named(holder)})")
+    return _named(NOBODY)
 
 
 def _patience() -> float:
     text = os.environ.get("ICF_LOCK_TIMEOUT", "")
     try:
-        return float(text) if text else PATIENCE
-    except ValueError as error:
-        raise InvalidSetting("ICF_LOCK_TIMEOUT", f"'{shown(text)}' is no number of seconds") from error
+        seconds = float(text) if text else PATIENCE
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:  # which includes what is not a number
+        raise InvalidSetting("ICF_LOCK_TIMEOUT", f"'{shown(text)}' is no number of seconds")
+    return seconds
 
 
 def _try_to_take(study: Study, path: Path) -> bool:
@@ -284,19 +290,27 @@ def _read_holder(path: Path) -> Holder | None:
             return None
 
 
-def _clear_stale(path: Path, holder: Holder) -> None:
-    """Move the dead lock aside before removing it; put it back if it was not the dead one after all."""
-    aside = path.with_name(f"{path.name}.{HOST}.stale.{os.getpid()}.{time.monotonic_ns()}")
+def _clear_stale(study: Study, path: Path, holder: Holder) -> bool:
+    """Remove the lock of a dead process, if it is still there; whether this process did so.
+
+    Between a look and a removal, another process may remove the dead lock and take its own. So only one process may
+    remove locks of a certain dead holder: the one that has a second lock, which is called after that holder. It looks
+    again then, and nobody else can change what it sees. Should it die on its way, its second lock is a dead one, too.
+    """
+    claim = study.workdir / f"+dead.{hashlib.sha256(os.fsencode(path.name) + holder.mark).hexdigest()[:32]}.lock"
+    if not _try_to_take(study, claim):
+        other = _read_holder(claim)
+        if other and is_dead(other):
+            _clear_stale(study, claim, other)
+        return False
     try:
-        os.rename(path, aside)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise StorageFailure(path, "remove the stale lock", error) from error
-    if _read_holder(aside) != holder:
-        with suppress(OSError):
-            os.link(aside, path)
-    remove(aside)
+        if _read_holder(path) != holder:
+            return False
+        with storage_errors(path, "remove the stale lock"):
+            path.unlink(missing_ok=True)
+        return True
+    finally:
+        _release(claim)
 
 
 def _named(holder: Holder) -> str:

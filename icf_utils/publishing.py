@@ -16,7 +16,7 @@ from typing import BinaryIO
 from icf_utils.errors import DepositDiffers, StorageFailure, storage_errors
 from icf_utils.results import Written
 from icf_utils.store import ANNEX_FOLDER_SUFFIX, ANNEX_URL_SUFFIX, VISIT_SUFFIXES, Study, Visit
-from icf_utils.traces import expect, make_folders, remove, remove_made, settle, share_file
+from icf_utils.traces import expect, make_folders, remove, remove_made, settle, share_file, sync_names
 
 #: File names may have 255 bytes; a part's longer than this is cut, and told apart by a digest.
 _LONGEST_PART = 180
@@ -77,13 +77,26 @@ def new_part(study: Study, target: Path) -> Iterator[BinaryIO]:
     try:  # around open(), too: a signal may be heard just when it returns
         with storage_errors(part, "create"):
             descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        with os.fdopen(descriptor, "w+b") as handle:
+        with _closing(os.fdopen(descriptor, "w+b"), part) as handle:
             with storage_errors(part, "set the mode of"):
                 share_file(study.root, descriptor)
             yield handle
     except BaseException:
         remove(part)
         raise
+
+
+@contextmanager
+def _closing(handle: BinaryIO, path: Path) -> Iterator[BinaryIO]:
+    """Close in the end. After a failed write, closing tries it again: that failure must not hide the first one."""
+    try:
+        yield handle
+    except BaseException:
+        with suppress(OSError):
+            handle.close()
+        raise
+    with storage_errors(path, "write"):
+        handle.close()
 
 
 def sync_file(handle: BinaryIO, path: Path) -> None:
@@ -96,11 +109,7 @@ def sync_file(handle: BinaryIO, path: Path) -> None:
 def sync_folder(folder: Path) -> None:
     """Make the names in ``folder`` durable."""
     with storage_errors(folder, "sync"):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_names(folder)
 
 
 def publish_part(study: Study, target: Path) -> None:

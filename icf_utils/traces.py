@@ -64,7 +64,8 @@ def sweep() -> None:
 def make_folders(root: Path, folder: Path) -> None:
     """Make ``folder`` of the store at ``root``, and what is missing above it. Raises ``OSError``.
 
-    The store's own folder, and those above, are remembered: see :func:`remove_made`.
+    The store's own folder, and those above, are remembered: see :func:`remove_made`. The names of these, and of a
+    study's folder, are durable on return.
     """
     missing = [folder] if not folder.is_dir() else []
     while missing and missing[-1] != missing[-1].parent and not missing[-1].parent.is_dir():
@@ -78,6 +79,18 @@ def make_folders(root: Path, folder: Path) -> None:
         path.mkdir(exist_ok=True)
         if path not in above or path == root:
             _share(root, path, _SHARED_FOLDER)
+        if path in above or path.parent == root:  # below a study, who names files there makes the names durable
+            with suppress(PermissionError):  # a folder that may be written to, and not be looked into
+                sync_names(path.parent)
+
+
+def sync_names(folder: Path) -> None:
+    """Make the names in ``folder`` durable. Raises ``OSError``."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove_made(root: Path) -> None:

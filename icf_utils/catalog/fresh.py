@@ -47,7 +47,7 @@ def publish(study: Study) -> None:
     """Put the new catalog in the old one's place, and remove that."""
     new, catalog = study.workdir / _NEW, study.catalog
     with storage_errors(new, "flush"):
-        os.sync()
+        _flush(new)
     with storage_errors(catalog, "replace"):
         if not os.path.lexists(catalog):
             os.rename(new, catalog)
@@ -73,6 +73,20 @@ def recover(study: Study) -> None:
     if old.is_dir() and not os.path.lexists(study.catalog):
         with storage_errors(study.catalog, "restore"):
             os.rename(old, study.catalog)
+
+
+def _flush(folder: Path) -> None:
+    """Write all of a folder's file system to its device: syncfs(2), which tells of data that did not get there."""
+    function = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if function is None:
+        os.sync()
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if function(descriptor):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), os.fspath(folder))
+    finally:
+        os.close(descriptor)
 
 
 def _exchanged(first: Path, second: Path) -> bool:

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from icf_utils.errors import IcfError, StorageFailure, shown
@@ -77,10 +77,11 @@ class Console:
         self.failure(command, type(error).__name__, str(error), error.exit_code)
 
     def failure(self, command: str, kind: str, message: str, exit_code: int) -> None:
-        """Why the command ended, by whatever it was."""
+        """Why the command ended, by whatever it was. That nobody reads it on standard output is no second failure."""
         if self._as_json:
             details = {"type": kind, "message": message}
-            self._json({"command": command, "ok": False, "exit_code": exit_code, "error": details})
+            with suppress(StorageFailure):
+                self._json({"command": command, "ok": False, "exit_code": exit_code, "error": details})
         self._line(f"icf-utils {command}: {message}" if command else f"icf-utils: {message}", sys.stderr)
 
     def _json(self, value: object) -> None:

@@ -140,6 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         args = build_parser().parse_args(given)
         return _run(args, Console(quiet=args.quiet or args.json, as_json=args.json))
+    except SystemExit:  # help or the version was asked for, and may still wait in the buffer
+        return _asked_for()
     except _UsageError as error:
         console = Console(quiet=False, as_json="--json" in given)
         console.message(error.usage.rstrip("\n"))
@@ -231,17 +233,28 @@ def _nowhere() -> TextIO:
     return open(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8", closefd=False)
 
 
+def _asked_for() -> int:
+    error = _flush(sys.stdout)
+    if error is None or isinstance(error, BrokenPipeError):
+        return 0
+    failure = StorageFailure("standard output", "write to", error)
+    Console(quiet=False, as_json=False).error("", failure)
+    return failure.exit_code
+
+
 def _finish_streams() -> None:
-    """What ``--help`` printed may still wait, and its reader be gone."""
+    """Whatever still waits, nobody may be there to read it."""
     for stream in (sys.stdout, sys.stderr):
         _flush(stream)
 
 
-def _flush(stream: TextIO) -> None:
+def _flush(stream: TextIO) -> OSError | None:
     try:
         stream.flush()
-    except OSError:
+    except OSError as error:
         abandon(stream)
+        return error
+    return None
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ LATEST_TIME = 2**34 - 1
 SCHEMES = ("https", "http", "file", "ssh")
 
 _URL_TEXT = re.compile(r"[A-Za-z0-9._~:/\[\]@!$()*+,;=%-]+")
+_STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.]\d{1,6})?)?([Zz]|[+-]\d\d:\d\d)?)?", re.ASCII)
 
 
@@ -85,19 +86,27 @@ def _url_problem(url: str) -> str:
     if secret is not None or (user is not None and parts.scheme != "ssh"):
         return "it holds a user name or password; everyone who may read the dataset would see them. Leave them out"
     if parts.scheme not in SCHEMES or not url.startswith(f"{parts.scheme}://"):
-        return f"'{shown(url)}' must be complete and start with one of {', '.join(s + '://' for s in SCHEMES)}"
+        return f"{_quoted(url)} must be complete and start with one of {', '.join(s + '://' for s in SCHEMES)}"
     if not _URL_TEXT.fullmatch(url):
-        return f"'{shown(url)}' has characters that are not allowed there; write spaces and the like as %XX"
+        return f"{_quoted(url)} has characters that are not allowed there; write spaces and the like as %XX"
+    if _STRAY_PERCENT.search(url) or {".", ".."} & set(parts.path.split("/")):
+        return f"{_quoted(url)} has a % without two hexadecimal digits, or a folder '.' or '..'"
     is_file, names_folder = parts.scheme == "file", bool(parts.path.strip("/"))
-    if not (not parts.netloc and names_folder if is_file else parts.hostname and port_ok):
+    host = parts.hostname or ""
+    if not (not parts.netloc and names_folder if is_file else host and host[0] != "-" and port_ok):
         example = "three slashes and a folder, as in file:///srv" if is_file else "a host, as in https://example.org"
-        return f"'{shown(url)}' must have {example}"
+        return f"{_quoted(url)} must have {example}"
     return ""
 
 
+def _quoted(url: str) -> str:
+    """The address for a message, unless it may hold a password in a place that nobody expects."""
+    return "it (not repeated here)" if set("@?#&=") & set(url) else f"'{shown(url)}'"
+
+
 def check_store_id(store_id: str) -> str:
-    """``store_id``, if it is one printable line. Raises :class:`~icf_utils.errors.InvalidSetting`."""
-    if not store_id.isprintable():
+    """``store_id``, if it is one printable line, or empty. Raises :class:`~icf_utils.errors.InvalidSetting`."""
+    if not store_id.isprintable() or (store_id and not store_id.strip()):
         raise InvalidSetting("store id", f"'{shown(store_id)}' must be printable text on one line")
     return store_id
 

@@ -123,10 +123,22 @@ def _list(tar: BinaryIO) -> Listing:
         name = listing.place(info.name)
         if name:
             _add(listing, archive, info, name)
-    tar.seek(archive.offset)
+    _check_end(tar, archive.offset)
+    return listing
+
+
+def _check_end(tar: BinaryIO, offset: int) -> None:
+    """After the last member: an end mark of zeros (pax, IEEE Std 1003.1), and nothing else up to the file's end.
+
+    Readers of tars stop at the mark. What stands behind it (members after a header that became zeros, or another tar)
+    would be lost without a word.
+    """
+    tar.seek(offset)
     if tar.read(_BLOCK) != bytes(_BLOCK):
         raise tarfile.ReadError("there is no end mark, so something is missing")
-    return listing
+    while chunk := tar.read(_CHUNK):
+        if chunk.strip(b"\0"):
+            raise tarfile.ReadError(f"more data after the end mark at byte {offset}: a lost header, or a second tar")
 
 
 def _add(listing: Listing, archive: tarfile.TarFile, info: tarfile.TarInfo, name: str) -> None:

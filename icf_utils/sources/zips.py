@@ -24,6 +24,7 @@ def zip_source(path: str, packed: BinaryIO, strip: int) -> PackedSource:
 
 def _list(packed: BinaryIO) -> Listing:
     archive, listing = zipfile.ZipFile(packed), Listing()
+    _check_begin(archive)
     for info in archive.infolist():
         raw_name = _name(info)
         if raw_name.endswith("/"):
@@ -33,6 +34,13 @@ def _list(packed: BinaryIO) -> Listing:
         if name:
             _add(listing, archive, info, name)
     return listing
+
+
+def _check_begin(archive: zipfile.ZipFile) -> None:
+    """Nothing before the first member: a zip is read from its end, and one put before it would be lost silently."""
+    begin = min((info.header_offset for info in archive.infolist()), default=archive.start_dir)
+    if begin:
+        raise zipfile.BadZipFile(f"its directory does not speak of the first {begin} bytes: a second zip before it?")
 
 
 def _add(listing: Listing, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> None:
