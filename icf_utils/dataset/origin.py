@@ -19,8 +19,7 @@ LATEST_TIME = 2**34 - 1
 #: Address forms that DataLad's uncurl remote reads.
 SCHEMES = ("https", "http", "file", "ssh")
 
-_URL_TEXT = re.compile(r"[A-Za-z0-9._~:/\[\]@!$()*+,;=%-]+")
-_STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_URL_TEXT = re.compile(r"(?:[A-Za-z0-9._~:/\[\]@!$()*+,;=-]|%[0-9A-Fa-f]{2})+")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.]\d{1,6})?)?([Zz]|[+-]\d\d:\d\d)?)?", re.ASCII)
 
 
@@ -87,10 +86,9 @@ def _url_problem(url: str) -> str:
         return "it holds a user name or password; everyone who may read the dataset would see them. Leave them out"
     if parts.scheme not in SCHEMES or not url.startswith(f"{parts.scheme}://"):
         return f"{_quoted(url)} must be complete and start with one of {', '.join(s + '://' for s in SCHEMES)}"
-    if not _URL_TEXT.fullmatch(url):
-        return f"{_quoted(url)} has characters that are not allowed there; write spaces and the like as %XX"
-    if _STRAY_PERCENT.search(url) or {".", ".."} & set(parts.path.split("/")):
-        return f"{_quoted(url)} has a % without two hexadecimal digits, or a folder '.' or '..'"
+    if not _URL_TEXT.fullmatch(url) or {".", ".."} & set(parts.path.split("/")):
+        what = "characters that are not allowed there, or a folder '.' or '..'"
+        return f"{_quoted(url)} has {what}; write spaces and the like as %XX"
     is_file, names_folder = parts.scheme == "file", bool(parts.path.strip("/"))
     host = parts.hostname or ""
     if not (not parts.netloc and names_folder if is_file else host and host[0] != "-" and port_ok):
