@@ -19,7 +19,7 @@ from icf_utils.catalog.stage import illustrated, load_application, preview_files
 from icf_utils.catalog.study import StudyPage, study_id
 from icf_utils.config import Settings, load_settings
 from icf_utils.dataset.where import store_place
-from icf_utils.errors import DepositDamaged, DepositMissing, InvalidSetting
+from icf_utils.errors import DepositDamaged, DepositMissing
 from icf_utils.lock import catalog_lock
 from icf_utils.metadata.reading import read_visit_metadata
 from icf_utils.progress import SILENT, Progress
@@ -92,14 +92,11 @@ def build_catalog(
 
 
 def _old_page(study: Study, hide_dates: bool | None) -> StudyPage:
-    """The old page with the wish about dates; a damaged one does not tell whether dates may be shown."""
+    """The old page, as far as it can be read, with the wish about dates; the marker, read before, has that, too."""
     try:
         page = read_page(study)
-    except DepositDamaged as error:
-        if hide_dates is None:
-            problem = "say --hide-dates or --show-dates: the old page is damaged and does not tell whether it hid them"
-            raise InvalidSetting(error.path, problem) from error
-        page = StudyPage()
+    except DepositDamaged:
+        page = StudyPage(hides_dates=bool(writer.marked_as(study, study_id(study.study))))
     return page if hide_dates is None else replace(page, hides_dates=hide_dates)
 
 
@@ -116,7 +113,7 @@ def _build(study: Study, wish: _Wish, old: StudyPage, progress: Progress) -> Bui
         fresh.add_files(study, application)
         fresh.add_files(study, study_files(study.study, catalog_id, page, wish.settings.catalog))
         fresh.add_files(study, super_files(catalog_id))
-        fresh.add_files(study, {writer.MARKER: writer.marker_bytes(catalog_id)})
+        fresh.add_files(study, {writer.MARKER: writer.marker_bytes(catalog_id, page.hides_dates)})
         fresh.publish(study)
         return work.result(assets.notices)
     finally:

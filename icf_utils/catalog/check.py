@@ -43,7 +43,7 @@ def check_catalog(
     catalog_id = study_id(study.study)
     pages, (application, _) = visit_files(page), load_application(study, settings)
     return [
-        *_compared(study, {writer.MARKER: writer.marker_bytes(catalog_id)}),
+        *_marker(study, catalog_id),
         *_compared(study, pages),
         *_pictures(study, page),
         *_left_over(study, page, pages, application),
@@ -76,14 +76,34 @@ def is_in_catalog(visit: Visit, dataset_id: str) -> bool:
         return True
 
 
-def catalogued_visits(study: Study) -> list[str]:
-    """The visits that the study's page shows; none where there is no page, or none that can be read."""
+def entries_of(study: Study) -> tuple[VisitEntry, ...] | None:
+    """What the study's page says of its visits; ``None`` where there is no page, or none that can be read."""
     name = study_path(study_id(study.study))
     try:
         raw = writer.read_file(study, name)
-        return [entry.visit for entry in parse_page(raw, name).entries] if raw is not None else []
+        return parse_page(raw, name).entries if raw is not None else None
     except (DepositDamaged, StorageFailure):
-        return []
+        return None
+
+
+def entry_of(visit: Visit) -> VisitEntry | None:
+    """What the study's page says of the visit, if it can be read and says anything."""
+    entries = entries_of(visit.of_study) or ()
+    return next((entry for entry in entries if entry.visit == visit.visit), None)
+
+
+def catalogued_visits(study: Study) -> list[str]:
+    """The visits that the study's page shows; none where there is no page, or none that can be read."""
+    return [entry.visit for entry in entries_of(study) or ()]
+
+
+def _marker(study: Study, catalog_id: str) -> Iterator[Problem]:
+    """The marker must say of dates what the study's page says; where that cannot be read, it may say either."""
+    try:
+        hides = parse_page(writer.read_file(study, study_path(catalog_id)) or b"", "").hides_dates
+    except DepositDamaged:
+        hides = bool(writer.marked_as(study, catalog_id))
+    yield from _compared(study, {writer.MARKER: writer.marker_bytes(catalog_id, hides)})
 
 
 def _compared(study: Study, files: Mapping[str, bytes]) -> Iterator[Problem]:

@@ -77,7 +77,7 @@ def build_index(store_dir: str | os.PathLike[str], *, settings: Settings | None 
     chosen = load_settings(root) if settings is None else settings
     lines, notices = [], []
     for study in stored_studies(root):
-        if writer.read_file(study, writer.MARKER) == writer.marker_bytes(study_id(study.study)):
+        if writer.marked_as(study, study_id(study.study)) is not None:
             lines.append(_line(study, chosen))
         else:
             why = "has no catalog yet and is not on the page of all studies"

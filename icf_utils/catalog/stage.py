@@ -16,7 +16,7 @@ from pathlib import Path
 from icf_utils.catalog import writer
 from icf_utils.catalog.assets import Assets, load_assets
 from icf_utils.catalog.entries import VisitPage, previews_folder, visit_entry
-from icf_utils.catalog.fresh import recover
+from icf_utils.catalog.fresh import discard
 from icf_utils.catalog.pages import visit_page
 from icf_utils.catalog.plan import application_files, study_files, super_files, visit_files
 from icf_utils.catalog.previews import kept_previews, make_previews, preview_name
@@ -129,13 +129,13 @@ def _write(
 ) -> writer.Tally:
     """In this order, so that whatever a page refers to is there before the page."""
     catalog_id = study_id(study.study)
-    recover(study)
+    discard(study)
     writer.refuse_foreign(study, catalog_id)
     writer.clear_leftovers(study)
     before = read_page(study)
     after = replace(before.with_entry(visit_entry(content.page)), hides_dates=before.hides_dates or hide_dates)
     steps = [
-        {writer.MARKER: writer.marker_bytes(catalog_id)},
+        {writer.MARKER: writer.marker_bytes(catalog_id, after.hides_dates)},
         content.visit,
         content.application,
         study_files(study.study, catalog_id, after, settings),
@@ -152,10 +152,15 @@ def _write(
 
 
 def read_page(study: Study) -> StudyPage:
-    """What the study's page shows so far. Raises :class:`~icf_utils.errors.DepositDamaged`."""
-    name = study_path(study_id(study.study))
+    """What the study's page shows so far, and whether the page or the catalog's marker says that dates are hidden.
+
+    Raises :class:`~icf_utils.errors.DepositDamaged`.
+    """
+    catalog_id = study_id(study.study)
+    name = study_path(catalog_id)
     raw = writer.read_file(study, name)
-    return parse_page(raw, str(study.catalog / name)) if raw is not None else StudyPage()
+    page = parse_page(raw, str(study.catalog / name)) if raw is not None else StudyPage()
+    return replace(page, hides_dates=page.hides_dates or bool(writer.marked_as(study, catalog_id)))
 
 
 def _former_ids(before: StudyPage, page: VisitPage) -> Iterable[str]:

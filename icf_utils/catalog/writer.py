@@ -20,8 +20,10 @@ from icf_utils.publishing import new_part, part_name, sync_file, sync_folder
 from icf_utils.store import Study
 from icf_utils.traces import make_folders, remove, settle
 
-#: Says that a folder is a catalog of this program, and of which study: one line with the catalog's id.
+#: Says that a folder is a catalog of this program, and of which study: a line with the catalog's id. A second line,
+#: where dates were hidden, so that the wish outlives the study's page, which may be lost and made again.
 MARKER = ".icf-catalog"
+_HIDES_DATES = b"hides dates\n"
 
 
 @dataclass
@@ -34,15 +36,24 @@ class Tally:
     pending: set[Path] = field(default_factory=set)
 
 
-def marker_bytes(catalog_id: str) -> bytes:
+def marker_bytes(catalog_id: str, hides_dates: bool) -> bytes:
     """The content of the marker."""
-    return f"{catalog_id}\n".encode("ascii")
+    return f"{catalog_id}\n".encode("ascii") + (_HIDES_DATES if hides_dates else b"")
+
+
+def marked_as(study: Study, catalog_id: str) -> bool | None:
+    """Whether the marker says that dates are hidden; ``None`` where it is not the marker of this catalog."""
+    return _meaning(read_file(study, MARKER), catalog_id)
+
+
+def _meaning(marker: bytes | None, catalog_id: str) -> bool | None:
+    return {marker_bytes(catalog_id, hides): hides for hides in (False, True)}.get(marker or b"")
 
 
 def refuse_foreign(study: Study, catalog_id: str) -> None:
     """Raise :class:`~icf_utils.errors.DepositDiffers` if the study's catalog folder is not this catalog's."""
     marker = read_file(study, MARKER)
-    if marker == marker_bytes(catalog_id):
+    if _meaning(marker, catalog_id) is not None:
         return
     if marker is not None:
         how = "it is the catalog of another study"
@@ -119,6 +130,13 @@ def _sync(tally: Tally) -> None:
         if folder.is_dir():
             sync_folder(folder)
     tally.pending.clear()
+
+
+def replace_file(study: Study, name: str, data: bytes) -> None:
+    """Bring one file below the catalog's folder to disk, durable on return."""
+    tally = Tally()
+    _replace(study, study.catalog / name, data, tally)
+    _sync(tally)
 
 
 def clear_leftovers(study: Study) -> None:

@@ -42,10 +42,10 @@ def prepare_folders(visit: Visit, files: Sequence[PlainFile]) -> None:
         if path not in wanted:
             raise DepositDiffers(path, _STRANGER)
     for path in sorted(wanted):
-        _make_folder(visit, path.parent)
+        make_folder(visit, path.parent)
 
 
-def _make_folder(visit: Visit, folder: Path) -> None:
+def make_folder(visit: Visit, folder: Path) -> None:
     """Make a folder and those above it; the names above are synced as well."""
     if folder.is_dir():
         return

@@ -50,12 +50,16 @@ class VerifyResult:
 _RECORD = re.compile(r"(.+\.json), (record \d+)", re.DOTALL)
 
 
-def finding_of(path: Path, error: IcfError) -> Finding:
-    """An error that a check met, as a finding about the file that the error names, or else ``path``."""
+def finding_of(path: Path, error: IcfError, remedy: bool = False) -> Finding:
+    """An error that a check met, as a finding about the file that the error names, or else ``path``.
+
+    With ``remedy``, what to do about damage is said: where a repair could do nothing, nobody else will.
+    """
     if isinstance(error, DepositDamaged):
         within = _RECORD.fullmatch(error.path)
         place, subject = within.groups() if within else (error.path, "")
-        return Finding(Path(place), subject, f"expected {error.expected}, found {error.found}")
+        advice = f"; {error.remedy}" if remedy else ""
+        return Finding(Path(place), subject, f"expected {error.expected}, found {error.found}{advice}")
     if isinstance(error, DepositMissing):
         return Finding(Path(error.path), "", f"does not exist; {error.remedy}")
     if isinstance(error, StorageFailure):

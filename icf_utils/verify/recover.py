@@ -1,7 +1,7 @@
-"""What a damaged dataset was built with: address and identity of its store, and its time. Reads the two files.
+"""What a damaged or lost dataset was built with: its store's address and identity, and its time. Reads the deposit
 
-A dataset that is built again must be the same commits, or clones of it part from it. So an origin is believed only if
-something is left that proves it: a commit's id, or the dataset's id.
+and the catalog. A dataset that is built again must be the same commits, or clones of it part from it. So an origin is
+believed only if something is left that proves it: a commit's id, or the dataset's id, which the catalog has, too.
 """
 
 from __future__ import annotations
@@ -10,18 +10,23 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timezone
 
+from icf_utils.catalog.check import entries_of, entry_of
+from icf_utils.catalog.writer import has_pages
 from icf_utils.config import Settings
 from icf_utils.dataset.archive_time import latest_time
 from icf_utils.dataset.build import expected_deposit
 from icf_utils.dataset.deposit_reader import deposited_store_url, parse_deposit
 from icf_utils.dataset.export import read_export, refs_bytes
 from icf_utils.dataset.origin import Origin, limited, origin_of
+from icf_utils.dataset.where import place_from_settings
 from icf_utils.errors import DepositDamaged, IcfError, InvalidSetting
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.store import Visit, read_deposit
 
 _URL = rb"\d+s 1 :([!-~]+)"
+_REFS = re.compile(rb"(?:(?:[0-9a-f]{40} |@)[^\n]+\n)+")
 _COMMITTER = re.compile(rb"\ncommitter [^\n]+> (\d{1,11}) \+0000\n")
 
 
@@ -32,6 +37,11 @@ class StoreOptions:
     url: str | None
     id: str | None
 
+    @property
+    def is_given(self) -> bool:
+        """Whether the user says anything."""
+        return self.url is not None or self.id is not None
+
 
 def recovered_origin(
     place: Visit, metadata: VisitMetadata, options: StoreOptions, settings: Settings
@@ -41,7 +51,7 @@ def recovered_origin(
     Raises :class:`~icf_utils.errors.DepositDamaged` where nothing proves one and the user names none.
     """
     export, refs = _bytes(place, "export"), _bytes(place, "refs")
-    if options.url is None and options.id is None:
+    if not options.is_given:
         try:
             _, heads = read_export(export)
             return parse_deposit(refs_bytes(heads), export, place).origin, "the dataset names"
@@ -55,14 +65,37 @@ def recovered_origin(
     for origin in candidates:
         if str(origin.uuids.dataset).encode("ascii") in export:
             return origin, "gives the id which is left of it"
-    if options.url is not None and candidates:
-        return candidates[0], "--store-url names"
+    dated = [origin for origin in candidates if _fits_catalog(place, origin)]
+    for origin in dated:
+        if has_pages(place.of_study, str(origin.uuids.dataset)):
+            return origin, "gives the id which the catalog has"
+    if options.url is not None and dated and not _REFS.fullmatch(refs):
+        return dated[0], "--store-url names"
     raise DepositDamaged(
         place.export,
-        "a dataset that tells which store it was made for",
-        "too little of it",
-        "repair it with the --store-url and --store-id that it was made with",
+        "a dataset that tells which store it was made for, and when",
+        "too little of it, or one that was made in another way",
+        "repair it with the --store-url and --store-id that it was made with, or move its files away and run "
+        "'icf-utils deposit_visit_dataset' as before",
     )
+
+
+def _fits_catalog(place: Visit, origin: Origin) -> bool:
+    """Whether the catalog shows the day of this origin's commits, or none."""
+    entry = entry_of(place)
+    day = datetime.fromtimestamp(origin.time, timezone.utc).strftime("%Y-%m-%d")
+    return entry is None or not origin.time or entry.date in ("", day)
+
+
+def catalogued_store(place: Visit, settings: Settings) -> StoreOptions | None:
+    """The store that the visit's catalog pages were made for, proven by their id; nothing where none is."""
+    for url in dict.fromkeys([settings.store.url, *_urls_elsewhere(place)]):
+        for name in dict.fromkeys([settings.store.id, ""]):
+            with suppress(InvalidSetting):
+                dataset_id = place_from_settings(place, settings, url, name).dataset_id
+                if has_pages(place.of_study, dataset_id):
+                    return StoreOptions(url, name)
+    return None
 
 
 def _bytes(place: Visit, which: str) -> bytes:
@@ -99,6 +132,10 @@ def _urls_elsewhere(place: Visit) -> Iterator[str]:
     pattern = re.compile(
         rb"(?:https?|file|ssh)://[^\s\"'\\\\<>]*?(?=/" + re.escape(place.storepath.encode("ascii")) + rb")"
     )
-    for path in sorted(place.of_study.catalog.glob("metadata/**/*.json")):
+    entry = entry_of(place)
+    if entry is None and entries_of(place.of_study) is not None:
+        return
+    folder = entry.dataset_id if entry else "*"
+    for path in sorted(place.of_study.catalog.glob(f"metadata/{folder}/**/*.json")):
         with suppress(OSError):
             yield from (url.decode("ascii", "replace") for url in pattern.findall(path.read_bytes()))

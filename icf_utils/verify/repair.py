@@ -16,9 +16,11 @@ from pathlib import Path
 
 from icf_utils.archive.checksum import checksum_line
 from icf_utils.config import Settings, load_settings
-from icf_utils.dataset.build import expected_deposit
+from icf_utils.dataset.build import expected_deposit, expected_plain
+from icf_utils.dataset.deposit_reader import read_dataset
+from icf_utils.dataset.plain_store import has_plain, make_folder, paths_of
 from icf_utils.dataset.repository import check_with_git
-from icf_utils.errors import IcfError, storage_errors
+from icf_utils.errors import IcfError, StorageFailure, storage_errors
 from icf_utils.lock import clear_dead, visit_lock
 from icf_utils.metadata.describe import Description
 from icf_utils.metadata.records import VisitMetadata
@@ -85,7 +87,10 @@ def repair_store(
             store_dir, study, visit, store_url=store_url, store_id=store_id, settings=settings, progress=progress
         )
 
-    return RepairResult(tuple(check_visits(Path(store_dir), one)))
+    def failed(check: VisitCheck) -> VisitRepair:
+        return VisitRepair(check.study, check.visit, (), check)
+
+    return RepairResult(tuple(check_visits(Path(store_dir), one, failed)))
 
 
 def repair_visit(
@@ -117,13 +122,21 @@ def repair_visit(
     if not before.findings:
         return VisitRepair(study, visit, (), before)
     work = _Work(place, chosen, StoreOptions(store_url, store_id), before, progress)
-    with visit_lock(place, progress):
-        problem = work.mend_files()
+    try:
+        with visit_lock(place, progress):
+            problem = work.mend_files()
+    except StorageFailure as error:
+        if not work.done:
+            raise
+        problem = finding_of(place.archive, error)  # and what was done before is said
     if problem and problem.path == place.archive:
         return VisitRepair(study, visit, (), replace(before, findings=(*before.findings, problem)))
     problem = problem or work.mend_catalog()
-    after = verified()
-    left = after.findings if problem is None else (*after.findings, problem)
+    try:
+        after = verified()
+    except StorageFailure as error:  # what was done before is said all the same
+        after, problem = before, finding_of(place.archive, error)
+    left = after.findings if problem is None else tuple(dict.fromkeys((*after.findings, problem)))
     return VisitRepair(study, visit, tuple(work.done), replace(after, findings=left))
 
 
@@ -155,13 +168,18 @@ class _Work:
         metadata = self._mend_metadata(found, source)
         try:
             self._mend_dataset(metadata)
+            self._mend_plain(metadata)
         except IcfError as error:
-            return finding_of(place.export, error)
+            return finding_of(place.export, error, remedy=True)
         return None
+
+    def _is_lost(self, step: str, path: Path) -> bool:
+        """Whether a step that shows no file was made, as a finding says, and did not only not come yet."""
+        return step not in self._before.absent or self._blames(path)
 
     def _mend_metadata(self, found: Description, tags: str) -> VisitMetadata:
         metadata = visit_metadata(self._place, found)
-        if "metadata" in self._before.absent and not self._blames(self._place.dicoms_json):
+        if not self._is_lost("metadata", self._place.dicoms_json):
             return metadata
         for path, data in metadata_files(self._place, metadata):
             self._replace(path, data, f"from the archive, with {tags}")
@@ -169,13 +187,24 @@ class _Work:
 
     def _mend_dataset(self, metadata: VisitMetadata) -> None:
         place = self._place
-        if "dataset" in self._before.absent:
+        if not self._is_lost("dataset", place.refs):
             return
         origin, source = recovered_origin(place, metadata, self._options, self._settings)
         built = expected_deposit(metadata, place, origin)
         check_with_git(built.export, built.refs, str(place.dicoms_json))
         for path, data in ((place.export, built.export), (place.refs, built.refs)):
             self._replace(path, data, f"from the metadata, for the store that {source}")
+
+    def _mend_plain(self, metadata: VisitMetadata) -> None:
+        """The deposit for git-annex alone, where there is any of it."""
+        place, dataset = self._place, read_dataset(self._place)
+        if dataset is None or not has_plain(place):
+            return
+        built = expected_plain(metadata, place, dataset.origin)
+        check_with_git(built.export, built.refs, str(place.dicoms_json))
+        for path, data in paths_of(place, built.files):
+            make_folder(place, path.parent)
+            self._replace(path, data, "from the metadata, for the dataset's store")
 
     def mend_catalog(self) -> Finding | None:
         """The visit's pages and what the study's visits share; what stands in the way of that, if anything."""
@@ -185,7 +214,7 @@ class _Work:
         try:
             count = mend_catalog(self._place, self._options, self._settings, self._progress)
         except IcfError as error:
-            return finding_of(catalog, error)
+            return finding_of(catalog, error, remedy=True)
         if count:
             self.done.append(Repair(catalog, f"built again from the metadata ({count} files)"))
         return None

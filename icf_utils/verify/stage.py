@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from icf_utils.archive.stage import archive_differs
-from icf_utils.catalog.check import catalogued_visits, check_catalog, is_in_catalog
+from icf_utils.catalog.check import catalogued_visits, check_catalog, entry_of, is_in_catalog
+from icf_utils.catalog.pages import visit_date
 from icf_utils.catalog.stage import load_application
 from icf_utils.catalog.writer import has_pages
 from icf_utils.config import Settings, load_settings
 from icf_utils.dataset.origin import check_store_id, check_store_url
 from icf_utils.dataset.where import StorePlace, place_from_settings, store_place
 from icf_utils.errors import (
+    Busy,
     DepositMissing,
     IcfError,
     InvalidIdentifier,
@@ -31,10 +33,11 @@ from icf_utils.verify.dataset import check_dataset
 from icf_utils.verify.findings import Finding, VerifyResult, VisitCheck, finding_of
 from icf_utils.verify.metadata import check_archive, check_metadata, read_metadata
 from icf_utils.verify.plain import check_alone
+from icf_utils.verify.recover import catalogued_store
 
 __all__ = ["Finding", "VerifyResult", "VisitCheck", "verify_store", "verify_visit"]
 
-_NOT_CHECKED = "was not checked: what it should name stands in the dataset, which is damaged"
+_NOT_CHECKED = "was not checked: what it should name stands in the dataset, which is damaged or lost"
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ def verify_visit(
         findings += check_dataset(place, metadata, store_url, store_id)
     elif "dataset" in absent:
         findings += check_alone(place)
+        findings += _lost_dataset(place, metadata) if metadata else []
     if metadata and catalogued:
         findings += _check_catalog(place, metadata, where, chosen)
     if rebuild is not None and _exists(place.archive):
@@ -105,11 +109,26 @@ def _where(place: Visit, store_url: str | None, store_id: str | None, settings: 
     if store_id is not None:
         check_store_id(store_id)
     try:
-        return _Where(store_place(place, settings, store_url, store_id), certain=True)
+        found = store_place(place, settings, store_url, store_id)
+        if store_url is not None or store_id is not None or found.time is not None:
+            return _Where(found, certain=True)
     except InvalidSetting:
         raise
     except IcfError:  # found again, and reported, where the dataset is checked
-        return _Where(place_from_settings(place, settings, store_url, store_id), certain=store_url is not None)
+        if store_url is not None or store_id is not None:
+            return _Where(place_from_settings(place, settings, store_url, store_id), certain=store_url is not None)
+    said = catalogued_store(place, settings)  # no dataset tells, but perhaps the catalog does
+    url, name = (said.url, said.id) if said else (None, None)
+    known = said is not None or not (_exists(place.refs) or _exists(place.export) or entry_of(place))
+    return _Where(place_from_settings(place, settings, url, name), certain=known)
+
+
+def _lost_dataset(place: Visit, metadata: VisitMetadata) -> list[Finding]:
+    """The day that a catalog shows of a visit is that of its dataset, unless the metadata have it."""
+    entry = entry_of(place)
+    if entry is None or entry.date in ("", visit_date(place, metadata)):
+        return []
+    return [Finding(place.refs, "", "is missing, and the export with it, although the catalog shows the dataset's day")]
 
 
 def _exists(path: Path) -> bool:
@@ -148,21 +167,36 @@ def verify_store(
             root, study, visit, store_url=store_url, store_id=store_id, settings=settings, progress=progress
         )
 
-    return VerifyResult(tuple(check_visits(root, one)))
+    return VerifyResult(tuple(check_visits(root, one, lambda failed: failed)))
 
 
 _T = TypeVar("_T")
 
 
-def check_visits(root: Path, one: Callable[[str, str], _T]) -> list[_T]:
+def check_visits(root: Path, one: Callable[[str, str], _T], of_failed: Callable[[VisitCheck], _T]) -> list[_T]:
     """The results of ``one`` for every visit of every study, those among them that only a catalog shows.
 
-    Raises :class:`~icf_utils.errors.DepositMissing` where there is no visit at all.
+    A visit that cannot be read, or that another process holds, keeps nobody from the others: ``of_failed`` makes its
+    result. Raises :class:`~icf_utils.errors.DepositMissing` where there is no visit at all.
     """
-    done = [one(study.study, visit) for study in study_folders(root) for visit in _visits(study)]
+    done: list[_T] = []
+    for study in study_folders(root):
+        try:
+            visits = _visits(study)
+        except StorageFailure as error:
+            done.append(of_failed(VisitCheck(study.study, "", 0, (), (finding_of(study.folder, error),))))
+            continue
+        done += [_checked(Visit(root, study.study, visit), one, of_failed) for visit in visits]
     if not done:
         raise DepositMissing(root, "there is no visit in this store; name another with -o/--store-dir")
     return done
+
+
+def _checked(place: Visit, one: Callable[[str, str], _T], of_failed: Callable[[VisitCheck], _T]) -> _T:
+    try:
+        return one(place.study, place.visit)
+    except (StorageFailure, Busy) as error:
+        return of_failed(VisitCheck(place.study, place.visit, 0, (), (finding_of(place.archive, error),)))
 
 
 def _visits(study: Study) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 from icf_utils.catalog import fresh
 from icf_utils.catalog.build import BuildResult, build_catalog
 from icf_utils.catalog.stage import catalogify_studyvisit_from_meta, read_page
-from icf_utils.errors import DepositDiffers, DepositMissing, InvalidSetting
+from icf_utils.errors import DepositDiffers, DepositMissing
 from icf_utils.store import Study, Visit
 from tests.catalog.conftest import STUDY, deposit, make_visit, typical_images
 
@@ -117,14 +117,24 @@ def test_hidden_dates_stay_hidden_until_somebody_says_otherwise(three_visits: Pa
     assert not read_page(study).hides_dates
 
 
-def test_a_damaged_page_does_not_tell_whether_dates_may_be_shown(catalogued: Path, snapshot: Snapshot) -> None:
-    before = snapshot(catalogued)
-    (page,) = catalog_of(catalogued).glob("metadata/*/latest/*/*.json")
-    page.write_bytes(b"{")
-    with pytest.raises(InvalidSetting, match="--hide-dates or --show-dates"):
-        build(catalogued)
-    build(catalogued, hide_dates=False)
-    assert snapshot(catalogued) == before
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+@pytest.mark.parametrize("remedy", ["build", "stage"])
+def test_hidden_dates_stay_hidden_without_the_page(three_visits: Path, damage: str, remedy: str) -> None:
+    """Also where the page, which has the wish as well, is lost."""
+    for visit in ("v001", "v002", "v003"):
+        catalogify_studyvisit_from_meta(three_visits, STUDY, visit, hide_dates=visit == "v002")
+    (page,) = catalog_of(three_visits).glob("metadata/*/latest/*/*.json")
+    before = page.read_bytes()
+    assert b'"hides":["dates"]' in before
+    page.write_bytes(b"{") if damage == "cut" else page.unlink()
+    if remedy == "build" or damage == "cut":
+        build(three_visits)
+    else:
+        for visit in ("v001", "v002", "v003"):
+            catalogify_studyvisit_from_meta(three_visits, STUDY, visit)
+    assert page.read_bytes() == before
+    build(three_visits, hide_dates=False)
+    assert not read_page(Study(three_visits, STUDY)).hides_dates
 
 
 def test_a_folder_of_other_origin_is_not_touched(three_visits: Path) -> None:

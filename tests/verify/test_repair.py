@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from icf_utils import catalogify_studyvisit_from_meta, deposit_visit_dataset, lock
+from icf_utils.progress import SILENT
 from icf_utils.store import Visit
 from icf_utils.verify.repair import VisitRepair, repair_store, repair_visit
 from tests.cli.program import icf
-from tests.verify.stores import STUDY, blamed, catalog_files, check, contents, files_of, make_visit, write_input
+from tests.verify.stores import STUDY, URL, blamed, catalog_files, check, contents, files_of, make_visit, write_input
 
 DERIVED = ("checksum", "dicoms", "tarball", "refs", "export")
 
@@ -161,12 +163,132 @@ def test_a_dataset_of_which_nothing_is_left(place: Visit, model: Path) -> None:
     """Which store it was made for is not guessed."""
     place.export.write_bytes(b"")
     place.refs.write_bytes(b"")
+    os.rename(place.of_study.catalog, place.root.parent / "aside")
     done = repaired(place)
     assert any("--store-url" in finding.problem or "too little" in finding.problem for finding in done.check.findings)
     assert place.export.read_bytes() == b""
     done = repair_visit(place.root, STUDY, "v1", store_url="https://data.example.org/store")
     assert done.check.findings == ()
+    os.rename(place.root.parent / "aside", place.of_study.catalog)
     assert final(place.root) == contents(model)
+
+
+def lose_dataset(place: Visit) -> None:
+    place.export.unlink()
+    place.refs.unlink()
+
+
+def test_a_lost_dataset_is_proven_by_the_catalog(place: Visit, model: Path) -> None:
+    lose_dataset(place)
+    assert blamed(check(place)) == {place.refs}
+    assert repaired(place).check == check(Visit(model, STUDY, "v1"))
+    assert final(place.root) == contents(model)
+
+
+def test_a_lost_dataset_with_a_day_of_its_own_is_not_built_with_another(tmp_path: Path) -> None:
+    place = make_visit(write_input(tmp_path / "in"), tmp_path / "store", commit_date="2001-02-03")
+    lose_dataset(place)
+    before = contents(place.root)
+    for url in (None, URL):
+        done = repair_visit(place.root, STUDY, "v1", store_url=url)
+        assert any("icf-utils deposit_visit_dataset" in finding.problem for finding in done.check.findings)
+        assert contents(place.root) == before
+
+
+def test_a_catalog_that_came_without_a_dataset_stays_as_it_is(tmp_path: Path) -> None:
+    place = make_visit(write_input(tmp_path / "in"), tmp_path / "store")
+    lose_dataset(place)
+    shutil.rmtree(place.of_study.catalog)
+    catalogify_studyvisit_from_meta(place.root, STUDY, "v1", store_url=URL)
+    assert check(place).findings == ()
+    before = contents(place.root)
+    assert repaired(place).repairs == ()
+    for path in catalog_files(place):
+        names_store = URL.encode() in path.read_bytes()
+        path.write_bytes(b"x")
+        done = repaired(place)
+        if names_store:  # the only place that does: nothing is guessed, and no page made for another store
+            assert "--store-url" in done.check.findings[-1].problem
+            assert sorted(catalog_files(place)) == sorted(place.root / name for name in before if "/catalog/" in name)
+            done = repair_visit(place.root, STUDY, "v1", store_url=URL)
+        assert done.check.findings == (), path
+        assert final(place.root) == before
+
+
+def test_a_dataset_of_another_program_is_not_replaced(place: Visit) -> None:
+    place.export.write_bytes(b"PK in another form")
+    place.refs.write_bytes(b"".join(b"%s refs/heads/%s\n" % (b"1" * 40, name) for name in (b"git-annex", b"main")))
+    shutil.rmtree(place.of_study.catalog)
+    before = contents(place.root)
+    done = repair_visit(place.root, STUDY, "v1", store_url=URL)
+    assert any("made in another way" in finding.problem for finding in done.check.findings)
+    assert contents(place.root) == before
+
+
+@pytest.mark.parametrize("dataset", [True, False])
+@pytest.mark.parametrize("how", ["cut", "gone"])
+def test_a_lost_page_shows_all_visits_again(place: Visit, how: str, dataset: bool) -> None:
+    second = Visit(place.root, STUDY, "v2")
+    if not dataset:
+        for one in (place, second):
+            lose_dataset(one)
+        shutil.rmtree(place.of_study.catalog)
+        for visit in ("v1", "v2"):
+            catalogify_studyvisit_from_meta(place.root, STUDY, visit, store_url=URL)
+    page, before = _shared(place)[1], contents(place.root)
+    page.write_bytes(b"{") if how == "cut" else page.unlink()
+    for url in (None, URL):
+        page.write_bytes(b"{") if how == "cut" else page.unlink(missing_ok=True)
+        assert repair_visit(place.root, STUDY, "v1", store_url=url).check.findings == ()
+        assert final(place.root) == before
+
+
+@pytest.mark.parametrize("how", ["cut", "gone", "with its marker"])
+def test_hidden_dates_stay_hidden(place: Visit, how: str) -> None:
+    catalogify_studyvisit_from_meta(place.root, STUDY, "v1", hide_dates=True)
+    marker, page, _ = _shared(place)
+    before = contents(place.root)
+    if how == "gone":
+        page.unlink()
+    else:
+        os.truncate(page, 100)
+    if how == "with its marker":
+        marker.write_bytes(b"")
+    assert repair_store(place.root).findings == ()
+    assert final(place.root) == before
+
+
+def test_one_visit_that_is_held_does_not_keep_the_others(place: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "PATIENCE", 0.05)
+    second = Visit(place.root, STUDY, "v2")
+    for one in (place, second):
+        one.checksum.unlink()
+    with lock.visit_lock(second, SILENT):
+        done = repair_store(place.root)
+    assert [repair.path for visit in done.visits for repair in visit.repairs] == [place.checksum]
+    assert [finding.path for finding in done.findings] == [second.archive]
+    assert "process" in done.findings[0].problem
+    assert repair_store(place.root).findings == ()
+
+
+@pytest.mark.parametrize("loss", ["address", "bundle", "manifest", "everything but the address"])
+def test_the_deposit_for_git_annex_alone(tmp_path: Path, loss: str) -> None:
+    place = make_visit(write_input(tmp_path / "in"), tmp_path / "store")
+    deposit_visit_dataset(place.root, STUDY, "v1", store_url=URL, annex_url=True)
+    catalogify_studyvisit_from_meta(place.root, STUDY, "v1")
+    before = contents(place.root)
+    if loss == "address":
+        place.annex_url.unlink()
+    elif loss == "everything but the address":
+        shutil.rmtree(place.annex_folder)
+    else:
+        (path,) = (path for path in place.annex_folder.rglob(f"GIT{loss.upper()}-*") if path.is_file())
+        flip(path, random.Random(loss))
+    assert check(place).findings != ()
+    done = repaired(place)
+    assert done.check.findings == ()
+    assert done.repairs
+    assert final(place.root) == before
 
 
 def test_no_tag_that_names_a_person_comes_in_by_a_repair(place: Visit) -> None:

@@ -226,10 +226,18 @@ def test_a_store_that_cannot_be_looked_into(
 ) -> None:
     root = open_tmp_path / "store"
     make_visit(source, root)
+    make_visit(source, root, study="study-b")
     (root / closed).chmod(0o700)
-    for look in (lambda: verify_visit(root, STUDY, "v1"), lambda: verify_store(root)):
+    with as_nobody(), pytest.raises(StorageFailure, match="Permission denied"):
+        verify_visit(root, STUDY, "v1")
+    if closed == ".":
         with as_nobody(), pytest.raises(StorageFailure, match="Permission denied"):
-            look()
+            verify_store(root)
+        return
+    with as_nobody():  # one study that is closed keeps nobody from the others
+        hidden, seen = verify_store(root).visits
+    assert (hidden.study, hidden.visit, seen.study, seen.findings) == (STUDY, "", "study-b", ())
+    assert "Permission denied" in hidden.findings[0].problem
 
 
 def test_what_is_not_there(root: Path) -> None:

@@ -201,12 +201,18 @@ def test_a_catalog_of_another_address(own: Visit) -> None:
 
 @pytest.mark.parametrize("kind", ["refs", "export"])
 def test_the_catalog_is_not_blamed_for_a_damaged_dataset(own: Visit, kind: str) -> None:
-    """Which address its pages should name stands in the dataset; the catalog is said to be unchecked."""
+    """Which address its pages should name stands in the dataset; else the id of the pages proves it."""
     files_of(own)[kind].write_bytes(b"x")
-    found = check(own)
-    assert blamed(found) == {files_of(own)[kind], own.of_study.catalog}
-    assert any("was not checked" in finding.problem for finding in found.findings)
+    assert blamed(check(own)) == {files_of(own)[kind]}
     assert blamed(verify_visit(own.root, STUDY, "v1", store_url=URL)) <= {own.refs, own.export}
+
+
+def test_a_catalog_for_a_store_that_nothing_names_any_more_is_said_to_be_unchecked(tmp_path: Path) -> None:
+    own = make_visit(write_input(tmp_path / "in"), tmp_path / "store", store_id="known to nobody else")
+    own.export.write_bytes(b"x")
+    found = check(own)
+    assert blamed(found) == {own.export, own.of_study.catalog}
+    assert any("was not checked" in finding.problem for finding in found.findings)
 
 
 def test_a_catalog_that_is_a_file(own: Visit) -> None:
