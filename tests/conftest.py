@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 #: The open data and tools that may lie beside the project; nothing depends on them.
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -25,6 +26,11 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+# How long an example takes is no property of the program, least of all on a machine that is busy.
+settings.register_profile("icf", deadline=None)
+settings.load_profile("icf")
 
 
 @pytest.fixture(scope="session", autouse=True)

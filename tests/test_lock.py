@@ -18,8 +18,8 @@ import pytest
 
 from icf_utils import lock
 from icf_utils.archive.stage import make_studyvisit_archive
-from icf_utils.errors import Busy, StorageFailure
-from icf_utils.lock import catalog_lock, visit_lock
+from icf_utils.errors import Busy, InvalidSetting, StorageFailure
+from icf_utils.lock import catalog_lock, run_lock, visit_lock
 from icf_utils.progress import SILENT, Silent
 from icf_utils.publishing import part_name
 from icf_utils.store import Study, Visit
@@ -142,6 +142,7 @@ def test_a_process_number_that_was_used_again_is_recognised(visit: Visit) -> Non
         "x",
         "a b c d",
         "{host} x -",
+        "{host} ² 1",
         "{host} 99999999999999999999 5",
         "another.example 1 1",
         "{host} {own} -",
@@ -265,3 +266,94 @@ def test_interrupted_runs(tmp_path: Path, number: signal.Signals, code: int) -> 
     assert bool(progress.messages) == (number == signal.SIGKILL)
     assert result.archive.path.read_bytes() == reference_archive(source, "study_visit")
     assert sorted(os.listdir(store / "study")) == ["visit_dicom.tar", "visit_dicom.tar.md5sum"]
+
+
+# -- odd locks
+
+
+def test_only_one_process_clears_a_dead_lock(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one clears it and takes its own, just before this one removes what it has seen."""
+    pid, start = dead_process()
+    put_lock(visit, f"{socket.gethostname()} {pid} {start}\n")
+    live = f"{socket.gethostname()} 1 -\n"
+    unlink, link, rename, done = Path.unlink, os.link, os.rename, list[Path]()
+
+    def overtaken(path: Path) -> None:
+        if not done:
+            done.append(path)
+            unlink(lock_path(visit))
+            lock_path(visit).write_text(live, encoding="utf-8")
+
+    def slow_link(source: Path, target: Path) -> None:
+        if "+dead" in Path(target).name:
+            overtaken(Path(target))
+        link(source, target)
+
+    def slow_rename(source: Path, target: Path) -> None:
+        overtaken(Path(source))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "link", slow_link)
+    monkeypatch.setattr(os, "rename", slow_rename)
+    monkeypatch.setattr(lock, "PATIENCE", 0.05)
+    with pytest.raises(Busy), visit_lock(visit, SILENT):
+        pass
+    assert done
+    assert lock_path(visit).read_text(encoding="utf-8") == live
+    assert os.listdir(visit.workdir) == ["visit.lock"]
+
+
+_DIE_WHILE_CLEARING = """
+import os, sys
+from pathlib import Path
+from icf_utils import lock
+from icf_utils.store import Study
+Path.unlink = lambda *_, **__: os._exit(9)
+lock.clear_dead(Study(Path(sys.argv[1]), "study"))
+"""
+
+
+def test_who_died_while_clearing_a_dead_lock_is_cleared_too(visit: Visit) -> None:
+    pid, start = dead_process()
+    put_lock(visit, f"{socket.gethostname()} {pid} {start}\n")
+    died = subprocess.run([sys.executable, "-c", _DIE_WHILE_CLEARING, str(visit.root)], check=False)
+    assert died.returncode == 9
+    assert len(os.listdir(visit.workdir)) == 3
+    progress = Listening()
+    with visit_lock(visit, progress):
+        assert os.listdir(visit.workdir) == ["visit.lock"]
+    assert "taking over the lock of a dead process" in progress.messages[0]
+
+
+@pytest.mark.parametrize("try_once", [True, False])
+def test_a_name_that_is_no_lock_is_not_waited_for_without_end(
+    visit: Visit, try_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "PATIENCE", 0.05)
+    monkeypatch.setattr(lock, "_LOOKS", 3)
+    visit.workdir.mkdir(parents=True)
+    for path in (lock_path(visit), visit.workdir / "+run.visit.lock"):
+        path.symlink_to("nowhere")
+    if try_once:
+        with run_lock(visit, SILENT, wait=False) as holder:
+            assert holder == "process 0 on an unknown host"
+    else:
+        with pytest.raises(Busy), visit_lock(visit, SILENT):
+            pass
+
+
+@pytest.mark.parametrize("text", ["nan", "-1", "soon", "-inf"])
+def test_no_number_of_seconds(visit: Visit, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ICF_LOCK_TIMEOUT", text)
+    put_lock(visit, "another.example 1 1\n")
+    with pytest.raises(InvalidSetting, match="no number of seconds"), visit_lock(visit, SILENT):
+        pass
+
+
+def test_a_lock_that_lost_its_content_is_told_soon(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a machine that lost its power leaves it; nobody gives signs of life."""
+    monkeypatch.setattr(lock, "SILENCE", 0.05)
+    put_lock(visit, "")
+    with pytest.raises(Busy) as caught, visit_lock(visit, SILENT):
+        pass
+    assert "sign of life" in str(caught.value)

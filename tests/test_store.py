@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 import threading
 from contextlib import suppress
@@ -263,3 +264,30 @@ def test_the_settings_file_is_no_study(tmp_path: Path) -> None:
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "v1_dicom.tar").touch()
     assert [study.study for study in stored_studies(tmp_path)] == ["study"]
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """Closing tries the failed write again; that must not hide which file it was."""
+    study = Study(tmp_path, "study")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(StorageFailure) as caught:
+            write_new(study, study.folder / "a", bytes(5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(study.folder / "a") in str(caught.value)
+    assert os.listdir(study.workdir) == []
+
+
+def test_the_names_of_new_folders_are_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, fsync = [], os.fsync
+
+    def noting(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    study = Study(tmp_path / "deep" / "store", "study")
+    write_new(study, study.folder / "a", b"a")
+    assert {tmp_path, tmp_path / "deep", tmp_path / "deep" / "store", study.folder} <= set(synced)

@@ -5,6 +5,7 @@ Every file is rebuilt from the metadata and compared byte by byte with what is t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -21,6 +22,9 @@ from icf_utils.errors import DepositDamaged, StorageFailure
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.publishing import difference
 from icf_utils.store import Study, Visit
+
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_STRANGER = "belongs to no page of this catalog; if nobody has put it there on purpose, remove it"
 
 #: A file and what is wrong with it.
 Problem = tuple[str, str]
@@ -47,6 +51,7 @@ def check_catalog(
         *_compared(study, pages),
         *_pictures(study, page),
         *_left_over(study, page, pages, application),
+        *_strangers(study, catalog_id, application),
         *_study_page(study, catalog_id, page, settings),
         *_compared(study, super_files(catalog_id)),
         *_compared(study, application),
@@ -123,6 +128,21 @@ def _left_over(
         yield str(path), "belongs to no current page of this visit"
     for path in writer.stale_assets(study, application):
         yield str(path), "belongs to no current page"
+
+
+def _strangers(study: Study, catalog_id: str, application: Mapping[str, bytes]) -> Iterator[Problem]:
+    """What is not of this program, and what a web server would show all the same; hidden files are left to it.
+
+    Datasets that the study's page does not show are found where their visits are checked.
+    """
+    known = {"metadata", *(name.split("/")[0] for name in application)}
+    for name in writer.names_in(study, ""):
+        if name not in known and not name.startswith("."):
+            yield str(study.catalog / name), _STRANGER
+    known = {catalog_id, *(name.split("/")[1] for name in super_files(catalog_id))}
+    for name in writer.names_in(study, "metadata"):
+        if name not in known and not _UUID.fullmatch(name):
+            yield str(study.catalog / "metadata" / name), _STRANGER
 
 
 def _study_page(study: Study, catalog_id: str, page: VisitPage, settings: CatalogSettings) -> Iterator[Problem]:

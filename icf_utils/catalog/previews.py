@@ -71,8 +71,8 @@ def make_previews(place: Visit, page: VisitPage, progress: Progress) -> tuple[di
     found: dict[int, bytes] = {}
     notices: list[Notice] = []
     with progress.task("previews", len(page.series), "series") as task:
-        for at, (folder, picture) in enumerate(_pictures(place.archive, page)):
-            subject = f"{page.visit}/{folder}"
+        for at, picture in enumerate(_pictures(place.archive, page)):
+            subject = f"{page.visit}, series {_number(page, at)}"
             if isinstance(picture, LeftOut):
                 notices.append(Notice("preview-left-out", subject, picture.reason))
             else:
@@ -83,18 +83,24 @@ def make_previews(place: Visit, page: VisitPage, progress: Progress) -> tuple[di
     return found, tuple(notices)
 
 
+def _number(page: VisitPage, at: int) -> str:
+    """What a notice calls a series: its number, and no text that a header holds."""
+    number = page.series[at].number
+    return number if number.isascii() and number.isdigit() else f"in place {at + 1} of the page"
+
+
 def _face(subject: str) -> Notice:
     why = "a preview of a head was made, or of what may be one; faces can be recognised in such images"
     return Notice("preview-face", subject, why)
 
 
-def _pictures(archive: Path, page: VisitPage) -> Iterator[tuple[str, Picture | LeftOut]]:
+def _pictures(archive: Path, page: VisitPage) -> Iterator[Picture | LeftOut]:
     with storage_errors(archive, "read"), archive.open("rb") as handle:
         for series in page.series:
             offset, size = series.middle
             handle.seek(offset)
             texts = (series.description, series.protocol)
-            yield series.folder, _picture(handle.read(size), texts)
+            yield _picture(handle.read(size), texts)
 
 
 def _picture(content: bytes, texts: tuple[str, ...]) -> Picture | LeftOut:

@@ -79,6 +79,16 @@ def read_file(study: Study, name: str) -> bytes | None:
             return None
 
 
+def names_in(study: Study, folder: str) -> list[str]:
+    """The names in a folder below the catalog's, sorted; none where there is no such folder."""
+    path = study.catalog / folder
+    with storage_errors(path, "read"):
+        try:
+            return sorted(os.listdir(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+
 def read_logo(root: Path, logo: str) -> bytes | None:
     """The bytes of the configured logo, nothing where there is no such file. ``root`` is the store's directory."""
     path = root / logo

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from types import FrameType, ModuleType
-from typing import NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from icf_utils import __version__
 from icf_utils.cli import (
@@ -34,6 +34,9 @@ from icf_utils.cli.console import Console, abandon
 from icf_utils.cli.options import add_output
 from icf_utils.errors import IcfError, InvalidSetting, StorageFailure, hear, quiet_interrupts, shown
 from icf_utils.traces import sweep
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 _COMMANDS = (
     make_studyvisit_archive,
@@ -84,6 +87,17 @@ class _UsageError(Exception):
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise _UsageError(self, message)
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        """Help and version; argparse's own takes no notice of an output that is full."""
+        stream = sys.stderr if file is sys.stderr else sys.stdout
+        try:
+            print(message, end="", file=stream, flush=True)
+        except BrokenPipeError:
+            abandon(stream)
+        except OSError as error:
+            abandon(stream)
+            raise StorageFailure("standard output", "write to", error) from error
 
 
 class _Terminated(SystemExit):
@@ -140,8 +154,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         args = build_parser().parse_args(given)
         return _run(args, Console(quiet=args.quiet or args.json, as_json=args.json))
-    except SystemExit:  # help or the version was asked for, and may still wait in the buffer
-        return _asked_for()
+    except StorageFailure as error:  # help was asked for, and there is no room for it
+        Console(quiet=False, as_json=False).error("", error)
+        return error.exit_code
     except _UsageError as error:
         console = Console(quiet=False, as_json="--json" in given)
         console.message(error.usage.rstrip("\n"))
@@ -233,28 +248,17 @@ def _nowhere() -> TextIO:
     return open(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8", closefd=False)
 
 
-def _asked_for() -> int:
-    error = _flush(sys.stdout)
-    if error is None or isinstance(error, BrokenPipeError):
-        return 0
-    failure = StorageFailure("standard output", "write to", error)
-    Console(quiet=False, as_json=False).error("", failure)
-    return failure.exit_code
-
-
 def _finish_streams() -> None:
-    """Whatever still waits, nobody may be there to read it."""
+    """What still waits, nobody may be there to read."""
     for stream in (sys.stdout, sys.stderr):
         _flush(stream)
 
 
-def _flush(stream: TextIO) -> OSError | None:
+def _flush(stream: TextIO) -> None:
     try:
         stream.flush()
-    except OSError as error:
+    except OSError:
         abandon(stream)
-        return error
-    return None
 
 
 if __name__ == "__main__":

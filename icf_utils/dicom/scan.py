@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
-#: How much of a file is looked at, in bytes; header elements that start later are not found.
+#: How much of a file is looked at, in bytes; header elements that start later are not found (state ``more``).
 HEAD_LIMIT = 64 << 20
 
 MEDIA_STORAGE_CLASS, TRANSFER_SYNTAX = 0x00020002, 0x00020010
@@ -136,11 +136,11 @@ def _scan_deflated(head: bytes, position: int, size: int, wanted: frozenset[int]
         result.state = "malformed"
         return
     _scan_dataset(data, 0, len(data), wanted, result)
-    result.pixels = None
+    reached_pixels, result.pixels = result.pixels is not None, None
     if engine.eof or result.state == "malformed":
         return
-    if len(data) >= HEAD_LIMIT:
-        result.state = "whole"  # as far as anybody looks
+    if len(data) >= HEAD_LIMIT:  # as far as anybody looks
+        result.state = "whole" if reached_pixels else "more"
     else:
         result.state = "more" if len(head) < size else "cut"
 

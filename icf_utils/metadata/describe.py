@@ -11,7 +11,7 @@ from icf_utils.archive.hashing import BackgroundMd5
 from icf_utils.archive.reading import ArchivePass, Member
 from icf_utils.dicom.facts import SOP_CLASS_UID, is_bare_dataset, is_dataset, uid_text
 from icf_utils.dicom.head import check_pixels, read_head
-from icf_utils.dicom.scan import SPECIFIC_CHARACTER_SET, Element, Scan
+from icf_utils.dicom.scan import HEAD_LIMIT, SPECIFIC_CHARACTER_SET, Element, Scan
 from icf_utils.dicom.values import Value, character_sets, keyword_tag, plain_value
 from icf_utils.errors import DepositDamaged, storage_errors
 from icf_utils.metadata.allowlist import AllowList
@@ -128,6 +128,9 @@ def _add_image(member: Member, found: Scan, tags: _Tags, done: Description) -> N
     if found.state in ("cut", "malformed"):
         message = "was cut or is malformed; what could be read for certain is recorded"
         done.notices.append(Notice("cut-dicom", member.name, message))
+    elif found.state == "more":
+        message = f"has a header that goes on after {HEAD_LIMIT >> 20} MiB; tags from there on are not recorded"
+        done.notices.append(Notice("long-header", member.name, message))
     charset = found.elements.get(SPECIFIC_CHARACTER_SET)
     charsets = character_sets(charset.raw) if charset else ()
     values: dict[str, Value] = {}

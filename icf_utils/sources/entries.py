@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -104,9 +105,10 @@ def name_notices(entries: Iterable[Entry]) -> list[Notice]:
     """Warnings about names that are archived as they are but cannot be unpacked everywhere."""
     notices, seen = [], dict[str, str]()
     for entry in entries:
-        twin = seen.setdefault(entry.name.casefold(), entry.name)
+        twin = seen.setdefault(unicodedata.normalize("NFC", entry.name).casefold(), entry.name)
         if twin != entry.name:
-            notices.append(Notice("case-clash", entry.name, "differs from another name by upper and lower case only"))
+            how = "differs from another name by upper and lower case or by the form of its letters only"
+            notices.append(Notice("case-clash", entry.name, how))
         if any(len(part.encode("utf-8", "surrogateescape")) > LONGEST_NAME for part in entry.name.split("/")):
             notices.append(Notice("long-name", entry.name, f"has a part of more than {LONGEST_NAME} bytes"))
     return notices

@@ -211,10 +211,10 @@ def test_pictures_are_made_when_asked_for(store: Path) -> None:
     assert sorted(name[:4] for name in pictures(store)) == ["0000", "0004"]
     told = [(notice.code, notice.subject) for notice in result.notices]
     assert told == [
-        ("preview-face", "v1/01_t1_head"),
-        ("preview-left-out", "v1/02"),
-        ("preview-left-out", "v1/03"),
-        ("preview-left-out", "v1/04"),
+        ("preview-face", "v1, series 1"),
+        ("preview-left-out", "v1, series 2"),
+        ("preview-left-out", "v1, series 3"),
+        ("preview-left-out", "v1, series 4"),
     ]
     assert verify_visit(store, STUDY, "v1").findings == ()
 

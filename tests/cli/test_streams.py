@@ -146,3 +146,21 @@ def test_a_full_disk(source: Path, root: Path, tmp_path: Path, leave: int) -> No
             assert icf(*arguments).code == 0
         assert icf(*steps(root, source)[4]).code == 0
         assert contents(root) == contents(tmp_path / "expected")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("verify", "--json", "-o", "nowhere"), 5, "there is no visit in this store"),
+        (("nonsense", "--json"), 2, "invalid choice"),
+        (("--help",), 6, "cannot write to 'standard output': No space left on device"),
+        (("--version",), 6, "cannot write to 'standard output': No space left on device"),
+    ],
+)
+def test_no_room_for_an_error_or_the_help(arguments: tuple[str, ...], code: int, message: str) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    found, err = attempt(arguments, stdout=full)
+    os.close(full)
+    assert found == code
+    assert message in err
+    assert "Traceback" not in err

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils.dataset.origin import LATEST_TIME, check_store_url, clone_url, commit_time, limited, origin_of
+from icf_utils.dataset.origin import (
+    LATEST_TIME,
+    check_store_id,
+    check_store_url,
+    clone_url,
+    commit_time,
+    limited,
+    origin_of,
+)
 from icf_utils.errors import InvalidSetting
 from icf_utils.store import Visit
 
@@ -53,6 +61,11 @@ def test_urls_that_clones_can_use(url: str) -> None:
         "file://host/store",
         "file:///",
         "HTTPS://example.org",
+        "https://example.org/%",
+        "https://example.org/%zz",
+        "https://example.org/a/../b",
+        "https://example.org/.",
+        "ssh://-oProxyCommand=x/y",
     ],
 )
 def test_urls_that_mean_nothing(url: str) -> None:
@@ -67,6 +80,29 @@ def test_credentials_are_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(InvalidSetting, match="user name or password") as caught:
         check_store_url(url)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https:/me:secret@h",
+        "me:secret@h",
+        "https//me:secret@h/x",
+        "https://h/?t=secret",
+        "https://h/x#secret",
+        "t=secret",
+    ],
+)
+def test_credentials_in_a_mistyped_url_are_not_repeated(url: str) -> None:
+    with pytest.raises(InvalidSetting) as caught:
+        check_store_url(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [" ", "\t", "a\nb"])
+def test_store_ids_that_nobody_sees(name: str) -> None:
+    with pytest.raises(InvalidSetting):
+        check_store_id(name)
 
 
 @pytest.mark.parametrize(

@@ -335,3 +335,41 @@ def test_resolve_link(name: str, target: str, place: str | None) -> None:
 
 def test_strip_components() -> None:
     assert [strip_components("a/b/c", count) for count in range(4)] == ["a/b/c", "b/c", "c", ""]
+
+
+def _two_images(first: str = "a", second: str = "b") -> bytes:
+    return tar_bytes([(first, tarfile.REGTYPE, "", IMAGE), (second, tarfile.REGTYPE, "", IMAGE)])
+
+
+def _packings(data: bytes) -> dict[str, bytes]:
+    return {"tar": data, "tar.gz": gzip.compress(data), "tar.xz": lzma.compress(data)}
+
+
+@pytest.mark.parametrize("packing", ["tar", "tar.gz", "tar.xz"])
+@pytest.mark.parametrize("what", ["a header of zeros", "another tar", "noise"])
+def test_what_stands_behind_the_end_of_a_tar_is_not_lost_silently(tmp_path: Path, what: str, packing: str) -> None:
+    data = _two_images()
+    second = data.index(b"b" + bytes(99))
+    if what == "a header of zeros":
+        data = data[:second] + bytes(512) + data[second + 512 :]
+    else:
+        data += _two_images("c", "d") if what == "another tar" else b"noise"
+    path = put(tmp_path / f"visit.{packing}", _packings(data)[packing])
+    assert "more data after the end mark" in refusals(path)[str(path)]
+
+
+@pytest.mark.parametrize("size", [512, 1024, 10240, 3 << 20])
+def test_an_end_mark_of_any_length(tmp_path: Path, size: int) -> None:
+    """Programs fill up to their record's size; some write one block only."""
+    path = put(tmp_path / "visit.tar", _two_images().rstrip(b"\0") + bytes(511))
+    with tarfile.open(path) as archive:
+        end = archive.getmembers()[-1].offset_data + (len(IMAGE) + 511) // 512 * 512
+    path.write_bytes(_two_images()[:end] + bytes(size))
+    assert contents(path) == {"a": IMAGE, "b": IMAGE}
+
+
+def test_a_zip_before_a_zip_is_not_lost_silently(tmp_path: Path) -> None:
+    first = zip_path(tmp_path / "1.zip", [("a", IMAGE, 0o644)]).read_bytes()
+    second = zip_path(tmp_path / "2.zip", [("b", IMAGE, 0o644)]).read_bytes()
+    path = put(tmp_path / "visit.zip", first + second)
+    assert f"the first {len(first)} bytes" in refusals(path)[str(path)]
