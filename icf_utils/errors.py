@@ -104,12 +104,10 @@ class DepositDiffers(IcfError):
 
     exit_code = 4
 
-    def __init__(self, path: str | os.PathLike[str], how: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], how: str, remedy: str = "") -> None:
         self.path, self.how = os.fspath(path), how
-        super().__init__(
-            f"'{shown(path)}' exists and is different: {how}. It was left as it is; "
-            "a deposit is never overwritten. Use another visit identifier, or move the old deposit away first."
-        )
+        advice = remedy or "a deposit is never overwritten. Use another visit identifier, or move the old deposit away"
+        super().__init__(f"'{shown(path)}' exists and is different: {how}. It was left as it is; {advice} first.")
 
 
 class InputChanged(IcfError):

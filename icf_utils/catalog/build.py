@@ -19,7 +19,7 @@ from icf_utils.catalog.stage import illustrated, load_application, preview_files
 from icf_utils.catalog.study import StudyPage, study_id
 from icf_utils.config import Settings, load_settings
 from icf_utils.dataset.where import store_place
-from icf_utils.errors import DepositDamaged, DepositMissing
+from icf_utils.errors import DepositDamaged, DepositMissing, InvalidSetting
 from icf_utils.lock import catalog_lock
 from icf_utils.metadata.reading import read_visit_metadata
 from icf_utils.progress import SILENT, Progress
@@ -76,12 +76,15 @@ def build_catalog(
     """Make a study's catalog from its visits' metadata, and put it in the old one's place when it is complete.
 
     ``hide_dates`` and ``previews`` are kept as they were where they are ``None``. A visit without metadata is left
-    out and named. Raises :class:`~icf_utils.errors.IcfError`: ``DepositMissing`` for a study without visits and
-    catalog, ``DepositDiffers`` for a folder 'catalog' of other origin, ``MissingRequirement``, ``InvalidSetting``, ...
+    out and named. Raises :class:`~icf_utils.errors.IcfError`: ``DepositMissing`` or ``InvalidSetting`` for what is
+    no study, ``DepositDiffers`` for a folder 'catalog' of other origin, ``MissingRequirement``, ``InvalidSetting``, ...
     """
     place = Study(Path(store_dir), study)
     chosen = load_settings(place.root) if settings is None else settings
     if not place.visits() and not place.catalog.is_dir():
+        if os.path.lexists(place.folder):
+            problem = "there is no visit of a study in it; name a study's folder in a store, as in STORE/STUDY"
+            raise InvalidSetting(str(place.folder), problem)
         raise DepositMissing(place.folder, "there is no visit of this study; name a study's folder in a store")
     wish = _Wish(store_url, store_id, previews, chosen)
     with catalog_lock(place, progress):
@@ -139,6 +142,10 @@ class _Work:
 
     def _add(self, place: Visit) -> None:
         if not (place.dicoms_json.exists() or place.tarball_json.exists()):
+            if place.visit in self._old:
+                why = "its metadata, from which its pages are made, are gone; run 'icf-utils deposit_visit_metadata'"
+                self.unusable.append(Unusable(place.visit, why))
+                return
             why = "has no metadata yet and is not in the catalog"
             self._notices.append(Notice("not-in-catalog", place.visit, why))
             return

@@ -18,7 +18,7 @@ from icf_utils.catalog.stage import read_page
 from icf_utils.catalog.study import catalog_name, study_id
 from icf_utils.catalog.text import human_size
 from icf_utils.config import Settings, load_settings
-from icf_utils.errors import DepositDiffers, storage_errors
+from icf_utils.errors import DepositDiffers, InvalidSetting, storage_errors
 from icf_utils.publishing import sync_file, sync_folder
 from icf_utils.results import Notice
 from icf_utils.store import Study, stored_studies
@@ -57,6 +57,9 @@ class StudyLine:
     years: str
 
 
+_REMEDY = "for the page of all studies in this place, move it away"
+
+
 @dataclass(frozen=True)
 class IndexResult:
     """The page, how many studies it shows, and those that have no catalog yet."""
@@ -70,7 +73,8 @@ class IndexResult:
 def build_index(store_dir: str | os.PathLike[str], *, settings: Settings | None = None) -> IndexResult:
     """Make the page of all studies from their catalogs.
 
-    Raises :class:`~icf_utils.errors.DepositDiffers` where an ``index.html`` of other origin is there,
+    Raises :class:`~icf_utils.errors.InvalidSetting` for a folder without studies,
+    :class:`~icf_utils.errors.DepositDiffers` where an ``index.html`` of other origin is there,
     :class:`~icf_utils.errors.DepositDamaged` for a damaged catalog, :class:`~icf_utils.errors.StorageFailure`.
     """
     root = Path(store_dir)
@@ -82,6 +86,8 @@ def build_index(store_dir: str | os.PathLike[str], *, settings: Settings | None 
         else:
             why = "has no catalog yet and is not on the page of all studies"
             notices.append(Notice("not-in-index", study.study, why))
+    if not lines and not notices and not (root / INDEX).exists():
+        raise InvalidSetting(str(root), "there is no study in this folder; name the folder of a whole store")
     changed = _replace(root / INDEX, index_bytes(lines), root)
     return IndexResult(root / INDEX, len(lines), changed, tuple(notices))
 
@@ -148,11 +154,11 @@ def _replace(path: Path, data: bytes, root: Path) -> bool:
         except FileNotFoundError:
             old = None
         except IsADirectoryError as error:
-            raise DepositDiffers(path, "it is a folder") from error
+            raise DepositDiffers(path, "it is a folder", _REMEDY) from error
     if old == data:
         return False
     if old is not None and _MARK.encode("ascii") not in old:
-        raise DepositDiffers(path, "it was not made by this program")
+        raise DepositDiffers(path, "it was not made by this program", _REMEDY)
     with storage_errors(path, "write"):
         descriptor, name = tempfile.mkstemp(prefix=".index-", suffix=".part", dir=root)
         try:

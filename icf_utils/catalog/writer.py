@@ -23,6 +23,7 @@ from icf_utils.traces import make_folders, remove, settle
 #: Says that a folder is a catalog of this program, and of which study: a line with the catalog's id. A second line,
 #: where dates were hidden, so that the wish outlives the study's page, which may be lost and made again.
 MARKER = ".icf-catalog"
+_REMEDY = "for a catalog in this place, move it away"
 _HIDES_DATES = b"hides dates\n"
 
 
@@ -57,7 +58,7 @@ def refuse_foreign(study: Study, catalog_id: str) -> None:
         return
     if marker is not None:
         how = "it is the catalog of another study"
-        raise DepositDiffers(study.catalog, how)
+        raise DepositDiffers(study.catalog, how, _REMEDY)
     with storage_errors(study.catalog, "read"):
         try:
             foreign = any(study.catalog.iterdir())
@@ -66,7 +67,7 @@ def refuse_foreign(study: Study, catalog_id: str) -> None:
         except NotADirectoryError:
             foreign = True
     if foreign or study.catalog.is_symlink():
-        raise DepositDiffers(study.catalog, "it was not made by this program")
+        raise DepositDiffers(study.catalog, "it was not made by this program", _REMEDY)
 
 
 def read_file(study: Study, name: str) -> bytes | None:

@@ -90,7 +90,7 @@ class _Parser(argparse.ArgumentParser):
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         """Help and version; argparse's own takes no notice of an output that is full."""
-        stream = sys.stderr if file is sys.stderr else sys.stdout
+        stream: TextIO = sys.stdout if file in (None, sys.stdout) else sys.stderr
         try:
             print(message, end="", file=stream, flush=True)
         except BrokenPipeError:

@@ -12,8 +12,9 @@ import pytest
 
 from icf_utils.catalog import fresh
 from icf_utils.catalog.build import BuildResult, build_catalog
+from icf_utils.catalog.overview import build_index
 from icf_utils.catalog.stage import catalogify_studyvisit_from_meta, read_page
-from icf_utils.errors import DepositDiffers, DepositMissing
+from icf_utils.errors import DepositDiffers, DepositMissing, InvalidSetting
 from icf_utils.store import Study, Visit
 from tests.catalog.conftest import STUDY, deposit, make_visit, typical_images
 
@@ -149,3 +150,27 @@ def test_a_study_that_is_not_there_is_not_made(store: Path) -> None:
     with pytest.raises(DepositMissing):
         build(store)
     assert list(store.iterdir()) == []
+
+
+def test_what_is_no_study_is_not_said_to_be_missing(store: Path) -> None:
+    (store / "empty").mkdir(parents=True)
+    (store / "file").write_bytes(b"")
+    for name in ("empty", "file"):
+        with pytest.raises(InvalidSetting, match="no visit of a study in it"):
+            build_catalog(store, name)
+    with pytest.raises(InvalidSetting, match="no study in this folder"):
+        build_index(store / "empty")
+    assert list((store / "empty").iterdir()) == []
+
+
+def test_a_catalog_is_not_emptied_because_metadata_are_lost(catalogued: Path, snapshot: Snapshot) -> None:
+    for visit in ("v001", "v002", "v003"):
+        place = Visit(catalogued, STUDY, visit)
+        place.archive.write_bytes(b"")
+        place.dicoms_json.unlink()
+        place.tarball_json.unlink()
+    before = snapshot(catalogued)
+    result = build(catalogued)
+    assert [one.visit for one in result.unusable] == ["v001", "v002", "v003"]
+    assert all("deposit_visit_metadata" in one.problem for one in result.unusable)
+    assert snapshot(catalogued) == before

@@ -118,3 +118,15 @@ def test_other_settings_are_noticed(catalogued: Path) -> None:
 def test_without_a_catalog_everything_is_missing(three_visits: Path) -> None:
     assert {problem for _, problem in check(three_visits)} == {"is missing"}
     assert not Study(three_visits, STUDY).catalog.exists()
+
+
+def test_strangers_are_named(catalogued: Path) -> None:
+    """A web server would show them; hidden files are its own."""
+    catalog = Study(catalogued, STUDY).catalog
+    (catalog / "evil.html").write_text("x")
+    (catalog / ".htaccess").write_text("x")
+    (catalog / "metadata" / "zzz").mkdir()
+    assert [name for name, problem in check(catalogued) if "belongs to no page of this catalog" in problem] == [
+        "evil.html",
+        "metadata/zzz",
+    ]
