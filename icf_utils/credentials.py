@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import netrc
 import os
+import re
 import stat
 import sys
 from dataclasses import dataclass, field
@@ -61,6 +62,19 @@ def find_secret(variable: str, file: Path | None = None, question: str = "") -> 
     return None
 
 
+def ask_secret(question: str) -> Secret:
+    """A password or token that the user wants to be asked for.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting` where there is no terminal to ask on, or no answer.
+    """
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise InvalidSetting(question, "there is no terminal to ask on: give it by a file or by the environment")
+    answer = getpass.getpass(f"{question}: ")
+    if not answer:
+        raise InvalidSetting(question, "nothing was given")
+    return Secret(answer)
+
+
 def find_login(url: str, user: str, variable: str, file: Path | None = None) -> Login | None:
     """The login for a server: the password of ``user`` as :func:`find_secret` finds it, else what netrc says.
 
@@ -75,6 +89,18 @@ def find_login(url: str, user: str, variable: str, file: Path | None = None) -> 
     if user and (secret := find_secret(variable, None, f"Password of {shown(user)} at {shown(_place(url))}")):
         return Login(user, secret)
     return None
+
+
+def check_token(token: Secret) -> Secret:
+    """A bearer token that can be sent: visible ASCII characters only (RFC 6750, 2.1).
+
+    Raises :class:`~icf_utils.errors.InvalidSetting`, which does not show it.
+    """
+    if re.fullmatch(r"[\x21-\x7e]+", token.value) is None:
+        raise InvalidSetting(
+            "token", "it is malformed: it has a line break, a blank, or another character in it that no token has"
+        )
+    return token
 
 
 def without_credentials(url: str) -> str:

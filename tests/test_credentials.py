@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils.credentials import Login, Secret, find_login, find_secret, without_credentials
+from icf_utils.credentials import Login, Secret, ask_secret, find_login, find_secret, without_credentials
 from icf_utils.errors import InvalidSetting, StorageFailure
 
 URL = "https://xnat.example.org:8443/xnat"
@@ -28,6 +28,11 @@ def test_a_file_comes_before_the_environment(secret_file: Path, monkeypatch: pyt
 
 def test_nothing_is_asked_without_a_terminal() -> None:
     assert find_secret("ICF_NOTHING", question="Token") is None
+
+
+def test_who_wants_to_be_asked_is_told_without_a_terminal() -> None:
+    with pytest.raises(InvalidSetting, match="Token: there is no terminal to ask on"):
+        ask_secret("Token")
 
 
 def test_a_file_that_others_can_read(secret_file: Path) -> None:

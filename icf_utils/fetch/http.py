@@ -8,9 +8,20 @@ from contextlib import closing
 
 import requests
 
-from icf_utils.credentials import without_credentials
+from icf_utils.credentials import Secret, without_credentials
 from icf_utils.fetch.problems import FetchFailure
-from icf_utils.fetch.replies import PASSING, Asked, Body, Identity, condition, identity_of, judge, refusal, whole_size
+from icf_utils.fetch.replies import (
+    PASSING,
+    Asked,
+    Body,
+    Identity,
+    condition,
+    identity_of,
+    judge,
+    refusal,
+    unauthorised,
+    whole_size,
+)
 from icf_utils.fetch.source import CHUNK
 from icf_utils.fetch.web import CUT, Attempts, Auth, Web, reason_of
 
@@ -22,14 +33,17 @@ class _CutShort(Exception):
 class HttpSource:
     """An object on a web server; see :class:`~icf_utils.fetch.source.Source`.
 
-    ``expected`` is the size in bytes that it must have, if that is known. What has come of a read is kept when the
+    ``expected`` is the size in bytes that it must have, if that is known; ``takes`` is what can be given to a server
+    that wants to know who asks, for messages. What has come of a read is kept when the
     stream is cut: the rest is asked for on its own, and must come from the same object. A server that knows no ranges
     is read from the start again, which :meth:`read` does only for reads from the start; others raise
     :class:`~icf_utils.fetch.problems.RangesRefused` before anything is transferred.
     """
 
-    def __init__(self, url: str, web: Web, auth: Auth = None, expected: int | None = None) -> None:
-        self._url, self._web, self._auth = url, web, auth
+    def __init__(
+        self, url: str, web: Web, auth: Auth = None, expected: int | None = None, takes: str = "a login"
+    ) -> None:
+        self._url, self._web, self._auth, self._takes = url, web, auth, takes
         self._where = without_credentials(url)
         self._pinned = Identity("", expected)
         self._lock = threading.Lock()
@@ -82,7 +96,17 @@ class HttpSource:
             end = "" if asked.left is None else asked.at + asked.left - 1
             headers["Range"] = f"bytes={asked.at}-{end}"
             headers.update(condition(self._pinned.mark))
-        return self._web.request(method, self._url, headers, self._auth)
+        response = self._web.request(method, self._url, headers, self._auth)
+        if response.status_code == 401:
+            with closing(response):
+                raise unauthorised(self._where, response.headers, self._sent(response), self._takes)
+        return response
+
+    def _sent(self, response: requests.Response) -> str:
+        """What the answered request carried, in words: nothing where it was redirected to another server."""
+        if "Authorization" not in response.request.headers:
+            return ""
+        return "token" if isinstance(self._auth, Secret) else "user and password"
 
     def _body(self, response: requests.Response, asked: Asked) -> Iterator[bytes]:
         """The part of an answer's body that was asked for; raises :class:`_CutShort` if it ends early."""
@@ -152,7 +176,7 @@ class HttpSource:
         elif status == 416:  # of an empty object there is no first byte
             self._pin(identity_of(headers, 0))
         else:
-            raise refusal(self._where, status, headers)
+            raise refusal(self._where, status)
 
     def _pause(self, attempts: Attempts, response: requests.Response) -> None:
         status = response.status_code

@@ -8,17 +8,29 @@ from urllib.parse import urlsplit
 from icf_utils.credentials import without_credentials
 from icf_utils.errors import InvalidSetting
 from icf_utils.fetch.local import FileSource, path_of
+from icf_utils.fetch.replies import web_page
 from icf_utils.fetch.source import Source
 
 if TYPE_CHECKING:
     from icf_utils.fetch.web import Auth, Web
 
 
-def open_source(url: str, web: Web | None = None, auth: Auth = None, expected: int | None = None) -> Source:
+#: How web pages begin; what is read here as a whole never does.
+_PAGE_BEGINS = (b"<!doctype html", b"<html")
+
+
+def open_source(
+    url: str,
+    web: Web | None = None,
+    auth: Auth = None,
+    expected: int | None = None,
+    takes: str = "user and password, or a token",
+) -> Source:
     """The place that ``url`` (``file://``, ``http://``, ``https://``) names; nothing is asked yet.
 
     ``web`` holds the connections of several sources; without it the source has one connection of its own.
-    ``auth`` is sent to that server alone. ``expected`` is the size in bytes that the object must have. Raises
+    ``auth`` is sent to that server alone. ``expected`` is the size in bytes that the object must have. ``takes``
+    is what can be given to a server that wants to know who asks, for messages. Raises
     :class:`~icf_utils.errors.InvalidSetting` for other addresses, and for credentials inside of one.
     """
     parts = urlsplit(url)
@@ -33,11 +45,15 @@ def open_source(url: str, web: Web | None = None, auth: Auth = None, expected: i
     from icf_utils.fetch.http import HttpSource
     from icf_utils.fetch.web import Web
 
-    return HttpSource(url, web or Web(connections=1), auth, expected)
+    return HttpSource(url, web or Web(connections=1), auth, expected, takes)
 
 
 def read_all(source: Source, limit: int) -> bytes:
-    """A whole small object. Raises :class:`~icf_utils.fetch.problems.FetchFailure` if it exceeds ``limit`` bytes."""
+    """A whole small object that is no web page.
+
+    Raises :class:`~icf_utils.fetch.problems.FetchFailure` for a page, also one that the server does not call so, and
+    for what exceeds ``limit`` bytes.
+    """
     from icf_utils.fetch.problems import FetchFailure
 
     parts: list[bytes] = []
@@ -49,4 +65,7 @@ def read_all(source: Source, limit: int) -> bytes:
             raise FetchFailure(
                 source.where, f"it is larger than the {limit} bytes that make sense", "check the address", kind="size"
             )
-    return b"".join(parts)
+    raw = b"".join(parts)
+    if raw[:256].removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGE_BEGINS):
+        raise web_page(source.where)
+    return raw

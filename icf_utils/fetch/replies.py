@@ -14,8 +14,9 @@ PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _UNSATISFIED = re.compile(r"bytes \*/(\d+)")
 
+_WHO_ASKS = "the server wants to know who asks (401)"
+
 _REFUSALS: Mapping[int, tuple[Kind, str, str]] = {
-    401: ("unauthorised", "the server wants to know who asks (401)", "give user and password, or a token"),
     403: ("forbidden", "the server does not allow it (403)", "ask who runs it for access"),
     404: ("missing", "there is no such thing (404)", "check the address"),
     410: ("missing", "it was removed (410)", "check the address"),
@@ -97,15 +98,22 @@ def judge(where: str, status: int, headers: Mapping[str, str], asked: Asked) -> 
         return _whole(where, headers, asked)
     if status == 416:
         return _beyond(where, headers, asked)
-    raise refusal(where, status, headers)
+    raise refusal(where, status)
 
 
-def refusal(where: str, status: int, headers: Mapping[str, str]) -> FetchFailure:
-    """What this status means."""
+def refusal(where: str, status: int) -> FetchFailure:
+    """What this status means, but for 401: see :func:`unauthorised`."""
     other: tuple[Kind, str, str] = ("refused", f"the server answered {status}", "check the address")
     kind, problem, remedy = _REFUSALS.get(status, other)
-    challenge = headers.get("WWW-Authenticate", "") if status == 401 else ""
-    return FetchFailure(where, problem, remedy, kind=kind, status=status, challenge=challenge)
+    return FetchFailure(where, problem, remedy, kind=kind, status=status)
+
+
+def unauthorised(where: str, headers: Mapping[str, str], sent: str, takes: str) -> FetchFailure:
+    """What a 401 means. ``sent`` says what the request carried (empty: nothing), ``takes`` what there is to give."""
+    problem = f"the server refuses the {sent} that it got (401)" if sent else _WHO_ASKS
+    remedy = f"check the {sent}" if sent else f"give {takes}"
+    challenge = headers.get("WWW-Authenticate", "")
+    return FetchFailure(where, problem, remedy, kind="unauthorised", status=401, challenge=challenge)
 
 
 def _part(where: str, headers: Mapping[str, str], asked: Asked) -> Body:
@@ -130,13 +138,7 @@ def _part(where: str, headers: Mapping[str, str], asked: Asked) -> Body:
 def _whole(where: str, headers: Mapping[str, str], asked: Asked) -> Body:
     """All of it from the start: what came before a cut is read once more, a part further on is not waited for."""
     if headers.get("Content-Type", "").partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml"):
-        raise FetchFailure(
-            where,
-            "a web page came instead of the file, perhaps one to log in at",
-            "check the address, and user, password or token",
-            kind="page",
-            status=200,
-        )
+        raise web_page(where)
     total = whole_size(headers)
     if asked.start:
         raise RangesRefused(where, total)
@@ -146,6 +148,17 @@ def _whole(where: str, headers: Mapping[str, str], asked: Asked) -> Body:
         raise _too_short(where, asked.size, total)
     length = asked.left if asked.left is not None else None if total is None else total - asked.done
     return Body(identity_of(headers, total), asked.done, length)
+
+
+def web_page(where: str) -> FetchFailure:
+    """A web page where there should be a file."""
+    return FetchFailure(
+        where,
+        "a web page came instead of the file, perhaps one to log in at",
+        "check the address, and what you log in with",
+        kind="page",
+        status=200,
+    )
 
 
 def _beyond(where: str, headers: Mapping[str, str], asked: Asked) -> Body:

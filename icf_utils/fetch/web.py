@@ -20,7 +20,7 @@ import requests.auth
 import urllib3.exceptions
 
 from icf_utils import __version__
-from icf_utils.credentials import Login, Secret, without_credentials
+from icf_utils.credentials import Login, Secret, check_token, without_credentials
 from icf_utils.errors import InvalidSetting
 from icf_utils.fetch.problems import FetchFailure
 
@@ -117,7 +117,10 @@ class Web:
         self._session.close()
 
     def request(self, method: str, url: str, headers: Mapping[str, str], auth: Auth) -> requests.Response:
-        """One request, body unread; redirects are followed. Raises what is in :data:`CUT`, or a failure of ours."""
+        """One request, body unread; redirects are followed. Raises what is in :data:`CUT`, or a failure of ours.
+
+        Raises :class:`~icf_utils.errors.InvalidSetting` for an address or a token that can be none.
+        """
         asked = {"Accept-Encoding": "identity", **headers}
         where = without_credentials(url)
         try:
@@ -155,7 +158,7 @@ class _Session(requests.Session):
 
 class _Authorization(requests.auth.AuthBase):
     def __init__(self, auth: Auth) -> None:
-        self._auth = auth
+        self._auth = check_token(auth) if isinstance(auth, Secret) else auth
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if isinstance(self._auth, Secret):

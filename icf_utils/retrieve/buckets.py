@@ -32,7 +32,7 @@ _LARGEST_PAGE = 1 << 26
 class Listed:
     """An object: its name in the bucket, size in bytes, and its generation, or ETag, or empty text.
 
-    The size is -1 where the object is stored compressed and may be sent with another one.
+    The size is -1 where the object may be stored compressed, and be sent with another size.
     """
 
     name: str
@@ -80,13 +80,16 @@ class GcsBucket:
     def open(self, item: Listed) -> Source:
         pinned = {"generation": item.state} if item.state else {}
         url = f"{self._base}/{quote(item.name, safe='')}?{urlencode({'alt': 'media', **pinned})}"
-        return open_source(url, self._web, self._token, None if item.size < 0 else item.size)
+        return self._open(url, None if item.size < 0 else item.size)
+
+    def _open(self, url: str, expected: int | None = None) -> Source:
+        return open_source(url, self._web, self._token, expected, takes="a token")
 
     def _page(self, prefix: str, page: str) -> dict[str, Any]:
         asked = {"prefix": prefix, "fields": "nextPageToken,items(name,size,generation,contentEncoding)"}
         if page:
             asked["pageToken"] = page
-        source = open_source(f"{self._base}?{urlencode(asked)}", self._web, self._token)
+        source = self._open(f"{self._base}?{urlencode(asked)}")
         try:
             answer = json.loads(read_all(source, _LARGEST_PAGE))
         except (ValueError, RecursionError):
@@ -98,10 +101,14 @@ class GcsBucket:
         return answer
 
     def _listed(self, item: Any) -> Listed:
-        """Objects stored compressed are listed with a size that they may not be sent with."""
+        """Objects stored compressed are listed with a size that they may not be sent with.
+
+        Not every server says which ones these are. Only a TAR's size is needed: JSON that was cut is none any more.
+        """
         try:
-            packed = bool(item.get("contentEncoding"))
-            return Listed(str(item["name"]), -1 if packed else int(item["size"]), str(item.get("generation", "")))
+            name, size = str(item["name"]), int(item["size"])
+            packed = bool(item.get("contentEncoding")) or not name.endswith(".tar")
+            return Listed(name, -1 if packed else size, str(item.get("generation", "")))
         except (AttributeError, KeyError, TypeError, ValueError):
             raise FetchFailure(
                 self._shown, "its list of objects cannot be understood", "check the address", kind="refused"

@@ -12,6 +12,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from icf_utils.credentials import check_token
 from icf_utils.errors import MissingRequirement
 from icf_utils.fetch.problems import FetchFailure, Kind
 from icf_utils.fetch.source import CHUNK
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 
 _MISSING: tuple[Kind, str, str] = ("missing", "there is no such thing (404)", "check the address")
 _FORBIDDEN: tuple[Kind, str, str] = ("forbidden", "it is not allowed (403)", "ask who runs it for access")
-_UNKNOWN: tuple[Kind, str, str] = ("unauthorised", "it wants to know who asks (401)", "give credentials, or a token")
+_UNKNOWN: tuple[Kind, str, str] = (
+    "unauthorised",
+    "it wants to know who asks, or refuses the credentials that it got (401)",
+    "give those of the environment that its provider documents, or a token for gs://",
+)
+_REFUSED: tuple[Kind, str, str] = ("unauthorised", "it refuses the token that it got (401)", "check the token")
 _REPLACED: tuple[Kind, str, str] = ("changed", "it was replaced during the transfer", "begin again")
 
 #: By the class of the error, or by the status of the answer, which obstore gives in some texts only.
@@ -45,6 +51,7 @@ class CloudBucket:
 
     def __init__(self, place: BucketPlace, web: Web) -> None:
         self._shown, self._web = f"{place.scheme}://{place.bucket}", web
+        self._has_token = _takes_token(place)
         self._store = _open(place, web.patience)
 
     def url(self, name: str) -> str:
@@ -56,17 +63,18 @@ class CloudBucket:
                 for meta in page:
                     yield Listed(meta["path"], meta["size"], meta["e_tag"] or "")
         except _errors() as error:
-            raise failure(self._shown, error) from None
+            raise failure(self._shown, error, self._has_token) from None
 
     def open(self, item: Listed) -> CloudSource:
-        return CloudSource(self._store, item, self.url(item.name), self._web)
+        return CloudSource(self._store, item, self.url(item.name), self._web, self._has_token)
 
 
 class CloudSource:
     """An object that obstore reads; see :class:`~icf_utils.fetch.source.Source`."""
 
-    def __init__(self, store: Any, item: Listed, where: str, web: Web) -> None:
+    def __init__(self, store: Any, item: Listed, where: str, web: Web, has_token: bool) -> None:
         self._store, self._item, self._where, self._web = store, item, where, web
+        self._has_token = has_token
 
     @property
     def where(self) -> str:
@@ -79,7 +87,7 @@ class CloudSource:
         try:
             size: int = self._store.head(self._item.name)["size"]
         except _errors() as error:
-            found = failure(self._where, error)
+            found = failure(self._where, error, self._has_token)
             if found.kind == "missing":
                 return False
             raise found from None
@@ -111,7 +119,7 @@ class CloudSource:
         try:
             stream = self._store.get(self._item.name, options=options).stream(min_chunk_size=CHUNK)
         except _errors() as error:  # obstore has repeated it already where that made sense
-            raise failure(self._where, error) from None
+            raise failure(self._where, error, self._has_token) from None
         with suppress(*_errors()):
             for chunk in stream:
                 yield bytes(chunk)
@@ -124,8 +132,11 @@ def _errors() -> tuple[type[Exception], ...]:
     return (BaseError, OSError)
 
 
-def failure(where: str, error: Exception) -> FetchFailure:
-    """What an error of obstore means; its text may have addresses with signatures in it and is not repeated."""
+def failure(where: str, error: Exception, has_token: bool) -> FetchFailure:
+    """What an error of obstore means; its text may have addresses with signatures in it and is not repeated.
+
+    Whether credentials of the environment were sent, only obstore knows; of a token given to us we know.
+    """
     name, status = type(error).__name__, _STATUS.search(str(error))
     number = status[1] if status else ""
     other: tuple[Kind, str, str] = (
@@ -133,7 +144,8 @@ def failure(where: str, error: Exception) -> FetchFailure:
         f"the connection or the server failed ({number or name})",
         "try again later",
     )
-    kind, problem, remedy = _REFUSALS.get(name) or _REFUSALS.get(number, other)
+    found = _REFUSALS.get(name) or _REFUSALS.get(number, other)
+    kind, problem, remedy = _REFUSED if found is _UNKNOWN and has_token else found
     return FetchFailure(where, problem, remedy, kind=kind, status=int(number or 0))
 
 
@@ -162,9 +174,13 @@ def _open(place: BucketPlace, patience: Patience) -> Any:
     }
     if place.endpoint:
         config["endpoint" if place.scheme == "s3" else "base_url"] = place.endpoint
-    if place.token and place.scheme == "gs":
-        config["bearer_token"] = place.token.value
+    if place.token and _takes_token(place):
+        config["bearer_token"] = check_token(place.token).value
     try:
         return (S3Store if place.scheme == "s3" else GCSStore)(place.bucket, **config)
     except BaseError as error:
-        raise failure(f"{place.scheme}://{place.bucket}", error) from None
+        raise failure(f"{place.scheme}://{place.bucket}", error, _takes_token(place)) from None
+
+
+def _takes_token(place: BucketPlace) -> bool:
+    return place.token is not None and place.scheme == "gs"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -159,6 +160,15 @@ def test_a_web_page_is_no_file(server: FaultyServer, web: Web) -> None:
     assert failure(server, web).kind == "page"
 
 
+@pytest.mark.parametrize("begin", [b"<!DOCTYPE html>", b"\xef\xbb\xbf\n <html lang='en'>", b"<HTML>"])
+def test_a_web_page_that_is_called_something_else(server: FaultyServer, web: Web, begin: bytes) -> None:
+    """What is read whole is never one."""
+    server.objects["/a.json"] = begin + b"log in"
+    with pytest.raises(FetchFailure, match="a web page came instead of the file") as caught:
+        read_all(open_source(f"{server.url}/a.json", web), 1000)
+    assert caught.value.kind == "page"
+
+
 def test_another_range_than_asked_for(server: FaultyServer, web: Web) -> None:
     server.faults.append(Fault("a.tar", status=206, headers={"Content-Range": "bytes 0-9/700000"}, body=b"0123456789"))
     assert "another range" in str(failure(server, web, 5, 5))
@@ -183,6 +193,41 @@ def test_basic_and_bearer(server: FaultyServer, web: Web) -> None:
     assert failure(server, web).kind == "unauthorised"
     server.authorization = "Bearer t0ken"
     assert read(server, web, auth=Secret("t0ken")) == DATA
+
+
+@pytest.mark.parametrize(
+    ("auth", "words"),
+    [
+        (None, r"wants to know who asks \(401\); give a badge"),
+        (Secret("expired"), r"refuses the token that it got \(401\); check the token"),
+        (Login("anna", Secret("wr0ng")), r"refuses the user and password that it got \(401\)"),
+    ],
+)
+def test_none_given_is_not_refused(server: FaultyServer, web: Web, auth: Login | Secret | None, words: str) -> None:
+    server.authorization = "Bearer t0ken"
+    found = failure(server, web, auth=auth, takes="a badge")
+    assert re.search(words, str(found))
+    assert found.challenge
+    assert "expired" not in str(found)
+    assert "wr0ng" not in str(found)
+    with pytest.raises(FetchFailure, match=words):
+        open_source(f"{server.url}/a.tar", web, auth, takes="a badge").exists()
+
+
+def test_what_another_server_refuses_was_not_sent_to_it(server: FaultyServer, web: Web) -> None:
+    other = FaultyServer()
+    with serving(other):
+        other.authorization = "Bearer other"
+        server.faults.append(Fault("a.tar", status=302, headers={"Location": f"{other.url}/a.tar"}))
+        assert "who asks" in str(failure(server, web, auth=Secret("t0ken")))
+
+
+@pytest.mark.parametrize("token", ["t0\nken", "t0ken\r\n", "t0\x00ken", "t0 ken", "t0kén", ""])
+def test_a_token_that_cannot_be_sent(server: FaultyServer, web: Web, token: str) -> None:
+    with pytest.raises(InvalidSetting, match="it is malformed") as caught:
+        read(server, web, auth=Secret(token))
+    assert "ken" not in str(caught.value).replace("token", "")
+    assert server.requests == []
 
 
 def test_credentials_stay_with_their_server(

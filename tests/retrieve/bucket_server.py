@@ -22,12 +22,14 @@ class BucketServer(FaultyServer):
     """Objects of one bucket by name, listed in pages of ``page`` names.
 
     As Google's does, it unpacks what is stored with gzip for who does not accept that; ``raw`` leaves it packed.
+    Its listing says which objects these are if it ``tells_encoding``.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.page = 5
         self.raw = False
+        self.tells_encoding = True
 
     @property
     def place(self) -> str:
@@ -89,7 +91,7 @@ class BucketServer(FaultyServer):
 
     def _item(self, name: str) -> dict[str, str]:
         data = self.objects[name]
-        packed = {"contentEncoding": "gzip"} if data.startswith(b"\x1f\x8b") else {}
+        packed = {"contentEncoding": "gzip"} if data.startswith(b"\x1f\x8b") and self.tells_encoding else {}
         crc32c = base64.b64encode(google_crc32c.value(data).to_bytes(4, "big")).decode()
         return {
             "bucket": BUCKET,

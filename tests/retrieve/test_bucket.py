@@ -77,12 +77,14 @@ def test_the_sample_bucket(
         assert (again.saved, again.unchanged) == (0, done.saved)
 
 
+@pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("packed", [False, True])
 def test_metadata_packed_and_plain(
-    bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path, raw: bool, packed: bool
+    bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path, raw: bool, packed: bool, told: bool
 ) -> None:
-    bucket.raw = raw
+    """Also where a listing does not tell what is stored packed, so that its size is another."""
+    bucket.raw, bucket.tells_encoding = raw, told
     for series in two:
         bucket.fill(series.objects(packed))
     assert retriever(bucket, tmp_path, STUDY).job().result().troubles == ()
@@ -103,9 +105,25 @@ def test_the_token_is_sent_and_no_other(bucket: BucketServer, two: tuple[Made, M
     with Retriever(BucketOrigin(parse_bucket(f"{bucket.place}?token=t0ken")), tmp_path, patience=QUICK) as own:
         assert own.job().result().troubles == ()
     assert files(tmp_path) == expected(*two)
-    with pytest.raises(FetchFailure, match="401"):
+    with pytest.raises(FetchFailure, match=r"who asks \(401\); give a token$"):
         retriever(bucket, tmp_path).job().result()
     assert "Authorization" not in bucket.requests[-1].headers
+
+
+def test_what_a_listing_does_not_tell_is_checked_all_the_same(
+    bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path
+) -> None:
+    bucket.tells_encoding = False
+    image = two[0].images[f"{two[0].series}.1"]
+    bucket.fill({f"{two[0].name}.tar": two[0].tar.replace(image, bytes(len(image)))})
+    bucket.fill({f"{two[1].name}/metadata.json": two[1].objects()[f"{two[1].name}/metadata.json"][:-9]})
+    bucket.raw = True
+    done = retriever(bucket, tmp_path, STUDY).job().result()
+    assert sorted(trouble.problem[:30] for trouble in done.troubles) == [
+        f"expected crc32c {two[0].records[f'{two[0].series}.1']['crc32c']}, found"[:30],
+        "its metadata.json cannot be us",
+    ]
+    assert done.saved == 2
 
 
 def test_only_wanted_series_are_looked_into(bucket: BucketServer, tmp_path: Path) -> None:
@@ -120,7 +138,8 @@ def test_only_wanted_series_are_looked_into(bucket: BucketServer, tmp_path: Path
     ("kind", "fault", "word"),
     [
         ("s3", Fault("", status=403), "not allowed"),
-        ("gs", Fault("", status=401), "who asks"),
+        ("gs", Fault("", status=401), "refuses the token"),
+        ("s3", Fault("", status=401), "who asks"),
         ("gs", Fault("", status=404), "no such thing"),
     ],
 )
