@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -11,6 +12,7 @@ from icf_utils.progress import Progress
 from icf_utils.retrieve.layout import BUCKET_LAYOUT, BUCKET_ZIP_LAYOUT, STORE_LAYOUT
 from icf_utils.retrieve.places import BucketPlace
 from icf_utils.retrieve.selection import Selection
+from icf_utils.retrieve.stores import check_folder, store_url, visits_of
 from icf_utils.retrieve.values import Found
 
 if TYPE_CHECKING:
@@ -56,24 +58,28 @@ class BucketOrigin:
 
 @dataclass(frozen=True)
 class StoreOrigin:
-    """Visits (pairs of study and visit) of a store of ours; none named: all of ``studies``, or all there are."""
+    """Visits (pairs of study and visit) of a store of ours; none named: all of ``studies``, or all there are.
 
-    url: str
+    ``url`` may be a path on this machine, too.
+    """
+
+    url: str | os.PathLike[str]
     visits: tuple[tuple[str, str], ...] = ()
     studies: tuple[str, ...] = ()
     auth: Login | Secret | None = field(default=None, repr=False)
 
     @property
     def where(self) -> str:
-        return without_credentials(self.url)
+        return without_credentials(store_url(self.url))
 
     def layout(self, zipped: bool) -> str:
         return STORE_LAYOUT
 
     def look(self, selection: Selection, keywords: Sequence[str], jobs: int, web: Web, progress: Progress) -> Found:
-        from icf_utils.retrieve.stores import look, visits_of
+        from icf_utils.retrieve.stores import look
 
-        visits = self.visits
+        url, visits = store_url(self.url), self.visits
+        check_folder(url)
         if self.studies or not visits:
-            visits += visits_of(self.url, self.studies)
-        return look(self.url, visits, web, self.auth, jobs, progress)
+            visits += visits_of(url, self.studies)
+        return look(url, visits, web, self.auth, jobs, progress)

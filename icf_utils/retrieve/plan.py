@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from icf_utils.dicom.values import Value
 from icf_utils.results import Notice
-from icf_utils.retrieve.layout import arrange
+from icf_utils.retrieve.layout import arrange, template_keywords
 from icf_utils.retrieve.selection import Selection
 from icf_utils.retrieve.values import Found, Image, Tar, Trouble, Wanted
 
@@ -55,15 +55,23 @@ class SeriesLine:
 
 def make_plan(found: Found, selection: Selection, template: str, where: str) -> Plan:
     """What the selection takes of what was found. Raises :class:`~icf_utils.errors.InvalidSetting` for the layout."""
-    unmet = selection.unmet(image for tar in found.tars for image in tar.images)
+    unmet = selection.unmet((image for tar in found.tars for image in tar.images), found.recorded)
     chosen = [
         Tar(tar.url, tar.source, tuple(image for image in tar.images if selection.takes(image))) for tar in found.tars
     ]
     chosen = [tar for tar in chosen if tar.images]
-    wanted = iter(arrange((image for tar in chosen for image in tar.images), template))
+    images = [image for tar in chosen for image in tar.images]
+    wanted = iter(arrange(images, template))
     parts = tuple((tar, tuple(next(wanted) for _ in tar.images)) for tar in chosen)
     missing = tuple(Trouble(where, f"nothing fits {what}") for what in unmet)
-    return Plan(parts, (*found.troubles, *missing), found.notices)
+    return Plan(parts, (*found.troubles, *missing), (*found.notices, *_without_value(images, template)))
+
+
+def _without_value(images: Sequence[Image], template: str) -> Iterator[Notice]:
+    """Keywords of the layout that have a value in no image: misspelt, or not recorded."""
+    for keyword in template_keywords(template) if images else ():
+        if not any(image.tags.get(keyword, "") not in ("", [], ()) for image in images):
+            yield Notice("not-recorded", keyword, "no image that is wanted has a value of it: it is '_' in the layout")
 
 
 def series_key(image: Image) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from icf_utils.errors import InvalidSetting, shown
@@ -36,17 +36,27 @@ class Selection:
         named = not self.images or any(_is_image(image, name) for name in self.images)
         return series and named and all(_has(image, keyword, value) for keyword, value in self.tags)
 
-    def unmet(self, images: Iterable[Image]) -> tuple[str, ...]:
-        """What was asked for and fits none of all the images that there are, in the words of the command line."""
+    def unmet(self, images: Iterable[Image], recorded: Collection[str] = ()) -> tuple[str, ...]:
+        """What was asked for and fits none of all the images that there are, in the words of the command line.
+
+        ``recorded`` are the DICOM keywords that the images may have, where that is known. No value of a tag is named.
+        """
         everything = tuple(images)
         missing = [f"--series {name}" for name in self.series if not any(_is_series(i, name) for i in everything)]
         missing += [f"--image {name}" for name in self.images if not any(_is_image(i, name) for i in everything)]
         missing += [
-            f"--tag {key}={value}" for key, value in self.tags if not any(_has(i, key, value) for i in everything)
+            f"--tag {key}={value}{_reason(everything, key, value, recorded)}"
+            for key, value in self.tags
+            if not any(_has(i, key, value) for i in everything)
         ]
         if not missing and everything and not any(map(self.takes, everything)):
-            missing.append("all of --series, --tag and --image together")
+            missing.append(f"{' and '.join(self._given())} together")
         return tuple(missing)
+
+    def _given(self) -> list[str]:
+        """What was said, in the words of the command line: each tag, which must all fit, and which other options."""
+        others = [option for option, names in (("--series", self.series), ("--image", self.images)) if names]
+        return [*others, *(f"--tag {key}={value}" for key, value in self.tags)]
 
 
 #: Every image.
@@ -57,7 +67,11 @@ def parse_tag(text: str) -> tuple[str, str]:
     """``SeriesDescription=T1w`` as a pair. Raises :class:`~icf_utils.errors.InvalidSetting`."""
     keyword, equals, value = text.partition("=")
     if not equals or not re.fullmatch(r"[A-Z][A-Za-z0-9]{1,63}", keyword):
-        raise InvalidSetting("--tag", f"expected a DICOM keyword and a value, as in Modality=MR, found '{shown(text)}'")
+        raise InvalidSetting(
+            "--tag",
+            "expected a DICOM keyword, in upper and lower case as the standard has it, and a value, as in Modality=MR; "
+            f"found '{shown(text)}'",
+        )
     return keyword, value
 
 
@@ -77,5 +91,23 @@ def _is_image(image: Image, name: str) -> bool:
 
 
 def _has(image: Image, keyword: str, value: str) -> bool:
+    return value in _values(image, keyword)
+
+
+def _values(image: Image, keyword: str) -> tuple[str, ...]:
     found = image.tags.get(keyword, "")
-    return value in (map(str, found) if isinstance(found, (list, tuple)) else (str(found),))
+    return tuple(map(str, found)) if isinstance(found, (list, tuple)) else (str(found),)
+
+
+def _reason(images: Sequence[Image], keyword: str, value: str, recorded: Collection[str]) -> str:
+    """Why a tag may fit no image, if that can be told; begins with a colon."""
+    same = [name for name in sorted(recorded) if name.lower() == keyword.lower()]
+    if recorded and not same:
+        return f": {keyword} is not recorded here, but {', '.join(sorted(recorded))}"
+    if recorded and keyword not in recorded:
+        return f": {keyword} is not recorded here, but {', '.join(same)}; upper and lower case count"
+    if images and not any(keyword in image.tags for image in images):
+        return f": no image here has {keyword}"
+    if any(value.lower() == there.lower() for image in images for there in _values(image, keyword)):
+        return ": upper and lower case count, and only they differ"
+    return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,10 +28,20 @@ if TYPE_CHECKING:
 #: The largest metadata that is read, in bytes.
 _LARGEST = 1 << 30
 
+#: Who downloads cannot mend a store, and must not be told to.
+_REMEDY = "check the address and the names of study and visit, or tell who keeps the store"
 
-def store_url(text: str) -> str:
+
+def store_url(place: str | os.PathLike[str]) -> str:
     """The URL of a store that is given as URL or as a path."""
+    text = os.fspath(place)
     return text.rstrip("/") if "://" in text else Path(text).absolute().as_uri()
+
+
+def check_folder(url: str) -> None:
+    """Raise :class:`~icf_utils.errors.InvalidSetting` for a store on this machine whose folder is not there."""
+    if url.startswith("file:") and not path_of(url).is_dir():
+        raise InvalidSetting("--store", f"the folder '{shown(path_of(url))}' does not exist")
 
 
 def visits_of(url: str, studies: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -62,7 +73,8 @@ def look(url: str, visits: Sequence[tuple[str, str]], web: Web, auth: Auth, jobs
             parts.append(part)
             task.advance(1)
     tars = tuple(tar for part in parts for tar in part.tars)
-    return Found(tars, tuple(trouble for part in parts for trouble in part.troubles))
+    recorded = frozenset(keyword for tar in tars for image in tar.images for keyword in image.tags)
+    return Found(tars, tuple(trouble for part in parts for trouble in part.troubles), recorded=recorded)
 
 
 def _read(url: str, place: Visit, web: Web, auth: Auth) -> Found:
@@ -74,7 +86,8 @@ def _read(url: str, place: Visit, web: Web, auth: Auth) -> Found:
             raise
         return Found((), (Trouble(archive, f"its metadata did not come: {error}", study=place.study),))
     except DepositDamaged as error:
-        return Found((), (Trouble(archive, str(error), study=place.study),))
+        problem = f"its metadata cannot be used: '{shown(error.path)}': expected {error.expected}, found {error.found}"
+        return Found((), (Trouble(archive, f"{problem}; {_REMEDY}", study=place.study),))
     source = open_source(archive, web, auth, metadata.tarball.size)
     bad = tuple(
         Trouble(archive, f"its name is unsafe: {problem}", image=record.path, size=record.size, study=place.study)

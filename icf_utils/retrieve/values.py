@@ -92,11 +92,15 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Found:
-    """What a look at a store or bucket has found."""
+    """What a look at a store or bucket has found.
+
+    ``recorded`` are all DICOM keywords that it records, where every image comes with all of its tags.
+    """
 
     tars: tuple[Tar, ...]
     troubles: tuple[Trouble, ...] = ()
     notices: tuple[Notice, ...] = ()
+    recorded: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,26 @@ def test_what_is_unmet_is_named() -> None:
     first, second = image("a", Modality="MR"), image("b", Modality="CT")
     assert Selection(series=("7",), images=("a",)).unmet([first, second]) == ("--series 7",)
     assert Selection(images=("a",), tags=(("Modality", "CT"),)).unmet([first, second]) == (
-        "all of --series, --tag and --image together",
+        "--image and --tag Modality=CT together",
     )
+    assert Selection(tags=(("Modality", "MR"), ("Modality", "CT"))).unmet([first, second]) == (
+        "--tag Modality=MR and --tag Modality=CT together",
+    )
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "recorded", "reason"),
+    [
+        ("Bogus", "1", ("SeriesNumber", "Modality"), ": Bogus is not recorded here, but Modality, SeriesNumber"),
+        ("MODALITY", "MR", ("Modality",), ": MODALITY is not recorded here, but Modality; upper and lower case count"),
+        ("Bogus", "1", (), ": no image here has Bogus"),
+        ("Modality", "mr", ("Modality",), ": upper and lower case count, and only they differ"),
+        ("Modality", "CT", ("Modality",), ""),
+    ],
+)
+def test_why_a_tag_fits_nothing(keyword: str, value: str, recorded: tuple[str, ...], reason: str) -> None:
+    found = Selection(tags=((keyword, value),)).unmet([image(Modality="MR")], recorded)
+    assert found == (f"--tag {keyword}={value}{reason}",)
 
 
 @pytest.mark.parametrize("text", ["Modality", "=MR", "modality=MR", "Patient Name=x"])

@@ -17,6 +17,7 @@ import pytest
 
 from icf_utils import deposit_visit_metadata, make_studyvisit_archive
 from icf_utils.cli.main import main
+from icf_utils.retrieve.api import Retriever, StoreOrigin
 from tests.data.make_dicom import write_visit
 from tests.dataset.servers import PASSWORD, USER, Server, nginx
 from tests.fetch.server import Fault, FaultyServer, serving
@@ -69,9 +70,13 @@ def run(*arguments: object) -> int:
     return main(["retrieve", *map(str, arguments)])
 
 
+def everything(store: Path) -> dict[str, bytes]:
+    return in_tars(store, ("study-a", "v1"), ("study-a", "v2"), ("study-b", "v1"))
+
+
 def test_all_visits_of_a_store_on_disk(store: Path, tmp_path: Path) -> None:
     assert run("--store", store, "-d", tmp_path) == 0
-    assert files(tmp_path) == in_tars(store, ("study-a", "v1"), ("study-a", "v2"), ("study-b", "v1"))
+    assert files(tmp_path) == everything(store)
 
 
 def test_all_visits_of_a_study(store: Path, tmp_path: Path) -> None:
@@ -82,6 +87,12 @@ def test_all_visits_of_a_study(store: Path, tmp_path: Path) -> None:
 def test_a_study_that_is_not_there(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--store", store, "--study", "study-c", "-d", tmp_path) == 2
     assert "study-c" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", [(), ("--id", "study-a", "v1")])
+def test_a_store_that_is_not_there(what: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--store", tmp_path / "none", *what, "-d", tmp_path) == 2
+    assert f"--store: the folder '{tmp_path}/none' does not exist" in capsys.readouterr().err
 
 
 def test_over_http_with_a_password(
@@ -125,6 +136,31 @@ def test_a_layout(store: Path, tmp_path: Path) -> None:
     layout = "{study}/{visit}/{SeriesNumber}_{SeriesDescription}/{name}"
     assert run("--store", store, "--id", "study-b", "v1", "--layout", layout, "-d", tmp_path) == 0
     assert set(files(tmp_path)) == {f"study-b/v1/7_bold_rest/{number:04}.dcm" for number in range(1, 6)}
+
+
+def test_a_layout_with_a_value_that_no_image_has(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--store", store, "--layout", "{Bogus}/{Modality}/{path}", "-d", tmp_path) == 0
+    assert "warning [not-recorded]: 'Bogus': " in (said := capsys.readouterr().err)
+    assert "Modality" not in said
+    assert set(files(tmp_path)) == {f"_/MR/{name}" for name in everything(store)}
+
+
+@pytest.mark.parametrize("as_url", [False, True])
+def test_from_python_by_path_and_address(store: Path, tmp_path: Path, as_url: bool) -> None:
+    origin = StoreOrigin(store.as_uri() if as_url else store, studies=("study-a",))
+    assert origin.where == store.as_uri()
+    with Retriever(origin, tmp_path) as own:
+        assert own.job().result().troubles == ()
+    assert files(tmp_path) == in_tars(store, ("study-a", "v1"), ("study-a", "v2"))
+
+
+def test_a_tag_that_the_store_does_not_record(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--store", store, "--tag", "Bogus=1", "-d", tmp_path / "new") == 1
+    said = capsys.readouterr().out
+    assert "nothing fits --tag Bogus=1: Bogus is not recorded here, but MRAcquisitionType, Modality" in said
+    assert not (tmp_path / "new").exists()
 
 
 def test_wrong_password_and_none(
@@ -180,6 +216,7 @@ def test_faults_that_can_be_overcome(plain: FaultyServer, store: Path, tmp_path:
         Fault("v1_dicom.tar$", status=200, body=b"no TAR"),
         Fault("v1_metadata_dicoms", status=200, body=b"[{}]"),
         Fault("v1_metadata_tarball", status=200, headers={"Content-Type": "text/html"}, body=b"<html>"),
+        Fault("v1_metadata_dicoms", status=200, body=b"<!DOCTYPE html>"),
     ],
 )
 def test_faults_that_cannot(
@@ -190,6 +227,34 @@ def test_faults_that_cannot(
     assert run("--store", plain.url, *ids, "-d", tmp_path) == 1
     assert files(tmp_path) == in_tars(store, ("study-a", "v2"))
     assert "v1_dicom.tar" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault("v1_metadata_dicoms", status=200, body=b"<!DOCTYPE html>"), "a web page came instead of the file"),
+        (Fault("v1_metadata_dicoms", status=200, body=b"[{}]"), "tell who keeps the store"),
+        (Fault("v1_metadata_tarball", status=200, body=b'{"size": 1'), "tell who keeps the store"),
+    ],
+)
+def test_who_downloads_is_not_told_to_mend_the_store(
+    plain: FaultyServer, tmp_path: Path, fault: Fault, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain.faults.append(fault)
+    assert run("--store", plain.url, "--id", "study-a", "v1", "-d", tmp_path) == 1
+    said = capsys.readouterr().out
+    assert words in said
+    assert "deposit_visit_metadata" not in said
+
+
+def test_metadata_of_another_visit(plain: FaultyServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its ``storepath`` is another one."""
+    for part in ("tarball", "dicoms"):
+        plain.objects[f"/study-a/v1_metadata_{part}.json"] = plain.objects[f"/study-a/v2_metadata_{part}.json"]
+    assert run("--store", plain.url, "--id", "study-a", "v1", "-d", tmp_path) == 1
+    said = capsys.readouterr().out
+    assert "expected 'study-a/v1_dicom.tar' under 'storepath', found 'study-a/v2_dicom.tar'; check the address" in said
+    assert "deposit_visit_metadata" not in said
 
 
 def test_a_damaged_archive(plain: FaultyServer, store: Path, tmp_path: Path) -> None:
