@@ -83,7 +83,7 @@ class Retriever:
     def saved(self) -> dict[Wanted, bool]:
         """Which images are there and correct; reads them all, changes nothing."""
         items, work = self.plan().items, self._root / WORK_NAME
-        shelf = ZipShelf(self._root, work) if self._zipped else FolderShelf(self._root, work)
+        shelf = ZipShelf(self._root, work, items) if self._zipped else FolderShelf(self._root, work)
         with ThreadPoolExecutor(self._connections) as pool:
             try:
                 return check_saved(items, shelf.has, pool, self._progress)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from icf_utils.errors import IcfError
 from icf_utils.fetch.problems import FetchFailure
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
-from icf_utils.retrieve.log import update_log
+from icf_utils.retrieve.log import read_log, update_log
 from icf_utils.retrieve.plan import Plan
 from icf_utils.retrieve.saving import FolderShelf, check_saved, sole_writer
 from icf_utils.retrieve.values import Trouble, Wanted
@@ -67,10 +67,11 @@ class Job:
     def on(self, event: Event, callback: Callable[[Payload], None]) -> Job:
         """Have ``callback`` called at each event; any number may be registered for one.
 
-        ``progress``: ``{url, bytesDownloaded, bytesTotal}``, the bytes of this piece and of all of the TAR's that are
-        wanted. ``download``: ``{url, size, file}``, all of a TAR's wanted bytes have come, ``file`` is the TAR's name.
-        ``extract``: ``{url, size, files}``, the images of it that were right. ``save``: ``{url, file}``, this one is
-        under its name. ``complete``: ``{files}``, the job is through. ``error``: ``{url, size, error}``.
+        ``progress``: ``{url, bytesDownloaded, bytesTotal}``, new bytes of an image and the bytes of all images of the
+        TAR that are to come. ``download``: ``{url, size, file}``, all of a TAR's wanted bytes have come, ``file`` is
+        the TAR's name. ``extract``: ``{url, size, files}``, the images of it that were right. ``save``: ``{url,
+        file}``, this one is under its name. ``complete``: ``{files}``, the job is through. ``error``: ``{url, size,
+        error}``.
         """
         self._listeners.add(event, callback)
         return self
@@ -100,7 +101,10 @@ class Job:
 
     def _run(self) -> Retrieved:
         try:
+            read_log(self._root)  # which refuses a file of somebody else's before anything comes
             plan = self._make_plan()
+            if not plan.items:
+                return self._nothing(plan)
             with sole_writer(self._root) as work:
                 return self._retrieve(plan, work)
         except IcfError as error:
@@ -109,19 +113,30 @@ class Job:
             self._listeners.tell("error", {"url": getattr(error, "where", ""), "size": 0, "error": str(error)})
             raise
 
-    def _retrieve(self, plan: Plan, work: Path) -> Retrieved:
-        shelf = ZipShelf(self._root, work) if self._zipped else FolderShelf(self._root, work)
+    def _nothing(self, plan: Plan) -> Retrieved:
+        """Of a plan without images: no file and no folder is made."""
         for trouble in plan.troubles:
             self._listeners.trouble(trouble)
+        self._listeners.tell("complete", {"files": []})
+        return Retrieved(self._root, 0, 0, 0, (), plan.troubles, plan.notices)
+
+    def _retrieve(self, plan: Plan, work: Path) -> Retrieved:
+        shelf = ZipShelf(self._root, work, plan.items) if self._zipped else FolderShelf(self._root, work)
         with ThreadPoolExecutor(self._connections, "retrieve") as pool:
             there = check_saved(plan.items, shelf.has, pool, self._progress)
-            replaced = {item for item in plan.items if not there[item] and shelf.is_taken(item)}
-            transfers = self._transfers(plan, shelf, there)
+            blocked = _blocked(plan, shelf, there)
+            known = (*plan.troubles, *blocked.values())
+            for trouble in known:
+                self._listeners.trouble(trouble)
+            left = {item for item in plan.items if not there[item] and item not in blocked}
+            replaced = {item for item in left if shelf.is_taken(item)}
+            transfers = self._transfers(plan, shelf, left)
             self._transfer(transfers, pool, lambda: self._log(work, there, transfers, at_once=False))
         saved = [item for transfer in transfers for item in transfer.saved]
         names = [str(item.path) for item in saved]
         if isinstance(shelf, ZipShelf):
-            names = _pack(shelf, plan, {item for item, is_there in there.items() if is_there} | set(saved))
+            have = {item for item, is_there in there.items() if is_there} | set(saved)
+            names = _pack(shelf, plan, have - blocked.keys())
         self._log(work, there, transfers, at_once=True)
         cancelled = self._stop.is_set()
         if not cancelled:
@@ -129,17 +144,17 @@ class Job:
         return Retrieved(
             directory=self._root,
             saved=len(saved),
-            unchanged=sum(there.values()),
+            unchanged=sum(is_there and item not in blocked for item, is_there in there.items()),
             size=sum(item.image.span.size for item in saved),
             files=tuple(names),
-            troubles=(*plan.troubles, *(trouble for transfer in transfers for trouble in transfer.troubles)),
+            troubles=(*known, *(trouble for transfer in transfers for trouble in transfer.troubles)),
             notices=(*plan.notices, *(_replaced(item) for item in saved if item in replaced)),
             cancelled=cancelled,
         )
 
-    def _transfers(self, plan: Plan, shelf: FolderShelf | ZipShelf, there: dict[Wanted, bool]) -> list[Watched]:
-        left = [(tar, [item for item in items if not there[item]]) for tar, items in plan.parts]
-        return [Watched(tar, items, shelf, self._stop, self._listeners) for tar, items in left if items]
+    def _transfers(self, plan: Plan, shelf: FolderShelf | ZipShelf, left: set[Wanted]) -> list[Watched]:
+        parts = [(tar, [item for item in items if item in left]) for tar, items in plan.parts]
+        return [Watched(tar, items, shelf, self._stop, self._listeners) for tar, items in parts if items]
 
     def _transfer(self, transfers: list[Watched], pool: ThreadPoolExecutor, after_each: Callable[[], None]) -> None:
         total = sum(transfer.size for transfer in transfers)
@@ -165,6 +180,16 @@ class Job:
             have.update(item for transfer in transfers for item in list(transfer.saved))
             saved = [item.image.key for item in there if item in have]
             update_log(self._root, work, saved, [item.image.key for item in there if item not in have])
+
+
+def _blocked(plan: Plan, shelf: FolderShelf | ZipShelf, there: Mapping[Wanted, bool]) -> dict[Wanted, Trouble]:
+    """Images that cannot be put where they belong, which is seen before they are transferred."""
+    return {
+        item: Trouble(tar.url, problem, item.image.path, item.image.span.size, item.image.study)
+        for tar, items in plan.parts
+        for item in items
+        if (isinstance(shelf, ZipShelf) or not there[item]) and (problem := shelf.obstacle(item))
+    }
 
 
 def _pack(shelf: ZipShelf, plan: Plan, have: set[Wanted]) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from icf_utils.errors import InvalidSetting, storage_errors
+from icf_utils.retrieve.saving import target_errors
 
 LOG_NAME = "log.json"
 
@@ -44,7 +45,7 @@ def update_log(root: Path, work: Path, saved: Collection[str], absent: Collectio
     if new == old:
         return
     part, path = work / "log.part", root / LOG_NAME
-    with storage_errors(path, "write"), part.open("w", encoding="utf-8", errors="backslashreplace") as file:
+    with target_errors(path, "write"), part.open("w", encoding="utf-8", errors="backslashreplace") as file:
         json.dump({"logs": new}, file, separators=(",", ":"))
         file.flush()
         os.fsync(file.fileno())

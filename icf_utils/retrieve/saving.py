@@ -6,6 +6,7 @@ synced, and renamed. A lock that the operating system drops with the process kee
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -16,13 +17,48 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, BinaryIO
 
-from icf_utils.errors import Busy, storage_errors
+from icf_utils.errors import Busy, StorageFailure, shown, storage_errors
 from icf_utils.fetch.source import CHUNK
 from icf_utils.progress import Progress
 from icf_utils.retrieve.values import Digest, Running, Wanted
 
 #: Below the target directory, while something runs or waits to be finished.
 WORK_NAME = ".icf-retrieve"
+
+
+#: What the operating system says of one name; a full or broken disk, for instance, would stop all images.
+_OF_ONE_NAME = {
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.EACCES, errno.EPERM),
+    *(errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EXDEV, errno.EBUSY),
+}
+
+
+class InTheWay(Exception):
+    """An image cannot get its name, which stops no other one. The text says why, and what to do."""
+
+
+@contextmanager
+def target_errors(path: Path, action: str) -> Iterator[None]:
+    """As :func:`~icf_utils.errors.storage_errors`, for files that are no store's."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EROFS:
+            read_only = OSError(f"{os.strerror(errno.EROFS)}. Choose a folder that can be written")
+            raise StorageFailure(path, action, read_only) from error
+        raise StorageFailure(path, action, error) from error
+
+
+def obstacle(target: Path) -> str:
+    """What keeps a file from getting this name, and what to do; empty if nothing is seen."""
+    if os.path.isdir(target) and not os.path.islink(target):
+        return f"'{shown(target)}' is a folder, and a file belongs there: move it away"
+    for folder in target.parents:
+        if os.path.isdir(folder):
+            break
+        if os.path.lexists(folder):
+            return f"'{shown(folder)}' is no folder, and one belongs there: move it away"
+    return ""
 
 
 def digest_of(chunks: Iterable[bytes], like: Digest) -> Digest:
@@ -40,15 +76,21 @@ class FolderShelf:
         self._root, self._work = root, work
 
     def has(self, wanted: Wanted) -> bool:
-        """Whether the image is there, with the right size and checksum."""
+        """Whether the image is there, with the right size and checksum; not if it cannot be read."""
         path = self.path(wanted)
         with storage_errors(path, "read"):
             try:
                 if path.is_symlink() or not path.is_file() or path.stat().st_size != wanted.image.span.size:
                     return False
                 return digest_of(_chunks(path), wanted.image.digest) == wanted.image.digest
-            except (FileNotFoundError, NotADirectoryError):
-                return False
+            except OSError as error:
+                if error.errno in {errno.ENOENT, *_OF_ONE_NAME}:
+                    return False
+                raise
+
+    def obstacle(self, wanted: Wanted) -> str:
+        """Why the image cannot get its name, as far as can be seen; empty if it can."""
+        return obstacle(self.path(wanted))
 
     def is_taken(self, wanted: Wanted) -> bool:
         """Whether something stands under the image's name."""
@@ -69,7 +111,7 @@ class Incoming:
         self._wanted, self._target = wanted, target
         self._part = work / f"{os.getpid()}-{id(self)}.part"
         self._running, self._size = Running(wanted.image.digest.kind), 0
-        with storage_errors(self._part, "create"):
+        with target_errors(self._part, "create"):
             work.mkdir(parents=True, exist_ok=True)
             self._file: BinaryIO = self._part.open("xb")
 
@@ -79,27 +121,41 @@ class Incoming:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with suppress(OSError):  # what could not be written is not kept; why is said already
+            self._file.close()
         with suppress(OSError):
             self._part.unlink()
 
     def write(self, chunk: bytes) -> None:
         self._running.update(chunk)
         self._size += len(chunk)
-        with storage_errors(self._target, "write"):
+        with target_errors(self._target, "write"):
             self._file.write(chunk)
 
     def keep(self) -> bool:
-        """Give the image its name if size and checksum are right; replaces what was there. Says whether they were."""
+        """Give the image its name if size and checksum are right; replaces what was there. Says whether they were.
+
+        Raises :class:`InTheWay`.
+        """
         image = self._wanted.image
         if self._size != image.span.size or self._running.digest() != image.digest:
             return False
-        with storage_errors(self._target, "write"):
+        with target_errors(self._target, "write"):
             self._file.flush()
             os.fsync(self._file.fileno())
-            self._target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(self._part, self._target)
+            try:
+                self._target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(self._part, self._target)
+            except OSError as error:
+                if error.errno not in _OF_ONE_NAME:
+                    raise
+                raise InTheWay(obstacle(self._target) or _refused(self._target, error)) from error
         return True
+
+
+def _refused(target: Path, error: OSError) -> str:
+    """Names the folder: all images that belong there have the same reason, and are named together."""
+    return f"cannot write into '{shown(target.parent)}' ({os.strerror(error.errno or 0)}): have it changed"
 
 
 def check_saved(
@@ -124,9 +180,10 @@ def _chunks(path: Path) -> Iterator[bytes]:
 def sole_writer(root: Path) -> Iterator[Path]:
     """The work folder below ``root``, for this process alone; removed at the end if nothing waits in it.
 
-    Raises :class:`~icf_utils.errors.Busy` if another process has it.
+    So is ``root``, if it is new and nothing has come. Raises :class:`~icf_utils.errors.Busy` if another process has it.
     """
     work = root / WORK_NAME
+    new = [folder for folder in (root, *root.parents) if not os.path.lexists(folder)]
     with _lock(work):
         _sweep(work)
         try:
@@ -136,13 +193,15 @@ def sole_writer(root: Path) -> Iterator[Path]:
             with suppress(OSError):
                 if os.listdir(work) == ["lock"]:
                     shutil.rmtree(work)
+                for folder in new:
+                    folder.rmdir()
 
 
 def _lock(work: Path) -> IO[str]:
     """The lock file, held; one that its last holder has just removed does not count."""
     path = work / "lock"
     while True:
-        with storage_errors(path, "create"):
+        with target_errors(path, "create"):
             work.mkdir(parents=True, exist_ok=True)
             try:
                 lock = path.open("w")
@@ -152,11 +211,18 @@ def _lock(work: Path) -> IO[str]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             lock.close()
-            raise Busy(path, "another icf-utils retrieve", 0.0) from error
+            raise _busy(path, work.parent) from error
         with suppress(FileNotFoundError):
             if path.stat().st_ino == os.fstat(lock.fileno()).st_ino:
                 return lock
         lock.close()
+
+
+def _busy(path: Path, root: Path) -> Busy:
+    """Nobody has waited, and the lock goes with its process: the usual advice would be wrong."""
+    error = Busy(path, "another icf-utils retrieve", 0.0)
+    error.args = (f"another icf-utils retrieve is at work in '{shown(root)}'; wait for it, or choose another folder",)
+    return error
 
 
 def _sweep(work: Path) -> None:

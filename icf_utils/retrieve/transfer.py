@@ -13,7 +13,7 @@ from typing import Protocol
 
 from icf_utils.fetch.problems import FetchFailure, RangesRefused
 from icf_utils.fetch.ranges import Batch, Span, coalesce, split
-from icf_utils.retrieve.saving import Incoming
+from icf_utils.retrieve.saving import Incoming, InTheWay
 from icf_utils.retrieve.values import Tar, Trouble, Wanted
 
 #: The longest request, in bytes: a large TAR comes by several connections.
@@ -26,6 +26,8 @@ class Shelf(Protocol):
     def has(self, wanted: Wanted) -> bool: ...
 
     def is_taken(self, wanted: Wanted) -> bool: ...
+
+    def obstacle(self, wanted: Wanted) -> str: ...
 
     def new(self, wanted: Wanted) -> Incoming: ...
 
@@ -40,6 +42,7 @@ class TarTransfer:
         self._shelf = shelf
         self._spans = [item.image.span for item in self.items]
         self._settled: set[int] = set()
+        self._come = [0] * len(self.items)
         self._lock, self._whole_lock = threading.Lock(), threading.Lock()
         self._hopeless: FetchFailure | None = None
 
@@ -48,7 +51,10 @@ class TarTransfer:
         return coalesce(self._spans, longest=LONGEST)
 
     def run(self, batch: Batch, came: Callable[[int], None]) -> None:
-        """Do one request; ``came`` hears of each piece's size in bytes. What fails is in :attr:`troubles`.
+        """Do one request. What fails is in :attr:`troubles`.
+
+        ``came`` hears of each piece how many bytes of images it brought, perhaps none: what comes between images, or a
+        second time, is not counted. So the sum is the size of all images when they have come.
 
         Raises only for failures of the disk, and when stopped.
         """
@@ -67,7 +73,7 @@ class TarTransfer:
             self._fail(batch.members, str(error))
 
     def _stream(self, batch: Batch, came: Callable[[int], None], again: bool) -> None:
-        wrong = []
+        wrong, done = [], 0
         with closing(self._read(batch, came)) as stream, ExitStack() as stack:
             current, incoming = -1, None
             for index, chunk in split(batch, self._spans, stream):
@@ -75,8 +81,11 @@ class TarTransfer:
                     wrong += self._close(current, incoming)
                     stack.close()
                     current, incoming = index, stack.enter_context(self._shelf.new(self.items[index]))
+                    done = 0
                 if incoming is not None:
                     incoming.write(chunk)
+                done += len(chunk)
+                came(self._count(index, done))
             wrong += self._close(current, incoming)
         for index in wrong:
             if again:
@@ -88,16 +97,27 @@ class TarTransfer:
         """Keep a finished image; returns its index if it is wrong."""
         if incoming is None or index in self._settled:
             return []
-        if not incoming.keep():
-            return [index]
+        try:
+            if not incoming.keep():
+                return [index]
+        except InTheWay as error:
+            self._fail([index], str(error))
+            return []
         with self._lock:
             self._settled.add(index)
             self.saved.append(self.items[index])
         return []
 
+    def _count(self, index: int, done: int) -> int:
+        """How many bytes of an image are new, of which ``done`` have come this time."""
+        with self._lock:
+            new = max(done - self._come[index], 0)
+            self._come[index] += new
+        return new
+
     def _read(self, batch: Batch, came: Callable[[int], None]) -> Generator[bytes, None, None]:
         for chunk in self.tar.source.read(batch.span.start, batch.span.size):
-            came(len(chunk))
+            came(0)
             yield chunk
 
     def _run_whole(self, came: Callable[[int], None]) -> None:

@@ -46,7 +46,7 @@ class Watched:
         self._transfer = TarTransfer(tar, items, shelf)
         self._stop, self._listeners = stop, listeners
         self.batches = self._transfer.batches()
-        self.size = sum(batch.span.size for batch in self.batches)
+        self.size = sum(item.image.span.size for item in items)
         self._left, self._lock = len(self.batches), threading.Lock()
 
     @property
@@ -62,9 +62,10 @@ class Watched:
 
         def came(size: int) -> None:
             self._refuse_when_stopped()
-            task.advance(size)
-            url = self._transfer.tar.url
-            self._listeners.tell("progress", {"url": url, "bytesDownloaded": size, "bytesTotal": self.size})
+            if size:
+                task.advance(size)
+                url = self._transfer.tar.url
+                self._listeners.tell("progress", {"url": url, "bytesDownloaded": size, "bytesTotal": self.size})
 
         try:
             self._refuse_when_stopped()

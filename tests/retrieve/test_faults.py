@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import resource
+import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from icf_utils.errors import StorageFailure
 from icf_utils.fetch.problems import FetchFailure
 from icf_utils.retrieve.api import Retrieved
+from icf_utils.retrieve.saving import target_errors
 from icf_utils.retrieve.selection import Selection
 from tests.fetch.server import Fault
 from tests.retrieve.bucket_server import BucketServer
@@ -199,6 +205,91 @@ def test_nothing_fits(bucket: BucketServer, tmp_path: Path) -> None:
         "nothing fits --series 7",
         "nothing fits --tag SeriesDescription=none",
     ]
+
+
+def test_nothing_that_fits_leaves_no_folder(bucket: BucketServer, tmp_path: Path) -> None:
+    assert result(bucket, tmp_path / "new", selection=Selection(series=("7",))).troubles
+    bucket.faults.append(Fault(r"\.tar", status=404))
+    assert result(bucket, tmp_path / "new").troubles
+    assert not list(tmp_path.iterdir())
+
+
+BLOCKED = f"{STUDY}/{BAD}/instances/{BAD}.2.dcm"
+
+
+def test_a_folder_under_the_name_of_an_image(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+    """Only this one fails, and is not transferred."""
+    (tmp_path / BLOCKED / "mine").mkdir(parents=True)
+    done = result(bucket, tmp_path)
+    (trouble,) = done.troubles
+    assert trouble.image == f"instances/{BAD}.2.dcm"
+    assert trouble.problem == f"'{tmp_path}/{BLOCKED}' is a folder, and a file belongs there: move it away"
+    assert files(tmp_path) == {name: data for name, data in expected(*two).items() if name != BLOCKED}
+    assert (tmp_path / BLOCKED / "mine").is_dir()
+    assert done.saved == 5
+
+
+def test_a_file_where_a_folder_belongs(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+    (tmp_path / STUDY).mkdir()
+    (tmp_path / STUDY / BAD).write_text("mine")
+    done = result(bucket, tmp_path)
+    assert len(done.troubles) == 3
+    assert {trouble.problem for trouble in done.troubles} == {
+        f"'{tmp_path}/{STUDY}/{BAD}' is no folder, and one belongs there: move it away"
+    }
+    assert files(tmp_path) == {**expected(two[1]), f"{STUDY}/{BAD}": b"mine"}
+    assert not bucket.of(BAD_TAR)
+
+
+def test_what_gets_in_the_way_meanwhile(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+    with retriever(bucket, tmp_path, STUDY, connections=1) as own:
+        job = own.job()
+        job.on("progress", lambda _: (tmp_path / BLOCKED).mkdir(parents=True, exist_ok=True))
+        done = job.result()
+    assert [trouble.problem for trouble in done.troubles] == [
+        f"'{tmp_path}/{BLOCKED}' is a folder, and a file belongs there: move it away"
+    ]
+    assert files(tmp_path) == {name: data for name, data in expected(*two).items() if name != BLOCKED}
+
+
+def test_a_folder_that_cannot_be_written(
+    bucket: BucketServer,
+    two: tuple[Made, Made],
+    open_tmp_path: Path,
+    as_nobody: Callable[[], AbstractContextManager[None]],
+) -> None:
+    retriever(bucket, open_tmp_path / "warm").job().result()  # loads what nobody may not
+    root = open_tmp_path / "out"
+    (root / STUDY).mkdir(parents=True)
+    root.chmod(0o777)
+    (root / STUDY).chmod(0o777)
+    (root / STUDY / BAD).mkdir(mode=0o555)
+    with as_nobody():
+        done = result(bucket, root)
+        assert files(root) == expected(two[1])
+    assert {trouble.image for trouble in done.troubles} == {f"instances/{sop}.dcm" for sop in two[0].images}
+    (problem,) = {trouble.problem for trouble in done.troubles}
+    assert problem == f"cannot write into '{root}/{STUDY}/{BAD}/instances' (Permission denied): have it changed"
+
+
+def test_a_full_disk_stops_everything(bucket: BucketServer, tmp_path: Path) -> None:
+    """Here: a limit to the size of files, which the system reports for each one that is written."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, hard))
+    try:
+        with pytest.raises(StorageFailure, match="File too large"):
+            result(bucket, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+
+
+def test_a_read_only_disk_is_no_store(tmp_path: Path) -> None:
+    words = r"Read-only file system\. Choose a folder"
+    with pytest.raises(StorageFailure, match=words) as caught, target_errors(tmp_path, "create"):
+        raise OSError(errno.EROFS, "read-only")
+    assert "store" not in str(caught.value)
 
 
 def test_connections_are_bounded(bucket: BucketServer, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -52,7 +51,8 @@ def test_the_six_events(bucket: BucketServer, two: tuple[Made, Made], tmp_path: 
     job.result()
     url = f"{bucket.place}/dicomweb/{two[1].name}.tar"
     size = sum(map(len, two[1].images.values()))
-    assert sum(event["bytesDownloaded"] for event in told["progress"]) == told["progress"][0]["bytesTotal"] >= size
+    assert sum(event["bytesDownloaded"] for event in told["progress"]) == size
+    assert {event["bytesTotal"] for event in told["progress"]} == {size}
     assert {tuple(event) for event in told["progress"]} == {("url", "bytesDownloaded", "bytesTotal")}
     assert told["download"] == [{"url": url, "size": size, "file": f"{two[1].series}.tar"}]
     (extract,) = told["extract"]
@@ -63,6 +63,32 @@ def test_the_six_events(bucket: BucketServer, two: tuple[Made, Made], tmp_path: 
     assert sorted(told["complete"][0]["files"]) == sorted(expected(two[1]))
     assert len(told["error"]) == 3
     assert all(set(event) == {"url", "size", "error"} and "403" in event["error"] for event in told["error"])
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(r"\.tar", times=1, flip=True),
+        Fault(r"\.tar", times=3, cut=900),
+        Fault(r"\.tar", whole=True),
+        Fault(r"\.tar", times=1, whole=True),
+    ],
+    ids=str,
+)
+def test_progress_ends_at_the_total(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path, fault: Fault) -> None:
+    """Whatever lies between the images, and whatever has to come twice."""
+    (tmp_path / STUDY / two[0].series / "instances").mkdir(parents=True)
+    middle = f"{STUDY}/{two[0].series}/instances/{two[0].series}.2.dcm"
+    (tmp_path / middle).write_bytes(expected(two[0])[middle])
+    bucket.faults.append(fault)
+    job, told = listen(retriever(bucket, tmp_path, STUDY, connections=1))
+    assert job.result().unchanged == 1
+    sums: dict[str, int] = {}
+    for event in told["progress"]:
+        sums[event["url"]] = sums.get(event["url"], 0) + event["bytesDownloaded"]
+        assert sums[event["url"]] <= event["bytesTotal"]
+    assert sorted(sums.values()) == sorted({event["bytesTotal"] for event in told["progress"]})
+    assert sum(sums.values()) == sum(map(len, expected(*two).values())) - len(expected(two[0])[middle])
 
 
 def test_a_callback_that_fails_ends_the_job(bucket: BucketServer, tmp_path: Path) -> None:
@@ -130,65 +156,15 @@ def test_a_log_of_something_else_is_left_alone(bucket: BucketServer, tmp_path: P
     with pytest.raises(InvalidSetting, match="move the file away"):
         retriever(bucket, tmp_path, STUDY).job().result()
     assert (tmp_path / "log.json").read_text() == "my diary"
-
-
-def entries(path: Path) -> dict[str, bytes]:
-    with zipfile.ZipFile(path) as file:
-        assert file.testzip() is None
-        return {name: file.read(name) for name in file.namelist()}
-
-
-def in_zip(*series: Made) -> dict[str, bytes]:
-    return {name.partition("/")[2]: data for name, data in expected(*series).items()}
-
-
-def test_one_zip_for_each_study(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
-    other = made("4.5.6")
-    other = Made("4.5", "4.5.6", other.images)
-    bucket.fill(other.objects())
-    with retriever(bucket, tmp_path, zipped=True) as own:
-        done = own.job().result()
-        assert sorted(done.files) == ["1.2.3.zip", "4.5.zip"]
-        assert set(files(tmp_path)) == {"1.2.3.zip", "4.5.zip"}
-        assert entries(tmp_path / "1.2.3.zip") == in_zip(*two)
-        assert entries(tmp_path / "4.5.zip") == in_zip(other)
-        before = files(tmp_path)
-        sent = bucket.sent
-        again = own.job().result()
-        assert (again.saved, again.unchanged, files(tmp_path), bucket.sent) == (0, 9, before, sent)
-        assert own.stats().items == ()
-
-
-def test_a_zip_grows_and_heals(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
-    from icf_utils.retrieve.selection import Selection
-
-    retriever(bucket, tmp_path, zipped=True, selection=Selection(series=("1.2.3.2",))).job().result()
-    assert entries(tmp_path / "1.2.3.zip") == in_zip(two[1])
-    assert retriever(bucket, tmp_path, zipped=True).job().result().unchanged == 3
-    assert entries(tmp_path / "1.2.3.zip") == in_zip(*two)
-    whole = (tmp_path / "1.2.3.zip").read_bytes()
-    content = next(iter(two[0].images.values()))
-    (tmp_path / "1.2.3.zip").write_bytes(whole.replace(content, bytes(len(content))))
-    assert retriever(bucket, tmp_path, zipped=True).job().result().saved == 1
-    assert (tmp_path / "1.2.3.zip").read_bytes() == whole
-
-
-def test_an_incomplete_study_makes_no_zip(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
-    """What has come waits for the next time."""
-    bucket.faults.append(Fault(r"1\.2\.3\.1\.tar", status=404))
-    done = retriever(bucket, tmp_path, zipped=True).job().result()
-    assert (done.files, done.saved) == ((), 3)
-    assert not list(tmp_path.glob("*.zip"))
-    bucket.faults.clear()
-    done = retriever(bucket, tmp_path, zipped=True).job().result()
-    assert (done.files, done.saved, done.unchanged) == (("1.2.3.zip",), 3, 3)
-    assert entries(tmp_path / "1.2.3.zip") == in_zip(*two)
-    assert not (tmp_path / ".icf-retrieve").exists()
+    assert bucket.requests == []  # it was looked at first
+    assert [path.name for path in tmp_path.iterdir()] == ["log.json"]
 
 
 def test_two_at_a_time_in_one_directory(bucket: BucketServer, tmp_path: Path) -> None:
-    with sole_writer(tmp_path), pytest.raises(Busy):
+    with sole_writer(tmp_path), pytest.raises(Busy, match=r"is at work in .*; wait for it") as caught:
         retriever(bucket, tmp_path, STUDY).job().result()
+    assert "remove" not in str(caught.value)  # its lock cannot be left behind
+    assert tmp_path.exists()
 
 
 def test_leftovers_of_a_killed_process_go(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:

@@ -1,0 +1,152 @@
+"""One zip for each study: what was asked for and nothing else, and no file of somebody else's is lost."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from icf_utils.retrieve.selection import Selection
+from tests.fetch.server import Fault
+from tests.retrieve.bucket_server import BucketServer
+from tests.retrieve.conftest import expected, files, made, retriever
+from tests.retrieve.made import Made
+
+
+def entries(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as file:
+        assert file.testzip() is None
+        return {name: file.read(name) for name in file.namelist()}
+
+
+def in_zip(*series: Made) -> dict[str, bytes]:
+    return {name.partition("/")[2]: data for name, data in expected(*series).items()}
+
+
+def test_one_zip_for_each_study(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+    other = made("4.5.6")
+    other = Made("4.5", "4.5.6", other.images)
+    bucket.fill(other.objects())
+    with retriever(bucket, tmp_path, zipped=True) as own:
+        done = own.job().result()
+        assert sorted(done.files) == ["1.2.3.zip", "4.5.zip"]
+        assert set(files(tmp_path)) == {"1.2.3.zip", "4.5.zip"}
+        assert entries(tmp_path / "1.2.3.zip") == in_zip(*two)
+        assert entries(tmp_path / "4.5.zip") == in_zip(other)
+        before = files(tmp_path)
+        sent = bucket.sent
+        again = own.job().result()
+        assert (again.saved, again.unchanged, files(tmp_path), bucket.sent) == (0, 9, before, sent)
+        assert own.stats().items == ()
+
+
+def test_a_zip_grows_and_heals(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+    retriever(bucket, tmp_path, zipped=True, selection=Selection(series=("1.2.3.2",))).job().result()
+    assert entries(tmp_path / "1.2.3.zip") == in_zip(two[1])
+    assert retriever(bucket, tmp_path, zipped=True).job().result().unchanged == 3
+    assert entries(tmp_path / "1.2.3.zip") == in_zip(*two)
+    whole = (tmp_path / "1.2.3.zip").read_bytes()
+    content = next(iter(two[0].images.values()))
+    (tmp_path / "1.2.3.zip").write_bytes(whole.replace(content, bytes(len(content))))
+    assert retriever(bucket, tmp_path, zipped=True).job().result().saved == 1
+    assert (tmp_path / "1.2.3.zip").read_bytes() == whole
+
+
+def test_an_incomplete_study_makes_no_zip(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+    """What has come waits for the next time."""
+    bucket.faults.append(Fault(r"1\.2\.3\.1\.tar", status=404))
+    done = retriever(bucket, tmp_path, zipped=True).job().result()
+    assert (done.files, done.saved) == ((), 3)
+    assert not list(tmp_path.glob("*.zip"))
+    bucket.faults.clear()
+    done = retriever(bucket, tmp_path, zipped=True).job().result()
+    assert (done.files, done.saved, done.unchanged) == (("1.2.3.zip",), 3, 3)
+    assert entries(tmp_path / "1.2.3.zip") == in_zip(*two)
+    assert not (tmp_path / ".icf-retrieve").exists()
+
+
+def pack(path: Path, when: tuple[int, int, int, int, int, int] = (2024, 1, 1, 0, 0, 0), **content: bytes) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in content.items():
+            file.writestr(zipfile.ZipInfo(name, when), data)
+
+
+def _text(path: Path) -> None:
+    path.write_text("my diary")
+
+
+def _zip(path: Path) -> None:
+    pack(path, mine=b"1")
+
+
+def _reproducible_zip(path: Path) -> None:
+    pack(path, (1980, 1, 1, 0, 0, 0), mine=b"1")
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+    (path / "mine").write_text("1")
+
+
+@pytest.mark.parametrize("make", [_text, _zip, _reproducible_zip, _folder])
+def test_what_is_no_zip_of_ours_stays(bucket: BucketServer, tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """It is named before anything is transferred, and other studies come."""
+    other = Made("4.5", "4.5.6", made("4.5.6").images)
+    bucket.fill(other.objects())
+    make(tmp_path / "1.2.3.zip")
+    before = files(tmp_path)
+    with retriever(bucket, tmp_path, zipped=True) as own:
+        done = own.job().result()
+    assert (done.saved, done.files, len(done.troubles)) == (3, ("4.5.zip",), 6)
+    assert all("was left as it is: move it away" in trouble.problem for trouble in done.troubles)
+    zips = files(tmp_path)
+    assert entries(tmp_path / "4.5.zip") == in_zip(other)
+    del zips["4.5.zip"]
+    assert zips == before
+    assert not bucket.of(r"1\.2\.3\..\.tar")
+
+
+def test_a_zip_of_ours_with_something_else_in_it_stays(bucket: BucketServer, tmp_path: Path) -> None:
+    retriever(bucket, tmp_path, zipped=True).job().result()
+    with zipfile.ZipFile(tmp_path / "1.2.3.zip", "a") as file:
+        file.writestr("mine", b"1")
+    before = files(tmp_path)
+    done = retriever(bucket, tmp_path, zipped=True).job().result()
+    assert (done.saved, done.unchanged, len(done.troubles)) == (0, 0, 6)
+    assert files(tmp_path) == before
+
+
+def test_a_zip_does_not_lose_images(bucket: BucketServer, tmp_path: Path) -> None:
+    retriever(bucket, tmp_path, zipped=True).job().result()
+    before = files(tmp_path)
+    done = retriever(bucket, tmp_path, zipped=True, selection=Selection(series=("1.2.3.2",))).job().result()
+    assert {trouble.problem.partition(" holds ")[2] for trouble in done.troubles} == {
+        "other files than those that are asked for now, and was left as it is: "
+        "ask for all, move it away, or choose another folder"
+    }
+    assert (done.saved, done.unchanged, files(tmp_path)) == (0, 0, before)
+
+
+def test_the_same_images_are_the_same_zip(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+    """Whatever was there before: names of another layout go, and their images need not come again."""
+    layout = "{SeriesNumber}/{name}"
+    retriever(bucket, tmp_path / "a", zipped=True, layout=layout).job().result()
+    retriever(bucket, tmp_path / "b", zipped=True, selection=Selection(series=("2",))).job().result()
+    retriever(bucket, tmp_path / "b", zipped=True).job().result()
+    assert entries(tmp_path / "b" / "1.2.3.zip") == in_zip(*two)
+    sent = len(bucket.of(r"\.tar$"))
+    done = retriever(bucket, tmp_path / "b", zipped=True, layout=layout).job().result()
+    assert (done.troubles, done.saved, done.unchanged) == ((), 0, 6)
+    assert len(bucket.of(r"\.tar$")) == sent
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+def test_images_that_are_equal(bucket: BucketServer, tmp_path: Path) -> None:
+    same = Made("4.5", "4.5.6", {"4.5.6.1": b"same", "4.5.6.2": b"same", "4.5.6.3": b"other"})
+    bucket.fill(same.objects())
+    for layout in ("", "x/{name}", ""):
+        done = retriever(bucket, tmp_path, "4.5", zipped=True, layout=layout).job().result()
+        assert done.troubles == ()
+    assert entries(tmp_path / "4.5.zip") == in_zip(same)
