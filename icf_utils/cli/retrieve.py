@@ -128,9 +128,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
         progress=console,
     ) as retriever:
         if args.stats:
-            return _show_stats(args, console, retriever)
+            return _show_stats(args, retriever)
         if args.dry_run:
-            return _show_plan(args, console, retriever)
+            return _show_plan(args, retriever)
         return _retrieve(args, console, retriever)
 
 
@@ -150,6 +150,8 @@ def _origin(args: argparse.Namespace) -> Origin:
             "a token in the address can be seen by other users of this machine, and stands in the shell's history: "
             f"take it out, and give it as {TOKEN_VARIABLE} in the environment, by --token-file or by --ask-token",
         )
+    if args.bucket.startswith(("file:", "s3:")):
+        _refuse(args, "a bucket at file:// or s3://", "token_file", "ask_token")
     place = parse_bucket(args.bucket, args.prefix, args.endpoint, _token(args, "the bucket"))
     return BucketOrigin(place, tuple(args.study))
 
@@ -161,26 +163,41 @@ def _refuse(args: argparse.Namespace, place: str, *names: str) -> None:
 
 
 def _token(args: argparse.Namespace, place: str) -> Secret | None:
-    from icf_utils.credentials import find_secret
+    """What an option says counts, and not what the environment has beside it."""
+    from icf_utils.credentials import ask_secret, find_secret
 
-    return find_secret(TOKEN_VARIABLE, args.token_file, f"Token for {place}" if args.ask_token else "")
+    if args.ask_token:
+        _refuse(args, "--ask-token", "token_file")
+        return ask_secret(f"Token for {place}")
+    return find_secret(TOKEN_VARIABLE, args.token_file)
 
 
 def _store_auth(args: argparse.Namespace, url: str) -> Login | Secret | None:
-    """For web servers a token, if there is one, else user and password."""
+    """For web servers what the options say, else a token of the environment, else what netrc says."""
     from icf_utils.credentials import find_login
 
     if not url.startswith("http"):
+        _refuse(args, "a store on this machine", "user", "password_file", "token_file", "ask_token")
         return None
-    if token := _token(args, "the store"):
-        return token
-    return find_login(url, args.user, PASSWORD_VARIABLE, args.password_file)
+    if not args.user:
+        if args.password_file:
+            raise InvalidSetting("--password-file", "give --user, too: whose password it is")
+        return _token(args, "the store") or find_login(url, "", "")
+    _refuse(args, "--user", "token_file", "ask_token")
+    login = find_login(url, args.user, PASSWORD_VARIABLE, args.password_file)
+    if login is None:
+        raise InvalidSetting(
+            "--user",
+            f"there is no password for '{shown(args.user)}': give it by {PASSWORD_VARIABLE}, --password-file or "
+            "~/.netrc; without a terminal, nobody can be asked",
+        )
+    return login
 
 
-def _show_stats(args: argparse.Namespace, console: Console, retriever: Retriever) -> int:
+def _show_stats(args: argparse.Namespace, retriever: Retriever) -> int:
     stats, plan = retriever.stats(), retriever.plan()
     result = {"stats": stats, "troubles": plan.troubles, "notices": plan.notices}
-    return _finish(args, console, result, plan, _figures(stats))
+    return _finish(args, _answering(args), result, plan, _figures(stats))
 
 
 def _figures(stats: Stats) -> Iterator[str]:
@@ -192,13 +209,18 @@ def _figures(stats: Stats) -> Iterator[str]:
     yield f"items: {len(stats.items)}"
 
 
-def _show_plan(args: argparse.Namespace, console: Console, retriever: Retriever) -> int:
+def _show_plan(args: argparse.Namespace, retriever: Retriever) -> int:
     from icf_utils.retrieve.plan import series_lines
 
     plan = retriever.plan()
     lines = series_lines(plan.items, retriever.saved())
     result = {"series": lines, "troubles": plan.troubles, "notices": plan.notices}
-    return _finish(args, console, result, plan, map(_series_text, lines))
+    return _finish(args, _answering(args), result, plan, map(_series_text, lines))
+
+
+def _answering(args: argparse.Namespace) -> Console:
+    """Says what was asked for, also with ``--quiet``, which is about progress."""
+    return Console(quiet=False, as_json=args.json)
 
 
 def _series_text(line: SeriesLine) -> str:

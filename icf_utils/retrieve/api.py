@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from icf_utils.retrieve.job import Job, Retrieved
 from icf_utils.retrieve.layout import template_keywords
 from icf_utils.retrieve.log import read_log
 from icf_utils.retrieve.origins import BucketOrigin, Origin, StoreOrigin
-from icf_utils.retrieve.places import BucketPlace, parse_bucket
+from icf_utils.retrieve.places import BucketPlace, parse_bucket, place_of
 from icf_utils.retrieve.plan import Plan, Stats, make_plan, make_stats
 from icf_utils.retrieve.saving import WORK_NAME, FolderShelf, check_saved
 from icf_utils.retrieve.selection import ALL, Selection
@@ -111,12 +111,18 @@ class Retriever:
 class CodRetrieve:
     """A COD bucket and a directory, as ``cod-retrieve`` has them.
 
-    ``bucket`` is a URL, which may have ``?token=`` (see :func:`~icf_utils.retrieve.places.parse_bucket`), or a
-    :class:`~icf_utils.retrieve.places.BucketPlace`, which is used as it is.
+    ``bucket`` is a URL, which may have ``?token=`` (see :func:`~icf_utils.retrieve.places.parse_bucket`), the details
+    ``{bucket, bucketPrefix, token}`` (see :func:`~icf_utils.retrieve.places.place_of`), or a
+    :class:`~icf_utils.retrieve.places.BucketPlace`. The latter two are used as they are.
     """
 
-    def __init__(self, bucket: str | BucketPlace, directory: str | os.PathLike[str], connections: int = 4) -> None:
-        self._place = parse_bucket(bucket) if isinstance(bucket, str) else bucket
+    def __init__(
+        self,
+        bucket: str | Mapping[str, object] | BucketPlace,
+        directory: str | os.PathLike[str],
+        connections: int = 4,
+    ) -> None:
+        self._place = _place(bucket)
         self._directory, self._connections = Path(directory), connections
 
     def logs(self) -> tuple[str, ...]:
@@ -135,3 +141,9 @@ class CodRetrieve:
     def _retriever(self, studies: Sequence[str], zipped: bool) -> Retriever:
         origin = BucketOrigin(self._place, tuple(studies))
         return Retriever(origin, self._directory, zipped=zipped, connections=self._connections)
+
+
+def _place(bucket: str | Mapping[str, object] | BucketPlace) -> BucketPlace:
+    if isinstance(bucket, str):
+        return parse_bucket(bucket)
+    return place_of(bucket) if isinstance(bucket, Mapping) else bucket

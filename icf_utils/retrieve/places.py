@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -83,6 +84,25 @@ def parse_bucket(
     return BucketPlace(bucket, own, token or _token(parts.query), parts.scheme, host)
 
 
+def place_of(details: Mapping[str, object]) -> BucketPlace:
+    """The bucket that ``{bucket, bucketPrefix, token}`` means, as ``cod-retrieve`` takes it; all used as given.
+
+    ``endpoint`` is the server, if it is not Google's. Raises :class:`~icf_utils.errors.InvalidSetting`.
+    """
+    known = {"bucket", "bucketPrefix", "token", "endpoint"}
+    if unknown := sorted(str(key) for key in details if key not in known):
+        raise InvalidSetting(
+            "bucket", f"its details have {', '.join(map(shown, unknown))}; known are {', '.join(sorted(known))}"
+        )
+    texts = {key: details.get(key) or "" for key in known}
+    if wrong := [key for key in sorted(known) if not isinstance(texts[key], (str, Secret))]:
+        raise InvalidSetting("bucket", f"expected text for {', '.join(wrong)}")
+    token = texts["token"] if isinstance(texts["token"], Secret) else _secret(str(texts["token"]))
+    endpoint = str(texts["endpoint"] or GOOGLE).rstrip("/")
+    scheme = "http" if endpoint.startswith("http://") else "https"
+    return BucketPlace(str(texts["bucket"]), _trim(str(texts["bucketPrefix"])), token, scheme, endpoint)
+
+
 def has_token(text: str) -> bool:
     """Whether an address carries a token, which does not belong on a command line."""
     return _token(urlsplit(text).query) is not None
@@ -99,5 +119,8 @@ def _trim(prefix: str) -> str:
 
 
 def _token(query: str) -> Secret | None:
-    value = dict(parse_qsl(query)).get("token", "")
+    return _secret(dict(parse_qsl(query)).get("token", ""))
+
+
+def _secret(value: str) -> Secret | None:
     return Secret(value) if value not in ("", "null", "undefined") else None

@@ -12,7 +12,8 @@ import pytest
 from icf_utils.credentials import Secret
 from icf_utils.errors import InvalidSetting
 from icf_utils.fetch.problems import FetchFailure
-from icf_utils.retrieve.api import BucketOrigin, BucketPlace, Retriever, parse_bucket
+from icf_utils.retrieve.api import BucketOrigin, BucketPlace, CodRetrieve, Retriever, parse_bucket
+from icf_utils.retrieve.places import place_of
 from tests.fetch.server import Fault, serving
 from tests.retrieve.bucket_server import BUCKET, BucketServer
 from tests.retrieve.conftest import QUICK, STUDY, expected, files, made, retriever
@@ -184,6 +185,31 @@ def test_a_stream_of_obstore_that_is_cut(
     with Retriever(origin, tmp_path, patience=QUICK) as own:
         assert own.job().result().troubles == ()
     assert files(tmp_path) == expected(*two)
+
+
+def test_the_details_of_cod_retrieve(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+    bucket.authorization = "Bearer t0ken"
+    details = {"bucket": BUCKET, "bucketPrefix": "dicomweb", "token": "t0ken", "endpoint": bucket.url}
+    CodRetrieve(details, tmp_path).download([STUDY]).result()
+    assert files(tmp_path) == expected(*two)
+
+
+@pytest.mark.parametrize(
+    ("details", "place"),
+    [
+        ({"bucket": "b"}, BucketPlace("b")),
+        ({"bucket": "b", "bucketPrefix": "/p/q/", "token": "t"}, BucketPlace("b", "p/q", Secret("t"))),
+        ({"bucket": "b", "bucketPrefix": None, "token": "null"}, BucketPlace("b")),
+    ],
+)
+def test_details_are_used_as_given(details: dict[str, object], place: BucketPlace) -> None:
+    assert place_of(details) == place
+
+
+@pytest.mark.parametrize("details", [{}, {"bucket": "b", "prefix": "p"}, {"bucket": 7}, {"bucket": "a b"}])
+def test_details_of_no_bucket(details: dict[str, object]) -> None:
+    with pytest.raises(InvalidSetting, match="bucket"):
+        place_of(details)
 
 
 def test_a_token_in_the_address_is_not_shown() -> None:

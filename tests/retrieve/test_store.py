@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 
 from icf_utils import deposit_visit_metadata, make_studyvisit_archive
 from icf_utils.cli.main import main
+from icf_utils.progress import readable_size
 from icf_utils.retrieve.api import Retriever, StoreOrigin
 from tests.data.make_dicom import write_visit
 from tests.dataset.servers import PASSWORD, USER, Server, nginx
@@ -310,6 +312,83 @@ def test_tokens(
     assert "t0ken" not in seen.out + seen.err
 
 
+def test_a_question_that_cannot_be_asked(
+    bucket: BucketServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was asked for, so what the environment has is not taken instead."""
+    monkeypatch.setenv("ICF_TOKEN", "t0ken")
+    assert run("--bucket", bucket.place, "-d", tmp_path, "--ask-token") == 2
+    assert "Token for the bucket: there is no terminal to ask on" in capsys.readouterr().err
+    assert bucket.requests == []
+
+
+def test_the_answer_counts_and_not_the_environment(bucket: BucketServer, tmp_path: Path) -> None:
+    pexpect = pytest.importorskip("pexpect", reason="pexpect is not installed")
+    bucket.authorization = "Bearer right"
+    command = ["-m", "icf_utils.cli.main", "retrieve", "--bucket", bucket.place, "--stats", "--ask-token", "-d", "x"]
+    child = pexpect.spawn(sys.executable, command, env={**os.environ, "ICF_TOKEN": "wrong"}, cwd=tmp_path, timeout=60)
+    child.expect("Token for the bucket: ")
+    child.sendline("right")
+    child.expect("totalSeriesCount: 2")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+def test_a_user_counts_and_not_a_token_of_the_environment(
+    plain: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain.authorization = "Basic YW5uYTpwdw=="
+    monkeypatch.setenv("ICF_TOKEN", "t0ken")
+    file = tmp_path / "password"
+    file.write_text("pw\n")
+    file.chmod(0o600)
+    what = ("--store", plain.url, "--id", "study-a", "v1", "-d", tmp_path / "out")
+    assert run(*what, "--user", "anna", "--password-file", file) == 0
+    capsys.readouterr()
+    assert run(*what) == 10
+    assert "refuses the token that it got (401)" in capsys.readouterr().err
+    assert run(*what, "--password-file", file) == 2
+    assert "--password-file: give --user, too" in capsys.readouterr().err
+    assert run(*what, "--user", "anna") == 2
+    assert "--user: there is no password for 'anna'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("token", ["t0\nken", "t0ken\r"])
+def test_a_malformed_token(
+    bucket: BucketServer,
+    tmp_path: Path,
+    token: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ICF_TOKEN", token)
+    assert run("--bucket", bucket.place, "-d", tmp_path) == 2
+    said = capsys.readouterr().err
+    assert "token: it is malformed" in said
+    assert "ken" not in said.replace("token", "")
+
+
+def test_quiet_is_about_progress(bucket: BucketServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    what = ("--bucket", bucket.place, "-d", tmp_path, "-q")
+    for question, answer in (("--stats", "totalSeriesCount: 2\n"), ("--dry-run", "1.2.3/1.2.3.1: 3 images")):
+        assert run(*what, question) == 0
+        seen = capsys.readouterr()
+        assert seen.out.startswith(answer)
+        assert seen.err == ""
+    assert run(*what) == 0
+    seen = capsys.readouterr()
+    assert seen.out + seen.err == ""
+
+
+def test_transfer_and_images_have_one_size(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--store", store, "--id", "study-a", "v1", "-d", tmp_path) == 0
+    seen = capsys.readouterr()
+    size = readable_size(sum(map(len, files(tmp_path).values())))
+    assert f"Retrieving: {size} in " in seen.err
+    assert f"7 images retrieved ({size})" in seen.out
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -328,6 +407,10 @@ def test_tokens(
         ("--bucket", "b", "--layout", "{x}"),
         ("--bucket", "b", "--connections", "0"),
         ("--bucket", "b", "--stats", "--dry-run"),
+        ("--bucket", "s3://b", "--token-file", "t"),
+        ("--bucket", "b", "--ask-token", "--token-file", "t"),
+        ("--store", "https://h", "--id", "a", "b", "--user", "me", "--token-file", "t"),
+        ("--store", "here", "--user", "me"),
     ],
 )
 def test_what_means_nothing(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
