@@ -89,11 +89,17 @@ def archive_differs(
     return None
 
 
+#: Files beside the zones of some systems that say what this machine's own zone is: the archive would depend on it.
+_OF_THIS_MACHINE = ("localtime", "posixrules")
+
+
 def zone_named(name: str) -> tzinfo:
     """The time zone of an IANA name. Raises :class:`~icf_utils.errors.InvalidSetting`."""
     if name == "UTC":
         return timezone.utc
     try:
+        if name in _OF_THIS_MACHINE:
+            raise ValueError(name)
         return ZoneInfo(name)
     except (OSError, ValueError, KeyError) as error:  # not found, or no name of a zone at all
         advice = "use an IANA name such as Europe/Berlin"

@@ -88,6 +88,15 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise _UsageError(self, message)
 
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """A subcommand refuses surplus words itself, so that its own usage is shown."""
+        found, left = super().parse_known_args(args, namespace)
+        if left and " " in self.prog:
+            self.error(f"unrecognized arguments: {' '.join(left)}")
+        return found, left
+
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         """Help and version; argparse's own takes no notice of an output that is full."""
         stream: TextIO = sys.stdout if file in (None, sys.stdout) else sys.stderr

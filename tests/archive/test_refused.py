@@ -250,7 +250,19 @@ def test_an_input_inside_the_store(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "zone",
-    ["", "Nowhere", "../../etc/passwd", "/etc/localtime", "Europe", "Europe/Berlin\n", "a\0b", "\udcff", "Z" * 999],
+    [
+        "",
+        "Nowhere",
+        "../../etc/passwd",
+        "/etc/localtime",
+        "localtime",
+        "posixrules",
+        "Europe",
+        "Europe/Berlin\n",
+        "a\0b",
+        "\udcff",
+        "Z" * 999,
+    ],
 )
 def test_unknown_zones(store: Path, zone: str) -> None:
     with refused(store, InvalidSetting) as caught:
