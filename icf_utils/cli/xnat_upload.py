@@ -182,7 +182,7 @@ _WARNINGS = ("unmatched-pattern", "all-scans-excluded", "link-in-tree")
 _WORDS = {
     "uploaded": "uploaded",
     "present": "is there already, with as many images",
-    "before": "was uploaded before",
+    "before": "was uploaded before, and is there",
     "planned": "would be sent",
 }
 

@@ -8,9 +8,9 @@ put into a project that it does not know, or that one may not write to, into ano
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from icf_utils.xnat import routes
 from icf_utils.xnat.client import PASSING, Answer, ConnectionLost, NoAnswerInTime
@@ -147,6 +147,17 @@ class Delivery:
             return None
         return self.outcome("uploaded", held=held, uris=[item.uri for item in whole])
 
+    def is_there(self, found: Sequence[Sighting], held: int) -> bool:
+        """Whether what XNAT shows is ``held`` images, where they should be."""
+        return bool(found) and self._is_placed(found) and sum(item.files or 0 for item in found) == held
+
+    def look_again(self, found: Sequence[Sighting]) -> tuple[Sighting, ...]:
+        """What XNAT shows now; where it is at work on it, when that is over, or patience is."""
+        for item in found:
+            if item.at_work:
+                self.watch.settled(item.uri)
+        return self.watch.find(self.parcel.subject, self.parcel.label)
+
     def _is_enough(self, held: int) -> bool:
         """As many files as were sent; beside those that were there if they were to be kept."""
         sent = len(self.body.contents.images)
@@ -191,8 +202,8 @@ class Delivery:
     def _why(self) -> str:
         last = self.answers[-1] if self.answers else "nothing was sent"
         left = self.watch.find(self.parcel.subject, self.parcel.label)
-        places = ", ".join(f"{item.uri} ({item.status}, {_files(item)})" for item in left)
-        return f"XNAT's last answer: {last}; {'it has ' + places if places else 'it has nothing of this session'}"
+        has = f"it has {places_of(left)}" if left else "it has nothing of this session"
+        return f"XNAT's last answer: {last}; {has}"
 
 
 def _late(uris: Sequence[str], patience: float) -> str:
@@ -202,58 +213,9 @@ def _late(uris: Sequence[str], patience: float) -> str:
     )
 
 
+def places_of(found: Sequence[Sighting]) -> str:
+    return ", ".join(f"{item.uri} ({item.status}, {_files(item)})" for item in found)
+
+
 def _files(item: Sighting) -> str:
     return "files not counted" if item.files is None else f"{item.files} images"
-
-
-def deliver(watch: Watch, parcel: Parcel, ledger: Ledger, rows: list[Mapping[str, object]] | None) -> Outcome:
-    """Bring one session into XNAT. ``rows``: the listing of the prearchive when this run began.
-
-    Raises what is wrong with the input, or with the login or the server as such.
-    """
-    with parcel.open() as body:
-        delivery, last = Delivery(watch, parcel, body, ledger), ledger.last(parcel.subject, parcel.label)
-        same = last.get("fingerprint") == body.contents.fingerprint
-        if last.get("state") == "done" and same:
-            return replace(delivery.outcome("before"), uris=tuple(last.get("uris") or ()), held=last.get("held"))  # type: ignore[arg-type]
-        found = watch.find(parcel.subject, parcel.label, rows)
-        if last.get("state") == "sending" and same:
-            keys = last.get("known") or []
-            delivery.known = tuple(item for item in found if item.key in keys)  # type: ignore[operator]
-        else:
-            delivery.known = found
-            refusal = _standing(delivery)
-            if refusal:
-                return _noted(ledger, parcel, body, refusal)
-        return _noted(ledger, parcel, body, delivery.run())
-
-
-def _standing(delivery: Delivery) -> Outcome | None:
-    """What is there already decides, unless one was told to append to it or to replace it."""
-    found, sent = delivery.known, len(delivery.body.contents.images)
-    if not found or delivery.watch.target.overwrite:
-        return None
-    held = sum(item.files or 0 for item in found)
-    uris = [item.uri for item in found]
-    if delivery._is_placed(found) and held == sent:
-        return delivery.outcome("present", held=held, uris=uris)
-    places = ", ".join(f"{item.uri} ({item.status}, {_files(item)})" for item in found)
-    problem = f"XNAT has this session already: {places}; {sent} images would be sent. See --overwrite"
-    return delivery.outcome("failed", problem, held, uris)
-
-
-def _noted(ledger: Ledger, parcel: Parcel, body: Body, outcome: Outcome) -> Outcome:
-    state = "failed" if outcome.state == "failed" else "done"
-    ledger.note(
-        parcel.subject,
-        parcel.label,
-        state,
-        fingerprint=body.contents.fingerprint,
-        result=outcome.state,
-        sent=outcome.sent,
-        held=outcome.held,
-        uris=list(outcome.uris),
-        answers=list(outcome.answers),
-        problem=outcome.problem,
-    )
-    return outcome

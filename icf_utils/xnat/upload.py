@@ -21,7 +21,7 @@ from icf_utils.progress import SILENT, Progress, Task
 from icf_utils.results import Notice
 from icf_utils.store import Visit
 from icf_utils.xnat.client import Xnat
-from icf_utils.xnat.delivery import deliver
+from icf_utils.xnat.deciding import deliver
 from icf_utils.xnat.ledger import Ledger
 from icf_utils.xnat.parcels import Body, Parcel, visit_body
 from icf_utils.xnat.values import Outcome, Target, UploadResult, filled, is_open_to_others
