@@ -128,7 +128,7 @@ def _input(args: argparse.Namespace) -> tuple[Path, Mapping[str, str]]:
 
 
 def _label(args: argparse.Namespace) -> str:
-    from icf_utils.xnat.arrange import label_of
+    from icf_utils.xnat.values import label_of
 
     return str(args.session) if args.session else label_of(args.id[1])
 

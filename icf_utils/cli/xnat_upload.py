@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,7 @@ from icf_utils.errors import InvalidSetting, shown
 from icf_utils.progress import readable_size
 
 if TYPE_CHECKING:
-    from icf_utils.results import Notice
-    from icf_utils.xnat.parcels import Parcel
+    from icf_utils.xnat.inputs import Parcels
     from icf_utils.xnat.values import Outcome, Target, UploadResult
 
 HELP = "upload sessions by XNAT's import service"
@@ -120,7 +120,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.xnat.upload import plan, upload
 
     target = _target(args)
-    parcels, notices = _parcels(args)
+    found = _parcels(args)
+    parcels, notices = found.parcels, found.notices
     console.notices([item for item in notices if item.code in _WARNINGS])
     console.notices([item for item in notices if item.code not in _WARNINGS], "left out")
     if args.dry_run:
@@ -130,9 +131,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
         log = Path(args.log) if args.log else None
         result = upload(parcels, target, login, jobs=args.jobs, log=log, progress=console)
     console.notices(result.notices)
-    result = _with_notices(result, notices)
-    console.result(args.command, result, _lines(result, args.quiet), ok=not result.failed)
-    return 1 if result.failed else 0
+    result = replace(result, notices=(*notices, *result.notices), refused=found.refused)
+    ok = not result.failed and not result.refused
+    console.result(args.command, result, _lines(result, args.quiet), ok=ok)
+    return 0 if ok else 1
 
 
 def _target(args: argparse.Namespace) -> Target:
@@ -152,28 +154,21 @@ def _target(args: argparse.Namespace) -> Target:
     )
 
 
-def _parcels(args: argparse.Namespace) -> tuple[tuple[Parcel, ...], tuple[Notice, ...]]:
+def _parcels(args: argparse.Namespace) -> Parcels:
     from icf_utils.sources.exclude import read_exclusions
     from icf_utils.sources.trees import parse_levels
-    from icf_utils.xnat.inputs import file_parcel, store_parcels, tree_parcels
+    from icf_utils.xnat.inputs import Parcels, file_parcel, store_parcels, tree_parcels
 
     source, state = Path(args.source), Path(args.state) if args.state else None
     if args.id and args.study:
         raise InvalidSetting("--study", "this and --id exclude each other")
     if args.id or args.study:
         study, visit = args.id or (args.study, "")
-        return store_parcels(source, study, visit, args.subject, args.label), ()
+        return Parcels(store_parcels(source, study, visit, args.subject, args.label))
     if source.is_file():
-        return (file_parcel(source, args.subject, args.label, state),), ()
+        return Parcels((file_parcel(source, args.subject, args.label, state),))
     exclude = read_exclusions(args.exclude) if args.exclude else None
-    found = tree_parcels(source, args.subject, args.label, parse_levels(args.levels), exclude, state)
-    return found.parcels, found.notices
-
-
-def _with_notices(result: UploadResult, notices: tuple[Notice, ...]) -> UploadResult:
-    from dataclasses import replace
-
-    return replace(result, notices=(*notices, *result.notices))
+    return tree_parcels(source, args.subject, args.label, parse_levels(args.levels), exclude, state)
 
 
 #: What may be a mistake, unlike a scan that was left out as told.
@@ -188,13 +183,16 @@ _WORDS = {
 
 
 def _lines(result: UploadResult, quiet: bool) -> list[str]:
-    lines = [_line(item) for item in result.sessions if item.state == "failed" or not quiet]
+    lines = [f"{shown(item.subject)}: NOT SENT: {item.message}" for item in result.refused]
+    lines += [_line(item) for item in result.sessions if item.state == "failed" or not quiet]
     states = ", ".join(
         f"{number} {word}"
         for word in ("uploaded", "present", "before", "planned", "failed")
         if (number := sum(item.state == word for item in result.sessions))
     )
-    return [*lines, f"{counted(len(result.sessions), 'session')} for {result.project} ({result.dest}): {states}"]
+    refused = f"{len(result.refused)} not sent" if result.refused else ""
+    number, found = len(result.sessions) + len(result.refused), ", ".join(filter(None, (states, refused)))
+    return [*lines, f"{counted(number, 'session')} for {result.project} ({result.dest}): {found}"]
 
 
 def _line(item: Outcome) -> str:

@@ -30,6 +30,7 @@ from icf_utils.errors import InputRefused, InvalidSetting, shown
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.sources.entries import Entry, Source
+from icf_utils.xnat.values import label_of
 
 SERIES_INSTANCE_UID, SERIES_NUMBER = 0x0020000E, 0x00200011
 _WANTED = FACT_TAGS | {SERIES_INSTANCE_UID, SERIES_NUMBER}
@@ -88,15 +89,6 @@ def check_label(what: str, value: str) -> str:
         rule = f"letters, digits, '_' and '-' are allowed, at most {_LONGEST} characters"
         raise InvalidSetting(what, f"'{shown(value[:120])}' is no label for XNAT: {rule}")
     return value
-
-
-def label_of(text: str) -> str:
-    """``text`` with everything that is not allowed in a label replaced, as XNAT does it (Labels.toLabelChars).
-
-    >>> label_of("Mueller^Eva 1.2")
-    'Mueller_Eva_1_2'
-    """
-    return re.sub(r"[^A-Za-z0-9_-]", "_", text)
 
 
 def arrange(source: Source, progress: Progress = SILENT) -> Arrangement:

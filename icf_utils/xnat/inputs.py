@@ -15,7 +15,7 @@ from icf_utils.store import Study, Visit
 from icf_utils.xnat.ledger import default_folder
 from icf_utils.xnat.parcels import Body, Parcel, file_body, folder_body
 from icf_utils.xnat.upload import VISIT_LABEL, VISIT_SUBJECT, visit_parcel
-from icf_utils.xnat.values import filled
+from icf_utils.xnat.values import NoLabel, filled
 
 #: The labels that a session of a tree gets: dicomUpload's.
 TREE_SUBJECT, TREE_LABEL = "{subject}", "{subject}_{session}"
@@ -23,10 +23,11 @@ TREE_SUBJECT, TREE_LABEL = "{subject}", "{subject}_{session}"
 
 @dataclass(frozen=True)
 class Parcels:
-    """What is to be sent, and what of the input is not."""
+    """What is to be sent, and what of the input is not. ``refused`` are sessions whose names make no label."""
 
     parcels: tuple[Parcel, ...]
     notices: tuple[Notice, ...] = ()
+    refused: tuple[Notice, ...] = ()
 
 
 def tree_parcels(
@@ -37,22 +38,26 @@ def tree_parcels(
     exclude: Exclusions | None = None,
     state: Path | None = None,
 ) -> Parcels:
-    """The sessions of a tree of folders; a session all of whose scans are left out is named, not sent."""
+    """The sessions of a tree of folders; what is not sent is named: whose scans are all left out, who has no label."""
     tree = walk_tree(root, levels, exclude)
     notices = list(tree.skipped)
     notices += [
         Notice("unmatched-pattern", pattern, "excludes no folder; is it misspelt?") for pattern in tree.unmatched
     ]
-    found = []
+    found, refused = [], []
     for visit in tree.visits:
         name = str(visit.path.relative_to(root))
         notices += [Notice("scan-excluded", f"{name}/{scan.name}", "is excluded") for scan in visit.excluded]
         if visit.scans and len(visit.excluded) == len(visit.scans):
             notices.append(Notice("all-scans-excluded", name, "has no scan that is not excluded"))
             continue
-        names = _labels(subject or TREE_SUBJECT, label or TREE_LABEL, visit.values)
+        try:
+            names = _labels(subject or TREE_SUBJECT, label or TREE_LABEL, visit.values)
+        except NoLabel as error:
+            refused.append(Notice("no-label", name, error.reason))
+            continue
         found.append(Parcel(*names, name, state or default_folder(), _opens(visit)))
-    return Parcels(tuple(found), tuple(notices))
+    return Parcels(tuple(found), tuple(notices), tuple(refused))
 
 
 def _opens(visit: TreeVisit) -> Callable[[], AbstractContextManager[Body]]:

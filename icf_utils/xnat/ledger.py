@@ -16,8 +16,22 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
-from icf_utils.errors import Busy, storage_errors
+from icf_utils.errors import Busy, shown, storage_errors
 from icf_utils.xnat.values import Target
+
+
+class UploadRunning(Busy):
+    """Another process uploads to the same project, with the same ledger.
+
+    The system gives the ledger free when that process ends, however it does: the file is never to be removed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "another upload to the same project", 0.0)
+        self.args = (
+            f"another upload to the same project is running, with the ledger '{shown(path)}'. Wait until it has ended, "
+            "and run the same command again; leave the file, which remembers what was uploaded",
+        )
 
 
 class Ledger:
@@ -30,7 +44,7 @@ class Ledger:
         self._last: dict[str, Mapping[str, object]] = {}
 
     def __enter__(self) -> Ledger:
-        """Raises :class:`~icf_utils.errors.Busy` while another process uploads there."""
+        """Raises :class:`UploadRunning` while another process uploads there."""
         with storage_errors(self.path, "open"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("a+b")
@@ -38,7 +52,7 @@ class Ledger:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._file.close()
-            raise Busy(self.path, "another upload to the same project", 0.0) from error
+            raise UploadRunning(self.path) from error
         self._read()
         return self
 

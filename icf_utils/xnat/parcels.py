@@ -12,12 +12,12 @@ import tarfile
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from icf_utils.dicom.facts import SOP_INSTANCE_UID, is_bare_dataset, is_dataset, uid_text
+from icf_utils.dicom.facts import SOP_INSTANCE_UID, STUDY_INSTANCE_UID, is_bare_dataset, is_dataset, uid_text
 from icf_utils.dicom.head import read_head
 from icf_utils.errors import DepositDamaged, DepositMissing, InputRefused, storage_errors
 from icf_utils.sources.entries import Entry, Source
@@ -29,7 +29,7 @@ from icf_utils.store import Visit
 ZIP, TAR = "application/zip", "application/x-tar"
 
 _CHUNK, _BLOCK, _RECORD = 1 << 20, 512, 10240
-_WANTED = frozenset({SOP_INSTANCE_UID})
+_WANTED = frozenset({SOP_INSTANCE_UID, STUDY_INSTANCE_UID})
 _ZIP_STREAMED, _ZIP_ENCRYPTED = 8, 1
 #: Within an upload XNAT opens what is called like an archive.
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".xar")
@@ -196,9 +196,11 @@ def _tar_chunks(source: Source, contents: Contents, size: int) -> Iterator[bytes
 def _look_through(source: Source) -> Contents:
     """Which files are images. Raises ``InputRefused`` for none, for damaged ones, and for one image in two files.
 
-    XNAT names its files by SOPInstanceUID: of two it would keep one.
+    XNAT names its files by SOPInstanceUID: of two it would keep one. Nor may they be of several studies, of which XNAT
+    would make as many sessions with one label.
     """
     images, others, uids, damaged = [], [], [], []
+    studies: dict[str, str] = {}
     for entry in source.entries:
         with source.open(entry) as reader:
             _, found = read_head(reader.read, entry.size, _WANTED)
@@ -210,6 +212,7 @@ def _look_through(source: Source) -> Contents:
             damaged.append((entry.name, "is cut off or damaged" if uid else "has no usable SOPInstanceUID"))
         images.append(entry)
         uids.append(uid)
+        studies.setdefault(uid_text(found.elements.get(STUDY_INSTANCE_UID)), entry.name)
     twice = {uid for uid, count in Counter(uids).items() if uid and count > 1}
     damaged += [
         (entry.name, "has the SOPInstanceUID of another file here; XNAT would keep only one of them")
@@ -220,5 +223,14 @@ def _look_through(source: Source) -> Contents:
         raise InputRefused(source.label, damaged, "Put this right, or leave these files out.")
     if not images:
         raise InputRefused(source.label, [(source.label, "holds no DICOM image")])
+    _refuse_several_studies(source.label, studies)
     lines = sorted(f"{uid} {entry.size}" for uid, entry in zip(uids, images, strict=True))
     return Contents(tuple(images), tuple(others), hashlib.sha256("\n".join(lines).encode()).hexdigest())
+
+
+def _refuse_several_studies(label: str, first: Mapping[str, str]) -> None:
+    """``first`` holds a file of each study. An image without a study's UID makes XNAT guess, too."""
+    if len(first) > 1:
+        found = [(name, f"is of the study {uid}" if uid else "names no study") for uid, name in first.items()]
+        advice = "XNAT would make a session of each study, all with one label: give each its own folder or file."
+        raise InputRefused(label, found, advice)

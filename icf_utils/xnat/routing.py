@@ -17,7 +17,7 @@ from icf_utils.dicom.head import read_head
 from icf_utils.dicom.scan import SPECIFIC_CHARACTER_SET, Scan
 from icf_utils.progress import SILENT, Progress
 from icf_utils.sources.entries import Source
-from icf_utils.xnat.arrange import label_of
+from icf_utils.xnat.values import label_of
 
 PATIENT_COMMENTS, STUDY_COMMENTS, ADDITIONAL_HISTORY = 0x00104000, 0x00324000, 0x001021B0
 STUDY_DESCRIPTION, ACCESSION_NUMBER, PATIENT_NAME, PATIENT_ID = 0x00081030, 0x00080050, 0x00100010, 0x00100020

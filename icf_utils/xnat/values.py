@@ -22,7 +22,7 @@ Overwrite = Literal["", "append", "delete"]
 State = Literal["uploaded", "present", "before", "planned", "failed"]
 
 _PROJECT = re.compile(r"[A-Za-z0-9_-]{1,100}", re.ASCII)
-_NOT_IN_LABELS = re.compile(r"[^A-Za-z0-9_-]+", re.ASCII)
+_NOT_IN_LABELS = re.compile(r"[^A-Za-z0-9_-]", re.ASCII)
 _FIELD = re.compile(r"\{([^{}]*)\}")
 
 
@@ -83,7 +83,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class UploadResult:
-    """What became of all sessions, in their order. ``url`` has no credentials in it."""
+    """What became of all sessions, in their order. ``url`` has no credentials in it.
+
+    ``refused`` are inputs that can be no session; nothing of them was tried.
+    """
 
     url: str
     project: str
@@ -91,6 +94,7 @@ class UploadResult:
     sessions: tuple[Outcome, ...]
     notices: tuple[Notice, ...] = ()
     ledger: tuple[Path, ...] = ()
+    refused: tuple[Notice, ...] = ()
 
     @property
     def failed(self) -> tuple[Outcome, ...]:
@@ -119,19 +123,32 @@ def is_open_to_others(url: str) -> bool:
         return True
 
 
-def xnat_label(text: str) -> str:
-    """``text`` as XNAT takes it for a subject's or session's label: other characters become ``_``.
+def label_of(text: str) -> str:
+    """``text`` with each character that is not allowed in a label replaced, as XNAT does it (Labels.toLabelChars).
 
     XNAT would do so by itself; the label must be known to find the session again.
 
-    >>> xnat_label("sub.01 a")
-    'sub_01_a'
+    >>> label_of("Mueller^Eva 1.2")
+    'Mueller_Eva_1_2'
     """
     return _NOT_IN_LABELS.sub("_", text)
 
 
+class NoLabel(InvalidSetting):
+    """A name that nothing is left of in a label: many such names would become one. ``reason`` is about the name."""
+
+    def __init__(self, option: str, field: str, name: str) -> None:
+        self.reason = (
+            f"nothing of its {field} can stand in a label of XNAT (letters A to Z, digits, '_' and '-'); "
+            f"rename it, or give another {option}"
+        )
+        super().__init__(option, f"'{shown(name)}': {self.reason}")
+
+
 def filled(template: str, values: Mapping[str, str], option: str) -> str:
     """A label from a template such as ``{subject}_{session}``; raises for an unknown field.
+
+    Raises :class:`NoLabel` where nothing of a field's value can stand in a label.
 
     >>> filled("{subject}_{session}", {"subject": "s1", "session": "mr"}, "--label")
     's1_mr'
@@ -140,7 +157,9 @@ def filled(template: str, values: Mapping[str, str], option: str) -> str:
         if name not in values:
             known = ", ".join(f"{{{key}}}" for key in values)
             raise InvalidSetting(option, f"there is no field '{{{shown(name)}}}' here (known: {known})")
-    label = xnat_label(_FIELD.sub(lambda found: values[found[1]], template))
+        if not label_of(values[name]).strip("_-"):
+            raise NoLabel(option, name, values[name])
+    label = label_of(_FIELD.sub(lambda found: values[found[1]], template))
     if not label.strip("_-"):
         raise InvalidSetting(option, f"'{shown(template)}' makes an empty label")
     return label

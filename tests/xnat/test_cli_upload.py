@@ -77,6 +77,20 @@ def test_some_of_many(inside: Inside, server: StandIn, tree: Path) -> None:
     assert "1 uploaded, 1 failed" in ran.out
 
 
+def test_a_name_that_makes_no_label(inside: Inside, server: StandIn, tree: Path) -> None:
+    """It is named and counted, and keeps no other."""
+    write_session(tree / "\u00c4\u00d6" / "mr", {"01": 1})
+    ran = inside(*arguments(server, tree, "--user", USER, "-q"))
+    refused, summary = ran.out.splitlines()
+    assert refused.startswith("\u00c4\u00d6/mr: NOT SENT: nothing of its subject can stand in a label")
+    assert summary == "3 sessions for PILOT (prearchive): 2 uploaded, 1 not sent"
+    assert ran.code == 1
+    ran = inside(*arguments(server, tree, "--dry-run", "--json"))
+    told = json.loads(ran.out)
+    assert (ran.code, told["ok"]) == (1, False)
+    assert [item["subject"] for item in told["result"]["refused"]] == ["\u00c4\u00d6/mr"]
+
+
 def test_a_dry_run_needs_no_login(inside: Inside, server: StandIn, tree: Path) -> None:
     ran = inside(*arguments(server, tree, "--dry-run"))
     assert (ran.code, server.requests) == (0, [])
@@ -90,7 +104,7 @@ def test_the_store(inside: Inside, server: StandIn, tmp_path: Path) -> None:
     for chosen in (("--id", "study-a", "v1"), ("--study", "study-a")):
         ran = inside(*arguments(server, tmp_path / "store", *chosen, "--user", USER))
         assert ran.code == 0
-    assert "v1/study-a_v1: was uploaded before (2 images" in ran.out
+    assert "v1/study-a_v1: was uploaded before, and is there (2 images" in ran.out
     assert len(server.imports()) == 1
 
 
@@ -149,8 +163,12 @@ def test_one_upload_at_a_time_to_a_project(server: StandIn, tree: Path) -> None:
     first = subprocess.Popen(command, env=surrounding(XNAT_PASS=PASSWORD), stdout=subprocess.DEVNULL)
     while not server.imports():
         time.sleep(0.05)
-    assert icf(*arguments(server, tree, "--user", USER), env={"XNAT_PASS": PASSWORD}).code == 8
+    second = icf(*arguments(server, tree, "--user", USER), env={"XNAT_PASS": PASSWORD})
     assert first.wait(60) == 0
+    assert second.code == 8
+    assert "another upload to the same project is running" in second.err
+    assert "remove" not in second.err  # the file is the ledger
+    assert "leave the file, which remembers what was uploaded" in second.err
 
 
 def test_a_password_for_all_to_read_is_refused(inside: Inside, server: StandIn, tree: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,13 +129,18 @@ def test_an_empty_answer_is_no_success(server: StandIn, tree: Path) -> None:
     assert "names no session" in send_one(server, tree).problem
 
 
-def test_an_answer_of_several_sessions(server: StandIn, tmp_path: Path) -> None:
-    """Two studies in one folder: XNAT makes two sessions, and names both on lines ended by CRLF."""
-    session = write_session(tmp_path / "tree" / "s" / "mr", {"01": 2})
-    (session / "02").mkdir()
-    (session / "02" / "1.dcm").write_bytes(dicom_bytes(StudyInstanceUID="1.2.3", SeriesNumber=2))
-    outcome = send_one(server, tmp_path / "tree")
-    assert (outcome.state, outcome.held, len(outcome.uris)) == ("uploaded", 3, 2)
+def test_an_answer_of_several_sessions(server: StandIn, tree: Path) -> None:
+    """XNAT has made two sessions of it, and names both on lines ended by CRLF."""
+
+    def split(uris: list[str]) -> list[str]:
+        (session,) = server.sessions
+        moved = dict([session.files.popitem()])
+        server.sessions.append(replace(session, timestamp="20300101_000000000", files=moved))
+        return [item.prearchive_uri for item in server.sessions]
+
+    server.answer = split
+    outcome = send_one(server, tree)
+    assert (outcome.state, outcome.held, len(outcome.uris)) == ("uploaded", 5, 2)
 
 
 def test_what_is_there_is_left_alone(server: StandIn, tree: Path) -> None:

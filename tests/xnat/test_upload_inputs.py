@@ -16,7 +16,7 @@ from icf_utils import make_studyvisit_archive
 from icf_utils.errors import InvalidSetting
 from icf_utils.sources.exclude import Exclusions
 from icf_utils.xnat.inputs import file_parcel, store_parcels, tree_parcels
-from icf_utils.xnat.upload import upload, upload_visit
+from icf_utils.xnat.upload import plan, upload, upload_visit
 from tests.data.make_dicom import dicom_bytes, write_visit
 from tests.xnat.standin import StandIn
 from tests.xnat.uploads import LOGIN, send, send_one, target, write_session
@@ -37,6 +37,36 @@ def test_one_image_twice_is_refused(server: StandIn, tree: Path) -> None:
     assert "would keep only one of them" in outcome.problem
 
 
+def test_two_studies_in_a_folder_are_refused_before_anything_is_sent(server: StandIn, tmp_path: Path) -> None:
+    """XNAT would make two sessions with one label."""
+    session = write_session(tmp_path / "tree" / "s" / "mr", {"01": 2})
+    (session / "02").mkdir()
+    (session / "02" / "1.dcm").write_bytes(dicom_bytes(StudyInstanceUID="1.2.3", SeriesNumber=2))
+    write_session(tmp_path / "tree" / "s" / "other", {"01": 1})
+    mixed, other = send(server, tmp_path / "tree").sessions
+    assert (mixed.label, mixed.state, other.state, len(server.imports())) == ("s_mr", "failed", "uploaded", 1)
+    assert "'02/1.dcm': is of the study 1.2.3" in mixed.problem
+    assert "'01/1.dcm': is of the study" in mixed.problem
+
+
+def test_two_studies_in_a_zip_or_a_visit_are_refused(server: StandIn, tmp_path: Path) -> None:
+    images = [dicom_bytes(InstanceNumber=at, StudyInstanceUID=f"1.2.{at}") for at in (1, 2)]
+    (tmp_path / "in").mkdir()
+    with zipfile.ZipFile(tmp_path / "one.zip", "w") as packed:
+        for at, image in enumerate(images):
+            packed.writestr(f"{at}.dcm", image)
+            (tmp_path / "in" / f"{at}.dcm").write_bytes(image)
+    make_studyvisit_archive(tmp_path / "in", tmp_path / "store", "study-a", "v1")
+    parcels = [file_parcel(tmp_path / "one.zip", "s1", "mr", tmp_path), *store_parcels(tmp_path / "store", "study-a")]
+    result = upload(parcels, target(server), LOGIN)
+    assert [item.state for item in plan(parcels, target(server)).sessions] == ["failed", "failed"]
+    for outcome in result.sessions:
+        assert outcome.state == "failed"
+        assert "is of the study 1.2.1" in outcome.problem
+        assert "is of the study 1.2.2" in outcome.problem
+    assert server.imports() == []
+
+
 def test_scans_are_left_out_by_their_names(server: StandIn, tree: Path) -> None:
     found = tree_parcels(tree, exclude=Exclusions(("BOLD", "phoenix")), state=tree.parent)
     assert [(item.code, item.subject) for item in found.notices] == [
@@ -52,6 +82,29 @@ def test_labels(tree: Path) -> None:
     assert (parcel.subject, parcel.label) == ("P_sub-1", "mr-1")
     with pytest.raises(InvalidSetting, match=r"no field '{patient}' here"):
         tree_parcels(tree, label="{patient}")
+
+
+@pytest.mark.parametrize(("name", "label"), [("sub 1.a", "sub_1_a"), ("M\u00fcller", "M_ller"), ("a  b", "a__b")])
+def test_each_character_that_no_label_has_becomes_one_other(tree: Path, name: str, label: str) -> None:
+    (tree / "sub-1").rename(tree / name)
+    (parcel,) = tree_parcels(tree).parcels
+    assert (parcel.subject, parcel.label) == (label, f"{label}_mr")
+
+
+def test_names_that_make_no_label_are_refused_by_themselves(tree: Path) -> None:
+    """Many of them would become one session."""
+    write_session(tree / "\u00c4\u00d6" / "mr", {"01": 1})
+    write_session(tree / "sub-2" / "\u00c4", {"01": 1})
+    found = tree_parcels(tree)
+    assert [parcel.where for parcel in found.parcels] == ["sub-1/mr"]
+    assert [(item.code, item.subject) for item in found.refused] == [
+        ("no-label", "sub-2/\u00c4"),
+        ("no-label", "\u00c4\u00d6/mr"),
+    ]
+    assert "its session" in found.refused[0].message
+    assert "its subject" in found.refused[1].message
+    with pytest.raises(InvalidSetting, match="makes an empty label"):
+        tree_parcels(tree, label="-")
 
 
 def test_two_sessions_of_one_label_are_refused(server: StandIn, tree: Path) -> None:
