@@ -228,6 +228,21 @@ def hear(number: int) -> None:
     _heard.append(number)
 
 
+def leave_behind(error: BaseException, what: str) -> None:
+    """Say with what ends a command, an error or an interrupt, what could not be taken away, and how to go on."""
+    vars(error)["left_behind"] = what
+
+
+def left_behind(error: BaseException) -> str:
+    """What :func:`leave_behind` has said of an error, or of one that it came upon; empty where all is as it was."""
+    found: BaseException | None = error
+    while found:  # such as a second Ctrl-C during the tidying up after the first
+        if what := vars(found).get("left_behind", ""):
+            return str(what)
+        found = found.__context__
+    return ""
+
+
 def quiet_interrupts() -> None:
     """Say nothing of an interrupt that is heard where Python cannot pass it on, such as in a finaliser.
 

@@ -32,7 +32,7 @@ from icf_utils.cli import (
 )
 from icf_utils.cli.console import Console, abandon
 from icf_utils.cli.options import add_output
-from icf_utils.errors import IcfError, InvalidSetting, StorageFailure, hear, quiet_interrupts, shown
+from icf_utils.errors import IcfError, InvalidSetting, StorageFailure, hear, left_behind, quiet_interrupts, shown
 from icf_utils.traces import sweep
 
 if TYPE_CHECKING:
@@ -181,7 +181,8 @@ def _run(args: argparse.Namespace, console: Console) -> int:
         code: int = args.run(args, console)
         return code
     except IcfError as error:
-        console.error(args.command, error)
+        left = left_behind(error)
+        console.failure(args.command, type(error).__name__, f"{error}; {left}" if left else str(error), error.exit_code)
         return error.exit_code
     except OSError as error:  # one that no stage could name better
         console.error(args.command, StorageFailure(_file_of(error), "use", error))
@@ -190,7 +191,8 @@ def _run(args: argparse.Namespace, console: Console) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows is short
         sweep()
         kind, code = _ENDS[type(stop)]
-        console.failure(args.command, kind, f"{kind.lower()}; nothing half-written was left behind", code)
+        left = left_behind(stop) or "nothing half-written was left behind"
+        console.failure(args.command, kind, f"{kind.lower()}; {left}", code)
         return code
     except Exception as error:  # noqa: BLE001 - the last resort
         return _bug(args.command, error, console)

@@ -24,7 +24,8 @@ HELP = "put a visit straight into XNAT's prearchive, on XNAT's own disk"
 DETAILS = """\
 Copies the images of one study to PREARCHIVE/[PROJECT/]TIME/SESSION, one folder
 for each series, inserts the session's row into XNAT's table, and has XNAT build
-it. What fails is undone; the input is never moved or changed. With --inbox
+it. What fails is undone, unless XNAT is at work on it, which is said. The input
+is never moved or changed. With --inbox
 instead of --prearchive, XNAT imports a folder of its inbox by itself, which
 needs no access to its database and is the safer way.
 

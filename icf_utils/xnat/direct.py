@@ -17,6 +17,9 @@ from icf_utils.xnat.table import UNASSIGNED
 class Xnat(Protocol):
     """What is asked of XNAT itself, over HTTP."""
 
+    def check_project(self, project: str) -> None:
+        """Raise :class:`~icf_utils.errors.RemoteFailure` for a project whose prearchive cannot be listed."""
+
     def rebuild(self, src: str) -> None:
         """Ask for a session's description to be made from its files. ``src`` is its address in the prearchive."""
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from icf_utils.errors import InvalidSetting, RemoteFailure, shown, storage_errors
+from icf_utils.errors import InvalidSetting, RemoteFailure, leave_behind, shown, storage_errors
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.sources.entries import Source
@@ -129,7 +129,11 @@ def import_through_inbox(
         copy = _copied(source, arrangement, session, xnat, progress)
         path = _on_server(session, copy.relative_to(session.root).as_posix())
     progress.message(f"XNAT was asked to import '{shown(path)}'")
-    row = _wait(xnat, session, arrangement.study_uid, before, progress)
+    try:
+        row = _wait(xnat, session, arrangement.study_uid, before, progress)
+    except BaseException as error:
+        leave_behind(error, _left(path, copy))
+        raise
     status = str(row.get("status", "")) if row else ""
     counted = xnat.files(session.project, *_key(row)) if row and status in _DONE else 0
     if copy and status in _DONE:
@@ -149,6 +153,12 @@ def import_through_inbox(
         counted=counted,
         notices=(*source.notices, *arrangement.notices),
     )
+
+
+def _left(path: str, copy: Path | None) -> str:
+    """What is under way when the command stops waiting."""
+    going_on = f"XNAT goes on with its import of '{shown(path)}'; look for the session in its prearchive"
+    return f"{going_on}. The copy '{shown(copy)}' was left: remove it when the session is there" if copy else going_on
 
 
 def _inside(place: Path, root: Path) -> str:

@@ -7,13 +7,14 @@ removed first and the folder then, so that XNAT never sees a row without its fil
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from icf_utils.errors import IcfError, RemoteFailure, shown
+from icf_utils.errors import IcfError, RemoteFailure, leave_behind, shown
 from icf_utils.progress import SILENT, Progress
 from icf_utils.sources.entries import Source
 from icf_utils.xnat.arrange import Arrangement, arrange
@@ -29,6 +30,7 @@ from icf_utils.xnat.table import (
     UNASSIGNED,
     Database,
     Row,
+    check_study,
     check_table,
     delete,
     insert,
@@ -75,12 +77,16 @@ def put_into_prearchive(
     """Copy a visit into the prearchive, insert its row, and have XNAT build the session.
 
     ``expected`` holds MD5s of the input's files by name, where they are known. Whatever fails or interrupts this is
-    undone; what a kill has left is removed by the next call. Raises :class:`~icf_utils.errors.InputRefused`,
+    undone; what a kill has left is removed by the next call. What XNAT holds for too long cannot be undone:
+    :func:`~icf_utils.errors.left_behind` says so of the error. Raises :class:`~icf_utils.errors.InputRefused`,
     :class:`~icf_utils.errors.StorageFailure`, :class:`~icf_utils.errors.RemoteFailure` and others of ours.
     """
-    arrangement = arrange(source, progress)
     check_table(database)
+    xnat.check_project(session.project or UNASSIGNED)
+    arrangement = arrange(source, progress)
     clean_up(session.root, database, progress)
+    if not session.again:
+        check_study(database, session.project, arrangement.study_uid)
     with claimed(session.root, session.project, session.label) as claim, _undone(claim, database, progress) as attempt:
         target = claim.staging / session.label
         copied = copy_session(source, arrangement, target, session.rights, expected or {}, progress)
@@ -199,42 +205,72 @@ class _Attempt:
 
 @contextmanager
 def _undone(claim: Claim, database: Database, progress: Progress) -> Iterator[_Attempt]:
-    """Undo it all when the block fails."""
+    """Undo it all when the block fails; what could not be undone is said with the error."""
     attempt = _Attempt()
     try:
         yield attempt
-    except BaseException:
+    except BaseException as error:
         with _undisturbed():
-            _undo(claim, database if attempt.row else None, progress)
+            left = _undo(claim, database if attempt.row else None, progress)
+            if left:
+                leave_behind(error, left)
         raise
 
 
-def _undo(claim: Claim, database: Database | None, progress: Progress) -> None:
-    """Row first, if there may be one, then folder.
+def _undo(claim: Claim, database: Database | None, progress: Progress) -> str:
+    """Row first, if there may be one, then folder. Returns what was left and how to go on, empty text if nothing was.
 
     Where the row cannot be removed the folder stays, and the journal for the next command.
     """
-    started = time.monotonic()
+    place = shown(claim.session_dir)
     try:
-        if database is None:
+        status = _take_back(claim, database, progress) if database else None
+        if status is None:
             remove(claim)
-            return
-        while (status := delete(database, claim.key, _AT_REST)) is not None:
-            if time.monotonic() - started > _LET_GO_WITHIN:
-                progress.message(f"XNAT is working on '{shown(claim.session_dir)}' ({status}); it was left there")
-                return
-            time.sleep(_FIRST_PAUSE)
-        remove(claim)
+            return ""
+        then = "removes both if XNAT has ended with an error by then, and else leaves them to XNAT"
+        left = f"XNAT is still working on it ({shown(status)}), so '{place}' and its row were left there"
+        return f"{left}; see what becomes of it in XNAT's prearchive. {_NEXT} {then}"
     except IcfError as error:
-        text = f"could not be undone and is left for the next command to remove ({error})"
-        progress.message(f"'{shown(claim.session_dir)}' {text}")
+        return f"'{place}' could not be undone ({error}) and is left for the next command to remove. {_NEXT} does so"
+
+
+_NEXT = "The next 'icf-utils xnat prearchive' on this host for this prearchive"
+
+
+def _take_back(claim: Claim, database: Database, progress: Progress) -> str | None:
+    """Remove the row as soon as XNAT has let go of it; the status of one that it holds for too long."""
+    started, told = time.monotonic(), False
+    while (status := delete(database, claim.key, _AT_REST)) is not None:
+        if time.monotonic() - started > _LET_GO_WITHIN:
+            return status
+        if not told:
+            patience = f"nothing can be taken away before it lets go; waiting for that, {_LET_GO_WITHIN:g} s at most"
+            progress.message(f"XNAT is working on '{shown(claim.session_dir)}' ({shown(status)}): {patience}")
+            told = True
+        time.sleep(_FIRST_PAUSE)
+    return None
 
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Let signals wait that would end the command in the middle of its tidying up."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    """Let signals wait that would end the command in the middle of its tidying up.
+
+    They are heard and kept, not blocked: a blocked one would come to another thread, such as that of a progress bar,
+    and from there to Python's handler all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():  # no handler runs here
+        yield
+        return
+    heard: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    ours = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
     try:
+        for number in ours:
+            signal.signal(number, lambda number, _frame: heard.append(number))
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+        if heard:
+            signal.raise_signal(heard[0])

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from icf_utils.errors import shown
 from icf_utils.xnat.client import PASSING, Answer, ConnectionLost, Xnat
 from icf_utils.xnat.routes import IMPORT, REBUILD, prearchive_path, prearchived_files
 
@@ -22,6 +23,14 @@ class Rebuilder:
 
     def __init__(self, xnat: Xnat) -> None:
         self._xnat = xnat
+
+    def check_project(self, project: str) -> None:
+        """See that there is a project of exactly this ID, whose prearchive one may list."""
+        named = {str(row.get("project") or project) for row in self.rows(project)}
+        if named - {project}:
+            others = ", ".join(f"'{shown(name)}'" for name in sorted(named))
+            problem = f"the prearchive of '{project}' holds sessions of project {others}"
+            raise self._xnat.failure(problem, "give the project's ID exactly as it is spelled there")
 
     def rebuild(self, src: str) -> None:
         """Ask for a session to be built; that XNAT is at it already (409) is as good."""

@@ -133,15 +133,29 @@ def insert(database: Database, row: Row, *, again: bool = False) -> None:
         cursor.execute(LOCK)
         if cursor.execute(SAME_SESSION, values).fetchone():
             raise RemoteFailure(database.place, "the prearchive has a session of this name and time", "try again")
-        found = None if again else cursor.execute(SAME_STUDY, values).fetchone()
-        if found:
-            stamp, folder, status = found
-            raise RemoteFailure(
-                database.place,
-                f"the prearchive has a session of this study in this project: {stamp}/{shown(folder)} ({status})",
-                "archive or delete it in XNAT first, or say --again if it is to be there twice",
-            )
+        if not again:
+            _refuse_same_study(database, cursor, values)
         cursor.execute(INSERT, values)
+
+
+def check_study(database: Database, project: str | None, study_uid: str) -> None:
+    """Raise :class:`~icf_utils.errors.RemoteFailure` where the project's prearchive has a session of this study.
+
+    It locks nothing: :func:`insert` looks again.
+    """
+    with _transaction(database) as cursor:
+        _refuse_same_study(database, cursor, {"tag": study_uid, "project": project})
+
+
+def _refuse_same_study(database: Database, cursor: Any, values: dict[str, object]) -> None:
+    found = cursor.execute(SAME_STUDY, values).fetchone()
+    if found:
+        stamp, folder, status = found
+        raise RemoteFailure(
+            database.place,
+            f"the prearchive has a session of this study in this project: {stamp}/{shown(folder)} ({status})",
+            "archive or delete it in XNAT first, or say --again if it is to be there twice",
+        )
 
 
 def status_of(database: Database, key: Row | dict[str, object]) -> str | None:

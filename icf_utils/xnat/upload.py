@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from icf_utils.credentials import Login, without_credentials
-from icf_utils.errors import IcfError, InvalidSetting, shown, storage_errors
+from icf_utils.errors import IcfError, InvalidSetting, leave_behind, shown, storage_errors
 from icf_utils.progress import SILENT, Progress, Task
 from icf_utils.results import Notice
 from icf_utils.store import Visit
@@ -175,8 +175,9 @@ def _in_parallel(work: _Work, parcels: Sequence[Parcel], jobs: int, stop: thread
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                     outcomes[at := waiting.pop(future)] = future.result()
                     work.done(outcomes[at])
-        except BaseException:
+        except BaseException as error:
             stop.set()
+            leave_behind(error, "what was on its way is looked for in XNAT when the same command is run again")
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return [outcomes[at] for at in range(len(parcels))]

@@ -28,6 +28,10 @@ class Http:
 
     url: str
 
+    def check_project(self, project: str) -> None:
+        address = f"{self.url}/data/prearchive/projects/{project}?format=json"
+        requests.get(address, auth=(USER, PASSWORD), timeout=10).raise_for_status()
+
     def rebuild(self, src: str) -> None:
         address = f"{self.url}/data/services/prearchive/rebuild"
         requests.post(address, data={"src": src}, auth=(USER, PASSWORD), timeout=10).raise_for_status()
@@ -66,6 +70,11 @@ def stop() -> None:
 def put(visit: Path, session: Session, postgres: Server, xnat: StandIn, **more: Any) -> PrearchiveResult:
     with open_source(visit, visit.parent) as source:
         return put_into_prearchive(source, session, postgres.database, Http(xnat.url), **more)
+
+
+def changes(xnat: StandIn) -> list[str]:
+    """What XNAT was asked to do, beside questions."""
+    return [f"{seen.method} {seen.path}" for seen in xnat.requests if seen.method != "GET"]
 
 
 def tree(root: Path) -> list[str]:

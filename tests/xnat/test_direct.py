@@ -22,6 +22,7 @@ from tests.data.make_dicom import uid, write_visit
 from tests.xnat.conftest import Server
 from tests.xnat.prearchiving import tree
 from tests.xnat.standin import PASSWORD, USER, StandIn
+from tests.xnat.standin_state import Session
 
 
 @pytest.fixture
@@ -84,6 +85,27 @@ def test_a_conflict_is_no_success(
     assert "CONFLICT" in ran.out
     assert "built: CONFLICT" in ran.out
     assert cli(*options, "--session", "S1", visit, "--again", "--wait", "0").code == 0
+
+
+@pytest.mark.parametrize("project", ["PILTO", "pilot"])
+def test_an_unknown_project_is_found_before_anything_is_copied(
+    options: list[str], visit: Path, root: Path, xnat: StandIn, postgres: Server, cli: Inside, project: str
+) -> None:
+    ran = cli(*options[:-1], project, "--session", "S1", visit)
+    assert (ran.code, tree(root), postgres.rows()) == (10, [], [])
+    assert f"project '{project}' cannot be listed" in ran.err
+    assert "copied" not in ran.err
+
+
+def test_a_project_that_xnat_knows_by_another_spelling(xnat: StandIn) -> None:
+    """XNAT may list a project's prearchive under other names of it."""
+    row = Session("PILOT", "20240101_000000000", "a", "s", "a", "1.2.3", "READY")
+    xnat.projects.add("pilot")
+    xnat.prearchived = lambda project=None: [row]  # type: ignore[method-assign]
+    with Xnat(xnat.url, Login(USER, Secret(PASSWORD))) as client:
+        Rebuilder(client).check_project("PILOT")
+        with pytest.raises(RemoteFailure, match=r"'pilot' holds sessions of project 'PILOT'"):
+            Rebuilder(client).check_project("pilot")
 
 
 def test_what_does_not_fit_together(options: list[str], visit: Path, root: Path, cli: Inside) -> None:

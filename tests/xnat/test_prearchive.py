@@ -20,7 +20,7 @@ from icf_utils.xnat.prearchive import plan
 from icf_utils.xnat.table import COLUMNS, TABLE
 from tests.data.make_dicom import dicom_bytes, uid, write_visit
 from tests.xnat.conftest import STUDY, Server
-from tests.xnat.prearchiving import put, tree
+from tests.xnat.prearchiving import Steps, changes, put, tree
 from tests.xnat.standin import StandIn
 
 
@@ -91,15 +91,17 @@ def test_several_studies_are_refused(visit: Path, root: Path, postgres: Server, 
     (visit / "stray.dcm").write_bytes(dicom_bytes(StudyInstanceUID=uid("another")))
     with pytest.raises(InputRefused, match="is of the study"):
         put(visit, Session(root, "S1", "PILOT"), postgres, xnat)
-    assert (tree(root), postgres.rows(), xnat.requests) == ([], [], [])
+    assert (tree(root), postgres.rows(), changes(xnat)) == ([], [], [])
 
 
 def test_the_same_study_twice_is_refused(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
     for project in ("PILOT", None):
         put(visit, Session(root, "S1", project), postgres, xnat)
         before, rows = tree(root), postgres.rows()
+        steps = Steps()
         with pytest.raises(RemoteFailure, match="has a session of this study in this project"):
-            put(visit, Session(root, "S2", project), postgres, xnat)
+            put(visit, Session(root, "S2", project), postgres, xnat, progress=steps)
+        assert steps.heard == []  # nothing was copied
         assert (tree(root), postgres.rows()) == (before, rows)
     assert put(visit, Session(root, "S1", again=True), postgres, xnat).status == "READY"
 

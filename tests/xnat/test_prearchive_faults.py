@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils.errors import RemoteFailure, StorageFailure
+from icf_utils.errors import RemoteFailure, StorageFailure, left_behind
 from icf_utils.progress import Task
 from icf_utils.sources.select import open_source
 from icf_utils.xnat import claims, prearchive
@@ -24,7 +24,7 @@ from icf_utils.xnat.table import TABLE
 from tests.cli.program import ROOT, surrounding
 from tests.data.make_dicom import dicom_bytes
 from tests.xnat.conftest import STUDY, Server
-from tests.xnat.prearchiving import STEPS, Http, Steps, Stop, put, stop, tree
+from tests.xnat.prearchiving import STEPS, Http, Steps, Stop, changes, put, stop, tree
 from tests.xnat.standin import StandIn
 
 
@@ -80,7 +80,7 @@ def test_a_fault_between_two_files_leaves_nothing(
 
     with pytest.raises(error):
         put(visit, Session(root, "S1", "PILOT"), postgres, xnat, progress=Halfway())
-    assert (tree(root), postgres.rows(), xnat.requests) == ([], [], [])
+    assert (tree(root), postgres.rows(), changes(xnat)) == ([], [], [])
 
 
 def test_a_database_that_refuses_the_row(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
@@ -89,7 +89,7 @@ def test_a_database_that_refuses_the_row(visit: Path, root: Path, postgres: Serv
     with pytest.raises(RemoteFailure, match="no_more") as caught:
         put(visit, Session(root, "S1", "PILOT", "sub-01"), postgres, xnat)
     assert "sub-01" not in str(caught.value)
-    assert (tree(root), postgres.rows(), xnat.requests) == ([], [], [])
+    assert (tree(root), postgres.rows(), changes(xnat)) == ([], [], [])
 
 
 def test_a_full_disk(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
@@ -193,9 +193,12 @@ def test_what_xnat_works_on_is_not_taken_away(
     monkeypatch.setattr(prearchive, "_LET_GO_WITHIN", 0.5)
     xnat.outcome = lambda session: "BUILDING"  # type: ignore[attr-defined]
     steps = Steps(4, stop)
-    with pytest.raises(Stop):
+    with pytest.raises(Stop) as stopped:
         put(visit, Session(root, "S1", "PILOT"), postgres, xnat, progress=steps)
-    assert "XNAT is working on" in steps.heard[-1]
+    assert "XNAT is working on" in steps.heard[4]
+    assert "waiting for that, 0.5 s at most" in steps.heard[4]
+    assert len(steps.heard) == 5  # said at once, and once
+    assert "and its row were left there" in left_behind(stopped.value)
     assert len(postgres.rows()) == len(list(root.glob("PILOT/*/S1"))) == 1
     postgres.sql(f"UPDATE {TABLE} SET status = 'ERROR'")
     prearchive.clean_up(root, postgres.database)
@@ -229,9 +232,9 @@ def test_a_database_that_goes_away_leaves_a_journal(
         raise Stop
 
     steps = Steps(3, vanish)
-    with pytest.raises(Stop):
+    with pytest.raises(Stop) as stopped:
         put(visit, session, postgres, xnat, progress=steps)
-    assert "left for the next command" in steps.heard[-1]
+    assert "left for the next command" in left_behind(stopped.value)
     assert len(list(root.glob("PILOT/*/S1"))) == 1
     monkeypatch.delenv("PGOPTIONS")
     assert put(visit, session, postgres, xnat).status == "READY"
