@@ -25,9 +25,9 @@ DETAILS = """\
 Copies the images of one study to PREARCHIVE/[PROJECT/]TIME/SESSION, one folder
 for each series, inserts the session's row into XNAT's table, and has XNAT build
 it. What fails is undone, unless XNAT is at work on it, which is said. The input
-is never moved or changed. With --inbox
-instead of --prearchive, XNAT imports a folder of its inbox by itself, which
-needs no access to its database and is the safer way.
+is never moved or changed. With --inbox instead of --prearchive, XNAT imports a
+folder of its inbox by itself, which needs no access to its database and is the
+safer way.
 
 Passwords: XNAT's as for 'xnat upload' (XNAT_PASS, a file, ~/.netrc, a
 question), the database's from PGPASSWORD, --db-password-file or ~/.pgpass."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from icf_utils.errors import IcfError, InputRefused, shown, storage_errors
 from icf_utils.intake.heap import look_through_heap
 from icf_utils.intake.naming import Template
-from icf_utils.pipeline.table import parse_table
+from icf_utils.pipeline.table import parse_folders
 from icf_utils.pipeline.values import VisitInput
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
@@ -81,8 +81,11 @@ def plan_table(root: Path, table: Path, store: Path, exclude: Exclusions) -> Ing
     """The visits of a table; folders are relative to ``root``. Raises :class:`~icf_utils.errors.TableRefused`."""
     with storage_errors(table, "read"):
         raw = table.read_bytes()
-    found, scans = _Collector(), list[str]()
-    for wanted in parse_table(raw, table, store, root):
+    parsed, found, scans = parse_folders(raw, table, store, root), _Collector(), list[str]()
+    found.skipped += [
+        Notice("extra-column", name, "is a column of the table that says nothing here") for name in parsed.ignored
+    ]
+    for wanted in parsed.visits:
         if wanted.input is None:  # archived, and its folder has gone
             found.skipped.append(Notice("folder-gone", wanted.name, "is in the store, and its folder is not there"))
             continue

@@ -10,52 +10,82 @@ import io
 import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from icf_utils.errors import InvalidIdentifier, TableRefused, shown, storage_errors
 from icf_utils.pipeline.values import VisitInput
-from icf_utils.store import Visit
+from icf_utils.store import Visit, check_identifier
 
-#: The columns of a table, in any order.
+#: The columns of a table, in any order, in upper or lower case.
 COLUMNS = ("study", "visit", "input")
 #: Another name of a column.
 _ALIASES = {"folder": "input"}
+_WANTED = "study, visit, and input (also called folder)"
 
 _DELIMITERS = ("\t", ";", ",")
 _PLACES = ("{study}", "{visit}")
 
 
+@dataclass(frozen=True)
+class Table:
+    """The visits of a table, and the names of the columns that are not for us."""
+
+    visits: tuple[VisitInput, ...]
+    ignored: tuple[str, ...] = ()
+
+
 def read_table(path: Path, store: Path) -> list[VisitInput]:
-    """The visits of a CSV or TSV file. Inputs are relative to the file's folder.
+    """The visits of a CSV or TSV file without other columns. Inputs are relative to the file's folder.
 
     A visit whose archive is in ``store`` already needs no input. Raises :class:`~icf_utils.errors.TableRefused` with
     every mistake, or :class:`~icf_utils.errors.StorageFailure`.
     """
     with storage_errors(path, "read"):
         raw = path.read_bytes()
-    return parse_table(raw, path, store)
+    return list(parse_table(raw, path, store).visits)
 
 
-def parse_table(raw: bytes, path: Path, store: Path, base: Path | None = None) -> list[VisitInput]:
-    """The same from the file's bytes; ``path`` says where it lies, ``base`` what inputs are relative to instead."""
+def parse_table(raw: bytes, path: Path, store: Path) -> Table:
+    """The same from the file's bytes; ``path`` says where it lies."""
+    return _parsed(raw, path, path.parent, store, is_strict=True)
+
+
+def parse_folders(raw: bytes, path: Path, store: Path, base: Path) -> Table:
+    """The same of a table of folders below ``base``: each is one visit's, and other columns are ignored."""
+    return _parsed(raw, path, base, store, is_strict=False)
+
+
+def _parsed(raw: bytes, path: Path, base: Path, store: Path, is_strict: bool) -> Table:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise TableRefused(path, [f"line {line}: this is not text in UTF-8"]) from error
     rows, problems = _rows(text)
-    header = [_ALIASES.get(name.strip(), name.strip()) for name in rows[0][1]] if rows else []
+    header = [_column(name) for name in rows[0][1]] if rows else []
     problems += _header_problems(header)
+    ignored = tuple(name for name in header if name not in COLUMNS)
+    if is_strict:
+        problems += [f"line 1: unknown column '{shown(name)}' (columns: {_WANTED})" for name in ignored]
     if problems:
         raise TableRefused(path, problems)
-    found = _Collector(path.parent if base is None else base, store)
+    found = _Collector(base, store)
     for line, cells in rows[1:]:
         found.row(line, header, cells)
+    if not is_strict:
+        found.note_shared_inputs()
     if not found.problems and not found.visits:
         found.problems.append("there is no visit in it")
     if found.problems:
         raise TableRefused(path, found.problems)
-    return found.visits
+    return Table(tuple(found.visits), ignored)
+
+
+def _column(name: str) -> str:
+    """A column by our name for it, or another one as it is written."""
+    known = _ALIASES.get(name.strip().lower(), name.strip().lower())
+    return known if known in COLUMNS else name.strip()
 
 
 def _rows(text: str) -> tuple[list[tuple[int, list[str]]], list[str]]:
@@ -75,15 +105,16 @@ def _rows(text: str) -> tuple[list[tuple[int, list[str]]], list[str]]:
 
 
 def _header_problems(header: Sequence[str]) -> list[str]:
-    wanted = ", ".join(COLUMNS)
     if not header:
-        return [f"it is empty; the first line names the columns: {wanted}"]
+        return [f"it is empty; the first line names the columns: {_WANTED}"]
     missing = [name for name in COLUMNS if name not in header]
-    unknown = [name for name in header if name not in COLUMNS]
     twice = sorted({name for name in header if header.count(name) > 1 and name in COLUMNS})
-    problems = [f"line 1: there is no column '{name}' (columns: {wanted})" for name in missing]
-    problems += [f"line 1: unknown column '{shown(name)}' (columns: {wanted})" for name in unknown]
-    return problems + [f"line 1: column '{name}' stands there more than once" for name in twice]
+    problems = [f"line 1: there is no column {_named(name)} (columns: {_WANTED})" for name in missing]
+    return problems + [f"line 1: column {_named(name)} stands there more than once" for name in twice]
+
+
+def _named(column: str) -> str:
+    return " or ".join(f"'{name}'" for name in (column, *(key for key, own in _ALIASES.items() if own == column)))
 
 
 class _Collector:
@@ -92,6 +123,7 @@ class _Collector:
     def __init__(self, base: Path, store: Path) -> None:
         self._base, self._store = base, store
         self._lines: dict[tuple[str, str], str] = {}
+        self._inputs: dict[str, list[tuple[str, str]]] = {}
         self.visits: list[VisitInput] = []
         self.problems: list[str] = []
 
@@ -105,31 +137,48 @@ class _Collector:
 
     def add(self, where: str, study: str, visit: str, source: Path | None) -> None:
         """A visit; ``where`` begins the message if something is wrong with it."""
-        before = len(self.problems)
-        self._check_identity(where, study, visit)
-        if len(self.problems) == before:
-            source = self._checked_input(where, Visit(self._store, study, visit), source)
-        if len(self.problems) == before:
-            self.visits.append(VisitInput(study, visit, source))
-
-    def _check_identity(self, where: str, study: str, visit: str) -> None:
-        try:
-            Visit(self._store, study, visit)
-        except InvalidIdentifier as error:
-            self.problems.append(f"{where}: {error}")
-            return
+        wrong = _wrong_identifiers(study, visit)
+        self.problems += [f"{where}: {error}" for error in wrong]
+        place = None if wrong else Visit(self._store, study, visit)
         earlier = self._lines.setdefault((study, visit), where)
-        if earlier != where:
+        if place and earlier != where:
             self.problems.append(f"{where}: visit {study}/{visit} was named before ({earlier})")
+        absolute = self._checked_input(where, place, source)
+        if place and earlier == where:
+            self.visits.append(VisitInput(study, visit, absolute))
+        if absolute:
+            self._inputs.setdefault(os.path.realpath(absolute), []).append((where, f"{study}/{visit}"))
 
-    def _checked_input(self, where: str, place: Visit, source: Path | None) -> Path | None:
+    def note_shared_inputs(self) -> None:
+        """One input is one visit: of an input that several have, the images would be in the store several times."""
+        for path, users in self._inputs.items():
+            others = ", ".join(f"{shown(name)} ({where})" for where, name in users)
+            if len({name for _, name in users}) > 1:
+                self.problems.append(f"'{shown(path)}' is the folder of several visits: {others}")
+
+    def _checked_input(self, where: str, place: Visit | None, source: Path | None) -> Path | None:
         """The input, absolute; none where it has gone and the archive is there."""
         if source is not None and _is_there(source):
             return Path(os.path.abspath(source))
-        if not place.archive.exists():
+        if place is None or not place.archive.exists():
             what = "names no input" if source is None else f"there is no input '{shown(source)}'"
-            self.problems.append(f"{where}: {what}, and the store has no archive of {place.study}/{place.visit}")
+            archive = f", and the store has no archive of {place.study}/{place.visit}" if place else ""
+            self.problems.append(f"{where}: {what}{archive}")
         return None
+
+
+def _wrong_identifiers(study: str, visit: str) -> list[InvalidIdentifier]:
+    """What is wrong with either of them."""
+    found = (_wrong_identifier(kind, value) for kind, value in (("study", study), ("visit", visit)))
+    return [error for error in found if error]
+
+
+def _wrong_identifier(kind: str, value: str) -> InvalidIdentifier | None:
+    try:
+        check_identifier(kind, value)
+    except InvalidIdentifier as error:
+        return error
+    return None
 
 
 def _is_there(path: Path) -> bool:

@@ -145,6 +145,18 @@ def test_a_table_names_folders(tree: Path) -> None:
     assert (bad.code, bad.err.count("line ")) == (2, 2)
 
 
+def test_a_table_with_other_columns_and_one_with_a_folder_twice(tree: Path) -> None:
+    table, store = tree.parent / "visits.csv", tree.parent / "store"
+    table.write_text("Folder,Study,Visit,Age,Sex\nsub-2/ses-1,study-a,v1,31,F\n")
+    ran = icf("ingest", tree, "-o", store, "--table", table, "--dry-run")
+    assert ran.code == 0, ran.err
+    assert "[extra-column]: 'Age', 'Sex'" in ran.err
+    table.write_text("folder,study,visit\nsub-2/ses-1,study-a,v1\nsub-2/ses-1,study-a,v2\n")
+    bad = icf("ingest", tree, "-o", store, "--table", table)
+    assert (bad.code, store.exists()) == (2, False)
+    assert "is the folder of several visits: study-a/v1 (line 2), study-a/v2 (line 3)" in bad.err
+
+
 @pytest.fixture
 def heap(tmp_path: Path) -> Path:
     """Files of three studies in one folder and below it, one that is none, and one without a StudyInstanceUID."""

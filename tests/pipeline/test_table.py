@@ -8,7 +8,7 @@ import pytest
 
 from icf_utils.errors import InvalidSetting, TableRefused
 from icf_utils.pipeline.inputs import gather, select
-from icf_utils.pipeline.table import expand_pattern, parse_table, read_table
+from icf_utils.pipeline.table import Table, expand_pattern, parse_folders, parse_table, read_table
 from icf_utils.pipeline.values import VisitInput
 from icf_utils.store import Visit
 
@@ -21,7 +21,7 @@ def base(tmp_path: Path) -> Path:
 
 
 def parsed(text: str, base: Path) -> list[VisitInput]:
-    return parse_table(text.encode(), base / "visits.csv", base / "store")
+    return list(parse_table(text.encode(), base / "visits.csv", base / "store").visits)
 
 
 def problems(text: str | bytes, base: Path) -> tuple[str, ...]:
@@ -74,10 +74,50 @@ def test_more_mistakes_than_an_error_usually_names(base: Path) -> None:
 
 
 def test_headers(base: Path) -> None:
-    assert problems("", base) == ("it is empty; the first line names the columns: study, visit, input",)
+    columns = "study, visit, and input (also called folder)"
+    assert problems("", base) == (f"it is empty; the first line names the columns: {columns}",)
+    assert problems("study,visit\n", base) == (f"line 1: there is no column 'input' or 'folder' (columns: {columns})",)
+    assert "column 'input' or 'folder' stands there more" in problems("study,visit,Input,FOLDER\n", base)[0]
     found = problems("study,visit,session,visit\n", base)
     assert ["no column 'input'" in found[0], "unknown column 'session'" in found[1], "more than once" in found[2]]
     assert problems("study,visit,input\n\n", base) == ("there is no visit in it",)
+
+
+@pytest.mark.parametrize("header", ["Folder,Study,Visit", "INPUT, study ,VISIT", "\ufefffolder,study,visit"])
+def test_headers_in_upper_and_lower_case(header: str, base: Path) -> None:
+    assert parsed(f"{header}\nin/a,s,v1\n", base) == [VisitInput("s", "v1", base / "in/a")]
+
+
+def test_every_mistake_of_a_line(base: Path) -> None:
+    found = problems("study,visit,input\ns,v1,in/a\na b,v 1,in/none\ns,v1,in/none\n", base)
+    assert [problem.split(":")[0] for problem in found] == ["line 3"] * 3 + ["line 4"] * 2
+    assert "study identifier 'a b'" in found[0]
+    assert "visit identifier 'v 1'" in found[1]
+    assert "there is no input" in found[2]
+    assert "was named before (line 2)" in found[3]
+    assert "there is no input" in found[4]
+
+
+def folders(text: str, base: Path) -> Table:
+    return parse_folders(text.encode(), base / "visits.csv", base / "store", base)
+
+
+def test_other_columns_of_a_table_of_folders_are_ignored_and_named(base: Path) -> None:
+    found = folders("Age\tfolder\tstudy\tvisit\tRemark\n31\tin/a\ts\tv1\tnone\n", base)
+    assert found == Table((VisitInput("s", "v1", base / "in/a"),), ("Age", "Remark"))
+    with pytest.raises(TableRefused, match="no column 'visit'"):
+        folders("folder,study,session\nin/a,s,v1\n", base)
+
+
+def test_a_folder_of_several_visits_is_refused(base: Path) -> None:
+    """Also under another name of it; all lines are named."""
+    (base / "in" / "other").symlink_to("a")
+    text = "folder,study,visit\nin/a,s,v1\nin/b,s,v2\nin/../in/a/,s,v3\nin/other,t,v1\nin/none,s,v4\n"
+    with pytest.raises(TableRefused) as caught:
+        folders(text, base)
+    gone, shared = caught.value.problems
+    assert "there is no input" in gone
+    assert shared == f"'{base}/in/a' is the folder of several visits: s/v1 (line 2), s/v3 (line 4), t/v1 (line 5)"
 
 
 def test_what_is_no_table(base: Path) -> None:
