@@ -117,8 +117,6 @@ class _Run:
                 break
             if pending:
                 time.sleep(self._pause)
-        for image in pending:
-            task.advance(image.entry.size)
 
     def _is_worth_another(self, image: Image) -> bool:
         outcome = self.outcomes[image.entry.name]
@@ -139,7 +137,6 @@ class _Run:
                 self.outcomes[image.entry.name] = outcome
                 if outcome.state != "failed":
                     self.size += image.entry.size
-                if not self._is_worth_another(image):
                     task.advance(image.entry.size)
 
     def _send_one(self, association: Any, image: Image, is_accepted: bool, number: int) -> ImageOutcome:

@@ -15,6 +15,7 @@ from icf_utils.cstore.peer import Peer
 from icf_utils.cstore.sender import echo, send
 from icf_utils.cstore.values import MOST_CONTEXTS, SendResult, batches
 from icf_utils.errors import InputRefused, InvalidSetting, RemoteFailure
+from icf_utils.progress import readable_size
 from icf_utils.sources.select import open_source
 from tests.cli.program import icf
 from tests.cstore.nodes import HOST, free_port, orthanc, program, scripted, storescp
@@ -90,7 +91,7 @@ def test_many_kinds_go_through_several_associations(tmp_path: Path) -> None:
 
 
 def test_refused_images_are_sent_again(visit: Path) -> None:
-    with scripted(0xA700, 0x0000, 0xC000, 0x0110) as receiver:
+    with scripted(0xA700, 0x0000, 0xA702, 0x0110) as receiver:
         result = send_folder(visit, receiver.port)
     assert (result.sent, result.failed, receiver.count) == (11, 0, 14)
     assert [image.tries for image in result.images].count(2) == 3
@@ -105,10 +106,11 @@ def test_what_fails_every_time_is_named(visit: Path) -> None:
 
 
 def test_a_final_answer_is_not_asked_for_again(visit: Path) -> None:
-    with scripted(0x0122, 0xA900, 0x0124) as receiver:
+    answers = (0x0122, 0xA900, 0x0124, 0xC000, 0xC002, 0xCFFF)
+    with scripted(*answers) as receiver:
         result = send_folder(visit, receiver.port)
-    assert (result.failed, receiver.count) == (3, 11)
-    assert sorted(str(image.status) for image in result.failures) == sorted(map(str, (0x0122, 0xA900, 0x0124)))
+    assert (result.failed, receiver.count) == (len(answers), 11)
+    assert sorted(image.status or 0 for image in result.failures) == sorted(answers)
 
 
 def test_a_warning_is_no_failure(visit: Path) -> None:
@@ -281,6 +283,17 @@ def test_the_command_fails_if_any_image_failed(visit: Path) -> None:
         assert ran.out.count("(status 0xC001)") == 2
         assert "9 images sent" in ran.out
         assert "2 failed" in ran.out
+
+
+def test_progress_counts_what_arrives(visit: Path) -> None:
+    """Not what was refused, or is tried again."""
+    sizes = sum(path.stat().st_size for path in visit.rglob("*.dcm"))
+    start: list[str | Path] = ["send", visit, HOST]
+    more: list[str | Path] = ["--aec", "SCRIPTED", "--pause", "0", "--retries", "1"]
+    with scripted(*[0xA700] * 22) as receiver:
+        assert "sending: 0 B in " in icf(*start, str(receiver.port), *more).err
+    with scripted(0xA700, 0xA700) as receiver:
+        assert f"sending: {readable_size(sizes)} in " in icf(*start, str(receiver.port), *more).err
 
 
 def test_a_store_without_the_visit(tmp_path: Path) -> None:
