@@ -79,7 +79,7 @@ def find_login(url: str, user: str, variable: str, file: Path | None = None) -> 
     """The login for a server: the password of ``user`` as :func:`find_secret` finds it, else what netrc says.
 
     ``$NETRC`` names another file than ``~/.netrc``. Raises :class:`~icf_utils.errors.InvalidSetting` for a netrc
-    that cannot be understood.
+    that cannot be understood, or whose login for this server others may read.
     """
     if user and (secret := find_secret(variable, file)):
         return Login(user, secret)
@@ -117,10 +117,17 @@ def _place(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
+_TAKE_AWAY = "others can read this file of a secret: take their rights away (chmod 600)"
+
+
+def _is_open_to_others(mode: int) -> bool:
+    return bool(mode & (stat.S_IRWXG | stat.S_IRWXO))
+
+
 def _from_file(path: Path) -> Secret:
     with storage_errors(path, "read"), path.open("rb") as file:
-        if os.fstat(file.fileno()).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise InvalidSetting(str(path), "others can read this file of a secret: take their rights away (chmod 600)")
+        if _is_open_to_others(os.fstat(file.fileno()).st_mode):
+            raise InvalidSetting(str(path), _TAKE_AWAY)
         raw = file.read(_LONGEST + 1)
     lines = raw.decode("utf-8", "replace").splitlines()
     if len(lines) != 1 or not lines[0].strip() or len(raw) > _LONGEST:
@@ -132,6 +139,7 @@ def _from_netrc(host: str) -> Login | None:
     path = os.environ.get("NETRC") or os.path.expanduser("~/.netrc")
     try:
         entry = netrc.netrc(path).authenticators(host)
+        others = entry is not None and bool(entry[2]) and _is_open_to_others(os.stat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except netrc.NetrcParseError as error:
@@ -140,4 +148,6 @@ def _from_netrc(host: str) -> Login | None:
         raise InvalidSetting(path, f"it cannot be read ({os.strerror(error.errno or 0)})") from error
     if not entry or not entry[2]:
         return None
+    if others:
+        raise InvalidSetting(path, _TAKE_AWAY)
     return Login(entry[0], Secret(entry[2]))

@@ -56,6 +56,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "netrc"
     path.write_text("machine xnat.example.org login anna password from-netrc\n")
+    path.chmod(0o600)
     monkeypatch.setenv("NETRC", str(path))
     assert find_login(URL, "", "ICF_PASSWORD") == Login("anna", Secret("from-netrc"))
     assert find_login(URL, "anna", "ICF_PASSWORD") == Login("anna", Secret("from-netrc"))
@@ -66,6 +67,20 @@ def test_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_text("machine x\nfoo")
     with pytest.raises(InvalidSetting, match="not a netrc file"):
         find_login(URL, "", "ICF_PASSWORD")
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
+def test_a_netrc_that_others_may_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int) -> None:
+    """As other files of secrets; only where its login would be used."""
+    path = tmp_path / "netrc"
+    path.write_text("machine xnat.example.org login anna password from-netrc\nmachine open login anonymous\n")
+    path.chmod(mode)
+    monkeypatch.setenv("NETRC", str(path))
+    with pytest.raises(InvalidSetting, match="chmod 600"):
+        find_login(URL, "", "ICF_PASSWORD")
+    assert find_login("https://other.example.org", "", "ICF_PASSWORD") is None
+    monkeypatch.setenv("ICF_PASSWORD", "from-environment")
+    assert find_login(URL, "anna", "ICF_PASSWORD") == Login("anna", Secret("from-environment"))
 
 
 def test_nothing_shows_a_secret() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from icf_utils.progress import readable_size
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from icf_utils.results import Notice
     from icf_utils.sources.entries import Source
     from icf_utils.xnat.copies import Rights
     from icf_utils.xnat.direct import Plan, Session
@@ -194,18 +196,30 @@ def _put(
     from icf_utils.xnat.rebuilding import Rebuilder
 
     database = _database(args)
+    in_clear = _warned(args, console)
     login = xnat_login(args.url, args.user, _path(args.password_file), _path(args.token_file))
     with Xnat(args.url, login, _path(args.ca)) as xnat:
         done = put_into_prearchive(source, session, database, Rebuilder(xnat), expected=expected, progress=console)
     console.notices(done.notices, word="left out or odd")
     size = readable_size(sum(file.size for file in done.files))
     ready = done.status == "READY"
+    done = replace(done, notices=(*in_clear, *done.notices))
     lines = [f"{shown(done.folder)}: {done.status} ({counted(len(done.files), 'file')}, {size})"]
     if not ready and args.wait:
         lines += ["XNAT's log:", *(f"  {shown(line)}" for line in done.log.splitlines())] if done.log else []
         lines.append("look at the session in XNAT's prearchive")
     console.result(args.command, done, lines, ok=ready or not args.wait)
     return 0 if ready or not args.wait else 1
+
+
+def _warned(args: argparse.Namespace, console: Console) -> tuple[Notice, ...]:
+    """A warning, before the password goes, where it would go in clear."""
+    from icf_utils.xnat.values import check_url, clear_notices
+
+    check_url(args.url)
+    notices = clear_notices(args.url)
+    console.notices(notices)
+    return notices
 
 
 def _database(args: argparse.Namespace) -> Database:
@@ -247,10 +261,12 @@ def _through_inbox(args: argparse.Namespace, console: Console, source: Source, p
         lines = [f"copy to: {shown(planned.copy)}" if planned.copy else "read where it is; nothing is copied"]
         console.result(args.command, planned, [*lines, f"request: POST /data/services/import?{shown(query)}"])
         return 0
+    in_clear = _warned(args, console)
     login = xnat_login(args.url, args.user, _path(args.password_file), _path(args.token_file))
     with Xnat(args.url, login, _path(args.ca)) as xnat:
         done = import_through_inbox(source, place, session, Rebuilder(xnat), progress=console)
     console.notices(done.notices, word="left out or odd")
+    done = replace(done, notices=(*in_clear, *done.notices))
     ready = done.status == "READY"
     state = done.status or "asked for, but not shown yet"
     lines = [f"{shown(done.project)}/{shown(done.session)}: {state} ({counted(done.files, 'file')})"]

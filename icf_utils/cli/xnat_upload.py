@@ -118,6 +118,7 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.xnat.login import xnat_login
     from icf_utils.xnat.upload import plan, upload
+    from icf_utils.xnat.values import clear_notices
 
     target = _target(args)
     found = _parcels(args)
@@ -127,10 +128,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if args.dry_run:
         result = plan(parcels, target)
     else:
+        console.notices(clear_notices(args.url))  # before the password goes
         login = xnat_login(args.url, args.user, args.password_file, args.token_file)
         log = Path(args.log) if args.log else None
         result = upload(parcels, target, login, jobs=args.jobs, log=log, progress=console)
-    console.notices(result.notices)
     result = replace(result, notices=(*notices, *result.notices), refused=found.refused)
     ok = not result.failed and not result.refused
     console.result(args.command, result, _lines(result, args.quiet), ok=ok)

@@ -6,6 +6,7 @@ no redirect and adds no login of its own. A session that XNAT has ended is begun
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -18,6 +19,7 @@ import requests
 
 from icf_utils import __version__
 from icf_utils.credentials import Login
+from icf_utils.cstore.peer import Tls, tls_context
 from icf_utils.errors import RemoteFailure, shown
 from icf_utils.xnat.routes import SESSION
 
@@ -64,10 +66,16 @@ class Answer:
 
 
 class Xnat:
-    """An XNAT that one is logged in to, from ``with`` to its end. Safe to use from several threads."""
+    """An XNAT that one is logged in to, from ``with`` to its end. Safe to use from several threads.
+
+    Raises :class:`~icf_utils.errors.StorageFailure` or :class:`~icf_utils.errors.InvalidSetting` on creation for a
+    ``ca`` that holds no certificates.
+    """
 
     def __init__(self, url: str, login: Login, ca: Path | None = None, timeout: float = 900.0) -> None:
         self.url, self._login, self._timeout = url.rstrip("/"), login, timeout
+        if ca:
+            tls_context(Tls(ca))  # says what is wrong with the file, if anything is
         self._verify: bool | str = str(ca) if ca else True
         self._cookie, self._lock, self._local = "", threading.Lock(), threading.local()
 
@@ -134,9 +142,7 @@ class Xnat:
                 **options,  # type: ignore[arg-type]
             )
         except requests.exceptions.SSLError as error:
-            raise self.failure(
-                "its TLS certificate is not trusted", "name the authority's certificate by --ca"
-            ) from error
+            raise self.failure(*tls_problem(error)) from error
         except requests.exceptions.ConnectTimeout as error:
             raise ConnectionLost(self.url, "it does not answer", "check address, network and proxy") from error
         except requests.exceptions.Timeout as error:
@@ -154,3 +160,25 @@ class Xnat:
             session.headers["User-Agent"] = USER_AGENT
         session.cookies.clear()
         return session
+
+
+#: OpenSSL's numbers of what may be wrong with a certificate (X509_V_ERR_...), beside that its issuer is unknown.
+_NOT_YET, _EXPIRED, _OTHER_NAME, _OTHER_ADDRESS = 9, 10, 62, 64
+
+
+def tls_problem(error: BaseException) -> tuple[str, str]:
+    """Why there is no TLS connection, and what to do; the reason is the innermost error of those that wrap it."""
+    found: BaseException | None = error
+    while found and not (isinstance(found, ssl.SSLError) or type(found).__name__ == "CertificateError"):
+        found = found.__cause__ or found.__context__
+    code = getattr(found, "verify_code", _OTHER_NAME if found and not isinstance(found, ssl.SSLError) else 0)
+    if code in (_OTHER_NAME, _OTHER_ADDRESS):
+        remedy = "write --url with the name that the certificate is for, and check that this is the server you mean"
+        return "its TLS certificate is for another host", remedy
+    if code in (_NOT_YET, _EXPIRED):
+        problem = "has expired" if code == _EXPIRED else "is not valid yet"
+        return f"its TLS certificate {problem}", "tell those who run the server, and check this computer's clock"
+    if isinstance(found, ssl.SSLCertVerificationError):
+        why = shown(found.verify_message)
+        return f"its TLS certificate is not trusted ({why})", "name the authority's certificate by --ca"
+    return "there is no TLS connection with it", "check whether it speaks TLS at this port (https: or http:)"

@@ -18,13 +18,12 @@ from typing import TextIO
 from icf_utils.credentials import Login, without_credentials
 from icf_utils.errors import IcfError, InvalidSetting, leave_behind, shown, storage_errors
 from icf_utils.progress import SILENT, Progress, Task
-from icf_utils.results import Notice
 from icf_utils.store import Visit
 from icf_utils.xnat.client import Xnat
 from icf_utils.xnat.deciding import deliver
 from icf_utils.xnat.ledger import Ledger
 from icf_utils.xnat.parcels import Body, Parcel, visit_body
-from icf_utils.xnat.values import Outcome, Target, UploadResult, filled, is_open_to_others
+from icf_utils.xnat.values import Outcome, Target, UploadResult, clear_notices, filled
 from icf_utils.xnat.watching import Stopped, Watch
 
 #: The labels that a visit of a store gets, unless other templates are given.
@@ -77,7 +76,7 @@ def upload(
     ``log`` is a file that a line is added to for each session. Raises as :func:`upload_visit` does.
     """
     check_labels(parcels)
-    result = UploadResult(without_credentials(target.url), target.project, target.dest, (), _notices(target))
+    result = UploadResult(without_credentials(target.url), target.project, target.dest, (), clear_notices(target.url))
     stop = threading.Event()
     with ExitStack() as stack:
         folders = dict.fromkeys(parcel.ledger for parcel in parcels)
@@ -122,13 +121,6 @@ def check_labels(parcels: Sequence[Parcel]) -> None:
         raise InvalidSetting(
             "labels", f"{' and '.join(places[:2])} would both be session '{label}' of subject '{subject}'; see --label"
         )
-
-
-def _notices(target: Target) -> tuple[Notice, ...]:
-    if not is_open_to_others(target.url):
-        return ()
-    message = "is reached without TLS: password and images can be read on the way"
-    return (Notice("no-tls", without_credentials(target.url), message),)
 
 
 @dataclass(frozen=True)

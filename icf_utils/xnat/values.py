@@ -123,6 +123,14 @@ def is_open_to_others(url: str) -> bool:
         return True
 
 
+def clear_notices(url: str) -> tuple[Notice, ...]:
+    """A warning where passwords go over a network as they are."""
+    if not is_open_to_others(url):
+        return ()
+    message = "is reached without TLS: password and images go in clear, and can be read on the way"
+    return (Notice("no-tls", without_credentials(url), message),)
+
+
 def label_of(text: str) -> str:
     """``text`` with each character that is not allowed in a label replaced, as XNAT does it (Labels.toLabelChars).
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -223,29 +222,6 @@ def test_a_conflict_in_the_archive_is_told(server: StandIn, tree: Path) -> None:
     assert outcome.state == "failed"
     assert outcome.answers == ("400 Failed to archive 1 of 1 session(s)",)
     assert "(CONFLICT, 5 images)" in outcome.problem
-
-
-def test_tls_is_verified(tree: Path, tmp_path: Path) -> None:
-    openssl = shutil.which("openssl")
-    if not openssl:
-        pytest.skip("there is no openssl to make a certificate with")
-    made = tmp_path / "server.pem"
-    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    command += [
-        "-addext",
-        "subjectAltName=DNS:localhost",
-        "-keyout",
-        str(tmp_path / "key"),
-        "-out",
-        str(tmp_path / "cert"),
-    ]
-    subprocess.run(command, check=True, capture_output=True)
-    made.write_bytes((tmp_path / "key").read_bytes() + (tmp_path / "cert").read_bytes())
-    with standin(certificate=made) as server:
-        with pytest.raises(RemoteFailure, match="not trusted"):
-            send(server, tree)
-        assert server.requests == []
-        assert send_one(server, tree, ca=tmp_path / "cert").state == "uploaded"
 
 
 def test_nobody_answers(tree: Path) -> None:
