@@ -167,8 +167,10 @@ def test_a_run_that_is_ended_goes_on(server: StandIn, tmp_path: Path, end: signa
         assert first.poll() is None
         time.sleep(0.02)
     first.send_signal(end)
-    first.communicate(timeout=30)
+    _, said = first.communicate(timeout=30)
     assert first.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[end]
+    if end != signal.SIGKILL:
+        assert b"what was on its way is looked for in XNAT when the same command is run again" in said
     time.sleep(2 * server.slow)  # the server ends what it has begun
     second = subprocess.run(command, env=environment(), capture_output=True, check=False, timeout=100)
     assert second.returncode == 0, second.stderr.decode()
