@@ -14,7 +14,7 @@ from icf_utils.xnat import claims
 from icf_utils.xnat.direct import Session
 from tests.data.make_dicom import uid, write_visit
 from tests.xnat.conftest import Server
-from tests.xnat.prearchiving import put, tree
+from tests.xnat.prearchiving import changes, put, tree
 from tests.xnat.standin import StandIn
 
 #: Two mebibytes: the first has reached the file when the second is told of.
@@ -60,5 +60,5 @@ def test_a_copy_is_read_again(tmp_path: Path, root: Path, postgres: Server, xnat
     with pytest.raises(StorageFailure, match="read back what was written to"):
         put(visit, Session(root, "S1", "PILOT"), postgres, xnat, progress=meddler)
     assert len(meddler.done) == 1
-    assert (tree(root), postgres.rows(), xnat.requests) == ([], [], [])
+    assert (tree(root), postgres.rows(), changes(xnat)) == ([], [], [])
     assert put(visit, Session(root, "S1", "PILOT"), postgres, xnat).status == "READY"
