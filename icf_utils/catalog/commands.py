@@ -28,6 +28,9 @@ def clone_rows(place: Place, annex: str) -> dict[str, str]:
     }
     if annex:
         rows["git-annex"] = f"git clone {shlex.quote(annex)} {place.visit}"
+        if place.url.lower().startswith("file:"):  # git-annex reads such addresses only where it is told that it may
+            allow = "config annex.security.allowed-url-schemes 'http https file'"
+            rows["git-annex: allow file:// addresses"] = f"git -C {place.visit} {allow}"
         rows["git-annex: the archive"] = f"git -C {place.visit} annex get icf/{place.visit}_dicom.tar"
         rows["git-annex: all images, from the archive"] = unpack_command(place)
     return {**rows, "icf-utils": retrieve_command(place)}
