@@ -23,7 +23,8 @@ _NAMES = (HOST, "localhost")
 class CatalogServer(ThreadingHTTPServer):
     """Serves the catalog of a study's folder, or those of all studies of a store, until it is shut down.
 
-    ``port`` 0 takes a free one. Raises :class:`~icf_utils.errors.DepositMissing` where there is no catalog and
+    ``folder`` may be the catalog itself, too, wherever it lies. ``port`` 0 takes a free one. Raises
+    :class:`~icf_utils.errors.DepositMissing` where there is no catalog and
     :class:`~icf_utils.errors.StorageFailure` for a port that cannot be had.
     """
 
@@ -31,8 +32,8 @@ class CatalogServer(ThreadingHTTPServer):
 
     def __init__(self, folder: Path, port: int = 0) -> None:
         self.folder = folder
-        self.is_study = (folder / "catalog" / MARKER).is_file()
-        if not self.is_study and not _is_store(folder):
+        self.catalog = _only_catalog(folder)
+        if self.catalog is None and not _is_store(folder):
             remedy = "make the catalog first, for example with 'icf-utils catalog build'"
             raise DepositMissing(folder / "catalog", remedy)
         try:
@@ -52,8 +53,8 @@ class CatalogServer(ThreadingHTTPServer):
             parts.append(INDEX)
         if any(part in ("..", ".") or "\0" in part for part in parts):
             return None
-        if self.is_study:
-            base, inner = self.folder / "catalog", parts
+        if self.catalog:
+            base, inner = self.catalog, parts
         elif parts == [INDEX]:
             return self.folder / INDEX
         elif len(parts) > 2 and parts[1] == "catalog" and (self.folder / parts[0] / "catalog" / MARKER).is_file():
@@ -62,6 +63,11 @@ class CatalogServer(ThreadingHTTPServer):
             return None
         file = base.joinpath(*inner)
         return file if file.resolve().is_relative_to(base.resolve()) else None
+
+
+def _only_catalog(folder: Path) -> Path | None:
+    """The catalog that a folder is, or that of a study's folder."""
+    return next((place for place in (folder, folder / "catalog") if (place / MARKER).is_file()), None)
 
 
 def _is_store(folder: Path) -> bool:

@@ -29,8 +29,10 @@ def _port(text: str) -> int:
 def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.catalog.serving import CatalogServer
 
+    # whoever did not choose the port cannot know it: the address is no news that --quiet could leave out
+    speaker = console if args.port else Console(quiet=False, as_json=args.json)
     with CatalogServer(Path(args.path), args.port) as server:
-        console.result(args.command, {"address": server.address}, [f"{server.address} (Ctrl-C ends it)"])
+        speaker.result(args.command, {"address": server.address}, [f"{server.address} (Ctrl-C ends it)"])
         try:
             server.serve_forever()
         except KeyboardInterrupt:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ import pytest
 from icf_utils.catalog.overview import StudyLine, build_index, index_bytes
 from icf_utils.catalog.serving import CatalogServer
 from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
+from icf_utils.cli.main import main
 from icf_utils.errors import DepositDiffers, DepositMissing, StorageFailure
 from tests.catalog.conftest import STUDY, deposit, make_visit, typical_images
 
@@ -95,6 +97,13 @@ def test_a_single_study_is_served_at_the_top(catalogued: Path) -> None:
         assert server.file_for("/") == catalogued / STUDY / "catalog" / "index.html"
 
 
+def test_a_catalog_itself_is_served_at_the_top_wherever_it_lies(catalogued: Path, tmp_path: Path) -> None:
+    catalog = (catalogued / STUDY / "catalog").rename(tmp_path / "a copy")
+    with CatalogServer(catalog) as server:
+        assert server.file_for("/") == catalog / "index.html"
+        assert server.file_for("/assets/icf.css") == catalog / "assets" / "icf.css"
+
+
 def test_where_there_is_no_catalog(store: Path) -> None:
     with pytest.raises(DepositMissing, match="catalog build"):
         CatalogServer(store)
@@ -105,8 +114,11 @@ def test_a_port_that_is_taken(catalogued: Path, server: CatalogServer) -> None:
         CatalogServer(catalogued, server.server_port)
 
 
-def test_the_command_says_where_and_ends_with_ctrl_c(catalogued: Path) -> None:
-    command = [sys.executable, "-m", "icf_utils.cli.main", "catalog", "serve", str(catalogued / STUDY)]
+@pytest.mark.parametrize("more", [["."], ["catalog"], [".", "--quiet"]])
+def test_the_command_says_where_and_ends_with_ctrl_c(catalogued: Path, more: list[str]) -> None:
+    """Also where it shall be quiet: nobody else knows the port."""
+    command = [sys.executable, "-m", "icf_utils.cli.main", "catalog", "serve", str(catalogued / STUDY / more[0])]
+    command += more[1:]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout
@@ -120,6 +132,19 @@ def test_the_command_says_where_and_ends_with_ctrl_c(catalogued: Path) -> None:
             assert process.wait(20) == 0
         finally:
             process.kill()
+
+
+def test_the_command_is_quiet_about_a_port_that_was_chosen(
+    catalogued: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    monkeypatch.setattr(CatalogServer, "serve_forever", lambda self: None)
+    assert main(["catalog", "serve", str(catalogued), "--port", port, "--quiet"]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["catalog", "serve", str(catalogued), "--port", port]) == 0
+    assert f":{port}/" in capsys.readouterr().out
 
 
 def test_the_page_of_all_studies(catalogued: Path) -> None:
