@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +40,24 @@ main{max-width:64rem;margin:0 auto;padding:1.5rem 1rem}h1{font-size:1.75rem;line
 table{border-collapse:collapse;width:100%}th{color:var(--muted);text-align:left}
 th,td{padding:.5rem .75rem .5rem 0;border-bottom:1px solid var(--line);vertical-align:top}
 tr:last-child td{border-bottom:0}.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
+td:first-child{overflow-wrap:anywhere}
 a{color:var(--link)}p{color:var(--muted)}:focus-visible{outline:3px solid var(--link);outline-offset:2px}
+/* a row becomes a block */
+@media(max-width:42rem){main{padding:1rem .75rem}h1{font-size:1.4rem;margin:.5rem 0}.card{padding:.25rem .9rem}
+table,tbody,td{display:block}thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
+tr{display:grid;grid-template-columns:1fr 1fr;gap:.1rem 1rem;padding:.75rem 0;border-bottom:1px solid var(--line)}
+tr:last-child{border-bottom:0}td{border:0;padding:0;overflow-wrap:anywhere}.n{text-align:left}td:empty{display:none}
+td:first-child{grid-column:1/-1}td a{font-weight:600}td:not(:first-child)::before{content:attr(data-label) " ";\
+color:var(--muted);font-size:.875rem}}
 """
+#: With its roles, since browsers forget them where a style sheet lays the rows out as blocks.
+_TABLE = """\
+<table role="table"><thead role="rowgroup"><tr role="row">{heads}</tr></thead><tbody role="rowgroup">
+{rows}
+</tbody></table>"""
+#: The columns of the table.
+_HEADS = ("Study", "Years", "Modalities", "Visits", "Images", "Size")
+_NUMBERS = ("Visits", "Images", "Size")
 
 
 @dataclass(frozen=True)
@@ -109,11 +125,8 @@ def _line(study: Study, settings: Settings) -> StudyLine:
 def index_bytes(lines: Sequence[StudyLine]) -> bytes:
     """The page for these studies. All texts are escaped."""
     rows = "\n".join(_row(line) for line in lines)
-    heads = "".join(
-        f'<th scope="col"{_right(name)}>{name}</th>'
-        for name in ("Study", "Years", "Modalities", "Visits", "Images", "Size")
-    )
-    table = f"<table><thead><tr>{heads}</tr></thead><tbody>\n{rows}\n</tbody></table>" if lines else "<p>None yet.</p>"
+    heads = "".join(f'<th role="columnheader" scope="col"{_right(name)}>{name}</th>' for name in _HEADS)
+    table = _TABLE.format(heads=heads, rows=rows) if lines else "<p>None yet.</p>"
     text = f"""<!DOCTYPE html>
 <html lang="en">
 {_MARK}
@@ -133,17 +146,19 @@ def index_bytes(lines: Sequence[StudyLine]) -> bytes:
 def _row(line: StudyLine) -> str:
     link = f'<a href="{html.escape(line.study)}/catalog/">{html.escape(line.study)}</a>'
     title = "" if line.name == f"Study {line.study}" else f"<br>{html.escape(line.name)}"
-    cells = [f"<td>{link}{title}</td>", f"<td>{line.years}</td>", f"<td>{html.escape(', '.join(line.modalities))}</td>"]
-    cells += _numbers((f"{line.visits:,}", f"{line.images:,}", human_size(line.size)))
-    return f"<tr>{''.join(cells)}</tr>"
+    texts = (line.years, html.escape(", ".join(line.modalities)))
+    numbers = (f"{line.visits:,}", f"{line.images:,}", human_size(line.size))
+    cells = zip(_HEADS, (link + title, *texts, *numbers), strict=True)
+    return f'<tr role="row">{"".join(_cell(name, content) for name, content in cells)}</tr>'
 
 
-def _numbers(texts: Iterable[str]) -> list[str]:
-    return [f'<td class="n">{text}</td>' for text in texts]
+def _cell(name: str, content: str) -> str:
+    """A cell; narrow screens show its column's name beside it."""
+    return f'<td role="cell" data-label="{name}"{_right(name)}>{content}</td>'
 
 
 def _right(name: str) -> str:
-    return ' class="n"' if name in ("Visits", "Images", "Size") else ""
+    return ' class="n"' if name in _NUMBERS else ""
 
 
 def _replace(path: Path, data: bytes, root: Path) -> bool:

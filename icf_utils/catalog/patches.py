@@ -19,7 +19,7 @@ _REMOTE = re.compile(r"""<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)\s*=\s*
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 
 #: This package's scripts, in the order of their use.
-SCRIPTS = ("icf_base.js", "icf_study.js", "icf_visit.js", "icf_view.js")
+SCRIPTS = ("icf_base.js", "icf_search.js", "icf_study.js", "icf_visit.js", "icf_view.js")
 STYLE = "icf.css"
 
 
@@ -71,6 +71,8 @@ VIEW = (
         "framing the pages",
         '<b-container id="datacat" >',
         '<div id="datacat"><router-view></router-view></div>\n'
+        '    <p id="icf-local" class="icf-local">A browser cannot show this catalog from a file; to see it, run '
+        "<code>icf-utils catalog serve STORE/STUDY</code> and open the address that it prints.</p>\n"
         "    <noscript>The pages of this catalog are made by scripts. The metadata are in the folder 'metadata'."
         "</noscript>\n    ",
         end="<!-- Run the Vue app scripts - DO NOT CHANGE ORDER -->",

@@ -10,8 +10,8 @@ from icf_utils.metadata.records import STANDARD_TAGS, ImageRecord
 #: A DICOM keyword and a value as text.
 TagValue = tuple[str, str]
 
-#: A number that every visit has says nothing of any.
-_LEFT_OUT = "SeriesNumber"
+#: Nearly every visit has a series 1: the first to go where a visit has too many values.
+_NUMBER = "SeriesNumber"
 #: More of a value (characters), and more values of a visit, are in nobody's search.
 _LONGEST, _MOST = 200, 500
 
@@ -23,8 +23,7 @@ def series_values(members: Sequence[ImageRecord]) -> tuple[TagValue, ...]:
     """
     first = members[0]
     extra = [tag for tag in first.tags if tag not in STANDARD_TAGS]
-    standard = [tag for tag in STANDARD_TAGS if tag != _LEFT_OUT]
-    found = {(tag, text) for tag in standard for text in _texts(members, tag)}
+    found = {(tag, text) for tag in STANDARD_TAGS for text in _texts(members, tag)}
     for tag in _harmless(extra):
         texts = set(_texts(members, tag))
         if len(texts) == 1:
@@ -34,7 +33,9 @@ def series_values(members: Sequence[ImageRecord]) -> tuple[TagValue, ...]:
 
 def visit_values(series: Iterable[Sequence[TagValue]]) -> tuple[TagValue, ...]:
     """The values of all series of a visit."""
-    return tuple(sorted({value for values in series for value in values}))[:_MOST]
+    found = {value for values in series for value in values}
+    kept = sorted(found, key=lambda value: (value[0] == _NUMBER, value))[:_MOST]
+    return tuple(sorted(kept))
 
 
 def _texts(members: Sequence[ImageRecord], tag: str) -> Iterable[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -98,11 +99,53 @@ def test_the_plots_say_in_words_what_they_show(site: str, visitor: Visitor) -> N
 def test_dates_can_be_hidden(site: str, visitor: Visitor) -> None:
     visitor.open(f"{site}/quiet/catalog/")
     visitor.heading("Study quiet")
+    assert visitor.texts("#icf-q-help code")[0] == "protocol:aahead"
+    visitor.one("input[type=search]").send_keys("date:2020")
+    assert "“date” is not recorded" in visitor.one(".icf-unknown").text
+    visitor.click(visitor.button("Clear"))
+    visitor.wait(lambda: visitor.texts(".icf-count") == ["1 visit"])
     assert "Date" not in visitor.texts("th")
     assert visitor.rows() == [["s0", "MR, SR", "3", "16", "3.4 MB"]]
     assert [plot.get_attribute("aria-label") for plot in visitor.all("svg[role=img]")] == [
         "Visits with a modality: MR: 1; SR: 1"
     ]
+
+
+def test_the_day_of_a_visit_is_that_of_the_study_page(site: str, visitor: Visitor) -> None:
+    """Also where the visit's page is opened first; what is hidden on the one is hidden on the other."""
+    go_to_visit(site, visitor, STUDY, "v001")
+    visitor.wait(lambda: dict(zip(visitor.texts("dt"), visitor.texts("dd"), strict=True)).get("Date") == "2020-03-15")
+    address = visitor.driver.current_url
+    visitor.open(address)
+    visitor.wait(lambda: "2020-03-15" in visitor.texts("dd"))
+    go_to_visit(site, visitor, "quiet", "s0")
+    address = visitor.driver.current_url
+    visitor.open(address)
+    visitor.heading("quiet / s0")
+    asked = "return performance.getEntriesByType('resource').filter(one => one.name.includes('/latest/')).length"
+    visitor.wait(lambda: visitor.driver.execute_script(asked))
+    assert "Date" not in visitor.texts("dt")
+    assert "2020" not in visitor.one("main").text
+
+
+def test_a_page_opened_as_a_file_says_how_to_see_it(driver: Any, tmp_path: Path) -> None:
+    """And asks for nothing: browsers do not let such a page read its own data."""
+    deposit(tmp_path / "my store", "v001", make_visit("v001", typical_images()))
+    catalogify_studyvisit_from_meta(tmp_path / "my store", STUDY, "v001")
+    catalog = tmp_path / "my store" / STUDY / "catalog"
+    visitor = Visitor(driver)
+    try:
+        visitor.open((catalog / "index.html").as_uri())
+        assert visitor.texts("body > p") == [
+            "A browser cannot show this catalog from a file; to see it, run "
+            f"icf-utils catalog serve '{catalog}' and open the address that it prints."
+        ]
+        asked = visitor.requests()
+        assert {urlsplit(url).scheme for url in asked} == {"file"}
+        assert not [url for url in asked if url.endswith(".json")]
+        assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+    finally:
+        driver.get("about:blank")
 
 
 def test_from_the_study_to_a_visit_and_back(site: str, visitor: Visitor) -> None:
@@ -165,6 +208,7 @@ def test_git_annex_alone_is_shown_where_the_store_has_it(tmp_path: Path, visitor
         go_to_visit(address, visitor, STUDY, "v001")
         commands = visitor.texts(".icf-getting pre")
     assert "git clone annex::https://data.inm-icf.de/proj-1/v001.annex v001" in commands
+    assert not [command for command in commands if "allowed-url-schemes" in command]
 
 
 def test_a_command_is_copied_as_it_is(site: str, visitor: Visitor) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from icf_utils.catalog.overview import build_index
+from icf_utils.catalog.overview import StudyLine, build_index, index_bytes
 from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
 from tests.catalog.browsing import DESKTOP, PHONE, Visitor, served
 from tests.catalog.conftest import STUDY, deposit, make_image, make_series, make_visit
@@ -62,6 +62,22 @@ return [...document.querySelectorAll("a, button, input, select, img, svg[role=im
   .filter(one => !(one.innerText || one.getAttribute("aria-label") || one.getAttribute("alt")
                    || one.querySelector("img[alt]") || (one.labels && one.labels.length)))
   .map(one => one.outerHTML.slice(0, 80));
+"""
+
+#: How many stops the keyboard has, and those that nobody sees: without extent, hidden, or cut off by what they are in.
+UNSEEN_STOPS = """
+const stops = [...document.querySelectorAll("a[href], button, input, select, [tabindex='0']")]
+  .filter(one => !one.disabled && one.checkVisibility({ visibilityProperty: true }) && !one.matches(".icf-skip"));
+const cut = one => {
+  const own = one.getBoundingClientRect();
+  if (own.width < 4 || own.height < 4) return true;
+  for (let at = one; at && at !== document.body; at = at.parentElement) {
+    const box = at.getBoundingClientRect();
+    if (getComputedStyle(at).overflow === "hidden" && (box.width < 4 || box.height < 4)) return true;
+  }
+  return false;
+};
+return [stops.length, stops.filter(cut).map(one => one.outerHTML.slice(0, 80))];
 """
 
 
@@ -184,9 +200,56 @@ def test_a_phone_chooses_the_order_from_a_list(site: str, visitor: Visitor) -> N
     visitor.width(PHONE)
     from selenium.webdriver.support.ui import Select
 
-    Select(visitor.one(".icf-sorting select")).select_by_visible_text("Images")
-    visitor.click(visitor.button("Descending"))
+    by, order = map(Select, visitor.all(".icf-sorting select"))
+    by.select_by_visible_text("Images")
+    visitor.wait(lambda: visitor.rows()[0][0] == "v01")
+    assert order.first_selected_option.text == "ascending"
+    order.select_by_visible_text("descending")
     visitor.wait(lambda: visitor.rows()[0][0] == "v00")
+    assert order.first_selected_option.text == "descending"
+
+
+@pytest.mark.parametrize("kind", ["study", "visit", "index"])
+@pytest.mark.parametrize("pixels", [320, 360])
+def test_the_keyboard_goes_nowhere_unseen_on_a_phone(site: str, visitor: Visitor, kind: str, pixels: int) -> None:
+    """WCAG 2.4.7: of all stops of the keyboard there is something to see; the headings still have their names."""
+    open_page(site, visitor, kind)
+    visitor.width(pixels)
+    stops, unseen = visitor.driver.execute_script(UNSEEN_STOPS)
+    assert stops > 0
+    assert unseen == []
+    names = visitor.driver.execute_script(
+        "return [...document.querySelectorAll('th')].map(one => one.innerText.trim())"
+    )
+    assert len(names) >= 5
+    assert all(names)
+
+
+@pytest.mark.parametrize("pixels", [320, 360])
+def test_all_studies_on_a_phone(tmp_path: Path, visitor: Visitor, pixels: int) -> None:
+    """All that the table says can be read without moving it sideways, with the names of the columns."""
+    lines = [
+        StudyLine(
+            "a_study_with_quite_a_long_name_2", "Kidneys & livers", 1200, 345678, 10**12, ("CT", "MR"), "2019–2024"
+        ),
+        StudyLine("b", "Study b", 1, 1, 1, ("MR",), ""),
+    ]
+    (tmp_path / "index.html").write_bytes(index_bytes(lines))
+    with served(tmp_path) as address:
+        visitor.open(f"{address}/index.html")
+        visitor.heading("Studies")
+        visitor.width(pixels)
+        script = """
+            return [...document.querySelectorAll("td")].filter(one => one.checkVisibility()).map(one => {
+              const { left, right } = one.getBoundingClientRect();
+              const label = getComputedStyle(one, "::before").content;
+              return [one.innerText, label, left >= 0 && right <= innerWidth && one.scrollWidth <= one.clientWidth];
+            })"""
+        cells = visitor.driver.execute_script(script)
+    assert all(fits for *_, fits in cells), cells
+    labels = [label.strip('" ') for _, label, _ in cells]
+    assert labels == ["none", "Years", "Modalities", "Visits", "Images", "Size", "none", *labels[2:6]]
+    assert [text for text, *_ in cells][1:6] == ["2019–2024", "CT, MR", "1,200", "345,678", "1.0 TB"]
 
 
 def test_the_page_of_all_studies_leads_to_a_catalog(site: str, visitor: Visitor) -> None:

@@ -43,6 +43,7 @@ def entry(at: int) -> VisitEntry:
     }
     values |= {("SeriesDescription", f"free text of visit {at}"), ("Modality", "CT" if at % 10 == 0 else "MR")}
     values |= {("SeriesDescription", f"common {number}") for number in range(15)}
+    values |= {("SeriesNumber", str(number + at % 2)) for number in range(1, 19)}
     return VisitEntry(
         visit=f"sub-{at:04}",
         dataset_id=f"00000000-0000-5000-8000-{at:012}",
@@ -104,6 +105,13 @@ def test_five_thousand_visits_are_shown_some_at_a_time(study_page: Visitor) -> N
     assert len(study_page.requests()) < 25  # none for each visit
     study_page.click(study_page.button("Next"))
     study_page.wait(lambda: study_page.rows()[0][0] == "sub-0050")
+    study_page.click(study_page.button("Last"))
+    study_page.wait(lambda: study_page.texts(".icf-pager span") == ["4,951–5,000 of 5,000"])
+    assert [study_page.button(name).is_enabled() for name in ("First", "Previous", "Next", "Last")] == [True] * 2 + [
+        False
+    ] * 2
+    study_page.click(study_page.button("First"))
+    study_page.wait(lambda: study_page.rows()[0][0] == "sub-0000")
     study_page.click(study_page.button("Images", "th"))
     study_page.click(study_page.button("Images", "th"))
     study_page.wait(lambda: study_page.rows()[0][0] == "sub-4999")
@@ -132,8 +140,41 @@ def test_a_visit_is_found_by_everything_that_is_known_of_it(study_page: Visitor)
     assert found(study_page, "echotime:2.98") == "5,000 of 5,000 visits"
     assert found(study_page, "echotime:2.99") == "0 of 5,000 visits"
     assert found(study_page, "date:2011") == "417 of 5,000 visits"
+    assert found(study_page, "SeriesNumber:19") == "2,500 of 5,000 visits"
+    assert found(study_page, "number:9") == "5,000 of 5,000 visits"  # 9 itself, and neither 19 nor 90
+    assert found(study_page, "number:90") == "0 of 5,000 visits"
     assert found(study_page, "   ") == "5,000 visits"
     assert found(study_page, '"') == "5,000 visits"
+
+
+def test_numbers_of_series_do_not_disturb_other_searches(study_page: Visitor) -> None:
+    texts = [
+        (one.visit, *(text for tag, text in one.values if tag != "SeriesNumber")) for one in map(entry, range(VISITS))
+    ]
+    expected = sum(any("19" in text for text in of_visit) for of_visit in texts)
+    assert found(study_page, "19") == f"{expected} of 5,000 visits"
+
+
+def test_the_tag_of_several_reasons_is_said_once(study_page: Visitor) -> None:
+    found(study_page, '"common 1" visit:sub-0007')
+    reasons = study_page.texts(".icf-reasons > span")
+    assert reasons == ["SeriesDescription common 1, common 10, common 11, common 12, common 13, common 14"]
+
+
+def test_the_plots_write_numbers_like_the_rest_of_the_page(study_page: Visitor) -> None:
+    labels = study_page.driver.execute_script(
+        "return [...document.querySelectorAll('svg[role=img]')].map(one => [one.ariaLabel, one.textContent])"
+    )
+    assert ["MR: 4,500" in text for text in labels[1]] == [True, True]
+    assert "4,500" in labels[1][1].replace("MR: 4,500", "")
+
+
+def test_numbers_of_the_time_axis_are_not_cut_off(study_page: Visitor) -> None:
+    script = """
+        const text = document.querySelector("svg text");
+        text.textContent = "50,000";
+        return text.getBBox().x"""
+    assert study_page.driver.execute_script(script) >= 0
 
 
 def test_no_request_is_made_for_a_search(study_page: Visitor) -> None:

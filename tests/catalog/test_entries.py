@@ -184,7 +184,7 @@ def test_identifying_values_that_a_configuration_added_stay_out() -> None:
 
 def test_values_to_search_by_are_those_of_whole_series() -> None:
     images = [make_image(f"{at}", "1.2", EchoTime=at, RepetitionTime=2, Modality="MR", SeriesNumber=4) for at in (1, 2)]
-    assert visit_entry(page_of(images)).values == (("Modality", "MR"), ("RepetitionTime", "2"))
+    assert visit_entry(page_of(images)).values == (("Modality", "MR"), ("RepetitionTime", "2"), ("SeriesNumber", "4"))
 
 
 def test_values_to_search_by_are_limited() -> None:
@@ -192,6 +192,14 @@ def test_values_to_search_by_are_limited() -> None:
     values = visit_entry(page_of(images)).values
     assert len(values) == 500
     assert {len(text) for _, text in values} == {200}
+
+
+def test_numbers_of_series_go_first_where_there_are_too_many_values() -> None:
+    images = [make_image(f"{at}", f"{UID_ROOT}.{at}", SeriesNumber=at, SliceThickness=f"{at}") for at in range(490)]
+    values = visit_entry(page_of(images)).values
+    assert [tag for tag, _ in values].count("SliceThickness") == 490
+    assert [tag for tag, _ in values].count("SeriesNumber") == 10
+    assert list(values) == sorted(values)
 
 
 def test_records_are_one_line_of_utf8() -> None:

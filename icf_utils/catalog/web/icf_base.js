@@ -2,6 +2,16 @@
 
 const ICF_ROWS = 50; // rows of a table, and visits of a list, that are shown at a time
 
+/** A page may not fetch its data from a file: the sentence of ``index.html`` says what to do, and nothing else begins. */
+if (window.location.protocol === "file:") {
+  const sentence = document.getElementById("icf-local");
+  sentence.classList.remove("icf-local");
+  const folder = decodeURIComponent(window.location.pathname).replace(/\/[^/]*$/, "") || "/";
+  const quoted = /^[\w/.+-]+$/.test(folder) ? folder : `'${folder.replace(/'/g, "'\\''")}'`;
+  sentence.querySelector("code").textContent = `icf-utils catalog serve ${quoted}`;
+  window.stop();
+}
+
 const icfCollator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 
 /** A size in decimal units, as everywhere in the catalog. */
@@ -86,11 +96,14 @@ Vue.component("icf-pager", {
   props: { start: Number, size: Number, total: Number, what: String },
   template: `
     <nav v-if="total > size" class="icf-pager" :aria-label="'Pages of ' + what">
+      <button type="button" :disabled="start === 0" @click="$emit('go', 0)">First</button>
       <button type="button" :disabled="start === 0" @click="$emit('go', start - size)">Previous</button>
       <span>{{ from }}–{{ to }} of {{ all }}</span>
-      <button type="button" :disabled="start + size >= total" @click="$emit('go', start + size)">Next</button>
+      <button type="button" :disabled="start >= last" @click="$emit('go', start + size)">Next</button>
+      <button type="button" :disabled="start >= last" @click="$emit('go', last)">Last</button>
     </nav>`,
   computed: {
+    last() { return Math.floor((this.total - 1) / this.size) * this.size; },
     from() { return icfNumber(this.start + 1); },
     to() { return icfNumber(Math.min(this.start + this.size, this.total)); },
     all() { return icfNumber(this.total); },
@@ -100,7 +113,8 @@ Vue.component("icf-pager", {
 /**
  * A table. A column is {key, label, numeric, text: row => text}; a slot named by the key shows a cell in another way.
  * Rows come in the order of the column that `order` names, if it does.
- * On narrow screens each row becomes a block with labels, and the order is chosen from a list.
+ * On narrow screens each row becomes a block with labels, and the order is chosen from a list; the headings, which only
+ * a reader's program finds there, have no buttons then: nobody would see where the keyboard is.
  */
 Vue.component("icf-table", {
   props: { columns: Array, rows: Array, caption: String, rowKey: String, order: { type: String, default: "" } },
@@ -143,7 +157,11 @@ Vue.component("icf-table", {
             <option v-for="column in sortable" :value="column.key">{{ column.label }}</option>
           </select>
         </label>
-        <button type="button" @click="descending = !descending" :aria-pressed="String(descending)">Descending</button>
+        <select aria-label="Order" :disabled="!key" :value="String(descending)"
+                @change="descending = $event.target.value === 'true'; start = 0">
+          <option value="false">ascending</option>
+          <option value="true">descending</option>
+        </select>
       </div>
       <table role="table">
         <caption class="icf-unseen">{{ caption }}</caption>
@@ -156,7 +174,7 @@ Vue.component("icf-table", {
                   'fa-sort': key !== column.key, 'fa-sort-up': key === column.key && !descending,
                   'fa-sort-down': key === column.key && descending }"></i>
               </button>
-              <span v-else>{{ column.label }}</span>
+              <span :class="{ 'icf-plain-heading': !column.fixed }">{{ column.label }}</span>
             </th>
           </tr>
         </thead>

@@ -1,71 +1,4 @@
-// The study's page: its visits, the search over them, and two small plots.
-
-/** The parts of a query: words, "several words", and tag:word. All of them must fit. */
-function icfQuery(text) {
-  const parts = text.toLowerCase().match(/(?:[\p{L}\p{N}_]+:)?(?:"[^"]*"?|\S+)/gu) || [];
-  return parts
-    .map((part) => {
-      const [, tag, word] = part.match(/^(?:([\p{L}\p{N}_]+):)?(.*)$/su);
-      return { tag: tag || "", word: word.replace(/"/g, "") };
-    })
-    .filter((part) => part.word);
-}
-
-/** Short names of tags in a query. */
-const ICF_TAGS = { protocol: "protocolname", description: "seriesdescription", sequence: "pulsesequencename" };
-
-/** All visits of a study with everything that they can be found by. Nothing here depends on the network. */
-class IcfIndex {
-  constructor(record) {
-    this.values = record.values || [];
-    this.known = this.values.map(([tag, text]) => ({ tag: tag.toLowerCase(), text: text.toLowerCase() }));
-    const visits = (record.subdatasets || []).map((one) => Object.freeze({
-      visit: one.dataset_path,
-      id: one.dataset_id,
-      version: one.dataset_version,
-      date: one.date || "",
-      series: one.series,
-      images: one.images,
-      bytes: one.bytes,
-      modalities: (one.modalities || []).join(", "),
-      values: one.values || [],
-      name: one.dataset_path.toLowerCase(),
-      kinds: (one.modalities || []).join("/").toLowerCase(),
-    }));
-    this.visits = icfSorted(visits, "visit", false); // once, and not at each key
-  }
-
-  /** For each part of a query, which of the known values fit. */
-  fitting(parts) {
-    return parts.map(({ tag, word }) => {
-      const wanted = ICF_TAGS[tag] || tag;
-      return this.known.map((one) => (!wanted || one.tag === wanted) && one.text.includes(word));
-    });
-  }
-
-  find(text) {
-    const parts = icfQuery(text);
-    const fitting = this.fitting(parts);
-    const found = parts.length ? this.visits.filter((visit) => parts.every((part, at) => (
-      this.fits(visit, part) || visit.values.some((value) => fitting[at][value])
-    ))) : this.visits;
-    return { found, parts, fitting };
-  }
-
-  fits(visit, { tag, word }) {
-    return ((!tag || tag === "visit" || tag === "name") && visit.name.includes(word))
-      || ((!tag || tag === "date") && visit.date.startsWith(word))
-      || ((!tag || tag === "modality") && visit.kinds.split("/").includes(word));
-  }
-
-  /** Values of a visit that made it fit. */
-  reasons(visit, fitting) {
-    return visit.values.filter((value) => fitting.some((flags) => flags[value])).slice(0, 6).map((value) => ({
-      tag: this.values[value][0],
-      text: this.values[value][1],
-    }));
-  }
-}
+// The study's page: its visits, the field to search them, and two small plots.
 
 /** Visits per month, quarter or year: whichever gives bars that can be told apart. */
 function icfPeriods(dates) {
@@ -97,30 +30,31 @@ Vue.component("icf-timeline", {
     highest() { return Math.max(...this.periods.bars.map((bar) => bar.value)); },
     bars() {
       const all = this.periods.bars;
-      const width = 320 / all.length;
+      const width = 304 / all.length;
       return all.map((bar, at) => {
         const height = bar.value ? Math.max(2, (bar.value / this.highest) * 92) : 0;
         const wide = Math.min(width * 0.8, 36);
-        return { ...bar, x: 36 + at * width + (width - wide) / 2, y: 108 - height, width: wide, height };
+        return { ...bar, x: 52 + at * width + (width - wide) / 2, y: 108 - height, width: wide, height };
       });
     },
     first() { return this.bars[0].label; },
     last() { return this.bars.length > 1 ? this.bars[this.bars.length - 1].label : ""; },
     words() {
-      return this.periods.bars.filter((bar) => bar.value).map((bar) => `${bar.label}: ${bar.value}`).join("; ");
+      return this.periods.bars.filter((bar) => bar.value).map((bar) => `${bar.label}: ${icfNumber(bar.value)}`).join("; ");
     },
   },
+  methods: { number: icfNumber },
   template: `
     <figure v-if="bars.length" class="icf-plot">
       <figcaption>Visits per {{ periods.unit }}</figcaption>
       <svg viewBox="0 0 360 132" role="img" :aria-label="'Visits per ' + periods.unit + ': ' + words">
-        <line x1="36" y1="108.5" x2="356" y2="108.5" class="icf-axis"></line>
-        <text x="30" y="24" text-anchor="end">{{ highest }}</text>
-        <text x="30" y="112" text-anchor="end">0</text>
+        <line x1="52" y1="108.5" x2="356" y2="108.5" class="icf-axis"></line>
+        <text x="46" y="24" text-anchor="end">{{ number(highest) }}</text>
+        <text x="46" y="112" text-anchor="end">0</text>
         <rect v-for="bar in bars" :x="bar.x" :y="bar.y" :width="bar.width" :height="bar.height" rx="1.5">
-          <title>{{ bar.label }}: {{ bar.value }}</title>
+          <title>{{ bar.label }}: {{ number(bar.value) }}</title>
         </rect>
-        <text :x="last ? 36 : 196" y="127" :text-anchor="last ? 'start' : 'middle'">{{ first }}</text>
+        <text :x="last ? 52 : 204" y="127" :text-anchor="last ? 'start' : 'middle'">{{ first }}</text>
         <text x="356" y="127" text-anchor="end">{{ last }}</text>
       </svg>
     </figure>`,
@@ -143,10 +77,11 @@ Vue.component("icf-modalities", {
         label, value, y: 8 + at * 24, width: Math.max(2, (value / highest) * 230),
       }));
     },
-    words() { return this.all.map(([label, value]) => `${label}: ${value}`).join("; "); },
+    words() { return this.all.map(([label, value]) => `${label}: ${icfNumber(value)}`).join("; "); },
     height() { return 8 + this.bars.length * 24; },
   },
   methods: {
+    number: icfNumber,
     short(label) { return label.length > 6 ? label.slice(0, 5) + "…" : label; },
   },
   template: `
@@ -154,10 +89,10 @@ Vue.component("icf-modalities", {
       <figcaption>Visits with a modality</figcaption>
       <svg :viewBox="'0 0 360 ' + height" role="img" :aria-label="'Visits with a modality: ' + words">
         <g v-for="bar in bars">
-          <title>{{ bar.label }}: {{ bar.value }}</title>
+          <title>{{ bar.label }}: {{ number(bar.value) }}</title>
           <text x="50" :y="bar.y + 13" text-anchor="end">{{ short(bar.label) }}</text>
           <rect x="58" :y="bar.y" :width="bar.width" height="17" rx="1.5"></rect>
-          <text :x="bar.width + 65" :y="bar.y + 13">{{ bar.value }}</text>
+          <text :x="bar.width + 65" :y="bar.y + 13">{{ number(bar.value) }}</text>
         </g>
       </svg>
     </figure>`,
@@ -170,6 +105,7 @@ Vue.component("icf-study", {
   },
   created() {
     this.index = Object.freeze(new IcfIndex(this.record)); // large, and never changed: not observed
+    this.examples = this.index.examples();
     this.columns = [
       { key: "visit", label: "Visit" },
       { key: "date", label: "Date" },
@@ -185,6 +121,14 @@ Vue.component("icf-study", {
     said() {
       const all = icfCounted(this.index.visits.length, "visit", "visits");
       return this.result.parts.length ? `${icfNumber(this.result.found.length)} of ${all}` : all;
+    },
+    /** Why nothing fits, where a query names what the catalog does not have. */
+    unknown() {
+      const tags = this.result.unknown;
+      if (!tags.length) return "";
+      const named = tags.map((tag) => `“${tag}”`).join(" and ");
+      return `${named} ${tags.length === 1 ? "is" : "are"} not recorded in this catalog, which has: `
+        + `${[...this.index.fields.values()].join(", ")}. Put a text with a colon in quotes.`;
     },
     empty() { return !this.index.visits.length; },
   },
@@ -227,10 +171,10 @@ Vue.component("icf-study", {
                    aria-describedby="icf-q-help" placeholder="protocol, modality, description, visit …">
             <button v-if="query" type="button" @click="clear">Clear</button>
           </div>
-          <p id="icf-q-help">All words must fit. <code>protocol:t1</code>, <code>modality:ct</code>,
-            <code>description:"resting state"</code> or <code>echotime:2.98</code> look at one tag only.</p>
+          <p id="icf-q-help">All words must fit; case and accents do not matter. To look at one tag only:
+            <template v-for="(example, at) in examples">{{ at ? ", " : "" }}<code>{{ example }}</code></template>.</p>
         </form>
-        <p class="icf-count" role="status">{{ said }}</p>
+        <p class="icf-count" role="status">{{ said }}<span v-if="unknown" class="icf-unknown">{{ unknown }}</span></p>
         <icf-table v-if="result.found.length" :columns="columns" :rows="result.found" caption="Visits of the study"
                    row-key="visit" order="visit">
           <template #visit="{ row }">
@@ -240,7 +184,7 @@ Vue.component("icf-study", {
             </span>
           </template>
         </icf-table>
-        <p v-else class="icf-nothing">No visit fits. Try fewer words, or another spelling.</p>
+        <p v-else-if="!unknown" class="icf-nothing">No visit fits. Try fewer words, or another spelling.</p>
       </section>
     </div>`,
 });

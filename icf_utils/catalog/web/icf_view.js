@@ -50,7 +50,7 @@ const icfTitle = document.title;
 
 const datasetView = {
   data() {
-    return { record: null, home: null, problem: "", study: icfTitle, moved: false };
+    return { record: null, home: null, overview: null, problem: "", study: icfTitle, moved: false };
   },
   computed: {
     isStudy() {
@@ -61,6 +61,13 @@ const datasetView = {
     file() {
       const wanted = this.record && ((this.$root.dataset_options || {}).include_metadata_export ?? true);
       return wanted ? getFilePath(this.record.dataset_id, this.record.dataset_version, null) : "";
+    },
+    /** The visit's day as the study's page shows it: what is hidden there is nowhere. */
+    day() {
+      const { overview, record } = this;
+      const wanted = record && overview ? (overview.subdatasets || []) : [];
+      const entry = wanted.find((one) => one.dataset_id === record.dataset_id && one.dataset_version === record.dataset_version);
+      return (entry && entry.date) || "";
     },
     address() { return [this.$route.params.dataset_id, this.$route.params.dataset_version].join("/"); },
   },
@@ -80,6 +87,7 @@ const datasetView = {
         if (this.$route.params.dataset_id !== id) return; // the visitor has gone on meanwhile
         this.record = record;
         this.problem = "";
+        this.loadOverview();
         document.title = this.isStudy ? icfTitle : `${record.name} – ${icfTitle}`;
       } catch (error) {
         this.record = null;
@@ -94,6 +102,16 @@ const datasetView = {
         }
       }
     },
+    /** The study's page, which the visitor comes from or goes to; a visit can be read without it. */
+    async loadOverview() {
+      if (this.isStudy) this.overview = this.record;
+      if (this.overview) return;
+      try {
+        this.overview = await icfRecord(this.home.dataset_id, this.home.dataset_version, null);
+      } catch (error) {
+        this.overview = null;
+      }
+    },
   },
   template: `
     <icf-frame :study="study" :visit="visit" :home="home" :file="file">
@@ -105,7 +123,7 @@ const datasetView = {
       <p v-else-if="!record" class="icf-loading" role="status">Loading …</p>
       <icf-study v-else-if="isStudy" :key="record.dataset_id" :record="record"></icf-study>
       <icf-visit v-else :key="record.dataset_id + record.dataset_version" :record="record" :home="home"
-                 :study="study"></icf-visit>
+                 :study="study" :day="day"></icf-visit>
     </icf-frame>`,
 };
 

@@ -110,7 +110,7 @@ Vue.component("icf-getting", {
 });
 
 Vue.component("icf-visit", {
-  props: { record: Object, home: Object, study: String },
+  props: { record: Object, home: Object, study: String, day: { type: String, default: "" } },
   created() {
     const rows = Object.entries(icfTab(this.record, "Series")).map(([name, row], at) => Object.freeze({
       key: name,
@@ -141,6 +141,7 @@ Vue.component("icf-visit", {
     return { start: 0, size: ICF_ROWS * 4, allWords: false };
   },
   computed: {
+    facts() { return this.day ? [...this.record.top_display, { name: "Date", value: this.day }] : this.record.top_display; },
     words() { return this.allWords ? this.record.keywords : this.record.keywords.slice(0, 24); },
     total() { return `${icfCounted(this.rows.length, "series", "series")}, ${icfCounted(this.images, "image", "images")}, ${icfSize(this.bytes)}`; },
     images() { return this.rows.reduce((sum, row) => sum + row.images, 0); },
@@ -157,7 +158,7 @@ Vue.component("icf-visit", {
     number_(value) { return icfNumber(value); },
     link(file) { return icfLink((file.url || [])[0]); },
     search(word) {
-      return { name: "dataset", params: this.home, query: { q: /\s/.test(word) ? `"${word}"` : word } };
+      return { name: "dataset", params: this.home, query: { q: icfQuoted(word) } };
     },
     async show(at) {
       this.start = Math.floor(at / this.size) * this.size;
@@ -169,7 +170,7 @@ Vue.component("icf-visit", {
     <div>
       <h1 class="dataset-title">{{ record.name }}</h1>
       <p class="icf-lead">{{ record.description }}</p>
-      <icf-facts :facts="record.top_display"></icf-facts>
+      <icf-facts :facts="facts"></icf-facts>
       <div class="icf-columns">
         <div class="icf-main-column">
           <section class="icf-card" aria-labelledby="icf-series">
@@ -177,6 +178,7 @@ Vue.component("icf-visit", {
             <icf-table v-if="rows.length" :columns="columns" :rows="rows" caption="Series of the visit" row-key="key">
               <template #preview="{ row }">
                 <img v-if="row.preview" :src="row.preview" loading="lazy" :alt="'Preview of series ' + row.label">
+                <span v-else class="icf-about">none</span>
               </template>
               <template #number="{ row }">{{ row.label }}</template>
               <template #description="{ row }"><icf-text :text="row.description"></icf-text></template>
