@@ -157,7 +157,7 @@ Vue.component("icf-table", {
             <option v-for="column in sortable" :value="column.key">{{ column.label }}</option>
           </select>
         </label>
-        <select aria-label="Order" :disabled="!key" :value="String(descending)"
+        <select v-if="key" aria-label="Order" :value="String(descending)"
                 @change="descending = $event.target.value === 'true'; start = 0">
           <option value="false">ascending</option>
           <option value="true">descending</option>
