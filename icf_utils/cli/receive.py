@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
+    from icf_utils.intake.checking import check_machine
     from icf_utils.intake.settings import load_receiver_settings
 
     settings = load_receiver_settings(Path(args.settings))
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise MissingRequirement(f"the package {error.name}", "pip install 'icf-utils[intake]'") from error
     rules = [f"{rule.called_ae}: study {rule.study}, visits {rule.visit}" for rule in settings.rules]
     if args.check:
+        check_machine(settings)
         console.result(args.command, {"rules": [rule.name for rule in settings.rules]}, rules)
         return 0
     with Receiver(settings, console) as receiver:

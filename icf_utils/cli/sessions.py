@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from icf_utils.cli import sessions_delete, sessions_get, sessions_log, sessions_serve
+from icf_utils.cli import sessions_delete, sessions_get, sessions_log, sessions_retry, sessions_serve
 from icf_utils.cli.access import add_access, sessions_of
 from icf_utils.cli.console import Console, counted
 from icf_utils.errors import InvalidSetting, shown
@@ -16,17 +16,20 @@ from icf_utils.progress import readable_size
 if TYPE_CHECKING:
     from icf_utils.intake.client import Sessions
 
-COMMANDS = (sessions_get, sessions_log, sessions_delete, sessions_serve)
+COMMANDS = (sessions_get, sessions_log, sessions_retry, sessions_delete, sessions_serve)
 HELP = "list what the receiver has taken in, wait for it, and get the results"
 DETAILS = """\
 Without a command: lists sessions, the newest first. With --wait, first waits
 until none of them is received or processed any more, and exits with 1 if any
-did not succeed. Asks a running receiver at --url, or reads the folder that
-the receiver's settings name."""
+did not succeed, or no receiver works on them. Asks a running receiver at
+--url, or reads the folder that the receiver's settings name."""
 EXAMPLE = "icf-utils sessions --url http://127.0.0.1:8042 --sender SCANNER1 --wait"
 
 _ACTIVE = ("receiving", "queued", "running")
 _PAUSE = 1.0
+
+#: Seconds that a receiver may be away, to be started again.
+_AWAY = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +71,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
     ok = not args.wait or not bad
     console.result(args.command, {"sessions": found}, _lines(found), ok=ok)
     if args.wait and unfinished:
-        console.message(f"{counted(len(unfinished), 'session')} not finished after {args.timeout:g} s")
+        if sessions.is_served():
+            why = f"after {args.timeout:g} s"
+        else:
+            why = "and no receiver is running to go on with them; start it: icf-utils receive SETTINGS"
+        console.message(f"{counted(len(unfinished), 'session')} not finished {why}")
     return 0 if ok else 1
 
 
@@ -82,12 +89,14 @@ def _wait(
     plain = {name: text for name, text in words.items() if name != "state"}
     found = first
     with console.task("sessions", len(ids), "sessions") as task:
-        done = 0
+        done, seen = 0, started
         while True:
+            now = time.monotonic()
+            seen = now if sessions.is_served() else seen
             finished = sum(item["state"] not in _ACTIVE for item in found)
             task.advance(max(0, finished - done))
             done = max(done, finished)
-            if finished == len(found) or (timeout and time.monotonic() - started > timeout):
+            if finished == len(found) or now - seen > _AWAY or (timeout and now - started > timeout):
                 return found
             time.sleep(_PAUSE)
             found = [item for item in sessions.list(plain) if "state" not in words or item["id"] in ids]
@@ -114,7 +123,8 @@ def _lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = lines if found else []
     for item in found:
         if item["failure"]:
-            lines.append(f"{item['id']}: {shown(str(item['failure']))}")
+            failure = " ".join(map(shown, str(item["failure"]).split()))
+            lines.append(f"{item['id']}: {failure}")
     states = [str(item["state"]) for item in found]
     parts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
     return [*lines, f"{counted(len(found), 'session')}{': ' if parts else ''}{', '.join(parts)}"]

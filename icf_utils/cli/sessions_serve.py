@@ -68,7 +68,13 @@ def pages(
     token = token_for(settings.spool, Path(args.token_file) if args.token_file else None)
     rules = {rule.name: rule.study for rule in settings.rules}
     chosen = WebSettings(
-        settings.store, token, rules, compatible=args.magickbox, reserve=settings.listen.reserve * 1_000_000
+        settings.store,
+        token,
+        rules,
+        compatible=args.magickbox,
+        reserve=settings.listen.reserve * 1_000_000,
+        upload_limit=settings.http.upload_limit * 1_000_000,
+        unpacked_limit=settings.http.unpacked_limit * 1_000_000,
     )
     return WebServer(journal, chosen, host, port, console)
 

@@ -5,6 +5,7 @@ Runs the same functions as ``icf-utils run``, and writes the session's log besid
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -13,13 +14,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from icf_utils.config import load_settings
-from icf_utils.errors import IcfError, StorageFailure, shown
+from icf_utils.errors import IcfError, InvalidSetting, StorageFailure, shown, storage_errors
 from icf_utils.intake.header import image_key
+from icf_utils.intake.rules import Rule, xnat_target
 from icf_utils.intake.sessions import Session
-from icf_utils.intake.settings import ReceiverSettings, Rule, xnat_target
+from icf_utils.intake.settings import ReceiverSettings
 from icf_utils.metadata.reading import read_visit_metadata
 from icf_utils.pipeline.runner import run_chain
-from icf_utils.pipeline.values import Chain, Options, VisitInput, VisitOutcome
+from icf_utils.pipeline.values import Chain, Options, StageOutcome, VisitInput
 from icf_utils.progress import SILENT, Task
 from icf_utils.store import Visit
 
@@ -50,7 +52,8 @@ class _Log:
     def line(self, text: str) -> None:
         now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         with open(self._path, "a", encoding="utf-8") as file:
-            file.write(f"{now} {text}\n")
+            for line in text.splitlines():
+                file.write(f"{now} {line}\n")
 
 
 def process(settings: ReceiverSettings, rule: Rule, session: Session, tell: Callable[[str], None]) -> Done:
@@ -68,36 +71,35 @@ def process(settings: ReceiverSettings, rule: Rule, session: Session, tell: Call
 
 def _process(settings: ReceiverSettings, rule: Rule, session: Session, log: _Log) -> Done:
     log.line(f"{session.name} from '{shown(session.input)}', {session.images} images")
-    options = Options(time_zone=rule.timezone)
-    chain = Chain(settings.store, load_settings(settings.store), options, rule.until)
-    # a process whose receiver was killed may have finished the archive, and removed its input as it should
+    # a process whose receiver was killed may have finished the archive, and its input may be gone as it should
     there = session.input.exists() or not Visit(settings.store, session.study, session.visit).archive.exists()
     wanted = VisitInput(session.study, session.visit, session.input if there else None)
-    (outcome,) = run_chain([wanted], chain, progress=log).visits
-    notes = _write_outcome(outcome, log)
-    if outcome.failed and outcome.failed.failure:
-        return Done(f"{outcome.failed.stage}: {outcome.failed.failure.message}", notes)
+    notes: tuple[str, ...] = ()
+    for stage in _chain(settings, rule, rule.until).stage_names:  # one by one, so that the log tells how far it is
+        (outcome,) = run_chain([wanted], _chain(settings, rule, stage), progress=log).visits
+        found = outcome.failed or next(item for item in outcome.stages if item.stage == stage)
+        notes += _write_outcome(found, log)
+        if found.failure:
+            return Done(f"{found.stage}: {found.failure.message}", notes)
     visit = Visit(settings.store, session.study, session.visit)
     digests = _digests(visit)
     if rule.xnat and (problem := _to_xnat(visit, rule, log)):
         return Done(f"xnat: {problem}", notes, digests)
-    if not rule.keep_input and session.input.is_relative_to(session.folder):
-        _remove_input(session)
-        log.line("the input was removed, as the rule says")
     return Done("", notes, digests)
 
 
-def _write_outcome(outcome: VisitOutcome, log: _Log) -> tuple[str, ...]:
-    notes = []
-    for stage in outcome.stages:
-        log.line(f"{stage.stage}: {stage.state} in {stage.seconds:.1f} s, {stage.size} bytes")
-        for notice in (*stage.notices, *stage.skipped):
-            log.line(f"{stage.stage}: [{notice.code}] '{shown(notice.subject)}': {notice.message}")
-        codes = sorted({notice.code for notice in stage.notices})
-        notes += [f"{stage.stage}: see [{code}] in the log" for code in codes]
-        if stage.failure:
-            log.line(f"{stage.stage}: {stage.failure.message}")
-    return tuple(notes)
+def _chain(settings: ReceiverSettings, rule: Rule, until: str) -> Chain:
+    return Chain(settings.store, load_settings(settings.store), Options(time_zone=rule.timezone), until)
+
+
+def _write_outcome(stage: StageOutcome, log: _Log) -> tuple[str, ...]:
+    log.line(f"{stage.stage}: {stage.state} in {stage.seconds:.1f} s, {stage.size} bytes")
+    for notice in (*stage.notices, *stage.skipped):
+        log.line(f"{stage.stage}: [{notice.code}] '{shown(notice.subject)}': {notice.message}")
+    if stage.failure:
+        log.line(f"{stage.stage}: {stage.failure.message}")
+    codes = sorted({notice.code for notice in stage.notices})
+    return tuple(f"{stage.stage}: see [{code}] in the log" for code in codes)
 
 
 def _to_xnat(visit: Visit, rule: Rule, log: _Log) -> str:
@@ -105,7 +107,13 @@ def _to_xnat(visit: Visit, rule: Rule, log: _Log) -> str:
     from icf_utils.xnat.login import xnat_login
     from icf_utils.xnat.upload import upload_visit
 
-    login = xnat_login(rule.xnat, rule.xnat_user)
+    try:
+        login = xnat_login(rule.xnat, rule.xnat_user)
+    except InvalidSetting as error:
+        if error.source != "credentials":
+            raise
+        advice = "set 'xnat_user' in the rule and XNAT_PASS in the receiver's environment, or write its ~/.netrc"
+        return f"there are no credentials for {shown(rule.xnat)}: {advice}"
     outcome = upload_visit(visit.root, visit.study, visit.visit, xnat_target(rule), login, progress=log)
     log.line(f"xnat: {outcome.state} {outcome.problem}".rstrip())
     return outcome.problem if outcome.state == "failed" else ""
@@ -118,8 +126,20 @@ def _digests(visit: Visit) -> dict[str, bytes]:
     return {image_key(uid): bytes.fromhex(md5) for uid, md5 in named if uid}
 
 
-def _remove_input(session: Session) -> None:
-    if session.input.is_dir():
-        shutil.rmtree(session.input)
-    else:
-        session.input.unlink(missing_ok=True)
+def remove_input(session: Session) -> bool:
+    """Remove a session's input, if it is the session's own; whether there was one.
+
+    It gets another name first, so that a kill never leaves a part of it to be taken for all.
+    """
+    if not session.input.is_relative_to(session.folder) or not session.input.exists():
+        return False
+    gone = session.folder / "removed"
+    with storage_errors(session.input, "remove"):
+        if gone.is_dir():
+            shutil.rmtree(gone)
+        os.rename(session.input, gone)
+        if gone.is_dir():
+            shutil.rmtree(gone)
+        else:
+            gone.unlink()
+    return True

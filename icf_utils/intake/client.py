@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from icf_utils.credentials import Secret, without_credentials
 from icf_utils.errors import InvalidSetting, RemoteFailure, shown, storage_errors
 from icf_utils.intake.journal import Journal
+from icf_utils.intake.spool import is_held
 from icf_utils.intake.web import contents
 from icf_utils.intake.web.queries import parse_query
 from icf_utils.intake.web.records import session_record
@@ -51,6 +52,12 @@ class Sessions(Protocol):
     def delete(self, session_id: str) -> None:
         """Delete a finished session."""
 
+    def retry(self, session_id: str) -> None:
+        """Queue a failed session once more."""
+
+    def is_served(self) -> bool:
+        """Whether a receiver works on them now, as far as can be seen from here."""
+
     def download(self, session_id: str, kind: str, folder: Path, progress: Progress) -> Download:
         """Put ``input`` or ``output`` of a session into ``folder`` as a zip, going on where an earlier try ended."""
 
@@ -73,6 +80,12 @@ class LocalSessions:
 
     def delete(self, session_id: str) -> None:
         self._journal.delete_session(self._known(session_id).id)
+
+    def retry(self, session_id: str) -> None:
+        self._journal.retry(session_id)
+
+    def is_served(self) -> bool:
+        return is_held(self._journal.spool)
 
     def download(self, session_id: str, kind: str, folder: Path, progress: Progress) -> Download:
         session = self._known(session_id)
@@ -115,6 +128,13 @@ class HttpSessions:
 
     def delete(self, session_id: str) -> None:
         self._ask("DELETE", f"/sessions/{_checked(session_id)}")
+
+    def retry(self, session_id: str) -> None:
+        self._ask("POST", f"/sessions/{_checked(session_id)}/retry")
+
+    def is_served(self) -> bool:
+        """Whoever has the pages knows; here it is believed until they stop to answer."""
+        return True
 
     def download(self, session_id: str, kind: str, folder: Path, progress: Progress) -> Download:
         target, address = _Target(folder, _checked(session_id), kind), f"/sessions/{session_id}/{kind}.zip"

@@ -18,7 +18,7 @@ from icf_utils.dicom.head import check_pixels, read_head
 from icf_utils.dicom.scan import SPECIFIC_CHARACTER_SET, Scan
 from icf_utils.dicom.values import character_sets, keyword_tag, plain_value
 from icf_utils.errors import storage_errors
-from icf_utils.intake.settings import Rule
+from icf_utils.intake.rules import Rule
 
 _SERIES_NUMBER, _INSTANCE_NUMBER = 0x00200011, 0x00200013
 

@@ -7,16 +7,14 @@ Nothing here ever touches a store.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from icf_utils.errors import InvalidSetting, shown, storage_errors
-from icf_utils.intake.associations import COUNTS, AssociationJournal
 from icf_utils.intake.database import Database
 from icf_utils.intake.rows import conditions, id_of, number_of, suffix_of
 from icf_utils.intake.sessions import (
@@ -26,32 +24,22 @@ from icf_utils.intake.sessions import (
     SessionState,
     visit_of_revision,
 )
+from icf_utils.intake.states import StateJournal
 from icf_utils.store import check_identifier
 
-if TYPE_CHECKING:
-    import sqlite3
-
-#: Below the spool: the database, and the folder of the sessions' folders.
-JOURNAL_NAME, SESSIONS_NAME = "journal.sqlite", "sessions"
-
-_SESSION_FIELDS = COUNTS | {"calling_ae", "address", "last_received", "expected", "failure", "study_uid"}
+#: Below the spool: the database.
+JOURNAL_NAME = "journal.sqlite"
 
 
-class Journal(AssociationJournal):
+class Journal(StateJournal):
     """The journal below a spool folder, which is made where it is missing. Safe for threads and processes."""
 
     def __init__(self, spool: Path) -> None:
-        self.spool = Path(os.path.abspath(spool))
-        super().__init__(Database(self.spool / JOURNAL_NAME))
+        folder = Path(os.path.abspath(spool))
+        super().__init__(folder, Database(folder / JOURNAL_NAME))
 
     def close(self) -> None:
         self._database.close()
-
-    def session(self, session_id: str) -> Session | None:
-        """One session, deleted ones too; ``None`` where the id names none (whatever text it is)."""
-        number = number_of(session_id)
-        found = self._database.rows("SELECT * FROM session WHERE id = ?", [number]) if number else []
-        return self._session(found[0]) if found else None
 
     def sessions(self, wanted: SessionFilter | None = None, limit: int = 0, offset: int = 0) -> list[Session]:
         """Sessions that fit, the newest first; at most ``limit`` of them (0: all), without the first ``offset``."""
@@ -82,7 +70,8 @@ class Journal(AssociationJournal):
     ) -> Session:
         """Begin a session, with its folder; ``visit`` is the identifier without a revision's suffix.
 
-        The revision is the first one, from ``first_revision``, that no session has had. Raises
+        The revision is the first one, from ``first_revision``, that no session has had; ``expected`` is for the first
+        one only. Raises
         :class:`~icf_utils.errors.InvalidIdentifier` for a study or visit that cannot name files.
         """
         with self._database.transaction():
@@ -149,6 +138,8 @@ class Journal(AssociationJournal):
         visit, now = visit_of_revision(base_visit, number), time.time()
         check_identifier("study", columns["study"])
         check_identifier("visit", visit)
+        if number > 1:  # what is expected is expected of the visit, not of what came later
+            columns["expected"] = 0
         values = {
             **columns,
             "visit": visit,
@@ -163,58 +154,6 @@ class Journal(AssociationJournal):
             session.folder.mkdir(parents=True)
         return session
 
-    def update_session(self, session_id: str, **values: Any) -> Session:
-        """Set fields of a session: counts, ``size``, ``expected``, ``calling_ae``, ``address``, ``failure`` ..."""
-        unknown = set(values) - _SESSION_FIELDS
-        assert not unknown, f"not to be set: {sorted(unknown)}"
-        self._database.update("session", number_of(session_id), values)
-        return self._known(session_id)
-
-    def count(self, session_id: str, **amounts: int) -> None:
-        """Add to a session's counts (``duplicates=3``)."""
-        assert set(amounts) <= COUNTS
-        places = ", ".join(f"{name} = {name} + :{name}" for name in amounts)
-        statement = f"UPDATE session SET {places} WHERE id = :row"  # noqa: S608 - the names are known
-        self._database.run(statement, {**amounts, "row": number_of(session_id)})
-
-    def change_state(self, session_id: str, state: SessionState, failure: str = "") -> Session:
-        """Put a session into a state, with the time that goes with it."""
-        columns: dict[str, Any] = {"state": state, "failure": failure, "worker": ""}
-        if state == "queued":
-            columns.update(queued=time.time(), processing_start=None, processing_end=None)
-        elif state in ("success", "failed", "partial"):
-            columns.update(processing_end=time.time())
-        self._database.update("session", number_of(session_id), columns)
-        return self._known(session_id)
-
-    def add_note(self, session_id: str, note: str) -> Session:
-        """Add a sentence to a session's notes, once."""
-        with self._database.transaction():
-            notes = self._known(session_id).notes
-            if note not in notes:
-                text = json.dumps([*notes, note])
-                self._database.run("UPDATE session SET notes = ? WHERE id = ?", [text, number_of(session_id)])
-        return self._known(session_id)
-
-    def claim(self, rule: str, worker: str) -> Session | None:
-        """Take the longest-waiting queued session of a rule into ``running``; ``None`` where there is none."""
-        with self._database.transaction():
-            found = self._database.rows(
-                "SELECT id FROM session WHERE state = 'queued' AND rule = ? AND NOT deleted "
-                "ORDER BY queued, id LIMIT 1",
-                [rule],
-            )
-            if not found:
-                return None
-            columns = {"state": "running", "worker": worker, "processing_start": time.time(), "processing_end": None}
-            self._database.update("session", found[0][0], columns)
-            return self._known(id_of(found[0][0]))
-
-    def running(self) -> list[tuple[Session, str]]:
-        """Sessions that are being worked on, each with the worker that claimed it."""
-        rows = self._database.rows("SELECT * FROM session WHERE state = 'running'")
-        return [(self._session(row), row["worker"]) for row in rows]
-
     def revisions(self, study: str, visit: str) -> list[Session]:
         """All sessions of a visit, by its identifier without suffix, the first revision first."""
         rows = self._database.rows(
@@ -225,19 +164,27 @@ class Journal(AssociationJournal):
     def delete_session(self, session_id: str) -> Session:
         """Mark a finished session as deleted and remove its folder; its archive stays in the store.
 
-        Its digests stay too, so that the same images are still recognised. Raises
+        Its digests stay too, so that the same images are still recognised. A failed session that has none leaves its
+        visit's identifier to the next one: whether an archive stands there already, the store says. Raises
         :class:`~icf_utils.errors.InvalidSetting` for an unknown session, or one that is not finished.
         """
-        session = self.session(session_id)
-        if session is None:
-            raise InvalidSetting("session", f"there is none called '{shown(session_id[:40])}'")
-        if not session.is_finished:
-            raise InvalidSetting("session", f"{session.id} is {session.state}; only a finished one can be deleted")
-        self._database.run("UPDATE session SET deleted = 1 WHERE id = ?", [number_of(session_id)])
+        with self._database.transaction():
+            session = self.session(session_id)
+            if session is None:
+                raise InvalidSetting("session", f"there is none called '{shown(session_id[:40])}'")
+            if not session.is_finished:
+                raise InvalidSetting("session", f"{session.id} is {session.state}; only a finished one can be deleted")
+            self._database.update("session", number_of(session_id), {"deleted": 1, **self._name_left_free(session)})
         with storage_errors(session.folder, "remove"):
             if session.folder.exists():
                 shutil.rmtree(session.folder)
         return self._known(session_id)
+
+    def _name_left_free(self, session: Session) -> dict[str, Any]:
+        """Other names for the row of a session that never got as far as the store; none has a ``+``."""
+        if session.deleted or session.state != "failed" or self.digests([session.id]):
+            return {}
+        return dict.fromkeys(("visit", "base_visit"), f"{session.visit}+{session.id}")
 
     def remember_images(self, session_id: str, digests: Mapping[str, bytes]) -> None:
         """Keep the digests of a session's images: their keys to the MD5 of the files."""
@@ -262,19 +209,3 @@ class Journal(AssociationJournal):
             "SELECT max(revision) FROM session WHERE study = ? AND base_visit = ?", [study, visit]
         )
         return int(found[0][0] or 0)
-
-    def _known(self, session_id: str) -> Session:
-        session = self.session(session_id)
-        assert session is not None, f"no session {session_id}"
-        return session
-
-    def _session(self, row: sqlite3.Row) -> Session:
-        values = dict(row)
-        session_id = id_of(values.pop("id"))
-        folder = self.spool / SESSIONS_NAME / session_id
-        for name in ("base_visit", "worker", "queued"):
-            del values[name]
-        values["input"] = Path(values["input"]) if values["input"] else folder / "input"
-        values["notes"] = tuple(json.loads(values["notes"]))
-        values["deleted"] = bool(values["deleted"])
-        return Session(id=session_id, folder=folder, log=folder / "log.txt", **values)

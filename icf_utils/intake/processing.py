@@ -20,10 +20,12 @@ from types import FrameType
 from typing import NoReturn
 
 from icf_utils.errors import IcfError, quiet_interrupts
-from icf_utils.intake.chain import Done, process
+from icf_utils.intake.chain import Done, process, remove_input
 from icf_utils.intake.journal import Journal
-from icf_utils.intake.sessions import Session, SessionState
-from icf_utils.intake.settings import ReceiverSettings, Rule
+from icf_utils.intake.rules import Rule
+from icf_utils.intake.sessions import Session, SessionFilter, final_state, in_one_line
+from icf_utils.intake.settings import ReceiverSettings
+from icf_utils.intake.states import has_images
 from icf_utils.progress import Progress
 
 #: Seconds between two looks into the journal, where others may have queued something.
@@ -44,6 +46,15 @@ class Processing:
         self._threads: list[threading.Thread] = []
         for session, _ in journal.running():  # of a process that was killed
             journal.change_state(session.id, "queued")
+        self._retry_failed()
+
+    def _retry_failed(self) -> None:
+        """Try once more what has failed: a store that was not writable may be, settings may be other ones."""
+        rules = {rule.name for rule in self._settings.rules}
+        for session in reversed(self._journal.sessions(SessionFilter(states=("failed",)))):
+            if session.rule in rules and has_images(session):
+                self._journal.retry(session.id)
+                self._progress.message(f"{session.id}: {session.name} had failed, and is tried once more")
 
     def start(self) -> None:
         """Begin to work, on threads of its own."""
@@ -77,7 +88,7 @@ class Processing:
             turn += 1
             rule, session = claimed
             try:
-                self._finish(session, self._run(rule, session))
+                self._finish(rule, session, self._run(rule, session))
             except IcfError as error:  # the journal's disk, mostly
                 self._progress.message(f"{session.id}: {error}")
             finally:
@@ -128,7 +139,7 @@ class Processing:
             return None
         return done or Done(f"the process that worked on it ended with exit code {child.exitcode}")
 
-    def _finish(self, session: Session, done: Done | None) -> None:
+    def _finish(self, rule: Rule, session: Session, done: Done | None) -> None:
         if done is None:
             self._journal.change_state(session.id, "queued")
             return
@@ -136,18 +147,11 @@ class Processing:
             self._journal.add_note(session.id, note)
         if done.digests:
             self._journal.remember_images(session.id, done.digests)
-        now = self._journal.session(session.id)
-        state = final_state(now or session, done.failure)
-        self._journal.change_state(session.id, state, done.failure)
-        self._progress.message(f"{session.id}: {session.name}: {state}{': ' if done.failure else ''}{done.failure}")
-
-
-def final_state(session: Session, failure: str) -> SessionState:
-    """What a processed session is in the end. Pure."""
-    if failure:
-        return "failed"
-    is_short = session.expected > session.images
-    return "partial" if is_short or session.quarantined or session.refused else "success"
+        if not done.failure and not rule.keep_input and remove_input(session):
+            self._progress.message(f"{session.id}: its input was removed, as the rule says")
+        state = self._journal.settle(session.id, lambda now: final_state(now, done.failure), done.failure).state
+        problem = f": {in_one_line(done.failure)}" if done.failure else ""
+        self._progress.message(f"{session.id}: {session.name}: {state}{problem}")
 
 
 def _child(connection: Connection, settings: ReceiverSettings, rule: Rule, session: Session) -> None:

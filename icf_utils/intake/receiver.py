@@ -15,8 +15,10 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_P_ABORT
 
-from icf_utils.errors import IcfError, InvalidSetting, StorageFailure, shown
-from icf_utils.intake.admission import TOO_MANY, Connection, admit, tls_context
+from icf_utils.errors import IcfError, StorageFailure, shown
+from icf_utils.intake.admission import TOO_MANY, Connection, admit
+from icf_utils.intake.arriving import ArrivingImage
+from icf_utils.intake.checking import cannot_listen, check_machine, tls_context
 from icf_utils.intake.connections import Server
 from icf_utils.intake.dimse import (
     CONTRADICTION,
@@ -27,12 +29,13 @@ from icf_utils.intake.dimse import (
     Answer,
     StoreRequest,
 )
-from icf_utils.intake.header import Objection, Sender, file_meta, identify, read_header
+from icf_utils.intake.header import Objection, Sender, identify, read_header
 from icf_utils.intake.journal import Journal
 from icf_utils.intake.processing import Processing
 from icf_utils.intake.reception import Reception
+from icf_utils.intake.rules import Rule
 from icf_utils.intake.sessions import AssociationState
-from icf_utils.intake.settings import Listen, ReceiverSettings, Rule
+from icf_utils.intake.settings import Listen, ReceiverSettings
 from icf_utils.intake.spool import Part, Spool, is_full
 from icf_utils.intake.storing import Arriving, StoreProvider
 from icf_utils.progress import Progress
@@ -61,11 +64,16 @@ class Receiver:
         self._connections: dict[Association, Connection] = {}
         self._lock, self._ended = threading.Lock(), threading.Event()
         listen = settings.listen
+        check_machine(settings)  # before the spool is touched
         self._spool = Spool(settings.spool, listen.reserve * 1_000_000, listen.durable)
-        self._journal = Journal(settings.spool)
-        self._processing = Processing(settings, self._journal, progress)
+        try:
+            self._server = self._listen(listen)
+            self._journal = Journal(settings.spool)
+            self._processing = Processing(settings, self._journal, progress)
+        except BaseException:
+            self._spool.close()
+            raise
         self._reception = Reception(settings, self._journal, self._spool, progress, self._processing.wake)
-        self._server = self._listen(listen)
         self.port: int = self._server.server_address[1]
 
     def __enter__(self) -> Receiver:
@@ -99,7 +107,7 @@ class Receiver:
         """An image begins to come in."""
         connection = self._connections[association]
         connection.transfer_syntaxes.add(transfer_syntax)
-        return _Image(self, connection, request, transfer_syntax)
+        return ArrivingImage(self, connection, request, transfer_syntax)
 
     def _listen(self, listen: Listen) -> Server:
         logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)  # tracebacks of what a peer did wrong
@@ -124,15 +132,14 @@ class Receiver:
                 address=(listen.host, listen.port),
                 ae_title=entity.ae_title,
                 contexts=entity.supported_contexts,
-                ssl_context=tls_context(listen),
+                ssl_context=tls_context(listen, self._settings.source),
                 evt_handlers=handlers,
                 sink=self,
                 most=listen.max_associations + _WAITING_ROOM,
                 on_failure=self._on_failure,
             )
-        except OSError as error:
-            where = f"{listen.host}:{listen.port}"
-            raise InvalidSetting("[listen]", f"cannot listen at {where} ({error.strerror or error})") from error
+        except (OSError, UnicodeError) as error:
+            raise cannot_listen(self._settings, error) from error
 
     def _on_requested(self, event: evt.Event) -> None:
         """Admit an association, or reject it."""
@@ -148,7 +155,8 @@ class Receiver:
                 self._connections[association] = Connection(0, rule, sender)
         if rule is None:
             self._journal.start_association(sender.called_ae, sender.calling_ae, address, "rejected", reason)
-            self._progress.message(f"rejected an association from {shown(address)}: {reason}")
+            titles = f"calling AE '{shown(sender.calling_ae)}', called AE '{shown(sender.called_ae)}'"
+            self._progress.message(f"rejected an association from {shown(address)} ({titles}): {reason}")
             association.acse.send_reject(*result)
             association.kill()
             return
@@ -188,12 +196,15 @@ class Receiver:
             return
         if isinstance(association.dimse, StoreProvider):
             association.dimse.drop()
-        self._reception.close_association(connection.id)
-        if connection.id:
-            self._write(connection)
-            self._journal.end_association(connection.id, connection.end or "lost")
-            if connection.end != "released":
-                self._progress.message(f"an association of {shown(connection.sender.calling_ae)} was {connection.end}")
+        end = connection.end or "lost"
+        try:
+            if connection.id:
+                self._write(connection)
+                self._journal.end_association(connection.id, end)
+        finally:  # how it ended must be known before its sessions can be complete
+            self._reception.close_association(connection.id)
+        if connection.id and end != "released":
+            self._progress.message(f"an association of {shown(connection.sender.calling_ae)} was {end}")
 
     def _on_failure(self, address: str, reason: str) -> None:
         self._journal.start_association("", "", address, "rejected", reason)
@@ -269,9 +280,11 @@ class Receiver:
         if part.error:
             raise part.error
         session, verdict = self._reception.take(connection.rule, connection.sender, connection.id, identity, part)
-        connection.sessions.add(session)
         connection.counts[verdict] += 1
         connection.counts["size"] += part.size
+        if session not in connection.sessions:  # after a kill, this tells which sessions may lack images
+            connection.sessions.add(session)
+            self._write(connection)
         if verdict == "quarantined":
             return Answer(CONTRADICTION, "other content under a known SOPInstanceUID; kept apart")
         return Answer()
@@ -283,26 +296,3 @@ class Receiver:
     def _failed(self, number: int | None, reason: str) -> Answer:
         full = number is not None and is_full(OSError(number, ""))
         return self._refused(OUT_OF_RESOURCES, "the disk is full" if full else reason)
-
-
-class _Image:
-    """One image on its way in."""
-
-    def __init__(self, receiver: Receiver, connection: Connection, request: StoreRequest, transfer_syntax: str) -> None:
-        self._receiver, self._connection, self._request = receiver, connection, request
-        self._part = receiver.new_part(connection.rule)
-        if self._part:
-            self._part.write(file_meta(request.sop_class, request.sop_instance, transfer_syntax))
-
-    def write(self, piece: memoryview) -> None:
-        if self._part:
-            self._part.write(piece)
-
-    def finish(self) -> Answer:
-        if self._part:
-            return self._receiver.take(self._connection, self._request, self._part)
-        return self._receiver.no_room(self._connection)
-
-    def drop(self) -> None:
-        if self._part:
-            self._part.discard()

@@ -9,18 +9,19 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from icf_utils.errors import shown, storage_errors
+from icf_utils.errors import InvalidSetting, shown, storage_errors
 from icf_utils.intake.header import Identity, Sender, announced, identify, read_file_header
 from icf_utils.intake.journal import Journal
-from icf_utils.intake.sessions import Session, SessionFilter, visit_of_revision
-from icf_utils.intake.settings import ReceiverSettings, Rule
-from icf_utils.intake.spool import Part, Spool, digest, images_below, same_content
-from icf_utils.intake.wards import Key, Past, Stored, Ward, completion
+from icf_utils.intake.rules import Rule
+from icf_utils.intake.sessions import CONTRADICTED, Session, SessionFilter
+from icf_utils.intake.settings import ReceiverSettings
+from icf_utils.intake.spool import Part, Spool, digest, free_revision, images_below, same_content
+from icf_utils.intake.wards import Again, Key, Past, Stored, Ward, completion, shortcoming
 from icf_utils.progress import Progress
-from icf_utils.store import Visit
 
 #: What became of an image.
 Verdict = Literal["images", "duplicates", "quarantined"]
@@ -41,8 +42,9 @@ class Reception:
         self._progress, self._on_queued = progress, on_queued
         self._wards: dict[Key, Ward] = {}
         self._past = Past(journal)
-        self._late: Counter[tuple[str, str]] = Counter()
-        self._lock = threading.Condition()
+        self._late: Counter[str] = Counter()
+        self._again: dict[str, Again] = {}
+        self._lock, self._apart = threading.Condition(), threading.Lock()
 
     def recover(self) -> int:
         """Go on with the sessions of a receiver that has ended; how many."""
@@ -50,15 +52,18 @@ class Reception:
         for session in self._journal.sessions(SessionFilter(states=("receiving",))):
             rule = rules.get(session.rule)
             if rule is None:
+                names = images_below(session.input)
+                self._journal.update_session(session.id, images=len(names))
                 self._journal.change_state(session.id, "failed", "its rule is no longer in the settings")
                 continue
             base = session.visit.removesuffix(f"-r{session.revision}") if session.revision > 1 else session.visit
-            ward = Ward(session, rule, images_below(session.input))
+            age = max(0.0, time.time() - session.first_received)  # 'force' counts from the first image on
+            ward = Ward(session, rule, images_below(session.input), first=time.monotonic() - age)
             ward.counts.update(
                 images=len(ward.names),
                 size=sum(path.stat().st_size for path in ward.names.values()),
                 duplicates=session.duplicates,
-                quarantined=session.quarantined,
+                quarantined=_count(session.quarantine),
             )
             self._wards[(rule.name, session.study, base, session.study_uid)] = ward
         for rule in self._settings.rules:
@@ -107,7 +112,7 @@ class Reception:
                     break
                 self._lock.wait()  # the same image over another association; the session may be complete afterwards
         if known:
-            return self._compare_with_past(known, image, part)
+            return self._compare_with_past(known, rule, association, image, part)
         verdict: Verdict | None = None
         try:
             verdict = self._settle(ward, identity, there, part)
@@ -121,6 +126,8 @@ class Reception:
         with self._lock:
             for ward in self._wards.values():
                 ward.associations.discard(association)
+            for again in self._again.values():
+                again.associations.discard(association)
 
     def tick(self) -> None:
         """Bring the journal up to date, and queue the sessions that are complete; to be called about once a second."""
@@ -137,12 +144,17 @@ class Reception:
             for key, (ward, _) in complete.items():
                 self._past.remember(key, ward)
             self._past.forget(now, self._wards)
-        for (session_id, name), amount in late.items():
-            self._journal.count(session_id, **{name: amount})
+            again = [session_id for session_id, item in self._again.items() if item.is_over(now)]
+            for session_id in again:
+                del self._again[session_id]
+        for session_id, amount in late.items():
+            self._journal.count(session_id, duplicates=amount)
         for ward in changed:
             self._write_counts(ward)
         for ward, why in complete.values():
-            self._queue(ward, why)
+            self._queue(ward, why, now)
+        for session_id in again:
+            self._retry(session_id)
 
     def _settle(self, ward: Ward, identity: Identity, there: Path | None, part: Part) -> Verdict:
         if there is None:
@@ -162,6 +174,8 @@ class Reception:
         ward.last, ward.is_changed = time.monotonic(), True
         if verdict is None:
             ward.refused.add(image)
+        elif verdict == "quarantined":  # the same contradiction may come again and again
+            ward.counts[verdict] = _count(ward.session.quarantine)
         else:
             ward.counts[verdict] += 1
         if verdict == "images":
@@ -171,29 +185,34 @@ class Reception:
         self._lock.notify_all()
 
     def _quarantine(self, session: Session, image: str, part: Part) -> None:
+        """Keep an image apart; the caller has the lock of what is apart, or the image's place in the ward."""
         target = session.quarantine / f"{image}.{digest(part.path).hex()[:12]}.dcm"
         if target.exists():
             part.discard()
-        else:
-            self._spool.publish(part.path, target)
+            return
+        self._spool.publish(part.path, target)
         self._progress.message(f"{session.name}: an image came again with other content; it is in '{shown(target)}'")
 
-    def _compare_with_past(self, known: Stored, image: str, part: Part) -> tuple[str, Verdict]:
+    def _compare_with_past(
+        self, known: Stored, rule: Rule, association: int, image: str, part: Part
+    ) -> tuple[str, Verdict]:
         session_id, path, kept = known
         session = self._journal.session(session_id)
         assert session is not None
-        if path is not None and path.exists():
-            same = same_content(path, part.path)
-        else:
-            same = digest(part.path) == (kept or self._journal.digests([session_id]).get(image, ("", b""))[1])
-        if same:
-            part.discard()
-        else:
-            self._quarantine(session, image, part)
-        verdict: Verdict = "duplicates" if same else "quarantined"
+        same = same_content(path, part.path) if path else digest(part.path) == kept
+        if not same:
+            with self._apart:
+                self._quarantine(session, image, part)
+                self._journal.set_quarantined(session_id, _count(session.quarantine), CONTRADICTED)
+            return session_id, "quarantined"
+        part.discard()
         with self._lock:
-            self._late[session_id, verdict] += 1
-        return session_id, verdict
+            self._late[session_id] += 1
+            if session.state == "failed" and not session.deleted:
+                again = self._again.setdefault(session_id, Again(rule.quiet))
+                again.associations.add(association)
+                again.last = time.monotonic()
+        return session_id, "duplicates"
 
     def _ward(self, key: Key, rule: Rule, sender: Sender) -> Ward:
         """The session that receives a visit, a new one where there is none; the caller has the lock."""
@@ -203,9 +222,7 @@ class Reception:
 
     def _open(self, key: Key, rule: Rule, sender: Sender) -> Session:
         _, study, visit, study_uid = key
-        revision = 1
-        while Visit(self._settings.store, study, visit_of_revision(visit, revision)).archive.exists():
-            revision += 1
+        revision = free_revision(self._settings.store, study, visit)
         session = self._journal.open_session(
             rule=rule.name,
             study=study,
@@ -233,18 +250,37 @@ class Reception:
         return session
 
     def _write_counts(self, ward: Ward) -> None:
-        counts = {name: ward.counts[name] for name in ("images", "size", "duplicates", "quarantined", "refused")}
+        counts = {name: ward.counts[name] for name in ("images", "size", "duplicates", "refused")}
         received = time.time() - (time.monotonic() - ward.last)
-        self._journal.update_session(ward.session.id, **counts, last_received=received)
+        with self._apart:  # others may come to be apart when the session is complete
+            amount = _count(ward.session.quarantine)
+            self._journal.update_session(ward.session.id, **counts, quarantined=amount, last_received=received)
 
-    def _queue(self, ward: Ward, why: str) -> None:
-        session, images, expected = ward.session, ward.counts["images"], ward.rule.expected
+    def _queue(self, ward: Ward, why: str, now: float) -> None:
+        session, images, expected = ward.session, ward.counts["images"], ward.session.expected
         self._write_counts(ward)
         if not images:
             self._journal.change_state(session.id, "failed", "no image could be stored")
             return
+        notes = [shortcoming(ward, now, self._journal.associations(session.id))]
         if images < expected:
-            self._journal.add_note(session.id, f"{images} of {expected} expected images have come")
+            notes.append(f"{images} of {expected} expected images have come")
+        if ward.counts["quarantined"]:
+            notes.append(CONTRADICTED)
+        for note in filter(None, notes):
+            self._journal.add_note(session.id, note)
         self._journal.change_state(session.id, "queued")
         self._progress.message(f"{session.id}: {session.name} is complete with {images} images: {why}")
         self._on_queued()
+
+    def _retry(self, session_id: str) -> None:
+        """The images of a failed session have been sent again, so that somebody wants it tried again."""
+        with suppress(InvalidSetting):  # it is queued already, or was deleted
+            session = self._journal.retry(session_id)
+            self._progress.message(f"{session.id}: {session.name} is tried again, as its images were sent again")
+            self._on_queued()
+
+
+def _count(folder: Path) -> int:
+    """How many images are in a folder; none where there is no folder."""
+    return sum(1 for _ in folder.glob("*.dcm"))

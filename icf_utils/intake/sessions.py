@@ -6,6 +6,7 @@ bring images of several sessions, and a session may come over several associatio
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -15,8 +16,13 @@ AssociationState = Literal["open", "released", "aborted", "lost", "rejected", "i
 
 #: The states of a session in their order. ``receiving``: images may still come. ``queued``: complete, waits for a
 #: worker. ``running``: the chain works on it. ``success``: in the store. ``failed``: the chain (or XNAT) refused it.
-#: ``partial``: in the store, but images are missing that were expected, or were quarantined or refused.
+#: ``partial``: in the store, but images are missing that were expected, may be missing, or were quarantined or refused.
 SESSION_STATES: tuple[SessionState, ...] = get_args(SessionState)
+
+#: Notes that say that images may be missing; a session with one of them is ``partial``.
+BROKEN_OFF = "an association was lost; images may be missing"
+FORCED = "it was closed by 'force' while an association was open; images may be missing"
+CONTRADICTED = "an image came again with other content; it is in the session's quarantine"
 
 #: States in which a session rests until somebody asks for it again.
 FINISHED: tuple[SessionState, ...] = ("success", "failed", "partial")
@@ -126,3 +132,32 @@ def visit_of_revision(visit: str, revision: int) -> str:
     ('visit-01', 'visit-01-r2')
     """
     return visit if revision == 1 else f"{visit}-r{revision}"
+
+
+def final_state(session: Session, failure: str) -> SessionState:
+    """What a processed session is in the end. Pure."""
+    if failure:
+        return "failed"
+    is_short = session.expected > session.images or bool({BROKEN_OFF, FORCED} & set(session.notes))
+    return "partial" if is_short or session.quarantined or session.refused else "success"
+
+
+def is_broken_off(associations: Iterable[Association]) -> bool:
+    """Whether an association of a session came to a bad end, and none that began afterwards to the regular one. Pure.
+
+    Those that are still open say nothing yet.
+    """
+    ended = [item for item in associations if item.ended is not None]
+    bad = max((item.ended or 0.0 for item in ended if item.state != "released"), default=None)
+    return bad is not None and not any(item.state == "released" and item.started >= bad for item in ended)
+
+
+def in_one_line(message: str) -> str:
+    r"""A message of several lines, such as a list of files that were refused, for a log or a table.
+
+    >>> in_one_line("refused:\n  'a': is cut\n  'b': is cut")
+    "refused: 'a': is cut; 'b': is cut"
+    """
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    ends = [" " if line.endswith((":", ".")) else "; " for line in lines]
+    return "".join(part for pair in zip(lines, [*ends[:-1], ""], strict=True) for part in pair)

@@ -5,31 +5,20 @@ All mistakes that can be seen in it are refused before anything listens.
 
 from __future__ import annotations
 
-import ipaddress
+import os
 import sys
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import Any, get_type_hints
 
-from icf_utils.dicom.confidential import TABLE, is_identifying
-from icf_utils.dicom.values import BINARY_VRS, dictionary_vr, keyword_tag
 from icf_utils.errors import InvalidSetting, shown, storage_errors
-from icf_utils.intake.naming import Template, parse_template
-from icf_utils.store import check_identifier
-
-if TYPE_CHECKING:
-    from icf_utils.xnat.values import Target
+from icf_utils.intake.rules import Rule, check_rule
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:  # pragma: no cover - the same module under the name it had before it joined the standard library
     import tomli as tomllib
-
-#: What a visit's template may use beside DICOM keywords.
-FACTS = ("called_ae", "calling_ae", "address", "study_key")
-
-_STAGES = ("metadata", "dataset", "catalog")
 
 
 @dataclass(frozen=True)
@@ -54,61 +43,29 @@ class Listen:
 
 
 @dataclass(frozen=True)
-class Rule:
-    """``[[rule]]``: what becomes of images for one called AE. Times in seconds; 0 of ``force`` and ``expected``: none.
+class Http:
+    """``[http]``: what may be posted to the pages, in megabytes.
 
-    ``calling_ae`` and ``addresses`` (or networks) say who may send; empty: everybody. ``xnat`` is the address of an
-    XNAT that visits are uploaded to when they are in the store; its password comes from where ``icf-utils xnat`` takes
-    it.
+    ``upload_limit`` is about a zip as it comes, ``unpacked_limit`` about all that is in it.
     """
 
-    called_ae: str
-    study: str
-    name: str = ""
-    visit: str = "{study_key}"
-    calling_ae: tuple[str, ...] = ()
-    addresses: tuple[str, ...] = ()
-    quiet: int = 30
-    force: int = 0
-    expected: int = 0
-    workers: int = 1
-    until: str = "catalog"
-    timezone: str = "UTC"
-    keep_input: bool = True
-    allow_identifying: bool = False
-    xnat: str = ""
-    xnat_project: str = ""
-    xnat_user: str = ""
-    xnat_dest: str = "prearchive"
-
-    @property
-    def template(self) -> Template:
-        """How a visit gets its identifier."""
-        return Template(self.visit)
-
-    @property
-    def keywords(self) -> tuple[str, ...]:
-        """The DICOM keywords that the template uses."""
-        return tuple(name for name in self.template.fields if name not in FACTS)
-
-    def admits(self, calling_ae: str, address: str) -> str:
-        """Empty text where a sender may use the rule, else what is wrong with it: ``calling AE`` or ``address``."""
-        if self.calling_ae and calling_ae not in self.calling_ae:
-            return "calling AE"
-        here = ipaddress.ip_address(address)
-        mapped = here.ipv4_mapped if isinstance(here, ipaddress.IPv6Address) else None
-        networks = [ipaddress.ip_network(text, strict=False) for text in self.addresses]
-        return "address" if networks and not any((mapped or here) in network for network in networks) else ""
+    upload_limit: int = 16_000
+    unpacked_limit: int = 64_000
 
 
 @dataclass(frozen=True)
 class ReceiverSettings:
-    """Everything that the file says: folders, ``[listen]`` and the rules in their order."""
+    """Everything that the file says: folders, ``[listen]``, the rules in their order, and ``[http]``.
+
+    ``source`` is the file, for messages.
+    """
 
     store: Path
     spool: Path
     listen: Listen
     rules: tuple[Rule, ...]
+    http: Http = field(default_factory=Http)
+    source: str = "settings"
 
 
 def load_receiver_settings(path: Path) -> ReceiverSettings:
@@ -128,10 +85,8 @@ def parse_receiver_settings(raw: bytes, path: Path) -> ReceiverSettings:
         table = tomllib.loads(raw.decode("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidSetting(source, f"this is not a TOML file ({error})") from error
-    _refuse_unknown(table, ("store", "spool", "listen", "rule"), "key", source)
-    for name in ("store", "spool"):
-        if not isinstance(table.get(name), str):
-            raise InvalidSetting(source, f"'{name}' must be there, and name a folder")
+    _refuse_unknown(table, ("store", "spool", "listen", "http", "rule"), "key", source)
+    store, spool = _folders(table, path.absolute().parent, source)
     rules = table.get("rule", [])
     if not isinstance(rules, list) or not rules:
         raise InvalidSetting(source, "there is no rule: write [[rule]] on a line of its own, and its keys below")
@@ -140,7 +95,28 @@ def parse_receiver_settings(raw: bytes, path: Path) -> ReceiverSettings:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InvalidSetting(source, f"several rules are called '{shown(twice[0])}': give each a 'name'")
     here = path.absolute().parent
-    return ReceiverSettings(here / table["store"], here / table["spool"], _listen(table, here, source), found)
+    http: Http = _section(Http, table.get("http", {}), "[http]", source)
+    if min(http.upload_limit, http.unpacked_limit) < 1:
+        raise InvalidSetting(source, "[http] upload_limit and unpacked_limit must be at least 1")
+    return ReceiverSettings(store, spool, _listen(table, here, source), found, http, source)
+
+
+def _folders(table: Mapping[str, Any], here: Path, source: str) -> tuple[Path, Path]:
+    """Store and spool: two folders, neither of them in the other, since each would take the other's files for its own.
+
+    Links are followed for this.
+    """
+    for name in ("store", "spool"):
+        if not isinstance(table.get(name), str) or not table[name].strip():
+            raise InvalidSetting(source, f"'{name}' must be there, and name a folder")
+    store, spool = here / table["store"], here / table["spool"]
+    real = {name: Path(os.path.realpath(folder)) for name, folder in (("store", store), ("spool", spool))}
+    if real["store"] == real["spool"]:
+        raise InvalidSetting(source, "'store' and 'spool' are the same folder; they must be two")
+    for inner, outer in (("store", "spool"), ("spool", "store")):
+        if real[inner].is_relative_to(real[outer]):
+            raise InvalidSetting(source, f"'{inner}' lies in '{outer}'; neither may lie in the other")
+    return store, spool
 
 
 def _listen(table: Mapping[str, Any], here: Path, source: str) -> Listen:
@@ -157,66 +133,12 @@ def _listen(table: Mapping[str, Any], here: Path, source: str) -> Listen:
 
 
 def _rule(given: Any, number: int, source: str) -> Rule:
-    where = f"[[rule]] number {number}"
+    called = given.get("name") or given.get("called_ae") if isinstance(given, dict) else None
+    where = f"[[rule]] number {number}" + (f" ({shown(called)})" if isinstance(called, str) else "")
     rule: Rule = _section(Rule, given, where, source)
-    if not rule.name:
-        rule = Rule(**{**{item.name: getattr(rule, item.name) for item in fields(Rule)}, "name": rule.called_ae})
-    check_identifier("study", rule.study)
-    _check_titles(rule, where, source)
-    if rule.until not in _STAGES:
-        raise InvalidSetting(source, f"{where} until: there is no stage '{shown(rule.until)}' ({', '.join(_STAGES)})")
-    if min(rule.quiet, rule.workers) < 1 or min(rule.force, rule.expected) < 0:
-        raise InvalidSetting(source, f"{where}: 'quiet' and 'workers' must be at least 1, 'force' and 'expected' 0")
-    if wrong := [text for text in rule.addresses if not _is_network(text)]:
-        raise InvalidSetting(source, f"{where} addresses: '{shown(wrong[0])}' is no address or network")
-    _check_template(rule, where, source)
-    if rule.xnat:
-        xnat_target(rule)
+    rule = rule if rule.name else replace(rule, name=rule.called_ae)
+    check_rule(rule, where, source)
     return rule
-
-
-def xnat_target(rule: Rule) -> Target:
-    """Where the rule's visits go in XNAT. Raises :class:`~icf_utils.errors.InvalidSetting`."""
-    from icf_utils.xnat.values import Target
-
-    if rule.xnat_dest == "prearchive":
-        return Target(rule.xnat, rule.xnat_project)
-    if rule.xnat_dest == "archive":
-        return Target(rule.xnat, rule.xnat_project, "archive")
-    raise InvalidSetting("xnat_dest", f"'{shown(rule.xnat_dest)}' is neither 'prearchive' nor 'archive'")
-
-
-def _is_network(text: str) -> bool:
-    try:
-        ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        return False
-    return True
-
-
-def _check_titles(rule: Rule, where: str, source: str) -> None:
-    """AE titles: up to 16 characters of the default repertoire, without backslash (PS3.5 table 6.2-1)."""
-    for title in (rule.called_ae, *rule.calling_ae):
-        if not (0 < len(title) <= 16 and title.isascii() and title.isprintable() and "\\" not in title):
-            raise InvalidSetting(source, f"{where}: '{shown(title)}' is no AE title")
-        if title != title.strip():
-            raise InvalidSetting(source, f"{where}: AE title '{shown(title)}' begins or ends with a space")
-
-
-def _check_template(rule: Rule, where: str, source: str) -> None:
-    keywords = [name for name in rule.template.fields if keyword_tag(name) is not None]
-    parse_template(f"{source}: {where} visit", rule.visit, {*FACTS, *keywords})
-    for keyword in rule.keywords:
-        tag = keyword_tag(keyword)
-        assert tag is not None
-        if dictionary_vr(tag) in (None, "SQ", *BINARY_VRS):
-            raise InvalidSetting(source, f"{where} visit: {keyword} has no plain value")
-        if is_identifying(tag) and not rule.allow_identifying:
-            raise InvalidSetting(
-                source,
-                f"{where} visit: {keyword} can identify a person ({TABLE}); use {{study_key}}, "
-                "or say 'allow_identifying = true' in the rule",
-            )
 
 
 def _section(cls: type[Any], given: Any, where: str, source: str) -> Any:

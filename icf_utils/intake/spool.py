@@ -15,16 +15,23 @@ import itertools
 import os
 import shutil
 import threading
+import time
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
+from typing import IO, Any
 
 from icf_utils.errors import Busy, storage_errors
+from icf_utils.intake.sessions import visit_of_revision
+from icf_utils.store import Visit
 
 #: Below the spool: unfinished files, and the lock of the process that receives.
 PARTS_NAME, LOCK_NAME = "parts", "receiver.lock"
 
 _BLOCK = 1 << 20
+
+#: Seconds for which the lock is tried.
+_LOOKING = 0.5
 
 #: So many empty parts are made at once, with one sync for all.
 _AT_ONCE = 64
@@ -44,12 +51,17 @@ class Spool:
         with storage_errors(folder, "create"):
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = open(folder / LOCK_NAME, "a+", encoding="ascii")  # noqa: SIM115 - closed by close()
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            raise Busy(folder / LOCK_NAME, "another receiver", 0) from error
+        self._hold()
         self.parts = folder / PARTS_NAME
+
+    def _hold(self) -> None:
+        """Take the lock; who only looks whether somebody has it (:func:`is_held`) has it for a moment."""
+        limit = time.monotonic() + _LOOKING
+        while not _try_to_lock(self._lock, fcntl.LOCK_EX):
+            if time.monotonic() > limit:
+                self._lock.close()
+                raise Busy(self.folder / LOCK_NAME, "another receiver", 0)
+            time.sleep(0.02)
 
     def close(self) -> None:
         """Let another process have it."""
@@ -202,3 +214,31 @@ def images_below(folder: Path) -> dict[str, Path]:
     """The images of a session's input folder: :func:`~icf_utils.intake.header.image_key` to file."""
     with storage_errors(folder, "read"):
         return {path.stem.rpartition("-")[2]: path for path in sorted(folder.glob("*/*.dcm"))}
+
+
+def free_revision(store: Path, study: str, visit: str) -> int:
+    """The first revision of a visit that has no archive in the store; ``visit`` is without a suffix."""
+    revision = 1
+    while Visit(store, study, visit_of_revision(visit, revision)).archive.exists():
+        revision += 1
+    return revision
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a receiver has the spool now."""
+    try:
+        lock = open(folder / LOCK_NAME, "rb")  # noqa: SIM115 - closed below
+    except FileNotFoundError:
+        return False
+    except OSError:  # it is another user's: nothing can be said against it
+        return True
+    with lock:  # a shared lock: another process that only looks is no receiver
+        return not _try_to_lock(lock, fcntl.LOCK_SH)
+
+
+def _try_to_lock(file: IO[Any], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from icf_utils.intake.journal import Journal
-from icf_utils.intake.sessions import Session
-from icf_utils.intake.settings import Rule
+from icf_utils.intake.rules import Rule
+from icf_utils.intake.sessions import BROKEN_OFF, FORCED, Association, Session, is_broken_off
 from icf_utils.intake.spool import images_below
 
 #: Seconds that the images of a complete visit are kept in mind after the last one for it has come.
@@ -53,16 +53,44 @@ class _Images:
 
 def completion(ward: Ward, now: float) -> str:
     """Why a session is complete now, in words; empty where it is not. Pure."""
-    rule, images = ward.rule, ward.counts["images"]
+    rule, images, expected = ward.rule, ward.counts["images"], ward.session.expected
     if ward.pending:
         return ""
-    if rule.expected and images >= rule.expected:
-        return "all expected images have come"
-    if rule.force and now - ward.first >= rule.force:
+    if is_forced(ward, now):
         return f"{rule.force} s have passed since the first image"
-    if not ward.associations and now - ward.last >= rule.quiet:
+    if ward.associations:  # more images than were expected belong to the same visit
+        return ""
+    if expected and images >= expected:
+        return "all expected images have come"
+    if now - ward.last >= rule.quiet:
         return f"nothing has come for {rule.quiet} s"
     return ""
+
+
+def is_forced(ward: Ward, now: float) -> bool:
+    """Whether a session is complete whatever may still come. Pure."""
+    return bool(ward.rule.force) and now - ward.first >= ward.rule.force
+
+
+def shortcoming(ward: Ward, now: float, associations: Iterable[Association]) -> str:
+    """The note about a complete session of which images may be missing; empty where nothing says so. Pure."""
+    if ward.associations and is_forced(ward, now):
+        return FORCED
+    is_whole = 0 < ward.session.expected <= ward.counts["images"]
+    return BROKEN_OFF if not is_whole and is_broken_off(associations) else ""
+
+
+@dataclass
+class Again:
+    """A failed session whose images are being sent again: when the last one came, and over what."""
+
+    quiet: float
+    associations: set[int] = field(default_factory=set)
+    last: float = field(default_factory=time.monotonic)
+
+    def is_over(self, now: float) -> bool:
+        """Whether nothing more of it is to be expected. Pure."""
+        return not self.associations and now - self.last >= self.quiet
 
 
 class Past:
@@ -78,7 +106,24 @@ class Past:
         if past is None:
             past = self._visits[key] = self._look_back(key)
         past.used = time.monotonic()
-        return past.images.get(image)
+        found = past.images.get(image)
+        if found and found[1] and not found[1].exists():
+            self._forget_files(past, found[0])
+            found = past.images.get(image)
+        return found
+
+    def _forget_files(self, past: _Images, session_id: str) -> None:
+        """The input of a session was removed: its images are known by their digests, or not at all any more.
+
+        There are none of a session that was deleted before it got as far as the store.
+        """
+        kept = self._journal.digests([session_id])
+        for image in [image for image, stored in past.images.items() if stored[0] == session_id]:
+            path = past.images[image][1]
+            if image in kept:
+                past.images[image] = (session_id, None, kept[image][1])
+            elif path is None or not path.exists():
+                del past.images[image]
 
     def _look_back(self, key: Key) -> _Images:
         _, study, visit, study_uid = key

@@ -83,11 +83,12 @@ def test_what_was_answered_is_in_the_archive(tmp_path: Path) -> None:
         for at in range(len(receiver.sessions())):  # patience for each of them
             wait_until(lambda: sum(item.is_finished for item in receiver.sessions()) > at, "one more is archived")  # noqa: B023
         sessions = receiver.sessions()
-        assert {session.state for session in sessions} <= {"success", "failed"}
+        # the sender did not come back, so that images may be missing, and the session says so
+        assert {session.state for session in sessions} <= {"success", "partial", "failed"}
         assert all(not session.images for session in sessions if session.state == "failed"), receiver.log
         found: dict[str, set[str]] = {}
         for session in sessions:
-            if session.state == "success":
+            if session.state != "failed":
                 images = receiver.images(session)
                 here = found.setdefault(session.study_uid, set())
                 assert not here & set(images), "an image is there twice"

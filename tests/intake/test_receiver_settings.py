@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import socket
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icf_utils.errors import InvalidIdentifier, InvalidSetting
+from icf_utils.errors import InvalidSetting
 from icf_utils.intake.dimse import Answer, StoreRequest, store_request, store_response
 from icf_utils.intake.header import Sender, visit_identifier
-from icf_utils.intake.settings import Rule, parse_receiver_settings
+from icf_utils.intake.rules import Rule
+from icf_utils.intake.settings import parse_receiver_settings
 from icf_utils.store import check_identifier
+from tests.cli.program import icf
 from tests.pages import blocks
 
 _HEAD = 'store = "s"\nspool = "i"\n'
@@ -46,19 +50,65 @@ def test_folders_are_relative_to_the_file() -> None:
         (_HEAD + _RULE + 'visit = "{Nonsense}"', "there is no field"),
         (_HEAD + _RULE + 'visit = "{PixelData}"', "has no plain value"),
         (_HEAD + _RULE + 'visit = "../{study_key}"', "is no template"),
-        (_HEAD + _RULE + 'xnat = "https://xnat.example.org"', "no ID of a project"),
+        (_HEAD + _RULE + 'xnat = "https://xnat.example.org"', "xnat_project: .* no ID of a project"),
+        (_HEAD + _RULE + 'xnat = "xnat.example.org"\nxnat_project = "P"', r"\(A\) xnat: expected an address"),
+        (_HEAD + _RULE + 'xnat = "https://x.org"\nxnat_project = "P"\nxnat_dest = "here"', r"\(A\) xnat_dest: 'here'"),
+        (_HEAD + _RULE + 'xnat_project = "P"', "xnat_project: this goes with 'xnat'"),
+        (_HEAD + _RULE + 'timezone = "Europe/Nowhere"', r"number 1 \(A\) timezone: there is no time zone"),
+        (_HEAD + _RULE + 'calling_ae = ["*"]', "no patterns"),
+        ('store = ""\nspool = "i"\n' + _RULE, "'store' must be there"),
+        ('store = "s"\nspool = " "\n' + _RULE, "'spool' must be there"),
+        ('store = "s"\nspool = "./s/"\n' + _RULE, "are the same folder"),
+        ('store = "s"\nspool = "s/spool"\n' + _RULE, "'spool' lies in 'store'"),
+        ('store = "i/x/../s"\nspool = "i"\n' + _RULE, "'store' lies in 'spool'"),
+        (_HEAD + "[http]\nunpacked_limit = 0\n" + _RULE, "at least 1"),
         (_HEAD + "[listen]\nport = 70000\n" + _RULE, "out of range"),
         (_HEAD + '[listen]\nkey = "k"\n' + _RULE, "TLS takes"),
     ],
 )
 def test_mistakes_are_refused(text: str, problem: str) -> None:
-    with pytest.raises(InvalidSetting, match=problem):
+    with pytest.raises(InvalidSetting, match=problem) as refused:
         parse(text)
+    assert str(refused.value).startswith("/etc/icf/receiver.toml: ")
+    assert " --" not in str(refused.value)  # the file has no options
 
 
 def test_a_study_that_cannot_name_files() -> None:
-    with pytest.raises(InvalidIdentifier):
+    with pytest.raises(InvalidSetting, match=r"number 1 \(A\): the study identifier"):
         parse(_HEAD + '[[rule]]\ncalled_ae = "A"\nstudy = "../x"')
+
+
+@pytest.mark.parametrize(
+    ("listen", "problem"),
+    [
+        ('certificate = "none.pem"\nkey = "none.key"', "certificate: cannot read '.*none.pem'"),
+        ('certificate = "noise.pem"\nkey = "noise.pem"', "cannot be used"),
+        ('host = "192.0.2.1"', r"cannot listen at 192\.0\.2\.1:11112"),
+        ('host = "no such host"', "cannot listen at no such host"),
+    ],
+)
+@pytest.mark.parametrize("options", [["--check"], []])
+def test_what_this_machine_cannot_do_is_refused(tmp_path: Path, listen: str, problem: str, options: list[str]) -> None:
+    """Also at start, and before anything is made."""
+    pytest.importorskip("pynetdicom")
+    (tmp_path / "noise.pem").write_text("noise")
+    (tmp_path / "r.toml").write_text(f"{_HEAD}[listen]\n{listen}\n{_RULE}")
+    ran = icf("receive", *options, tmp_path / "r.toml")
+    assert ran.code == 2
+    assert re.search(problem, ran.err), ran.err
+    assert str(tmp_path / "r.toml") in ran.err
+    assert not (tmp_path / "i").exists()
+
+
+def test_an_address_in_use_is_no_mistake_of_the_settings(tmp_path: Path) -> None:
+    pytest.importorskip("pynetdicom")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        (tmp_path / "r.toml").write_text(f"{_HEAD}[listen]\nport = {port}\n{_RULE}")
+        assert icf("receive", "--check", tmp_path / "r.toml").code == 0
+        assert "Address already in use" in icf("receive", tmp_path / "r.toml").err
 
 
 @given(st.text())
@@ -100,10 +150,10 @@ def test_answers_are_what_pynetdicom_reads() -> None:
 def test_the_page_names_every_setting_and_its_example_is_one() -> None:
     from dataclasses import fields
 
-    from icf_utils.intake.settings import Listen
+    from icf_utils.intake.settings import Http, Listen
 
     (example,) = blocks("receive.md", "toml")
     assert parse(example)[0].study == "study-a"
     page = Path(__file__).resolve().parents[2].joinpath("docs", "receive.md").read_text(encoding="utf-8")
-    for item in (*fields(Listen), *fields(Rule)):
+    for item in (*fields(Listen), *fields(Rule), *fields(Http)):
         assert f"`{item.name}`" in page

@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 
 from icf_utils.errors import IcfError, InputRefused, InvalidIdentifier, InvalidSetting, StorageFailure, shown
 from icf_utils.intake.journal import Journal
-from icf_utils.intake.sessions import Session, SessionFilter
+from icf_utils.intake.sessions import Session, SessionFilter, in_one_line
 from icf_utils.intake.web import contents, guard, views
 from icf_utils.intake.web.downloads import zip_response
 from icf_utils.intake.web.queries import parse_query
@@ -56,11 +56,13 @@ def _add_routes(app: Flask, desk: _Desk) -> None:
     app.add_url_rule("/", "home", desk.home)
     app.add_url_rule("/view/<session_id>", "view", desk.view)
     app.add_url_rule("/view/<session_id>/delete", "delete_by_form", desk.delete_by_form, methods=["POST"])
+    app.add_url_rule("/view/<session_id>/retry", "retry_by_form", desk.retry_by_form, methods=["POST"])
     app.add_url_rule("/sessions", "sessions", desk.sessions)
     app.add_url_rule("/sessions", "post", desk.post, methods=["POST"])
     app.add_url_rule("/sessions/counts", "counts", desk.counts)
     app.add_url_rule("/sessions/<session_id>", "session", desk.session)
     app.add_url_rule("/sessions/<session_id>", "delete", desk.delete, methods=["DELETE"])
+    app.add_url_rule("/sessions/<session_id>/retry", "retry", desk.retry, methods=["POST"])
     app.add_url_rule("/sessions/<session_id>/log", "log", desk.log_text)
     app.add_url_rule("/sessions/<session_id>/input.zip", "input", desk.input_zip)
     app.add_url_rule("/sessions/<session_id>/output.zip", "output", desk.output_zip)
@@ -92,7 +94,7 @@ class _Desk:
 
     def refuse(self, error: IcfError) -> Response:
         status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
-        self._note(f"{status}: {shown(str(error))}")
+        self._note(f"{status}: {in_one_line(str(error))}")
         text = "there is no room for it" if status == 507 else str(error)
         return _problem(text if status < 500 or status == 507 else "an error; the server's log has it", status)
 
@@ -119,18 +121,41 @@ class _Desk:
     def view(self, session_id: str) -> str:
         session = self._known(session_id)
         log = contents.read_log(session).decode("utf-8", "replace")
-        form = guard.form_token(self._settings.token, session.id)
-        return render_template("session.html", **views.session_page(session, log, form, time.time()))
+        forms = {action: guard.form_token(self._settings.token, action, session.id) for action in ("delete", "retry")}
+        return render_template("session.html", **views.session_page(session, log, forms, time.time()))
 
     def delete_by_form(self, session_id: str) -> Any:
-        session = self._known(session_id)
-        if not guard.is_form_token(request.form.get("form", ""), self._settings.token, session.id):
-            abort(403)
+        session = self._known_by_form("delete", session_id)
         if request.form.get("sure") != "yes":
             return redirect(url_for("view", session_id=session.id), 303)
         self._journal.delete_session(session.id)
         self._note("deleted")
         return redirect(url_for("home"), 303)
+
+    def retry_by_form(self, session_id: str) -> Any:
+        session = self._known_by_form("retry", session_id)
+        if session.state == "failed":  # else it was pressed twice, and is under way
+            self._retry(session)
+        return redirect(url_for("view", session_id=session.id), 303)
+
+    def _known_by_form(self, action: str, session_id: str) -> Session:
+        session = self._known(session_id)
+        if not guard.is_form_token(request.form.get("form", ""), self._settings.token, action, session.id):
+            abort(403)
+        return session
+
+    def retry(self, session_id: str) -> Response:
+        session = self._known(session_id)
+        if session.state != "failed":
+            return _problem(f"{session.id} is {session.state}; only a failed one is tried again", 409)
+        return jsonify(self._record(self._retry(session)))
+
+    def _retry(self, session: Session) -> Session:
+        if self._settings.rules and session.rule not in self._settings.rules:
+            raise InvalidSetting("rule", f"'{shown(session.rule)}' is no longer in the settings")
+        queued = self._journal.retry(session.id)
+        self._note("queued once more")
+        return queued
 
     def sessions(self) -> Response:
         query = parse_query(_words(request))

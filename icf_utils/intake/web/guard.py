@@ -44,14 +44,14 @@ def is_of_this_site(request: Request) -> bool:
     return origin is None or urlsplit(origin).netloc == request.host
 
 
-def form_token(token: Secret, session_id: str) -> str:
-    """What a page's form shows to prove that it is ours."""
-    return hmac.new(token.value.encode("utf-8"), f"delete {session_id}".encode(), hashlib.sha256).hexdigest()
+def form_token(token: Secret, action: str, session_id: str) -> str:
+    """What a page's form for an action (``delete``, ``retry``) shows to prove that it is ours."""
+    return hmac.new(token.value.encode("utf-8"), f"{action} {session_id}".encode(), hashlib.sha256).hexdigest()
 
 
-def is_form_token(given: str, token: Secret, session_id: str) -> bool:
+def is_form_token(given: str, token: Secret, action: str, session_id: str) -> bool:
     """Whether ``given`` is what :func:`form_token` says."""
-    return hmac.compare_digest(given.encode("utf-8", "replace"), form_token(token, session_id).encode("ascii"))
+    return hmac.compare_digest(given.encode("utf-8", "replace"), form_token(token, action, session_id).encode("ascii"))
 
 
 def protect(response: Response) -> Response:

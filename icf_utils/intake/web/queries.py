@@ -16,7 +16,7 @@ _MOST = 1_000_000
 
 @dataclass(frozen=True)
 class Query:
-    """Which sessions, how many of them, and after how many."""
+    """Which sessions, how many of them (0: all), and after how many."""
 
     wanted: SessionFilter
     limit: int = 0
@@ -36,7 +36,7 @@ def parse_query(given: Mapping[str, Sequence[str]]) -> Query:
         rule=texts.get("rule", ""),
         states=parse_states(given.get("state", ())),
     )
-    return Query(wanted, _number("limit", texts), _number("offset", texts))
+    return Query(wanted, _number("limit", texts, 1), _number("offset", texts, 0))
 
 
 def parse_states(texts: Sequence[str]) -> tuple[SessionState, ...]:
@@ -48,8 +48,11 @@ def parse_states(texts: Sequence[str]) -> tuple[SessionState, ...]:
     return tuple(state for state in SESSION_STATES if state in names)
 
 
-def _number(word: str, texts: Mapping[str, str]) -> int:
-    text = texts.get(word, "0")
-    if not (text.isascii() and text.isdecimal() and len(text) < 8 and int(text) <= _MOST):
-        raise InvalidSetting(word, f"'{shown(text[:40])}' is no number up to {_MOST}")
+def _number(word: str, texts: Mapping[str, str], least: int) -> int:
+    """A number; 0 where none is given."""
+    if word not in texts:
+        return 0
+    text = texts[word]
+    if not (text.isascii() and text.isdecimal() and len(text) < 8 and least <= int(text) <= _MOST):
+        raise InvalidSetting(word, f"'{shown(text[:40])}' is no number from {least} to {_MOST}")
     return int(text)

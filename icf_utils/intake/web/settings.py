@@ -18,8 +18,8 @@ TOKEN_VARIABLE = "ICF_SESSIONS_TOKEN"  # noqa: S105 - a name
 TOKEN_NAME = "token"  # noqa: S105 - a name
 #: Where the pages are, unless something else is said.
 HOST, PORT = "127.0.0.1", 8042
-#: The largest zip that is taken in, in bytes.
-UPLOAD_LIMIT = 16 << 30
+#: The largest zip that is taken in, and the most that may be in it, in bytes.
+UPLOAD_LIMIT, UNPACKED_LIMIT = 16_000_000_000, 64_000_000_000
 #: What must stay free on the spool's disk, in bytes.
 RESERVE = 1 << 30
 
@@ -37,6 +37,7 @@ class WebSettings:
     rules: Mapping[str, str] = field(default_factory=dict)
     compatible: bool = False
     upload_limit: int = UPLOAD_LIMIT
+    unpacked_limit: int = UNPACKED_LIMIT
     reserve: int = RESERVE
 
 

@@ -9,13 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from icf_utils.errors import InputRefused, InvalidSetting, StorageFailure, shown, storage_errors
+from icf_utils.errors import InvalidSetting, StorageFailure, shown, storage_errors
 from icf_utils.intake.journal import Journal
 from icf_utils.intake.sessions import Session
+from icf_utils.intake.spool import free_revision
+from icf_utils.intake.web.posted import look_through
 from icf_utils.intake.web.settings import WebSettings
 from icf_utils.publishing import sync_file
-from icf_utils.sources.select import open_source
-from icf_utils.sources.zips import ZIP_MAGIC
 from icf_utils.store import check_identifier
 
 _CHUNK = 1 << 20
@@ -35,8 +35,8 @@ def take_in(
     """Keep a posted zip, look through it, and queue it.
 
     ``size`` is what the client says in bytes. Raises :class:`~icf_utils.errors.InvalidSetting` for an unknown rule,
-    :class:`~icf_utils.errors.InvalidIdentifier`, :class:`~icf_utils.errors.InputRefused` for what is no zip of files,
-    and :class:`~icf_utils.errors.StorageFailure` where there is no room.
+    :class:`~icf_utils.errors.InvalidIdentifier`, :class:`~icf_utils.errors.InputRefused` for what is no zip of one
+    visit, and :class:`~icf_utils.errors.StorageFailure` where there is no room.
     """
     if rule not in settings.rules:
         known = ", ".join(map(shown, settings.rules)) or "none"
@@ -52,7 +52,7 @@ def take_in(
         with os.fdopen(descriptor, "w+b") as file:
             taken = _copy(stream, file, path, settings)
             sync_file(file, path)
-        images = _look_through(path)
+        images = look_through(path, settings.unpacked_limit)
         return journal.enqueue(
             rule=rule,
             study=settings.rules[rule],
@@ -61,6 +61,7 @@ def take_in(
             move=True,
             images=images,
             size=taken,
+            first_revision=free_revision(settings.store, settings.rules[rule], visit),
             calling_ae=sender,
             address=address,
         )
@@ -88,15 +89,3 @@ def _check_room(folder: Path, size: int, reserve: int) -> None:
         free = shutil.disk_usage(folder).free
     if free - size < reserve:
         raise StorageFailure(folder, "write", OSError(28, "no space"))
-
-
-def _look_through(path: Path) -> int:
-    """The number of files in the zip; nothing but a zip is looked at. Raises ``InputRefused``."""
-    with path.open("rb") as file:
-        if not file.read(4).startswith(ZIP_MAGIC):
-            raise InputRefused("the upload", [("the upload", "is no zip")])
-    try:
-        with open_source(path, path.parent) as source:
-            return len(source.entries)
-    except InputRefused as error:  # without the name that it has on the server
-        raise InputRefused("the upload", error.refusals) from error

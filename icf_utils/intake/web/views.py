@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from flask import Flask
 
-from icf_utils.intake.sessions import SESSION_STATES, Session, SessionState
+from icf_utils.intake.sessions import SESSION_STATES, Session, SessionState, in_one_line
 from icf_utils.intake.web.queries import Query
 from icf_utils.intake.web.records import processing_seconds
 from icf_utils.progress import readable_size
@@ -55,14 +55,14 @@ def list_page(
     }
 
 
-def session_page(session: Session, log: str, form: str, now: float) -> dict[str, Any]:
-    """One session."""
+def session_page(session: Session, log: str, forms: Mapping[str, str], now: float) -> dict[str, Any]:
+    """One session; ``forms`` are the tokens of its forms by what they do."""
     return {
         "session": session,
         "row": _row(session, now),
         "log": log[-_LOG:],
         "is_cut": len(log) > _LOG,
-        "form": form,
+        "forms": forms,
         "reload": _RELOAD if session.state in _ACTIVE else 0,
         "now": _moment(now),
     }
@@ -83,7 +83,7 @@ def _row(session: Session, now: float) -> dict[str, Any]:
         "expected": session.expected,
         "size": readable_size(session.size),
         "took": "" if seconds is None else readable_time(seconds),
-        "problem": session.failure,
+        "problem": in_one_line(session.failure),
         "notes": len(session.notes),
         "has_input": session.state != "receiving",
         "has_output": session.state in ("success", "partial"),
