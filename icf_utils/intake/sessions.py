@@ -158,6 +158,8 @@ def in_one_line(message: str) -> str:
     >>> in_one_line("refused:\n  'a': is cut\n  'b': is cut")
     "refused: 'a': is cut; 'b': is cut"
     """
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    ends = [" " if line.endswith((":", ".")) else "; " for line in lines]
-    return "".join(part for pair in zip(lines, [*ends[:-1], ""], strict=True) for part in pair)
+    whole = ""
+    for line in filter(None, map(str.strip, message.splitlines())):
+        gap = " " if whole.endswith((":", ".")) else "; "
+        whole += f"{gap if whole else ''}{line}"
+    return whole

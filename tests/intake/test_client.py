@@ -100,6 +100,40 @@ def test_waiting_from_the_command_line(both: tuple[HttpSessions, LocalSessions, 
     timed = icf("sessions", "--sender", "SCANNER3", "--wait", "--timeout", "1", *access)
     assert (timed.code, "1 session not finished after 1 s" in timed.err) == (1, True)
     assert icf("sessions", "get", "s000001", "-o", tmp_path / "out", *access).code == 0
-    assert icf("sessions", "delete", "s000001", *access).out == "1 session deleted\n"
+    assert icf("sessions", "delete", "s000001", *access).out == "s000001: deleted\n1 session deleted\n"
     nothing = icf("sessions")
     assert (nothing.code, "--url URL, or --settings FILE" in nothing.err) == (2, True)
+
+
+def test_each_of_several_is_deleted_or_named(both: tuple[HttpSessions, LocalSessions, Journal], tmp_path: Path) -> None:
+    far, _, journal = both
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    token.chmod(0o600)
+    access = ("--url", far._url, "--token-file", token)
+    ran = icf("sessions", "delete", "s000099", "s000001", "s000004", "s000003", *access)
+    assert ran.code == 1
+    lines = ran.out.splitlines()
+    assert (lines[:2], lines[-1]) == (["s000001: deleted", "s000003: deleted"], "2 sessions deleted, 2 not")
+    assert [line.partition(":")[0] for line in lines[2:-1]] == ["s000099", "s000004"]
+    assert "only a finished one" in lines[3]
+    assert {item.id for item in journal.sessions()} == {"s000002", "s000004", "s000005", "s000006"}
+
+
+def test_trying_again_from_the_command_line(both: tuple[HttpSessions, LocalSessions, Journal], tmp_path: Path) -> None:
+    far, near, journal = both
+    for way in (far, near):
+        with pytest.raises((InvalidSetting, RemoteFailure), match="no images"):
+            way.retry("s000002")
+        with pytest.raises((InvalidSetting, RemoteFailure), match="only a failed one"):
+            way.retry("s000001")
+    failed = journal.session("s000002")
+    assert failed is not None
+    (failed.input / "image").write_bytes(b"x")
+    settings = tmp_path / "r.toml"
+    settings.write_text('store = "store"\nspool = "spool"\n[[rule]]\ncalled_ae = "ARCHIVE"\nstudy = "study-a"\n')
+    assert icf("sessions", "retry", "s000002", "--settings", settings).out == "s000002: queued\n1 session queued\n"
+    # nobody is there to work on it: waiting for that has an end
+    waited = icf("sessions", "--wait", "--settings", settings)
+    assert (waited.code, "no receiver is running" in waited.err) == (1, True)
+    assert "4 sessions not finished" in waited.err

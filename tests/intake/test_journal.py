@@ -10,7 +10,7 @@ import pytest
 
 from icf_utils.errors import DepositDamaged, InvalidIdentifier, InvalidSetting
 from icf_utils.intake.journal import Journal
-from icf_utils.intake.sessions import SESSION_STATES, SessionFilter
+from icf_utils.intake.sessions import SESSION_STATES, Association, AssociationState, SessionFilter, is_broken_off
 
 
 def test_a_session_from_its_begin_to_its_deletion(tmp_path: Path) -> None:
@@ -109,3 +109,63 @@ def test_a_file_that_is_no_journal(tmp_path: Path) -> None:
     (tmp_path / "journal.sqlite").write_bytes(b"something else, long enough to be looked at" * 100)
     with pytest.raises(DepositDamaged, match="something else"):
         Journal(tmp_path)
+
+
+def test_a_visit_that_never_got_into_the_store_leaves_its_name(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    for _ in range(2):
+        session = journal.open_session(rule="r", study="a", visit="v", study_uid="1.2", expected=3)
+        assert (session.visit, session.revision, session.expected) == ("v", 1, 3)
+        journal.change_state(session.id, "failed", "why")
+        journal.delete_session(session.id)
+    # one that did get there does not, nor one of which the chain knows the images
+    session = journal.open_session(rule="r", study="a", visit="v")
+    journal.remember_images(session.id, {"c47f5b18b8a430e6": b"digest"})
+    journal.change_state(session.id, "failed", "XNAT refused it")
+    journal.delete_session(session.id)
+    later = journal.open_session(rule="r", study="a", visit="v", expected=3)
+    assert (later.visit, later.expected) == ("v-r2", 0)
+    journal.close()
+
+
+def test_only_what_failed_and_is_there_is_tried_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    session = journal.open_session(rule="r", study="a", visit="v")
+    with pytest.raises(InvalidSetting, match="only a failed one"):
+        journal.retry(session.id)
+    journal.change_state(session.id, "failed", "why")
+    with pytest.raises(InvalidSetting, match="no images"):
+        journal.retry(session.id)
+    (session.input / "001").mkdir()
+    (session.input / "001" / "image.dcm").write_bytes(b"x")
+    again = journal.retry(session.id)
+    assert (again.state, again.failure, again.processing_end) == ("queued", "", None)
+    journal.claim("r", "me")
+    journal.change_state(session.id, "failed", "why")
+    journal.delete_session(session.id)
+    for name in (session.id, "s000099", "../x"):
+        with pytest.raises(InvalidSetting, match="there is none"):
+            journal.retry(name)
+    journal.close()
+
+
+def association(state: AssociationState, started: float, ended: float | None) -> Association:
+    return Association(1, "A", "B", "::1", started, ended, state, "", (), 1, 0, 0, 0, 1, ("s000001",))
+
+
+@pytest.mark.parametrize(
+    ("broken", "associations"),
+    [
+        (False, []),
+        (False, [("released", 1, 5)]),
+        (True, [("aborted", 1, 5)]),
+        (True, [("interrupted", 1, 5), ("released", 4, 9)]),  # beside it: it knew nothing of the loss
+        (False, [("lost", 1, 5), ("released", 6, 9)]),
+        (True, [("lost", 1, 5), ("released", 6, 9), ("aborted", 10, 11)]),
+        (True, [("lost", 1, 5), ("open", 6, None)]),
+    ],
+)
+def test_whether_an_association_was_lost_for_good(
+    broken: bool, associations: list[tuple[AssociationState, float, float | None]]
+) -> None:
+    assert is_broken_off([association(*item) for item in associations]) is broken

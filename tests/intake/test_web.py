@@ -10,8 +10,9 @@ import json
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ import requests
 
 from icf_utils.intake.journal import Journal
 from icf_utils.intake.web.records import MAGICKBOX_FIELDS
-from tests.data.make_dicom import write_visit
+from tests.data.make_dicom import uid, write_visit
 from tests.intake.pages import HOSTILE, TOKEN, Said, fill, served
 
 pytest.importorskip("flask", reason="flask is not installed")
@@ -106,7 +107,7 @@ def test_the_list_and_its_filters(client: Client) -> None:
         "sender=%27+OR+1%3D1--": 0,
     }.items():
         assert len(client.ask(f"/sessions?{query}").json()) == count, query
-    for query in ("state=done", "limit=-1", "limit=x", "order=id", "offset=99999999999999999999"):
+    for query in ("state=done", "limit=-1", "limit=0", "limit=x", "order=id", "offset=99999999999999999999"):
         assert client.ask(f"/sessions?{query}").status_code == 400, query
     counts = client.ask("/sessions/counts?sender=SCANNER1").json()
     assert counts == {"receiving": 0, "queued": 0, "running": 0, "success": 1, "failed": 1, "partial": 0}
@@ -244,9 +245,43 @@ def test_another_sites_page_cannot_delete(client: Client) -> None:
     assert client.ask("/view/s000001").status_code == 404
 
 
-def zipped(folder: Path) -> bytes:
+def test_a_failed_session_is_tried_again(client: Client) -> None:
+    failed = client.journal.session("s000002")
+    assert failed is not None
+    assert client.ask("/sessions/s000002/retry", "POST", "").status_code == 401
+    refused = client.ask("/sessions/s000002/retry", "POST")
+    assert (refused.status_code, "no images" in refused.json()["error"]) == (400, True)
+    write_visit(failed.input, {1: ("a", 1)})
+    assert client.ask("/sessions/s000002/retry", "POST", headers={"Origin": "https://evil.example"}).status_code == 403
+    answer = client.ask("/sessions/s000002/retry", "POST")
+    assert (answer.status_code, answer.json()["state"], answer.json()["failure"]) == (200, "queued", "")
+    for name, status in (("s000002", 409), ("s000001", 409), ("s000099", 404), ("..", 404)):
+        assert client.ask(f"/sessions/{name}/retry", "POST").status_code == status, name
+    assert client.journal.claim("ARCHIVE", "worker") is not None
+
+
+def test_a_page_has_a_button_for_another_try(client: Client) -> None:
+    failed = client.journal.session("s000002")
+    assert failed is not None
+    write_visit(failed.input, {1: ("a", 1)})
+    assert 'action="/view/s000001/retry"' not in client.ask("/view/s000001").text
+    page = client.ask("/view/s000002").text.partition('action="/view/s000002/retry"')[2]
+    form = page.partition('name="form" value="')[2].partition('"')[0]
+    given = {"form": form, "sure": "yes"}
+    assert client.ask("/view/s000002/delete", "POST", data=given).status_code == 403  # it is for trying only
+    assert client.ask("/view/s000002/retry", "POST", data={"form": form[::-1]}).status_code == 403
+    for _ in range(2):  # pressed twice
+        assert client.ask("/view/s000002/retry", "POST", data=given).status_code == 303
+    now = client.journal.session("s000002")
+    assert now is not None
+    assert now.state == "queued"
+
+
+def zipped(folder: Path, more: Mapping[str, bytes] = MappingProxyType({}), packing: int = zipfile.ZIP_STORED) -> bytes:
     raw = io.BytesIO()
-    with zipfile.ZipFile(raw, "w") as archive:
+    with zipfile.ZipFile(raw, "w", packing) as archive:
+        for name, content in more.items():
+            archive.writestr(name, content)
         for path in sorted(folder.rglob("*.dcm")):
             archive.write(path, path.relative_to(folder))
     return raw.getvalue()
@@ -254,7 +289,7 @@ def zipped(folder: Path) -> bytes:
 
 def test_a_posted_zip_is_queued(client: Client, tmp_path: Path) -> None:
     write_visit(tmp_path / "visit", {1: ("a", 2)})
-    raw = zipped(tmp_path / "visit")
+    raw = zipped(tmp_path / "visit", {"notes.txt": b"no image"})
     address = "/sessions?rule=ARCHIVE&visit=visit-77&sender=SCRIPT"
     answer = client.ask(address, "POST", data=raw, headers=ZIP)
     assert (answer.status_code, answer.json()["state"], answer.json()["images"]) == (201, "queued", 2)
@@ -292,6 +327,42 @@ def test_what_is_no_visit_is_not_taken(client: Client, tmp_path: Path) -> None:
     assert client.ask(start, "POST", data=good, headers={"Content-Type": "text/plain"}).status_code == 415
     assert len(client.journal.sessions()) == 6
     assert list((tmp_path / "spool" / "uploads").iterdir()) == []
+
+
+def test_a_zip_is_one_visit(client: Client, tmp_path: Path) -> None:
+    write_visit(tmp_path / "in" / "one", {1: ("a", 1)})
+    write_visit(tmp_path / "in" / "two", {1: ("a", 1)}, StudyInstanceUID=uid("other"))
+    (tmp_path / "nothing").mkdir()
+    damaged = bytearray(zipped(tmp_path / "in" / "one", packing=zipfile.ZIP_DEFLATED))
+    damaged[60:90] = bytes(30)
+    single = (next((tmp_path / "in" / "one").rglob("*.dcm"))).read_bytes()
+    for body, problem in (
+        (zipped(tmp_path / "in"), "holds 2 studies"),
+        (zipped(tmp_path / "nothing", {"a.txt": b"text", "b": b""}), "holds no DICOM image"),
+        (zipped(tmp_path / "nothing"), "holds no files"),
+        (bytes(damaged), "is damaged"),
+        (single, "is no zip"),
+    ):
+        answer = client.ask("/sessions?rule=ARCHIVE&visit=visit-9", "POST", data=body, headers=ZIP)
+        assert (answer.status_code, problem in answer.json()["error"]) == (422, True), answer.text
+        assert str(tmp_path) not in answer.text
+        assert "uploads" not in answer.text
+        assert uid("other") not in answer.text
+    assert len(client.journal.sessions()) == 6
+    assert list((tmp_path / "spool" / "uploads").iterdir()) == []
+
+
+def test_a_zip_that_grows_too_much_is_not_taken(tmp_path: Path) -> None:
+    journal = fill(tmp_path)
+    write_visit(tmp_path / "visit", {1: ("a", 1)})
+    raw = zipped(tmp_path / "visit", {"zeros": bytes(2_000_000)}, zipfile.ZIP_DEFLATED)
+    bomb = zipped(tmp_path / "visit", {f"z{at}": bytes(100_000_000) for at in range(11)}, zipfile.ZIP_DEFLATED)
+    for limit, body, problem in ((1_000_000, raw, "at most 1000000 are taken"), (10**12, bomb, "times its own size")):
+        with served(tmp_path, journal, unpacked_limit=limit) as (url, said):
+            client = Client(url, said, journal, tmp_path)
+            answer = client.ask("/sessions?rule=ARCHIVE&visit=v", "POST", data=body, headers=ZIP)
+            assert (answer.status_code, problem in answer.json()["error"]) == (422, True), answer.text
+    journal.close()
 
 
 def test_no_room_is_said_before_anything_is_kept(tmp_path: Path) -> None:
