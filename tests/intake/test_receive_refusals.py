@@ -66,6 +66,7 @@ def test_who_may_not_send_is_rejected(tmp_path: Path) -> None:
         receiver.finished(1)
         for reason in ("there is no rule", "calling AE title is not", "address is not"):
             assert reason in receiver.log
+        assert "(calling AE 'STRANGER', called AE 'STUDYA'): the calling AE title is not" in receiver.log
 
 
 def test_too_many_associations(tmp_path: Path) -> None:

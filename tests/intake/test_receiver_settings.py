@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import configparser
 import re
+import shutil
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -157,3 +160,21 @@ def test_the_page_names_every_setting_and_its_example_is_one() -> None:
     page = Path(__file__).resolve().parents[2].joinpath("docs", "receive.md").read_text(encoding="utf-8")
     for item in (*fields(Listen), *fields(Rule), *fields(Http)):
         assert f"`{item.name}`" in page
+
+
+def test_the_page_has_a_template_that_is_taken_and_a_unit_that_is_one(tmp_path: Path) -> None:
+    page = Path(__file__).resolve().parents[2].joinpath("docs", "receive.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"`(visit = \".*?\")`", page)
+    assert parse(_HEAD + _RULE + example)[0].keywords
+    (unit,) = blocks("receive.md", "ini")
+    found = configparser.ConfigParser(strict=True, interpolation=None)
+    found.optionxform = str  # type: ignore[assignment,method-assign]
+    found.read_string(unit)
+    assert found["Service"]["SuccessExitStatus"] == "143"  # what a receiver that is stopped ends with
+    program = shutil.which("systemd-analyze")
+    if not program:
+        pytest.skip("systemd is not installed")
+    path = tmp_path / "icf-receiver.service"
+    path.write_text(unit.replace("/usr/local/bin/icf-utils", "/bin/true").replace("User=icf\n", ""))
+    done = subprocess.run([program, "verify", path], capture_output=True, text=True, check=False, timeout=120)
+    assert str(path) not in done.stderr, done.stderr
