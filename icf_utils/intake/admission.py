@@ -11,7 +11,7 @@ from icf_utils.intake.rules import Rule
 from icf_utils.intake.sessions import AssociationState
 
 #: Result, source and reason of a rejection (PS3.8 table 9-21).
-BAD_CALLED, BAD_CALLING, NO_REASON, TOO_MANY = (1, 1, 7), (1, 1, 3), (1, 1, 1), (2, 3, 2)
+BAD_CALLED, BAD_CALLING, NO_REASON, TOO_MANY, CONGESTION = (1, 1, 7), (1, 1, 3), (1, 1, 1), (2, 3, 2), (2, 3, 1)
 
 
 @dataclass

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -16,7 +17,7 @@ from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_P_ABORT
 
 from icf_utils.errors import IcfError, StorageFailure, shown
-from icf_utils.intake.admission import TOO_MANY, Connection, admit
+from icf_utils.intake.admission import CONGESTION, TOO_MANY, Connection, admit
 from icf_utils.intake.arriving import ArrivingImage
 from icf_utils.intake.checking import cannot_listen, check_machine, tls_context
 from icf_utils.intake.connections import Server
@@ -120,7 +121,6 @@ class Receiver:
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = listen.timeout
         handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._on_requested),
-            (evt.EVT_ACCEPTED, self._on_accepted),
             (evt.EVT_ACSE_RECV, self._on_control),
             (evt.EVT_RELEASED, self._on_released),
             (evt.EVT_ABORTED, self._on_aborted),
@@ -152,19 +152,20 @@ class Receiver:
             if rule and len(self._connections) >= self._settings.listen.max_associations:
                 rule, result, reason = None, TOO_MANY, "too many associations are open"
             if rule:
-                self._connections[association] = Connection(0, rule, sender)
+                connection = self._connections[association] = Connection(0, rule, sender)
+        if rule:
+            try:  # before it is accepted, since the first image may come on the heels of that, and needs the number
+                connection.id = self._journal.start_association(sender.called_ae, sender.calling_ae, address)
+            except IcfError as error:
+                self._connections.pop(association, None)
+                rule, result, reason = None, CONGESTION, str(error)
         if rule is None:
-            self._journal.start_association(sender.called_ae, sender.calling_ae, address, "rejected", reason)
+            with suppress(IcfError):  # that the journal cannot be written may be the reason
+                self._journal.start_association(sender.called_ae, sender.calling_ae, address, "rejected", reason)
             titles = f"calling AE '{shown(sender.calling_ae)}', called AE '{shown(sender.called_ae)}'"
             self._progress.message(f"rejected an association from {shown(address)} ({titles}): {reason}")
             association.acse.send_reject(*result)
             association.kill()
-            return
-
-    def _on_accepted(self, event: evt.Event) -> None:
-        connection = self._connections[event.assoc]
-        sender = connection.sender
-        connection.id = self._journal.start_association(sender.called_ae, sender.calling_ae, sender.address)
 
     def _on_control(self, event: evt.Event) -> None:
         if isinstance(getattr(event, "primitive", None), A_P_ABORT):
