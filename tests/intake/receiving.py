@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -147,6 +148,14 @@ def storescu(
     command = [dcmtk("storescu"), *options, "-aec", called, "+sd", "+r", "127.0.0.1", str(receiver.port), str(source)]
     environment = {**os.environ, "TCP_NODELAY": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE)
+
+
+def store(association: Any, path: Path) -> int:
+    """Send one image by pynetdicom; the status of the answer."""
+    # while its thread still rests for the image before, it would take the next answer for a request
+    while association.is_established and association._is_paused:
+        time.sleep(0.001)
+    return int(association.send_c_store(path).Status)
 
 
 def data_set(raw: bytes) -> bytes:

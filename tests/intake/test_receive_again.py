@@ -14,7 +14,7 @@ import pytest
 from icf_utils.intake.journal import Journal
 from icf_utils.intake.sessions import BROKEN_OFF, CONTRADICTED, FORCED, Session
 from tests.data.make_dicom import uid, write_visit
-from tests.intake.receiving import Receiver, running, wait_until
+from tests.intake.receiving import Receiver, running, store, wait_until
 
 pytest.importorskip("pynetdicom")
 
@@ -43,7 +43,7 @@ def associate(receiver: Receiver, calling: str = "TESTS") -> Any:
 
 def send(receiver: Receiver, paths: list[Path], calling: str = "TESTS") -> list[int]:
     association = associate(receiver, calling)
-    found = [association.send_c_store(path).Status for path in paths]
+    found = [store(association, path) for path in paths]
     association.release()
     return found
 
@@ -110,7 +110,7 @@ def test_a_sender_that_is_lost(tmp_path: Path, comes_back: bool) -> None:
     paths = write_visit(tmp_path / "in", {1: ("t1", 3)})
     with running(tmp_path, rule=_RULE.replace("quiet = 1", "quiet = 4")) as receiver:
         association = associate(receiver)
-        assert association.send_c_store(paths[0]).Status == 0
+        assert store(association, paths[0]) == 0
         association.abort()
         if comes_back:
             wait_until(lambda: "was aborted" in receiver.log or "was lost" in receiver.log, "the receiver knows of it")
@@ -124,7 +124,7 @@ def test_a_sender_that_is_lost_after_all_expected_images(tmp_path: Path) -> None
     paths = write_visit(tmp_path / "in", {1: ("t1", 2)})
     with running(tmp_path, rule=f"{_RULE}\nexpected = 2") as receiver:
         association = associate(receiver)
-        assert [association.send_c_store(path).Status for path in paths] == [0, 0]
+        assert [store(association, path) for path in paths] == [0, 0]
         association.abort()
         (session,) = receiver.finished(1)
         assert (session.state, session.notes) == ("success", ())
@@ -135,7 +135,7 @@ def test_a_receiver_that_was_killed_amid_an_association_says_so(tmp_path: Path) 
     receiver = Receiver(tmp_path, rule=_RULE.replace("quiet = 1", "quiet = 600"))
     receiver.start()
     association = associate(receiver)
-    assert association.send_c_store(paths[0]).Status == 0
+    assert store(association, paths[0]) == 0
     receiver.kill()  # at once: the association's counts are not in the journal yet
     association.abort()
     with running(tmp_path, rule=_RULE) as again:
@@ -149,7 +149,7 @@ def test_more_images_than_expected_are_one_visit(tmp_path: Path) -> None:
     with running(tmp_path, rule=f"{_RULE}\nexpected = 2") as receiver:
         association = associate(receiver)
         for path in paths:
-            assert association.send_c_store(path).Status == 0
+            assert store(association, path) == 0
             time.sleep(0.7)  # the receiver looks twice a second
         association.release()
         (session,) = receiver.finished(1)
@@ -164,7 +164,7 @@ def test_a_visit_that_is_forced_amid_an_association(tmp_path: Path) -> None:
     paths = write_visit(tmp_path / "in", {1: ("t1", 2)})
     with running(tmp_path, rule=f"{_RULE}\nforce = 3") as receiver:
         association = associate(receiver)
-        assert association.send_c_store(paths[0]).Status == 0
+        assert store(association, paths[0]) == 0
         (session,) = receiver.finished(1)
         assert (session.state, session.notes) == ("partial", (FORCED,))
         association.release()

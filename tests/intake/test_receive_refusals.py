@@ -17,7 +17,7 @@ import pydicom
 import pytest
 
 from tests.data.make_dicom import uid, write_visit
-from tests.intake.receiving import PATIENCE, Receiver, dcmtk, running, storescu, wait_until
+from tests.intake.receiving import PATIENCE, Receiver, dcmtk, running, store, storescu, wait_until
 
 pytest.importorskip("pynetdicom")
 
@@ -44,7 +44,7 @@ def statuses(receiver: Receiver, paths: list[Path], calling: str = "TESTS") -> l
     entity.add_requested_context(MRImageStorage, "1.2.840.10008.1.2.1")
     association = entity.associate("127.0.0.1", receiver.port, ae_title="STUDYA")
     assert association.is_established
-    found = [association.send_c_store(path).Status for path in paths]
+    found = [store(association, path) for path in paths]
     association.release()
     return found
 
