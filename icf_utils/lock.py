@@ -9,7 +9,6 @@ over then: a host that was only asleep would go on writing.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import queue
 import threading
@@ -18,12 +17,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from icf_utils.errors import Busy, InvalidSetting, StorageFailure, shown, storage_errors
-from icf_utils.holder import HOST, NOBODY, Holder, is_dead, is_out_of_sight, leavers_gone, own_holder, parse_holder
+from icf_utils.errors import Busy, InvalidSetting, StorageFailure, shown
+from icf_utils.holder import HOST, NOBODY, Holder, is_dead, is_out_of_sight, leavers_gone
+from icf_utils.lockfile import clear_stale, read_holder, release, try_to_take
 from icf_utils.progress import Progress
-from icf_utils.publishing import clear_parts, prepare_workdir, tidy_workdir
+from icf_utils.publishing import clear_parts, tidy_workdir
 from icf_utils.store import Study, Visit
-from icf_utils.traces import expect, remove, share_file
+from icf_utils.traces import remove
 
 #: Seconds that a process waits for another one before it gives up with exit code 8, unless ICF_LOCK_TIMEOUT says.
 PATIENCE = 3600.0
@@ -80,7 +80,7 @@ def run_lock(visit: Visit, progress: Progress, wait: bool = True) -> Iterator[st
             with _signs_of_life(path):
                 yield ""
         finally:
-            _release(path)
+            release(path)
     finally:
         tidy_workdir(study)
 
@@ -89,7 +89,7 @@ def running_visits(study: Study) -> dict[str, str]:
     """The visits that a run has in hand, and which process; locks of processes that are dead for certain left out."""
     found = {}
     for path in study.workdir.glob(f"{_RUN}*.lock"):
-        holder = _read_holder(path)
+        holder = read_holder(path)
         if holder and not is_dead(holder):
             found[path.name[len(_RUN) : -len(".lock")]] = _named(holder)
     return found
@@ -105,7 +105,7 @@ def _held(study: Study, name: str, progress: Progress) -> Iterator[None]:
             with _signs_of_life(path):
                 yield
         finally:
-            _release(path)
+            release(path)
     finally:
         tidy_workdir(study)
 
@@ -143,9 +143,9 @@ def clear_dead(study: Study) -> None:
     """Remove locks of processes that are dead for certain, whoever may need them next."""
     _clear_leftovers(study)
     for path in study.workdir.glob("*.lock"):
-        holder = _read_holder(path)
+        holder = read_holder(path)
         if holder and is_dead(holder):
-            _clear_stale(study, path, holder)
+            clear_stale(study, path, holder)
     tidy_workdir(study)
 
 
@@ -158,10 +158,10 @@ def _clear_leftovers(study: Study) -> None:
 def _acquire(study: Study, path: Path, progress: Progress) -> None:
     started, pause, told, patience = time.monotonic(), _FIRST_PAUSE, False, _patience()
     watch = _Watch(path)
-    while not _try_to_take(study, path):
+    while not try_to_take(study, path):
         # nothing to read: released between two looks, or not to be seen yet on a network file system
-        holder = _read_holder(path) or NOBODY
-        if is_dead(holder) and _clear_stale(study, path, holder):
+        holder = read_holder(path) or NOBODY
+        if is_dead(holder) and clear_stale(study, path, holder):
             progress.message(f"taking over the lock of a dead process: '{shown(path)}' ({_named(holder)})")
             continue
         waited, silent = time.monotonic() - started, watch.silent_for()
@@ -195,12 +195,12 @@ class _Watch:
 def _try_once(study: Study, path: Path, progress: Progress) -> str:
     """Take a lock unless a process that may be alive holds it; then return that one's name, else empty text."""
     for _ in range(_LOOKS):
-        if _try_to_take(study, path):
+        if try_to_take(study, path):
             return ""
-        holder = _read_holder(path) or NOBODY
+        holder = read_holder(path) or NOBODY
         if holder != NOBODY and not is_dead(holder):
             return _named(holder)
-        if holder == NOBODY or not _clear_stale(study, path, holder):  # just released, or another clears it
+        if holder == NOBODY or not clear_stale(study, path, holder):  # just released, or another clears it
             time.sleep(_FIRST_PAUSE)
         else:
             progress.message(f"taking over the lock of a dead process: '{shown(path)}' ({_named(holder)})")
@@ -216,101 +216,6 @@ def _patience() -> float:
     if not seconds >= 0:  # which includes what is not a number
         raise InvalidSetting("ICF_LOCK_TIMEOUT", f"'{shown(text)}' is no number of seconds")
     return seconds
-
-
-def _try_to_take(study: Study, path: Path) -> bool:
-    mine = path.with_name(f"{path.name}.{HOST}.{os.getpid()}.{time.monotonic_ns()}")
-    expect(mine)
-    expect(path, _own_mark())
-    while True:
-        prepare_workdir(study)
-        try:
-            with open(mine, "xb") as handle:
-                share_file(study.root, handle.fileno())
-                handle.write(_own_mark())
-            break
-        except FileNotFoundError:  # another process has just tidied the empty folder away
-            continue
-        except OSError as error:  # perhaps a full disk, after the name was made
-            remove(mine)
-            raise StorageFailure(mine, "create", error) from error
-    try:
-        os.link(mine, path)
-        return True
-    except (FileExistsError, FileNotFoundError):
-        return _is_linked(mine, path)
-    except OSError:
-        return _is_linked(mine, path) or _take_without_links(study, path)
-    finally:
-        remove(mine)
-
-
-def _is_linked(mine: Path, path: Path) -> bool:
-    """Whether the link was made all the same: an NFS server's answer can get lost, and the question be repeated."""
-    try:
-        return os.path.samefile(mine, path)
-    except OSError:
-        return False
-
-
-def _take_without_links(study: Study, path: Path) -> bool:
-    """For file systems without hard links: exclusive creation."""
-    try:
-        handle = open(path, "xb")  # noqa: SIM115 - closed below
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise StorageFailure(path, "create", error) from error
-    try:
-        with handle:
-            share_file(study.root, handle.fileno())
-            handle.write(_own_mark())
-    except OSError as error:
-        remove(path)
-        raise StorageFailure(path, "create", error) from error
-    return True
-
-
-def _release(path: Path) -> None:
-    """Give the lock back, unless somebody has taken it away and it is another's now."""
-    with suppress(OSError):
-        if path.read_bytes() == _own_mark():
-            remove(path)
-
-
-def _own_mark() -> bytes:
-    return own_holder().mark
-
-
-def _read_holder(path: Path) -> Holder | None:
-    with storage_errors(path, "read"):
-        try:
-            return parse_holder(path.read_bytes())
-        except FileNotFoundError:
-            return None
-
-
-def _clear_stale(study: Study, path: Path, holder: Holder) -> bool:
-    """Remove the lock of a dead process, if it is still there; whether this process did so.
-
-    Between a look and a removal, another process may remove the dead lock and take its own. So only one process may
-    remove locks of a certain dead holder: the one that has a second lock, which is called after that holder. It looks
-    again then, and nobody else can change what it sees. Should it die on its way, its second lock is a dead one, too.
-    """
-    claim = study.workdir / f"+dead.{hashlib.sha256(os.fsencode(path.name) + holder.mark).hexdigest()[:32]}.lock"
-    if not _try_to_take(study, claim):
-        other = _read_holder(claim)
-        if other and is_dead(other):
-            _clear_stale(study, claim, other)
-        return False
-    try:
-        if _read_holder(path) != holder:
-            return False
-        with storage_errors(path, "remove the stale lock"):
-            path.unlink(missing_ok=True)
-        return True
-    finally:
-        _release(claim)
 
 
 def _named(holder: Holder) -> str:

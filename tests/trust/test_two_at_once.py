@@ -98,8 +98,8 @@ def test_names_that_appear_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """A directory cache may hide a lock that is there: it is waited for all the same."""
     visit = Visit(tmp_path / "store", STUDY, "v1")
     order: list[str] = []
-    read, started = lock._read_holder, time.monotonic()
-    monkeypatch.setattr(lock, "_read_holder", lambda path: None if time.monotonic() < started + 0.5 else read(path))
+    read, started = lock.read_holder, time.monotonic()
+    monkeypatch.setattr(lock, "read_holder", lambda path: None if time.monotonic() < started + 0.5 else read(path))
     with visit_lock(visit, SILENT):
         other = threading.Thread(target=lambda: _note(visit, order))
         other.start()
