@@ -26,6 +26,7 @@ ROOMS = [
         "store",
         "publishing",
         "holder",
+        "lockfile",
         "lock",
         "credentials",
         "fetch",

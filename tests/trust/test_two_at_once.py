@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils import holder, lock
+from icf_utils import holder, lock, lockfile
 from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
 from icf_utils.errors import Busy
 from icf_utils.holder import HOST, Holder, is_dead, is_out_of_sight, own_holder, parse_holder
@@ -98,7 +98,7 @@ def test_names_that_appear_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """A directory cache may hide a lock that is there: it is waited for all the same."""
     visit = Visit(tmp_path / "store", STUDY, "v1")
     order: list[str] = []
-    read, started = lock.read_holder, time.monotonic()
+    read, started = lockfile.read_holder, time.monotonic()
     monkeypatch.setattr(lock, "read_holder", lambda path: None if time.monotonic() < started + 0.5 else read(path))
     with visit_lock(visit, SILENT):
         other = threading.Thread(target=lambda: _note(visit, order))
