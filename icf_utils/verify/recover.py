@@ -16,10 +16,11 @@ from icf_utils.catalog.check import entries_of, entry_of
 from icf_utils.catalog.writer import has_pages
 from icf_utils.config import Settings
 from icf_utils.dataset.archive_time import latest_time
-from icf_utils.dataset.build import expected_deposit
+from icf_utils.dataset.build import expected_deposit, expected_plain
 from icf_utils.dataset.deposit_reader import deposited_store_url, parse_deposit
 from icf_utils.dataset.export import read_export, refs_bytes
 from icf_utils.dataset.origin import Origin, limited, origin_of
+from icf_utils.dataset.plain_store import paths_of, stored_files
 from icf_utils.dataset.where import place_from_settings
 from icf_utils.errors import DepositDamaged, IcfError, InvalidSetting
 from icf_utils.metadata.records import VisitMetadata
@@ -65,9 +66,9 @@ def recovered_origin(
     for origin in candidates:
         if str(origin.uuids.dataset).encode("ascii") in export:
             return origin, "gives the id which is left of it"
-    dated = [origin for origin in candidates if _fits_catalog(place, origin)]
+    dated = [one for one in candidates if _fits_catalog(place, one) and _fits_plain(place, metadata, one)]
     for origin in dated:
-        if has_pages(place.of_study, str(origin.uuids.dataset)):
+        if has_pages(place.of_study, str(origin.uuids.dataset)) and _is_day_known(place):
             return origin, "gives the id which the catalog has"
     if options.url is not None and dated and not _REFS.fullmatch(refs):
         return dated[0], "--store-url names"
@@ -85,6 +86,18 @@ def _fits_catalog(place: Visit, origin: Origin) -> bool:
     entry = entry_of(place)
     day = datetime.fromtimestamp(origin.time, timezone.utc).strftime("%Y-%m-%d")
     return entry is None or not origin.time or entry.date in ("", day)
+
+
+def _is_day_known(place: Visit) -> bool:
+    """Whether :func:`_fits_catalog` or :func:`_fits_plain` had anything to compare; dates may be hidden."""
+    entry = entry_of(place)
+    return bool(entry and entry.date) or next(stored_files(place), None) is not None
+
+
+def _fits_plain(place: Visit, metadata: VisitMetadata, origin: Origin) -> bool:
+    """Whether what is there for git-annex alone, whose files are called by their content, would be made again."""
+    stored = set(stored_files(place))
+    return not stored or stored <= {path for path, _ in paths_of(place, expected_plain(metadata, place, origin).files)}
 
 
 def catalogued_store(place: Visit, settings: Settings) -> StoreOptions | None:

@@ -187,7 +187,7 @@ class _Work:
 
     def _mend_dataset(self, metadata: VisitMetadata) -> None:
         place = self._place
-        if not self._is_lost("dataset", place.refs):
+        if not (self._is_lost("dataset", place.refs) or self._blames(place.annex_url)):
             return
         origin, source = recovered_origin(place, metadata, self._options, self._settings)
         built = expected_deposit(metadata, place, origin)

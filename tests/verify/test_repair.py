@@ -291,6 +291,27 @@ def test_the_deposit_for_git_annex_alone(tmp_path: Path, loss: str) -> None:
     assert final(place.root) == before
 
 
+@pytest.mark.parametrize("day", [None, "2001-02-03"])
+@pytest.mark.parametrize("left", ["the address", "all of it"])
+def test_a_lost_dataset_whose_other_deposit_is_left(tmp_path: Path, left: str, day: str | None) -> None:
+    """It shows that there was a dataset, also where no day is shown; its names prove or disprove the day."""
+    place = make_visit(write_input(tmp_path / "in"), tmp_path / "store", commit_date=day)
+    deposit_visit_dataset(place.root, STUDY, "v1", store_url=URL, commit_date=day, annex_url=True)
+    catalogify_studyvisit_from_meta(place.root, STUDY, "v1", hide_dates=True)
+    before = contents(place.root)
+    lose_dataset(place)
+    if left == "the address":
+        shutil.rmtree(place.annex_folder)
+    assert check(place).findings != ()
+    done = repaired(place)
+    if day is None and left == "all of it":
+        assert done.check.findings == ()
+        assert final(place.root) == before
+    else:
+        assert any("deposit_visit_dataset" in finding.problem for finding in done.check.findings)
+        assert not place.export.exists()
+
+
 def test_no_tag_that_names_a_person_comes_in_by_a_repair(place: Visit) -> None:
     records = json.loads(place.dicoms_json.read_bytes())
     for record in records:
