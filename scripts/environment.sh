@@ -5,12 +5,7 @@
 # Needs Debian's python3 and its venv module, which is a package of its own there.
 
 make_environment() {
-    if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
-        install_debian_packages python3-venv || {
-            echo "Python's venv module is missing. On Debian: apt-get install python3-venv" >&2
-            exit 1
-        }
-    fi
+    need_venv
     if [ ! -x "$1/bin/python" ]; then
         echo "Making a virtual environment in $1 ..."
         python3 -m venv "$1"
@@ -25,4 +20,13 @@ install_debian_packages() {
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+# Debian has Python's venv module in a package of its own.
+need_venv() {
+    python3 -c 'import ensurepip, venv' 2>/dev/null && return
+    install_debian_packages python3-venv || {
+        echo "Python's venv module is missing. On Debian: apt-get install python3-venv" >&2
+        exit 1
+    }
 }

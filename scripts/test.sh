@@ -17,32 +17,34 @@ if [ -n "$missing" ]; then
     install_debian_packages $missing || echo "not possible here; the tests that need them are skipped"
 fi
 
+# Two programs whose many dependencies stay out of the environment that is tested: Snakemake runs one of the examples,
+# cloud-optimized-dicom writes buckets that some of the tests retrieve from. They are installed meanwhile.
+install_beside() {
+    [ -x "$1/bin/python" ] && "$1/bin/python" -c "import $2" 2>/dev/null && return
+    python3 -m venv "$1" && "$1/bin/python" -m pip install --quiet "$3" || echo "$3 cannot be installed; its tests are skipped"
+}
+need_venv
+{
+    install_beside .venv-snakemake snakemake 'snakemake>=9'
+    install_beside .venv-cod cloud_optimized_dicom 'cloud-optimized-dicom>=2.2'
+} &
+beside=$!
+
 make_environment .venv-test '[clone,cloud,docs,intake,previews,test,xnat]'
 bin=$PWD/.venv-test/bin
 PATH=$bin:$PATH
 export PATH
 
-# Snakemake runs one of the examples; its many dependencies stay out of the environment that is tested.
-if [ ! -x .venv-snakemake/bin/snakemake ]; then
-    python3 -m venv .venv-snakemake && .venv-snakemake/bin/python -m pip install --quiet 'snakemake>=9' ||
-        echo "Snakemake cannot be installed; the test of its example is skipped"
-fi
+echo "== style" && "$bin/ruff" check . && "$bin/ruff" format --check .
+echo "== types" && "$bin/mypy"
+echo "== documentation" && "$bin/sphinx-build" -q -W --keep-going -b html docs docs/_build/html
+wait "$beside" || true
 if [ -x .venv-snakemake/bin/snakemake ]; then
     SNAKEMAKE=$PWD/.venv-snakemake/bin/snakemake
     export SNAKEMAKE
-fi
-
-# So does the writer of COD buckets, which some of the tests retrieve from.
-if [ ! -x .venv-cod/bin/python ] || ! .venv-cod/bin/python -c 'import cloud_optimized_dicom' 2>/dev/null; then
-    python3 -m venv .venv-cod && .venv-cod/bin/python -m pip install --quiet 'cloud-optimized-dicom>=2.2' ||
-        echo "cloud-optimized-dicom cannot be installed; the tests of buckets that it writes are skipped"
 fi
 if .venv-cod/bin/python -c 'import cloud_optimized_dicom' 2>/dev/null; then
     COD_PYTHON=$PWD/.venv-cod/bin/python
     export COD_PYTHON
 fi
-
-echo "== style" && "$bin/ruff" check . && "$bin/ruff" format --check .
-echo "== types" && "$bin/mypy"
-echo "== documentation" && "$bin/sphinx-build" -q -W --keep-going -b html docs docs/_build/html
 echo "== tests" && "$bin/python" -m pytest -n 3 --dist worksteal -q -rs "$@"

@@ -24,7 +24,7 @@ pytest.importorskip("pynetdicom")
 #: The library leaves the socket of a client that was cut off to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
-TRIALS = int(os.environ.get("ICF_TRIALS", "4"))
+TRIALS = int(os.environ.get("ICF_TRIALS", "3"))
 SEED = int(os.environ.get("ICF_SEED", "7"))
 _IMAGES = 40
 _RULE = 'called_ae = "STUDYA"\nstudy = "study-a"\nquiet = 1\nworkers = 2'
