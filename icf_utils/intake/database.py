@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 #: Seconds that a writer waits for another one.
 _PATIENCE = 60.0
+_PAUSE = 0.02
 
 #: Written into the file; a later layout gets another number.
 _LAYOUT = 1
@@ -72,9 +74,21 @@ class Database:
                 path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
             )
             self._connection.row_factory = sqlite3.Row
-            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._write_ahead()
             self._connection.execute("PRAGMA synchronous=FULL")
             self._prepare()
+
+    def _write_ahead(self) -> None:
+        """While another process makes the same file, SQLite refuses this at once, without the patience it was given."""
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode=WAL")
+                return
+            except self._errors as error:
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+            time.sleep(_PAUSE)
 
     def _prepare(self) -> None:
         with self.transaction():
