@@ -47,7 +47,6 @@ def check_catalog(
     catalog_id = study_id(study.study)
     pages, (application, _) = visit_files(page), load_application(study, settings)
     return [
-        *_marker(study, catalog_id),
         *_compared(study, pages),
         *_pictures(study, page),
         *_left_over(study, page, pages, application),
@@ -102,12 +101,9 @@ def catalogued_visits(study: Study) -> list[str]:
     return [entry.visit for entry in entries_of(study) or ()]
 
 
-def _marker(study: Study, catalog_id: str) -> Iterator[Problem]:
+def _marker(study: Study, catalog_id: str, page: StudyPage | None) -> Iterator[Problem]:
     """The marker must say of dates what the study's page says; where that cannot be read, it may say either."""
-    try:
-        hides = parse_page(writer.read_file(study, study_path(catalog_id)) or b"", "").hides_dates
-    except DepositDamaged:
-        hides = bool(writer.marked_as(study, catalog_id))
+    hides = bool(writer.marked_as(study, catalog_id)) if page is None else page.hides_dates
     yield from _compared(study, {writer.MARKER: writer.marker_bytes(catalog_id, hides)})
 
 
@@ -150,12 +146,15 @@ def _study_page(study: Study, catalog_id: str, page: VisitPage, settings: Catalo
     path, raw = str(study.catalog / name), writer.read_file(study, name)
     if raw is None:
         yield path, "is missing"
+        yield from _marker(study, catalog_id, None)
         return
     try:
         found = parse_page(raw, path)
     except DepositDamaged as error:
         yield path, f"expected {error.expected}, found {error.found}"
+        yield from _marker(study, catalog_id, None)
         return
+    yield from _marker(study, catalog_id, found)
     expected = _as_dated(visit_entry(page), found, settings)
     complaints = list(_entries(found.entries, expected))
     yield from ((path, complaint) for complaint in complaints)

@@ -1,13 +1,15 @@
-"""Options of the commands about sessions: where they are asked for."""
+"""What the commands about sessions share: where these are asked for, and doing something to each of several."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icf_utils.errors import InvalidSetting
+from icf_utils.cli.console import Console, counted
+from icf_utils.errors import IcfError, InvalidSetting, shown
 
 if TYPE_CHECKING:
     from icf_utils.intake.client import Sessions
@@ -26,6 +28,12 @@ def add_access(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--token-file", metavar="FILE", help="with --url: the file of its token (default: $ICF_SESSIONS_TOKEN)"
     )
+
+
+def add_sessions(parser: argparse.ArgumentParser) -> None:
+    """The sessions to do something to, and where they are."""
+    parser.add_argument("ids", nargs="+", metavar="ID", help="sessions, such as s000017")
+    add_access(parser)
 
 
 def sessions_of(args: argparse.Namespace) -> Sessions:
@@ -47,3 +55,22 @@ def sessions_of(args: argparse.Namespace) -> Sessions:
         raise InvalidSetting("command line", "say where the sessions are: --url URL, or --settings FILE")
     found = load_receiver_settings(Path(settings))
     return LocalSessions(found.spool, found.store)
+
+
+def do_to_each(args: argparse.Namespace, console: Console, action: Callable[[str], None], done: str) -> int:
+    """Do it to every session that was named, and say of each what became of it; ``done`` is the word for that."""
+    ids = list(dict.fromkeys(args.ids))
+    good, failures = [], []
+    for session_id in ids:
+        try:
+            action(session_id)
+            good.append(session_id)
+        except IcfError as error:  # noqa: PERF203 - one must not keep the others
+            if len(ids) == 1:
+                raise
+            failures.append({"session": session_id, "message": str(error)})
+    lines = [f"{session_id}: {done}" for session_id in good]
+    lines += [f"{shown(item['session'])}: {item['message']}" for item in failures]
+    lines.append(f"{counted(len(good), 'session')} {done}" + (f", {len(failures)} not" if failures else ""))
+    console.result(args.command, {done: good, "failed": failures}, lines, ok=not failures)
+    return 1 if failures else 0

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from icf_utils.cli.access import add_access, sessions_of
+from icf_utils.cli.access import add_sessions, do_to_each, sessions_of
 from icf_utils.cli.console import Console
-from icf_utils.cli.sessions_delete import do_to_each
 
 HELP = "try failed sessions again"
 DETAILS = """\
@@ -17,8 +16,7 @@ EXAMPLE = "icf-utils sessions retry s000017 --settings receiver.toml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("ids", nargs="+", metavar="ID", help="sessions, such as s000017")
-    add_access(parser)
+    add_sessions(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

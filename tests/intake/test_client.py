@@ -78,12 +78,17 @@ def test_failures_have_words(both: tuple[HttpSessions, LocalSessions, Journal], 
         HttpSessions(far._url, Secret("wrong")).list({})
 
 
-def test_waiting_from_the_command_line(both: tuple[HttpSessions, LocalSessions, Journal], tmp_path: Path) -> None:
-    far, _, journal = both
-    token = tmp_path / "token"
+def access_by(far: HttpSessions, folder: Path) -> tuple[str | Path, ...]:
+    """The options that lead a command to these sessions."""
+    token = folder / "token"
     token.write_text(TOKEN)
     token.chmod(0o600)
-    access = ("--url", far._url, "--token-file", token)
+    return ("--url", far._url, "--token-file", token)
+
+
+def test_waiting_from_the_command_line(both: tuple[HttpSessions, LocalSessions, Journal], tmp_path: Path) -> None:
+    far, _, journal = both
+    access = access_by(far, tmp_path)
 
     def finish() -> None:
         time.sleep(2)
@@ -107,10 +112,7 @@ def test_waiting_from_the_command_line(both: tuple[HttpSessions, LocalSessions, 
 
 def test_each_of_several_is_deleted_or_named(both: tuple[HttpSessions, LocalSessions, Journal], tmp_path: Path) -> None:
     far, _, journal = both
-    token = tmp_path / "token"
-    token.write_text(TOKEN)
-    token.chmod(0o600)
-    access = ("--url", far._url, "--token-file", token)
+    access = access_by(far, tmp_path)
     ran = icf("sessions", "delete", "s000099", "s000001", "s000004", "s000003", *access)
     assert ran.code == 1
     lines = ran.out.splitlines()
