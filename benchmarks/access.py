@@ -26,7 +26,7 @@ from benchmarks.cases import machine
 from benchmarks.run import publish
 from benchmarks.visits import make_visit
 from icf_utils.dataset.origin import clone_url
-from icf_utils.store import Visit
+from icf_utils.store.layout import Visit
 from tests.dataset.servers import Server, nginx
 
 _IMAGES, _PER_SERIES, _SIZE = 10_000, 400, 205_000

@@ -15,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
-from icf_utils.pipeline.inputs import gather
+from icf_utils.pipeline.execute import make_visit
+from icf_utils.pipeline.model import Chain
 from icf_utils.pipeline.stages import STAGES, Made
-from icf_utils.pipeline.values import Chain
-from icf_utils.pipeline.work import make_visit
+from icf_utils.pipeline.visit_table import gather
 from icf_utils.progress import SILENT
 from tests.data.make_dicom import write_visit
 

@@ -29,8 +29,8 @@ from icf_utils import (
     deposit_visit_metadata,
     make_studyvisit_archive,
 )
-from icf_utils.catalog.serving import CatalogServer
-from icf_utils.config import CatalogSettings, Settings
+from icf_utils.catalog.serve import CatalogServer
+from icf_utils.settings import CatalogSettings, Settings
 
 IMAGES = Path(__file__).parent / "images"
 STUDY, STORE_URL = "memory-1", "https://data.example.org"

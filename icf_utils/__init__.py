@@ -17,15 +17,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from icf_utils.archive.stage import ArchiveResult, make_studyvisit_archive
     from icf_utils.catalog.stage import CatalogResult, catalogify_studyvisit_from_meta
-    from icf_utils.config import Settings, load_settings
     from icf_utils.dataset.stage import DatasetResult, deposit_visit_dataset
     from icf_utils.errors import IcfError
     from icf_utils.metadata.stage import MetadataResult, deposit_visit_metadata
-    from icf_utils.pipeline.decide import make_plan
-    from icf_utils.pipeline.inputs import gather
-    from icf_utils.pipeline.runner import run_chain
-    from icf_utils.pipeline.status import StageStatus, VisitStatus, store_status
-    from icf_utils.pipeline.values import (
+    from icf_utils.pipeline.model import (
         Chain,
         Decision,
         Failure,
@@ -36,9 +31,14 @@ if TYPE_CHECKING:
         VisitOutcome,
         VisitPlan,
     )
+    from icf_utils.pipeline.plan import make_plan
+    from icf_utils.pipeline.run import run_chain
+    from icf_utils.pipeline.status import StageStatus, VisitStatus, store_status
+    from icf_utils.pipeline.visit_table import gather
     from icf_utils.results import Notice, Written
+    from icf_utils.settings import Settings, load_settings
     from icf_utils.verify.repair import Repair, RepairResult, VisitRepair, repair_store, repair_visit
-    from icf_utils.verify.stage import Finding, VerifyResult, VisitCheck, verify_store, verify_visit
+    from icf_utils.verify.verify import Finding, VerifyResult, VisitCheck, verify_store, verify_visit
 
 __version__ = "0.1.0"
 
@@ -87,42 +87,42 @@ __all__ = [
 _HOME = {
     "ArchiveResult": "archive.stage",
     "CatalogResult": "catalog.stage",
-    "Chain": "pipeline.values",
+    "Chain": "pipeline.model",
     "DatasetResult": "dataset.stage",
-    "Decision": "pipeline.values",
-    "Failure": "pipeline.values",
-    "Finding": "verify.stage",
+    "Decision": "pipeline.model",
+    "Failure": "pipeline.model",
+    "Finding": "verify.verify",
     "IcfError": "errors",
     "MetadataResult": "metadata.stage",
     "Notice": "results",
-    "Options": "pipeline.values",
+    "Options": "pipeline.model",
     "Repair": "verify.repair",
     "RepairResult": "verify.repair",
-    "RunResult": "pipeline.values",
-    "Settings": "config",
-    "StageOutcome": "pipeline.values",
+    "RunResult": "pipeline.model",
+    "Settings": "settings",
+    "StageOutcome": "pipeline.model",
     "StageStatus": "pipeline.status",
-    "VerifyResult": "verify.stage",
-    "VisitCheck": "verify.stage",
-    "VisitInput": "pipeline.values",
-    "VisitOutcome": "pipeline.values",
-    "VisitPlan": "pipeline.values",
+    "VerifyResult": "verify.verify",
+    "VisitCheck": "verify.verify",
+    "VisitInput": "pipeline.model",
+    "VisitOutcome": "pipeline.model",
+    "VisitPlan": "pipeline.model",
     "VisitRepair": "verify.repair",
     "VisitStatus": "pipeline.status",
     "Written": "results",
     "catalogify_studyvisit_from_meta": "catalog.stage",
     "deposit_visit_dataset": "dataset.stage",
     "deposit_visit_metadata": "metadata.stage",
-    "gather": "pipeline.inputs",
-    "load_settings": "config",
-    "make_plan": "pipeline.decide",
+    "gather": "pipeline.visit_table",
+    "load_settings": "settings",
+    "make_plan": "pipeline.plan",
     "make_studyvisit_archive": "archive.stage",
     "repair_store": "verify.repair",
     "repair_visit": "verify.repair",
-    "run_chain": "pipeline.runner",
+    "run_chain": "pipeline.run",
     "store_status": "pipeline.status",
-    "verify_store": "verify.stage",
-    "verify_visit": "verify.stage",
+    "verify_store": "verify.verify",
+    "verify_visit": "verify.verify",
 }
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar
@@ -217,43 +216,3 @@ def storage_errors(path: str | os.PathLike[str], action: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageFailure(path, action, error) from error
-
-
-#: Numbers of the signals that this process has heard, and ends for.
-_heard: list[int] = []
-
-
-def hear(number: int) -> None:
-    """Say that a signal has come which ends this process."""
-    _heard.append(number)
-
-
-def leave_behind(error: BaseException, what: str) -> None:
-    """Say with what ends a command, an error or an interrupt, what could not be taken away, and how to go on."""
-    vars(error)["left_behind"] = what
-
-
-def left_behind(error: BaseException) -> str:
-    """What :func:`leave_behind` has said of an error, or of one that it came upon; empty where all is as it was."""
-    found: BaseException | None = error
-    while found:  # such as a second Ctrl-C during the tidying up after the first
-        if what := vars(found).get("left_behind", ""):
-            return str(what)
-        found = found.__context__
-    return ""
-
-
-def quiet_interrupts() -> None:
-    """Say nothing of an interrupt that is heard where Python cannot pass it on, such as in a finaliser.
-
-    Python would print a traceback for it; the command ends by the next thing that it does. Nor of what an interrupt
-    left open between being opened and being looked after, of which Python can be told to warn.
-    """
-
-    def hook(unraisable: sys.UnraisableHookArgs) -> None:
-        ending = isinstance(unraisable.exc_value, (KeyboardInterrupt, SystemExit))
-        left_open = isinstance(unraisable.exc_value, ResourceWarning) and bool(_heard)
-        if not ending and not left_open:
-            sys.__unraisablehook__(unraisable)
-
-    sys.unraisablehook = hook

@@ -18,7 +18,7 @@ import pytest
 
 from icf_utils import errors
 from icf_utils.cli.main import EXIT_BUG, EXIT_INTERRUPTED, EXIT_TERMINATED
-from icf_utils.config import Settings, parse_settings
+from icf_utils.settings import Settings, parse_settings
 from tests.pages import (
     CLONE_TOOLS,
     DOCS,

@@ -16,9 +16,9 @@ import pytest
 
 from icf_utils.cli.main import main
 from icf_utils.dataset.export import read_export
-from icf_utils.dicom.confidential import profile
+from icf_utils.dicom.confidentiality import profile
 from icf_utils.dicom.values import dictionary_vr
-from icf_utils.store import Visit
+from icf_utils.store.layout import Visit
 from tests.cli.program import PYTHON, Inside, steps, surrounding
 from tests.conftest import VISIT_NAMES, VISITS
 from tests.data.make_dicom import dicom_bytes, element, item, write_visit

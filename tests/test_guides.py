@@ -17,7 +17,7 @@ import pytest
 import requests
 
 from icf_utils import deposit_visit_dataset, deposit_visit_metadata, make_studyvisit_archive
-from icf_utils.store import Visit
+from icf_utils.store.layout import Visit
 from tests.pages import DOCS, Shell, blocks, free_port, reader_environment, steps, wait_for_port, write_example
 
 SERVERS = {"nginx.conf": "nginx", "apache.conf": "apache2"}

@@ -23,10 +23,10 @@ import pytest
 
 from icf_utils.archive.stage import ArchiveResult, make_studyvisit_archive
 from icf_utils.errors import InputRefused
-from icf_utils.metadata.reading import read_visit_metadata
+from icf_utils.metadata.records import read_visit_metadata
 from icf_utils.metadata.stage import MetadataResult, deposit_visit_metadata
 from icf_utils.results import Notice
-from icf_utils.store import Visit
+from icf_utils.store.layout import Visit
 from tests.archive.reference import files_below, reference_archive
 from tests.conftest import SHARED
 

@@ -29,9 +29,9 @@ from icf_utils import (
     verify_store,
     verify_visit,
 )
-from icf_utils.dataset.deposit_reader import read_dataset
+from icf_utils.dataset.reader import read_dataset
 from icf_utils.errors import InputRefused
-from icf_utils.store import Visit
+from icf_utils.store.layout import Visit
 from tests.cli.program import icf
 
 STUDY = "hard"

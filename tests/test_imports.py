@@ -16,26 +16,9 @@ PACKAGE = Path(icf_utils.__file__).parent
 
 #: From the ground up: a room may import what stands before it.
 ROOMS = [
-    *(
-        "errors",
-        "results",
-        "progress",
-        "identity",
-        "config",
-        "traces",
-        "store",
-        "publishing",
-        "holder",
-        "lockfile",
-        "lock",
-        "credentials",
-        "fetch",
-        "dicom",
-        "sources",
-        "archive",
-        "metadata",
-    ),
-    *("dataset", "catalog", "verify", "pipeline", "cluster", "cstore", "xnat", "intake", "retrieve", "cli"),
+    *("errors", "results", "progress", "interrupts", "settings", "templates", "store", "credentials", "fetch"),
+    *("dicom", "sources", "archive", "metadata", "dataset", "catalog", "verify", "pipeline", "slurm", "sender"),
+    *("xnat", "receiver", "ingest", "retrieve", "cli"),
 ]
 
 

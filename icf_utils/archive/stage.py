@@ -12,16 +12,15 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from icf_utils.archive.checksum import checksum_line
-from icf_utils.archive.outputs import ExistingFile, NewFile, Output
-from icf_utils.archive.packing import NO_TIME, HeaderLengthChanged, Packer, Packing
+from icf_utils.archive.writer import NO_TIME, ExistingFile, HeaderLengthChanged, NewFile, Output, Packer, Packing
 from icf_utils.errors import DepositDiffers, InputRefused, InvalidSetting, shown, storage_errors
-from icf_utils.lock import visit_lock
 from icf_utils.progress import SILENT, Progress
-from icf_utils.publishing import new_part, part_name, prepare_workdir, publish_bytes, publish_part, sync_file
 from icf_utils.results import Notice, Written
-from icf_utils.sources.entries import Source
-from icf_utils.sources.select import open_source
-from icf_utils.store import Visit
+from icf_utils.sources.open import open_source
+from icf_utils.sources.source import Source
+from icf_utils.store.files import new_part, part_name, prepare_workdir, publish_bytes, publish_part, sync_file
+from icf_utils.store.layout import Visit
+from icf_utils.store.locks import visit_lock
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from icf_utils.catalog import writer
-from icf_utils.catalog.entries import VisitEntry, VisitPage, previews_folder, visit_entry
-from icf_utils.catalog.pages import visit_page
-from icf_utils.catalog.plan import study_files, super_files, visit_files
+from icf_utils.catalog.content import study_files, super_files, visit_files
+from icf_utils.catalog.page import visit_page
 from icf_utils.catalog.previews import is_intact, named_previews
+from icf_utils.catalog.records import VisitEntry, VisitPage, previews_folder, visit_entry
 from icf_utils.catalog.stage import load_application
 from icf_utils.catalog.study import StudyPage, parse_page, study_id, study_path
-from icf_utils.config import CatalogSettings
-from icf_utils.dataset.where import StorePlace
+from icf_utils.dataset.store_address import StorePlace
 from icf_utils.errors import DepositDamaged, StorageFailure
 from icf_utils.metadata.records import VisitMetadata
-from icf_utils.publishing import difference
-from icf_utils.store import Study, Visit
+from icf_utils.settings import CatalogSettings
+from icf_utils.store.files import difference
+from icf_utils.store.layout import Study, Visit
 
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _STRANGER = "belongs to no page of this catalog; if nobody has put it there on purpose, remove it"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icf_utils.dataset import origin
-from icf_utils.store import Visit
+from icf_utils.store.layout import Visit
 
 
 @dataclass(frozen=True)

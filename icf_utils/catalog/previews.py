@@ -3,6 +3,13 @@
 A picture's file is named by the place of its series on the visit's page and by the MD5 of its own bytes, so that a
 check needs nothing else, and a changed picture gets another address. Pictures lie with the pages of one version of a
 visit: when its archive changes, they are gone.
+
+
+A small grey or colour picture of a DICOM image. Pure: a dataset in, the bytes of a PNG file out.
+
+pydicom decodes pixels and applies the tables of DICOM (modality LUT and window, PS3.3 sections C.11.1 and C.11.2).
+Scaling is arithmetic on whole numbers, and the PNG file (ISO/IEC 15948) stores its pixels without compression, so that
+no library decides about its bytes but, for lossy syntaxes, the decoder.
 """
 
 from __future__ import annotations
@@ -10,15 +17,24 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Iterator
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from icf_utils.catalog.entries import VisitPage, previews_folder
-from icf_utils.catalog.pictures import LeftOut, Picture, shows_head, thumbnail
+from icf_utils.catalog.records import VisitPage, previews_folder
 from icf_utils.errors import DepositMissing, MissingRequirement, storage_errors
 from icf_utils.progress import Progress
 from icf_utils.results import Notice
-from icf_utils.store import Study, Visit
+from icf_utils.store.layout import Study, Visit
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from pydicom import Dataset
+
 
 _NAME = re.compile(r"([0-9]{4,6})-([0-9a-f]{32})\.png")
 _REMEDY = "previews are made from the archive; leave out --previews where it is not there"
@@ -124,3 +140,157 @@ def _require_numpy() -> None:
         import numpy  # noqa: F401
     except ImportError as error:
         raise MissingRequirement("numpy", "install it with: pip install 'icf-utils[previews]'") from error
+
+
+#: The longer side of a picture, in pixels.
+SIDE = 160
+#: Percentages of pixel values between black and white, where the image names no window.
+_DARK, _BRIGHT = 1.0, 99.0
+
+#: Body parts (PS3.16 Annex L, CID 4 and others) and words of descriptions that speak of a head.
+_HEAD = re.compile(
+    r"head|brain|skull|neuro|face|facial|orbit|sinus|iac|jaw|dental|maxill|mandib|sella|pituit|cereb|hirn|kopf|"
+    r"sch[aä]del|mprage|tfe|spgr|bravo|fspgr|bold|fmri|dti|dwi|flair|swi|tof|asl|\bt[12]w?\b",
+    re.IGNORECASE,
+)
+#: Words for parts without a face.
+_OTHER_PARTS = re.compile(
+    r"abdomen|pelvis|knee|hip|leg|foot|ankle|hand|wrist|elbow|arm|shoulder|liver|kidney|prostate|heart|breast|lumbar|"
+    r"thorac|[lt]spine|chest|phantom|thigh|calf|uterus|colon",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as a PNG file. ``head`` says that it shows a head, or may."""
+
+    png: bytes
+    head: bool
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Why there is no picture; never quotes a value."""
+
+    reason: str
+
+
+def thumbnail(dataset: Dataset) -> bytes | LeftOut:
+    """The PNG file for an image, or why there may be none. Raises whatever a decoder raises."""
+    if "PixelData" not in dataset:
+        return LeftOut("it has no image that could be shown")
+    reason = burned_in(dataset)
+    if reason:
+        return LeftOut(reason)
+    return encode_png(small(eight_bits(dataset)))
+
+
+def burned_in(dataset: Dataset) -> str:
+    """Why an image may have text in its pixels; empty text where nothing says so.
+
+    BurnedInAnnotation (0028,0301) decides; where it is absent, copies of a screen count as annotated (Secondary
+    Capture, PS3.3 section A.8, has patient's names in it more often than not).
+    """
+    value = str(dataset.get("BurnedInAnnotation", "")).strip().upper()
+    if value == "YES":
+        return "BurnedInAnnotation is YES: text in the image may identify the patient"
+    is_capture = "ConversionType" in dataset or any("SCREEN" in str(item).upper() for item in _types(dataset))
+    if value != "NO" and is_capture:
+        return "it is a copy of a screen or document and does not say that it is free of text"
+    return ""
+
+
+def _types(dataset: Dataset) -> Iterable[Any]:
+    value = dataset.get("ImageType", [])
+    return [value] if isinstance(value, str) else value or []
+
+
+def shows_head(dataset: Dataset, texts: Iterable[str]) -> bool:
+    """Whether an MR or CT image shows a head or may: where nothing names a part of the body, it may."""
+    if str(dataset.get("Modality", "")) not in ("MR", "CT", "PT"):
+        return False
+    if str(dataset.get("RecognizableVisualFeatures", "")).upper() == "NO":
+        return False
+    words = " ".join([str(dataset.get("BodyPartExamined", "")), str(dataset.get("StudyDescription", "")), *texts])
+    return _HEAD.search(words) is not None or _OTHER_PARTS.search(words) is None
+
+
+def eight_bits(dataset: Dataset) -> NDArray[np.uint8]:
+    """The image, or the middle frame of several, as bytes: ``(rows, columns)`` or with three colours."""
+    import numpy as np
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+    from pydicom.pixels.utils import pixel_array
+
+    frames = int(dataset.get("NumberOfFrames", 1) or 1)
+    pixels = pixel_array(dataset, index=frames // 2 if frames > 1 else 0)
+    if dataset.SamplesPerPixel > 1:
+        return _scaled(pixels, 0, (1 << int(dataset.BitsStored)) - 1)
+    values = apply_modality_lut(pixels, dataset)
+    windowed = apply_voi_lut(values, dataset) if "WindowWidth" in dataset or "VOILUTSequence" in dataset else None
+    shown = _scaled(values, *_limits(values)) if windowed is None else _scaled(windowed, *_range(windowed))
+    return np.invert(shown) if dataset.PhotometricInterpretation == "MONOCHROME1" else shown
+
+
+def _limits(values: NDArray[Any]) -> tuple[float, float]:
+    """Values for black and white that leave out the few darkest and brightest pixels."""
+    import numpy as np
+
+    ordered = np.sort(values, axis=None)
+    last = ordered.size - 1
+    return float(ordered[int(last * _DARK / 100)]), float(ordered[int(last * _BRIGHT / 100)])
+
+
+def _range(values: NDArray[Any]) -> tuple[float, float]:
+    return float(values.min()), float(values.max())
+
+
+def _scaled(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    import numpy as np
+
+    if not high > low:
+        return np.zeros(values.shape, np.uint8)
+    unit = (np.clip(values.astype(np.float64), low, high) - low) / (high - low)
+    return np.floor(unit * 255 + 0.5).astype(np.uint8)
+
+
+def small(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The picture with :data:`SIDE` pixels on its longer side at most: means of whole blocks of pixels."""
+    import numpy as np
+
+    rows, columns = pixels.shape[:2]
+    factor = max(rows, columns) / SIDE
+    if factor <= 1:
+        return pixels
+    sums = pixels.astype(np.int64)
+    for axis, length in enumerate((rows, columns)):
+        blocks = max(1, int(length / factor))
+        begin = np.arange(blocks) * length // blocks
+        sums = np.add.reduceat(sums, begin, axis=axis)
+        counts = np.diff(np.append(begin, length)).reshape([-1 if at == axis else 1 for at in range(sums.ndim)])
+        sums = (sums + counts // 2) // counts
+    return sums.astype(np.uint8)
+
+
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """A PNG file without compression and without any chunk that is not needed."""
+    rows, columns = pixels.shape[:2]
+    kind = 2 if pixels.ndim == 3 else 0  # colour or grey
+    lines = b"".join(b"\0" + pixels[row].tobytes() for row in range(rows))
+    header = struct.pack(">IIBBBBB", columns, rows, 8, kind, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", _stored(lines)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, data) for name, data in chunks)
+
+
+def _stored(data: bytes) -> bytes:
+    """A zlib stream (RFC 1950) of stored blocks (RFC 1951 section 3.2.4): the same bytes with every zlib."""
+    pieces = [data[at : at + 0xFFFF] for at in range(0, len(data), 0xFFFF)] or [b""]
+    blocks = (
+        struct.pack("<BHH", at == len(pieces) - 1, len(piece), len(piece) ^ 0xFFFF) + piece
+        for at, piece in enumerate(pieces)
+    )
+    return b"\x78\x01" + b"".join(blocks) + struct.pack(">I", zlib.adler32(data))
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

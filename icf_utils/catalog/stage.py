@@ -2,8 +2,8 @@
 
 ``<store>/<study>/catalog`` is a static web site for any plain web server, under any path; it needs no other host and
 no network. Browsers do not let a page fetch data from ``file://``, so that a local copy is served, too, for example
-by ``icf-utils catalog serve``. Decides nothing about bytes (:mod:`icf_utils.catalog.plan` does) and writes nothing by
-itself (:mod:`icf_utils.catalog.writer` does).
+by ``icf-utils catalog serve``. Decides nothing about bytes (:mod:`icf_utils.catalog.content` does) and writes
+nothing by itself (:mod:`icf_utils.catalog.writer` does).
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icf_utils.catalog import writer
-from icf_utils.catalog.assets import Assets, load_assets
-from icf_utils.catalog.entries import VisitPage, previews_folder, visit_entry
-from icf_utils.catalog.fresh import discard
-from icf_utils.catalog.pages import visit_page
-from icf_utils.catalog.plan import application_files, study_files, super_files, visit_files
+from icf_utils.catalog.application import Assets, load_assets
+from icf_utils.catalog.content import application_files, study_files, super_files, visit_files
+from icf_utils.catalog.page import visit_page
 from icf_utils.catalog.previews import kept_previews, make_previews, preview_name
+from icf_utils.catalog.records import VisitPage, previews_folder, visit_entry
 from icf_utils.catalog.study import StudyPage, catalog_name, logo_target, parse_page, study_id, study_path
-from icf_utils.config import CatalogSettings, Settings, load_settings
-from icf_utils.dataset.where import store_place
+from icf_utils.catalog.swap import discard
+from icf_utils.dataset.store_address import store_place
 from icf_utils.errors import InvalidSetting
-from icf_utils.lock import catalog_lock
-from icf_utils.metadata.reading import read_visit_metadata
+from icf_utils.metadata.records import read_visit_metadata
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
-from icf_utils.store import Study, Visit
+from icf_utils.settings import CatalogSettings, Settings, load_settings
+from icf_utils.store.layout import Study, Visit
+from icf_utils.store.locks import catalog_lock
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from icf_utils.catalog.entries import SOURCES, Record, VisitEntry, node_path, page_config, version_folder
-from icf_utils.catalog.text import human_size
-from icf_utils.catalog.values import TagValue
-from icf_utils.config import CatalogSettings
+from icf_utils.catalog.privacy import human_size
+from icf_utils.catalog.records import SOURCES, Record, VisitEntry, node_path, page_config, version_folder
+from icf_utils.catalog.series import TagValue
 from icf_utils.errors import DepositDamaged, InvalidSetting
-from icf_utils.identity import study_uuid
+from icf_utils.settings import CatalogSettings
+from icf_utils.store.layout import study_uuid
 
 #: The study's page keeps its address whatever is added, so its version is a word.
 STUDY_VERSION = "latest"

@@ -13,12 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from icf_utils.catalog.assets import FOLDERS
+from icf_utils.catalog.application import FOLDERS
 from icf_utils.errors import DepositDiffers, storage_errors
+from icf_utils.interrupts import forget_unfinished, remove_file
 from icf_utils.progress import Task
-from icf_utils.publishing import new_part, part_name, sync_file, sync_folder
-from icf_utils.store import Study
-from icf_utils.traces import make_folders, remove, settle
+from icf_utils.store.files import make_folders, new_part, part_name, sync_file, sync_folder
+from icf_utils.store.layout import Study
 
 #: Says that a folder is a catalog of this program, and of which study: a line with the catalog's id. A second line,
 #: where dates were hidden, so that the wish outlives the study's page, which may be lost and made again.
@@ -119,9 +119,9 @@ def _replace(study: Study, path: Path, data: bytes, tally: Tally) -> None:
     try:
         with storage_errors(path, "replace"):
             os.replace(part, path)
-        settle(part)
+        forget_unfinished(part)
     except BaseException:
-        remove(part)
+        remove_file(part)
         raise
     tally.pending.add(path.parent)
 

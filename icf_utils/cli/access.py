@@ -12,7 +12,7 @@ from icf_utils.cli.console import Console, counted
 from icf_utils.errors import IcfError, InvalidSetting, shown
 
 if TYPE_CHECKING:
-    from icf_utils.intake.client import Sessions
+    from icf_utils.receiver.client import Sessions
 
 #: The environment's variables that stand for the options.
 URL_VARIABLE, SETTINGS_VARIABLE = "ICF_SESSIONS_URL", "ICF_RECEIVER_SETTINGS"
@@ -39,8 +39,8 @@ def add_sessions(parser: argparse.ArgumentParser) -> None:
 def sessions_of(args: argparse.Namespace) -> Sessions:
     """Where the options say. Raises :class:`~icf_utils.errors.InvalidSetting` where they say nothing."""
     from icf_utils.credentials import find_secret
-    from icf_utils.intake.client import HttpSessions, LocalSessions
-    from icf_utils.intake.settings import load_receiver_settings
+    from icf_utils.receiver.client import HttpSessions, LocalSessions
+    from icf_utils.receiver.settings import load_receiver_settings
 
     url = args.url or ("" if args.settings else os.environ.get(URL_VARIABLE, ""))
     settings = args.settings or os.environ.get(SETTINGS_VARIABLE, "")

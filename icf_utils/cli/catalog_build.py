@@ -11,7 +11,7 @@ from icf_utils.cli.options import add_store_url
 from icf_utils.errors import InvalidSetting, shown
 
 if TYPE_CHECKING:
-    from icf_utils.catalog.build import BuildResult
+    from icf_utils.catalog.rebuild import BuildResult
 
 HELP = "make the catalog of a study anew from its metadata"
 DETAILS = """\
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     if args.index:
         return _index(args, console)
-    from icf_utils.catalog.build import build_catalog
+    from icf_utils.catalog.rebuild import build_catalog
 
     store, study = _store_and_study(args.path)
     result = build_catalog(
@@ -81,7 +81,7 @@ def _lines(result: BuildResult) -> list[str]:
 
 
 def _index(args: argparse.Namespace, console: Console) -> int:
-    from icf_utils.catalog.overview import build_index
+    from icf_utils.catalog.index_page import build_index
 
     if args.hide_dates is not None or args.previews is not None or args.store_url or args.store_id:
         raise InvalidSetting("--index", "the page of all studies is made from their catalogs and takes no other option")

@@ -27,7 +27,7 @@ def _port(text: str) -> int:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    from icf_utils.catalog.serving import CatalogServer
+    from icf_utils.catalog.serve import CatalogServer
 
     # whoever did not choose the port cannot know it: the address is no news that --quiet could leave out
     speaker = console if args.port else Console(quiet=False, as_json=args.json)

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    from icf_utils.dataset.remote.configure import configure_clone
+    from icf_utils.dataset.special_remote.configure import configure_clone
 
     result = configure_clone(args.clone, args.undo)
     names = ", ".join(f"'{shown(name)}'" for name in result.remotes) or "no remote"

@@ -15,8 +15,8 @@ from icf_utils.progress import readable_size
 from icf_utils.results import Notice, plain
 
 if TYPE_CHECKING:
-    from icf_utils.intake.ingest import IngestPlan, Item, Names
-    from icf_utils.pipeline.values import Chain
+    from icf_utils.ingest.plan import IngestPlan, Item, Names
+    from icf_utils.pipeline.model import Chain
 
 HELP = "take in many visits at once: from a tree of folders, a table, or a heap of files"
 DETAILS = """\
@@ -71,9 +71,9 @@ def _add_extent(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    from icf_utils.config import load_settings
-    from icf_utils.intake.ingest import refuse_root_in_store
-    from icf_utils.pipeline.values import Chain, Options
+    from icf_utils.ingest.plan import refuse_root_in_store
+    from icf_utils.pipeline.model import Chain, Options
+    from icf_utils.settings import load_settings
 
     store = Path(args.store_dir)
     refuse_root_in_store(Path(args.root), store)
@@ -87,9 +87,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _plan(args: argparse.Namespace, console: Console, store: Path) -> IngestPlan:
-    from icf_utils.intake.ingest import plan_heap, plan_table, plan_tree
-    from icf_utils.sources.exclude import Exclusions, read_exclusions
-    from icf_utils.sources.trees import SCAN, parse_levels
+    from icf_utils.ingest.plan import plan_heap, plan_table, plan_tree
+    from icf_utils.sources.tree import SCAN, Exclusions, parse_levels, read_exclusions
 
     root = Path(args.root)
     exclude = read_exclusions(Path(args.exclude)) if args.exclude else Exclusions()
@@ -110,8 +109,8 @@ def _plan(args: argparse.Namespace, console: Console, store: Path) -> IngestPlan
 
 def _names(args: argparse.Namespace, fields: list[str] | None, visit: str) -> Names:
     """The templates; without ``fields``, the words in braces are DICOM keywords, which are checked later."""
-    from icf_utils.intake.ingest import Names
-    from icf_utils.intake.naming import Template, parse_template
+    from icf_utils.ingest.plan import Names
+    from icf_utils.templates import Template, parse_template
 
     if not args.study:
         raise InvalidSetting("--study", "say which study the visits belong to, as in --study study-a")
@@ -124,8 +123,8 @@ def _names(args: argparse.Namespace, fields: list[str] | None, visit: str) -> Na
 
 
 def _dry_run(args: argparse.Namespace, console: Console, plan: IngestPlan, chain: Chain) -> int:
-    from icf_utils.intake.ingest import is_current, with_input
-    from icf_utils.pipeline.decide import make_plan
+    from icf_utils.ingest.plan import is_current, with_input
+    from icf_utils.pipeline.plan import make_plan
 
     inputs = {item.name: with_input(item, chain.root) for item in plan.items}
     known = {found.wanted.name: found for found in make_plan(list(inputs.values()), chain)}
@@ -166,8 +165,8 @@ def _row_text(row: dict[str, object]) -> str:
 
 
 def _ingest(args: argparse.Namespace, console: Console, plan: IngestPlan, chain: Chain, jobs: int) -> int:
-    from icf_utils.intake.ingest import prepare
-    from icf_utils.pipeline.runner import run_chain
+    from icf_utils.ingest.plan import prepare
+    from icf_utils.pipeline.run import run_chain
 
     _tell(console, plan)
     visits = [prepare(item, chain.root) for item in plan.items]

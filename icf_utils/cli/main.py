@@ -32,8 +32,8 @@ from icf_utils.cli import (
 )
 from icf_utils.cli.console import Console, abandon
 from icf_utils.cli.options import add_output
-from icf_utils.errors import IcfError, InvalidSetting, StorageFailure, hear, left_behind, quiet_interrupts, shown
-from icf_utils.traces import sweep
+from icf_utils.errors import IcfError, InvalidSetting, StorageFailure, shown
+from icf_utils.interrupts import left_behind, on_signal, quiet_interrupts, remove_unfinished
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -189,7 +189,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
         return StorageFailure.exit_code
     except (KeyboardInterrupt, _Terminated) as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows is short
-        sweep()
+        remove_unfinished()
         kind, code = _ENDS[type(stop)]
         left = left_behind(stop) or "nothing half-written was left behind"
         console.failure(args.command, kind, f"{kind.lower()}; {left}", code)
@@ -213,13 +213,13 @@ def _listen() -> None:
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-    hear(number)
+    on_signal(number)
     raise KeyboardInterrupt
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:
     """Unwind, so that unfinished files are removed; once is enough."""
-    hear(number)
+    on_signal(number)
     signal.signal(number, signal.SIG_IGN)
     raise _Terminated(EXIT_TERMINATED)
 

@@ -33,12 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    from icf_utils.intake.checking import check_machine
-    from icf_utils.intake.settings import load_receiver_settings
+    from icf_utils.receiver.settings import check_machine, load_receiver_settings
 
     settings = load_receiver_settings(Path(args.settings))
     try:
-        from icf_utils.intake.receiver import Receiver
+        from icf_utils.receiver.server import Receiver
     except ModuleNotFoundError as error:
         raise MissingRequirement(f"the package {error.name}", "pip install 'icf-utils[intake]'") from error
     rules = [f"{rule.called_ae}: study {rule.study}, visits {rule.visit}" for rule in settings.rules]

@@ -14,10 +14,9 @@ from icf_utils.progress import readable_size
 
 if TYPE_CHECKING:
     from icf_utils.credentials import Login, Secret
-    from icf_utils.retrieve.api import Retrieved, Retriever
-    from icf_utils.retrieve.origins import Origin
+    from icf_utils.retrieve.api import Origin, Retrieved, Retriever
+    from icf_utils.retrieve.model import Trouble
     from icf_utils.retrieve.plan import Plan, SeriesLine, Stats
-    from icf_utils.retrieve.values import Trouble
 
 HELP = "download visits, series or single images from a store or a COD bucket"
 DETAILS = """\
@@ -135,9 +134,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _origin(args: argparse.Namespace) -> Origin:
-    from icf_utils.retrieve.origins import BucketOrigin, StoreOrigin
-    from icf_utils.retrieve.places import has_token, parse_bucket
-    from icf_utils.retrieve.stores import store_url
+    from icf_utils.retrieve.api import BucketOrigin, StoreOrigin
+    from icf_utils.retrieve.buckets import has_token, parse_bucket
+    from icf_utils.retrieve.store_source import store_url
 
     if args.store is not None:
         _refuse(args, "--store", "prefix", "endpoint")

@@ -17,8 +17,8 @@ from icf_utils.progress import readable_size
 from icf_utils.results import Notice
 
 if TYPE_CHECKING:
-    from icf_utils.config import RunSettings, Settings
-    from icf_utils.pipeline.values import Chain, RunResult, VisitInput, VisitOutcome, VisitPlan
+    from icf_utils.pipeline.model import Chain, RunResult, VisitInput, VisitOutcome, VisitPlan
+    from icf_utils.settings import RunSettings, Settings
 
 HELP = "bring visits up to date: all steps, and only what is needed"
 DETAILS = """\
@@ -102,7 +102,7 @@ class _Choice:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    from icf_utils.config import load_settings
+    from icf_utils.settings import load_settings
 
     _check_files(args)
     check_slurm(args)
@@ -123,7 +123,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def wanted_visits(store: Path, table: Path | None, pattern: str, targets: list[str]) -> list[VisitInput]:
     """The visits to work on. Raises :class:`~icf_utils.errors.InvalidSetting` if there are none."""
-    from icf_utils.pipeline.inputs import gather, select
+    from icf_utils.pipeline.visit_table import gather, select
 
     visits = select(gather(store, table, pattern), targets)
     if not visits:
@@ -164,7 +164,7 @@ def _choose(args: argparse.Namespace, store: Path, settings: RunSettings) -> _Ch
 
 def extent(args: argparse.Namespace, settings: RunSettings) -> tuple[int, str, str]:
     """Visits at a time, the last stage, and the time zone."""
-    from icf_utils.pipeline.runner import processors
+    from icf_utils.pipeline.run import processors
 
     until = args.until or os.environ.get("ICF_RUN_UNTIL") or settings.until
     if until not in _STAGES:
@@ -185,7 +185,7 @@ def _jobs(option: int | None, setting: int) -> int:
 
 
 def _chain(args: argparse.Namespace, store: Path, settings: Settings, choice: _Choice) -> Chain:
-    from icf_utils.pipeline.values import Chain, Options
+    from icf_utils.pipeline.model import Chain, Options
 
     tags = Path(args.tags) if args.tags else None
     options = Options(args.store_url, args.store_id, tags, choice.time_zone, args.strip_components)
@@ -193,8 +193,8 @@ def _chain(args: argparse.Namespace, store: Path, settings: Settings, choice: _C
 
 
 def _dry_run(args: argparse.Namespace, console: Console, visits: list[VisitInput], chain: Chain) -> int:
-    from icf_utils.pipeline.decide import make_plan
-    from icf_utils.pipeline.graph import plan_cells, write_graph
+    from icf_utils.pipeline.plan import make_plan
+    from icf_utils.pipeline.report import plan_cells, write_graph
 
     plans = make_plan(visits, chain)
     if args.graph:
@@ -216,9 +216,8 @@ def _plain_plan(plan: VisitPlan) -> dict[str, object]:
 
 
 def _run(args: argparse.Namespace, console: Console, visits: list[VisitInput], chain: Chain, jobs: int) -> int:
-    from icf_utils.pipeline.graph import outcome_cells, write_graph
-    from icf_utils.pipeline.report import write_report
-    from icf_utils.pipeline.runner import run_chain
+    from icf_utils.pipeline.report import outcome_cells, write_graph, write_report
+    from icf_utils.pipeline.run import run_chain
 
     teller = Teller(console)
     try:

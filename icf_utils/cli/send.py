@@ -12,8 +12,8 @@ from icf_utils.errors import InvalidSetting, shown
 from icf_utils.progress import readable_size
 
 if TYPE_CHECKING:
-    from icf_utils.cstore.peer import Peer
-    from icf_utils.cstore.values import ImageOutcome, SendResult
+    from icf_utils.sender.model import ImageOutcome, SendResult
+    from icf_utils.sender.peer import Peer
 
 HELP = "send a visit, some of its series or a folder to a DICOM node (C-STORE)"
 DETAILS = """\
@@ -68,9 +68,9 @@ def add_association(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     import tempfile
 
-    from icf_utils.cstore.images import list_images
-    from icf_utils.cstore.sender import send
-    from icf_utils.sources.select import open_source
+    from icf_utils.sender.images import list_images
+    from icf_utils.sender.send import send
+    from icf_utils.sources.open import open_source
 
     peer = peer_of(args)
     with open_source(source_of(args), Path(tempfile.gettempdir())) as source:
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def peer_of(args: argparse.Namespace) -> Peer:
     """The receiver that the options name."""
-    from icf_utils.cstore.peer import Peer, Tls
+    from icf_utils.sender.peer import Peer, Tls
 
     files = [Path(name) if name else None for name in (args.ca, args.cert, args.key)]
     if any(files) and not args.tls:
@@ -112,7 +112,7 @@ def _line(image: ImageOutcome) -> str:
 def source_of(args: argparse.Namespace) -> Path:
     """What to send: a path, or with ``--id`` the archive of a visit."""
     from icf_utils.errors import DepositMissing
-    from icf_utils.store import Visit
+    from icf_utils.store.layout import Visit
 
     if not args.id:
         return Path(args.source)

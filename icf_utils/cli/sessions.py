@@ -14,7 +14,7 @@ from icf_utils.errors import InvalidSetting, shown
 from icf_utils.progress import readable_size
 
 if TYPE_CHECKING:
-    from icf_utils.intake.client import Sessions
+    from icf_utils.receiver.client import Sessions
 
 COMMANDS = (sessions_get, sessions_log, sessions_retry, sessions_delete, sessions_serve)
 HELP = "list what the receiver has taken in, wait for it, and get the results"

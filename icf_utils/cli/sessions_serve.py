@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from icf_utils.cli.console import Console
 
 if TYPE_CHECKING:
-    from icf_utils.intake.journal import Journal
-    from icf_utils.intake.settings import ReceiverSettings
-    from icf_utils.intake.web.server import WebServer
+    from icf_utils.receiver.journal import Journal
+    from icf_utils.receiver.settings import ReceiverSettings
+    from icf_utils.receiver.web.app import WebServer
 
 HELP = "serve pages about the sessions: for people, for scripts, with downloads"
 DETAILS = """\
@@ -39,8 +39,8 @@ def add_pages(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    from icf_utils.intake.journal import Journal
-    from icf_utils.intake.settings import load_receiver_settings
+    from icf_utils.receiver.journal import Journal
+    from icf_utils.receiver.settings import load_receiver_settings
 
     settings = load_receiver_settings(Path(args.settings))
     journal = Journal(settings.spool)
@@ -57,8 +57,8 @@ def pages(
     args: argparse.Namespace, console: Console, settings: ReceiverSettings, journal: Journal, address: str
 ) -> WebServer:
     """The server of the pages, not yet running."""
-    from icf_utils.intake.web.server import WebServer
-    from icf_utils.intake.web.settings import WebSettings, is_loopback, parse_address, token_for
+    from icf_utils.receiver.web.app import WebServer
+    from icf_utils.receiver.web.settings import WebSettings, is_loopback, parse_address, token_for
 
     host, port = parse_address(address)
     if not is_loopback(host):
@@ -82,7 +82,7 @@ def pages(
 @contextmanager
 def pages_beside(args: argparse.Namespace, console: Console, settings: ReceiverSettings) -> Iterator[None]:
     """Serve the pages in a thread during the block, if ``--http`` was given."""
-    from icf_utils.intake.journal import Journal
+    from icf_utils.receiver.journal import Journal
 
     if args.http is None:
         yield
@@ -102,7 +102,7 @@ def _place_of_token(args: argparse.Namespace, settings: ReceiverSettings) -> str
     import os
 
     from icf_utils.errors import shown
-    from icf_utils.intake.web.settings import TOKEN_NAME, TOKEN_VARIABLE
+    from icf_utils.receiver.web.settings import TOKEN_NAME, TOKEN_VARIABLE
 
     if args.token_file:
         return f"'{shown(args.token_file)}'"

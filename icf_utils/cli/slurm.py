@@ -13,9 +13,9 @@ from icf_utils.errors import InvalidSetting, shown
 from icf_utils.results import plain
 
 if TYPE_CHECKING:
-    from icf_utils.cluster.submitting import Planned
-    from icf_utils.cluster.values import Request, Submission
-    from icf_utils.pipeline.values import Chain, VisitInput
+    from icf_utils.pipeline.model import Chain, VisitInput
+    from icf_utils.slurm.model import Request, Submission
+    from icf_utils.slurm.submit import Planned
 
 #: Options that mean nothing without ``--slurm``: names and where they are kept.
 _OWN = ("partition", "time", "mem", "account", "array_size", "container", "wait")
@@ -60,14 +60,14 @@ def visits_of_job(args: argparse.Namespace) -> list[VisitInput] | None:
     name = args.shard or args.catalog_of
     if not name:
         return None
-    from icf_utils.cluster.records import read_visits
+    from icf_utils.slurm.records import read_visits
 
     return read_visits(Path(name))
 
 
 def catalog_job(args: argparse.Namespace, console: Console, visits: list[VisitInput], chain: Chain) -> int:
     """What the job after the arrays does."""
-    from icf_utils.cluster.task import run_catalog_job
+    from icf_utils.slurm.catalog_job import run_catalog_job
 
     result = run_catalog_job(visits, chain, console)
     console.notices([notice for visit in result.visits for stage in visit.stages for notice in stage.notices])
@@ -85,7 +85,7 @@ def catalog_job(args: argparse.Namespace, console: Console, visits: list[VisitIn
 
 def submit(args: argparse.Namespace, console: Console, visits: list[VisitInput], chain: Chain) -> int:
     """Hand the run to SLURM."""
-    from icf_utils.cluster.submitting import plan_jobs, submit_jobs
+    from icf_utils.slurm.submit import plan_jobs, submit_jobs
 
     chain = replace(chain, root=Path(os.path.abspath(chain.root)))
     request = _request(args)
@@ -102,7 +102,7 @@ def submit(args: argparse.Namespace, console: Console, visits: list[VisitInput],
 
 
 def _request(args: argparse.Namespace) -> Request:
-    from icf_utils.cluster.values import ARRAY_SIZE, Request
+    from icf_utils.slurm.model import ARRAY_SIZE, Request
 
     return Request(
         partition=args.partition or "",
@@ -125,8 +125,8 @@ def _image(name: str | None) -> Path | None:
 
 
 def _print_scripts(args: argparse.Namespace, console: Console, planned: Planned, chain: Chain, request: Request) -> int:
-    from icf_utils.cluster.records import next_folder
-    from icf_utils.cluster.submitting import scripts
+    from icf_utils.slurm.records import next_folder
+    from icf_utils.slurm.submit import scripts
 
     found = [script for jobs in planned.studies for script in scripts(jobs, next_folder(jobs.study), chain, request)]
     lines = []
@@ -155,8 +155,8 @@ def _wait(
     chain: Chain,
     submissions: list[Submission],
 ) -> int:
-    from icf_utils.cluster.watching import wait_for_jobs, what_is_left
-    from icf_utils.store import Study
+    from icf_utils.slurm.wait import wait_for_jobs, what_is_left
+    from icf_utils.store.layout import Study
 
     try:
         wait_for_jobs([Study(chain.root, name) for name in sorted({visit.study for visit in visits})], console)

@@ -30,10 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    from icf_utils.cluster.watching import with_queue
-    from icf_utils.config import load_settings
-    from icf_utils.pipeline.inputs import gather
     from icf_utils.pipeline.status import counts, store_status
+    from icf_utils.pipeline.visit_table import gather
+    from icf_utils.settings import load_settings
+    from icf_utils.slurm.wait import with_queue
 
     store = Path(args.store_dir)
     table, pattern = inputs_from(args, store, load_settings(store).run)

@@ -12,7 +12,7 @@ from icf_utils.errors import IcfError, InputRefused, InvalidSetting, shown
 from icf_utils.results import Notice
 
 if TYPE_CHECKING:
-    from icf_utils.metadata.studies import StudyFinding
+    from icf_utils.metadata.study_uids import StudyFinding
 
 NAME = "study-uid"
 HELP = "print the StudyInstanceUID of files, folders, archives or a visit"
@@ -47,15 +47,15 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _visit(args: argparse.Namespace, console: Console) -> tuple[list[StudyFinding], list[Notice]]:
-    from icf_utils.metadata.studies import visit_studies
-    from icf_utils.store import Visit
+    from icf_utils.metadata.study_uids import visit_studies
+    from icf_utils.store.layout import Visit
 
     return [visit_studies(Visit(Path(args.store_dir), *args.id), progress=console)], []
 
 
 def _paths(paths: list[str], console: Console) -> tuple[list[StudyFinding], list[Notice]]:
     """What was found, and why nothing was; where there is one path, its error is the command's."""
-    from icf_utils.metadata.studies import find_studies
+    from icf_utils.metadata.study_uids import find_studies
 
     if len(paths) == 1:
         return [find_studies(Path(paths[0]), progress=console)], []
@@ -67,7 +67,7 @@ def _paths(paths: list[str], console: Console) -> tuple[list[StudyFinding], list
 
 
 def _look(path: str, console: Console) -> StudyFinding | Notice:
-    from icf_utils.metadata.studies import find_studies
+    from icf_utils.metadata.study_uids import find_studies
 
     try:
         return find_studies(Path(path), progress=console)

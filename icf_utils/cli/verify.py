@@ -10,7 +10,7 @@ from icf_utils.cli.options import add_id, add_store, add_store_url, add_strip
 from icf_utils.errors import InvalidSetting, shown
 
 if TYPE_CHECKING:
-    from icf_utils.verify.findings import Finding, VisitCheck
+    from icf_utils.verify.checks import Finding, VisitCheck
     from icf_utils.verify.repair import Repair
 
 HELP = "check again, from the bytes, every promise between a store's files"
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    from icf_utils.verify.stage import VerifyResult, verify_store, verify_visit
+    from icf_utils.verify.verify import VerifyResult, verify_store, verify_visit
 
     store = {"store_url": args.store_url, "store_id": args.store_id}
     if args.repair:

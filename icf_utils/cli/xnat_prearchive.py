@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from icf_utils.results import Notice
-    from icf_utils.sources.entries import Source
-    from icf_utils.xnat.copies import Rights
+    from icf_utils.sources.source import Source
+    from icf_utils.xnat.database import Database
     from icf_utils.xnat.direct import Plan, Session
     from icf_utils.xnat.inbox import InboxSession
-    from icf_utils.xnat.table import Database
+    from icf_utils.xnat.staging import Rights
 
 HELP = "put a visit straight into XNAT's prearchive, on XNAT's own disk"
 DETAILS = """\
@@ -86,7 +86,7 @@ def _mode(text: str) -> int:
 def run(args: argparse.Namespace, console: Console) -> int:
     import tempfile
 
-    from icf_utils.sources.select import open_source
+    from icf_utils.sources.open import open_source
 
     _check(args)
     place, expected = _input(args)
@@ -117,8 +117,8 @@ def _check(args: argparse.Namespace) -> None:
 def _input(args: argparse.Namespace) -> tuple[Path, Mapping[str, str]]:
     """Where the images are, and their MD5s by name where they are known."""
     from icf_utils.errors import DepositMissing
-    from icf_utils.metadata.reading import read_visit_metadata
-    from icf_utils.store import Visit
+    from icf_utils.metadata.records import read_visit_metadata
+    from icf_utils.store.layout import Visit
 
     if not args.id:
         return Path(args.input), {}
@@ -131,7 +131,7 @@ def _input(args: argparse.Namespace) -> tuple[Path, Mapping[str, str]]:
 
 
 def _label(args: argparse.Namespace) -> str:
-    from icf_utils.xnat.values import label_of
+    from icf_utils.xnat.model import label_of
 
     return str(args.session) if args.session else label_of(args.id[1])
 
@@ -154,7 +154,7 @@ def _session(args: argparse.Namespace) -> Session:
 
 
 def _rights(args: argparse.Namespace) -> Rights:
-    from icf_utils.xnat.copies import Rights
+    from icf_utils.xnat.staging import Rights
 
     if not args.owner:
         return Rights(umask=args.umask)
@@ -190,10 +190,9 @@ def _plan_lines(planned: Plan) -> list[str]:
 def _put(
     args: argparse.Namespace, console: Console, source: Source, session: Session, expected: Mapping[str, str]
 ) -> int:
-    from icf_utils.xnat.client import Xnat
     from icf_utils.xnat.login import xnat_login
     from icf_utils.xnat.prearchive import put_into_prearchive
-    from icf_utils.xnat.rebuilding import Rebuilder
+    from icf_utils.xnat.rest import Rebuilder, Xnat
 
     database = _database(args)
     in_clear = _warned(args, console)
@@ -214,7 +213,7 @@ def _put(
 
 def _warned(args: argparse.Namespace, console: Console) -> tuple[Notice, ...]:
     """A warning, before the password goes, where it would go in clear."""
-    from icf_utils.xnat.values import check_url, clear_notices
+    from icf_utils.xnat.model import check_url, clear_notices
 
     check_url(args.url)
     notices = clear_notices(args.url)
@@ -224,7 +223,7 @@ def _warned(args: argparse.Namespace, console: Console) -> tuple[Notice, ...]:
 
 def _database(args: argparse.Namespace) -> Database:
     from icf_utils.credentials import find_secret
-    from icf_utils.xnat.table import Database
+    from icf_utils.xnat.database import Database
 
     password = find_secret("PGPASSWORD", _path(args.db_password_file))
     return Database(args.db_host, args.db_port, args.db_name, args.db_user, password)
@@ -249,10 +248,9 @@ def _inbox_session(args: argparse.Namespace) -> InboxSession:
 
 
 def _through_inbox(args: argparse.Namespace, console: Console, source: Source, place: Path) -> int:
-    from icf_utils.xnat.client import Xnat
     from icf_utils.xnat.inbox import import_through_inbox, plan_inbox
     from icf_utils.xnat.login import xnat_login
-    from icf_utils.xnat.rebuilding import Rebuilder
+    from icf_utils.xnat.rest import Rebuilder, Xnat
 
     session = _inbox_session(args)
     if args.dry_run:

@@ -14,8 +14,8 @@ from icf_utils.progress import readable_size
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from icf_utils.cstore.values import ImageOutcome, SendResult
-    from icf_utils.xnat.routing import Choice, Route
+    from icf_utils.sender.model import ImageOutcome, SendResult
+    from icf_utils.xnat.receiver_routing import Choice, Route
 
 HELP = "send a visit to XNAT's DICOM receiver (C-STORE)"
 DETAILS = """\
@@ -46,10 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     import tempfile
 
-    from icf_utils.cstore.images import list_images
-    from icf_utils.cstore.sender import echo, send
-    from icf_utils.sources.select import open_source
-    from icf_utils.xnat.routing import goes_to, routes_of, visible
+    from icf_utils.sender.images import list_images
+    from icf_utils.sender.send import echo, send
+    from icf_utils.sources.open import open_source
+    from icf_utils.xnat.receiver_routing import goes_to, routes_of, visible
 
     peer = peer_of(args)
     with open_source(source_of(args), Path(tempfile.gettempdir())) as source:

@@ -13,8 +13,8 @@ from icf_utils.errors import InvalidSetting, shown
 from icf_utils.progress import readable_size
 
 if TYPE_CHECKING:
-    from icf_utils.xnat.inputs import Parcels
-    from icf_utils.xnat.values import Outcome, Target, UploadResult
+    from icf_utils.xnat.model import Outcome, Target, UploadResult
+    from icf_utils.xnat.upload_inputs import Parcels
 
 HELP = "upload sessions by XNAT's import service"
 DETAILS = """\
@@ -117,8 +117,8 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.xnat.login import xnat_login
+    from icf_utils.xnat.model import clear_notices
     from icf_utils.xnat.upload import plan, upload
-    from icf_utils.xnat.values import clear_notices
 
     target = _target(args)
     found = _parcels(args)
@@ -139,7 +139,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _target(args: argparse.Namespace) -> Target:
-    from icf_utils.xnat.values import Target
+    from icf_utils.xnat.model import Target
 
     return Target(
         args.url,
@@ -156,9 +156,8 @@ def _target(args: argparse.Namespace) -> Target:
 
 
 def _parcels(args: argparse.Namespace) -> Parcels:
-    from icf_utils.sources.exclude import read_exclusions
-    from icf_utils.sources.trees import parse_levels
-    from icf_utils.xnat.inputs import Parcels, file_parcel, store_parcels, tree_parcels
+    from icf_utils.sources.tree import parse_levels, read_exclusions
+    from icf_utils.xnat.upload_inputs import Parcels, file_parcel, store_parcels, tree_parcels
 
     source, state = Path(args.source), Path(args.state) if args.state else None
     if args.id and args.study:

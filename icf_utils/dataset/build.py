@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from icf_utils.dataset import branches, plain_annex
+from icf_utils.dataset import annex_branch, annex_url
+from icf_utils.dataset.annex_url import PlainFile
 from icf_utils.dataset.export import ANNEX, MAIN, export_bytes, refs_bytes
-from icf_utils.dataset.gitobjects import ObjectStore
+from icf_utils.dataset.git_objects import ObjectStore
 from icf_utils.dataset.origin import Origin
-from icf_utils.dataset.plain_annex import PlainFile
 from icf_utils.errors import InputRefused
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.results import Notice
-from icf_utils.store import Visit
+from icf_utils.store.layout import Visit
 
 _MAIN_MESSAGE = "Dataset of a visit"
 _ANNEX_MESSAGE = "Annex of a visit"
@@ -46,10 +46,10 @@ class BuiltPlain:
 def expected_deposit(metadata: VisitMetadata, visit: Visit, origin: Origin) -> Built:
     """The deposit that ``metadata`` and ``origin`` make; of ``visit``, only the identifiers matter.
 
-    ``metadata`` has passed :func:`icf_utils.metadata.checks.check_metadata`. Raises
+    ``metadata`` has passed :func:`icf_utils.metadata.records.check_metadata`. Raises
     :class:`~icf_utils.errors.InputRefused` for more images than a deposit can hold (over a million).
     """
-    plan = branches.plan(metadata, visit, origin)
+    plan = annex_branch.plan(metadata, visit, origin)
     objects, refs = _commits(plan, origin)
     try:
         export = export_bytes(objects.objects, refs)
@@ -60,26 +60,26 @@ def expected_deposit(metadata: VisitMetadata, visit: Visit, origin: Origin) -> B
 
 def expected_plain(metadata: VisitMetadata, visit: Visit, origin: Origin) -> BuiltPlain:
     """The deposit for ``annex::`` addresses that goes with :func:`expected_deposit`; raises the same."""
-    plan = branches.plan(metadata, visit, origin)
+    plan = annex_branch.plan(metadata, visit, origin)
     objects, refs = _commits(plan, origin)
-    stem = branches.key_file(branches.archive_key(metadata.tarball), b".log")
-    files = {**plan.annex, **plain_annex.web_files(stem, visit, origin)}
+    stem = annex_branch.key_file(annex_branch.archive_key(metadata.tarball), b".log")
+    files = {**plan.annex, **annex_url.web_files(stem, visit, origin)}
     last = objects.add_commit(files, origin.time, _WEB_MESSAGE, bytes.fromhex(refs[ANNEX]))
     refs[ANNEX] = last.hex()
     try:
-        made = plain_annex.plain_files(objects.objects, refs, visit, origin)
+        made = annex_url.plain_files(objects.objects, refs, visit, origin)
         return BuiltPlain(made, export_bytes(objects.objects, refs), refs_bytes(refs))
     except OverflowError as error:
         raise _too_large(visit, plan) from error
 
 
-def _commits(plan: branches.Branches, origin: Origin) -> tuple[ObjectStore, dict[str, str]]:
+def _commits(plan: annex_branch.Branches, origin: Origin) -> tuple[ObjectStore, dict[str, str]]:
     objects = ObjectStore()
     main = objects.add_commit(plan.main, origin.time, _MAIN_MESSAGE).hex()
     annex = objects.add_commit(plan.annex, origin.time, _ANNEX_MESSAGE).hex()
     return objects, {MAIN: main, ANNEX: annex}
 
 
-def _too_large(visit: Visit, plan: branches.Branches) -> InputRefused:
+def _too_large(visit: Visit, plan: annex_branch.Branches) -> InputRefused:
     reason = f"the dataset of its {plan.images} images would be larger than 2 GiB"
     return InputRefused(visit.dicoms_json, [(visit.dicoms_json.name, reason)])

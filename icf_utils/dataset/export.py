@@ -12,9 +12,8 @@ import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from icf_utils.dataset.gitobjects import GitObject
-from icf_utils.dataset.pack import read_pack, write_pack
-from icf_utils.dataset.stored import read_stored, stored_deflate
+from icf_utils.dataset.git_objects import GitObject
+from icf_utils.dataset.git_pack import read_pack, read_stored, stored_deflate, write_pack
 
 MAIN, ANNEX = "refs/heads/main", "refs/heads/git-annex"
 

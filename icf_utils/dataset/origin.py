@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from icf_utils.errors import InvalidSetting, shown
-from icf_utils.identity import store_identity, visit_uuid
-from icf_utils.store import Visit
+from icf_utils.store.layout import Visit, store_identity, visit_uuid
 
 #: The latest time that a dataset can carry (2514-05-30T01:53:03Z). git keeps commit times in 34 bits of its
 #: commit-graph file; after a ``git gc``, ``git fsck`` calls a repository with a later one broken.
@@ -34,7 +33,7 @@ class Uuids:
 
     @classmethod
     def of(cls, identity: str, visit: Visit) -> Uuids:
-        """Derived from the store's ``identity`` (:func:`icf_utils.identity.store_identity`)."""
+        """Derived from the store's ``identity`` (:func:`icf_utils.store.layout.store_identity`)."""
         names = ("dataset", "repository", "uncurl", "archivist")
         return cls(*(visit_uuid(identity, visit.study, visit.visit, name) for name in names))
 

@@ -9,21 +9,21 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from icf_utils.config import Settings, load_settings
-from icf_utils.dataset import plain_annex, plain_store
+from icf_utils.dataset.annex_url import annex_url as annex_address
+from icf_utils.dataset.annex_url import check_scheme, has_plain, paths_of, prepare_folders
 from icf_utils.dataset.archive_time import latest_time
 from icf_utils.dataset.build import Built, BuiltPlain, expected_deposit, expected_plain
-from icf_utils.dataset.deposit_reader import read_dataset
+from icf_utils.dataset.git_check import check_with_git
 from icf_utils.dataset.origin import LATEST_TIME, Origin, clone_url, commit_time, limited, origin_of
-from icf_utils.dataset.repository import check_with_git
+from icf_utils.dataset.reader import read_dataset
 from icf_utils.errors import DepositDiffers, DepositMissing, IcfError, StorageFailure
-from icf_utils.lock import visit_lock
-from icf_utils.metadata.reading import read_visit_metadata
-from icf_utils.metadata.records import TarballRecord
+from icf_utils.metadata.records import TarballRecord, read_visit_metadata
 from icf_utils.progress import SILENT, Progress
-from icf_utils.publishing import publish_bytes, refuse_different
 from icf_utils.results import Notice, Written
-from icf_utils.store import Visit
+from icf_utils.settings import Settings, load_settings
+from icf_utils.store.files import publish_bytes, refuse_different
+from icf_utils.store.layout import Visit
+from icf_utils.store.locks import visit_lock
 
 _NO_ARCHIVE = "the dataset's time is the archive's; bring the archive back or name a time with --commit-date"
 
@@ -72,9 +72,9 @@ def deposit_visit_dataset(
     place = Visit(Path(store_dir), study, visit)
     chosen = settings or load_settings(place.root)
     url, identity = _first(store_url, chosen.store.url), _first(store_id, chosen.store.id)
-    is_plain = plain_store.has_plain(place) or (chosen.dataset.annex_url if annex_url is None else annex_url)
+    is_plain = has_plain(place) or (chosen.dataset.annex_url if annex_url is None else annex_url)
     if is_plain:
-        plain_annex.check_scheme(url)
+        check_scheme(url)
     metadata = read_visit_metadata(place)
     time, notices = _time(place, metadata.tarball, commit_date)
     origin = origin_of(url, identity, place, time)
@@ -87,7 +87,7 @@ def deposit_visit_dataset(
         task.advance(len(metadata.images))
     with visit_lock(place, progress):
         files = _publish(place, built, plain, origin)
-    return _result(place, built, origin, files, notices, plain_annex.annex_url(place, origin) if plain else "")
+    return _result(place, built, origin, files, notices, annex_address(place, origin) if plain else "")
 
 
 def _first(option: str | None, setting: str) -> str:
@@ -116,8 +116,8 @@ def _publish(visit: Visit, built: Built, plain: BuiltPlain | None, origin: Origi
     try:
         if plain:
             refuse_different(files)
-            plain_store.prepare_folders(visit, plain.files)
-            files += plain_store.paths_of(visit, plain.files)
+            prepare_folders(visit, plain.files)
+            files += paths_of(visit, plain.files)
         return publish_bytes(visit.of_study, files)
     except DepositDiffers as error:
         raise DepositDiffers(error.path, error.how + _likely_cause(visit, origin)) from error

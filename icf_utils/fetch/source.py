@@ -12,7 +12,7 @@ CHUNK = 256 * 1024
 class Source(Protocol):
     """One file or object somewhere; safe to use from several threads.
 
-    All methods raise :class:`~icf_utils.fetch.problems.FetchFailure`. What is read belongs to one state of the object:
+    All methods raise :class:`~icf_utils.fetch.errors.FetchFailure`. What is read belongs to one state of the object:
     a change between or during calls is noticed (by ETag, generation, modification time or size) and raised.
     """
 

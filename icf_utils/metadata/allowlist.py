@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from icf_utils.config import MetadataSettings
-from icf_utils.dicom.confidential import TABLE, is_identifying, is_listed
+from icf_utils.dicom.confidentiality import TABLE, is_identifying, is_listed
 from icf_utils.dicom.values import BINARY_VRS, dictionary_vr, keyword_tag, tag_keyword
 from icf_utils.errors import NAMED_AT_MOST, InvalidSetting, shown, storage_errors
 from icf_utils.metadata.records import STANDARD_TAGS, UID_TAGS
+from icf_utils.settings import MetadataSettings
 
 _TAG = re.compile(r"\(?([0-9A-Fa-f]{4}),\s*([0-9A-Fa-f]{4})\)?")
 _SWITCH = re.compile(r"allow_identifying\s*:\s*(.*)")

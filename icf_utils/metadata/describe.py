@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from icf_utils.archive.hashing import BackgroundMd5
-from icf_utils.archive.reading import ArchivePass, Member
-from icf_utils.dicom.facts import SOP_CLASS_UID, is_bare_dataset, is_dataset, uid_text
-from icf_utils.dicom.head import check_pixels, read_head
-from icf_utils.dicom.scan import HEAD_LIMIT, SPECIFIC_CHARACTER_SET, Element, Scan
+from icf_utils.archive.reader import ArchivePass, Member
+from icf_utils.dicom.elements import HEAD_LIMIT, SPECIFIC_CHARACTER_SET, Element, Scan
+from icf_utils.dicom.header import SOP_CLASS_UID, check_pixels, is_bare_dataset, is_dataset, read_head, uid_text
 from icf_utils.dicom.values import Value, character_sets, keyword_tag, plain_value
 from icf_utils.errors import DepositDamaged, storage_errors
 from icf_utils.metadata.allowlist import AllowList

@@ -3,18 +3,24 @@ r"""The two JSON files of a visit as plain values: building, canonical bytes, st
 ``<visit>_metadata_tarball.json`` is one object, ``<visit>_metadata_dicoms.json`` an array with one record per image
 on a line of its own. A name that is no UTF-8 stands with its bytes as lone surrogates (``\udcXX``), as Python's
 ``os.fsdecode`` writes them; ``os.fsencode`` gives the bytes back.
+
+
+Whether a visit's metadata is that visit's, and can be what it says. Pure.
+
+A visit's metadata as later steps read it. Reads the two JSON files; writes nothing.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from icf_utils.dicom.values import Value
-from icf_utils.errors import DepositDamaged
+from icf_utils.errors import DepositDamaged, shown
+from icf_utils.store.layout import Visit, read_deposit
 
 #: The tags that every record carries (DICOM keywords), empty text where an image lacks them.
 STANDARD_TAGS = (
@@ -180,3 +186,107 @@ def _is_scalar(value: Any) -> bool:
 
 def _kind(item: Mapping[str, Any], key: str) -> str:
     return type(item[key]).__name__ if key in item else "nothing"
+
+
+_REMEDY_OF_CHECKS = "move both metadata files of the visit away and run 'icf-utils deposit_visit_metadata' again"
+_TAG = re.compile(r"[A-Za-z][A-Za-z0-9]*")
+
+
+def check_metadata(metadata: VisitMetadata, visit: Visit) -> None:
+    """Raise :class:`~icf_utils.errors.DepositDamaged` at the first thing that cannot be."""
+    _same(visit, "storepath", visit.storepath, metadata.tarball.storepath)
+    _same(visit, "dspath", visit.dspath, metadata.tarball.dspath)
+    for record in metadata.images:
+        for expected, found in _problems(record, metadata.tarball.size, visit.member_root):
+            raise _damaged(visit, record.path, expected, found)
+    _check_places([record.path for record in metadata.images], visit)
+
+
+def _same(visit: Visit, key: str, expected: str, found: str) -> None:
+    if found != expected:
+        raise DepositDamaged(visit.tarball_json, f"'{expected}' under '{key}'", f"'{shown(found)}'", _REMEDY_OF_CHECKS)
+
+
+def _damaged(visit: Visit, path: str, expected: str, found: str) -> DepositDamaged:
+    return DepositDamaged(visit.dicoms_json, f"{expected} for the image '{shown(path)}'", found, _REMEDY_OF_CHECKS)
+
+
+def _problems(record: ImageRecord, archive_size: int, root: str) -> Iterator[tuple[str, str]]:
+    """What was expected of the record, and what was found instead."""
+    if not record.path.startswith(f"{root}/"):
+        yield f"a path below '{root}/'", "another one"
+    if not {"", ".", ".."}.isdisjoint(record.path.split("/")) or "\0" in record.path:
+        yield "a path of plain names", "an empty name, '.', '..' or a NUL"
+    if not _encodes(record.path):
+        yield "a path that is a file name", "characters that no file name has"
+    if record.offset + record.size > archive_size:
+        yield f"content within the archive's {archive_size} bytes", f"an end at byte {record.offset + record.size}"
+    if not all(_TAG.fullmatch(tag) and _is_plain(value) for tag, value in record.tags.items()):
+        yield "DICOM keywords with text or numbers", "something else"
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_plain(value: Value) -> bool:
+    """No lone surrogates and no NaN or infinity, which Python's JSON reader lets pass."""
+    items = value if isinstance(value, list) else [value]
+    return all(_encodes(item) if isinstance(item, str) else _is_json(item) for item in items)
+
+
+def _is_json(number: float) -> bool:
+    try:
+        json.dumps(number, allow_nan=False)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_places(paths: list[str], visit: Visit) -> None:
+    taken = set(paths)
+    if len(taken) < len(paths):
+        raise _damaged(visit, next(_repeated(paths)), "one record", "several")
+    for folder in {path.rpartition("/")[0] for path in paths}:
+        clash = next((above for above in _upwards(folder) if above in taken), None)
+        if clash is not None:
+            raise _damaged(visit, clash, "a file", "a folder of the same name")
+
+
+def _repeated(paths: Iterable[str]) -> Iterator[str]:
+    seen: set[str] = set()
+    for path in paths:
+        if path in seen:
+            yield path
+        seen.add(path)
+
+
+def _upwards(folder: str) -> Iterator[str]:
+    while folder:
+        yield folder
+        folder = folder.rpartition("/")[0]
+
+
+_REMEDY_OF_READING = "run 'icf-utils deposit_visit_metadata' for this visit first"
+
+
+def read_visit_metadata(visit: Visit) -> VisitMetadata:
+    """What the visit's two JSON files say, checked to be about this visit and to make sense.
+
+    Raises :class:`~icf_utils.errors.DepositMissing` or :class:`~icf_utils.errors.DepositDamaged`.
+    """
+    metadata = parse_visit_metadata(visit)
+    check_metadata(metadata, visit)
+    return metadata
+
+
+def parse_visit_metadata(visit: Visit) -> VisitMetadata:
+    """The same as far as the files can be read at all, for a reader that does the checking."""
+    tarball = parse_tarball(read_deposit(visit.tarball_json, _REMEDY_OF_READING), str(visit.tarball_json))
+    return VisitMetadata(
+        tarball, parse_images(read_deposit(visit.dicoms_json, _REMEDY_OF_READING), str(visit.dicoms_json))
+    )

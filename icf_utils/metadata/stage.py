@@ -7,21 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icf_utils.archive.checksum import parse_checksum
-from icf_utils.config import SETTINGS_NAME, Settings, load_settings
 from icf_utils.errors import DepositDamaged, DepositMissing
-from icf_utils.lock import visit_lock
 from icf_utils.metadata.allowlist import AllowList, allow_list, read_allow_list
 from icf_utils.metadata.describe import Description, describe_archive
-from icf_utils.metadata.records import (
-    TarballRecord,
-    VisitMetadata,
-    images_bytes,
-    tarball_bytes,
-)
+from icf_utils.metadata.records import TarballRecord, VisitMetadata, images_bytes, tarball_bytes
 from icf_utils.progress import SILENT, Progress
-from icf_utils.publishing import publish_bytes
 from icf_utils.results import Notice, Written
-from icf_utils.store import Visit, read_deposit
+from icf_utils.settings import SETTINGS_NAME, Settings, load_settings
+from icf_utils.store.files import publish_bytes
+from icf_utils.store.layout import Visit, read_deposit
+from icf_utils.store.locks import visit_lock
 
 _REMEDY = "run 'icf-utils make_studyvisit_archive' for this visit first"
 

@@ -13,12 +13,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from icf_utils.errors import DepositDamaged, DepositDiffers, DepositMissing, InputChanged
-from icf_utils.identity import store_identity
-from icf_utils.pipeline.marks import file_digest
-from icf_utils.pipeline.values import Chain, VisitInput
+from icf_utils.pipeline.fingerprints import file_digest
+from icf_utils.pipeline.model import Chain, VisitInput
 from icf_utils.progress import Progress
 from icf_utils.results import Notice
-from icf_utils.store import Visit, read_deposit
+from icf_utils.store.layout import Visit, read_deposit, store_identity
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from icf_utils.errors import StorageFailure
-from icf_utils.pipeline.marks import Mark, SourceMark
-from icf_utils.pipeline.values import STAGE_NAMES, Failure
-from icf_utils.store import WORK_DIR_NAME, Study, Visit
-from icf_utils.traces import expect, make_folders, settle, share_file
+from icf_utils.interrupts import expect_unfinished, forget_unfinished
+from icf_utils.pipeline.fingerprints import Mark, SourceMark
+from icf_utils.pipeline.model import STAGE_NAMES, Failure
+from icf_utils.store.files import make_folders, share_file
+from icf_utils.store.layout import WORK_DIR_NAME, Study, Visit
 
 #: Number of the files' format; another one counts as not there.
 FORMAT = 1
@@ -160,12 +161,12 @@ def _write(study: Study, path: str, value: Mapping[str, object]) -> None:
     part = Path(f"{path}.{socket.gethostname()}.{os.getpid()}{_PART}")
     try:
         make_folders(study.root, state_folder(study))
-        expect(part)
+        expect_unfinished(part)
         with open(part, "wb") as handle:
             share_file(study.root, handle.fileno())
             handle.write(json.dumps(value, ensure_ascii=True, sort_keys=True).encode("ascii") + b"\n")
         os.replace(part, path)
-        settle(part)
+        forget_unfinished(part)
     except BaseException as error:  # an interrupt as well
         with suppress(OSError):
             part.unlink()

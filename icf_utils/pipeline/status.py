@@ -14,11 +14,11 @@ from typing import Literal
 
 from icf_utils.catalog.check import catalogued_visits
 from icf_utils.errors import InvalidIdentifier, storage_errors
-from icf_utils.lock import running_visits
+from icf_utils.pipeline.model import STAGE_NAMES, Failure, VisitInput
 from icf_utils.pipeline.stages import STAGES
 from icf_utils.pipeline.state import read_errors
-from icf_utils.pipeline.values import STAGE_NAMES, Failure, VisitInput
-from icf_utils.store import Study, Visit
+from icf_utils.store.layout import Study, Visit
+from icf_utils.store.locks import running_visits
 
 Progress = Literal["done", "running", "queued", "failed", "not made"]
 

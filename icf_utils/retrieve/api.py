@@ -1,6 +1,11 @@
 """Retrieving images from Python: a :class:`Retriever` looks, counts and makes jobs. Uses the network and a directory.
 
 :class:`CodRetrieve` offers the same as ``cod-retrieve`` does, under the same names.
+
+
+Where images are retrieved from: a COD bucket, or a store of ours. Uses the network when it looks.
+
+From a bucket's place to the bucket. Touches neither disk nor network by itself.
 """
 
 from __future__ import annotations
@@ -9,21 +14,27 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
+from icf_utils.credentials import Login, Secret, without_credentials
 from icf_utils.errors import InvalidSetting
-from icf_utils.fetch.web import DEFAULT_PATIENCE, Patience, Web
+from icf_utils.fetch.http import DEFAULT_PATIENCE, Patience, Web
 from icf_utils.progress import SILENT, Progress
+from icf_utils.retrieve.buckets import Bucket, BucketPlace, FolderBucket, GcsBucket, parse_bucket, place_of
+from icf_utils.retrieve.files import WORK_NAME, FolderShelf, check_saved, read_log
 from icf_utils.retrieve.job import Job, Retrieved
-from icf_utils.retrieve.layout import template_keywords
-from icf_utils.retrieve.log import read_log
-from icf_utils.retrieve.origins import BucketOrigin, Origin, StoreOrigin
-from icf_utils.retrieve.places import BucketPlace, parse_bucket, place_of
+from icf_utils.retrieve.layout import BUCKET_LAYOUT, BUCKET_ZIP_LAYOUT, STORE_LAYOUT, template_keywords
+from icf_utils.retrieve.model import Found, Wanted
 from icf_utils.retrieve.plan import Plan, Stats, make_plan, make_stats
-from icf_utils.retrieve.saving import WORK_NAME, FolderShelf, check_saved
 from icf_utils.retrieve.selection import ALL, Selection
-from icf_utils.retrieve.values import Wanted
+from icf_utils.retrieve.store_source import check_folder, store_url, visits_of
 from icf_utils.retrieve.zips import ZipShelf
+
+if TYPE_CHECKING:
+    from icf_utils.fetch.http import Web
+
 
 __all__ = [
     "BucketOrigin",
@@ -111,9 +122,9 @@ class Retriever:
 class CodRetrieve:
     """A COD bucket and a directory, as ``cod-retrieve`` has them.
 
-    ``bucket`` is a URL, which may have ``?token=`` (see :func:`~icf_utils.retrieve.places.parse_bucket`), the details
-    ``{bucket, bucketPrefix, token}`` (see :func:`~icf_utils.retrieve.places.place_of`), or a
-    :class:`~icf_utils.retrieve.places.BucketPlace`. The latter two are used as they are.
+    ``bucket`` is a URL, which may have ``?token=`` (see :func:`~icf_utils.retrieve.buckets.parse_bucket`), the details
+    ``{bucket, bucketPrefix, token}`` (see :func:`~icf_utils.retrieve.buckets.place_of`), or a
+    :class:`~icf_utils.retrieve.buckets.BucketPlace`. The latter two are used as they are.
     """
 
     def __init__(
@@ -147,3 +158,79 @@ def _place(bucket: str | Mapping[str, object] | BucketPlace) -> BucketPlace:
     if isinstance(bucket, str):
         return parse_bucket(bucket)
     return place_of(bucket) if isinstance(bucket, Mapping) else bucket
+
+
+class Origin(Protocol):
+    """A place with TARs of images."""
+
+    @property
+    def where(self) -> str:
+        """What it is called in messages; without credentials."""
+
+    def layout(self, zipped: bool) -> str:
+        """The template that says where images go if nothing else does."""
+
+    def look(self, selection: Selection, keywords: Sequence[str], jobs: int, web: Web, progress: Progress) -> Found:
+        """What is there; at least what the selection takes, with values of the DICOM ``keywords``."""
+
+
+@dataclass(frozen=True)
+class BucketOrigin:
+    """Studies of a COD bucket; none named: all."""
+
+    place: BucketPlace
+    studies: tuple[str, ...] = ()
+
+    @property
+    def where(self) -> str:
+        return self.place.where
+
+    def layout(self, zipped: bool) -> str:
+        return BUCKET_ZIP_LAYOUT if zipped else BUCKET_LAYOUT
+
+    def look(self, selection: Selection, keywords: Sequence[str], jobs: int, web: Web, progress: Progress) -> Found:
+        from icf_utils.retrieve.cod import look
+
+        only = frozenset() if selection.has_numbers() else frozenset(selection.series)
+        bucket = open_bucket(self.place, web)
+        return look(bucket, self.place, self.studies, only=only, keywords=keywords, jobs=jobs, progress=progress)
+
+
+@dataclass(frozen=True)
+class StoreOrigin:
+    """Visits (pairs of study and visit) of a store of ours; none named: all of ``studies``, or all there are.
+
+    ``url`` may be a path on this machine, too.
+    """
+
+    url: str | os.PathLike[str]
+    visits: tuple[tuple[str, str], ...] = ()
+    studies: tuple[str, ...] = ()
+    auth: Login | Secret | None = field(default=None, repr=False)
+
+    @property
+    def where(self) -> str:
+        return without_credentials(store_url(self.url))
+
+    def layout(self, zipped: bool) -> str:
+        return STORE_LAYOUT
+
+    def look(self, selection: Selection, keywords: Sequence[str], jobs: int, web: Web, progress: Progress) -> Found:
+        from icf_utils.retrieve.store_source import look
+
+        url, visits = store_url(self.url), self.visits
+        check_folder(url)
+        if self.studies or not visits:
+            visits += visits_of(url, self.studies)
+        return look(url, visits, web, self.auth, jobs, progress)
+
+
+def open_bucket(place: BucketPlace, web: Web) -> Bucket:
+    """The bucket at a place. Raises :class:`~icf_utils.errors.MissingRequirement` without the extra ``cloud``."""
+    if place.scheme == "file":
+        return FolderBucket(Path(place.bucket))
+    if place.scheme in ("gs", "s3"):
+        from icf_utils.retrieve.obstore import CloudBucket
+
+        return CloudBucket(place, web)
+    return GcsBucket(place, web)

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icf_utils.errors import IcfError
-from icf_utils.fetch.problems import FetchFailure
+from icf_utils.fetch.errors import FetchFailure
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
-from icf_utils.retrieve.log import read_log, update_log
+from icf_utils.retrieve.files import FolderShelf, check_saved, read_log, sole_writer, update_log
+from icf_utils.retrieve.model import Trouble, Wanted
 from icf_utils.retrieve.plan import Plan
-from icf_utils.retrieve.saving import FolderShelf, check_saved, sole_writer
-from icf_utils.retrieve.values import Trouble, Wanted
-from icf_utils.retrieve.watching import Event, Listeners, Payload, Watched
+from icf_utils.retrieve.progress import Event, Listeners, Payload, Watched
 from icf_utils.retrieve.zips import ZipShelf
 
 #: Seconds between two writings of ``log.json`` while a job runs.

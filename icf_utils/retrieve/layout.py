@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from string import Formatter
 
 from icf_utils.errors import InvalidSetting, shown
-from icf_utils.retrieve.values import Image, Wanted
+from icf_utils.retrieve.model import Image, Wanted
 
 #: Where images of buckets go, as ``cod-retrieve`` puts them; the second is inside a study's zip.
 BUCKET_LAYOUT, BUCKET_ZIP_LAYOUT = "{study}/{series}/instances/{name}", "{series}/instances/{name}"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from icf_utils.dicom.values import Value
 from icf_utils.results import Notice
 from icf_utils.retrieve.layout import arrange, template_keywords
+from icf_utils.retrieve.model import Found, Image, Tar, Trouble, Wanted
 from icf_utils.retrieve.selection import Selection
-from icf_utils.retrieve.values import Found, Image, Tar, Trouble, Wanted
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from icf_utils.errors import InvalidSetting, shown
-from icf_utils.retrieve.values import Image
+from icf_utils.retrieve.model import Image
 
 
 @dataclass(frozen=True)

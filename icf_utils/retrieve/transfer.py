@@ -11,10 +11,10 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
 from typing import Protocol
 
-from icf_utils.fetch.problems import FetchFailure, RangesRefused
+from icf_utils.fetch.errors import FetchFailure, RangesRefused
 from icf_utils.fetch.ranges import Batch, Span, coalesce, split
-from icf_utils.retrieve.saving import Incoming, InTheWay
-from icf_utils.retrieve.values import Tar, Trouble, Wanted
+from icf_utils.retrieve.files import Incoming, InTheWay
+from icf_utils.retrieve.model import Tar, Trouble, Wanted
 
 #: The longest request, in bytes: a large TAR comes by several connections.
 LONGEST = 64 * 1024 * 1024

@@ -19,8 +19,8 @@ from typing import IO
 
 from icf_utils.errors import shown, storage_errors
 from icf_utils.fetch.source import CHUNK
-from icf_utils.retrieve.saving import FolderShelf, Incoming, digest_of, target_errors
-from icf_utils.retrieve.values import Digest, Wanted
+from icf_utils.retrieve.files import FolderShelf, Incoming, digest_of, target_errors
+from icf_utils.retrieve.model import Digest, Wanted
 
 #: The time of all entries: the earliest that a zip can say, so that the same images are the same zip.
 _WHEN = (1980, 1, 1, 0, 0, 0)

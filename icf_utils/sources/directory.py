@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from icf_utils.errors import InputRefused, StorageFailure
 from icf_utils.results import Notice
-from icf_utils.sources.entries import Entry, Reader, empty_folder_notices, name_notices, path_order
+from icf_utils.sources.source import Entry, Reader, empty_folder_notices, name_notices, path_order
 
 #: A file touched less than this many seconds ago may change again without a new time stamp, whose clock ticks coarsely.
 _TICK = 0.05

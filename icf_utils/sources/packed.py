@@ -2,22 +2,37 @@
 
 Members that are no regular files, leave the archive, or stand in it twice are refused by name; links to files of the
 same archive become these files.
+
+
+A tar, plain or compressed, as input. A compressed one is unpacked into an unnamed temporary file first,
+
+because an archive's members are needed in the order of their names, and a compressed stream has no other order than
+its own.
+
+
+A zip as input (APPNOTE.TXT). Reads the zip's directory and, later, its members.
 """
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import lzma
 import os
+import stat
+import struct
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import IO, BinaryIO
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, BinaryIO, cast
 
 from icf_utils.errors import InputRefused, StorageFailure, storage_errors
 from icf_utils.results import Notice
-from icf_utils.sources.entries import (
+from icf_utils.sources.source import (
     Entry,
     Reader,
     clean_member_name,
@@ -25,6 +40,7 @@ from icf_utils.sources.entries import (
     follow_links,
     name_notices,
     path_order,
+    resolve_link,
     strip_components,
 )
 
@@ -177,3 +193,201 @@ class _MemberReader:
             if size and not data and self._left > 0:
                 raise EOFError(f"{self._left} bytes are missing")
         return data
+
+
+_CHUNK = 1 << 20
+_BLOCK = 512
+
+
+def tar_source(path: str, packed: BinaryIO, spool_dir: Path, strip: int, resources: ExitStack) -> PackedSource:
+    """The files of a tar; ``packed`` is the open file and stays open as long as the source is used.
+
+    ``resources`` closes the temporary file that a compressed one needs.
+    """
+    return PackedSource(path, packed, lambda: _list_tar(_uncompressed(packed, spool_dir, resources)), strip)
+
+
+def _open_zstd(packed: BinaryIO) -> IO[bytes]:
+    import zstandard
+
+    _refuse_cut_zstd(packed)
+    return cast("IO[bytes]", zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True, closefd=False))
+
+
+def _refuse_cut_zstd(packed: BinaryIO) -> None:
+    """Walk over frames and blocks (RFC 8878 section 3.1): readers of zstandard take a cut file for a short one."""
+    import zstandard
+
+    size, position = packed.seek(0, os.SEEK_END), 0
+    while position < size:
+        packed.seek(position)
+        head = packed.read(18)
+        if head[1:4] == b"\x2a\x4d\x18":  # a skippable frame
+            position += 8 + int.from_bytes(head[4:8], "little")
+            continue
+        try:
+            has_checksum = zstandard.get_frame_parameters(head).has_checksum
+            position += zstandard.frame_header_size(head)
+        except zstandard.ZstdError as error:
+            raise ValueError(str(error)) from error
+        position = _after_zstd_blocks(packed, position) + 4 * has_checksum
+    if position != size:
+        raise EOFError("the compressed file ends too early")
+    packed.seek(0)
+
+
+def _after_zstd_blocks(packed: BinaryIO, position: int) -> int:
+    is_last = False
+    while not is_last:
+        packed.seek(position)
+        raw = packed.read(3)
+        if len(raw) < 3:
+            raise EOFError("the compressed file ends too early")
+        header = int.from_bytes(raw, "little")
+        is_last = bool(header & 1)
+        position += 3 + (1 if header >> 1 & 3 == 1 else header >> 3)  # a repeated byte, or as many as said
+    return position
+
+
+#: First bytes of a compressed file -> what unpacks it.
+_UNPACKERS: dict[bytes, Callable[[BinaryIO], IO[bytes]]] = {
+    b"\x1f\x8b": lambda packed: cast("IO[bytes]", gzip.GzipFile(fileobj=packed)),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\0": lzma.LZMAFile,
+    b"\x28\xb5\x2f\xfd": _open_zstd,
+}
+
+
+def _uncompressed(packed: BinaryIO, spool_dir: Path, resources: ExitStack) -> BinaryIO:
+    magic = packed.read(6)
+    packed.seek(0)
+    for first, unpack in _UNPACKERS.items():
+        if magic.startswith(first):
+            return _spool(unpack(packed), spool_dir, resources)
+    return packed
+
+
+def _spool(unpacked: IO[bytes], spool_dir: Path, resources: ExitStack) -> BinaryIO:
+    with storage_errors(spool_dir, "create a temporary file in"):
+        spool = cast(BinaryIO, resources.enter_context(tempfile.TemporaryFile(dir=spool_dir)))  # noqa: SIM115
+    with unpacked:
+        while chunk := _decompress(unpacked):
+            with storage_errors(spool_dir, "unpack into"):
+                spool.write(chunk)
+    spool.seek(0)
+    return spool
+
+
+def _decompress(unpacked: IO[bytes]) -> bytes:
+    try:
+        return unpacked.read(_CHUNK)
+    except Exception as error:
+        if type(error).__module__.startswith("zstandard"):  # its error class is known only once it is imported
+            raise ValueError(str(error)) from error
+        raise
+
+
+def _list_tar(tar: BinaryIO) -> Listing:
+    archive = tarfile.open(fileobj=tar, mode="r:", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
+    listing = Listing()
+    for info in archive:
+        if info.isdir():
+            listing.add_folder(info.name)
+            continue
+        name = listing.place(info.name)
+        if name:
+            _add_member(listing, archive, info, name)
+    _check_end(tar, archive.offset)
+    return listing
+
+
+def _check_end(tar: BinaryIO, offset: int) -> None:
+    """After the last member: an end mark of zeros (pax, IEEE Std 1003.1), and nothing else up to the file's end.
+
+    Readers of tars stop at the mark. What stands behind it (members after a header that became zeros, or another tar)
+    would be lost without a word.
+    """
+    tar.seek(offset)
+    if tar.read(_BLOCK) != bytes(_BLOCK):
+        raise tarfile.ReadError("there is no end mark, so something is missing")
+    while chunk := tar.read(_CHUNK):
+        if chunk.strip(b"\0"):
+            raise tarfile.ReadError(f"more data after the end mark at byte {offset}: a lost header, or a second tar")
+
+
+def _add_member(listing: Listing, archive: tarfile.TarFile, info: tarfile.TarInfo, name: str) -> None:
+    if info.isreg():
+        listing.add_file(name, info.size, lambda: cast("IO[bytes]", archive.extractfile(info)))
+    elif info.issym():
+        listing.links[name] = resolve_link(name, info.linkname)
+    elif info.islnk():
+        listing.links[name] = clean_member_name(info.linkname)
+    else:
+        listing.refused.append((name, "is a device or a named pipe"))
+
+
+#: A zip starts with a member or, when empty, with the end record.
+ZIP_MAGIC = (b"PK\3\4", b"PK\5\6")
+
+_UNIX, _UTF8_NAME, _UNICODE_PATH = 3, 0x800, 0x7075
+
+
+def zip_source(path: str, packed: BinaryIO, strip: int) -> PackedSource:
+    """The files of a zip; ``packed`` is the open file and stays open as long as the source is used."""
+    return PackedSource(path, packed, lambda: _list_zip(packed), strip)
+
+
+def _list_zip(packed: BinaryIO) -> Listing:
+    archive, listing = zipfile.ZipFile(packed), Listing()
+    _check_begin(archive)
+    for info in archive.infolist():
+        raw_name = _name(info)
+        if raw_name.endswith("/"):
+            listing.add_folder(raw_name)
+            continue
+        name = listing.place(raw_name)
+        if name:
+            _add_entry(listing, archive, info, name)
+    return listing
+
+
+def _check_begin(archive: zipfile.ZipFile) -> None:
+    """Nothing before the first member: a zip is read from its end, and one put before it would be lost silently."""
+    begin = min((info.header_offset for info in archive.infolist()), default=archive.start_dir)
+    if begin:
+        raise zipfile.BadZipFile(f"its directory does not speak of the first {begin} bytes: a second zip before it?")
+
+
+def _add_entry(listing: Listing, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> None:
+    kind = stat.S_IFMT(info.external_attr >> 16) if info.create_system == _UNIX else 0
+    if kind == stat.S_IFLNK:
+        target = archive.read(info) if info.file_size <= 4096 else b"/"
+        listing.links[name] = resolve_link(name, target.decode("utf-8", "surrogateescape"))
+    elif kind not in (0, stat.S_IFREG):
+        listing.refused.append((name, "is no regular file"))
+    else:
+        listing.add_file(name, info.file_size, lambda: archive.open(info))
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    """The name as it was on disk: zips of Unix programs hold its bytes, which Python takes for code page 437.
+
+    Some Pythons look into the Unicode extra field by themselves, others do not; this must not make a difference.
+    """
+    if info.flag_bits & _UTF8_NAME:
+        return info.orig_filename
+    raw = info.orig_filename.encode("cp437")
+    unicode_name = _unicode_name(info.extra, raw)
+    if unicode_name is not None:
+        return unicode_name
+    return raw.decode("utf-8", "surrogateescape") if info.create_system == _UNIX else info.orig_filename
+
+
+def _unicode_name(extra: bytes, raw_name: bytes) -> str | None:
+    """What the Info-ZIP Unicode Path field says (APPNOTE.TXT 4.6.9), if it is about ``raw_name``."""
+    while len(extra) >= 4:
+        kind, length = struct.unpack_from("<HH", extra)
+        field, extra = extra[4 : 4 + length], extra[4 + length :]
+        if kind == _UNICODE_PATH and field[:5] == b"\x01" + struct.pack("<L", zlib.crc32(raw_name)):
+            return field[5:].decode("utf-8", "surrogateescape")
+    return None

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from icf_utils.errors import InputRefused, InvalidSetting, storage_errors
 from icf_utils.sources.directory import DirectorySource
-from icf_utils.sources.trees import TreeVisit
+from icf_utils.sources.tree import TreeVisit
 
 #: How the JSON file begins.
 SELECTION_MAGIC = b'{"icf-selection": 1, '

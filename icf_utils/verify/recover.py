@@ -2,29 +2,39 @@
 
 and the catalog. A dataset that is built again must be the same commits, or clones of it part from it. So an origin is
 believed only if something is left that proves it: a commit's id, or the dataset's id, which the catalog has, too.
+
+
+Which tags a visit's damaged metadata recorded. Reads what is left of the JSON, else the dataset.
+
+A tag counts if at least half of the images have it, so that a changed letter makes no tag. Such as can identify a
+person count only if the store's settings name them, whatever the files say.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from icf_utils.catalog.check import entries_of, entry_of
 from icf_utils.catalog.writer import has_pages
-from icf_utils.config import Settings
+from icf_utils.dataset.annex_url import paths_of, stored_files
 from icf_utils.dataset.archive_time import latest_time
 from icf_utils.dataset.build import expected_deposit, expected_plain
-from icf_utils.dataset.deposit_reader import deposited_store_url, parse_deposit
 from icf_utils.dataset.export import read_export, refs_bytes
 from icf_utils.dataset.origin import Origin, limited, origin_of
-from icf_utils.dataset.plain_store import paths_of, stored_files
-from icf_utils.dataset.where import place_from_settings
+from icf_utils.dataset.reader import deposited_store_url, parse_deposit, read_dataset
+from icf_utils.dataset.store_address import place_from_settings
+from icf_utils.dicom.confidentiality import is_identifying
+from icf_utils.dicom.values import keyword_tag
 from icf_utils.errors import DepositDamaged, IcfError, InvalidSetting
-from icf_utils.metadata.records import VisitMetadata
-from icf_utils.store import Visit, read_deposit
+from icf_utils.metadata.allowlist import AllowList, keywords_by_lower_case
+from icf_utils.metadata.records import STANDARD_TAGS, UID_TAGS, VisitMetadata
+from icf_utils.settings import Settings
+from icf_utils.store.layout import Visit, read_deposit
 
 _URL = rb"\d+s 1 :([!-~]+)"
 _REFS = re.compile(rb"(?:(?:[0-9a-f]{40} |@)[^\n]+\n)+")
@@ -152,3 +162,51 @@ def _urls_elsewhere(place: Visit) -> Iterator[str]:
     for path in sorted(place.of_study.catalog.glob(f"metadata/{folder}/**/*.json")):
         with suppress(OSError):
             yield from (url.decode("ascii", "replace") for url in pattern.findall(path.read_bytes()))
+
+
+_JSON_KEY = re.compile(rb'"([A-Za-z][A-Za-z0-9]*)":')
+_ANNEX_FIELD = re.compile(rb"(?:\A|\n)[0-9.]+s ([a-z][a-z0-9]*) |(?<= )([a-z][a-z0-9]*)(?= [+])")
+
+
+def tags_of(place: Visit, recorded: VisitMetadata | None, permitted: AllowList) -> tuple[AllowList, str]:
+    """The tags to record again beside the standard ones, and where they are known from."""
+    if recorded:
+        counts = Counter(key for image in recorded.images for key in image.tags)
+        return _chosen(counts, len(recorded.images), permitted), "the tags that it had"
+    counts = Counter(key.decode("ascii") for key in _JSON_KEY.findall(_json_bytes(place)))
+    if counts["Modality"]:
+        return _chosen(counts, counts["Modality"], permitted), "the tags that are left of it"
+    fields = _fields_of_dataset(place)
+    if fields:
+        known = keywords_by_lower_case()
+        named = Counter({known[field]: 1 for field in fields if field in known})
+        return _chosen(named, 1, permitted), "the tags of the dataset"
+    return permitted, "the tags that the settings name"
+
+
+def _chosen(counts: Counter[str], images: int, permitted: AllowList) -> AllowList:
+    always = {*STANDARD_TAGS, *UID_TAGS}
+    tags = {}
+    for key in sorted(counts.keys() - always):
+        tag = keyword_tag(key)
+        if tag is not None and 2 * counts[key] >= images and (key in permitted.tags or not is_identifying(tag)):
+            tags[key] = tag
+    return AllowList(tags, permitted.allow_identifying)
+
+
+def _json_bytes(place: Visit) -> bytes:
+    try:
+        return read_deposit(place.dicoms_json, "")
+    except IcfError:
+        return b""
+
+
+def _fields_of_dataset(place: Visit) -> set[str]:
+    try:
+        deposit = read_dataset(place)
+    except IcfError:
+        return set()
+    logs: Iterable[bytes] = ()
+    if deposit:
+        logs = (file.content for path, file in deposit.annex.files.items() if path.endswith(b".log.met"))
+    return {(first or later).decode("ascii") for log in logs for first, later in _ANNEX_FIELD.findall(log)}

@@ -1,41 +1,48 @@
 """Build again from the archive what a verification found to be wrong. Reads the store, and writes below it.
 
 The archive itself is never touched. Nothing is built from one that its witnesses speak against
-(:mod:`icf_utils.verify.witnesses`). A damaged file of a visit is kept in ``<store>/<study>/.icf/damaged``, and the
+(:mod:`icf_utils.verify.evidence`). A damaged file of a visit is kept in ``<store>/<study>/.icf/damaged``, and the
 right one takes its name in one step, so that at no time it is missing; what was cut off in the middle is done again.
 The catalog's files hold nothing of their own and are replaced.
+
+
+Bring a damaged catalog up to date again. Writes to the catalog only, under its lock, as its own stage does.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icf_utils.archive.checksum import checksum_line
-from icf_utils.config import Settings, load_settings
+from icf_utils.catalog import writer
+from icf_utils.catalog.check import entry_of
+from icf_utils.catalog.stage import catalogify_studyvisit_from_meta, read_page
+from icf_utils.catalog.study import study_id, study_path
+from icf_utils.dataset.annex_url import has_plain, make_folder, paths_of
 from icf_utils.dataset.build import expected_deposit, expected_plain
-from icf_utils.dataset.deposit_reader import read_dataset
-from icf_utils.dataset.plain_store import has_plain, make_folder, paths_of
-from icf_utils.dataset.repository import check_with_git
-from icf_utils.errors import IcfError, StorageFailure, storage_errors
-from icf_utils.lock import clear_dead, visit_lock
+from icf_utils.dataset.git_check import check_with_git
+from icf_utils.dataset.reader import read_dataset
+from icf_utils.dataset.store_address import store_place
+from icf_utils.errors import DepositDamaged, IcfError, StorageFailure, storage_errors
+from icf_utils.interrupts import forget_unfinished
 from icf_utils.metadata.describe import Description
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.metadata.stage import allowed_tags, metadata_files, visit_metadata
 from icf_utils.progress import SILENT, Progress
-from icf_utils.publishing import new_part, part_name, sync_file, sync_folder
-from icf_utils.store import Study, Visit
-from icf_utils.traces import make_folders, settle
-from icf_utils.verify.catalog import mend_catalog
-from icf_utils.verify.findings import Finding, VisitCheck, finding_of
-from icf_utils.verify.metadata import check_archive, read_metadata
-from icf_utils.verify.recover import StoreOptions, recovered_origin
-from icf_utils.verify.stage import check_visits, verify_visit
-from icf_utils.verify.tags import tags_of
-from icf_utils.verify.witnesses import judge, witnesses_of
+from icf_utils.settings import Settings, load_settings
+from icf_utils.store.files import make_folders, new_part, part_name, sync_file, sync_folder
+from icf_utils.store.layout import Study, Visit
+from icf_utils.store.locks import catalog_lock, clear_dead, visit_lock
+from icf_utils.verify.checks import Finding, VisitCheck, check_archive, finding_of, read_metadata
+from icf_utils.verify.evidence import judge, witnesses_of
+from icf_utils.verify.recover import StoreOptions, catalogued_store, recovered_origin, tags_of
+from icf_utils.verify.verify import check_visits, verify_visit
 
 #: Below a study's work folder: files that a repair has replaced.
 DAMAGED = "damaged"
@@ -236,7 +243,7 @@ class _Work:
             kept = keep(study, path) if os.path.lexists(path) else None
             with storage_errors(path, "replace"):
                 os.replace(part_name(study, path), path)
-            settle(part_name(study, path))
+            forget_unfinished(part_name(study, path))
         sync_folder(path.parent)
         self.done.append(Repair(path, f"built again {how}", kept))
 
@@ -269,3 +276,94 @@ def _names(path: Path) -> Iterator[Path]:
     while True:
         number += 1
         yield path.with_name(f"{path.name}.{number}")
+
+
+#: A day on a study's page.
+_DATE = re.compile(rb'"date":"\d')
+
+
+def mend_catalog(place: Visit, options: StoreOptions, settings: Settings, progress: Progress) -> int:
+    """Write again what is not as it should be; returns how many files that were. Raises what the stage raises, and
+    :class:`~icf_utils.errors.DepositDamaged` where nothing tells which store the visit's pages should speak of.
+    """
+    study = place.of_study
+    stores = {place.visit: options if options.is_given else _said_by_catalog(place, settings)}
+    if _is_page_lost(study):
+        stores = {**_visits_with_pages(study, settings), **stores}
+    with catalog_lock(study, progress):
+        _mend_marker(study)
+        if _is_page_lost(study):
+            _remove_page(study)
+    count = 0
+    for visit, store in sorted(stores.items()):
+        result = catalogify_studyvisit_from_meta(
+            place.root, study.study, visit, store_url=store.url, store_id=store.id, settings=settings, progress=progress
+        )
+        count += result.files_written
+    return count
+
+
+def _said_by_catalog(place: Visit, settings: Settings) -> StoreOptions:
+    """The store of a visit whose dataset does not tell; of one whose dataset does, nothing has to be said."""
+    with suppress(IcfError):
+        if read_dataset(place) is not None:
+            return StoreOptions(None, None)
+    found = catalogued_store(place, settings)
+    if found is None and entry_of(place) is not None:
+        raise DepositDamaged(
+            place.of_study.catalog,
+            "pages that tell which store they were made for",
+            "none that can be proven",
+            "repair it with the --store-url and --store-id that it was made with",
+        )
+    return found or StoreOptions(None, None)
+
+
+def _is_page_lost(study: Study) -> bool:
+    """Whether the study's page cannot be read any more, although the catalog has pages of visits."""
+    try:
+        raw = writer.read_file(study, study_path(study_id(study.study)))
+        read_page(study)
+    except DepositDamaged:
+        return True
+    return raw is None
+
+
+def _visits_with_pages(study: Study, settings: Settings) -> dict[str, StoreOptions]:
+    """The visits that the lost page must have shown, and which store their pages speak of."""
+    found = {}
+    for visit in study.visits():
+        place = Visit(study.root, study.study, visit)
+        try:
+            store, dataset_id = StoreOptions(None, None), store_place(place, settings, None, None).dataset_id
+        except IcfError:
+            dataset_id = ""
+        if not (dataset_id and writer.has_pages(study, dataset_id)):
+            known = catalogued_store(place, settings)
+            if known is None:
+                continue
+            store = known
+        found[visit] = store
+    return found
+
+
+def _mend_marker(study: Study) -> None:
+    """Say again whose catalog it is, if the study's own pages in it leave no doubt.
+
+    That dates are hidden is believed from whatever is left of the marker and the page. Where too little is left of
+    both, they stay hidden: a date that was shown can be shown again.
+    """
+    catalog_id = study_id(study.study)
+    if not (study.catalog / "metadata" / catalog_id).is_dir() or writer.marked_as(study, catalog_id) is not None:
+        return
+    marker = writer.read_file(study, writer.MARKER) or b""
+    page = writer.read_file(study, study_path(catalog_id)) or b""
+    hides = b"hides" in marker or b'"hides"' in page or not (page.endswith(b"}\n") or _DATE.search(page))
+    writer.replace_file(study, writer.MARKER, writer.marker_bytes(catalog_id, hides))
+
+
+def _remove_page(study: Study) -> None:
+    page = study.catalog / study_path(study_id(study.study))
+    with storage_errors(page, "remove"):
+        if os.path.lexists(page):
+            page.unlink()

@@ -9,9 +9,9 @@ from typing import Protocol
 
 from icf_utils.errors import InvalidSetting, shown
 from icf_utils.results import Notice
-from icf_utils.xnat.arrange import check_label
-from icf_utils.xnat.copies import Copied, Rights
-from icf_utils.xnat.table import UNASSIGNED
+from icf_utils.xnat.database import UNASSIGNED
+from icf_utils.xnat.session_layout import check_label
+from icf_utils.xnat.staging import Copied, Rights
 
 
 class Xnat(Protocol):

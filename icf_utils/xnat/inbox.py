@@ -14,13 +14,23 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from icf_utils.errors import InvalidSetting, RemoteFailure, leave_behind, shown, storage_errors
+from icf_utils.errors import InvalidSetting, RemoteFailure, shown, storage_errors
+from icf_utils.interrupts import leave_behind
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
-from icf_utils.sources.entries import Source
-from icf_utils.xnat.arrange import Arrangement, arrange, check_label
-from icf_utils.xnat.claims import claimed, leftovers, move_in, release, remove, timestamp_of
-from icf_utils.xnat.copies import Rights, copy_session, give_folders
+from icf_utils.sources.source import Source
+from icf_utils.xnat.session_layout import Arrangement, arrange, check_label
+from icf_utils.xnat.staging import (
+    Rights,
+    claimed,
+    copy_session,
+    give_folders,
+    leftovers,
+    move_in,
+    release,
+    remove,
+    timestamp_of,
+)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 _DONE = frozenset({"READY", "CONFLICT", "ERROR"})

@@ -14,14 +14,11 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from icf_utils.errors import IcfError, RemoteFailure, leave_behind, shown
+from icf_utils.errors import IcfError, RemoteFailure, shown
+from icf_utils.interrupts import leave_behind
 from icf_utils.progress import SILENT, Progress
-from icf_utils.sources.entries import Source
-from icf_utils.xnat.arrange import Arrangement, arrange
-from icf_utils.xnat.claims import Claim, claimed, leftovers, move_in, release, remove, timestamp_of
-from icf_utils.xnat.copies import copy_session, give_folders
-from icf_utils.xnat.direct import Plan, PrearchiveResult, Session, Xnat
-from icf_utils.xnat.table import (
+from icf_utils.sources.source import Source
+from icf_utils.xnat.database import (
     INSERT,
     LOCK,
     PATIENCE,
@@ -34,6 +31,19 @@ from icf_utils.xnat.table import (
     check_table,
     delete,
     insert,
+)
+from icf_utils.xnat.direct import Plan, PrearchiveResult, Session, Xnat
+from icf_utils.xnat.session_layout import Arrangement, arrange
+from icf_utils.xnat.staging import (
+    Claim,
+    claimed,
+    copy_session,
+    give_folders,
+    leftovers,
+    move_in,
+    release,
+    remove,
+    timestamp_of,
 )
 
 #: Where XNAT has come to an end with a session.

@@ -17,13 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils.archive.outputs import NewFile
-from icf_utils.archive.packing import Packer
 from icf_utils.archive.stage import make_studyvisit_archive
+from icf_utils.archive.writer import NewFile, Packer
 from icf_utils.errors import StorageFailure
 from icf_utils.progress import SILENT
 from icf_utils.sources.directory import DirectorySource
-from icf_utils.sources.entries import Entry, Reader
+from icf_utils.sources.source import Entry, Reader
 from tests.data.make_dicom import DEFLATED, dicom_bytes, element, write_visit
 
 MEMORY_LIMIT = 150 << 20

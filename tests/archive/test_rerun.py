@@ -11,7 +11,7 @@ import pytest
 from icf_utils.archive.checksum import checksum_line, parse_checksum
 from icf_utils.archive.stage import archive_differs, make_studyvisit_archive
 from icf_utils.errors import DepositDamaged, DepositDiffers
-from icf_utils.store import Visit
+from icf_utils.store.layout import Visit
 from tests.archive.reference import reference_archive
 from tests.archive.test_refused import snapshot
 from tests.data.make_dicom import dicom_bytes, write_visit

@@ -20,7 +20,7 @@ from icf_utils.metadata.records import (
     images_bytes,
     tarball_bytes,
 )
-from icf_utils.store import Visit
+from icf_utils.store.layout import Visit
 from tests.catalog.browsing import Visitor, start_browser
 
 STUDY = "proj-1"

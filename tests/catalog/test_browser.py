@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from icf_utils.catalog.plan import study_files
+from icf_utils.catalog.content import study_files
 from icf_utils.catalog.stage import catalogify_studyvisit_from_meta, read_page
 from icf_utils.catalog.study import StudyPage, study_id
-from icf_utils.config import CatalogSettings, Settings
-from icf_utils.store import Study
+from icf_utils.settings import CatalogSettings, Settings
+from icf_utils.store.layout import Study
 from tests.catalog.browsing import Visitor, served
 from tests.catalog.conftest import STUDY, deposit, make_image, make_series, make_visit, typical_images
 

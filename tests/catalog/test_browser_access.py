@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from icf_utils.catalog.overview import StudyLine, build_index, index_bytes
+from icf_utils.catalog.index_page import StudyLine, build_index, index_bytes
 from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
 from tests.catalog.browsing import DESKTOP, PHONE, Visitor, served
 from tests.catalog.conftest import STUDY, deposit, make_image, make_series, make_visit

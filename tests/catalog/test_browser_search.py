@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from icf_utils.catalog import writer
-from icf_utils.catalog.entries import VisitEntry
-from icf_utils.catalog.plan import study_files, super_files
+from icf_utils.catalog.content import study_files, super_files
+from icf_utils.catalog.records import VisitEntry
 from icf_utils.catalog.stage import catalogify_studyvisit_from_meta, load_application
 from icf_utils.catalog.study import StudyPage, study_id
-from icf_utils.config import CatalogSettings
 from icf_utils.progress import SILENT
-from icf_utils.store import Study
+from icf_utils.settings import CatalogSettings
+from icf_utils.store.layout import Study
 from tests.catalog.browsing import Visitor, served
 from tests.catalog.conftest import STUDY, deposit, make_image, make_visit
 

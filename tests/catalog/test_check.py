@@ -9,10 +9,10 @@ import pytest
 from icf_utils.catalog.check import check_catalog
 from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
 from icf_utils.catalog.study import study_id, study_path
-from icf_utils.config import CatalogSettings, Settings
-from icf_utils.dataset.where import place_from_settings
-from icf_utils.metadata.reading import read_visit_metadata
-from icf_utils.store import Study, Visit
+from icf_utils.dataset.store_address import place_from_settings
+from icf_utils.metadata.records import read_visit_metadata
+from icf_utils.settings import CatalogSettings, Settings
+from icf_utils.store.layout import Study, Visit
 from tests.catalog.conftest import STUDY, deposit, make_visit, typical_images
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from icf_utils.catalog.commands import Place, clone_rows
-from icf_utils.catalog.entries import visit_node
-from icf_utils.catalog.pages import visit_page
-from icf_utils.config import CatalogSettings, Settings
+from icf_utils.catalog.page import visit_page
+from icf_utils.catalog.records import visit_node
 from icf_utils.dataset.stage import deposit_visit_dataset
-from icf_utils.dataset.where import store_place
-from icf_utils.metadata.reading import read_visit_metadata
+from icf_utils.dataset.store_address import store_place
+from icf_utils.metadata.records import read_visit_metadata
+from icf_utils.settings import CatalogSettings, Settings
 from tests.dataset.commands import run
 from tests.dataset.visits import SMALL, make_visit
 

@@ -24,9 +24,9 @@ from icf_utils import (
     make_studyvisit_archive,
     verify_visit,
 )
-from icf_utils.catalog.build import build_catalog
-from icf_utils.catalog.pictures import SIDE, LeftOut, encode_png, shows_head, small, thumbnail
-from icf_utils.store import Visit
+from icf_utils.catalog.previews import SIDE, LeftOut, encode_png, shows_head, small, thumbnail
+from icf_utils.catalog.rebuild import build_catalog
+from icf_utils.store.layout import Visit
 
 STUDY = "study-a"
 

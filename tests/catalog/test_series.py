@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from icf_utils.catalog.names import name_rule
+from icf_utils.catalog.privacy import name_rule
 from icf_utils.catalog.series import group_series
 from icf_utils.errors import InvalidSetting
 from icf_utils.metadata.records import ImageRecord

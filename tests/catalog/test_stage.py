@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from icf_utils.catalog import assets as assets_module
+from icf_utils.catalog import application as assets_module
 from icf_utils.catalog import writer
 from icf_utils.catalog.stage import CatalogResult, catalogify_studyvisit_from_meta
-from icf_utils.config import CatalogSettings, Settings
 from icf_utils.errors import DepositDamaged, DepositDiffers, DepositMissing, InvalidIdentifier, InvalidSetting
-from icf_utils.lock import catalog_lock
 from icf_utils.progress import SILENT, Silent
-from icf_utils.store import Study, Visit
+from icf_utils.settings import CatalogSettings, Settings
+from icf_utils.store.layout import Study, Visit
+from icf_utils.store.locks import catalog_lock
 from tests.catalog.conftest import STUDY, UID_ROOT, deposit, make_visit, typical_images
 
 Snapshot = Callable[[Path], dict[str, bytes]]

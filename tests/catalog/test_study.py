@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from icf_utils.catalog.entries import VisitEntry, record_bytes
+from icf_utils.catalog.records import VisitEntry, record_bytes
 from icf_utils.catalog.study import StudyPage, config_record, logo_target, parse_page, study_node
-from icf_utils.config import CatalogSettings
 from icf_utils.errors import DepositDamaged, InvalidSetting
+from icf_utils.settings import CatalogSettings
 
 
 def entry(visit: str, images: int = 10, date: str = "2021-02-03") -> VisitEntry:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from icf_utils.cli.main import main
-from icf_utils.store import Visit
+from icf_utils.store.layout import Visit
 from tests.cli.program import COMMANDS, PROGRAM, PYTHON, Ran, icf, run, steps, surrounding
 from tests.verify.stores import STUDY, make_visit
 
@@ -212,9 +212,9 @@ def test_without_datalad_catalog(source: Path, root: Path) -> None:
 _HOLD = """
 import sys
 from pathlib import Path
-from icf_utils.lock import catalog_lock, visit_lock
+from icf_utils.store.locks import catalog_lock, visit_lock
 from icf_utils.progress import SILENT
-from icf_utils.store import Visit
+from icf_utils.store.layout import Visit
 place = Visit(Path(sys.argv[1]), "study-a", "v1")
 with visit_lock(place, SILENT), catalog_lock(place.of_study, SILENT):
     print("held", flush=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils.store import Study
+from icf_utils.store.layout import Study
 from tests.cli.program import PROGRAM, Inside, icf, surrounding
 from tests.data.make_dicom import write_visit
 from tests.pipeline.conftest import content, inputs, make_one_by_one

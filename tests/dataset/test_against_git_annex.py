@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils.dataset.branches import annex_fields, archive_key, key_file, name_bytes
+from icf_utils.dataset.annex_branch import annex_fields, archive_key, key_file, name_bytes
+from icf_utils.dataset.annex_keys import image_locator, md5e_key
 from icf_utils.dataset.build import expected_deposit
-from icf_utils.dataset.keys import md5e_key
-from icf_utils.dataset.locator import image_locator
-from icf_utils.dataset.names import git_can_hold
+from icf_utils.dataset.git_names import git_can_hold
 from icf_utils.dataset.origin import Uuids, origin_of
 from icf_utils.metadata.records import ImageRecord, VisitMetadata
-from icf_utils.store import Visit
+from icf_utils.store.layout import Visit
 from tests.dataset.commands import branch_files, run
 from tests.dataset.visits import ODD_NAMES, SMALL, TIME, Member, archive_and_metadata
 

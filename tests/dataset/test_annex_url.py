@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from icf_utils.config import DatasetSettings, Settings
 from icf_utils.dataset.stage import deposit_visit_dataset
 from icf_utils.errors import DepositDiffers, InvalidSetting
-from icf_utils.pipeline.runner import run_chain
-from icf_utils.pipeline.values import Chain, Options, VisitInput
-from icf_utils.store import Visit
-from icf_utils.verify.stage import verify_visit
+from icf_utils.pipeline.model import Chain, Options, VisitInput
+from icf_utils.pipeline.run import run_chain
+from icf_utils.settings import DatasetSettings, Settings
+from icf_utils.store.layout import Visit
+from icf_utils.verify.verify import verify_visit
 from tests.dataset.commands import run
 from tests.dataset.conftest import require
 from tests.dataset.servers import PASSWORD, USER, nginx

@@ -14,7 +14,7 @@ import pytest
 
 import icf_utils
 from icf_utils.dataset.stage import deposit_visit_dataset
-from icf_utils.store import Visit
+from icf_utils.store.layout import Visit
 from tests.dataset.conftest import require
 from tests.dataset.visits import ODD_NAMES, SMALL, Member, make_visit
 

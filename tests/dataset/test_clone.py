@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from icf_utils.dataset.stage import DatasetResult, deposit_visit_dataset
-from icf_utils.store import Visit
+from icf_utils.store.layout import Visit
 from tests.dataset.commands import attempt, run
 from tests.dataset.conftest import require
 from tests.dataset.servers import PASSWORD, nginx

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icf_utils.dataset import pack
+from icf_utils.dataset import git_pack
 from icf_utils.dataset.export import ANNEX, MAIN, Member, export_bytes, read_export, refs_bytes, write_zip
-from icf_utils.dataset.gitobjects import FILE, LINK, File, GitObject, ObjectStore, parse_tree
-from icf_utils.dataset.stored import read_stored, read_zlib, stored_deflate, stored_zlib
+from icf_utils.dataset.git_objects import FILE, LINK, File, GitObject, ObjectStore, parse_tree
+from icf_utils.dataset.git_pack import read_stored, read_zlib, stored_deflate, stored_zlib
 from tests.dataset.commands import branch_files, run
 from tests.dataset.conftest import require
 
@@ -75,7 +75,7 @@ def test_git_reads_the_same_objects(tmp_path: Path) -> None:
     require("git")
     objects = ObjectStore()
     commit = objects.add_commit(FILES, 86400, "A test")
-    packed = pack.write_pack(objects.objects)
+    packed = git_pack.write_pack(objects.objects)
     run("git", "init", "-q", "--bare", ".", cwd=tmp_path)
     told = run("git", "index-pack", "--strict", "--stdin", cwd=tmp_path, stdin=packed.data)
     assert told == f"pack\t{packed.name}\n".encode()
@@ -91,15 +91,15 @@ def test_git_reads_the_same_objects(tmp_path: Path) -> None:
 def test_pack_and_export_come_back() -> None:
     objects = ObjectStore()
     refs = {MAIN: objects.add_commit(FILES, 0, "x").hex(), ANNEX: objects.add_commit({}, 0, "y").hex()}
-    assert pack.read_pack(pack.write_pack(objects.objects).data) == objects.objects
+    assert git_pack.read_pack(git_pack.write_pack(objects.objects).data) == objects.objects
     assert read_export(export_bytes(objects.objects, refs)) == (objects.objects, refs)
     assert refs_bytes(refs).decode().splitlines()[-1] == "@refs/heads/main HEAD"
 
 
 def test_a_pack_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pack, "MOST_BYTES", 1000)
+    monkeypatch.setattr(git_pack, "MOST_BYTES", 1000)
     with pytest.raises(OverflowError):
-        pack.write_pack({item.oid: item for item in [GitObject("blob", bytes(1000))]})
+        git_pack.write_pack({item.oid: item for item in [GitObject("blob", bytes(1000))]})
 
 
 def test_a_tree_that_is_none() -> None:

@@ -16,7 +16,7 @@ from icf_utils.dataset.origin import (
     origin_of,
 )
 from icf_utils.errors import InvalidSetting
-from icf_utils.store import Visit
+from icf_utils.store.layout import Visit
 
 PLACE = Visit(Path("store"), "study", "v1")
 

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils.config import Settings, StoreSettings
-from icf_utils.dataset.deposit_reader import read_dataset
 from icf_utils.dataset.origin import LATEST_TIME
+from icf_utils.dataset.reader import read_dataset
 from icf_utils.dataset.stage import DatasetResult, deposit_visit_dataset
 from icf_utils.errors import (
     DepositDamaged,
@@ -27,7 +26,8 @@ from icf_utils.errors import (
     StorageFailure,
 )
 from icf_utils.results import plain
-from icf_utils.store import Visit
+from icf_utils.settings import Settings, StoreSettings
+from icf_utils.store.layout import Visit
 from tests.dataset.visits import GIT_NAMES, ODD_NAMES, SMALL, TIME, Member, make_visit
 
 URL = "https://example.org/store"
@@ -282,7 +282,7 @@ def test_no_git(place: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_git_is_asked(place: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
     """What git refuses is not published."""
-    monkeypatch.setattr("icf_utils.dataset.branches.git_can_hold", lambda path: True)
+    monkeypatch.setattr("icf_utils.dataset.annex_branch.git_can_hold", lambda path: True)
     odd = make_visit(place.root / "odd", [Member(".git/x.dcm", b"x")])
     with pytest.raises(InputRefused, match="hasDotgit"):
         deposit(odd)

@@ -19,7 +19,7 @@ from icf_utils.metadata.records import (
     images_bytes,
     tarball_bytes,
 )
-from icf_utils.store import Visit
+from icf_utils.store.layout import Visit
 
 #: 2021-03-04T05:06:07Z; the members' times are fractions of a second around it.
 TIME = 1614834367

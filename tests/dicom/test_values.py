@@ -411,5 +411,5 @@ def test_dictionary_lookups() -> None:
 
 
 def test_importing_the_module_does_not_load_pydicom() -> None:
-    code = "import sys, icf_utils.dicom.values, icf_utils.dicom.confidential; sys.exit('pydicom' in sys.modules)"
+    code = "import sys, icf_utils.dicom.values, icf_utils.dicom.confidentiality; sys.exit('pydicom' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from icf_utils.fetch.web import Patience, Web
+from icf_utils.fetch.http import Patience, Web
 from tests.fetch.server import FaultyServer, serving
 
 #: Enough attempts for the faults of these tests, without waiting for them.

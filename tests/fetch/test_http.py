@@ -13,9 +13,9 @@ import pytest
 
 from icf_utils.credentials import Login, Secret
 from icf_utils.errors import InvalidSetting
-from icf_utils.fetch.opening import open_source, read_all
-from icf_utils.fetch.problems import FetchFailure, RangesRefused
-from icf_utils.fetch.web import Patience, Web
+from icf_utils.fetch.errors import FetchFailure, RangesRefused
+from icf_utils.fetch.http import Patience, Web
+from icf_utils.fetch.open import open_source, read_all
 from tests.fetch.conftest import QUICK
 from tests.fetch.server import Fault, FaultyServer, serving
 

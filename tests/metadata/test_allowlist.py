@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icf_utils.config import MetadataSettings
 from icf_utils.errors import InvalidSetting, StorageFailure
 from icf_utils.metadata.allowlist import AllowList, allow_list, parse_allow_list, read_allow_list
 from icf_utils.metadata.records import STANDARD_TAGS, UID_TAGS
+from icf_utils.settings import MetadataSettings
 
 ECHO_TIME, REPETITION_TIME, PATIENT_NAME, PATIENT_AGE = 0x00180081, 0x00180080, 0x00100010, 0x00101010
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from icf_utils.archive.headers import content_padding, end_of_archive, header_time, member_header, parse_pax_records
-from icf_utils.archive.reading import ArchivePass, Member
+from icf_utils.archive.reader import ArchivePass, Member
 from icf_utils.archive.stage import make_studyvisit_archive
+from icf_utils.archive.tar_headers import content_padding, end_of_archive, header_time, member_header, parse_pax_records
 from icf_utils.errors import DepositDamaged, IcfError
 from icf_utils.metadata.allowlist import AllowList, parse_allow_list
 from icf_utils.metadata.describe import Description, describe_archive

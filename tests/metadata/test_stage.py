@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from icf_utils.archive.stage import make_studyvisit_archive
-from icf_utils.config import MetadataSettings, Settings
 from icf_utils.errors import DepositDamaged, DepositDiffers, DepositMissing, InvalidSetting, StorageFailure
-from icf_utils.metadata.reading import read_visit_metadata
+from icf_utils.metadata.records import read_visit_metadata
 from icf_utils.metadata.stage import deposit_visit_metadata
-from icf_utils.store import Visit
+from icf_utils.settings import MetadataSettings, Settings
+from icf_utils.store.layout import Visit
 from tests.archive.reference import reference_archive
 from tests.archive.test_refused import snapshot
 from tests.data.make_dicom import dicom_bytes, element, uid, write_visit

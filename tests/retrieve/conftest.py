@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils.fetch.web import Patience
+from icf_utils.fetch.http import Patience
 from icf_utils.retrieve.api import BucketOrigin, Retriever, parse_bucket
 from tests.fetch.server import serving
 from tests.retrieve.bucket_server import BucketServer

@@ -11,9 +11,9 @@ import pytest
 
 from icf_utils.credentials import Secret
 from icf_utils.errors import InvalidSetting
-from icf_utils.fetch.problems import FetchFailure
+from icf_utils.fetch.errors import FetchFailure
 from icf_utils.retrieve.api import BucketOrigin, BucketPlace, CodRetrieve, Retriever, parse_bucket
-from icf_utils.retrieve.places import place_of
+from icf_utils.retrieve.buckets import place_of
 from tests.fetch.server import Fault, serving
 from tests.retrieve.bucket_server import BUCKET, BucketServer
 from tests.retrieve.conftest import QUICK, STUDY, expected, files, made, retriever

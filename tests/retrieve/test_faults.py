@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from icf_utils.errors import StorageFailure
-from icf_utils.fetch.problems import FetchFailure
+from icf_utils.fetch.errors import FetchFailure
 from icf_utils.retrieve.api import Retrieved
-from icf_utils.retrieve.saving import target_errors
+from icf_utils.retrieve.files import target_errors
 from icf_utils.retrieve.selection import Selection
 from tests.fetch.server import Fault
 from tests.retrieve.bucket_server import BucketServer

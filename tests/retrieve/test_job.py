@@ -16,7 +16,7 @@ import pytest
 
 from icf_utils.errors import Busy, InvalidSetting, StorageFailure
 from icf_utils.retrieve.api import CodRetrieve, Retriever
-from icf_utils.retrieve.saving import sole_writer
+from icf_utils.retrieve.files import sole_writer
 from tests.fetch.server import Fault, serving
 from tests.retrieve.bucket_server import BucketServer
 from tests.retrieve.conftest import STUDY, expected, files, made, retriever

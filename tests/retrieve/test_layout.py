@@ -9,8 +9,8 @@ import pytest
 from icf_utils.errors import InvalidSetting
 from icf_utils.fetch.ranges import Span
 from icf_utils.retrieve.layout import arrange, place, template_keywords, unsafe
+from icf_utils.retrieve.model import Digest, Image
 from icf_utils.retrieve.selection import Selection, parse_tag
-from icf_utils.retrieve.values import Digest, Image
 
 
 def image(path: str = "instances/1.dcm", **tags: object) -> Image:

@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from icf_utils.errors import IcfError, InputRefused
-from icf_utils.sources.entries import clean_member_name, resolve_link, strip_components
-from icf_utils.sources.select import open_source
+from icf_utils.sources.open import open_source
+from icf_utils.sources.source import clean_member_name, resolve_link, strip_components
 from tests.data.make_dicom import dicom_bytes
 
 IMAGE = dicom_bytes()

@@ -6,9 +6,9 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from icf_utils.metadata.reading import parse_visit_metadata
-from icf_utils.store import Visit
-from icf_utils.verify.findings import VisitCheck
+from icf_utils.metadata.records import parse_visit_metadata
+from icf_utils.store.layout import Visit
+from icf_utils.verify.checks import VisitCheck
 from tests.verify.stores import catalog_files, check, files_of, make_visit, write_input
 
 #: Kinds of files; those that hold most come as often as the others.

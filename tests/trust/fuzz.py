@@ -25,17 +25,17 @@ from pathlib import Path
 from icf_utils.archive.checksum import parse_checksum
 from icf_utils.archive.stage import make_studyvisit_archive
 from icf_utils.catalog.study import parse_page
-from icf_utils.config import parse_settings
 from icf_utils.dataset.archive_time import latest_time
-from icf_utils.dataset.deposit_reader import parse_deposit
+from icf_utils.dataset.reader import parse_deposit
 from icf_utils.errors import IcfError
 from icf_utils.metadata.allowlist import AllowList, parse_allow_list
 from icf_utils.metadata.describe import describe_archive
-from icf_utils.metadata.reading import parse_visit_metadata
+from icf_utils.metadata.records import parse_visit_metadata
 from icf_utils.metadata.stage import deposit_visit_metadata
-from icf_utils.pipeline.table import read_table
+from icf_utils.pipeline.visit_table import read_table
 from icf_utils.progress import SILENT
-from icf_utils.store import Visit
+from icf_utils.settings import parse_settings
+from icf_utils.store.layout import Visit
 from tests.conftest import VISITS
 from tests.data.make_dicom import dicom_bytes
 from tests.verify.stores import STUDY, make_visit, write_input

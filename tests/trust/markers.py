@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from icf_utils.dataset.export import read_export
-from icf_utils.dicom.confidential import profile
+from icf_utils.dicom.confidentiality import profile
 from icf_utils.dicom.values import dictionary_vr
 from icf_utils.metadata.records import STANDARD_TAGS
 from tests.cli.program import Ran

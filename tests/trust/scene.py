@@ -8,7 +8,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from icf_utils.store import Visit
+from icf_utils.store.layout import Visit
 from tests.cli.program import COMMANDS, icf
 from tests.verify.stores import STUDY, contents, files_of, write_input
 

@@ -89,12 +89,12 @@ def _load() -> None:
     import icf_utils.archive.stage
     import icf_utils.catalog.stage
     import icf_utils.cli.main
-    import icf_utils.cluster.watching
     import icf_utils.dataset.stage
     import icf_utils.metadata.stage
-    import icf_utils.pipeline.inputs
-    import icf_utils.pipeline.runner
+    import icf_utils.pipeline.run
     import icf_utils.pipeline.status
+    import icf_utils.pipeline.visit_table
+    import icf_utils.slurm.wait
     import icf_utils.verify.repair  # noqa: F401
 
     for name in ("git", "pydicom.datadict", "pydicom.dataset", "jsonschema", "datalad_catalog", "zstandard"):
@@ -155,7 +155,7 @@ def _be_the_command(arguments: list[str], ready: int, there: int, out: int, err:
         os.close(there)
         os.read(ready, 1)
         from icf_utils.cli.main import main
-        from icf_utils.errors import quiet_interrupts
+        from icf_utils.interrupts import quiet_interrupts
 
         quiet_interrupts()
         code = main(arguments)

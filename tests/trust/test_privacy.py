@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from icf_utils.metadata.records import UID_TAGS
-from icf_utils.store import Visit
+from icf_utils.store.layout import Visit
 from tests.cli.program import COMMANDS, icf
 from tests.trust.markers import MARKERS, image, leaks, said
 from tests.trust.server import Server

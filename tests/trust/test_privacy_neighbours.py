@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.program import PROGRAM, Ran, icf, surrounding
-from tests.intake.receiving import free_port, wait_until
+from tests.receiver.receiving import free_port, wait_until
 from tests.trust.markers import UID_MARKERS, image, leaks, markers_in, said
 from tests.verify.stores import STUDY
 from tests.xnat.standin import PASSWORD, StandIn, standin

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils import holder, lock, lockfile
 from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
 from icf_utils.errors import Busy
-from icf_utils.holder import HOST, Holder, is_dead, is_out_of_sight, own_holder, parse_holder
-from icf_utils.lock import catalog_lock, visit_lock
 from icf_utils.progress import SILENT
-from icf_utils.store import Visit
+from icf_utils.store import lock_owner, locks
+from icf_utils.store.layout import Visit
+from icf_utils.store.lock_owner import HOST, Holder, is_dead, is_out_of_sight, own_holder, parse_holder
+from icf_utils.store.locks import catalog_lock, visit_lock
 from tests.cli.program import PROGRAM, icf, surrounding
 from tests.trust.scene import leftovers, visible
 from tests.verify.stores import STUDY, make_derived, make_visit, write_input
@@ -98,8 +98,8 @@ def test_names_that_appear_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """A directory cache may hide a lock that is there: it is waited for all the same."""
     visit = Visit(tmp_path / "store", STUDY, "v1")
     order: list[str] = []
-    read, started = lockfile.read_holder, time.monotonic()
-    monkeypatch.setattr(lock, "read_holder", lambda path: None if time.monotonic() < started + 0.5 else read(path))
+    read, started = locks.read_holder, time.monotonic()
+    monkeypatch.setattr(locks, "read_holder", lambda path: None if time.monotonic() < started + 0.5 else read(path))
     with visit_lock(visit, SILENT):
         other = threading.Thread(target=lambda: _note(visit, order))
         other.start()
@@ -148,7 +148,7 @@ def test_a_namesake_of_this_host_is_alive() -> None:
 
 def test_this_host_before_it_was_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same machine with another boot: nothing of then lives, also where the process id is used again."""
-    monkeypatch.setattr(holder, "_own_place", lambda: ("pid:[4026531836]", "boot-2", "machine"))
+    monkeypatch.setattr(lock_owner, "_own_place", lambda: ("pid:[4026531836]", "boot-2", "machine"))
     before = Holder(HOST, os.getpid(), "5", "pid:[4026531836]", "boot-1", "machine")
     assert is_dead(before)
     assert not is_dead(Holder(HOST, os.getpid(), "5", "pid:[1]", "boot-1", "machine"))
@@ -161,7 +161,7 @@ def test_a_holder_out_of_sight_that_is_silent(tmp_path: Path, monkeypatch: pytes
     visit.workdir.mkdir(parents=True)
     path = visit.workdir / "v1.lock"
     path.write_bytes(Holder("elsewhere", 1, "5", "pid:[1]", "b", "m").mark)
-    monkeypatch.setattr(lock, "SILENCE", 0.3)
+    monkeypatch.setattr(locks, "SILENCE", 0.3)
     with pytest.raises(Busy, match="has given no sign of life for") as caught, visit_lock(visit, SILENT):
         pass
     assert caught.value.silent
@@ -174,7 +174,7 @@ def test_a_holder_out_of_sight_that_gives_signs_of_life(tmp_path: Path, monkeypa
     visit.workdir.mkdir(parents=True)
     path = visit.workdir / "v1.lock"
     path.write_bytes(Holder("elsewhere", 1, "5", "pid:[1]", "b", "m").mark)
-    monkeypatch.setattr(lock, "SILENCE", 0.6)
+    monkeypatch.setattr(locks, "SILENCE", 0.6)
 
     def live() -> None:
         for number in range(12):
@@ -190,7 +190,7 @@ def test_a_holder_out_of_sight_that_gives_signs_of_life(tmp_path: Path, monkeypa
 
 
 def test_a_holder_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(locks, "HEARTBEAT", 0.05)
     study = Visit(tmp_path / "store", STUDY, "v1").of_study
     with catalog_lock(study, SILENT):
         path = study.workdir / "+catalog.lock"
@@ -212,7 +212,7 @@ def test_a_lock_that_was_taken_away_is_not_given_back(tmp_path: Path) -> None:
 def test_a_stale_lock_is_said_by_the_command(tmp_path: Path) -> None:
     source, store = write_input(tmp_path / "in"), tmp_path / "store"
     process = subprocess.Popen(["sleep", "60"])
-    mark = Holder(HOST, process.pid, holder.process_start(process.pid), *OWN.mark.decode().split()[3:]).mark
+    mark = Holder(HOST, process.pid, lock_owner.process_start(process.pid), *OWN.mark.decode().split()[3:]).mark
     process.kill()
     process.wait()
     workdir = store / STUDY / ".icf"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils.store import Visit
+from icf_utils.store.layout import Visit
 from tests.verify.stores import (
     STUDY,
     make_visit,

@@ -15,8 +15,8 @@ from icf_utils import (
     make_studyvisit_archive,
     verify_visit,
 )
-from icf_utils.store import Visit
-from icf_utils.verify.stage import VisitCheck
+from icf_utils.store.layout import Visit
+from icf_utils.verify.verify import VisitCheck
 from tests.data.make_dicom import write_visit
 
 URL = "https://data.example.org/store"

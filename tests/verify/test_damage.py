@@ -15,8 +15,8 @@ import pytest
 from icf_utils import verify_store, verify_visit
 from icf_utils.archive.checksum import checksum_line
 from icf_utils.metadata.records import parse_images
-from icf_utils.store import Visit
-from icf_utils.verify.stage import VisitCheck
+from icf_utils.store.layout import Visit
+from icf_utils.verify.verify import VisitCheck
 from tests.verify.stores import (
     STUDY,
     URL,

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils import catalogify_studyvisit_from_meta, deposit_visit_dataset, lock
+from icf_utils import catalogify_studyvisit_from_meta, deposit_visit_dataset
 from icf_utils.progress import SILENT
-from icf_utils.store import Visit
+from icf_utils.store import locks
+from icf_utils.store.layout import Visit
 from icf_utils.verify.repair import VisitRepair, repair_store, repair_visit
 from tests.cli.program import icf
 from tests.verify.stores import STUDY, URL, blamed, catalog_files, check, contents, files_of, make_visit, write_input
@@ -259,11 +260,11 @@ def test_hidden_dates_stay_hidden(place: Visit, how: str) -> None:
 
 
 def test_one_visit_that_is_held_does_not_keep_the_others(place: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "PATIENCE", 0.05)
+    monkeypatch.setattr(locks, "PATIENCE", 0.05)
     second = Visit(place.root, STUDY, "v2")
     for one in (place, second):
         one.checksum.unlink()
-    with lock.visit_lock(second, SILENT):
+    with locks.visit_lock(second, SILENT):
         done = repair_store(place.root)
     assert [repair.path for visit in done.visits for repair in visit.repairs] == [place.checksum]
     assert [finding.path for finding in done.findings] == [second.archive]

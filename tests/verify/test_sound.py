@@ -20,7 +20,7 @@ from icf_utils import (
     verify_visit,
 )
 from icf_utils.errors import DepositMissing, InvalidIdentifier, InvalidSetting, StorageFailure
-from icf_utils.verify.stage import VisitCheck
+from icf_utils.verify.verify import VisitCheck
 from tests.data.make_dicom import dicom_bytes, write_visit
 from tests.dataset.visits import GIT_NAMES, ODD_NAMES
 from tests.verify.stores import STUDY, URL, check, make_derived, make_visit, snapshot, write_input

@@ -16,7 +16,7 @@ from icf_utils import catalogify_studyvisit_from_meta, deposit_visit_metadata, v
 from icf_utils.archive.checksum import checksum_line
 from icf_utils.catalog.study import study_id, study_path
 from icf_utils.metadata.records import ImageRecord, images_bytes, parse_images, parse_tarball, tarball_bytes
-from icf_utils.store import Visit
+from icf_utils.store.layout import Visit
 from tests.verify.stores import (
     STUDY,
     URL,

@@ -11,10 +11,10 @@ from typing import Any
 import requests
 
 from icf_utils.progress import SILENT, Task
-from icf_utils.sources.select import open_source
+from icf_utils.sources.open import open_source
+from icf_utils.xnat.database import Row
 from icf_utils.xnat.direct import PrearchiveResult, Session
 from icf_utils.xnat.prearchive import put_into_prearchive
-from icf_utils.xnat.table import Row
 from tests.xnat.conftest import Server
 from tests.xnat.standin import PASSWORD, USER, StandIn
 

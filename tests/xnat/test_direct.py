@@ -13,10 +13,9 @@ import pytest
 from icf_utils import deposit_visit_metadata, make_studyvisit_archive
 from icf_utils.credentials import Login, Secret
 from icf_utils.errors import RemoteFailure
-from icf_utils.xnat.claims import WORK_DIR
-from icf_utils.xnat.client import Xnat
-from icf_utils.xnat.rebuilding import Rebuilder
-from icf_utils.xnat.table import TABLE
+from icf_utils.xnat.database import TABLE
+from icf_utils.xnat.rest import Rebuilder, Xnat
+from icf_utils.xnat.staging import WORK_DIR
 from tests.cli.program import PROGRAM, Inside, surrounding
 from tests.data.make_dicom import uid, write_visit
 from tests.xnat.conftest import Server

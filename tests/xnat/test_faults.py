@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils.xnat.inputs import tree_parcels
 from icf_utils.xnat.upload import upload
+from icf_utils.xnat.upload_inputs import tree_parcels
 from tests.cli.program import PROGRAM, surrounding
 from tests.xnat.standin import PASSWORD, USER, Fault, StandIn, standin
 from tests.xnat.standin_state import Seen

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from icf_utils.xnat import prearchive
-from icf_utils.xnat.table import TABLE
+from icf_utils.xnat.database import TABLE
 from tests.cli.program import Inside
 from tests.xnat.conftest import Server
 from tests.xnat.prearchiving import tree

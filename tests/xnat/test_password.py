@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils.xnat.routes import REBUILD
+from icf_utils.xnat.rest import REBUILD
 from tests.cli.program import ROOT, Ran, icf
 from tests.data.make_dicom import uid, write_visit
 from tests.xnat.conftest import GUARDED, Server

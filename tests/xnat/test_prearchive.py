@@ -12,12 +12,12 @@ from typing import cast
 import pytest
 
 from icf_utils.errors import IcfError, InputRefused, InvalidSetting, RemoteFailure
-from icf_utils.sources.select import open_source
-from icf_utils.xnat import claims
-from icf_utils.xnat.copies import Rights
+from icf_utils.sources.open import open_source
+from icf_utils.xnat import staging
+from icf_utils.xnat.database import COLUMNS, TABLE
 from icf_utils.xnat.direct import Session
 from icf_utils.xnat.prearchive import plan
-from icf_utils.xnat.table import COLUMNS, TABLE
+from icf_utils.xnat.staging import Rights
 from tests.data.make_dicom import dicom_bytes, uid, write_visit
 from tests.xnat.conftest import STUDY, Server
 from tests.xnat.prearchiving import Steps, changes, put, tree
@@ -61,7 +61,7 @@ def test_a_session(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> 
     }
     assert row["scan_date"] is not None
     assert row["scan_time"] == f"{row['scan_date']:%H:%M:%S}"
-    assert not (root / claims.WORK_DIR).exists()
+    assert not (root / staging.WORK_DIR).exists()
     (asked,) = xnat.seen("POST", "/data/services/prearchive/rebuild")
     assert asked.size > 0
 
@@ -117,7 +117,7 @@ def test_sessions_at_once_get_times_of_their_own(tmp_path: Path, root: Path, pos
         done = [job.result() for job in jobs]
     assert len({result.timestamp for result in done}) == len(postgres.rows()) == count
     assert {len(result.timestamp) for result in done} == {18}
-    assert not (root / claims.WORK_DIR).exists()
+    assert not (root / staging.WORK_DIR).exists()
 
 
 def test_one_study_at_once_gets_in_once(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:

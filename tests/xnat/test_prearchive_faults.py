@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils.errors import RemoteFailure, StorageFailure, left_behind
+from icf_utils.errors import RemoteFailure, StorageFailure
+from icf_utils.interrupts import left_behind
 from icf_utils.progress import Task
-from icf_utils.sources.select import open_source
-from icf_utils.xnat import claims, prearchive
+from icf_utils.sources.open import open_source
+from icf_utils.xnat import prearchive, staging
+from icf_utils.xnat.database import TABLE
 from icf_utils.xnat.direct import Session
 from icf_utils.xnat.prearchive import put_into_prearchive
-from icf_utils.xnat.table import TABLE
 from tests.cli.program import ROOT, surrounding
 from tests.data.make_dicom import dicom_bytes
 from tests.xnat.conftest import STUDY, Server
@@ -120,10 +121,10 @@ def test_others_are_left_alone_by_an_undoing(visit: Path, root: Path, postgres: 
 _PROGRAM = """
 import os, sys
 from pathlib import Path
-from icf_utils.sources.select import open_source
+from icf_utils.sources.open import open_source
 from icf_utils.xnat.direct import Session
 from icf_utils.xnat.prearchive import put_into_prearchive
-from icf_utils.xnat.table import Database
+from icf_utils.xnat.database import Database
 from tests.xnat.prearchiving import Http, Steps
 visit, root, folder, port, user, url, at, number = sys.argv[1:]
 steps = Steps(int(at), lambda: os.kill(os.getpid(), int(number)))
@@ -154,16 +155,16 @@ def test_the_next_command_removes_what_a_kill_has_left(
     assert done.status == "READY"
     assert len(postgres.rows()) == (2 if again else 1)
     assert len(list(root.glob("PILOT/*/S1"))) == len(postgres.rows())
-    assert not (root / claims.WORK_DIR).exists()
+    assert not (root / staging.WORK_DIR).exists()
 
 
 def test_a_running_command_is_not_cleaned_up(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
-    with claims.claimed(root, "PILOT", "S1") as claim:
+    with staging.claimed(root, "PILOT", "S1") as claim:
         done = put(visit, Session(root, "S1", "PILOT"), postgres, xnat)
         assert claim.journal.exists()
         assert done.timestamp != claim.timestamp
-        claims.remove(claim)
-    assert not (root / claims.WORK_DIR).exists()
+        staging.remove(claim)
+    assert not (root / staging.WORK_DIR).exists()
 
 
 def test_signals_wait_for_the_undoing(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:

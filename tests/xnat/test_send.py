@@ -11,8 +11,8 @@ import pytest
 
 from icf_utils import make_studyvisit_archive
 from icf_utils.cli.main import build_parser
-from icf_utils.sources.select import open_source
-from icf_utils.xnat.routing import (
+from icf_utils.sources.open import open_source
+from icf_utils.xnat.receiver_routing import (
     ACCESSION_NUMBER,
     ADDITIONAL_HISTORY,
     PATIENT_COMMENTS,
@@ -194,9 +194,9 @@ def test_a_refused_image_is_named(visit: Path, tmp_path: Path, cli: Inside) -> N
 
 
 def test_real_visits_have_a_route(open_visit: Path) -> None:
-    from icf_utils.cstore.images import list_images
     from icf_utils.errors import InputRefused
-    from icf_utils.xnat.routing import routes_of
+    from icf_utils.sender.images import list_images
+    from icf_utils.xnat.receiver_routing import routes_of
 
     with open_source(open_visit, open_visit.parent) as source:
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from icf_utils.errors import InvalidSetting, RemoteFailure, StorageFailure
-from icf_utils.xnat.client import tls_problem
+from icf_utils.xnat.rest import tls_problem
 from tests.cli.program import Inside
 from tests.xnat.standin import PASSWORD, StandIn, standin
 from tests.xnat.uploads import send, send_one

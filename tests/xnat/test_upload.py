@@ -12,9 +12,9 @@ from pydicom import dcmread
 
 from icf_utils.credentials import Login, Secret
 from icf_utils.errors import InvalidSetting, RemoteFailure
-from icf_utils.xnat.inputs import tree_parcels
+from icf_utils.xnat.model import Target
 from icf_utils.xnat.upload import plan, upload
-from icf_utils.xnat.values import Target
+from icf_utils.xnat.upload_inputs import tree_parcels
 from tests.data.make_dicom import dicom_bytes
 from tests.xnat.standin import ALIAS, SECRET, StandIn, standin
 from tests.xnat.standin_state import Seen

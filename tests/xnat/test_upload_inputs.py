@@ -14,9 +14,9 @@ import pytest
 
 from icf_utils import make_studyvisit_archive
 from icf_utils.errors import InvalidSetting
-from icf_utils.sources.exclude import Exclusions
-from icf_utils.xnat.inputs import file_parcel, store_parcels, tree_parcels
+from icf_utils.sources.tree import Exclusions
 from icf_utils.xnat.upload import plan, upload, upload_visit
+from icf_utils.xnat.upload_inputs import file_parcel, store_parcels, tree_parcels
 from tests.data.make_dicom import dicom_bytes, write_visit
 from tests.xnat.standin import StandIn
 from tests.xnat.uploads import LOGIN, send, send_one, target, write_session

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from icf_utils.credentials import Login, Secret
-from icf_utils.xnat.inputs import Parcels, tree_parcels
+from icf_utils.xnat.model import Outcome, Target, UploadResult
 from icf_utils.xnat.upload import upload
-from icf_utils.xnat.values import Outcome, Target, UploadResult
+from icf_utils.xnat.upload_inputs import Parcels, tree_parcels
 from tests.data.make_dicom import dicom_bytes, uid
 from tests.xnat.standin import PASSWORD, USER, StandIn
 

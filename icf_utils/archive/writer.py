@@ -1,0 +1,324 @@
+"""One pass over an input: headers read, members written, checksum computed, each input byte read once.
+
+Reads the source and writes to the output it is handed; decides nothing about names in the store.
+
+
+Where an archive's bytes go: into a new file, or against an existing one. Both touch that one file only.
+
+A member whose time is not known yet gets a provisional header, which is put right at the end (``patch``). The
+checksum stops in front of the first such header and is completed from what then stands in the file.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from datetime import tzinfo
+from pathlib import Path
+from typing import BinaryIO, ClassVar
+
+from icf_utils.archive.hashing import BackgroundMd5
+from icf_utils.archive.tar_headers import BLOCK, content_padding, end_of_archive, header_time, member_header
+from icf_utils.dicom.header import FACT_TAGS, FileFacts, file_facts, read_head
+from icf_utils.errors import DepositDiffers, InputRefused, shown, storage_errors
+from icf_utils.progress import Task
+from icf_utils.results import Notice
+from icf_utils.sources.source import Entry, Reader, Source
+
+_CHUNK = 1 << 20
+
+#: How many of several studies are named, each by its UID and its first file, which are what tells them apart.
+_STUDIES_NAMED = 5
+
+#: Members without a time of their own get this one where no file of the visit has any.
+NO_TIME = 0.0
+
+
+class HeaderLengthChanged(Exception):
+    """A provisional header has not the right one's length (a name at a block's edge); start again with ``time``."""
+
+    def __init__(self, time: float) -> None:
+        self.time = time
+        super().__init__()
+
+
+@dataclass
+class Packing:
+    """What one pass has found: ``time`` is the visit's latest study time in seconds since 1970.
+
+    ``studies`` has the first file of each StudyInstanceUID.
+    """
+
+    dicom_files: int = 0
+    other_files: int = 0
+    time: float | None = None
+    studies: dict[str, str] = field(default_factory=dict)
+    notices: list[Notice] = field(default_factory=list)
+    waiting: list[tuple[int, int, Entry]] = field(default_factory=list)
+
+
+class Packer:
+    """Packs one input below the folder ``root`` of an archive; study times are taken in ``zone``.
+
+    ``assumed_time`` stands in the provisional headers of members that have no time of their own.
+    """
+
+    def __init__(self, source: Source, root: str, zone: tzinfo, assumed_time: float = NO_TIME) -> None:
+        self._source, self._root, self._zone, self._assumed_time = source, root, zone, assumed_time
+
+    def run(self, output: Output, task: Task) -> Packing:
+        """Write all members and the end mark to ``output``.
+
+        Raises :class:`HeaderLengthChanged`, ``InputRefused`` for an input that changes meanwhile, and what
+        ``output`` raises.
+        """
+        done = Packing()
+        for entry in self._source.entries:
+            with self._source.open(entry) as reader:
+                self._pack_file(entry, reader, output, task, done)
+        output.write(end_of_archive(output.position), "end mark", self._root)
+        self._patch_headers(output, done)
+        self._source.check_unchanged()
+        done.notices += _visit_notices(self._source, done)
+        return done
+
+    def _pack_file(self, entry: Entry, reader: Reader, output: Output, task: Task, done: Packing) -> None:
+        head, found = read_head(reader.read, entry.size, FACT_TAGS)
+        facts = file_facts(found, self._zone)
+        _note(entry, facts, done)
+        if facts.time is None:
+            header = self._provisional_header(entry, output)
+            done.waiting.append((output.position, len(header), entry))
+            output.provisional(header)
+        else:
+            output.write(self._header(entry, facts.time), "header", entry.name)
+        self._copy(entry, reader, head, output, task)
+
+    def _copy(self, entry: Entry, reader: Reader, head: bytes, output: Output, task: Task) -> None:
+        block, left = head, entry.size
+        while True:
+            output.write(block, "content", entry.name)
+            task.advance(len(block))
+            left -= len(block)
+            if not left:
+                break
+            block = reader.read(min(_CHUNK, left))
+            if not block:
+                break
+        if left or reader.read(1):
+            refusals = [(entry.name, "changed its size while it was read")]
+            raise InputRefused(self._source.label, refusals, "Wait until nothing writes to the input.")
+        output.write(content_padding(entry.size), "padding", entry.name)
+
+    def _patch_headers(self, output: Output, done: Packing) -> None:
+        time = NO_TIME if done.time is None else done.time
+        for position, length, entry in done.waiting:
+            header = self._header(entry, time)
+            if len(header) != length and output.is_new:
+                raise HeaderLengthChanged(time)
+            output.patch(position, header, entry.name)
+
+    def _provisional_header(self, entry: Entry, output: Output) -> bytes:
+        """As long as the right one, if the archive is there already and is the same."""
+        header = self._header(entry, self._assumed_time)
+        there = output.time_there(len(header) + BLOCK)
+        return header if there is None else self._header(entry, there)
+
+    def _header(self, entry: Entry, time: float) -> bytes:
+        return member_header(f"{self._root}/{entry.name}", entry.size, time)
+
+
+def _note(entry: Entry, facts: FileFacts, done: Packing) -> None:
+    if facts.is_dicom and not facts.is_directory:
+        done.dicom_files += 1
+        if facts.study_uid:
+            done.studies.setdefault(facts.study_uid, entry.name)
+    else:
+        done.other_files += 1
+    if facts.time is not None:
+        done.time = facts.time if done.time is None else max(done.time, facts.time)
+    elif facts.is_directory:
+        done.notices.append(Notice("dicomdir", entry.name, "is a DICOMDIR and is kept like a file that is not DICOM"))
+    elif facts.is_dicom:
+        message = "has no usable StudyDate and StudyTime and gets the visit's latest time"
+        done.notices.append(Notice("no-study-time", entry.name, message))
+    elif facts.looks_bare:
+        message = "is DICOM without preamble and gets the visit's latest time, like a file that is not DICOM"
+        done.notices.append(Notice("no-preamble", entry.name, message))
+    if facts.is_cut:
+        done.notices.append(
+            Notice("cut-dicom", entry.name, "is a DICOM file that was cut or is malformed; kept as it is")
+        )
+
+
+def _visit_notices(source: Source, done: Packing) -> list[Notice]:
+    notices = []
+    if not done.dicom_files:
+        notices.append(Notice("no-dicom", source.label, "holds no DICOM file"))
+    if done.time is None:
+        notices.append(Notice("no-time", source.label, "has no study time at all; every file gets 1970-01-01 00:00:00"))
+    if len(done.studies) > 1:
+        named = [f"{uid} from '{shown(name)}' on" for uid, name in list(done.studies.items())[:_STUDIES_NAMED]]
+        message = f"holds {len(done.studies)} studies, not one visit; StudyInstanceUID {', '.join(named)}"
+        notices.append(Notice("several-studies", source.label, message))
+    return notices
+
+
+_BATCH = 1 << 20
+_MOST_BUFFERS = 512
+
+
+class Output(ABC):
+    """What the packing of an archive writes to; ``position`` is the number of bytes taken so far.
+
+    ``is_new`` tells whether its layout is not settled yet, so that packing may start again.
+    """
+
+    is_new: ClassVar[bool]
+
+    def __init__(self, handle: BinaryIO, path: Path) -> None:
+        self.path = path
+        self.position = 0
+        self._descriptor = handle.fileno()
+        self._md5 = BackgroundMd5()
+        self._held_from: int | None = None
+
+    def write(self, data: bytes, part: str, name: str) -> None:
+        """Take the next bytes; ``part`` of member ``name``, for a message."""
+        self._take(data, part, name)
+        self.position += len(data)
+
+    def provisional(self, header: bytes) -> None:
+        """Take a header that will be patched; from here on the checksum waits."""
+        self._flush()
+        if self._held_from is None:
+            self._held_from = self.position
+        self._take_unchecked(header)
+        self.position += len(header)
+
+    def time_there(self, most: int) -> float | None:
+        """The time in the header at ``position``, of ``most`` bytes at most, if one stands there already."""
+        return None
+
+    def patch(self, position: int, header: bytes, name: str) -> None:
+        """Put a provisional header right; it must be as long as before."""
+        self._flush()
+        self._replace(position, header, name)
+
+    def finish(self) -> str:
+        """Complete everything; returns the MD5 of all bytes as 32 hexadecimal digits."""
+        self._flush()
+        if self._held_from is not None:
+            self._hash_again(self._held_from)
+        self._check_end()
+        return self._md5.finish()
+
+    def close(self) -> None:
+        """Let go of the background thread, after an error too."""
+        self._md5.close()
+
+    def _hash(self, batch: list[bytes]) -> None:
+        if self._held_from is None:
+            self._md5.update(batch)
+
+    def _hash_again(self, position: int) -> None:
+        while position < self.position:
+            with storage_errors(self.path, "read back"):
+                block = os.pread(self._descriptor, min(_BATCH, self.position - position), position)
+            if not block:
+                raise DepositDiffers(self.path, f"it ends at byte {position}")
+            self._md5.update([block])
+            position += len(block)
+
+    @abstractmethod
+    def _take(self, data: bytes, part: str, name: str) -> None: ...
+
+    @abstractmethod
+    def _take_unchecked(self, data: bytes) -> None: ...
+
+    @abstractmethod
+    def _replace(self, position: int, data: bytes, name: str) -> None: ...
+
+    @abstractmethod
+    def _flush(self) -> None: ...
+
+    @abstractmethod
+    def _check_end(self) -> None: ...
+
+
+class NewFile(Output):
+    """Write to a new file, in batches of about a megabyte."""
+
+    is_new = True
+
+    def __init__(self, handle: BinaryIO, path: Path) -> None:
+        super().__init__(handle, path)
+        self._batch: list[bytes] = []
+        self._batch_size = 0
+
+    def _take(self, data: bytes, part: str, name: str) -> None:
+        self._take_unchecked(data)
+
+    def _take_unchecked(self, data: bytes) -> None:
+        self._batch.append(data)
+        self._batch_size += len(data)
+        if self._batch_size >= _BATCH or len(self._batch) >= _MOST_BUFFERS:
+            self._flush()
+
+    def _flush(self) -> None:
+        batch, self._batch, self._batch_size = self._batch, [], 0
+        if not batch:
+            return
+        with storage_errors(self.path, "write"):
+            written, total = os.writev(self._descriptor, batch), sum(map(len, batch))
+            while written < total:  # a nearly full disk or a signal: go on until the system says why
+                written += os.write(self._descriptor, memoryview(b"".join(batch))[written:])
+        self._hash(batch)
+
+    def _replace(self, position: int, data: bytes, name: str) -> None:
+        with storage_errors(self.path, "write"):
+            os.pwrite(self._descriptor, data, position)
+
+    def _check_end(self) -> None:
+        pass
+
+
+class ExistingFile(Output):
+    """Compare with a file that is there; the first difference raises :class:`~icf_utils.errors.DepositDiffers`."""
+
+    is_new = False
+
+    def time_there(self, most: int) -> float | None:
+        with storage_errors(self.path, "read"):
+            return header_time(os.pread(self._descriptor, most, self.position))
+
+    def _take(self, data: bytes, part: str, name: str) -> None:
+        self._compare(self.position, data, part, name)
+        self._hash([data])
+
+    def _take_unchecked(self, data: bytes) -> None:
+        pass
+
+    def _replace(self, position: int, data: bytes, name: str) -> None:
+        self._compare(position, data, "header", name)
+
+    def _flush(self) -> None:
+        pass
+
+    def _compare(self, position: int, data: bytes, part: str, name: str) -> None:
+        with storage_errors(self.path, "read"):
+            there = os.pread(self._descriptor, len(data), position)
+            if there == data:
+                return
+            size = os.fstat(self._descriptor).st_size
+        if len(there) < len(data) and data.startswith(there):
+            raise DepositDiffers(self.path, f"it ends at byte {size}, within the {part} of '{shown(name)}'")
+        place = f"between bytes {position} and {position + len(data)}"
+        raise DepositDiffers(self.path, f"the {part} of '{shown(name)}' is not the same there ({place})")
+
+    def _check_end(self) -> None:
+        with storage_errors(self.path, "examine"):
+            size = os.fstat(self._descriptor).st_size
+        if size != self.position:
+            raise DepositDiffers(self.path, f"it has {size} bytes, this input gives {self.position}")

@@ -1,0 +1,209 @@
+"""The web application: files of datalad-catalog and of this package. Reads both packages' folders; writes nothing.
+
+datalad-catalog is found without importing it: the import takes longer than everything else here, and brings DataLad.
+What is copied is what its own ``catalog-create`` copies, without the parts that no page uses.
+
+
+What is changed in datalad-catalog's web application, as data, and how it is applied. Pure.
+
+Its first page, router, settings and records are used as they are; the view of a record is this package's own
+(:data:`VIEW`, files in ``web/``), since datalad-catalog's has no table of series, makes a request per visit, loads Vue
+from a public server, and cannot be used by keyboard. The changes look for exact text of datalad-catalog 1.1. Where a
+later version has other text, all of its own pages stay as that version has them, and the caller is told.
+"""
+
+from __future__ import annotations
+
+import html
+import importlib.util
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.resources import files as package_files
+from pathlib import Path
+
+from icf_utils.errors import MissingRequirement, storage_errors
+from icf_utils.results import Notice
+
+#: Folders of a catalog that hold nothing but the application.
+FOLDERS = ("artwork", "assets", "schema", "templates")
+
+#: Parts of pages that are not copied; some of them load from other hosts.
+_UNUSED = ("assets/display_schema.js", "assets/meta_entry.js", "templates/main-template.html")
+
+_INSTALL = "install it with: pip install 'datalad-catalog>=1.1,<2'"
+
+
+@dataclass(frozen=True)
+class Assets:
+    """The application's files by their path below the catalog's folder, and what could not be adjusted."""
+
+    files: dict[str, bytes]
+    notices: tuple[Notice, ...]
+
+
+def package_folder() -> Path:
+    """The template of a catalog inside datalad-catalog.
+
+    Raises :class:`~icf_utils.errors.MissingRequirement`.
+    """
+    spec = importlib.util.find_spec("datalad_catalog")
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    folder = Path(places[0]) / "catalog" if places else None
+    if folder is None or not (folder / INDEX).is_file():
+        raise MissingRequirement("the Python package datalad-catalog", _INSTALL)
+    return folder
+
+
+def load_assets(title: str) -> Assets:
+    """All files of the application, adjusted; ``title`` is shown in the browser's title bar.
+
+    Raises :class:`~icf_utils.errors.MissingRequirement`, also for a version that cannot be made to work offline.
+    """
+    files = _read(package_folder())
+    pages = {INDEX: files[INDEX].decode("utf-8")}
+    pages, _ = apply([LOCAL_VUE], pages)  # a version that needs no change is fine: what counts is the outcome
+    pages, untitled = apply([named(title)], pages)
+    changed, missing = apply(VIEW, pages)
+    if not missing:
+        pages, files = changed, _with_view(files)
+    if needs_network(pages[INDEX]) or "assets/vue.2.6.14.min.js" not in files:
+        raise MissingRequirement("a version of datalad-catalog whose pages can work offline", _INSTALL)
+    files.update((name, text.encode("utf-8")) for name, text in pages.items())
+    notices = tuple(_notice(patch) for patch in (*untitled, *missing))
+    return Assets(dict(sorted(files.items())), notices)
+
+
+def _notice(patch: Patch) -> Notice:
+    return Notice("catalog-template", patch.file, f"{patch.what} could not be done")
+
+
+def _with_view(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The own view in place of what it replaces."""
+    kept = {name: data for name, data in files.items() if not REPLACED.fullmatch(name)}
+    web = package_files("icf_utils.catalog").joinpath("web")
+    return {**kept, **{f"assets/{name}": web.joinpath(name).read_bytes() for name in (*SCRIPTS, STYLE)}}
+
+
+def _read(folder: Path) -> dict[str, bytes]:
+    with storage_errors(folder, "read"):
+        paths = [path for name in FOLDERS for path in (folder / name).rglob("*") if path.is_file()]
+        files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in [*paths, folder / INDEX]}
+    return {name: data for name, data in files.items() if _wanted(name)}
+
+
+def _wanted(name: str) -> bool:
+    return name not in _UNUSED and "__pycache__" not in name
+
+
+INDEX = "index.html"
+
+_REMOTE = re.compile(r"""<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)\s*=\s*["']?(?:https?:)?//""", re.IGNORECASE)
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+
+#: This package's scripts, in the order of their use.
+SCRIPTS = ("icf_base.js", "icf_search.js", "icf_study.js", "icf_visit.js", "icf_view.js")
+STYLE = "icf.css"
+
+
+@dataclass(frozen=True)
+class Patch:
+    """In ``file``, everything from ``start`` to ``end`` (only ``start`` if there is no end) becomes ``instead``.
+
+    ``what`` completes the sentence "... could not be done".
+    """
+
+    file: str
+    what: str
+    start: str
+    instead: str
+    end: str = ""
+
+
+LOCAL_VUE = Patch(
+    INDEX,
+    "loading Vue from the catalog itself",
+    '<script src="https://unpkg.com/vue@2.6.14/dist/vue.js"></script>',
+    '<script src="assets/vue.2.6.14.min.js"></script>',
+)
+
+#: The own view in place of datalad-catalog's: all of these, or none.
+VIEW = (
+    Patch(
+        INDEX,
+        "using the style sheet of icf-utils",
+        '<link type="text/css" rel="stylesheet" href="assets/bootstrap.5.1.3.min.css"/>',
+        f'<link type="text/css" rel="stylesheet" href="assets/{STYLE}"/>',
+        end='<link type="text/css" rel="stylesheet" href="assets/bootstrap-vue.2.21.2.min.css"/>',
+    ),
+    Patch(
+        INDEX,
+        "leaving out a library that no page needs",
+        '<script src="assets/bootstrap-vue.2.21.2.min.js"></script>',
+        "",
+    ),
+    Patch(
+        INDEX,
+        "leaving out another library that no page needs",
+        '<script src="assets/marked.4.0.17.min.js"></script>',
+        "",
+    ),
+    Patch(INDEX, "letting a page be as wide as its screen", ", shrink-to-fit=no", ""),
+    Patch(
+        INDEX,
+        "framing the pages",
+        '<b-container id="datacat" >',
+        '<div id="datacat"><router-view></router-view></div>\n'
+        '    <p id="icf-local" class="icf-local">A browser cannot show this catalog from a file; to see it, run '
+        "<code>icf-utils catalog serve STORE/STUDY</code> and open the address that it prints.</p>\n"
+        "    <noscript>The pages of this catalog are made by scripts. The metadata are in the folder 'metadata'."
+        "</noscript>\n    ",
+        end="<!-- Run the Vue app scripts - DO NOT CHANGE ORDER -->",
+    ),
+    Patch(
+        INDEX,
+        "showing series, files and commands",
+        '<script src="assets/app_component_item.js"></script>',
+        "\n    ".join(f'<script src="assets/{name}"></script>' for name in SCRIPTS),
+        end='<script src="assets/app_component_notfound.js"></script>',
+    ),
+)
+
+#: Files of datalad-catalog that the own view does not need.
+REPLACED = re.compile(
+    r"assets/(bootstrap|marked|app_component_|display_schema|meta_entry).*|templates/.*|"
+    r"artwork/(404|datalad_|ginfavicon).*|assets/jsonschema_.*"
+)
+
+
+def named(title: str) -> Patch:
+    """The change that puts the catalog's name into the browser's title bar."""
+    escaped = html.escape(title)
+    return Patch(INDEX, "setting the title", "<title>DataLad Catalog</title>", f"<title>{escaped}</title>")
+
+
+def apply(patches: Iterable[Patch], files: dict[str, str]) -> tuple[dict[str, str], list[Patch]]:
+    """``files`` (text by name) after all changes, and the patches whose text was not found."""
+    files, missing = dict(files), []
+    for patch in patches:
+        changed = _replaced(patch, files.get(patch.file, ""))
+        if changed is None:
+            missing.append(patch)
+        else:
+            files[patch.file] = changed
+    return files, missing
+
+
+def _replaced(patch: Patch, text: str) -> str | None:
+    if not patch.end:
+        return text.replace(patch.start, patch.instead) if patch.start in text else None
+    begin = text.find(patch.start)
+    end = text.find(patch.end, begin)
+    if begin < 0 or end < 0:
+        return None
+    return text[:begin] + patch.instead + text[end + len(patch.end) :]
+
+
+def needs_network(page: str) -> bool:
+    """Whether a page of HTML, comments aside, loads anything from another host."""
+    return _REMOTE.search(_COMMENT.sub("", page)) is not None

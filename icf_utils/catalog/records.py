@@ -1,0 +1,310 @@
+"""A visit's records in the catalog: its page, one node per folder of its file tree, its line on the study's page.
+
+Pure: values in, plain dictionaries out, keys in a fixed order. The records are those of datalad-catalog 1.x (its
+``schema/jsonschema_dataset.json`` and ``jsonschema_file.json``); the place of a node in the catalog's folder follows
+``getFilePath`` of its web application. No clock and no UID goes in: the version of a visit is the MD5 of its archive.
+The pages read what they show from the same fields that datalad-catalog has for it.
+
+
+Are records what datalad-catalog expects? Reads the schema files of the installed package; nothing is fetched.
+
+A catalog has records of datasets and of files (JSON Schema 2020-12); folders of the file tree have no schema of
+their own. ``jsonschema`` is imported on first use, it is needed by no other command.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+from icf_utils.catalog.application import package_folder
+from icf_utils.catalog.commands import Place, clone_rows, clone_url
+from icf_utils.catalog.privacy import NameRule, counted, distinct, human_size
+from icf_utils.catalog.series import Series, TagValue, group_series, visit_values
+from icf_utils.errors import storage_errors
+from icf_utils.metadata.records import VisitMetadata
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+
+
+#: A record as the catalog stores it.
+Record = dict[str, Any]
+
+#: Where all records come from; the version is that of the records' form, not of the program.
+SOURCES: Record = {"sources": [{"source_name": "icf-utils", "source_version": "1"}]}
+
+_URL_TYPE = "https://schema.org/URL"
+
+
+def record_bytes(record: Mapping[str, Any]) -> bytes:
+    """The bytes of a record's file: one line of JSON in UTF-8 without spaces, keys in the order given."""
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+def node_path(dataset_id: str, version: str, path: str = "") -> str:
+    """Where a node lies below the catalog's folder; ``path`` is that of a folder in the dataset.
+
+    >>> node_path("a", "1")
+    'metadata/a/1/737/c191aed52450b9c655083c9971bdd.json'
+    """
+    name = f"{dataset_id}-{version}-{path}" if path else f"{dataset_id}-{version}"
+    digest = hashlib.md5(name.encode("utf-8"), usedforsecurity=False).hexdigest()
+    return f"{version_folder(dataset_id, version)}/{digest[:3]}/{digest[3:]}.json"
+
+
+def version_folder(dataset_id: str, version: str) -> str:
+    """The folder that holds all nodes of one version of a dataset, below the catalog's folder."""
+    return f"metadata/{dataset_id}/{version}"
+
+
+@dataclass(frozen=True)
+class VisitPage:
+    """All that a visit's page is made of: ``url`` is the store's, ``dataset_id`` that of the DataLad dataset.
+
+    ``date`` is the visit's (``YYYY-MM-DD``, empty if unknown), ``annex`` is the address for git-annex alone, empty
+    without a deposit for it, and ``previews`` names the picture of a series by the series' place on the page.
+    """
+
+    study: str
+    visit: str
+    url: str
+    dataset_id: str
+    metadata: VisitMetadata
+    date: str = ""
+    annex: str = ""
+    names: NameRule = "plain"
+    previews: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def version(self) -> str:
+        return self.metadata.tarball.md5
+
+    @cached_property
+    def series(self) -> tuple[Series, ...]:
+        return group_series(self.metadata.images, self.names)
+
+    @property
+    def archive_url(self) -> str:
+        return f"{self.url.rstrip('/')}/{self.metadata.tarball.storepath}"
+
+    @property
+    def archive_name(self) -> str:
+        return f"{self.visit}_dicom.tar"
+
+    @property
+    def modalities(self) -> list[str]:
+        return sorted({series.modality for series in self.series} - {""})
+
+    @property
+    def place(self) -> Place:
+        return Place(self.url.rstrip("/"), self.study, self.visit)
+
+
+@dataclass(frozen=True)
+class VisitEntry:
+    """What the study's page says about a visit, and finds it by; ``size`` is the archive's, in bytes."""
+
+    visit: str
+    dataset_id: str
+    version: str
+    series: int
+    images: int
+    size: int
+    modalities: tuple[str, ...]
+    date: str = ""
+    values: tuple[TagValue, ...] = ()
+
+
+def visit_entry(page: VisitPage) -> VisitEntry:
+    """The visit's line on the study's page."""
+    return VisitEntry(
+        visit=page.visit,
+        dataset_id=page.dataset_id,
+        version=page.version,
+        series=len(page.series),
+        images=len(page.metadata.images),
+        size=page.metadata.tarball.size,
+        modalities=tuple(page.modalities),
+        date=page.date,
+        values=visit_values(series.values for series in page.series),
+    )
+
+
+def previews_folder(page: VisitPage) -> str:
+    """Where a visit's pictures lie below the catalog's folder: with the pages of its version."""
+    return f"{version_folder(page.dataset_id, page.version)}/previews"
+
+
+def visit_records(page: VisitPage) -> dict[str, Record]:
+    """All records of a visit by their place in the catalog, the one that refers to the others last."""
+    records = {_node_path(page, series.folder): directory_node(page, series) for series in page.series}
+    records[f"{version_folder(page.dataset_id, page.version)}/config.json"] = page_config("series")
+    records[_node_path(page)] = visit_node(page)
+    return records
+
+
+def _node_path(page: VisitPage, path: str = "") -> str:
+    return node_path(page.dataset_id, page.version, path)
+
+
+def page_config(default_tab: str) -> Record:
+    """What the application asks for beside each dataset; its absence would be an error in the browser's log."""
+    return {"dataset_options": {"include_metadata_export": True, "default_tab": default_tab}}
+
+
+def visit_node(page: VisitPage) -> Record:
+    """The visit's page."""
+    return {
+        "type": "dataset",
+        "dataset_id": page.dataset_id,
+        "dataset_version": page.version,
+        "name": f"{page.study} / {page.visit}",
+        "description": _description(page),
+        # text, not a list: in a list the application takes any address with 'github' in it for a GitHub repository
+        "url": clone_url(page.place),
+        "authors": [],
+        "keywords": _keywords(page.series),
+        "top_display": _badges(page),
+        "additional_display": [_series_tab(page), _archive_tab(page), _clone_tab(page)],
+        "children": [_archive_child(page), *(_directory_child(page, series) for series in page.series)],
+        "metadata_sources": SOURCES,
+    }
+
+
+def _description(page: VisitPage) -> str:
+    series, images = counted(len(page.series), "series", "series"), counted(len(page.metadata.images), "DICOM image")
+    size = human_size(page.metadata.tarball.size)
+    return (
+        f"Visit {page.visit} of study {page.study}: {series} with {images}, {size} in one archive. "
+        "It can be downloaded, or cloned as a dataset to get single images."
+    )
+
+
+def _keywords(series: Iterable[Series]) -> list[str]:
+    return sorted({word for one in series for word in (one.protocol, one.modality)} - {""})
+
+
+def _badges(page: VisitPage) -> list[Record]:
+    values: dict[str, int | str] = {
+        "Series": len(page.series),
+        "Images": len(page.metadata.images),
+        "Size": human_size(page.metadata.tarball.size),
+        "Modalities": ", ".join(page.modalities),
+    }
+    return [{"name": name, "value": value} for name, value in values.items() if value]
+
+
+def _series_tab(page: VisitPage) -> Record:
+    keys = distinct((f"Series {one.number or '-'}" for one in page.series), "{name} [{number}]")
+    rows = {key: _series_row(page, at) for at, key in enumerate(keys)}
+    return {"name": "Series", "icon": "fas fa-layer-group", "content": rows}
+
+
+def _series_row(page: VisitPage, at: int) -> Record:
+    series, preview = page.series[at], page.previews.get(at)
+    row: Record = {
+        "Description": series.description,
+        "Protocol": series.protocol,
+        "Modality": series.modality,
+        "Images": len(series.images),
+        "Bytes": series.size,
+    }
+    return {**row, "Preview": f"{previews_folder(page)}/{preview}"} if preview else row
+
+
+def _archive_tab(page: VisitPage) -> Record:
+    tarball = page.metadata.tarball
+    rows: Record = {
+        "@context": {},  # makes the application look at types: the address becomes a link
+        "File": page.archive_name,
+        "Size in bytes": tarball.size,
+        "MD5": tarball.md5,
+        "Download": _link(page.archive_url),
+        "Checksum file": _link(f"{page.archive_url}.md5sum"),
+        "Download command": f"curl -fLO {shlex.quote(page.archive_url)}",
+        "Check command": f"md5sum -c {page.archive_name}.md5sum",
+    }
+    return {"name": "Archive", "icon": "fas fa-file-archive", "content": rows}
+
+
+def _link(url: str) -> Record | str:
+    """A link where a browser can follow it; other addresses, and what only looks like one, stay text."""
+    return {"@type": _URL_TYPE, "@value": url} if url.startswith(("https://", "http://")) else url
+
+
+def _clone_tab(page: VisitPage) -> Record:
+    return {"name": "Clone", "icon": "fas fa-terminal", "content": clone_rows(page.place, page.annex)}
+
+
+def _archive_child(page: VisitPage) -> Record:
+    tarball = page.metadata.tarball
+    return {
+        "type": "file",
+        "name": page.archive_name,
+        "path": tarball.dspath,
+        "contentbytesize": tarball.size,
+        "url": [page.archive_url],
+    }
+
+
+def _directory_child(page: VisitPage, series: Series) -> Record:
+    return {
+        "type": "directory",
+        "name": series.folder,
+        "path": series.folder,
+        "dataset_id": page.dataset_id,
+        "dataset_version": page.version,
+    }
+
+
+def directory_node(page: VisitPage, series: Series) -> Record:
+    """One folder of the file tree with its images. They carry no address: none of them is served on its own."""
+    children = [
+        {"type": "file", "name": image.name, "path": f"{series.folder}/{image.name}", "contentbytesize": image.size}
+        for image in series.images
+    ]
+    return {**_directory_child(page, series), "children": children, "metadata_sources": SOURCES}
+
+
+_ROOT = "https://datalad.org/catalog.schema.json"
+
+
+@lru_cache(maxsize=1)
+def _validator() -> Draft202012Validator:
+    from jsonschema import Draft202012Validator  # here: it takes a tenth of a second
+    from referencing import Registry, Resource
+
+    schemas = _schemas()
+    registry: Registry[Any] = Registry().with_resources(
+        (name, Resource.from_contents(schema)) for name, schema in schemas.items()
+    )
+    return Draft202012Validator(schemas[_ROOT], registry=registry)
+
+
+def _schemas() -> dict[str, Any]:
+    folder = package_folder() / "schema"
+    with storage_errors(folder, "read"):
+        loaded = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("jsonschema_*.json"))]
+    return {schema["$id"]: schema for schema in loaded}
+
+
+def problems(record: Mapping[str, Any]) -> list[str]:
+    """What the schema says against a record of a dataset or file, each with the place in the record; ideally nothing.
+
+    Never quotes a value: headers of images are in there.
+    """
+    errors = sorted(_validator().iter_errors(record), key=lambda error: str(error.json_path))
+    return [f"{error.json_path} breaks the rule '{error.validator}' of the catalog's schema" for error in errors]
+
+
+def file_record(directory: Record, child: Record) -> Record:
+    """A file of a folder's ``children`` as a record of its own: in the tree, the folder says what is common."""
+    common = {key: directory[key] for key in ("dataset_id", "dataset_version", "metadata_sources")}
+    return {**child, **common}

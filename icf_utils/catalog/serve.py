@@ -1,0 +1,111 @@
+"""A catalog on this machine's loopback address, for a look at it. Listens on a port; reads the store.
+
+Serves pages of catalogs and nothing else of a store: archives and metadata stay where they are. Only requests that
+name this machine as their host are answered, so that no page of another site can read through the visitor's browser.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from icf_utils.catalog.index_page import INDEX
+from icf_utils.catalog.writer import MARKER
+from icf_utils.errors import DepositMissing, StorageFailure
+
+#: The only address that is listened on.
+HOST = "127.0.0.1"
+_NAMES = (HOST, "localhost")
+
+
+class CatalogServer(ThreadingHTTPServer):
+    """Serves the catalog of a study's folder, or those of all studies of a store, until it is shut down.
+
+    ``folder`` may be the catalog itself, too, wherever it lies. ``port`` 0 takes a free one. Raises
+    :class:`~icf_utils.errors.DepositMissing` where there is no catalog and
+    :class:`~icf_utils.errors.StorageFailure` for a port that cannot be had.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path, port: int = 0) -> None:
+        self.folder = folder
+        self.catalog = _only_catalog(folder)
+        if self.catalog is None and not _is_store(folder):
+            remedy = "make the catalog first, for example with 'icf-utils catalog build'"
+            raise DepositMissing(folder / "catalog", remedy)
+        try:
+            super().__init__((HOST, port), _Handler)
+        except OSError as error:
+            raise StorageFailure(f"{HOST}:{port}", "listen on", error) from error
+
+    @property
+    def address(self) -> str:
+        """Where a browser finds it."""
+        return f"http://{HOST}:{self.server_port}/"
+
+    def file_for(self, path: str) -> Path | None:
+        """The file for the path of a request, if it may be seen: catalogs, and the page of all studies."""
+        parts = [part for part in posixpath.normpath(unquote(path)).split("/") if part]
+        if path.endswith("/") or not parts:
+            parts.append(INDEX)
+        if any(part in ("..", ".") or "\0" in part for part in parts):
+            return None
+        if self.catalog:
+            base, inner = self.catalog, parts
+        elif parts == [INDEX]:
+            return self.folder / INDEX
+        elif len(parts) > 2 and parts[1] == "catalog" and (self.folder / parts[0] / "catalog" / MARKER).is_file():
+            base, inner = self.folder / parts[0] / "catalog", parts[2:]
+        else:
+            return None
+        file = base.joinpath(*inner)
+        return file if file.resolve().is_relative_to(base.resolve()) else None
+
+
+def _only_catalog(folder: Path) -> Path | None:
+    """The catalog that a folder is, or that of a study's folder."""
+    return next((place for place in (folder, folder / "catalog") if (place / MARKER).is_file()), None)
+
+
+def _is_store(folder: Path) -> bool:
+    return any(folder.glob(f"*/catalog/{MARKER}"))
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    server: CatalogServer
+    server_version = "icf-utils"
+    sys_version = ""
+
+    def translate_path(self, path: str) -> str:
+        """A name that no file has stands for what may not be seen."""
+        found = self.server.file_for(urlsplit(path).path)
+        return str(found) if found and found.is_file() else str(self.server.folder / MARKER / "none")
+
+    def send_head(self):  # type: ignore[no-untyped-def] # its type is private to the base class
+        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+        if host not in _NAMES:
+            self.send_error(421, "Misdirected Request")
+            return None
+        path = urlsplit(self.path).path
+        if not path.endswith("/") and self.server.file_for(f"{path}/") and self._is_folder(path):
+            self.send_response(301)
+            self.send_header("Location", f"{path}/")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return None
+        return super().send_head()
+
+    def _is_folder(self, path: str) -> bool:
+        index = self.server.file_for(f"{path}/")
+        return index is not None and index.is_file()
+
+    def end_headers(self) -> None:
+        self.send_header("Cache-Control", "no-cache")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        super().end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        pass

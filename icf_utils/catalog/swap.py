@@ -1,0 +1,97 @@
+"""A whole catalog beside the old one, and the change from one to the other. Touches ``<store>/<study>/.icf``.
+
+The new folder is written there, flushed, and exchanged with the old one in a single step where the system can do that
+(Linux's renameat2(2) with RENAME_EXCHANGE), else by two renames; :func:`recover` mends what a machine that stopped
+between these two left. Callers hold the catalog's lock.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from icf_utils.errors import storage_errors
+from icf_utils.store.files import make_folders, prepare_workdir, share_file, sync_folder
+from icf_utils.store.layout import Study
+
+#: No visit's file is called like this: identifiers have no ``+``.
+_NEW, _OLD = "catalog+new", "catalog+old"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+def begin(study: Study) -> None:
+    """Make an empty folder for the new catalog; what an interrupted attempt left is removed."""
+    prepare_workdir(study)
+    discard(study)
+    folder = study.workdir / _NEW
+    with storage_errors(folder, "create"):
+        make_folders(study.root, folder)
+
+
+def add_files(study: Study, files: Mapping[str, bytes]) -> None:
+    """Write files of the new catalog; nobody sees them yet, so that they are flushed together in the end."""
+    for name, data in files.items():
+        path = study.workdir / _NEW / name
+        with storage_errors(path, "write"):
+            make_folders(study.root, path.parent)
+            with path.open("xb") as handle:
+                share_file(study.root, handle.fileno())
+                handle.write(data)
+
+
+def publish(study: Study) -> None:
+    """Put the new catalog in the old one's place, and remove that."""
+    new, catalog = study.workdir / _NEW, study.catalog
+    with storage_errors(new, "flush"):
+        _flush(new)
+    with storage_errors(catalog, "replace"):
+        if not os.path.lexists(catalog):
+            os.rename(new, catalog)
+        elif not _exchanged(new, catalog):
+            os.rename(catalog, study.workdir / _OLD)
+            os.rename(new, catalog)
+    sync_folder(study.folder)
+    discard(study)
+
+
+def discard(study: Study) -> None:
+    """Remove what is beside the catalog."""
+    recover(study)
+    for name in (_NEW, _OLD):
+        with storage_errors(study.workdir / name, "remove"):
+            if (study.workdir / name).exists():
+                shutil.rmtree(study.workdir / name)
+
+
+def recover(study: Study) -> None:
+    """Put an old catalog back that was moved away for a new one which never came."""
+    old = study.workdir / _OLD
+    if old.is_dir() and not os.path.lexists(study.catalog):
+        with storage_errors(study.catalog, "restore"):
+            os.rename(old, study.catalog)
+
+
+def _flush(folder: Path) -> None:
+    """Write all of a folder's file system to its device: syncfs(2), which tells of data that did not get there."""
+    function = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if function is None:
+        os.sync()
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if function(descriptor):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), os.fspath(folder))
+    finally:
+        os.close(descriptor)
+
+
+def _exchanged(first: Path, second: Path) -> bool:
+    """Exchange two names at once; false where this system or file system cannot."""
+    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if function is None:
+        return False
+    names = (os.fsencode(first), os.fsencode(second))
+    return bool(function(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)

@@ -1,0 +1,213 @@
+"""Which files the two branches of a visit's dataset hold. Pure: metadata in, paths and contents out.
+
+The text of the files in a ``git-annex`` branch. Pure.
+
+Formats: https://git-annex.branchable.com/internals/ ("The git-annex branch"). Every record carries a time; ``time`` is
+in whole seconds since 1970, and each file is byte for byte what git-annex's batch commands write when their clock
+(``GIT_ANNEX_VECTOR_CLOCK``) stands at it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from icf_utils.dataset.annex_keys import archivist_obstacle, image_locator, link_target, lower_folder, md5e_key
+from icf_utils.dataset.git_names import git_can_hold
+from icf_utils.dataset.git_objects import FILE, LINK, File
+from icf_utils.dataset.origin import Origin, Uuids
+from icf_utils.metadata.records import ImageRecord, TarballRecord, VisitMetadata
+from icf_utils.results import Notice
+from icf_utils.store.layout import Visit
+
+#: Annexed files get the keys that this module writes, and git's own files stay in git.
+ATTRIBUTES = b"* annex.backend=MD5E\n**/.git* annex.largefiles=nothing\n"
+
+_REPOSITORY, _UNCURL, _ARCHIVIST = "icf-utils", "uncurl", "archivist"
+
+_LEFT_OUT = "git takes this name for one of its own and cannot hold it; the file is in the archive, not in the dataset"
+_NO_IMAGES = "it has no readable DICOM image; the dataset holds the archive alone"
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Files by path of both branches, the number of images among them, and what a user should know."""
+
+    main: Mapping[bytes, File]
+    annex: Mapping[bytes, File]
+    images: int
+    notices: tuple[Notice, ...]
+
+
+@dataclass(frozen=True)
+class _Annexed:
+    """An image as the dataset knows it."""
+
+    path: bytes
+    key: bytes
+    record: ImageRecord
+
+
+def plan(metadata: VisitMetadata, visit: Visit, origin: Origin) -> Branches:
+    """Both branches of the dataset that ``metadata`` describes."""
+    records = [record for record in metadata.images if git_can_hold(record.path)]
+    images = [_annexed(record) for record in records]
+    archive = archive_key(metadata.tarball)
+    return Branches(
+        main=_main(images, archive, visit, origin.uuids),
+        annex={**_archive_files(archive, visit, origin), **_image_files(images, archive, origin), **logs(origin)},
+        images=len(images),
+        notices=_notices(metadata, visit),
+    )
+
+
+def archive_key(tarball: TarballRecord) -> bytes:
+    """The annex key of the archive."""
+    return md5e_key(tarball.size, tarball.md5, tarball.dspath.encode("ascii"))
+
+
+def name_bytes(path: str) -> bytes:
+    """The bytes of a name in the metadata, whatever the locale."""
+    return path.encode("utf-8", "surrogateescape")
+
+
+def _annexed(record: ImageRecord) -> _Annexed:
+    path = name_bytes(record.path)
+    return _Annexed(path, md5e_key(record.size, record.md5, path), record)
+
+
+def _main(images: Iterable[_Annexed], archive: bytes, visit: Visit, uuids: Uuids) -> dict[bytes, File]:
+    place = visit.dspath.encode("ascii")
+    return {
+        b".datalad/config": File(FILE, dataset_config(uuids)),
+        b".gitattributes": File(FILE, ATTRIBUTES),
+        place: File(LINK, link_target(place, archive)),
+        **{image.path: File(LINK, link_target(image.path, image.key)) for image in images},
+    }
+
+
+def dataset_config(uuids: Uuids) -> bytes:
+    """``.datalad/config``, by which DataLad knows a dataset."""
+    return f'[datalad "dataset"]\n\tid = {uuids.dataset}\n'.encode("ascii")
+
+
+def logs(origin: Origin) -> dict[bytes, File]:
+    """The files of the ``git-annex`` branch that are about repositories, not keys."""
+    uuids, time = origin.uuids, origin.time
+    remotes = {uuids.uncurl: _UNCURL, uuids.archivist: _ARCHIVIST}
+    return {
+        b"uuid.log": File(FILE, uuid_log({uuids.repository: _REPOSITORY, **remotes}, time)),
+        b"remote.log": File(FILE, remote_log(remotes, time)),
+    }
+
+
+def key_file(key: bytes, suffix: bytes) -> bytes:
+    """Where a log of ``key`` stands in the ``git-annex`` branch."""
+    return b"%s/%s%s" % (lower_folder(key), key, suffix)
+
+
+def _archive_files(archive: bytes, visit: Visit, origin: Origin) -> dict[bytes, File]:
+    url = f"{origin.store_url}/{visit.storepath}".encode("ascii")
+    return {
+        key_file(archive, b".log"): File(FILE, location_log(origin.uuids.uncurl, origin.time)),
+        key_file(archive, b".log.web"): File(FILE, url_log([url], origin.time)),
+    }
+
+
+def _image_files(images: Iterable[_Annexed], archive: bytes, origin: Origin) -> dict[bytes, File]:
+    """Equal images under several names have one key: several addresses, the union of their tags."""
+    by_key: dict[bytes, list[_Annexed]] = {}
+    for image in images:
+        by_key.setdefault(image.key, []).append(image)
+    location = File(FILE, location_log(origin.uuids.archivist, origin.time))
+    files = {}
+    for key, same in by_key.items():
+        stem = key_file(key, b".log")
+        files[stem] = location
+        files[stem + b".web"] = File(FILE, url_log(_locators(same, archive), origin.time))
+        tags = metadata_log(annex_fields([image.record for image in same]), origin.time)
+        if tags:
+            files[stem + b".met"] = File(FILE, tags)
+    return files
+
+
+def _locators(same: Iterable[_Annexed], archive: bytes) -> list[bytes]:
+    return [image_locator(archive, image.path, image.record.size, image.record.offset) for image in same]
+
+
+def annex_fields(records: Iterable[ImageRecord]) -> dict[str, set[bytes]]:
+    """git-annex metadata of the images: lower-case tag names, their values as text; an empty text is no value."""
+    fields: dict[str, set[bytes]] = {}
+    for record in records:
+        for tag, value in record.tags.items():
+            texts = {_text(item) for item in (value if isinstance(value, list) else [value])}
+            fields.setdefault(tag.lower(), set()).update(texts - {b""})
+    return fields
+
+
+def _text(value: Any) -> bytes:
+    """Text as it is, a number as JSON writes it."""
+    return name_bytes(value if isinstance(value, str) else json.dumps(value))
+
+
+def _notices(metadata: VisitMetadata, visit: Visit) -> tuple[Notice, ...]:
+    notices = [Notice("no-images", visit.archive.name, _NO_IMAGES)] if not metadata.images else []
+    for record in metadata.images:
+        if not git_can_hold(record.path):
+            notices.append(Notice("not-in-dataset", record.path, _LEFT_OUT))
+        elif obstacle := archivist_obstacle(name_bytes(record.path)):
+            notices.append(Notice("archivist-unreachable", record.path, obstacle))
+    return tuple(notices)
+
+
+#: A metadata value with one of these would end or change the record; git-annex writes it in base64.
+_NEEDS_BASE64 = re.compile(rb"\A!|[ \r\n]")
+
+
+def uuid_log(descriptions: Mapping[UUID, str], time: int) -> bytes:
+    """``uuid.log``: who the repositories and remotes are."""
+    return _by_uuid({uuid: f"{text} timestamp={time}s" for uuid, text in descriptions.items()})
+
+
+def remote_log(external: Mapping[UUID, str], time: int) -> bytes:
+    """``remote.log``: external special remotes that every clone enables by itself; each is named as its program."""
+    line = "autoenable=true encryption=none externaltype={0} name={0} type=external timestamp={1}s"
+    return _by_uuid({uuid: line.format(name, time) for uuid, name in external.items()})
+
+
+def _by_uuid(texts: Mapping[UUID, str]) -> bytes:
+    return "".join(f"{uuid} {texts[uuid]}\n" for uuid in sorted(texts, key=str)).encode("utf-8")
+
+
+def location_log(uuid: UUID, time: int) -> bytes:
+    """``<key>.log``: the one place that has the key."""
+    return b"%ds 1 %s\n" % (time, str(uuid).encode("ascii"))
+
+
+def url_log(urls: Iterable[bytes], time: int) -> bytes:
+    """``<key>.log.web``: where to ask for the key. The colon says that a special remote claims the address."""
+    return b"".join(b"%ds 1 :%s\n" % (time, url) for url in urls)
+
+
+def web_log(urls: Iterable[bytes], time: int) -> bytes:
+    """The same for addresses that git-annex itself asks, as its ``web`` special remote: without the colon."""
+    return b"".join(b"%ds 1 %s\n" % (time, url) for url in urls)
+
+
+def metadata_log(fields: Mapping[str, Iterable[bytes]], time: int) -> bytes:
+    """``<key>.log.met``: the fields of a key, each with its set of values. Empty if there are none."""
+    texts = [_field(name, set(fields[name])) for name in sorted(fields) if fields[name]]
+    return b"%ds %s\n" % (time, b" ".join(texts)) if texts else b""
+
+
+def _field(name: str, values: set[bytes]) -> bytes:
+    return b" ".join([name.encode("ascii"), *(b"+" + _value(value) for value in sorted(values))])
+
+
+def _value(value: bytes) -> bytes:
+    return b"!" + base64.b64encode(value) if _NEEDS_BASE64.search(value) else value

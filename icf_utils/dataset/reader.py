@@ -1,0 +1,156 @@
+"""A deposited dataset as plain values, read strictly. Reads the store, without git; writes nothing.
+
+Every byte counts: what differs from what icf-utils writes for the same objects is damage, wherever it is. Deposits of
+other tools are therefore refused as well, with a message that says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from icf_utils.dataset.annex_branch import dataset_config, key_file, logs
+from icf_utils.dataset.export import ANNEX, MAIN, read_export, refs_bytes
+from icf_utils.dataset.git_objects import FOLDER, File, GitObject, parse_tree
+from icf_utils.dataset.origin import Origin, Uuids
+from icf_utils.errors import DepositDamaged, DepositMissing
+from icf_utils.store.layout import Visit, read_deposit
+
+_REMEDY = (
+    "move both files of the dataset ('..._XDLRA--refs', '..._XDLRA--repo-export') away "
+    "and run 'icf-utils deposit_visit_dataset' again"
+)
+_MISSING = "move '..._XDLRA--refs' away and run 'icf-utils deposit_visit_dataset' again"
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A branch: its commit's id and text, and its files by path."""
+
+    commit: str
+    text: bytes
+    files: Mapping[bytes, File]
+
+
+@dataclass(frozen=True)
+class Deposit:
+    """A visit's dataset. ``refs`` has the commits by branch; ``origin`` is what it was built with."""
+
+    refs: Mapping[str, str]
+    main: Branch
+    annex: Branch
+    origin: Origin
+
+
+def deposited_store_url(visit: Visit) -> str | None:
+    """The store's address that the visit's dataset gives for the archive; None where there is no dataset.
+
+    Raises :class:`~icf_utils.errors.DepositDamaged`.
+    """
+    deposit = read_dataset(visit)
+    return deposit.origin.store_url if deposit else None
+
+
+def read_dataset(visit: Visit) -> Deposit | None:
+    """The visit's dataset; None where there is none (the refs, written last, are not there).
+
+    Raises :class:`~icf_utils.errors.DepositDamaged` for anything that icf-utils would not have written, and
+    :class:`~icf_utils.errors.DepositMissing` if only the refs are there.
+    """
+    try:
+        refs = read_deposit(visit.refs, _MISSING)
+    except DepositMissing:
+        return None
+    export = read_deposit(visit.export, _MISSING)
+    return parse_deposit(refs, export, visit)
+
+
+def parse_deposit(refs: bytes, export: bytes, visit: Visit) -> Deposit:
+    """The dataset in the bytes of its two files. Raises :class:`~icf_utils.errors.DepositDamaged`."""
+    try:
+        objects, heads = read_export(export)
+        if set(heads) != {MAIN, ANNEX}:
+            raise ValueError("other branches than main and git-annex")
+        main, annex = _branch(objects, heads[MAIN]), _branch(objects, heads[ANNEX])
+        origin = _origin(main, annex, visit)
+    except ValueError as error:
+        raise _damaged(visit.export, "a dataset as icf-utils writes it", str(error)) from error
+    if refs != refs_bytes(heads):
+        raise _damaged(visit.refs, f"the branches of '{visit.export.name}'", "others")
+    return Deposit(heads, main, annex, origin)
+
+
+def _damaged(path: Path, expected: str, found: str) -> DepositDamaged:
+    return DepositDamaged(path, expected, found, _REMEDY)
+
+
+def _branch(objects: Mapping[bytes, GitObject], commit: str) -> Branch:
+    text = _get(objects, bytes.fromhex(commit), "commit")
+    tree = re.match(rb"tree ([0-9a-f]{40})\n", text)
+    if not tree:
+        raise ValueError("a commit without a tree")
+    return Branch(commit, text, _files(objects, bytes.fromhex(tree[1].decode("ascii"))))
+
+
+def _get(objects: Mapping[bytes, GitObject], oid: bytes, kind: str) -> bytes:
+    item = objects.get(oid)
+    if item is None or item.kind != kind:
+        raise ValueError(f"no {kind} {oid.hex()}")
+    return item.data
+
+
+def _files(objects: Mapping[bytes, GitObject], tree: bytes) -> dict[bytes, File]:
+    """All files below a tree; without recursion, as names may be nested deeper than Python calls."""
+    files, waiting = {}, [(b"", tree)]
+    while waiting:
+        folder, oid = waiting.pop()
+        for entry in parse_tree(_get(objects, oid, "tree")):
+            if entry.mode == FOLDER:
+                waiting.append((folder + entry.name + b"/", entry.oid))
+            else:
+                files[folder + entry.name] = File(entry.mode, _get(objects, entry.oid, "blob"))
+    return files
+
+
+def _origin(main: Branch, annex: Branch, visit: Visit) -> Origin:
+    """What the dataset was built with; the files that say so must be exactly those that it makes."""
+    uuids = Uuids(
+        dataset=_uuid(rb"\tid = (.+)\n", _content(main, b".datalad/config")),
+        repository=_uuid(rb"(?m)^(\S+) icf-utils ", _content(annex, b"uuid.log")),
+        uncurl=_uuid(rb"(?m)^(\S+) uncurl ", _content(annex, b"uuid.log")),
+        archivist=_uuid(rb"(?m)^(\S+) archivist ", _content(annex, b"uuid.log")),
+    )
+    time = int(_found(rb"\ncommitter [^\n]+> (\d+) \+0000\n", main.text))
+    origin = Origin(_store_url(main, annex, visit), uuids, time)
+    made = {**logs(origin), b".datalad/config": File(0o100644, dataset_config(uuids))}
+    found = {**annex.files, **main.files}
+    if any(found.get(path) != item for path, item in made.items()):
+        raise ValueError("a dataset's id, remotes or times that do not agree")
+    return origin
+
+
+def _store_url(main: Branch, annex: Branch, visit: Visit) -> str:
+    archive = _content(main, visit.dspath.encode("ascii")).rpartition(b"/")[2]
+    record = _content(annex, key_file(archive, b".log.web"))
+    place = f"/{visit.storepath}\n".encode("ascii")
+    return _found(rb"\A\d+s 1 :([!-~]+)" + re.escape(place) + rb"\Z", record).decode("ascii")
+
+
+def _content(branch: Branch, path: bytes) -> bytes:
+    if path not in branch.files:
+        raise ValueError(f"no file '{path.decode('ascii', 'backslashreplace')}'")
+    return branch.files[path].content
+
+
+def _uuid(pattern: bytes, text: bytes) -> UUID:
+    return UUID(_found(pattern, text).decode("ascii"))
+
+
+def _found(pattern: bytes, text: bytes) -> bytes:
+    match = re.search(pattern, text)
+    if not match:
+        raise ValueError("a record that icf-utils does not write")
+    return match[1]

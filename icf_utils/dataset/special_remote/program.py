@@ -1,0 +1,104 @@
+"""The special remote: an image's key becomes the bytes in an archive that its addresses name. Writes those bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from icf_utils.dataset.annex_keys import Locator, key_md5, key_size, parse_locator
+from icf_utils.dataset.special_remote.archives import Archives, Clone
+from icf_utils.dataset.special_remote.logins import Logins
+from icf_utils.dataset.special_remote.protocol import Conversation, Job
+from icf_utils.errors import DepositDamaged, DepositMissing, IcfError, storage_errors
+
+_NO_ADDRESS = "get the archive and unpack it, or ask who made the dataset"
+#: Bytes between two messages of progress: nobody waits for those of a small image.
+_TELL_EACH = 512 * 1024
+
+_OTHER_BYTES = "the archive at its address was changed: tell the store's administrator"
+
+
+class ImageRemote:
+    """Gets images of archives; see :class:`icf_utils.dataset.special_remote.protocol.Remote`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._archives: Archives | None = None
+
+    def retrieve(self, job: Job, key: str, path: str) -> None:
+        """Try the image's addresses in turn; what is wrong with the last one is raised."""
+        failure: IcfError | None = None
+        places = self._places(job, key)
+        if not places:
+            raise DepositMissing(f"an address in an archive for {key}", _NO_ADDRESS)
+        for locator, size in places:
+            try:
+                self._write(job, key, path, locator, size)
+                return
+            except IcfError as problem:  # noqa: PERF203
+                failure = problem
+                with suppress(OSError):
+                    os.unlink(path)
+        assert failure
+        raise failure
+
+    def is_present(self, job: Job, key: str) -> bool:
+        archives = self._opened(job)
+        return any(archives.is_present(job, locator, size) for locator, size in self._places(job, key))
+
+    def whereis(self, job: Job, key: str) -> str:
+        places = [parse_locator(url) for url in job.urls(key, "dl+archive:")]
+        return ", ".join(f"{place.path} in {place.archive_key}" for place in places if place)
+
+    def _places(self, job: Job, key: str) -> list[tuple[Locator, int]]:
+        """Where the image is, with its size. Addresses that contradict the key are left out."""
+        found = []
+        for url in job.urls(key, "dl+archive:"):
+            locator, size = parse_locator(url), key_size(key)
+            size = size if size is not None or locator is None else locator.size
+            if locator and size is not None and locator.size in (None, size):
+                found.append((locator, size))
+        return found
+
+    def _write(self, job: Job, key: str, path: str, locator: Locator, size: int) -> None:
+        digest, done, told = hashlib.md5(usedforsecurity=False), 0, 0
+        with storage_errors(path, "write"), open(path, "wb") as file:
+            for piece in self._opened(job).pieces(job, locator, size):
+                file.write(piece)
+                digest.update(piece)
+                done += len(piece)
+                if done - told >= _TELL_EACH:
+                    job.progress(done)
+                    told = done
+        expected = key_md5(key)
+        if expected and digest.hexdigest() != expected:
+            place = f"{locator.archive_key} at byte {locator.offset}"
+            raise DepositDamaged(place, f"an image with the MD5 {expected}", digest.hexdigest(), _OTHER_BYTES)
+
+    def _opened(self, job: Job) -> Archives:
+        with self._lock:
+            if self._archives is None:
+                self._archives = Archives(Clone(Path(job.ask("GETGITDIR")).absolute()), Logins())
+            return self._archives
+
+
+def main() -> int:
+    """The program ``git-annex-remote-icf``, which git-annex starts.
+
+    Standard output is git-annex's; whatever a library prints goes to standard error.
+    """
+    if len(sys.argv) > 1 or sys.stdin.isatty():
+        sys.stderr.write("git-annex-remote-icf: git-annex starts this program; see 'icf-utils configure-clone'\n")
+        return 2
+    with os.fdopen(os.dup(1), "w", encoding="utf-8", errors="surrogateescape", newline="\n") as outgoing:
+        os.dup2(2, 1)
+        with (
+            open(0, encoding="utf-8", errors="surrogateescape", newline="\n", closefd=False) as incoming,
+            suppress(KeyboardInterrupt, BrokenPipeError),
+        ):
+            Conversation(ImageRemote(), incoming, outgoing).run()
+    return 0

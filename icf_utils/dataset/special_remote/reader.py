@@ -1,0 +1,179 @@
+"""Many images of one archive over few connections. Uses the network through the source that it is given.
+
+Who asks for neighbours is likely to go on: each request to the server asks for as much ahead as has been read in a
+row, so that a series takes few requests, and a single image no byte more than its own. What nobody fetches stays at
+the server's end, except for what the connection holds in its buffers.
+
+Several jobs ask in an order that is not quite the archive's. What is passed over on the way to one image is kept for a
+while, as the next jobs want it; and an image further back does not end the request that is under way.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from icf_utils.fetch.ranges import DEFAULT_GAP, Span
+from icf_utils.fetch.source import Source
+
+#: Bytes that one request asks for ahead, at most.
+MOST_AHEAD = 64 * 2**20
+
+#: Bytes that may be passed over at a time where several jobs ask, and are kept for them.
+_JOBS_GAP, _KEPT = 8 * 2**20, 32 * 2**20
+
+#: Bytes that may be passed over for nobody, beyond a quarter of what was wanted.
+_FREE_SKIP = 2**20
+
+#: Requests that may be under way at a time; each has a connection.
+MOST_RUNS = 4
+
+
+class Reader:
+    """Reads images from one archive of ``total`` bytes; safe to use from several threads, which take turns."""
+
+    def __init__(self, source: Source, total: int) -> None:
+        self._source, self._total = source, total
+        self._turns = _Turns()
+        self._runs: list[_Run] = []
+        self._aside = _Aside()
+        self._wanted = self._skipped = 0
+
+    def pieces(self, span: Span) -> Iterator[bytes]:
+        """The bytes of ``span`` in order. Raises :class:`~icf_utils.fetch.errors.FetchFailure`."""
+        with self._turns.turn(span.start, self._position):
+            self._wanted += span.size
+            kept = self._aside.take(span)
+            if kept is not None:
+                self._skipped -= span.size
+                yield kept
+                return
+            run = self._run_for(span)
+            try:
+                yield from run.read_all(span.size, self._limit(run))
+            except BaseException:
+                run.close()
+                self._runs.remove(run)
+                raise
+
+    def _position(self) -> int:
+        return self._runs[0].position if self._runs else 0
+
+    def _run_for(self, span: Span) -> _Run:
+        """The run that comes to ``span`` next, or a new one; the latest stand first."""
+        near = [run for run in self._runs if self._is_worth(span.start - run.position)]
+        if near:
+            run = max(near, key=lambda item: item.position)
+            self._pass_over(run, span.start - run.position)
+            self._runs.remove(run)
+        else:
+            run = _Run(self._source, span.start)
+            for old in self._runs[MOST_RUNS - 1 :]:
+                old.close()
+            del self._runs[MOST_RUNS - 1 :]
+        self._runs.insert(0, run)
+        return run
+
+    def _is_worth(self, gap: int) -> bool:
+        """Whether to read through ``gap`` bytes that nobody has asked for."""
+        longest = _JOBS_GAP if self._turns.are_many else DEFAULT_GAP
+        return gap == 0 or (0 < gap <= longest and self._skipped + gap <= self._wanted // 4 + _FREE_SKIP)
+
+    def _pass_over(self, run: _Run, gap: int) -> None:
+        if gap:
+            start = run.position
+            self._aside.keep(start, b"".join(run.read_all(gap, self._limit(run))))
+            self._skipped += gap
+
+    def _limit(self, run: _Run) -> int:
+        """Where ``run`` meets what another one has read already."""
+        return min((other.start for other in self._runs if other.start > run.position), default=self._total)
+
+
+class _Run:
+    """Bytes read in a row from ``start`` up to ``position``, by requests that grow with what was read."""
+
+    def __init__(self, source: Source, start: int) -> None:
+        self.start = self.position = start
+        self._source = source
+        self._end = start
+        self._pieces: Iterator[bytes] = iter(())
+        self._left = b""
+
+    def read_all(self, size: int, limit: int) -> Iterator[bytes]:
+        """The next ``size`` bytes. Nothing is asked for ahead from ``limit`` on."""
+        while size:
+            if self.position == self._end:
+                self._ask(size, limit)
+            piece = self._left or next(self._pieces)
+            self._left, piece = piece[size:], piece[:size]
+            self.position += len(piece)
+            size -= len(piece)
+            if self.position == self._end:
+                for _ in self._pieces:  # the source sees the end, and gives its connection back
+                    pass
+            yield piece
+
+    def _ask(self, size: int, limit: int) -> None:
+        ahead = min(self.position - self.start, MOST_AHEAD)
+        size = max(size, min(size + ahead, limit - self.position))
+        self._pieces = self._source.read(self.position, size)
+        self._end = self.position + size
+
+    def close(self) -> None:
+        """End the request that is under way."""
+        close = getattr(self._pieces, "close", None)
+        if close:
+            close()
+
+
+class _Aside:
+    """The latest bytes that were passed over."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._size = 0
+
+    def keep(self, start: int, data: bytes) -> None:
+        self._kept[start] = data
+        self._size += len(data)
+        while self._size > _KEPT:
+            self._size -= len(self._kept.popitem(last=False)[1])
+
+    def take(self, span: Span) -> bytes | None:
+        """The bytes of ``span``, None if they are not all here."""
+        for start, data in self._kept.items():
+            if start <= span.start and span.end <= start + len(data):
+                return data[span.start - start : span.end - start]
+        return None
+
+
+class _Turns:
+    """Who reads next: the one whose bytes come next, else the one furthest to the front."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._waiting: list[int] = []
+        self._is_taken = False
+        self.are_many = False
+
+    @contextmanager
+    def turn(self, start: int, position: Callable[[], int]) -> Iterator[None]:
+        """Wait for one's turn, which lasts as long as the block. ``position`` tells where the reading stands."""
+        with self._condition:
+            self._waiting.append(start)
+            self.are_many = self.are_many or self._is_taken
+            self._condition.wait_for(lambda: not self._is_taken and start == self._next(position()))
+            self._waiting.remove(start)
+            self._is_taken = True
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._is_taken = False
+                self._condition.notify_all()
+
+    def _next(self, at: int) -> int:
+        return min(self._waiting, key=lambda start: (start < at, start))

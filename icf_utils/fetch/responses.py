@@ -1,0 +1,191 @@
+"""What a web server's answer to a request for bytes means (RFC 9110). Pure, no input or output happens here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from icf_utils.fetch.errors import FetchFailure, Kind, RangesRefused
+
+#: Answers that may be different the next time (RFC 9110, 15.5.9 and 15.6; RFC 6585, 4).
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_UNSATISFIED = re.compile(r"bytes \*/(\d+)")
+
+_WHO_ASKS = "the server wants to know who asks (401)"
+
+_REFUSALS: Mapping[int, tuple[Kind, str, str]] = {
+    403: ("forbidden", "the server does not allow it (403)", "ask who runs it for access"),
+    404: ("missing", "there is no such thing (404)", "check the address"),
+    410: ("missing", "it was removed (410)", "check the address"),
+    412: ("changed", "it was replaced during the transfer (412)", "begin again"),
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked for: ``size`` bytes from ``start``, ``None`` for all the rest; of which ``done`` have come."""
+
+    start: int
+    size: int | None
+    done: int = 0
+
+    @property
+    def at(self) -> int:
+        """The position of the next byte."""
+        return self.start + self.done
+
+    @property
+    def left(self) -> int | None:
+        return None if self.size is None else self.size - self.done
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What tells one state of an object from another. ``mark``: ETag or, without one, Last-Modified; may be empty.
+
+    ``size`` in bytes, ``None`` where the server does not say.
+    """
+
+    mark: str
+    size: int | None
+
+    def agrees(self, other: Identity) -> bool:
+        marks = self.mark == other.mark or not (self.mark and other.mark)
+        sizes = self.size == other.size or None in (self.size, other.size)
+        return marks and sizes
+
+
+@dataclass(frozen=True)
+class Body:
+    """How to read the body: leave out ``skip`` bytes, then ``length`` are ours (``None``: up to the end)."""
+
+    identity: Identity
+    skip: int
+    length: int | None
+
+
+def identity_of(headers: Mapping[str, str], size: int | None) -> Identity:
+    """The state of the object that an answer speaks of."""
+    mark = headers.get("x-goog-generation") or headers.get("ETag") or headers.get("Last-Modified") or ""
+    return Identity(mark, size)
+
+
+def condition(headers_mark: str) -> dict[str, str]:
+    """The header that has a range sent only if the object is still the same; empty for marks that cannot be used.
+
+    ``If-Range`` takes strong entity tags (RFC 9110, 13.1.5).
+    """
+    return {"If-Range": headers_mark} if headers_mark.startswith('"') else {}
+
+
+def whole_size(headers: Mapping[str, str]) -> int | None:
+    """The size of a whole object, if a 200 tells it."""
+    text = headers.get("Content-Length", "")
+    return int(text) if text.isascii() and text.isdecimal() and not _encoding(headers) else None
+
+
+def judge(where: str, status: int, headers: Mapping[str, str], asked: Asked) -> Body:
+    """How to read this answer. Raises :class:`~icf_utils.fetch.errors.FetchFailure` for one that is of no use.
+
+    Answers in :data:`PASSING` are the caller's to repeat.
+    """
+    if status == 206:
+        return _part(where, headers, asked)
+    if status == 200:
+        return _whole(where, headers, asked)
+    if status == 416:
+        return _beyond(where, headers, asked)
+    raise refusal(where, status)
+
+
+def refusal(where: str, status: int) -> FetchFailure:
+    """What this status means, but for 401: see :func:`unauthorised`."""
+    other: tuple[Kind, str, str] = ("refused", f"the server answered {status}", "check the address")
+    kind, problem, remedy = _REFUSALS.get(status, other)
+    return FetchFailure(where, problem, remedy, kind=kind, status=status)
+
+
+def unauthorised(where: str, headers: Mapping[str, str], sent: str, takes: str) -> FetchFailure:
+    """What a 401 means. ``sent`` says what the request carried (empty: nothing), ``takes`` what there is to give."""
+    problem = f"the server refuses the {sent} that it got (401)" if sent else _WHO_ASKS
+    remedy = f"check the {sent}" if sent else f"give {takes}"
+    challenge = headers.get("WWW-Authenticate", "")
+    return FetchFailure(where, problem, remedy, kind="unauthorised", status=401, challenge=challenge)
+
+
+def _part(where: str, headers: Mapping[str, str], asked: Asked) -> Body:
+    found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
+    if not found or int(found[1]) != asked.at:
+        raise FetchFailure(
+            where,
+            f"expected the bytes from {asked.at}, the answer says no or another range",
+            "the server, or a proxy on the way, is at fault",
+            kind="refused",
+            status=206,
+        )
+    if _encoding(headers):
+        raise _encoded(where, headers)
+    total = None if found[3] == "*" else int(found[3])
+    if asked.size is not None and total is not None and asked.start + asked.size > total:
+        raise _too_short(where, asked.start + asked.size, total)
+    length = int(found[2]) - int(found[1]) + 1
+    return Body(identity_of(headers, total), 0, length if asked.left is None else min(length, asked.left))
+
+
+def _whole(where: str, headers: Mapping[str, str], asked: Asked) -> Body:
+    """All of it from the start: what came before a cut is read once more, a part further on is not waited for."""
+    if headers.get("Content-Type", "").partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml"):
+        raise web_page(where)
+    total = whole_size(headers)
+    if asked.start:
+        raise RangesRefused(where, total)
+    if _encoding(headers) and asked.size is not None:
+        raise _encoded(where, headers)
+    if asked.size is not None and total is not None and asked.size > total:
+        raise _too_short(where, asked.size, total)
+    length = asked.left if asked.left is not None else None if total is None else total - asked.done
+    return Body(identity_of(headers, total), asked.done, length)
+
+
+def web_page(where: str) -> FetchFailure:
+    """A web page where there should be a file."""
+    return FetchFailure(
+        where,
+        "a web page came instead of the file, perhaps one to log in at",
+        "check the address, and what you log in with",
+        kind="page",
+        status=200,
+    )
+
+
+def _beyond(where: str, headers: Mapping[str, str], asked: Asked) -> Body:
+    """416: fine at the very end of an object, else the object is shorter than expected."""
+    found = _UNSATISFIED.fullmatch(headers.get("Content-Range", "").strip())
+    total = int(found[1]) if found else None
+    if asked.size is None and asked.at == total:
+        return Body(identity_of(headers, total), 0, 0)
+    raise _too_short(where, asked.start + (asked.size or 0), total)
+
+
+def _too_short(where: str, expected: int, total: int | None) -> FetchFailure:
+    found = "fewer" if total is None else str(total)
+    return FetchFailure(
+        where, f"expected {expected} bytes at least, found {found}", "it is another or a damaged file", kind="size"
+    )
+
+
+def _encoded(where: str, headers: Mapping[str, str]) -> FetchFailure:
+    return FetchFailure(
+        where,
+        f"the server compresses what it sends ({_encoding(headers)}), so that positions mean nothing",
+        "have the server send this file as it is",
+        kind="encoded",
+    )
+
+
+def _encoding(headers: Mapping[str, str]) -> str:
+    name = headers.get("Content-Encoding", "").strip().lower()
+    return "" if name == "identity" else name

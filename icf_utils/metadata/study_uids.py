@@ -1,0 +1,153 @@
+"""Which study files belong to: the StudyInstanceUIDs (0020,000D) of a file, folder, packed file or visit.
+
+Reads the beginnings of files, or a visit's JSON; writes nothing (a compressed tar is unpacked into an unnamed file
+below TMPDIR).
+"""
+
+from __future__ import annotations
+
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from icf_utils.dicom.elements import Scan
+from icf_utils.dicom.header import (
+    SOP_CLASS_UID,
+    SOP_INSTANCE_UID,
+    STUDY_INSTANCE_UID,
+    is_bare_dataset,
+    is_dataset,
+    read_head,
+    uid_text,
+)
+from icf_utils.errors import DepositMissing, InputRefused, shown, storage_errors
+from icf_utils.metadata.records import read_visit_metadata
+from icf_utils.progress import SILENT, Progress
+from icf_utils.results import Notice
+from icf_utils.sources.open import open_source
+from icf_utils.sources.source import Source
+from icf_utils.store.layout import Visit
+
+_WANTED = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID})
+_NO_UID = "is a DICOM file without a usable StudyInstanceUID"
+
+
+@dataclass(frozen=True)
+class StudyFiles:
+    """A study: its UID, how many files are of it, and the name of the first one."""
+
+    uid: str
+    files: int
+    first: str
+
+
+@dataclass(frozen=True)
+class StudyFinding:
+    """The studies in one place, in the order in which they were found; ``skipped`` counts files that are no images.
+
+    ``without`` names the DICOM files that belong to no study. ``is_one`` is true where everything is of one study.
+    """
+
+    path: str
+    studies: tuple[StudyFiles, ...]
+    without: tuple[str, ...]
+    skipped: int
+    notices: tuple[Notice, ...]
+    is_one: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_one", len(self.studies) == 1 and not self.without)
+
+
+def find_studies(path: Path, *, progress: Progress = SILENT) -> StudyFinding:
+    """The studies of a DICOM file, of a folder, or of a zip or tar, whatever they are called.
+
+    Raises :class:`~icf_utils.errors.InputRefused` where there is no DICOM file, and for what cannot be read.
+    """
+    label = str(path)
+    alone = _single_file(path)
+    if alone is not None:
+        return _finding(label, [("", alone)], 0, _NO_UID)
+    found, skipped = [], 0
+    with _opened(path) as source:
+        with progress.task("looking", len(source.entries), "files") as task:
+            for entry in source.entries:
+                with source.open(entry) as reader:
+                    _, head = read_head(reader.read, entry.size, _WANTED)
+                if _is_image(head):
+                    found.append((entry.name, uid_text(head.elements.get(STUDY_INSTANCE_UID))))
+                else:
+                    skipped += 1
+                task.advance(1)
+        source.check_unchanged()
+    return _finding(label, found, skipped, "holds no DICOM image")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Source]:
+    """The input, with a message for files of no kind that could hold images."""
+    try:
+        with open_source(path, Path(tempfile.gettempdir())) as source:
+            yield source
+    except InputRefused as error:
+        if path.is_file() and error.refusals[0][0] == str(path) and "neither a zip nor a tar" in error.refusals[0][1]:
+            reason = "is no DICOM file, and neither a zip nor a tar that can be read"
+            raise InputRefused(path, [(str(path), reason)], "Check that it is the right file.") from error
+        raise
+
+
+def visit_studies(visit: Visit, *, progress: Progress = SILENT) -> StudyFinding:
+    """The studies of a visit in a store: from its JSON where that is there, else from the archive.
+
+    Raises :class:`~icf_utils.errors.DepositMissing` where the store has neither, and ``DepositDamaged``.
+    """
+    if visit.dicoms_json.exists():
+        images = read_visit_metadata(visit).images
+        found = [(image.path, image.uids["StudyInstanceUID"]) for image in images]
+        return _finding(str(visit.archive), found, 0, "holds no DICOM image")
+    if not visit.archive.exists():
+        raise DepositMissing(visit.archive, "check store and identifiers")
+    return find_studies(visit.archive, progress=progress)
+
+
+def _single_file(path: Path) -> str | None:
+    """The StudyInstanceUID of a DICOM file (empty where it has none); ``None`` for everything else."""
+    with storage_errors(path, "read"):
+        try:
+            status = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None  # open_source() says what is expected
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        with path.open("rb") as file:
+            _, head = read_head(file.read, status.st_size, _WANTED)
+    if head.is_directory:
+        raise InputRefused(path, [(str(path), "is a DICOMDIR, which belongs to no study")], "Name the images' folder.")
+    return uid_text(head.elements.get(STUDY_INSTANCE_UID)) if _is_image(head) else None
+
+
+def _is_image(head: Scan) -> bool:
+    return not head.is_directory and ((head.magic and is_dataset(head)) or is_bare_dataset(head))
+
+
+def _finding(label: str, found: Iterable[tuple[str, str]], skipped: int, nothing: str) -> StudyFinding:
+    """Count the files of each study; ``nothing`` is what is wrong where there is none."""
+    counts: dict[str, StudyFiles] = {}
+    without = []
+    for name, uid in found:
+        if not uid:
+            without.append(name)
+            continue
+        before = counts.get(uid, StudyFiles(uid, 0, name))
+        counts[uid] = StudyFiles(uid, before.files + 1, before.first)
+    if not counts:
+        refusals = [(name or label, _NO_UID) for name in without] or [(label, nothing)]
+        raise InputRefused(label, refusals, "Check that these are the files you mean.")
+    notices = [Notice("no-study-uid", name or label, _NO_UID) for name in without]
+    if len(counts) > 1:
+        parts = (f"{study.uid} ({study.files} files, the first is '{shown(study.first)}')" for study in counts.values())
+        notices.append(Notice("several-studies", label, f"holds {len(counts)} studies: {', '.join(parts)}"))
+    return StudyFinding(label, tuple(counts.values()), tuple(without), skipped, tuple(notices))

@@ -1,0 +1,127 @@
+"""The study's catalog as a whole, for the catalog stage's decisions. Reads the catalog's folder; writes nothing.
+
+A visit's own pages are its output. What visits share, the application's files and the study's page, is looked at once
+per study: a visit has an entry on the page, and the rest is whole or not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+
+from icf_utils.catalog import writer
+from icf_utils.catalog.application import FOLDERS
+from icf_utils.catalog.study import StudyPage, parse_page, study_config_path, study_id, study_path
+from icf_utils.catalog.writer import read_file, read_logo
+from icf_utils.errors import DepositDamaged
+from icf_utils.pipeline.fingerprints import Marker
+from icf_utils.pipeline.state import WHOLE_STUDY, State, read_state
+from icf_utils.settings import CatalogSettings
+from icf_utils.store.layout import Study
+
+#: What the application shows first.
+SUPER = "metadata/super.json"
+
+#: Raised when the files that all visits share get other bytes.
+VERSION = 2
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """``entries`` maps visits to digests of their entries on the study's page; ``problem`` is why a run is needed.
+
+    ``state`` is what should be remembered of the files that visits share, now that they are as they are.
+    """
+
+    entries: Mapping[str, str]
+    problem: str
+    state: State
+
+
+def look(study: Study, settings: CatalogSettings, paranoid: bool = False) -> Shelf:
+    """The catalog as it is now, held against what was remembered of it."""
+    remembered = read_state(study, WHOLE_STUDY, "catalog")
+    found = Marker(study.folder, remembered.outputs if remembered else {}, paranoid).marks(_shared(study))
+    raw = read_file(study, study_path(study_id(study.study)))
+    page = {"page": hashlib.md5(raw or b"", usedforsecurity=False).hexdigest()}
+    state = State(VERSION, _parameters(study, settings), outputs=found, facts=page)
+    shown = _page(study, raw)
+    problem = _problem(remembered, state) or _page_problem(study, raw, shown, remembered, state, settings)
+    return Shelf({entry.visit: _digest(asdict(entry)) for entry in shown.entries} if shown else {}, problem, state)
+
+
+def _page(study: Study, raw: bytes | None) -> StudyPage | None:
+    """What the study's page shows; nothing where there is no page that can be read."""
+    try:
+        return parse_page(raw, study.study) if raw is not None else None
+    except DepositDamaged:
+        return None
+
+
+def _page_problem(
+    study: Study,
+    raw: bytes | None,
+    shown: StudyPage | None,
+    remembered: State | None,
+    state: State,
+    settings: CatalogSettings,
+) -> str:
+    """Other commands may have added visits; the page must still be what its entries give."""
+    if raw is None:
+        return "the study has no page yet"
+    if remembered and remembered.facts == state.facts:
+        return ""
+    from icf_utils.catalog.content import study_files
+
+    catalog_id = study_id(study.study)
+    whole = shown is not None and study_files(study.study, catalog_id, shown, settings)[study_path(catalog_id)] == raw
+    return "" if whole else "the study's page is not as it was made"
+
+
+def _shared(study: Study) -> list[str]:
+    """The catalog's files that belong to no visit, without the study's page, relative to the study's folder."""
+    own = (writer.MARKER, SUPER, "index.html", "config.json", study_config_path(study_id(study.study)))
+    return [f"{study.catalog.name}/{name}" for name in (*FOLDERS, *own)]
+
+
+def _parameters(study: Study, settings: CatalogSettings) -> dict[str, str]:
+    logo = read_logo(study.root, settings.logo) if settings.logo else None
+    return {
+        "catalog settings": _digest(asdict(settings)),
+        "logo": hashlib.md5(logo or b"", usedforsecurity=False).hexdigest(),
+        "datalad-catalog": _catalog_version(),
+    }
+
+
+@cache
+def _catalog_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("datalad-catalog")
+    except PackageNotFoundError:
+        return "none"
+
+
+def _problem(remembered: State | None, now: State) -> str:
+    if remembered is None:
+        return "no state of the study's catalog"
+    if remembered.version != now.version:
+        return f"version of the catalog's shared files {remembered.version} -> {now.version}"
+    for name, value in now.parameters.items():
+        if remembered.parameters.get(name) != value:
+            return f"{name} changed"
+    for name, mark in remembered.outputs.items():
+        if name not in now.outputs:
+            return f"output missing: {name}"
+        if now.outputs[name].digest != mark.digest:
+            return f"output changed: {name}"
+    return ""
+
+
+def _digest(value: object) -> str:
+    text = json.dumps(value, sort_keys=True).encode("utf-8")
+    return hashlib.md5(text, usedforsecurity=False).hexdigest()

@@ -1,0 +1,160 @@
+"""What the rooms of the chain hand to each other: plain frozen values. No input or output happens here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from icf_utils.results import Notice
+from icf_utils.settings import Settings
+
+#: The stages in their order.
+STAGE_NAMES = ("archive", "metadata", "dataset", "catalog")
+
+
+@dataclass(frozen=True)
+class VisitInput:
+    """A visit that should be in the store, and what it is archived from: nothing if its archive is there already."""
+
+    study: str
+    visit: str
+    input: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """``study/visit``, as targets are written."""
+        return f"{self.study}/{self.visit}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run says beside the settings of the store, as the single commands take it."""
+
+    store_url: str | None = None
+    store_id: str | None = None
+    tags: Path | None = None
+    time_zone: str = "UTC"
+    strip: int = 0
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One way of making visits: the store, what goes into the bytes, and how far and how thoroughly to go.
+
+    ``until`` is the last stage; ``again`` runs every stage, needed or not; ``paranoid`` trusts no recorded digest.
+    """
+
+    root: Path
+    settings: Settings = field(default_factory=Settings)
+    options: Options = field(default_factory=Options)
+    until: str = STAGE_NAMES[-1]
+    again: bool = False
+    paranoid: bool = False
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """The stages up to the last one."""
+        return STAGE_NAMES[: STAGE_NAMES.index(self.until) + 1]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a stage of a visit has to run; ``reasons`` say why, in words, and are empty if it has not."""
+
+    stage: str
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def runs(self) -> bool:
+        return bool(self.reasons)
+
+
+@dataclass(frozen=True)
+class VisitPlan:
+    """What a run would do about a visit: one decision per stage."""
+
+    wanted: VisitInput
+    decisions: tuple[Decision, ...]
+
+    @property
+    def runs(self) -> tuple[Decision, ...]:
+        """The stages that would run."""
+        return tuple(decision for decision in self.decisions if decision.runs)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a stage failed: the error's class, its whole message and its exit code."""
+
+    type: str
+    message: str
+    exit_code: int
+
+
+StageState = Literal["done", "up to date", "failed", "not reached"]
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """What a run did about one stage of a visit. ``seconds`` of wall time, ``size`` of its outputs in bytes.
+
+    ``skipped`` names the files that the stage left out as it should, ``notices`` what a user should know.
+    """
+
+    stage: str
+    state: StageState
+    reasons: tuple[str, ...] = ()
+    seconds: float = 0.0
+    size: int = 0
+    notices: tuple[Notice, ...] = ()
+    skipped: tuple[Notice, ...] = ()
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class VisitOutcome:
+    """What a run did about a visit."""
+
+    study: str
+    visit: str
+    stages: tuple[StageOutcome, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.study}/{self.visit}"
+
+    @property
+    def failed(self) -> StageOutcome | None:
+        """The stage that failed, if one did."""
+        return next((stage for stage in self.stages if stage.state == "failed"), None)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run did. ``visits`` are sorted; ``seconds`` of wall time.
+
+    ``counts`` says how many visits are done, up to date, failed, not reached.
+    """
+
+    visits: tuple[VisitOutcome, ...]
+    seconds: float
+    counts: Mapping[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        found = {"done": 0, "up to date": 0, "failed": 0, "not reached": 0}
+        for visit in self.visits:
+            found[visit_state(visit)] += 1
+        object.__setattr__(self, "counts", found)
+
+    @property
+    def failed(self) -> tuple[VisitOutcome, ...]:
+        return tuple(visit for visit in self.visits if visit.failed)
+
+
+def visit_state(visit: VisitOutcome) -> StageState:
+    """A visit's stages in one word: the worst of them, and ``done`` where any was made."""
+    states = {stage.state for stage in visit.stages}
+    order: tuple[StageState, ...] = ("failed", "not reached", "done")
+    return next((state for state in order if state in states), "up to date")

@@ -1,0 +1,177 @@
+"""The run: visits in parallel, each study's catalog by one writer at a time. Decides who does what next.
+
+Touches nothing itself; tasks are done by a :mod:`team <icf_utils.pipeline.workers>`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
+
+from icf_utils.pipeline.execute import CatalogTask, InOtherHands, Result, Task, VisitTask
+from icf_utils.pipeline.model import Chain, RunResult, StageOutcome, VisitInput, VisitOutcome, VisitPlan
+from icf_utils.pipeline.plan import make_plan
+from icf_utils.pipeline.stages import check_chain
+from icf_utils.pipeline.state import clear_leftovers
+from icf_utils.pipeline.workers import Team, new_team
+from icf_utils.progress import SILENT, Progress
+from icf_utils.store.layout import Study
+from icf_utils.store.locks import clear_dead
+
+#: So many visits wait for their study's catalog before somebody sees to it while there are other visits to do.
+_CATALOG_BATCH = 25
+
+
+def processors() -> int:
+    """How many processes this one may run at once."""
+    return len(os.sched_getaffinity(0))
+
+
+def run_chain(
+    visits: Sequence[VisitInput],
+    chain: Chain,
+    *,
+    jobs: int = 1,
+    keep_going: bool = True,
+    progress: Progress = SILENT,
+    on_visit: Callable[[VisitOutcome], None] | None = None,
+) -> RunResult:
+    """Bring visits up to date: only what is needed runs, ``jobs`` visits at a time.
+
+    A failed visit is a result, and does not stop the others unless ``keep_going`` is false. ``on_visit`` is told of
+    each visit that was worked on, when it is finished. With ``jobs`` above 1 worker processes are started, which import
+    the caller's main module: in a program, guard it by ``if __name__ == "__main__"``.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting` for options that no visit could be made with, and
+    :class:`~icf_utils.errors.StorageFailure` for a store that cannot be read.
+    """
+    started = time.monotonic()
+    plans = make_plan(visits, chain)
+    for name in {plan.wanted.study for plan in plans}:
+        clear_dead(Study(chain.root, name))
+    todo = [plan for plan in plans if plan.runs]
+    outcomes = [_up_to_date(plan) for plan in plans if not plan.runs]
+    if todo:
+        check_chain(chain)
+        for name in {plan.wanted.study for plan in todo}:
+            clear_leftovers(Study(chain.root, name))
+        desk = _Desk(todo, chain, keep_going, progress, on_visit)
+        size = min(jobs, len(todo))
+        with progress.task("visits", len(todo), "visits") as bar, closing(new_team(size, chain, progress)) as team:
+            desk.work(team, bar.advance)
+        outcomes += desk.finished
+    outcomes.sort(key=lambda outcome: (outcome.study, outcome.visit))
+    return RunResult(tuple(outcomes), time.monotonic() - started)
+
+
+def _up_to_date(plan: VisitPlan) -> VisitOutcome:
+    stages = tuple(StageOutcome(decision.stage, "up to date") for decision in plan.decisions)
+    return VisitOutcome(plan.wanted.study, plan.wanted.visit, stages)
+
+
+class _Desk:
+    """Hands out tasks and takes in results."""
+
+    def __init__(
+        self,
+        plans: Sequence[VisitPlan],
+        chain: Chain,
+        keep_going: bool,
+        progress: Progress,
+        on_visit: Callable[[VisitOutcome], None] | None,
+    ) -> None:
+        self._chain, self._keep_going, self._progress, self._on_visit = chain, keep_going, progress, on_visit
+        self._waiting: deque[VisitTask] = deque()
+        self._for_catalog: dict[str, list[VisitInput]] = {}
+        self._in_catalog: set[str] = set()
+        self._on_the_way: dict[str, int] = {}
+        self._made: dict[str, VisitOutcome] = {}
+        self._advance: Callable[[int], None] | None = None
+        self.finished: list[VisitOutcome] = []
+        for plan in plans:
+            self._take_in(plan)
+
+    def _take_in(self, plan: VisitPlan) -> None:
+        wanted = plan.wanted
+        if {decision.stage for decision in plan.runs} == {"catalog"}:
+            stages = tuple(StageOutcome(item.stage, "up to date") for item in plan.decisions if not item.runs)
+            self._ready_for_catalog(wanted, VisitOutcome(wanted.study, wanted.visit, stages))
+        else:
+            self._waiting.append(VisitTask(wanted))
+            self._on_the_way[wanted.study] = self._on_the_way.get(wanted.study, 0) + 1
+
+    def work(self, team: Team, advance: Callable[[int], None]) -> None:
+        """Until nothing is left; ``advance`` is told how many visits are finished."""
+        self._advance = advance
+        while True:
+            while not team.is_busy and (task := self._next(team.is_idle)):
+                team.start(task)
+            if team.is_idle:
+                return
+            for task, result in team.collect():
+                self._take(task, result)
+
+    def _next(self, is_idle: bool) -> Task | None:
+        """What to do next: a catalog that is worth it, else a visit, else any catalog."""
+        ready = [study for study in self._for_catalog if study not in self._in_catalog]
+        worth_it = [study for study in ready if self._is_worth_it(study)]
+        if worth_it:
+            return self._catalog_task(worth_it[0])
+        if self._waiting and (is_idle or not self._waiting[0].wait):
+            return self._waiting.popleft()
+        return None
+
+    def _is_worth_it(self, study: str) -> bool:
+        return not self._on_the_way.get(study) or len(self._for_catalog[study]) >= _CATALOG_BATCH
+
+    def _catalog_task(self, study: str) -> CatalogTask:
+        self._in_catalog.add(study)
+        return CatalogTask(tuple(self._for_catalog.pop(study)))
+
+    def _take(self, task: Task, result: Result) -> None:
+        if isinstance(task, CatalogTask):
+            assert isinstance(result, tuple)
+            self._in_catalog.discard(task.visits[0].study)
+            for wanted, stage in zip(task.visits, result, strict=True):
+                made = self._made.pop(wanted.name)
+                self._finish(replace(made, stages=(*made.stages, stage)))
+        elif isinstance(result, InOtherHands):
+            self._progress.message(f"{task.wanted.name}: {result.holder} works on it; it comes last here")
+            self._waiting.append(VisitTask(task.wanted, wait=True))
+        else:
+            assert isinstance(result, VisitOutcome)
+            self._on_the_way[task.wanted.study] -= 1
+            self._take_visit(task.wanted, result)
+
+    def _take_visit(self, wanted: VisitInput, outcome: VisitOutcome) -> None:
+        if self._chain.until != "catalog":
+            self._finish(outcome)
+        elif outcome.failed:
+            self._finish(replace(outcome, stages=(*outcome.stages, StageOutcome("catalog", "not reached"))))
+        else:
+            self._ready_for_catalog(wanted, outcome)
+
+    def _ready_for_catalog(self, wanted: VisitInput, outcome: VisitOutcome) -> None:
+        self._made[wanted.name] = outcome
+        self._for_catalog.setdefault(wanted.study, []).append(wanted)
+
+    def _finish(self, outcome: VisitOutcome) -> None:
+        self.finished.append(outcome)
+        if self._advance:
+            self._advance(1)
+        if self._on_visit:
+            self._on_visit(outcome)
+        if outcome.failed and not self._keep_going:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Begin nothing new but the catalogs of what was made; the rest was not reached."""
+        for task in self._waiting:
+            stages = tuple(StageOutcome(name, "not reached") for name in self._chain.stage_names)
+            self.finished.append(VisitOutcome(task.wanted.study, task.wanted.visit, stages))
+            self._on_the_way[task.wanted.study] -= 1
+        self._waiting.clear()

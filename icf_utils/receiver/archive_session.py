@@ -1,0 +1,144 @@
+"""One session through the chain: archive, metadata, dataset, catalog, and XNAT where a rule names one.
+
+Runs the same functions as ``icf-utils run``, and writes the session's log beside. Called in a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+from icf_utils.errors import IcfError, InvalidSetting, StorageFailure, shown, storage_errors
+from icf_utils.metadata.records import read_visit_metadata
+from icf_utils.pipeline.model import Chain, Options, StageOutcome, VisitInput
+from icf_utils.pipeline.run import run_chain
+from icf_utils.progress import SILENT, Task
+from icf_utils.receiver.identify import image_key
+from icf_utils.receiver.model import Session
+from icf_utils.receiver.settings import ReceiverSettings, Rule, xnat_target
+from icf_utils.settings import load_settings
+from icf_utils.store.layout import Visit
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a session: why it failed (empty: it did not), notes, and MD5 of each image by SOPInstanceUID."""
+
+    failure: str = ""
+    notes: tuple[str, ...] = ()
+    digests: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class _Log:
+    """The session's log: a line for each thing that happens, without header values. Also a progress to report to."""
+
+    def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
+        self._path, self._tell = path, tell
+
+    def task(self, label: str, total: int, unit: str) -> AbstractContextManager[Task]:
+        return SILENT.task(label, total, unit)
+
+    def message(self, text: str) -> None:
+        """A line that the receiver's log has too."""
+        self.line(text)
+        self._tell(text)
+
+    def line(self, text: str) -> None:
+        now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        with open(self._path, "a", encoding="utf-8") as file:
+            for line in text.splitlines():
+                file.write(f"{now} {line}\n")
+
+
+def process(settings: ReceiverSettings, rule: Rule, session: Session, tell: Callable[[str], None]) -> Done:
+    """Bring a session's visit into the store; ``tell`` hears lines for the receiver's log. Raises nothing of ours."""
+    log = _Log(session.log, tell)
+    try:
+        return _process(settings, rule, session, log)
+    except IcfError as error:
+        log.line(str(error))
+        return Done(str(error))
+    except OSError as error:  # one that nobody could name better
+        problem = str(StorageFailure(str(error.filename or "a file"), "use", error))
+        return Done(problem)
+
+
+def _process(settings: ReceiverSettings, rule: Rule, session: Session, log: _Log) -> Done:
+    log.line(f"{session.name} from '{shown(session.input)}', {session.images} images")
+    # a process whose receiver was killed may have finished the archive, and its input may be gone as it should
+    there = session.input.exists() or not Visit(settings.store, session.study, session.visit).archive.exists()
+    wanted = VisitInput(session.study, session.visit, session.input if there else None)
+    notes: tuple[str, ...] = ()
+    for stage in _chain(settings, rule, rule.until).stage_names:  # one by one, so that the log tells how far it is
+        (outcome,) = run_chain([wanted], _chain(settings, rule, stage), progress=log).visits
+        found = outcome.failed or next(item for item in outcome.stages if item.stage == stage)
+        notes += _write_outcome(found, log)
+        if found.failure:
+            return Done(f"{found.stage}: {found.failure.message}", notes)
+    visit = Visit(settings.store, session.study, session.visit)
+    digests = _digests(visit)
+    if rule.xnat and (problem := _to_xnat(visit, rule, log)):
+        return Done(f"xnat: {problem}", notes, digests)
+    return Done("", notes, digests)
+
+
+def _chain(settings: ReceiverSettings, rule: Rule, until: str) -> Chain:
+    return Chain(settings.store, load_settings(settings.store), Options(time_zone=rule.timezone), until)
+
+
+def _write_outcome(stage: StageOutcome, log: _Log) -> tuple[str, ...]:
+    log.line(f"{stage.stage}: {stage.state} in {stage.seconds:.1f} s, {stage.size} bytes")
+    for notice in (*stage.notices, *stage.skipped):
+        log.line(f"{stage.stage}: [{notice.code}] '{shown(notice.subject)}': {notice.message}")
+    if stage.failure:
+        log.line(f"{stage.stage}: {stage.failure.message}")
+    codes = sorted({notice.code for notice in stage.notices})
+    return tuple(f"{stage.stage}: see [{code}] in the log" for code in codes)
+
+
+def _to_xnat(visit: Visit, rule: Rule, log: _Log) -> str:
+    """Hand the visit's archive to the XNAT that the rule names; why that failed, or empty text."""
+    from icf_utils.xnat.login import xnat_login
+    from icf_utils.xnat.upload import upload_visit
+
+    try:
+        login = xnat_login(rule.xnat, rule.xnat_user)
+    except InvalidSetting as error:
+        if error.source != "credentials":
+            raise
+        advice = "set 'xnat_user' in the rule and XNAT_PASS in the receiver's environment, or write its ~/.netrc"
+        return f"there are no credentials for {shown(rule.xnat)}: {advice}"
+    outcome = upload_visit(visit.root, visit.study, visit.visit, xnat_target(rule), login, progress=log)
+    log.line(f"xnat: {outcome.state} {outcome.problem}".rstrip())
+    return outcome.problem if outcome.state == "failed" else ""
+
+
+def _digests(visit: Visit) -> dict[str, bytes]:
+    """From the metadata: what the images of an archive are recognised by, without reading it again."""
+    metadata = read_visit_metadata(visit)
+    named = [(image.uids.get("SOPInstanceUID"), image.md5) for image in metadata.images]
+    return {image_key(uid): bytes.fromhex(md5) for uid, md5 in named if uid}
+
+
+def remove_input(session: Session) -> bool:
+    """Remove a session's input, if it is the session's own; whether there was one.
+
+    It gets another name first, so that a kill never leaves a part of it to be taken for all.
+    """
+    if not session.input.is_relative_to(session.folder) or not session.input.exists():
+        return False
+    gone = session.folder / "removed"
+    with storage_errors(session.input, "remove"):
+        if gone.is_dir():
+            shutil.rmtree(gone)
+        os.rename(session.input, gone)
+        if gone.is_dir():
+            shutil.rmtree(gone)
+        else:
+            gone.unlink()
+    return True

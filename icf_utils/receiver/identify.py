@@ -1,0 +1,202 @@
+"""What the receiver needs to know of an image: its UIDs, and what its visit is called. Pure, but for one function.
+
+The file that is stored begins with file meta information (PS3.10 section 7.1) that depends on the image only; the data
+set follows as it was sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from icf_utils.dicom.elements import SPECIFIC_CHARACTER_SET, Scan
+from icf_utils.dicom.header import (
+    SOP_CLASS_UID,
+    SOP_INSTANCE_UID,
+    STUDY_INSTANCE_UID,
+    check_pixels,
+    is_dataset,
+    read_head,
+    uid_text,
+)
+from icf_utils.dicom.values import character_sets, keyword_tag, plain_value
+from icf_utils.errors import storage_errors
+from icf_utils.receiver.settings import Rule
+
+_SERIES_NUMBER, _INSTANCE_NUMBER = 0x00200011, 0x00200013
+
+#: Names this implementation in the files (PS3.7 section D.3.3.2), a UID made from a UUID (PS3.5 section B.2).
+IMPLEMENTATION_UID = "2.25.89522051466358778486548207486004645830"
+
+#: A visit's identifier, without the suffix of a revision.
+_LONGEST_VISIT = 90
+
+_NUMBER = re.compile(r"\s*([0-9]{1,9})\s*", re.ASCII)
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Who sends: AE titles and IP address of an association."""
+
+    called_ae: str
+    calling_ae: str
+    address: str
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Where an image belongs. ``visit`` is without a revision's suffix; ``image`` is its :func:`image_key`.
+
+    ``name`` is the file's, below the input: names are in catalogs, where no UID may be.
+    """
+
+    study_uid: str
+    image: str
+    visit: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Objection:
+    """Why an image cannot be taken; the sentence holds no header value. ``is_nameless``: only its visit is unclear."""
+
+    reason: str
+    is_nameless: bool = False
+
+
+def is_uid(text: str) -> bool:
+    """Whether it is a UID, and thus safe in a file's name (PS3.5 section 9.1)."""
+    return len(text) <= 64 and _UID.fullmatch(text) is not None
+
+
+def file_meta(sop_class: str, sop_instance: str, transfer_syntax: str) -> bytes:
+    """Preamble, prefix and file meta information of an image (PS3.10 section 7.1)."""
+    elements = (
+        b"\2\0\1\0OB\0\0\2\0\0\0\0\1"
+        + _ui(0x02, sop_class)
+        + _ui(0x03, sop_instance)
+        + _ui(0x10, transfer_syntax)
+        + _ui(0x12, IMPLEMENTATION_UID)
+    )
+    return bytes(128) + b"DICM\2\0\0\0UL\4\0" + len(elements).to_bytes(4, "little") + elements
+
+
+def _ui(element: int, uid: str) -> bytes:
+    raw = uid.encode("ascii") + b"\0" * (len(uid) % 2)
+    return b"\2\0" + element.to_bytes(2, "little") + b"UI" + len(raw).to_bytes(2, "little") + raw
+
+
+def wanted_tags(rule: Rule) -> frozenset[int]:
+    """The tags that :func:`identify` looks at."""
+    own = {tag for keyword in rule.keywords if (tag := keyword_tag(keyword)) is not None}
+    always = {SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID, SPECIFIC_CHARACTER_SET}
+    return frozenset(own | always | {_SERIES_NUMBER, _INSTANCE_NUMBER})
+
+
+def read_header(read_at: Callable[[int, int], bytes], size: int, rule: Rule) -> Scan | None:
+    """What is in an image's file of ``size`` bytes; ``None`` where it is no DICOM or not whole.
+
+    ``read_at(position, n)`` returns ``n`` bytes of it, fewer at its end.
+    """
+    at = 0
+
+    def read(count: int) -> bytes:
+        nonlocal at
+        block = read_at(at, count)
+        at += len(block)
+        return block
+
+    _, found = read_head(read, size, wanted_tags(rule))
+    if found.state == "whole":
+        check_pixels(found, read_at)
+    return found if found.state == "whole" and found.magic and is_dataset(found) else None
+
+
+def read_file_header(path: Path, rule: Rule) -> Scan | None:
+    """The same of a file."""
+    with storage_errors(path, "read"), open(path, "rb") as file:
+        return read_header(lambda at, n: os.pread(file.fileno(), n, at), os.fstat(file.fileno()).st_size, rule)
+
+
+def announced(found: Scan) -> tuple[str, str]:
+    """SOP class and instance as the data set itself has them."""
+    return _uid(found, SOP_CLASS_UID), _uid(found, SOP_INSTANCE_UID)
+
+
+def identify(found: Scan, rule: Rule, sender: Sender, sop_class: str, sop_instance: str) -> Identity | Objection:
+    """Where an image belongs, or why that cannot be said; the last two are what the request has announced."""
+    study_uid = _uid(found, STUDY_INSTANCE_UID)
+    if not is_uid(study_uid):
+        return Objection("StudyInstanceUID is missing or malformed")
+    if _uid(found, SOP_INSTANCE_UID) != sop_instance or not is_uid(sop_instance):
+        return Objection("SOPInstanceUID is missing, or not the one announced")
+    if _uid(found, SOP_CLASS_UID) != sop_class:
+        return Objection("SOPClassUID is missing, or not the one announced")
+    try:
+        visit = visit_identifier(rule, sender, study_uid, lambda keyword: _text(found, keyword))
+    except KeyError as error:
+        return Objection(f"no usable value of {error.args[0]} for the visit", is_nameless=True)
+    image = image_key(sop_instance)
+    name = f"{_number(found, 'SeriesNumber'):03d}/{_number(found, 'InstanceNumber'):05d}-{image}.dcm"
+    return Identity(study_uid, image, visit, name)
+
+
+def _number(found: Scan, keyword: str) -> int:
+    """A number for names; zero where there is none."""
+    number = _NUMBER.fullmatch(_text(found, keyword))
+    return int(number[1]) if number else 0
+
+
+def visit_identifier(rule: Rule, sender: Sender, study_uid: str, text: Callable[[str], str]) -> str:
+    """What the rule's template makes of a study. Raises ``KeyError`` with the keyword that has no usable value."""
+    values: Mapping[str, str] = {
+        "called_ae": sender.called_ae,
+        "calling_ae": sender.calling_ae,
+        "address": sender.address.replace(":", "-"),
+        "study_key": study_key(study_uid),
+        **{keyword: text(keyword) for keyword in rule.keywords},
+    }
+    visit = rule.template.fill(values)
+    if len(visit) > _LONGEST_VISIT:  # cut, and still another one for another text
+        digest = hashlib.sha256(visit.encode()).hexdigest()[:12]
+        visit = f"{visit[: _LONGEST_VISIT - 13]}-{digest}"
+    return visit
+
+
+def study_key(study_uid: str) -> str:
+    """Twelve hexadecimal digits that stand for a StudyInstanceUID.
+
+    >>> study_key("1.2.3")
+    'c47f5b18b8a4'
+    """
+    return hashlib.sha256(study_uid.encode("ascii")).hexdigest()[:12]
+
+
+def image_key(sop_instance: str) -> str:
+    """Sixteen hexadecimal digits that stand for a SOPInstanceUID.
+
+    >>> image_key("1.2.3")
+    'c47f5b18b8a430e6'
+    """
+    return hashlib.sha256(sop_instance.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _uid(found: Scan, tag: int) -> str:
+    element = found.elements.get(tag)
+    return uid_text(element) or (element.raw.decode("ascii", "replace").strip(" \0") if element else "")
+
+
+def _text(found: Scan, keyword: str) -> str:
+    tag = keyword_tag(keyword)
+    element = found.elements.get(tag) if tag is not None else None
+    if tag is None or element is None:
+        return ""
+    charsets = found.elements.get(SPECIFIC_CHARACTER_SET)
+    terms = character_sets(charsets.raw if charsets else b"")
+    value = plain_value(tag, element.vr, element.raw, terms, found.big_endian, person_names=True).value
+    return "-".join(map(str, value)) if isinstance(value, list) else str(value)

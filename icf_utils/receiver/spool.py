@@ -1,0 +1,244 @@
+"""Files of the spool: images that are being received, and their names. Writes below the spool folder only.
+
+An image is written to a file in ``<spool>/parts``, synced, and then renamed to where it belongs, so that a name never
+shows a partial image. One sync for each image is enough: the file in ``parts`` was there before, empty, with a durable
+name. If the power fails before the new name is on the disk, the image is still under the old one, and
+:meth:`Spool.leftovers` finds it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import itertools
+import os
+import shutil
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from icf_utils.errors import Busy, storage_errors
+from icf_utils.receiver.model import visit_of_revision
+from icf_utils.store.layout import Visit
+
+#: Below the spool: unfinished files, and the lock of the process that receives.
+PARTS_NAME, LOCK_NAME = "parts", "receiver.lock"
+
+_BLOCK = 1 << 20
+
+#: Seconds for which the lock is tried.
+_LOOKING = 0.5
+
+#: So many empty parts are made at once, with one sync for all.
+_AT_ONCE = 64
+
+
+class Spool:
+    """The spool folder, held by one receiver.
+
+    ``reserve`` is in bytes. Raises :class:`~icf_utils.errors.Busy` where another process holds it.
+    """
+
+    def __init__(self, folder: Path, reserve: int, durable: bool = True) -> None:
+        self.folder, self._reserve, self.durable = folder, reserve, durable
+        self._numbers, self._pool_lock = itertools.count(), threading.Lock()
+        self._pools: dict[str, deque[Path]] = {}
+        self._unsynced: set[Path] = set()
+        with storage_errors(folder, "create"):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = open(folder / LOCK_NAME, "a+", encoding="ascii")  # noqa: SIM115 - closed by close()
+        self._hold()
+        self.parts = folder / PARTS_NAME
+
+    def _hold(self) -> None:
+        """Take the lock; who only looks whether somebody has it (:func:`is_held`) has it for a moment."""
+        limit = time.monotonic() + _LOOKING
+        while not _try_to_lock(self._lock, fcntl.LOCK_EX):
+            if time.monotonic() > limit:
+                self._lock.close()
+                raise Busy(self.folder / LOCK_NAME, "another receiver", 0)
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        """Let another process have it."""
+        self._lock.close()
+
+    def leftovers(self, rule: str) -> list[Path]:
+        """Files that a receiver which was killed has left in the parts of a rule, without the empty ones."""
+        with storage_errors(self.parts, "read"):
+            return [path for path in sorted(self._parts_of(rule).glob("*.part")) if path.stat().st_size]
+
+    def clear_parts(self) -> None:
+        """Remove all parts; to be called once, before the first is asked for."""
+        with storage_errors(self.parts, "empty"):
+            if self.parts.exists():
+                shutil.rmtree(self.parts)
+
+    def has_room(self) -> bool:
+        """Whether more than the reserve is free."""
+        found = os.statvfs(self.folder)
+        return found.f_bavail * found.f_frsize > self._reserve
+
+    def new_part(self, rule: str) -> Part:
+        """An empty file for an image; errors are kept in it. Raises ``OSError`` where there can be none."""
+        with self._pool_lock:
+            pool = self._pools.setdefault(rule, deque())
+            if not pool:
+                self._fill(pool, self._parts_of(rule))
+            return Part(pool.popleft(), self.durable)
+
+    def sync(self, folder: Path) -> None:
+        """Make the names in a folder durable."""
+        if self.durable:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def publish(self, part: Path, target: Path) -> None:
+        """Give a synced part its name. Raises ``OSError``."""
+        try:
+            os.rename(part, target)
+        except FileNotFoundError:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(part, target)
+        with self._pool_lock:
+            self._unsynced |= {target.parent, target.parent.parent}
+
+    def sync_names(self) -> None:
+        """Bring the names of all images to the disk. Raises ``OSError``."""
+        with self._pool_lock:
+            folders, self._unsynced = self._unsynced, set()
+        for folder in folders:
+            with suppress(FileNotFoundError):  # the session was deleted
+                self.sync(folder)
+
+    def _parts_of(self, rule: str) -> Path:
+        return self.parts / hashlib.sha256(rule.encode()).hexdigest()[:16]
+
+    def _fill(self, pool: deque[Path], folder: Path) -> None:
+        """Make empty files with durable names; the caller has the lock."""
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            self.sync(self.folder)
+            self.sync(self.parts)
+        fresh = [folder / f"{next(self._numbers)}.part" for _ in range(_AT_ONCE)]
+        for path in fresh:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666))
+        self.sync(folder)
+        pool.extend(fresh)
+
+
+class Part:
+    """A file that is being written. ``error`` is the first thing that went wrong, ``size`` in bytes."""
+
+    def __init__(self, path: Path, durable: bool) -> None:
+        self.path, self.size, self._durable = path, 0, durable
+        self.error: OSError | None = None
+        self._descriptor = -1
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            self.error = error
+
+    def write(self, piece: bytes | memoryview) -> None:
+        """Write all of it, unless something has gone wrong before."""
+        rest = memoryview(piece)
+        try:
+            while rest.nbytes > 0 and self.error is None:
+                count = os.write(self._descriptor, rest)
+                self.size += count
+                rest = rest[count:]
+        except OSError as error:
+            self.error = error
+
+    def read_at(self, position: int, count: int) -> bytes:
+        """Bytes of what has been written."""
+        return os.pread(self._descriptor, count, position)
+
+    def sync(self) -> None:
+        """Bring it to the disk and close it."""
+        try:
+            if self.error is None and self._durable:
+                os.fsync(self._descriptor)
+        except OSError as error:
+            self.error = error
+        self._close()
+
+    def discard(self) -> None:
+        """Remove it, if it has no name yet. May be called at any time."""
+        self._close()
+        with suppress(OSError):
+            self.path.unlink()
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def is_full(error: OSError) -> bool:
+    """Whether an error says that there is no space."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def digest(path: Path) -> bytes:
+    """The MD5 of a file."""
+    engine = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            engine.update(block)
+    return engine.digest()
+
+
+def same_content(one: Path, other: Path) -> bool:
+    """Whether two files have the same bytes; false where one of them is not there."""
+    try:
+        with open(one, "rb") as first, open(other, "rb") as second:
+            if os.fstat(first.fileno()).st_size != os.fstat(second.fileno()).st_size:
+                return False
+            while block := first.read(_BLOCK):
+                if block != second.read(_BLOCK):
+                    return False
+            return True
+    except FileNotFoundError:
+        return False
+
+
+def images_below(folder: Path) -> dict[str, Path]:
+    """The images of a session's input folder: :func:`~icf_utils.receiver.identify.image_key` to file."""
+    with storage_errors(folder, "read"):
+        return {path.stem.rpartition("-")[2]: path for path in sorted(folder.glob("*/*.dcm"))}
+
+
+def free_revision(store: Path, study: str, visit: str) -> int:
+    """The first revision of a visit that has no archive in the store; ``visit`` is without a suffix."""
+    revision = 1
+    while Visit(store, study, visit_of_revision(visit, revision)).archive.exists():
+        revision += 1
+    return revision
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a receiver has the spool now."""
+    try:
+        lock = open(folder / LOCK_NAME, "rb")  # noqa: SIM115 - closed below
+    except FileNotFoundError:
+        return False
+    except OSError:  # it is another user's: nothing can be said against it
+        return True
+    with lock:  # a shared lock: another process that only looks is no receiver
+        return not _try_to_lock(lock, fcntl.LOCK_SH)
+
+
+def _try_to_lock(file: IO[Any], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

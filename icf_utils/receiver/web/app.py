@@ -1,0 +1,336 @@
+"""The pages and addresses of the intake: sessions as JSON and for people, downloads, deletion, posted zips.
+
+Reads and writes the journal; every path on the disk comes from there or from the store, and no program is started.
+
+
+The server of the pages: waitress, in a thread of its own or in front. Listens on the network.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from flask import Flask, Request, Response, abort, jsonify, redirect, render_template, request, url_for
+from werkzeug.exceptions import HTTPException
+
+from icf_utils.errors import (
+    IcfError,
+    InputRefused,
+    InvalidIdentifier,
+    InvalidSetting,
+    MissingRequirement,
+    StorageFailure,
+    shown,
+)
+from icf_utils.progress import SILENT, Progress
+from icf_utils.receiver.journal import Journal
+from icf_utils.receiver.model import Session, SessionFilter, in_one_line
+from icf_utils.receiver.web import downloads, guard, views
+from icf_utils.receiver.web.downloads import zip_response
+from icf_utils.receiver.web.queries import parse_query
+from icf_utils.receiver.web.records import session_record
+from icf_utils.receiver.web.settings import WebSettings
+from icf_utils.receiver.web.uploads import take_in
+
+Log = Callable[[str], None]
+
+_STATUS: dict[type[IcfError], int] = {
+    InvalidIdentifier: 400,
+    InvalidSetting: 400,
+    InputRefused: 422,
+    StorageFailure: 507,
+    downloads.NothingThere: 409,
+}
+
+
+def create_app(journal: Journal, settings: WebSettings, log: Log) -> Flask:
+    """The WSGI application; ``log`` is told of what is refused or fails, one line each."""
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = settings.upload_limit + (1 << 20)
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    desk = _Desk(journal, settings, log)
+    app.before_request(desk.admit)
+    app.after_request(guard.protect)
+    app.register_error_handler(IcfError, desk.refuse)
+    app.register_error_handler(HTTPException, desk.fail)
+    app.register_error_handler(Exception, desk.break_down)
+    views.add_filters(app)
+    _add_routes(app, desk)
+    if settings.compatible:
+        _add_compatible_routes(app, desk)
+    return app
+
+
+def _add_routes(app: Flask, desk: _Desk) -> None:
+    app.add_url_rule("/", "home", desk.home)
+    app.add_url_rule("/view/<session_id>", "view", desk.view)
+    app.add_url_rule("/view/<session_id>/delete", "delete_by_form", desk.delete_by_form, methods=["POST"])
+    app.add_url_rule("/view/<session_id>/retry", "retry_by_form", desk.retry_by_form, methods=["POST"])
+    app.add_url_rule("/sessions", "sessions", desk.sessions)
+    app.add_url_rule("/sessions", "post", desk.post, methods=["POST"])
+    app.add_url_rule("/sessions/counts", "counts", desk.counts)
+    app.add_url_rule("/sessions/<session_id>", "session", desk.session)
+    app.add_url_rule("/sessions/<session_id>", "delete", desk.delete, methods=["DELETE"])
+    app.add_url_rule("/sessions/<session_id>/retry", "retry", desk.retry, methods=["POST"])
+    app.add_url_rule("/sessions/<session_id>/log", "log", desk.log_text)
+    app.add_url_rule("/sessions/<session_id>/input.zip", "input", desk.input_zip)
+    app.add_url_rule("/sessions/<session_id>/output.zip", "output", desk.output_zip)
+
+
+def _add_compatible_routes(app: Flask, desk: _Desk) -> None:
+    """Addresses that clients of MagickBox know."""
+    app.add_url_rule("/code/php/getScratch.php", "get_scratch", desk.get_scratch)
+    app.add_url_rule("/code/php/getOutputZip.php", "get_output_zip", desk.get_output_zip)
+
+
+class _Desk:
+    """Answers requests."""
+
+    def __init__(self, journal: Journal, settings: WebSettings, log: Log) -> None:
+        self._journal, self._settings, self._log = journal, settings, log
+        self._shelf = downloads.ZipShelf()
+
+    def admit(self) -> Response | None:
+        """Before everything else: who is it, and does another site send it?"""
+        if not guard.is_known(request, self._settings.token):
+            self._note("refused: no or another token")
+            headers = {"WWW-Authenticate": 'Basic realm="icf-utils", charset="UTF-8"'}
+            return _problem("the token is needed: as 'Authorization: Bearer TOKEN', or as a password", 401, headers)
+        if request.method not in ("GET", "HEAD", "OPTIONS") and not guard.is_of_this_site(request):
+            self._note("refused: sent by another site's page")
+            return _problem("this was sent by another site's page", 403)
+        return None
+
+    def refuse(self, error: IcfError) -> Response:
+        status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
+        self._note(f"{status}: {in_one_line(str(error))}")
+        text = "there is no room for it" if status == 507 else str(error)
+        return _problem(text if status < 500 or status == 507 else "an error; the server's log has it", status)
+
+    def fail(self, error: HTTPException) -> Response:
+        self._note(f"{error.code}: {error.name}")
+        return _problem(error.name.lower(), error.code or 500)
+
+    def break_down(self, error: Exception) -> Response:
+        """A fault of ours: its kind, not its text, which may hold anything."""
+        self._note(f"500: internal error ({type(error).__name__})")
+        return _problem("an internal error", 500)
+
+    def _note(self, what: str) -> None:
+        self._log(f"http: {request.remote_addr} {request.method} {shown(request.path[:200])}: {what}")
+
+    def home(self) -> str:
+        query = parse_query(_words(request))
+        limit = min(query.limit or views.PAGE, views.PAGE)
+        found = self._journal.sessions(query.wanted, limit + 1, query.offset)
+        counts = self._journal.counts(_without_states(query.wanted))
+        page = views.list_page(found[:limit], counts, query, time.time(), has_more=len(found) > limit)
+        return render_template("sessions.html", **page)
+
+    def view(self, session_id: str) -> str:
+        session = self._known(session_id)
+        log = downloads.read_log(session).decode("utf-8", "replace")
+        forms = {action: guard.form_token(self._settings.token, action, session.id) for action in ("delete", "retry")}
+        return render_template("session.html", **views.session_page(session, log, forms, time.time()))
+
+    def delete_by_form(self, session_id: str) -> Any:
+        session = self._known_by_form("delete", session_id)
+        if request.form.get("sure") != "yes":
+            return redirect(url_for("view", session_id=session.id), 303)
+        self._journal.delete_session(session.id)
+        self._note("deleted")
+        return redirect(url_for("home"), 303)
+
+    def retry_by_form(self, session_id: str) -> Any:
+        session = self._known_by_form("retry", session_id)
+        if session.state == "failed":  # else it was pressed twice, and is under way
+            self._retry(session)
+        return redirect(url_for("view", session_id=session.id), 303)
+
+    def _known_by_form(self, action: str, session_id: str) -> Session:
+        session = self._known(session_id)
+        if not guard.is_form_token(request.form.get("form", ""), self._settings.token, action, session.id):
+            abort(403)
+        return session
+
+    def retry(self, session_id: str) -> Response:
+        session = self._known(session_id)
+        if session.state != "failed":
+            return _problem(f"{session.id} is {session.state}; only a failed one is tried again", 409)
+        return jsonify(self._record(self._retry(session)))
+
+    def _retry(self, session: Session) -> Session:
+        if self._settings.rules and session.rule not in self._settings.rules:
+            raise InvalidSetting("rule", f"'{shown(session.rule)}' is no longer in the settings")
+        queued = self._journal.retry(session.id)
+        self._note("queued once more")
+        return queued
+
+    def sessions(self) -> Response:
+        query = parse_query(_words(request))
+        found = self._journal.sessions(query.wanted, query.limit, query.offset)
+        response = jsonify([self._record(session) for session in found])
+        response.headers["X-Total-Count"] = str(sum(self._journal.counts(query.wanted).values()))
+        return response
+
+    def counts(self) -> Response:
+        return jsonify(self._journal.counts(parse_query(_words(request)).wanted))
+
+    def session(self, session_id: str) -> Response:
+        return jsonify(self._record(self._known(session_id)))
+
+    def delete(self, session_id: str) -> Response:
+        session = self._known(session_id)
+        if not session.is_finished:
+            return _problem(f"{session.id} is {session.state}; only a finished one can be deleted", 409)
+        self._journal.delete_session(session.id)
+        self._note("deleted")
+        return Response(status=204)
+
+    def post(self) -> Response:
+        """A zip of one visit, as the body or as the file of a form."""
+        given = request.files.get("file")
+        if given is None and request.mimetype not in ("application/zip", "application/octet-stream"):
+            return _problem("expected a body of the type application/zip", 415)
+        session = take_in(
+            given.stream if given else request.stream,
+            request.content_length,
+            request.args.get("rule", ""),
+            request.args.get("visit", ""),
+            _sender(request.args.get("sender", "")),
+            request.remote_addr or "",
+            journal=self._journal,
+            settings=self._settings,
+        )
+        response = jsonify(self._record(session))
+        response.status_code = 201
+        response.headers["Location"] = url_for("session", session_id=session.id)
+        return response
+
+    def log_text(self, session_id: str) -> Response:
+        return Response(downloads.read_log(self._known(session_id)), mimetype="text/plain")
+
+    def input_zip(self, session_id: str) -> Response:
+        session = self._known(session_id)
+        found = self._shelf.zip_of(downloads.input_members(session))
+        return zip_response(request, found, f"{session.id}-input.zip")
+
+    def output_zip(self, session_id: str) -> Response:
+        session = self._known(session_id)
+        found = self._shelf.zip_of(downloads.output_members(session, self._settings.store))
+        return zip_response(request, found, f"{session.id}-output.zip")
+
+    def get_scratch(self) -> Response:
+        return jsonify([self._record(session) for session in self._journal.sessions()])
+
+    def get_output_zip(self) -> Response:
+        """``folder`` is a session's ``scratchdir``, which is compared with what the journal knows, and is no path."""
+        session = self._known(request.args.get("folder", ""))
+        kind = request.args.get("type", "output")
+        if kind not in ("input", "output"):
+            raise InvalidSetting("type", "it is input or output")
+        is_input = kind == "input"
+        members = (
+            downloads.input_members(session) if is_input else downloads.output_members(session, self._settings.store)
+        )
+        return zip_response(request, self._shelf.zip_of(members), f"{session.id}.zip")
+
+    def _known(self, session_id: str) -> Session:
+        """The session of that id, if there is one that was not deleted; 404 whatever else the text is."""
+        session = self._journal.session(session_id)
+        if session is None or session.deleted:
+            abort(404)
+        return session
+
+    def _record(self, session: Session) -> dict[str, object]:
+        return session_record(session, *downloads.log_status(session), time.time())
+
+
+def _words(given: Request) -> dict[str, list[str]]:
+    return dict(given.args.lists())
+
+
+def _sender(text: str) -> str:
+    if len(text) > 16 or not text.isascii() or not (text.isprintable() or not text):
+        raise InvalidSetting("sender", "it is at most 16 ASCII characters, as an AE title is")
+    return text
+
+
+def _without_states(wanted: SessionFilter) -> SessionFilter:
+    return replace(wanted, states=())
+
+
+def _problem(text: str, status: int, headers: dict[str, str] | None = None) -> Response:
+    response = jsonify({"error": text})
+    response.status_code = status
+    response.headers.update(headers or {})
+    return response
+
+
+#: Requests that are worked on at a time; a download takes one.
+_THREADS = 8
+
+
+class WebServer:
+    """The pages of a journal, from :meth:`start` to :meth:`stop`; ``url`` is where they are.
+
+    Raises :class:`~icf_utils.errors.MissingRequirement` without flask and waitress, and
+    :class:`~icf_utils.errors.StorageFailure` for an address that cannot be had.
+    """
+
+    def __init__(
+        self, journal: Journal, settings: WebSettings, host: str, port: int, progress: Progress = SILENT
+    ) -> None:
+        try:
+            from waitress import create_server
+
+        except ImportError as error:
+            remedy = "install it with: pip install 'icf-utils[intake]'"
+            raise MissingRequirement(error.name or "flask or waitress", remedy) from error
+        app = create_app(journal, settings, progress.message)
+        try:
+            self._server: Any = create_server(
+                app,
+                host=host,
+                port=port,
+                threads=_THREADS,
+                ident="icf-utils",
+                max_request_body_size=settings.upload_limit + (1 << 20),
+                clear_untrusted_proxy_headers=True,
+            )
+        except OSError as error:
+            raise StorageFailure(f"{host}:{port}", "listen at", error) from error
+        shown_host = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown_host}:{self._server.effective_port}"
+        self._thread: threading.Thread | None = None
+
+    def run(self) -> None:
+        """Serve until the process is asked to end."""
+        try:
+            self._server.run()
+        finally:
+            self._server.close()
+
+    def start(self) -> None:
+        """Serve in a thread."""
+        self._thread = threading.Thread(target=self._serve, name="pages", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        try:
+            self._server.run()
+        except OSError:  # its socket was closed by stop()
+            return
+
+    def stop(self) -> None:
+        """End the thread; downloads under way are cut, and can be resumed."""
+        self._server.close()
+        for channel in list(self._server.active_channels.values()):
+            channel.handle_close()
+        self._server.task_dispatcher.shutdown(timeout=1)
+        if self._thread:
+            self._thread.join(timeout=5)

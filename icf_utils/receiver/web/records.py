@@ -1,0 +1,78 @@
+"""A session as JSON has it: our fields, and those of MagickBox with their names and types. Pure."""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+
+from icf_utils.receiver.model import Session
+
+#: The fields that clients of MagickBox read (its getScratch.php).
+MAGICKBOX_FIELDS = (
+    *("CallerIP", "AETitleCalled", "AETitleCaller", "received", "scratchdir", "pid", "lastChangedTime"),
+    *("processingTime", "processingLogSize", "processingLast"),
+)
+
+
+def session_record(session: Session, log_size: int, log_time: float | None, now: float) -> dict[str, object]:
+    """One session. ``log_size`` in bytes, ``log_time`` when the log last changed; ``now`` in POSIX seconds.
+
+    Times of our fields are POSIX seconds. MagickBox's ``received`` is text as date(1) prints it, ``lastChangedTime``
+    as in RFC 5322, both in UTC; ``processingTime`` in whole seconds is not there before processing has begun.
+    """
+    return {
+        "id": session.id,
+        "state": session.state,
+        "rule": session.rule,
+        "study": session.study,
+        "visit": session.visit,
+        "revision": session.revision,
+        "images": session.images,
+        "expected": session.expected,
+        "duplicates": session.duplicates,
+        "quarantined": session.quarantined,
+        "refused": session.refused,
+        "size": session.size,
+        "first_received": session.first_received,
+        "last_received": session.last_received,
+        "processing_start": session.processing_start,
+        "processing_end": session.processing_end,
+        "failure": session.failure,
+        "notes": list(session.notes),
+        **_magickbox(session, log_size, log_time, now),
+    }
+
+
+def _magickbox(session: Session, log_size: int, log_time: float | None, now: float) -> dict[str, object]:
+    changed = session.last_received if log_time is None else log_time
+    fields: dict[str, object] = {
+        "CallerIP": session.address,
+        "AETitleCalled": session.called_ae or session.rule,
+        "AETitleCaller": session.calling_ae,
+        "received": _as_date_prints(session.first_received),
+        "scratchdir": session.id,
+        "pid": f"scp_{session.study_uid}" if session.study_uid else session.id,
+        "lastChangedTime": formatdate(changed).replace("-0000", "+0000"),
+        "processingLogSize": log_size,
+        "processingLast": max(0, int(now - changed)),
+    }
+    seconds = processing_seconds(session, now)
+    return fields if seconds is None else {**fields, "processingTime": int(seconds)}
+
+
+def processing_seconds(session: Session, now: float) -> float | None:
+    """How long the chain has worked on a session so far; ``None`` before it has begun."""
+    if session.processing_start is None:
+        return None
+    return max(0.0, (session.processing_end or now) - session.processing_start)
+
+
+def _as_date_prints(moment: float) -> str:
+    """As date(1) prints a time in the C locale, whatever ours is."""
+    day = time.gmtime(moment)
+    names, months = (
+        ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"],
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"],
+    )
+    clock = time.strftime("%H:%M:%S", day)
+    return f"{names[day.tm_wday]} {months[day.tm_mon - 1]} {day.tm_mday:2} {clock} UTC {day.tm_year}"

@@ -1,0 +1,130 @@
+"""What the pages show, as plain values for the templates: no names, no header values, no UIDs. Pure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from flask import Flask
+
+from icf_utils.progress import readable_size
+from icf_utils.receiver.model import SESSION_STATES, Session, SessionState, in_one_line
+from icf_utils.receiver.web.queries import Query
+from icf_utils.receiver.web.records import processing_seconds
+
+#: So many sessions stand on one page.
+PAGE = 100
+#: While something happens a page loads itself again after so many seconds.
+_RELOAD = 10
+_ACTIVE: tuple[SessionState, ...] = ("receiving", "queued", "running")
+#: So much of a log's end stands on a session's page, in characters.
+_LOG = 20_000
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A choice above the list: a state, how many sessions are in it, where the choice leads."""
+
+    state: str
+    count: int
+    href: str
+    chosen: bool
+
+
+def list_page(
+    sessions: Sequence[Session], counts: Mapping[SessionState, int], query: Query, now: float, has_more: bool
+) -> dict[str, Any]:
+    """The list of sessions."""
+    chosen = query.wanted.states
+    chips = [Chip("all", sum(counts.values()), _address(query, states=()), not chosen)]
+    chips += [
+        Chip(state, counts[state], _address(query, states=(state,)), chosen == (state,)) for state in SESSION_STATES
+    ]
+    is_active = any(counts[state] for state in _ACTIVE)
+    return {
+        "sessions": [_row(session, now) for session in sessions],
+        "chips": chips,
+        "query": query.wanted,
+        "reload": _RELOAD if is_active and not query.offset else 0,
+        "newer": _address(query, offset=max(0, query.offset - PAGE)) if query.offset else "",
+        "older": _address(query, offset=query.offset + PAGE) if has_more else "",
+        "now": _moment(now),
+    }
+
+
+def session_page(session: Session, log: str, forms: Mapping[str, str], now: float) -> dict[str, Any]:
+    """One session; ``forms`` are the tokens of its forms by what they do."""
+    return {
+        "session": session,
+        "row": _row(session, now),
+        "log": log[-_LOG:],
+        "is_cut": len(log) > _LOG,
+        "forms": forms,
+        "reload": _RELOAD if session.state in _ACTIVE else 0,
+        "now": _moment(now),
+    }
+
+
+def _row(session: Session, now: float) -> dict[str, Any]:
+    seconds = processing_seconds(session, now)
+    return {
+        "id": session.id,
+        "state": session.state,
+        "name": session.name,
+        "study": session.study,
+        "visit": session.visit,
+        "sender": session.calling_ae or "-",
+        "called": session.called_ae or session.rule,
+        "received": _moment(session.first_received),
+        "images": session.images,
+        "expected": session.expected,
+        "size": readable_size(session.size),
+        "took": "" if seconds is None else readable_time(seconds),
+        "problem": in_one_line(session.failure),
+        "notes": len(session.notes),
+        "has_input": session.state != "receiving",
+        "has_output": session.state in ("success", "partial"),
+    }
+
+
+def _address(query: Query, **changes: Any) -> str:
+    """The list's address with other states or another offset; an offset does not outlive other states."""
+    wanted = query.wanted
+    states = changes.get("states", wanted.states)
+    words = {
+        "sender": wanted.sender,
+        "called": wanted.called_ae,
+        "study": wanted.study,
+        "visit": wanted.visit,
+        "rule": wanted.rule,
+        "state": ",".join(states),
+        "offset": str(changes.get("offset", 0) or ""),
+    }
+    text = urlencode({word: value for word, value in words.items() if value})
+    return f"/?{text}" if text else "/"
+
+
+def _moment(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(moment))
+
+
+def readable_time(seconds: float) -> str:
+    """A duration for people.
+
+    >>> readable_time(75)
+    '1 min 15 s'
+    """
+    whole = int(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if whole < 10 else f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def add_filters(app: Flask) -> None:
+    """What the templates use."""
+    app.add_template_filter(_moment, "moment")
+    app.add_template_filter(readable_size, "size")

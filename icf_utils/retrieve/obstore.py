@@ -1,0 +1,185 @@
+"""Buckets at ``gs://`` and ``s3://``, also behind an endpoint of one's own, through obstore. Uses the network.
+
+Credentials are those of the environment, as obstore documents them (``AWS_ACCESS_KEY_ID``, an instance's role,
+``GOOGLE_APPLICATION_CREDENTIALS``, ...), or a bearer token for ``gs://``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from icf_utils.credentials import check_token
+from icf_utils.errors import MissingRequirement
+from icf_utils.fetch.errors import FetchFailure, Kind
+from icf_utils.fetch.source import CHUNK
+from icf_utils.retrieve.buckets import BucketPlace, Listed
+
+if TYPE_CHECKING:
+    from icf_utils.fetch.http import Patience, Web
+
+_MISSING: tuple[Kind, str, str] = ("missing", "there is no such thing (404)", "check the address")
+_FORBIDDEN: tuple[Kind, str, str] = ("forbidden", "it is not allowed (403)", "ask who runs it for access")
+_UNKNOWN: tuple[Kind, str, str] = (
+    "unauthorised",
+    "it wants to know who asks, or refuses the credentials that it got (401)",
+    "give those of the environment that its provider documents, or a token for gs://",
+)
+_REFUSED: tuple[Kind, str, str] = ("unauthorised", "it refuses the token that it got (401)", "check the token")
+_REPLACED: tuple[Kind, str, str] = ("changed", "it was replaced during the transfer", "begin again")
+
+#: By the class of the error, or by the status of the answer, which obstore gives in some texts only.
+_REFUSALS = {
+    "NotFoundError": _MISSING,
+    "FileNotFoundError": _MISSING,
+    "404": _MISSING,
+    "PermissionDeniedError": _FORBIDDEN,
+    "403": _FORBIDDEN,
+    "UnauthenticatedError": _UNKNOWN,
+    "401": _UNKNOWN,
+    "PreconditionError": _REPLACED,
+}
+_STATUS = re.compile(r"status code: (\d{3})")
+
+
+class CloudBucket:
+    """A bucket that obstore opens; see :class:`~icf_utils.retrieve.buckets.Bucket`."""
+
+    def __init__(self, place: BucketPlace, web: Web) -> None:
+        self._shown, self._web = f"{place.scheme}://{place.bucket}", web
+        self._has_token = _takes_token(place)
+        self._store = _open(place, web.patience)
+
+    def url(self, name: str) -> str:
+        return f"{self._shown}/{name}"
+
+    def list(self, prefix: str) -> Iterator[Listed]:
+        try:
+            for page in self._store.list(prefix or None):
+                for meta in page:
+                    yield Listed(meta["path"], meta["size"], meta["e_tag"] or "")
+        except _errors() as error:
+            raise failure(self._shown, error, self._has_token) from None
+
+    def open(self, item: Listed) -> CloudSource:
+        return CloudSource(self._store, item, self.url(item.name), self._web, self._has_token)
+
+
+class CloudSource:
+    """An object that obstore reads; see :class:`~icf_utils.fetch.source.Source`."""
+
+    def __init__(self, store: Any, item: Listed, where: str, web: Web, has_token: bool) -> None:
+        self._store, self._item, self._where, self._web = store, item, where, web
+        self._has_token = has_token
+
+    @property
+    def where(self) -> str:
+        return self._where
+
+    def size(self) -> int:
+        return self._item.size
+
+    def exists(self) -> bool:
+        try:
+            size: int = self._store.head(self._item.name)["size"]
+        except _errors() as error:
+            found = failure(self._where, error, self._has_token)
+            if found.kind == "missing":
+                return False
+            raise found from None
+        return size == self._item.size
+
+    def read(self, start: int = 0, size: int | None = None) -> Iterator[bytes]:
+        from icf_utils.fetch.http import Attempts
+
+        end = self._item.size if size is None else start + size
+        if end > self._item.size:
+            problem = f"expected {end} bytes at least, found {self._item.size}"
+            raise FetchFailure(self._where, problem, "it is another or a damaged file", kind="size")
+        attempts = Attempts(self._where, self._web.patience, self._web.stop)
+        while start < end:
+            begun = start
+            for chunk in self._attempt(start, end):
+                attempts.check()
+                attempts.progressed()
+                start += len(chunk)
+                yield chunk
+            if start < end:
+                attempts.pause(f"the stream was cut after {start - begun} bytes")
+
+    def _attempt(self, start: int, end: int) -> Iterator[bytes]:
+        """Bytes up to ``end``, or fewer where the connection fails."""
+        options: dict[str, Any] = {"range": (start, end)}
+        if self._item.state:
+            options["if_match"] = self._item.state
+        try:
+            stream = self._store.get(self._item.name, options=options).stream(min_chunk_size=CHUNK)
+        except _errors() as error:  # obstore has repeated it already where that made sense
+            raise failure(self._where, error, self._has_token) from None
+        with suppress(*_errors()):
+            for chunk in stream:
+                yield bytes(chunk)
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What obstore raises for answers and connections."""
+    from obstore.exceptions import BaseError
+
+    return (BaseError, OSError)
+
+
+def failure(where: str, error: Exception, has_token: bool) -> FetchFailure:
+    """What an error of obstore means; its text may have addresses with signatures in it and is not repeated.
+
+    Whether credentials of the environment were sent, only obstore knows; of a token given to us we know.
+    """
+    name, status = type(error).__name__, _STATUS.search(str(error))
+    number = status[1] if status else ""
+    other: tuple[Kind, str, str] = (
+        "gave-up",
+        f"the connection or the server failed ({number or name})",
+        "try again later",
+    )
+    found = _REFUSALS.get(name) or _REFUSALS.get(number, other)
+    kind, problem, remedy = _REFUSED if found is _UNKNOWN and has_token else found
+    return FetchFailure(where, problem, remedy, kind=kind, status=int(number or 0))
+
+
+def _open(place: BucketPlace, patience: Patience) -> Any:
+    try:
+        from obstore.exceptions import BaseError
+        from obstore.store import GCSStore, S3Store
+    except ImportError:
+        raise MissingRequirement(
+            f"the package obstore, for {place.scheme}://", "install it: pip install 'icf-utils[cloud]'"
+        ) from None
+    config: dict[str, Any] = {
+        "client_options": {
+            "allow_http": place.endpoint.startswith("http://"),
+            "connect_timeout": timedelta(seconds=patience.connect),
+            "read_timeout": timedelta(seconds=patience.read),
+            "timeout": timedelta(days=1),  # of a whole answer, which may be long
+        },
+        "retry_config": {
+            "max_retries": patience.attempts - 1,
+            "backoff": {
+                "init_backoff": timedelta(seconds=patience.first_pause),
+                "max_backoff": timedelta(seconds=patience.longest_pause),
+            },
+        },
+    }
+    if place.endpoint:
+        config["endpoint" if place.scheme == "s3" else "base_url"] = place.endpoint
+    if place.token and _takes_token(place):
+        config["bearer_token"] = check_token(place.token).value
+    try:
+        return (S3Store if place.scheme == "s3" else GCSStore)(place.bucket, **config)
+    except BaseError as error:
+        raise failure(f"{place.scheme}://{place.bucket}", error, _takes_token(place)) from None
+
+
+def _takes_token(place: BucketPlace) -> bool:
+    return place.token is not None and place.scheme == "gs"

@@ -1,0 +1,126 @@
+"""What our own stores have of the wanted visits: reads their metadata. Uses the network, or reads a store on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from icf_utils.dicom.values import Value
+from icf_utils.errors import DepositDamaged, InvalidSetting, shown
+from icf_utils.fetch.errors import FetchFailure
+from icf_utils.fetch.files import path_of
+from icf_utils.fetch.open import open_source, read_all
+from icf_utils.fetch.ranges import Span
+from icf_utils.fetch.source import Source
+from icf_utils.metadata.records import ImageRecord, VisitMetadata, check_metadata, parse_images, parse_tarball
+from icf_utils.progress import Progress
+from icf_utils.retrieve.layout import unsafe
+from icf_utils.retrieve.model import Digest, Found, Image, Tar, Trouble
+from icf_utils.store.layout import Study, Visit, stored_studies
+
+if TYPE_CHECKING:
+    from icf_utils.fetch.http import Auth, Web
+
+#: The largest metadata that is read, in bytes.
+_LARGEST = 1 << 30
+
+#: Who downloads cannot mend a store, and must not be told to.
+_REMEDY = "check the address and the names of study and visit, or tell who keeps the store"
+
+
+def store_url(place: str | os.PathLike[str]) -> str:
+    """The URL of a store that is given as URL or as a path."""
+    text = os.fspath(place)
+    return text.rstrip("/") if "://" in text else Path(text).absolute().as_uri()
+
+
+def check_folder(url: str) -> None:
+    """Raise :class:`~icf_utils.errors.InvalidSetting` for a store on this machine whose folder is not there."""
+    if url.startswith("file:") and not path_of(url).is_dir():
+        raise InvalidSetting("--store", f"the folder '{shown(path_of(url))}' does not exist")
+
+
+def visits_of(url: str, studies: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """All visits of the named studies, or of all, of a store on this machine.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting` for one on a web server, which has no list of its visits.
+    """
+    if not url.startswith("file:"):
+        raise InvalidSetting("--study", "a store on a web server has no list of its visits: name each with --id")
+    root = path_of(url)
+    found = [Study(root, study) for study in studies] if studies else stored_studies(root)
+    visits = tuple((study.study, visit) for study in found for visit in study.visits())
+    missing = [study.study for study in found if not study.visits()]
+    if missing or not visits:
+        raise InvalidSetting("--study", f"in '{shown(root)}' there is no visit of {', '.join(missing) or 'any study'}")
+    return visits
+
+
+def look(url: str, visits: Sequence[tuple[str, str]], web: Web, auth: Auth, jobs: int, progress: Progress) -> Found:
+    """The images of the visits, pairs of study and visit. Visits that cannot be had are troubles.
+
+    Raises :class:`~icf_utils.errors.InvalidIdentifier` for names that can be none, and
+    :class:`~icf_utils.fetch.errors.FetchFailure` where the server wants other credentials.
+    """
+    places = [Visit(Path(), study, visit) for study, visit in dict.fromkeys(visits)]
+    with progress.task("Reading metadata", len(places), "visits") as task, ThreadPoolExecutor(jobs) as pool:
+        parts = []
+        for part in pool.map(lambda place: _read(url, place, web, auth), places):
+            parts.append(part)
+            task.advance(1)
+    tars = tuple(tar for part in parts for tar in part.tars)
+    recorded = frozenset(keyword for tar in tars for image in tar.images for keyword in image.tags)
+    return Found(tars, tuple(trouble for part in parts for trouble in part.troubles), recorded=recorded)
+
+
+def _read(url: str, place: Visit, web: Web, auth: Auth) -> Found:
+    archive = f"{url}/{place.storepath}"
+    try:
+        metadata = _metadata(url, place, web, auth)
+    except FetchFailure as error:
+        if error.kind in ("unauthorised", "stopped"):
+            raise
+        return Found((), (Trouble(archive, f"its metadata did not come: {error}", study=place.study),))
+    except DepositDamaged as error:
+        problem = f"its metadata cannot be used: '{shown(error.path)}': expected {error.expected}, found {error.found}"
+        return Found((), (Trouble(archive, f"{problem}; {_REMEDY}", study=place.study),))
+    source = open_source(archive, web, auth, metadata.tarball.size)
+    bad = tuple(
+        Trouble(archive, f"its name is unsafe: {problem}", image=record.path, size=record.size, study=place.study)
+        for record in metadata.images
+        if (problem := unsafe(record.path))
+    )
+    images = tuple(_image(place, record) for record in metadata.images if not unsafe(record.path))
+    return Found((Tar(archive, source, images),), bad)
+
+
+def _metadata(url: str, place: Visit, web: Web, auth: Auth) -> VisitMetadata:
+    def fetch(path: Path) -> tuple[bytes, Source]:
+        source = open_source(f"{url}/{path.as_posix()}", web, auth)
+        return read_all(source, _LARGEST), source
+
+    raw, source = fetch(place.tarball_json)
+    tarball = parse_tarball(raw, source.where)
+    raw, source = fetch(place.dicoms_json)
+    metadata = VisitMetadata(tarball, parse_images(raw, source.where))
+    check_metadata(metadata, place)
+    return metadata
+
+
+def _image(place: Visit, record: ImageRecord) -> Image:
+    uids = [record.uids[tag] for tag in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")]
+    tags: dict[str, Value] = {**record.tags, **record.uids}
+    return Image(
+        study=place.study,
+        visit=place.visit,
+        series=uids[1],
+        sop=uids[2],
+        path=record.path,
+        key="/".join(uids) if all(uids) else record.path,
+        span=Span(record.offset, record.size),
+        digest=Digest("md5", record.md5),
+        tags=tags,
+    )

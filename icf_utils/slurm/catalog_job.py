@@ -1,0 +1,36 @@
+"""What a catalog job does: bring those visits of a study into its catalog that the jobs before it have made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from icf_utils.pipeline.execute import MessagesOnly, make_catalog
+from icf_utils.pipeline.model import Chain, StageOutcome, VisitInput, VisitOutcome
+from icf_utils.pipeline.plan import make_plan
+from icf_utils.progress import Progress
+
+
+@dataclass(frozen=True)
+class CatalogJobResult:
+    """What became of visits that were ready, and which were not: they have failed, or their jobs have ended early."""
+
+    visits: tuple[VisitOutcome, ...]
+    not_ready: tuple[VisitInput, ...]
+
+    @property
+    def failed(self) -> tuple[VisitOutcome, ...]:
+        return tuple(visit for visit in self.visits if visit.failed)
+
+
+def run_catalog_job(visits: Sequence[VisitInput], chain: Chain, progress: Progress) -> CatalogJobResult:
+    """Bring the visits that are made into the catalog of their study.
+
+    A visit that is not made is left out, not tried again: that would be another job with other resources.
+    """
+    plans = make_plan(visits, replace(chain, again=False))
+    waiting = [plan.wanted for plan in plans if any(decision.stage != "catalog" for decision in plan.runs)]
+    ready = [plan.wanted for plan in plans if plan.wanted not in waiting and (plan.runs or chain.again)]
+    outcomes: Sequence[StageOutcome] = make_catalog(ready, chain, MessagesOnly(progress)) if ready else []
+    made = [VisitOutcome(wanted.study, wanted.visit, (stage,)) for wanted, stage in zip(ready, outcomes, strict=True)]
+    return CatalogJobResult(tuple(made), tuple(waiting))

@@ -1,0 +1,148 @@
+"""What is kept of submitted jobs: a folder ``STORE/STUDY/.icf/slurm/NUMBER`` each. Reads and writes these folders.
+
+A folder holds the scripts, a list of visits for each task, the jobs' logs, and at last ``jobs.json``, the record of
+what was submitted. Who needs to know what became of visits looks at the store; the record only tells which job is
+whose, as long as SLURM knows it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from icf_utils.errors import DepositDamaged, storage_errors
+from icf_utils.pipeline.model import VisitInput
+from icf_utils.slurm.model import Submission
+from icf_utils.store.files import tidy_workdir
+from icf_utils.store.layout import Study, check_identifier
+
+#: Number of the files' format.
+FORMAT = 1
+
+#: Folders of finished jobs that are kept for their logs, in each study.
+KEPT = 20
+
+_RECORD = "jobs.json"
+_NUMBER = re.compile(r"\d{4,9}", re.ASCII)
+
+
+def visits_job_name(study: Study) -> str:
+    """How the array of a study in a store is called."""
+    return f"icf-visits-{_tag(study)}"
+
+
+def catalog_job_name(study: Study) -> str:
+    """How the catalog job is called: SLURM runs one of a name at a time (``singleton``)."""
+    return f"icf-catalog-{_tag(study)}"
+
+
+def _tag(study: Study) -> str:
+    """The study, and a word for the store by whatever path it is reached, as stores may have studies of one name."""
+    store = os.path.realpath(study.root).encode("utf-8", "surrogateescape")
+    return f"{study.study}-{hashlib.md5(store, usedforsecurity=False).hexdigest()[:8]}"
+
+
+def slurm_folder(study: Study) -> Path:
+    """Where a study's submissions lie."""
+    return study.workdir / "slurm"
+
+
+def next_folder(study: Study) -> Path:
+    """The folder that the next submission would get."""
+    return slurm_folder(study) / f"{max(_numbers(study), default=0) + 1:04}"
+
+
+def new_folder(study: Study) -> Path:
+    """A new folder for a submission, also if others make theirs at the same time."""
+    while True:
+        folder = next_folder(study)
+        with storage_errors(folder, "create"):
+            try:
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                folder.mkdir()
+                return folder
+            except FileExistsError:
+                continue
+
+
+def write_visits(path: Path, visits: Sequence[VisitInput]) -> None:
+    """List visits with their inputs for a job."""
+    rows = [[visit.study, visit.visit, None if visit.input is None else str(visit.input)] for visit in visits]
+    write_text(path, json.dumps({"format": FORMAT, "visits": rows}, indent=0) + "\n")
+
+
+def read_visits(path: Path) -> list[VisitInput]:
+    """The visits that :func:`write_visits` has listed. Raises ``StorageFailure`` or ``DepositDamaged``."""
+    with storage_errors(path, "read"):
+        raw = path.read_bytes()
+    try:
+        rows = json.loads(raw)["visits"]
+        return [_visit(*row) for row in rows]
+    except (ValueError, TypeError, KeyError) as error:
+        raise DepositDamaged(path, "a list of visits", "something else", "submit the jobs again") from error
+
+
+def _visit(study: str, visit: str, source: str | None) -> VisitInput:
+    check_identifier("study", study)
+    check_identifier("visit", visit)
+    return VisitInput(study, visit, None if source is None else Path(source))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file that is complete or not there."""
+    part = path.with_name(f".{path.name}.part")
+    with storage_errors(path, "write"):
+        part.write_text(text, encoding="utf-8", errors="surrogateescape")
+        os.replace(part, path)
+
+
+def write_record(folder: Path, submission: Submission) -> None:
+    """Keep which jobs were submitted."""
+    write_text(folder / _RECORD, json.dumps({"format": FORMAT, **asdict(submission)}) + "\n")
+
+
+def read_records(study: Study) -> list[Submission]:
+    """The study's submissions, the latest last; what cannot be read is passed over."""
+    found = [_record(slurm_folder(study) / f"{number:04}" / _RECORD) for number in sorted(_numbers(study))]
+    return [submission for submission in found if submission]
+
+
+def _record(path: Path) -> Submission | None:
+    try:
+        value: dict[str, Any] = json.loads(path.read_bytes())
+        if value.pop("format") != FORMAT:
+            return None
+        shards = tuple(tuple(map(str, shard)) for shard in value.pop("shards"))
+        return Submission(shards=shards, catalog=tuple(value.pop("catalog")), **value)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def prune(study: Study, alive: Collection[int]) -> None:
+    """Remove the oldest submissions that are finished, but not the latest ones."""
+    finished = [record.number for record in read_records(study) if record.number not in alive]
+    for number in finished[:-KEPT]:
+        shutil.rmtree(slurm_folder(study) / f"{number:04}", ignore_errors=True)
+
+
+def discard(study: Study, folder: Path) -> None:
+    """Remove the folder of a submission that came to nothing."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        slurm_folder(study).rmdir()
+    tidy_workdir(study)
+
+
+def _numbers(study: Study) -> list[int]:
+    try:
+        return [int(name) for name in os.listdir(slurm_folder(study)) if _NUMBER.fullmatch(name)]
+    except OSError:
+        return []

@@ -1,0 +1,134 @@
+"""The text of job scripts. Pure: nothing is read, written or asked here.
+
+A job calls ``icf-utils run`` with the visits that a file lists, so that it goes the same way as a run on one machine.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from icf_utils.errors import InvalidSetting, shown
+from icf_utils.pipeline.model import Chain, VisitInput
+from icf_utils.slurm.model import Request
+
+_NO_RUNTIME = """\
+runtime=$(command -v apptainer || command -v singularity) || {
+    echo "icf-utils: neither apptainer nor singularity is on the PATH of $(hostname)" >&2
+    exit 7
+}
+"""
+
+
+def visits_script(
+    name: str, folder: Path, shards: Sequence[Sequence[VisitInput]], chain: Chain, request: Request
+) -> str:
+    """The script of an array, each task of which makes the visits of one shard up to the dataset."""
+    options = [
+        f"--job-name={name}",
+        f"--array=0-{len(shards) - 1}",
+        f"--output={_log(folder, 'visits-%a.log')}",
+        f"--cpus-per-task={request.cpus}",
+        *request.options(),
+    ]
+    until = "dataset" if chain.until == "catalog" else chain.until
+    words = [*_common(chain), "--until", until, *_wishes(chain), "--jobs", str(request.cpus)]
+    shard = f'--shard {shlex.quote(str(folder))}/shard-"$SLURM_ARRAY_TASK_ID".json'
+    inputs = [visit.input for visits in shards for visit in visits if visit.input]
+    return _script(options, _command(words, shard, chain, request, inputs))
+
+
+def catalog_script(name: str, folder: Path, chain: Chain, request: Request) -> str:
+    """The script of the job that brings a study's visits into its catalog."""
+    options = [f"--job-name={name}", f"--output={_log(folder, 'catalog.log')}", *request.options()]
+    words = [*_common(chain), "--until", "catalog", *_wishes(chain)]
+    shard = f"--catalog-of {shlex.quote(str(folder / 'catalog.json'))}"
+    return _script(options, _command(words, shard, chain, request, []))
+
+
+def catalog_dependency(after: Iterable[str]) -> list[str]:
+    """The options that let the catalog wait for visits and for other catalog jobs of the study.
+
+    ``afterany``, not ``afterok``: a visit that fails must not keep the others out of the catalog. What is not made
+    the catalog job leaves out.
+    """
+    waits = [f"afterany:{job}" for job in after]
+    return [f"--dependency={','.join([*waits, 'singleton'])}", "--kill-on-invalid-dep=yes"]
+
+
+def _script(options: Sequence[str], command: str) -> str:
+    lines = "".join(f"#SBATCH {_quoted(option)}\n" for option in [*options, "--open-mode=append"])
+    return f"#!/bin/sh\n{lines}{command}"
+
+
+def _quoted(option: str) -> str:
+    name, _, value = option.partition("=")
+    return f'{name}="{value}"' if " " in value else option
+
+
+def _log(folder: Path, name: str) -> str:
+    """A log's path as SLURM takes it: a ``%`` that means itself is doubled."""
+    return f"{str(folder).replace('%', '%%')}/{name}"
+
+
+def _common(chain: Chain) -> list[str]:
+    """What the chain says, as options: settings and environment may be others where the job runs."""
+    options = chain.options
+    words = ["run", "--store-dir", str(chain.root), "--timezone", options.time_zone]
+    for option, value in (
+        ("--store-url", options.store_url),
+        ("--store-id", options.store_id),
+        ("--tags", options.tags and os.path.abspath(options.tags)),
+    ):
+        words += [option, str(value)] if value is not None else []
+    return [*words, *(["--strip-components", str(options.strip)] if options.strip else [])]
+
+
+def _wishes(chain: Chain) -> list[str]:
+    return [*(["--always-make"] if chain.again else []), *(["--paranoid"] if chain.paranoid else [])]
+
+
+def _command(words: Sequence[str], shard: str, chain: Chain, request: Request, inputs: Sequence[Path]) -> str:
+    if request.container is None:
+        program = shlex.join([sys.executable, "-m", "icf_utils.cli.main"])
+        return f"exec {program} {shlex.join(words)} {shard}\n"
+    binds = " ".join(f"--bind {shlex.quote(bind)}" for bind in container_binds(chain, inputs))
+    program = f'"$runtime" exec --no-home --pwd / {binds} ${{TMPDIR:+--bind "$TMPDIR"}}'
+    image = shlex.quote(str(request.container))
+    return f"{_NO_RUNTIME}exec {program} \\\n    {image} icf-utils {shlex.join(words)} {shard}\n"
+
+
+def container_binds(chain: Chain, inputs: Sequence[Path]) -> list[str]:
+    """What the container sees of this machine: the inputs to read, the store to write. In this order, as the store
+    may lie within.
+    """
+    reads = [str(path.parent) for path in inputs]
+    if chain.options.tags:
+        reads.append(os.path.dirname(os.path.abspath(chain.options.tags)))
+    # links are followed inside, so what they lead to must be there, too
+    reads += [os.path.dirname(os.path.realpath(path)) for path in inputs]
+    store = [str(chain.root)]
+    if (real := os.path.realpath(chain.root)) not in store:
+        store.append(real)
+    folders = [folder for folder in _common_folders(reads) if folder not in store]
+    for folder in (*folders, *store):
+        if ":" in folder or "," in folder:
+            raise InvalidSetting("--container", f"'{shown(folder)}' cannot be bound: it has a ':' or ',' in its name")
+    return [*(f"{folder}:{folder}:ro" for folder in folders), *store]
+
+
+def _common_folders(folders: Iterable[str]) -> list[str]:
+    """Few folders that contain all: one for each of the root's folders that they lie in."""
+    groups: dict[str, list[str]] = {}
+    for folder in sorted(set(folders)):
+        groups.setdefault(folder.split("/")[1], []).append(folder)
+    return [os.path.commonpath(group) for group in groups.values()]
+
+
+def check_path(path: Path) -> None:
+    """Refuse a store whose path no line of a job script can hold."""
+    if any(char in str(path) for char in '"\\\n'):
+        raise InvalidSetting("--store-dir", f"SLURM's scripts cannot hold this path: '{shown(path)}'")

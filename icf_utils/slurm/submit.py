@@ -1,0 +1,206 @@
+"""From visits to jobs: what is submitted, and what is left out as it is done or already in the queue.
+
+Reads state and the queue, writes the folders of submissions, and submits. SLURM does the scheduling.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from icf_utils.errors import IcfError
+from icf_utils.pipeline.model import Chain, VisitInput, VisitPlan
+from icf_utils.pipeline.plan import make_plan
+from icf_utils.pipeline.stages import check_chain
+from icf_utils.progress import SILENT, Progress
+from icf_utils.slurm import commands, records
+from icf_utils.slurm.model import QueuedTask, Request, Submission
+from icf_utils.slurm.records import catalog_job_name, visits_job_name
+from icf_utils.slurm.scripts import catalog_dependency, catalog_script, check_path, visits_script
+from icf_utils.store.layout import Study
+
+#: Stands in a printed command for the number that SLURM will give a job.
+_NUMBER_TO_COME = "ARRAY"
+
+
+@dataclass(frozen=True)
+class StudyJobs:
+    """What should be submitted for a study: visits of each array task, visits for the catalog, and what it waits for.
+
+    ``queued`` are visits that earlier jobs will make, and which are in no shard for that reason.
+    """
+
+    study: Study
+    shards: tuple[tuple[VisitInput, ...], ...]
+    catalog: tuple[VisitInput, ...]
+    after: tuple[str, ...]
+    queued: tuple[VisitInput, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.shards and not self.catalog
+
+
+@dataclass(frozen=True)
+class Planned:
+    """All that should be submitted; ``up_to_date`` counts visits with nothing to do."""
+
+    studies: tuple[StudyJobs, ...]
+    up_to_date: int
+
+
+@dataclass(frozen=True)
+class Script:
+    """A job script: where it goes, its text, and the command that submits it."""
+
+    path: Path
+    text: str
+    command: str
+
+
+def plan_jobs(visits: Sequence[VisitInput], chain: Chain, request: Request, ask_queue: bool = True) -> Planned:
+    """What to submit. Without ``ask_queue``, as if nothing were submitted yet.
+
+    Raises what :func:`icf_utils.slurm.commands.queue` and the checks of options and settings raise.
+    """
+    check_chain(chain)
+    check_path(chain.root)
+    todo = [plan for plan in make_plan(visits, chain) if plan.runs]
+    by_study: dict[str, list[VisitPlan]] = {}
+    for plan in todo:
+        by_study.setdefault(plan.wanted.study, []).append(plan)
+    studies = [Study(chain.root, name) for name in sorted(by_study)]
+    alive = living(studies) if ask_queue else {}
+    jobs = [_study_jobs(study, by_study[study.study], alive.get(study.study, []), request) for study in studies]
+    return Planned(tuple(jobs), len(visits) - len(todo))
+
+
+@dataclass(frozen=True)
+class Living:
+    """A submission that SLURM has not finished, with the tasks that are left of it."""
+
+    submission: Submission
+    tasks: tuple[QueuedTask, ...]
+
+    @property
+    def visits(self) -> dict[str, QueuedTask]:
+        """The visits that array tasks still have in their lists."""
+        shards = self.submission.shards
+        tasks = [task for task in self.tasks if task.job == self.submission.array_job and task.task is not None]
+        return {visit: task for task in tasks for visit in shards[task.task or 0]}
+
+    @property
+    def visits_for_catalog(self) -> tuple[str, ...]:
+        """The visits that a catalog job brings into the catalog, if they are made by then."""
+        return self.submission.catalog if self.catalog_task else ()
+
+    @property
+    def catalog_task(self) -> QueuedTask | None:
+        return next((task for task in self.tasks if task.job == self.submission.catalog_job), None)
+
+
+def living(studies: Iterable[Study]) -> dict[str, list[Living]]:
+    """The unfinished submissions of each study that has any; asks SLURM only where something was ever submitted."""
+    known = {study.study: (study, found) for study in studies if (found := records.read_records(study))}
+    names = [name(study) for study, _ in known.values() for name in (visits_job_name, catalog_job_name)]
+    tasks = commands.queue(names)
+    alive: dict[str, list[Living]] = {}
+    for name, (_, submissions) in known.items():
+        for submission in submissions:
+            own = tuple(task for task in tasks if task.job in (submission.array_job, submission.catalog_job))
+            if own:
+                alive.setdefault(name, []).append(Living(submission, own))
+    return alive
+
+
+def _study_jobs(study: Study, plans: Sequence[VisitPlan], alive: Sequence[Living], request: Request) -> StudyJobs:
+    in_arrays = {visit for one in alive for visit in one.visits}
+    in_catalogs = {visit for one in alive for visit in one.visits_for_catalog}
+    make = [plan.wanted for plan in plans if _makes_files(plan) and plan.wanted.visit not in in_arrays]
+    new = {wanted.visit for wanted in make}
+    catalog = [
+        plan.wanted
+        for plan in plans
+        if plan.runs[-1].stage == "catalog" and (plan.wanted.visit in new or plan.wanted.visit not in in_catalogs)
+    ]
+    unborn = {wanted.visit for wanted in catalog} - new
+    after = [one.submission.array_job for one in alive if unborn & set(one.visits)]
+    queued = [plan.wanted for plan in plans if plan.wanted.visit in (in_arrays | in_catalogs) - new]
+    return StudyJobs(study, _shards(make, request), tuple(catalog), tuple(after), tuple(queued))
+
+
+def _makes_files(plan: VisitPlan) -> bool:
+    return any(decision.stage != "catalog" for decision in plan.runs)
+
+
+def _shards(visits: Sequence[VisitInput], request: Request) -> tuple[tuple[VisitInput, ...], ...]:
+    """As many array tasks as may be, each with one visit for each of its processors at least."""
+    number = min(request.array_size, math.ceil(len(visits) / request.cpus))
+    return tuple(tuple(visits[at::number]) for at in range(number))
+
+
+def scripts(jobs: StudyJobs, folder: Path, chain: Chain, request: Request) -> list[Script]:
+    """The job scripts of a study as :func:`submit_jobs` would submit them from ``folder``."""
+    found = []
+    if jobs.shards:
+        text = visits_script(visits_job_name(jobs.study), folder, jobs.shards, chain, request)
+        found.append(_script(folder / "visits.sh", text, request.options()))
+    if jobs.catalog:
+        text = catalog_script(catalog_job_name(jobs.study), folder, chain, request)
+        after = [*jobs.after, *([_NUMBER_TO_COME] if jobs.shards else [])]
+        found.append(_script(folder / "catalog.sh", text, [*request.options(), *catalog_dependency(after)]))
+    return found
+
+
+def _script(path: Path, text: str, options: Sequence[str]) -> Script:
+    return Script(path, text, shlex.join(["sbatch", *options, str(path)]))
+
+
+def submit_jobs(planned: Planned, chain: Chain, request: Request, progress: Progress = SILENT) -> list[Submission]:
+    """Submit everything that is planned.
+
+    Raises :class:`~icf_utils.errors.ClusterRefused` and :class:`~icf_utils.errors.MissingRequirement`; what was
+    submitted before is recorded and runs.
+    """
+    return [_submit(jobs, chain, request, progress) for jobs in planned.studies if not jobs.is_empty]
+
+
+def _submit(jobs: StudyJobs, chain: Chain, request: Request, progress: Progress) -> Submission:
+    alive = {one.submission.number for one in living([jobs.study]).get(jobs.study.study, [])}
+    records.prune(jobs.study, alive)
+    folder = records.new_folder(jobs.study)
+    _write_folder(jobs, folder, chain, request)
+    submission = _new_submission(jobs, int(folder.name))
+    study, visits = submission.study, sum(map(len, submission.shards))
+    if jobs.shards:
+        try:
+            array = commands.submit(folder / "visits.sh", request.options())
+        except IcfError:
+            records.discard(jobs.study, folder)
+            raise
+        submission = replace(submission, array_job=array)
+        records.write_record(folder, submission)
+        progress.message(f"{study}: job {array} makes {visits} visits in {len(submission.shards)} tasks")
+    if jobs.catalog:
+        after = [*jobs.after, *([submission.array_job] if submission.array_job else [])]
+        catalog = commands.submit(folder / "catalog.sh", [*request.options(), *catalog_dependency(after)])
+        submission = replace(submission, catalog_job=catalog)
+        records.write_record(folder, submission)
+        progress.message(f"{study}: job {catalog} brings {len(jobs.catalog)} visits into the catalog")
+    return submission
+
+
+def _write_folder(jobs: StudyJobs, folder: Path, chain: Chain, request: Request) -> None:
+    for number, shard in enumerate(jobs.shards):
+        records.write_visits(folder / f"shard-{number}.json", shard)
+    records.write_visits(folder / "catalog.json", jobs.catalog)
+    for script in scripts(jobs, folder, chain, request):
+        records.write_text(script.path, script.text)
+
+
+def _new_submission(jobs: StudyJobs, number: int) -> Submission:
+    shards = tuple(tuple(wanted.visit for wanted in shard) for shard in jobs.shards)
+    return Submission(number, jobs.study.study, "", "", shards, tuple(wanted.visit for wanted in jobs.catalog))

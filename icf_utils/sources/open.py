@@ -1,0 +1,74 @@
+"""Which kind of input a path is. Touches the path; what is inside is read by the kinds themselves."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from icf_utils.errors import InputRefused, InvalidSetting, StorageFailure, storage_errors
+from icf_utils.sources.directory import DirectorySource
+from icf_utils.sources.packed import ZIP_MAGIC, tar_source, zip_source
+from icf_utils.sources.selection import SELECTION_MAGIC, parse_selection, selection_source
+from icf_utils.sources.source import Source
+
+
+@contextmanager
+def open_source(path: Path, spool_dir: Path, strip: int = 0) -> Iterator[Source]:
+    """Look through an input; kinds are told apart by content, not by name.
+
+    ``spool_dir`` is an existing folder for the unnamed temporary file of a compressed tar; ``strip`` folders are taken
+    off the front of every name in a zip or tar. Raises :class:`~icf_utils.errors.InputRefused` for what cannot become
+    an archive, with every offending file named.
+    """
+    label = os.fspath(path)
+    status = _examine(label)
+    if stat.S_ISDIR(status.st_mode):
+        if strip:
+            raise InvalidSetting("--strip-components", "this is for zip and tar inputs, not for folders")
+        yield _not_empty(DirectorySource(label))
+    elif stat.S_ISREG(status.st_mode):
+        with storage_errors(label, "read"):
+            packed = open(label, "rb")  # noqa: SIM115 - closed below
+        with packed, ExitStack() as resources:
+            start = packed.read(132)
+            if start.endswith(b"DICM"):
+                raise InputRefused(label, [(label, "is a single DICOM file")], "Give the folder that it lies in.")
+            packed.seek(0)
+            if start.startswith(SELECTION_MAGIC):
+                yield _not_empty(_selected(label, packed, strip))
+                return
+            is_zip = start.startswith(ZIP_MAGIC)
+            yield _not_empty(
+                zip_source(label, packed, strip) if is_zip else tar_source(label, packed, spool_dir, strip, resources)
+            )
+    else:
+        raise InputRefused(label, [(label, "is neither a folder nor a file")])
+
+
+def _selected(label: str, listing: BinaryIO, strip: int) -> Source:
+    """The files that a list names; see :mod:`icf_utils.sources.selection`."""
+    if strip:
+        raise InvalidSetting("--strip-components", "this is for zip and tar inputs, not for lists of files")
+    with storage_errors(label, "read"):
+        raw = listing.read()
+    return selection_source(parse_selection(raw, label))
+
+
+def _examine(label: str) -> os.stat_result:
+    try:
+        return os.stat(label)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        advice = "Give a folder, a .zip or a .tar (plain, or compressed by gzip, bzip2, xz or zstd)."
+        raise InputRefused(label, [(label, "there is no such file or folder")], advice) from error
+    except OSError as error:
+        raise StorageFailure(label, "read", error) from error
+
+
+def _not_empty(source: Source) -> Source:
+    if not source.entries:
+        raise InputRefused(source.label, [(source.label, "holds no files")], "Check that this is the folder you mean.")
+    return source

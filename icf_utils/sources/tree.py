@@ -1,0 +1,196 @@
+"""A tree of folders as visits: subject, session, scan, or other levels. Reads the names of folders and files.
+
+What is in the files, and whether they can be archived, is seen when a visit is opened.
+
+
+Which scans to leave out: the file of patterns that dicomUpload reads. Reads that one file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from icf_utils.errors import InputRefused, InvalidSetting, shown, storage_errors
+from icf_utils.results import Notice
+
+#: The level whose folders can be left out; the folder above it is the visit.
+SCAN = "scan"
+
+#: The levels of the trees that dicomUpload reads.
+LEVELS = ("subject", "session", SCAN)
+
+_LEVEL = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class ScanFolder:
+    """A folder in a visit's folder; ``excluded_by`` are the patterns that leave it out."""
+
+    name: str
+    excluded_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TreeVisit:
+    """A visit's folder. ``values`` are the names of the folders on the way by level, such as ``subject``.
+
+    ``scans`` are its folders by name, if the levels go down to scans; files beside them belong to the visit.
+    """
+
+    path: Path
+    values: Mapping[str, str]
+    scans: tuple[ScanFolder, ...] = ()
+
+    @property
+    def excluded(self) -> tuple[ScanFolder, ...]:
+        """The scans that are left out."""
+        return tuple(scan for scan in self.scans if scan.excluded_by)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What a tree holds. ``visits`` are sorted by the names of their folders.
+
+    ``skipped`` names files and links above the visits, ``unmatched`` the patterns that left out nothing.
+    """
+
+    visits: tuple[TreeVisit, ...]
+    skipped: tuple[Notice, ...] = ()
+    unmatched: tuple[str, ...] = ()
+
+
+def parse_levels(text: str) -> tuple[str, ...]:
+    """Levels from text such as ``subject/session/scan``; ``*`` is a level without a name of its own.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting`.
+    """
+    levels = tuple(text.split("/"))
+    named = [level for level in levels if level != "*"]
+    if not all(_LEVEL.fullmatch(level) for level in named):
+        raise InvalidSetting("levels", f"'{shown(text)}' is not a list of words such as subject/session/scan")
+    if len(set(named)) != len(named):
+        raise InvalidSetting("levels", f"'{shown(text)}' names a level twice")
+    if SCAN in levels[:-1] or levels == (SCAN,):
+        raise InvalidSetting("levels", f"'{SCAN}' is the last level, below the visit's")
+    return levels
+
+
+def walk_tree(root: Path, levels: Sequence[str] = LEVELS, exclude: Exclusions | None = None) -> Tree:
+    """The visits below ``root``, without looking into their files.
+
+    Raises :class:`~icf_utils.errors.InputRefused` where there is no such folder or no visit in it, and
+    :class:`~icf_utils.errors.InvalidSetting` for exclusions without a level of scans.
+    """
+    exclude = exclude or Exclusions()
+    if exclude.patterns and SCAN not in levels:
+        raise InvalidSetting("exclusions", f"they are for folders of the level '{SCAN}', which is not in the levels")
+    walk = _Walk(root, [level for level in levels if level != SCAN])
+    visits = [visit_folder(path, values, exclude if SCAN in levels else None) for path, values in walk.folders()]
+    if not visits:
+        found = "no folders in it" if len(levels) == 1 else f"no folders {len(walk.levels)} levels below it"
+        raise InputRefused(root, [(str(root), f"has {found}")], "Check the folder and the levels.")
+    names = [scan.name for visit in visits for scan in visit.scans]
+    return Tree(tuple(visits), tuple(sorted(walk.skipped, key=_subject)), exclude.unmatched(names))
+
+
+def visit_folder(path: Path, values: Mapping[str, str], exclude: Exclusions | None) -> TreeVisit:
+    """One visit's folder with its scans; without any where ``exclude`` is ``None``."""
+    if exclude is None:
+        return TreeVisit(path, values)
+    names = sorted(item.name for item in _items(path) if item.is_dir(follow_symlinks=False))
+    return TreeVisit(path, values, tuple(ScanFolder(name, exclude.matching(name)) for name in names))
+
+
+@dataclass
+class _Walk:
+    root: Path
+    levels: Sequence[str]
+    skipped: list[Notice] = field(default_factory=list)
+
+    def folders(self) -> Iterator[tuple[Path, dict[str, str]]]:
+        """The folders of the last level with the names on the way, sorted."""
+        if not self.root.is_dir():
+            raise InputRefused(self.root, [(str(self.root), "is no folder")])
+        yield from self._below(self.root, 0, {})
+
+    def _below(self, folder: Path, depth: int, values: dict[str, str]) -> Iterator[tuple[Path, dict[str, str]]]:
+        if depth == len(self.levels):
+            yield folder, values
+            return
+        level = self.levels[depth]
+        for item in sorted(_items(folder), key=lambda item: item.name):
+            if self._is_level(item):
+                named = {} if level == "*" else {level: item.name}
+                yield from self._below(folder / item.name, depth + 1, {**values, **named})
+
+    def _is_level(self, item: os.DirEntry[str]) -> bool:
+        name = os.path.relpath(item.path, self.root)
+        if item.is_symlink():
+            self.skipped.append(Notice("link-in-tree", name, "is a symbolic link, and stands above the visits"))
+        elif not item.is_dir():
+            self.skipped.append(Notice("outside-visits", name, "is a file above the visits and belongs to none"))
+        elif item.name.startswith("."):
+            self.skipped.append(Notice("hidden-folder", name, "has a name that begins with a dot"))
+        else:
+            return True
+        return False
+
+
+def _items(folder: Path) -> list[os.DirEntry[str]]:
+    with storage_errors(folder, "read"), os.scandir(folder) as items:
+        return list(items)
+
+
+def _subject(notice: Notice) -> str:
+    return notice.subject
+
+
+_FORM = 'expected JSON such as {"Exclude": ["localizer", "phoenix"]}'
+
+
+@dataclass(frozen=True)
+class Exclusions:
+    """Patterns: a scan is left out if its folder's name holds one of them, upper or lower case being the same."""
+
+    patterns: tuple[str, ...] = ()
+
+    def matching(self, name: str) -> tuple[str, ...]:
+        """The patterns that leave out a folder of this name.
+
+        >>> Exclusions(("LOCALIZER", "phx")).matching("01_AAHead_Localizer")
+        ('LOCALIZER',)
+        """
+        folded = name.casefold()
+        return tuple(pattern for pattern in self.patterns if pattern.casefold() in folded)
+
+    def unmatched(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The patterns that leave out none of these folders: perhaps they are misspelt."""
+        used = {pattern for name in names for pattern in self.matching(name)}
+        return tuple(pattern for pattern in self.patterns if pattern not in used)
+
+
+def read_exclusions(path: Path) -> Exclusions:
+    """The patterns of ``{"Exclude": [...]}``.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting` for anything else, also for an empty pattern, which would leave
+    out everything.
+    """
+    with storage_errors(path, "read"):
+        raw = path.read_bytes()
+    try:
+        value = json.loads(raw.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InvalidSetting(str(path), f"this is not JSON; {_FORM}") from error
+    if not isinstance(value, dict) or "Exclude" not in value:
+        raise InvalidSetting(str(path), f"there is no 'Exclude' in it; {_FORM}")
+    if unknown := sorted(set(value) - {"Exclude"}):
+        raise InvalidSetting(str(path), f"'{shown(unknown[0])}' means nothing here; {_FORM}")
+    patterns = value["Exclude"]
+    if not isinstance(patterns, list) or not all(isinstance(item, str) and item for item in patterns):
+        raise InvalidSetting(str(path), f"'Exclude' must be a list of texts, none of them empty; {_FORM}")
+    return Exclusions(tuple(dict.fromkeys(patterns)))

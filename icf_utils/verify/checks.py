@@ -1,0 +1,286 @@
+"""What a verification says. Pure values.
+
+Archive, checksum and JSON against each other. Reads these files once each; the comparison itself is pure.
+
+A deposited dataset against the JSON. Reads the two files of the deposit; the comparison is pure.
+
+What the metadata and the dataset's own origin make is built again and compared, byte by byte and then by meaning.
+
+
+The deposit for ``annex::`` addresses against the metadata and the dataset. Reads its files; writes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from icf_utils.archive.checksum import parse_checksum
+from icf_utils.dataset.annex_branch import plan
+from icf_utils.dataset.annex_url import has_plain, paths_of, stored_files
+from icf_utils.dataset.build import expected_deposit, expected_plain
+from icf_utils.dataset.git_objects import File
+from icf_utils.dataset.origin import Origin, Uuids
+from icf_utils.dataset.reader import Deposit, read_dataset
+from icf_utils.dicom.values import keyword_tag
+from icf_utils.errors import DepositDamaged, DepositMissing, IcfError, StorageFailure, shown, storage_errors
+from icf_utils.metadata.allowlist import AllowList
+from icf_utils.metadata.describe import Description, describe_archive
+from icf_utils.metadata.records import STANDARD_TAGS, ImageRecord, VisitMetadata, check_metadata, parse_visit_metadata
+from icf_utils.metadata.stage import metadata_files, visit_metadata
+from icf_utils.progress import Progress
+from icf_utils.results import Notice
+from icf_utils.store.layout import Visit, read_deposit, store_identity
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong: the file of the store, the image or page in it where that is known, and what."""
+
+    path: Path
+    subject: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class VisitCheck:
+    """The verification of one visit; no findings means that every promise between its files holds.
+
+    ``absent`` names the steps that were not made yet (``metadata``, ``dataset``, ``catalog``), which breaks none.
+    """
+
+    study: str
+    visit: str
+    images: int
+    absent: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    notices: tuple[Notice, ...] = ()
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """The verification of a store or of one visit."""
+
+    visits: tuple[VisitCheck, ...]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Everything that is wrong, in the order of the visits."""
+        return tuple(finding for visit in self.visits for finding in visit.findings)
+
+
+#: How errors name a place within a JSON file.
+_RECORD = re.compile(r"(.+\.json), (record \d+)", re.DOTALL)
+
+
+def finding_of(path: Path, error: IcfError, remedy: bool = False) -> Finding:
+    """An error that a check met, as a finding about the file that the error names, or else ``path``.
+
+    With ``remedy``, what to do about damage is said: where a repair could do nothing, nobody else will.
+    """
+    if isinstance(error, DepositDamaged):
+        within = _RECORD.fullmatch(error.path)
+        place, subject = within.groups() if within else (error.path, "")
+        advice = f"; {error.remedy}" if remedy else ""
+        return Finding(Path(place), subject, f"expected {error.expected}, found {error.found}{advice}")
+    if isinstance(error, DepositMissing):
+        return Finding(Path(error.path), "", f"does not exist; {error.remedy}")
+    if isinstance(error, StorageFailure):
+        return Finding(Path(error.path), "", str(error))
+    return Finding(path, "", str(error))
+
+
+_GONE_METADATA = "bring it back from a copy"
+
+
+def check_archive(
+    place: Visit, metadata: VisitMetadata | None, progress: Progress, tags: AllowList | None = None
+) -> tuple[Description | None, list[Finding]]:
+    """Describe the archive from its bytes and hold its checksum file against it.
+
+    ``tags`` are recorded beside the standard ones; by default those that the metadata has.
+    """
+    findings = []
+    expected = None
+    try:
+        expected = parse_checksum(read_deposit(place.checksum, _GONE_METADATA), place.archive.name, str(place.checksum))
+    except IcfError as error:
+        findings.append(finding_of(place.checksum, error))
+    try:
+        with storage_errors(place.archive, "examine"):
+            there = place.archive.exists()
+        if not there:
+            raise DepositMissing(place.archive, _GONE_METADATA)
+        wanted = _recorded_tags(metadata) if tags is None else tags
+        found = describe_archive(place.archive, place.member_root, wanted, progress)
+    except IcfError as error:
+        return None, [*findings, finding_of(place.archive, error)]
+    if expected is not None and found.md5 != expected:
+        findings.append(_disagreement(place, metadata, found.md5, expected))
+    return found, findings
+
+
+def _disagreement(place: Visit, metadata: VisitMetadata | None, md5: str, expected: str) -> Finding:
+    """Archive and checksum do not agree: where the metadata takes the archive's side, the checksum is the odd one."""
+    if metadata and metadata.tarball.md5 == md5:
+        return Finding(place.checksum, "", f"says {expected}, the archive's MD5 and its metadata say {md5}")
+    return Finding(place.archive, "", f"its MD5 is {md5}, the checksum file says {expected}")
+
+
+def read_metadata(place: Visit) -> tuple[VisitMetadata | None, list[Finding]]:
+    """The JSON files, as far as they can be read."""
+    try:
+        return parse_visit_metadata(place), []
+    except IcfError as error:
+        return None, [finding_of(place.dicoms_json, error)]
+
+
+def _recorded_tags(metadata: VisitMetadata | None) -> AllowList:
+    """The tags that the JSON has beside the standard ones: these are what must be found in the archive again."""
+    keywords = sorted({key for image in metadata.images for key in image.tags} - set(STANDARD_TAGS)) if metadata else []
+    known = {keyword: tag for keyword in keywords if (tag := keyword_tag(keyword)) is not None}
+    return AllowList(known, allow_identifying=True)
+
+
+def check_visit_metadata(place: Visit, metadata: VisitMetadata, found: Description) -> list[Finding]:
+    """Hold the JSON against the archive: every image's place, size, digest and tags, and the bytes of both files."""
+    expected = visit_metadata(place, found)
+    findings = [
+        Finding(place.dicoms_json, name, problem)
+        for name, problem in _metadata_differences(metadata.images, expected.images)
+    ]
+    for name, right in vars(expected.tarball).items():
+        if getattr(metadata.tarball, name) != right:
+            problem = f"'{name}' does not agree with the archive: {_recorded(metadata.tarball, expected.tarball, name)}"
+            findings.append(Finding(place.tarball_json, "", problem))
+    if not findings:
+        findings += _other_bytes(place, expected)
+    return findings
+
+
+def _other_bytes(place: Visit, expected: VisitMetadata) -> list[Finding]:
+    """The same content in other bytes: white space, order of keys, escapes."""
+    problem = "says the right things, but not in the bytes that deposit_visit_metadata writes"
+    return [
+        Finding(path, "", problem)
+        for path, data in metadata_files(place, expected)
+        if read_deposit(path, _GONE_METADATA) != data
+    ]
+
+
+def _metadata_differences(
+    recorded: tuple[ImageRecord, ...], expected: tuple[ImageRecord, ...]
+) -> Iterator[tuple[str, str]]:
+    there = {image.path: image for image in recorded}
+    right = {image.path: image for image in expected}
+    if len(there) < len(recorded):
+        yield "", "has more than one record of the same image"
+    for path in sorted(right.keys() - there.keys()):
+        yield path, "is in the archive and has no record"
+    for path in sorted(there.keys() - right.keys()):
+        yield path, "has a record and is no image of the archive"
+    for path in sorted(right.keys() & there.keys()):
+        fields = ", ".join(_different_fields(there[path], right[path]))
+        if fields:
+            yield path, f"the record does not agree with the archive: {fields}"
+    if list(there) != list(right) and there.keys() == right.keys():
+        yield "", "does not have the images in the archive's order"
+
+
+def _different_fields(recorded: ImageRecord, expected: ImageRecord) -> Iterator[str]:
+    """Names of the fields that differ; their values are not shown, they come from headers."""
+    for name in ("md5", "size", "offset"):
+        if getattr(recorded, name) != getattr(expected, name):
+            yield f"{name} ({_recorded(recorded, expected, name)})"
+    for there, right in ((recorded.tags, expected.tags), (recorded.uids, expected.uids)):
+        yield from (key for key in sorted(there.keys() | right.keys()) if there.get(key) != right.get(key))
+
+
+def _recorded(recorded: object, expected: object, name: str) -> str:
+    return f"{shown(str(getattr(recorded, name)))} recorded, {getattr(expected, name)} found"
+
+
+_GONE_DATASET = "run 'icf-utils deposit_visit_dataset' again"
+
+
+def check_dataset(place: Visit, metadata: VisitMetadata, store_url: str | None, store_id: str | None) -> list[Finding]:
+    """Hold keys, URLs, tags, links and commits of the dataset against the metadata.
+
+    ``store_url`` and ``store_id`` are the address that the dataset should name and the identity that it should be
+    made for, ``None`` where that is not known.
+    """
+    try:
+        deposit = read_dataset(place)
+        if deposit is None:
+            return [Finding(place.refs, "", "is missing beside the dataset's other file")]
+        check_metadata(metadata, place)
+        expected = expected_deposit(metadata, place, deposit.origin)
+    except IcfError as error:
+        return [finding_of(place.export, error)]
+    findings = [Finding(place.export, "", text) for text in _other_store(place, deposit.origin, store_url, store_id)]
+    findings += check_plain(place, metadata, deposit.origin)
+    if (
+        read_deposit(place.export, _GONE_DATASET) == expected.export
+        and read_deposit(place.refs, _GONE_DATASET) == expected.refs
+    ):
+        return findings
+    differences = [
+        Finding(place.export, name, problem) for name, problem in _dataset_differences(place, metadata, deposit)
+    ]
+    return findings + (differences or [Finding(place.export, "", "is not, byte by byte, the dataset of this metadata")])
+
+
+def _other_store(place: Visit, origin: Origin, store_url: str | None, store_id: str | None) -> Iterator[str]:
+    if store_url is not None and origin.store_url != store_url.rstrip("/"):
+        yield f"names the store '{origin.store_url}', not '{store_url}'"
+    if store_id is not None and origin.uuids != Uuids.of(store_identity(origin.store_url, store_id), place):
+        yield f"was not made for the store identity '{shown(store_id)}'"
+
+
+def _dataset_differences(place: Visit, metadata: VisitMetadata, deposit: Deposit) -> Iterator[tuple[str, str]]:
+    wanted = plan(metadata, place, deposit.origin)
+    yield from _files("main", deposit.main.files, wanted.main)
+    yield from _files("git-annex", deposit.annex.files, wanted.annex)
+
+
+def _files(branch: str, there: Mapping[bytes, File], wanted: Mapping[bytes, File]) -> Iterator[tuple[str, str]]:
+    for path in sorted(there.keys() | wanted.keys()):
+        if there.get(path) != wanted.get(path):
+            name = path.decode("utf-8", "surrogateescape")
+            state = "missing" if path not in there else "not expected" if path not in wanted else "different"
+            yield name, f"is {state} on the branch {branch}"
+
+
+_INTERRUPTED = "is missing: the step was interrupted, or it was lost"
+_ALONE = "belongs to a dataset that is not there"
+_GONE_ANNEX_DEPOSIT = "run 'icf-utils deposit_visit_dataset --annex-url' again"
+
+
+def check_plain(place: Visit, metadata: VisitMetadata, origin: Origin) -> list[Finding]:
+    """Hold every byte of the deposit against what the metadata and the dataset's ``origin`` make; it may be absent."""
+    if not has_plain(place):
+        return []
+    try:
+        wanted = dict(paths_of(place, expected_plain(metadata, place, origin).files))
+    except IcfError as error:
+        return [finding_of(place.annex_url, error)]
+    strangers = [path for path in stored_files(place) if path not in wanted]
+    findings = [Finding(path, "", "does not belong to this dataset") for path in strangers]
+    return [*findings, *(item for path, data in wanted.items() for item in _check_file(path, data))]
+
+
+def _check_file(path: Path, data: bytes) -> list[Finding]:
+    try:
+        if not path.exists():
+            return [Finding(path, "", _INTERRUPTED)]
+        same = read_deposit(path, _GONE_ANNEX_DEPOSIT) == data
+    except IcfError as error:
+        return [finding_of(path, error)]
+    return [] if same else [Finding(path, "", "is not, byte by byte, what this dataset makes")]
+
+
+def check_alone(place: Visit) -> list[Finding]:
+    """For a visit without a dataset: there must be no such deposit either."""
+    return [Finding(place.annex_url, "", _ALONE)] if has_plain(place) else []

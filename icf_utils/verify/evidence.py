@@ -1,0 +1,100 @@
+"""Is an archive what it was when it was made? What other files say of it, weighed against its bytes.
+
+:func:`witnesses_of` reads the checksum file and the dataset; :func:`judge` is pure.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from icf_utils.archive.checksum import parse_checksum
+from icf_utils.dataset.reader import read_dataset
+from icf_utils.errors import IcfError
+from icf_utils.metadata.describe import Description
+from icf_utils.metadata.records import ImageRecord, VisitMetadata, parse_tarball
+from icf_utils.store.layout import Visit, read_deposit
+
+_KEY = re.compile(rb"MD5E-s\d+--([0-9a-f]{32})")
+
+
+@dataclass(frozen=True)
+class Witnesses:
+    """MD5 of the archive as each file has it, ``None`` where it cannot be read; ``images`` as recorded."""
+
+    checksum: str | None
+    metadata: str | None
+    dataset: str | None
+    images: tuple[ImageRecord, ...] | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the archive can be built on, and why, or why not."""
+
+    is_sound: bool
+    reason: str
+
+
+def witnesses_of(place: Visit, metadata: VisitMetadata | None) -> Witnesses:
+    """What the visit's files say of its archive."""
+    try:
+        checksum = parse_checksum(read_deposit(place.checksum, ""), place.archive.name, str(place.checksum))
+    except IcfError:
+        checksum = None
+    try:
+        tarball = parse_tarball(read_deposit(place.tarball_json, ""), str(place.tarball_json)).md5
+    except IcfError:
+        tarball = None
+    return Witnesses(checksum, tarball, _key_of(place), metadata.images if metadata else None)
+
+
+def _key_of(place: Visit) -> str | None:
+    """The MD5 in the archive's git-annex key."""
+    try:
+        deposit = read_dataset(place)
+    except IcfError:
+        return None
+    link = deposit.main.files.get(place.dspath.encode("ascii")) if deposit else None
+    found = _KEY.search(link.content) if link else None
+    return found[1].decode("ascii") if found else None
+
+
+def judge(found: Description, said: Witnesses) -> Verdict:
+    """Weigh them: more must speak for the archive's MD5 than against it.
+
+    The images' own checksums count as one more witness, but cannot carry the verdict alone: they do not cover the
+    archive's headers. Where no witness is left at all, the archive is taken as it is.
+    """
+    witnesses = {"checksum file": said.checksum, "metadata": said.metadata, "dataset": said.dataset}
+    known = {name: md5 for name, md5 in witnesses.items() if md5 is not None}
+    agree = [name for name, md5 in known.items() if md5 == found.md5]
+    against = [name for name in known if name not in agree]
+    images = None if said.images is None else _same_images(found, said.images)
+    if not known:
+        if images is False:
+            return Verdict(False, "is damaged: the images in it are not those that its metadata name")
+        return Verdict(True, "nothing is left that tells its MD5, it was taken as it is")
+    if agree and len(agree) + (images is True) > len(against) + (images is False):
+        return Verdict(True, f"its MD5 agrees with {_listed(agree)}")
+    if agree:
+        return Verdict(
+            False, f"agrees with {_listed(agree)} and not with {_listed(against)}: which is damaged cannot be told"
+        )
+    return Verdict(
+        False,
+        f"is damaged: its MD5 {found.md5} is not what {_listed(against)} "
+        f"{'says' if len(against) == 1 else 'say'}; bring it back from a copy",
+    )
+
+
+def _same_images(found: Description, recorded: tuple[ImageRecord, ...]) -> bool:
+    def places(images: tuple[ImageRecord, ...]) -> set[tuple[str, str, int, int]]:
+        return {(image.path, image.md5, image.size, image.offset) for image in images}
+
+    return places(tuple(found.images)) == places(recorded)
+
+
+def _listed(names: list[str]) -> str:
+    *others, last = [f"its {name}" for name in names]
+    return f"{', '.join(others)} and {last}" if others else last

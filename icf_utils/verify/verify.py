@@ -1,0 +1,258 @@
+"""Check again, from the bytes, every promise between a store's files. Reads the store; changes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from icf_utils.archive.stage import archive_differs
+from icf_utils.catalog.check import catalogued_visits, check_catalog, entry_of, is_in_catalog
+from icf_utils.catalog.page import visit_date
+from icf_utils.catalog.stage import load_application
+from icf_utils.catalog.writer import has_pages
+from icf_utils.dataset.origin import check_store_id, check_store_url
+from icf_utils.dataset.store_address import StorePlace, place_from_settings, store_place
+from icf_utils.errors import (
+    Busy,
+    DepositMissing,
+    IcfError,
+    InvalidIdentifier,
+    InvalidSetting,
+    StorageFailure,
+    shown,
+    storage_errors,
+)
+from icf_utils.metadata.records import VisitMetadata
+from icf_utils.progress import SILENT, Progress
+from icf_utils.settings import Settings, load_settings
+from icf_utils.store.layout import Study, Visit, check_identifier, study_folders
+from icf_utils.verify.checks import (
+    Finding,
+    VerifyResult,
+    VisitCheck,
+    check_alone,
+    check_archive,
+    check_dataset,
+    check_visit_metadata,
+    finding_of,
+    read_metadata,
+)
+from icf_utils.verify.recover import catalogued_store
+
+__all__ = ["Finding", "VerifyResult", "VisitCheck", "verify_store", "verify_visit"]
+
+_NOT_CHECKED = "was not checked: what it should name stands in the dataset, which is damaged or lost"
+
+
+@dataclass(frozen=True)
+class _Where:
+    """The store that the visit's catalog pages should speak of.
+
+    ``certain`` is false where the dataset, which would tell, cannot be read.
+    """
+
+    place: StorePlace
+    certain: bool
+
+
+def verify_visit(
+    store_dir: str | os.PathLike[str],
+    study: str,
+    visit: str,
+    *,
+    store_url: str | None = None,
+    store_id: str | None = None,
+    rebuild: str | os.PathLike[str] | None = None,
+    time_zone: str = "UTC",
+    strip: int = 0,
+    settings: Settings | None = None,
+    progress: Progress = SILENT,
+) -> VisitCheck:
+    """Verify one visit: archive, checksum, metadata, dataset and catalog against each other.
+
+    ``rebuild`` is an input that must still give the same archive, with ``time_zone`` and ``strip`` as for
+    ``make_studyvisit_archive``. What is wrong comes back as findings; raised are only
+    :class:`~icf_utils.errors.DepositMissing` for a visit of which there is nothing,
+    :class:`~icf_utils.errors.InvalidIdentifier`, :class:`~icf_utils.errors.InvalidSetting`,
+    :class:`~icf_utils.errors.MissingRequirement` where the catalog cannot be checked without datalad-catalog,
+    :class:`~icf_utils.errors.StorageFailure` for a store that cannot be looked into, and refusals of ``rebuild``.
+    """
+    place = Visit(Path(store_dir), study, visit)
+    chosen = load_settings(place.root) if settings is None else settings
+    where = _where(place, store_url, store_id, chosen)
+    catalogued = is_in_catalog(place, where.place.dataset_id)
+    if not catalogued and not any(map(_exists, _files(place))):
+        raise DepositMissing(place.archive, "there is nothing of this visit in the store")
+    if catalogued:
+        _refuse_without_application(place.of_study, chosen)
+    absent, findings = _presence(place, catalogued)
+    metadata = None
+    if "metadata" not in absent:
+        metadata, problems = read_metadata(place)
+        findings += problems
+    found, problems = check_archive(place, metadata, progress)
+    findings += problems
+    if metadata and found:
+        findings += check_visit_metadata(place, metadata, found)
+    if metadata and _exists(place.refs) and _exists(place.export):
+        findings += check_dataset(place, metadata, store_url, store_id)
+    elif "dataset" in absent:
+        findings += check_alone(place)
+        findings += _lost_dataset(place, metadata) if metadata else []
+    if metadata and catalogued:
+        findings += _check_catalog(place, metadata, where, chosen)
+    if rebuild is not None and _exists(place.archive):
+        findings += _check_rebuild(place, rebuild, time_zone, strip, progress)
+    return VisitCheck(study, visit, len(found.images) if found else 0, absent, tuple(dict.fromkeys(findings)))
+
+
+def _where(place: Visit, store_url: str | None, store_id: str | None, settings: Settings) -> _Where:
+    """Which store the visit's files should speak of; the options are checked first, whatever else there is."""
+    if store_url is not None:
+        check_store_url(store_url)
+    if store_id is not None:
+        check_store_id(store_id)
+    try:
+        found = store_place(place, settings, store_url, store_id)
+        if store_url is not None or store_id is not None or found.time is not None:
+            return _Where(found, certain=True)
+    except InvalidSetting:
+        raise
+    except IcfError:  # found again, and reported, where the dataset is checked
+        if store_url is not None or store_id is not None:
+            return _Where(place_from_settings(place, settings, store_url, store_id), certain=store_url is not None)
+    said = catalogued_store(place, settings)  # no dataset tells, but perhaps the catalog does
+    url, name = (said.url, said.id) if said else (None, None)
+    known = said is not None or not (_exists(place.refs) or _exists(place.export) or entry_of(place))
+    return _Where(place_from_settings(place, settings, url, name), certain=known)
+
+
+def _lost_dataset(place: Visit, metadata: VisitMetadata) -> list[Finding]:
+    """The day that a catalog shows of a visit is that of its dataset, unless the metadata have it."""
+    entry = entry_of(place)
+    if entry is None or entry.date in ("", visit_date(place, metadata)):
+        return []
+    return [Finding(place.refs, "", "is missing, and the export with it, although the catalog shows the dataset's day")]
+
+
+def _exists(path: Path) -> bool:
+    with storage_errors(path, "examine"):
+        return path.exists()
+
+
+def _files(place: Visit) -> tuple[Path, ...]:
+    return (place.archive, place.checksum, place.dicoms_json, place.tarball_json, place.export, place.refs)
+
+
+def _refuse_without_application(study: Study, settings: Settings) -> None:
+    """Before an archive is read for hours: can the catalog be checked at all?"""
+    try:
+        load_application(study, settings.catalog)
+    except StorageFailure:  # a file of the store; found again when the catalog is checked
+        return
+
+
+def verify_store(
+    store_dir: str | os.PathLike[str],
+    *,
+    store_url: str | None = None,
+    store_id: str | None = None,
+    settings: Settings | None = None,
+    progress: Progress = SILENT,
+) -> VerifyResult:
+    """Verify every visit of every study in a store, those that only a catalog shows among them.
+
+    Raises :class:`~icf_utils.errors.DepositMissing` where there is no visit at all.
+    """
+    root = Path(store_dir)
+
+    def one(study: str, visit: str) -> VisitCheck:
+        return verify_visit(
+            root, study, visit, store_url=store_url, store_id=store_id, settings=settings, progress=progress
+        )
+
+    return VerifyResult(tuple(check_visits(root, one, lambda failed: failed)))
+
+
+_T = TypeVar("_T")
+
+
+def check_visits(root: Path, one: Callable[[str, str], _T], of_failed: Callable[[VisitCheck], _T]) -> list[_T]:
+    """The results of ``one`` for every visit of every study, those among them that only a catalog shows.
+
+    A visit that cannot be read, or that another process holds, keeps nobody from the others: ``of_failed`` makes its
+    result. Raises :class:`~icf_utils.errors.DepositMissing` where there is no visit at all.
+    """
+    done: list[_T] = []
+    for study in study_folders(root):
+        try:
+            visits = _visits(study)
+        except StorageFailure as error:
+            done.append(of_failed(VisitCheck(study.study, "", 0, (), (finding_of(study.folder, error),))))
+            continue
+        done += [_checked(Visit(root, study.study, visit), one, of_failed) for visit in visits]
+    if not done:
+        raise DepositMissing(root, "there is no visit in this store; name another with -o/--store-dir")
+    return done
+
+
+def _checked(place: Visit, one: Callable[[str, str], _T], of_failed: Callable[[VisitCheck], _T]) -> _T:
+    try:
+        return one(place.study, place.visit)
+    except (StorageFailure, Busy) as error:
+        return of_failed(VisitCheck(place.study, place.visit, 0, (), (finding_of(place.archive, error),)))
+
+
+def _visits(study: Study) -> list[str]:
+    return sorted({*study.visits(), *filter(_is_identifier, catalogued_visits(study))})
+
+
+def _is_identifier(visit: str) -> bool:
+    try:
+        check_identifier("visit", visit)
+    except InvalidIdentifier:
+        return False
+    return True
+
+
+def _presence(place: Visit, catalogued: bool) -> tuple[tuple[str, ...], list[Finding]]:
+    """Which steps were not made yet, and files that lack their other half."""
+    absent, findings = [], []
+    for step, files in (("metadata", (place.dicoms_json, place.tarball_json)), ("dataset", (place.export, place.refs))):
+        missing = [path for path in files if not _exists(path)]
+        if len(missing) == len(files):
+            absent.append(step)
+        elif step == "dataset":  # the metadata's are named when they are read
+            findings += [Finding(path, "", "is missing: the step was interrupted, or it was lost") for path in missing]
+    if not catalogued:
+        absent.append("catalog")
+    if "metadata" in absent and len(absent) < 3:
+        made = "a dataset made from it" if "dataset" not in absent else "a catalog that shows the visit"
+        findings.append(Finding(place.dicoms_json, "", f"is missing although there is {made}"))
+    return tuple(absent), findings
+
+
+def _check_catalog(place: Visit, metadata: VisitMetadata, where: _Where, settings: Settings) -> list[Finding]:
+    catalog, expected = place.of_study.catalog, where.place
+    try:
+        if not where.certain and not has_pages(place.of_study, expected.dataset_id):
+            return [Finding(catalog, "", _NOT_CHECKED)]
+        problems = check_catalog(place, metadata, expected.url, expected.dataset_id, settings.catalog)
+    except IcfError as error:
+        return [finding_of(catalog, error)]
+    return [Finding(Path(path), "", problem) for path, problem in problems]
+
+
+def _check_rebuild(
+    place: Visit, rebuild: str | os.PathLike[str], time_zone: str, strip: int, progress: Progress
+) -> list[Finding]:
+    try:
+        how = archive_differs(rebuild, place, time_zone=time_zone, strip=strip, progress=progress)
+    except StorageFailure as error:
+        if error.path != os.fspath(place.archive):
+            raise
+        return [finding_of(place.archive, error)]
+    return [Finding(place.archive, "", f"is not what '{shown(rebuild)}' gives: {how}")] if how else []

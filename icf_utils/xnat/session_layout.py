@@ -1,0 +1,216 @@
+"""How XNAT lays a session out on its disk: ``SCANS/<scan>/DICOM/<file>``. Reads beginnings of files; writes nothing.
+
+The names are those that XNAT's own importer gives: a scan is called by its SeriesNumber, or by its SeriesInstanceUID
+where that is no name; a file keeps its name with other characters than letters, digits, ``_``, ``.`` and ``-`` replaced
+(XNAT 1.8: Files, Labels, Restructurer).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from icf_utils.dicom.elements import Scan
+from icf_utils.dicom.header import (
+    FACT_TAGS,
+    SOP_INSTANCE_UID,
+    STUDY_DATE,
+    STUDY_INSTANCE_UID,
+    STUDY_TIME,
+    is_bare_dataset,
+    is_dataset,
+    posix_time,
+    read_head,
+    uid_text,
+)
+from icf_utils.errors import InputRefused, InvalidSetting, shown
+from icf_utils.progress import SILENT, Progress
+from icf_utils.results import Notice
+from icf_utils.sources.source import Entry, Source
+from icf_utils.xnat.model import label_of
+
+SERIES_INSTANCE_UID, SERIES_NUMBER = 0x0020000E, 0x00200011
+_WANTED = FACT_TAGS | {SERIES_INSTANCE_UID, SERIES_NUMBER}
+_FILE_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_LABEL = re.compile(r"[A-Za-z0-9_-]+")
+_LONGEST = 200
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A file of the input and its place below the session's folder, ``SCANS/<scan>/DICOM/<name>``."""
+
+    entry: Entry
+    scan: str
+    name: str
+
+    @property
+    def place(self) -> str:
+        return f"SCANS/{self.scan}/DICOM/{self.name}"
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """A session: its study, the study's date and time as the files say them, and the place of each file.
+
+    ``size`` in bytes. ``notices`` name what is left out or was not as usual.
+    """
+
+    study_uid: str
+    study_time: datetime | None
+    files: tuple[Placed, ...]
+    notices: tuple[Notice, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(file.entry.size for file in self.files)
+
+    @property
+    def scans(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(file.scan for file in self.files))
+
+
+@dataclass(frozen=True)
+class _Image:
+    entry: Entry
+    study: str
+    series: str
+    number: str
+    instance: str
+    time: datetime | None
+
+
+def check_label(what: str, value: str) -> str:
+    """``value``, if XNAT takes it for the label of a project, subject or session (Labels.isValidLabel)."""
+    if not _LABEL.fullmatch(value) or len(value) > _LONGEST:
+        rule = f"letters, digits, '_' and '-' are allowed, at most {_LONGEST} characters"
+        raise InvalidSetting(what, f"'{shown(value[:120])}' is no label for XNAT: {rule}")
+    return value
+
+
+def arrange(source: Source, progress: Progress = SILENT) -> Arrangement:
+    """The place of each image of an input in XNAT's prearchive.
+
+    Raises :class:`~icf_utils.errors.InputRefused` for an input without images, of several studies, or with an image
+    that is damaged or belongs to no study or series.
+    """
+    images, refused, skipped = [], [], []
+    with progress.task("looking", len(source.entries), "files") as task:
+        for entry in source.entries:
+            with source.open(entry) as reader:
+                _, head = read_head(reader.read, entry.size, _WANTED)
+            if head.is_directory or not ((head.magic and is_dataset(head)) or is_bare_dataset(head)):
+                skipped.append(Notice("not-an-image", entry.name, "is no DICOM image and is not given to XNAT"))
+            elif problem := _problem(head):
+                refused.append((entry.name, problem))
+            else:
+                images.append(_image(entry, head))
+            task.advance(1)
+    if refused:
+        raise InputRefused(source.label, refused, "Repair or remove these files first.")
+    _refuse_mixture(source.label, images)
+    scans = scan_names((image.series, image.number) for image in images)
+    time = next((image.time for image in images if image.time), None)
+    notices = (*skipped, *_shared_numbers(images, scans), *_repeated(images))
+    return Arrangement(images[0].study, time, tuple(_place(images, scans)), notices)
+
+
+def scan_names(series: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The name of each scan by SeriesInstanceUID; ``series`` holds (SeriesInstanceUID, SeriesNumber) of every image.
+
+    A number that two series share names neither of them, so that each series has a folder of its own.
+
+    >>> scan_names([("1.5", "3"), ("1.6", "4"), ("1.7", "4")])
+    {'1.5': '3', '1.6': '1_6', '1.7': '1_7'}
+    """
+    numbers: dict[str, str] = {}
+    for uid, number in series:
+        numbers.setdefault(uid, f"_{number[1:]}" if number.startswith("+") else number)
+    uses = Counter(name.casefold() for name in numbers.values())
+    return {
+        uid: name if _is_file_name(name) and uses[name.casefold()] == 1 else label_of(uid)
+        for uid, name in numbers.items()
+    }
+
+
+def _is_file_name(name: str) -> bool:
+    return _FILE_NAME.fullmatch(name) is not None and not name.startswith(".")
+
+
+def _problem(head: Scan) -> str:
+    if head.state in ("cut", "malformed"):
+        return "is cut off or damaged"
+    for tag, keyword in ((STUDY_INSTANCE_UID, "StudyInstanceUID"), (SERIES_INSTANCE_UID, "SeriesInstanceUID")):
+        if not uid_text(head.elements.get(tag)):
+            return f"has no usable {keyword}"
+    return ""
+
+
+def _image(entry: Entry, head: Scan) -> _Image:
+    study, series, instance = (
+        uid_text(head.elements.get(tag)) for tag in (STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID)
+    )
+    seconds = posix_time(_text(head, STUDY_DATE), _text(head, STUDY_TIME) or "000000", timezone.utc)
+    time = None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc).replace(tzinfo=None)
+    return _Image(entry, study, series, _text(head, SERIES_NUMBER).strip(), instance, time)
+
+
+def _text(head: Scan, tag: int) -> str:
+    element = head.elements.get(tag)
+    return element.raw.decode("ascii", "replace").rstrip(" \0") if element else ""
+
+
+def _refuse_mixture(label: str, images: list[_Image]) -> None:
+    if not images:
+        raise InputRefused(label, [(label, "holds no DICOM image")], "Check that this is the folder you mean.")
+    first: dict[str, str] = {}
+    for image in images:
+        first.setdefault(image.study, image.entry.name)
+    if len(first) > 1:
+        found = [(name, f"is of the study {uid}") for uid, name in first.items()]
+        raise InputRefused(label, found, "A session of XNAT is one study: give each its own folder.")
+
+
+def _place(images: list[_Image], scans: dict[str, str]) -> Iterable[Placed]:
+    """Files keep their names; of several with one name in a scan, the later ones get a number."""
+    taken: dict[str, set[str]] = {}
+    for image in images:
+        scan = scans[image.series]
+        names = taken.setdefault(scan, set())
+        name = _unused(_file_name(image), names)
+        names.add(name.casefold())
+        yield Placed(image.entry, scan, name)
+
+
+def _file_name(image: _Image) -> str:
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", image.entry.name.rpartition("/")[2]).lstrip(".")
+    return name if name and len(name) <= _LONGEST else f"{image.instance}.dcm"
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    stem, dot, suffix = name.rpartition(".")
+    found, count = name, 1
+    while found.casefold() in taken:
+        count += 1
+        found = f"{stem}-{count}{dot}{suffix}" if stem else f"{name}-{count}"
+    return found
+
+
+def _shared_numbers(images: list[_Image], scans: dict[str, str]) -> list[Notice]:
+    numbers = {image.series: image.number for image in images}
+    uses = Counter(number.casefold() for number in numbers.values())
+    why = "is a series whose SeriesNumber another series has, too; its folder is called by its UID"
+    return [Notice("shared-number", uid, why) for uid in scans if numbers[uid] and uses[numbers[uid].casefold()] > 1]
+
+
+def _repeated(images: list[_Image]) -> list[Notice]:
+    seen = set[str]()
+    notices = []
+    for image in images:
+        if image.instance and image.instance in seen:
+            notices.append(Notice("same-instance", image.entry.name, "has the SOPInstanceUID of an earlier file"))
+        seen.add(image.instance)
+    return notices

@@ -1,0 +1,98 @@
+"""Opting in and out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from icf_utils.dataset.special_remote.configure import configure_clone
+from icf_utils.dataset.stage import deposit_visit_dataset
+from icf_utils.errors import InvalidSetting, MissingRequirement
+from tests.dataset.commands import run
+from tests.dataset.conftest import require
+from tests.dataset.special_remote.conftest import Cloned
+from tests.dataset.visits import make_visit
+
+
+def config(folder: Path) -> str:
+    return run("git", "config", "--local", "--list", cwd=folder).decode()
+
+
+def test_there_and_back(local: Cloned) -> None:
+    now = config(local.folder)
+    assert "remote.archivist.annex-externaltype=icf" in now
+    again = configure_clone(local.folder)
+    assert (again.state, again.remotes, again.program) == ("unchanged", ("archivist",), "icf")
+    back = configure_clone(local.folder, undo=True)
+    assert (back.state, back.remotes, back.program) == ("written", ("archivist",), "archivist")
+    assert config(local.folder) == now.replace("annex-externaltype=icf", "annex-externaltype=archivist")
+    assert configure_clone(local.folder, undo=True).state == "unchanged"
+    assert configure_clone(local.folder / "icf").state == "written"
+    assert config(local.folder) == now
+
+
+def test_a_clone_without_datalad(tmp_path: Path) -> None:
+    """git-annex left its remotes unconfigured, as their programs were missing; images come by ranges all the same."""
+    require("git", "git-annex", "git-remote-annex")
+    place = make_visit(tmp_path / "store")
+    result = deposit_visit_dataset(place.root, "study", "v1", store_url=f"file://{tmp_path}/store", annex_url=True)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("git", "git-annex", "git-remote-annex", "git-annex-remote-icf", "sh", "uname", "env"):
+        found = subprocess.run(["sh", "-c", f"command -v {name}"], capture_output=True, text=True, check=True)
+        (programs / name).symlink_to(found.stdout.strip())
+    environment = {**os.environ, "PATH": os.fspath(programs)}
+    clone = tmp_path / "clone"
+    run("git", "clone", result.annex_url, "clone", cwd=tmp_path, env=environment)
+    before = config(clone)
+    done = configure_clone(clone)
+    assert (done.state, done.remotes) == ("written", ("archivist",))
+    run("git", "annex", "get", "study_v1/anat/IM0002", cwd=clone, env=environment)
+    assert (clone / "study_v1/anat/IM0002").read_bytes() == b"second image"
+    assert configure_clone(clone).state == "unchanged"
+    configure_clone(clone, undo=True)
+    kept = [line for line in config(clone).splitlines() if "annex-cost" not in line]
+    assert kept == before.splitlines()
+
+
+@pytest.mark.parametrize("undo", [False, True])
+def test_what_is_no_clone_is_refused(tmp_path: Path, undo: bool) -> None:
+    require("git")
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(InvalidSetting, match="no git repository"):
+            configure_clone(folder, undo)
+    run("git", "init", "-q", "plain", cwd=tmp_path)
+    with pytest.raises(InvalidSetting, match="without an 'archivist' remote"):
+        configure_clone(tmp_path / "plain", undo)
+
+
+def test_not_without_the_program(local: Cloned, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    with pytest.raises(MissingRequirement, match="git-annex-remote-icf"):
+        configure_clone(local.folder)
+    configure_clone(local.folder, undo=True)
+
+
+def test_the_command(local: Cloned) -> None:
+    command = [sys.executable, "-m", "icf_utils.cli.main", "configure-clone", os.fspath(local.folder)]
+    done = subprocess.run([*command, "--undo"], capture_output=True, text=True, check=True)
+    assert "'archivist': images come as before" in done.stdout
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "'archivist': images come by byte ranges (git-annex-remote-icf)" in done.stdout
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "already" in done.stdout
+
+
+def test_the_program_is_installed_with_the_package() -> None:
+    text = Path(__file__).parents[3].joinpath("pyproject.toml").read_text(encoding="utf-8")
+    assert 'git-annex-remote-icf = "icf_utils.dataset.special_remote.program:main"' in text
+
+
+def test_the_program_says_who_starts_it() -> None:
+    done = subprocess.run(["git-annex-remote-icf", "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "icf-utils configure-clone" in done.stderr

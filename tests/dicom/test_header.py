@@ -1,0 +1,144 @@
+"""When a study was, whether a file is DICOM, which study it belongs to: as pydicom says, with nothing raised."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from icf_utils.dicom.elements import Element, scan
+from icf_utils.dicom.header import FACT_TAGS, FileFacts, file_facts, posix_time, uid_text
+from tests.archive.reference import local_zone, study_time
+from tests.data.make_dicom import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, dicom_bytes, element, uid
+
+UTC = timezone.utc
+
+
+def facts(data: bytes) -> FileFacts:
+    return file_facts(scan(data, len(data), FACT_TAGS), UTC)
+
+
+digits = st.text("0123456789", max_size=10)
+odd_text = st.text("0123456789 .:-+*\\_\n", max_size=12)
+real_date = st.dates().map(lambda day: f"{day:%Y%m%d}".zfill(8))
+real_time = st.times().map(lambda clock: f"{clock:%H%M%S.%f}")
+cut_time = st.tuples(real_time, st.integers(0, 13)).map(lambda pair: pair[0][: pair[1]])
+
+
+@given(date=real_date | digits | odd_text, clock=real_time | cut_time | digits | odd_text)
+@example("20200229", "235960.5")
+@example("1994.01.30", "10")
+@example("1994.01.30", "11:25:01")
+@example("2020 1 1", "101112.")
+@example("+200+1+1", "101112\n")
+@example("2_20 1 1", "101112")
+@example("20200229", "1011.5")
+@example("19700101", "000000.000001")
+@example("19700101", "000001.100007")
+@example("19691231", "235959.999999")
+@example("00010101", "000000")
+@example("99991231", "235959.999999")
+def test_times_are_those_of_pydicom(date: str, clock: str) -> None:
+    """The very same float, since it is written as text into the archive."""
+    with local_zone("UTC"):
+        expected = study_time(date, clock)
+    found = posix_time(date, clock, UTC)
+    if expected is None and found is not None:  # within a day of the calendar's ends only we go on
+        assert not -62135510400 <= found < 253402214400
+    else:
+        assert found == expected
+
+
+@given(moment=st.datetimes(min_value=datetime(1800, 1, 1), max_value=datetime(9999, 12, 30)))  # noqa: DTZ001
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Australia/Lord_Howe"])
+def test_local_times_are_those_of_the_system(zone: str, moment: datetime) -> None:
+    date, clock = f"{moment:%Y%m%d}", f"{moment:%H%M%S.%f}"
+    with local_zone(zone):
+        expected = study_time(date, clock)
+    assert posix_time(date, clock, ZoneInfo(zone)) == expected
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
+def test_hours_that_clocks_skip_and_repeat(zone: str) -> None:
+    """Every half hour of the days around the changes of two years."""
+    for start in (datetime(2024, 3, 9), datetime(2024, 3, 30), datetime(2024, 10, 26), datetime(2024, 11, 2)):  # noqa: DTZ001
+        for step in range(96):
+            moment = start + timedelta(minutes=30 * step)
+            date, clock = f"{moment:%Y%m%d}", f"{moment:%H%M%S}"
+            with local_zone(zone):
+                expected = study_time(date, clock)
+            assert posix_time(date, clock, ZoneInfo(zone)) == expected
+
+
+def test_dates_at_the_edge_of_the_calendar() -> None:
+    far_east, far_west = timezone(timedelta(hours=14)), timezone(timedelta(hours=-12))
+    for date in ("00010101", "99991231"):
+        for zone in (far_east, far_west):
+            assert isinstance(posix_time(date, "120000", zone), float)
+
+
+@pytest.mark.parametrize("syntax", [IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED])
+def test_an_image(syntax: str) -> None:
+    assert facts(dicom_bytes(transfer_syntax=syntax)) == FileFacts(
+        is_dicom=True, looks_bare=False, is_directory=False, time=1582971072.0, study_uid=uid("study"), is_cut=False
+    )
+
+
+@pytest.mark.parametrize("meta", [True, False])
+def test_an_image_without_preamble(meta: bool) -> None:
+    """It counts as no DICOM, as with pydicom, yet it is recognised."""
+    found = facts(dicom_bytes(preamble=False, file_meta=meta))
+    assert (found.is_dicom, found.looks_bare, found.time) == (False, True, None)
+
+
+def test_bare_needs_proof() -> None:
+    assert facts(dicom_bytes(preamble=False, file_meta=False)).looks_bare
+    assert not facts(dicom_bytes(preamble=False, file_meta=False, SOPClassUID=None)).looks_bare
+    assert not facts(dicom_bytes(preamble=False, file_meta=False, SOPInstanceUID=None)).looks_bare
+    assert not facts(dicom_bytes(preamble=False, file_meta=False, SOPInstanceUID=b"not.a.uid!")).looks_bare
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"text", bytes(132), b"x" * 128 + b"DICM", b"x" * 128 + b"DICM" + b"plain text, no data set\n" * 9]
+)
+def test_what_is_no_dicom(data: bytes) -> None:
+    found = facts(data)
+    assert (found.is_dicom, found.looks_bare, found.time, found.study_uid) == (False, False, None, "")
+    assert found.is_cut == (b"DICM" in data)
+
+
+def test_elements_that_are_not_sorted() -> None:
+    """pydicom reads them, so the file's own time counts."""
+    number_first = {0x00080000: element(0x00200011, "IS", b"77")}
+    found = facts(dicom_bytes(raw=number_first))
+    assert (found.is_dicom, found.time, found.study_uid, found.is_cut) == (True, 1582971072.0, uid("study"), False)
+
+
+def test_a_prefix_with_zeros_behind_it() -> None:
+    found = facts(bytes(128) + b"DICM" + bytes(400))
+    assert (found.is_dicom, found.is_cut) == (False, True)
+
+
+@pytest.mark.parametrize("vr", ["DA", "LO", "UN", "OB", "SQ"])
+def test_representations_of_the_date(vr: str) -> None:
+    data = dicom_bytes(raw={0x00080020: element(0x00080020, vr, b"20200229")})
+    assert (facts(data).time is None) == (vr == "SQ")
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        *((b"1.2", "1.2"), (b"1.2\0", "1.2"), (b"1.2 ", "1.2"), (b"2.25." + b"9" * 59, "2.25." + "9" * 59)),
+        *((b"", ""), (b"1", ""), (b"1.", ""), (b".1", ""), (b"1..2", ""), (b"1.2\n", ""), (b"1.2\\1.3", "")),
+        *((b"2.25." + b"9" * 60, ""), (b"1.a", ""), (b"\xff", ""), ("1.\u0662".encode(), "")),
+    ],
+)
+def test_uids(raw: bytes, text: str) -> None:
+    assert uid_text(Element("UI", raw)) == text
+
+
+def test_no_uid() -> None:
+    assert uid_text(None) == ""

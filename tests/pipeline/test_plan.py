@@ -1,0 +1,334 @@
+"""Which stages have to run, with the reason in words; and what a run then does about it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icf_utils import Chain, RunResult, Settings, gather, make_plan, run_chain
+from icf_utils.pipeline import stages
+from icf_utils.pipeline.model import Options
+from icf_utils.settings import CatalogSettings, MetadataSettings
+from icf_utils.store.layout import Study, Visit
+from tests.data.make_dicom import dicom_bytes
+from tests.pipeline.conftest import NAMES, content, make_one_by_one
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Chain:
+    return Chain(tmp_path / "store")
+
+
+def run(inputs: Path, chain: Chain, only: Sequence[tuple[str, str]] = NAMES) -> RunResult:
+    visits = [item for item in gather(chain.root, inputs / "visits.csv") if (item.study, item.visit) in only]
+    return run_chain(visits, chain)
+
+
+def plan(inputs: Path, chain: Chain) -> dict[str, str]:
+    """The reasons, by ``study/visit stage``."""
+    visits = gather(chain.root, inputs / "visits.csv")
+    found = make_plan(visits, chain)
+    return {f"{item.wanted.name} {stage.stage}": "; ".join(stage.reasons) for item in found for stage in item.runs}
+
+
+@pytest.fixture
+def made(inputs: Path, chain: Chain) -> Chain:
+    """A store in which everything is done."""
+    result = run(inputs, chain)
+    assert result.counts == {"done": 3, "up to date": 0, "failed": 0, "not reached": 0}
+    assert plan(inputs, chain) == {}
+    return chain
+
+
+@pytest.fixture
+def v1(made: Chain) -> Visit:
+    return Visit(made.root, "study-a", "v1")
+
+
+def test_a_new_store(inputs: Path, chain: Chain) -> None:
+    found = plan(inputs, chain)
+    assert len(found) == 12
+    assert [found[f"study-a/v1 {name}"] for name in chain.stage_names] == [
+        "not made yet",
+        "after archive",
+        "after metadata",
+        "after dataset",
+    ]
+    assert not chain.root.exists()
+
+
+def test_the_same_store_as_by_the_four_commands(inputs: Path, made: Chain, tmp_path: Path) -> None:
+    make_one_by_one(inputs, tmp_path / "other")
+    assert content(made.root) == content(tmp_path / "other")
+
+
+def test_a_store_made_by_commands_is_adopted(inputs: Path, chain: Chain) -> None:
+    make_one_by_one(inputs, chain.root)
+    before = {path: path.stat().st_mtime_ns for path in chain.root.rglob("*") if path.is_file()}
+    assert run(inputs, chain).counts["done"] == 3
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert plan(inputs, chain) == {}
+
+
+def test_adoption_without_an_input(inputs: Path, chain: Chain) -> None:
+    make_one_by_one(inputs, chain.root)
+    visits = gather(chain.root)
+    assert run_chain(visits, chain).counts["done"] == 3
+    assert run_chain(visits, chain).counts["up to date"] == 3
+    reason = "the archive was not compared with this input yet"
+    assert plan(inputs, chain) == {f"{study}/{visit} archive": reason for study, visit in NAMES}
+
+
+def test_a_damaged_archive_is_not_adopted(inputs: Path, chain: Chain) -> None:
+    make_one_by_one(inputs, chain.root)
+    place = Visit(chain.root, "study-a", "v1")
+    _flip(place.archive)
+    (failed,) = run_chain(gather(chain.root), chain).failed
+    assert failed.failed is not None
+    assert failed.failed.failure is not None
+    assert (failed.failed.stage, failed.failed.failure.type) == ("archive", "DepositDamaged")
+
+
+def the_failure(result: RunResult) -> tuple[str, str, str]:
+    """The one visit that failed, its stage and the error's class."""
+    (visit,) = result.failed
+    assert visit.failed is not None
+    assert visit.failed.failure is not None
+    return visit.name, visit.failed.stage, visit.failed.failure.type
+
+
+def _flip(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "stage"),
+    [
+        ("_dicom.tar.md5sum", "archive"),
+        ("_metadata_dicoms.json", "metadata"),
+        ("_metadata_tarball.json", "metadata"),
+        ("_XDLRA--refs", "dataset"),
+        ("_XDLRA--repo-export", "dataset"),
+    ],
+)
+def test_a_lost_output_is_made_again(suffix: str, stage: str, inputs: Path, made: Chain) -> None:
+    before = content(made.root)
+    path = made.root / "study-a" / f"v1{suffix}"
+    path.unlink()
+    found = plan(inputs, made)
+    assert found.pop(f"study-a/v1 {stage}") == f"output missing: v1{suffix}"
+    assert all(reason.startswith("after ") for reason in found.values())
+    run(inputs, made)
+    assert content(made.root) == before
+    run(inputs, made)
+    assert plan(inputs, made) == {}
+
+
+def test_a_damaged_output_is_reported_and_left(inputs: Path, made: Chain, v1: Visit) -> None:
+    _flip(v1.dicoms_json)
+    damaged = v1.dicoms_json.read_bytes()
+    assert plan(inputs, made)["study-a/v1 metadata"] == "output changed or touched: v1_metadata_dicoms.json"
+    result = run(inputs, made)
+    (failed,) = result.failed
+    assert failed.failed is not None
+    assert failed.failed.failure is not None
+    assert (failed.name, failed.failed.stage, failed.failed.failure.type) == (
+        "study-a/v1",
+        "metadata",
+        "DepositDiffers",
+    )
+    assert [stage.state for stage in failed.stages] == ["up to date", "failed", "not reached", "not reached"]
+    assert v1.dicoms_json.read_bytes() == damaged
+
+
+def _touch_outputs(inputs: Path, v1: Visit) -> None:
+    for path in (v1.archive, v1.export, v1.tarball_json):
+        path.touch()
+
+
+def _touch_inputs(inputs: Path, v1: Visit) -> None:
+    for path in (inputs / "study-a" / "v1").rglob("*.dcm"):
+        path.touch()
+
+
+def _restore_from_a_copy(inputs: Path, v1: Visit) -> None:
+    """All inodes and times of the store are new."""
+    shutil.move(v1.root, f"{v1.root}.old")
+    shutil.copytree(f"{v1.root}.old", v1.root)
+
+
+@pytest.mark.parametrize("disturb", [_touch_outputs, _touch_inputs, _restore_from_a_copy])
+def test_what_is_only_touched_stays(
+    disturb: Callable[[Path, Visit], None], inputs: Path, made: Chain, v1: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = content(made.root)
+    disturb(inputs, v1)
+    assert plan(inputs, made) != {}
+    ran = []
+
+    def watched(stage: stages.Stage) -> stages.Stage:
+        def function(*given: Any) -> stages.Made:
+            ran.append(stage.name)
+            return stage.function(*given)
+
+        return replace(stage, function=function)
+
+    for module in ("work", "decide"):
+        table = {name: watched(stage) for name, stage in stages.STAGES.items()}
+        monkeypatch.setattr(f"icf_utils.pipeline.{module}.STAGES", table)
+    result = run(inputs, made)
+    assert not result.failed
+    assert ran == (["archive"] if disturb is _touch_inputs else [])
+    assert content(made.root) == before
+    assert plan(inputs, made) == {}
+
+
+def test_another_version_runs_again(inputs: Path, made: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {**stages.STAGES, "dataset": replace(stages.STAGES["dataset"], version=2)}
+    for module in ("work", "decide"):
+        monkeypatch.setattr(f"icf_utils.pipeline.{module}.STAGES", table)
+    assert plan(inputs, made) == {f"{study}/{visit} dataset": "version 1 -> 2" for study, visit in NAMES}
+    assert run(inputs, made).counts["done"] == 3
+    assert plan(inputs, made) == {}
+
+
+def test_other_parameters(inputs: Path, made: Chain, tmp_path: Path) -> None:
+    other = replace(made, options=Options(time_zone="Europe/Berlin"))
+    assert plan(inputs, other)["study-a/v1 archive"] == "timezone 'UTC' -> 'Europe/Berlin'"
+    assert len(run(inputs, other).failed) == 3
+    moved = replace(made, options=Options(store_url="https://elsewhere.example.org/"))
+    text = "store URL 'https://data.inm-icf.de' -> 'https://elsewhere.example.org'"
+    assert plan(inputs, moved)["study-a/v1 dataset"].startswith(text)
+    tags = replace(made, settings=Settings(metadata=MetadataSettings(tags=("EchoTime",))))
+    assert plan(inputs, tags) == {f"{study}/{visit} metadata": "tags changed" for study, visit in NAMES} | {
+        f"{study}/{visit} archive": "failed the last time" for study, visit in NAMES
+    }
+
+
+def test_other_catalog_settings_make_pages_again(inputs: Path, made: Chain) -> None:
+    other = replace(made, settings=Settings(catalog=CatalogSettings(name="A study of memory")))
+    assert set(plan(inputs, other).values()) == {"catalog settings changed"}
+    result = run(inputs, other)
+    assert not result.failed
+    assert plan(inputs, other) == {}
+    page = Study(made.root, "study-a").catalog / "index.html"
+    assert b"A study of memory" in page.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["index.html", "assets/app.js", "metadata/super.json", ".icf-catalog", "config.json"])
+def test_a_lost_or_damaged_file_of_the_catalog_is_made_again(name: str, inputs: Path, made: Chain) -> None:
+    before = content(made.root)
+    path = Study(made.root, "study-a").catalog / name
+    for disturb in (os.unlink, _flip):
+        if name == ".icf-catalog":  # without its mark, the folder is somebody else's
+            continue
+        disturb(path)
+        assert set(plan(inputs, made)) == {"study-a/v1 catalog", "study-a/v2 catalog"}
+        result = run(inputs, made)
+        assert not result.failed
+        assert content(made.root) == before
+        assert plan(inputs, made) == {}
+
+
+def test_a_lost_or_damaged_page(inputs: Path, made: Chain) -> None:
+    before = content(made.root)
+    pages = list(Study(made.root, "study-a").catalog.glob("metadata/*/*/*/*.json"))
+    assert len(pages) > 2
+    for path in pages:
+        for disturb in (os.unlink, _flip):
+            disturb(path)
+            assert plan(inputs, made)
+            assert not run(inputs, made).failed or disturb is _flip
+            if disturb is _flip and content(made.root) != before:  # a study page that cannot be read is refused
+                path.write_bytes(before[path.relative_to(made.root).as_posix()])
+            run(inputs, made)
+            assert content(made.root) == before, path
+            assert plan(inputs, made) == {}
+
+
+def test_visits_added_by_a_command_disturb_nobody(inputs: Path, chain: Chain) -> None:
+    run(inputs, chain, NAMES[:1])
+    make_one_by_one(inputs, chain.root)
+    assert {key.split()[0] for key in plan(inputs, chain)} == {"study-a/v2", "study-b/v1"}
+
+
+def test_a_changed_input_is_refused(inputs: Path, made: Chain, v1: Visit) -> None:
+    before = content(made.root)
+    changed = inputs / "study-a" / "v1" / "01_t1" / "0001.dcm"
+    original = changed.read_bytes()
+    changed.write_bytes(dicom_bytes(SeriesDescription="another"))
+    assert plan(inputs, made) == {"study-a/v1 archive": "input changed or touched: 01_t1/0001.dcm"}
+    for _ in range(2):
+        result = run(inputs, made)
+        (failed,) = result.failed
+        assert failed.failed is not None
+        assert failed.failed.failure is not None
+        assert failed.failed.failure.type == "InputChanged"
+        assert "has changed after it was archived: in" in failed.failed.failure.message
+        assert "01_t1/0001.dcm" in failed.failed.failure.message
+        assert content(made.root) == before
+    changed.write_bytes(original)
+    assert not run(inputs, made).failed
+    assert plan(inputs, made) == {}
+
+
+def test_a_file_more_or_less(inputs: Path, made: Chain) -> None:
+    extra = inputs / "study-a" / "v1" / "extra.txt"
+    extra.write_bytes(b"x")
+    assert plan(inputs, made) == {"study-a/v1 archive": "input changed or touched: extra.txt"}
+    assert run(inputs, made).failed
+    extra.unlink()
+    assert plan(inputs, made) == {"study-a/v1 archive": "failed the last time"}
+    assert not run(inputs, made).failed
+    (inputs / "study-a" / "v1" / "01_t1" / "0001.dcm").unlink()
+    assert plan(inputs, made) == {"study-a/v1 archive": "input changed: 3 files before, 2 now"}
+
+
+def test_lost_and_broken_state_costs_time_only(inputs: Path, made: Chain, v1: Visit) -> None:
+    before = content(made.root)
+    state = v1.workdir / "state"
+    for path in sorted(state.iterdir()):
+        for raw in (b"", b"{}", b"[1]", b"\xff", b'{"format": 1}', path.read_bytes()[:-20]):
+            path.write_bytes(raw)
+            assert plan(inputs, made)
+        assert not run(inputs, made).failed
+        assert plan(inputs, made) == {}, path
+    shutil.rmtree(state)
+    assert not run(inputs, made).failed
+    assert content(made.root) == before
+    assert plan(inputs, made) == {}
+
+
+def test_always_make_and_paranoid(inputs: Path, made: Chain, v1: Visit) -> None:
+    before = content(made.root)
+    assert set(plan(inputs, replace(made, again=True)).values()) == {"asked for (-B)"}
+    result = run(inputs, replace(made, again=True))
+    assert {stage.state for visit in result.visits for stage in visit.stages} == {"done"}
+    assert set(plan(inputs, replace(made, paranoid=True)).values()) == {"asked to trust nothing (--paranoid)"}
+    result = run(inputs, replace(made, paranoid=True))
+    assert [stage.state for stage in result.visits[0].stages] == ["done", "up to date", "up to date", "up to date"]
+    assert content(made.root) == before
+    times = v1.export.stat()
+    _flip(v1.export)
+    os.utime(v1.export, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert plan(inputs, made) == {}  # that is what trusting means
+    (failed,) = run(inputs, replace(made, paranoid=True)).failed
+    assert failed.failed is not None
+    assert failed.failed.stage == "dataset"
+
+
+def test_until(inputs: Path, chain: Chain) -> None:
+    for until, files in (("archive", 2), ("metadata", 4), ("dataset", 6)):
+        result = run(inputs, replace(chain, until=until))
+        assert [stage.stage for stage in result.visits[0].stages] == list(replace(chain, until=until).stage_names)
+        assert len(content(chain.root)) == 3 * files
+        assert plan(inputs, replace(chain, until=until)) == {}
+    assert {key.split()[1] for key in plan(inputs, chain)} == {"catalog"}

@@ -1,0 +1,352 @@
+"""Several visits at a time: the same bytes, failures that stop nobody, workers that die, other runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from icf_utils import Chain, RunResult, VisitOutcome, gather, make_plan, run_chain, store_status
+from icf_utils.errors import Busy, InvalidSetting, StorageFailure
+from icf_utils.pipeline import execute
+from icf_utils.pipeline.model import Failure, Options, StageOutcome
+from icf_utils.pipeline.plan import Judge
+from icf_utils.pipeline.report import (
+    Cell,
+    html_report,
+    mermaid,
+    outcome_cells,
+    plan_cells,
+    svg,
+    write_graph,
+    write_report,
+)
+from icf_utils.progress import SILENT, Task
+from icf_utils.results import Notice
+from icf_utils.store.layout import Study, Visit
+from icf_utils.store.locks import catalog_lock, run_lock, running_visits
+from tests.conftest import VISIT_NAMES
+from tests.pipeline.conftest import NAMES, content, make_one_by_one
+
+
+class Listener:
+    """Keeps what a run says."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    @contextmanager
+    def task(self, label: str, total: int, unit: str) -> Iterator[Task]:
+        with SILENT.task(label, total, unit) as task:
+            yield task
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Chain:
+    return Chain(tmp_path / "store")
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_the_same_bytes_with_any_number_of_jobs(jobs: int, inputs: Path, chain: Chain, tmp_path: Path) -> None:
+    told: list[VisitOutcome] = []
+    visits = gather(chain.root, inputs / "visits.csv")
+    result = run_chain(visits, chain, jobs=jobs, on_visit=told.append)
+    assert result.counts["done"] == 3
+    assert sorted(item.name for item in told) == [f"{study}/{visit}" for study, visit in NAMES]
+    assert [item.name for item in result.visits] == [f"{study}/{visit}" for study, visit in NAMES]
+    make_one_by_one(inputs, tmp_path / "other")
+    assert content(chain.root) == content(tmp_path / "other")
+    assert not list(chain.root.rglob("*.lock*"))
+    assert not list(chain.root.rglob("*.part"))
+
+
+def test_real_visits(visits: Path, chain: Chain, tmp_path: Path) -> None:
+    from icf_utils import (
+        catalogify_studyvisit_from_meta,
+        deposit_visit_dataset,
+        deposit_visit_metadata,
+        make_studyvisit_archive,
+    )
+
+    found = gather(chain.root, pattern=f"{visits.parent}/{{study}}/{{visit}}")
+    assert {item.visit for item in found} >= set(VISIT_NAMES)
+    found = [item for item in found if item.visit in VISIT_NAMES]
+    assert run_chain(found, chain, jobs=2).counts["done"] == len(VISIT_NAMES)
+    for name in VISIT_NAMES:
+        make_studyvisit_archive(visits / name, tmp_path / "other", "visits", name)
+        deposit_visit_metadata(tmp_path / "other", "visits", name)
+        deposit_visit_dataset(tmp_path / "other", "visits", name)
+        catalogify_studyvisit_from_meta(tmp_path / "other", "visits", name)
+    assert content(chain.root) == content(tmp_path / "other")
+    assert run_chain(found, chain).counts["up to date"] == len(VISIT_NAMES)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_failed_visit_stops_nobody(jobs: int, inputs: Path, chain: Chain) -> None:
+    bad = inputs / "study-a" / "v1" / "nowhere"
+    bad.symlink_to("/nowhere")
+    visits = gather(chain.root, inputs / "visits.csv")
+    result = run_chain(visits, chain, jobs=jobs)
+    assert result.counts == {"done": 2, "up to date": 0, "failed": 1, "not reached": 0}
+    (failed,) = result.failed
+    assert failed.failed is not None
+    assert failed.failed.failure is not None
+    assert (failed.failed.failure.type, failed.failed.failure.exit_code) == ("InputRefused", 3)
+    assert [stage.state for stage in failed.stages] == ["failed", *["not reached"] * 3]
+    status = {(item.study, item.visit): item.stages for item in store_status(chain.root)}
+    assert [stage.state for stage in status["study-a", "v1"]] == ["failed", *["not made"] * 3]
+    assert status["study-a", "v1"][0].failure == failed.failed.failure
+    assert {stage.state for stage in status["study-a", "v2"]} == {"done"}
+    bad.unlink()
+    assert run_chain(visits, chain, jobs=jobs).counts == {"done": 1, "up to date": 2, "failed": 0, "not reached": 0}
+    assert {stage.state for item in store_status(chain.root) for stage in item.stages} == {"done"}
+
+
+def test_stop_on_error(inputs: Path, chain: Chain) -> None:
+    (inputs / "study-a" / "v2" / "nowhere").symlink_to("/nowhere")
+    result = run_chain(gather(chain.root, inputs / "visits.csv"), chain, keep_going=False)
+    assert result.counts == {"done": 1, "up to date": 0, "failed": 1, "not reached": 1}
+    assert [len(item.stages) for item in result.visits] == [4, 4, 4]
+
+
+def test_a_stage_that_fails_after_the_archive(inputs: Path, chain: Chain) -> None:
+    """A folder that is no catalog of ours."""
+    foreign = Study(chain.root, "study-a").catalog
+    foreign.mkdir(parents=True)
+    (foreign / "notes.txt").touch()
+    result = run_chain(gather(chain.root, inputs / "visits.csv"), chain, jobs=2)
+    assert [stage.state for stage in result.visits[0].stages] == ["done", "done", "done", "failed"]
+    assert [item.name for item in result.failed] == ["study-a/v1", "study-a/v2"]
+    shutil.rmtree(foreign)
+    assert run_chain(gather(chain.root), chain).counts["done"] == 2
+
+
+def test_a_fault_of_the_program_is_one_visits_failure(
+    inputs: Path, chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = execute._make_stage
+
+    def broken(judge: Judge, name: str, progress: object) -> StageOutcome:
+        if judge.wanted.name == "study-a/v2":
+            raise KeyError("a value of a header")
+        return real(judge, name, SILENT)
+
+    monkeypatch.setattr(execute, "_make_stage", broken)
+    result = run_chain(gather(chain.root, inputs / "visits.csv"), chain)
+    assert result.counts["done"] == 2
+    (failed,) = result.failed
+    assert failed.failed is not None
+    assert failed.failed.failure is not None
+    assert failed.failed.failure.type == "InternalError"
+    assert "a value" not in failed.failed.failure.message
+
+
+def test_mistakes_in_options_are_found_before_anything_runs(inputs: Path, chain: Chain, tmp_path: Path) -> None:
+    visits = gather(chain.root, inputs / "visits.csv")
+    tags = tmp_path / "tags.txt"
+    tags.write_text("PatientName\n", encoding="utf-8")
+    for options in (Options(store_url="no url"), Options(time_zone="Mars/Olympus"), Options(tags=tags)):
+        with pytest.raises(InvalidSetting):
+            run_chain(visits, replace(chain, options=options))
+    assert not chain.root.exists()
+
+
+def test_a_worker_that_is_killed_costs_its_visit_only(inputs: Path, chain: Chain) -> None:
+    """The first input is a huge file with a hole, so that there is time to kill its worker."""
+    with open(inputs / "study-a" / "v1" / "hole.bin", "wb") as handle:
+        handle.truncate(1 << 30)
+    visits = gather(chain.root, inputs / "visits.csv")
+    results: list[RunResult] = []
+    runner = threading.Thread(target=lambda: results.append(run_chain(visits, chain, jobs=2)))
+    runner.start()
+    part = Visit(chain.root, "study-a", "v1").workdir / "v1_dicom.tar.part"
+    _wait_for(lambda: part.exists() and part.stat().st_size > 1 << 20)
+    (holder,) = [text for visit, text in running_visits(Study(chain.root, "study-a")).items() if visit == "v1"]
+    os.kill(int(holder.split()[1]), signal.SIGKILL)
+    runner.join(120)
+    (result,) = results
+    assert result.counts == {"done": 2, "up to date": 0, "failed": 1, "not reached": 0}
+    (failed,) = result.failed
+    assert failed.failed is not None
+    assert failed.failed.failure is not None
+    assert "signal 9" in failed.failed.failure.message
+    os.truncate(inputs / "study-a" / "v1" / "hole.bin", 10)
+    assert not run_chain(visits, chain).failed
+    assert not list(chain.root.rglob("*.part"))
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def test_a_visit_in_other_hands_comes_last(inputs: Path, chain: Chain) -> None:
+    listener, told = Listener(), list[str]()
+    visits = gather(chain.root, inputs / "visits.csv")
+    entered, leave = threading.Event(), threading.Event()
+
+    def other_run() -> None:
+        with run_lock(Visit(chain.root, "study-a", "v1"), SILENT):
+            entered.set()
+            leave.wait(60)
+
+    other = threading.Thread(target=other_run)
+    other.start()
+    entered.wait(60)
+    (running,) = [item for item in store_status(chain.root, visits) if (item.study, item.visit) == ("study-a", "v1")]
+    assert [stage.state for stage in running.stages] == ["running", *["not made"] * 3]
+
+    def tell(outcome: VisitOutcome) -> None:
+        told.append(outcome.name)
+        leave.set()
+
+    result = run_chain(visits, chain, progress=listener, on_visit=tell)
+    other.join()
+    assert result.counts["done"] == 3
+    assert told[0] == "study-b/v1"
+    assert f"study-a/v1: process {os.getpid()} on" in listener.messages[0]
+
+
+def test_waiting_too_long(inputs: Path, chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ICF_LOCK_TIMEOUT", "0.2")
+    place = Visit(chain.root, "study-a", "v1")
+    with run_lock(place, SILENT), catalog_lock(Study(chain.root, "study-b"), SILENT):
+        result = run_chain(gather(chain.root, inputs / "visits.csv"), chain)
+    assert {item.name for item in result.failed} == {"study-a/v1", "study-b/v1"}
+    assert {item.failed.failure.type for item in result.failed if item.failed and item.failed.failure} == {"Busy"}
+    with run_lock(place, SILENT), pytest.raises(Busy), run_lock(place, SILENT):
+        pass
+    assert not run_chain(gather(chain.root, inputs / "visits.csv"), chain).failed
+
+
+def test_two_runs_at_once(inputs: Path, chain: Chain, tmp_path: Path) -> None:
+    visits = gather(chain.root, inputs / "visits.csv")
+    results: list[RunResult] = []
+    runs = [threading.Thread(target=lambda: results.append(run_chain(visits, chain, jobs=2))) for _ in range(2)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert [result.failed for result in results] == [(), ()]
+    make_one_by_one(inputs, tmp_path / "other")
+    assert content(chain.root) == content(tmp_path / "other")
+    assert run_chain(visits, chain).counts["up to date"] == 3
+
+
+def test_a_store_that_cannot_be_written(
+    inputs: Path, open_tmp_path: Path, as_nobody: Callable[[], AbstractContextManager[None]]
+) -> None:
+    chain = Chain(open_tmp_path / "store")
+    chain.root.mkdir()
+    shutil.copytree(inputs, open_tmp_path / "inputs")
+    visits = gather(chain.root, open_tmp_path / "inputs" / "visits.csv")
+    run_chain(visits[:2], chain)
+    before = content(chain.root)
+    with as_nobody():
+        result = run_chain(visits, chain)
+        assert result.counts == {"done": 0, "up to date": 2, "failed": 1, "not reached": 0}
+        (failed,) = result.failed
+        assert failed.failed is not None
+        assert failed.failed.failure is not None
+        assert failed.failed.failure.type == "StorageFailure"
+        listener = Listener()
+        again = run_chain(visits[:2], replace(chain, again=True, until="dataset"), progress=listener)
+        assert len(again.failed) == 2
+    assert content(chain.root) == before
+    assert run_chain(visits, chain).counts["done"] == 1
+
+
+def test_state_that_cannot_be_kept_is_said(inputs: Path, chain: Chain) -> None:
+    chain.root.mkdir()
+    state = Study(chain.root, "study-b").workdir / "state"
+    state.parent.mkdir(parents=True)
+    state.touch()  # a file in place of the folder
+    listener = Listener()
+    result = run_chain(gather(chain.root, inputs / "visits.csv"), chain, progress=listener)
+    assert result.counts["done"] == 3
+    assert all("the next run will look at this stage again" in message for message in listener.messages)
+    assert len(listener.messages) >= 4
+
+
+def test_a_store_that_is_a_file(tmp_path: Path, inputs: Path) -> None:
+    (tmp_path / "store").touch()
+    result = run_chain(gather(tmp_path / "none", inputs / "visits.csv"), Chain(tmp_path / "store"))
+    failures = [item.failed.failure for item in result.failed if item.failed and item.failed.failure]
+    assert [failure.type for failure in failures] == ["StorageFailure"] * 3
+
+
+HOSTILE = "<script>alert(1)</script>&\"'\u202e\n\x1b[31m"
+
+
+def hostile_result() -> RunResult:
+    failure = Failure("InputRefused", HOSTILE, 3)
+    notices = (Notice("no-time", HOSTILE, HOSTILE),)
+    stages = (
+        StageOutcome("archive", "done", (HOSTILE,), 1.5, 1234567, notices, notices),
+        StageOutcome("metadata", "failed", failure=failure),
+        StageOutcome("dataset", "not reached"),
+        StageOutcome("catalog", "up to date"),
+    )
+    return RunResult((VisitOutcome("study-a", "v1", stages),), 2.5)
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.add(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_a_report_escapes_everything(tmp_path: Path) -> None:
+    page = html_report(hostile_result())
+    tags = _Tags()
+    tags.feed(page)
+    assert "script" not in tags.tags
+    assert "<script>alert(1)</script>" in tags.text
+    assert not {"\x1b", "\u202e"} & set(page)
+    assert "http" not in page
+    assert "1,234,567" in page
+    write_report(tmp_path / "report.json", hostile_result())
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert report["counts"]["failed"] == 1
+    assert report["visits"][0]["stages"][1]["failure"]["message"] == HOSTILE
+
+
+def test_pictures(inputs: Path, chain: Chain, tmp_path: Path) -> None:
+    visits = gather(chain.root, inputs / "visits.csv")
+    cells = plan_cells(make_plan(visits, chain))
+    picture = ElementTree.fromstring(svg(cells, chain.stage_names))
+    titles = [item.text for item in picture.iter("{http://www.w3.org/2000/svg}title")]
+    assert titles[0] == "study-a/v1 archive: to do; not made yet"
+    assert len(titles) == 12
+    (hostile,) = {cell.note for cell in outcome_cells(hostile_result()) if cell.state == "failed"}
+    ElementTree.fromstring(svg([Cell("s/v", "archive", "failed", hostile)], ["archive"]))
+    text = mermaid(cells)
+    assert text.startswith("flowchart LR\n")
+    assert '  v0_archive --> v0_metadata["study-a/v1<br/>metadata: to do"]:::to_do\n' in text
+    write_graph(tmp_path / "chain.mmd", cells, chain.stage_names)
+    assert (tmp_path / "chain.mmd").read_text(encoding="utf-8") == text
+    with pytest.raises(StorageFailure):
+        write_graph(tmp_path / "none" / "chain.svg", cells, chain.stage_names)

@@ -1,0 +1,141 @@
+"""Sessions from a terminal: over HTTP and in the receiver's folder the same, downloads that go on, waiting."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from icf_utils.credentials import Secret
+from icf_utils.errors import InvalidSetting, RemoteFailure
+from icf_utils.progress import SILENT
+from icf_utils.receiver.client import HttpSessions, LocalSessions
+from icf_utils.receiver.journal import Journal
+from tests.cli.program import icf
+from tests.receiver.pages import TOKEN, fill, served
+
+pytest.importorskip("flask", reason="flask is not installed")
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Iterator[tuple[HttpSessions, LocalSessions, Journal]]:
+    journal = fill(tmp_path)
+    with served(tmp_path, journal) as (url, _):
+        yield HttpSessions(url, Secret(TOKEN)), LocalSessions(tmp_path / "spool", tmp_path / "store"), journal
+    journal.close()
+
+
+def test_both_ways_give_the_same(both: tuple[HttpSessions, LocalSessions, Journal], tmp_path: Path) -> None:
+    far, near, _ = both
+    names = ("id", "state", "study", "visit", "images", "received")
+    for words in ({}, {"state": "failed,partial"}, {"sender": "SCANNER2"}):
+        lists = [[{name: item[name] for name in names} for item in way.list(words)] for way in (far, near)]
+        assert lists[0] == lists[1]
+    assert far.log("s000001") == near.log("s000001") != b""
+    for kind in ("input", "output"):
+        one, two = (way.download("s000001", kind, tmp_path / name, SILENT) for way, name in ((far, "f"), (near, "n")))
+        assert one.path.read_bytes() == two.path.read_bytes()
+        assert one.sha256 == two.sha256
+
+
+def test_a_download_goes_on_where_it_stopped(both: tuple[HttpSessions, LocalSessions, Journal], tmp_path: Path) -> None:
+    far, _, _ = both
+    whole = far.download("s000001", "output", tmp_path, SILENT).path
+    raw, tag = whole.read_bytes(), tmp_path / "s000001-output.zip.tag"
+    part = tmp_path / "s000001-output.zip.part"
+    head = far._ask("HEAD", "/sessions/s000001/output.zip").headers["ETag"].strip('"')
+    for begun in (1, len(raw) // 2, len(raw)):
+        whole.unlink()
+        part.write_bytes(raw[:begun])
+        tag.write_text(head)
+        got = far.download("s000001", "output", tmp_path, SILENT)
+        assert (got.path.read_bytes(), got.resumed_at) == (raw, begun)
+    part.write_bytes(b"of another zip" * 9)
+    tag.write_text("another")
+    assert far.download("s000001", "output", tmp_path, SILENT).path.read_bytes() == raw
+    part.write_bytes(b"\0" * 100)  # damaged on this side: noticed, and the next try is right
+    tag.write_text(head)
+    with pytest.raises(RemoteFailure, match="checksum differs"):
+        far.download("s000001", "output", tmp_path, SILENT)
+    assert far.download("s000001", "output", tmp_path, SILENT).path.read_bytes() == raw
+    assert sorted(path.name for path in tmp_path.glob("s000001*")) == ["s000001-output.zip"]
+
+
+def test_failures_have_words(both: tuple[HttpSessions, LocalSessions, Journal], tmp_path: Path) -> None:
+    far, near, _ = both
+    with pytest.raises(RemoteFailure, match="it is failed"):
+        far.download("s000002", "output", tmp_path, SILENT)
+    with pytest.raises(RemoteFailure, match="404"):
+        far.log("s000099")
+    with pytest.raises(InvalidSetting, match="no session's id"):
+        far.log("../../etc/passwd")
+    with pytest.raises(InvalidSetting, match="none called"):
+        near.log("../../etc/passwd")
+    with pytest.raises(RemoteFailure, match="401"):
+        HttpSessions(far._url, Secret("wrong")).list({})
+
+
+def access_by(far: HttpSessions, folder: Path) -> tuple[str | Path, ...]:
+    """The options that lead a command to these sessions."""
+    token = folder / "token"
+    token.write_text(TOKEN)
+    token.chmod(0o600)
+    return ("--url", far._url, "--token-file", token)
+
+
+def test_waiting_from_the_command_line(both: tuple[HttpSessions, LocalSessions, Journal], tmp_path: Path) -> None:
+    far, _, journal = both
+    access = access_by(far, tmp_path)
+
+    def finish() -> None:
+        time.sleep(2)
+        for name in ("s000004", "s000005"):
+            journal.change_state(name, "success")
+
+    thread = threading.Thread(target=finish)
+    thread.start()
+    ran = icf("sessions", "--sender", "SCANNER2", "--wait", *access)
+    thread.join()
+    assert ran.code == 1  # one of them is partial
+    assert ran.out.splitlines()[-1] == "3 sessions: 2 success, 1 partial"
+    assert icf("sessions", "--sender", "SCANNER2", "--state", "success", "--wait", *access).code == 0
+    timed = icf("sessions", "--sender", "SCANNER3", "--wait", "--timeout", "1", *access)
+    assert (timed.code, "1 session not finished after 1 s" in timed.err) == (1, True)
+    assert icf("sessions", "get", "s000001", "-o", tmp_path / "out", *access).code == 0
+    assert icf("sessions", "delete", "s000001", *access).out == "s000001: deleted\n1 session deleted\n"
+    nothing = icf("sessions")
+    assert (nothing.code, "--url URL, or --settings FILE" in nothing.err) == (2, True)
+
+
+def test_each_of_several_is_deleted_or_named(both: tuple[HttpSessions, LocalSessions, Journal], tmp_path: Path) -> None:
+    far, _, journal = both
+    access = access_by(far, tmp_path)
+    ran = icf("sessions", "delete", "s000099", "s000001", "s000004", "s000003", *access)
+    assert ran.code == 1
+    lines = ran.out.splitlines()
+    assert (lines[:2], lines[-1]) == (["s000001: deleted", "s000003: deleted"], "2 sessions deleted, 2 not")
+    assert [line.partition(":")[0] for line in lines[2:-1]] == ["s000099", "s000004"]
+    assert "only a finished one" in lines[3]
+    assert {item.id for item in journal.sessions()} == {"s000002", "s000004", "s000005", "s000006"}
+
+
+def test_trying_again_from_the_command_line(both: tuple[HttpSessions, LocalSessions, Journal], tmp_path: Path) -> None:
+    far, near, journal = both
+    for way in (far, near):
+        with pytest.raises((InvalidSetting, RemoteFailure), match="no images"):
+            way.retry("s000002")
+        with pytest.raises((InvalidSetting, RemoteFailure), match="only a failed one"):
+            way.retry("s000001")
+    failed = journal.session("s000002")
+    assert failed is not None
+    (failed.input / "image").write_bytes(b"x")
+    settings = tmp_path / "r.toml"
+    settings.write_text('store = "store"\nspool = "spool"\n[[rule]]\ncalled_ae = "ARCHIVE"\nstudy = "study-a"\n')
+    assert icf("sessions", "retry", "s000002", "--settings", settings).out == "s000002: queued\n1 session queued\n"
+    # nobody is there to work on it: waiting for that has an end
+    waited = icf("sessions", "--wait", "--settings", settings)
+    assert (waited.code, "no receiver is running" in waited.err) == (1, True)
+    assert "4 sessions not finished" in waited.err

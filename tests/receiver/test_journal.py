@@ -1,0 +1,171 @@
+"""The journal: what several processes write into it at once is all there, and what it removes is its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from icf_utils.errors import DepositDamaged, InvalidIdentifier, InvalidSetting
+from icf_utils.receiver.journal import Journal
+from icf_utils.receiver.model import SESSION_STATES, Association, AssociationState, SessionFilter, is_broken_off
+
+
+def test_a_session_from_its_begin_to_its_deletion(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "spool")
+    session = journal.open_session(rule="r", study="a", visit="v", calling_ae="X")
+    assert session.input.is_dir()
+    assert (session.id, session.name, session.state) == ("s000001", "a/v", "receiving")
+    with pytest.raises(InvalidSetting, match="only a finished one"):
+        journal.delete_session(session.id)
+    journal.update_session(session.id, images=3)
+    journal.change_state(session.id, "queued")
+    claimed = journal.claim("r", "me")
+    assert claimed is not None
+    assert (claimed.images, claimed.state) == (3, "running")
+    assert journal.claim("r", "me") is None
+    journal.remember_images(session.id, {"c47f5b18b8a430e6": b"digest"})
+    assert journal.change_state(session.id, "success").is_finished
+    journal.delete_session(session.id)
+    assert not session.folder.exists()
+    assert journal.sessions() == []
+    assert journal.digests([session.id]) == {"c47f5b18b8a430e6": (session.id, b"digest")}
+    # its number and its visit's identifier are not given again
+    again = journal.open_session(rule="r", study="a", visit="v")
+    assert (again.id, again.visit) == ("s000002", "v-r2")
+    assert sum(journal.counts().values()) == 1
+    assert list(journal.counts()) == list(SESSION_STATES)
+    journal.close()
+
+
+@pytest.mark.parametrize("text", ["", "s", "s1", "s0000001", "../s000001", "s000001'", "S000001", "s００００01", "1"])
+def test_other_texts_are_no_sessions(tmp_path: Path, text: str) -> None:
+    journal = Journal(tmp_path)
+    journal.open_session(rule="r", study="a", visit="v")
+    assert journal.session(text) is None
+    with pytest.raises(InvalidSetting, match="there is none"):
+        journal.delete_session(text)
+    journal.close()
+
+
+def test_enqueued_inputs_are_moved_or_left_where_they_are(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "spool")
+    (tmp_path / "own.zip").write_bytes(b"zip")
+    (tmp_path / "folder").mkdir()
+    moved = journal.enqueue(rule="r", study="a", visit="v", source=tmp_path / "own.zip", move=True)
+    left = journal.enqueue(rule="r", study="a", visit="w", source=tmp_path / "folder")
+    assert moved.input.read_bytes() == b"zip"
+    assert not (tmp_path / "own.zip").exists()
+    for session in (moved, left):
+        journal.change_state(session.id, "failed", "why")
+        assert journal.delete_session(session.id).failure == "why"
+    assert (tmp_path / "folder").is_dir()
+    assert not moved.input.exists()
+    with pytest.raises(InvalidIdentifier):
+        journal.enqueue(rule="r", study="..", visit="v", source=tmp_path)
+    journal.close()
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from icf_utils.receiver.journal import Journal
+journal = Journal(Path(sys.argv[1]))
+for _ in range(25):
+    session = journal.open_session(rule="r", study="a", visit="v", state="queued", calling_ae=sys.argv[2])
+    journal.count(session.id, images=1)
+    assert journal.claim("r", sys.argv[2])
+"""
+
+
+def test_processes_share_it(tmp_path: Path) -> None:
+    """Sessions of one visit, opened and claimed by four processes: none twice, none lost."""
+    writers = [subprocess.Popen([sys.executable, "-c", _WRITER, str(tmp_path), f"W{at}"]) for at in range(4)]
+    assert [writer.wait(120) for writer in writers] == [0] * 4
+    journal = Journal(tmp_path)
+    sessions = journal.sessions()
+    assert sorted(session.revision for session in sessions) == list(range(1, 101))
+    assert {session.state for session in sessions} == {"running"}
+    assert len(journal.sessions(SessionFilter(sender="W2"))) == 25
+    assert [item.revision for item in journal.sessions(limit=2, offset=1)] == [99, 98]
+    journal.close()
+
+
+def test_associations(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    first = journal.start_association("A", "B", "127.0.0.1")
+    journal.start_association("A", "C", "127.0.0.1", "rejected", "no")
+    journal.update_association(first, images=2, sessions=["s000001"], transfer_syntaxes=["1.2"])
+    assert [item.state for item in journal.associations()] == ["rejected", "open"]
+    assert journal.interrupt_associations() == 1
+    (found,) = journal.associations("s000001")
+    assert (found.state, found.images, found.transfer_syntaxes) == ("interrupted", 2, ("1.2",))
+    journal.close()
+
+
+def test_a_file_that_is_no_journal(tmp_path: Path) -> None:
+    (tmp_path / "journal.sqlite").write_bytes(b"something else, long enough to be looked at" * 100)
+    with pytest.raises(DepositDamaged, match="something else"):
+        Journal(tmp_path)
+
+
+def test_a_visit_that_never_got_into_the_store_leaves_its_name(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    for _ in range(2):
+        session = journal.open_session(rule="r", study="a", visit="v", study_uid="1.2", expected=3)
+        assert (session.visit, session.revision, session.expected) == ("v", 1, 3)
+        journal.change_state(session.id, "failed", "why")
+        journal.delete_session(session.id)
+    # one that did get there does not, nor one of which the chain knows the images
+    session = journal.open_session(rule="r", study="a", visit="v")
+    journal.remember_images(session.id, {"c47f5b18b8a430e6": b"digest"})
+    journal.change_state(session.id, "failed", "XNAT refused it")
+    journal.delete_session(session.id)
+    later = journal.open_session(rule="r", study="a", visit="v", expected=3)
+    assert (later.visit, later.expected) == ("v-r2", 0)
+    journal.close()
+
+
+def test_only_what_failed_and_is_there_is_tried_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    session = journal.open_session(rule="r", study="a", visit="v")
+    with pytest.raises(InvalidSetting, match="only a failed one"):
+        journal.retry(session.id)
+    journal.change_state(session.id, "failed", "why")
+    with pytest.raises(InvalidSetting, match="no images"):
+        journal.retry(session.id)
+    (session.input / "001").mkdir()
+    (session.input / "001" / "image.dcm").write_bytes(b"x")
+    again = journal.retry(session.id)
+    assert (again.state, again.failure, again.processing_end) == ("queued", "", None)
+    journal.claim("r", "me")
+    journal.change_state(session.id, "failed", "why")
+    journal.delete_session(session.id)
+    for name in (session.id, "s000099", "../x"):
+        with pytest.raises(InvalidSetting, match="there is none"):
+            journal.retry(name)
+    journal.close()
+
+
+def association(state: AssociationState, started: float, ended: float | None) -> Association:
+    return Association(1, "A", "B", "::1", started, ended, state, "", (), 1, 0, 0, 0, 1, ("s000001",))
+
+
+@pytest.mark.parametrize(
+    ("broken", "associations"),
+    [
+        (False, []),
+        (False, [("released", 1, 5)]),
+        (True, [("aborted", 1, 5)]),
+        (True, [("interrupted", 1, 5), ("released", 4, 9)]),  # beside it: it knew nothing of the loss
+        (False, [("lost", 1, 5), ("released", 6, 9)]),
+        (True, [("lost", 1, 5), ("released", 6, 9), ("aborted", 10, 11)]),
+        (True, [("lost", 1, 5), ("open", 6, None)]),
+    ],
+)
+def test_whether_an_association_was_lost_for_good(
+    broken: bool, associations: list[tuple[AssociationState, float, float | None]]
+) -> None:
+    assert is_broken_off([association(*item) for item in associations]) is broken

@@ -1,0 +1,179 @@
+"""The receiver's settings: mistakes are refused, and visits get safe identifiers."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from icf_utils.errors import InvalidSetting
+from icf_utils.receiver.identify import Sender, visit_identifier
+from icf_utils.receiver.pynetdicom_server import Answer, StoreRequest, store_request, store_response
+from icf_utils.receiver.settings import Rule, parse_receiver_settings
+from icf_utils.store.layout import check_identifier
+from tests.cli.program import icf
+from tests.pages import blocks
+
+_HEAD = 'store = "s"\nspool = "i"\n'
+_RULE = '[[rule]]\ncalled_ae = "A"\nstudy = "study"\n'
+
+
+def parse(text: str) -> tuple[Rule, ...]:
+    return parse_receiver_settings(text.encode(), Path("/etc/icf/receiver.toml")).rules
+
+
+def test_folders_are_relative_to_the_file() -> None:
+    found = parse_receiver_settings((_HEAD + _RULE).encode(), Path("/etc/icf/receiver.toml"))
+    assert (found.store, found.spool) == (Path("/etc/icf/s"), Path("/etc/icf/i"))
+    assert (found.rules[0].name, found.rules[0].visit) == ("A", "{study_key}")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("=", "not a TOML file"),
+        (_RULE, "'store' must be there"),
+        (_HEAD, "there is no rule"),
+        (_HEAD + _RULE + "colour = 1", "unknown key"),
+        (_HEAD + _RULE + "quiet = 0", "at least 1"),
+        (_HEAD + _RULE + 'quiet = "1"', "must be a whole number"),
+        (_HEAD + _RULE + _RULE, "several rules are called"),
+        (_HEAD + _RULE + 'addresses = ["10.0.0.300"]', "no address"),
+        (_HEAD + _RULE + 'until = "archive"', "no stage"),
+        (_HEAD + _RULE + 'calling_ae = ["seventeen letters"]', "no AE title"),
+        (_HEAD + _RULE + 'visit = "{PatientID}"', "can identify a person"),
+        (_HEAD + _RULE + 'visit = "{Nonsense}"', "there is no field"),
+        (_HEAD + _RULE + 'visit = "{PixelData}"', "has no plain value"),
+        (_HEAD + _RULE + 'visit = "../{study_key}"', "is no template"),
+        (_HEAD + _RULE + 'xnat = "https://xnat.example.org"', "xnat_project: .* no ID of a project"),
+        (_HEAD + _RULE + 'xnat = "xnat.example.org"\nxnat_project = "P"', r"\(A\) xnat: expected an address"),
+        (_HEAD + _RULE + 'xnat = "https://x.org"\nxnat_project = "P"\nxnat_dest = "here"', r"\(A\) xnat_dest: 'here'"),
+        (_HEAD + _RULE + 'xnat_project = "P"', "xnat_project: this goes with 'xnat'"),
+        (_HEAD + _RULE + 'timezone = "Europe/Nowhere"', r"number 1 \(A\) timezone: there is no time zone"),
+        (_HEAD + _RULE + 'calling_ae = ["*"]', "no patterns"),
+        ('store = ""\nspool = "i"\n' + _RULE, "'store' must be there"),
+        ('store = "s"\nspool = " "\n' + _RULE, "'spool' must be there"),
+        ('store = "s"\nspool = "./s/"\n' + _RULE, "are the same folder"),
+        ('store = "s"\nspool = "s/spool"\n' + _RULE, "'spool' lies in 'store'"),
+        ('store = "i/x/../s"\nspool = "i"\n' + _RULE, "'store' lies in 'spool'"),
+        (_HEAD + "[http]\nunpacked_limit = 0\n" + _RULE, "at least 1"),
+        (_HEAD + "[listen]\nport = 70000\n" + _RULE, "out of range"),
+        (_HEAD + '[listen]\nkey = "k"\n' + _RULE, "TLS takes"),
+    ],
+)
+def test_mistakes_are_refused(text: str, problem: str) -> None:
+    with pytest.raises(InvalidSetting, match=problem) as refused:
+        parse(text)
+    assert str(refused.value).startswith("/etc/icf/receiver.toml: ")
+    assert " --" not in str(refused.value)  # the file has no options
+
+
+def test_a_study_that_cannot_name_files() -> None:
+    with pytest.raises(InvalidSetting, match=r"number 1 \(A\): the study identifier"):
+        parse(_HEAD + '[[rule]]\ncalled_ae = "A"\nstudy = "../x"')
+
+
+@pytest.mark.parametrize(
+    ("listen", "problem"),
+    [
+        ('certificate = "none.pem"\nkey = "none.key"', "certificate: cannot read '.*none.pem'"),
+        ('certificate = "noise.pem"\nkey = "noise.pem"', "cannot be used"),
+        ('host = "192.0.2.1"', r"cannot listen at 192\.0\.2\.1:11112"),
+        ('host = "no such host"', "cannot listen at no such host"),
+    ],
+)
+@pytest.mark.parametrize("options", [["--check"], []])
+def test_what_this_machine_cannot_do_is_refused(tmp_path: Path, listen: str, problem: str, options: list[str]) -> None:
+    """Also at start, and before anything is made."""
+    pytest.importorskip("pynetdicom")
+    (tmp_path / "noise.pem").write_text("noise")
+    (tmp_path / "r.toml").write_text(f"{_HEAD}[listen]\n{listen}\n{_RULE}")
+    ran = icf("receive", *options, tmp_path / "r.toml")
+    assert ran.code == 2
+    assert re.search(problem, ran.err), ran.err
+    assert str(tmp_path / "r.toml") in ran.err
+    assert not (tmp_path / "i").exists()
+
+
+def test_an_address_in_use_is_no_mistake_of_the_settings(tmp_path: Path) -> None:
+    pytest.importorskip("pynetdicom")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        (tmp_path / "r.toml").write_text(f"{_HEAD}[listen]\nport = {port}\n{_RULE}")
+        assert icf("receive", "--check", tmp_path / "r.toml").code == 0
+        assert "Address already in use" in icf("receive", tmp_path / "r.toml").err
+
+
+@given(st.text())
+def test_every_value_gives_an_identifier_or_none(text: str) -> None:
+    (rule,) = parse(_HEAD + _RULE + 'visit = "{PatientID}"\nallow_identifying = true')
+    try:
+        visit = visit_identifier(rule, Sender("A", "B", "::1"), "1.2.3", lambda _: text)
+    except KeyError:
+        return
+    assert check_identifier("visit", f"{visit}-r999") == f"{visit}-r999"
+
+
+def test_who_is_admitted() -> None:
+    (rule,) = parse(_HEAD + _RULE + 'calling_ae = ["B"]\naddresses = ["10.1.0.0/16", "fd00::/8"]')
+    assert rule.admits("B", "10.1.2.3") == rule.admits("B", "::ffff:10.1.2.3") == rule.admits("B", "fd00::1") == ""
+    assert rule.admits("B", "10.2.2.3") == rule.admits("B", "::1") == "address"
+    assert rule.admits("b", "10.1.2.3") == "calling AE"
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_no_command_or_one(raw: bytes) -> None:
+    store_request(raw)
+
+
+def test_answers_are_what_pynetdicom_reads() -> None:
+    pytest.importorskip("pynetdicom")
+    from io import BytesIO
+
+    from pynetdicom.dsutils import decode
+
+    request = StoreRequest(7, "1.2.840.10008.5.1.4.1.1.4", "1.2.345", True)
+    raw = store_response(request, Answer(0xC002, "kept apart"))
+    found = decode(BytesIO(raw), True, True)
+    assert (found.CommandField, found.MessageIDBeingRespondedTo, found.Status) == (0x8001, 7, 0xC002)
+    assert (found.AffectedSOPInstanceUID, found.ErrorComment) == ("1.2.345", "kept apart")
+    assert found.CommandGroupLength == len(raw) - 12
+
+
+def test_the_page_names_every_setting_and_its_example_is_one() -> None:
+    from dataclasses import fields
+
+    from icf_utils.receiver.settings import Http, Listen
+
+    (example,) = blocks("receive.md", "toml")
+    assert parse(example)[0].study == "study-a"
+    page = Path(__file__).resolve().parents[2].joinpath("docs", "receive.md").read_text(encoding="utf-8")
+    for item in (*fields(Listen), *fields(Rule), *fields(Http)):
+        assert f"`{item.name}`" in page
+
+
+def test_the_page_has_a_template_that_is_taken_and_a_unit_that_is_one(tmp_path: Path) -> None:
+    page = Path(__file__).resolve().parents[2].joinpath("docs", "receive.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"`(visit = \".*?\")`", page)
+    assert parse(_HEAD + _RULE + example)[0].keywords
+    (unit,) = blocks("receive.md", "ini")
+    found = configparser.ConfigParser(strict=True, interpolation=None)
+    found.optionxform = str  # type: ignore[assignment,method-assign]
+    found.read_string(unit)
+    assert found["Service"]["SuccessExitStatus"] == "143"  # what a receiver that is stopped ends with
+    program = shutil.which("systemd-analyze")
+    if not program:
+        pytest.skip("systemd is not installed")
+    path = tmp_path / "icf-receiver.service"
+    path.write_text(unit.replace("/usr/local/bin/icf-utils", "/bin/true").replace("User=icf\n", ""))
+    done = subprocess.run([program, "verify", path], capture_output=True, text=True, check=False, timeout=120)
+    assert str(path) not in done.stderr, done.stderr

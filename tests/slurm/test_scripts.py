@@ -1,0 +1,216 @@
+"""Job scripts and what is decided before them, without a SLURM."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from icf_utils.errors import ClusterRefused, DepositDamaged, InvalidIdentifier, InvalidSetting, MissingRequirement
+from icf_utils.pipeline.model import Chain, Options, VisitInput
+from icf_utils.pipeline.visit_table import read_table
+from icf_utils.slurm import commands, records, submit
+from icf_utils.slurm.model import QueuedTask, Request, Submission
+from icf_utils.slurm.records import new_folder, prune, read_records, read_visits, slurm_folder, write_record
+from icf_utils.slurm.scripts import catalog_dependency, container_binds, visits_script
+from icf_utils.slurm.submit import plan_jobs, scripts
+from icf_utils.store.layout import Study
+from tests.slurm.conftest import Program, write_inputs
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/cluster.md"
+
+
+def plan(tmp_path: Path, number: int, request: Request) -> submit.StudyJobs:
+    store = tmp_path / "store"
+    table = write_inputs(tmp_path, ("only",), number)
+    planned = plan_jobs(
+        read_table(table, store), Chain(store), request, ask_queue=bool(slurm_folder(Study(store, "only")).exists())
+    )
+    (jobs,) = planned.studies
+    return jobs
+
+
+@pytest.mark.parametrize(
+    ("visits", "size", "cpus", "shards"),
+    [(5, 200, 1, [1] * 5), (5, 2, 1, [3, 2]), (5, 200, 2, [2, 2, 1]), (1, 1, 8, [1])],
+)
+def test_visits_are_dealt_out(tmp_path: Path, visits: int, size: int, cpus: int, shards: list[int]) -> None:
+    jobs = plan(tmp_path, visits, Request(array_size=size, cpus=cpus))
+    assert [len(shard) for shard in jobs.shards] == shards
+    assert len(jobs.catalog) == visits
+
+
+def test_the_manual_shows_the_scripts(tmp_path: Path) -> None:
+    table = write_inputs(tmp_path, ("study-a",), 2)
+    store = tmp_path / "store"
+    found = Program({}).result(
+        *("run", "-o", str(store), "--table", str(table), "--slurm", "--time", "02:00:00", "--mem", "4G", "-n")
+    )
+    assert not store.exists()
+    shown = re.findall(r"(?ms)^```sh\n(#!.*?)^```$", PAGE.read_text(encoding="utf-8"))
+    for script, text in zip(found["scripts"], shown, strict=True):
+        given = script["text"].replace(str(store), "/data/store").replace(sys.executable, "/opt/icf-utils/bin/python")
+        assert re.sub(r"-[0-9a-f]{8}\n", "-1f0e5d28\n", given) == text
+    array, catalog = (script["command"] for script in found["scripts"])
+    assert array.startswith("sbatch --time=02:00:00 --mem=4G ")
+    assert "--dependency=afterany:ARRAY,singleton --kill-on-invalid-dep=yes" in catalog
+
+
+def test_a_script_holds_odd_paths(tmp_path: Path) -> None:
+    """It is run with a stand-in for Python, which prints what it is given."""
+    folder = tmp_path / "a b$(c)'%d"
+    folder.mkdir()
+    stand_in = tmp_path / "python"
+    stand_in.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n", encoding="utf-8")
+    stand_in.chmod(0o755)
+    chain = Chain(folder, options=Options("https://x.org/?a=b&c", "my store", None, "Europe/Berlin", 2), again=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(stand_in))
+        text = visits_script("name", folder, [[VisitInput("s", "v")]], chain, Request(cpus=3))
+    assert f'#SBATCH --output="{str(folder).replace("%", "%%")}/visits-%a.log"\n' in text
+    done = subprocess.run(
+        ["sh", "-c", text], env={**os.environ, "SLURM_ARRAY_TASK_ID": "7"}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [
+        *("-m", "icf_utils.cli.main", "run", "--store-dir", str(folder), "--timezone", "Europe/Berlin"),
+        *("--store-url", "https://x.org/?a=b&c", "--store-id", "my store", "--strip-components", "2"),
+        *("--until", "dataset", "--always-make", "--jobs", "3", "--shard", f"{folder}/shard-7.json"),
+    ]
+
+
+def test_few_folders_are_bound(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    inputs = [Path("/scan/a/1"), Path("/scan/b/2"), Path("/other/3")]
+    binds = container_binds(Chain(store), inputs)
+    assert binds == ["/other:/other:ro", "/scan:/scan:ro", str(store)]
+    with pytest.raises(InvalidSetting, match="cannot be bound"):
+        container_binds(Chain(tmp_path / "a:b"), [])
+
+
+@pytest.mark.parametrize("value", ["a b", "x\n#SBATCH --wrap", "-x", "$(id)"])
+def test_values_that_slurm_cannot_know_are_refused(value: str) -> None:
+    with pytest.raises(InvalidSetting, match="--partition"):
+        Request(partition=value)
+
+
+def test_the_catalog_waits() -> None:
+    assert catalog_dependency(["1", "2"])[0] == "--dependency=afterany:1,afterany:2,singleton"
+    assert catalog_dependency([])[0] == "--dependency=singleton"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--partition", "x"], "--partition: this needs --slurm"),
+        (["--wait"], "--wait: this needs --slurm"),
+        (["--slurm", "--report", "x.html"], "--report: cannot be used with --slurm"),
+        (["--slurm", "-S"], "--stop-on-error: cannot be used with --slurm"),
+        (["--slurm", "--array-size", "0"], "no number of tasks"),
+        (["--slurm", "--container", "nothing.sif", "--dry-run"], "--container: there is no"),
+    ],
+)
+def test_options_that_contradict_each_other(tmp_path: Path, arguments: list[str], problem: str) -> None:
+    table = write_inputs(tmp_path, ("only",), 1)
+    done = Program({}).run("run", "-o", str(tmp_path / "store"), "--table", str(table), *arguments)
+    assert done.returncode == 2, done.stderr
+    assert problem in done.stderr
+
+
+def submission(number: int, array: str = "7", catalog: str = "8") -> Submission:
+    return Submission(number, "only", array, catalog, (("v00", "v02"), ("v01",)), ("v00", "v01", "v02"))
+
+
+def test_records_come_back(tmp_path: Path) -> None:
+    study = Study(tmp_path, "only")
+    for number in range(1, 4):
+        write_record(new_folder(study), submission(number))
+    (slurm_folder(study) / "0002/jobs.json").write_text("{")
+    (slurm_folder(study) / "notes").mkdir()
+    assert read_records(study) == [submission(1), submission(3)]
+
+
+def test_old_records_go_and_living_ones_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "KEPT", 2)
+    study = Study(tmp_path, "only")
+    for number in range(1, 7):
+        write_record(new_folder(study), submission(number))
+    prune(study, alive={2})
+    assert [record.number for record in read_records(study)] == [2, 5, 6]
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"visits": [["s", "../x", null]]}', '{"visits": [["s"]]}'])
+def test_a_list_of_visits_is_checked(tmp_path: Path, content: str) -> None:
+    (tmp_path / "shard.json").write_text(content)
+    with pytest.raises((DepositDamaged, InvalidIdentifier), match=r"list of visits|identifier"):
+        read_visits(tmp_path / "shard.json")
+
+
+def test_what_is_in_the_queue_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = Study(tmp_path / "store", "only")
+    write_record(new_folder(study), submission(1))
+    tasks = [QueuedTask("7", 0, "RUNNING", "None"), QueuedTask("8", None, "PENDING", "Dependency")]
+    monkeypatch.setattr(commands, "queue", lambda names: tasks)
+    jobs = plan(tmp_path, 4, Request())
+    assert [[wanted.visit for wanted in shard] for shard in jobs.shards] == [["v01"], ["v03"]]
+    assert [wanted.visit for wanted in jobs.catalog] == ["v01", "v03"]
+    assert jobs.after == ()
+
+    tasks.pop()  # its catalog job was cancelled: a new one waits for the array that goes on
+    jobs = plan(tmp_path, 4, Request())
+    assert [wanted.visit for wanted in jobs.catalog] == ["v00", "v01", "v02", "v03"]
+    assert jobs.after == ("7",)
+    folder = tmp_path / "folder"
+    array, catalog = scripts(jobs, folder, Chain(tmp_path / "store"), Request())
+    assert "--array=0-1" in array.text
+    assert "afterany:7,afterany:ARRAY,singleton" in catalog.command
+
+
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **programs: str) -> None:
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+
+def test_the_jobs_number_is_the_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(tmp_path, monkeypatch, sbatch="echo 'a message of the day'; echo '12;cluster'")
+    assert commands.submit(Path("x.sh"), []) == "12"
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        ("Invalid account or account/partition combination specified", "partition"),
+        ("Invalid job array specification", "--array-size"),
+        ("Unable to contact slurm controller (connect failure)", "does not answer"),
+        ("Requested time limit is invalid", "--time"),
+        ("something else \x1b[31m", "Correct the options"),
+    ],
+)
+def test_slurms_words_come_with_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, advice: str
+) -> None:
+    stand_in(tmp_path, monkeypatch, sbatch=f"echo 'sbatch: error: {words}' >&2; exit 1", sinfo="exit 1")
+    with pytest.raises(ClusterRefused, match=advice) as caught:
+        commands.submit(Path("x.sh"), [])
+    assert "\x1b" not in str(caught.value)
+    assert caught.value.exit_code == 9
+
+
+def test_a_program_that_cannot_run_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(tmp_path, monkeypatch, squeue="")
+    (tmp_path / "squeue").write_bytes(b"\x7fELF nonsense")
+    with pytest.raises(MissingRequirement, match="squeue"):
+        commands.queue(["x"])
+
+
+def test_a_status_without_squeue_says_what_it_lacks(tmp_path: Path) -> None:
+    table = write_inputs(tmp_path, ("only",), 1)
+    write_record(new_folder(Study(tmp_path / "store", "only")), submission(1))
+    done = Program({"PATH": str(tmp_path)}).run("status", "-o", str(tmp_path / "store"), "--table", str(table))
+    assert done.returncode == 0
+    assert "what is queued is not shown: SLURM's 'squeue' is needed and was not found" in done.stderr

@@ -1,0 +1,150 @@
+"""What is written to XNAT's table, and what never is, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from icf_utils.credentials import Secret
+from icf_utils.errors import InvalidSetting, RemoteFailure
+from icf_utils.xnat import database
+from icf_utils.xnat.database import TABLE, Database, Row, check_table, delete, insert, status_of
+from tests.cli.program import ROOT
+from tests.xnat.conftest import Server
+from tests.xnat.prearchiving import example_row
+
+
+@pytest.mark.parametrize("status", ["ready", "DONE", "", "_BUILDING "])
+def test_a_status_that_xnat_cannot_read_is_refused(postgres: Server, status: str) -> None:
+    """The table would take it."""
+    with pytest.raises(InvalidSetting, match="no status"):
+        example_row(status=status)
+    postgres.sql(f"INSERT INTO {TABLE} (timestamp, foldername, status, url) VALUES ('t', 'f', %s, 'u')", [status])
+
+
+@pytest.mark.parametrize("name", ["prevent_anon", "prevent_auto_commit"])
+def test_a_boolean_is_never_empty(postgres: Server, name: str) -> None:
+    with pytest.raises(InvalidSetting, match="true or false"):
+        example_row(**{name: None})
+    insert(postgres.database, example_row())
+    assert postgres.sql(f"SELECT prevent_anon, prevent_auto_commit FROM {TABLE}") == [(False, False)]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"timestamp": "20240102_030405"}, {"project": "Unassigned"}, {"project": ""}, {"url": ""}, {"tag": ""}]
+)
+def test_values_that_make_no_sense(changes: dict[str, Any]) -> None:
+    with pytest.raises(InvalidSetting):
+        example_row(**changes)
+
+
+@pytest.mark.parametrize("project", ["PILOT", None])
+def test_a_session_gets_in_once(postgres: Server, project: str | None) -> None:
+    row = example_row(project=project)
+    insert(postgres.database, row)
+    with pytest.raises(RemoteFailure, match="has a session of this name and time"):
+        insert(postgres.database, row, again=True)
+    assert len(postgres.rows()) == 1
+
+
+def test_the_table_alone_would_take_it_twice(postgres: Server) -> None:
+    """Why we check: its constraint says nothing where the project is empty."""
+    values = "(timestamp, foldername, status, url) VALUES ('t', 'f', 'READY', 'u')"
+    for _ in range(2):
+        postgres.sql(f"INSERT INTO {TABLE} {values}")
+    assert len(postgres.rows()) == 2
+
+
+@pytest.mark.parametrize("project", ["PILOT", None])
+def test_two_at_once_do_not_both_get_in(postgres: Server, project: str | None) -> None:
+    row = example_row(project=project)
+
+    def attempt(_: int) -> bool:
+        try:
+            insert(postgres.database, row, again=True)
+        except RemoteFailure:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(attempt, range(16))) == 1
+    assert len(postgres.rows()) == 1
+
+
+def test_xnat_itself_waits_while_we_look(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock holds for whoever inserts, not only for us; and we do not wait for ever for another's."""
+    import psycopg
+
+    monkeypatch.setattr(database, "PATIENCE", "SET LOCAL lock_timeout = '300ms'")
+    place = {"host": str(postgres.folder), "port": postgres.port, "dbname": "xnat", "user": postgres.user}
+    with psycopg.connect(**place) as other:  # type: ignore[arg-type]
+        other.execute(f"INSERT INTO {TABLE} (timestamp, foldername, status, url) VALUES ('t', 'f', 'READY', 'u')")
+        with pytest.raises(RemoteFailure, match="another transaction has locked"):
+            insert(postgres.database, example_row())
+    insert(postgres.database, example_row())
+
+
+def test_values_are_never_part_of_a_statement(postgres: Server) -> None:
+    nasty = "x'); DROP TABLE xdat_search.prearchive; --"
+    row = example_row(name=nasty, subject=nasty, url=nasty, source=nasty)
+    insert(postgres.database, row)
+    assert postgres.sql(f"SELECT name, subject, url, source FROM {TABLE}") == [(nasty,) * 4]
+    assert status_of(postgres.database, row) == "RECEIVING"
+    assert delete(postgres.database, row, frozenset({"RECEIVING"})) is None
+    assert postgres.rows() == []
+
+
+def test_only_rows_at_rest_are_deleted(postgres: Server) -> None:
+    mine, others = example_row(), example_row(timestamp="20240102_030405007", tag="1.2.4")
+    for row in (mine, others, example_row(project=None)):
+        insert(postgres.database, row)
+    postgres.sql(f"UPDATE {TABLE} SET status = 'BUILDING'")
+    assert delete(postgres.database, mine, frozenset({"RECEIVING"})) == "BUILDING"
+    assert len(postgres.rows()) == 3
+    assert delete(postgres.database, mine, frozenset({"BUILDING"})) is None
+    assert len(postgres.rows()) == 2
+
+
+def test_a_password_is_in_no_message_and_no_connection_string() -> None:
+    """Whatever goes wrong, and however it is written."""
+    place = Database("/nowhere", 5432, "xnat", "me", Secret("hunter2"))
+    with pytest.raises(RemoteFailure) as caught:
+        status_of(place, {"project": None, "timestamp": "", "foldername": ""})
+    assert "hunter2" not in str(caught.value) + repr(place)
+    for text in ("dbname=xnat password=hunter2", "postgresql://me:hunter2@host/xnat"):
+        with pytest.raises(InvalidSetting, match="give the name alone") as refused:
+            Database(name=text)
+        assert "hunter2" not in str(refused.value)
+
+
+def test_every_status_of_the_contract_is_known() -> None:
+    for status in (
+        *("ARCHIVING", "BUILDING", "CONFLICT", "DELETING", "ERROR", "MOVING", "READY", "RECEIVING"),
+        *("RECEIVING_INTERRUPT", "SEPARATING", "QUEUED_BUILDING", "QUEUED_ARCHIVING"),
+    ):
+        assert isinstance(example_row(status=status), Row)
+
+
+def test_the_rights_that_the_page_names_are_enough(postgres: Server) -> None:
+    """docs/xnat-import.md; fewer are not."""
+    page = (ROOT / "docs" / "xnat-import.md").read_text(encoding="utf-8")
+    grants = [line for line in page.splitlines() if line.startswith("GRANT ")]
+    assert len(grants) == 2
+    postgres.sql("DROP ROLE IF EXISTS xnat_import")
+    postgres.sql("CREATE ROLE xnat_import LOGIN")
+    place = replace(postgres.database, user="xnat_import")
+    try:
+        with pytest.raises(RemoteFailure, match="there is no table"):
+            check_table(place)
+        for grant in grants:
+            postgres.sql(grant)
+        check_table(place)
+        insert(place, example_row())
+        assert status_of(place, example_row()) == "RECEIVING"
+        assert delete(place, example_row(), frozenset({"RECEIVING"})) is None
+    finally:
+        postgres.sql("DROP OWNED BY xnat_import")
+        postgres.sql("DROP ROLE xnat_import")
