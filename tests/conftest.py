@@ -7,10 +7,13 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.data.make_hard_inputs import make_hard_inputs
 
 #: The open data and tools that may lie beside the project; nothing depends on them.
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -69,6 +72,23 @@ def open_visit(request: pytest.FixtureRequest) -> Path:
     if not request.param:
         pytest.skip("there are no open visits in 'shared'")
     return VISITS / str(request.param)
+
+
+@dataclass(frozen=True)
+class HardInputs:
+    """The folder of the hard inputs (:mod:`tests.data.make_hard_inputs`), and what could not be made of each here."""
+
+    folder: Path
+    missing: dict[str, list[str]]
+
+
+@pytest.fixture(scope="session")
+def hard_inputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HardInputs]:
+    """All hard inputs; tests leave them unchanged."""
+    folder = tmp_path_factory.mktemp("hard") / "cases"
+    yield HardInputs(folder, make_hard_inputs(folder))
+    for name in ("b.dcm", "closed"):  # else pytest could not remove them
+        os.chmod(folder / "unreadable" / name, 0o755)
 
 
 _NOBODY = 65534

@@ -1,4 +1,4 @@
-"""Every hard input that ``make_hard_cases.py`` makes, through the stages: archived as it should be, or refused by name.
+"""Every hard input through the stages: archived as it should be, or refused by name.
 
 What is expected of each case stands in :data:`ARCHIVED` and :data:`REFUSED`. Later stages have their place in
 :func:`run_stages`.
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tarfile
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,9 +28,10 @@ from icf_utils.metadata.stage import MetadataResult, deposit_visit_metadata
 from icf_utils.results import Notice
 from icf_utils.store.layout import Visit
 from tests.archive.reference import files_below, reference_archive
-from tests.conftest import SHARED
+from tests.conftest import HardInputs
+from tests.data.make_hard_inputs import HARD_INPUTS, make_hard_inputs
 
-MAKER = SHARED / "tools" / "make_hard_cases.py"
+DISTURB = str(Path(__file__).parent / "data" / "disturb.py")
 
 
 @dataclass(frozen=True)
@@ -152,15 +153,9 @@ REFUSED = {
 }
 
 
-@pytest.fixture(scope="module")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    if not MAKER.exists():
-        pytest.skip("the maker of hard inputs does not lie beside the project")
-    place = tmp_path_factory.mktemp("hard")
-    subprocess.run([sys.executable, str(MAKER), str(place)], check=True, capture_output=True)
-    yield place
-    for name in ("b.dcm", "closed"):
-        os.chmod(place / "unreadable" / name, 0o755)
+@pytest.fixture
+def cases(hard_inputs: HardInputs) -> Path:
+    return hard_inputs.folder
 
 
 @dataclass(frozen=True)
@@ -235,9 +230,8 @@ def by_code(notices: tuple[Notice, ...], source: Path, place: Visit) -> dict[str
     return found
 
 
-def test_every_case_is_expected(cases: Path) -> None:
-    made = set(json.loads((cases / "cases.json").read_text(encoding="utf-8")))
-    assert made == set(ARCHIVED) | set(REFUSED)
+def test_every_case_is_expected() -> None:
+    assert set(HARD_INPUTS) == set(ARCHIVED) | set(REFUSED)
 
 
 @pytest.mark.parametrize("name", ARCHIVED)
@@ -270,9 +264,7 @@ def test_refused(
     source, store = cases / name, open_tmp_path / "store"
     if name == "unreadable":
         source = open_tmp_path / name
-        subprocess.run(
-            [sys.executable, str(MAKER), str(open_tmp_path), "--only", name], check=True, capture_output=True
-        )
+        make_hard_inputs(open_tmp_path, [name])
     with as_nobody() if name == "unreadable" else open(os.devnull), pytest.raises(InputRefused) as caught:
         make_studyvisit_archive(source, store, "study", "visit")
     assert sorted(refused for refused, _ in caught.value.refusals) == (REFUSED[name] or [str(source)])
@@ -413,14 +405,14 @@ def test_what_is_said_of_two_studies(cases: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["grow", "shrink", "rewrite"])
-def test_files_that_another_process_changes(shared: Path, tmp_path: Path, mode: str) -> None:
+def test_files_that_another_process_changes(tmp_path: Path, mode: str) -> None:
     """Refused, or as it was at one moment: the disturbance changes the last byte, or the length."""
-    subprocess.run([sys.executable, str(MAKER), str(tmp_path), "--only", "baseline"], check=True, capture_output=True)
+    make_hard_inputs(tmp_path, ["baseline"])
     image = tmp_path / "baseline" / "s02_mprage" / "0002.dcm"
     whole = image.read_bytes() + bytes(300_000)
     image.write_bytes(whole)
     with subprocess.Popen(
-        [sys.executable, str(MAKER), "--disturb", str(image), mode, "1.5"], stdout=subprocess.PIPE, text=True
+        [sys.executable, DISTURB, str(image), mode, "1.5"], stdout=subprocess.PIPE, text=True
     ) as disturbing:
         rounds, refused = 0, 0
         while disturbing.poll() is None:

@@ -1,7 +1,4 @@
-"""Every hard input through all steps: refused at once and by name, or made completely, with warnings, and verified.
-
-The inputs are made by a program beside the project; without it, these tests are skipped.
-"""
+"""Every hard input through all steps: refused at once and by name, or made completely, with warnings, and verified."""
 
 from __future__ import annotations
 
@@ -9,8 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,6 +28,8 @@ from icf_utils.dataset.reader import read_dataset
 from icf_utils.errors import InputRefused
 from icf_utils.store.layout import Visit
 from tests.cli.program import icf
+from tests.conftest import HardInputs
+from tests.data.make_hard_inputs import HARD_INPUTS, make_hard_inputs
 
 STUDY = "hard"
 
@@ -152,41 +149,20 @@ NAMED = {
 }
 
 
-def make_cases(tool: Path, folder: Path, *options: str) -> Path:
-    done = subprocess.run(
-        [sys.executable, str(tool), str(folder), *options], capture_output=True, check=False, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return folder
+@pytest.fixture
+def cases(hard_inputs: HardInputs) -> Path:
+    return hard_inputs.folder
 
 
-@pytest.fixture(scope="module")
-def tool(shared: Path) -> Path:
-    path = shared / "tools" / "make_hard_cases.py"
-    if not path.exists():
-        pytest.skip("the program that makes the hard inputs is not there")
-    return path
+def test_no_case_is_left_out() -> None:
+    assert set(EXPECTED) == set(HARD_INPUTS)
 
 
-@pytest.fixture(scope="module")
-def cases(tool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_cases(tool, tmp_path_factory.mktemp("hard") / "cases")
-
-
-@pytest.fixture(scope="module")
-def index(cases: Path) -> Mapping[str, Mapping[str, object]]:
-    found = json.loads((cases / "cases.json").read_bytes())
-    assert isinstance(found, dict)
-    return found
-
-
-def test_no_case_is_left_out(index: Mapping[str, object]) -> None:
-    assert set(EXPECTED) == set(index)
-
-
-def needs_everything(name: str, index: Mapping[str, Mapping[str, object]]) -> None:
-    if index[name]["skipped"] and (name != "unreadable" or os.geteuid() != 0):
-        pytest.skip(f"this file system or user cannot have all of it: {index[name]['skipped']}")
+def needs_everything(name: str, inputs: HardInputs) -> None:
+    if inputs.missing[name]:
+        pytest.skip(f"this file system or user cannot have {inputs.missing[name]}")
+    if name == "unreadable" and os.geteuid() != 0:
+        pytest.skip("only root reads all of it")
 
 
 def codes(notices: Iterable[Notice]) -> dict[str, int]:
@@ -205,8 +181,8 @@ def files_below(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", [name for name, outcome in EXPECTED.items() if isinstance(outcome, Made)])
-def test_made(cases: Path, index: Mapping[str, Mapping[str, object]], tmp_path: Path, name: str) -> None:
-    needs_everything(name, index)
+def test_made(cases: Path, hard_inputs: HardInputs, tmp_path: Path, name: str) -> None:
+    needs_everything(name, hard_inputs)
     expected, place = EXPECTED[name], Visit(tmp_path, STUDY, name)
     archive = make_studyvisit_archive(cases / name, tmp_path, STUDY, name)
     metadata = deposit_visit_metadata(tmp_path, STUDY, name)
@@ -275,8 +251,8 @@ def test_images_that_the_dataset_names(cases: Path, tmp_path: Path, name: str, c
 
 
 @pytest.mark.parametrize("name", [name for name, outcome in EXPECTED.items() if isinstance(outcome, Refused)])
-def test_refused(cases: Path, index: Mapping[str, Mapping[str, object]], tmp_path: Path, name: str) -> None:
-    needs_everything(name, index)
+def test_refused(cases: Path, hard_inputs: HardInputs, tmp_path: Path, name: str) -> None:
+    needs_everything(name, hard_inputs)
     expected = EXPECTED[name]
     assert isinstance(expected, Refused)
     names = [str(cases / name) if item == "." else item for item in expected.names]
@@ -293,9 +269,10 @@ def test_refused(cases: Path, index: Mapping[str, Mapping[str, object]], tmp_pat
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_unreadable_files_as_another_user(
-    tool: Path, open_tmp_path: Path, as_nobody: Callable[[], AbstractContextManager[None]]
+    open_tmp_path: Path, as_nobody: Callable[[], AbstractContextManager[None]]
 ) -> None:
-    source = make_cases(tool, open_tmp_path / "cases", "--only", "unreadable") / "unreadable"
+    make_hard_inputs(open_tmp_path, ["unreadable"])
+    source = open_tmp_path / "unreadable"
     with as_nobody(), pytest.raises(InputRefused) as caught:
         make_studyvisit_archive(source, open_tmp_path / "store", STUDY, "v1")
     assert sorted(name for name, _ in caught.value.refusals) == ["b.dcm", "closed"]

@@ -75,13 +75,14 @@ def dicom_bytes(
     """A small, valid MR image of 2 x 2 pixels.
 
     ``keywords`` are DICOM keywords and override the image's own values; ``None`` leaves one out. Text is encoded by
-    the SpecificCharacterSet given; ``bytes`` are written as they are, padded to even length, valid or not. ``raw``
-    holds whole elements (see :func:`element`) by tag, which replace those of the same tag or are put in tag order.
-    SOP instance and series UIDs follow from StudyInstanceUID, SeriesNumber and InstanceNumber.
+    the SpecificCharacterSet given, unless that is bytes; ``bytes`` are written unchanged, padded to even length,
+    valid or not. ``raw`` holds whole elements (see :func:`element`) by tag, which replace those of the same tag or are
+    put in tag order. SOP instance and series UIDs follow from StudyInstanceUID, SeriesNumber and InstanceNumber.
     """
     values = {**_image(keywords), **keywords}
     given = {keyword: value for keyword, value in values.items() if value is not None}
-    encodings = str(given.get("SpecificCharacterSet", "ISO_IR 6")).split("\\")
+    declared = given.get("SpecificCharacterSet")
+    encodings = declared.split("\\") if isinstance(declared, str) else ["ISO_IR 6"]
     parts = {_tag(keyword): _element_of(keyword, value, transfer_syntax, encodings) for keyword, value in given.items()}
     parts.update(raw or {})
     dataset = b"".join(parts[tag] for tag in sorted(parts))

@@ -8,9 +8,9 @@ import pytest
 
 from icf_utils.fetch.http import Patience
 from icf_utils.retrieve.api import BucketOrigin, Retriever, parse_bucket
+from tests.data.make_cod import CodSeries
 from tests.fetch.server import serving
 from tests.retrieve.bucket_server import BucketServer
-from tests.retrieve.made import Made
 
 #: Enough attempts for the faults of these tests, without waiting for them.
 QUICK = Patience(attempts=3, first_pause=0.01, longest_pause=0.02, longest_wait=2, connect=5, read=5)
@@ -18,20 +18,20 @@ QUICK = Patience(attempts=3, first_pause=0.01, longest_pause=0.02, longest_wait=
 STUDY = "1.2.3"
 
 
-def made(series: str, count: int = 3, **options: object) -> Made:
+def made(series: str, count: int = 3, **options: object) -> CodSeries:
     """A series of a few images of some kilobytes."""
     source = random.Random(series)
     images = {f"{series}.{number}": source.randbytes(1000 * number + 7) for number in range(1, count + 1)}
-    return Made(STUDY, series, images, **options)  # type: ignore[arg-type]
+    return CodSeries(STUDY, series, images, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture
-def two() -> tuple[Made, Made]:
+def two() -> tuple[CodSeries, CodSeries]:
     return made("1.2.3.1", number=1, description="T1w"), made("1.2.3.2", number=2, description="FLAIR", version="1.0")
 
 
 @pytest.fixture
-def bucket(two: tuple[Made, Made]) -> Iterator[BucketServer]:
+def bucket(two: tuple[CodSeries, CodSeries]) -> Iterator[BucketServer]:
     """A served bucket with a study of two series."""
     state = BucketServer()
     for series in two:
@@ -54,7 +54,7 @@ def files(root: Path) -> dict[str, bytes]:
     }
 
 
-def expected(*series: Made) -> dict[str, bytes]:
+def expected(*series: CodSeries) -> dict[str, bytes]:
     return {
         f"{one.study}/{one.series}/instances/{sop}.dcm": content
         for one in series

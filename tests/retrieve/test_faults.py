@@ -17,10 +17,10 @@ from icf_utils.fetch.errors import FetchFailure
 from icf_utils.retrieve.api import Retrieved
 from icf_utils.retrieve.files import target_errors
 from icf_utils.retrieve.selection import Selection
+from tests.data.make_cod import CodSeries
 from tests.fetch.server import Fault
 from tests.retrieve.bucket_server import BucketServer
 from tests.retrieve.conftest import STUDY, expected, files, made, retriever
-from tests.retrieve.made import Made
 
 BAD, GOOD = "1.2.3.1", "1.2.3.2"
 BAD_TAR, BAD_JSON = r"1\.2\.3\.1\.tar", r"1\.2\.3\.1/metadata"
@@ -52,7 +52,7 @@ def result(bucket: BucketServer, directory: Path, **options: object) -> Retrieve
     ],
 )
 def test_one_bad_series_is_named_and_the_other_comes(
-    fault: Fault, words: str, bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path
+    fault: Fault, words: str, bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path
 ) -> None:
     if fault.flip:  # an image is wrong wherever it is asked for
         bucket.objects[f"dicomweb/{two[0].name}.tar"] = two[0].tar.replace(two[0].images[f"{BAD}.1"], b"\1" * 1007)
@@ -85,7 +85,9 @@ def test_one_bad_series_is_named_and_the_other_comes(
     ],
     ids=str,
 )
-def test_what_can_be_overcome(fault: Fault, bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+def test_what_can_be_overcome(
+    fault: Fault, bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path
+) -> None:
     bucket.faults.append(fault)
     assert result(bucket, tmp_path).troubles == ()
     assert files(tmp_path) == expected(*two)
@@ -117,7 +119,7 @@ def test_an_unknown_study(bucket: BucketServer, tmp_path: Path) -> None:
     assert done.saved == 6
 
 
-def test_without_a_metadata_or_a_tar(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+def test_without_a_metadata_or_a_tar(bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
     del bucket.objects[f"dicomweb/{two[0].name}/metadata.json"]
     del bucket.objects[f"dicomweb/{two[1].name}.tar"]
     assert [trouble.problem.partition(":")[0] for trouble in result(bucket, tmp_path).troubles] == [
@@ -133,7 +135,7 @@ def test_a_series_without_images(bucket: BucketServer, tmp_path: Path) -> None:
     assert (done.saved, done.troubles) == (6, ())
 
 
-def test_marks_of_the_writer_are_told(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+def test_marks_of_the_writer_are_told(bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
     bucket.fill({f"{two[0].name}/.gradient.lock": b"", f"{two[1].name}/error.log": b"no space"})
     done = result(bucket, tmp_path)
     assert [(notice.code, notice.subject) for notice in done.notices] == [
@@ -172,7 +174,7 @@ def test_an_instance_that_cannot_be(
     change: Callable[[dict[str, object]], None],
     words: str,
     bucket: BucketServer,
-    two: tuple[Made, Made],
+    two: tuple[CodSeries, CodSeries],
     tmp_path: Path,
 ) -> None:
     """It is named, the others come, and nothing is written elsewhere."""
@@ -188,7 +190,9 @@ def test_an_instance_that_cannot_be(
     assert not any(char in str(done.troubles) for char in "\0\x1b\n")
 
 
-def test_a_tar_that_is_replaced_meanwhile(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+def test_a_tar_that_is_replaced_meanwhile(
+    bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path
+) -> None:
     """It is pinned to the generation that was listed."""
     own = retriever(bucket, tmp_path, STUDY)
     own.plan()
@@ -217,7 +221,9 @@ def test_nothing_that_fits_leaves_no_folder(bucket: BucketServer, tmp_path: Path
 BLOCKED = f"{STUDY}/{BAD}/instances/{BAD}.2.dcm"
 
 
-def test_a_folder_under_the_name_of_an_image(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+def test_a_folder_under_the_name_of_an_image(
+    bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path
+) -> None:
     """Only this one fails, and is not transferred."""
     (tmp_path / BLOCKED / "mine").mkdir(parents=True)
     done = result(bucket, tmp_path)
@@ -229,7 +235,7 @@ def test_a_folder_under_the_name_of_an_image(bucket: BucketServer, two: tuple[Ma
     assert done.saved == 5
 
 
-def test_a_file_where_a_folder_belongs(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+def test_a_file_where_a_folder_belongs(bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
     (tmp_path / STUDY).mkdir()
     (tmp_path / STUDY / BAD).write_text("mine")
     done = result(bucket, tmp_path)
@@ -241,7 +247,7 @@ def test_a_file_where_a_folder_belongs(bucket: BucketServer, two: tuple[Made, Ma
     assert not bucket.of(BAD_TAR)
 
 
-def test_what_gets_in_the_way_meanwhile(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+def test_what_gets_in_the_way_meanwhile(bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
     with retriever(bucket, tmp_path, STUDY, connections=1) as own:
         job = own.job()
         job.on("progress", lambda _: (tmp_path / BLOCKED).mkdir(parents=True, exist_ok=True))
@@ -254,7 +260,7 @@ def test_what_gets_in_the_way_meanwhile(bucket: BucketServer, two: tuple[Made, M
 
 def test_a_folder_that_cannot_be_written(
     bucket: BucketServer,
-    two: tuple[Made, Made],
+    two: tuple[CodSeries, CodSeries],
     open_tmp_path: Path,
     as_nobody: Callable[[], AbstractContextManager[None]],
 ) -> None:

@@ -17,10 +17,10 @@ import pytest
 from icf_utils.errors import Busy, InvalidSetting, StorageFailure
 from icf_utils.retrieve.api import CodRetrieve, Retriever
 from icf_utils.retrieve.files import sole_writer
+from tests.data.make_cod import CodSeries
 from tests.fetch.server import Fault, serving
 from tests.retrieve.bucket_server import BucketServer
 from tests.retrieve.conftest import STUDY, expected, files, made, retriever
-from tests.retrieve.made import Made
 
 ROOT = Path(__file__).resolve().parents[2]
 EVENTS = ("progress", "download", "extract", "save", "complete", "error")
@@ -39,11 +39,11 @@ def log(root: Path) -> list[str]:
     return sorted(names)
 
 
-def keys(*series: Made) -> list[str]:
+def keys(*series: CodSeries) -> list[str]:
     return sorted(f"{one.study}/{one.series}/{sop}" for one in series for sop in one.images)
 
 
-def test_the_six_events(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+def test_the_six_events(bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
     bucket.faults.append(Fault(r"1\.2\.3\.1\.tar", status=403))
     job, told = listen(retriever(bucket, tmp_path, STUDY))
     again: list[dict[str, Any]] = []
@@ -75,7 +75,9 @@ def test_the_six_events(bucket: BucketServer, two: tuple[Made, Made], tmp_path: 
     ],
     ids=str,
 )
-def test_progress_ends_at_the_total(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path, fault: Fault) -> None:
+def test_progress_ends_at_the_total(
+    bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path, fault: Fault
+) -> None:
     """Whatever lies between the images, and whatever has to come twice."""
     (tmp_path / STUDY / two[0].series / "instances").mkdir(parents=True)
     middle = f"{STUDY}/{two[0].series}/instances/{two[0].series}.2.dcm"
@@ -121,7 +123,7 @@ def test_cancelled_and_taken_up(bucket: BucketServer, tmp_path: Path) -> None:
     assert files(tmp_path) == expected(*many)
 
 
-def test_saved_means_there_and_correct(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+def test_saved_means_there_and_correct(bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
     own = retriever(bucket, tmp_path, STUDY)
     own.job().result()
     assert log(tmp_path) == keys(*two)
@@ -140,7 +142,7 @@ def test_saved_means_there_and_correct(bucket: BucketServer, two: tuple[Made, Ma
 
 
 def test_the_log_of_cod_retrieve_is_kept_and_corrected(
-    bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path
+    bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path
 ) -> None:
     other = "8.8/9.9/7.7"
     (tmp_path / "log.json").write_text(json.dumps({"logs": [other, *keys(*two)]}))
@@ -167,7 +169,9 @@ def test_two_at_a_time_in_one_directory(bucket: BucketServer, tmp_path: Path) ->
     assert tmp_path.exists()
 
 
-def test_leftovers_of_a_killed_process_go(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_go(
+    bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path
+) -> None:
     script = (
         "import os, sys\n"
         "from tests.retrieve.conftest import retriever\n"
@@ -213,7 +217,7 @@ print(tracemalloc.get_traced_memory()[1])
 def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     state = BucketServer()
     content = os.urandom(1 << 20) * 24
-    state.fill(Made("7.7", "7.7.7", {"7.7.7.1": content, "7.7.7.2": content[::-1]}).objects())
+    state.fill(CodSeries("7.7", "7.7.7", {"7.7.7.1": content, "7.7.7.2": content[::-1]}).objects())
     with serving(state):
         command = [sys.executable, "-c", _PEAK, state.url, str(tmp_path)]
         done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60)

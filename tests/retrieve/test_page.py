@@ -6,12 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.data.make_cod import CodSeries
 from tests.pages import blocks
 from tests.retrieve.conftest import expected, files
-from tests.retrieve.made import Made
 
 
-def test_the_python_example_runs(two: tuple[Made, Made], tmp_path: Path) -> None:
+def test_the_python_example_runs(two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
     for series in two:
         for name, data in series.objects().items():
             path = tmp_path / "bucket" / "dicomweb" / name

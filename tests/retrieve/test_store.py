@@ -20,12 +20,12 @@ from icf_utils import deposit_visit_metadata, make_studyvisit_archive
 from icf_utils.cli.main import main
 from icf_utils.progress import readable_size
 from icf_utils.retrieve.api import Retriever, StoreOrigin
+from tests.data.make_cod import CodSeries
 from tests.data.make_dicom import write_visit
 from tests.dataset.servers import PASSWORD, USER, Server, nginx
 from tests.fetch.server import Fault, FaultyServer, serving
 from tests.retrieve.bucket_server import BucketServer
 from tests.retrieve.conftest import expected, files
-from tests.retrieve.made import Made
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +274,7 @@ def result(capsys: pytest.CaptureFixture[str]) -> Any:
 
 
 def test_stats_and_dry_run(
-    bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     what = ("--bucket", bucket.place, "-d", tmp_path)
     assert run(*what, "--stats") == 0

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from icf_utils.retrieve.selection import Selection
+from tests.data.make_cod import CodSeries
 from tests.fetch.server import Fault
 from tests.retrieve.bucket_server import BucketServer
 from tests.retrieve.conftest import expected, files, made, retriever
-from tests.retrieve.made import Made
 
 
 def entries(path: Path) -> dict[str, bytes]:
@@ -21,13 +21,13 @@ def entries(path: Path) -> dict[str, bytes]:
         return {name: file.read(name) for name in file.namelist()}
 
 
-def in_zip(*series: Made) -> dict[str, bytes]:
+def in_zip(*series: CodSeries) -> dict[str, bytes]:
     return {name.partition("/")[2]: data for name, data in expected(*series).items()}
 
 
-def test_one_zip_for_each_study(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+def test_one_zip_for_each_study(bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
     other = made("4.5.6")
-    other = Made("4.5", "4.5.6", other.images)
+    other = CodSeries("4.5", "4.5.6", other.images)
     bucket.fill(other.objects())
     with retriever(bucket, tmp_path, zipped=True) as own:
         done = own.job().result()
@@ -42,7 +42,7 @@ def test_one_zip_for_each_study(bucket: BucketServer, two: tuple[Made, Made], tm
         assert own.stats().items == ()
 
 
-def test_a_zip_grows_and_heals(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+def test_a_zip_grows_and_heals(bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
     retriever(bucket, tmp_path, zipped=True, selection=Selection(series=("1.2.3.2",))).job().result()
     assert entries(tmp_path / "1.2.3.zip") == in_zip(two[1])
     assert retriever(bucket, tmp_path, zipped=True).job().result().unchanged == 3
@@ -54,7 +54,9 @@ def test_a_zip_grows_and_heals(bucket: BucketServer, two: tuple[Made, Made], tmp
     assert (tmp_path / "1.2.3.zip").read_bytes() == whole
 
 
-def test_an_incomplete_study_makes_no_zip(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+def test_an_incomplete_study_makes_no_zip(
+    bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path
+) -> None:
     """What has come waits for the next time."""
     bucket.faults.append(Fault(r"1\.2\.3\.1\.tar", status=404))
     done = retriever(bucket, tmp_path, zipped=True).job().result()
@@ -93,7 +95,7 @@ def _folder(path: Path) -> None:
 @pytest.mark.parametrize("make", [_text, _zip, _reproducible_zip, _folder])
 def test_what_is_no_zip_of_ours_stays(bucket: BucketServer, tmp_path: Path, make: Callable[[Path], None]) -> None:
     """It is named before anything is transferred, and other studies come."""
-    other = Made("4.5", "4.5.6", made("4.5.6").images)
+    other = CodSeries("4.5", "4.5.6", made("4.5.6").images)
     bucket.fill(other.objects())
     make(tmp_path / "1.2.3.zip")
     before = files(tmp_path)
@@ -129,7 +131,9 @@ def test_a_zip_does_not_lose_images(bucket: BucketServer, tmp_path: Path) -> Non
     assert (done.saved, done.unchanged, files(tmp_path)) == (0, 0, before)
 
 
-def test_the_same_images_are_the_same_zip(bucket: BucketServer, two: tuple[Made, Made], tmp_path: Path) -> None:
+def test_the_same_images_are_the_same_zip(
+    bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path
+) -> None:
     """Whatever was there before: names of another layout go, and their images need not come again."""
     layout = "{SeriesNumber}/{name}"
     retriever(bucket, tmp_path / "a", zipped=True, layout=layout).job().result()
@@ -144,7 +148,7 @@ def test_the_same_images_are_the_same_zip(bucket: BucketServer, two: tuple[Made,
 
 
 def test_images_that_are_equal(bucket: BucketServer, tmp_path: Path) -> None:
-    same = Made("4.5", "4.5.6", {"4.5.6.1": b"same", "4.5.6.2": b"same", "4.5.6.3": b"other"})
+    same = CodSeries("4.5", "4.5.6", {"4.5.6.1": b"same", "4.5.6.2": b"same", "4.5.6.3": b"other"})
     bucket.fill(same.objects())
     for layout in ("", "x/{name}", ""):
         done = retriever(bucket, tmp_path, "4.5", zipped=True, layout=layout).job().result()
