@@ -16,7 +16,18 @@ PACKAGE = Path(icf_utils.__file__).parent
 
 #: From the ground up: a room may import what stands before it.
 ROOMS = [
-    *("errors", "results", "progress", "interrupts", "settings", "templates", "store", "credentials", "fetch"),
+    *(
+        "errors",
+        "results",
+        "progress",
+        "interrupts",
+        "worker_process",
+        "settings",
+        "templates",
+        "store",
+        "credentials",
+        "fetch",
+    ),
     *("dicom", "sources", "archive", "metadata", "dataset", "catalog", "verify", "pipeline", "slurm", "sender"),
     *("xnat", "receiver", "ingest", "retrieve", "cli"),
 ]

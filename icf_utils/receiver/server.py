@@ -37,7 +37,7 @@ from icf_utils.receiver.pynetdicom_server import (
     StoreRequest,
     admit,
 )
-from icf_utils.receiver.queue import Processing
+from icf_utils.receiver.session_queue import SessionQueue
 from icf_utils.receiver.sessions import ArrivingImage, Reception
 from icf_utils.receiver.settings import Listen, ReceiverSettings, Rule, cannot_listen, check_machine, tls_context
 from icf_utils.receiver.spool import Part, Spool, is_full
@@ -71,11 +71,11 @@ class Receiver:
         try:
             self._server = self._listen(listen)
             self._journal = Journal(settings.spool)
-            self._processing = Processing(settings, self._journal, progress)
+            self._queue = SessionQueue(settings, self._journal, progress)
         except BaseException:
             self._spool.close()
             raise
-        self._reception = Reception(settings, self._journal, self._spool, progress, self._processing.wake)
+        self._reception = Reception(settings, self._journal, self._spool, progress, self._queue.notify)
         self.port: int = self._server.server_address[1]
 
     def __enter__(self) -> Receiver:
@@ -83,7 +83,7 @@ class Receiver:
         recovered = self._reception.recover()
         if recovered:
             self._progress.message(f"going on with {recovered} visits that were being received")
-        self._processing.start()
+        self._queue.start()
         for task in (self._server.serve_forever, self._watch):
             threading.Thread(target=task, daemon=True).start()
         return self
@@ -96,7 +96,7 @@ class Receiver:
         self._server.shutdown()
         for association in list(self._connections):
             association.abort()
-        self._processing.close()
+        self._queue.close()
         limit = time.monotonic() + _GRACE
         while self._connections and time.monotonic() < limit:
             time.sleep(0.01)

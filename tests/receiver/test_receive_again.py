@@ -83,7 +83,7 @@ def test_what_failed_for_a_passing_reason(tmp_path: Path) -> None:
             (f"v-{name}", "success", "") for name in sent
         ]
         assert all(len(receiver.images(item)) == 2 for item in sessions)
-        assert receiver.log.count("had failed, and is tried once more") == 2
+        assert receiver.log.count("failed before; retrying it") == 2
         assert sessions[0].duplicates == 2
 
 

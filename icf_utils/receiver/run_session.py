@@ -1,6 +1,7 @@
-"""One session through the chain: archive, metadata, dataset, catalog, and XNAT where a rule names one.
+"""Run one session: archive, metadata, dataset, catalog, and the upload to XNAT where the rule names one.
 
-Runs the same functions as ``icf-utils run``, and writes the session's log beside. Called in a process of its own.
+Calls the same functions as ``icf-utils run``, stage by stage, and writes the session's log. Runs in a worker process
+that :mod:`icf_utils.receiver.session_queue` starts.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ from icf_utils.store.layout import Visit
 
 
 @dataclass(frozen=True)
-class Done:
-    """What became of a session: why it failed (empty: it did not), notes, and MD5 of each image by SOPInstanceUID."""
+class SessionOutcome:
+    """The result of a session: why it failed (empty if it did not), notes, and the MD5 of each image by its key.
+
+    The keys are those of :func:`~icf_utils.receiver.identify.image_key`.
+    """
 
     failure: str = ""
     notes: tuple[str, ...] = ()
@@ -35,18 +39,18 @@ class Done:
 
 
 class _Log:
-    """The session's log: a line for each thing that happens, without header values. Also a progress to report to."""
+    """The session's log file, without header values. Also the progress that the stages report to."""
 
-    def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
-        self._path, self._tell = path, tell
+    def __init__(self, path: Path, report: Callable[[str], None]) -> None:
+        self._path, self._report = path, report
 
     def task(self, label: str, total: int, unit: str) -> AbstractContextManager[Task]:
         return SILENT.task(label, total, unit)
 
     def message(self, text: str) -> None:
-        """A line that the receiver's log has too."""
+        """Write a line to this log and to the receiver's."""
         self.line(text)
-        self._tell(text)
+        self._report(text)
 
     def line(self, text: str) -> None:
         now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -55,36 +59,41 @@ class _Log:
                 file.write(f"{now} {line}\n")
 
 
-def process(settings: ReceiverSettings, rule: Rule, session: Session, tell: Callable[[str], None]) -> Done:
-    """Bring a session's visit into the store; ``tell`` hears lines for the receiver's log. Raises nothing of ours."""
-    log = _Log(session.log, tell)
+def run_session(
+    settings: ReceiverSettings, rule: Rule, session: Session, report: Callable[[str], None]
+) -> SessionOutcome:
+    """Bring a session's visit into the store; ``report`` gets lines for the receiver's log.
+
+    Errors of icf-utils and of the operating system are part of the outcome.
+    """
+    log = _Log(session.log, report)
     try:
-        return _process(settings, rule, session, log)
+        return _run_stages(settings, rule, session, log)
     except IcfError as error:
         log.line(str(error))
-        return Done(str(error))
-    except OSError as error:  # one that nobody could name better
+        return SessionOutcome(str(error))
+    except OSError as error:  # one that no stage has translated
         problem = str(StorageFailure(str(error.filename or "a file"), "use", error))
-        return Done(problem)
+        return SessionOutcome(problem)
 
 
-def _process(settings: ReceiverSettings, rule: Rule, session: Session, log: _Log) -> Done:
+def _run_stages(settings: ReceiverSettings, rule: Rule, session: Session, log: _Log) -> SessionOutcome:
     log.line(f"{session.name} from '{shown(session.input)}', {session.images} images")
-    # a process whose receiver was killed may have finished the archive, and its input may be gone as it should
-    there = session.input.exists() or not Visit(settings.store, session.study, session.visit).archive.exists()
-    wanted = VisitInput(session.study, session.visit, session.input if there else None)
+    # a process whose receiver was killed may have finished the archive and removed the input
+    has_input = session.input.exists() or not Visit(settings.store, session.study, session.visit).archive.exists()
+    wanted = VisitInput(session.study, session.visit, session.input if has_input else None)
     notes: tuple[str, ...] = ()
-    for stage in _chain(settings, rule, rule.until).stage_names:  # one by one, so that the log tells how far it is
+    for stage in _chain(settings, rule, rule.until).stage_names:  # one by one, so that the log shows the progress
         (outcome,) = run_chain([wanted], _chain(settings, rule, stage), progress=log).visits
         found = outcome.failed or next(item for item in outcome.stages if item.stage == stage)
         notes += _write_outcome(found, log)
         if found.failure:
-            return Done(f"{found.stage}: {found.failure.message}", notes)
+            return SessionOutcome(f"{found.stage}: {found.failure.message}", notes)
     visit = Visit(settings.store, session.study, session.visit)
     digests = _digests(visit)
     if rule.xnat and (problem := _to_xnat(visit, rule, log)):
-        return Done(f"xnat: {problem}", notes, digests)
-    return Done("", notes, digests)
+        return SessionOutcome(f"xnat: {problem}", notes, digests)
+    return SessionOutcome("", notes, digests)
 
 
 def _chain(settings: ReceiverSettings, rule: Rule, until: str) -> Chain:
@@ -102,7 +111,7 @@ def _write_outcome(stage: StageOutcome, log: _Log) -> tuple[str, ...]:
 
 
 def _to_xnat(visit: Visit, rule: Rule, log: _Log) -> str:
-    """Hand the visit's archive to the XNAT that the rule names; why that failed, or empty text."""
+    """Upload the visit's archive to the rule's XNAT; returns why that failed, or an empty text."""
     from icf_utils.xnat.login import xnat_login
     from icf_utils.xnat.upload import upload_visit
 
@@ -119,26 +128,26 @@ def _to_xnat(visit: Visit, rule: Rule, log: _Log) -> str:
 
 
 def _digests(visit: Visit) -> dict[str, bytes]:
-    """From the metadata: what the images of an archive are recognised by, without reading it again."""
+    """MD5 of each image by its key, from the metadata, so that images which are sent again are recognised."""
     metadata = read_visit_metadata(visit)
     named = [(image.uids.get("SOPInstanceUID"), image.md5) for image in metadata.images]
     return {image_key(uid): bytes.fromhex(md5) for uid, md5 in named if uid}
 
 
 def remove_input(session: Session) -> bool:
-    """Remove a session's input, if it is the session's own; whether there was one.
+    """Remove a session's input if it lies in the session's folder; returns whether something was removed.
 
-    It gets another name first, so that a kill never leaves a part of it to be taken for all.
+    It is renamed first, so that a receiver which is killed meanwhile never leaves a part of the input under its name.
     """
     if not session.input.is_relative_to(session.folder) or not session.input.exists():
         return False
-    gone = session.folder / "removed"
+    removed = session.folder / "removed"
     with storage_errors(session.input, "remove"):
-        if gone.is_dir():
-            shutil.rmtree(gone)
-        os.rename(session.input, gone)
-        if gone.is_dir():
-            shutil.rmtree(gone)
+        if removed.is_dir():
+            shutil.rmtree(removed)
+        os.rename(session.input, removed)
+        if removed.is_dir():
+            shutil.rmtree(removed)
         else:
-            gone.unlink()
+            removed.unlink()
     return True

@@ -1,0 +1,166 @@
+"""The queue of complete sessions: first come, first served within a rule, a bounded number at a time.
+
+Starts a worker process for each session (:mod:`icf_utils.worker_process`), which runs the stages
+(:mod:`icf_utils.receiver.run_session`), and writes the result to the journal. A process that dies costs its own session
+only. Sessions that were running when a receiver ended are queued again.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from functools import partial
+from multiprocessing.connection import Connection
+
+from icf_utils.errors import IcfError
+from icf_utils.progress import Progress
+from icf_utils.receiver.journal import Journal, has_images
+from icf_utils.receiver.model import Session, SessionFilter, final_state, in_one_line
+from icf_utils.receiver.run_session import SessionOutcome, remove_input, run_session
+from icf_utils.receiver.settings import ReceiverSettings, Rule
+from icf_utils.worker_process import GRACE, WorkerProcess
+
+#: Seconds between two looks into the journal, to which web pages and commands add sessions, too.
+_POLL_INTERVAL = 1.0
+
+#: Seconds for the threads to end after the worker processes have been killed.
+_AFTER_KILL = 5.0
+
+
+class SessionQueue:
+    """Processes queued sessions until it is closed. The caller holds the spool, so that there is one queue for it."""
+
+    def __init__(self, settings: ReceiverSettings, journal: Journal, progress: Progress) -> None:
+        self._settings, self._journal, self._progress = settings, journal, progress
+        self._running: Counter[str] = Counter()  # by the rule's name
+        self._workers: set[WorkerProcess] = set()
+        self._wake_up, self._closing, self._lock = threading.Event(), threading.Event(), threading.Lock()
+        self._threads: list[threading.Thread] = []
+        for session, _ in journal.running():  # of a receiver that was killed
+            journal.change_state(session.id, "queued")
+        self._retry_failed()
+
+    def _retry_failed(self) -> None:
+        """Retry each failed session once: the store may be writable again, or the settings may have changed."""
+        rules = {rule.name for rule in self._settings.rules}
+        for session in reversed(self._journal.sessions(SessionFilter(states=("failed",)))):
+            if session.rule in rules and has_images(session):
+                self._journal.retry(session.id)
+                self._progress.message(f"{session.id}: {session.name} failed before; retrying it")
+
+    def start(self) -> None:
+        """Start processing, in threads of its own."""
+        for number in range(self._settings.listen.workers):
+            thread = threading.Thread(target=self._work, name=f"worker-{number}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def notify(self) -> None:
+        """Say that a session has been queued."""
+        self._wake_up.set()
+
+    def close(self) -> None:
+        """Ask running workers to end, and kill those that do not; their sessions are queued again."""
+        with self._lock:
+            self._closing.set()
+            for worker in self._workers:
+                worker.ask_to_end()
+        self._wake_up.set()
+        self._join_threads(GRACE)
+        with self._lock:
+            for worker in self._workers:
+                worker.kill()
+        self._join_threads(_AFTER_KILL)
+
+    def _join_threads(self, seconds: float) -> None:
+        limit = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, limit - time.monotonic()))
+
+    def _work(self) -> None:
+        turn = 0
+        while not self._closing.is_set():
+            claimed = self._claim(turn)
+            if claimed is None:
+                self._wake_up.wait(_POLL_INTERVAL)
+                self._wake_up.clear()
+                continue
+            turn += 1
+            rule, session = claimed
+            try:
+                self._finish(rule, session, self._run(rule, session))
+            except IcfError as error:  # usually the journal's disk
+                self._progress.message(f"{session.id}: {error}")
+            finally:
+                with self._lock:
+                    self._running[rule.name] -= 1
+                self._wake_up.set()
+
+    def _claim(self, turn: int) -> tuple[Rule, Session] | None:
+        """The next session of a rule that has a free worker; the rules take turns."""
+        rules = self._settings.rules
+        for at in range(len(rules)):
+            rule = rules[(turn + at) % len(rules)]
+            with self._lock:
+                if self._running[rule.name] >= rule.workers:
+                    continue
+                session = self._journal.claim(rule.name, f"{socket.gethostname()} {os.getpid()}")
+                if session is not None:
+                    self._running[rule.name] += 1
+                    return rule, session
+        return None
+
+    def _run(self, rule: Rule, session: Session) -> SessionOutcome | None:
+        """Run the stages in a worker process; ``None`` where it was stopped because the queue is closing."""
+        with self._lock:
+            if self._closing.is_set():
+                return None
+            try:
+                worker = WorkerProcess(_run_session, self._settings, rule, session)
+            except OSError as error:  # no memory, or too many processes
+                return SessionOutcome(f"cannot start a process for it ({error.strerror})")
+            self._workers.add(worker)
+        outcome: SessionOutcome | None = None
+        with suppress(EOFError, OSError):
+            while outcome is None:
+                received = worker.connection.recv()
+                if isinstance(received, SessionOutcome):
+                    outcome = received
+                else:
+                    self._progress.message(f"{session.id}: {received}")
+        worker.join()
+        with self._lock:
+            self._workers.discard(worker)
+            was_stopped = outcome is None and self._closing.is_set()
+        if was_stopped:
+            return None
+        return outcome or SessionOutcome(f"the process that worked on it {worker.exit_reason}")
+
+    def _finish(self, rule: Rule, session: Session, outcome: SessionOutcome | None) -> None:
+        if outcome is None:
+            self._journal.change_state(session.id, "queued")
+            return
+        for note in outcome.notes:
+            self._journal.add_note(session.id, note)
+        if outcome.digests:
+            self._journal.remember_images(session.id, outcome.digests)
+        if not outcome.failure and not rule.keep_input and remove_input(session):
+            self._progress.message(f"{session.id}: its input was removed (keep_input = false)")
+        state = self._journal.settle(session.id, lambda now: final_state(now, outcome.failure), outcome.failure).state
+        problem = f": {in_one_line(outcome.failure)}" if outcome.failure else ""
+        self._progress.message(f"{session.id}: {session.name}: {state}{problem}")
+
+
+def _run_session(connection: Connection, settings: ReceiverSettings, rule: Rule, session: Session) -> None:
+    """What the worker process does: send lines for the receiver's log, then the outcome."""
+    with suppress(OSError):  # the receiver was killed; the next one processes the session again
+        connection.send(run_session(settings, rule, session, partial(_send_line, connection)))
+
+
+def _send_line(connection: Connection, text: str) -> None:
+    with suppress(OSError):
+        connection.send(text)
