@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from icf_utils.results import Notice
     from icf_utils.sources.source import Source
-    from icf_utils.xnat.database import Database
-    from icf_utils.xnat.direct import Plan, Session
+    from icf_utils.xnat.database import XnatDatabase
+    from icf_utils.xnat.direct import PrearchivePlan, PrearchiveSession
     from icf_utils.xnat.inbox import InboxSession
-    from icf_utils.xnat.staging import Rights
+    from icf_utils.xnat.staging import FileRights
 
 HELP = "put a visit straight into XNAT's prearchive, on XNAT's own disk"
 DETAILS = """\
@@ -131,15 +131,15 @@ def _input(args: argparse.Namespace) -> tuple[Path, Mapping[str, str]]:
 
 
 def _label(args: argparse.Namespace) -> str:
-    from icf_utils.xnat.model import label_of
+    from icf_utils.xnat.model import to_label
 
-    return str(args.session) if args.session else label_of(args.id[1])
+    return str(args.session) if args.session else to_label(args.id[1])
 
 
-def _session(args: argparse.Namespace) -> Session:
-    from icf_utils.xnat.direct import Session
+def _session(args: argparse.Namespace) -> PrearchiveSession:
+    from icf_utils.xnat.direct import PrearchiveSession
 
-    return Session(
+    return PrearchiveSession(
         root=Path(args.prearchive),
         label=_label(args),
         project=args.project,
@@ -153,11 +153,11 @@ def _session(args: argparse.Namespace) -> Session:
     )
 
 
-def _rights(args: argparse.Namespace) -> Rights:
-    from icf_utils.xnat.staging import Rights
+def _rights(args: argparse.Namespace) -> FileRights:
+    from icf_utils.xnat.staging import FileRights
 
     if not args.owner:
-        return Rights(umask=args.umask)
+        return FileRights(umask=args.umask)
     import grp
     import pwd
 
@@ -167,19 +167,19 @@ def _rights(args: argparse.Namespace) -> Rights:
         number = (int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid) if group else entry.pw_gid
     except KeyError as error:
         raise InvalidSetting("--owner", f"there is no such user or group: '{shown(args.owner)}'") from error
-    return Rights(entry.pw_uid, number, args.umask)
+    return FileRights(entry.pw_uid, number, args.umask)
 
 
-def _show_plan(args: argparse.Namespace, console: Console, source: Source, session: Session) -> int:
-    from icf_utils.xnat.prearchive import plan
+def _show_plan(args: argparse.Namespace, console: Console, source: Source, session: PrearchiveSession) -> int:
+    from icf_utils.xnat.prearchive import plan_prearchive
 
-    planned = plan(source, session, console)
+    planned = plan_prearchive(source, session, console)
     console.notices(planned.notices, word="left out or odd")
     console.result(args.command, planned, _plan_lines(planned))
     return 0
 
 
-def _plan_lines(planned: Plan) -> list[str]:
+def _plan_lines(planned: PrearchivePlan) -> list[str]:
     lines = [f"folder: {shown(planned.folder)} (with the time of the moment)"]
     lines += [f"  {shown(name)} -> {shown(place)}" for name, place in planned.places.items()]
     lines += ["SQL:", *(f"  {statement};" for statement in planned.statements), "with:"]
@@ -188,16 +188,16 @@ def _plan_lines(planned: Plan) -> list[str]:
 
 
 def _put(
-    args: argparse.Namespace, console: Console, source: Source, session: Session, expected: Mapping[str, str]
+    args: argparse.Namespace, console: Console, source: Source, session: PrearchiveSession, expected: Mapping[str, str]
 ) -> int:
-    from icf_utils.xnat.login import xnat_login
+    from icf_utils.xnat.login import find_xnat_login
     from icf_utils.xnat.prearchive import put_into_prearchive
-    from icf_utils.xnat.rest import Rebuilder, Xnat
+    from icf_utils.xnat.rest import Rebuilder, XnatClient
 
     database = _database(args)
     in_clear = _warned(args, console)
-    login = xnat_login(args.url, args.user, _path(args.password_file), _path(args.token_file))
-    with Xnat(args.url, login, _path(args.ca)) as xnat:
+    login = find_xnat_login(args.url, args.user, _path(args.password_file), _path(args.token_file))
+    with XnatClient(args.url, login, _path(args.ca)) as xnat:
         done = put_into_prearchive(source, session, database, Rebuilder(xnat), expected=expected, progress=console)
     console.notices(done.notices, word="left out or odd")
     size = readable_size(sum(file.size for file in done.files))
@@ -213,20 +213,20 @@ def _put(
 
 def _warned(args: argparse.Namespace, console: Console) -> tuple[Notice, ...]:
     """A warning, before the password goes, where it would go in clear."""
-    from icf_utils.xnat.model import check_url, clear_notices
+    from icf_utils.xnat.model import check_url, cleartext_notices
 
     check_url(args.url)
-    notices = clear_notices(args.url)
+    notices = cleartext_notices(args.url)
     console.notices(notices)
     return notices
 
 
-def _database(args: argparse.Namespace) -> Database:
+def _database(args: argparse.Namespace) -> XnatDatabase:
     from icf_utils.credentials import find_secret
-    from icf_utils.xnat.database import Database
+    from icf_utils.xnat.database import XnatDatabase
 
     password = find_secret("PGPASSWORD", _path(args.db_password_file))
-    return Database(args.db_host, args.db_port, args.db_name, args.db_user, password)
+    return XnatDatabase(args.db_host, args.db_port, args.db_name, args.db_user, password)
 
 
 def _path(text: str | None) -> Path | None:
@@ -249,8 +249,8 @@ def _inbox_session(args: argparse.Namespace) -> InboxSession:
 
 def _through_inbox(args: argparse.Namespace, console: Console, source: Source, place: Path) -> int:
     from icf_utils.xnat.inbox import import_through_inbox, plan_inbox
-    from icf_utils.xnat.login import xnat_login
-    from icf_utils.xnat.rest import Rebuilder, Xnat
+    from icf_utils.xnat.login import find_xnat_login
+    from icf_utils.xnat.rest import Rebuilder, XnatClient
 
     session = _inbox_session(args)
     if args.dry_run:
@@ -260,8 +260,8 @@ def _through_inbox(args: argparse.Namespace, console: Console, source: Source, p
         console.result(args.command, planned, [*lines, f"request: POST /data/services/import?{shown(query)}"])
         return 0
     in_clear = _warned(args, console)
-    login = xnat_login(args.url, args.user, _path(args.password_file), _path(args.token_file))
-    with Xnat(args.url, login, _path(args.ca)) as xnat:
+    login = find_xnat_login(args.url, args.user, _path(args.password_file), _path(args.token_file))
+    with XnatClient(args.url, login, _path(args.ca)) as xnat:
         done = import_through_inbox(source, place, session, Rebuilder(xnat), progress=console)
     console.notices(done.notices, word="left out or odd")
     done = replace(done, notices=(*in_clear, *done.notices))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from icf_utils.sender.model import ImageOutcome, SendResult
-    from icf_utils.xnat.receiver_routing import Choice, Route
+    from icf_utils.xnat.receiver_routing import LabelChoice, Route
 
 HELP = "send a visit to XNAT's DICOM receiver (C-STORE)"
 DETAILS = """\
@@ -49,21 +49,21 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.sender.images import list_images
     from icf_utils.sender.send import echo, send
     from icf_utils.sources.open import open_source
-    from icf_utils.xnat.receiver_routing import goes_to, routes_of, visible
+    from icf_utils.xnat.receiver_routing import all_name_project, list_routes, mask_routes
 
     peer = peer_of(args)
     with open_source(source_of(args), Path(tempfile.gettempdir())) as source:
         listing = list_images(source, progress=console)
-        routes = routes_of(source, listing.images, console)
-        seen = visible(routes, args.show_identifying)
+        routes = list_routes(source, listing.images, console)
+        seen = mask_routes(routes, args.show_identifying)
         if args.dry_run:
             console.notices(listing.skipped, word="would not be sent")
-            wrong = bool(args.expect_project) and not goes_to(routes, args.expect_project)
+            wrong = bool(args.expect_project) and not all_name_project(routes, args.expect_project)
             bad = bool(listing.damaged) or wrong
             lines = [*_route_lines(seen), *_damaged_lines(listing.damaged), *_wrong_lines(args, wrong)]
             console.result(args.command, {"routes": seen, "damaged": listing.damaged}, lines, ok=not bad)
             return 1 if bad else 0
-        if args.expect_project and not goes_to(routes, args.expect_project):
+        if args.expect_project and not all_name_project(routes, args.expect_project):
             raise InvalidSetting("--expect-project", f"{_WRONG}: nothing was sent (see --dry-run)")
         for line in _route_lines(seen):
             console.message(line)
@@ -97,7 +97,7 @@ def _route_lines(routes: Sequence[Route]) -> list[str]:
     return lines
 
 
-def _choice(choice: Choice) -> str:
+def _choice(choice: LabelChoice) -> str:
     return f"'{shown(choice.label)}' ({choice.source})" if choice.source else f"'{shown(choice.label)}'"
 
 

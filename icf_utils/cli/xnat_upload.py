@@ -13,8 +13,8 @@ from icf_utils.errors import InvalidSetting, shown
 from icf_utils.progress import readable_size
 
 if TYPE_CHECKING:
-    from icf_utils.xnat.model import Outcome, Target, UploadResult
-    from icf_utils.xnat.upload_inputs import Parcels
+    from icf_utils.xnat.model import UploadOutcome, UploadResult, UploadTarget
+    from icf_utils.xnat.upload_inputs import UploadList
 
 HELP = "upload sessions by XNAT's import service"
 DETAILS = """\
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=600.0,
         help="how long XNAT may take to show a session after its answer, and to end its work on it (default: 600)",
     )
-    parser.add_argument("--state", metavar="FOLDER", help="folder of the ledger of uploads, for inputs without a store")
+    parser.add_argument("--state", metavar="FOLDER", help="folder of the upload journal, for inputs without a store")
     parser.add_argument("--log", metavar="FILE", help="add a line to this file for each session, with XNAT's answers")
     parser.add_argument("--dry-run", action="store_true", help="say what would be sent, and send nothing")
 
@@ -116,32 +116,32 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    from icf_utils.xnat.login import xnat_login
-    from icf_utils.xnat.model import clear_notices
-    from icf_utils.xnat.upload import plan, upload
+    from icf_utils.xnat.login import find_xnat_login
+    from icf_utils.xnat.model import cleartext_notices
+    from icf_utils.xnat.upload import plan_upload, upload
 
     target = _target(args)
     found = _parcels(args)
-    parcels, notices = found.parcels, found.notices
+    uploads, notices = found.uploads, found.notices
     console.notices([item for item in notices if item.code in _WARNINGS])
     console.notices([item for item in notices if item.code not in _WARNINGS], "left out")
     if args.dry_run:
-        result = plan(parcels, target)
+        result = plan_upload(uploads, target)
     else:
-        console.notices(clear_notices(args.url))  # before the password goes
-        login = xnat_login(args.url, args.user, args.password_file, args.token_file)
+        console.notices(cleartext_notices(args.url))  # before the password goes
+        login = find_xnat_login(args.url, args.user, args.password_file, args.token_file)
         log = Path(args.log) if args.log else None
-        result = upload(parcels, target, login, jobs=args.jobs, log=log, progress=console)
+        result = upload(uploads, target, login, jobs=args.jobs, log=log, progress=console)
     result = replace(result, notices=(*notices, *result.notices), refused=found.refused)
     ok = not result.failed and not result.refused
     console.result(args.command, result, _lines(result, args.quiet), ok=ok)
     return 0 if ok else 1
 
 
-def _target(args: argparse.Namespace) -> Target:
-    from icf_utils.xnat.model import Target
+def _target(args: argparse.Namespace) -> UploadTarget:
+    from icf_utils.xnat.model import UploadTarget
 
-    return Target(
+    return UploadTarget(
         args.url,
         args.project,
         args.dest,
@@ -155,20 +155,20 @@ def _target(args: argparse.Namespace) -> Target:
     )
 
 
-def _parcels(args: argparse.Namespace) -> Parcels:
+def _parcels(args: argparse.Namespace) -> UploadList:
     from icf_utils.sources.tree import parse_levels, read_exclusions
-    from icf_utils.xnat.upload_inputs import Parcels, file_parcel, store_parcels, tree_parcels
+    from icf_utils.xnat.upload_inputs import UploadList, list_store_uploads, list_tree_uploads, make_file_upload
 
     source, state = Path(args.source), Path(args.state) if args.state else None
     if args.id and args.study:
         raise InvalidSetting("--study", "this and --id exclude each other")
     if args.id or args.study:
         study, visit = args.id or (args.study, "")
-        return Parcels(store_parcels(source, study, visit, args.subject, args.label))
+        return UploadList(list_store_uploads(source, study, visit, args.subject, args.label))
     if source.is_file():
-        return Parcels((file_parcel(source, args.subject, args.label, state),))
+        return UploadList((make_file_upload(source, args.subject, args.label, state),))
     exclude = read_exclusions(args.exclude) if args.exclude else None
-    return tree_parcels(source, args.subject, args.label, parse_levels(args.levels), exclude, state)
+    return list_tree_uploads(source, args.subject, args.label, parse_levels(args.levels), exclude, state)
 
 
 #: What may be a mistake, unlike a scan that was left out as told.
@@ -195,7 +195,7 @@ def _lines(result: UploadResult, quiet: bool) -> list[str]:
     return [*lines, f"{counted(number, 'session')} for {result.project} ({result.dest}): {found}"]
 
 
-def _line(item: Outcome) -> str:
+def _line(item: UploadOutcome) -> str:
     name = f"{item.subject}/{item.label}"
     if item.state == "failed":
         return f"{name}: FAILED: {item.problem if item.answers else shown_lines(item.problem)}"

@@ -112,11 +112,11 @@ def _write_outcome(stage: StageOutcome, log: _Log) -> tuple[str, ...]:
 
 def _to_xnat(visit: Visit, rule: Rule, log: _Log) -> str:
     """Upload the visit's archive to the rule's XNAT; returns why that failed, or an empty text."""
-    from icf_utils.xnat.login import xnat_login
+    from icf_utils.xnat.login import find_xnat_login
     from icf_utils.xnat.upload import upload_visit
 
     try:
-        login = xnat_login(rule.xnat, rule.xnat_user)
+        login = find_xnat_login(rule.xnat, rule.xnat_user)
     except InvalidSetting as error:
         if error.source != "credentials":
             raise

@@ -30,7 +30,7 @@ from icf_utils.store.layout import check_identifier
 from icf_utils.templates import Template, parse_template
 
 if TYPE_CHECKING:
-    from icf_utils.xnat.model import Target
+    from icf_utils.xnat.model import UploadTarget
 
 
 if sys.version_info >= (3, 11):
@@ -291,14 +291,14 @@ def _check_xnat(rule: Rule, where: str, source: str) -> None:
 _XNAT_KEYS = {"--url": "xnat", "--project": "xnat_project"}
 
 
-def xnat_target(rule: Rule) -> Target:
+def xnat_target(rule: Rule) -> UploadTarget:
     """Where the rule's visits go in XNAT. Raises :class:`~icf_utils.errors.InvalidSetting`."""
-    from icf_utils.xnat.model import Target
+    from icf_utils.xnat.model import UploadTarget
 
     if rule.xnat_dest == "prearchive":
-        return Target(rule.xnat, rule.xnat_project)
+        return UploadTarget(rule.xnat, rule.xnat_project)
     if rule.xnat_dest == "archive":
-        return Target(rule.xnat, rule.xnat_project, "archive")
+        return UploadTarget(rule.xnat, rule.xnat_project, "archive")
     raise InvalidSetting("xnat_dest", f"'{shown(rule.xnat_dest)}' is neither 'prearchive' nor 'archive'")
 
 

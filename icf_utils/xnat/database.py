@@ -35,18 +35,18 @@ _TIMESTAMP = re.compile(r"[0-9]{8}_[0-9]{9}")
 _KEY = "timestamp = %(timestamp)s AND foldername = %(foldername)s AND project IS NOT DISTINCT FROM %(project)s"
 
 #: Others' inserts, XNAT's too, wait until the transaction ends; reading goes on.
-LOCK = f"LOCK TABLE {TABLE} IN SHARE ROW EXCLUSIVE MODE"
-PATIENCE = "SET LOCAL lock_timeout = '10s'"
-SAME_SESSION = f"SELECT status FROM {TABLE} WHERE {_KEY}"  # noqa: S608 - names of ours, values are parameters
-SAME_STUDY = (
+LOCK_TABLE = f"LOCK TABLE {TABLE} IN SHARE ROW EXCLUSIVE MODE"
+LOCK_TIMEOUT = "SET LOCAL lock_timeout = '10s'"
+SELECT_SESSION = f"SELECT status FROM {TABLE} WHERE {_KEY}"  # noqa: S608 - names of ours, values are parameters
+SELECT_STUDY = (
     f"SELECT timestamp, foldername, status FROM {TABLE} WHERE tag = %(tag)s "  # noqa: S608
     "AND project IS NOT DISTINCT FROM %(project)s ORDER BY timestamp LIMIT 1"
 )
-DELETE = f"DELETE FROM {TABLE} WHERE {_KEY} AND status = ANY(%(statuses)s)"  # noqa: S608
+DELETE_ROW = f"DELETE FROM {TABLE} WHERE {_KEY} AND status = ANY(%(statuses)s)"  # noqa: S608
 
 
 @dataclass(frozen=True)
-class Row:
+class PrearchiveRow:
     """A row of the table, every column; times are those of XNAT's clock, without a zone.
 
     ``project`` is ``None`` for a session that is not assigned; ``tag`` the StudyInstanceUID; ``url`` the session's
@@ -92,15 +92,15 @@ class Row:
         return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
-COLUMNS = tuple(item.name for item in fields(Row))
-INSERT = (
+COLUMNS = tuple(item.name for item in fields(PrearchiveRow))
+INSERT_ROW = (
     f"INSERT INTO {TABLE} ({', '.join(COLUMNS)}) "  # noqa: S608 - names of ours, values are parameters
     f"VALUES ({', '.join(f'%({name})s' for name in COLUMNS)})"
 )
 
 
 @dataclass(frozen=True)
-class Database:
+class XnatDatabase:
     """Where XNAT's database is; empty parts are found as libpq does (``PGHOST`` and the like, ``~/.pgpass``)."""
 
     host: str = ""
@@ -120,7 +120,7 @@ class Database:
         return f"database {self.name or 'of the environment'}{f' on {self.host}' if self.host else ''}"
 
 
-def insert(database: Database, row: Row, *, again: bool = False) -> None:
+def insert_row(database: XnatDatabase, row: PrearchiveRow, *, again: bool = False) -> None:
     """Insert a session, unless it, or another one of the same study and project, is there.
 
     Whoever else inserts, by this function or XNAT itself, does so before or after: the table is locked meanwhile, for
@@ -129,26 +129,26 @@ def insert(database: Database, row: Row, *, again: bool = False) -> None:
     """
     values = row.values()
     with _transaction(database) as cursor:
-        cursor.execute(PATIENCE)
-        cursor.execute(LOCK)
-        if cursor.execute(SAME_SESSION, values).fetchone():
+        cursor.execute(LOCK_TIMEOUT)
+        cursor.execute(LOCK_TABLE)
+        if cursor.execute(SELECT_SESSION, values).fetchone():
             raise RemoteFailure(database.place, "the prearchive has a session of this name and time", "try again")
         if not again:
-            _refuse_same_study(database, cursor, values)
-        cursor.execute(INSERT, values)
+            _refuse_study(database, cursor, values)
+        cursor.execute(INSERT_ROW, values)
 
 
-def check_study(database: Database, project: str | None, study_uid: str) -> None:
+def refuse_same_study(database: XnatDatabase, project: str | None, study_uid: str) -> None:
     """Raise :class:`~icf_utils.errors.RemoteFailure` where the project's prearchive has a session of this study.
 
     It locks nothing: :func:`insert` looks again.
     """
     with _transaction(database) as cursor:
-        _refuse_same_study(database, cursor, {"tag": study_uid, "project": project})
+        _refuse_study(database, cursor, {"tag": study_uid, "project": project})
 
 
-def _refuse_same_study(database: Database, cursor: Any, values: dict[str, object]) -> None:
-    found = cursor.execute(SAME_STUDY, values).fetchone()
+def _refuse_study(database: XnatDatabase, cursor: Any, values: dict[str, object]) -> None:
+    found = cursor.execute(SELECT_STUDY, values).fetchone()
     if found:
         stamp, folder, status = found
         raise RemoteFailure(
@@ -158,23 +158,23 @@ def _refuse_same_study(database: Database, cursor: Any, values: dict[str, object
         )
 
 
-def status_of(database: Database, key: Row | dict[str, object]) -> str | None:
+def read_status(database: XnatDatabase, key: PrearchiveRow | dict[str, object]) -> str | None:
     """The status of a session, ``None`` where there is no row of it."""
     with _transaction(database) as cursor:
-        found = cursor.execute(SAME_SESSION, _key(key)).fetchone()
+        found = cursor.execute(SELECT_SESSION, _key(key)).fetchone()
     return str(found[0]) if found else None
 
 
-def delete(database: Database, key: Row | dict[str, object], statuses: frozenset[str]) -> str | None:
+def delete_row(database: XnatDatabase, key: PrearchiveRow | dict[str, object], statuses: frozenset[str]) -> str | None:
     """Delete a session's row if it has one of ``statuses``; returns the status of a row that was left, if any."""
     with _transaction(database) as cursor:
-        cursor.execute(PATIENCE)
-        cursor.execute(DELETE, {**_key(key), "statuses": sorted(statuses)})
-        found = cursor.execute(SAME_SESSION, _key(key)).fetchone()
+        cursor.execute(LOCK_TIMEOUT)
+        cursor.execute(DELETE_ROW, {**_key(key), "statuses": sorted(statuses)})
+        found = cursor.execute(SELECT_SESSION, _key(key)).fetchone()
     return str(found[0]) if found else None
 
 
-def check_table(database: Database) -> None:
+def check_table(database: XnatDatabase) -> None:
     """Raise :class:`~icf_utils.errors.RemoteFailure` unless the table is there, with the columns that we know."""
     with _transaction(database) as cursor:
         query = "SELECT column_name FROM information_schema.columns WHERE table_schema = %s AND table_name = %s"
@@ -187,13 +187,13 @@ def check_table(database: Database) -> None:
         raise RemoteFailure(database.place, problem, "this XNAT is not one that icf-utils knows; use 'xnat upload'")
 
 
-def _key(key: Row | dict[str, object]) -> dict[str, object]:
-    values = key.values() if isinstance(key, Row) else key
+def _key(key: PrearchiveRow | dict[str, object]) -> dict[str, object]:
+    values = key.values() if isinstance(key, PrearchiveRow) else key
     return {name: values[name] for name in ("project", "timestamp", "foldername")}
 
 
 @contextmanager
-def _transaction(database: Database) -> Iterator[Any]:
+def _transaction(database: XnatDatabase) -> Iterator[Any]:
     """A cursor of one transaction, committed at the end, rolled back when the block fails."""
     try:
         import psycopg

@@ -11,10 +11,10 @@ from icf_utils.errors import InvalidSetting, shown
 from icf_utils.results import Notice
 from icf_utils.xnat.database import UNASSIGNED
 from icf_utils.xnat.session_layout import check_label
-from icf_utils.xnat.staging import Copied, Rights
+from icf_utils.xnat.staging import CopiedFile, FileRights
 
 
-class Xnat(Protocol):
+class PrearchiveRequests(Protocol):
     """What is asked of XNAT itself, over HTTP."""
 
     def check_project(self, project: str) -> None:
@@ -28,7 +28,7 @@ class Xnat(Protocol):
 
 
 @dataclass(frozen=True)
-class Session:
+class PrearchiveSession:
     """What a session is to be called, and how it is to be treated.
 
     Labels are checked on creation; no ``project`` leaves it unassigned, without ``subject`` XNAT takes PatientName.
@@ -40,7 +40,7 @@ class Session:
     project: str | None = None
     subject: str | None = None
     server_root: str = ""
-    rights: Rights = field(default_factory=Rights)
+    rights: FileRights = field(default_factory=FileRights)
     prevent_anon: bool = False
     prevent_auto_commit: bool = False
     again: bool = False
@@ -67,7 +67,7 @@ class PrearchiveResult:
     study_uid: str
     folder: Path
     url: str
-    files: tuple[Copied, ...]
+    files: tuple[CopiedFile, ...]
     scans: tuple[str, ...]
     status: str
     log: str
@@ -75,7 +75,7 @@ class PrearchiveResult:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PrearchivePlan:
     """What would be done: the folder, SQL with its values, HTTP requests, and the files' places."""
 
     folder: Path

@@ -19,17 +19,17 @@ from icf_utils.interrupts import leave_behind
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.sources.source import Source
-from icf_utils.xnat.session_layout import Arrangement, arrange, check_label
+from icf_utils.xnat.session_layout import SessionLayout, check_label, lay_out_session
 from icf_utils.xnat.staging import (
-    Rights,
-    claimed,
+    FileRights,
     copy_session,
-    give_folders,
-    leftovers,
-    move_in,
-    release,
-    remove,
-    timestamp_of,
+    format_timestamp,
+    list_abandoned,
+    move_into_place,
+    release_reservation,
+    remove_session,
+    reserve_place,
+    set_folder_rights,
 )
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
@@ -55,7 +55,7 @@ class InboxSession:
     project: str
     subject: str
     server_root: str = ""
-    rights: Rights = field(default_factory=Rights)
+    rights: FileRights = field(default_factory=FileRights)
     wait: float = 600.0
 
     def __post_init__(self) -> None:
@@ -81,7 +81,7 @@ class InboxResult:
     notices: tuple[Notice, ...]
 
 
-def request_of(session: InboxSession, path: str) -> dict[str, str]:
+def inbox_query(session: InboxSession, path: str) -> dict[str, str]:
     """The parameters of the import. ``cleanupAfterImport`` is true where it is not given: XNAT would delete the folder.
 
     ``path`` is the folder as XNAT's host sees it.
@@ -108,15 +108,15 @@ class InboxPlan:
 
 def plan_inbox(source: Source, place: Path, session: InboxSession, progress: Progress = SILENT) -> InboxPlan:
     """What :func:`import_through_inbox` would do now. Reads the input; connects to nothing, writes nothing."""
-    arrangement = arrange(source, progress)
+    layout = lay_out_session(source, progress)
     inside = _inside(place, session.root)
-    now = timestamp_of(datetime.now().astimezone().replace(tzinfo=None))
+    now = format_timestamp(datetime.now().astimezone().replace(tzinfo=None))
     relative = inside or f"{session.project}/{now}/{session.label}"
     return InboxPlan(
         copy=None if inside else session.root / relative,
-        query=request_of(session, _on_server(session, relative)),
-        study_uid=arrangement.study_uid,
-        notices=(*source.notices, *arrangement.notices),
+        query=inbox_query(session, _on_server(session, relative)),
+        study_uid=layout.study_uid,
+        notices=(*source.notices, *layout.notices),
     )
 
 
@@ -129,18 +129,18 @@ def import_through_inbox(
     :class:`~icf_utils.errors.InputRefused`, :class:`~icf_utils.errors.StorageFailure` and
     :class:`~icf_utils.errors.RemoteFailure`.
     """
-    arrangement = arrange(source, progress)
+    layout = lay_out_session(source, progress)
     before = {_key(row) for row in xnat.rows(session.project)}
     inside = _inside(place, session.root)
     if inside:
         path, copy = _on_server(session, inside), None
-        xnat.import_inbox(request_of(session, path))
+        xnat.import_inbox(inbox_query(session, path))
     else:
-        copy = _copied(source, arrangement, session, xnat, progress)
+        copy = _copied(source, layout, session, xnat, progress)
         path = _on_server(session, copy.relative_to(session.root).as_posix())
     progress.message(f"XNAT was asked to import '{shown(path)}'")
     try:
-        row = _wait(xnat, session, arrangement.study_uid, before, progress)
+        row = _wait(xnat, session, layout.study_uid, before, progress)
     except BaseException as error:
         leave_behind(error, _left(path, copy))
         raise
@@ -148,20 +148,20 @@ def import_through_inbox(
     counted = xnat.files(session.project, *_key(row)) if row and status in _DONE else 0
     if copy and status in _DONE:
         _discard(copy, session.root)
-    if status == "READY" and counted != len(arrangement.files):
-        problem = f"{len(arrangement.files)} files were given to it, it counts {counted}"
+    if status == "READY" and counted != len(layout.files):
+        problem = f"{len(layout.files)} files were given to it, it counts {counted}"
         raise RemoteFailure("XNAT", problem, "look at the session in its prearchive")
     return InboxResult(
         project=session.project,
         session=session.label,
-        study_uid=arrangement.study_uid,
+        study_uid=layout.study_uid,
         path=path,
         copied=copy is not None,
-        files=len(arrangement.files),
+        files=len(layout.files),
         timestamp=_key(row)[0] if row else "",
         status=status,
         counted=counted,
-        notices=(*source.notices, *arrangement.notices),
+        notices=(*source.notices, *layout.notices),
     )
 
 
@@ -181,27 +181,23 @@ def _on_server(session: InboxSession, relative: str) -> str:
     return f"{session.server_root.rstrip('/') or os.path.realpath(session.root)}/{relative}"
 
 
-def _copied(
-    source: Source, arrangement: Arrangement, session: InboxSession, xnat: Importer, progress: Progress
-) -> Path:
+def _copied(source: Source, layout: SessionLayout, session: InboxSession, xnat: Importer, progress: Progress) -> Path:
     """A copy in the inbox that XNAT has agreed to import; nothing is left of it where it has not."""
-    for claim in leftovers(session.root):
-        remove(claim)
-        progress.message(f"removed what an interrupted command had left: '{shown(claim.session_dir)}'")
-    with claimed(session.root, session.project, session.label) as claim:
+    for reservation in list_abandoned(session.root):
+        remove_session(reservation)
+        progress.message(f"removed what an interrupted command had left: '{shown(reservation.session_dir)}'")
+    with reserve_place(session.root, session.project, session.label) as reservation:
         try:
-            copy_session(source, arrangement, claim.staging / session.label, session.rights, {}, progress)
-            move_in(claim)
-            made = (claim.project_dir, claim.timestamp_dir) if claim.made_project else (claim.timestamp_dir,)
-            give_folders(made, session.rights)
-            xnat.import_inbox(
-                request_of(session, _on_server(session, claim.session_dir.relative_to(claim.root).as_posix()))
-            )
+            copy_session(source, layout, reservation.staging / session.label, session.rights, {}, progress)
+            move_into_place(reservation)
+            set_folder_rights(reservation.made_folders, session.rights)
+            relative = reservation.session_dir.relative_to(reservation.root).as_posix()
+            xnat.import_inbox(inbox_query(session, _on_server(session, relative)))
         except BaseException:
-            remove(claim)
+            remove_session(reservation)
             raise
-        release(claim)
-    return claim.session_dir
+        release_reservation(reservation)
+    return reservation.session_dir
 
 
 def _discard(copy: Path, root: Path) -> None:

@@ -12,7 +12,9 @@ from icf_utils.errors import InvalidSetting, shown
 USER, PASSWORD, TOKEN = "XNAT_USER", "XNAT_PASS", "XNAT_TOKEN"
 
 
-def xnat_login(url: str, user: str = "", password_file: Path | None = None, token_file: Path | None = None) -> Login:
+def find_xnat_login(
+    url: str, user: str = "", password_file: Path | None = None, token_file: Path | None = None
+) -> Login:
     """The login for an XNAT: a token (``alias:secret``), else a password, else what netrc says, else a question.
 
     Raises :class:`~icf_utils.errors.InvalidSetting` where there is none.

@@ -14,12 +14,12 @@ from icf_utils.credentials import without_credentials
 from icf_utils.errors import InvalidSetting, shown
 from icf_utils.results import Notice
 
-Destination = Literal["prearchive", "archive"]
+UploadDestination = Literal["prearchive", "archive"]
 Overwrite = Literal["", "append", "delete"]
 
 #: What became of a session: it was ``uploaded`` now; it was ``present`` in XNAT with as many files; it was uploaded
-#: ``before``, as the ledger says; it is only ``planned``; it ``failed``.
-State = Literal["uploaded", "present", "before", "planned", "failed"]
+#: ``before``, as the journal says; it is only ``planned``; it ``failed``.
+UploadState = Literal["uploaded", "present", "before", "planned", "failed"]
 
 _PROJECT = re.compile(r"[A-Za-z0-9_-]{1,100}", re.ASCII)
 _NOT_IN_LABELS = re.compile(r"[^A-Za-z0-9_-]", re.ASCII)
@@ -27,7 +27,7 @@ _FIELD = re.compile(r"\{([^{}]*)\}")
 
 
 @dataclass(frozen=True)
-class Target:
+class UploadTarget:
     """A project of an XNAT, and how to put sessions there.
 
     ``timeout``: seconds of silence that an answer may take; an import answers when XNAT has taken in everything.
@@ -38,7 +38,7 @@ class Target:
 
     url: str
     project: str
-    dest: Destination = "prearchive"
+    dest: UploadDestination = "prearchive"
     overwrite: Overwrite = ""
     direct_archive: bool = False
     ca: Path | None = None
@@ -58,7 +58,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class UploadOutcome:
     """What became of one session.
 
     ``sent`` and ``held`` are numbers of image files: how many are in the upload, and how many XNAT has (``None``: not
@@ -69,7 +69,7 @@ class Outcome:
 
     subject: str
     label: str
-    state: State
+    state: UploadState
     project: str
     sent: int = 0
     held: int | None = None
@@ -90,14 +90,14 @@ class UploadResult:
 
     url: str
     project: str
-    dest: Destination
-    sessions: tuple[Outcome, ...]
+    dest: UploadDestination
+    sessions: tuple[UploadOutcome, ...]
     notices: tuple[Notice, ...] = ()
-    ledger: tuple[Path, ...] = ()
+    journal: tuple[Path, ...] = ()
     refused: tuple[Notice, ...] = ()
 
     @property
-    def failed(self) -> tuple[Outcome, ...]:
+    def failed(self) -> tuple[UploadOutcome, ...]:
         return tuple(item for item in self.sessions if item.state == "failed")
 
 
@@ -112,7 +112,7 @@ def check_url(url: str) -> None:
         )
 
 
-def is_open_to_others(url: str) -> bool:
+def is_cleartext(url: str) -> bool:
     """Whether passwords go over a network as they are: no TLS, and not to this machine."""
     parts = urlsplit(url)
     if parts.scheme == "https" or parts.hostname == "localhost":
@@ -123,15 +123,15 @@ def is_open_to_others(url: str) -> bool:
         return True
 
 
-def clear_notices(url: str) -> tuple[Notice, ...]:
+def cleartext_notices(url: str) -> tuple[Notice, ...]:
     """A warning where passwords go over a network as they are."""
-    if not is_open_to_others(url):
+    if not is_cleartext(url):
         return ()
     message = "is reached without TLS: password and images go in clear, and can be read on the way"
     return (Notice("no-tls", without_credentials(url), message),)
 
 
-def label_of(text: str) -> str:
+def to_label(text: str) -> str:
     """``text`` with each character that is not allowed in a label replaced, as XNAT does it (Labels.toLabelChars).
 
     XNAT would do so by itself; the label must be known to find the session again.
@@ -142,7 +142,7 @@ def label_of(text: str) -> str:
     return _NOT_IN_LABELS.sub("_", text)
 
 
-class NoLabel(InvalidSetting):
+class NameWithoutLabel(InvalidSetting):
     """A name that nothing is left of in a label: many such names would become one. ``reason`` is about the name."""
 
     def __init__(self, option: str, field: str, name: str) -> None:
@@ -153,7 +153,7 @@ class NoLabel(InvalidSetting):
         super().__init__(option, f"'{shown(name)}': {self.reason}")
 
 
-def filled(template: str, values: Mapping[str, str], option: str) -> str:
+def fill_label(template: str, values: Mapping[str, str], option: str) -> str:
     """A label from a template such as ``{subject}_{session}``; raises for an unknown field.
 
     Raises :class:`NoLabel` where nothing of a field's value can stand in a label.
@@ -165,9 +165,9 @@ def filled(template: str, values: Mapping[str, str], option: str) -> str:
         if name not in values:
             known = ", ".join(f"{{{key}}}" for key in values)
             raise InvalidSetting(option, f"there is no field '{{{shown(name)}}}' here (known: {known})")
-        if not label_of(values[name]).strip("_-"):
-            raise NoLabel(option, name, values[name])
-    label = label_of(_FIELD.sub(lambda found: values[found[1]], template))
+        if not to_label(values[name]).strip("_-"):
+            raise NameWithoutLabel(option, name, values[name])
+    label = to_label(_FIELD.sub(lambda found: values[found[1]], template))
     if not label.strip("_-"):
         raise InvalidSetting(option, f"'{shown(template)}' makes an empty label")
     return label

@@ -19,35 +19,35 @@ from icf_utils.interrupts import leave_behind
 from icf_utils.progress import SILENT, Progress
 from icf_utils.sources.source import Source
 from icf_utils.xnat.database import (
-    INSERT,
-    LOCK,
-    PATIENCE,
-    SAME_SESSION,
-    SAME_STUDY,
+    INSERT_ROW,
+    LOCK_TABLE,
+    LOCK_TIMEOUT,
+    SELECT_SESSION,
+    SELECT_STUDY,
     UNASSIGNED,
-    Database,
-    Row,
-    check_study,
+    PrearchiveRow,
+    XnatDatabase,
     check_table,
-    delete,
-    insert,
+    delete_row,
+    insert_row,
+    refuse_same_study,
 )
-from icf_utils.xnat.direct import Plan, PrearchiveResult, Session, Xnat
-from icf_utils.xnat.session_layout import Arrangement, arrange
+from icf_utils.xnat.direct import PrearchivePlan, PrearchiveRequests, PrearchiveResult, PrearchiveSession
+from icf_utils.xnat.session_layout import SessionLayout, lay_out_session
 from icf_utils.xnat.staging import (
-    Claim,
-    claimed,
+    Reservation,
     copy_session,
-    give_folders,
-    leftovers,
-    move_in,
-    release,
-    remove,
-    timestamp_of,
+    format_timestamp,
+    list_abandoned,
+    move_into_place,
+    release_reservation,
+    remove_session,
+    reserve_place,
+    set_folder_rights,
 )
 
 #: Where XNAT has come to an end with a session.
-DONE = frozenset({"READY", "CONFLICT", "ERROR"})
+FINAL_STATUSES = frozenset({"READY", "CONFLICT", "ERROR"})
 
 #: A row in these states is nobody's but ours, and one in these XNAT is not working on.
 _OURS = frozenset({"RECEIVING", "RECEIVING_INTERRUPT", "ERROR"})
@@ -57,29 +57,29 @@ _AT_REST = _OURS | {"READY", "CONFLICT"}
 _FIRST_PAUSE, _LONGEST_PAUSE, _LISTED_WITHIN, _LET_GO_WITHIN = 0.2, 5.0, 30.0, 30.0
 
 
-def plan(source: Source, session: Session, progress: Progress = SILENT) -> Plan:
+def plan_prearchive(source: Source, session: PrearchiveSession, progress: Progress = SILENT) -> PrearchivePlan:
     """What :func:`put_into_prearchive` would do now. Reads the input; connects to nothing, writes nothing."""
-    arrangement = arrange(source, progress)
+    layout = lay_out_session(source, progress)
     now = datetime.now().astimezone().replace(tzinfo=None)
-    claim = Claim(session.root, session.project, timestamp_of(now), session.label, made_project=False)
-    row = _row(session, claim, arrangement)
-    requests = (f"POST /data/services/prearchive/rebuild src={_src(claim)}", f"GET {_listing(claim)}")
-    return Plan(
-        folder=claim.session_dir,
-        statements=(PATIENCE, LOCK, SAME_SESSION, *(() if session.again else (SAME_STUDY,)), INSERT),
+    reservation = Reservation(session.root, session.project, format_timestamp(now), session.label, made_project=False)
+    row = _row(session, reservation, layout)
+    requests = (f"POST /data/services/prearchive/rebuild src={_src(reservation)}", f"GET {_listing(reservation)}")
+    return PrearchivePlan(
+        folder=reservation.session_dir,
+        statements=(LOCK_TIMEOUT, LOCK_TABLE, SELECT_SESSION, *(() if session.again else (SELECT_STUDY,)), INSERT_ROW),
         values=row.values(),
         requests=requests,
-        places={file.entry.name: file.place for file in arrangement.files},
-        study_uid=arrangement.study_uid,
-        notices=(*source.notices, *arrangement.notices),
+        places={file.entry.name: file.place for file in layout.files},
+        study_uid=layout.study_uid,
+        notices=(*source.notices, *layout.notices),
     )
 
 
 def put_into_prearchive(
     source: Source,
-    session: Session,
-    database: Database,
-    xnat: Xnat,
+    session: PrearchiveSession,
+    database: XnatDatabase,
+    xnat: PrearchiveRequests,
     *,
     expected: Mapping[str, str] | None = None,
     progress: Progress = SILENT,
@@ -93,54 +93,56 @@ def put_into_prearchive(
     """
     check_table(database)
     xnat.check_project(session.project or UNASSIGNED)
-    arrangement = arrange(source, progress)
-    clean_up(session.root, database, progress)
+    layout = lay_out_session(source, progress)
+    remove_abandoned(session.root, database, progress)
     if not session.again:
-        check_study(database, session.project, arrangement.study_uid)
-    with claimed(session.root, session.project, session.label) as claim, _undone(claim, database, progress) as attempt:
-        target = claim.staging / session.label
-        copied = copy_session(source, arrangement, target, session.rights, expected or {}, progress)
+        refuse_same_study(database, session.project, layout.study_uid)
+    with (
+        reserve_place(session.root, session.project, session.label) as reservation,
+        _undone(reservation, database, progress) as attempt,
+    ):
+        target = reservation.staging / session.label
+        copied = copy_session(source, layout, target, session.rights, expected or {}, progress)
         progress.message(f"copied and checked {len(copied)} files")
-        move_in(claim)
-        made = (claim.project_dir, claim.timestamp_dir) if claim.made_project else (claim.timestamp_dir,)
-        give_folders(made, session.rights)
-        progress.message(f"in its place: '{shown(claim.session_dir)}'")
-        row = _row(session, claim, arrangement)
+        move_into_place(reservation)
+        set_folder_rights(reservation.made_folders, session.rights)
+        progress.message(f"in its place: '{shown(reservation.session_dir)}'")
+        row = _row(session, reservation, layout)
         attempt.row = True
-        insert(database, row, again=session.again)
+        insert_row(database, row, again=session.again)
         progress.message("the row is in the table")
-        xnat.rebuild(_src(claim))
+        xnat.rebuild(_src(reservation))
         progress.message("XNAT was asked to build the session")
-        status = _wait(xnat, claim, session.wait, progress)
-        log = read_log(claim.session_dir)
+        status = _wait(xnat, reservation, session.wait, progress)
+        log = read_log(reservation.session_dir)
         if status == "ERROR":
             raise RemoteFailure("XNAT", f"the session could not be built (status ERROR){_quoted(log)}", "see the log")
-        release(claim)
+        release_reservation(reservation)
     return PrearchiveResult(
         project=session.project,
-        timestamp=claim.timestamp,
+        timestamp=reservation.timestamp,
         session=session.label,
-        study_uid=arrangement.study_uid,
-        folder=claim.session_dir,
+        study_uid=layout.study_uid,
+        folder=reservation.session_dir,
         url=row.url,
         files=copied,
-        scans=arrangement.scans,
+        scans=layout.scans,
         status=status,
         log=log,
-        notices=(*source.notices, *arrangement.notices),
+        notices=(*source.notices, *layout.notices),
     )
 
 
-def clean_up(root: Path, database: Database, progress: Progress = SILENT) -> None:
+def remove_abandoned(root: Path, database: XnatDatabase, progress: Progress = SILENT) -> None:
     """Undo what commands of this host that were killed have left; what XNAT has taken up meanwhile is left to it."""
-    for claim in leftovers(root):
-        place = shown(claim.session_dir)
-        status = delete(database, claim.key, _OURS)
+    for reservation in list_abandoned(root):
+        place = shown(reservation.session_dir)
+        status = delete_row(database, reservation.key, _OURS)
         if status is None:
-            remove(claim)
+            remove_session(reservation)
             progress.message(f"removed what an interrupted command had left: '{place}'")
         else:
-            release(claim)
+            release_reservation(reservation)
             progress.message(f"of an interrupted command, XNAT has taken up '{place}' ({status})")
 
 
@@ -158,47 +160,47 @@ def _quoted(log: str) -> str:
     return "; XNAT's log says:\n  " + "\n  ".join(lines) if lines else "; XNAT left no log"
 
 
-def _row(session: Session, claim: Claim, arrangement: Arrangement) -> Row:
+def _row(session: PrearchiveSession, reservation: Reservation, layout: SessionLayout) -> PrearchiveRow:
     now = datetime.now().astimezone().replace(tzinfo=None)
-    time_of_study = arrangement.study_time
+    time_of_study = layout.study_time
     root = session.server_root.rstrip("/") or str(session.root.resolve())
-    return Row(
+    return PrearchiveRow(
         project=session.project,
-        timestamp=claim.timestamp,
+        timestamp=reservation.timestamp,
         lastmod=now,
         uploaded=now,
         scan_date=time_of_study,
         scan_time=f"{time_of_study:%H:%M:%S}" if time_of_study else None,
         subject=session.subject,
-        foldername=claim.foldername,
+        foldername=reservation.foldername,
         name=session.label,
-        tag=arrangement.study_uid,
+        tag=layout.study_uid,
         status="RECEIVING",
-        url="/".join([root, *([session.project] if session.project else []), claim.timestamp, claim.foldername]),
+        url=f"{root}/{reservation.session_dir.relative_to(reservation.root).as_posix()}",
         prevent_anon=session.prevent_anon,
         prevent_auto_commit=session.prevent_auto_commit,
     )
 
 
-def _src(claim: Claim) -> str:
-    return f"/prearchive/projects/{claim.project or UNASSIGNED}/{claim.timestamp}/{claim.foldername}"
+def _src(reservation: Reservation) -> str:
+    return f"/prearchive/projects/{reservation.project or UNASSIGNED}/{reservation.timestamp}/{reservation.foldername}"
 
 
-def _listing(claim: Claim) -> str:
-    return f"/data/prearchive/projects/{claim.project or UNASSIGNED}?format=json"
+def _listing(reservation: Reservation) -> str:
+    return f"/data/prearchive/projects/{reservation.project or UNASSIGNED}?format=json"
 
 
-def _wait(xnat: Xnat, claim: Claim, patience: float, progress: Progress) -> str:
+def _wait(xnat: PrearchiveRequests, reservation: Reservation, patience: float, progress: Progress) -> str:
     """The status in which XNAT ends, or the last one that it shows in time."""
     started, pause, told, status = time.monotonic(), _FIRST_PAUSE, "", ""
     while True:
-        found = xnat.status(claim.project or UNASSIGNED, claim.timestamp, claim.foldername)
+        found = xnat.status(reservation.project or UNASSIGNED, reservation.timestamp, reservation.foldername)
         waited = time.monotonic() - started
         status = found or status
         if found is not None and found != told:
             progress.message(f"XNAT: {shown(found)}")
             told = found
-        if found in DONE or (found and waited >= patience):
+        if found in FINAL_STATUSES or (found and waited >= patience):
             return status
         if found is None and waited >= min(patience, _LISTED_WITHIN):
             problem = "it does not list the session whose row is in the table"
@@ -214,29 +216,29 @@ class _Attempt:
 
 
 @contextmanager
-def _undone(claim: Claim, database: Database, progress: Progress) -> Iterator[_Attempt]:
+def _undone(reservation: Reservation, database: XnatDatabase, progress: Progress) -> Iterator[_Attempt]:
     """Undo it all when the block fails; what could not be undone is said with the error."""
     attempt = _Attempt()
     try:
         yield attempt
     except BaseException as error:
         with _undisturbed():
-            left = _undo(claim, database if attempt.row else None, progress)
+            left = _undo(reservation, database if attempt.row else None, progress)
             if left:
                 leave_behind(error, left)
         raise
 
 
-def _undo(claim: Claim, database: Database | None, progress: Progress) -> str:
+def _undo(reservation: Reservation, database: XnatDatabase | None, progress: Progress) -> str:
     """Row first, if there may be one, then folder. Returns what was left and how to go on, empty text if nothing was.
 
     Where the row cannot be removed the folder stays, and the journal for the next command.
     """
-    place = shown(claim.session_dir)
+    place = shown(reservation.session_dir)
     try:
-        status = _take_back(claim, database, progress) if database else None
+        status = _take_back(reservation, database, progress) if database else None
         if status is None:
-            remove(claim)
+            remove_session(reservation)
             return ""
         then = "removes both if XNAT has ended with an error by then, and else leaves them to XNAT"
         left = f"XNAT is still working on it ({shown(status)}), so '{place}' and its row were left there"
@@ -248,15 +250,15 @@ def _undo(claim: Claim, database: Database | None, progress: Progress) -> str:
 _NEXT = "The next 'icf-utils xnat prearchive' on this host for this prearchive"
 
 
-def _take_back(claim: Claim, database: Database, progress: Progress) -> str | None:
+def _take_back(reservation: Reservation, database: XnatDatabase, progress: Progress) -> str | None:
     """Remove the row as soon as XNAT has let go of it; the status of one that it holds for too long."""
     started, told = time.monotonic(), False
-    while (status := delete(database, claim.key, _AT_REST)) is not None:
+    while (status := delete_row(database, reservation.key, _AT_REST)) is not None:
         if time.monotonic() - started > _LET_GO_WITHIN:
             return status
         if not told:
             patience = f"nothing can be taken away before it lets go; waiting for that, {_LET_GO_WITHIN:g} s at most"
-            progress.message(f"XNAT is working on '{shown(claim.session_dir)}' ({shown(status)}): {patience}")
+            progress.message(f"XNAT is working on '{shown(reservation.session_dir)}' ({shown(status)}): {patience}")
             told = True
         time.sleep(_FIRST_PAUSE)
     return None

@@ -17,7 +17,7 @@ from icf_utils.dicom.header import read_head
 from icf_utils.progress import SILENT, Progress
 from icf_utils.sender.images import Image
 from icf_utils.sources.source import Source
-from icf_utils.xnat.model import label_of
+from icf_utils.xnat.model import to_label
 
 PATIENT_COMMENTS, STUDY_COMMENTS, ADDITIONAL_HISTORY = 0x00104000, 0x00324000, 0x001021B0
 STUDY_DESCRIPTION, ACCESSION_NUMBER, PATIENT_NAME, PATIENT_ID = 0x00081030, 0x00080050, 0x00100010, 0x00100020
@@ -35,14 +35,14 @@ _COMMENTS = (PATIENT_COMMENTS, STUDY_COMMENTS, ADDITIONAL_HISTORY)
 _WANTED = frozenset({SPECIFIC_CHARACTER_SET, *_NAMES})
 
 #: What XNAT calls a session whose images name none.
-NO_LABEL = "dicom_upload"
+DEFAULT_SESSION = "dicom_upload"
 
 #: Stands for a value that is not shown.
-HIDDEN = "***"
+MASK = "***"
 
 
 @dataclass(frozen=True)
-class Choice:
+class LabelChoice:
     """A label and the attribute that it is from (a DICOM keyword); ``assigned``: it stands there as ``Project:X``."""
 
     label: str
@@ -57,13 +57,13 @@ class Route:
     If it has none of them, the images become Unassigned. ``images`` counts them.
     """
 
-    projects: tuple[Choice, ...]
-    subject: Choice
-    session: Choice
+    projects: tuple[LabelChoice, ...]
+    subject: LabelChoice
+    session: LabelChoice
     images: int = 1
 
 
-def routes_of(source: Source, images: Iterable[Image], progress: Progress = SILENT) -> tuple[Route, ...]:
+def list_routes(source: Source, images: Iterable[Image], progress: Progress = SILENT) -> tuple[Route, ...]:
     """The different routes of an input's images, in the order in which they occur."""
     counts: dict[Route, int] = {}
     listed = tuple(images)
@@ -71,13 +71,13 @@ def routes_of(source: Source, images: Iterable[Image], progress: Progress = SILE
         for image in listed:
             with source.open(image.entry) as reader:
                 _, head = read_head(reader.read, image.entry.size, _WANTED)
-            found = route(_texts(head))
+            found = route_image(_texts(head))
             counts[found] = counts.get(found, 0) + 1
             task.advance(1)
     return tuple(Route(one.projects, one.subject, one.session, count) for one, count in counts.items())
 
 
-def route(texts: Mapping[int, str]) -> Route:
+def route_image(texts: Mapping[int, str]) -> Route:
     """Where an image goes whose attributes have these values, by tag.
 
     >>> found = route({PATIENT_COMMENTS: "Project:P1; Session: a-1", PATIENT_NAME: "Doe^J", PATIENT_ID: "7"})
@@ -87,25 +87,25 @@ def route(texts: Mapping[int, str]) -> Route:
     projects = [*_assigned(texts, "Project"), *_whole(texts, STUDY_DESCRIPTION), *_whole(texts, ACCESSION_NUMBER)]
     subjects = [*_assigned(texts, "Subject"), *_whole(texts, PATIENT_NAME)]
     sessions = [*_assigned(texts, "Session"), *_whole(texts, PATIENT_ID)]
-    return Route(tuple(projects), _label(subjects, ""), _label(sessions, NO_LABEL))
+    return Route(tuple(projects), _label(subjects, ""), _label(sessions, DEFAULT_SESSION))
 
 
-def _assigned(texts: Mapping[int, str], name: str) -> list[Choice]:
+def _assigned(texts: Mapping[int, str], name: str) -> list[LabelChoice]:
     """What comments assign: ``Name: value`` at the beginning, else the last one behind a blank, comma or semicolon."""
     pattern = rf"(?:\A|.*[\s,;]){name}\s*:\s*([\w-]*)(?:[\s,;].*)?\n?\Z"
     found = ((tag, re.search(pattern, texts.get(tag, ""), re.IGNORECASE | re.ASCII)) for tag in _COMMENTS)
-    return [Choice(match[1], _NAMES[tag], assigned=True) for tag, match in found if match and match[1]]
+    return [LabelChoice(match[1], _NAMES[tag], assigned=True) for tag, match in found if match and match[1]]
 
 
-def _whole(texts: Mapping[int, str], tag: int) -> list[Choice]:
+def _whole(texts: Mapping[int, str], tag: int) -> list[LabelChoice]:
     text = texts.get(tag, "").strip()
-    return [Choice(text, _NAMES[tag])] if text else []
+    return [LabelChoice(text, _NAMES[tag])] if text else []
 
 
-def _label(choices: list[Choice], otherwise: str) -> Choice:
+def _label(choices: list[LabelChoice], otherwise: str) -> LabelChoice:
     if not choices:
-        return Choice(otherwise, "")
-    return Choice(label_of(choices[0].label), choices[0].source, choices[0].assigned)
+        return LabelChoice(otherwise, "")
+    return LabelChoice(to_label(choices[0].label), choices[0].source, choices[0].assigned)
 
 
 def _texts(head: Scan) -> dict[int, str]:
@@ -118,7 +118,7 @@ def _texts(head: Scan) -> dict[int, str]:
     }
 
 
-def visible(routes: Iterable[Route], identifying: bool) -> tuple[Route, ...]:
+def mask_routes(routes: Iterable[Route], identifying: bool) -> tuple[Route, ...]:
     """The routes as they may be shown: projects that comments assign, and where the rest comes from.
 
     The values themselves are identifying (PS3.15 table E.1-1 lists every one of these attributes): only with
@@ -137,10 +137,10 @@ def visible(routes: Iterable[Route], identifying: bool) -> tuple[Route, ...]:
     )
 
 
-def _hidden(choice: Choice) -> Choice:
-    return Choice(HIDDEN, choice.source, choice.assigned) if choice.source else choice
+def _hidden(choice: LabelChoice) -> LabelChoice:
+    return LabelChoice(MASK, choice.source, choice.assigned) if choice.source else choice
 
 
-def goes_to(routes: Iterable[Route], project: str) -> bool:
+def all_name_project(routes: Iterable[Route], project: str) -> bool:
     """Whether all images name ``project`` before any other; identifiers of projects are compared in any case."""
     return all(one.projects and one.projects[0].label.casefold() == project.casefold() for one in routes)

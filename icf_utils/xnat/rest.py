@@ -40,7 +40,7 @@ from icf_utils import __version__
 from icf_utils.credentials import Login
 from icf_utils.errors import IcfError, RemoteFailure, shown
 from icf_utils.sender.peer import Tls, tls_context
-from icf_utils.xnat.model import Target
+from icf_utils.xnat.model import UploadTarget
 
 #: XNAT asks clients that are named like a browser for a token against cross-site requests; this is none.
 USER_AGENT = f"icf-utils/{__version__}"
@@ -55,11 +55,11 @@ class ConnectionLost(RemoteFailure):
     """A request was sent, perhaps in part, and no answer came: nobody knows what was done."""
 
 
-class NoAnswerInTime(ConnectionLost):
+class ResponseTimeout(ConnectionLost):
     """The server was silent for too long, and may still be at work on the request."""
 
 
-class Upload(Protocol):
+class RequestBody(Protocol):
     """A body of known length."""
 
     @property
@@ -71,7 +71,7 @@ class Upload(Protocol):
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """What XNAT says: the status of HTTP and the text of the body."""
 
     status: int
@@ -84,7 +84,7 @@ class Answer:
         return f"{self.status} {words[:_WORDS_AT_MOST]}".rstrip()
 
 
-class Xnat:
+class XnatClient:
     """An XNAT that one is logged in to, from ``with`` to its end. Safe to use from several threads.
 
     Raises :class:`~icf_utils.errors.StorageFailure` or :class:`~icf_utils.errors.InvalidSetting` on creation for a
@@ -98,7 +98,7 @@ class Xnat:
         self._verify: bool | str = str(ca) if ca else True
         self._cookie, self._lock, self._local = "", threading.Lock(), threading.local()
 
-    def __enter__(self) -> Xnat:
+    def __enter__(self) -> XnatClient:
         self._log_in("")
         return self
 
@@ -107,8 +107,8 @@ class Xnat:
             self._once("DELETE", SESSION, {}, None, _SHORT)
 
     def request(
-        self, method: str, path: str, query: Mapping[str, str] | None = None, body: Upload | None = None
-    ) -> Answer:
+        self, method: str, path: str, query: Mapping[str, str] | None = None, body: RequestBody | None = None
+    ) -> Response:
         """One request, sent once. Where XNAT says that nobody is logged in, it has done nothing: then once more.
 
         Raises :class:`ConnectionLost`, or :class:`~icf_utils.errors.RemoteFailure` where trying again is no use.
@@ -139,7 +139,9 @@ class Xnat:
                 )
             self._cookie = response.cookies.get("JSESSIONID") or response.text.strip()
 
-    def _once(self, method: str, path: str, query: Mapping[str, str], body: Upload | None, timeout: float) -> Answer:
+    def _once(
+        self, method: str, path: str, query: Mapping[str, str], body: RequestBody | None, timeout: float
+    ) -> Response:
         response = self._send(
             method,
             path,
@@ -148,7 +150,7 @@ class Xnat:
             headers={"Cookie": f"JSESSIONID={self._cookie}", **({"Content-Type": body.content_type} if body else {})},
             timeout=(_SHORT, timeout),
         )
-        return Answer(response.status_code, response.text, response.headers.get("Location", ""))
+        return Response(response.status_code, response.text, response.headers.get("Location", ""))
 
     def _send(self, method: str, path: str, **options: object) -> requests.Response:
         options.setdefault("auth", lambda prepared: prepared)  # else requests would look into netrc by itself
@@ -161,11 +163,11 @@ class Xnat:
                 **options,  # type: ignore[arg-type]
             )
         except requests.exceptions.SSLError as error:
-            raise self.failure(*tls_problem(error)) from error
+            raise self.failure(*explain_tls_error(error)) from error
         except requests.exceptions.ConnectTimeout as error:
             raise ConnectionLost(self.url, "it does not answer", "check address, network and proxy") from error
         except requests.exceptions.Timeout as error:
-            raise NoAnswerInTime(self.url, "no answer in time", "look into XNAT's prearchive") from error
+            raise ResponseTimeout(self.url, "no answer in time", "look into XNAT's prearchive") from error
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, OSError) as error:
             if isinstance(error, (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError)):
                 raise ConnectionLost(self.url, "the connection was lost", "check network and server") from error
@@ -185,7 +187,7 @@ class Xnat:
 _NOT_YET, _EXPIRED, _OTHER_NAME, _OTHER_ADDRESS = 9, 10, 62, 64
 
 
-def tls_problem(error: BaseException) -> tuple[str, str]:
+def explain_tls_error(error: BaseException) -> tuple[str, str]:
     """Why there is no TLS connection, and what to do; the reason is the innermost error of those that wrap it."""
     found: BaseException | None = error
     while found and not (isinstance(found, ssl.SSLError) or type(found).__name__ == "CertificateError"):
@@ -208,7 +210,7 @@ SESSION = "/data/JSESSION"
 REBUILD = "/data/services/prearchive/rebuild"
 
 #: XNAT is still at work on a session with one of these statuses, or with one that begins with ``QUEUED_``.
-AT_WORK = ("RECEIVING", "BUILDING", "ARCHIVING", "MOVING", "SEPARATING", "DELETING")
+BUSY_STATUSES = ("RECEIVING", "BUILDING", "ARCHIVING", "MOVING", "SEPARATING", "DELETING")
 
 #: The upload of the session broke off.
 INTERRUPTED = "RECEIVING_INTERRUPT"
@@ -221,7 +223,7 @@ _IN_PROJECT = re.compile(r"/(?:pre)?archive/projects/([^/]+)(?:/.*)?")
 
 
 @dataclass(frozen=True)
-class Sighting:
+class SessionStatus:
     """A session as XNAT shows it. ``key`` changes when the session does; ``files`` counts images, if known."""
 
     uri: str
@@ -231,10 +233,10 @@ class Sighting:
 
     @property
     def at_work(self) -> bool:
-        return self.status in AT_WORK or self.status.startswith("QUEUED_")
+        return self.status in BUSY_STATUSES or self.status.startswith("QUEUED_")
 
 
-def import_query(target: Target, subject: str, label: str, has_others: bool, overwrite: str) -> dict[str, str]:
+def import_query(target: UploadTarget, subject: str, label: str, has_others: bool, overwrite: str) -> dict[str, str]:
     """The parameters of an import. With ``dest``, XNAT commits at once; without, the session would stay RECEIVING.
 
     ``has_others``: the upload holds files that are no images, over which XNAT would stumble.
@@ -267,7 +269,7 @@ def prearchive_path(project: str) -> str:
     return f"/data/prearchive/projects/{quote(project)}"
 
 
-def answered_uris(text: str) -> tuple[str, ...]:
+def parse_session_uris(text: str) -> tuple[str, ...]:
     r"""The sessions that an import answers with: a ``text/uri-list``, lines ended by CRLF, perhaps several.
 
     Some of XNAT's import handlers write ``/data`` or ``/REST`` before each, others do not.
@@ -286,27 +288,27 @@ def project_of(uri: str) -> str:
     return unquote(found[1]) if found else ""
 
 
-def is_prearchived(uri: str) -> bool:
+def is_in_prearchive(uri: str) -> bool:
     return _PREARCHIVED.fullmatch(uri) is not None
 
 
-def prearchive_sightings(rows: Iterable[Mapping[str, object]], subject: str, label: str) -> tuple[Sighting, ...]:
+def select_sessions(rows: Iterable[Mapping[str, object]], subject: str, label: str) -> tuple[SessionStatus, ...]:
     """The sessions of that subject and label in a listing of the prearchive."""
     found = []
     for row in rows:
         text = {name: str(row.get(name) or "") for name in ("name", "folderName", "subject", "status", "lastmod")}
         if label in (text["name"], text["folderName"]) and text["subject"] in (subject, ""):
             uri = str(row.get("url") or "").removeprefix("/data")
-            found.append(Sighting(uri, f"{uri} {text['lastmod']}", text["status"]))
+            found.append(SessionStatus(uri, f"{uri} {text['lastmod']}", text["status"]))
     return tuple(found)
 
 
-def prearchived_files(rows: Iterable[Mapping[str, object]]) -> int:
+def count_prearchived_images(rows: Iterable[Mapping[str, object]]) -> int:
     """How many image files a prearchived session has: the sum over the resources of its scans."""
     return sum(int(str(row.get("file_count") or 0)) for row in rows if row.get("label") in _IMAGE_RESOURCES)
 
 
-def archived_files(rows: Iterable[Mapping[str, object]]) -> int:
+def count_archived_images(rows: Iterable[Mapping[str, object]]) -> int:
     """How many image files an archived session has: one row for each."""
     return sum(1 for row in rows if row.get("collection") in _IMAGE_RESOURCES)
 
@@ -314,7 +316,7 @@ def archived_files(rows: Iterable[Mapping[str, object]]) -> int:
 _POLL_FIRST, _POLL_MOST, _TIMES = 0.2, 10.0, 12
 
 #: XNAT's answer names a session that XNAT does not show.
-NOT_SHOWN = "not shown"
+NOT_LISTED = "not shown"
 
 
 class Stopped(IcfError):
@@ -329,7 +331,7 @@ class Stopped(IcfError):
 class Watch:
     """What one target's XNAT shows. ``stop`` ends all waiting."""
 
-    def __init__(self, xnat: Xnat, target: Target, stop: threading.Event) -> None:
+    def __init__(self, xnat: XnatClient, target: UploadTarget, stop: threading.Event) -> None:
         self.xnat, self.target, self._stop = xnat, target, stop
 
     def rows(self) -> list[Mapping[str, object]]:
@@ -346,21 +348,23 @@ class Watch:
             )
         return rows
 
-    def find(self, subject: str, label: str, rows: list[Mapping[str, object]] | None = None) -> tuple[Sighting, ...]:
+    def find(
+        self, subject: str, label: str, rows: list[Mapping[str, object]] | None = None
+    ) -> tuple[SessionStatus, ...]:
         """All that there is of a session; files are counted where XNAT is not at work on it."""
-        found = prearchive_sightings(self.rows() if rows is None else rows, subject, label)
+        found = select_sessions(self.rows() if rows is None else rows, subject, label)
         return (*(self._counted(item) for item in found), *self._archived(subject, label))
 
-    def count(self, uri: str) -> Sighting:
+    def count(self, uri: str) -> SessionStatus:
         """The session of a URI, which XNAT may still be at work on."""
-        if not is_prearchived(uri):
-            return Sighting(uri, uri, "ARCHIVED")
+        if not is_in_prearchive(uri):
+            return SessionStatus(uri, uri, "ARCHIVED")
         answer, rows = self._listing(f"/data{uri}")
         if answer.status != 200 or not rows:
-            return Sighting(uri, uri, NOT_SHOWN)
-        return self._counted(Sighting(uri, f"{uri} {rows[0].get('lastmod')}", str(rows[0].get("status") or "")))
+            return SessionStatus(uri, uri, NOT_LISTED)
+        return self._counted(SessionStatus(uri, f"{uri} {rows[0].get('lastmod')}", str(rows[0].get("status") or "")))
 
-    def settled(self, uri: str) -> Sighting:
+    def settled(self, uri: str) -> SessionStatus:
         """The session of a URI once XNAT has done with it, or as it is when patience is over."""
         end, pause = time.monotonic() + self.target.patience, _POLL_FIRST
         while (found := self.count(uri)).at_work and time.monotonic() < end:
@@ -368,7 +372,7 @@ class Watch:
             pause = min(2 * pause, _POLL_MOST)
         return found
 
-    def answered(self, uri: str, subject: str, label: str, known: Collection[str]) -> Sighting:
+    def answered(self, uri: str, subject: str, label: str, known: Collection[str]) -> SessionStatus:
         """The session of an answer's URI once XNAT shows it and has done with it, or as it is when patience is over.
 
         ``known`` are the keys of sightings from before the upload: what has left the prearchive since may be in the
@@ -378,18 +382,18 @@ class Watch:
         while True:
             found = self._answered(uri, subject, label, known)
             is_empty = found.status == "ARCHIVED" and not found.files
-            if not (found.at_work or found.status == NOT_SHOWN or is_empty) or time.monotonic() >= end:
+            if not (found.at_work or found.status == NOT_LISTED or is_empty) or time.monotonic() >= end:
                 return found
             self.sleep(min(pause, max(0.0, end - time.monotonic())))
             pause = min(2 * pause, _POLL_MOST)
 
-    def _answered(self, uri: str, subject: str, label: str, known: Collection[str]) -> Sighting:
-        if is_prearchived(uri) and (found := self.count(uri)).status != NOT_SHOWN:
+    def _answered(self, uri: str, subject: str, label: str, known: Collection[str]) -> SessionStatus:
+        if is_in_prearchive(uri) and (found := self.count(uri)).status != NOT_LISTED:
             return found
         there = next(iter(self._archived(subject, label)), None)
-        if there and not (is_prearchived(uri) and there.key in known):
+        if there and not (is_in_prearchive(uri) and there.key in known):
             return there
-        return Sighting(uri, uri, NOT_SHOWN)
+        return SessionStatus(uri, uri, NOT_LISTED)
 
     def sleep(self, seconds: float) -> None:
         if self._stop.wait(seconds):
@@ -399,22 +403,22 @@ class Watch:
         if self._stop.is_set():
             raise Stopped
 
-    def _counted(self, found: Sighting) -> Sighting:
+    def _counted(self, found: SessionStatus) -> SessionStatus:
         if found.at_work or found.status == INTERRUPTED:
             return found
         answer, rows = self._listing(f"/data{found.uri}/resources")
-        return replace(found, files=prearchived_files(rows)) if answer.status == 200 else found
+        return replace(found, files=count_prearchived_images(rows)) if answer.status == 200 else found
 
-    def _archived(self, subject: str, label: str) -> tuple[Sighting, ...]:
+    def _archived(self, subject: str, label: str) -> tuple[SessionStatus, ...]:
         path = experiment_path(self.target.project, subject, label)
         if self.get(path).status != 200:
             return ()
         answer, rows = self._listing(f"{path}/scans/ALL/files")
-        files = archived_files(rows) if answer.status == 200 else None
+        files = count_archived_images(rows) if answer.status == 200 else None
         uri = path.removeprefix("/data")
-        return (Sighting(uri, f"{uri} {files}", "ARCHIVED", files),)
+        return (SessionStatus(uri, f"{uri} {files}", "ARCHIVED", files),)
 
-    def _listing(self, path: str) -> tuple[Answer, list[Mapping[str, object]]]:
+    def _listing(self, path: str) -> tuple[Response, list[Mapping[str, object]]]:
         answer = self.get(path)
         if answer.status != 200:
             return answer, []
@@ -426,7 +430,7 @@ class Watch:
             ) from error
         return answer, rows
 
-    def get(self, path: str) -> Answer:
+    def get(self, path: str) -> Response:
         """A request that may be repeated."""
         for at in range(_TIMES):
             try:
@@ -446,7 +450,7 @@ _REBUILD_TIMES, _FIRST_PAUSE, _LONGEST_PAUSE = 6, 0.5, 10.0
 class Rebuilder:
     """What :mod:`icf_utils.xnat.prearchive` and :mod:`icf_utils.xnat.inbox` ask of an XNAT."""
 
-    def __init__(self, xnat: Xnat) -> None:
+    def __init__(self, xnat: XnatClient) -> None:
         self._xnat = xnat
 
     def check_project(self, project: str) -> None:
@@ -483,7 +487,7 @@ class Rebuilder:
         """How many images XNAT counts in a session that it has built."""
         path = f"{prearchive_path(project)}/{quote(timestamp)}/{quote(foldername)}/resources"
         answer = self._patiently("GET", path, {"format": "json"})
-        return prearchived_files(self._result(path, answer)) if answer.status == 200 else 0
+        return count_prearchived_images(self._result(path, answer)) if answer.status == 200 else 0
 
     def import_inbox(self, query: Mapping[str, str]) -> None:
         """Have XNAT import a folder of its inbox. Sent once: nobody knows what a lost request has done."""
@@ -492,14 +496,14 @@ class Rebuilder:
             remedy = "check the path as the server sees it, the project, and that the inbox is where XNAT has it"
             raise self._xnat.failure(f"the import from the inbox was refused ({answer})", remedy)
 
-    def _result(self, path: str, answer: Answer) -> list[Mapping[str, Any]]:
+    def _result(self, path: str, answer: Response) -> list[Mapping[str, Any]]:
         try:
             rows: list[Mapping[str, Any]] = json.loads(answer.text)["ResultSet"]["Result"]
         except (ValueError, KeyError, TypeError) as error:
             raise self._xnat.failure(f"expected a listing from {path}, found something else", "is it XNAT?") from error
         return rows
 
-    def _patiently(self, method: str, path: str, query: Mapping[str, str]) -> Answer:
+    def _patiently(self, method: str, path: str, query: Mapping[str, str]) -> Response:
         """A request that may be repeated, again after what may pass."""
         pause = _FIRST_PAUSE
         for _ in range(_REBUILD_TIMES - 1):

@@ -30,7 +30,7 @@ from icf_utils.errors import InputRefused, InvalidSetting, shown
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.sources.source import Entry, Source
-from icf_utils.xnat.model import label_of
+from icf_utils.xnat.model import to_label
 
 SERIES_INSTANCE_UID, SERIES_NUMBER = 0x0020000E, 0x00200011
 _WANTED = FACT_TAGS | {SERIES_INSTANCE_UID, SERIES_NUMBER}
@@ -40,7 +40,7 @@ _LONGEST = 200
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedFile:
     """A file of the input and its place below the session's folder, ``SCANS/<scan>/DICOM/<name>``."""
 
     entry: Entry
@@ -53,7 +53,7 @@ class Placed:
 
 
 @dataclass(frozen=True)
-class Arrangement:
+class SessionLayout:
     """A session: its study, the study's date and time as the files say them, and the place of each file.
 
     ``size`` in bytes. ``notices`` name what is left out or was not as usual.
@@ -61,7 +61,7 @@ class Arrangement:
 
     study_uid: str
     study_time: datetime | None
-    files: tuple[Placed, ...]
+    files: tuple[PlacedFile, ...]
     notices: tuple[Notice, ...]
 
     @property
@@ -91,7 +91,7 @@ def check_label(what: str, value: str) -> str:
     return value
 
 
-def arrange(source: Source, progress: Progress = SILENT) -> Arrangement:
+def lay_out_session(source: Source, progress: Progress = SILENT) -> SessionLayout:
     """The place of each image of an input in XNAT's prearchive.
 
     Raises :class:`~icf_utils.errors.InputRefused` for an input without images, of several studies, or with an image
@@ -115,7 +115,7 @@ def arrange(source: Source, progress: Progress = SILENT) -> Arrangement:
     scans = scan_names((image.series, image.number) for image in images)
     time = next((image.time for image in images if image.time), None)
     notices = (*skipped, *_shared_numbers(images, scans), *_repeated(images))
-    return Arrangement(images[0].study, time, tuple(_place(images, scans)), notices)
+    return SessionLayout(images[0].study, time, tuple(_place(images, scans)), notices)
 
 
 def scan_names(series: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -131,7 +131,7 @@ def scan_names(series: Iterable[tuple[str, str]]) -> dict[str, str]:
         numbers.setdefault(uid, f"_{number[1:]}" if number.startswith("+") else number)
     uses = Counter(name.casefold() for name in numbers.values())
     return {
-        uid: name if _is_file_name(name) and uses[name.casefold()] == 1 else label_of(uid)
+        uid: name if _is_file_name(name) and uses[name.casefold()] == 1 else to_label(uid)
         for uid, name in numbers.items()
     }
 
@@ -174,7 +174,7 @@ def _refuse_mixture(label: str, images: list[_Image]) -> None:
         raise InputRefused(label, found, "A session of XNAT is one study: give each its own folder.")
 
 
-def _place(images: list[_Image], scans: dict[str, str]) -> Iterable[Placed]:
+def _place(images: list[_Image], scans: dict[str, str]) -> Iterable[PlacedFile]:
     """Files keep their names; of several with one name in a scan, the later ones get a number."""
     taken: dict[str, set[str]] = {}
     for image in images:
@@ -182,7 +182,7 @@ def _place(images: list[_Image], scans: dict[str, str]) -> Iterable[Placed]:
         names = taken.setdefault(scan, set())
         name = _unused(_file_name(image), names)
         names.add(name.casefold())
-        yield Placed(image.entry, scan, name)
+        yield PlacedFile(image.entry, scan, name)
 
 
 def _file_name(image: _Image) -> str:

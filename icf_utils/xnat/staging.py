@@ -29,7 +29,7 @@ from icf_utils.errors import InputRefused, StorageFailure, storage_errors
 from icf_utils.progress import Progress
 from icf_utils.sources.source import Source
 from icf_utils.store.files import sync_folder
-from icf_utils.xnat.session_layout import Arrangement, Placed
+from icf_utils.xnat.session_layout import PlacedFile, SessionLayout
 
 #: Below the prearchive: sessions that are not complete, and journals.
 WORK_DIR = ".icf-utils"
@@ -38,7 +38,7 @@ _JOURNAL, _PART, _NEW = ".journal", ".part", ".new"
 
 
 @dataclass(frozen=True)
-class Claim:
+class Reservation:
     """A session's place: ``root`` is the prearchive, ``made_project`` whether its project had no folder before."""
 
     root: Path
@@ -60,6 +60,11 @@ class Claim:
         return self.timestamp_dir / self.foldername
 
     @property
+    def made_folders(self) -> tuple[Path, ...]:
+        """The folders that are made for the session, from the outermost on."""
+        return (self.project_dir, self.timestamp_dir) if self.made_project else (self.timestamp_dir,)
+
+    @property
     def staging(self) -> Path:
         """Where the session is made ready."""
         return self.root / WORK_DIR / f"{self.timestamp}{_PART}"
@@ -74,7 +79,7 @@ class Claim:
         return {"project": self.project, "timestamp": self.timestamp, "foldername": self.foldername}
 
 
-def timestamp_of(moment: datetime) -> str:
+def format_timestamp(moment: datetime) -> str:
     """XNAT's name of a moment, ``yyyyMMdd_HHmmssSSS`` in local time (PrearcUtils.makeTimestamp).
 
     >>> timestamp_of(datetime(2024, 2, 3, 4, 5, 6, 7999))
@@ -84,7 +89,7 @@ def timestamp_of(moment: datetime) -> str:
 
 
 @contextmanager
-def claimed(root: Path, project: str | None, foldername: str) -> Iterator[Claim]:
+def reserve_place(root: Path, project: str | None, foldername: str) -> Iterator[Reservation]:
     """A new place that no other session has or gets; whoever takes it calls :func:`remove` or :func:`release`.
 
     What is left of it at the end of the block belongs to whoever finds the journal.
@@ -92,26 +97,28 @@ def claimed(root: Path, project: str | None, foldername: str) -> Iterator[Claim]
     moment = datetime.now().astimezone().replace(tzinfo=None)
     for step in range(60_000):
         made = bool(project) and not (root / str(project)).is_dir()
-        claim = Claim(root, project, timestamp_of(moment + timedelta(milliseconds=step)), foldername, made)
-        if _is_taken(claim):
+        timestamp = format_timestamp(moment + timedelta(milliseconds=step))
+        reservation = Reservation(root, project, timestamp, foldername, made)
+        if _is_taken(reservation):
             continue
-        handle = _write_journal(claim)
+        handle = _write_journal(reservation)
         if handle is not None:
             with handle:
-                yield claim
+                yield reservation
             return
     raise StorageFailure(root, "find an unused time stamp in", OSError(errno.EEXIST, "all are taken"))
 
 
-def _is_taken(claim: Claim) -> bool:
-    return claim.timestamp_dir.exists() or (claim.root / claim.timestamp).exists()
+def _is_taken(reservation: Reservation) -> bool:
+    return reservation.timestamp_dir.exists() or (reservation.root / reservation.timestamp).exists()
 
 
-def _write_journal(claim: Claim) -> TextIO | None:
+def _write_journal(reservation: Reservation) -> TextIO | None:
     """The journal, written whole, locked, and under its name; ``None`` where another moment must be tried."""
-    new = claim.journal.with_name(f"{claim.timestamp}.{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}{_NEW}")
-    record = {"host": socket.gethostname(), **claim.key, "made_project": claim.made_project}
-    with storage_errors(claim.journal, "create"):
+    writer = f"{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}"
+    new = reservation.journal.with_name(f"{reservation.timestamp}.{writer}{_NEW}")
+    record = {"host": socket.gethostname(), **reservation.key, "made_project": reservation.made_project}
+    with storage_errors(reservation.journal, "create"):
         new.parent.mkdir(exist_ok=True)
         try:
             handle = open(new, "x", encoding="utf-8")  # noqa: SIM115 - the caller closes it
@@ -122,7 +129,7 @@ def _write_journal(claim: Claim) -> TextIO | None:
             handle.write(json.dumps(record) + "\n")
             handle.flush()
             os.fsync(handle.fileno())
-            os.link(new, claim.journal)
+            os.link(new, reservation.journal)
         except BaseException as error:
             handle.close()
             if isinstance(error, (FileExistsError, FileNotFoundError)):  # taken, or tidied away before it was locked
@@ -131,11 +138,11 @@ def _write_journal(claim: Claim) -> TextIO | None:
         finally:
             with suppress(OSError):
                 new.unlink()
-    sync_folder(claim.journal.parent)
+    sync_folder(reservation.journal.parent)
     return handle
 
 
-def leftovers(root: Path) -> Iterator[Claim]:
+def list_abandoned(root: Path) -> Iterator[Reservation]:
     """The places of commands of this host that were killed, each locked while it is looked at."""
     for path in sorted((root / WORK_DIR).glob(f"*{_NEW}")):
         with _locked(path) as text:
@@ -143,9 +150,9 @@ def leftovers(root: Path) -> Iterator[Claim]:
                 path.unlink(missing_ok=True)
     for path in sorted((root / WORK_DIR).glob(f"*{_JOURNAL}")):
         with _locked(path) as text:
-            claim = _parse(root, path, text) if text else None
-            if claim is not None:
-                yield claim
+            reservation = _parse(root, path, text) if text else None
+            if reservation is not None:
+                yield reservation
 
 
 @contextmanager
@@ -165,60 +172,61 @@ def _locked(path: Path) -> Iterator[str | None]:
         yield handle.read() if path.exists() else None
 
 
-def _parse(root: Path, path: Path, text: str) -> Claim | None:
+def _parse(root: Path, path: Path, text: str) -> Reservation | None:
     try:
         record = json.loads(text)
-        claim = Claim(root, record["project"], record["timestamp"], record["foldername"], record["made_project"])
+        names = (record["project"], record["timestamp"], record["foldername"])
+        reservation = Reservation(root, *names, made_project=record["made_project"])
     except (ValueError, KeyError, TypeError):
         return None
-    return claim if record.get("host") == socket.gethostname() and claim.journal == path else None
+    return reservation if record.get("host") == socket.gethostname() and reservation.journal == path else None
 
 
-def move_in(claim: Claim) -> None:
+def move_into_place(reservation: Reservation) -> None:
     """Give the finished session its place, by one rename; its timestamp's folder is made by nobody else."""
-    with storage_errors(claim.timestamp_dir, "create"):
-        if claim.made_project:
-            claim.project_dir.mkdir(exist_ok=True)
-        claim.timestamp_dir.mkdir()
-    with storage_errors(claim.session_dir, "create"):
-        os.rename(claim.staging / claim.foldername, claim.session_dir)
-        claim.staging.rmdir()
-    for folder in (claim.timestamp_dir, claim.project_dir, claim.root):
+    with storage_errors(reservation.timestamp_dir, "create"):
+        if reservation.made_project:
+            reservation.project_dir.mkdir(exist_ok=True)
+        reservation.timestamp_dir.mkdir()
+    with storage_errors(reservation.session_dir, "create"):
+        os.rename(reservation.staging / reservation.foldername, reservation.session_dir)
+        reservation.staging.rmdir()
+    for folder in (reservation.timestamp_dir, reservation.project_dir, reservation.root):
         sync_folder(folder)
 
 
-def remove(claim: Claim) -> None:
-    """Take everything away that was made for a claim, whichever of it is there; at last the journal.
+def remove_session(reservation: Reservation) -> None:
+    """Take everything away that was made for a reservation, whichever of it is there; at last the journal.
 
     A session in its place is first moved out of XNAT's sight. Raises :class:`~icf_utils.errors.StorageFailure`.
     """
-    with storage_errors(claim.session_dir, "remove"):
-        if claim.session_dir.is_dir():
-            claim.staging.mkdir(exist_ok=True)
-            os.rename(claim.session_dir, claim.staging / f"{claim.foldername}.undone")
-        if claim.staging.is_dir():
-            shutil.rmtree(claim.staging)
+    with storage_errors(reservation.session_dir, "remove"):
+        if reservation.session_dir.is_dir():
+            reservation.staging.mkdir(exist_ok=True)
+            os.rename(reservation.session_dir, reservation.staging / f"{reservation.foldername}.undone")
+        if reservation.staging.is_dir():
+            shutil.rmtree(reservation.staging)
         with suppress(FileNotFoundError, OSError):
-            claim.timestamp_dir.rmdir()  # others' files keep it
-        if claim.made_project:
+            reservation.timestamp_dir.rmdir()  # others' files keep it
+        if reservation.made_project:
             with suppress(OSError):
-                claim.project_dir.rmdir()
-    release(claim)
+                reservation.project_dir.rmdir()
+    release_reservation(reservation)
 
 
-def release(claim: Claim) -> None:
-    """The session is XNAT's: forget the claim, and the work folder where it is the last."""
-    with storage_errors(claim.journal, "remove"):
-        claim.journal.unlink(missing_ok=True)
+def release_reservation(reservation: Reservation) -> None:
+    """The session is XNAT's: forget the reservation, and the work folder where it is the last."""
+    with storage_errors(reservation.journal, "remove"):
+        reservation.journal.unlink(missing_ok=True)
     with suppress(OSError):
-        claim.journal.parent.rmdir()
+        reservation.journal.parent.rmdir()
 
 
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Rights:
+class FileRights:
     """Whom the copies belong to and who may use them, so that XNAT's own user can read, change and delete them.
 
     ``user`` and ``group`` are numbers, -1 for our own; ``umask`` takes rights away, ``None`` for the process's own.
@@ -230,7 +238,7 @@ class Rights:
 
 
 @dataclass(frozen=True)
-class Copied:
+class CopiedFile:
     """A file that was copied: its name in the input, its place in the session, size in bytes, MD5."""
 
     name: str
@@ -241,12 +249,12 @@ class Copied:
 
 def copy_session(
     source: Source,
-    arrangement: Arrangement,
+    layout: SessionLayout,
     folder: Path,
-    rights: Rights,
+    rights: FileRights,
     expected: Mapping[str, str],
     progress: Progress,
-) -> tuple[Copied, ...]:
+) -> tuple[CopiedFile, ...]:
     """Copy every file to its place below ``folder``, which is made; each is synced, and read again from the device.
 
     ``expected`` holds MD5s by name where they are known. Raises :class:`~icf_utils.errors.InputRefused` where the input
@@ -255,13 +263,13 @@ def copy_session(
     with storage_errors(folder, "create"):
         folder.mkdir(parents=True)
         folders = [folder, folder / "SCANS"]
-        for scan in arrangement.scans:
+        for scan in layout.scans:
             folders += [folder / "SCANS" / scan, folder / "SCANS" / scan / "DICOM"]
         for path in folders[1:]:
             path.mkdir()
     copied = []
-    with progress.task("copying", arrangement.size, "B") as task:
-        for file in arrangement.files:
+    with progress.task("copying", layout.size, "B") as task:
+        for file in layout.files:
             done = _copy(source, file, folder, rights, task.advance)
             if expected.get(file.entry.name, done.md5) != done.md5:
                 why = "has another MD5 than the metadata say"
@@ -270,12 +278,14 @@ def copy_session(
     source.check_unchanged()
     for path in reversed(folders):
         with storage_errors(path, "set owner and mode of"):
-            _give(path, rights, 0o777)
+            _set_rights(path, rights, 0o777)
         sync_folder(path)
     return tuple(copied)
 
 
-def _copy(source: Source, file: Placed, folder: Path, rights: Rights, advance: Callable[[int], None]) -> Copied:
+def _copy(
+    source: Source, file: PlacedFile, folder: Path, rights: FileRights, advance: Callable[[int], None]
+) -> CopiedFile:
     path = folder / file.place
     digest = hashlib.md5(usedforsecurity=False)
     size = 0
@@ -286,12 +296,12 @@ def _copy(source: Source, file: Placed, folder: Path, rights: Rights, advance: C
             size += len(block)
             advance(len(block))
         target.flush()
-        _give(path, rights, 0o666)
+        _set_rights(path, rights, 0o666)
         os.fsync(target.fileno())
         os.posix_fadvise(target.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     if _md5_of(path) != digest.hexdigest():
         raise StorageFailure(path, "read back what was written to", OSError(5, "other bytes"))
-    return Copied(file.entry.name, file.place, size, digest.hexdigest())
+    return CopiedFile(file.entry.name, file.place, size, digest.hexdigest())
 
 
 def _md5_of(path: Path) -> str:
@@ -302,15 +312,15 @@ def _md5_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _give(path: Path, rights: Rights, mode: int) -> None:
+def _set_rights(path: Path, rights: FileRights, mode: int) -> None:
     if rights.umask is not None:
         os.chmod(path, mode & ~rights.umask)
     if rights.user != -1 or rights.group != -1:
         os.chown(path, rights.user, rights.group)
 
 
-def give_folders(folders: tuple[Path, ...], rights: Rights) -> None:
+def set_folder_rights(folders: tuple[Path, ...], rights: FileRights) -> None:
     """The same for folders that were made on the way."""
     for path in folders:
         with storage_errors(path, "set owner and mode of"):
-            _give(path, rights, 0o777)
+            _set_rights(path, rights, 0o777)

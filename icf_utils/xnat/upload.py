@@ -1,11 +1,11 @@
-"""Sessions into a project of an XNAT, several at a time. Reads inputs, talks to the server, writes a ledger and a log.
+"""Sessions into a project of an XNAT, several at a time. Reads inputs, talks to the server, writes a journal and a log.
 
-:func:`upload_visit` brings one visit of a store there, :func:`upload` any number of parcels.
+:func:`upload_visit` brings one visit of a store there, :func:`upload` any number of uploads.
 
 
-What to do with a session: leave it, refuse it, or send it. Asks XNAT and the ledger; notes what became of it.
+What to do with a session: leave it, refuse it, or send it. Asks XNAT and the journal; notes what became of it.
 
-The ledger says what was done once, XNAT what there is now. Where the two differ a person has changed something there,
+The journal says what was done once, XNAT what there is now. Where the two differ a person has changed something there,
 and decides by ``overwrite``.
 
 
@@ -35,20 +35,20 @@ from icf_utils.interrupts import leave_behind
 from icf_utils.progress import SILENT, Progress, Task
 from icf_utils.store.layout import Visit
 from icf_utils.xnat import rest
-from icf_utils.xnat.model import Outcome, Target, UploadResult, clear_notices, filled
+from icf_utils.xnat.model import UploadOutcome, UploadResult, UploadTarget, cleartext_notices, fill_label
 from icf_utils.xnat.rest import (
-    NOT_SHOWN,
+    NOT_LISTED,
     PASSING,
-    Answer,
     ConnectionLost,
-    NoAnswerInTime,
-    Sighting,
+    Response,
+    ResponseTimeout,
+    SessionStatus,
     Stopped,
     Watch,
-    Xnat,
+    XnatClient,
 )
-from icf_utils.xnat.upload_body import Body, Parcel, visit_body
-from icf_utils.xnat.upload_journal import Ledger
+from icf_utils.xnat.upload_body import SessionUpload, UploadBody, open_visit_body
+from icf_utils.xnat.upload_journal import UploadJournal
 
 #: The labels that a visit of a store gets, unless other templates are given.
 VISIT_SUBJECT, VISIT_LABEL = "{visit}", "{study}_{visit}"
@@ -58,13 +58,13 @@ def upload_visit(
     store_dir: str | Path,
     study: str,
     visit: str,
-    target: Target,
+    target: UploadTarget,
     login: Login,
     *,
     subject: str = VISIT_SUBJECT,
     label: str = VISIT_LABEL,
     progress: Progress = SILENT,
-) -> Outcome:
+) -> UploadOutcome:
     """Upload the archive of one visit; calling it again does nothing once the visit is there.
 
     ``subject`` and ``label`` are templates with the fields ``{study}`` and ``{visit}``. What is wrong with the visit
@@ -73,22 +73,22 @@ def upload_visit(
     :class:`~icf_utils.errors.InvalidSetting` for a template, :class:`~icf_utils.errors.Busy` while another process
     uploads this study to the same project.
     """
-    parcel = visit_parcel(Visit(Path(store_dir), study, visit), subject, label)
-    return upload([parcel], target, login, jobs=1, progress=progress).sessions[0]
+    session = make_visit_upload(Visit(Path(store_dir), study, visit), subject, label)
+    return upload([session], target, login, jobs=1, progress=progress).sessions[0]
 
 
-def visit_parcel(visit: Visit, subject: str = VISIT_SUBJECT, label: str = VISIT_LABEL) -> Parcel:
-    """A visit of a store as a session; its ledger lies in the study's work folder."""
+def make_visit_upload(visit: Visit, subject: str = VISIT_SUBJECT, label: str = VISIT_LABEL) -> SessionUpload:
+    """A visit of a store as a session; its journal lies in the study's work folder."""
     values = {"study": visit.study, "visit": visit.visit}
-    names = {"--subject": filled(subject, values, "--subject"), "--label": filled(label, values, "--label")}
-    ledger = visit.workdir / "xnat"
+    names = {"--subject": fill_label(subject, values, "--subject"), "--label": fill_label(label, values, "--label")}
+    journal = visit.workdir / "xnat"
     where = f"{visit.study}/{visit.visit}"
-    return Parcel(names["--subject"], names["--label"], where, ledger, lambda: visit_body(visit))
+    return SessionUpload(names["--subject"], names["--label"], where, journal, lambda: open_visit_body(visit))
 
 
 def upload(
-    parcels: Sequence[Parcel],
-    target: Target,
+    uploads: Sequence[SessionUpload],
+    target: UploadTarget,
     login: Login,
     *,
     jobs: int = 1,
@@ -99,49 +99,51 @@ def upload(
 
     ``log`` is a file that a line is added to for each session. Raises as :func:`upload_visit` does.
     """
-    check_labels(parcels)
-    result = UploadResult(without_credentials(target.url), target.project, target.dest, (), clear_notices(target.url))
+    refuse_duplicate_labels(uploads)
+    result = UploadResult(
+        without_credentials(target.url), target.project, target.dest, (), cleartext_notices(target.url)
+    )
     stop = threading.Event()
     with ExitStack() as stack:
-        folders = dict.fromkeys(parcel.ledger for parcel in parcels)
-        ledgers = {folder: stack.enter_context(Ledger(folder, target)) for folder in folders}
+        folders = dict.fromkeys(session.journal for session in uploads)
+        journals = {folder: stack.enter_context(UploadJournal(folder, target)) for folder in folders}
         written = stack.enter_context(_log(log))
-        xnat = stack.enter_context(Xnat(target.url, login, target.ca, target.timeout))
+        xnat = stack.enter_context(XnatClient(target.url, login, target.ca, target.timeout))
         watch = Watch(xnat, target, stop)
         rows = watch.rows()
-        task = stack.enter_context(progress.task(f"uploading to {target.project}", len(parcels), "sessions"))
-        work = _Work(watch, ledgers, rows, written, task)
-        sessions = _in_parallel(work, parcels, jobs, stop)
-    return replace(result, sessions=tuple(sessions), ledger=tuple(ledger.path for ledger in ledgers.values()))
+        task = stack.enter_context(progress.task(f"uploading to {target.project}", len(uploads), "sessions"))
+        work = _Work(watch, journals, rows, written, task)
+        sessions = _in_parallel(work, uploads, jobs, stop)
+    return replace(result, sessions=tuple(sessions), journal=tuple(journal.path for journal in journals.values()))
 
 
-def plan(parcels: Sequence[Parcel], target: Target) -> UploadResult:
+def plan_upload(uploads: Sequence[SessionUpload], target: UploadTarget) -> UploadResult:
     """What :func:`upload` would send, without a word to the server; the files are looked through."""
-    check_labels(parcels)
+    refuse_duplicate_labels(uploads)
     url = without_credentials(target.url)
-    return UploadResult(url, target.project, target.dest, tuple(_planned(item, target) for item in parcels))
+    return UploadResult(url, target.project, target.dest, tuple(_planned(item, target) for item in uploads))
 
 
-def _planned(parcel: Parcel, target: Target) -> Outcome:
-    base = Outcome(parcel.subject, parcel.label, "planned", target.project)
+def _planned(session: SessionUpload, target: UploadTarget) -> UploadOutcome:
+    base = UploadOutcome(session.subject, session.label, "planned", target.project)
     try:
-        with parcel.open() as body:
+        with session.open() as body:
             return _measured(base, body)
     except IcfError as error:
         return replace(base, state="failed", problem=str(error))
 
 
-def _measured(outcome: Outcome, body: Body) -> Outcome:
+def _measured(outcome: UploadOutcome, body: UploadBody) -> UploadOutcome:
     left_out = tuple(item.name for item in body.contents.others)
     return replace(outcome, sent=len(body.contents.images), size=len(body), left_out=left_out)
 
 
-def check_labels(parcels: Sequence[Parcel]) -> None:
+def refuse_duplicate_labels(uploads: Sequence[SessionUpload]) -> None:
     """Two sessions of one name would become one in XNAT."""
-    twice = [key for key, count in Counter((item.subject, item.label) for item in parcels).items() if count > 1]
+    twice = [key for key, count in Counter((item.subject, item.label) for item in uploads).items() if count > 1]
     if twice:
         subject, label = twice[0]
-        places = [f"'{shown(item.where)}'" for item in parcels if (item.subject, item.label) == twice[0]]
+        places = [f"'{shown(item.where)}'" for item in uploads if (item.subject, item.label) == twice[0]]
         raise InvalidSetting(
             "labels", f"{' and '.join(places[:2])} would both be session '{label}' of subject '{subject}'; see --label"
         )
@@ -152,23 +154,25 @@ class _Work:
     """What the sessions of a run share."""
 
     watch: Watch
-    ledgers: Mapping[Path, Ledger]
+    journals: Mapping[Path, UploadJournal]
     rows: list[Mapping[str, object]]
     log: TextIO | None
     task: Task
 
-    def __call__(self, parcel: Parcel) -> Outcome:
+    def __call__(self, session: SessionUpload) -> UploadOutcome:
         """One session; an error of its own becomes its outcome."""
         self.watch.check()
         try:
-            outcome = deliver(self.watch, parcel, self.ledgers[parcel.ledger], self.rows)
+            outcome = upload_session(self.watch, session, self.journals[session.journal], self.rows)
         except Stopped:
             raise
         except IcfError as error:
-            outcome = Outcome(parcel.subject, parcel.label, "failed", self.watch.target.project, problem=str(error))
+            outcome = UploadOutcome(
+                session.subject, session.label, "failed", self.watch.target.project, problem=str(error)
+            )
         return outcome
 
-    def done(self, outcome: Outcome) -> None:
+    def done(self, outcome: UploadOutcome) -> None:
         """In the main thread: progress and log."""
         self.task.advance(1)
         if self.log:
@@ -181,12 +185,14 @@ class _Work:
             self.log.flush()
 
 
-def _in_parallel(work: _Work, parcels: Sequence[Parcel], jobs: int, stop: threading.Event) -> list[Outcome]:
-    """The outcomes in the order of the parcels. An interrupt ends all threads at their next step."""
-    outcomes: dict[int, Outcome] = {}
+def _in_parallel(
+    work: _Work, uploads: Sequence[SessionUpload], jobs: int, stop: threading.Event
+) -> list[UploadOutcome]:
+    """The outcomes in the order of the uploads. An interrupt ends all threads at their next step."""
+    outcomes: dict[int, UploadOutcome] = {}
     with ThreadPoolExecutor(max(1, jobs)) as pool:
         try:
-            waiting: dict[Future[Outcome], int] = {pool.submit(work, item): at for at, item in enumerate(parcels)}
+            waiting: dict[Future[UploadOutcome], int] = {pool.submit(work, item): at for at, item in enumerate(uploads)}
             while waiting:
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                     outcomes[at := waiting.pop(future)] = future.result()
@@ -196,7 +202,7 @@ def _in_parallel(work: _Work, parcels: Sequence[Parcel], jobs: int, stop: thread
             leave_behind(error, "what was on its way is looked for in XNAT when the same command is run again")
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    return [outcomes[at] for at in range(len(parcels))]
+    return [outcomes[at] for at in range(len(uploads))]
 
 
 @contextmanager
@@ -210,19 +216,21 @@ def _log(path: Path | None) -> Iterator[TextIO | None]:
         yield file
 
 
-def deliver(watch: Watch, parcel: Parcel, ledger: Ledger, rows: list[Mapping[str, object]] | None) -> Outcome:
+def upload_session(
+    watch: Watch, session: SessionUpload, journal: UploadJournal, rows: list[Mapping[str, object]] | None
+) -> UploadOutcome:
     """Bring one session into XNAT. ``rows``: the listing of the prearchive when this run began.
 
     Raises what is wrong with the input, or with the login or the server as such.
     """
-    with parcel.open() as body:
-        delivery, last = Delivery(watch, parcel, body, ledger), ledger.last(parcel.subject, parcel.label)
+    with session.open() as body:
+        delivery, last = SessionDelivery(watch, session, body, journal), journal.last(session.subject, session.label)
         same = last.get("fingerprint") == body.contents.fingerprint
-        found = watch.find(parcel.subject, parcel.label, rows)
+        found = watch.find(session.subject, session.label, rows)
         if last.get("state") == "done" and same:
             remembered, found = _remembered(delivery, last, found)
             if remembered:
-                return remembered  # not noted: the ledger keeps what was done, whatever XNAT shows now
+                return remembered  # not noted: the journal keeps what was done, whatever XNAT shows now
         if last.get("state") == "sending" and same:
             keys = last.get("known") or []
             delivery.known = tuple(item for item in found if item.key in keys)  # type: ignore[operator]
@@ -230,14 +238,14 @@ def deliver(watch: Watch, parcel: Parcel, ledger: Ledger, rows: list[Mapping[str
             delivery.known = found
             refusal = _standing(delivery)
             if refusal:
-                return _noted(ledger, parcel, body, refusal)
-        return _noted(ledger, parcel, body, delivery.run())
+                return _noted(journal, session, body, refusal)
+        return _noted(journal, session, body, delivery.run())
 
 
 def _remembered(
-    delivery: Delivery, last: Mapping[str, object], found: tuple[Sighting, ...]
-) -> tuple[Outcome | None, tuple[Sighting, ...]]:
-    """What becomes of a session that the ledger says is done, and the sightings of it that this was decided by.
+    delivery: SessionDelivery, last: Mapping[str, object], found: tuple[SessionStatus, ...]
+) -> tuple[UploadOutcome | None, tuple[SessionStatus, ...]]:
+    """What becomes of a session that the journal says is done, and the sightings of it that this was decided by.
 
     It is left alone only if XNAT shows what it showed then. If not, a person has changed it, and one decides by
     ``overwrite`` whether it is sent again; it never is by itself.
@@ -250,7 +258,7 @@ def _remembered(
     if delivery.watch.target.overwrite:
         return None, found
     uris = ", ".join(map(str, last.get("uris") or ()))  # type: ignore[call-overload]
-    now = f"XNAT has {places_of(found)}" if found else "XNAT has nothing of it under this label"
+    now = f"XNAT has {list_places(found)}" if found else "XNAT has nothing of it under this label"
     again = "'--overwrite delete' sends it again" + (
         ", without --direct-archive" if delivery.watch.target.direct_archive else ""
     )
@@ -258,13 +266,13 @@ def _remembered(
     return delivery.outcome("failed", problem, sum(item.files or 0 for item in found)), found
 
 
-def _held_then(delivery: Delivery, last: Mapping[str, object]) -> int:
+def _held_then(delivery: SessionDelivery, last: Mapping[str, object]) -> int:
     """How many images XNAT had after the upload. What replaces a session has its own, what was appended others, too."""
     held, sent = last.get("held"), len(delivery.body.contents.images)
     return held if isinstance(held, int) and delivery.watch.target.overwrite != "delete" else sent
 
 
-def _standing(delivery: Delivery) -> Outcome | None:
+def _standing(delivery: SessionDelivery) -> UploadOutcome | None:
     """What is there already decides, unless one was told to append to it or to replace it."""
     found, sent = delivery.known, len(delivery.body.contents.images)
     if not found or delivery.watch.target.overwrite:
@@ -273,15 +281,15 @@ def _standing(delivery: Delivery) -> Outcome | None:
     uris = [item.uri for item in found]
     if delivery.is_there(found, sent):
         return delivery.outcome("present", held=held, uris=uris)
-    problem = f"XNAT has this session already: {places_of(found)}; {sent} images would be sent. See --overwrite"
+    problem = f"XNAT has this session already: {list_places(found)}; {sent} images would be sent. See --overwrite"
     return delivery.outcome("failed", problem, held, uris)
 
 
-def _noted(ledger: Ledger, parcel: Parcel, body: Body, outcome: Outcome) -> Outcome:
+def _noted(journal: UploadJournal, session: SessionUpload, body: UploadBody, outcome: UploadOutcome) -> UploadOutcome:
     state = "failed" if outcome.state == "failed" else "done"
-    ledger.note(
-        parcel.subject,
-        parcel.label,
+    journal.note(
+        session.subject,
+        session.label,
         state,
         fingerprint=body.contents.fingerprint,
         result=outcome.state,
@@ -304,21 +312,23 @@ _LONGEST_PAUSE = 30.0
 
 
 @dataclass
-class Delivery:
+class SessionDelivery:
     """One session under way. ``known`` are the sightings of it from before it was first sent."""
 
     watch: Watch
-    parcel: Parcel
-    body: Body
-    ledger: Ledger
-    known: tuple[Sighting, ...] = ()
+    session: SessionUpload
+    body: UploadBody
+    journal: UploadJournal
+    known: tuple[SessionStatus, ...] = ()
     answers: list[str] = field(default_factory=list)
 
-    def outcome(self, state: str, problem: str = "", held: int | None = None, uris: Sequence[str] = ()) -> Outcome:
+    def outcome(
+        self, state: str, problem: str = "", held: int | None = None, uris: Sequence[str] = ()
+    ) -> UploadOutcome:
         contents = self.body.contents
-        return Outcome(
-            subject=self.parcel.subject,
-            label=self.parcel.label,
+        return UploadOutcome(
+            subject=self.session.subject,
+            label=self.session.label,
             state=state,  # type: ignore[arg-type]
             project=self.watch.target.project,
             sent=len(contents.images),
@@ -331,7 +341,7 @@ class Delivery:
             left_out=tuple(item.name for item in contents.others),
         )
 
-    def run(self) -> Outcome:
+    def run(self) -> UploadOutcome:
         """Send until it is there, it is certain that it will not be, or the tries are used up."""
         target, result = self.watch.target, None
         for at in range(target.retries + 1):
@@ -343,23 +353,23 @@ class Delivery:
                 return result
             answer = self._send("append" if seen and not target.overwrite else target.overwrite)
             if answer and answer.status == 200:
-                return self._checked(rest.answered_uris(answer.text))
+                return self._checked(rest.parse_session_uris(answer.text))
             if answer and answer.status not in _TRY_AGAIN:
                 break
         return self._arrived(self._new(settle=True)) or self.outcome("failed", self._why())
 
-    def _send(self, overwrite: str) -> Answer | None:
+    def _send(self, overwrite: str) -> Response | None:
         """One import; ``None`` where there was no answer."""
         self.watch.check()
-        subject, label = self.parcel.subject, self.parcel.label
+        subject, label = self.session.subject, self.session.label
         keys = [item.key for item in self.known]
-        self.ledger.note(subject, label, "sending", fingerprint=self.body.contents.fingerprint, known=keys)
+        self.journal.note(subject, label, "sending", fingerprint=self.body.contents.fingerprint, known=keys)
         query = rest.import_query(self.watch.target, subject, label, self.body.has_others, overwrite)
         try:
             answer = self.watch.xnat.request("POST", rest.IMPORT, query, self.body)
         except ConnectionLost as error:
             self.answers.append(error.problem)
-            self._linger(isinstance(error, NoAnswerInTime))
+            self._linger(isinstance(error, ResponseTimeout))
             return None
         self.answers.append(str(answer))
         return answer
@@ -378,9 +388,9 @@ class Delivery:
 
     # -- what there is ------------------------------------------------------------------------------------------------
 
-    def _new(self, settle: bool = False) -> tuple[Sighting, ...]:
+    def _new(self, settle: bool = False) -> tuple[SessionStatus, ...]:
         """What has come of this session since it was first sent; waits while XNAT is at work on it."""
-        if not self.answers and not settle and not self.ledger_says_sending:
+        if not self.answers and not settle and not self.journal_says_sending:
             return ()
         for _ in range(_LOOKS):
             fresh = self._fresh()
@@ -391,16 +401,16 @@ class Delivery:
                 self._finish(item)
         return self._fresh()
 
-    def _fresh(self) -> tuple[Sighting, ...]:
+    def _fresh(self) -> tuple[SessionStatus, ...]:
         known = {item.key for item in self.known}
-        found = self.watch.find(self.parcel.subject, self.parcel.label)
+        found = self.watch.find(self.session.subject, self.session.label)
         return tuple(item for item in found if item.key not in known)
 
     @property
-    def ledger_says_sending(self) -> bool:
-        return self.ledger.last(self.parcel.subject, self.parcel.label).get("state") == "sending"
+    def journal_says_sending(self) -> bool:
+        return self.journal.last(self.session.subject, self.session.label).get("state") == "sending"
 
-    def _finish(self, found: Sighting) -> None:
+    def _finish(self, found: SessionStatus) -> None:
         """Wait for XNAT; ask it to look at what there is of a session that broke off, or was left RECEIVING.
 
         That commit answers 200, or 301 where the project archives by itself, or 409 while the session is locked; what
@@ -413,7 +423,7 @@ class Delivery:
             if answer.status in (200, 301):
                 self.watch.settled(found.uri)
 
-    def _arrived(self, seen: Sequence[Sighting]) -> Outcome | None:
+    def _arrived(self, seen: Sequence[SessionStatus]) -> UploadOutcome | None:
         """Whether what has come is the whole session, where it should be."""
         whole = [item for item in seen if item.files is not None]
         held = sum(item.files or 0 for item in whole)
@@ -421,16 +431,16 @@ class Delivery:
             return None
         return self.outcome("uploaded", held=held, uris=[item.uri for item in whole])
 
-    def is_there(self, found: Sequence[Sighting], held: int) -> bool:
+    def is_there(self, found: Sequence[SessionStatus], held: int) -> bool:
         """Whether what XNAT shows is ``held`` images, where they should be."""
         return bool(found) and self._is_placed(found) and sum(item.files or 0 for item in found) == held
 
-    def look_again(self, found: Sequence[Sighting]) -> tuple[Sighting, ...]:
+    def look_again(self, found: Sequence[SessionStatus]) -> tuple[SessionStatus, ...]:
         """What XNAT shows now; where it is at work on it, when that is over, or patience is."""
         for item in found:
             if item.at_work:
                 self.watch.settled(item.uri)
-        return self.watch.find(self.parcel.subject, self.parcel.label)
+        return self.watch.find(self.session.subject, self.session.label)
 
     def _is_enough(self, held: int) -> bool:
         """As many files as were sent; beside those that were there if they were to be kept."""
@@ -440,14 +450,14 @@ class Delivery:
         before = sum(item.files or 0 for item in self.known)
         return max(before, sent) <= held <= before + sent
 
-    def _is_placed(self, found: Sequence[Sighting]) -> bool:
+    def _is_placed(self, found: Sequence[SessionStatus]) -> bool:
         """In the archive, or ready in the prearchive if that was asked for; a project may archive it from there."""
         places = ("ARCHIVED",) if self.watch.target.dest == "archive" else ("READY", "ARCHIVED")
         return all(item.status in places for item in found)
 
     # -- after a success ----------------------------------------------------------------------------------------------
 
-    def _checked(self, uris: tuple[str, ...]) -> Outcome:
+    def _checked(self, uris: tuple[str, ...]) -> UploadOutcome:
         """Hold XNAT's answer against what was asked: the project, the place, the number of files."""
         target = self.watch.target
         elsewhere = [uri for uri in uris if rest.project_of(uri) not in ("", target.project)]
@@ -458,9 +468,9 @@ class Delivery:
             )
             return self.outcome("failed", problem if uris else "XNAT's answer names no session; look for it", uris=uris)
         known = {item.key for item in self.known}
-        subject, label = self.parcel.subject, self.parcel.label
+        subject, label = self.session.subject, self.session.label
         found = [self.watch.answered(uri, subject, label, known) for uri in uris]
-        if hidden := [item.uri for item in found if item.status == NOT_SHOWN]:
+        if hidden := [item.uri for item in found if item.status == NOT_LISTED]:
             return self.outcome("failed", _late(hidden, target.patience), uris=uris)
         held = sum(item.files or 0 for item in found) if all(item.files is not None for item in found) else None
         if not self._is_placed(found):
@@ -475,8 +485,8 @@ class Delivery:
 
     def _why(self) -> str:
         last = self.answers[-1] if self.answers else "nothing was sent"
-        left = self.watch.find(self.parcel.subject, self.parcel.label)
-        has = f"it has {places_of(left)}" if left else "it has nothing of this session"
+        left = self.watch.find(self.session.subject, self.session.label)
+        has = f"it has {list_places(left)}" if left else "it has nothing of this session"
         return f"XNAT's last answer: {last}; {has}"
 
 
@@ -487,9 +497,9 @@ def _late(uris: Sequence[str], patience: float) -> str:
     )
 
 
-def places_of(found: Sequence[Sighting]) -> str:
+def list_places(found: Sequence[SessionStatus]) -> str:
     return ", ".join(f"{item.uri} ({item.status}, {_files(item)})" for item in found)
 
 
-def _files(item: Sighting) -> str:
+def _files(item: SessionStatus) -> str:
     return "files not counted" if item.files is None else f"{item.files} images"

@@ -42,7 +42,7 @@ _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".xar")
 
 
 @dataclass(frozen=True)
-class Contents:
+class UploadContents:
     """What a session's files are. ``fingerprint`` is the same as long as the images are."""
 
     images: tuple[Entry, ...]
@@ -51,13 +51,13 @@ class Contents:
 
 
 @dataclass(frozen=True)
-class Body:
+class UploadBody:
     """The bytes of an upload; can be read again from the beginning. ``has_others``: not all of it are images."""
 
     content_type: str
     size: int
     chunks: Callable[[], Iterator[bytes]]
-    contents: Contents
+    contents: UploadContents
     has_others: bool
 
     def __len__(self) -> int:
@@ -68,46 +68,48 @@ class Body:
 
 
 @dataclass(frozen=True)
-class Parcel:
+class SessionUpload:
     """One session to be: the labels it gets, and how its body is opened (which is a look through its files).
 
-    ``where`` names it in messages; ``ledger`` is the folder that remembers what became of it.
+    ``where`` names it in messages; ``journal`` is the folder that remembers what became of it.
     """
 
     subject: str
     label: str
     where: str
-    ledger: Path
-    open: Callable[[], AbstractContextManager[Body]]
+    journal: Path
+    open: Callable[[], AbstractContextManager[UploadBody]]
 
 
 @contextmanager
-def folder_body(visit: TreeVisit) -> Iterator[Body]:
+def open_folder_body(visit: TreeVisit) -> Iterator[UploadBody]:
     """The images of a visit's folder, but those of scans that are left out."""
-    yield _packed(selection_source(select_visit(visit)))
+    yield _pack_images(selection_source(select_visit(visit)))
 
 
 @contextmanager
-def file_body(path: Path) -> Iterator[Body]:
+def open_file_body(path: Path) -> Iterator[UploadBody]:
     """A zip or tar file."""
     with tempfile.TemporaryDirectory(prefix="icf-utils-") as spool, open_source(path, Path(spool)) as source:
-        kind = _as_it_is(path)
+        kind = _readable_type(path)
         if not kind:
-            yield _packed(source)
+            yield _pack_images(source)
             return
-        contents = _look_through(source)
+        contents = _list_contents(source)
         size = _size(path)
-        yield Body(kind, size, lambda: _file_chunks(path, size, ""), contents, bool(contents.others))
+        yield UploadBody(kind, size, lambda: _file_chunks(path, size, ""), contents, bool(contents.others))
 
 
 @contextmanager
-def visit_body(visit: Visit) -> Iterator[Body]:
+def open_visit_body(visit: Visit) -> Iterator[UploadBody]:
     """The archive of a visit in the store, whose checksum is held against the bytes that go."""
     expected = _recorded_md5(visit)
     with tempfile.TemporaryDirectory(prefix="icf-utils-") as spool, open_source(visit.archive, Path(spool)) as source:
-        contents = _look_through(source)
+        contents = _list_contents(source)
         size = _size(visit.archive)
-        yield Body(TAR, size, lambda: _file_chunks(visit.archive, size, expected), contents, bool(contents.others))
+        yield UploadBody(
+            TAR, size, lambda: _file_chunks(visit.archive, size, expected), contents, bool(contents.others)
+        )
 
 
 def _recorded_md5(visit: Visit) -> str:
@@ -123,7 +125,7 @@ def _size(path: Path) -> int:
         return path.stat().st_size
 
 
-def _as_it_is(path: Path) -> str:
+def _readable_type(path: Path) -> str:
     """The media type of a file that XNAT can read without a change, else empty text."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as packed:
@@ -159,16 +161,16 @@ def _file_chunks(path: Path, size: int, md5: str) -> Iterator[bytes]:
     yield kept
 
 
-def _packed(source: Source) -> Body:
+def _pack_images(source: Source) -> UploadBody:
     """The images of a source as a TAR that is made while it is sent."""
-    contents = _look_through(source)
+    contents = _list_contents(source)
     total = sum(len(_header(at, entry)) + entry.size + -entry.size % _BLOCK for at, entry in _numbered(contents))
     size = total + 2 * _BLOCK
     size += -size % _RECORD
-    return Body(TAR, size, lambda: _tar_chunks(source, contents, size), contents, has_others=False)
+    return UploadBody(TAR, size, lambda: _tar_chunks(source, contents, size), contents, has_others=False)
 
 
-def _numbered(contents: Contents) -> Iterator[tuple[int, Entry]]:
+def _numbered(contents: UploadContents) -> Iterator[tuple[int, Entry]]:
     return enumerate(contents.images, 1)
 
 
@@ -179,7 +181,7 @@ def _header(at: int, entry: Entry) -> bytes:
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
 
 
-def _tar_chunks(source: Source, contents: Contents, size: int) -> Iterator[bytes]:
+def _tar_chunks(source: Source, contents: UploadContents, size: int) -> Iterator[bytes]:
     sent = 0
     for at, entry in _numbered(contents):
         header = _header(at, entry)
@@ -199,7 +201,7 @@ def _tar_chunks(source: Source, contents: Contents, size: int) -> Iterator[bytes
     yield bytes(size - sent)
 
 
-def _look_through(source: Source) -> Contents:
+def _list_contents(source: Source) -> UploadContents:
     """Which files are images. Raises ``InputRefused`` for none, for damaged ones, and for one image in two files.
 
     XNAT names its files by SOPInstanceUID: of two it would keep one. Nor may they be of several studies, of which XNAT
@@ -231,7 +233,7 @@ def _look_through(source: Source) -> Contents:
         raise InputRefused(source.label, [(source.label, "holds no DICOM image")])
     _refuse_several_studies(source.label, studies)
     lines = sorted(f"{uid} {entry.size}" for uid, entry in zip(uids, images, strict=True))
-    return Contents(tuple(images), tuple(others), hashlib.sha256("\n".join(lines).encode()).hexdigest())
+    return UploadContents(tuple(images), tuple(others), hashlib.sha256("\n".join(lines).encode()).hexdigest())
 
 
 def _refuse_several_studies(label: str, first: Mapping[str, str]) -> None:

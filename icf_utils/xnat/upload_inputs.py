@@ -1,4 +1,4 @@
-"""What can be uploaded, as parcels: trees of folders, zips and tars, visits of a store. Reads names only."""
+"""What can be uploaded, as uploads: trees of folders, zips and tars, visits of a store. Reads names only."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from icf_utils.errors import DepositMissing, InvalidSetting
 from icf_utils.results import Notice
 from icf_utils.sources.tree import LEVELS, Exclusions, TreeVisit, walk_tree
 from icf_utils.store.layout import Study, Visit
-from icf_utils.xnat.model import NoLabel, filled
-from icf_utils.xnat.upload import VISIT_LABEL, VISIT_SUBJECT, visit_parcel
-from icf_utils.xnat.upload_body import Body, Parcel, file_body, folder_body
-from icf_utils.xnat.upload_journal import default_folder
+from icf_utils.xnat.model import NameWithoutLabel, fill_label
+from icf_utils.xnat.upload import VISIT_LABEL, VISIT_SUBJECT, make_visit_upload
+from icf_utils.xnat.upload_body import SessionUpload, UploadBody, open_file_body, open_folder_body
+from icf_utils.xnat.upload_journal import default_journal_folder
 
 #: The labels that a session of a tree gets: dicomUpload's.
 TREE_SUBJECT, TREE_LABEL = "{subject}", "{subject}_{session}"
 
 
 @dataclass(frozen=True)
-class Parcels:
+class UploadList:
     """What is to be sent, and what of the input is not. ``refused`` are sessions whose names make no label."""
 
-    parcels: tuple[Parcel, ...]
+    uploads: tuple[SessionUpload, ...]
     notices: tuple[Notice, ...] = ()
     refused: tuple[Notice, ...] = ()
 
 
-def tree_parcels(
+def list_tree_uploads(
     root: Path,
     subject: str = "",
     label: str = "",
     levels: Sequence[str] = LEVELS,
     exclude: Exclusions | None = None,
     state: Path | None = None,
-) -> Parcels:
+) -> UploadList:
     """The sessions of a tree of folders; what is not sent is named: whose scans are all left out, who has no label."""
     tree = walk_tree(root, levels, exclude)
     notices = list(tree.skipped)
@@ -51,35 +51,37 @@ def tree_parcels(
             notices.append(Notice("all-scans-excluded", name, "has no scan that is not excluded"))
             continue
         try:
-            names = _labels(subject or TREE_SUBJECT, label or TREE_LABEL, visit.values)
-        except NoLabel as error:
+            names = _fill_labels(subject or TREE_SUBJECT, label or TREE_LABEL, visit.values)
+        except NameWithoutLabel as error:
             refused.append(Notice("no-label", name, error.reason))
             continue
-        found.append(Parcel(*names, name, state or default_folder(), _opens(visit)))
-    return Parcels(tuple(found), tuple(notices), tuple(refused))
+        found.append(SessionUpload(*names, name, state or default_journal_folder(), _body_opener(visit)))
+    return UploadList(tuple(found), tuple(notices), tuple(refused))
 
 
-def _opens(visit: TreeVisit) -> Callable[[], AbstractContextManager[Body]]:
-    return lambda: folder_body(visit)
+def _body_opener(visit: TreeVisit) -> Callable[[], AbstractContextManager[UploadBody]]:
+    return lambda: open_folder_body(visit)
 
 
-def file_parcel(path: Path, subject: str, label: str, state: Path | None = None) -> Parcel:
+def make_file_upload(path: Path, subject: str, label: str, state: Path | None = None) -> SessionUpload:
     """A zip or tar of one session; its name says nothing of it, so both labels must be given."""
     if not subject or not label:
         raise InvalidSetting("--subject and --label", "name subject and session of a zip or tar")
     values = {"name": path.name.partition(".")[0]}
-    names = _labels(subject, label, values)
-    return Parcel(*names, path.name, state or default_folder(), lambda: file_body(path))
+    names = _fill_labels(subject, label, values)
+    return SessionUpload(*names, path.name, state or default_journal_folder(), lambda: open_file_body(path))
 
 
-def store_parcels(root: Path, study: str, visit: str = "", subject: str = "", label: str = "") -> tuple[Parcel, ...]:
+def list_store_uploads(
+    root: Path, study: str, visit: str = "", subject: str = "", label: str = ""
+) -> tuple[SessionUpload, ...]:
     """One visit of a store, or all visits of a study that have an archive."""
     found = [Visit(root, study, visit)] if visit else [Visit(root, study, name) for name in Study(root, study).visits()]
     archived = [item for item in found if visit or item.archive.exists()]
     if not archived:
         raise DepositMissing(Study(root, study).folder, "there is no visit with an archive; check store and study")
-    return tuple(visit_parcel(item, subject or VISIT_SUBJECT, label or VISIT_LABEL) for item in archived)
+    return tuple(make_visit_upload(item, subject or VISIT_SUBJECT, label or VISIT_LABEL) for item in archived)
 
 
-def _labels(subject: str, label: str, values: Mapping[str, str]) -> tuple[str, str]:
-    return filled(subject, values, "--subject"), filled(label, values, "--label")
+def _fill_labels(subject: str, label: str, values: Mapping[str, str]) -> tuple[str, str]:
+    return fill_label(subject, values, "--subject"), fill_label(label, values, "--label")

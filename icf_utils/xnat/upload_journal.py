@@ -17,33 +17,33 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from icf_utils.errors import Busy, shown, storage_errors
-from icf_utils.xnat.model import Target
+from icf_utils.xnat.model import UploadTarget
 
 
 class UploadRunning(Busy):
-    """Another process uploads to the same project, with the same ledger.
+    """Another process uploads to the same project, with the same journal.
 
-    The system gives the ledger free when that process ends, however it does: the file is never to be removed.
+    The system gives the journal free when that process ends, however it does: the file is never to be removed.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "another upload to the same project", 0.0)
         self.args = (
-            f"another upload to the same project is running, with the ledger '{shown(path)}'. Wait until it has ended, "
-            "and run the same command again; leave the file, which remembers what was uploaded",
+            f"another upload to the same project is running, with the journal '{shown(path)}'. Wait until it has "
+            "ended, and run the same command again; leave the file, which remembers what was uploaded",
         )
 
 
-class Ledger:
-    """The ledger of one target in one folder, from ``with`` to its end. Safe to use from several threads."""
+class UploadJournal:
+    """The journal of one target in one folder, from ``with`` to its end. Safe to use from several threads."""
 
-    def __init__(self, folder: Path, target: Target) -> None:
+    def __init__(self, folder: Path, target: UploadTarget) -> None:
         name = f"{target.url.rstrip('/')} {target.project} {target.dest}"
         self.path = folder / f"xnat-{hashlib.sha256(name.encode()).hexdigest()[:12]}.jsonl"
         self._target, self._lock = target, threading.Lock()
         self._last: dict[str, Mapping[str, object]] = {}
 
-    def __enter__(self) -> Ledger:
+    def __enter__(self) -> UploadJournal:
         """Raises :class:`UploadRunning` while another process uploads there."""
         with storage_errors(self.path, "open"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ class Ledger:
                 self._last[f"{entry['subject']}/{entry['label']}"] = entry
 
 
-def default_folder() -> Path:
+def default_journal_folder() -> Path:
     """Its place for inputs outside of a store: ``$XDG_STATE_HOME`` or ``~/.local/state``, and ``icf-utils``."""
     base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     return Path(base) / "icf-utils"

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from icf_utils.xnat.database import TABLE, Database
+from icf_utils.xnat.database import TABLE, XnatDatabase
 from tests.data.make_dicom import uid, write_visit
 from tests.xnat.standin import StandIn, standin
 from tests.xnat.standin_state import Session
@@ -63,8 +63,8 @@ class Server:
     user: str
 
     @property
-    def database(self) -> Database:
-        return Database(str(self.folder), self.port, "xnat", self.user)
+    def database(self) -> XnatDatabase:
+        return XnatDatabase(str(self.folder), self.port, "xnat", self.user)
 
     def sql(self, text: str, values: object = None) -> list[tuple[Any, ...]]:
         """The rows that a statement gives; committed."""

@@ -12,8 +12,8 @@ import requests
 
 from icf_utils.progress import SILENT, Task
 from icf_utils.sources.open import open_source
-from icf_utils.xnat.database import Row
-from icf_utils.xnat.direct import PrearchiveResult, Session
+from icf_utils.xnat.database import PrearchiveRow
+from icf_utils.xnat.direct import PrearchiveResult, PrearchiveSession
 from icf_utils.xnat.prearchive import put_into_prearchive
 from tests.xnat.conftest import Server
 from tests.xnat.standin import PASSWORD, USER, StandIn
@@ -67,7 +67,7 @@ def stop() -> None:
     raise Stop
 
 
-def put(visit: Path, session: Session, postgres: Server, xnat: StandIn, **more: Any) -> PrearchiveResult:
+def put(visit: Path, session: PrearchiveSession, postgres: Server, xnat: StandIn, **more: Any) -> PrearchiveResult:
     with open_source(visit, visit.parent) as source:
         return put_into_prearchive(source, session, postgres.database, Http(xnat.url), **more)
 
@@ -81,8 +81,8 @@ def tree(root: Path) -> list[str]:
     return sorted(path.relative_to(root).as_posix() for path in root.rglob("*"))
 
 
-def example_row(**changes: Any) -> Row:
+def example_row(**changes: Any) -> PrearchiveRow:
     now = datetime(2024, 1, 2, 3, 4, 5, tzinfo=timezone.utc).replace(tzinfo=None)
     names = {"foldername": "S1", "name": "S1", "tag": "1.2.3", "status": "RECEIVING", "url": "/x/S1"}
-    row = Row("PILOT", "20240102_030405006", now, now, None, None, None, **names)  # type: ignore[arg-type]
+    row = PrearchiveRow("PILOT", "20240102_030405006", now, now, None, None, None, **names)  # type: ignore[arg-type]
     return replace(row, **changes)

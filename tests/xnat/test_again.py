@@ -1,4 +1,4 @@
-"""The same upload again: the ledger says what was done, XNAT what there is, and where they differ a person decides."""
+"""The same upload again: the journal says what was done, XNAT what there is, and where they differ a person decides."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def test_nobody_to_log_in(server: StandIn, tree: Path) -> None:
 
 
 def test_a_password_is_shown_nowhere(server: StandIn, tree: Path, tmp_path: Path) -> None:
-    """Not in the process list, a URL, a log, the ledger, or what is printed; whatever goes wrong."""
+    """Not in the process list, a URL, a log, the journal, or what is printed; whatever goes wrong."""
     server.fault = lambda seen: "500" if seen.path == "/data/services/import" and len(server.imports()) < 3 else None
     command = [*PROGRAM, *arguments(server, tree, "--user", USER, "--log", str(tmp_path / "log"), "--json")]
     run = subprocess.Popen(command, env=surrounding(XNAT_PASS=PASSWORD), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -167,7 +167,7 @@ def test_one_upload_at_a_time_to_a_project(server: StandIn, tree: Path) -> None:
     assert first.wait(60) == 0
     assert second.code == 8
     assert "another upload to the same project is running" in second.err
-    assert "remove" not in second.err  # the file is the ledger
+    assert "remove" not in second.err  # the file is the journal
     assert "leave the file, which remembers what was uploaded" in second.err
 
 

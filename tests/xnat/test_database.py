@@ -11,7 +11,7 @@ import pytest
 from icf_utils.credentials import Secret
 from icf_utils.errors import InvalidSetting, RemoteFailure
 from icf_utils.xnat import database
-from icf_utils.xnat.database import TABLE, Database, Row, check_table, delete, insert, status_of
+from icf_utils.xnat.database import TABLE, PrearchiveRow, XnatDatabase, check_table, delete_row, insert_row, read_status
 from tests.cli.program import ROOT
 from tests.xnat.conftest import Server
 from tests.xnat.prearchiving import example_row
@@ -29,7 +29,7 @@ def test_a_status_that_xnat_cannot_read_is_refused(postgres: Server, status: str
 def test_a_boolean_is_never_empty(postgres: Server, name: str) -> None:
     with pytest.raises(InvalidSetting, match="true or false"):
         example_row(**{name: None})
-    insert(postgres.database, example_row())
+    insert_row(postgres.database, example_row())
     assert postgres.sql(f"SELECT prevent_anon, prevent_auto_commit FROM {TABLE}") == [(False, False)]
 
 
@@ -44,9 +44,9 @@ def test_values_that_make_no_sense(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("project", ["PILOT", None])
 def test_a_session_gets_in_once(postgres: Server, project: str | None) -> None:
     row = example_row(project=project)
-    insert(postgres.database, row)
+    insert_row(postgres.database, row)
     with pytest.raises(RemoteFailure, match="has a session of this name and time"):
-        insert(postgres.database, row, again=True)
+        insert_row(postgres.database, row, again=True)
     assert len(postgres.rows()) == 1
 
 
@@ -64,7 +64,7 @@ def test_two_at_once_do_not_both_get_in(postgres: Server, project: str | None) -
 
     def attempt(_: int) -> bool:
         try:
-            insert(postgres.database, row, again=True)
+            insert_row(postgres.database, row, again=True)
         except RemoteFailure:
             return False
         return True
@@ -83,40 +83,40 @@ def test_xnat_itself_waits_while_we_look(postgres: Server, monkeypatch: pytest.M
     with psycopg.connect(**place) as other:  # type: ignore[arg-type]
         other.execute(f"INSERT INTO {TABLE} (timestamp, foldername, status, url) VALUES ('t', 'f', 'READY', 'u')")
         with pytest.raises(RemoteFailure, match="another transaction has locked"):
-            insert(postgres.database, example_row())
-    insert(postgres.database, example_row())
+            insert_row(postgres.database, example_row())
+    insert_row(postgres.database, example_row())
 
 
 def test_values_are_never_part_of_a_statement(postgres: Server) -> None:
     nasty = "x'); DROP TABLE xdat_search.prearchive; --"
     row = example_row(name=nasty, subject=nasty, url=nasty, source=nasty)
-    insert(postgres.database, row)
+    insert_row(postgres.database, row)
     assert postgres.sql(f"SELECT name, subject, url, source FROM {TABLE}") == [(nasty,) * 4]
-    assert status_of(postgres.database, row) == "RECEIVING"
-    assert delete(postgres.database, row, frozenset({"RECEIVING"})) is None
+    assert read_status(postgres.database, row) == "RECEIVING"
+    assert delete_row(postgres.database, row, frozenset({"RECEIVING"})) is None
     assert postgres.rows() == []
 
 
 def test_only_rows_at_rest_are_deleted(postgres: Server) -> None:
     mine, others = example_row(), example_row(timestamp="20240102_030405007", tag="1.2.4")
     for row in (mine, others, example_row(project=None)):
-        insert(postgres.database, row)
+        insert_row(postgres.database, row)
     postgres.sql(f"UPDATE {TABLE} SET status = 'BUILDING'")
-    assert delete(postgres.database, mine, frozenset({"RECEIVING"})) == "BUILDING"
+    assert delete_row(postgres.database, mine, frozenset({"RECEIVING"})) == "BUILDING"
     assert len(postgres.rows()) == 3
-    assert delete(postgres.database, mine, frozenset({"BUILDING"})) is None
+    assert delete_row(postgres.database, mine, frozenset({"BUILDING"})) is None
     assert len(postgres.rows()) == 2
 
 
 def test_a_password_is_in_no_message_and_no_connection_string() -> None:
     """Whatever goes wrong, and however it is written."""
-    place = Database("/nowhere", 5432, "xnat", "me", Secret("hunter2"))
+    place = XnatDatabase("/nowhere", 5432, "xnat", "me", Secret("hunter2"))
     with pytest.raises(RemoteFailure) as caught:
-        status_of(place, {"project": None, "timestamp": "", "foldername": ""})
+        read_status(place, {"project": None, "timestamp": "", "foldername": ""})
     assert "hunter2" not in str(caught.value) + repr(place)
     for text in ("dbname=xnat password=hunter2", "postgresql://me:hunter2@host/xnat"):
         with pytest.raises(InvalidSetting, match="give the name alone") as refused:
-            Database(name=text)
+            XnatDatabase(name=text)
         assert "hunter2" not in str(refused.value)
 
 
@@ -125,7 +125,7 @@ def test_every_status_of_the_contract_is_known() -> None:
         *("ARCHIVING", "BUILDING", "CONFLICT", "DELETING", "ERROR", "MOVING", "READY", "RECEIVING"),
         *("RECEIVING_INTERRUPT", "SEPARATING", "QUEUED_BUILDING", "QUEUED_ARCHIVING"),
     ):
-        assert isinstance(example_row(status=status), Row)
+        assert isinstance(example_row(status=status), PrearchiveRow)
 
 
 def test_the_rights_that_the_page_names_are_enough(postgres: Server) -> None:
@@ -142,9 +142,9 @@ def test_the_rights_that_the_page_names_are_enough(postgres: Server) -> None:
         for grant in grants:
             postgres.sql(grant)
         check_table(place)
-        insert(place, example_row())
-        assert status_of(place, example_row()) == "RECEIVING"
-        assert delete(place, example_row(), frozenset({"RECEIVING"})) is None
+        insert_row(place, example_row())
+        assert read_status(place, example_row()) == "RECEIVING"
+        assert delete_row(place, example_row(), frozenset({"RECEIVING"})) is None
     finally:
         postgres.sql("DROP OWNED BY xnat_import")
         postgres.sql("DROP ROLE xnat_import")

@@ -14,7 +14,7 @@ from icf_utils import deposit_visit_metadata, make_studyvisit_archive
 from icf_utils.credentials import Login, Secret
 from icf_utils.errors import RemoteFailure
 from icf_utils.xnat.database import TABLE
-from icf_utils.xnat.rest import Rebuilder, Xnat
+from icf_utils.xnat.rest import Rebuilder, XnatClient
 from icf_utils.xnat.staging import WORK_DIR
 from tests.cli.program import PROGRAM, Inside, surrounding
 from tests.data.make_dicom import uid, write_visit
@@ -101,7 +101,7 @@ def test_a_project_that_xnat_knows_by_another_spelling(xnat: StandIn) -> None:
     row = Session("PILOT", "20240101_000000000", "a", "s", "a", "1.2.3", "READY")
     xnat.projects.add("pilot")
     xnat.prearchived = lambda project=None: [row]  # type: ignore[method-assign]
-    with Xnat(xnat.url, Login(USER, Secret(PASSWORD))) as client:
+    with XnatClient(xnat.url, Login(USER, Secret(PASSWORD))) as client:
         Rebuilder(client).check_project("PILOT")
         with pytest.raises(RemoteFailure, match=r"'pilot' holds sessions of project 'PILOT'"):
             Rebuilder(client).check_project("pilot")
@@ -188,7 +188,7 @@ def test_a_signal_undoes_all(
 
 
 def test_rebuilder(postgres: Server, xnat: StandIn) -> None:
-    with Xnat(xnat.url, Login(USER, Secret(PASSWORD))) as client:
+    with XnatClient(xnat.url, Login(USER, Secret(PASSWORD))) as client:
         rebuilder = Rebuilder(client)
         assert rebuilder.status("PILOT", "x", "y") is None
         with pytest.raises(RemoteFailure, match="cannot be listed"):

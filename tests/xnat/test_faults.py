@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from icf_utils.xnat.upload import upload
-from icf_utils.xnat.upload_inputs import tree_parcels
+from icf_utils.xnat.upload_inputs import list_tree_uploads
 from tests.cli.program import PROGRAM, surrounding
 from tests.xnat.standin import PASSWORD, USER, Fault, StandIn, standin
 from tests.xnat.standin_state import Seen
@@ -92,9 +92,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("dest", ["prearchive", "archive"])
 def test_each_session_ends_exactly_once(server: StandIn, tree: Path, tmp_path: Path, dest: str) -> None:
     weather = server.fault = Weather(seed=len(dest), rate=0.4)
-    parcels = tree_parcels(tree, state=tmp_path).parcels
+    uploads = list_tree_uploads(tree, state=tmp_path).uploads
     place = target(server, dest=dest, timeout=0.4, patience=20.0, retries=12, pause=0.01)
-    result = upload(parcels, place, LOGIN, jobs=8)
+    result = upload(uploads, place, LOGIN, jobs=8)
     assert [item.problem for item in result.failed] == []
     assert Counter(item.subject for item in server.sessions) == Counter({f"s{at:04}": 1 for at in range(TRIALS)})
     for session in server.sessions:

@@ -73,7 +73,7 @@ def test_what_leaves_the_prearchive_meanwhile_is_found_in_the_archive(server: St
 def test_an_old_session_is_not_taken_for_the_new_one(server: StandIn, tree: Path) -> None:
     """The archive has one of the label from before; that the new one does not show must not be missed."""
     send_one(server, tree, dest="archive")
-    shutil.rmtree(tree.parent / "state")  # the ledger says nothing
+    shutil.rmtree(tree.parent / "state")  # the journal says nothing
     server.shows_after = 60.0
     outcome = send_one(server, tree, overwrite="append", patience=0.3)
     assert (outcome.state, len(server.imports())) == ("failed", 2)

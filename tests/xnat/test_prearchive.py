@@ -15,9 +15,9 @@ from icf_utils.errors import IcfError, InputRefused, InvalidSetting, RemoteFailu
 from icf_utils.sources.open import open_source
 from icf_utils.xnat import staging
 from icf_utils.xnat.database import COLUMNS, TABLE
-from icf_utils.xnat.direct import Session
-from icf_utils.xnat.prearchive import plan
-from icf_utils.xnat.staging import Rights
+from icf_utils.xnat.direct import PrearchiveSession
+from icf_utils.xnat.prearchive import plan_prearchive
+from icf_utils.xnat.staging import FileRights
 from tests.data.make_dicom import dicom_bytes, uid, write_visit
 from tests.xnat.conftest import STUDY, Server
 from tests.xnat.prearchiving import Steps, changes, put, tree
@@ -27,7 +27,7 @@ from tests.xnat.standin import StandIn
 def test_a_session(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
     before = {path: path.read_bytes() for path in visit.rglob("*.*")}
     started = datetime.now().astimezone().replace(tzinfo=None)
-    done = put(visit, Session(root, "S1", "PILOT", "sub-01"), postgres, xnat)
+    done = put(visit, PrearchiveSession(root, "S1", "PILOT", "sub-01"), postgres, xnat)
     assert done.status == "READY"
     assert done.folder == root / "PILOT" / done.timestamp / "S1"
     names = [f"SCANS/{scan}/DICOM/000{at}.dcm" for scan, last in (("1", 2), ("2", 3)) for at in range(1, last + 1)]
@@ -79,31 +79,31 @@ def test_every_column_is_given() -> None:
 
 def test_without_a_project(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
     """The folder lies below the prearchive itself, the project is empty in the table and Unassigned in addresses."""
-    done = put(visit, Session(root, "S1"), postgres, xnat)
+    done = put(visit, PrearchiveSession(root, "S1"), postgres, xnat)
     assert done.folder == root / done.timestamp / "S1"
     assert postgres.sql(f"SELECT project, subject FROM {TABLE}") == [(None, None)]
     assert done.status == "READY"
     with pytest.raises(InvalidSetting, match="leave it out"):
-        Session(root, "S1", "Unassigned")
+        PrearchiveSession(root, "S1", "Unassigned")
 
 
 def test_several_studies_are_refused(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
     (visit / "stray.dcm").write_bytes(dicom_bytes(StudyInstanceUID=uid("another")))
     with pytest.raises(InputRefused, match="is of the study"):
-        put(visit, Session(root, "S1", "PILOT"), postgres, xnat)
+        put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat)
     assert (tree(root), postgres.rows(), changes(xnat)) == ([], [], [])
 
 
 def test_the_same_study_twice_is_refused(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
     for project in ("PILOT", None):
-        put(visit, Session(root, "S1", project), postgres, xnat)
+        put(visit, PrearchiveSession(root, "S1", project), postgres, xnat)
         before, rows = tree(root), postgres.rows()
         steps = Steps()
         with pytest.raises(RemoteFailure, match="has a session of this study in this project"):
-            put(visit, Session(root, "S2", project), postgres, xnat, progress=steps)
+            put(visit, PrearchiveSession(root, "S2", project), postgres, xnat, progress=steps)
         assert steps.heard == []  # nothing was copied
         assert (tree(root), postgres.rows()) == (before, rows)
-    assert put(visit, Session(root, "S1", again=True), postgres, xnat).status == "READY"
+    assert put(visit, PrearchiveSession(root, "S1", again=True), postgres, xnat).status == "READY"
 
 
 def test_sessions_at_once_get_times_of_their_own(tmp_path: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
@@ -112,7 +112,8 @@ def test_sessions_at_once_get_times_of_their_own(tmp_path: Path, root: Path, pos
         write_visit(tmp_path / f"v{at}", {1: ("scout", 1)}, StudyInstanceUID=uid("parallel", at))
     with ThreadPoolExecutor(count) as pool:
         jobs = [
-            pool.submit(put, tmp_path / f"v{at}", Session(root, "S1", "PILOT"), postgres, xnat) for at in range(count)
+            pool.submit(put, tmp_path / f"v{at}", PrearchiveSession(root, "S1", "PILOT"), postgres, xnat)
+            for at in range(count)
         ]
         done = [job.result() for job in jobs]
     assert len({result.timestamp for result in done}) == len(postgres.rows()) == count
@@ -123,7 +124,7 @@ def test_sessions_at_once_get_times_of_their_own(tmp_path: Path, root: Path, pos
 def test_one_study_at_once_gets_in_once(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
     def attempt(_: int) -> bool:
         try:
-            put(visit, Session(root, "S1"), postgres, xnat)
+            put(visit, PrearchiveSession(root, "S1"), postgres, xnat)
         except IcfError:
             return False
         return True
@@ -135,7 +136,7 @@ def test_one_study_at_once_gets_in_once(visit: Path, root: Path, postgres: Serve
 
 def test_a_conflict_is_left_to_people(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
     xnat.outcome = lambda session: "CONFLICT"  # type: ignore[attr-defined]
-    done = put(visit, Session(root, "S1", "PILOT"), postgres, xnat)
+    done = put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat)
     assert (done.status, done.log) == ("CONFLICT", "built: CONFLICT\n")
     assert done.folder.is_dir()
     assert len(postgres.rows()) == 1
@@ -143,7 +144,7 @@ def test_a_conflict_is_left_to_people(visit: Path, root: Path, postgres: Server,
 
 def test_a_slow_build_is_left_to_xnat(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
     xnat.outcome = lambda session: "QUEUED_BUILDING"  # type: ignore[attr-defined]
-    done = put(visit, Session(root, "S1", "PILOT", wait=0.3), postgres, xnat)
+    done = put(visit, PrearchiveSession(root, "S1", "PILOT", wait=0.3), postgres, xnat)
     assert done.status == "QUEUED_BUILDING"
     assert done.folder.is_dir()
 
@@ -151,8 +152,8 @@ def test_a_slow_build_is_left_to_xnat(visit: Path, root: Path, postgres: Server,
 def test_rights_of_the_copies(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
     mine = (os.getuid(), os.getgid())
     owner = (12345, 12346) if os.geteuid() == 0 else mine
-    rights = Rights(*owner, umask=0o007)
-    done = put(visit, Session(root, "S1", "PILOT", rights=rights), postgres, xnat)
+    rights = FileRights(*owner, umask=0o007)
+    done = put(visit, PrearchiveSession(root, "S1", "PILOT", rights=rights), postgres, xnat)
     for path in [done.folder.parent, done.folder, *done.folder.rglob("SCANS/**/*")]:
         status = path.stat()
         assert (status.st_uid, status.st_gid) == owner, path
@@ -161,14 +162,14 @@ def test_rights_of_the_copies(visit: Path, root: Path, postgres: Server, xnat: S
 
 def test_an_md5_of_the_metadata_that_does_not_fit(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
     with pytest.raises(InputRefused, match="another MD5 than the metadata say"):
-        put(visit, Session(root, "S1", "PILOT"), postgres, xnat, expected={"01_scout/0001.dcm": "0" * 32})
+        put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat, expected={"01_scout/0001.dcm": "0" * 32})
     assert (tree(root), postgres.rows()) == ([], [])
 
 
 def test_the_plan_does_nothing(visit: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGHOST", "/nowhere")
     with open_source(visit, visit.parent) as source:
-        planned = plan(source, Session(root, "S1", "PILOT", "sub-01"))
+        planned = plan_prearchive(source, PrearchiveSession(root, "S1", "PILOT", "sub-01"))
     assert tree(root) == []
     assert planned.folder.parent.parent == root / "PILOT"
     assert planned.statements[-1].startswith(f"INSERT INTO {TABLE} (project, timestamp,")
@@ -186,7 +187,9 @@ def test_the_plan_does_nothing(visit: Path, root: Path, monkeypatch: pytest.Monk
 
 def test_xnats_host_may_see_another_path(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
     with open_source(visit, visit.parent) as source:
-        values = plan(source, Session(root, "S1", "PILOT", server_root="/data/xnat/prearchive/")).values
+        values = plan_prearchive(
+            source, PrearchiveSession(root, "S1", "PILOT", server_root="/data/xnat/prearchive/")
+        ).values
     assert values["url"] == f"/data/xnat/prearchive/PILOT/{values['timestamp']}/S1"
 
 
@@ -194,7 +197,7 @@ def test_xnats_host_may_see_another_path(visit: Path, root: Path, postgres: Serv
 def test_labels_are_checked(root: Path, label: str) -> None:
     for given in ((label, None, None), ("ok", label, None), ("ok", None, label)):
         with pytest.raises(InvalidSetting, match="no label for XNAT"):
-            Session(root, *given)
+            PrearchiveSession(root, *given)
 
 
 def test_a_zip_and_a_tar_and_real_visits(
@@ -202,7 +205,7 @@ def test_a_zip_and_a_tar_and_real_visits(
 ) -> None:
     """Each open visit: in, or refused with nothing left."""
     try:
-        done = put(open_visit, Session(root, "S1", "PILOT"), postgres, xnat)
+        done = put(open_visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat)
     except InputRefused:
         assert (tree(root), postgres.rows()) == ([], [])
         return

@@ -20,7 +20,7 @@ from icf_utils.progress import Task
 from icf_utils.sources.open import open_source
 from icf_utils.xnat import prearchive, staging
 from icf_utils.xnat.database import TABLE
-from icf_utils.xnat.direct import Session
+from icf_utils.xnat.direct import PrearchiveSession
 from icf_utils.xnat.prearchive import put_into_prearchive
 from tests.cli.program import ROOT, surrounding
 from tests.data.make_dicom import dicom_bytes
@@ -40,7 +40,7 @@ def test_the_row_is_inserted_last(visit: Path, root: Path, postgres: Server, xna
 
     steps = Steps()
     steps.message = lambda text: look()  # type: ignore[method-assign]
-    put(visit, Session(root, "S1", "PILOT"), postgres, xnat, progress=steps)
+    put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat, progress=steps)
     assert seen == [(0, 0, 0), (1, 5, 0), (1, 5, 1), (1, 5, 1), (1, 5, 1)]
     assert len(seen) == STEPS
 
@@ -55,11 +55,11 @@ def test_a_fault_between_two_steps_leaves_nothing(
 
     steps = Steps(at, fail)
     with pytest.raises(error):
-        put(visit, Session(root, "S1", project), postgres, xnat, progress=steps)
+        put(visit, PrearchiveSession(root, "S1", project), postgres, xnat, progress=steps)
     assert len(steps.heard) == at
     assert tree(root) == []
     assert postgres.rows() == []
-    assert put(visit, Session(root, "S1", project), postgres, xnat).status == "READY"
+    assert put(visit, PrearchiveSession(root, "S1", project), postgres, xnat).status == "READY"
 
 
 @pytest.mark.parametrize("error", [Stop, KeyboardInterrupt])
@@ -80,7 +80,7 @@ def test_a_fault_between_two_files_leaves_nothing(
                 raise error
 
     with pytest.raises(error):
-        put(visit, Session(root, "S1", "PILOT"), postgres, xnat, progress=Halfway())
+        put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat, progress=Halfway())
     assert (tree(root), postgres.rows(), changes(xnat)) == ([], [], [])
 
 
@@ -88,7 +88,7 @@ def test_a_database_that_refuses_the_row(visit: Path, root: Path, postgres: Serv
     """Whatever its reason: the folder goes, and the message quotes no values."""
     postgres.sql(f"ALTER TABLE {TABLE} ADD CONSTRAINT no_more CHECK (subject <> 'sub-01')")
     with pytest.raises(RemoteFailure, match="no_more") as caught:
-        put(visit, Session(root, "S1", "PILOT", "sub-01"), postgres, xnat)
+        put(visit, PrearchiveSession(root, "S1", "PILOT", "sub-01"), postgres, xnat)
     assert "sub-01" not in str(caught.value)
     assert (tree(root), postgres.rows(), changes(xnat)) == ([], [], [])
 
@@ -101,7 +101,7 @@ def test_a_full_disk(visit: Path, root: Path, postgres: Server, xnat: StandIn) -
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
         with pytest.raises(StorageFailure):
-            put(visit, Session(root, "S1", "PILOT"), postgres, xnat)
+            put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
@@ -109,10 +109,10 @@ def test_a_full_disk(visit: Path, root: Path, postgres: Server, xnat: StandIn) -
 
 
 def test_others_are_left_alone_by_an_undoing(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
-    first = put(visit, Session(root, "S1", "PILOT"), postgres, xnat)
+    first = put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat)
     before, rows = tree(root), postgres.rows()
     with pytest.raises(Stop):
-        put(visit, Session(root, "S1", "PILOT", again=True), postgres, xnat, progress=Steps(4, stop))
+        put(visit, PrearchiveSession(root, "S1", "PILOT", again=True), postgres, xnat, progress=Steps(4, stop))
     assert tree(root) == before
     assert postgres.rows() == rows
     assert first.folder.is_dir()
@@ -122,15 +122,15 @@ _PROGRAM = """
 import os, sys
 from pathlib import Path
 from icf_utils.sources.open import open_source
-from icf_utils.xnat.direct import Session
+from icf_utils.xnat.direct import PrearchiveSession
 from icf_utils.xnat.prearchive import put_into_prearchive
-from icf_utils.xnat.database import Database
+from icf_utils.xnat.database import XnatDatabase
 from tests.xnat.prearchiving import Http, Steps
 visit, root, folder, port, user, url, at, number = sys.argv[1:]
 steps = Steps(int(at), lambda: os.kill(os.getpid(), int(number)))
 with open_source(Path(visit), Path("/tmp")) as source:
-    session = Session(Path(root), "S1", "PILOT")
-    put_into_prearchive(source, session, Database(folder, int(port), "xnat", user), Http(url), progress=steps)
+    session = PrearchiveSession(Path(root), "S1", "PILOT")
+    put_into_prearchive(source, session, XnatDatabase(folder, int(port), "xnat", user), Http(url), progress=steps)
 """
 
 
@@ -150,7 +150,7 @@ def test_the_next_command_removes_what_a_kill_has_left(
     assert any(name.endswith(".dcm") for name in left)
     steps = Steps()
     again = at == STEPS or at == STEPS - 1  # the stand-in has built it already: then it is XNAT's, and stays
-    done = put(visit, Session(root, "S1", "PILOT", again=again), postgres, xnat, progress=steps)
+    done = put(visit, PrearchiveSession(root, "S1", "PILOT", again=again), postgres, xnat, progress=steps)
     assert ("XNAT has taken up" if again else "removed what an interrupted command had left") in steps.heard[0]
     assert done.status == "READY"
     assert len(postgres.rows()) == (2 if again else 1)
@@ -159,11 +159,11 @@ def test_the_next_command_removes_what_a_kill_has_left(
 
 
 def test_a_running_command_is_not_cleaned_up(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
-    with staging.claimed(root, "PILOT", "S1") as claim:
-        done = put(visit, Session(root, "S1", "PILOT"), postgres, xnat)
-        assert claim.journal.exists()
-        assert done.timestamp != claim.timestamp
-        staging.remove(claim)
+    with staging.reserve_place(root, "PILOT", "S1") as reservation:
+        done = put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat)
+        assert reservation.journal.exists()
+        assert done.timestamp != reservation.timestamp
+        staging.remove_session(reservation)
     assert not (root / staging.WORK_DIR).exists()
 
 
@@ -176,14 +176,14 @@ def test_signals_wait_for_the_undoing(visit: Path, root: Path, postgres: Server,
         signal.sigtimedwait([], 0.2)
 
     with pytest.raises(KeyboardInterrupt):
-        put(visit, Session(root, "S1", "PILOT"), postgres, xnat, progress=Steps(3, twice))
+        put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat, progress=Steps(3, twice))
     assert (tree(root), postgres.rows()) == ([], [])
 
 
 def test_an_error_is_undone_and_its_log_shown(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
     xnat.outcome = lambda session: "ERROR"  # type: ignore[attr-defined]
     with pytest.raises(RemoteFailure, match=r"(?s)status ERROR.*XNAT's log says:\n  built: ERROR"):
-        put(visit, Session(root, "S1", "PILOT"), postgres, xnat)
+        put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat)
     assert (tree(root), postgres.rows()) == ([], [])
 
 
@@ -195,14 +195,14 @@ def test_what_xnat_works_on_is_not_taken_away(
     xnat.outcome = lambda session: "BUILDING"  # type: ignore[attr-defined]
     steps = Steps(4, stop)
     with pytest.raises(Stop) as stopped:
-        put(visit, Session(root, "S1", "PILOT"), postgres, xnat, progress=steps)
+        put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat, progress=steps)
     assert "XNAT is working on" in steps.heard[4]
     assert "waiting for that, 0.5 s at most" in steps.heard[4]
     assert len(steps.heard) == 5  # said at once, and once
     assert "and its row were left there" in left_behind(stopped.value)
     assert len(postgres.rows()) == len(list(root.glob("PILOT/*/S1"))) == 1
     postgres.sql(f"UPDATE {TABLE} SET status = 'ERROR'")
-    prearchive.clean_up(root, postgres.database)
+    prearchive.remove_abandoned(root, postgres.database)
     assert (tree(root), postgres.rows()) == ([], [])
 
 
@@ -218,7 +218,7 @@ def test_another_database_is_noticed(
 
     xnat.others = list
     with open_source(visit, visit.parent) as source, pytest.raises(RemoteFailure, match="does not list the session"):
-        put_into_prearchive(source, Session(root, "S1", "PILOT"), postgres.database, Blind(xnat.url))
+        put_into_prearchive(source, PrearchiveSession(root, "S1", "PILOT"), postgres.database, Blind(xnat.url))
     assert (tree(root), postgres.rows()) == ([], [])
 
 
@@ -226,7 +226,7 @@ def test_a_database_that_goes_away_leaves_a_journal(
     visit: Path, root: Path, postgres: Server, xnat: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The row cannot be removed: the folder must stay as long, and the next command removes both."""
-    session = Session(root, "S1", "PILOT")
+    session = PrearchiveSession(root, "S1", "PILOT")
 
     def vanish() -> None:
         monkeypatch.setenv("PGOPTIONS", "-c no_such_setting=1")  # no connection any more
@@ -245,8 +245,8 @@ def test_a_database_that_goes_away_leaves_a_journal(
 def test_no_table_is_said_before_anything_is_written(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
     postgres.sql(f"ALTER TABLE {TABLE} DROP COLUMN prevent_auto_commit")
     with pytest.raises(RemoteFailure, match="no column prevent_auto_commit"):
-        put(visit, Session(root, "S1", "PILOT"), postgres, xnat)
+        put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat)
     postgres.sql(f"DROP TABLE {TABLE}")
     with pytest.raises(RemoteFailure, match="there is no table"):
-        put(visit, Session(root, "S1", "PILOT"), postgres, xnat)
+        put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat)
     assert (tree(root), xnat.requests) == ([], [])

@@ -20,8 +20,8 @@ from icf_utils.xnat.receiver_routing import (
     PATIENT_NAME,
     STUDY_COMMENTS,
     STUDY_DESCRIPTION,
-    goes_to,
-    route,
+    all_name_project,
+    route_image,
 )
 from tests.cli.program import Inside, run
 from tests.data.make_dicom import uid, write_visit
@@ -62,7 +62,7 @@ TEXTS = {
 def test_where_the_project_comes_from(at: int) -> None:
     """One after the other, in this order; the first that XNAT has is the one."""
     texts = dict(list(TEXTS.items())[at:])
-    assert [choice.label for choice in route(texts).projects] == ["A", "B", "C", "D", "E"][at:]
+    assert [choice.label for choice in route_image(texts).projects] == ["A", "B", "C", "D", "E"][at:]
 
 
 @pytest.mark.parametrize(
@@ -81,20 +81,20 @@ def test_where_the_project_comes_from(at: int) -> None:
     ],
 )
 def test_assignments_in_comments(comment: str, label: str) -> None:
-    found = route({PATIENT_COMMENTS: comment}).projects
+    found = route_image({PATIENT_COMMENTS: comment}).projects
     assert [choice.label for choice in found] == ([label] if label else [])
 
 
 def test_subject_and_session() -> None:
-    plain = route({PATIENT_NAME: "Doe^Jane", PATIENT_ID: "ID.7 b"})
+    plain = route_image({PATIENT_NAME: "Doe^Jane", PATIENT_ID: "ID.7 b"})
     assert (plain.subject.label, plain.subject.source) == ("Doe_Jane", "PatientName")
     assert (plain.session.label, plain.session.source) == ("ID_7_b", "PatientID")
-    assigned = route({PATIENT_NAME: "Doe", PATIENT_ID: "7", STUDY_COMMENTS: "Subject:s1 Session:e1"})
+    assigned = route_image({PATIENT_NAME: "Doe", PATIENT_ID: "7", STUDY_COMMENTS: "Subject:s1 Session:e1"})
     assert (assigned.subject.label, assigned.session.label) == ("s1", "e1")
-    assert route({}).session.label == "dicom_upload"
-    assert goes_to([route({PATIENT_COMMENTS: "Project:pilot"})], "PILOT")
-    assert not goes_to([route({STUDY_DESCRIPTION: "x", ACCESSION_NUMBER: "PILOT"})], "PILOT")
-    assert not goes_to([route({})], "PILOT")
+    assert route_image({}).session.label == "dicom_upload"
+    assert all_name_project([route_image({PATIENT_COMMENTS: "Project:pilot"})], "PILOT")
+    assert not all_name_project([route_image({STUDY_DESCRIPTION: "x", ACCESSION_NUMBER: "PILOT"})], "PILOT")
+    assert not all_name_project([route_image({})], "PILOT")
 
 
 def test_title_and_port_are_those_of_xnat() -> None:
@@ -196,13 +196,13 @@ def test_a_refused_image_is_named(visit: Path, tmp_path: Path, cli: Inside) -> N
 def test_real_visits_have_a_route(open_visit: Path) -> None:
     from icf_utils.errors import InputRefused
     from icf_utils.sender.images import list_images
-    from icf_utils.xnat.receiver_routing import routes_of
+    from icf_utils.xnat.receiver_routing import list_routes
 
     with open_source(open_visit, open_visit.parent) as source:
         try:
             images = list_images(source).images
         except InputRefused:
             return
-        routes = routes_of(source, images)
+        routes = list_routes(source, images)
     assert sum(one.images for one in routes) == len(images)
     assert all(re.fullmatch(r"[\w-]+", one.session.label) for one in routes)

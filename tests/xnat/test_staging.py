@@ -11,7 +11,7 @@ import pytest
 from icf_utils.errors import StorageFailure
 from icf_utils.progress import Task
 from icf_utils.xnat import staging
-from icf_utils.xnat.direct import Session
+from icf_utils.xnat.direct import PrearchiveSession
 from tests.data.make_dicom import uid, write_visit
 from tests.xnat.conftest import Server
 from tests.xnat.prearchiving import changes, put, tree
@@ -58,7 +58,7 @@ def test_a_copy_is_read_again(tmp_path: Path, root: Path, postgres: Server, xnat
     write_visit(visit, {1: ("scout", 1)}, StudyInstanceUID=uid("study", "copies"), PixelData=LONG)
     meddler = Meddler(root, position)
     with pytest.raises(StorageFailure, match="read back what was written to"):
-        put(visit, Session(root, "S1", "PILOT"), postgres, xnat, progress=meddler)
+        put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat, progress=meddler)
     assert len(meddler.done) == 1
     assert (tree(root), postgres.rows(), changes(xnat)) == ([], [], [])
-    assert put(visit, Session(root, "S1", "PILOT"), postgres, xnat).status == "READY"
+    assert put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat).status == "READY"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from icf_utils.errors import InvalidSetting, RemoteFailure, StorageFailure
-from icf_utils.xnat.rest import tls_problem
+from icf_utils.xnat.rest import explain_tls_error
 from tests.cli.program import Inside
 from tests.xnat.standin import PASSWORD, StandIn, standin
 from tests.xnat.uploads import send, send_one
@@ -70,7 +70,7 @@ def test_what_openssl_says(code: int, words: str) -> None:
     inner.verify_code, inner.verify_message = code, "no"
     outer = OSError("a wrapper")
     outer.__cause__ = inner
-    assert words in tls_problem(outer)[0]
+    assert words in explain_tls_error(outer)[0]
 
 
 def test_a_password_that_goes_in_clear(

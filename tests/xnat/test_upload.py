@@ -12,9 +12,9 @@ from pydicom import dcmread
 
 from icf_utils.credentials import Login, Secret
 from icf_utils.errors import InvalidSetting, RemoteFailure
-from icf_utils.xnat.model import Target
-from icf_utils.xnat.upload import plan, upload
-from icf_utils.xnat.upload_inputs import tree_parcels
+from icf_utils.xnat.model import UploadTarget
+from icf_utils.xnat.upload import plan_upload, upload
+from icf_utils.xnat.upload_inputs import list_tree_uploads
 from tests.data.make_dicom import dicom_bytes
 from tests.xnat.standin import ALIAS, SECRET, StandIn, standin
 from tests.xnat.standin_state import Seen
@@ -56,15 +56,15 @@ def test_one_login_for_all(server: StandIn, tmp_path: Path) -> None:
 
 
 def test_a_token_logs_in(server: StandIn, tree: Path) -> None:
-    parcels = tree_parcels(tree, state=tree.parent).parcels
-    assert not upload(parcels, target(server), Login(ALIAS, Secret(SECRET))).failed
+    uploads = list_tree_uploads(tree, state=tree.parent).uploads
+    assert not upload(uploads, target(server), Login(ALIAS, Secret(SECRET))).failed
 
 
 def test_a_wrong_password_is_tried_once(server: StandIn, tree: Path) -> None:
     """XNAT locks accounts after some failures."""
-    parcels = tree_parcels(tree, state=tree.parent).parcels
+    uploads = list_tree_uploads(tree, state=tree.parent).uploads
     with pytest.raises(RemoteFailure, match="login is refused"):
-        upload(parcels, target(server), Login("me", Secret("wrong")))
+        upload(uploads, target(server), Login("me", Secret("wrong")))
     assert len(server.requests) == 1
 
 
@@ -144,7 +144,7 @@ def test_an_answer_of_several_sessions(server: StandIn, tree: Path) -> None:
 
 def test_what_is_there_is_left_alone(server: StandIn, tree: Path) -> None:
     send(server, tree)
-    shutil.rmtree(tree.parent / "state")  # the ledger is lost, too
+    shutil.rmtree(tree.parent / "state")  # the journal is lost, too
     assert send_one(server, tree).state == "present"
     (tree / "sub-1" / "mr" / "01_t1" / "1.dcm").unlink()
     changed = send_one(server, tree)
@@ -175,17 +175,17 @@ def test_the_ledger_remembers(server: StandIn, tree: Path) -> None:
     outcome = send_one(server, tree)
     assert (outcome.state, outcome.held) == ("before", 5)
     assert server.imports() == []
-    (ledger,) = (tree.parent / "state").iterdir()
-    states = [json.loads(line)["state"] for line in ledger.read_text().splitlines()]
+    (journal,) = (tree.parent / "state").iterdir()
+    states = [json.loads(line)["state"] for line in journal.read_text().splitlines()]
     assert states == ["sending", "done"]
-    assert json.loads(ledger.read_text().splitlines()[1])["answers"][0].startswith("200 /prearchive/")
+    assert json.loads(journal.read_text().splitlines()[1])["answers"][0].startswith("200 /prearchive/")
 
 
 def test_a_torn_line_in_the_ledger(server: StandIn, tree: Path) -> None:
     """The power went while 'done' was written: the session is looked for, found, and not sent again."""
     send(server, tree)
-    (ledger,) = (tree.parent / "state").iterdir()
-    ledger.write_bytes(ledger.read_bytes()[:-9])
+    (journal,) = (tree.parent / "state").iterdir()
+    journal.write_bytes(journal.read_bytes()[:-9])
     outcome = send_one(server, tree)
     assert (outcome.state, outcome.tries, len(server.imports())) == ("uploaded", 0, 1)
     assert send_one(server, tree).state == "before"
@@ -240,11 +240,11 @@ def test_another_server_than_an_xnat(server: StandIn, tree: Path) -> None:
 @pytest.mark.parametrize("url", ["https://me:secret@host", "https://host?x=secret", "ftp://host", "host"])
 def test_addresses_that_are_refused(url: str) -> None:
     with pytest.raises(InvalidSetting) as caught:
-        Target(url, "PILOT")
+        UploadTarget(url, "PILOT")
     assert "secret" not in str(caught.value)
 
 
 def test_a_plan_asks_nobody(server: StandIn, tree: Path) -> None:
-    result = plan(tree_parcels(tree).parcels, target(server))
+    result = plan_upload(list_tree_uploads(tree).uploads, target(server))
     assert [(item.state, item.sent, item.left_out) for item in result.sessions] == [("planned", 5, ())]
     assert server.requests == []

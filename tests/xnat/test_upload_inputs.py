@@ -15,8 +15,8 @@ import pytest
 from icf_utils import make_studyvisit_archive
 from icf_utils.errors import InvalidSetting
 from icf_utils.sources.tree import Exclusions
-from icf_utils.xnat.upload import plan, upload, upload_visit
-from icf_utils.xnat.upload_inputs import file_parcel, store_parcels, tree_parcels
+from icf_utils.xnat.upload import plan_upload, upload, upload_visit
+from icf_utils.xnat.upload_inputs import list_store_uploads, list_tree_uploads, make_file_upload
 from tests.data.make_dicom import dicom_bytes, write_visit
 from tests.xnat.standin import StandIn
 from tests.xnat.uploads import LOGIN, send, send_one, target, write_session
@@ -57,9 +57,12 @@ def test_two_studies_in_a_zip_or_a_visit_are_refused(server: StandIn, tmp_path: 
             packed.writestr(f"{at}.dcm", image)
             (tmp_path / "in" / f"{at}.dcm").write_bytes(image)
     make_studyvisit_archive(tmp_path / "in", tmp_path / "store", "study-a", "v1")
-    parcels = [file_parcel(tmp_path / "one.zip", "s1", "mr", tmp_path), *store_parcels(tmp_path / "store", "study-a")]
-    result = upload(parcels, target(server), LOGIN)
-    assert [item.state for item in plan(parcels, target(server)).sessions] == ["failed", "failed"]
+    uploads = [
+        make_file_upload(tmp_path / "one.zip", "s1", "mr", tmp_path),
+        *list_store_uploads(tmp_path / "store", "study-a"),
+    ]
+    result = upload(uploads, target(server), LOGIN)
+    assert [item.state for item in plan_upload(uploads, target(server)).sessions] == ["failed", "failed"]
     for outcome in result.sessions:
         assert outcome.state == "failed"
         assert "is of the study 1.2.1" in outcome.problem
@@ -68,35 +71,35 @@ def test_two_studies_in_a_zip_or_a_visit_are_refused(server: StandIn, tmp_path: 
 
 
 def test_scans_are_left_out_by_their_names(server: StandIn, tree: Path) -> None:
-    found = tree_parcels(tree, exclude=Exclusions(("BOLD", "phoenix")), state=tree.parent)
+    found = list_tree_uploads(tree, exclude=Exclusions(("BOLD", "phoenix")), state=tree.parent)
     assert [(item.code, item.subject) for item in found.notices] == [
         ("unmatched-pattern", "phoenix"),
         ("scan-excluded", "sub-1/mr/02_bold"),
     ]
-    (outcome,) = upload(found.parcels, target(server), LOGIN).sessions
+    (outcome,) = upload(found.uploads, target(server), LOGIN).sessions
     assert (outcome.state, outcome.held) == ("uploaded", 3)
 
 
 def test_labels(tree: Path) -> None:
-    (parcel,) = tree_parcels(tree, subject="P {subject}", label="{session}-1", state=tree).parcels
-    assert (parcel.subject, parcel.label) == ("P_sub-1", "mr-1")
+    (session,) = list_tree_uploads(tree, subject="P {subject}", label="{session}-1", state=tree).uploads
+    assert (session.subject, session.label) == ("P_sub-1", "mr-1")
     with pytest.raises(InvalidSetting, match=r"no field '{patient}' here"):
-        tree_parcels(tree, label="{patient}")
+        list_tree_uploads(tree, label="{patient}")
 
 
 @pytest.mark.parametrize(("name", "label"), [("sub 1.a", "sub_1_a"), ("M\u00fcller", "M_ller"), ("a  b", "a__b")])
 def test_each_character_that_no_label_has_becomes_one_other(tree: Path, name: str, label: str) -> None:
     (tree / "sub-1").rename(tree / name)
-    (parcel,) = tree_parcels(tree).parcels
-    assert (parcel.subject, parcel.label) == (label, f"{label}_mr")
+    (session,) = list_tree_uploads(tree).uploads
+    assert (session.subject, session.label) == (label, f"{label}_mr")
 
 
 def test_names_that_make_no_label_are_refused_by_themselves(tree: Path) -> None:
     """Many of them would become one session."""
     write_session(tree / "\u00c4\u00d6" / "mr", {"01": 1})
     write_session(tree / "sub-2" / "\u00c4", {"01": 1})
-    found = tree_parcels(tree)
-    assert [parcel.where for parcel in found.parcels] == ["sub-1/mr"]
+    found = list_tree_uploads(tree)
+    assert [session.where for session in found.uploads] == ["sub-1/mr"]
     assert [(item.code, item.subject) for item in found.refused] == [
         ("no-label", "sub-2/\u00c4"),
         ("no-label", "\u00c4\u00d6/mr"),
@@ -104,7 +107,7 @@ def test_names_that_make_no_label_are_refused_by_themselves(tree: Path) -> None:
     assert "its session" in found.refused[0].message
     assert "its subject" in found.refused[1].message
     with pytest.raises(InvalidSetting, match="makes an empty label"):
-        tree_parcels(tree, label="-")
+        list_tree_uploads(tree, label="-")
 
 
 def test_two_sessions_of_one_label_are_refused(server: StandIn, tree: Path) -> None:
@@ -127,7 +130,7 @@ def zipped(path: Path, method: int = zipfile.ZIP_DEFLATED, other: str = "") -> P
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
 def test_a_zip_goes_as_it_is(server: StandIn, tmp_path: Path, method: int) -> None:
     path = zipped(tmp_path / "one.zip", method, "readme.txt")
-    (outcome,) = upload([file_parcel(path, "s1", "{name}", tmp_path)], target(server), LOGIN).sessions
+    (outcome,) = upload([make_file_upload(path, "s1", "{name}", tmp_path)], target(server), LOGIN).sessions
     assert (outcome.state, outcome.label, outcome.held, outcome.left_out) == ("uploaded", "one", 3, ("readme.txt",))
     (asked,) = server.imports()
     assert (asked.headers["Content-Type"], asked.size) == ("application/zip", path.stat().st_size)
@@ -139,7 +142,7 @@ def test_a_zip_that_xnat_would_stumble_over_goes_as_a_tar(
     server: StandIn, tmp_path: Path, method: int, other: str
 ) -> None:
     path = zipped(tmp_path / "one.zip", method, other)
-    (outcome,) = upload([file_parcel(path, "s1", "mr", tmp_path)], target(server), LOGIN).sessions
+    (outcome,) = upload([make_file_upload(path, "s1", "mr", tmp_path)], target(server), LOGIN).sessions
     assert (outcome.state, outcome.held) == ("uploaded", 3)
     assert server.imports()[0].headers["Content-Type"] == "application/x-tar"
 
@@ -148,13 +151,13 @@ def test_a_compressed_tar_is_unpacked(server: StandIn, tree: Path) -> None:
     path = tree.parent / "one.tar.gz"
     with tarfile.open(path, "w:gz") as packed:
         packed.add(tree, "x")
-    (outcome,) = upload([file_parcel(path, "s1", "mr", tree.parent)], target(server), LOGIN).sessions
+    (outcome,) = upload([make_file_upload(path, "s1", "mr", tree.parent)], target(server), LOGIN).sessions
     assert (outcome.state, outcome.held) == ("uploaded", 5)
 
 
 def test_a_zip_needs_labels(tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting, match="--subject and --label"):
-        file_parcel(zipped(tmp_path / "one.zip"), "", "")
+        make_file_upload(zipped(tmp_path / "one.zip"), "", "")
 
 
 @pytest.fixture
@@ -179,8 +182,8 @@ def test_the_archive_of_a_visit_goes_as_it_is(server: StandIn, store: Path) -> N
 
 
 def test_all_visits_of_a_study(server: StandIn, store: Path) -> None:
-    parcels = store_parcels(store, "study-a", subject="P-{visit}")
-    result = upload(parcels, target(server), LOGIN, jobs=2)
+    uploads = list_store_uploads(store, "study-a", subject="P-{visit}")
+    result = upload(uploads, target(server), LOGIN, jobs=2)
     assert [(item.subject, item.state) for item in result.sessions] == [("P-v1", "uploaded"), ("P-v2", "uploaded")]
 
 
@@ -207,8 +210,8 @@ def test_a_visit_that_is_not_there(server: StandIn, store: Path) -> None:
 
 def test_the_length_is_known_before(tree: Path) -> None:
     """What is made on the way is a TAR, as long as was said, with names that say nothing."""
-    (parcel,) = tree_parcels(tree).parcels
-    with parcel.open() as body:
+    (session,) = list_tree_uploads(tree).uploads
+    with session.open() as body:
         first, second = b"".join(body), b"".join(body)
     assert len(first) == len(body)
     assert first == second

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from icf_utils.credentials import Login, Secret
-from icf_utils.xnat.model import Outcome, Target, UploadResult
+from icf_utils.xnat.model import UploadOutcome, UploadResult, UploadTarget
 from icf_utils.xnat.upload import upload
-from icf_utils.xnat.upload_inputs import Parcels, tree_parcels
+from icf_utils.xnat.upload_inputs import UploadList, list_tree_uploads
 from tests.data.make_dicom import dicom_bytes, uid
 from tests.xnat.standin import PASSWORD, USER, StandIn
 
@@ -31,17 +31,17 @@ def write_session(
     return folder
 
 
-def target(server: StandIn, **settings: Any) -> Target:
+def target(server: StandIn, **settings: Any) -> UploadTarget:
     quick: dict[str, Any] = {"timeout": 10.0, "patience": 10.0, "retries": 8, "pause": 0.02, "project": "PILOT"}
-    return Target(server.url, **{**quick, **settings})
+    return UploadTarget(server.url, **{**quick, **settings})
 
 
 def send(server: StandIn, root: Path, jobs: int = 1, **settings: Any) -> UploadResult:
-    """Upload the tree below ``root``; its ledger lies beside."""
-    found: Parcels = tree_parcels(root, state=root.parent / "state")
-    return upload(found.parcels, target(server, **settings), LOGIN, jobs=jobs)
+    """Upload the tree below ``root``; its journal lies beside."""
+    found: UploadList = list_tree_uploads(root, state=root.parent / "state")
+    return upload(found.uploads, target(server, **settings), LOGIN, jobs=jobs)
 
 
-def send_one(server: StandIn, root: Path, **settings: Any) -> Outcome:
+def send_one(server: StandIn, root: Path, **settings: Any) -> UploadOutcome:
     (outcome,) = send(server, root, **settings).sessions
     return outcome
