@@ -78,7 +78,7 @@ def test_xnat_itself_waits_while_we_look(postgres: Server, monkeypatch: pytest.M
     """The lock holds for whoever inserts, not only for us; and we do not wait for ever for another's."""
     import psycopg
 
-    monkeypatch.setattr(database, "PATIENCE", "SET LOCAL lock_timeout = '300ms'")
+    monkeypatch.setattr(database, "LOCK_TIMEOUT", "SET LOCAL lock_timeout = '300ms'")
     place = {"host": str(postgres.folder), "port": postgres.port, "dbname": "xnat", "user": postgres.user}
     with psycopg.connect(**place) as other:  # type: ignore[arg-type]
         other.execute(f"INSERT INTO {TABLE} (timestamp, foldername, status, url) VALUES ('t', 'f', 'READY', 'u')")
