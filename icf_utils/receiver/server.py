@@ -16,6 +16,7 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_P_ABORT
 
+from icf_utils.dicom.ae_titles import AE_TITLE_RULE, is_ae_title, strip_ae_title
 from icf_utils.errors import IcfError, StorageFailure, shown
 from icf_utils.progress import Progress
 from icf_utils.receiver.identify import Objection, Sender, identify, read_header
@@ -114,6 +115,7 @@ class Receiver:
     def _listen(self, listen: Listen) -> Server:
         logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)  # tracebacks of what a peer did wrong
         _config.LOG_HANDLER_LEVEL = "none"
+        _config.VALIDATORS["AE"] = _validate_ae_title
         _config.UNRESTRICTED_STORAGE_SERVICE = True  # storage classes that nobody has heard of, too
         entity = AE(ae_title="ICF-UTILS")
         entity.add_supported_context(_ECHO)
@@ -147,7 +149,8 @@ class Receiver:
         association: Any = event.assoc
         request = association.requestor.primitive
         address = association.requestor.address_info.address
-        sender = Sender(request.called_ae_title.strip(), request.calling_ae_title.strip(), address)
+        titles = (strip_ae_title(request.called_ae_title), strip_ae_title(request.calling_ae_title))
+        sender = Sender(*titles, address)
         rule, result, reason = admit(self._settings.rules, sender)
         with self._lock:
             if rule and len(self._connections) >= self._settings.listen.max_associations:
@@ -163,8 +166,8 @@ class Receiver:
         if rule is None:
             with suppress(IcfError):  # that the journal cannot be written may be the reason
                 self._journal.start_association(sender.called_ae, sender.calling_ae, address, "rejected", reason)
-            titles = f"calling AE '{shown(sender.calling_ae)}', called AE '{shown(sender.called_ae)}'"
-            self._progress.message(f"rejected an association from {shown(address)} ({titles}): {reason}")
+            named = f"calling AE '{shown(sender.calling_ae)}', called AE '{shown(sender.called_ae)}'"
+            self._progress.message(f"rejected an association from {shown(address)} ({named}): {reason}")
             association.acse.send_reject(*result)
             association.kill()
 
@@ -298,3 +301,9 @@ class Receiver:
     def _failed(self, number: int | None, reason: str) -> Answer:
         full = number is not None and is_full(OSError(number, ""))
         return self._refused(OUT_OF_RESOURCES, "the disk is full" if full else reason)
+
+
+def _validate_ae_title(text: str) -> tuple[bool, str]:
+    """In place of pynetdicom's rule, which aborts an association whose titles are padded with NUL."""
+    is_title = is_ae_title(text)
+    return is_title, "" if is_title else AE_TITLE_RULE

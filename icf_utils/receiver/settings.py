@@ -23,6 +23,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from icf_utils.dicom.ae_titles import parse_ae_title
 from icf_utils.dicom.confidentiality import TABLE, is_identifying
 from icf_utils.dicom.values import BINARY_VRS, dictionary_vr, keyword_tag
 from icf_utils.errors import InvalidIdentifier, InvalidSetting, shown, storage_errors
@@ -154,7 +155,7 @@ def _rule(given: Any, number: int, source: str) -> Rule:
     called = given.get("name") or given.get("called_ae") if isinstance(given, dict) else None
     where = f"[[rule]] number {number}" + (f" ({shown(called)})" if isinstance(called, str) else "")
     rule: Rule = _section(Rule, given, where, source)
-    rule = rule if rule.name else replace(rule, name=rule.called_ae)
+    rule = _with_titles(rule, where, source)
     check_rule(rule, where, source)
     return rule
 
@@ -244,7 +245,6 @@ def check_rule(rule: Rule, where: str, source: str) -> None:
     ``source`` is the file and ``where`` the rule's place in it, for the message.
     """
     _check_study(rule, where, source)
-    _check_titles(rule, where, source)
     if rule.until not in _STAGES:
         raise InvalidSetting(source, f"{where} until: there is no stage '{shown(rule.until)}' ({', '.join(_STAGES)})")
     if min(rule.quiet, rule.workers) < 1 or min(rule.force, rule.expected) < 0:
@@ -310,16 +310,17 @@ def _is_network(text: str) -> bool:
     return True
 
 
-def _check_titles(rule: Rule, where: str, source: str) -> None:
-    """AE titles: up to 16 characters of the default repertoire, without backslash (PS3.5 table 6.2-1)."""
-    for title in (rule.called_ae, *rule.calling_ae):
-        if not (0 < len(title) <= 16 and title.isascii() and title.isprintable() and "\\" not in title):
-            raise InvalidSetting(source, f"{where}: '{shown(title)}' is no AE title")
-        if title != title.strip():
-            raise InvalidSetting(source, f"{where}: AE title '{shown(title)}' begins or ends with a space")
-        if "*" in title:  # nobody is called so, and nobody would get in
-            advice = "there are no patterns; leave 'calling_ae' out to let everybody send"
-            raise InvalidSetting(source, f"{where}: '{shown(title)}' is taken as it is: {advice}")
+def _with_titles(rule: Rule, where: str, source: str) -> Rule:
+    """The rule with its AE titles without padding, and with a name."""
+    try:
+        called = parse_ae_title("called_ae", rule.called_ae)
+        calling = tuple(parse_ae_title("calling_ae", title) for title in rule.calling_ae)
+    except InvalidSetting as error:
+        raise InvalidSetting(source, f"{where} {error.source}: {error.problem}") from error
+    if "*" in calling:  # a title like any other, but meant as a pattern, and nobody would get in
+        advice = "there are no patterns; leave 'calling_ae' out to let everybody send"
+        raise InvalidSetting(source, f"{where} calling_ae: '*' is taken literally: {advice}")
+    return replace(rule, name=rule.name or called, called_ae=called, calling_ae=calling)
 
 
 def _check_template(rule: Rule, where: str, source: str) -> None:

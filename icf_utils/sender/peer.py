@@ -6,6 +6,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+from icf_utils.dicom.ae_titles import parse_ae_title
 from icf_utils.errors import InvalidSetting, shown, storage_errors
 
 #: How we call ourselves where nothing else is said.
@@ -43,8 +44,8 @@ class Peer:
     timeout: float = 30.0
 
     def __post_init__(self) -> None:
-        check_title("called AE title", self.called_title)
-        check_title("calling AE title", self.calling_title)
+        object.__setattr__(self, "called_title", parse_ae_title("called AE title", self.called_title))
+        object.__setattr__(self, "calling_title", parse_ae_title("calling AE title", self.calling_title))
         if not self.host or not self.host.isprintable() or "/" in self.host:
             raise InvalidSetting("host", f"'{shown(self.host)}' is no host name or address")
         if not 0 < self.port < 65536:
@@ -57,14 +58,6 @@ class Peer:
         """The peer in messages: ``TITLE@host:port``."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.called_title}@{host}:{self.port}"
-
-
-def check_title(what: str, title: str) -> str:
-    """``title``, if it is an AE title (PS3.5 table 6.2-1: 16 characters, no backslash, no control characters)."""
-    is_text = title.isascii() and title.isprintable() and "\\" not in title
-    if not is_text or not title.strip() or len(title) > 16:
-        raise InvalidSetting(what, f"'{shown(title)}' is not 1 to 16 ASCII characters without backslash")
-    return title
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext:

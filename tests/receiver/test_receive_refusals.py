@@ -243,6 +243,23 @@ def test_malformed_pdus_disturb_nobody(tmp_path: Path, junk: bytes) -> None:
         receiver.finished(1)
 
 
+def test_the_padding_of_ae_titles_is_not_significant(tmp_path: Path) -> None:
+    """As bytes of an A-ASSOCIATE-RQ (PS3.8 table 9-11), with C-ECHO as the only presentation context."""
+    context = b"\1\0\0\0" + _item(0x30, b"1.2.840.10008.1.1") + _item(0x40, b"1.2.840.10008.1.2")
+    items = _item(0x10, b"1.2.840.10008.3.1.1.1") + _item(0x20, context)
+    items += _item(0x50, _item(0x51, struct.pack(">L", 16384)) + _item(0x52, b"1.2.3.4"))
+    with running(tmp_path, rule=f'{_RULE}\ncalling_ae = [" SCANNER"]') as receiver:
+        for called in (b"STUDYA".ljust(16), b"  STUDYA".ljust(16), b"STUDYA".ljust(16, b"\0")):
+            body = b"\0\1\0\0" + called + b"SCANNER".ljust(16, b"\0") + bytes(32) + items
+            with socket.create_connection(("127.0.0.1", receiver.port), timeout=PATIENCE) as connection:
+                connection.sendall(struct.pack(">BBL", 1, 0, len(body)) + body)
+                assert connection.recv(1) == b"\2", "not an A-ASSOCIATE-AC"
+
+
+def _item(kind: int, body: bytes) -> bytes:
+    return struct.pack(">BBH", kind, 0, len(body)) + body
+
+
 def test_connections_that_ask_for_nothing_take_no_place(tmp_path: Path) -> None:
     paths = write_visit(tmp_path / "in", {1: ("t1", 1)})
     with running(tmp_path) as receiver:

@@ -47,7 +47,7 @@ def test_folders_are_relative_to_the_file() -> None:
         (_HEAD + _RULE + _RULE, "several rules are called"),
         (_HEAD + _RULE + 'addresses = ["10.0.0.300"]', "no address"),
         (_HEAD + _RULE + 'until = "archive"', "no stage"),
-        (_HEAD + _RULE + 'calling_ae = ["seventeen letters"]', "no AE title"),
+        (_HEAD + _RULE + 'calling_ae = ["seventeen letters"]', "calling_ae: .* is not an AE title"),
         (_HEAD + _RULE + 'visit = "{PatientID}"', "can identify a person"),
         (_HEAD + _RULE + 'visit = "{Nonsense}"', "there is no field"),
         (_HEAD + _RULE + 'visit = "{PixelData}"', "has no plain value"),

@@ -17,6 +17,7 @@ from typing import Any
 from flask import Flask, Request, Response, abort, jsonify, redirect, render_template, request, url_for
 from werkzeug.exceptions import HTTPException
 
+from icf_utils.dicom.ae_titles import parse_ae_title
 from icf_utils.errors import (
     IcfError,
     InputRefused,
@@ -255,9 +256,7 @@ def _words(given: Request) -> dict[str, list[str]]:
 
 
 def _sender(text: str) -> str:
-    if len(text) > 16 or not text.isascii() or not (text.isprintable() or not text):
-        raise InvalidSetting("sender", "it is at most 16 ASCII characters, as an AE title is")
-    return text
+    return parse_ae_title("sender", text) if text else ""
 
 
 def _without_states(wanted: SessionFilter) -> SessionFilter:
