@@ -16,9 +16,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 from icf_utils.pipeline.execute import make_visit
-from icf_utils.pipeline.model import Chain
-from icf_utils.pipeline.stages import STAGES, Made
-from icf_utils.pipeline.visit_table import gather
+from icf_utils.pipeline.model import RunConfig
+from icf_utils.pipeline.stages import STAGES, StageResult
+from icf_utils.pipeline.visit_table import collect_visits
 from icf_utils.progress import SILENT
 from tests.data.make_dicom import write_visit
 
@@ -65,9 +65,9 @@ def _per_stage(folder: Path, table: Path, again: bool) -> float:
 
     With ``again`` every stage runs, by functions that do nothing.
     """
-    visits = gather(folder / "store", table)[:200]
-    chain = Chain(folder / "store", again=again)
-    idle = {name: replace(stage, function=lambda *_: Made()) for name, stage in STAGES.items()}
+    visits = collect_visits(folder / "store", table)[:200]
+    chain = RunConfig(folder / "store", always_make=again)
+    idle = {name: replace(stage, function=lambda *_: StageResult()) for name, stage in STAGES.items()}
     with patch.dict(STAGES, idle if again else {}):
         started = time.perf_counter()
         for wanted in visits:

@@ -35,14 +35,14 @@ _INSTALL = "install it with: pip install 'datalad-catalog>=1.1,<2'"
 
 
 @dataclass(frozen=True)
-class Assets:
+class ApplicationFiles:
     """The application's files by their path below the catalog's folder, and what could not be adjusted."""
 
     files: dict[str, bytes]
     notices: tuple[Notice, ...]
 
 
-def package_folder() -> Path:
+def find_datalad_catalog() -> Path:
     """The template of a catalog inside datalad-catalog.
 
     Raises :class:`~icf_utils.errors.MissingRequirement`.
@@ -55,23 +55,25 @@ def package_folder() -> Path:
     return folder
 
 
-def load_assets(title: str) -> Assets:
+def load_application_files(title: str) -> ApplicationFiles:
     """All files of the application, adjusted; ``title`` is shown in the browser's title bar.
 
     Raises :class:`~icf_utils.errors.MissingRequirement`, also for a version that cannot be made to work offline.
     """
-    files = _read(package_folder())
+    files = _read(find_datalad_catalog())
     pages = {INDEX: files[INDEX].decode("utf-8")}
-    pages, _ = apply([LOCAL_VUE], pages)  # a version that needs no change is fine: what counts is the outcome
-    pages, untitled = apply([named(title)], pages)
-    changed, missing = apply(VIEW, pages)
+    pages, _ = apply_patches(
+        [LOCAL_VUE_PATCH], pages
+    )  # a version that needs no change is fine: what counts is the outcome
+    pages, untitled = apply_patches([title_patch(title)], pages)
+    changed, missing = apply_patches(VIEW_PATCHES, pages)
     if not missing:
         pages, files = changed, _with_view(files)
     if needs_network(pages[INDEX]) or "assets/vue.2.6.14.min.js" not in files:
         raise MissingRequirement("a version of datalad-catalog whose pages can work offline", _INSTALL)
     files.update((name, text.encode("utf-8")) for name, text in pages.items())
     notices = tuple(_notice(patch) for patch in (*untitled, *missing))
-    return Assets(dict(sorted(files.items())), notices)
+    return ApplicationFiles(dict(sorted(files.items())), notices)
 
 
 def _notice(patch: Patch) -> Notice:
@@ -80,7 +82,7 @@ def _notice(patch: Patch) -> Notice:
 
 def _with_view(files: dict[str, bytes]) -> dict[str, bytes]:
     """The own view in place of what it replaces."""
-    kept = {name: data for name, data in files.items() if not REPLACED.fullmatch(name)}
+    kept = {name: data for name, data in files.items() if not REPLACED_FILES.fullmatch(name)}
     web = package_files("icf_utils.catalog").joinpath("web")
     return {**kept, **{f"assets/{name}": web.joinpath(name).read_bytes() for name in (*SCRIPTS, STYLE)}}
 
@@ -120,7 +122,7 @@ class Patch:
     end: str = ""
 
 
-LOCAL_VUE = Patch(
+LOCAL_VUE_PATCH = Patch(
     INDEX,
     "loading Vue from the catalog itself",
     '<script src="https://unpkg.com/vue@2.6.14/dist/vue.js"></script>',
@@ -128,7 +130,7 @@ LOCAL_VUE = Patch(
 )
 
 #: The own view in place of datalad-catalog's: all of these, or none.
-VIEW = (
+VIEW_PATCHES = (
     Patch(
         INDEX,
         "using the style sheet of icf-utils",
@@ -170,19 +172,19 @@ VIEW = (
 )
 
 #: Files of datalad-catalog that the own view does not need.
-REPLACED = re.compile(
+REPLACED_FILES = re.compile(
     r"assets/(bootstrap|marked|app_component_|display_schema|meta_entry).*|templates/.*|"
     r"artwork/(404|datalad_|ginfavicon).*|assets/jsonschema_.*"
 )
 
 
-def named(title: str) -> Patch:
+def title_patch(title: str) -> Patch:
     """The change that puts the catalog's name into the browser's title bar."""
     escaped = html.escape(title)
     return Patch(INDEX, "setting the title", "<title>DataLad Catalog</title>", f"<title>{escaped}</title>")
 
 
-def apply(patches: Iterable[Patch], files: dict[str, str]) -> tuple[dict[str, str], list[Patch]]:
+def apply_patches(patches: Iterable[Patch], files: dict[str, str]) -> tuple[dict[str, str], list[Patch]]:
     """``files`` (text by name) after all changes, and the patches whose text was not found."""
     files, missing = dict(files), []
     for patch in patches:

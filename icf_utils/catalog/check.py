@@ -12,10 +12,10 @@ from dataclasses import replace
 from icf_utils.catalog import writer
 from icf_utils.catalog.content import study_files, super_files, visit_files
 from icf_utils.catalog.page import visit_page
-from icf_utils.catalog.previews import is_intact, named_previews
+from icf_utils.catalog.previews import is_intact, list_previews
 from icf_utils.catalog.records import VisitEntry, VisitPage, previews_folder, visit_entry
 from icf_utils.catalog.stage import load_application
-from icf_utils.catalog.study import StudyPage, parse_page, study_id, study_path
+from icf_utils.catalog.study import StudyPage, parse_study_page, study_id, study_path
 from icf_utils.dataset.store_address import StorePlace
 from icf_utils.errors import DepositDamaged, StorageFailure
 from icf_utils.metadata.records import VisitMetadata
@@ -43,14 +43,14 @@ def check_catalog(
     """
     study = visit.of_study
     page = visit_page(visit, metadata, StorePlace(url, dataset_id), settings)
-    page = replace(page, previews=named_previews(study, page))
+    page = replace(page, previews=list_previews(study, page))
     catalog_id = study_id(study.study)
     pages, (application, _) = visit_files(page), load_application(study, settings)
     return [
         *_compared(study, pages),
         *_pictures(study, page),
         *_left_over(study, page, pages, application),
-        *_strangers(study, catalog_id, application),
+        *_unexpected_files(study, catalog_id, application),
         *_study_page(study, catalog_id, page, settings),
         *_compared(study, super_files(catalog_id)),
         *_compared(study, application),
@@ -75,35 +75,35 @@ def is_in_catalog(visit: Visit, dataset_id: str) -> bool:
     name = study_path(study_id(study.study))
     try:
         raw = writer.read_file(study, name)
-        return raw is not None and any(entry.visit == visit.visit for entry in parse_page(raw, name).entries)
+        return raw is not None and any(entry.visit == visit.visit for entry in parse_study_page(raw, name).entries)
     except (DepositDamaged, StorageFailure):
         return True
 
 
-def entries_of(study: Study) -> tuple[VisitEntry, ...] | None:
+def read_entries(study: Study) -> tuple[VisitEntry, ...] | None:
     """What the study's page says of its visits; ``None`` where there is no page, or none that can be read."""
     name = study_path(study_id(study.study))
     try:
         raw = writer.read_file(study, name)
-        return parse_page(raw, name).entries if raw is not None else None
+        return parse_study_page(raw, name).entries if raw is not None else None
     except (DepositDamaged, StorageFailure):
         return None
 
 
-def entry_of(visit: Visit) -> VisitEntry | None:
+def read_entry(visit: Visit) -> VisitEntry | None:
     """What the study's page says of the visit, if it can be read and says anything."""
-    entries = entries_of(visit.of_study) or ()
+    entries = read_entries(visit.of_study) or ()
     return next((entry for entry in entries if entry.visit == visit.visit), None)
 
 
 def catalogued_visits(study: Study) -> list[str]:
     """The visits that the study's page shows; none where there is no page, or none that can be read."""
-    return [entry.visit for entry in entries_of(study) or ()]
+    return [entry.visit for entry in read_entries(study) or ()]
 
 
 def _marker(study: Study, catalog_id: str, page: StudyPage | None) -> Iterator[Problem]:
     """The marker must say of dates what the study's page says; where that cannot be read, it may say either."""
-    hides = bool(writer.marked_as(study, catalog_id)) if page is None else page.hides_dates
+    hides = bool(writer.read_marker(study, catalog_id)) if page is None else page.hides_dates
     yield from _compared(study, {writer.MARKER: writer.marker_bytes(catalog_id, hides)})
 
 
@@ -126,17 +126,17 @@ def _left_over(
         yield str(path), "belongs to no current page"
 
 
-def _strangers(study: Study, catalog_id: str, application: Mapping[str, bytes]) -> Iterator[Problem]:
+def _unexpected_files(study: Study, catalog_id: str, application: Mapping[str, bytes]) -> Iterator[Problem]:
     """What is not of this program, and what a web server would show all the same; hidden files are left to it.
 
     Datasets that the study's page does not show are found where their visits are checked.
     """
     known = {"metadata", *(name.split("/")[0] for name in application)}
-    for name in writer.names_in(study, ""):
+    for name in writer.list_names(study, ""):
         if name not in known and not name.startswith("."):
             yield str(study.catalog / name), _STRANGER
     known = {catalog_id, *(name.split("/")[1] for name in super_files(catalog_id))}
-    for name in writer.names_in(study, "metadata"):
+    for name in writer.list_names(study, "metadata"):
         if name not in known and not _UUID.fullmatch(name):
             yield str(study.catalog / "metadata" / name), _STRANGER
 
@@ -149,7 +149,7 @@ def _study_page(study: Study, catalog_id: str, page: VisitPage, settings: Catalo
         yield from _marker(study, catalog_id, None)
         return
     try:
-        found = parse_page(raw, path)
+        found = parse_study_page(raw, path)
     except DepositDamaged as error:
         yield path, f"expected {error.expected}, found {error.found}"
         yield from _marker(study, catalog_id, None)

@@ -11,7 +11,7 @@ from icf_utils.store.layout import Visit
 
 
 @dataclass(frozen=True)
-class Place:
+class VisitAddress:
     """Where a visit is: ``url`` is the store's address without a slash at its end."""
 
     url: str
@@ -19,7 +19,7 @@ class Place:
     visit: str
 
 
-def clone_rows(place: Place, annex: str) -> dict[str, str]:
+def clone_rows(place: VisitAddress, annex: str) -> dict[str, str]:
     """The commands by their purpose; those for git-annex alone where ``annex``, the address for it, is not empty."""
     rows = {
         "datalad": clone_command(place),
@@ -36,17 +36,17 @@ def clone_rows(place: Place, annex: str) -> dict[str, str]:
     return {**rows, "icf-utils": retrieve_command(place)}
 
 
-def clone_url(place: Place) -> str:
+def clone_url(place: VisitAddress) -> str:
     """The address that ``datalad clone`` takes (datalad-next's ``datalad-annex::`` remote helper)."""
     return origin.clone_url(place.url, Visit(Path(), place.study, place.visit))
 
 
-def clone_command(place: Place) -> str:
+def clone_command(place: VisitAddress) -> str:
     """The command to paste into a shell: the address is quoted, the dataset lands in a folder named by the visit."""
     return f"datalad clone {shlex.quote(clone_url(place))} {place.visit}"
 
 
-def unpack_command(place: Place) -> str:
+def unpack_command(place: VisitAddress) -> str:
     """Give the archive's members to git-annex, which knows their checksums; the rest, such as notes, is left out.
 
     The backend is named since the files lie outside of the clone, where its attributes say nothing.
@@ -62,6 +62,6 @@ def unpack_command(place: Place) -> str:
     return f"({' && '.join(steps)})"
 
 
-def retrieve_command(place: Place) -> str:
+def retrieve_command(place: VisitAddress) -> str:
     """Images without a clone, by this package."""
     return f"icf-utils retrieve --store {shlex.quote(place.url)} --id {place.study} {place.visit} -d {place.visit}"

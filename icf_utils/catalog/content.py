@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from icf_utils.catalog.application import Assets
-from icf_utils.catalog.records import Record, VisitPage, file_record, problems, record_bytes, visit_records
+from icf_utils.catalog.application import ApplicationFiles
+from icf_utils.catalog.records import Record, VisitPage, file_record, record_bytes, schema_problems, visit_records
 from icf_utils.catalog.study import (
     StudyPage,
     config_record,
@@ -44,11 +44,13 @@ def _validated(record: Record) -> list[Record]:
 
 
 def _refuse_invalid(name: str, record: Mapping[str, object]) -> None:
-    for problem in problems(record):
+    for problem in schema_problems(record):
         raise DepositDamaged(name, "a record that the catalog's schema accepts", problem, "please report this")
 
 
-def application_files(study: str, settings: CatalogSettings, assets: Assets, logo: bytes | None) -> dict[str, bytes]:
+def application_files(
+    study: str, settings: CatalogSettings, assets: ApplicationFiles, logo: bytes | None
+) -> dict[str, bytes]:
     """The files of the web application with its settings; ``logo`` is the configured one's content."""
     files = dict(assets.files)
     if logo is not None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from icf_utils.catalog import writer
 from icf_utils.catalog.privacy import human_size
-from icf_utils.catalog.stage import read_page
+from icf_utils.catalog.stage import read_study_page
 from icf_utils.catalog.study import catalog_name, study_id
 from icf_utils.errors import DepositDiffers, InvalidSetting, storage_errors
 from icf_utils.results import Notice
@@ -24,7 +24,7 @@ from icf_utils.store.files import share_file, sync_file, sync_folder
 from icf_utils.store.layout import Study, stored_studies
 
 #: The page's name below the store.
-INDEX = "index.html"
+INDEX_PAGE = "index.html"
 #: Says that a page is this program's, to be replaced by it.
 _MARK = "<!-- the studies of a store, by icf-utils -->"
 
@@ -96,19 +96,19 @@ def build_index(store_dir: str | os.PathLike[str], *, settings: Settings | None 
     chosen = load_settings(root) if settings is None else settings
     lines, notices = [], []
     for study in stored_studies(root):
-        if writer.marked_as(study, study_id(study.study)) is not None:
+        if writer.read_marker(study, study_id(study.study)) is not None:
             lines.append(_line(study, chosen))
         else:
             why = "has no catalog yet and is not on the page of all studies"
             notices.append(Notice("not-in-index", study.study, why))
-    if not lines and not notices and not (root / INDEX).exists():
+    if not lines and not notices and not (root / INDEX_PAGE).exists():
         raise InvalidSetting(str(root), "there is no study in this folder; name the folder of a whole store")
-    changed = _replace(root / INDEX, index_bytes(lines), root)
-    return IndexResult(root / INDEX, len(lines), changed, tuple(notices))
+    changed = _replace(root / INDEX_PAGE, index_bytes(lines), root)
+    return IndexResult(root / INDEX_PAGE, len(lines), changed, tuple(notices))
 
 
 def _line(study: Study, settings: Settings) -> StudyLine:
-    entries = read_page(study).shown(settings.catalog)
+    entries = read_study_page(study).shown(settings.catalog)
     years = sorted({entry.date[:4] for entry in entries if entry.date})
     return StudyLine(
         study=study.study,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from datetime import datetime, timezone
 
-from icf_utils.catalog.privacy import clean, name_rule
+from icf_utils.catalog.privacy import clean_text, name_rule
 from icf_utils.catalog.records import VisitPage
 from icf_utils.dataset.reader import read_dataset
 from icf_utils.dataset.store_address import StorePlace
@@ -70,4 +70,4 @@ def annex_address(place: Visit, url: str) -> str:
         except FileNotFoundError:
             return ""
     is_web = url.startswith(("https://", "http://"))
-    return f"annex::{url.rstrip('/')}/{place.study}/{place.annex_url.name}" if is_web else clean(long_form)
+    return f"annex::{url.rstrip('/')}/{place.study}/{place.annex_url.name}" if is_web else clean_text(long_form)

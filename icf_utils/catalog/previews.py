@@ -45,7 +45,7 @@ def preview_name(at: int, png: bytes) -> str:
     return f"{at:04d}-{hashlib.md5(png, usedforsecurity=False).hexdigest()}.png"
 
 
-def named_previews(study: Study, page: VisitPage) -> dict[int, str]:
+def list_previews(study: Study, page: VisitPage) -> dict[int, str]:
     """Names of pictures in the catalog that belong to the page as it is, by the place of their series."""
     folder = study.catalog / previews_folder(page)
     with storage_errors(folder, "read"):
@@ -64,10 +64,10 @@ def is_intact(name: str, png: bytes) -> bool:
     return match is not None and preview_name(int(match.group(1)), png) == name
 
 
-def kept_previews(study: Study, page: VisitPage) -> dict[int, bytes]:
+def read_previews(study: Study, page: VisitPage) -> dict[int, bytes]:
     """The intact pictures that the catalog has of the page."""
     folder, found = study.catalog / previews_folder(page), {}
-    for at, name in named_previews(study, page).items():
+    for at, name in list_previews(study, page).items():
         with storage_errors(folder / name, "read"):
             png = (folder / name).read_bytes()
         if is_intact(name, png):
@@ -87,9 +87,9 @@ def make_previews(place: Visit, page: VisitPage, progress: Progress) -> tuple[di
     found: dict[int, bytes] = {}
     notices: list[Notice] = []
     with progress.task("previews", len(page.series), "series") as task:
-        for at, picture in enumerate(_pictures(place.archive, page)):
+        for at, picture in enumerate(_make_series_previews(place.archive, page)):
             subject = f"{page.visit}, series {_number(page, at)}"
-            if isinstance(picture, LeftOut):
+            if isinstance(picture, OmittedPreview):
                 notices.append(Notice("preview-left-out", subject, picture.reason))
             else:
                 found[at] = picture.png
@@ -110,16 +110,16 @@ def _face(subject: str) -> Notice:
     return Notice("preview-face", subject, why)
 
 
-def _pictures(archive: Path, page: VisitPage) -> Iterator[Picture | LeftOut]:
+def _make_series_previews(archive: Path, page: VisitPage) -> Iterator[Preview | OmittedPreview]:
     with storage_errors(archive, "read"), archive.open("rb") as handle:
         for series in page.series:
             offset, size = series.middle
             handle.seek(offset)
             texts = (series.description, series.protocol)
-            yield _picture(handle.read(size), texts)
+            yield _make_preview(handle.read(size), texts)
 
 
-def _picture(content: bytes, texts: tuple[str, ...]) -> Picture | LeftOut:
+def _make_preview(content: bytes, texts: tuple[str, ...]) -> Preview | OmittedPreview:
     """Whatever a file holds, the catalog is made: decoders raise all kinds of errors."""
     import warnings
 
@@ -129,10 +129,10 @@ def _picture(content: bytes, texts: tuple[str, ...]) -> Picture | LeftOut:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about values that a picture does not need
             dataset = dcmread(io.BytesIO(content), force=True)
-            png = thumbnail(dataset)
-            return png if isinstance(png, LeftOut) else Picture(png, shows_head(dataset, texts))
+            png = make_thumbnail(dataset)
+            return png if isinstance(png, OmittedPreview) else Preview(png, shows_head(dataset, texts))
     except Exception as error:  # noqa: BLE001 - the text of such an error may quote values; its kind does not
-        return LeftOut(f"the image cannot be decoded here ({type(error).__name__})")
+        return OmittedPreview(f"the image cannot be decoded here ({type(error).__name__})")
 
 
 def _require_numpy() -> None:
@@ -162,7 +162,7 @@ _OTHER_PARTS = re.compile(
 
 
 @dataclass(frozen=True)
-class Picture:
+class Preview:
     """A picture as a PNG file. ``head`` says that it shows a head, or may."""
 
     png: bytes
@@ -170,23 +170,23 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class OmittedPreview:
     """Why there is no picture; never quotes a value."""
 
     reason: str
 
 
-def thumbnail(dataset: Dataset) -> bytes | LeftOut:
+def make_thumbnail(dataset: Dataset) -> bytes | OmittedPreview:
     """The PNG file for an image, or why there may be none. Raises whatever a decoder raises."""
     if "PixelData" not in dataset:
-        return LeftOut("it has no image that could be shown")
-    reason = burned_in(dataset)
+        return OmittedPreview("it has no image that could be shown")
+    reason = burned_in_reason(dataset)
     if reason:
-        return LeftOut(reason)
-    return encode_png(small(eight_bits(dataset)))
+        return OmittedPreview(reason)
+    return encode_png(shrink(to_eight_bits(dataset)))
 
 
-def burned_in(dataset: Dataset) -> str:
+def burned_in_reason(dataset: Dataset) -> str:
     """Why an image may have text in its pixels; empty text where nothing says so.
 
     BurnedInAnnotation (0028,0301) decides; where it is absent, copies of a screen count as annotated (Secondary
@@ -216,7 +216,7 @@ def shows_head(dataset: Dataset, texts: Iterable[str]) -> bool:
     return _HEAD.search(words) is not None or _OTHER_PARTS.search(words) is None
 
 
-def eight_bits(dataset: Dataset) -> NDArray[np.uint8]:
+def to_eight_bits(dataset: Dataset) -> NDArray[np.uint8]:
     """The image, or the middle frame of several, as bytes: ``(rows, columns)`` or with three colours."""
     import numpy as np
     from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
@@ -254,7 +254,7 @@ def _scaled(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     return np.floor(unit * 255 + 0.5).astype(np.uint8)
 
 
-def small(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def shrink(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The picture with :data:`SIDE` pixels on its longer side at most: means of whole blocks of pixels."""
     import numpy as np
 

@@ -31,7 +31,7 @@ _SEPARATORS = str.maketrans("_-", "..")
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
-def clean(text: str) -> str:
+def clean_text(text: str) -> str:
     r"""``text`` as one printable line: white space becomes a space, what cannot be shown U+FFFD.
 
     >>> clean("a\nb\u202ec")
@@ -45,10 +45,10 @@ def clean(text: str) -> str:
 def value_text(value: Value | None, uids: Iterable[str] = ()) -> str:
     """A recorded DICOM value as text without identifiers; the values of a list are joined by commas."""
     items = value if isinstance(value, list) else [] if value is None else [value]
-    return without_identifiers(clean(", ".join(str(item) for item in items)), uids)
+    return remove_identifiers(clean_text(", ".join(str(item) for item in items)), uids)
 
 
-def without_identifiers(text: str, uids: Iterable[str] = ()) -> str:
+def remove_identifiers(text: str, uids: Iterable[str] = ()) -> str:
     """``text`` with ``uids``, everything else of a UID's form and calendar dates replaced by an ellipsis."""
     for uid in uids:
         if uid:
@@ -56,7 +56,7 @@ def without_identifiers(text: str, uids: Iterable[str] = ()) -> str:
     return _DATE.sub(REMOVED, _UID.sub(REMOVED, text))
 
 
-def identifies(name: str, uids: Iterable[str]) -> bool:
+def has_identifier(name: str, uids: Iterable[str]) -> bool:
     """Whether a file name holds one of ``uids``, anything else of a UID's form, or a calendar date."""
     if _DATE.search(name):
         return True
@@ -87,7 +87,7 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
-def distinct(names: Iterable[str], pattern: str) -> list[str]:
+def make_distinct(names: Iterable[str], pattern: str) -> list[str]:
     """``names`` in their order, repeated ones numbered by ``pattern`` (with ``{name}`` and ``{number}``).
 
     >>> distinct(["a", "a", "b"], "{name} ({number})")
@@ -137,9 +137,9 @@ def image_name(name: str, at: int, uids: Collection[str], texts: Iterable[str], 
 
     ``texts`` of the series are on the page anyway: their words are harmless.
     """
-    allowed = rule != "none" and not identifies(name, uids)
+    allowed = rule != "none" and not has_identifier(name, uids)
     if allowed and (rule == "all" or _is_plain(name, texts)):
-        return clean(name) or f"image_{at:04d}"
+        return clean_text(name) or f"image_{at:04d}"
     suffix = _SUFFIX.search(name)
     return f"image_{at:04d}{suffix.group() if suffix and suffix.group()[1:].lower() in _PLAIN else ''}"
 

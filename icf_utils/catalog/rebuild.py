@@ -13,9 +13,9 @@ from pathlib import Path
 from icf_utils.catalog import swap, writer
 from icf_utils.catalog.content import study_files, super_files, visit_files
 from icf_utils.catalog.page import visit_page
-from icf_utils.catalog.previews import kept_previews, make_previews
+from icf_utils.catalog.previews import make_previews, read_previews
 from icf_utils.catalog.records import VisitEntry, VisitPage, visit_entry
-from icf_utils.catalog.stage import illustrated, load_application, preview_files, read_page
+from icf_utils.catalog.stage import add_previews, load_application, preview_files, read_study_page
 from icf_utils.catalog.study import StudyPage, study_id
 from icf_utils.dataset.store_address import store_place
 from icf_utils.errors import DepositDamaged, DepositMissing, InvalidSetting
@@ -28,7 +28,7 @@ from icf_utils.store.locks import catalog_lock
 
 
 @dataclass(frozen=True)
-class Unusable:
+class UnusableVisit:
     """A visit whose files keep the catalog from being made: ``problem`` says what is wrong with them."""
 
     visit: str
@@ -36,7 +36,7 @@ class Unusable:
 
 
 @dataclass(frozen=True)
-class BuildResult:
+class CatalogBuildResult:
     """What the catalog shows now. With any ``unusable`` visit the old catalog is still there, untouched.
 
     ``dropped`` are visits that the old catalog showed and the store has no more.
@@ -48,12 +48,12 @@ class BuildResult:
     images: int
     previews: int
     dropped: tuple[str, ...]
-    unusable: tuple[Unusable, ...]
+    unusable: tuple[UnusableVisit, ...]
     notices: tuple[Notice, ...]
 
 
 @dataclass(frozen=True)
-class _Wish:
+class _BuildRequest:
     """What a user asked for; ``None`` leaves it as it is."""
 
     store_url: str | None
@@ -72,7 +72,7 @@ def build_catalog(
     previews: bool | None = None,
     settings: Settings | None = None,
     progress: Progress = SILENT,
-) -> BuildResult:
+) -> CatalogBuildResult:
     """Make a study's catalog from its visits' metadata, and put it in the old one's place when it is complete.
 
     ``hide_dates`` and ``previews`` are kept as they were where they are ``None``. A visit without metadata is left
@@ -86,28 +86,28 @@ def build_catalog(
             problem = "there is no visit of a study in it; name a study's folder in a store, as in STORE/STUDY"
             raise InvalidSetting(str(place.folder), problem)
         raise DepositMissing(place.folder, "there is no visit of this study; name a study's folder in a store")
-    wish = _Wish(store_url, store_id, previews, chosen)
+    wish = _BuildRequest(store_url, store_id, previews, chosen)
     with catalog_lock(place, progress):
-        swap.recover(place)
+        swap.restore_old_folder(place)
         writer.refuse_foreign(place, study_id(study))
-        writer.clear_leftovers(place)
+        writer.remove_unfinished_files(place)
         return _build(place, wish, _old_page(place, hide_dates), progress)
 
 
 def _old_page(study: Study, hide_dates: bool | None) -> StudyPage:
     """The old page, as far as it can be read, with the wish about dates; the marker, read before, has that, too."""
     try:
-        page = read_page(study)
+        page = read_study_page(study)
     except DepositDamaged:
-        page = StudyPage(hides_dates=bool(writer.marked_as(study, study_id(study.study))))
+        page = StudyPage(hides_dates=bool(writer.read_marker(study, study_id(study.study))))
     return page if hide_dates is None else replace(page, hides_dates=hide_dates)
 
 
-def _build(study: Study, wish: _Wish, old: StudyPage, progress: Progress) -> BuildResult:
+def _build(study: Study, wish: _BuildRequest, old: StudyPage, progress: Progress) -> CatalogBuildResult:
     application, assets = load_application(study, wish.settings.catalog)
-    swap.begin(study)
+    swap.create_new_folder(study)
     try:
-        work = _Work(study, wish, {entry.visit: entry for entry in old.entries}, progress)
+        work = _CatalogBuilder(study, wish, {entry.visit: entry for entry in old.entries}, progress)
         work.add_visits()
         if work.unusable:
             return work.result(assets.notices)
@@ -117,19 +117,19 @@ def _build(study: Study, wish: _Wish, old: StudyPage, progress: Progress) -> Bui
         swap.add_files(study, study_files(study.study, catalog_id, page, wish.settings.catalog))
         swap.add_files(study, super_files(catalog_id))
         swap.add_files(study, {writer.MARKER: writer.marker_bytes(catalog_id, page.hides_dates)})
-        swap.publish(study)
+        swap.publish_new_folder(study)
         return work.result(assets.notices)
     finally:
-        swap.discard(study)
+        swap.remove_work_folders(study)
 
 
-class _Work:
+class _CatalogBuilder:
     """The visits of a study on their way into the new folder, one at a time so that memory does not grow."""
 
-    def __init__(self, study: Study, wish: _Wish, old: Mapping[str, VisitEntry], progress: Progress) -> None:
+    def __init__(self, study: Study, wish: _BuildRequest, old: Mapping[str, VisitEntry], progress: Progress) -> None:
         self._study, self._wish, self._old, self._progress = study, wish, old, progress
         self.entries: list[VisitEntry] = []
-        self.unusable: list[Unusable] = []
+        self.unusable: list[UnusableVisit] = []
         self._notices: list[Notice] = []
         self._previews = 0
 
@@ -144,7 +144,7 @@ class _Work:
         if not (place.dicoms_json.exists() or place.tarball_json.exists()):
             if place.visit in self._old:
                 why = "its metadata, from which its pages are made, are gone; run 'icf-utils deposit_visit_metadata'"
-                self.unusable.append(Unusable(place.visit, why))
+                self.unusable.append(UnusableVisit(place.visit, why))
                 return
             why = "has no metadata yet and is not in the catalog"
             self._notices.append(Notice("not-in-catalog", place.visit, why))
@@ -152,14 +152,14 @@ class _Work:
         try:
             self._add_page(place)
         except (DepositDamaged, DepositMissing) as error:
-            self.unusable.append(Unusable(place.visit, str(error)))
+            self.unusable.append(UnusableVisit(place.visit, str(error)))
 
     def _add_page(self, place: Visit) -> None:
         wish = self._wish
         where = store_place(place, wish.settings, wish.store_url, wish.store_id)
         page = visit_page(place, read_visit_metadata(place), where, wish.settings.catalog)
         pictures = self._pictures(place, page)
-        swap.add_files(self._study, {**preview_files(page, pictures), **visit_files(illustrated(page, pictures))})
+        swap.add_files(self._study, {**preview_files(page, pictures), **visit_files(add_previews(page, pictures))})
         self.entries.append(visit_entry(page))
         self._previews += len(pictures)
 
@@ -171,11 +171,11 @@ class _Work:
         old = self._old.get(place.visit)
         if self._wish.previews is False or old is None:
             return {}
-        return kept_previews(self._study, replace(page, dataset_id=old.dataset_id))
+        return read_previews(self._study, replace(page, dataset_id=old.dataset_id))
 
-    def result(self, notices: tuple[Notice, ...]) -> BuildResult:
+    def result(self, notices: tuple[Notice, ...]) -> CatalogBuildResult:
         shown = {entry.visit for entry in self.entries} | {one.visit for one in self.unusable}
-        return BuildResult(
+        return CatalogBuildResult(
             study=self._study.study,
             catalog=self._study.catalog,
             visits=len(self.entries),

@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from icf_utils.catalog.application import package_folder
-from icf_utils.catalog.commands import Place, clone_rows, clone_url
-from icf_utils.catalog.privacy import NameRule, counted, distinct, human_size
+from icf_utils.catalog.application import find_datalad_catalog
+from icf_utils.catalog.commands import VisitAddress, clone_rows, clone_url
+from icf_utils.catalog.privacy import NameRule, counted, human_size, make_distinct
 from icf_utils.catalog.series import Series, TagValue, group_series, visit_values
 from icf_utils.errors import storage_errors
 from icf_utils.metadata.records import VisitMetadata
@@ -103,8 +103,8 @@ class VisitPage:
         return sorted({series.modality for series in self.series} - {""})
 
     @property
-    def place(self) -> Place:
-        return Place(self.url.rstrip("/"), self.study, self.visit)
+    def place(self) -> VisitAddress:
+        return VisitAddress(self.url.rstrip("/"), self.study, self.visit)
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def _badges(page: VisitPage) -> list[Record]:
 
 
 def _series_tab(page: VisitPage) -> Record:
-    keys = distinct((f"Series {one.number or '-'}" for one in page.series), "{name} [{number}]")
+    keys = make_distinct((f"Series {one.number or '-'}" for one in page.series), "{name} [{number}]")
     rows = {key: _series_row(page, at) for at, key in enumerate(keys)}
     return {"name": "Series", "icon": "fas fa-layer-group", "content": rows}
 
@@ -289,13 +289,13 @@ def _validator() -> Draft202012Validator:
 
 
 def _schemas() -> dict[str, Any]:
-    folder = package_folder() / "schema"
+    folder = find_datalad_catalog() / "schema"
     with storage_errors(folder, "read"):
         loaded = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("jsonschema_*.json"))]
     return {schema["$id"]: schema for schema in loaded}
 
 
-def problems(record: Mapping[str, Any]) -> list[str]:
+def schema_problems(record: Mapping[str, Any]) -> list[str]:
     """What the schema says against a record of a dataset or file, each with the place in the record; ideally nothing.
 
     Never quotes a value: headers of images are in there.

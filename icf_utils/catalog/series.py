@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from icf_utils.catalog.privacy import NameRule, distinct, image_name, value_text
+from icf_utils.catalog.privacy import NameRule, image_name, make_distinct, value_text
 from icf_utils.metadata.records import STANDARD_TAGS, ImageRecord
 
 _NOT_IN_FOLDER_NAMES = re.compile(r"[^\w.+-]+")
@@ -58,7 +58,7 @@ def group_series(images: Iterable[ImageRecord], names: NameRule = "plain") -> tu
     for image in images:
         groups.setdefault(_group_key(image), []).append(image)
     found = sorted(groups.values(), key=_order)
-    folders = distinct((_folder_name(members) for members in found), "{name}_{number}")
+    folders = make_distinct((_folder_name(members) for members in found), "{name}_{number}")
     return tuple(_series(members, folder, names) for members, folder in zip(found, folders, strict=True))
 
 
@@ -113,7 +113,7 @@ def _images(members: Sequence[ImageRecord], rule: NameRule) -> tuple[CatalogImag
         image_name(posixpath.basename(image.path), at, image.uids.values(), texts, rule)
         for at, image in enumerate(members, 1)
     )
-    names = distinct(shown, "{name} ({number})")
+    names = make_distinct(shown, "{name} ({number})")
     return tuple(CatalogImage(name, image.size) for name, image in zip(names, members, strict=True))
 
 

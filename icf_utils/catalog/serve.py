@@ -11,7 +11,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from icf_utils.catalog.index_page import INDEX
+from icf_utils.catalog.index_page import INDEX_PAGE
 from icf_utils.catalog.writer import MARKER
 from icf_utils.errors import DepositMissing, StorageFailure
 
@@ -50,13 +50,13 @@ class CatalogServer(ThreadingHTTPServer):
         """The file for the path of a request, if it may be seen: catalogs, and the page of all studies."""
         parts = [part for part in posixpath.normpath(unquote(path)).split("/") if part]
         if path.endswith("/") or not parts:
-            parts.append(INDEX)
+            parts.append(INDEX_PAGE)
         if any(part in ("..", ".") or "\0" in part for part in parts):
             return None
         if self.catalog:
             base, inner = self.catalog, parts
-        elif parts == [INDEX]:
-            return self.folder / INDEX
+        elif parts == [INDEX_PAGE]:
+            return self.folder / INDEX_PAGE
         elif len(parts) > 2 and parts[1] == "catalog" and (self.folder / parts[0] / "catalog" / MARKER).is_file():
             base, inner = self.folder / parts[0] / "catalog", parts[2:]
         else:

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icf_utils.catalog import writer
-from icf_utils.catalog.application import Assets, load_assets
+from icf_utils.catalog.application import ApplicationFiles, load_application_files
 from icf_utils.catalog.content import application_files, study_files, super_files, visit_files
 from icf_utils.catalog.page import visit_page
-from icf_utils.catalog.previews import kept_previews, make_previews, preview_name
+from icf_utils.catalog.previews import make_previews, preview_name, read_previews
 from icf_utils.catalog.records import VisitPage, previews_folder, visit_entry
-from icf_utils.catalog.study import StudyPage, catalog_name, logo_target, parse_page, study_id, study_path
-from icf_utils.catalog.swap import discard
+from icf_utils.catalog.study import StudyPage, catalog_name, logo_target, parse_study_page, study_id, study_path
+from icf_utils.catalog.swap import remove_work_folders
 from icf_utils.dataset.store_address import store_place
 from icf_utils.errors import InvalidSetting
 from icf_utils.metadata.records import read_visit_metadata
@@ -88,12 +88,12 @@ def catalogify_studyvisit_from_meta(
     return _result(content.page, place, tally, content.notices)
 
 
-def load_application(study: Study, settings: CatalogSettings) -> tuple[dict[str, bytes], Assets]:
+def load_application(study: Study, settings: CatalogSettings) -> tuple[dict[str, bytes], ApplicationFiles]:
     """The web application's files as the catalog should have them, and where they come from."""
     logo = writer.read_logo(study.root, settings.logo) if logo_target(settings) else None
     if settings.logo and logo is None:
         raise InvalidSetting("[catalog] logo", "there is no such file in the store's folder")
-    assets = load_assets(catalog_name(study.study, settings))
+    assets = load_application_files(catalog_name(study.study, settings))
     return application_files(study.study, settings, assets, logo), assets
 
 
@@ -104,11 +104,11 @@ def with_previews(
     if previews:
         made, notices = make_previews(place, page, progress)
     else:
-        made, notices = kept_previews(place.of_study, page), ()
-    return illustrated(page, made), preview_files(page, made), notices
+        made, notices = read_previews(place.of_study, page), ()
+    return add_previews(page, made), preview_files(page, made), notices
 
 
-def illustrated(page: VisitPage, pictures: Mapping[int, bytes]) -> VisitPage:
+def add_previews(page: VisitPage, pictures: Mapping[int, bytes]) -> VisitPage:
     """The page with pictures of the series at these places."""
     return replace(page, previews={at: preview_name(at, png) for at, png in pictures.items()})
 
@@ -129,10 +129,10 @@ def _write(
 ) -> writer.Tally:
     """In this order, so that whatever a page refers to is there before the page."""
     catalog_id = study_id(study.study)
-    discard(study)
+    remove_work_folders(study)
     writer.refuse_foreign(study, catalog_id)
-    writer.clear_leftovers(study)
-    before = read_page(study)
+    writer.remove_unfinished_files(study)
+    before = read_study_page(study)
     after = replace(before.with_entry(visit_entry(content.page)), hides_dates=before.hides_dates or hide_dates)
     steps = [
         {writer.MARKER: writer.marker_bytes(catalog_id, after.hides_dates)},
@@ -151,7 +151,7 @@ def _write(
     return tally
 
 
-def read_page(study: Study) -> StudyPage:
+def read_study_page(study: Study) -> StudyPage:
     """What the study's page shows so far, and whether the page or the catalog's marker says that dates are hidden.
 
     Raises :class:`~icf_utils.errors.DepositDamaged`.
@@ -159,8 +159,8 @@ def read_page(study: Study) -> StudyPage:
     catalog_id = study_id(study.study)
     name = study_path(catalog_id)
     raw = writer.read_file(study, name)
-    page = parse_page(raw, str(study.catalog / name)) if raw is not None else StudyPage()
-    return replace(page, hides_dates=page.hides_dates or bool(writer.marked_as(study, catalog_id)))
+    page = parse_study_page(raw, str(study.catalog / name)) if raw is not None else StudyPage()
+    return replace(page, hides_dates=page.hides_dates or bool(writer.read_marker(study, catalog_id)))
 
 
 def _former_ids(before: StudyPage, page: VisitPage) -> Iterable[str]:

@@ -144,7 +144,7 @@ def entry_record(entry: VisitEntry, places: Mapping[TagValue, int]) -> Record:
     }
 
 
-def parse_page(raw: bytes, source: str) -> StudyPage:
+def parse_study_page(raw: bytes, source: str) -> StudyPage:
     """What the bytes of a study's page say; ``source`` names the file in errors.
 
     Raises :class:`~icf_utils.errors.DepositDamaged`.

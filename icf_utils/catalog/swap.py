@@ -22,10 +22,10 @@ _NEW, _OLD = "catalog+new", "catalog+old"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
-def begin(study: Study) -> None:
+def create_new_folder(study: Study) -> None:
     """Make an empty folder for the new catalog; what an interrupted attempt left is removed."""
     prepare_workdir(study)
-    discard(study)
+    remove_work_folders(study)
     folder = study.workdir / _NEW
     with storage_errors(folder, "create"):
         make_folders(study.root, folder)
@@ -42,7 +42,7 @@ def add_files(study: Study, files: Mapping[str, bytes]) -> None:
                 handle.write(data)
 
 
-def publish(study: Study) -> None:
+def publish_new_folder(study: Study) -> None:
     """Put the new catalog in the old one's place, and remove that."""
     new, catalog = study.workdir / _NEW, study.catalog
     with storage_errors(new, "flush"):
@@ -54,19 +54,19 @@ def publish(study: Study) -> None:
             os.rename(catalog, study.workdir / _OLD)
             os.rename(new, catalog)
     sync_folder(study.folder)
-    discard(study)
+    remove_work_folders(study)
 
 
-def discard(study: Study) -> None:
+def remove_work_folders(study: Study) -> None:
     """Remove what is beside the catalog."""
-    recover(study)
+    restore_old_folder(study)
     for name in (_NEW, _OLD):
         with storage_errors(study.workdir / name, "remove"):
             if (study.workdir / name).exists():
                 shutil.rmtree(study.workdir / name)
 
 
-def recover(study: Study) -> None:
+def restore_old_folder(study: Study) -> None:
     """Put an old catalog back that was moved away for a new one which never came."""
     old = study.workdir / _OLD
     if old.is_dir() and not os.path.lexists(study.catalog):

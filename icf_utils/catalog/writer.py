@@ -42,7 +42,7 @@ def marker_bytes(catalog_id: str, hides_dates: bool) -> bytes:
     return f"{catalog_id}\n".encode("ascii") + (_HIDES_DATES if hides_dates else b"")
 
 
-def marked_as(study: Study, catalog_id: str) -> bool | None:
+def read_marker(study: Study, catalog_id: str) -> bool | None:
     """Whether the marker says that dates are hidden; ``None`` where it is not the marker of this catalog."""
     return _meaning(read_file(study, MARKER), catalog_id)
 
@@ -80,7 +80,7 @@ def read_file(study: Study, name: str) -> bytes | None:
             return None
 
 
-def names_in(study: Study, folder: str) -> list[str]:
+def list_names(study: Study, folder: str) -> list[str]:
     """The names in a folder below the catalog's, sorted; none where there is no such folder."""
     path = study.catalog / folder
     with storage_errors(path, "read"):
@@ -150,7 +150,7 @@ def replace_file(study: Study, name: str, data: bytes) -> None:
     _sync(tally)
 
 
-def clear_leftovers(study: Study) -> None:
+def remove_unfinished_files(study: Study) -> None:
     """Remove unfinished files that an interrupted run of this study's catalog left in the work folder."""
     with storage_errors(study.workdir, "tidy"):
         for path in study.workdir.glob(f"{study.catalog.name}+*.part"):

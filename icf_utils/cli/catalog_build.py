@@ -11,7 +11,7 @@ from icf_utils.cli.options import add_store_url
 from icf_utils.errors import InvalidSetting, shown
 
 if TYPE_CHECKING:
-    from icf_utils.catalog.rebuild import BuildResult
+    from icf_utils.catalog.rebuild import CatalogBuildResult
 
 HELP = "make the catalog of a study anew from its metadata"
 DETAILS = """\
@@ -70,7 +70,7 @@ def _store_and_study(path: str) -> tuple[str, str]:
     return store or ".", study
 
 
-def _lines(result: BuildResult) -> list[str]:
+def _lines(result: CatalogBuildResult) -> list[str]:
     if result.unusable:
         bad = [f"  {one.visit}: {one.problem}" for one in result.unusable]
         return [f"{shown(result.catalog)} was left as it is, since visits cannot be read:", *bad]

@@ -16,7 +16,7 @@ from icf_utils.results import Notice, plain
 
 if TYPE_CHECKING:
     from icf_utils.ingest.plan import IngestPlan, Item, Names
-    from icf_utils.pipeline.model import Chain
+    from icf_utils.pipeline.model import RunConfig
 
 HELP = "take in many visits at once: from a tree of folders, a table, or a heap of files"
 DETAILS = """\
@@ -72,7 +72,7 @@ def _add_extent(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.ingest.plan import refuse_root_in_store
-    from icf_utils.pipeline.model import Chain, Options
+    from icf_utils.pipeline.model import RunConfig, StageOptions
     from icf_utils.settings import load_settings
 
     store = Path(args.store_dir)
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     plan = _plan(args, console, store)
     settings = load_settings(store)
     jobs, until, zone = extent(args, settings.run)
-    chain = Chain(store, settings, Options(args.store_url, args.store_id, time_zone=zone), until)
+    chain = RunConfig(store, settings, StageOptions(args.store_url, args.store_id, time_zone=zone), until)
     if args.dry_run:
         return _dry_run(args, console, plan, chain)
     return _ingest(args, console, plan, chain, jobs)
@@ -122,12 +122,12 @@ def _names(args: argparse.Namespace, fields: list[str] | None, visit: str) -> Na
     return Names(study, name)
 
 
-def _dry_run(args: argparse.Namespace, console: Console, plan: IngestPlan, chain: Chain) -> int:
+def _dry_run(args: argparse.Namespace, console: Console, plan: IngestPlan, chain: RunConfig) -> int:
     from icf_utils.ingest.plan import is_current, with_input
     from icf_utils.pipeline.plan import make_plan
 
     inputs = {item.name: with_input(item, chain.root) for item in plan.items}
-    known = {found.wanted.name: found for found in make_plan(list(inputs.values()), chain)}
+    known = {found.visit_input.name: found for found in make_plan(list(inputs.values()), chain)}
     rows = []
     for item in plan.items:
         changed = item.selection is not None and not is_current(item, chain.root)
@@ -164,15 +164,15 @@ def _row_text(row: dict[str, object]) -> str:
     )
 
 
-def _ingest(args: argparse.Namespace, console: Console, plan: IngestPlan, chain: Chain, jobs: int) -> int:
+def _ingest(args: argparse.Namespace, console: Console, plan: IngestPlan, chain: RunConfig, jobs: int) -> int:
     from icf_utils.ingest.plan import prepare
-    from icf_utils.pipeline.run import run_chain
+    from icf_utils.pipeline.run import run_visits
 
     _tell(console, plan)
     visits = [prepare(item, chain.root) for item in plan.items]
     teller = Teller(console)
     try:
-        result = run_chain(visits, chain, jobs=jobs, progress=console, on_visit=teller.tell)
+        result = run_visits(visits, chain, jobs=jobs, progress=console, on_visit=teller.tell)
     except (KeyboardInterrupt, SystemExit):
         console.message(f"{counted(teller.number, 'visit')} finished; the same command goes on from there")
         raise

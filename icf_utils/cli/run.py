@@ -17,7 +17,7 @@ from icf_utils.progress import readable_size
 from icf_utils.results import Notice
 
 if TYPE_CHECKING:
-    from icf_utils.pipeline.model import Chain, RunResult, VisitInput, VisitOutcome, VisitPlan
+    from icf_utils.pipeline.model import RunConfig, RunResult, VisitInput, VisitOutcome, VisitPlan
     from icf_utils.settings import RunSettings, Settings
 
 HELP = "bring visits up to date: all steps, and only what is needed"
@@ -123,9 +123,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def wanted_visits(store: Path, table: Path | None, pattern: str, targets: list[str]) -> list[VisitInput]:
     """The visits to work on. Raises :class:`~icf_utils.errors.InvalidSetting` if there are none."""
-    from icf_utils.pipeline.visit_table import gather, select
+    from icf_utils.pipeline.visit_table import collect_visits, select_visits
 
-    visits = select(gather(store, table, pattern), targets)
+    visits = select_visits(collect_visits(store, table, pattern), targets)
     if not visits:
         raise InvalidSetting(
             "command line", "there is no visit: name inputs with --table or --pattern, or another store with -o"
@@ -164,13 +164,13 @@ def _choose(args: argparse.Namespace, store: Path, settings: RunSettings) -> _Ch
 
 def extent(args: argparse.Namespace, settings: RunSettings) -> tuple[int, str, str]:
     """Visits at a time, the last stage, and the time zone."""
-    from icf_utils.pipeline.run import processors
+    from icf_utils.pipeline.run import count_processors
 
     until = args.until or os.environ.get("ICF_RUN_UNTIL") or settings.until
     if until not in _STAGES:
         raise InvalidSetting("until", f"there is no stage '{shown(until)}' (stages: {', '.join(_STAGES)})")
     zone = args.timezone or os.environ.get("ICF_RUN_TIMEZONE") or settings.timezone
-    return _jobs(args.jobs, settings.jobs) or processors(), until, zone
+    return _jobs(args.jobs, settings.jobs) or count_processors(), until, zone
 
 
 def _jobs(option: int | None, setting: int) -> int:
@@ -184,15 +184,15 @@ def _jobs(option: int | None, setting: int) -> int:
     return int(text) if text else setting
 
 
-def _chain(args: argparse.Namespace, store: Path, settings: Settings, choice: _Choice) -> Chain:
-    from icf_utils.pipeline.model import Chain, Options
+def _chain(args: argparse.Namespace, store: Path, settings: Settings, choice: _Choice) -> RunConfig:
+    from icf_utils.pipeline.model import RunConfig, StageOptions
 
     tags = Path(args.tags) if args.tags else None
-    options = Options(args.store_url, args.store_id, tags, choice.time_zone, args.strip_components)
-    return Chain(store, settings, options, choice.until, args.always_make, args.paranoid)
+    options = StageOptions(args.store_url, args.store_id, tags, choice.time_zone, args.strip_components)
+    return RunConfig(store, settings, options, choice.until, args.always_make, args.paranoid)
 
 
-def _dry_run(args: argparse.Namespace, console: Console, visits: list[VisitInput], chain: Chain) -> int:
+def _dry_run(args: argparse.Namespace, console: Console, visits: list[VisitInput], chain: RunConfig) -> int:
     from icf_utils.pipeline.plan import make_plan
     from icf_utils.pipeline.report import plan_cells, write_graph
 
@@ -200,7 +200,7 @@ def _dry_run(args: argparse.Namespace, console: Console, visits: list[VisitInput
     if args.graph:
         write_graph(Path(args.graph), plan_cells(plans), chain.stage_names)
     todo = [plan for plan in plans if plan.runs]
-    lines = [f"{plan.wanted.name} {item.stage}: {'; '.join(item.reasons)}" for plan in todo for item in plan.runs]
+    lines = [f"{plan.visit_input.name} {item.stage}: {'; '.join(item.reasons)}" for plan in todo for item in plan.runs]
     stages = sum(len(plan.runs) for plan in todo)
     lines.append(
         f"{counted(len(plans), 'visit')}: {len(todo)} to do ({counted(stages, 'stage')}), "
@@ -212,16 +212,16 @@ def _dry_run(args: argparse.Namespace, console: Console, visits: list[VisitInput
 
 def _plain_plan(plan: VisitPlan) -> dict[str, object]:
     stages = [{"stage": item.stage, "runs": item.runs, "reasons": list(item.reasons)} for item in plan.decisions]
-    return {"study": plan.wanted.study, "visit": plan.wanted.visit, "stages": stages}
+    return {"study": plan.visit_input.study, "visit": plan.visit_input.visit, "stages": stages}
 
 
-def _run(args: argparse.Namespace, console: Console, visits: list[VisitInput], chain: Chain, jobs: int) -> int:
+def _run(args: argparse.Namespace, console: Console, visits: list[VisitInput], chain: RunConfig, jobs: int) -> int:
     from icf_utils.pipeline.report import outcome_cells, write_graph, write_report
-    from icf_utils.pipeline.run import run_chain
+    from icf_utils.pipeline.run import run_visits
 
     teller = Teller(console)
     try:
-        result = run_chain(
+        result = run_visits(
             visits, chain, jobs=jobs, keep_going=not args.stop_on_error, progress=console, on_visit=teller.tell
         )
     except (KeyboardInterrupt, SystemExit):

@@ -13,9 +13,9 @@ from icf_utils.errors import InvalidSetting, shown
 from icf_utils.results import plain
 
 if TYPE_CHECKING:
-    from icf_utils.pipeline.model import Chain, VisitInput
-    from icf_utils.slurm.model import Request, Submission
-    from icf_utils.slurm.submit import Planned
+    from icf_utils.pipeline.model import RunConfig, VisitInput
+    from icf_utils.slurm.model import JobRequest, Submission
+    from icf_utils.slurm.submit import SubmissionPlan
 
 #: Options that mean nothing without ``--slurm``: names and where they are kept.
 _OWN = ("partition", "time", "mem", "account", "array_size", "container", "wait")
@@ -65,7 +65,7 @@ def visits_of_job(args: argparse.Namespace) -> list[VisitInput] | None:
     return read_visits(Path(name))
 
 
-def catalog_job(args: argparse.Namespace, console: Console, visits: list[VisitInput], chain: Chain) -> int:
+def catalog_job(args: argparse.Namespace, console: Console, visits: list[VisitInput], chain: RunConfig) -> int:
     """What the job after the arrays does."""
     from icf_utils.slurm.catalog_job import run_catalog_job
 
@@ -83,7 +83,7 @@ def catalog_job(args: argparse.Namespace, console: Console, visits: list[VisitIn
     return 1 if failed else 0
 
 
-def submit(args: argparse.Namespace, console: Console, visits: list[VisitInput], chain: Chain) -> int:
+def submit(args: argparse.Namespace, console: Console, visits: list[VisitInput], chain: RunConfig) -> int:
     """Hand the run to SLURM."""
     from icf_utils.slurm.submit import plan_jobs, submit_jobs
 
@@ -101,10 +101,10 @@ def submit(args: argparse.Namespace, console: Console, visits: list[VisitInput],
     return 0
 
 
-def _request(args: argparse.Namespace) -> Request:
-    from icf_utils.slurm.model import ARRAY_SIZE, Request
+def _request(args: argparse.Namespace) -> JobRequest:
+    from icf_utils.slurm.model import ARRAY_SIZE, JobRequest
 
-    return Request(
+    return JobRequest(
         partition=args.partition or "",
         time=args.time or "",
         memory=args.mem or "",
@@ -124,11 +124,15 @@ def _image(name: str | None) -> Path | None:
     return path
 
 
-def _print_scripts(args: argparse.Namespace, console: Console, planned: Planned, chain: Chain, request: Request) -> int:
+def _print_scripts(
+    args: argparse.Namespace, console: Console, planned: SubmissionPlan, chain: RunConfig, request: JobRequest
+) -> int:
     from icf_utils.slurm.records import next_folder
-    from icf_utils.slurm.submit import scripts
+    from icf_utils.slurm.submit import job_scripts
 
-    found = [script for jobs in planned.studies for script in scripts(jobs, next_folder(jobs.study), chain, request)]
+    found = [
+        script for jobs in planned.studies for script in job_scripts(jobs, next_folder(jobs.study), chain, request)
+    ]
     lines = []
     for script in found:
         lines += [f"# {shown(script.path)}", script.text.rstrip("\n"), f"# submitted by: {script.command}", ""]
@@ -136,7 +140,7 @@ def _print_scripts(args: argparse.Namespace, console: Console, planned: Planned,
     return 0
 
 
-def _summary(planned: Planned, submissions: list[Submission]) -> list[str]:
+def _summary(planned: SubmissionPlan, submissions: list[Submission]) -> list[str]:
     new = sum(len(shard) for jobs in planned.studies for shard in jobs.shards)
     catalog = sum(len(jobs.catalog) for jobs in planned.studies) - new
     queued = sum(len(jobs.queued) for jobs in planned.studies)
@@ -152,10 +156,10 @@ def _wait(
     args: argparse.Namespace,
     console: Console,
     visits: list[VisitInput],
-    chain: Chain,
+    chain: RunConfig,
     submissions: list[Submission],
 ) -> int:
-    from icf_utils.slurm.wait import wait_for_jobs, what_is_left
+    from icf_utils.slurm.wait import find_unfinished_visits, wait_for_jobs
     from icf_utils.store.layout import Study
 
     try:
@@ -163,7 +167,7 @@ def _wait(
     except (KeyboardInterrupt, SystemExit):
         console.message("the jobs go on; 'squeue' shows them, 'scancel' ends them")
         raise
-    left = what_is_left(visits, replace(chain, again=False))
+    left = find_unfinished_visits(visits, replace(chain, always_make=False))
     lines = [f"{one.study}/{one.visit}: {one.stage} failed: {one.reason}" for one in left]
     lines.append(f"{counted(len(visits), 'visit')}: {len(visits) - len(left)} done, {len(left)} failed")
     result = {"slurm": True, "jobs": plain(submissions), "failed": plain(left)}

@@ -30,17 +30,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    from icf_utils.pipeline.status import counts, store_status
-    from icf_utils.pipeline.visit_table import gather
+    from icf_utils.pipeline.status import count_states, store_status
+    from icf_utils.pipeline.visit_table import collect_visits
     from icf_utils.settings import load_settings
-    from icf_utils.slurm.wait import with_queue
+    from icf_utils.slurm.wait import add_queue_states
 
     store = Path(args.store_dir)
     table, pattern = inputs_from(args, store, load_settings(store).run)
-    visits, problem = with_queue(store, store_status(store, gather(store, table, pattern)))
+    visits, problem = add_queue_states(store, store_status(store, collect_visits(store, table, pattern)))
     if problem:
         console.message(problem)
-    table_of_counts = counts(visits)
+    table_of_counts = count_states(visits)
     result = {"studies": table_of_counts, "visits": plain(visits)}
     console.result(args.command, result, [*_table(table_of_counts), *_remarks(visits)])
     return 0

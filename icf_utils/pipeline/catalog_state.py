@@ -14,11 +14,11 @@ from functools import cache
 
 from icf_utils.catalog import writer
 from icf_utils.catalog.application import FOLDERS
-from icf_utils.catalog.study import StudyPage, parse_page, study_config_path, study_id, study_path
+from icf_utils.catalog.study import StudyPage, parse_study_page, study_config_path, study_id, study_path
 from icf_utils.catalog.writer import read_file, read_logo
 from icf_utils.errors import DepositDamaged
-from icf_utils.pipeline.fingerprints import Marker
-from icf_utils.pipeline.state import WHOLE_STUDY, State, read_state
+from icf_utils.pipeline.fingerprints import Fingerprinter
+from icf_utils.pipeline.state import WHOLE_STUDY, StageRecord, read_record
 from icf_utils.settings import CatalogSettings
 from icf_utils.store.layout import Study
 
@@ -30,7 +30,7 @@ VERSION = 2
 
 
 @dataclass(frozen=True)
-class Shelf:
+class CatalogState:
     """``entries`` maps visits to digests of their entries on the study's page; ``problem`` is why a run is needed.
 
     ``state`` is what should be remembered of the files that visits share, now that they are as they are.
@@ -38,25 +38,27 @@ class Shelf:
 
     entries: Mapping[str, str]
     problem: str
-    state: State
+    state: StageRecord
 
 
-def look(study: Study, settings: CatalogSettings, paranoid: bool = False) -> Shelf:
+def read_catalog_state(study: Study, settings: CatalogSettings, paranoid: bool = False) -> CatalogState:
     """The catalog as it is now, held against what was remembered of it."""
-    remembered = read_state(study, WHOLE_STUDY, "catalog")
-    found = Marker(study.folder, remembered.outputs if remembered else {}, paranoid).marks(_shared(study))
+    recorded = read_record(study, WHOLE_STUDY, "catalog")
+    found = Fingerprinter(study.folder, recorded.outputs if recorded else {}, paranoid).fingerprints(_shared(study))
     raw = read_file(study, study_path(study_id(study.study)))
     page = {"page": hashlib.md5(raw or b"", usedforsecurity=False).hexdigest()}
-    state = State(VERSION, _parameters(study, settings), outputs=found, facts=page)
+    state = StageRecord(VERSION, _parameters(study, settings), outputs=found, facts=page)
     shown = _page(study, raw)
-    problem = _problem(remembered, state) or _page_problem(study, raw, shown, remembered, state, settings)
-    return Shelf({entry.visit: _digest(asdict(entry)) for entry in shown.entries} if shown else {}, problem, state)
+    problem = _problem(recorded, state) or _page_problem(study, raw, shown, recorded, state, settings)
+    return CatalogState(
+        {entry.visit: _digest(asdict(entry)) for entry in shown.entries} if shown else {}, problem, state
+    )
 
 
 def _page(study: Study, raw: bytes | None) -> StudyPage | None:
     """What the study's page shows; nothing where there is no page that can be read."""
     try:
-        return parse_page(raw, study.study) if raw is not None else None
+        return parse_study_page(raw, study.study) if raw is not None else None
     except DepositDamaged:
         return None
 
@@ -65,14 +67,14 @@ def _page_problem(
     study: Study,
     raw: bytes | None,
     shown: StudyPage | None,
-    remembered: State | None,
-    state: State,
+    recorded: StageRecord | None,
+    state: StageRecord,
     settings: CatalogSettings,
 ) -> str:
     """Other commands may have added visits; the page must still be what its entries give."""
     if raw is None:
         return "the study has no page yet"
-    if remembered and remembered.facts == state.facts:
+    if recorded and recorded.facts == state.facts:
         return ""
     from icf_utils.catalog.content import study_files
 
@@ -106,18 +108,18 @@ def _catalog_version() -> str:
         return "none"
 
 
-def _problem(remembered: State | None, now: State) -> str:
-    if remembered is None:
+def _problem(recorded: StageRecord | None, now: StageRecord) -> str:
+    if recorded is None:
         return "no state of the study's catalog"
-    if remembered.version != now.version:
-        return f"version of the catalog's shared files {remembered.version} -> {now.version}"
+    if recorded.version != now.version:
+        return f"version of the catalog's shared files {recorded.version} -> {now.version}"
     for name, value in now.parameters.items():
-        if remembered.parameters.get(name) != value:
+        if recorded.parameters.get(name) != value:
             return f"{name} changed"
-    for name, mark in remembered.outputs.items():
+    for name, fingerprint in recorded.outputs.items():
         if name not in now.outputs:
             return f"output missing: {name}"
-        if now.outputs[name].digest != mark.digest:
+        if now.outputs[name].digest != fingerprint.digest:
             return f"output changed: {name}"
     return ""
 

@@ -20,7 +20,7 @@ _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Mark:
+class Fingerprint:
     """A file, or a folder with all that is in it: MD5 of its content, size in bytes, and a stamp.
 
     The digest is empty where it was not computed, see :class:`Marker`.
@@ -32,7 +32,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class SourceMark:
+class SourceFingerprint:
     """What an input looked like when it was archived: number and bytes of its files, and a stamp of their listing.
 
     ``latest`` is the newest time, in nanoseconds, at which the system changed one of its files in any way.
@@ -45,38 +45,40 @@ class SourceMark:
     stamp: str
 
 
-class Marker:
+class Fingerprinter:
     """Marks files below a folder, by their names relative to it; trusts the ``known`` marks unless ``paranoid``.
 
     A ``quick`` one reads no file: the digest of one that is not known, or looks different, stays empty. It also looks
     at each file once only.
     """
 
-    def __init__(self, folder: Path, known: Mapping[str, Mark], paranoid: bool = False, quick: bool = False) -> None:
+    def __init__(
+        self, folder: Path, known: Mapping[str, Fingerprint], paranoid: bool = False, quick: bool = False
+    ) -> None:
         self._folder = os.fspath(folder)
         self._known = {} if paranoid else dict(known)
         self._quick = quick
         self._seen: dict[str, os.stat_result | None] = {}
 
-    def learn(self, name: str, digest: str) -> None:
+    def record_digest(self, name: str, digest: str) -> None:
         """Take a digest that somebody has just computed from the file's bytes."""
         if status := self._status(name):
-            self._known[name] = Mark(digest, status.st_size, _stamp(status))
+            self._known[name] = Fingerprint(digest, status.st_size, _stamp(status))
 
-    def is_there(self, name: str) -> bool:
+    def exists(self, name: str) -> bool:
         """Whether there is such a file or folder. Raises ``StorageFailure``."""
         return self._status(name) is not None
 
-    def mark(self, name: str) -> Mark | None:
+    def fingerprint(self, name: str) -> Fingerprint | None:
         """The mark of a file or folder; ``None`` where there is none. Raises ``StorageFailure``."""
         status = self._status(name)
         if status is None:
             return None
         return self._of_folder(name) if stat.S_ISDIR(status.st_mode) else self._of_file(name, status)
 
-    def marks(self, names: Iterable[str]) -> dict[str, Mark]:
+    def fingerprints(self, names: Iterable[str]) -> dict[str, Fingerprint]:
         """The marks of those that are there."""
-        return {name: mark for name in names if (mark := self.mark(name))}
+        return {name: fingerprint for name in names if (fingerprint := self.fingerprint(name))}
 
     def _status(self, name: str) -> os.stat_result | None:
         if self._quick and name in self._seen:
@@ -91,30 +93,30 @@ class Marker:
         self._seen[name] = status
         return status
 
-    def _of_file(self, name: str, status: os.stat_result) -> Mark:
+    def _of_file(self, name: str, status: os.stat_result) -> Fingerprint:
         known, stamp = self._known.get(name), _stamp(status)
         if known and (known.size, known.stamp) == (status.st_size, stamp):
             return known
         digest = "" if self._quick else file_digest(f"{self._folder}/{name}")
-        return self._keep(name, Mark(digest, status.st_size, stamp))
+        return self._keep(name, Fingerprint(digest, status.st_size, stamp))
 
-    def _of_folder(self, name: str) -> Mark:
+    def _of_folder(self, name: str) -> Fingerprint:
         files = _listing(f"{self._folder}/{name}")
         size, stamp = sum(status.st_size for _, status in files), _listing_stamp(files, _stamp)
         known = self._known.get(name)
         if known and (known.size, known.stamp) == (size, stamp):
             return known
         if self._quick:
-            return Mark("", size, stamp)
+            return Fingerprint("", size, stamp)
         digest = hashlib.md5(usedforsecurity=False)
         for below, _ in files:
             content = file_digest(f"{self._folder}/{name}/{below}")
             digest.update(f"{content} {below}\0".encode("utf-8", "surrogateescape"))
-        return self._keep(name, Mark(digest.hexdigest(), size, stamp))
+        return self._keep(name, Fingerprint(digest.hexdigest(), size, stamp))
 
-    def _keep(self, name: str, mark: Mark) -> Mark:
-        self._known[name] = mark
-        return mark
+    def _keep(self, name: str, fingerprint: Fingerprint) -> Fingerprint:
+        self._known[name] = fingerprint
+        return fingerprint
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:
@@ -126,7 +128,7 @@ def file_digest(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def mark_source(path: Path) -> SourceMark | None:
+def fingerprint_source(path: Path) -> SourceFingerprint | None:
     """What an input looks like now, without reading a file of it; ``None`` where it is not there."""
     with storage_errors(path, "read"):
         try:
@@ -134,7 +136,7 @@ def mark_source(path: Path) -> SourceMark | None:
         except (FileNotFoundError, NotADirectoryError):
             return None
     files = _listing(os.fspath(path)) if stat.S_ISDIR(status.st_mode) else [(path.name, status)]
-    return SourceMark(
+    return SourceFingerprint(
         path=str(path),
         files=len(files),
         size=sum(status.st_size for _, status in files),
@@ -143,7 +145,7 @@ def mark_source(path: Path) -> SourceMark | None:
     )
 
 
-def changed_names(path: Path, then: SourceMark) -> list[str]:
+def changed_files(path: Path, then: SourceFingerprint) -> list[str]:
     """The files of an input that were changed, moved in or had their modes changed since; sorted."""
     if not path.is_dir():
         return [path.name]

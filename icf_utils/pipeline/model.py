@@ -29,7 +29,7 @@ class VisitInput:
 
 
 @dataclass(frozen=True)
-class Options:
+class StageOptions:
     """What a run says beside the settings of the store, as the single commands take it."""
 
     store_url: str | None = None
@@ -40,7 +40,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Chain:
+class RunConfig:
     """One way of making visits: the store, what goes into the bytes, and how far and how thoroughly to go.
 
     ``until`` is the last stage; ``again`` runs every stage, needed or not; ``paranoid`` trusts no recorded digest.
@@ -48,9 +48,9 @@ class Chain:
 
     root: Path
     settings: Settings = field(default_factory=Settings)
-    options: Options = field(default_factory=Options)
+    options: StageOptions = field(default_factory=StageOptions)
     until: str = STAGE_NAMES[-1]
-    again: bool = False
+    always_make: bool = False
     paranoid: bool = False
 
     @property
@@ -60,7 +60,7 @@ class Chain:
 
 
 @dataclass(frozen=True)
-class Decision:
+class StageDecision:
     """Whether a stage of a visit has to run; ``reasons`` say why, in words, and are empty if it has not."""
 
     stage: str
@@ -75,17 +75,17 @@ class Decision:
 class VisitPlan:
     """What a run would do about a visit: one decision per stage."""
 
-    wanted: VisitInput
-    decisions: tuple[Decision, ...]
+    visit_input: VisitInput
+    decisions: tuple[StageDecision, ...]
 
     @property
-    def runs(self) -> tuple[Decision, ...]:
+    def runs(self) -> tuple[StageDecision, ...]:
         """The stages that would run."""
         return tuple(decision for decision in self.decisions if decision.runs)
 
 
 @dataclass(frozen=True)
-class Failure:
+class StageFailure:
     """Why a stage failed: the error's class, its whole message and its exit code."""
 
     type: str
@@ -110,7 +110,7 @@ class StageOutcome:
     size: int = 0
     notices: tuple[Notice, ...] = ()
     skipped: tuple[Notice, ...] = ()
-    failure: Failure | None = None
+    failure: StageFailure | None = None
 
 
 @dataclass(frozen=True)

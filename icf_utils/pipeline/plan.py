@@ -7,117 +7,125 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icf_utils.errors import shown
-from icf_utils.pipeline.catalog_state import Shelf, look
-from icf_utils.pipeline.fingerprints import Mark, Marker, SourceMark, changed_names, mark_source
-from icf_utils.pipeline.model import Chain, Decision, VisitInput, VisitPlan
-from icf_utils.pipeline.stages import STAGES, Stage, place_of
-from icf_utils.pipeline.state import State, has_error, read_states
+from icf_utils.pipeline.catalog_state import CatalogState, read_catalog_state
+from icf_utils.pipeline.fingerprints import (
+    Fingerprint,
+    Fingerprinter,
+    SourceFingerprint,
+    changed_files,
+    fingerprint_source,
+)
+from icf_utils.pipeline.model import RunConfig, StageDecision, VisitInput, VisitPlan
+from icf_utils.pipeline.stages import STAGES, Stage, stored_visit
+from icf_utils.pipeline.state import StageRecord, has_error, read_records
 from icf_utils.store.layout import Study
 
 _NAMED_AT_MOST = 3
 
 
 @dataclass(frozen=True)
-class Finding:
+class PlannedStage:
     """A decision; where nothing has to run, ``state`` is what should be remembered from now on."""
 
-    decision: Decision
-    state: State | None = None
+    decision: StageDecision
+    state: StageRecord | None = None
 
 
-class Judge:
+class Planner:
     """Decides about one visit. Marks are kept from stage to stage, so that a file is read once at most.
 
     A ``quick`` judge reads no file: what looks different has to run, and may then turn out to be the same.
     """
 
-    def __init__(self, wanted: VisitInput, chain: Chain, quick: bool = False) -> None:
-        self.wanted, self.chain = wanted, chain
-        self.place = place_of(wanted, chain)
-        self.remembered = read_states(self.place)
-        self.marker = Marker(self.place.of_study.folder, _known(self.remembered), chain.paranoid, quick)
+    def __init__(self, visit_input: VisitInput, config: RunConfig, quick: bool = False) -> None:
+        self.visit_input, self.config = visit_input, config
+        self.place = stored_visit(visit_input, config)
+        self.recorded = read_records(self.place)
+        self.fingerprinter = Fingerprinter(self.place.of_study.folder, _known(self.recorded), config.paranoid, quick)
         self._quick = quick
-        self._inputs = {name: _names(STAGES[name].inputs(self.place)) for name in chain.stage_names}
-        self._outputs = {name: _names(STAGES[name].outputs(self.place)) for name in chain.stage_names}
+        self._inputs = {name: _names(STAGES[name].inputs(self.place)) for name in config.stage_names}
+        self._outputs = {name: _names(STAGES[name].outputs(self.place)) for name in config.stage_names}
 
-    def find(self, name: str, shelf: Shelf | None = None) -> Finding:
+    def decide(self, name: str, catalog_state: CatalogState | None = None) -> PlannedStage:
         """Decide about a stage; the catalog stage needs the study's ``shelf``."""
-        stage, remembered = STAGES[name], self.remembered.get(name)
-        reasons = self._plain_reasons(stage, remembered)
-        if reasons or remembered is None:
-            return Finding(Decision(name, tuple(reasons)))
-        state = self.state_now(stage, shelf)
-        reasons = [*_differences(remembered, state), *self._source_reasons(remembered.source, state.source)]
-        if shelf is not None and not reasons and shelf.problem:
-            reasons = [shelf.problem]
-        return Finding(Decision(name, tuple(reasons)), None if reasons else state)
+        stage, recorded = STAGES[name], self.recorded.get(name)
+        reasons = self._reasons_without_reading(stage, recorded)
+        if reasons or recorded is None:
+            return PlannedStage(StageDecision(name, tuple(reasons)))
+        state = self.current_record(stage, catalog_state)
+        reasons = [*_differences(recorded, state), *self._source_reasons(recorded.source, state.source)]
+        if catalog_state is not None and not reasons and catalog_state.problem:
+            reasons = [catalog_state.problem]
+        return PlannedStage(StageDecision(name, tuple(reasons)), None if reasons else state)
 
-    def state_now(self, stage: Stage, shelf: Shelf | None = None, outputs: Sequence[str] = ()) -> State:
+    def current_record(
+        self, stage: Stage, catalog_state: CatalogState | None = None, outputs: Sequence[str] = ()
+    ) -> StageRecord:
         """What there is to remember of a stage at this moment; ``outputs`` are those beyond the table's."""
-        remembered = self.remembered.get(stage.name)
-        more = outputs or (remembered.outputs if remembered else ())
-        return State(
+        recorded = self.recorded.get(stage.name)
+        more = outputs or (recorded.outputs if recorded else ())
+        return StageRecord(
             version=stage.version,
-            parameters=dict(stage.parameters(self.chain)),
-            inputs=self.inputs_now(stage),
-            outputs=self.marker.marks((*self._outputs[stage.name], *more)),
-            facts=self._facts(shelf),
+            parameters=dict(stage.parameters(self.config)),
+            inputs=self.current_inputs(stage),
+            outputs=self.fingerprinter.fingerprints((*self._outputs[stage.name], *more)),
+            facts=self._facts(catalog_state),
             source=self.source() if stage.name == "archive" else None,
         )
 
-    def inputs_now(self, stage: Stage) -> dict[str, Mark]:
+    def current_inputs(self, stage: Stage) -> dict[str, Fingerprint]:
         """The marks of a stage's inputs, by name relative to the study's folder."""
-        return self.marker.marks(self._inputs[stage.name])
+        return self.fingerprinter.fingerprints(self._inputs[stage.name])
 
-    def source(self) -> SourceMark | None:
+    def source(self) -> SourceFingerprint | None:
         """The input as it looks now; as it was remembered where a run names none."""
-        if self.wanted.input is not None:
-            return mark_source(self.wanted.input)
-        remembered = self.remembered.get("archive")
-        return remembered.source if remembered else None
+        if self.visit_input.input is not None:
+            return fingerprint_source(self.visit_input.input)
+        recorded = self.recorded.get("archive")
+        return recorded.source if recorded else None
 
-    def archive_is_as_remembered(self) -> bool:
+    def is_archive_unchanged(self) -> bool:
         """Whether the archive was made, or found right, from an input before, and has not changed since."""
-        remembered = self.remembered.get("archive")
-        if remembered is None or remembered.source is None:
+        recorded = self.recorded.get("archive")
+        if recorded is None or recorded.source is None:
             return False
-        now = self.marker.mark(self.place.archive.name)
-        then = remembered.outputs.get(self.place.archive.name)
+        now = self.fingerprinter.fingerprint(self.place.archive.name)
+        then = recorded.outputs.get(self.place.archive.name)
         return now is not None and then is not None and now.digest == then.digest
 
-    def _facts(self, shelf: Shelf | None) -> dict[str, str]:
-        entry = shelf.entries.get(self.wanted.visit) if shelf else None
+    def _facts(self, catalog_state: CatalogState | None) -> dict[str, str]:
+        entry = catalog_state.entries.get(self.visit_input.visit) if catalog_state else None
         return {"entry on the study's page": entry} if entry else {}
 
-    def _plain_reasons(self, stage: Stage, remembered: State | None) -> list[str]:
+    def _reasons_without_reading(self, stage: Stage, recorded: StageRecord | None) -> list[str]:
         """What needs no look into the files."""
         outputs = self._outputs[stage.name]
         if needed := self._missing(self._inputs[stage.name]):
             return [f"after {self._maker(needed)}"]
         if missing := self._missing(outputs):
             return ["not made yet" if len(missing) == len(outputs) else f"output missing: {', '.join(missing)}"]
-        if remembered is None:
+        if recorded is None:
             return ["no record of an earlier run" if outputs else "not made yet, or no record of an earlier run"]
-        return self._wishes(stage)
+        return self._requested_reasons(stage)
 
     def _missing(self, names: Iterable[str]) -> list[str]:
-        return [name for name in names if not self.marker.is_there(name)]
+        return [name for name in names if not self.fingerprinter.exists(name)]
 
     def _maker(self, needed: Sequence[str]) -> str:
         """The last of the stages that make files of these names."""
         return [stage for stage, names in self._outputs.items() if not set(names).isdisjoint(needed)][-1]
 
-    def _wishes(self, stage: Stage) -> list[str]:
+    def _requested_reasons(self, stage: Stage) -> list[str]:
         """What the user, or the last run, asks for. A judge who reads files comes to an opinion of its own instead."""
-        if self.chain.again:
+        if self.config.always_make:
             return ["asked for (-B)"]
-        if self._quick and has_error(self.place.of_study, self.wanted.visit, stage.name):
+        if self._quick and has_error(self.place.of_study, self.visit_input.visit, stage.name):
             return ["failed the last time"]
-        return ["asked to trust nothing (--paranoid)"] if self._quick and self.chain.paranoid else []
+        return ["asked to trust nothing (--paranoid)"] if self._quick and self.config.paranoid else []
 
-    def _source_reasons(self, then: SourceMark | None, now: SourceMark | None) -> list[str]:
-        source = self.wanted.input
-        if source is None or now is None or (then == now and not self.chain.paranoid):
+    def _source_reasons(self, then: SourceFingerprint | None, now: SourceFingerprint | None) -> list[str]:
+        source = self.visit_input.input
+        if source is None or now is None or (then == now and not self.config.paranoid):
             return []
         if then is None:
             return ["the archive was not compared with this input yet"]
@@ -128,8 +136,8 @@ class Judge:
         return [_how_source_changed(source, then, now)]
 
 
-def _how_source_changed(source: Path, then: SourceMark, now: SourceMark) -> str:
-    names = [shown(name) for name in changed_names(source, then)]
+def _how_source_changed(source: Path, then: SourceFingerprint, now: SourceFingerprint) -> str:
+    names = [shown(name) for name in changed_files(source, then)]
     if names:
         more = f" and {len(names) - _NAMED_AT_MOST} more" if len(names) > _NAMED_AT_MOST else ""
         return f"input changed or touched: {', '.join(names[:_NAMED_AT_MOST])}{more}"
@@ -138,7 +146,7 @@ def _how_source_changed(source: Path, then: SourceMark, now: SourceMark) -> str:
     return "input changed or touched"
 
 
-def _differences(then: State, now: State) -> list[str]:
+def _differences(then: StageRecord, now: StageRecord) -> list[str]:
     """What is not as it was when the stage ran, in words."""
     found = [f"version {then.version} -> {now.version}"] if then.version != now.version else []
     for name, value in now.parameters.items():
@@ -154,11 +162,11 @@ def _changed_parameter(name: str, then: str, now: str) -> str:
     return f"{name} changed" if name == "tags" else f"{name} '{shown(then)}' -> '{shown(now)}'"
 
 
-def _changes(kind: str, then: Mapping[str, Mark], now: Mapping[str, Mark]) -> list[str]:
+def _changes(kind: str, then: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> list[str]:
     found = [f"{kind} missing: {name}" for name in then if name not in now]
-    for name, mark in now.items():
-        if name not in then or then[name].digest != mark.digest:
-            found.append(f"{kind} {'changed' if mark.digest else 'changed or touched'}: {name}")
+    for name, fingerprint in now.items():
+        if name not in then or then[name].digest != fingerprint.digest:
+            found.append(f"{kind} {'changed' if fingerprint.digest else 'changed or touched'}: {name}")
     return found
 
 
@@ -167,29 +175,29 @@ def _names(paths: Iterable[Path]) -> tuple[str, ...]:
     return tuple(path.name for path in paths)
 
 
-def _known(states: Mapping[str, State]) -> dict[str, Mark]:
+def _known(states: Mapping[str, StageRecord]) -> dict[str, Fingerprint]:
     """Every mark that the visit's states hold, so that what one stage knows of a file serves the others."""
-    known: dict[str, Mark] = {}
+    known: dict[str, Fingerprint] = {}
     for state in states.values():
         known.update(state.inputs)
         known.update(state.outputs)
     return known
 
 
-def plan_visit(wanted: VisitInput, chain: Chain, shelf: Shelf | None) -> VisitPlan:
+def plan_visit(visit_input: VisitInput, config: RunConfig, catalog_state: CatalogState | None) -> VisitPlan:
     """What a run would do about a visit; ``shelf`` is the study's, if the chain goes up to the catalog."""
-    judge = Judge(wanted, chain, quick=True)
-    findings = [judge.find(name, shelf if name == "catalog" else None) for name in chain.stage_names]
-    return VisitPlan(wanted, tuple(finding.decision for finding in findings))
+    planner = Planner(visit_input, config, quick=True)
+    findings = [planner.decide(name, catalog_state if name == "catalog" else None) for name in config.stage_names]
+    return VisitPlan(visit_input, tuple(planned.decision for planned in findings))
 
 
-def make_plan(visits: Iterable[VisitInput], chain: Chain) -> list[VisitPlan]:
+def make_plan(visits: Iterable[VisitInput], config: RunConfig) -> list[VisitPlan]:
     """What a run would do about each visit, and why. Changes nothing, not even the state, and reads no large file."""
-    shelves: dict[str, Shelf] = {}
+    shelves: dict[str, CatalogState] = {}
     plans = []
-    for wanted in visits:
-        if "catalog" in chain.stage_names and wanted.study not in shelves:
-            study = Study(chain.root, wanted.study)
-            shelves[wanted.study] = look(study, chain.settings.catalog, chain.paranoid)
-        plans.append(plan_visit(wanted, chain, shelves.get(wanted.study)))
+    for visit_input in visits:
+        if "catalog" in config.stage_names and visit_input.study not in shelves:
+            study = Study(config.root, visit_input.study)
+            shelves[visit_input.study] = read_catalog_state(study, config.settings.catalog, config.paranoid)
+        plans.append(plan_visit(visit_input, config, shelves.get(visit_input.study)))
     return plans

@@ -119,7 +119,7 @@ _ROW, _COLUMN, _TOP, _GAP = 26, 110, 40, 26
 
 
 @dataclass(frozen=True)
-class Cell:
+class GraphCell:
     """One stage of one visit; ``note`` says why it is so."""
 
     visit: str
@@ -128,32 +128,34 @@ class Cell:
     note: str = ""
 
 
-def plan_cells(plans: Sequence[VisitPlan]) -> list[Cell]:
+def plan_cells(plans: Sequence[VisitPlan]) -> list[GraphCell]:
     """What a dry run found."""
     return [
-        Cell(plan.wanted.name, item.stage, "to do" if item.runs else "up to date", "; ".join(item.reasons))
+        GraphCell(plan.visit_input.name, item.stage, "to do" if item.runs else "up to date", "; ".join(item.reasons))
         for plan in plans
         for item in plan.decisions
     ]
 
 
-def outcome_cells(result: RunResult) -> list[Cell]:
+def outcome_cells(result: RunResult) -> list[GraphCell]:
     """What a run did."""
     return [
-        Cell(visit.name, stage.stage, stage.state, stage.failure.message if stage.failure else "; ".join(stage.reasons))
+        GraphCell(
+            visit.name, stage.stage, stage.state, stage.failure.message if stage.failure else "; ".join(stage.reasons)
+        )
         for visit in result.visits
         for stage in visit.stages
     ]
 
 
-def write_graph(path: Path, cells: Sequence[Cell], stages: Sequence[str]) -> None:
+def write_graph(path: Path, cells: Sequence[GraphCell], stages: Sequence[str]) -> None:
     """Write the picture: SVG, or mermaid text for a name that ends in ``.mmd``. Raises ``StorageFailure``."""
-    text = mermaid(cells) if path.suffix == ".mmd" else svg(cells, stages)
+    text = mermaid_graph(cells) if path.suffix == ".mmd" else svg_graph(cells, stages)
     with storage_errors(path, "write"):
         path.write_text(text, encoding="utf-8")
 
 
-def svg(cells: Sequence[Cell], stages: Sequence[str]) -> str:
+def svg_graph(cells: Sequence[GraphCell], stages: Sequence[str]) -> str:
     """The picture as SVG."""
     visits = list(dict.fromkeys(cell.visit for cell in cells))
     left = 24 + 8 * max((len(visit) for visit in visits), default=0)
@@ -173,7 +175,7 @@ def svg(cells: Sequence[Cell], stages: Sequence[str]) -> str:
     return "\n".join([*lines, "</svg>", ""])
 
 
-def _box(cell: Cell, x: int, y: int, is_last: bool) -> str:
+def _box(cell: GraphCell, x: int, y: int, is_last: bool) -> str:
     colour, mark = _LOOKS[cell.state]
     ink = "#222222" if cell.state in _LIGHT else "#ffffff"
     width = _COLUMN - _GAP
@@ -190,12 +192,12 @@ def _box(cell: Cell, x: int, y: int, is_last: bool) -> str:
     )
 
 
-def mermaid(cells: Sequence[Cell]) -> str:
+def mermaid_graph(cells: Sequence[GraphCell]) -> str:
     """The picture as text in mermaid's language."""
     lines = ["flowchart LR"]
     lines += [f"  classDef {_word(state)} fill:{colour},color:{_ink(state)}" for state, (colour, _) in _LOOKS.items()]
     numbers = {visit: number for number, visit in enumerate(dict.fromkeys(cell.visit for cell in cells))}
-    before: Cell | None = None
+    before: GraphCell | None = None
     for cell in cells:
         node = f"v{numbers[cell.visit]}_{cell.stage}"
         label = f"{cell.visit}<br/>{cell.stage}: {cell.state}"

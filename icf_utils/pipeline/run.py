@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from icf_utils.pipeline.execute import CatalogTask, InOtherHands, Result, Task, VisitTask
-from icf_utils.pipeline.model import Chain, RunResult, StageOutcome, VisitInput, VisitOutcome, VisitPlan
+from icf_utils.pipeline.execute import AlreadyRunning, CatalogTask, RunTask, TaskResult, VisitTask
+from icf_utils.pipeline.model import RunConfig, RunResult, StageOutcome, VisitInput, VisitOutcome, VisitPlan
 from icf_utils.pipeline.plan import make_plan
-from icf_utils.pipeline.stages import check_chain
-from icf_utils.pipeline.state import clear_leftovers
-from icf_utils.pipeline.workers import Team, new_team
+from icf_utils.pipeline.stages import check_config
+from icf_utils.pipeline.state import remove_unfinished_records
+from icf_utils.pipeline.workers import WorkerPool, start_workers
 from icf_utils.progress import SILENT, Progress
 from icf_utils.store.layout import Study
 from icf_utils.store.locks import clear_dead
@@ -26,14 +26,14 @@ from icf_utils.store.locks import clear_dead
 _CATALOG_BATCH = 25
 
 
-def processors() -> int:
+def count_processors() -> int:
     """How many processes this one may run at once."""
     return len(os.sched_getaffinity(0))
 
 
-def run_chain(
+def run_visits(
     visits: Sequence[VisitInput],
-    chain: Chain,
+    config: RunConfig,
     *,
     jobs: int = 1,
     keep_going: bool = True,
@@ -50,41 +50,44 @@ def run_chain(
     :class:`~icf_utils.errors.StorageFailure` for a store that cannot be read.
     """
     started = time.monotonic()
-    plans = make_plan(visits, chain)
-    for name in {plan.wanted.study for plan in plans}:
-        clear_dead(Study(chain.root, name))
+    plans = make_plan(visits, config)
+    for name in {plan.visit_input.study for plan in plans}:
+        clear_dead(Study(config.root, name))
     todo = [plan for plan in plans if plan.runs]
     outcomes = [_up_to_date(plan) for plan in plans if not plan.runs]
     if todo:
-        check_chain(chain)
-        for name in {plan.wanted.study for plan in todo}:
-            clear_leftovers(Study(chain.root, name))
-        desk = _Desk(todo, chain, keep_going, progress, on_visit)
+        check_config(config)
+        for name in {plan.visit_input.study for plan in todo}:
+            remove_unfinished_records(Study(config.root, name))
+        scheduler = _Scheduler(todo, config, keep_going, progress, on_visit)
         size = min(jobs, len(todo))
-        with progress.task("visits", len(todo), "visits") as bar, closing(new_team(size, chain, progress)) as team:
-            desk.work(team, bar.advance)
-        outcomes += desk.finished
+        with (
+            progress.task("visits", len(todo), "visits") as bar,
+            closing(start_workers(size, config, progress)) as pool,
+        ):
+            scheduler.work(pool, bar.advance)
+        outcomes += scheduler.finished
     outcomes.sort(key=lambda outcome: (outcome.study, outcome.visit))
     return RunResult(tuple(outcomes), time.monotonic() - started)
 
 
 def _up_to_date(plan: VisitPlan) -> VisitOutcome:
     stages = tuple(StageOutcome(decision.stage, "up to date") for decision in plan.decisions)
-    return VisitOutcome(plan.wanted.study, plan.wanted.visit, stages)
+    return VisitOutcome(plan.visit_input.study, plan.visit_input.visit, stages)
 
 
-class _Desk:
+class _Scheduler:
     """Hands out tasks and takes in results."""
 
     def __init__(
         self,
         plans: Sequence[VisitPlan],
-        chain: Chain,
+        config: RunConfig,
         keep_going: bool,
         progress: Progress,
         on_visit: Callable[[VisitOutcome], None] | None,
     ) -> None:
-        self._chain, self._keep_going, self._progress, self._on_visit = chain, keep_going, progress, on_visit
+        self._chain, self._keep_going, self._progress, self._on_visit = config, keep_going, progress, on_visit
         self._waiting: deque[VisitTask] = deque()
         self._for_catalog: dict[str, list[VisitInput]] = {}
         self._in_catalog: set[str] = set()
@@ -96,26 +99,26 @@ class _Desk:
             self._take_in(plan)
 
     def _take_in(self, plan: VisitPlan) -> None:
-        wanted = plan.wanted
+        visit_input = plan.visit_input
         if {decision.stage for decision in plan.runs} == {"catalog"}:
             stages = tuple(StageOutcome(item.stage, "up to date") for item in plan.decisions if not item.runs)
-            self._ready_for_catalog(wanted, VisitOutcome(wanted.study, wanted.visit, stages))
+            self._ready_for_catalog(visit_input, VisitOutcome(visit_input.study, visit_input.visit, stages))
         else:
-            self._waiting.append(VisitTask(wanted))
-            self._on_the_way[wanted.study] = self._on_the_way.get(wanted.study, 0) + 1
+            self._waiting.append(VisitTask(visit_input))
+            self._on_the_way[visit_input.study] = self._on_the_way.get(visit_input.study, 0) + 1
 
-    def work(self, team: Team, advance: Callable[[int], None]) -> None:
+    def work(self, pool: WorkerPool, advance: Callable[[int], None]) -> None:
         """Until nothing is left; ``advance`` is told how many visits are finished."""
         self._advance = advance
         while True:
-            while not team.is_busy and (task := self._next(team.is_idle)):
-                team.start(task)
-            if team.is_idle:
+            while not pool.is_busy and (task := self._next(pool.is_idle)):
+                pool.start(task)
+            if pool.is_idle:
                 return
-            for task, result in team.collect():
+            for task, result in pool.collect():
                 self._take(task, result)
 
-    def _next(self, is_idle: bool) -> Task | None:
+    def _next(self, is_idle: bool) -> RunTask | None:
         """What to do next: a catalog that is worth it, else a visit, else any catalog."""
         ready = [study for study in self._for_catalog if study not in self._in_catalog]
         worth_it = [study for study in ready if self._is_worth_it(study)]
@@ -132,32 +135,32 @@ class _Desk:
         self._in_catalog.add(study)
         return CatalogTask(tuple(self._for_catalog.pop(study)))
 
-    def _take(self, task: Task, result: Result) -> None:
+    def _take(self, task: RunTask, result: TaskResult) -> None:
         if isinstance(task, CatalogTask):
             assert isinstance(result, tuple)
             self._in_catalog.discard(task.visits[0].study)
-            for wanted, stage in zip(task.visits, result, strict=True):
-                made = self._made.pop(wanted.name)
+            for visit_input, stage in zip(task.visits, result, strict=True):
+                made = self._made.pop(visit_input.name)
                 self._finish(replace(made, stages=(*made.stages, stage)))
-        elif isinstance(result, InOtherHands):
-            self._progress.message(f"{task.wanted.name}: {result.holder} works on it; it comes last here")
-            self._waiting.append(VisitTask(task.wanted, wait=True))
+        elif isinstance(result, AlreadyRunning):
+            self._progress.message(f"{task.visit_input.name}: {result.holder} works on it; it comes last here")
+            self._waiting.append(VisitTask(task.visit_input, wait=True))
         else:
             assert isinstance(result, VisitOutcome)
-            self._on_the_way[task.wanted.study] -= 1
-            self._take_visit(task.wanted, result)
+            self._on_the_way[task.visit_input.study] -= 1
+            self._take_visit(task.visit_input, result)
 
-    def _take_visit(self, wanted: VisitInput, outcome: VisitOutcome) -> None:
+    def _take_visit(self, visit_input: VisitInput, outcome: VisitOutcome) -> None:
         if self._chain.until != "catalog":
             self._finish(outcome)
         elif outcome.failed:
             self._finish(replace(outcome, stages=(*outcome.stages, StageOutcome("catalog", "not reached"))))
         else:
-            self._ready_for_catalog(wanted, outcome)
+            self._ready_for_catalog(visit_input, outcome)
 
-    def _ready_for_catalog(self, wanted: VisitInput, outcome: VisitOutcome) -> None:
-        self._made[wanted.name] = outcome
-        self._for_catalog.setdefault(wanted.study, []).append(wanted)
+    def _ready_for_catalog(self, visit_input: VisitInput, outcome: VisitOutcome) -> None:
+        self._made[visit_input.name] = outcome
+        self._for_catalog.setdefault(visit_input.study, []).append(visit_input)
 
     def _finish(self, outcome: VisitOutcome) -> None:
         self.finished.append(outcome)
@@ -172,6 +175,6 @@ class _Desk:
         """Begin nothing new but the catalogs of what was made; the rest was not reached."""
         for task in self._waiting:
             stages = tuple(StageOutcome(name, "not reached") for name in self._chain.stage_names)
-            self.finished.append(VisitOutcome(task.wanted.study, task.wanted.visit, stages))
-            self._on_the_way[task.wanted.study] -= 1
+            self.finished.append(VisitOutcome(task.visit_input.study, task.visit_input.visit, stages))
+            self._on_the_way[task.visit_input.study] -= 1
         self._waiting.clear()

@@ -14,14 +14,14 @@ from pathlib import Path
 
 from icf_utils.errors import DepositDamaged, DepositDiffers, DepositMissing, InputChanged
 from icf_utils.pipeline.fingerprints import file_digest
-from icf_utils.pipeline.model import Chain, VisitInput
+from icf_utils.pipeline.model import RunConfig, VisitInput
 from icf_utils.progress import Progress
 from icf_utils.results import Notice
 from icf_utils.store.layout import Visit, read_deposit, store_identity
 
 
 @dataclass(frozen=True)
-class Made:
+class StageResult:
     """What a stage function did: its notices, outputs beyond those of the table, and digests it knows already.
 
     Outputs and digests go by names relative to the study's folder. ``skipped`` are the files that the stage left out
@@ -47,29 +47,34 @@ class Stage:
     version: int
     inputs: Callable[[Visit], tuple[Path, ...]]
     outputs: Callable[[Visit], tuple[Path, ...]]
-    parameters: Callable[[Chain], Mapping[str, str]]
-    function: Callable[[VisitInput, Chain, Progress], Made]
+    parameters: Callable[[RunConfig], Mapping[str, str]]
+    function: Callable[[VisitInput, RunConfig, Progress], StageResult]
 
 
-def place_of(wanted: VisitInput, chain: Chain) -> Visit:
+def stored_visit(visit_input: VisitInput, config: RunConfig) -> Visit:
     """Where a visit lies in the store."""
-    return Visit(chain.root, wanted.study, wanted.visit)
+    return Visit(config.root, visit_input.study, visit_input.visit)
 
 
-def _archive(wanted: VisitInput, chain: Chain, progress: Progress) -> Made:
+def _archive(visit_input: VisitInput, config: RunConfig, progress: Progress) -> StageResult:
     from icf_utils.archive.stage import make_studyvisit_archive
 
-    place, options = place_of(wanted, chain), chain.options
-    if wanted.input is None:
+    place, options = stored_visit(visit_input, config), config.options
+    if visit_input.input is None:
         return _adopt_archive(place)
-    strip = options.strip if wanted.input.is_file() else 0
+    strip = options.strip if visit_input.input.is_file() else 0
     result = make_studyvisit_archive(
-        wanted.input, chain.root, *_names(wanted), time_zone=options.time_zone, strip=strip, progress=progress
+        visit_input.input,
+        config.root,
+        *_names(visit_input),
+        time_zone=options.time_zone,
+        strip=strip,
+        progress=progress,
     )
-    return Made(result.notices, digests={place.archive.name: result.md5})
+    return StageResult(result.notices, digests={place.archive.name: result.md5})
 
 
-def _adopt_archive(place: Visit) -> Made:
+def _adopt_archive(place: Visit) -> StageResult:
     """An archive that came into the store by itself: it must be what its checksum file says."""
     from icf_utils.archive.checksum import parse_checksum
 
@@ -81,66 +86,66 @@ def _adopt_archive(place: Visit) -> Made:
     if found != expected:
         remedy = "the archive or its checksum was changed or damaged: restore it from a copy"
         raise DepositDamaged(place.archive, f"the MD5 {expected} of its checksum file", found, remedy)
-    return Made(digests={place.archive.name: found})
+    return StageResult(digests={place.archive.name: found})
 
 
-def _metadata(wanted: VisitInput, chain: Chain, progress: Progress) -> Made:
+def _metadata(visit_input: VisitInput, config: RunConfig, progress: Progress) -> StageResult:
     from icf_utils.metadata.stage import deposit_visit_metadata
 
     result = deposit_visit_metadata(
-        chain.root, *_names(wanted), tags=chain.options.tags, settings=chain.settings, progress=progress
+        config.root, *_names(visit_input), tags=config.options.tags, settings=config.settings, progress=progress
     )
-    return Made(result.notices, result.skipped)
+    return StageResult(result.notices, result.skipped)
 
 
-def _dataset(wanted: VisitInput, chain: Chain, progress: Progress) -> Made:
+def _dataset(visit_input: VisitInput, config: RunConfig, progress: Progress) -> StageResult:
     from icf_utils.dataset.stage import deposit_visit_dataset
 
     result = deposit_visit_dataset(
-        chain.root,
-        *_names(wanted),
-        store_url=chain.options.store_url,
-        store_id=chain.options.store_id,
-        settings=chain.settings,
+        config.root,
+        *_names(visit_input),
+        store_url=config.options.store_url,
+        store_id=config.options.store_id,
+        settings=config.settings,
         progress=progress,
     )
-    place = place_of(wanted, chain)
+    place = stored_visit(visit_input, config)
     more = (place.annex_url.name, place.annex_folder.name) if result.annex_url else ()
-    return Made(result.notices, outputs=more)
+    return StageResult(result.notices, outputs=more)
 
 
-def _catalog(wanted: VisitInput, chain: Chain, progress: Progress) -> Made:
+def _catalog(visit_input: VisitInput, config: RunConfig, progress: Progress) -> StageResult:
     from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
 
     result = catalogify_studyvisit_from_meta(
-        chain.root,
-        *_names(wanted),
-        store_url=chain.options.store_url,
-        store_id=chain.options.store_id,
-        settings=chain.settings,
+        config.root,
+        *_names(visit_input),
+        store_url=config.options.store_url,
+        store_id=config.options.store_id,
+        settings=config.settings,
         progress=progress,
     )
-    return Made(result.notices, outputs=(f"{result.catalog.name}/metadata/{result.dataset_id}",))
+    return StageResult(result.notices, outputs=(f"{result.catalog.name}/metadata/{result.dataset_id}",))
 
 
-def _names(wanted: VisitInput) -> tuple[str, str]:
-    return wanted.study, wanted.visit
+def _names(visit_input: VisitInput) -> tuple[str, str]:
+    return visit_input.study, visit_input.visit
 
 
-def _archive_parameters(chain: Chain) -> Mapping[str, str]:
-    return {"timezone": chain.options.time_zone, "strip": str(chain.options.strip)}
+def _archive_parameters(config: RunConfig) -> Mapping[str, str]:
+    return {"timezone": config.options.time_zone, "strip": str(config.options.strip)}
 
 
-def _metadata_parameters(chain: Chain) -> Mapping[str, str]:
+def _metadata_parameters(config: RunConfig) -> Mapping[str, str]:
     """The allow-list as it stands in its file, or in the settings."""
-    if chain.options.tags is not None:
-        return {"tags": file_digest(chain.options.tags)}
-    settings = asdict(chain.settings.metadata)
+    if config.options.tags is not None:
+        return {"tags": file_digest(config.options.tags)}
+    settings = asdict(config.settings.metadata)
     return {"tags": _short(settings) if settings["tags"] else "none"}
 
 
-def _store_parameters(chain: Chain) -> Mapping[str, str]:
-    options, store = chain.options, chain.settings.store
+def _store_parameters(config: RunConfig) -> Mapping[str, str]:
+    options, store = config.options, config.settings.store
     url = (store.url if options.store_url is None else options.store_url).rstrip("/")
     return {
         "store URL": url,
@@ -148,10 +153,10 @@ def _store_parameters(chain: Chain) -> Mapping[str, str]:
     }
 
 
-def _dataset_parameters(chain: Chain) -> Mapping[str, str]:
+def _dataset_parameters(config: RunConfig) -> Mapping[str, str]:
     """Without the deposit for ``annex::`` addresses nothing is said of it, as states of earlier versions do."""
-    wanted = {"annex URL": "yes"} if chain.settings.dataset.annex_url else {}
-    return {**_store_parameters(chain), **wanted}
+    visit_input = {"annex URL": "yes"} if config.settings.dataset.annex_url else {}
+    return {**_store_parameters(config), **visit_input}
 
 
 def _short(value: object) -> str:
@@ -199,7 +204,7 @@ STAGES: Mapping[str, Stage] = {
 }
 
 
-def check_chain(chain: Chain) -> None:
+def check_config(config: RunConfig) -> None:
     """Find mistakes in options and settings before anything starts, rather than once per visit.
 
     Raises :class:`~icf_utils.errors.InvalidSetting`.
@@ -208,24 +213,26 @@ def check_chain(chain: Chain) -> None:
     from icf_utils.dataset.origin import check_store_id, check_store_url
     from icf_utils.metadata.stage import allowed_tags
 
-    options, store = chain.options, chain.settings.store
+    options, store = config.options, config.settings.store
     zone_named(options.time_zone)
     check_store_url(store.url if options.store_url is None else options.store_url)
     check_store_id(store.id if options.store_id is None else options.store_id)
-    if "metadata" in chain.stage_names:
-        allowed_tags(Visit(chain.root, "study", "visit"), options.tags, chain.settings)
+    if "metadata" in config.stage_names:
+        allowed_tags(Visit(config.root, "study", "visit"), options.tags, config.settings)
 
 
-def run_stage(stage: Stage, wanted: VisitInput, chain: Chain, progress: Progress, was_archived: bool) -> Made:
+def run_stage(
+    stage: Stage, visit_input: VisitInput, config: RunConfig, progress: Progress, was_archived: bool
+) -> StageResult:
     """Run a stage of a visit. ``was_archived`` says that its archive was made from this input before, and is intact.
 
     Raises what the stage's function raises, and :class:`~icf_utils.errors.InputChanged` for an input that gives
     another archive than before.
     """
     try:
-        return stage.function(wanted, chain, progress)
+        return stage.function(visit_input, config, progress)
     except DepositDiffers as error:
-        archive = place_of(wanted, chain).archive
-        if not was_archived or wanted.input is None or error.path != str(archive):
+        archive = stored_visit(visit_input, config).archive
+        if not was_archived or visit_input.input is None or error.path != str(archive):
             raise
-        raise InputChanged(wanted.input, archive, error.how) from error
+        raise InputChanged(visit_input.input, archive, error.how) from error

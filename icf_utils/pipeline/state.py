@@ -17,8 +17,8 @@ from typing import Any
 
 from icf_utils.errors import StorageFailure
 from icf_utils.interrupts import expect_unfinished, forget_unfinished
-from icf_utils.pipeline.fingerprints import Mark, SourceMark
-from icf_utils.pipeline.model import STAGE_NAMES, Failure
+from icf_utils.pipeline.fingerprints import Fingerprint, SourceFingerprint
+from icf_utils.pipeline.model import STAGE_NAMES, StageFailure
 from icf_utils.store.files import make_folders, share_file
 from icf_utils.store.layout import WORK_DIR_NAME, Study, Visit
 
@@ -32,7 +32,7 @@ _ERROR, _PART = ".error.json", ".part"
 
 
 @dataclass(frozen=True)
-class State:
+class StageRecord:
     """What a stage was made from and what it made. Paths are relative to the study's folder.
 
     ``source`` is the input that an archive was made from or compared with; ``facts`` are digests of what has no file
@@ -41,10 +41,10 @@ class State:
 
     version: int
     parameters: Mapping[str, str] = field(default_factory=dict)
-    inputs: Mapping[str, Mark] = field(default_factory=dict)
-    outputs: Mapping[str, Mark] = field(default_factory=dict)
+    inputs: Mapping[str, Fingerprint] = field(default_factory=dict)
+    outputs: Mapping[str, Fingerprint] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
-    source: SourceMark | None = None
+    source: SourceFingerprint | None = None
 
 
 def state_folder(study: Study) -> Path:
@@ -52,40 +52,40 @@ def state_folder(study: Study) -> Path:
     return study.workdir / "state"
 
 
-def read_state(study: Study, visit: str, stage: str) -> State | None:
+def read_record(study: Study, visit: str, stage: str) -> StageRecord | None:
     """What is remembered of a visit's stage, if anything."""
     value = _read(_path(study, visit, stage))
     try:
-        return State(
+        return StageRecord(
             version=value["version"],
             parameters=dict(value["parameters"]),
-            inputs=_marks(value["inputs"]),
-            outputs=_marks(value["outputs"]),
+            inputs=_fingerprints(value["inputs"]),
+            outputs=_fingerprints(value["outputs"]),
             facts=dict(value["facts"]),
-            source=SourceMark(**value["source"]) if value["source"] else None,
+            source=SourceFingerprint(**value["source"]) if value["source"] else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
 
 
-def read_states(visit: Visit) -> dict[str, State]:
+def read_records(visit: Visit) -> dict[str, StageRecord]:
     """What is remembered of a visit, by stage."""
-    found = {stage: read_state(visit.of_study, visit.visit, stage) for stage in STAGE_NAMES}
+    found = {stage: read_record(visit.of_study, visit.visit, stage) for stage in STAGE_NAMES}
     return {stage: state for stage, state in found.items() if state}
 
 
-def write_state(study: Study, visit: str, stage: str, state: State) -> None:
+def write_record(study: Study, visit: str, stage: str, state: StageRecord) -> None:
     """Remember a stage, and forget its error. Raises :class:`~icf_utils.errors.StorageFailure`."""
     _write(study, _path(study, visit, stage), {"format": FORMAT, **asdict(state)})
-    forget_error(study, visit, stage)
+    remove_error(study, visit, stage)
 
 
-def write_error(study: Study, visit: str, stage: str, failure: Failure) -> None:
+def write_error(study: Study, visit: str, stage: str, failure: StageFailure) -> None:
     """Remember why a stage failed. Raises :class:`~icf_utils.errors.StorageFailure`."""
     _write(study, _error_path(study, visit, stage), {"format": FORMAT, **asdict(failure)})
 
 
-def forget_error(study: Study, visit: str, stage: str) -> None:
+def remove_error(study: Study, visit: str, stage: str) -> None:
     """A stage that is in order has no error any more."""
     with suppress(OSError):
         os.unlink(_error_path(study, visit, stage))
@@ -96,17 +96,17 @@ def has_error(study: Study, visit: str, stage: str) -> bool:
     return os.path.exists(_error_path(study, visit, stage))
 
 
-def read_errors(study: Study) -> dict[tuple[str, str], Failure]:
+def read_errors(study: Study) -> dict[tuple[str, str], StageFailure]:
     """The errors of a study's visits, by visit and stage."""
     return {key: failure for key in _names(study, _ERROR) if (failure := _failure(study, *key))}
 
 
-def remembered(study: Study) -> set[tuple[str, str]]:
+def recorded_stages(study: Study) -> set[tuple[str, str]]:
     """The visits and stages of which there is a state file."""
     return {key for key in _names(study, ".json") if key[1] in STAGE_NAMES and key[0] != WHOLE_STUDY}
 
 
-def clear_leftovers(study: Study) -> None:
+def remove_unfinished_records(study: Study) -> None:
     """Remove unfinished state files of processes of this host that were killed."""
     host = f".{socket.gethostname()}."
     with suppress(OSError):
@@ -117,10 +117,10 @@ def clear_leftovers(study: Study) -> None:
                 (state_folder(study) / name).unlink(missing_ok=True)
 
 
-def _failure(study: Study, visit: str, stage: str) -> Failure | None:
+def _failure(study: Study, visit: str, stage: str) -> StageFailure | None:
     value = _read(_error_path(study, visit, stage))
     try:
-        return Failure(str(value["type"]), str(value["message"]), int(value["exit_code"]))
+        return StageFailure(str(value["type"]), str(value["message"]), int(value["exit_code"]))
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -143,8 +143,8 @@ def _error_path(study: Study, visit: str, stage: str) -> str:
     return f"{study.root}/{study.study}/{WORK_DIR_NAME}/state/{visit}.{stage}{_ERROR}"
 
 
-def _marks(value: Mapping[str, Mapping[str, Any]]) -> dict[str, Mark]:
-    return {name: Mark(**mark) for name, mark in value.items()}
+def _fingerprints(value: Mapping[str, Mapping[str, Any]]) -> dict[str, Fingerprint]:
+    return {name: Fingerprint(**fingerprint) for name, fingerprint in value.items()}
 
 
 def _read(path: str) -> dict[str, Any]:

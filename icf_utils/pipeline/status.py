@@ -14,16 +14,16 @@ from typing import Literal
 
 from icf_utils.catalog.check import catalogued_visits
 from icf_utils.errors import InvalidIdentifier, storage_errors
-from icf_utils.pipeline.model import STAGE_NAMES, Failure, VisitInput
+from icf_utils.pipeline.model import STAGE_NAMES, StageFailure, VisitInput
 from icf_utils.pipeline.stages import STAGES
 from icf_utils.pipeline.state import read_errors
 from icf_utils.store.layout import Study, Visit
 from icf_utils.store.locks import running_visits
 
-Progress = Literal["done", "running", "queued", "failed", "not made"]
+ProgressState = Literal["done", "running", "queued", "failed", "not made"]
 
 #: The words of a status, in the order of its columns.
-PROGRESS: tuple[Progress, ...] = ("done", "running", "queued", "failed", "not made")
+PROGRESS_STATES: tuple[ProgressState, ...] = ("done", "running", "queued", "failed", "not made")
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class StageStatus:
     """
 
     stage: str
-    state: Progress
-    failure: Failure | None = None
+    state: ProgressState
+    failure: StageFailure | None = None
     holder: str = ""
 
 
@@ -101,7 +101,7 @@ def _names(study: Study) -> set[str]:
 def _stages(
     place: Visit,
     names: Collection[str],
-    errors: Mapping[tuple[str, str], Failure],
+    errors: Mapping[tuple[str, str], StageFailure],
     running: Mapping[str, str],
     in_catalog: Collection[str],
 ) -> tuple[StageStatus, ...]:
@@ -111,7 +111,7 @@ def _stages(
         outputs = STAGES[name].outputs(place)
         done = all(path.name in names for path in outputs) if outputs else place.visit in in_catalog
         failure = errors.get((place.visit, name))
-        state: Progress = "failed" if failure else "done" if done else "not made"
+        state: ProgressState = "failed" if failure else "done" if done else "not made"
         if holder and state != "done" and name != "catalog" and all(stage.state == "done" for stage in found):
             found.append(StageStatus(name, "running", holder=holder))
         else:
@@ -119,11 +119,11 @@ def _stages(
     return tuple(found)
 
 
-def counts(visits: Iterable[VisitStatus]) -> dict[str, dict[str, dict[str, int]]]:
+def count_states(visits: Iterable[VisitStatus]) -> dict[str, dict[str, dict[str, int]]]:
     """How many visits of each study are done, running, queued, failed, not made, by stage."""
     table: dict[str, dict[str, dict[str, int]]] = {}
     for visit in visits:
-        study = table.setdefault(visit.study, {stage: dict.fromkeys(PROGRESS, 0) for stage in STAGE_NAMES})
+        study = table.setdefault(visit.study, {stage: dict.fromkeys(PROGRESS_STATES, 0) for stage in STAGE_NAMES})
         for stage in visit.stages:
             study[stage.stage][stage.state] += 1
     return table

@@ -24,14 +24,14 @@ from icf_utils.store.layout import Visit, check_identifier, stored_studies
 COLUMNS = ("study", "visit", "input")
 #: Another name of a column.
 _ALIASES = {"folder": "input"}
-_WANTED = "study, visit, and input (also called folder)"
+_EXPECTED_COLUMNS = "study, visit, and input (also called folder)"
 
 _DELIMITERS = ("\t", ";", ",")
-_PLACES = ("{study}", "{visit}")
+_PLACEHOLDERS = ("{study}", "{visit}")
 
 
 @dataclass(frozen=True)
-class Table:
+class VisitTable:
     """The visits of a table, and the names of the columns that are not for us."""
 
     visits: tuple[VisitInput, ...]
@@ -49,17 +49,17 @@ def read_table(path: Path, store: Path) -> list[VisitInput]:
     return list(parse_table(raw, path, store).visits)
 
 
-def parse_table(raw: bytes, path: Path, store: Path) -> Table:
+def parse_table(raw: bytes, path: Path, store: Path) -> VisitTable:
     """The same from the file's bytes; ``path`` says where it lies."""
     return _parsed(raw, path, path.parent, store, is_strict=True)
 
 
-def parse_folders(raw: bytes, path: Path, store: Path, base: Path) -> Table:
+def parse_folders(raw: bytes, path: Path, store: Path, base: Path) -> VisitTable:
     """The same of a table of folders below ``base``: each is one visit's, and other columns are ignored."""
     return _parsed(raw, path, base, store, is_strict=False)
 
 
-def _parsed(raw: bytes, path: Path, base: Path, store: Path, is_strict: bool) -> Table:
+def _parsed(raw: bytes, path: Path, base: Path, store: Path, is_strict: bool) -> VisitTable:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -70,7 +70,7 @@ def _parsed(raw: bytes, path: Path, base: Path, store: Path, is_strict: bool) ->
     problems += _header_problems(header)
     ignored = tuple(name for name in header if name not in COLUMNS)
     if is_strict:
-        problems += [f"line 1: unknown column '{shown(name)}' (columns: {_WANTED})" for name in ignored]
+        problems += [f"line 1: unknown column '{shown(name)}' (columns: {_EXPECTED_COLUMNS})" for name in ignored]
     if problems:
         raise TableRefused(path, problems)
     found = _Collector(base, store)
@@ -82,7 +82,7 @@ def _parsed(raw: bytes, path: Path, base: Path, store: Path, is_strict: bool) ->
         found.problems.append("there is no visit in it")
     if found.problems:
         raise TableRefused(path, found.problems)
-    return Table(tuple(found.visits), ignored)
+    return VisitTable(tuple(found.visits), ignored)
 
 
 def _column(name: str) -> str:
@@ -109,10 +109,10 @@ def _rows(text: str) -> tuple[list[tuple[int, list[str]]], list[str]]:
 
 def _header_problems(header: Sequence[str]) -> list[str]:
     if not header:
-        return [f"it is empty; the first line names the columns: {_WANTED}"]
+        return [f"it is empty; the first line names the columns: {_EXPECTED_COLUMNS}"]
     missing = [name for name in COLUMNS if name not in header]
     twice = sorted({name for name in header if header.count(name) > 1 and name in COLUMNS})
-    problems = [f"line 1: there is no column {_named(name)} (columns: {_WANTED})" for name in missing]
+    problems = [f"line 1: there is no column {_named(name)} (columns: {_EXPECTED_COLUMNS})" for name in missing]
     return problems + [f"line 1: column {_named(name)} stands there more than once" for name in twice]
 
 
@@ -197,7 +197,7 @@ def expand_pattern(pattern: str, store: Path) -> list[VisitInput]:
     A pattern that ends in a placeholder matches folders; one that goes on (``{visit}.zip``) files, too. Names that
     begin with a dot are passed over. Raises :class:`~icf_utils.errors.TableRefused` with every mistake.
     """
-    if any(pattern.count(place) != 1 for place in _PLACES):
+    if any(pattern.count(place) != 1 for place in _PLACEHOLDERS):
         raise TableRefused(pattern, ["a pattern names {study} and {visit} once each, as in /scanner/{study}/{visit}"])
     found = _Collector(Path(), store)
     for path, study, visit in sorted(_matches(pattern)):
@@ -212,7 +212,7 @@ def expand_pattern(pattern: str, store: Path) -> list[VisitInput]:
 def _matches(pattern: str) -> Iterator[tuple[str, str, str]]:
     """Paths that a pattern matches, with study and visit."""
     path = os.path.abspath(pattern)
-    with_files = not path.endswith(_PLACES)
+    with_files = not path.endswith(_PLACEHOLDERS)
     candidates: list[tuple[str, dict[str, str]]] = [("/", {})]
     for part in Path(path).parts[1:]:
         candidates = [found for base, values in candidates for found in _step(base, part, values)]
@@ -222,7 +222,7 @@ def _matches(pattern: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _step(base: str, part: str, values: dict[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
-    if not any(place in part for place in _PLACES):
+    if not any(place in part for place in _PLACEHOLDERS):
         yield os.path.join(base, part), values
         return
     expression = re.escape(part)
@@ -242,7 +242,7 @@ def _names(folder: str) -> list[str]:
             return []
 
 
-def gather(store: Path, table: Path | None = None, pattern: str = "") -> list[VisitInput]:
+def collect_visits(store: Path, table: Path | None = None, pattern: str = "") -> list[VisitInput]:
     """The visits, sorted by study and visit; those of the store that nothing else names have no input.
 
     Raises :class:`~icf_utils.errors.TableRefused` with everything that is wrong with the table or pattern.
@@ -255,7 +255,7 @@ def gather(store: Path, table: Path | None = None, pattern: str = "") -> list[Vi
     return [known[key] for key in sorted(known)]
 
 
-def select(visits: Sequence[VisitInput], targets: Sequence[str]) -> list[VisitInput]:
+def select_visits(visits: Sequence[VisitInput], targets: Sequence[str]) -> list[VisitInput]:
     """The visits that targets (``STUDY`` or ``STUDY/VISIT``) name; all where there are none.
 
     Raises :class:`~icf_utils.errors.InvalidSetting` with every target that names nothing.

@@ -9,13 +9,13 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
-from icf_utils.pipeline.execute import MessagesOnly, Result, Task, failed, perform
-from icf_utils.pipeline.model import Chain, Failure
+from icf_utils.pipeline.execute import MessagesOnly, RunTask, TaskResult, failed_result, perform_task
+from icf_utils.pipeline.model import RunConfig, StageFailure
 from icf_utils.progress import SILENT, Progress
 from icf_utils.worker_process import WorkerProcess
 
 
-class Team(Protocol):
+class WorkerPool(Protocol):
     """Takes tasks and gives results."""
 
     @property
@@ -26,25 +26,25 @@ class Team(Protocol):
     def is_idle(self) -> bool:
         """Whether nothing is under way."""
 
-    def start(self, task: Task) -> None:
+    def start(self, task: RunTask) -> None:
         """Begin a task."""
 
-    def collect(self) -> list[tuple[Task, Result]]:
+    def collect(self) -> list[tuple[RunTask, TaskResult]]:
         """Wait until a task is done, and return all that are."""
 
     def close(self) -> None:
         """End everything, what is under way too."""
 
 
-def new_team(size: int, chain: Chain, progress: Progress) -> Team:
+def start_workers(size: int, config: RunConfig, progress: Progress) -> WorkerPool:
     """A team of ``size`` processes; one is this process itself."""
-    return _Workers(size, chain, progress) if size > 1 else _Alone(chain, progress)
+    return _ProcessPool(size, config, progress) if size > 1 else _InProcess(config, progress)
 
 
-class _Alone:
-    def __init__(self, chain: Chain, progress: Progress) -> None:
-        self._chain, self._progress = chain, MessagesOnly(progress)
-        self._done: list[tuple[Task, Result]] = []
+class _InProcess:
+    def __init__(self, config: RunConfig, progress: Progress) -> None:
+        self._config, self._progress = config, MessagesOnly(progress)
+        self._done: list[tuple[RunTask, TaskResult]] = []
 
     @property
     def is_busy(self) -> bool:
@@ -54,10 +54,10 @@ class _Alone:
     def is_idle(self) -> bool:
         return not self._done
 
-    def start(self, task: Task) -> None:
-        self._done.append((task, perform(task, self._chain, self._progress)))
+    def start(self, task: RunTask) -> None:
+        self._done.append((task, perform_task(task, self._config, self._progress)))
 
-    def collect(self) -> list[tuple[Task, Result]]:
+    def collect(self) -> list[tuple[RunTask, TaskResult]]:
         done, self._done = self._done, []
         return done
 
@@ -65,13 +65,13 @@ class _Alone:
         pass
 
 
-class _Workers:
-    def __init__(self, size: int, chain: Chain, progress: Progress) -> None:
-        self._chain, self._progress = chain, progress
+class _ProcessPool:
+    def __init__(self, size: int, config: RunConfig, progress: Progress) -> None:
+        self._config, self._progress = config, progress
         self._free: list[WorkerProcess] = []
-        self._at_work: dict[Connection, tuple[WorkerProcess, Task]] = {}
+        self._at_work: dict[Connection, tuple[WorkerProcess, RunTask]] = {}
         for _ in range(size):
-            self._free.append(WorkerProcess(_work, chain))
+            self._free.append(WorkerProcess(_work, config))
 
     @property
     def is_busy(self) -> bool:
@@ -81,30 +81,30 @@ class _Workers:
     def is_idle(self) -> bool:
         return not self._at_work
 
-    def start(self, task: Task) -> None:
+    def start(self, task: RunTask) -> None:
         worker = self._free.pop()
         self._at_work[worker.connection] = (worker, task)
         with suppress(OSError):  # a dead worker is found by collect()
             worker.connection.send(task)
 
-    def collect(self) -> list[tuple[Task, Result]]:
-        done: list[tuple[Task, Result]] = []
+    def collect(self) -> list[tuple[RunTask, TaskResult]]:
+        done: list[tuple[RunTask, TaskResult]] = []
         while not done and self._at_work:
             for connection in wait(list(self._at_work)):
                 assert isinstance(connection, Connection)
                 done += self._hear(connection)
         return done
 
-    def _hear(self, connection: Connection) -> list[tuple[Task, Result]]:
+    def _hear(self, connection: Connection) -> list[tuple[RunTask, TaskResult]]:
         worker, task = self._at_work[connection]
         try:
             kind, value = connection.recv()
         except (EOFError, OSError):
             del self._at_work[connection]
-            self._free.append(WorkerProcess(_work, self._chain))
+            self._free.append(WorkerProcess(_work, self._config))
             worker.join()
             problem = f"the process that worked on it {worker.exit_reason}; run the same command again"
-            return [(task, failed(task, self._chain, Failure("WorkerEnded", problem, 70)))]
+            return [(task, failed_result(task, self._config, StageFailure("WorkerEnded", problem, 70)))]
         if kind == "message":
             self._progress.message(value)
             return []
@@ -133,9 +133,9 @@ class _Messenger:
         self._connection.send(("message", text))
 
 
-def _work(connection: Connection, chain: Chain) -> None:
+def _work(connection: Connection, config: RunConfig) -> None:
     """What a worker does: tasks, until it is told to end or nobody is there any more."""
     progress = _Messenger(connection)
     with suppress(EOFError, OSError):
         while True:
-            connection.send(("done", perform(connection.recv(), chain, progress)))
+            connection.send(("done", perform_task(connection.recv(), config, progress)))

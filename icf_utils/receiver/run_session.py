@@ -16,8 +16,8 @@ from pathlib import Path
 
 from icf_utils.errors import IcfError, InvalidSetting, StorageFailure, shown, storage_errors
 from icf_utils.metadata.records import read_visit_metadata
-from icf_utils.pipeline.model import Chain, Options, StageOutcome, VisitInput
-from icf_utils.pipeline.run import run_chain
+from icf_utils.pipeline.model import RunConfig, StageOptions, StageOutcome, VisitInput
+from icf_utils.pipeline.run import run_visits
 from icf_utils.progress import SILENT, Task
 from icf_utils.receiver.identify import image_key
 from icf_utils.receiver.model import Session
@@ -84,7 +84,7 @@ def _run_stages(settings: ReceiverSettings, rule: Rule, session: Session, log: _
     wanted = VisitInput(session.study, session.visit, session.input if has_input else None)
     notes: tuple[str, ...] = ()
     for stage in _chain(settings, rule, rule.until).stage_names:  # one by one, so that the log shows the progress
-        (outcome,) = run_chain([wanted], _chain(settings, rule, stage), progress=log).visits
+        (outcome,) = run_visits([wanted], _chain(settings, rule, stage), progress=log).visits
         found = outcome.failed or next(item for item in outcome.stages if item.stage == stage)
         notes += _write_outcome(found, log)
         if found.failure:
@@ -96,8 +96,8 @@ def _run_stages(settings: ReceiverSettings, rule: Rule, session: Session, log: _
     return SessionOutcome("", notes, digests)
 
 
-def _chain(settings: ReceiverSettings, rule: Rule, until: str) -> Chain:
-    return Chain(settings.store, load_settings(settings.store), Options(time_zone=rule.timezone), until)
+def _chain(settings: ReceiverSettings, rule: Rule, until: str) -> RunConfig:
+    return RunConfig(settings.store, load_settings(settings.store), StageOptions(time_zone=rule.timezone), until)
 
 
 def _write_outcome(stage: StageOutcome, log: _Log) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from icf_utils.pipeline.execute import MessagesOnly, make_catalog
-from icf_utils.pipeline.model import Chain, StageOutcome, VisitInput, VisitOutcome
+from icf_utils.pipeline.model import RunConfig, StageOutcome, VisitInput, VisitOutcome
 from icf_utils.pipeline.plan import make_plan
 from icf_utils.progress import Progress
 
@@ -23,14 +23,19 @@ class CatalogJobResult:
         return tuple(visit for visit in self.visits if visit.failed)
 
 
-def run_catalog_job(visits: Sequence[VisitInput], chain: Chain, progress: Progress) -> CatalogJobResult:
+def run_catalog_job(visits: Sequence[VisitInput], config: RunConfig, progress: Progress) -> CatalogJobResult:
     """Bring the visits that are made into the catalog of their study.
 
     A visit that is not made is left out, not tried again: that would be another job with other resources.
     """
-    plans = make_plan(visits, replace(chain, again=False))
-    waiting = [plan.wanted for plan in plans if any(decision.stage != "catalog" for decision in plan.runs)]
-    ready = [plan.wanted for plan in plans if plan.wanted not in waiting and (plan.runs or chain.again)]
-    outcomes: Sequence[StageOutcome] = make_catalog(ready, chain, MessagesOnly(progress)) if ready else []
-    made = [VisitOutcome(wanted.study, wanted.visit, (stage,)) for wanted, stage in zip(ready, outcomes, strict=True)]
+    plans = make_plan(visits, replace(config, always_make=False))
+    waiting = [plan.visit_input for plan in plans if any(decision.stage != "catalog" for decision in plan.runs)]
+    ready = [
+        plan.visit_input for plan in plans if plan.visit_input not in waiting and (plan.runs or config.always_make)
+    ]
+    outcomes: Sequence[StageOutcome] = make_catalog(ready, config, MessagesOnly(progress)) if ready else []
+    made = [
+        VisitOutcome(visit_input.study, visit_input.visit, (stage,))
+        for visit_input, stage in zip(ready, outcomes, strict=True)
+    ]
     return CatalogJobResult(tuple(made), tuple(waiting))

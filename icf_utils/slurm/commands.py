@@ -29,7 +29,7 @@ _ADVICE = (
 _OTHERWISE = "Correct the options, or ask those who run the cluster."
 
 
-def submit(script: Path, options: Sequence[str]) -> str:
+def submit_script(script: Path, options: Sequence[str]) -> str:
     """Submit a script; returns the job's number.
 
     Raises :class:`~icf_utils.errors.MissingRequirement` without sbatch, and
@@ -39,7 +39,7 @@ def submit(script: Path, options: Sequence[str]) -> str:
     return printed.strip().splitlines()[-1].partition(";")[0]
 
 
-def queue(names: Sequence[str]) -> list[QueuedTask]:
+def list_queue(names: Sequence[str]) -> list[QueuedTask]:
     """What SLURM has not finished of the jobs of these names. Raises as :func:`submit` does."""
     if not names:
         return []

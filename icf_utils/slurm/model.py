@@ -16,7 +16,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,:+@/=-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Request:
+class JobRequest:
     """What a user asks of SLURM; empty text leaves it to the cluster's defaults.
 
     ``container`` is an image that the jobs run in, ``cpus`` the number of visits that an array task makes at a time.

@@ -60,7 +60,7 @@ def next_folder(study: Study) -> Path:
     return slurm_folder(study) / f"{max(_numbers(study), default=0) + 1:04}"
 
 
-def new_folder(study: Study) -> Path:
+def create_folder(study: Study) -> Path:
     """A new folder for a submission, also if others make theirs at the same time."""
     while True:
         folder = next_folder(study)
@@ -104,18 +104,18 @@ def write_text(path: Path, text: str) -> None:
         os.replace(part, path)
 
 
-def write_record(folder: Path, submission: Submission) -> None:
+def write_submission(folder: Path, submission: Submission) -> None:
     """Keep which jobs were submitted."""
     write_text(folder / _RECORD, json.dumps({"format": FORMAT, **asdict(submission)}) + "\n")
 
 
-def read_records(study: Study) -> list[Submission]:
+def read_submissions(study: Study) -> list[Submission]:
     """The study's submissions, the latest last; what cannot be read is passed over."""
-    found = [_record(slurm_folder(study) / f"{number:04}" / _RECORD) for number in sorted(_numbers(study))]
+    found = [_read_submission(slurm_folder(study) / f"{number:04}" / _RECORD) for number in sorted(_numbers(study))]
     return [submission for submission in found if submission]
 
 
-def _record(path: Path) -> Submission | None:
+def _read_submission(path: Path) -> Submission | None:
     try:
         value: dict[str, Any] = json.loads(path.read_bytes())
         if value.pop("format") != FORMAT:
@@ -126,14 +126,14 @@ def _record(path: Path) -> Submission | None:
         return None
 
 
-def prune(study: Study, alive: Collection[int]) -> None:
+def remove_old_submissions(study: Study, active: Collection[int]) -> None:
     """Remove the oldest submissions that are finished, but not the latest ones."""
-    finished = [record.number for record in read_records(study) if record.number not in alive]
+    finished = [record.number for record in read_submissions(study) if record.number not in active]
     for number in finished[:-KEPT]:
         shutil.rmtree(slurm_folder(study) / f"{number:04}", ignore_errors=True)
 
 
-def discard(study: Study, folder: Path) -> None:
+def remove_submission(study: Study, folder: Path) -> None:
     """Remove the folder of a submission that came to nothing."""
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from icf_utils.errors import InvalidSetting, shown
-from icf_utils.pipeline.model import Chain, VisitInput
-from icf_utils.slurm.model import Request
+from icf_utils.pipeline.model import RunConfig, VisitInput
+from icf_utils.slurm.model import JobRequest
 
 _NO_RUNTIME = """\
 runtime=$(command -v apptainer || command -v singularity) || {
@@ -24,7 +24,7 @@ runtime=$(command -v apptainer || command -v singularity) || {
 
 
 def visits_script(
-    name: str, folder: Path, shards: Sequence[Sequence[VisitInput]], chain: Chain, request: Request
+    name: str, folder: Path, shards: Sequence[Sequence[VisitInput]], config: RunConfig, request: JobRequest
 ) -> str:
     """The script of an array, each task of which makes the visits of one shard up to the dataset."""
     options = [
@@ -34,19 +34,19 @@ def visits_script(
         f"--cpus-per-task={request.cpus}",
         *request.options(),
     ]
-    until = "dataset" if chain.until == "catalog" else chain.until
-    words = [*_common(chain), "--until", until, *_wishes(chain), "--jobs", str(request.cpus)]
+    until = "dataset" if config.until == "catalog" else config.until
+    words = [*_common(config), "--until", until, *_requested(config), "--jobs", str(request.cpus)]
     shard = f'--shard {shlex.quote(str(folder))}/shard-"$SLURM_ARRAY_TASK_ID".json'
     inputs = [visit.input for visits in shards for visit in visits if visit.input]
-    return _script(options, _command(words, shard, chain, request, inputs))
+    return _script(options, _command(words, shard, config, request, inputs))
 
 
-def catalog_script(name: str, folder: Path, chain: Chain, request: Request) -> str:
+def catalog_script(name: str, folder: Path, config: RunConfig, request: JobRequest) -> str:
     """The script of the job that brings a study's visits into its catalog."""
     options = [f"--job-name={name}", f"--output={_log(folder, 'catalog.log')}", *request.options()]
-    words = [*_common(chain), "--until", "catalog", *_wishes(chain)]
+    words = [*_common(config), "--until", "catalog", *_requested(config)]
     shard = f"--catalog-of {shlex.quote(str(folder / 'catalog.json'))}"
-    return _script(options, _command(words, shard, chain, request, []))
+    return _script(options, _command(words, shard, config, request, []))
 
 
 def catalog_dependency(after: Iterable[str]) -> list[str]:
@@ -74,10 +74,10 @@ def _log(folder: Path, name: str) -> str:
     return f"{str(folder).replace('%', '%%')}/{name}"
 
 
-def _common(chain: Chain) -> list[str]:
+def _common(config: RunConfig) -> list[str]:
     """What the chain says, as options: settings and environment may be others where the job runs."""
-    options = chain.options
-    words = ["run", "--store-dir", str(chain.root), "--timezone", options.time_zone]
+    options = config.options
+    words = ["run", "--store-dir", str(config.root), "--timezone", options.time_zone]
     for option, value in (
         ("--store-url", options.store_url),
         ("--store-id", options.store_id),
@@ -87,31 +87,31 @@ def _common(chain: Chain) -> list[str]:
     return [*words, *(["--strip-components", str(options.strip)] if options.strip else [])]
 
 
-def _wishes(chain: Chain) -> list[str]:
-    return [*(["--always-make"] if chain.again else []), *(["--paranoid"] if chain.paranoid else [])]
+def _requested(config: RunConfig) -> list[str]:
+    return [*(["--always-make"] if config.always_make else []), *(["--paranoid"] if config.paranoid else [])]
 
 
-def _command(words: Sequence[str], shard: str, chain: Chain, request: Request, inputs: Sequence[Path]) -> str:
+def _command(words: Sequence[str], shard: str, config: RunConfig, request: JobRequest, inputs: Sequence[Path]) -> str:
     if request.container is None:
         program = shlex.join([sys.executable, "-m", "icf_utils.cli.main"])
         return f"exec {program} {shlex.join(words)} {shard}\n"
-    binds = " ".join(f"--bind {shlex.quote(bind)}" for bind in container_binds(chain, inputs))
+    binds = " ".join(f"--bind {shlex.quote(bind)}" for bind in container_binds(config, inputs))
     program = f'"$runtime" exec --no-home --pwd / {binds} ${{TMPDIR:+--bind "$TMPDIR"}}'
     image = shlex.quote(str(request.container))
     return f"{_NO_RUNTIME}exec {program} \\\n    {image} icf-utils {shlex.join(words)} {shard}\n"
 
 
-def container_binds(chain: Chain, inputs: Sequence[Path]) -> list[str]:
+def container_binds(config: RunConfig, inputs: Sequence[Path]) -> list[str]:
     """What the container sees of this machine: the inputs to read, the store to write. In this order, as the store
     may lie within.
     """
     reads = [str(path.parent) for path in inputs]
-    if chain.options.tags:
-        reads.append(os.path.dirname(os.path.abspath(chain.options.tags)))
+    if config.options.tags:
+        reads.append(os.path.dirname(os.path.abspath(config.options.tags)))
     # links are followed inside, so what they lead to must be there, too
     reads += [os.path.dirname(os.path.realpath(path)) for path in inputs]
-    store = [str(chain.root)]
-    if (real := os.path.realpath(chain.root)) not in store:
+    store = [str(config.root)]
+    if (real := os.path.realpath(config.root)) not in store:
         store.append(real)
     folders = [folder for folder in _common_folders(reads) if folder not in store]
     for folder in (*folders, *store):

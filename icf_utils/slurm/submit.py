@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icf_utils.errors import IcfError
-from icf_utils.pipeline.model import Chain, VisitInput, VisitPlan
+from icf_utils.pipeline.model import RunConfig, VisitInput, VisitPlan
 from icf_utils.pipeline.plan import make_plan
-from icf_utils.pipeline.stages import check_chain
+from icf_utils.pipeline.stages import check_config
 from icf_utils.progress import SILENT, Progress
 from icf_utils.slurm import commands, records
-from icf_utils.slurm.model import QueuedTask, Request, Submission
+from icf_utils.slurm.model import JobRequest, QueuedTask, Submission
 from icf_utils.slurm.records import catalog_job_name, visits_job_name
 from icf_utils.slurm.scripts import catalog_dependency, catalog_script, check_path, visits_script
 from icf_utils.store.layout import Study
@@ -45,7 +45,7 @@ class StudyJobs:
 
 
 @dataclass(frozen=True)
-class Planned:
+class SubmissionPlan:
     """All that should be submitted; ``up_to_date`` counts visits with nothing to do."""
 
     studies: tuple[StudyJobs, ...]
@@ -53,7 +53,7 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Script:
+class JobScript:
     """A job script: where it goes, its text, and the command that submits it."""
 
     path: Path
@@ -61,25 +61,27 @@ class Script:
     command: str
 
 
-def plan_jobs(visits: Sequence[VisitInput], chain: Chain, request: Request, ask_queue: bool = True) -> Planned:
+def plan_jobs(
+    visits: Sequence[VisitInput], config: RunConfig, request: JobRequest, ask_queue: bool = True
+) -> SubmissionPlan:
     """What to submit. Without ``ask_queue``, as if nothing were submitted yet.
 
     Raises what :func:`icf_utils.slurm.commands.queue` and the checks of options and settings raise.
     """
-    check_chain(chain)
-    check_path(chain.root)
-    todo = [plan for plan in make_plan(visits, chain) if plan.runs]
+    check_config(config)
+    check_path(config.root)
+    todo = [plan for plan in make_plan(visits, config) if plan.runs]
     by_study: dict[str, list[VisitPlan]] = {}
     for plan in todo:
-        by_study.setdefault(plan.wanted.study, []).append(plan)
-    studies = [Study(chain.root, name) for name in sorted(by_study)]
-    alive = living(studies) if ask_queue else {}
-    jobs = [_study_jobs(study, by_study[study.study], alive.get(study.study, []), request) for study in studies]
-    return Planned(tuple(jobs), len(visits) - len(todo))
+        by_study.setdefault(plan.visit_input.study, []).append(plan)
+    studies = [Study(config.root, name) for name in sorted(by_study)]
+    active = find_active_submissions(studies) if ask_queue else {}
+    jobs = [_study_jobs(study, by_study[study.study], active.get(study.study, []), request) for study in studies]
+    return SubmissionPlan(tuple(jobs), len(visits) - len(todo))
 
 
 @dataclass(frozen=True)
-class Living:
+class ActiveSubmission:
     """A submission that SLURM has not finished, with the tasks that are left of it."""
 
     submission: Submission
@@ -102,33 +104,36 @@ class Living:
         return next((task for task in self.tasks if task.job == self.submission.catalog_job), None)
 
 
-def living(studies: Iterable[Study]) -> dict[str, list[Living]]:
+def find_active_submissions(studies: Iterable[Study]) -> dict[str, list[ActiveSubmission]]:
     """The unfinished submissions of each study that has any; asks SLURM only where something was ever submitted."""
-    known = {study.study: (study, found) for study in studies if (found := records.read_records(study))}
+    known = {study.study: (study, found) for study in studies if (found := records.read_submissions(study))}
     names = [name(study) for study, _ in known.values() for name in (visits_job_name, catalog_job_name)]
-    tasks = commands.queue(names)
-    alive: dict[str, list[Living]] = {}
+    tasks = commands.list_queue(names)
+    active: dict[str, list[ActiveSubmission]] = {}
     for name, (_, submissions) in known.items():
         for submission in submissions:
             own = tuple(task for task in tasks if task.job in (submission.array_job, submission.catalog_job))
             if own:
-                alive.setdefault(name, []).append(Living(submission, own))
-    return alive
+                active.setdefault(name, []).append(ActiveSubmission(submission, own))
+    return active
 
 
-def _study_jobs(study: Study, plans: Sequence[VisitPlan], alive: Sequence[Living], request: Request) -> StudyJobs:
-    in_arrays = {visit for one in alive for visit in one.visits}
-    in_catalogs = {visit for one in alive for visit in one.visits_for_catalog}
-    make = [plan.wanted for plan in plans if _makes_files(plan) and plan.wanted.visit not in in_arrays]
-    new = {wanted.visit for wanted in make}
+def _study_jobs(
+    study: Study, plans: Sequence[VisitPlan], active: Sequence[ActiveSubmission], request: JobRequest
+) -> StudyJobs:
+    in_arrays = {visit for one in active for visit in one.visits}
+    in_catalogs = {visit for one in active for visit in one.visits_for_catalog}
+    make = [plan.visit_input for plan in plans if _makes_files(plan) and plan.visit_input.visit not in in_arrays]
+    new = {visit_input.visit for visit_input in make}
     catalog = [
-        plan.wanted
+        plan.visit_input
         for plan in plans
-        if plan.runs[-1].stage == "catalog" and (plan.wanted.visit in new or plan.wanted.visit not in in_catalogs)
+        if plan.runs[-1].stage == "catalog"
+        and (plan.visit_input.visit in new or plan.visit_input.visit not in in_catalogs)
     ]
-    unborn = {wanted.visit for wanted in catalog} - new
-    after = [one.submission.array_job for one in alive if unborn & set(one.visits)]
-    queued = [plan.wanted for plan in plans if plan.wanted.visit in (in_arrays | in_catalogs) - new]
+    unborn = {visit_input.visit for visit_input in catalog} - new
+    after = [one.submission.array_job for one in active if unborn & set(one.visits)]
+    queued = [plan.visit_input for plan in plans if plan.visit_input.visit in (in_arrays | in_catalogs) - new]
     return StudyJobs(study, _shards(make, request), tuple(catalog), tuple(after), tuple(queued))
 
 
@@ -136,71 +141,75 @@ def _makes_files(plan: VisitPlan) -> bool:
     return any(decision.stage != "catalog" for decision in plan.runs)
 
 
-def _shards(visits: Sequence[VisitInput], request: Request) -> tuple[tuple[VisitInput, ...], ...]:
+def _shards(visits: Sequence[VisitInput], request: JobRequest) -> tuple[tuple[VisitInput, ...], ...]:
     """As many array tasks as may be, each with one visit for each of its processors at least."""
     number = min(request.array_size, math.ceil(len(visits) / request.cpus))
     return tuple(tuple(visits[at::number]) for at in range(number))
 
 
-def scripts(jobs: StudyJobs, folder: Path, chain: Chain, request: Request) -> list[Script]:
+def job_scripts(jobs: StudyJobs, folder: Path, config: RunConfig, request: JobRequest) -> list[JobScript]:
     """The job scripts of a study as :func:`submit_jobs` would submit them from ``folder``."""
     found = []
     if jobs.shards:
-        text = visits_script(visits_job_name(jobs.study), folder, jobs.shards, chain, request)
+        text = visits_script(visits_job_name(jobs.study), folder, jobs.shards, config, request)
         found.append(_script(folder / "visits.sh", text, request.options()))
     if jobs.catalog:
-        text = catalog_script(catalog_job_name(jobs.study), folder, chain, request)
+        text = catalog_script(catalog_job_name(jobs.study), folder, config, request)
         after = [*jobs.after, *([_NUMBER_TO_COME] if jobs.shards else [])]
         found.append(_script(folder / "catalog.sh", text, [*request.options(), *catalog_dependency(after)]))
     return found
 
 
-def _script(path: Path, text: str, options: Sequence[str]) -> Script:
-    return Script(path, text, shlex.join(["sbatch", *options, str(path)]))
+def _script(path: Path, text: str, options: Sequence[str]) -> JobScript:
+    return JobScript(path, text, shlex.join(["sbatch", *options, str(path)]))
 
 
-def submit_jobs(planned: Planned, chain: Chain, request: Request, progress: Progress = SILENT) -> list[Submission]:
+def submit_jobs(
+    planned: SubmissionPlan, config: RunConfig, request: JobRequest, progress: Progress = SILENT
+) -> list[Submission]:
     """Submit everything that is planned.
 
     Raises :class:`~icf_utils.errors.ClusterRefused` and :class:`~icf_utils.errors.MissingRequirement`; what was
     submitted before is recorded and runs.
     """
-    return [_submit(jobs, chain, request, progress) for jobs in planned.studies if not jobs.is_empty]
+    return [_submit(jobs, config, request, progress) for jobs in planned.studies if not jobs.is_empty]
 
 
-def _submit(jobs: StudyJobs, chain: Chain, request: Request, progress: Progress) -> Submission:
-    alive = {one.submission.number for one in living([jobs.study]).get(jobs.study.study, [])}
-    records.prune(jobs.study, alive)
-    folder = records.new_folder(jobs.study)
-    _write_folder(jobs, folder, chain, request)
+def _submit(jobs: StudyJobs, config: RunConfig, request: JobRequest, progress: Progress) -> Submission:
+    active = {one.submission.number for one in find_active_submissions([jobs.study]).get(jobs.study.study, [])}
+    records.remove_old_submissions(jobs.study, active)
+    folder = records.create_folder(jobs.study)
+    _write_folder(jobs, folder, config, request)
     submission = _new_submission(jobs, int(folder.name))
     study, visits = submission.study, sum(map(len, submission.shards))
     if jobs.shards:
         try:
-            array = commands.submit(folder / "visits.sh", request.options())
+            array = commands.submit_script(folder / "visits.sh", request.options())
         except IcfError:
-            records.discard(jobs.study, folder)
+            records.remove_submission(jobs.study, folder)
             raise
         submission = replace(submission, array_job=array)
-        records.write_record(folder, submission)
+        records.write_submission(folder, submission)
         progress.message(f"{study}: job {array} makes {visits} visits in {len(submission.shards)} tasks")
     if jobs.catalog:
         after = [*jobs.after, *([submission.array_job] if submission.array_job else [])]
-        catalog = commands.submit(folder / "catalog.sh", [*request.options(), *catalog_dependency(after)])
+        catalog = commands.submit_script(folder / "catalog.sh", [*request.options(), *catalog_dependency(after)])
         submission = replace(submission, catalog_job=catalog)
-        records.write_record(folder, submission)
+        records.write_submission(folder, submission)
         progress.message(f"{study}: job {catalog} brings {len(jobs.catalog)} visits into the catalog")
     return submission
 
 
-def _write_folder(jobs: StudyJobs, folder: Path, chain: Chain, request: Request) -> None:
+def _write_folder(jobs: StudyJobs, folder: Path, config: RunConfig, request: JobRequest) -> None:
     for number, shard in enumerate(jobs.shards):
         records.write_visits(folder / f"shard-{number}.json", shard)
     records.write_visits(folder / "catalog.json", jobs.catalog)
-    for script in scripts(jobs, folder, chain, request):
+    for script in job_scripts(jobs, folder, config, request):
         records.write_text(script.path, script.text)
 
 
 def _new_submission(jobs: StudyJobs, number: int) -> Submission:
-    shards = tuple(tuple(wanted.visit for wanted in shard) for shard in jobs.shards)
-    return Submission(number, jobs.study.study, "", "", shards, tuple(wanted.visit for wanted in jobs.catalog))
+    shards = tuple(tuple(visit_input.visit for visit_input in shard) for shard in jobs.shards)
+    return Submission(
+        number, jobs.study.study, "", "", shards, tuple(visit_input.visit for visit_input in jobs.catalog)
+    )

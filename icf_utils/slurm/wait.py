@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icf_utils.errors import ClusterRefused, MissingRequirement
-from icf_utils.pipeline.model import Chain, VisitInput
+from icf_utils.pipeline.model import RunConfig, VisitInput
 from icf_utils.pipeline.plan import make_plan
 from icf_utils.pipeline.state import read_errors
 from icf_utils.pipeline.status import StageStatus, VisitStatus
 from icf_utils.progress import Progress
 from icf_utils.slurm import records
 from icf_utils.slurm.model import QueuedTask
-from icf_utils.slurm.submit import Living, living
+from icf_utils.slurm.submit import ActiveSubmission, find_active_submissions
 from icf_utils.store.layout import Study
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 20.0
@@ -25,7 +25,7 @@ _ORDINARY = ("None", "Priority", "Resources", "Dependency", "BeginTime", "JobArr
 
 
 @dataclass(frozen=True)
-class Left:
+class UnfinishedVisit:
     """A visit that is not finished after its jobs: the stage that comes next, and why it did not."""
 
     study: str
@@ -38,8 +38,8 @@ def wait_for_jobs(studies: Sequence[Study], progress: Progress) -> None:
     """Until SLURM has finished all jobs of the studies. Raises as :func:`icf_utils.slurm.commands.queue` does."""
     told: set[tuple[str, str]] = set()
     pause = _FIRST_PAUSE
-    while alive := living(studies):
-        for task in (task for found in alive.values() for one in found for task in one.tasks):
+    while active := find_active_submissions(studies):
+        for task in (task for found in active.values() for one in found for task in one.tasks):
             if task.is_pending and task.reason not in _ORDINARY and (task.job, task.reason) not in told:
                 told.add((task.job, task.reason))
                 progress.message(f"job {task.job} waits: {task.reason} (end it with 'scancel {task.job}')")
@@ -47,30 +47,34 @@ def wait_for_jobs(studies: Sequence[Study], progress: Progress) -> None:
         pause = min(pause * 1.5, _LONGEST_PAUSE)
 
 
-def what_is_left(visits: Sequence[VisitInput], chain: Chain) -> list[Left]:
+def find_unfinished_visits(visits: Sequence[VisitInput], config: RunConfig) -> list[UnfinishedVisit]:
     """The visits with something still to do, and the errors that were noted of them."""
     found = []
-    errors = {name: read_errors(Study(chain.root, name)) for name in {wanted.study for wanted in visits}}
-    for plan in make_plan(visits, chain):
+    errors = {name: read_errors(Study(config.root, name)) for name in {visit_input.study for visit_input in visits}}
+    for plan in make_plan(visits, config):
         if not plan.runs:
             continue
-        wanted, stage = plan.wanted, plan.runs[0].stage
-        failed = [name for name in chain.stage_names if (wanted.visit, name) in errors[wanted.study]]
+        visit_input, stage = plan.visit_input, plan.runs[0].stage
+        failed = [name for name in config.stage_names if (visit_input.visit, name) in errors[visit_input.study]]
         stage = failed[0] if failed else stage
-        failure = errors[wanted.study].get((wanted.visit, stage))
-        found.append(Left(wanted.study, wanted.visit, stage, failure.message if failure else _ended(chain, wanted)))
+        failure = errors[visit_input.study].get((visit_input.visit, stage))
+        found.append(
+            UnfinishedVisit(
+                visit_input.study, visit_input.visit, stage, failure.message if failure else _ended(config, visit_input)
+            )
+        )
     return found
 
 
-def _ended(chain: Chain, wanted: VisitInput) -> str:
+def _ended(config: RunConfig, visit_input: VisitInput) -> str:
     """Where to look why a visit was not made although nothing failed."""
-    study = Study(chain.root, wanted.study)
-    for submission in reversed(records.read_records(study)):
+    study = Study(config.root, visit_input.study)
+    for submission in reversed(records.read_submissions(study)):
         folder = records.slurm_folder(study) / f"{submission.number:04}"
         for task, shard in enumerate(submission.shards):
-            if wanted.visit in shard:
+            if visit_input.visit in shard:
                 return f"its job ended before it was made; see {_shown_log(folder / f'visits-{task}.log')}"
-        if wanted.visit in submission.catalog:
+        if visit_input.visit in submission.catalog:
             return f"its job ended before it was made; see {_shown_log(folder / 'catalog.log')}"
     return "no job was to make it"
 
@@ -85,19 +89,19 @@ def _shown_log(log: Path) -> str:
     return f"'{log}': {words[-1]}" if words else f"'{log}'"
 
 
-def with_queue(root: Path, visits: Sequence[VisitStatus]) -> tuple[list[VisitStatus], str]:
+def add_queue_states(root: Path, visits: Sequence[VisitStatus]) -> tuple[list[VisitStatus], str]:
     """The same visits, with what waits in SLURM's queue as ``queued``; and why SLURM could not be asked, if so."""
     studies = [Study(root, name) for name in sorted({visit.study for visit in visits})]
     try:
-        alive = living(studies)
+        active = find_active_submissions(studies)
     except (ClusterRefused, MissingRequirement) as error:
         return list(visits), f"what is queued is not shown: {error}"
-    return [_with_tasks(visit, alive.get(visit.study, [])) for visit in visits], ""
+    return [_with_tasks(visit, active.get(visit.study, [])) for visit in visits], ""
 
 
-def _with_tasks(visit: VisitStatus, alive: Sequence[Living]) -> VisitStatus:
-    making = next((one.visits[visit.visit] for one in alive if visit.visit in one.visits), None)
-    catalogs = [one.catalog_task for one in alive if visit.visit in one.submission.catalog]
+def _with_tasks(visit: VisitStatus, active: Sequence[ActiveSubmission]) -> VisitStatus:
+    making = next((one.visits[visit.visit] for one in active if visit.visit in one.visits), None)
+    catalogs = [one.catalog_task for one in active if visit.visit in one.submission.catalog]
     catalog = next((task for task in catalogs if task), None)
     stages: list[StageStatus] = []
     for stage in visit.stages:

@@ -75,7 +75,7 @@ class VerifyResult:
 _RECORD = re.compile(r"(.+\.json), (record \d+)", re.DOTALL)
 
 
-def finding_of(path: Path, error: IcfError, remedy: bool = False) -> Finding:
+def finding_from_error(path: Path, error: IcfError, remedy: bool = False) -> Finding:
     """An error that a check met, as a finding about the file that the error names, or else ``path``.
 
     With ``remedy``, what to do about damage is said: where a repair could do nothing, nobody else will.
@@ -92,7 +92,7 @@ def finding_of(path: Path, error: IcfError, remedy: bool = False) -> Finding:
     return Finding(path, "", str(error))
 
 
-_GONE_METADATA = "bring it back from a copy"
+_RESTORE_FROM_COPY = "bring it back from a copy"
 
 
 def check_archive(
@@ -105,18 +105,20 @@ def check_archive(
     findings = []
     expected = None
     try:
-        expected = parse_checksum(read_deposit(place.checksum, _GONE_METADATA), place.archive.name, str(place.checksum))
+        expected = parse_checksum(
+            read_deposit(place.checksum, _RESTORE_FROM_COPY), place.archive.name, str(place.checksum)
+        )
     except IcfError as error:
-        findings.append(finding_of(place.checksum, error))
+        findings.append(finding_from_error(place.checksum, error))
     try:
         with storage_errors(place.archive, "examine"):
             there = place.archive.exists()
         if not there:
-            raise DepositMissing(place.archive, _GONE_METADATA)
+            raise DepositMissing(place.archive, _RESTORE_FROM_COPY)
         wanted = _recorded_tags(metadata) if tags is None else tags
         found = describe_archive(place.archive, place.member_root, wanted, progress)
     except IcfError as error:
-        return None, [*findings, finding_of(place.archive, error)]
+        return None, [*findings, finding_from_error(place.archive, error)]
     if expected is not None and found.md5 != expected:
         findings.append(_disagreement(place, metadata, found.md5, expected))
     return found, findings
@@ -134,7 +136,7 @@ def read_metadata(place: Visit) -> tuple[VisitMetadata | None, list[Finding]]:
     try:
         return parse_visit_metadata(place), []
     except IcfError as error:
-        return None, [finding_of(place.dicoms_json, error)]
+        return None, [finding_from_error(place.dicoms_json, error)]
 
 
 def _recorded_tags(metadata: VisitMetadata | None) -> AllowList:
@@ -166,7 +168,7 @@ def _other_bytes(place: Visit, expected: VisitMetadata) -> list[Finding]:
     return [
         Finding(path, "", problem)
         for path, data in metadata_files(place, expected)
-        if read_deposit(path, _GONE_METADATA) != data
+        if read_deposit(path, _RESTORE_FROM_COPY) != data
     ]
 
 
@@ -202,7 +204,7 @@ def _recorded(recorded: object, expected: object, name: str) -> str:
     return f"{shown(str(getattr(recorded, name)))} recorded, {getattr(expected, name)} found"
 
 
-_GONE_DATASET = "run 'icf-utils deposit_visit_dataset' again"
+_DEPOSIT_DATASET = "run 'icf-utils deposit_visit_dataset' again"
 
 
 def check_dataset(place: Visit, metadata: VisitMetadata, store_url: str | None, store_id: str | None) -> list[Finding]:
@@ -218,12 +220,12 @@ def check_dataset(place: Visit, metadata: VisitMetadata, store_url: str | None, 
         check_metadata(metadata, place)
         expected = expected_deposit(metadata, place, deposit.origin)
     except IcfError as error:
-        return [finding_of(place.export, error)]
+        return [finding_from_error(place.export, error)]
     findings = [Finding(place.export, "", text) for text in _other_store(place, deposit.origin, store_url, store_id)]
-    findings += check_plain(place, metadata, deposit.origin)
+    findings += check_annex_deposit(place, metadata, deposit.origin)
     if (
-        read_deposit(place.export, _GONE_DATASET) == expected.export
-        and read_deposit(place.refs, _GONE_DATASET) == expected.refs
+        read_deposit(place.export, _DEPOSIT_DATASET) == expected.export
+        and read_deposit(place.refs, _DEPOSIT_DATASET) == expected.refs
     ):
         return findings
     differences = [
@@ -254,18 +256,18 @@ def _files(branch: str, there: Mapping[bytes, File], wanted: Mapping[bytes, File
 
 
 _INTERRUPTED = "is missing: the step was interrupted, or it was lost"
-_ALONE = "belongs to a dataset that is not there"
-_GONE_ANNEX_DEPOSIT = "run 'icf-utils deposit_visit_dataset --annex-url' again"
+_WITHOUT_DATASET = "belongs to a dataset that is not there"
+_DEPOSIT_ANNEX_URL = "run 'icf-utils deposit_visit_dataset --annex-url' again"
 
 
-def check_plain(place: Visit, metadata: VisitMetadata, origin: Origin) -> list[Finding]:
+def check_annex_deposit(place: Visit, metadata: VisitMetadata, origin: Origin) -> list[Finding]:
     """Hold every byte of the deposit against what the metadata and the dataset's ``origin`` make; it may be absent."""
     if not has_plain(place):
         return []
     try:
         wanted = dict(paths_of(place, expected_plain(metadata, place, origin).files))
     except IcfError as error:
-        return [finding_of(place.annex_url, error)]
+        return [finding_from_error(place.annex_url, error)]
     strangers = [path for path in stored_files(place) if path not in wanted]
     findings = [Finding(path, "", "does not belong to this dataset") for path in strangers]
     return [*findings, *(item for path, data in wanted.items() for item in _check_file(path, data))]
@@ -275,12 +277,12 @@ def _check_file(path: Path, data: bytes) -> list[Finding]:
     try:
         if not path.exists():
             return [Finding(path, "", _INTERRUPTED)]
-        same = read_deposit(path, _GONE_ANNEX_DEPOSIT) == data
+        same = read_deposit(path, _DEPOSIT_ANNEX_URL) == data
     except IcfError as error:
-        return [finding_of(path, error)]
+        return [finding_from_error(path, error)]
     return [] if same else [Finding(path, "", "is not, byte by byte, what this dataset makes")]
 
 
-def check_alone(place: Visit) -> list[Finding]:
+def check_no_annex_deposit(place: Visit) -> list[Finding]:
     """For a visit without a dataset: there must be no such deposit either."""
-    return [Finding(place.annex_url, "", _ALONE)] if has_plain(place) else []
+    return [Finding(place.annex_url, "", _WITHOUT_DATASET)] if has_plain(place) else []

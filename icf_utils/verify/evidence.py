@@ -19,7 +19,7 @@ _KEY = re.compile(rb"MD5E-s\d+--([0-9a-f]{32})")
 
 
 @dataclass(frozen=True)
-class Witnesses:
+class Evidence:
     """MD5 of the archive as each file has it, ``None`` where it cannot be read; ``images`` as recorded."""
 
     checksum: str | None
@@ -36,7 +36,7 @@ class Verdict:
     reason: str
 
 
-def witnesses_of(place: Visit, metadata: VisitMetadata | None) -> Witnesses:
+def collect_evidence(place: Visit, metadata: VisitMetadata | None) -> Evidence:
     """What the visit's files say of its archive."""
     try:
         checksum = parse_checksum(read_deposit(place.checksum, ""), place.archive.name, str(place.checksum))
@@ -46,7 +46,7 @@ def witnesses_of(place: Visit, metadata: VisitMetadata | None) -> Witnesses:
         tarball = parse_tarball(read_deposit(place.tarball_json, ""), str(place.tarball_json)).md5
     except IcfError:
         tarball = None
-    return Witnesses(checksum, tarball, _key_of(place), metadata.images if metadata else None)
+    return Evidence(checksum, tarball, _key_of(place), metadata.images if metadata else None)
 
 
 def _key_of(place: Visit) -> str | None:
@@ -60,7 +60,7 @@ def _key_of(place: Visit) -> str | None:
     return found[1].decode("ascii") if found else None
 
 
-def judge(found: Description, said: Witnesses) -> Verdict:
+def weigh_evidence(found: Description, said: Evidence) -> Verdict:
     """Weigh them: more must speak for the archive's MD5 than against it.
 
     The images' own checksums count as one more witness, but cannot carry the verdict alone: they do not cover the

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from icf_utils.catalog.check import entries_of, entry_of
+from icf_utils.catalog.check import read_entries, read_entry
 from icf_utils.catalog.writer import has_pages
 from icf_utils.dataset.annex_url import paths_of, stored_files
 from icf_utils.dataset.archive_time import latest_time
@@ -54,7 +54,7 @@ class StoreOptions:
         return self.url is not None or self.id is not None
 
 
-def recovered_origin(
+def recover_origin(
     place: Visit, metadata: VisitMetadata, options: StoreOptions, settings: Settings
 ) -> tuple[Origin, str]:
     """The origin of a visit's damaged dataset, and how it is known.
@@ -93,14 +93,14 @@ def recovered_origin(
 
 def _fits_catalog(place: Visit, origin: Origin) -> bool:
     """Whether the catalog shows the day of this origin's commits, or none."""
-    entry = entry_of(place)
+    entry = read_entry(place)
     day = datetime.fromtimestamp(origin.time, timezone.utc).strftime("%Y-%m-%d")
     return entry is None or not origin.time or entry.date in ("", day)
 
 
 def _is_day_known(place: Visit) -> bool:
     """Whether :func:`_fits_catalog` or :func:`_fits_plain` had anything to compare; dates may be hidden."""
-    entry = entry_of(place)
+    entry = read_entry(place)
     return bool(entry and entry.date) or next(stored_files(place), None) is not None
 
 
@@ -110,7 +110,7 @@ def _fits_plain(place: Visit, metadata: VisitMetadata, origin: Origin) -> bool:
     return not stored or stored <= {path for path, _ in paths_of(place, expected_plain(metadata, place, origin).files)}
 
 
-def catalogued_store(place: Visit, settings: Settings) -> StoreOptions | None:
+def find_catalogued_store(place: Visit, settings: Settings) -> StoreOptions | None:
     """The store that the visit's catalog pages were made for, proven by their id; nothing where none is."""
     for url in dict.fromkeys([settings.store.url, *_urls_elsewhere(place)]):
         for name in dict.fromkeys([settings.store.id, ""]):
@@ -155,8 +155,8 @@ def _urls_elsewhere(place: Visit) -> Iterator[str]:
     pattern = re.compile(
         rb"(?:https?|file|ssh)://[^\s\"'\\\\<>]*?(?=/" + re.escape(place.storepath.encode("ascii")) + rb")"
     )
-    entry = entry_of(place)
-    if entry is None and entries_of(place.of_study) is not None:
+    entry = read_entry(place)
+    if entry is None and read_entries(place.of_study) is not None:
         return
     folder = entry.dataset_id if entry else "*"
     for path in sorted(place.of_study.catalog.glob(f"metadata/{folder}/**/*.json")):
@@ -168,7 +168,7 @@ _JSON_KEY = re.compile(rb'"([A-Za-z][A-Za-z0-9]*)":')
 _ANNEX_FIELD = re.compile(rb"(?:\A|\n)[0-9.]+s ([a-z][a-z0-9]*) |(?<= )([a-z][a-z0-9]*)(?= [+])")
 
 
-def tags_of(place: Visit, recorded: VisitMetadata | None, permitted: AllowList) -> tuple[AllowList, str]:
+def recover_tags(place: Visit, recorded: VisitMetadata | None, permitted: AllowList) -> tuple[AllowList, str]:
     """The tags to record again beside the standard ones, and where they are known from."""
     if recorded:
         counts = Counter(key for image in recorded.images for key in image.tags)

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from icf_utils.archive.checksum import checksum_line
 from icf_utils.catalog import writer
-from icf_utils.catalog.check import entry_of
-from icf_utils.catalog.stage import catalogify_studyvisit_from_meta, read_page
+from icf_utils.catalog.check import read_entry
+from icf_utils.catalog.stage import catalogify_studyvisit_from_meta, read_study_page
 from icf_utils.catalog.study import study_id, study_path
 from icf_utils.dataset.annex_url import has_plain, make_folder, paths_of
 from icf_utils.dataset.build import expected_deposit, expected_plain
@@ -39,13 +39,13 @@ from icf_utils.settings import Settings, load_settings
 from icf_utils.store.files import make_folders, new_part, part_name, sync_file, sync_folder
 from icf_utils.store.layout import Study, Visit
 from icf_utils.store.locks import catalog_lock, clear_dead, visit_lock
-from icf_utils.verify.checks import Finding, VisitCheck, check_archive, finding_of, read_metadata
-from icf_utils.verify.evidence import judge, witnesses_of
-from icf_utils.verify.recover import StoreOptions, catalogued_store, recovered_origin, tags_of
+from icf_utils.verify.checks import Finding, VisitCheck, check_archive, finding_from_error, read_metadata
+from icf_utils.verify.evidence import collect_evidence, weigh_evidence
+from icf_utils.verify.recover import StoreOptions, find_catalogued_store, recover_origin, recover_tags
 from icf_utils.verify.verify import check_visits, verify_visit
 
 #: Below a study's work folder: files that a repair has replaced.
-DAMAGED = "damaged"
+DAMAGED_FOLDER = "damaged"
 
 
 @dataclass(frozen=True)
@@ -128,26 +128,26 @@ def repair_visit(
     before = verified()
     if not before.findings:
         return VisitRepair(study, visit, (), before)
-    work = _Work(place, chosen, StoreOptions(store_url, store_id), before, progress)
+    work = _VisitRepairer(place, chosen, StoreOptions(store_url, store_id), before, progress)
     try:
         with visit_lock(place, progress):
             problem = work.mend_files()
     except StorageFailure as error:
         if not work.done:
             raise
-        problem = finding_of(place.archive, error)  # and what was done before is said
+        problem = finding_from_error(place.archive, error)  # and what was done before is said
     if problem and problem.path == place.archive:
         return VisitRepair(study, visit, (), replace(before, findings=(*before.findings, problem)))
     problem = problem or work.mend_catalog()
     try:
         after = verified()
     except StorageFailure as error:  # what was done before is said all the same
-        after, problem = before, finding_of(place.archive, error)
+        after, problem = before, finding_from_error(place.archive, error)
     left = after.findings if problem is None else tuple(dict.fromkeys((*after.findings, problem)))
     return VisitRepair(study, visit, tuple(work.done), replace(after, findings=left))
 
 
-class _Work:
+class _VisitRepairer:
     """The repair of one visit, step by step; each step builds on the one before."""
 
     def __init__(
@@ -161,12 +161,12 @@ class _Work:
         """Checksum, metadata and dataset; what stands in the way of that, if anything."""
         place = self._place
         recorded, _ = read_metadata(place)
-        tags, source = tags_of(place, recorded, allowed_tags(place, None, self._settings))
+        tags, source = recover_tags(place, recorded, allowed_tags(place, None, self._settings))
         found, problems = check_archive(place, recorded, self._progress, tags)
         if found is None:
             text = "cannot be read as the archive that it should be; bring it back from a copy. Nothing was changed"
             return Finding(place.archive, "", text) if problems else None
-        verdict = judge(found, witnesses_of(place, recorded))
+        verdict = weigh_evidence(found, collect_evidence(place, recorded))
         if not verdict.is_sound:
             return Finding(place.archive, "", f"{verdict.reason}. Nothing was changed")
         self._replace(
@@ -177,7 +177,7 @@ class _Work:
             self._mend_dataset(metadata)
             self._mend_plain(metadata)
         except IcfError as error:
-            return finding_of(place.export, error, remedy=True)
+            return finding_from_error(place.export, error, remedy=True)
         return None
 
     def _is_lost(self, step: str, path: Path) -> bool:
@@ -196,7 +196,7 @@ class _Work:
         place = self._place
         if not (self._is_lost("dataset", place.refs) or self._blames(place.annex_url)):
             return
-        origin, source = recovered_origin(place, metadata, self._options, self._settings)
+        origin, source = recover_origin(place, metadata, self._options, self._settings)
         built = expected_deposit(metadata, place, origin)
         check_with_git(built.export, built.refs, str(place.dicoms_json))
         for path, data in ((place.export, built.export), (place.refs, built.refs)):
@@ -219,9 +219,9 @@ class _Work:
             return None
         catalog = self._place.of_study.catalog
         try:
-            count = mend_catalog(self._place, self._options, self._settings, self._progress)
+            count = repair_catalog(self._place, self._options, self._settings, self._progress)
         except IcfError as error:
-            return finding_of(catalog, error, remedy=True)
+            return finding_from_error(catalog, error, remedy=True)
         if count:
             self.done.append(Repair(catalog, f"built again from the metadata ({count} files)"))
         return None
@@ -240,7 +240,7 @@ class _Work:
             with storage_errors(path, "write"):
                 handle.write(data)
             sync_file(handle, path)
-            kept = keep(study, path) if os.path.lexists(path) else None
+            kept = keep_damaged_file(study, path) if os.path.lexists(path) else None
             with storage_errors(path, "replace"):
                 os.replace(part_name(study, path), path)
             forget_unfinished(part_name(study, path))
@@ -248,9 +248,9 @@ class _Work:
         self.done.append(Repair(path, f"built again {how}", kept))
 
 
-def keep(study: Study, path: Path) -> Path:
+def keep_damaged_file(study: Study, path: Path) -> Path:
     """Give a file a second name in the folder of damaged files, so that it can be replaced."""
-    folder = study.workdir / DAMAGED
+    folder = study.workdir / DAMAGED_FOLDER
     with storage_errors(folder, "keep the damaged file in"):
         make_folders(study.root, folder)
         kept = next(name for name in _names(folder / path.name) if not os.path.lexists(name))
@@ -282,7 +282,7 @@ def _names(path: Path) -> Iterator[Path]:
 _DATE = re.compile(rb'"date":"\d')
 
 
-def mend_catalog(place: Visit, options: StoreOptions, settings: Settings, progress: Progress) -> int:
+def repair_catalog(place: Visit, options: StoreOptions, settings: Settings, progress: Progress) -> int:
     """Write again what is not as it should be; returns how many files that were. Raises what the stage raises, and
     :class:`~icf_utils.errors.DepositDamaged` where nothing tells which store the visit's pages should speak of.
     """
@@ -291,7 +291,7 @@ def mend_catalog(place: Visit, options: StoreOptions, settings: Settings, progre
     if _is_page_lost(study):
         stores = {**_visits_with_pages(study, settings), **stores}
     with catalog_lock(study, progress):
-        _mend_marker(study)
+        _repair_marker(study)
         if _is_page_lost(study):
             _remove_page(study)
     count = 0
@@ -308,8 +308,8 @@ def _said_by_catalog(place: Visit, settings: Settings) -> StoreOptions:
     with suppress(IcfError):
         if read_dataset(place) is not None:
             return StoreOptions(None, None)
-    found = catalogued_store(place, settings)
-    if found is None and entry_of(place) is not None:
+    found = find_catalogued_store(place, settings)
+    if found is None and read_entry(place) is not None:
         raise DepositDamaged(
             place.of_study.catalog,
             "pages that tell which store they were made for",
@@ -323,7 +323,7 @@ def _is_page_lost(study: Study) -> bool:
     """Whether the study's page cannot be read any more, although the catalog has pages of visits."""
     try:
         raw = writer.read_file(study, study_path(study_id(study.study)))
-        read_page(study)
+        read_study_page(study)
     except DepositDamaged:
         return True
     return raw is None
@@ -339,7 +339,7 @@ def _visits_with_pages(study: Study, settings: Settings) -> dict[str, StoreOptio
         except IcfError:
             dataset_id = ""
         if not (dataset_id and writer.has_pages(study, dataset_id)):
-            known = catalogued_store(place, settings)
+            known = find_catalogued_store(place, settings)
             if known is None:
                 continue
             store = known
@@ -347,14 +347,14 @@ def _visits_with_pages(study: Study, settings: Settings) -> dict[str, StoreOptio
     return found
 
 
-def _mend_marker(study: Study) -> None:
+def _repair_marker(study: Study) -> None:
     """Say again whose catalog it is, if the study's own pages in it leave no doubt.
 
     That dates are hidden is believed from whatever is left of the marker and the page. Where too little is left of
     both, they stay hidden: a date that was shown can be shown again.
     """
     catalog_id = study_id(study.study)
-    if not (study.catalog / "metadata" / catalog_id).is_dir() or writer.marked_as(study, catalog_id) is not None:
+    if not (study.catalog / "metadata" / catalog_id).is_dir() or writer.read_marker(study, catalog_id) is not None:
         return
     marker = writer.read_file(study, writer.MARKER) or b""
     page = writer.read_file(study, study_path(catalog_id)) or b""

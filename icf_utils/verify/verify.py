@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from icf_utils.archive.stage import archive_differs
-from icf_utils.catalog.check import catalogued_visits, check_catalog, entry_of, is_in_catalog
+from icf_utils.catalog.check import catalogued_visits, check_catalog, is_in_catalog, read_entry
 from icf_utils.catalog.page import visit_date
 from icf_utils.catalog.stage import load_application
 from icf_utils.catalog.writer import has_pages
@@ -33,14 +33,14 @@ from icf_utils.verify.checks import (
     Finding,
     VerifyResult,
     VisitCheck,
-    check_alone,
     check_archive,
     check_dataset,
+    check_no_annex_deposit,
     check_visit_metadata,
-    finding_of,
+    finding_from_error,
     read_metadata,
 )
-from icf_utils.verify.recover import catalogued_store
+from icf_utils.verify.recover import find_catalogued_store
 
 __all__ = ["Finding", "VerifyResult", "VisitCheck", "verify_store", "verify_visit"]
 
@@ -48,7 +48,7 @@ _NOT_CHECKED = "was not checked: what it should name stands in the dataset, whic
 
 
 @dataclass(frozen=True)
-class _Where:
+class _ExpectedStore:
     """The store that the visit's catalog pages should speak of.
 
     ``certain`` is false where the dataset, which would tell, cannot be read.
@@ -82,7 +82,7 @@ def verify_visit(
     """
     place = Visit(Path(store_dir), study, visit)
     chosen = load_settings(place.root) if settings is None else settings
-    where = _where(place, store_url, store_id, chosen)
+    where = _expected_store(place, store_url, store_id, chosen)
     catalogued = is_in_catalog(place, where.place.dataset_id)
     if not catalogued and not any(map(_exists, _files(place))):
         raise DepositMissing(place.archive, "there is nothing of this visit in the store")
@@ -100,7 +100,7 @@ def verify_visit(
     if metadata and _exists(place.refs) and _exists(place.export):
         findings += check_dataset(place, metadata, store_url, store_id)
     elif "dataset" in absent:
-        findings += check_alone(place)
+        findings += check_no_annex_deposit(place)
         findings += _lost_dataset(place, metadata) if metadata else []
     if metadata and catalogued:
         findings += _check_catalog(place, metadata, where, chosen)
@@ -109,7 +109,7 @@ def verify_visit(
     return VisitCheck(study, visit, len(found.images) if found else 0, absent, tuple(dict.fromkeys(findings)))
 
 
-def _where(place: Visit, store_url: str | None, store_id: str | None, settings: Settings) -> _Where:
+def _expected_store(place: Visit, store_url: str | None, store_id: str | None, settings: Settings) -> _ExpectedStore:
     """Which store the visit's files should speak of; the options are checked first, whatever else there is."""
     if store_url is not None:
         check_store_url(store_url)
@@ -118,21 +118,23 @@ def _where(place: Visit, store_url: str | None, store_id: str | None, settings: 
     try:
         found = store_place(place, settings, store_url, store_id)
         if store_url is not None or store_id is not None or found.time is not None:
-            return _Where(found, certain=True)
+            return _ExpectedStore(found, certain=True)
     except InvalidSetting:
         raise
     except IcfError:  # found again, and reported, where the dataset is checked
         if store_url is not None or store_id is not None:
-            return _Where(place_from_settings(place, settings, store_url, store_id), certain=store_url is not None)
-    said = catalogued_store(place, settings)  # no dataset tells, but perhaps the catalog does
+            return _ExpectedStore(
+                place_from_settings(place, settings, store_url, store_id), certain=store_url is not None
+            )
+    said = find_catalogued_store(place, settings)  # no dataset tells, but perhaps the catalog does
     url, name = (said.url, said.id) if said else (None, None)
-    known = said is not None or not (_exists(place.refs) or _exists(place.export) or entry_of(place))
-    return _Where(place_from_settings(place, settings, url, name), certain=known)
+    known = said is not None or not (_exists(place.refs) or _exists(place.export) or read_entry(place))
+    return _ExpectedStore(place_from_settings(place, settings, url, name), certain=known)
 
 
 def _lost_dataset(place: Visit, metadata: VisitMetadata) -> list[Finding]:
     """The day that a catalog shows of a visit is that of its dataset, unless the metadata have it."""
-    entry = entry_of(place)
+    entry = read_entry(place)
     if entry is None or entry.date in ("", visit_date(place, metadata)):
         return []
     return [Finding(place.refs, "", "is missing, and the export with it, although the catalog shows the dataset's day")]
@@ -191,7 +193,7 @@ def check_visits(root: Path, one: Callable[[str, str], _T], of_failed: Callable[
         try:
             visits = _visits(study)
         except StorageFailure as error:
-            done.append(of_failed(VisitCheck(study.study, "", 0, (), (finding_of(study.folder, error),))))
+            done.append(of_failed(VisitCheck(study.study, "", 0, (), (finding_from_error(study.folder, error),))))
             continue
         done += [_checked(Visit(root, study.study, visit), one, of_failed) for visit in visits]
     if not done:
@@ -203,7 +205,7 @@ def _checked(place: Visit, one: Callable[[str, str], _T], of_failed: Callable[[V
     try:
         return one(place.study, place.visit)
     except (StorageFailure, Busy) as error:
-        return of_failed(VisitCheck(place.study, place.visit, 0, (), (finding_of(place.archive, error),)))
+        return of_failed(VisitCheck(place.study, place.visit, 0, (), (finding_from_error(place.archive, error),)))
 
 
 def _visits(study: Study) -> list[str]:
@@ -235,14 +237,14 @@ def _presence(place: Visit, catalogued: bool) -> tuple[tuple[str, ...], list[Fin
     return tuple(absent), findings
 
 
-def _check_catalog(place: Visit, metadata: VisitMetadata, where: _Where, settings: Settings) -> list[Finding]:
+def _check_catalog(place: Visit, metadata: VisitMetadata, where: _ExpectedStore, settings: Settings) -> list[Finding]:
     catalog, expected = place.of_study.catalog, where.place
     try:
         if not where.certain and not has_pages(place.of_study, expected.dataset_id):
             return [Finding(catalog, "", _NOT_CHECKED)]
         problems = check_catalog(place, metadata, expected.url, expected.dataset_id, settings.catalog)
     except IcfError as error:
-        return [finding_of(catalog, error)]
+        return [finding_from_error(catalog, error)]
     return [Finding(Path(path), "", problem) for path, problem in problems]
 
 
@@ -254,5 +256,5 @@ def _check_rebuild(
     except StorageFailure as error:
         if error.path != os.fspath(place.archive):
             raise
-        return [finding_of(place.archive, error)]
+        return [finding_from_error(place.archive, error)]
     return [Finding(place.archive, "", f"is not what '{shown(rebuild)}' gives: {how}")] if how else []

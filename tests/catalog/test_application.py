@@ -12,30 +12,30 @@ import pytest
 from icf_utils.catalog import application as assets_module
 from icf_utils.catalog.application import (
     INDEX,
-    LOCAL_VUE,
+    LOCAL_VUE_PATCH,
     SCRIPTS,
     STYLE,
-    VIEW,
+    VIEW_PATCHES,
     Patch,
-    apply,
-    load_assets,
-    named,
+    apply_patches,
+    find_datalad_catalog,
+    load_application_files,
     needs_network,
-    package_folder,
+    title_patch,
 )
 from icf_utils.errors import MissingRequirement
 
 
 def copy_of_package(folder: Path) -> Path:
-    return Path(shutil.copytree(package_folder(), folder / "catalog"))
+    return Path(shutil.copytree(find_datalad_catalog(), folder / "catalog"))
 
 
 def test_every_change_finds_its_place() -> None:
-    assert load_assets("Study s").notices == ()
+    assert load_application_files("Study s").notices == ()
 
 
 def test_the_files_are_complete_and_the_same_each_time() -> None:
-    first, second = load_assets("Study s"), load_assets("Study s")
+    first, second = load_application_files("Study s"), load_application_files("Study s")
     assert first == second
     assert list(first.files) == sorted(first.files)
     page = first.files[INDEX].decode()
@@ -44,31 +44,33 @@ def test_the_files_are_complete_and_the_same_each_time() -> None:
 
 
 def test_no_asset_loads_from_another_host() -> None:
-    for name, data in load_assets("Study s").files.items():
+    for name, data in load_application_files("Study s").files.items():
         if name.endswith(".css"):
             assert not re.search(rb"@import|url\(\s*['\"]?(?:https?:)?//", data), name
         if name.endswith(".html"):
             assert not needs_network(data.decode()), name
-    scripts = {name: data for name, data in load_assets("s").files.items() if re.match(r"assets/app.*\.js", name)}
+    scripts = {
+        name: data for name, data in load_application_files("s").files.items() if re.match(r"assets/app.*\.js", name)
+    }
     for name, data in scripts.items():
         assert not re.search(rb"fetch\(\s*['\"`]https?:", data), name
 
 
 def test_fonts_of_the_style_sheets_are_there() -> None:
-    files = load_assets("Study s").files
+    files = load_application_files("Study s").files
     for font in re.findall(r'url\("([^"]+woff2)"\)', files["assets/style.css"].decode()):
         assert f"assets/{font}" in files
 
 
 def test_the_own_view_takes_the_place_of_what_it_replaces() -> None:
-    files = load_assets("Study s").files
+    files = load_application_files("Study s").files
     assert {f"assets/{name}" for name in (*SCRIPTS, STYLE)} <= set(files)
     assert not [name for name in files if "bootstrap" in name or "marked" in name or name.startswith("templates/")]
     assert not any(b"innerHTML" in files[f"assets/{name}"] or b"v-html" in files[f"assets/{name}"] for name in SCRIPTS)
 
 
 def test_the_title_is_text() -> None:
-    page = load_assets("<b>&").files[INDEX].decode()
+    page = load_application_files("<b>&").files[INDEX].decode()
     assert "<title>&lt;b&gt;&amp;</title>" in page
 
 
@@ -76,8 +78,8 @@ def test_another_version_keeps_its_own_pages(tmp_path: Path, monkeypatch: pytest
     folder = copy_of_package(tmp_path)
     page = folder / INDEX
     page.write_text(page.read_text().replace("app_component_item", "component_of_items"))
-    monkeypatch.setattr(assets_module, "package_folder", lambda: folder)
-    loaded = load_assets("Study s")
+    monkeypatch.setattr(assets_module, "find_datalad_catalog", lambda: folder)
+    loaded = load_application_files("Study s")
     assert {(notice.code, notice.subject) for notice in loaded.notices} == {("catalog-template", INDEX)}
     template = "templates/dataset-template.html"
     assert loaded.files[template] == (folder / template).read_bytes()
@@ -89,29 +91,29 @@ def test_pages_that_need_the_network_are_refused(tmp_path: Path, monkeypatch: py
     folder = copy_of_package(tmp_path)
     page = folder / INDEX
     page.write_text(page.read_text().replace("unpkg.com/vue@2.6.14", "cdn.example.org/vue@3"))
-    monkeypatch.setattr(assets_module, "package_folder", lambda: folder)
+    monkeypatch.setattr(assets_module, "find_datalad_catalog", lambda: folder)
     with pytest.raises(MissingRequirement, match="offline"):
-        load_assets("Study s")
+        load_application_files("Study s")
 
 
 def test_a_version_that_is_offline_already_is_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = copy_of_package(tmp_path)
     page = folder / INDEX
-    page.write_text(page.read_text().replace(LOCAL_VUE.start, LOCAL_VUE.instead))
-    monkeypatch.setattr(assets_module, "package_folder", lambda: folder)
-    assert load_assets("Study s").notices == ()
+    page.write_text(page.read_text().replace(LOCAL_VUE_PATCH.start, LOCAL_VUE_PATCH.instead))
+    monkeypatch.setattr(assets_module, "find_datalad_catalog", lambda: folder)
+    assert load_application_files("Study s").notices == ()
 
 
 def test_without_the_package_the_command_to_install_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingRequirement, match="pip install 'datalad-catalog"):
-        load_assets("Study s")
+        load_application_files("Study s")
 
 
 def test_neither_datalad_nor_jsonschema_is_imported_early() -> None:
     code = (
         "import sys, icf_utils.catalog.stage as s; "
-        "from icf_utils.catalog.application import load_assets; load_assets('x');"
+        "from icf_utils.catalog.application import load_application_files as load; load('x');"
         "print([m for m in ('datalad', 'datalad_catalog', 'jsonschema') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -120,17 +122,17 @@ def test_neither_datalad_nor_jsonschema_is_imported_early() -> None:
 
 def test_a_patch_replaces_up_to_its_end() -> None:
     patch = Patch("f", "x", "<a>", "", end="</a>")
-    assert apply([patch], {"f": "1<a>2</a>3</a>"}) == ({"f": "13</a>"}, [])
+    assert apply_patches([patch], {"f": "1<a>2</a>3</a>"}) == ({"f": "13</a>"}, [])
     for text in ("1</a>", "1<a>2"):
-        assert apply([patch], {"f": text}) == ({"f": text}, [patch])
+        assert apply_patches([patch], {"f": text}) == ({"f": text}, [patch])
 
 
 def test_patches_of_missing_files_are_reported() -> None:
-    assert apply([named("x")], {}) == ({}, [named("x")])
+    assert apply_patches([title_patch("x")], {}) == ({}, [title_patch("x")])
 
 
 def test_every_patch_says_what_it_is_for() -> None:
-    assert len({patch.what for patch in VIEW}) == len(VIEW)
+    assert len({patch.what for patch in VIEW_PATCHES}) == len(VIEW_PATCHES)
 
 
 @pytest.mark.parametrize(

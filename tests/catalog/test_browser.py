@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from icf_utils.catalog.content import study_files
-from icf_utils.catalog.stage import catalogify_studyvisit_from_meta, read_page
+from icf_utils.catalog.stage import catalogify_studyvisit_from_meta, read_study_page
 from icf_utils.catalog.study import StudyPage, study_id
 from icf_utils.settings import CatalogSettings, Settings
 from icf_utils.store.layout import Study
@@ -309,7 +309,7 @@ def test_a_catalog_of_an_earlier_version(tmp_path: Path, visitor: Visitor) -> No
     place = deposit(tmp_path, "v001", make_visit("v001", typical_images()))
     catalogify_studyvisit_from_meta(tmp_path, STUDY, "v001")
     study = Study(tmp_path, STUDY)
-    (entry,) = read_page(study).entries
+    (entry,) = read_study_page(study).entries
     old = StudyPage((replace(entry, values=()),))
     for name, data in study_files(STUDY, study_id(STUDY), old, CatalogSettings()).items():
         (place.of_study.catalog / name).write_bytes(data.replace(b'"values":[],', b""))

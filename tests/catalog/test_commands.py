@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils.catalog.commands import Place, clone_rows
+from icf_utils.catalog.commands import VisitAddress, clone_rows
 from icf_utils.catalog.page import visit_page
 from icf_utils.catalog.records import visit_node
 from icf_utils.dataset.stage import deposit_visit_dataset
@@ -55,6 +55,6 @@ def test_git_annex_alone_gets_all_from_a_local_store(tmp_path: Path, without_dat
 
 @pytest.mark.parametrize(("url", "expected"), [("file:///srv/store", 1), ("https://x.example.org", 0)])
 def test_only_local_stores_need_a_permission(url: str, expected: int) -> None:
-    rows = clone_rows(Place(url, "s", "v1"), "annex::x")
+    rows = clone_rows(VisitAddress(url, "s", "v1"), "annex::x")
     assert sum("allowed-url-schemes" in command for command in rows.values()) == expected
-    assert not [command for command in clone_rows(Place(url, "s", "v1"), "").values() if "allowed" in command]
+    assert not [command for command in clone_rows(VisitAddress(url, "s", "v1"), "").values() if "allowed" in command]

@@ -24,7 +24,7 @@ from icf_utils import (
     make_studyvisit_archive,
     verify_visit,
 )
-from icf_utils.catalog.previews import SIDE, LeftOut, encode_png, shows_head, small, thumbnail
+from icf_utils.catalog.previews import SIDE, OmittedPreview, encode_png, make_thumbnail, shows_head, shrink
 from icf_utils.catalog.rebuild import build_catalog
 from icf_utils.store.layout import Visit
 
@@ -83,7 +83,7 @@ def pixels_of(png: bytes) -> Any:
 
 
 def thumb(**values: Any) -> Any:
-    found = thumbnail(image(**values))
+    found = make_thumbnail(image(**values))
     assert isinstance(found, bytes)
     return pixels_of(found)
 
@@ -127,7 +127,7 @@ def test_colours_stay() -> None:
         "BitsAllocated": 8,
     }
     size: dict[str, Any] = {"BitsStored": 8, "HighBit": 7, "Rows": 20, "Columns": 30, "PixelData": colours.tobytes()}
-    png = thumbnail(image(**more, **size))
+    png = make_thumbnail(image(**more, **size))
     assert isinstance(png, bytes)
     assert pixels_of(png).reshape(20, 30, 3)[3, 3].tolist() == [200, 0, 0]
 
@@ -141,7 +141,7 @@ def test_the_files_bytes_are_the_standards_alone() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 1000), (1000, 1), (161, 160), (512, 511), (20, 4000)])
 def test_every_shape_becomes_small(shape: tuple[int, int]) -> None:
-    result = small(np.full(shape, 9, np.uint8))
+    result = shrink(np.full(shape, 9, np.uint8))
     assert max(result.shape) <= SIDE
     assert (result == 9).all()
 
@@ -158,7 +158,7 @@ def test_every_shape_becomes_small(shape: tuple[int, int]) -> None:
     ],
 )
 def test_images_with_text_in_them_are_left_out(values: dict[str, Any], is_shown: bool) -> None:
-    assert isinstance(thumbnail(image(**values)), LeftOut) is not is_shown
+    assert isinstance(make_thumbnail(image(**values)), OmittedPreview) is not is_shown
 
 
 @pytest.mark.parametrize(
@@ -251,9 +251,9 @@ def test_real_images_of_all_kinds(visits: Path, tmp_path: Path) -> None:
         for path in sorted(folder.rglob("*"))[:30]:
             if path.is_file() and path.read_bytes()[128:132] == b"DICM":
                 try:
-                    found = thumbnail(dcmread(path))
+                    found = make_thumbnail(dcmread(path))
                 except Exception as error:  # noqa: BLE001 - the decoder is not installed
                     assert type(error).__name__ in ("RuntimeError", "NotImplementedError"), path  # noqa: PT017
                     continue
-                assert isinstance(found, (bytes, LeftOut))
+                assert isinstance(found, (bytes, OmittedPreview))
     assert Visit(tmp_path, STUDY, "v").archive.name

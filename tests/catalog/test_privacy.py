@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from icf_utils.catalog.privacy import REMOVED, clean, distinct, human_size, identifies, value_text, without_identifiers
+from icf_utils.catalog.privacy import (
+    REMOVED,
+    clean_text,
+    has_identifier,
+    human_size,
+    make_distinct,
+    remove_identifiers,
+    value_text,
+)
 
 UID = "1.2.826.0.1.3680043.8.498.77"
 
@@ -19,7 +27,7 @@ UID = "1.2.826.0.1.3680043.8.498.77"
     ],
 )
 def test_clean_keeps_what_can_be_shown(raw: str, shown: str) -> None:
-    assert clean(raw) == shown
+    assert clean_text(raw) == shown
 
 
 @pytest.mark.parametrize(
@@ -38,19 +46,19 @@ def test_values_of_all_kinds_become_text() -> None:
 
 @pytest.mark.parametrize("text", [f"copy of {UID}", f"{UID}", f"x{UID}x", "scan 20240131", "scan 2024-01-31T10"])
 def test_uids_and_dates_are_taken_out_of_text(text: str) -> None:
-    shown = without_identifiers(text)
+    shown = remove_identifiers(text)
     assert REMOVED in shown
     assert "3680043" not in shown
     assert "31" not in shown
 
 
 def test_a_known_uid_is_taken_out_whatever_its_form() -> None:
-    assert without_identifiers("series 1.2.3 of it", ["", "1.2.3"]) == f"series {REMOVED} of it"
+    assert remove_identifiers("series 1.2.3 of it", ["", "1.2.3"]) == f"series {REMOVED} of it"
 
 
 @pytest.mark.parametrize("text", ["v1.2.3", "ep2d_bold_TR2000_TE30", "0.8x0.8x0.8mm", "t1 1.0 iso", "192.168.0.1"])
 def test_ordinary_text_stays(text: str) -> None:
-    assert without_identifiers(text) == text
+    assert remove_identifiers(text) == text
 
 
 @pytest.mark.parametrize(
@@ -66,13 +74,13 @@ def test_ordinary_text_stays(text: str) -> None:
     ],
 )
 def test_names_that_hold_a_uid_or_a_date(name: str, expected: bool) -> None:
-    assert identifies(name, ["9.9.9"]) is expected
+    assert has_identifier(name, ["9.9.9"]) is expected
 
 
 def test_names_with_a_known_uid() -> None:
-    assert identifies("x_9_9_9.dcm", ["9.9.9"])
+    assert has_identifier("x_9_9_9.dcm", ["9.9.9"])
 
 
 def test_distinct_never_repeats_a_name() -> None:
-    names = distinct(["a", "a (2)", "a", "a"], "{name} ({number})")
+    names = make_distinct(["a", "a (2)", "a", "a"], "{name} ({number})")
     assert names == ["a", "a (2)", "a (3)", "a (4)"]

@@ -12,8 +12,8 @@ import pytest
 
 from icf_utils.catalog import swap
 from icf_utils.catalog.index_page import build_index
-from icf_utils.catalog.rebuild import BuildResult, build_catalog
-from icf_utils.catalog.stage import catalogify_studyvisit_from_meta, read_page
+from icf_utils.catalog.rebuild import CatalogBuildResult, build_catalog
+from icf_utils.catalog.stage import catalogify_studyvisit_from_meta, read_study_page
 from icf_utils.errors import DepositDiffers, DepositMissing, InvalidSetting
 from icf_utils.store.layout import Study, Visit
 from tests.catalog.conftest import STUDY, deposit, make_visit, typical_images
@@ -22,7 +22,7 @@ Snapshot = Callable[[Path], dict[str, bytes]]
 VISITS = ("v001", "v002", "v003")
 
 
-def build(store: Path, **options: Any) -> BuildResult:
+def build(store: Path, **options: Any) -> CatalogBuildResult:
     return build_catalog(store, STUDY, **options)
 
 
@@ -48,7 +48,7 @@ def test_it_is_what_additions_give(catalogued: Path, snapshot: Snapshot) -> None
 
 
 def test_visits_that_are_gone_are_dropped(catalogued: Path, tmp_path: Path, snapshot: Snapshot) -> None:
-    (gone,) = {entry.dataset_id for entry in read_page(Study(catalogued, STUDY)).entries if entry.visit == "v002"}
+    (gone,) = {entry.dataset_id for entry in read_study_page(Study(catalogued, STUDY)).entries if entry.visit == "v002"}
     place = Visit(catalogued, STUDY, "v002")
     for path in (place.dicoms_json, place.tarball_json):
         path.unlink()
@@ -102,7 +102,7 @@ def test_a_failure_leaves_nothing_behind(catalogued: Path, snapshot: Snapshot, m
     def full(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(swap, "publish", full)
+    monkeypatch.setattr(swap, "publish_new_folder", full)
     with pytest.raises(KeyboardInterrupt):
         build(catalogued)
     assert snapshot(catalogued) == before
@@ -113,9 +113,9 @@ def test_hidden_dates_stay_hidden_until_somebody_says_otherwise(three_visits: Pa
     catalogify_studyvisit_from_meta(three_visits, STUDY, "v001", hide_dates=True)
     catalogify_studyvisit_from_meta(three_visits, STUDY, "v002")
     build(three_visits)
-    assert read_page(study).hides_dates
+    assert read_study_page(study).hides_dates
     build(three_visits, hide_dates=False)
-    assert not read_page(study).hides_dates
+    assert not read_study_page(study).hides_dates
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone"])
@@ -135,7 +135,7 @@ def test_hidden_dates_stay_hidden_without_the_page(three_visits: Path, damage: s
             catalogify_studyvisit_from_meta(three_visits, STUDY, visit)
     assert page.read_bytes() == before
     build(three_visits, hide_dates=False)
-    assert not read_page(Study(three_visits, STUDY)).hides_dates
+    assert not read_study_page(Study(three_visits, STUDY)).hides_dates
 
 
 def test_a_folder_of_other_origin_is_not_touched(three_visits: Path) -> None:

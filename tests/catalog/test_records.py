@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from icf_utils.catalog.commands import Place, clone_command, clone_rows
+from icf_utils.catalog.commands import VisitAddress, clone_command, clone_rows
 from icf_utils.catalog.content import study_files, visit_files
 from icf_utils.catalog.records import (
     VisitPage,
     file_record,
     node_path,
-    problems,
     record_bytes,
+    schema_problems,
     visit_entry,
     visit_node,
     visit_records,
@@ -85,14 +85,14 @@ def test_only_web_addresses_become_links(url: str) -> None:
 
 
 def test_the_clone_command_survives_a_shell() -> None:
-    words = shlex.split(clone_command(Place("https://data.example.org/it's here", STUDY, "v001")))
+    words = shlex.split(clone_command(VisitAddress("https://data.example.org/it's here", STUDY, "v001")))
     assert words[:2] == ["datalad", "clone"]
     assert words[2].endswith("&encryption=none&url=https://data.example.org/it's here/proj-1/v001_{{annex_key}}")
     assert words[3:] == ["v001"]
 
 
 def test_git_annex_alone_is_offered_where_it_can_clone() -> None:
-    place = Place("https://data.example.org", STUDY, "v001")
+    place = VisitAddress("https://data.example.org", STUDY, "v001")
     assert not [name for name in clone_rows(place, "") if name.startswith("git-annex")]
     rows = clone_rows(place, "annex::https://data.example.org/proj-1/v001.annex?a&b")
     assert shlex.split(rows["git-annex"]) == [
@@ -104,7 +104,7 @@ def test_git_annex_alone_is_offered_where_it_can_clone() -> None:
 
 
 def test_every_command_survives_a_shell() -> None:
-    for command in clone_rows(Place("https://x/$(id)`id`&'", STUDY, "v001"), "annex::$(id)").values():
+    for command in clone_rows(VisitAddress("https://x/$(id)`id`&'", STUDY, "v001"), "annex::$(id)").values():
         lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
         words = list(lexer)
@@ -133,17 +133,17 @@ def test_every_record_meets_the_catalogs_schema() -> None:
     page = page_of([*typical_images(), make_image("odd", SeriesDescription=["a", 2, 0.5])])
     for record in visit_records(page).values():
         if record.get("type") == "dataset":
-            assert problems(record) == []
+            assert schema_problems(record) == []
         for child in record.get("children", []):
             if record["type"] == "directory":
-                assert problems(file_record(record, child)) == []
+                assert schema_problems(file_record(record, child)) == []
     catalog_id = study_id(STUDY)
-    assert problems(study_node(STUDY, catalog_id, StudyPage((visit_entry(page),)), CatalogSettings())) == []
+    assert schema_problems(study_node(STUDY, catalog_id, StudyPage((visit_entry(page),)), CatalogSettings())) == []
 
 
 def test_a_record_that_breaks_the_schema_is_noticed() -> None:
     node = visit_node(page_of(typical_images()))
-    assert problems({**node, "keywords": ["a", "a"], "authors": 3}) == [
+    assert schema_problems({**node, "keywords": ["a", "a"], "authors": 3}) == [
         "$.authors breaks the rule 'type' of the catalog's schema",
         "$.keywords breaks the rule 'uniqueItems' of the catalog's schema",
     ]

@@ -323,8 +323,8 @@ def test_a_missing_logo_is_named(three_visits: Path) -> None:
 
 
 def test_notices_reach_the_result(three_visits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = Path(shutil.copytree(assets_module.package_folder(), tmp_path / "package"))
+    folder = Path(shutil.copytree(assets_module.find_datalad_catalog(), tmp_path / "package"))
     page = folder / "index.html"
     page.write_text(page.read_text().replace("app_component_item", "new_item"))
-    monkeypatch.setattr(assets_module, "package_folder", lambda: folder)
+    monkeypatch.setattr(assets_module, "find_datalad_catalog", lambda: folder)
     assert {notice.subject for notice in add(three_visits, "v001").notices} == {"index.html"}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from icf_utils.catalog.records import VisitEntry, record_bytes
-from icf_utils.catalog.study import StudyPage, config_record, logo_target, parse_page, study_node
+from icf_utils.catalog.study import StudyPage, config_record, logo_target, parse_study_page, study_node
 from icf_utils.errors import DepositDamaged, InvalidSetting
 from icf_utils.settings import CatalogSettings
 
@@ -36,7 +36,7 @@ def test_totals_are_shown() -> None:
 def test_the_page_carries_what_it_is_made_from() -> None:
     page = StudyPage((entry("a"), entry("b")))
     raw = record_bytes(study_node("s", "id", page, CatalogSettings()))
-    assert parse_page(raw, "x") == page
+    assert parse_study_page(raw, "x") == page
 
 
 def test_values_stand_once() -> None:
@@ -55,13 +55,13 @@ def test_values_stand_once() -> None:
 def test_dates_are_hidden_by_a_user_or_by_the_settings(page: StudyPage, settings: CatalogSettings) -> None:
     raw = record_bytes(study_node("s", "id", page, settings))
     assert b"2021" not in raw
-    assert parse_page(raw, "x").hides_dates == page.hides_dates  # what settings say, they may take back
+    assert parse_study_page(raw, "x").hides_dates == page.hides_dates  # what settings say, they may take back
 
 
 def test_a_page_of_an_earlier_version_is_read() -> None:
     node = study_node("s", "id", StudyPage((entry("a"),)), CatalogSettings())
     del node["values"], node["subdatasets"][0]["values"], node["subdatasets"][0]["date"]
-    (found,) = parse_page(record_bytes(node), "x").entries
+    (found,) = parse_study_page(record_bytes(node), "x").entries
     assert (found.visit, found.date, found.values) == ("a", "", ())
 
 
@@ -81,13 +81,13 @@ def test_a_page_of_an_earlier_version_is_read() -> None:
 def test_a_damaged_page_is_named(change: dict[str, Any]) -> None:
     raw = record_bytes({**study_node("s", "id", StudyPage((entry("a"),)), CatalogSettings()), **change})
     with pytest.raises(DepositDamaged, match=r"study\.json"):
-        parse_page(raw, "study.json")
+        parse_study_page(raw, "study.json")
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"\xff", b"3", b"[" * 100_000])
 def test_what_is_no_record_is_named(raw: bytes) -> None:
     with pytest.raises(DepositDamaged, match=r"study\.json"):
-        parse_page(raw, "study.json")
+        parse_study_page(raw, "study.json")
 
 
 def test_the_default_look_links_to_nobody() -> None:

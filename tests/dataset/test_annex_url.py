@@ -16,8 +16,8 @@ import pytest
 
 from icf_utils.dataset.stage import deposit_visit_dataset
 from icf_utils.errors import DepositDiffers, InvalidSetting
-from icf_utils.pipeline.model import Chain, Options, VisitInput
-from icf_utils.pipeline.run import run_chain
+from icf_utils.pipeline.model import RunConfig, StageOptions, VisitInput
+from icf_utils.pipeline.run import run_visits
 from icf_utils.settings import DatasetSettings, Settings
 from icf_utils.store.layout import Visit
 from icf_utils.verify.verify import verify_visit
@@ -167,12 +167,12 @@ def test_a_run_makes_it_when_the_settings_say_so(tmp_path: Path) -> None:
     place.checksum.write_text(digest_line, encoding="ascii")
     wanted = [VisitInput("study", "v1")]
 
-    def chain(annex_url: bool) -> Chain:
+    def chain(annex_url: bool) -> RunConfig:
         settings = Settings(dataset=DatasetSettings(annex_url))
-        return Chain(place.root, settings, Options(store_url=URL), until="dataset")
+        return RunConfig(place.root, settings, StageOptions(store_url=URL), until="dataset")
 
     def reasons(annex_url: bool) -> tuple[str, ...]:
-        (visit,) = run_chain(wanted, chain(annex_url), jobs=1).visits
+        (visit,) = run_visits(wanted, chain(annex_url), jobs=1).visits
         assert visit.failed is None, visit.failed
         (stage,) = [item for item in visit.stages if item.stage == "dataset"]
         return stage.reasons

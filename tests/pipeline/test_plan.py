@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from icf_utils import Chain, RunResult, Settings, gather, make_plan, run_chain
+from icf_utils import RunConfig, RunResult, Settings, collect_visits, make_plan, run_visits
 from icf_utils.pipeline import stages
-from icf_utils.pipeline.model import Options
+from icf_utils.pipeline.model import StageOptions
 from icf_utils.settings import CatalogSettings, MetadataSettings
 from icf_utils.store.layout import Study, Visit
 from tests.data.make_dicom import dicom_bytes
@@ -21,24 +21,24 @@ from tests.pipeline.conftest import NAMES, content, make_one_by_one
 
 
 @pytest.fixture
-def chain(tmp_path: Path) -> Chain:
-    return Chain(tmp_path / "store")
+def chain(tmp_path: Path) -> RunConfig:
+    return RunConfig(tmp_path / "store")
 
 
-def run(inputs: Path, chain: Chain, only: Sequence[tuple[str, str]] = NAMES) -> RunResult:
-    visits = [item for item in gather(chain.root, inputs / "visits.csv") if (item.study, item.visit) in only]
-    return run_chain(visits, chain)
+def run(inputs: Path, chain: RunConfig, only: Sequence[tuple[str, str]] = NAMES) -> RunResult:
+    visits = [item for item in collect_visits(chain.root, inputs / "visits.csv") if (item.study, item.visit) in only]
+    return run_visits(visits, chain)
 
 
-def plan(inputs: Path, chain: Chain) -> dict[str, str]:
+def plan(inputs: Path, chain: RunConfig) -> dict[str, str]:
     """The reasons, by ``study/visit stage``."""
-    visits = gather(chain.root, inputs / "visits.csv")
+    visits = collect_visits(chain.root, inputs / "visits.csv")
     found = make_plan(visits, chain)
-    return {f"{item.wanted.name} {stage.stage}": "; ".join(stage.reasons) for item in found for stage in item.runs}
+    return {f"{item.visit_input.name} {stage.stage}": "; ".join(stage.reasons) for item in found for stage in item.runs}
 
 
 @pytest.fixture
-def made(inputs: Path, chain: Chain) -> Chain:
+def made(inputs: Path, chain: RunConfig) -> RunConfig:
     """A store in which everything is done."""
     result = run(inputs, chain)
     assert result.counts == {"done": 3, "up to date": 0, "failed": 0, "not reached": 0}
@@ -47,11 +47,11 @@ def made(inputs: Path, chain: Chain) -> Chain:
 
 
 @pytest.fixture
-def v1(made: Chain) -> Visit:
+def v1(made: RunConfig) -> Visit:
     return Visit(made.root, "study-a", "v1")
 
 
-def test_a_new_store(inputs: Path, chain: Chain) -> None:
+def test_a_new_store(inputs: Path, chain: RunConfig) -> None:
     found = plan(inputs, chain)
     assert len(found) == 12
     assert [found[f"study-a/v1 {name}"] for name in chain.stage_names] == [
@@ -63,12 +63,12 @@ def test_a_new_store(inputs: Path, chain: Chain) -> None:
     assert not chain.root.exists()
 
 
-def test_the_same_store_as_by_the_four_commands(inputs: Path, made: Chain, tmp_path: Path) -> None:
+def test_the_same_store_as_by_the_four_commands(inputs: Path, made: RunConfig, tmp_path: Path) -> None:
     make_one_by_one(inputs, tmp_path / "other")
     assert content(made.root) == content(tmp_path / "other")
 
 
-def test_a_store_made_by_commands_is_adopted(inputs: Path, chain: Chain) -> None:
+def test_a_store_made_by_commands_is_adopted(inputs: Path, chain: RunConfig) -> None:
     make_one_by_one(inputs, chain.root)
     before = {path: path.stat().st_mtime_ns for path in chain.root.rglob("*") if path.is_file()}
     assert run(inputs, chain).counts["done"] == 3
@@ -76,20 +76,20 @@ def test_a_store_made_by_commands_is_adopted(inputs: Path, chain: Chain) -> None
     assert plan(inputs, chain) == {}
 
 
-def test_adoption_without_an_input(inputs: Path, chain: Chain) -> None:
+def test_adoption_without_an_input(inputs: Path, chain: RunConfig) -> None:
     make_one_by_one(inputs, chain.root)
-    visits = gather(chain.root)
-    assert run_chain(visits, chain).counts["done"] == 3
-    assert run_chain(visits, chain).counts["up to date"] == 3
+    visits = collect_visits(chain.root)
+    assert run_visits(visits, chain).counts["done"] == 3
+    assert run_visits(visits, chain).counts["up to date"] == 3
     reason = "the archive was not compared with this input yet"
     assert plan(inputs, chain) == {f"{study}/{visit} archive": reason for study, visit in NAMES}
 
 
-def test_a_damaged_archive_is_not_adopted(inputs: Path, chain: Chain) -> None:
+def test_a_damaged_archive_is_not_adopted(inputs: Path, chain: RunConfig) -> None:
     make_one_by_one(inputs, chain.root)
     place = Visit(chain.root, "study-a", "v1")
     _flip(place.archive)
-    (failed,) = run_chain(gather(chain.root), chain).failed
+    (failed,) = run_visits(collect_visits(chain.root), chain).failed
     assert failed.failed is not None
     assert failed.failed.failure is not None
     assert (failed.failed.stage, failed.failed.failure.type) == ("archive", "DepositDamaged")
@@ -119,7 +119,7 @@ def _flip(path: Path) -> None:
         ("_XDLRA--repo-export", "dataset"),
     ],
 )
-def test_a_lost_output_is_made_again(suffix: str, stage: str, inputs: Path, made: Chain) -> None:
+def test_a_lost_output_is_made_again(suffix: str, stage: str, inputs: Path, made: RunConfig) -> None:
     before = content(made.root)
     path = made.root / "study-a" / f"v1{suffix}"
     path.unlink()
@@ -132,7 +132,7 @@ def test_a_lost_output_is_made_again(suffix: str, stage: str, inputs: Path, made
     assert plan(inputs, made) == {}
 
 
-def test_a_damaged_output_is_reported_and_left(inputs: Path, made: Chain, v1: Visit) -> None:
+def test_a_damaged_output_is_reported_and_left(inputs: Path, made: RunConfig, v1: Visit) -> None:
     _flip(v1.dicoms_json)
     damaged = v1.dicoms_json.read_bytes()
     assert plan(inputs, made)["study-a/v1 metadata"] == "output changed or touched: v1_metadata_dicoms.json"
@@ -167,7 +167,7 @@ def _restore_from_a_copy(inputs: Path, v1: Visit) -> None:
 
 @pytest.mark.parametrize("disturb", [_touch_outputs, _touch_inputs, _restore_from_a_copy])
 def test_what_is_only_touched_stays(
-    disturb: Callable[[Path, Visit], None], inputs: Path, made: Chain, v1: Visit, monkeypatch: pytest.MonkeyPatch
+    disturb: Callable[[Path, Visit], None], inputs: Path, made: RunConfig, v1: Visit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = content(made.root)
     disturb(inputs, v1)
@@ -175,13 +175,13 @@ def test_what_is_only_touched_stays(
     ran = []
 
     def watched(stage: stages.Stage) -> stages.Stage:
-        def function(*given: Any) -> stages.Made:
+        def function(*given: Any) -> stages.StageResult:
             ran.append(stage.name)
             return stage.function(*given)
 
         return replace(stage, function=function)
 
-    for module in ("work", "decide"):
+    for module in ("execute", "plan"):
         table = {name: watched(stage) for name, stage in stages.STAGES.items()}
         monkeypatch.setattr(f"icf_utils.pipeline.{module}.STAGES", table)
     result = run(inputs, made)
@@ -191,20 +191,20 @@ def test_what_is_only_touched_stays(
     assert plan(inputs, made) == {}
 
 
-def test_another_version_runs_again(inputs: Path, made: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_version_runs_again(inputs: Path, made: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     table = {**stages.STAGES, "dataset": replace(stages.STAGES["dataset"], version=2)}
-    for module in ("work", "decide"):
+    for module in ("execute", "plan"):
         monkeypatch.setattr(f"icf_utils.pipeline.{module}.STAGES", table)
     assert plan(inputs, made) == {f"{study}/{visit} dataset": "version 1 -> 2" for study, visit in NAMES}
     assert run(inputs, made).counts["done"] == 3
     assert plan(inputs, made) == {}
 
 
-def test_other_parameters(inputs: Path, made: Chain, tmp_path: Path) -> None:
-    other = replace(made, options=Options(time_zone="Europe/Berlin"))
+def test_other_parameters(inputs: Path, made: RunConfig, tmp_path: Path) -> None:
+    other = replace(made, options=StageOptions(time_zone="Europe/Berlin"))
     assert plan(inputs, other)["study-a/v1 archive"] == "timezone 'UTC' -> 'Europe/Berlin'"
     assert len(run(inputs, other).failed) == 3
-    moved = replace(made, options=Options(store_url="https://elsewhere.example.org/"))
+    moved = replace(made, options=StageOptions(store_url="https://elsewhere.example.org/"))
     text = "store URL 'https://data.inm-icf.de' -> 'https://elsewhere.example.org'"
     assert plan(inputs, moved)["study-a/v1 dataset"].startswith(text)
     tags = replace(made, settings=Settings(metadata=MetadataSettings(tags=("EchoTime",))))
@@ -213,7 +213,7 @@ def test_other_parameters(inputs: Path, made: Chain, tmp_path: Path) -> None:
     }
 
 
-def test_other_catalog_settings_make_pages_again(inputs: Path, made: Chain) -> None:
+def test_other_catalog_settings_make_pages_again(inputs: Path, made: RunConfig) -> None:
     other = replace(made, settings=Settings(catalog=CatalogSettings(name="A study of memory")))
     assert set(plan(inputs, other).values()) == {"catalog settings changed"}
     result = run(inputs, other)
@@ -224,7 +224,7 @@ def test_other_catalog_settings_make_pages_again(inputs: Path, made: Chain) -> N
 
 
 @pytest.mark.parametrize("name", ["index.html", "assets/app.js", "metadata/super.json", ".icf-catalog", "config.json"])
-def test_a_lost_or_damaged_file_of_the_catalog_is_made_again(name: str, inputs: Path, made: Chain) -> None:
+def test_a_lost_or_damaged_file_of_the_catalog_is_made_again(name: str, inputs: Path, made: RunConfig) -> None:
     before = content(made.root)
     path = Study(made.root, "study-a").catalog / name
     for disturb in (os.unlink, _flip):
@@ -238,7 +238,7 @@ def test_a_lost_or_damaged_file_of_the_catalog_is_made_again(name: str, inputs: 
         assert plan(inputs, made) == {}
 
 
-def test_a_lost_or_damaged_page(inputs: Path, made: Chain) -> None:
+def test_a_lost_or_damaged_page(inputs: Path, made: RunConfig) -> None:
     before = content(made.root)
     pages = list(Study(made.root, "study-a").catalog.glob("metadata/*/*/*/*.json"))
     assert len(pages) > 2
@@ -254,13 +254,13 @@ def test_a_lost_or_damaged_page(inputs: Path, made: Chain) -> None:
             assert plan(inputs, made) == {}
 
 
-def test_visits_added_by_a_command_disturb_nobody(inputs: Path, chain: Chain) -> None:
+def test_visits_added_by_a_command_disturb_nobody(inputs: Path, chain: RunConfig) -> None:
     run(inputs, chain, NAMES[:1])
     make_one_by_one(inputs, chain.root)
     assert {key.split()[0] for key in plan(inputs, chain)} == {"study-a/v2", "study-b/v1"}
 
 
-def test_a_changed_input_is_refused(inputs: Path, made: Chain, v1: Visit) -> None:
+def test_a_changed_input_is_refused(inputs: Path, made: RunConfig, v1: Visit) -> None:
     before = content(made.root)
     changed = inputs / "study-a" / "v1" / "01_t1" / "0001.dcm"
     original = changed.read_bytes()
@@ -280,7 +280,7 @@ def test_a_changed_input_is_refused(inputs: Path, made: Chain, v1: Visit) -> Non
     assert plan(inputs, made) == {}
 
 
-def test_a_file_more_or_less(inputs: Path, made: Chain) -> None:
+def test_a_file_more_or_less(inputs: Path, made: RunConfig) -> None:
     extra = inputs / "study-a" / "v1" / "extra.txt"
     extra.write_bytes(b"x")
     assert plan(inputs, made) == {"study-a/v1 archive": "input changed or touched: extra.txt"}
@@ -292,7 +292,7 @@ def test_a_file_more_or_less(inputs: Path, made: Chain) -> None:
     assert plan(inputs, made) == {"study-a/v1 archive": "input changed: 3 files before, 2 now"}
 
 
-def test_lost_and_broken_state_costs_time_only(inputs: Path, made: Chain, v1: Visit) -> None:
+def test_lost_and_broken_state_costs_time_only(inputs: Path, made: RunConfig, v1: Visit) -> None:
     before = content(made.root)
     state = v1.workdir / "state"
     for path in sorted(state.iterdir()):
@@ -307,10 +307,10 @@ def test_lost_and_broken_state_costs_time_only(inputs: Path, made: Chain, v1: Vi
     assert plan(inputs, made) == {}
 
 
-def test_always_make_and_paranoid(inputs: Path, made: Chain, v1: Visit) -> None:
+def test_always_make_and_paranoid(inputs: Path, made: RunConfig, v1: Visit) -> None:
     before = content(made.root)
-    assert set(plan(inputs, replace(made, again=True)).values()) == {"asked for (-B)"}
-    result = run(inputs, replace(made, again=True))
+    assert set(plan(inputs, replace(made, always_make=True)).values()) == {"asked for (-B)"}
+    result = run(inputs, replace(made, always_make=True))
     assert {stage.state for visit in result.visits for stage in visit.stages} == {"done"}
     assert set(plan(inputs, replace(made, paranoid=True)).values()) == {"asked to trust nothing (--paranoid)"}
     result = run(inputs, replace(made, paranoid=True))
@@ -325,7 +325,7 @@ def test_always_make_and_paranoid(inputs: Path, made: Chain, v1: Visit) -> None:
     assert failed.failed.stage == "dataset"
 
 
-def test_until(inputs: Path, chain: Chain) -> None:
+def test_until(inputs: Path, chain: RunConfig) -> None:
     for until, files in (("archive", 2), ("metadata", 4), ("dataset", 6)):
         result = run(inputs, replace(chain, until=until))
         assert [stage.stage for stage in result.visits[0].stages] == list(replace(chain, until=until).stage_names)

@@ -17,18 +17,18 @@ from xml.etree import ElementTree
 
 import pytest
 
-from icf_utils import Chain, RunResult, VisitOutcome, gather, make_plan, run_chain, store_status
+from icf_utils import RunConfig, RunResult, VisitOutcome, collect_visits, make_plan, run_visits, store_status
 from icf_utils.errors import Busy, InvalidSetting, StorageFailure
 from icf_utils.pipeline import execute
-from icf_utils.pipeline.model import Failure, Options, StageOutcome
-from icf_utils.pipeline.plan import Judge
+from icf_utils.pipeline.model import StageFailure, StageOptions, StageOutcome
+from icf_utils.pipeline.plan import Planner
 from icf_utils.pipeline.report import (
-    Cell,
+    GraphCell,
     html_report,
-    mermaid,
+    mermaid_graph,
     outcome_cells,
     plan_cells,
-    svg,
+    svg_graph,
     write_graph,
     write_report,
 )
@@ -56,15 +56,15 @@ class Listener:
 
 
 @pytest.fixture
-def chain(tmp_path: Path) -> Chain:
-    return Chain(tmp_path / "store")
+def chain(tmp_path: Path) -> RunConfig:
+    return RunConfig(tmp_path / "store")
 
 
 @pytest.mark.parametrize("jobs", [1, 4])
-def test_the_same_bytes_with_any_number_of_jobs(jobs: int, inputs: Path, chain: Chain, tmp_path: Path) -> None:
+def test_the_same_bytes_with_any_number_of_jobs(jobs: int, inputs: Path, chain: RunConfig, tmp_path: Path) -> None:
     told: list[VisitOutcome] = []
-    visits = gather(chain.root, inputs / "visits.csv")
-    result = run_chain(visits, chain, jobs=jobs, on_visit=told.append)
+    visits = collect_visits(chain.root, inputs / "visits.csv")
+    result = run_visits(visits, chain, jobs=jobs, on_visit=told.append)
     assert result.counts["done"] == 3
     assert sorted(item.name for item in told) == [f"{study}/{visit}" for study, visit in NAMES]
     assert [item.name for item in result.visits] == [f"{study}/{visit}" for study, visit in NAMES]
@@ -74,7 +74,7 @@ def test_the_same_bytes_with_any_number_of_jobs(jobs: int, inputs: Path, chain: 
     assert not list(chain.root.rglob("*.part"))
 
 
-def test_real_visits(visits: Path, chain: Chain, tmp_path: Path) -> None:
+def test_real_visits(visits: Path, chain: RunConfig, tmp_path: Path) -> None:
     from icf_utils import (
         catalogify_studyvisit_from_meta,
         deposit_visit_dataset,
@@ -82,25 +82,25 @@ def test_real_visits(visits: Path, chain: Chain, tmp_path: Path) -> None:
         make_studyvisit_archive,
     )
 
-    found = gather(chain.root, pattern=f"{visits.parent}/{{study}}/{{visit}}")
+    found = collect_visits(chain.root, pattern=f"{visits.parent}/{{study}}/{{visit}}")
     assert {item.visit for item in found} >= set(VISIT_NAMES)
     found = [item for item in found if item.visit in VISIT_NAMES]
-    assert run_chain(found, chain, jobs=2).counts["done"] == len(VISIT_NAMES)
+    assert run_visits(found, chain, jobs=2).counts["done"] == len(VISIT_NAMES)
     for name in VISIT_NAMES:
         make_studyvisit_archive(visits / name, tmp_path / "other", "visits", name)
         deposit_visit_metadata(tmp_path / "other", "visits", name)
         deposit_visit_dataset(tmp_path / "other", "visits", name)
         catalogify_studyvisit_from_meta(tmp_path / "other", "visits", name)
     assert content(chain.root) == content(tmp_path / "other")
-    assert run_chain(found, chain).counts["up to date"] == len(VISIT_NAMES)
+    assert run_visits(found, chain).counts["up to date"] == len(VISIT_NAMES)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_failed_visit_stops_nobody(jobs: int, inputs: Path, chain: Chain) -> None:
+def test_a_failed_visit_stops_nobody(jobs: int, inputs: Path, chain: RunConfig) -> None:
     bad = inputs / "study-a" / "v1" / "nowhere"
     bad.symlink_to("/nowhere")
-    visits = gather(chain.root, inputs / "visits.csv")
-    result = run_chain(visits, chain, jobs=jobs)
+    visits = collect_visits(chain.root, inputs / "visits.csv")
+    result = run_visits(visits, chain, jobs=jobs)
     assert result.counts == {"done": 2, "up to date": 0, "failed": 1, "not reached": 0}
     (failed,) = result.failed
     assert failed.failed is not None
@@ -112,41 +112,41 @@ def test_a_failed_visit_stops_nobody(jobs: int, inputs: Path, chain: Chain) -> N
     assert status["study-a", "v1"][0].failure == failed.failed.failure
     assert {stage.state for stage in status["study-a", "v2"]} == {"done"}
     bad.unlink()
-    assert run_chain(visits, chain, jobs=jobs).counts == {"done": 1, "up to date": 2, "failed": 0, "not reached": 0}
+    assert run_visits(visits, chain, jobs=jobs).counts == {"done": 1, "up to date": 2, "failed": 0, "not reached": 0}
     assert {stage.state for item in store_status(chain.root) for stage in item.stages} == {"done"}
 
 
-def test_stop_on_error(inputs: Path, chain: Chain) -> None:
+def test_stop_on_error(inputs: Path, chain: RunConfig) -> None:
     (inputs / "study-a" / "v2" / "nowhere").symlink_to("/nowhere")
-    result = run_chain(gather(chain.root, inputs / "visits.csv"), chain, keep_going=False)
+    result = run_visits(collect_visits(chain.root, inputs / "visits.csv"), chain, keep_going=False)
     assert result.counts == {"done": 1, "up to date": 0, "failed": 1, "not reached": 1}
     assert [len(item.stages) for item in result.visits] == [4, 4, 4]
 
 
-def test_a_stage_that_fails_after_the_archive(inputs: Path, chain: Chain) -> None:
+def test_a_stage_that_fails_after_the_archive(inputs: Path, chain: RunConfig) -> None:
     """A folder that is no catalog of ours."""
     foreign = Study(chain.root, "study-a").catalog
     foreign.mkdir(parents=True)
     (foreign / "notes.txt").touch()
-    result = run_chain(gather(chain.root, inputs / "visits.csv"), chain, jobs=2)
+    result = run_visits(collect_visits(chain.root, inputs / "visits.csv"), chain, jobs=2)
     assert [stage.state for stage in result.visits[0].stages] == ["done", "done", "done", "failed"]
     assert [item.name for item in result.failed] == ["study-a/v1", "study-a/v2"]
     shutil.rmtree(foreign)
-    assert run_chain(gather(chain.root), chain).counts["done"] == 2
+    assert run_visits(collect_visits(chain.root), chain).counts["done"] == 2
 
 
 def test_a_fault_of_the_program_is_one_visits_failure(
-    inputs: Path, chain: Chain, monkeypatch: pytest.MonkeyPatch
+    inputs: Path, chain: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = execute._make_stage
 
-    def broken(judge: Judge, name: str, progress: object) -> StageOutcome:
-        if judge.wanted.name == "study-a/v2":
+    def broken(judge: Planner, name: str, progress: object) -> StageOutcome:
+        if judge.visit_input.name == "study-a/v2":
             raise KeyError("a value of a header")
         return real(judge, name, SILENT)
 
     monkeypatch.setattr(execute, "_make_stage", broken)
-    result = run_chain(gather(chain.root, inputs / "visits.csv"), chain)
+    result = run_visits(collect_visits(chain.root, inputs / "visits.csv"), chain)
     assert result.counts["done"] == 2
     (failed,) = result.failed
     assert failed.failed is not None
@@ -155,23 +155,23 @@ def test_a_fault_of_the_program_is_one_visits_failure(
     assert "a value" not in failed.failed.failure.message
 
 
-def test_mistakes_in_options_are_found_before_anything_runs(inputs: Path, chain: Chain, tmp_path: Path) -> None:
-    visits = gather(chain.root, inputs / "visits.csv")
+def test_mistakes_in_options_are_found_before_anything_runs(inputs: Path, chain: RunConfig, tmp_path: Path) -> None:
+    visits = collect_visits(chain.root, inputs / "visits.csv")
     tags = tmp_path / "tags.txt"
     tags.write_text("PatientName\n", encoding="utf-8")
-    for options in (Options(store_url="no url"), Options(time_zone="Mars/Olympus"), Options(tags=tags)):
+    for options in (StageOptions(store_url="no url"), StageOptions(time_zone="Mars/Olympus"), StageOptions(tags=tags)):
         with pytest.raises(InvalidSetting):
-            run_chain(visits, replace(chain, options=options))
+            run_visits(visits, replace(chain, options=options))
     assert not chain.root.exists()
 
 
-def test_a_worker_that_is_killed_costs_its_visit_only(inputs: Path, chain: Chain) -> None:
+def test_a_worker_that_is_killed_costs_its_visit_only(inputs: Path, chain: RunConfig) -> None:
     """The first input is a huge file with a hole, so that there is time to kill its worker."""
     with open(inputs / "study-a" / "v1" / "hole.bin", "wb") as handle:
         handle.truncate(1 << 30)
-    visits = gather(chain.root, inputs / "visits.csv")
+    visits = collect_visits(chain.root, inputs / "visits.csv")
     results: list[RunResult] = []
-    runner = threading.Thread(target=lambda: results.append(run_chain(visits, chain, jobs=2)))
+    runner = threading.Thread(target=lambda: results.append(run_visits(visits, chain, jobs=2)))
     runner.start()
     part = Visit(chain.root, "study-a", "v1").workdir / "v1_dicom.tar.part"
     _wait_for(lambda: part.exists() and part.stat().st_size > 1 << 20)
@@ -185,7 +185,7 @@ def test_a_worker_that_is_killed_costs_its_visit_only(inputs: Path, chain: Chain
     assert failed.failed.failure is not None
     assert "signal 9" in failed.failed.failure.message
     os.truncate(inputs / "study-a" / "v1" / "hole.bin", 10)
-    assert not run_chain(visits, chain).failed
+    assert not run_visits(visits, chain).failed
     assert not list(chain.root.rglob("*.part"))
 
 
@@ -196,9 +196,9 @@ def _wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def test_a_visit_in_other_hands_comes_last(inputs: Path, chain: Chain) -> None:
+def test_a_visit_in_other_hands_comes_last(inputs: Path, chain: RunConfig) -> None:
     listener, told = Listener(), list[str]()
-    visits = gather(chain.root, inputs / "visits.csv")
+    visits = collect_visits(chain.root, inputs / "visits.csv")
     entered, leave = threading.Event(), threading.Event()
 
     def other_run() -> None:
@@ -216,29 +216,29 @@ def test_a_visit_in_other_hands_comes_last(inputs: Path, chain: Chain) -> None:
         told.append(outcome.name)
         leave.set()
 
-    result = run_chain(visits, chain, progress=listener, on_visit=tell)
+    result = run_visits(visits, chain, progress=listener, on_visit=tell)
     other.join()
     assert result.counts["done"] == 3
     assert told[0] == "study-b/v1"
     assert f"study-a/v1: process {os.getpid()} on" in listener.messages[0]
 
 
-def test_waiting_too_long(inputs: Path, chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_too_long(inputs: Path, chain: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ICF_LOCK_TIMEOUT", "0.2")
     place = Visit(chain.root, "study-a", "v1")
     with run_lock(place, SILENT), catalog_lock(Study(chain.root, "study-b"), SILENT):
-        result = run_chain(gather(chain.root, inputs / "visits.csv"), chain)
+        result = run_visits(collect_visits(chain.root, inputs / "visits.csv"), chain)
     assert {item.name for item in result.failed} == {"study-a/v1", "study-b/v1"}
     assert {item.failed.failure.type for item in result.failed if item.failed and item.failed.failure} == {"Busy"}
     with run_lock(place, SILENT), pytest.raises(Busy), run_lock(place, SILENT):
         pass
-    assert not run_chain(gather(chain.root, inputs / "visits.csv"), chain).failed
+    assert not run_visits(collect_visits(chain.root, inputs / "visits.csv"), chain).failed
 
 
-def test_two_runs_at_once(inputs: Path, chain: Chain, tmp_path: Path) -> None:
-    visits = gather(chain.root, inputs / "visits.csv")
+def test_two_runs_at_once(inputs: Path, chain: RunConfig, tmp_path: Path) -> None:
+    visits = collect_visits(chain.root, inputs / "visits.csv")
     results: list[RunResult] = []
-    runs = [threading.Thread(target=lambda: results.append(run_chain(visits, chain, jobs=2))) for _ in range(2)]
+    runs = [threading.Thread(target=lambda: results.append(run_visits(visits, chain, jobs=2))) for _ in range(2)]
     for run in runs:
         run.start()
     for run in runs:
@@ -246,39 +246,39 @@ def test_two_runs_at_once(inputs: Path, chain: Chain, tmp_path: Path) -> None:
     assert [result.failed for result in results] == [(), ()]
     make_one_by_one(inputs, tmp_path / "other")
     assert content(chain.root) == content(tmp_path / "other")
-    assert run_chain(visits, chain).counts["up to date"] == 3
+    assert run_visits(visits, chain).counts["up to date"] == 3
 
 
 def test_a_store_that_cannot_be_written(
     inputs: Path, open_tmp_path: Path, as_nobody: Callable[[], AbstractContextManager[None]]
 ) -> None:
-    chain = Chain(open_tmp_path / "store")
+    chain = RunConfig(open_tmp_path / "store")
     chain.root.mkdir()
     shutil.copytree(inputs, open_tmp_path / "inputs")
-    visits = gather(chain.root, open_tmp_path / "inputs" / "visits.csv")
-    run_chain(visits[:2], chain)
+    visits = collect_visits(chain.root, open_tmp_path / "inputs" / "visits.csv")
+    run_visits(visits[:2], chain)
     before = content(chain.root)
     with as_nobody():
-        result = run_chain(visits, chain)
+        result = run_visits(visits, chain)
         assert result.counts == {"done": 0, "up to date": 2, "failed": 1, "not reached": 0}
         (failed,) = result.failed
         assert failed.failed is not None
         assert failed.failed.failure is not None
         assert failed.failed.failure.type == "StorageFailure"
         listener = Listener()
-        again = run_chain(visits[:2], replace(chain, again=True, until="dataset"), progress=listener)
+        again = run_visits(visits[:2], replace(chain, always_make=True, until="dataset"), progress=listener)
         assert len(again.failed) == 2
     assert content(chain.root) == before
-    assert run_chain(visits, chain).counts["done"] == 1
+    assert run_visits(visits, chain).counts["done"] == 1
 
 
-def test_state_that_cannot_be_kept_is_said(inputs: Path, chain: Chain) -> None:
+def test_state_that_cannot_be_kept_is_said(inputs: Path, chain: RunConfig) -> None:
     chain.root.mkdir()
     state = Study(chain.root, "study-b").workdir / "state"
     state.parent.mkdir(parents=True)
     state.touch()  # a file in place of the folder
     listener = Listener()
-    result = run_chain(gather(chain.root, inputs / "visits.csv"), chain, progress=listener)
+    result = run_visits(collect_visits(chain.root, inputs / "visits.csv"), chain, progress=listener)
     assert result.counts["done"] == 3
     assert all("the next run will look at this stage again" in message for message in listener.messages)
     assert len(listener.messages) >= 4
@@ -286,7 +286,7 @@ def test_state_that_cannot_be_kept_is_said(inputs: Path, chain: Chain) -> None:
 
 def test_a_store_that_is_a_file(tmp_path: Path, inputs: Path) -> None:
     (tmp_path / "store").touch()
-    result = run_chain(gather(tmp_path / "none", inputs / "visits.csv"), Chain(tmp_path / "store"))
+    result = run_visits(collect_visits(tmp_path / "none", inputs / "visits.csv"), RunConfig(tmp_path / "store"))
     failures = [item.failed.failure for item in result.failed if item.failed and item.failed.failure]
     assert [failure.type for failure in failures] == ["StorageFailure"] * 3
 
@@ -295,7 +295,7 @@ HOSTILE = "<script>alert(1)</script>&\"'\u202e\n\x1b[31m"
 
 
 def hostile_result() -> RunResult:
-    failure = Failure("InputRefused", HOSTILE, 3)
+    failure = StageFailure("InputRefused", HOSTILE, 3)
     notices = (Notice("no-time", HOSTILE, HOSTILE),)
     stages = (
         StageOutcome("archive", "done", (HOSTILE,), 1.5, 1234567, notices, notices),
@@ -334,16 +334,16 @@ def test_a_report_escapes_everything(tmp_path: Path) -> None:
     assert report["visits"][0]["stages"][1]["failure"]["message"] == HOSTILE
 
 
-def test_pictures(inputs: Path, chain: Chain, tmp_path: Path) -> None:
-    visits = gather(chain.root, inputs / "visits.csv")
+def test_pictures(inputs: Path, chain: RunConfig, tmp_path: Path) -> None:
+    visits = collect_visits(chain.root, inputs / "visits.csv")
     cells = plan_cells(make_plan(visits, chain))
-    picture = ElementTree.fromstring(svg(cells, chain.stage_names))
+    picture = ElementTree.fromstring(svg_graph(cells, chain.stage_names))
     titles = [item.text for item in picture.iter("{http://www.w3.org/2000/svg}title")]
     assert titles[0] == "study-a/v1 archive: to do; not made yet"
     assert len(titles) == 12
     (hostile,) = {cell.note for cell in outcome_cells(hostile_result()) if cell.state == "failed"}
-    ElementTree.fromstring(svg([Cell("s/v", "archive", "failed", hostile)], ["archive"]))
-    text = mermaid(cells)
+    ElementTree.fromstring(svg_graph([GraphCell("s/v", "archive", "failed", hostile)], ["archive"]))
+    text = mermaid_graph(cells)
     assert text.startswith("flowchart LR\n")
     assert '  v0_archive --> v0_metadata["study-a/v1<br/>metadata: to do"]:::to_do\n' in text
     write_graph(tmp_path / "chain.mmd", cells, chain.stage_names)

@@ -8,7 +8,15 @@ import pytest
 
 from icf_utils.errors import InvalidSetting, TableRefused
 from icf_utils.pipeline.model import VisitInput
-from icf_utils.pipeline.visit_table import Table, expand_pattern, gather, parse_folders, parse_table, read_table, select
+from icf_utils.pipeline.visit_table import (
+    VisitTable,
+    collect_visits,
+    expand_pattern,
+    parse_folders,
+    parse_table,
+    read_table,
+    select_visits,
+)
 from icf_utils.store.layout import Visit
 
 
@@ -97,13 +105,13 @@ def test_every_mistake_of_a_line(base: Path) -> None:
     assert "there is no input" in found[4]
 
 
-def folders(text: str, base: Path) -> Table:
+def folders(text: str, base: Path) -> VisitTable:
     return parse_folders(text.encode(), base / "visits.csv", base / "store", base)
 
 
 def test_other_columns_of_a_table_of_folders_are_ignored_and_named(base: Path) -> None:
     found = folders("Age\tfolder\tstudy\tvisit\tRemark\n31\tin/a\ts\tv1\tnone\n", base)
-    assert found == Table((VisitInput("s", "v1", base / "in/a"),), ("Age", "Remark"))
+    assert found == VisitTable((VisitInput("s", "v1", base / "in/a"),), ("Age", "Remark"))
     with pytest.raises(TableRefused, match="no column 'visit'"):
         folders("folder,study,session\nin/a,s,v1\n", base)
 
@@ -171,10 +179,10 @@ def test_gather_and_select(base: Path) -> None:
     place.archive.parent.mkdir(parents=True)
     place.archive.touch()
     (base / "visits.csv").write_text("study,visit,input\nnew,v1,in/a\nold,v1,in/b\n", encoding="utf-8")
-    visits = gather(base / "store", base / "visits.csv")
+    visits = collect_visits(base / "store", base / "visits.csv")
     assert [visit.name for visit in visits] == ["new/v1", "old/v0", "old/v1"]
     assert visits[1].input is None
-    assert [visit.name for visit in select(visits, ["old"])] == ["old/v0", "old/v1"]
-    assert [visit.name for visit in select(visits, ["old/v1", "new/"])] == ["new/v1", "old/v1"]
+    assert [visit.name for visit in select_visits(visits, ["old"])] == ["old/v0", "old/v1"]
+    assert [visit.name for visit in select_visits(visits, ["old/v1", "new/"])] == ["new/v1", "old/v1"]
     with pytest.raises(InvalidSetting, match="'none', 'old/v7'"):
-        select(visits, ["old", "old/v7", "none"])
+        select_visits(visits, ["old", "old/v7", "none"])

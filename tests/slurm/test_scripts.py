@@ -11,24 +11,31 @@ from pathlib import Path
 import pytest
 
 from icf_utils.errors import ClusterRefused, DepositDamaged, InvalidIdentifier, InvalidSetting, MissingRequirement
-from icf_utils.pipeline.model import Chain, Options, VisitInput
+from icf_utils.pipeline.model import RunConfig, StageOptions, VisitInput
 from icf_utils.pipeline.visit_table import read_table
 from icf_utils.slurm import commands, records, submit
-from icf_utils.slurm.model import QueuedTask, Request, Submission
-from icf_utils.slurm.records import new_folder, prune, read_records, read_visits, slurm_folder, write_record
+from icf_utils.slurm.model import JobRequest, QueuedTask, Submission
+from icf_utils.slurm.records import (
+    create_folder,
+    read_submissions,
+    read_visits,
+    remove_old_submissions,
+    slurm_folder,
+    write_submission,
+)
 from icf_utils.slurm.scripts import catalog_dependency, container_binds, visits_script
-from icf_utils.slurm.submit import plan_jobs, scripts
+from icf_utils.slurm.submit import job_scripts, plan_jobs
 from icf_utils.store.layout import Study
 from tests.slurm.conftest import Program, write_inputs
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/cluster.md"
 
 
-def plan(tmp_path: Path, number: int, request: Request) -> submit.StudyJobs:
+def plan(tmp_path: Path, number: int, request: JobRequest) -> submit.StudyJobs:
     store = tmp_path / "store"
     table = write_inputs(tmp_path, ("only",), number)
     planned = plan_jobs(
-        read_table(table, store), Chain(store), request, ask_queue=bool(slurm_folder(Study(store, "only")).exists())
+        read_table(table, store), RunConfig(store), request, ask_queue=bool(slurm_folder(Study(store, "only")).exists())
     )
     (jobs,) = planned.studies
     return jobs
@@ -39,7 +46,7 @@ def plan(tmp_path: Path, number: int, request: Request) -> submit.StudyJobs:
     [(5, 200, 1, [1] * 5), (5, 2, 1, [3, 2]), (5, 200, 2, [2, 2, 1]), (1, 1, 8, [1])],
 )
 def test_visits_are_dealt_out(tmp_path: Path, visits: int, size: int, cpus: int, shards: list[int]) -> None:
-    jobs = plan(tmp_path, visits, Request(array_size=size, cpus=cpus))
+    jobs = plan(tmp_path, visits, JobRequest(array_size=size, cpus=cpus))
     assert [len(shard) for shard in jobs.shards] == shards
     assert len(jobs.catalog) == visits
 
@@ -67,10 +74,12 @@ def test_a_script_holds_odd_paths(tmp_path: Path) -> None:
     stand_in = tmp_path / "python"
     stand_in.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n", encoding="utf-8")
     stand_in.chmod(0o755)
-    chain = Chain(folder, options=Options("https://x.org/?a=b&c", "my store", None, "Europe/Berlin", 2), again=True)
+    chain = RunConfig(
+        folder, options=StageOptions("https://x.org/?a=b&c", "my store", None, "Europe/Berlin", 2), always_make=True
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", str(stand_in))
-        text = visits_script("name", folder, [[VisitInput("s", "v")]], chain, Request(cpus=3))
+        text = visits_script("name", folder, [[VisitInput("s", "v")]], chain, JobRequest(cpus=3))
     assert f'#SBATCH --output="{str(folder).replace("%", "%%")}/visits-%a.log"\n' in text
     done = subprocess.run(
         ["sh", "-c", text], env={**os.environ, "SLURM_ARRAY_TASK_ID": "7"}, capture_output=True, text=True, check=True
@@ -85,16 +94,16 @@ def test_a_script_holds_odd_paths(tmp_path: Path) -> None:
 def test_few_folders_are_bound(tmp_path: Path) -> None:
     store = tmp_path / "store"
     inputs = [Path("/scan/a/1"), Path("/scan/b/2"), Path("/other/3")]
-    binds = container_binds(Chain(store), inputs)
+    binds = container_binds(RunConfig(store), inputs)
     assert binds == ["/other:/other:ro", "/scan:/scan:ro", str(store)]
     with pytest.raises(InvalidSetting, match="cannot be bound"):
-        container_binds(Chain(tmp_path / "a:b"), [])
+        container_binds(RunConfig(tmp_path / "a:b"), [])
 
 
 @pytest.mark.parametrize("value", ["a b", "x\n#SBATCH --wrap", "-x", "$(id)"])
 def test_values_that_slurm_cannot_know_are_refused(value: str) -> None:
     with pytest.raises(InvalidSetting, match="--partition"):
-        Request(partition=value)
+        JobRequest(partition=value)
 
 
 def test_the_catalog_waits() -> None:
@@ -127,19 +136,19 @@ def submission(number: int, array: str = "7", catalog: str = "8") -> Submission:
 def test_records_come_back(tmp_path: Path) -> None:
     study = Study(tmp_path, "only")
     for number in range(1, 4):
-        write_record(new_folder(study), submission(number))
+        write_submission(create_folder(study), submission(number))
     (slurm_folder(study) / "0002/jobs.json").write_text("{")
     (slurm_folder(study) / "notes").mkdir()
-    assert read_records(study) == [submission(1), submission(3)]
+    assert read_submissions(study) == [submission(1), submission(3)]
 
 
 def test_old_records_go_and_living_ones_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "KEPT", 2)
     study = Study(tmp_path, "only")
     for number in range(1, 7):
-        write_record(new_folder(study), submission(number))
-    prune(study, alive={2})
-    assert [record.number for record in read_records(study)] == [2, 5, 6]
+        write_submission(create_folder(study), submission(number))
+    remove_old_submissions(study, active={2})
+    assert [record.number for record in read_submissions(study)] == [2, 5, 6]
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"visits": [["s", "../x", null]]}', '{"visits": [["s"]]}'])
@@ -151,20 +160,20 @@ def test_a_list_of_visits_is_checked(tmp_path: Path, content: str) -> None:
 
 def test_what_is_in_the_queue_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = Study(tmp_path / "store", "only")
-    write_record(new_folder(study), submission(1))
+    write_submission(create_folder(study), submission(1))
     tasks = [QueuedTask("7", 0, "RUNNING", "None"), QueuedTask("8", None, "PENDING", "Dependency")]
-    monkeypatch.setattr(commands, "queue", lambda names: tasks)
-    jobs = plan(tmp_path, 4, Request())
+    monkeypatch.setattr(commands, "list_queue", lambda names: tasks)
+    jobs = plan(tmp_path, 4, JobRequest())
     assert [[wanted.visit for wanted in shard] for shard in jobs.shards] == [["v01"], ["v03"]]
     assert [wanted.visit for wanted in jobs.catalog] == ["v01", "v03"]
     assert jobs.after == ()
 
     tasks.pop()  # its catalog job was cancelled: a new one waits for the array that goes on
-    jobs = plan(tmp_path, 4, Request())
+    jobs = plan(tmp_path, 4, JobRequest())
     assert [wanted.visit for wanted in jobs.catalog] == ["v00", "v01", "v02", "v03"]
     assert jobs.after == ("7",)
     folder = tmp_path / "folder"
-    array, catalog = scripts(jobs, folder, Chain(tmp_path / "store"), Request())
+    array, catalog = job_scripts(jobs, folder, RunConfig(tmp_path / "store"), JobRequest())
     assert "--array=0-1" in array.text
     assert "afterany:7,afterany:ARRAY,singleton" in catalog.command
 
@@ -178,7 +187,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **programs: str) -
 
 def test_the_jobs_number_is_the_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(tmp_path, monkeypatch, sbatch="echo 'a message of the day'; echo '12;cluster'")
-    assert commands.submit(Path("x.sh"), []) == "12"
+    assert commands.submit_script(Path("x.sh"), []) == "12"
 
 
 @pytest.mark.parametrize(
@@ -196,7 +205,7 @@ def test_slurms_words_come_with_advice(
 ) -> None:
     stand_in(tmp_path, monkeypatch, sbatch=f"echo 'sbatch: error: {words}' >&2; exit 1", sinfo="exit 1")
     with pytest.raises(ClusterRefused, match=advice) as caught:
-        commands.submit(Path("x.sh"), [])
+        commands.submit_script(Path("x.sh"), [])
     assert "\x1b" not in str(caught.value)
     assert caught.value.exit_code == 9
 
@@ -205,12 +214,12 @@ def test_a_program_that_cannot_run_is_missing(tmp_path: Path, monkeypatch: pytes
     stand_in(tmp_path, monkeypatch, squeue="")
     (tmp_path / "squeue").write_bytes(b"\x7fELF nonsense")
     with pytest.raises(MissingRequirement, match="squeue"):
-        commands.queue(["x"])
+        commands.list_queue(["x"])
 
 
 def test_a_status_without_squeue_says_what_it_lacks(tmp_path: Path) -> None:
     table = write_inputs(tmp_path, ("only",), 1)
-    write_record(new_folder(Study(tmp_path / "store", "only")), submission(1))
+    write_submission(create_folder(Study(tmp_path / "store", "only")), submission(1))
     done = Program({"PATH": str(tmp_path)}).run("status", "-o", str(tmp_path / "store"), "--table", str(table))
     assert done.returncode == 0
     assert "what is queued is not shown: SLURM's 'squeue' is needed and was not found" in done.stderr

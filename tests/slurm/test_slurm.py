@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from icf_utils.progress import SILENT
-from icf_utils.slurm.records import read_records
+from icf_utils.slurm.records import read_submissions
 from icf_utils.store.layout import Study, Visit
 from icf_utils.store.locks import run_lock
 from singularity.check_recipe import different_files
@@ -43,7 +43,7 @@ def in_hand(tmp_path: Path) -> Iterator[ExitStack]:
 
 def job_of(store: Path, study: str, visit: str) -> str:
     """The array task that a visit is in."""
-    record = read_records(Study(store, study))[-1]
+    record = read_submissions(Study(store, study))[-1]
     task = next(at for at, shard in enumerate(record.shards) if visit in shard)
     return f"{record.array_job}_{task}"
 
@@ -95,7 +95,7 @@ def test_forty_visits_with_everything_that_goes_wrong(
     assert failing.returncode == 1, failing.stdout + failing.stderr
     assert "north/v03: archive failed: input" in failing.stdout
     assert "40 visits: 39 done, 1 failed" in failing.stdout
-    second = {study: read_records(Study(store, study))[-1] for study in STUDIES}
+    second = {study: read_submissions(Study(store, study))[-1] for study in STUDIES}
     assert {visit for shard in second["north"].shards for visit in shard} == {"v03", "v07"}, "only what is not made"
     assert {visit for shard in second["south"].shards for visit in shard} == {"v05"}
 

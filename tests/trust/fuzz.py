@@ -24,7 +24,7 @@ from pathlib import Path
 
 from icf_utils.archive.checksum import parse_checksum
 from icf_utils.archive.stage import make_studyvisit_archive
-from icf_utils.catalog.study import parse_page
+from icf_utils.catalog.study import parse_study_page
 from icf_utils.dataset.archive_time import latest_time
 from icf_utils.dataset.reader import parse_deposit
 from icf_utils.errors import IcfError
@@ -191,7 +191,7 @@ class Readers:
         parse_checksum(data, self.place.archive.name, "x")
 
     def _page(self, data: bytes) -> None:
-        parse_page(data, "x")
+        parse_study_page(data, "x")
 
     def _settings(self, data: bytes) -> None:
         parse_settings(data, "x")
