@@ -1,1 +1,1 @@
-"""How visits come in: by DICOM C-STORE, from folder trees, as zips over HTTP; and what became of them."""
+"""Receiving visits by DICOM C-STORE (SCP) or as uploaded zips, and the sessions that bring them into the store."""

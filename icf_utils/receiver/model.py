@@ -1,7 +1,7 @@
-"""What the journal of the intake holds: sessions and associations, as plain frozen values. No input or output here.
+"""What the receiver's journal records: sessions and associations, as frozen values. Pure.
 
-A session is one visit (or one revision of it) on its way into the store. An association is one DICOM connection; it may
-bring images of several sessions, and a session may come over several associations.
+A session is one visit, or one revision of it, on its way into the store. An association is one DICOM connection. It may
+bring images of several sessions, and the images of a session may come over several associations.
 """
 
 from __future__ import annotations
@@ -14,31 +14,33 @@ from typing import Literal, get_args
 SessionState = Literal["receiving", "queued", "running", "success", "failed", "partial"]
 AssociationState = Literal["open", "released", "aborted", "lost", "rejected", "interrupted"]
 
-#: The states of a session in their order. ``receiving``: images may still come. ``queued``: complete, waits for a
-#: worker. ``running``: the chain works on it. ``success``: in the store. ``failed``: the chain (or XNAT) refused it.
-#: ``partial``: in the store, but images are missing that were expected, may be missing, or were quarantined or refused.
+#: The states of a session in their order. ``receiving``: more images may come. ``queued``: complete; waits for a
+#: worker. ``running``: the stages run. ``success``: in the store. ``failed``: a stage or the upload to XNAT failed.
+#: ``partial``: in the store, but images are missing or may be missing, or some were quarantined or refused.
 SESSION_STATES: tuple[SessionState, ...] = get_args(SessionState)
 
-#: Notes that say that images may be missing; a session with one of them is ``partial``.
-BROKEN_OFF = "an association was lost; images may be missing"
-FORCED = "it was closed by 'force' while an association was open; images may be missing"
-CONTRADICTED = "an image came again with other content; it is in the session's quarantine"
+#: Notes which say that images may be missing; a session with one of them is ``partial``.
+ASSOCIATION_LOST = "an association was lost; images may be missing"
+FORCED = "closed by 'force' while an association was open; images may be missing"
+#: The note about quarantined images.
+CONFLICTING = "an image was sent again with different content; it is in the session's quarantine"
 
-#: States in which a session rests until somebody asks for it again.
+#: States that a session leaves only when it is retried or deleted.
 FINISHED: tuple[SessionState, ...] = ("success", "failed", "partial")
 
 
 @dataclass(frozen=True)
 class Session:
-    """One visit on its way into the store. Times are POSIX seconds; ``None`` where it has not happened.
+    """One visit on its way into the store. Times are POSIX seconds, ``None`` for what has not happened.
 
-    ``id`` is a short text (``s000017``) that is never used again. ``visit`` is the identifier in the store, with its
-    suffix where ``revision`` is above 1. ``folder`` holds everything the intake keeps of the session, ``input`` is what
-    is archived: a folder of images below it, a zip below it, or a folder of the user's elsewhere. ``log`` is a text
-    file. ``images`` counts what is in ``input``, ``duplicates`` what came again, ``quarantined`` what came with other
-    content under the same SOPInstanceUID, ``refused`` what could not be stored; ``size`` is in bytes. ``expected`` is 0
-    where nothing was. ``study_uid`` is the StudyInstanceUID, empty for what was not received by DICOM.
-    ``notes`` are sentences about what a user should know.
+    ``id`` is a short text (``s000017``) that is never reused. ``visit`` is the identifier in the store, with a suffix
+    if ``revision`` is above 1. ``folder`` holds all that the receiver keeps of the session. ``input`` is what is
+    archived: a folder or a zip in ``folder``, or a user's own folder elsewhere. ``log`` is a text file.
+
+    ``images`` counts the images in ``input``, ``duplicates`` those that were sent again, ``quarantined`` those that
+    were sent again with different content, ``refused`` those that could not be stored. ``size`` is in bytes.
+    ``expected`` is 0 if no number is expected. ``study_uid`` is the StudyInstanceUID, empty for what did not come by
+    C-STORE. ``failure`` says why the session failed, and ``notes`` are further sentences for the user.
     """
 
     id: str
@@ -70,7 +72,7 @@ class Session:
 
     @property
     def name(self) -> str:
-        """``study/visit``, as targets of ``icf-utils run`` are written."""
+        """``STUDY/VISIT``."""
         return f"{self.study}/{self.visit}"
 
     @property
@@ -79,17 +81,17 @@ class Session:
 
     @property
     def quarantine(self) -> Path:
-        """The folder of images that contradict others; it may not exist."""
+        """The folder of images that were sent again with different content; it may not exist."""
         return self.folder / "quarantine"
 
 
 @dataclass(frozen=True)
 class Association:
-    """One DICOM connection. Times are POSIX seconds, ``size`` in bytes; ``ended`` is ``None`` while it is open.
+    """One DICOM connection. Times are POSIX seconds, ``size`` is in bytes; ``ended`` is ``None`` while it is open.
 
     ``state``: ``open``, ``released`` (the regular end), ``aborted`` (by either side), ``lost`` (the connection broke),
-    ``rejected`` (never accepted, ``reason`` says why), ``interrupted`` (the receiver ended while it was open).
-    ``transfer_syntaxes`` are UIDs that images came in; ``sessions`` are ids.
+    ``rejected`` (never accepted; ``reason`` says why), ``interrupted`` (the receiver ended while it was open).
+    ``transfer_syntaxes`` are the UIDs of those in which images came; ``sessions`` are session ids.
     """
 
     id: int
@@ -111,9 +113,10 @@ class Association:
 
 @dataclass(frozen=True)
 class SessionFilter:
-    """Which sessions to list: those that fit everything that is given (empty: anything).
+    """Which sessions to list: those that match every field that is not empty.
 
-    ``sender`` is the calling AE; ``states`` any of them; deleted ones only with ``deleted``.
+    ``sender`` is the calling AE title. A session matches ``states`` if it is in one of them. Deleted sessions are
+    listed only with ``deleted``.
     """
 
     sender: str = ""
@@ -126,7 +129,7 @@ class SessionFilter:
 
 
 def visit_of_revision(visit: str, revision: int) -> str:
-    """The visit identifier of a revision: the first has none, later ones a suffix.
+    """The visit identifier of a revision: the first has no suffix.
 
     >>> visit_of_revision("visit-01", 1), visit_of_revision("visit-01", 2)
     ('visit-01', 'visit-01-r2')
@@ -135,17 +138,17 @@ def visit_of_revision(visit: str, revision: int) -> str:
 
 
 def final_state(session: Session, failure: str) -> SessionState:
-    """What a processed session is in the end. Pure."""
+    """The state of a session that has been processed; ``failure`` is empty if nothing failed."""
     if failure:
         return "failed"
-    is_short = session.expected > session.images or bool({BROKEN_OFF, FORCED} & set(session.notes))
+    is_short = session.expected > session.images or bool({ASSOCIATION_LOST, FORCED} & set(session.notes))
     return "partial" if is_short or session.quarantined or session.refused else "success"
 
 
-def is_broken_off(associations: Iterable[Association]) -> bool:
-    """Whether an association of a session came to a bad end, and none that began afterwards to the regular one. Pure.
+def has_lost_association(associations: Iterable[Association]) -> bool:
+    """Whether one of a session's associations was not released, and none that started later was.
 
-    Those that are still open say nothing yet.
+    A later one that was released is taken for the sender's next attempt. Open ones do not count yet.
     """
     ended = [item for item in associations if item.ended is not None]
     bad = max((item.ended or 0.0 for item in ended if item.state != "released"), default=None)
@@ -153,7 +156,7 @@ def is_broken_off(associations: Iterable[Association]) -> bool:
 
 
 def in_one_line(message: str) -> str:
-    r"""A message of several lines, such as a list of files that were refused, for a log or a table.
+    r"""Join the lines of a message, such as a list of refused files, for a log or a table.
 
     >>> in_one_line("refused:\n  'a': is cut\n  'b': is cut")
     "refused: 'a': is cut; 'b': is cut"

@@ -40,7 +40,7 @@ class SessionQueue:
         self._workers: set[WorkerProcess] = set()
         self._wake_up, self._closing, self._lock = threading.Event(), threading.Event(), threading.Lock()
         self._threads: list[threading.Thread] = []
-        for session, _ in journal.running():  # of a receiver that was killed
+        for session, _ in journal.running_sessions():  # of a receiver that was killed
             journal.change_state(session.id, "queued")
         self._retry_failed()
 
@@ -108,7 +108,7 @@ class SessionQueue:
             with self._lock:
                 if self._running[rule.name] >= rule.workers:
                     continue
-                session = self._journal.claim(rule.name, f"{socket.gethostname()} {os.getpid()}")
+                session = self._journal.claim_next(rule.name, f"{socket.gethostname()} {os.getpid()}")
                 if session is not None:
                     self._running[rule.name] += 1
                     return rule, session
@@ -147,10 +147,12 @@ class SessionQueue:
         for note in outcome.notes:
             self._journal.add_note(session.id, note)
         if outcome.digests:
-            self._journal.remember_images(session.id, outcome.digests)
+            self._journal.record_digests(session.id, outcome.digests)
         if not outcome.failure and not rule.keep_input and remove_input(session):
             self._progress.message(f"{session.id}: its input was removed (keep_input = false)")
-        state = self._journal.settle(session.id, lambda now: final_state(now, outcome.failure), outcome.failure).state
+        state = self._journal.finish_session(
+            session.id, lambda now: final_state(now, outcome.failure), outcome.failure
+        ).state
         problem = f": {in_one_line(outcome.failure)}" if outcome.failure else ""
         self._progress.message(f"{session.id}: {session.name}: {state}{problem}")
 

@@ -27,13 +27,13 @@ from icf_utils.progress import Progress
 from icf_utils.receiver.identify import Identity, Sender, announced, file_meta, identify, read_file_header
 from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.model import (
-    BROKEN_OFF,
-    CONTRADICTED,
+    ASSOCIATION_LOST,
+    CONFLICTING,
     FORCED,
     Association,
     Session,
     SessionFilter,
-    is_broken_off,
+    has_lost_association,
 )
 from icf_utils.receiver.pynetdicom_server import Answer, Connection, StoreRequest
 from icf_utils.receiver.settings import ReceiverSettings, Rule
@@ -164,7 +164,7 @@ class Reception:
             for session_id in again:
                 del self._again[session_id]
         for session_id, amount in late.items():
-            self._journal.count(session_id, duplicates=amount)
+            self._journal.add_counts(session_id, duplicates=amount)
         for ward in changed:
             self._write_counts(ward)
         for ward, why in complete.values():
@@ -219,7 +219,7 @@ class Reception:
         if not same:
             with self._apart:
                 self._quarantine(session, image, part)
-                self._journal.set_quarantined(session_id, _count(session.quarantine), CONTRADICTED)
+                self._journal.set_quarantined(session_id, _count(session.quarantine), CONFLICTING)
             return session_id, "quarantined"
         part.discard()
         with self._lock:
@@ -282,7 +282,7 @@ class Reception:
         if images < expected:
             notes.append(f"{images} of {expected} expected images have come")
         if ward.counts["quarantined"]:
-            notes.append(CONTRADICTED)
+            notes.append(CONFLICTING)
         for note in filter(None, notes):
             self._journal.add_note(session.id, note)
         self._journal.change_state(session.id, "queued")
@@ -363,7 +363,7 @@ def shortcoming(ward: Ward, now: float, associations: Iterable[Association]) -> 
     if ward.associations and is_forced(ward, now):
         return FORCED
     is_whole = 0 < ward.session.expected <= ward.counts["images"]
-    return BROKEN_OFF if not is_whole and is_broken_off(associations) else ""
+    return ASSOCIATION_LOST if not is_whole and has_lost_association(associations) else ""
 
 
 @dataclass

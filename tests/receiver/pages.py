@@ -43,7 +43,7 @@ def fill(root: Path, words: str = HOSTILE) -> Journal:
     end(journal, part, "partial")
     running = begin(journal, "visit-04", "SCANNER2", 9)
     journal.change_state(running.id, "queued")
-    journal.claim("ARCHIVE", "worker")
+    journal.claim_next("ARCHIVE", "worker")
     journal.change_state(begin(journal, "visit-05", "SCANNER2", 9).id, "queued")
     begin(journal, "visit-06", "SCANNER3", 1, expected=4)
     return journal
@@ -59,7 +59,7 @@ def begin(journal: Journal, visit: str, sender: str, images: int, expected: int 
 
 def end(journal: Journal, session: Session, state: str, failure: str = "") -> None:
     journal.change_state(session.id, "queued")
-    journal.claim("ARCHIVE", "worker")
+    journal.claim_next("ARCHIVE", "worker")
     journal.change_state(session.id, state, failure)  # type: ignore[arg-type]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from icf_utils.errors import DepositDamaged, InvalidIdentifier, InvalidSetting
 from icf_utils.receiver.journal import Journal
-from icf_utils.receiver.model import SESSION_STATES, Association, AssociationState, SessionFilter, is_broken_off
+from icf_utils.receiver.model import SESSION_STATES, Association, AssociationState, SessionFilter, has_lost_association
 
 
 def test_a_session_from_its_begin_to_its_deletion(tmp_path: Path) -> None:
@@ -22,11 +22,11 @@ def test_a_session_from_its_begin_to_its_deletion(tmp_path: Path) -> None:
         journal.delete_session(session.id)
     journal.update_session(session.id, images=3)
     journal.change_state(session.id, "queued")
-    claimed = journal.claim("r", "me")
+    claimed = journal.claim_next("r", "me")
     assert claimed is not None
     assert (claimed.images, claimed.state) == (3, "running")
-    assert journal.claim("r", "me") is None
-    journal.remember_images(session.id, {"c47f5b18b8a430e6": b"digest"})
+    assert journal.claim_next("r", "me") is None
+    journal.record_digests(session.id, {"c47f5b18b8a430e6": b"digest"})
     assert journal.change_state(session.id, "success").is_finished
     journal.delete_session(session.id)
     assert not session.folder.exists()
@@ -45,7 +45,7 @@ def test_other_texts_are_no_sessions(tmp_path: Path, text: str) -> None:
     journal = Journal(tmp_path)
     journal.open_session(rule="r", study="a", visit="v")
     assert journal.session(text) is None
-    with pytest.raises(InvalidSetting, match="there is none"):
+    with pytest.raises(InvalidSetting, match="no session"):
         journal.delete_session(text)
     journal.close()
 
@@ -75,8 +75,8 @@ from icf_utils.receiver.journal import Journal
 journal = Journal(Path(sys.argv[1]))
 for _ in range(25):
     session = journal.open_session(rule="r", study="a", visit="v", state="queued", calling_ae=sys.argv[2])
-    journal.count(session.id, images=1)
-    assert journal.claim("r", sys.argv[2])
+    journal.add_counts(session.id, images=1)
+    assert journal.claim_next("r", sys.argv[2])
 """
 
 
@@ -120,7 +120,7 @@ def test_a_visit_that_never_got_into_the_store_leaves_its_name(tmp_path: Path) -
         journal.delete_session(session.id)
     # one that did get there does not, nor one of which the chain knows the images
     session = journal.open_session(rule="r", study="a", visit="v")
-    journal.remember_images(session.id, {"c47f5b18b8a430e6": b"digest"})
+    journal.record_digests(session.id, {"c47f5b18b8a430e6": b"digest"})
     journal.change_state(session.id, "failed", "XNAT refused it")
     journal.delete_session(session.id)
     later = journal.open_session(rule="r", study="a", visit="v", expected=3)
@@ -140,11 +140,11 @@ def test_only_what_failed_and_is_there_is_tried_again(tmp_path: Path) -> None:
     (session.input / "001" / "image.dcm").write_bytes(b"x")
     again = journal.retry(session.id)
     assert (again.state, again.failure, again.processing_end) == ("queued", "", None)
-    journal.claim("r", "me")
+    journal.claim_next("r", "me")
     journal.change_state(session.id, "failed", "why")
     journal.delete_session(session.id)
     for name in (session.id, "s000099", "../x"):
-        with pytest.raises(InvalidSetting, match="there is none"):
+        with pytest.raises(InvalidSetting, match="no session"):
             journal.retry(name)
     journal.close()
 
@@ -168,4 +168,4 @@ def association(state: AssociationState, started: float, ended: float | None) ->
 def test_whether_an_association_was_lost_for_good(
     broken: bool, associations: list[tuple[AssociationState, float, float | None]]
 ) -> None:
-    assert is_broken_off([association(*item) for item in associations]) is broken
+    assert has_lost_association([association(*item) for item in associations]) is broken

@@ -12,7 +12,7 @@ import pydicom
 import pytest
 
 from icf_utils.receiver.journal import Journal
-from icf_utils.receiver.model import BROKEN_OFF, CONTRADICTED, FORCED, Session
+from icf_utils.receiver.model import ASSOCIATION_LOST, CONFLICTING, FORCED, Session
 from tests.data.make_dicom import uid, write_visit
 from tests.receiver.receiving import Receiver, running, store, wait_until
 
@@ -102,7 +102,7 @@ def test_other_content_after_the_end_is_told(tmp_path: Path) -> None:
         for _ in range(3):  # a sender that tries again and again
             assert send(receiver, others) == [0xC002, 0xC002]
         (session,) = receiver.sessions()
-        assert (session.state, session.quarantined, session.notes) == ("partial", 2, (CONTRADICTED,))
+        assert (session.state, session.quarantined, session.notes) == ("partial", 2, (CONFLICTING,))
         assert len(list(session.quarantine.iterdir())) == 2
 
 
@@ -117,7 +117,7 @@ def test_a_sender_that_is_lost(tmp_path: Path, comes_back: bool) -> None:
             wait_until(lambda: "was aborted" in receiver.log or "was lost" in receiver.log, "the receiver knows of it")
             assert send(receiver, paths) == [0, 0, 0]
         (session,) = receiver.finished(1)
-        expected = ("success", (), 3) if comes_back else ("partial", (BROKEN_OFF,), 1)
+        expected = ("success", (), 3) if comes_back else ("partial", (ASSOCIATION_LOST,), 1)
         assert (session.state, session.notes, session.images) == expected
 
 
@@ -141,7 +141,7 @@ def test_a_receiver_that_was_killed_amid_an_association_says_so(tmp_path: Path) 
     association.abort()
     with running(tmp_path, rule=_RULE) as again:
         (session,) = again.finished(1)
-        assert (session.state, session.notes) == ("partial", (BROKEN_OFF,))
+        assert (session.state, session.notes) == ("partial", (ASSOCIATION_LOST,))
 
 
 def test_more_images_than_expected_are_one_visit(tmp_path: Path) -> None:

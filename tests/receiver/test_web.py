@@ -257,7 +257,7 @@ def test_a_failed_session_is_tried_again(client: Client) -> None:
     assert (answer.status_code, answer.json()["state"], answer.json()["failure"]) == (200, "queued", "")
     for name, status in (("s000002", 409), ("s000001", 409), ("s000099", 404), ("..", 404)):
         assert client.ask(f"/sessions/{name}/retry", "POST").status_code == status, name
-    assert client.journal.claim("ARCHIVE", "worker") is not None
+    assert client.journal.claim_next("ARCHIVE", "worker") is not None
 
 
 def test_a_page_has_a_button_for_another_try(client: Client) -> None:
