@@ -20,7 +20,7 @@ from typing import BinaryIO, ClassVar
 
 from icf_utils.archive.hashing import BackgroundMd5
 from icf_utils.archive.tar_headers import BLOCK, content_padding, end_of_archive, header_time, member_header
-from icf_utils.dicom.header import FACT_TAGS, FileFacts, file_facts, read_head
+from icf_utils.dicom.header import FACT_TAGS, FileFacts, FileKind, file_facts, read_head
 from icf_utils.errors import DepositDiffers, InputRefused, shown, storage_errors
 from icf_utils.progress import Task
 from icf_utils.results import Notice
@@ -130,7 +130,7 @@ class Packer:
 
 
 def _note(entry: Entry, facts: FileFacts, done: Packing) -> None:
-    if facts.is_dicom and not facts.is_directory:
+    if facts.kind is FileKind.IMAGE:
         done.dicom_files += 1
         if facts.study_uid:
             done.studies.setdefault(facts.study_uid, entry.name)
@@ -138,12 +138,12 @@ def _note(entry: Entry, facts: FileFacts, done: Packing) -> None:
         done.other_files += 1
     if facts.time is not None:
         done.time = facts.time if done.time is None else max(done.time, facts.time)
-    elif facts.is_directory:
+    elif facts.kind is FileKind.DIRECTORY:
         done.notices.append(Notice("dicomdir", entry.name, "is a DICOMDIR and is kept like a file that is not DICOM"))
-    elif facts.is_dicom:
+    elif facts.kind is FileKind.IMAGE:
         message = "has no usable StudyDate and StudyTime and gets the visit's latest time"
         done.notices.append(Notice("no-study-time", entry.name, message))
-    elif facts.looks_bare:
+    elif facts.kind is FileKind.BARE_IMAGE:
         message = "is DICOM without preamble and gets the visit's latest time, like a file that is not DICOM"
         done.notices.append(Notice("no-preamble", entry.name, message))
     if facts.is_cut:

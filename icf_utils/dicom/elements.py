@@ -15,22 +15,31 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
+from icf_utils.dicom.constants import (
+    DEFLATED_TRANSFER_SYNTAXES,
+    DOUBLE_FLOAT_PIXEL_DATA,
+    EXPLICIT_VR_BIG_ENDIAN,
+    FLOAT_PIXEL_DATA,
+    ITEM,
+    ITEM_DELIMITATION_ITEM,
+    LONG_HEADER_VRS,
+    MEDIA_STORAGE_DIRECTORY_STORAGE,
+    MEDIA_STORAGE_SOP_CLASS_UID,
+    PIXEL_DATA,
+    SEQUENCE_DELIMITATION_ITEM,
+    SHORT_HEADER_VRS,
+    TRANSFER_SYNTAX_UID,
+    UNDEFINED_LENGTH,
+)
+from icf_utils.dicom.part10 import read_file_meta, uid_value
+
 #: How much of a file is looked at, in bytes; header elements that start later are not found (state ``more``).
 HEAD_LIMIT = 64 << 20
 
-MEDIA_STORAGE_CLASS, TRANSFER_SYNTAX = 0x00020002, 0x00020010
-MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
-SPECIFIC_CHARACTER_SET = 0x00080005
-
-_IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
-DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95"})
-_LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OW", b"OV", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-_SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
-_ALL_VRS = _LONG_VRS | _SHORT_VRS  # PS3.5 table 6.2-1
-_PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
-ITEM, _ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-UNDEFINED = 0xFFFFFFFF
-_MAGIC_AT = 128
+_LONG_VRS = frozenset(vr.encode("ascii") for vr in LONG_HEADER_VRS)
+_SHORT_VRS = frozenset(vr.encode("ascii") for vr in SHORT_HEADER_VRS)
+_ALL_VRS = _LONG_VRS | _SHORT_VRS
+_PIXELS = frozenset({FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA, PIXEL_DATA})
 
 #: ``whole``: read up to the pixel data or the end; ``cut``: the file ends inside an element; ``malformed``: what
 #: follows is no element; ``more``: the buffer ends first, call again with more of the file.
@@ -47,14 +56,14 @@ class Element:
 
 @dataclass
 class Scan:
-    """What was found. ``magic`` tells whether the file has preamble and prefix (PS3.10 section 7.1).
+    """What was found. ``has_preamble``: the file begins with preamble and prefix (PS3.10 section 7.1).
 
     ``pixels`` is ``(position of the value, declared length)`` of the pixel data in the buffer's terms, length ``-1``
     where undefined, absent in deflated files; ``first_group`` the group of the first data set element; ``dataset_at``
     where the data set begins, behind the file meta information.
     """
 
-    magic: bool
+    has_preamble: bool
     meta: dict[int, bytes] = field(default_factory=dict)
     elements: dict[int, Element] = field(default_factory=dict)
     state: State = "whole"
@@ -67,7 +76,26 @@ class Scan:
     @property
     def is_directory(self) -> bool:
         """Whether this is a DICOMDIR (PS3.10 section 8)."""
-        return _text(self.meta.get(MEDIA_STORAGE_CLASS)) == MEDIA_DIRECTORY
+        return _stripped(self.meta.get(MEDIA_STORAGE_SOP_CLASS_UID)) == MEDIA_STORAGE_DIRECTORY_STORAGE
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether the file ends inside an element, or holds something that is not an element."""
+        return self.state in ("cut", "malformed")
+
+    def uid(self, tag: int) -> str:
+        """The UID in an element of data set or file meta information; empty where there is none or it is malformed."""
+        if tag >> 16 == 2:
+            return uid_value(self.meta.get(tag))
+        element = self.elements.get(tag)
+        return uid_value(element.raw) if element else ""
+
+    def ascii_text(self, tag: int) -> str:
+        """The text of an element that has the default character repertoire, without trailing padding."""
+        element = self.elements.get(tag)
+        if element is None or element.vr == "SQ":
+            return ""
+        return element.raw.decode("ascii", "replace").rstrip(" \0")
 
 
 def scan(head: bytes, size: int, wanted: frozenset[int]) -> Scan:
@@ -77,49 +105,26 @@ def scan(head: bytes, size: int, wanted: frozenset[int]) -> Scan:
     to return. Where a tag is repeated the last one counts, as in pydicom. A value that the file's end cuts is not
     returned. Never raises.
     """
-    magic = head[_MAGIC_AT : _MAGIC_AT + 4] == b"DICM"
-    result = Scan(magic=magic)
-    position = result.dataset_at = _read_meta(head, _MAGIC_AT + 4 if magic else 0, size, result)
-    if result.state != "whole":
+    meta = read_file_meta(head, size)
+    result = Scan(meta.has_preamble, meta.elements, state=meta.state, dataset_at=meta.end)
+    if meta.state != "whole":
         return result
-    syntax = _text(result.meta.get(TRANSFER_SYNTAX))
-    if syntax in DEFLATED:
-        _scan_deflated(head, position, size, wanted, result)
+    syntax = _stripped(meta.elements.get(TRANSFER_SYNTAX_UID))
+    if syntax in DEFLATED_TRANSFER_SYNTAXES:
+        _scan_deflated(head, meta.end, size, wanted, result)
     else:
-        result.big_endian = _is_big_endian(head, position, syntax)
-        _scan_dataset(head, position, size, wanted, result)
+        result.big_endian = _is_big_endian(head, meta.end, syntax)
+        _scan_dataset(head, meta.end, size, wanted, result)
     return result
 
 
-def _text(raw: bytes | None) -> str:
+def _stripped(raw: bytes | None) -> str:
     return (raw or b"").decode("ascii", "replace").strip(" \0")
-
-
-def _read_meta(head: bytes, position: int, size: int, result: Scan) -> int:
-    """File meta information: group 0002, always explicit VR little endian; returns where the data set starts."""
-    while position + 8 <= len(head) and head[position : position + 2] == b"\2\0":
-        tag = 0x00020000 | int.from_bytes(head[position + 2 : position + 4], "little")
-        vr, start = head[position + 4 : position + 6], position + 8
-        if vr in _LONG_VRS:
-            start, length = position + 12, int.from_bytes(head[position + 8 : position + 12], "little")
-        else:
-            length = int.from_bytes(head[position + 6 : position + 8], "little")
-        if start + length > size:
-            result.state = "cut"
-            return position
-        if start + length > len(head):
-            result.state = "more"
-            return position
-        result.meta[tag] = head[start : start + length]
-        position = start + length
-    if position + 8 > len(head):
-        result.state = "more" if len(head) < size else "cut"
-    return position
 
 
 def _is_big_endian(head: bytes, position: int, syntax: str) -> bool:
     if syntax:
-        return syntax == _BIG_ENDIAN
+        return syntax == EXPLICIT_VR_BIG_ENDIAN
     # no transfer syntax named: a big endian group 0008 reads as 0x0800, and big endian is always explicit
     return (
         head[position + 4 : position + 6] in _ALL_VRS
@@ -162,7 +167,7 @@ def _scan_dataset(data: bytes, position: int, size: int, wanted: frozenset[int],
         if tag in _PIXELS:
             _note_pixels(start, length, size, result)
             return
-        undefined = length == UNDEFINED
+        undefined = length == UNDEFINED_LENGTH
         position = _skip_undefined(reader, start, vr) if undefined else start + length
         if position < 0 or position > size:
             result.state = "malformed" if position < 0 else "cut"
@@ -179,8 +184,8 @@ def _scan_dataset(data: bytes, position: int, size: int, wanted: frozenset[int],
 
 
 def _note_pixels(start: int, length: int, size: int, result: Scan) -> None:
-    result.pixels = (start, -1 if length == UNDEFINED else length)
-    if length != UNDEFINED and start + length > size:
+    result.pixels = (start, -1 if length == UNDEFINED_LENGTH else length)
+    if length != UNDEFINED_LENGTH and start + length > size:
         result.state = "cut"
 
 
@@ -227,7 +232,7 @@ class _HeaderReader:
             while position + 8 <= end:
                 raw_tag, length = unpack_implicit(data, position)
                 after = position + 8 + length
-                if raw_tag in stops or after > end or length == UNDEFINED:
+                if raw_tag in stops or after > end or length == UNDEFINED_LENGTH:
                     break
                 position, count = after, count + 1
             return position, count
@@ -281,12 +286,12 @@ def _skip_undefined(reader: _HeaderReader, position: int, vr: bytes | None) -> i
 
 def _step_in_sequence(reader: _HeaderReader, position: int, levels: bytearray) -> int:
     tag, _, start, length = reader.header(position, implicit=True)
-    if tag == SEQUENCE_END:
+    if tag == SEQUENCE_DELIMITATION_ITEM:
         levels.pop()
         return start
     if tag != ITEM:
         return -1
-    if length != UNDEFINED:
+    if length != UNDEFINED_LENGTH:
         return start + length
     levels.append(levels[-1] | _ITEM_LEVEL)
     return start
@@ -296,11 +301,11 @@ def _step_in_item(reader: _HeaderReader, position: int, levels: bytearray) -> in
     implicit = levels[-1] & _IMPLICIT_LEVEL
     tag, vr, start, length = reader.header(position, implicit=bool(implicit))
     if tag >> 16 == 0xFFFE:
-        if tag != _ITEM_END:
+        if tag != ITEM_DELIMITATION_ITEM:
             return -1
         levels.pop()
         return position + 8
-    if length != UNDEFINED:
+    if length != UNDEFINED_LENGTH:
         return start + length
     levels.append(_IMPLICIT_LEVEL if vr == b"UN" else implicit)
     return start

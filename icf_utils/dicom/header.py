@@ -10,18 +10,20 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone, tzinfo
+from enum import Enum
 from functools import lru_cache
 
-from icf_utils.dicom.elements import (
-    HEAD_LIMIT,
+from icf_utils.dicom.constants import (
     ITEM,
-    SEQUENCE_END,
-    SPECIFIC_CHARACTER_SET,
-    UNDEFINED,
-    Element,
-    Scan,
-    scan,
+    SEQUENCE_DELIMITATION_ITEM,
+    SOP_CLASS_UID,
+    SOP_INSTANCE_UID,
+    STUDY_DATE,
+    STUDY_INSTANCE_UID,
+    STUDY_TIME,
+    UNDEFINED_LENGTH,
 )
+from icf_utils.dicom.elements import HEAD_LIMIT, Scan, scan
 
 #: What is read at first, in bytes: most images are smaller, most headers much smaller.
 FIRST_READ = 1 << 20
@@ -31,12 +33,13 @@ def read_head(read: Callable[[int], bytes], size: int, wanted: frozenset[int]) -
     """The beginning of a file of ``size`` bytes, and what is in it.
 
     ``read(n)`` returns up to ``n`` bytes, nothing at the end. The whole of a small file is returned; of a large one
-    its first mebibyte, or more where its header goes on. What is no DICOM file is not read on. Where the whole file
+    its first mebibyte, or more where its header goes on. What is not a DICOM file is not read on. Where the whole file
     was read, encapsulated pixel data without an end counts as ``cut``.
     """
+    wanted = wanted if wanted >= IDENTITY_TAGS else wanted | IDENTITY_TAGS
     head = _read_up_to(read, min(size, FIRST_READ))
     found = scan(head, size, wanted)
-    while found.magic and found.state == "more" and len(head) < HEAD_LIMIT:
+    while found.has_preamble and found.state == "more" and len(head) < HEAD_LIMIT:
         more = _read_up_to(read, min(size, HEAD_LIMIT, 4 * len(head)) - len(head))
         if not more:
             break
@@ -78,40 +81,68 @@ def encapsulated_is_whole(read_at: Callable[[int, int], bytes], position: int) -
             return False
         group, element, length = struct.unpack("<HHL", block)
         tag = group << 16 | element
-        if tag == SEQUENCE_END:
+        if tag == SEQUENCE_DELIMITATION_ITEM:
             return True
-        if tag != ITEM or length == UNDEFINED:
+        if tag != ITEM or length == UNDEFINED_LENGTH:
             return False
         position += 8 + length
 
 
-STUDY_DATE, STUDY_TIME = 0x00080020, 0x00080030
-SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID = 0x00080016, 0x00080018, 0x0020000D
+#: The UIDs that tell a data set from other bytes; they are among the elements of every scan by :func:`read_head`.
+IDENTITY_TAGS = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID})
 
 #: The tags that :func:`file_facts` looks at.
-FACT_TAGS = frozenset({STUDY_DATE, STUDY_TIME, SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID})
+FACT_TAGS = IDENTITY_TAGS | {STUDY_DATE, STUDY_TIME}
 
-#: What a scan must return so that a caller can decode text.
-TEXT_TAGS = frozenset({SPECIFIC_CHARACTER_SET})
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_TIME = re.compile(r"([01]\d|2[0-3])(?:([0-5]\d)(?:([0-5]\d|60)(?:\.(\d{0,6}))?)?)?\n?", re.ASCII)
-_UID = re.compile(r"[0-9]+(\.[0-9]+)+", re.ASCII)
+class FileKind(Enum):
+    """What a file is, as far as its head tells."""
+
+    #: A DICOM file that holds an instance, with or without pixels.
+    IMAGE = "image"
+    #: The same without preamble, which needs proof.
+    BARE_IMAGE = "image without preamble"
+    #: A DICOMDIR (PS3.10 section 8).
+    DIRECTORY = "DICOMDIR"
+    #: It begins like a DICOM file, and no data set follows.
+    UNREADABLE = "unreadable"
+    #: Not DICOM.
+    OTHER = "other"
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the file is a DICOM image; the answer is the same in every command."""
+        return self in (FileKind.IMAGE, FileKind.BARE_IMAGE)
+
+
+def file_kind(found: Scan) -> FileKind:
+    """What kind of file was scanned; the scan must have asked for :data:`IDENTITY_TAGS`.
+
+    A data set begins with an element of group 0004 or 0008, or, where somebody has not sorted the elements, has one of
+    the UIDs. Without preamble, SOP class and SOP instance must both be there and well-formed.
+    """
+    if found.has_preamble:
+        if found.is_directory:
+            return FileKind.DIRECTORY
+        return FileKind.IMAGE if _is_dataset(found) else FileKind.UNREADABLE
+    is_proved = found.uid(SOP_CLASS_UID) and found.uid(SOP_INSTANCE_UID) and not found.is_directory
+    return FileKind.BARE_IMAGE if is_proved else FileKind.OTHER
+
+
+def _is_dataset(found: Scan) -> bool:
+    return (found.count > 0 and found.first_group in (0x0004, 0x0008)) or any(map(found.uid, IDENTITY_TAGS))
 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What the head of a file says.
+    """What an archive needs to know of a file.
 
-    ``is_dicom``: it has preamble, prefix and at least the beginning of a data set. ``looks_bare``: no preamble, yet
-    certainly a DICOM data set. ``time``: StudyDate and StudyTime in seconds since 1970 (POSIX), ``None`` where there
-    is no usable one. ``study_uid``: empty where absent. ``is_cut``: it begins like DICOM and ends inside an element, or
-    what follows is no data set.
+    ``time``: StudyDate and StudyTime in seconds since 1970 (POSIX), ``None`` where there is no usable one, and in files
+    without preamble. ``study_uid``: empty where absent. ``is_cut``: it begins like DICOM and ends inside an element, or
+    what follows is not a data set.
     """
 
-    is_dicom: bool
-    looks_bare: bool
-    is_directory: bool
+    kind: FileKind
     time: float | None
     study_uid: str
     is_cut: bool
@@ -119,46 +150,18 @@ class FileFacts:
 
 def file_facts(found: Scan, zone: tzinfo) -> FileFacts:
     """The facts in a scan for :data:`FACT_TAGS`; ``zone`` is the time zone that study times are taken in."""
-    is_dicom = found.magic and is_dataset(found)
+    kind = file_kind(found)
+    has_time = kind in (FileKind.IMAGE, FileKind.DIRECTORY)
     return FileFacts(
-        is_dicom=is_dicom,
-        looks_bare=is_bare_dataset(found),
-        is_directory=is_dicom and found.is_directory,
-        time=posix_time(_ascii(found, STUDY_DATE), _ascii(found, STUDY_TIME), zone) if is_dicom else None,
-        study_uid=uid_text(found.elements.get(STUDY_INSTANCE_UID)),
-        is_cut=(found.state in ("cut", "malformed") and (is_dicom or is_bare_dataset(found)))
-        or (found.magic and not is_dicom),
+        kind=kind,
+        time=posix_time(found.ascii_text(STUDY_DATE), found.ascii_text(STUDY_TIME), zone) if has_time else None,
+        study_uid=found.uid(STUDY_INSTANCE_UID),
+        is_cut=kind is FileKind.UNREADABLE or (found.is_damaged and kind is not FileKind.OTHER),
     )
 
 
-def is_dataset(found: Scan) -> bool:
-    """Whether what follows the file meta information begins like a data set, or is a DICOMDIR.
-
-    The first element is of group 0004 or 0008, or, where somebody has not sorted them, one of the UIDs is there.
-    """
-    if found.is_directory or (found.count > 0 and found.first_group in (0x0004, 0x0008)):
-        return True
-    uids = (SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID)
-    return any(uid_text(found.elements.get(tag)) for tag in uids)
-
-
-def is_bare_dataset(found: Scan) -> bool:
-    """Whether a file without preamble is DICOM for certain: a data set with well-formed SOP class and instance."""
-    uids = (SOP_CLASS_UID, SOP_INSTANCE_UID)
-    return not found.magic and is_dataset(found) and all(uid_text(found.elements.get(tag)) for tag in uids)
-
-
-def uid_text(element: Element | None) -> str:
-    """A UID's text (PS3.5 section 9.1), empty where there is none or it is malformed."""
-    text = element.raw.decode("ascii", "replace").strip(" \0") if element else ""
-    return text if len(text) <= 64 and _UID.fullmatch(text) else ""
-
-
-def _ascii(found: Scan, tag: int) -> str:
-    element = found.elements.get(tag)
-    if element is None or element.vr == "SQ":
-        return ""
-    return element.raw.decode("ascii", "replace").rstrip(" \0")
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_TIME = re.compile(r"([01]\d|2[0-3])(?:([0-5]\d)(?:([0-5]\d|60)(?:\.(\d{0,6}))?)?)?\n?", re.ASCII)
 
 
 @lru_cache(maxsize=1024)

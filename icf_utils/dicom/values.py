@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Union
 
 from icf_utils.dicom.charsets import character_sets, decode_text
+from icf_utils.dicom.constants import BINARY_VRS, CHARSET_VRS, SINGLE_VALUE_VRS, TEXT_VRS
 
 __all__ = ["Conversion", "Value", "character_sets", "dictionary_vr", "keyword_tag", "plain_value", "tag_keyword"]
 
@@ -23,14 +24,11 @@ Value = Union[str, int, float, "list[str | int | float]"]
 #: Longer values, in bytes, are not converted: they are documents, not descriptions.
 SIZE_LIMIT = 1 << 20
 
-#: Representations without a plain JSON form. The ones with "or" are ambiguous in the dictionary.
-BINARY_VRS = frozenset("OB OD OF OL OV OW UN".split()) | {"OB or OW", "US or OW", "US or SS or OW"}  # noqa: SIM905
+#: What has no plain JSON form. The ones with "or" are ambiguous in the dictionary.
+UNCONVERTIBLE_VRS = BINARY_VRS | {"OB or OW", "US or OW", "US or SS or OW"}
 
-_TEXT_VRS = frozenset("AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UR UT".split())  # noqa: SIM905
-_CHARSET_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
-_SINGLE_VALUE_VRS = frozenset({"LT", "ST", "UR", "UT"})
 _NUMBER_FORMATS = {"FD": "d", "FL": "f", "SL": "i", "SS": "h", "SV": "q", "UL": "I", "US": "H", "UV": "Q", "AT": "HH"}
-_DECIDABLE_VRS = _TEXT_VRS | BINARY_VRS | _NUMBER_FORMATS.keys() | {"SQ", "US or SS"}
+_DECIDABLE_VRS = TEXT_VRS | UNCONVERTIBLE_VRS | _NUMBER_FORMATS.keys() | {"SQ", "US or SS"}
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,300}")
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -113,7 +111,7 @@ def _reading(tag: int, vr: str | None, person_names: bool) -> tuple[str, str | N
     kind = _deciding_vr(tag, vr)
     if kind == "SQ":
         return kind, "a sequence has no plain value"
-    if kind in BINARY_VRS:
+    if kind in UNCONVERTIBLE_VRS:
         return kind, "binary data have no plain value"
     if kind == "PN" and dictionary_vr(tag) != "PN":
         return kind, "declared as a person name"
@@ -130,7 +128,7 @@ def _deciding_vr(tag: int, vr: str | None) -> str:
     known = dictionary_vr(tag)
     if vr is None or vr == "UN" or vr not in _DECIDABLE_VRS:
         return known or "UN"
-    if vr in _TEXT_VRS and vr != "PN" and known in _TEXT_VRS:
+    if vr in TEXT_VRS and vr != "PN" and known in TEXT_VRS:
         return known
     return vr
 
@@ -138,7 +136,7 @@ def _deciding_vr(tag: int, vr: str | None) -> str:
 def _convert(kind: str, raw: bytes, charsets: tuple[str, ...], big_endian: bool) -> Conversion:
     if len(raw) > SIZE_LIMIT:
         return Conversion("", f"longer than {SIZE_LIMIT} bytes")
-    if kind in _TEXT_VRS:
+    if kind in TEXT_VRS:
         return _text_value(kind, raw, charsets)
     return _binary_value(kind, raw, big_endian)
 
@@ -148,7 +146,7 @@ _remembered = lru_cache(maxsize=8192)(_convert)
 
 def _text_value(kind: str, raw: bytes, charsets: tuple[str, ...]) -> Conversion:
     text, problem = _decoded(kind, raw, charsets)
-    items = [text] if kind in _SINGLE_VALUE_VRS else text.rstrip(" \0").split("\\")
+    items = [text] if kind in SINGLE_VALUE_VRS else text.rstrip(" \0").split("\\")
     stripped = [_without_padding(kind, item) for item in items]
     if kind not in ("DS", "IS"):
         return Conversion(stripped[0] if len(stripped) == 1 else list(stripped), problem)
@@ -158,8 +156,8 @@ def _text_value(kind: str, raw: bytes, charsets: tuple[str, ...]) -> Conversion:
 
 
 def _decoded(kind: str, raw: bytes, charsets: tuple[str, ...]) -> tuple[str, str | None]:
-    if kind in _CHARSET_VRS:
-        delimiters = {"PN": b"\\^="}.get(kind, b"" if kind in _SINGLE_VALUE_VRS else b"\\")
+    if kind in CHARSET_VRS:
+        delimiters = {"PN": b"\\^="}.get(kind, b"" if kind in SINGLE_VALUE_VRS else b"\\")
         return decode_text(raw, charsets, delimiters)
     if raw.isascii():
         return raw.decode("ascii"), None

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 
 from icf_utils.dicom.charsets import character_sets
 from icf_utils.dicom.confidentiality import TABLE, is_identifying
-from icf_utils.dicom.elements import SPECIFIC_CHARACTER_SET, Scan
-from icf_utils.dicom.header import STUDY_INSTANCE_UID, is_bare_dataset, is_dataset, read_head, uid_text
+from icf_utils.dicom.constants import SPECIFIC_CHARACTER_SET, STUDY_INSTANCE_UID
+from icf_utils.dicom.elements import Scan
 from icf_utils.dicom.values import keyword_tag, plain_value
 from icf_utils.errors import IcfError, InputRefused, InvalidSetting, shown
 from icf_utils.progress import SILENT, Progress
 from icf_utils.receiver.identify import study_key
 from icf_utils.results import Notice
+from icf_utils.sources.images import ScannedFile, scan_files
 from icf_utils.sources.selection import files_below
+from icf_utils.sources.source import Entry, Reader
 
 #: A field beside the keywords: text that follows from the StudyInstanceUID and does not tell it.
 STUDY_KEY = "study_key"
 
-_ALWAYS = frozenset({0x00080016, 0x00080018, STUDY_INSTANCE_UID, SPECIFIC_CHARACTER_SET})
+_ALWAYS = frozenset({STUDY_INSTANCE_UID, SPECIFIC_CHARACTER_SET})
 
 
 @dataclass(frozen=True)
@@ -88,20 +92,20 @@ def look_through_heap(
     tags = keyword_tags(keywords, allow_identifying)
     if not root.is_dir():
         raise InputRefused(root, [(str(root), "is no folder")])
-    names = files_below(os.fspath(root))
     visits: dict[str, _Found] = {}
-    skipped, unreadable = [], []
-    with progress.task("looking", len(names), "files") as task:
-        for name in names:
-            found, problem = _look(root / name, frozenset(tags.values()) | _ALWAYS)
-            study_uid = uid_text(found.elements.get(STUDY_INSTANCE_UID)) if found else ""
-            if found and study_uid:
-                _add(visits.setdefault(study_uid, _Found()), name, found, tags)
-            elif problem:
-                unreadable.append((name, problem))
-            else:
-                skipped.append(_why(name, found))
-            task.advance(1)
+    skipped: list[Notice] = []
+    unreadable: list[tuple[str, str]] = []
+
+    def refused(entry: Entry, error: IcfError) -> None:
+        unreadable.append((entry.name, error.refusals[0][1] if isinstance(error, InputRefused) else str(error)))
+
+    wanted = frozenset(tags.values()) | _ALWAYS
+    for file in scan_files(_HeapFiles(root), wanted, progress=progress, on_failure=refused):
+        study_uid = file.header.uid(STUDY_INSTANCE_UID)
+        if file.is_image and study_uid:
+            _add(visits.setdefault(study_uid, _Found()), file.entry.name, file.header, tags)
+        else:
+            skipped.append(_why(file))
     if not visits and not unreadable:
         raise InputRefused(root, [(str(root), "holds no DICOM image")], "Check that this is the folder you mean.")
     return Heap(
@@ -116,21 +120,44 @@ def look_through_heap(
     )
 
 
-def _look(path: Path, wanted: frozenset[int]) -> tuple[Scan | None, str]:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
-            _, found = read_head(lambda size: file.read(size) or b"", os.fstat(descriptor).st_size, wanted)
-    except OSError as error:
-        return None, f"cannot be read ({os.strerror(error.errno or 0)})"
-    is_image = (found.magic and is_dataset(found)) or is_bare_dataset(found)
-    return (found, "") if is_image and not found.is_directory else (None, "")
+class _HeapFiles:
+    """All files of a folder, links followed; what cannot be read is refused when it is opened, one by one."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.entries = tuple(Entry(name, self._size(name)) for name in files_below(os.fspath(root)))
+
+    def _size(self, name: str) -> int:
+        try:
+            return os.stat(self._root / name).st_size
+        except OSError:
+            return 0  # opening it says why
+
+    @contextmanager
+    def open(self, entry: Entry) -> Iterator[Reader]:
+        """Open a file; a named pipe does not block."""
+        try:
+            descriptor = os.open(self._root / entry.name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with os.fdopen(descriptor, "rb", buffering=0) as file:
+                yield _HeapReader(file)
+        except OSError as error:
+            refusal = (entry.name, f"cannot be read ({os.strerror(error.errno or 0)})")
+            raise InputRefused(self._root, [refusal]) from error
 
 
-def _why(name: str, found: Scan | None) -> Notice:
-    if found:
-        return Notice("heap-no-study", name, "has no usable StudyInstanceUID, so it belongs to no visit")
-    return Notice("heap-no-image", name, "is no DICOM image (or a DICOMDIR) and belongs to no visit")
+class _HeapReader:
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(size) or b""
+
+
+def _why(file: ScannedFile) -> Notice:
+    if file.is_image:
+        return Notice("heap-no-study", file.entry.name, "has no usable StudyInstanceUID, so it belongs to no visit")
+    message = "is not a DICOM image (or is a DICOMDIR) and belongs to no visit"
+    return Notice("heap-no-image", file.entry.name, message)
 
 
 def _add(visit: _Found, name: str, found: Scan, tags: Mapping[str, int]) -> None:

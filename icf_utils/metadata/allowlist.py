@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from icf_utils.dicom.confidentiality import TABLE, is_identifying, is_listed
-from icf_utils.dicom.values import BINARY_VRS, dictionary_vr, keyword_tag, tag_keyword
+from icf_utils.dicom.values import UNCONVERTIBLE_VRS, dictionary_vr, keyword_tag, tag_keyword
 from icf_utils.errors import NAMED_AT_MOST, InvalidSetting, shown, storage_errors
 from icf_utils.metadata.records import STANDARD_TAGS, UID_TAGS
 from icf_utils.settings import MetadataSettings
@@ -99,7 +99,7 @@ def _objection(tag: int, name: str, allowed: bool, permission: str) -> str | Non
     if keyword in STANDARD_TAGS or keyword in UID_TAGS:  # recorded by design
         return None
     vr = dictionary_vr(tag)
-    if vr is None or vr == "SQ" or vr in BINARY_VRS:
+    if vr is None or vr == "SQ" or vr in UNCONVERTIBLE_VRS:
         return f"'{shown(name)}' holds a sequence or binary data, which cannot be recorded"
     if allowed or not is_identifying(tag):
         return None

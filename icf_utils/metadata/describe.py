@@ -9,8 +9,9 @@ from pathlib import Path
 
 from icf_utils.archive.hashing import BackgroundMd5
 from icf_utils.archive.reader import ArchivePass, Member
-from icf_utils.dicom.elements import HEAD_LIMIT, SPECIFIC_CHARACTER_SET, Element, Scan
-from icf_utils.dicom.header import SOP_CLASS_UID, check_pixels, is_bare_dataset, is_dataset, read_head, uid_text
+from icf_utils.dicom.constants import SPECIFIC_CHARACTER_SET
+from icf_utils.dicom.elements import HEAD_LIMIT, Element, Scan
+from icf_utils.dicom.header import FileKind, check_pixels, file_kind, read_head
 from icf_utils.dicom.values import Value, character_sets, keyword_tag, plain_value
 from icf_utils.errors import DepositDamaged, storage_errors
 from icf_utils.metadata.allowlist import AllowList
@@ -45,7 +46,7 @@ class _Tags:
 
     @property
     def wanted(self) -> frozenset[int]:
-        return frozenset({*self.values.values(), *self.uids.values(), SPECIFIC_CHARACTER_SET, SOP_CLASS_UID})
+        return frozenset({*self.values.values(), *self.uids.values(), SPECIFIC_CHARACTER_SET})
 
 
 def describe_archive(path: Path, root: str, allowed: AllowList, progress: Progress) -> Description:
@@ -88,22 +89,26 @@ def _tags(allowed: AllowList) -> _Tags:
     return _Tags(values, {keyword: number(keyword) for keyword in UID_TAGS}, allowed.allow_identifying)
 
 
+_NOT_AN_IMAGE = {
+    FileKind.DIRECTORY: ("dicomdir", "is a DICOMDIR, not an image"),
+    FileKind.UNREADABLE: ("unreadable-dicom", "begins like DICOM, but no header can be read"),
+    FileKind.OTHER: ("not-dicom", "is not DICOM"),
+}
+
+
 def _describe(member: Member, found: Scan, tags: _Tags, done: Description) -> None:
     if not member.is_file:
         done.others.append(Notice("not-a-file", member.name, "is a link or the like, as older tools stored it"))
-    elif found.magic and found.is_directory:
-        done.others.append(Notice("dicomdir", member.name, "is a DICOMDIR, no image"))
-    elif found.magic and is_dataset(found):
+        return
+    kind = file_kind(found)
+    if kind is FileKind.BARE_IMAGE:
+        message = "is DICOM without preamble; its header was read all the same"
+        done.notices.append(Notice("no-preamble", member.name, message))
+    if kind.is_image:
         _add_image(member, found, tags, done)
-    elif is_bare_dataset(found):
-        done.notices.append(
-            Notice("no-preamble", member.name, "is DICOM without preamble; its header was read all the same")
-        )
-        _add_image(member, found, tags, done)
-    elif found.magic:
-        done.others.append(Notice("unreadable-dicom", member.name, "begins like DICOM, but no header can be read"))
     else:
-        done.others.append(Notice("not-dicom", member.name, "is not DICOM"))
+        code, message = _NOT_AN_IMAGE[kind]
+        done.others.append(Notice(code, member.name, message))
 
 
 def _read(member: Member, archive: ArchivePass, descriptor: int, tags: _Tags, digests: BackgroundMd5) -> Scan:
@@ -124,7 +129,7 @@ def _read_at(member: Member, descriptor: int, at: int, count: int) -> bytes:
 
 
 def _add_image(member: Member, found: Scan, tags: _Tags, done: Description) -> None:
-    if found.state in ("cut", "malformed"):
+    if found.is_damaged:
         message = "was cut or is malformed; what could be read for certain is recorded"
         done.notices.append(Notice("cut-dicom", member.name, message))
     elif found.state == "more":
@@ -142,7 +147,7 @@ def _add_image(member: Member, found: Scan, tags: _Tags, done: Description) -> N
         values[keyword] = made.value
         if made.problem:
             done.notices.append(Notice("odd-value", member.name, f"{keyword}: {made.problem}"))
-    uids = {keyword: uid_text(found.elements.get(tag)) for keyword, tag in tags.uids.items()}
+    uids = {keyword: found.uid(tag) for keyword, tag in tags.uids.items()}
     done.images.append(ImageRecord(member.name, "", member.size, member.offset, values, uids))
 
 

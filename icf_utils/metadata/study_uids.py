@@ -13,25 +13,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from icf_utils.dicom.elements import Scan
-from icf_utils.dicom.header import (
-    SOP_CLASS_UID,
-    SOP_INSTANCE_UID,
-    STUDY_INSTANCE_UID,
-    is_bare_dataset,
-    is_dataset,
-    read_head,
-    uid_text,
-)
+from icf_utils.dicom.constants import STUDY_INSTANCE_UID
+from icf_utils.dicom.header import FileKind, file_kind, read_head
 from icf_utils.errors import DepositMissing, InputRefused, shown, storage_errors
 from icf_utils.metadata.records import read_visit_metadata
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
+from icf_utils.sources.images import scan_files
 from icf_utils.sources.open import open_source
 from icf_utils.sources.source import Source
 from icf_utils.store.layout import Visit
 
-_WANTED = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID})
+_WANTED = frozenset({STUDY_INSTANCE_UID})
 _NO_UID = "is a DICOM file without a usable StudyInstanceUID"
 
 
@@ -73,15 +66,11 @@ def find_studies(path: Path, *, progress: Progress = SILENT) -> StudyFinding:
         return _finding(label, [("", alone)], 0, _NO_UID)
     found, skipped = [], 0
     with _opened(path) as source:
-        with progress.task("looking", len(source.entries), "files") as task:
-            for entry in source.entries:
-                with source.open(entry) as reader:
-                    _, head = read_head(reader.read, entry.size, _WANTED)
-                if _is_image(head):
-                    found.append((entry.name, uid_text(head.elements.get(STUDY_INSTANCE_UID))))
-                else:
-                    skipped += 1
-                task.advance(1)
+        for file in scan_files(source, _WANTED, progress=progress):
+            if file.is_image:
+                found.append((file.entry.name, file.header.uid(STUDY_INSTANCE_UID)))
+            else:
+                skipped += 1
         source.check_unchanged()
     return _finding(label, found, skipped, "holds no DICOM image")
 
@@ -124,13 +113,10 @@ def _single_file(path: Path) -> str | None:
             return None
         with path.open("rb") as file:
             _, head = read_head(file.read, status.st_size, _WANTED)
-    if head.is_directory:
+    kind = file_kind(head)
+    if kind is FileKind.DIRECTORY:
         raise InputRefused(path, [(str(path), "is a DICOMDIR, which belongs to no study")], "Name the images' folder.")
-    return uid_text(head.elements.get(STUDY_INSTANCE_UID)) if _is_image(head) else None
-
-
-def _is_image(head: Scan) -> bool:
-    return not head.is_directory and ((head.magic and is_dataset(head)) or is_bare_dataset(head))
+    return head.uid(STUDY_INSTANCE_UID) if kind.is_image else None
 
 
 def _finding(label: str, found: Iterable[tuple[str, str]], skipped: int, nothing: str) -> StudyFinding:

@@ -13,24 +13,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from icf_utils.dicom.elements import SPECIFIC_CHARACTER_SET, Scan
-from icf_utils.dicom.header import (
+from icf_utils.dicom.constants import (
+    INSTANCE_NUMBER,
+    SERIES_NUMBER,
     SOP_CLASS_UID,
     SOP_INSTANCE_UID,
+    SPECIFIC_CHARACTER_SET,
     STUDY_INSTANCE_UID,
-    check_pixels,
-    is_dataset,
-    read_head,
-    uid_text,
 )
+from icf_utils.dicom.elements import Scan
+from icf_utils.dicom.header import FileKind, check_pixels, file_kind, read_head
 from icf_utils.dicom.values import character_sets, keyword_tag, plain_value
 from icf_utils.errors import storage_errors
 from icf_utils.receiver.settings import Rule
-
-_SERIES_NUMBER, _INSTANCE_NUMBER = 0x00200011, 0x00200013
-
-#: Names this implementation in the files (PS3.7 section D.3.3.2), a UID made from a UUID (PS3.5 section B.2).
-IMPLEMENTATION_UID = "2.25.89522051466358778486548207486004645830"
 
 #: A visit's identifier, without the suffix of a revision.
 _LONGEST_VISIT = 90
@@ -74,28 +69,11 @@ def is_uid(text: str) -> bool:
     return len(text) <= 64 and _UID.fullmatch(text) is not None
 
 
-def file_meta(sop_class: str, sop_instance: str, transfer_syntax: str) -> bytes:
-    """Preamble, prefix and file meta information of an image (PS3.10 section 7.1)."""
-    elements = (
-        b"\2\0\1\0OB\0\0\2\0\0\0\0\1"
-        + _ui(0x02, sop_class)
-        + _ui(0x03, sop_instance)
-        + _ui(0x10, transfer_syntax)
-        + _ui(0x12, IMPLEMENTATION_UID)
-    )
-    return bytes(128) + b"DICM\2\0\0\0UL\4\0" + len(elements).to_bytes(4, "little") + elements
-
-
-def _ui(element: int, uid: str) -> bytes:
-    raw = uid.encode("ascii") + b"\0" * (len(uid) % 2)
-    return b"\2\0" + element.to_bytes(2, "little") + b"UI" + len(raw).to_bytes(2, "little") + raw
-
-
 def wanted_tags(rule: Rule) -> frozenset[int]:
     """The tags that :func:`identify` looks at."""
     own = {tag for keyword in rule.keywords if (tag := keyword_tag(keyword)) is not None}
     always = {SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID, SPECIFIC_CHARACTER_SET}
-    return frozenset(own | always | {_SERIES_NUMBER, _INSTANCE_NUMBER})
+    return frozenset(own | always | {SERIES_NUMBER, INSTANCE_NUMBER})
 
 
 def read_header(read_at: Callable[[int, int], bytes], size: int, rule: Rule) -> Scan | None:
@@ -114,7 +92,7 @@ def read_header(read_at: Callable[[int, int], bytes], size: int, rule: Rule) -> 
     _, found = read_head(read, size, wanted_tags(rule))
     if found.state == "whole":
         check_pixels(found, read_at)
-    return found if found.state == "whole" and found.magic and is_dataset(found) else None
+    return found if found.state == "whole" and file_kind(found) is FileKind.IMAGE else None
 
 
 def read_file_header(path: Path, rule: Rule) -> Scan | None:
@@ -188,7 +166,7 @@ def image_key(sop_instance: str) -> str:
 
 def _uid(found: Scan, tag: int) -> str:
     element = found.elements.get(tag)
-    return uid_text(element) or (element.raw.decode("ascii", "replace").strip(" \0") if element else "")
+    return found.uid(tag) or (element.raw.decode("ascii", "replace").strip(" \0") if element else "")
 
 
 def _text(found: Scan, keyword: str) -> str:

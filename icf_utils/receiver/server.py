@@ -17,6 +17,7 @@ from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_P_ABORT
 
 from icf_utils.dicom.ae_titles import AE_TITLE_RULE, is_ae_title, strip_ae_title
+from icf_utils.dicom.constants import VERIFICATION_SOP_CLASS
 from icf_utils.errors import IcfError, StorageFailure, shown
 from icf_utils.progress import Progress
 from icf_utils.receiver.identify import Objection, Sender, identify, read_header
@@ -42,8 +43,6 @@ from icf_utils.receiver.session_queue import SessionQueue
 from icf_utils.receiver.sessions import ArrivingImage, Reception
 from icf_utils.receiver.settings import Listen, ReceiverSettings, Rule, cannot_listen, check_machine, tls_context
 from icf_utils.receiver.spool import Part, Spool, is_full
-
-_ECHO = "1.2.840.10008.1.1"
 
 #: Seconds between two looks at what is complete.
 _TICK = 0.5
@@ -118,7 +117,7 @@ class Receiver:
         _config.VALIDATORS["AE"] = _validate_ae_title
         _config.UNRESTRICTED_STORAGE_SERVICE = True  # storage classes that nobody has heard of, too
         entity = AE(ae_title="ICF-UTILS")
-        entity.add_supported_context(_ECHO)
+        entity.add_supported_context(VERIFICATION_SOP_CLASS)
         entity.maximum_pdu_size = listen.max_pdu
         entity.maximum_associations = _UNLIMITED  # it counts connections that are closed, too
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = listen.timeout

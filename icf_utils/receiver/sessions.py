@@ -22,9 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from icf_utils.dicom.part10 import write_file_meta
 from icf_utils.errors import InvalidSetting, shown, storage_errors
 from icf_utils.progress import Progress
-from icf_utils.receiver.identify import Identity, Sender, announced, file_meta, identify, read_file_header
+from icf_utils.receiver.identify import Identity, Sender, announced, identify, read_file_header
 from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.model import (
     ASSOCIATION_LOST,
@@ -455,7 +456,7 @@ class ArrivingImage:
         self._receiver, self._connection, self._request = receiver, connection, request
         self._part = receiver.new_part(connection.rule)
         if self._part:
-            self._part.write(file_meta(request.sop_class, request.sop_instance, transfer_syntax))
+            self._part.write(write_file_meta(request.sop_class, request.sop_instance, transfer_syntax))
 
     def write(self, piece: memoryview) -> None:
         if self._part:

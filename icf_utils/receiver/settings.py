@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from icf_utils.dicom.ae_titles import parse_ae_title
 from icf_utils.dicom.confidentiality import TABLE, is_identifying
-from icf_utils.dicom.values import BINARY_VRS, dictionary_vr, keyword_tag
+from icf_utils.dicom.values import UNCONVERTIBLE_VRS, dictionary_vr, keyword_tag
 from icf_utils.errors import InvalidIdentifier, InvalidSetting, shown, storage_errors
 from icf_utils.store.layout import check_identifier
 from icf_utils.templates import Template, parse_template
@@ -329,7 +329,7 @@ def _check_template(rule: Rule, where: str, source: str) -> None:
     for keyword in rule.keywords:
         tag = keyword_tag(keyword)
         assert tag is not None
-        if dictionary_vr(tag) in (None, "SQ", *BINARY_VRS):
+        if dictionary_vr(tag) in (None, "SQ", *UNCONVERTIBLE_VRS):
             raise InvalidSetting(source, f"{where} visit: {keyword} has no plain value")
         if is_identifying(tag) and not rule.allow_identifying:
             raise InvalidSetting(

@@ -9,17 +9,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from icf_utils.dicom.elements import DEFLATED, TRANSFER_SYNTAX, Element, Scan
-from icf_utils.dicom.header import SOP_CLASS_UID, SOP_INSTANCE_UID, is_bare_dataset, is_dataset, read_head, uid_text
+from icf_utils.dicom.constants import (
+    DEFLATED_TRANSFER_SYNTAXES,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    SERIES_INSTANCE_UID,
+    SERIES_NUMBER,
+    SOP_CLASS_UID,
+    SOP_INSTANCE_UID,
+    TRANSFER_SYNTAX_UID,
+)
+from icf_utils.dicom.elements import Scan
 from icf_utils.errors import IcfError, InputRefused, shown
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
+from icf_utils.sources.images import ScannedFile, scan_files
 from icf_utils.sources.source import Entry, Source
 
-SERIES_INSTANCE_UID, SERIES_NUMBER = 0x0020000E, 0x00200011
-
 _WANTED = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID, SERIES_INSTANCE_UID, SERIES_NUMBER})
-_IMPLICIT, _EXPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 
 
 @dataclass(frozen=True)
@@ -52,21 +60,29 @@ def list_images(source: Source, series: Iterable[str] = (), progress: Progress =
     Raises :class:`~icf_utils.errors.InputRefused` for a series that no image is of, and where there is no image.
     """
     wanted, seen = {name.strip() for name in series}, set[str]()
-    images, damaged, skipped, others = [], [], [], 0
-    with progress.task("looking", len(source.entries), "files") as task:
-        for entry in source.entries:
-            found, problem = _look(source, entry)
-            names = _series_names(found) if found else set()
-            seen |= names & wanted
-            if problem:
-                damaged.append((entry.name, problem))
-            elif found is None:
-                skipped.append(Notice("not-an-image", entry.name, "is no DICOM image and was not sent"))
-            elif wanted and not names & wanted:
-                others += 1
-            else:
-                images.append(_image(entry, found))
-            task.advance(1)
+    images: list[Image] = []
+    damaged: list[tuple[str, str]] = []
+    skipped: list[Notice] = []
+    others = 0
+
+    def unreadable(entry: Entry, error: IcfError) -> None:
+        reason = error.refusals[0][1] if isinstance(error, InputRefused) else str(error)
+        damaged.append((entry.name, reason))
+
+    for file in scan_files(source, _WANTED, progress=progress, on_failure=unreadable):
+        name = file.entry.name
+        if not file.is_image:
+            skipped.append(Notice("not-an-image", name, "is not a DICOM image and was not sent"))
+            continue
+        if problem := _problem(file):
+            damaged.append((name, problem))
+            continue
+        names = _series_names(file.header)
+        seen |= names & wanted
+        if wanted and not names & wanted:
+            others += 1
+        else:
+            images.append(_image(file))
     if missing := sorted(wanted - seen):
         refusals = [(name, "is the number or SeriesInstanceUID of no series here") for name in missing]
         raise InputRefused(source.label, refusals)
@@ -75,53 +91,41 @@ def list_images(source: Source, series: Iterable[str] = (), progress: Progress =
     return Listing(tuple(images), tuple(damaged), tuple(skipped), others)
 
 
-def _look(source: Source, entry: Entry) -> tuple[Scan | None, str]:
-    """What is in the head of a file, nothing for one that is no image, and why it cannot be sent."""
-    try:
-        with source.open(entry) as reader:
-            _, found = read_head(reader.read, entry.size, _WANTED)
-    except InputRefused as error:
-        return None, error.refusals[0][1]
-    except IcfError as error:
-        return None, str(error)
-    if found.is_directory or not ((found.magic and is_dataset(found)) or is_bare_dataset(found)):
-        return None, ""
-    if found.state in ("cut", "malformed"):
-        return None, "is cut off or damaged"
-    if (entry.size - found.dataset_at) % 2 and _text(found.meta.get(TRANSFER_SYNTAX)) not in DEFLATED:
-        return None, "has a data set of an odd number of bytes, which DICOM forbids and receivers break off at"
-    missing = [name for tag, name in _UIDS.items() if not uid_text(found.elements.get(tag))]
-    return (None, f"has no usable {' and no '.join(missing)}") if missing else (found, "")
+def _problem(file: ScannedFile) -> str:
+    """Why an image cannot be sent; empty if it can."""
+    found = file.header
+    if found.is_damaged:
+        return "is cut off or damaged"
+    if (file.entry.size - found.dataset_at) % 2 and found.uid(TRANSFER_SYNTAX_UID) not in DEFLATED_TRANSFER_SYNTAXES:
+        return "has a data set of an odd number of bytes, which DICOM forbids and receivers break off at"
+    missing = [name for tag, name in _UIDS.items() if not found.uid(tag)]
+    return f"has no usable {' and no '.join(missing)}" if missing else ""
 
 
 _UIDS = {SOP_CLASS_UID: "SOPClassUID", SOP_INSTANCE_UID: "SOPInstanceUID"}
 
 
-def _image(entry: Entry, found: Scan) -> Image:
-    sop_class, sop_instance = (found.elements[tag] for tag in _UIDS)
-    return Image(entry, uid_text(sop_class), uid_text(sop_instance), _transfer_syntax(found), found.dataset_at)
+def _image(file: ScannedFile) -> Image:
+    found = file.header
+    sop_class, sop_instance = (found.uid(tag) for tag in _UIDS)
+    return Image(file.entry, sop_class, sop_instance, _transfer_syntax(found), found.dataset_at)
 
 
 def _transfer_syntax(found: Scan) -> str:
     """As the file says; where it says nothing, as its data set looks."""
-    named = _text(found.meta.get(TRANSFER_SYNTAX))
+    named = found.uid(TRANSFER_SYNTAX_UID)
     if named:
         return named
     if found.big_endian:
-        return _BIG_ENDIAN
-    return _IMPLICIT if found.elements[SOP_CLASS_UID].vr is None else _EXPLICIT
-
-
-def _text(raw: bytes | None) -> str:
-    return uid_text(Element(None, raw or b""))
+        return EXPLICIT_VR_BIG_ENDIAN
+    return IMPLICIT_VR_LITTLE_ENDIAN if found.elements[SOP_CLASS_UID].vr is None else EXPLICIT_VR_LITTLE_ENDIAN
 
 
 def _series_names(found: Scan) -> set[str]:
     """What a series may be asked for by."""
-    number = found.elements.get(SERIES_NUMBER)
-    text = number.raw.decode("ascii", "replace").strip(" \0") if number else ""
+    text = found.ascii_text(SERIES_NUMBER).strip(" ")
     try:
         text = str(int(text))
     except ValueError:
         text = shown(text)
-    return {name for name in (text, uid_text(found.elements.get(SERIES_INSTANCE_UID))) if name}
+    return {name for name in (text, found.uid(SERIES_INSTANCE_UID)) if name}

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-import struct
 import tempfile
 import time
 import warnings
@@ -22,6 +21,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
+from icf_utils.dicom.constants import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION_SOP_CLASS
+from icf_utils.dicom.part10 import write_file_meta
 from icf_utils.errors import IcfError, InputRefused, MissingRequirement, RemoteFailure, storage_errors
 from icf_utils.progress import SILENT, Progress, Task
 from icf_utils.sender.images import Image, Listing
@@ -34,7 +35,6 @@ RETRIES = 2
 #: Seconds between the tries.
 PAUSE = 5.0
 
-_VERIFICATION, _IMPLICIT = "1.2.840.10008.1.1", "1.2.840.10008.1.2"
 _TRANSIENT = 0x02  # PS3.8 section 9.3.4: rejected-transient
 
 
@@ -58,7 +58,7 @@ def echo(peer: Peer) -> float:
 
     Raises :class:`~icf_utils.errors.RemoteFailure`, which says why there was no good answer.
     """
-    with _association(peer, [(_VERIFICATION, _IMPLICIT)]) as association:
+    with _association(peer, [(VERIFICATION_SOP_CLASS, IMPLICIT_VR_LITTLE_ENDIAN)]) as association:
         started = time.monotonic()
         status = _status(association.send_c_echo())
         if status != 0:
@@ -320,7 +320,7 @@ def spooled(source: Source, image: Image) -> Iterator[str]:
     """
     with _unnamed(image.entry.size) as file:
         with source.open(image.entry) as reader, storage_errors(tempfile.gettempdir(), "write a temporary file below"):
-            file.write(file_header(image))
+            file.write(write_file_meta(image.sop_class, image.sop_instance, image.transfer_syntax))
             length = _copy(reader, image.dataset_at, file)
             file.write(bytes(length % 2))  # of deflated ones only: a zero behind the stream (PS3.5 section A.5)
             file.flush()
@@ -340,14 +340,3 @@ def _copy(reader: Reader, skip: int, target: BinaryIO) -> int:
         length += target.write(block[skip:])
         skip = max(0, skip - len(block))
     return length
-
-
-def file_header(image: Image) -> bytes:
-    """Preamble, prefix and the file meta elements that pynetdicom asks for (PS3.10 section 7.1)."""
-    values = ((0x0002, image.sop_class), (0x0003, image.sop_instance), (0x0010, image.transfer_syntax))
-    return bytes(128) + b"DICM" + b"".join(_meta(element, uid) for element, uid in values)
-
-
-def _meta(element: int, uid: str) -> bytes:
-    raw = uid.encode("ascii") + b"\0" * (len(uid) % 2)
-    return struct.pack("<HH2sH", 0x0002, element, b"UI", len(raw)) + raw

@@ -12,26 +12,33 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from icf_utils.dicom.charsets import character_sets, decode_text
-from icf_utils.dicom.elements import SPECIFIC_CHARACTER_SET, Scan
-from icf_utils.dicom.header import read_head
+from icf_utils.dicom.constants import (
+    ACCESSION_NUMBER,
+    ADDITIONAL_PATIENT_HISTORY,
+    PATIENT_COMMENTS,
+    PATIENT_ID,
+    PATIENT_NAME,
+    SPECIFIC_CHARACTER_SET,
+    STUDY_COMMENTS,
+    STUDY_DESCRIPTION,
+)
+from icf_utils.dicom.elements import Scan
 from icf_utils.progress import SILENT, Progress
 from icf_utils.sender.images import Image
+from icf_utils.sources.images import scan_files
 from icf_utils.sources.source import Source
 from icf_utils.xnat.model import to_label
-
-PATIENT_COMMENTS, STUDY_COMMENTS, ADDITIONAL_HISTORY = 0x00104000, 0x00324000, 0x001021B0
-STUDY_DESCRIPTION, ACCESSION_NUMBER, PATIENT_NAME, PATIENT_ID = 0x00081030, 0x00080050, 0x00100010, 0x00100020
 
 _NAMES = {
     PATIENT_COMMENTS: "PatientComments",
     STUDY_COMMENTS: "StudyComments",
-    ADDITIONAL_HISTORY: "AdditionalPatientHistory",
+    ADDITIONAL_PATIENT_HISTORY: "AdditionalPatientHistory",
     STUDY_DESCRIPTION: "StudyDescription",
     ACCESSION_NUMBER: "AccessionNumber",
     PATIENT_NAME: "PatientName",
     PATIENT_ID: "PatientID",
 }
-_COMMENTS = (PATIENT_COMMENTS, STUDY_COMMENTS, ADDITIONAL_HISTORY)
+_COMMENTS = (PATIENT_COMMENTS, STUDY_COMMENTS, ADDITIONAL_PATIENT_HISTORY)
 _WANTED = frozenset({SPECIFIC_CHARACTER_SET, *_NAMES})
 
 #: What XNAT calls a session whose images name none.
@@ -66,14 +73,10 @@ class Route:
 def list_routes(source: Source, images: Iterable[Image], progress: Progress = SILENT) -> tuple[Route, ...]:
     """The different routes of an input's images, in the order in which they occur."""
     counts: dict[Route, int] = {}
-    listed = tuple(images)
-    with progress.task("reading labels", len(listed), "files") as task:
-        for image in listed:
-            with source.open(image.entry) as reader:
-                _, head = read_head(reader.read, image.entry.size, _WANTED)
-            found = route_image(_texts(head))
-            counts[found] = counts.get(found, 0) + 1
-            task.advance(1)
+    entries = [image.entry for image in images]
+    for file in scan_files(source, _WANTED, entries=entries, progress=progress, activity="reading labels"):
+        found = route_image(_texts(file.header))
+        counts[found] = counts.get(found, 0) + 1
     return tuple(Route(one.projects, one.subject, one.session, count) for one, count in counts.items())
 
 

@@ -13,26 +13,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from icf_utils.dicom.elements import Scan
-from icf_utils.dicom.header import (
-    FACT_TAGS,
+from icf_utils.dicom.constants import (
+    SERIES_INSTANCE_UID,
+    SERIES_NUMBER,
     SOP_INSTANCE_UID,
     STUDY_DATE,
     STUDY_INSTANCE_UID,
     STUDY_TIME,
-    is_bare_dataset,
-    is_dataset,
-    posix_time,
-    read_head,
-    uid_text,
 )
+from icf_utils.dicom.elements import Scan
+from icf_utils.dicom.header import FACT_TAGS, posix_time
 from icf_utils.errors import InputRefused, InvalidSetting, shown
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
+from icf_utils.sources.images import scan_files
 from icf_utils.sources.source import Entry, Source
 from icf_utils.xnat.model import to_label
 
-SERIES_INSTANCE_UID, SERIES_NUMBER = 0x0020000E, 0x00200011
 _WANTED = FACT_TAGS | {SERIES_INSTANCE_UID, SERIES_NUMBER}
 _FILE_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _LABEL = re.compile(r"[A-Za-z0-9_-]+")
@@ -98,17 +95,14 @@ def lay_out_session(source: Source, progress: Progress = SILENT) -> SessionLayou
     that is damaged or belongs to no study or series.
     """
     images, refused, skipped = [], [], []
-    with progress.task("looking", len(source.entries), "files") as task:
-        for entry in source.entries:
-            with source.open(entry) as reader:
-                _, head = read_head(reader.read, entry.size, _WANTED)
-            if head.is_directory or not ((head.magic and is_dataset(head)) or is_bare_dataset(head)):
-                skipped.append(Notice("not-an-image", entry.name, "is no DICOM image and is not given to XNAT"))
-            elif problem := _problem(head):
-                refused.append((entry.name, problem))
-            else:
-                images.append(_image(entry, head))
-            task.advance(1)
+    for file in scan_files(source, _WANTED, progress=progress):
+        name = file.entry.name
+        if not file.is_image:
+            skipped.append(Notice("not-an-image", name, "is not a DICOM image and is not given to XNAT"))
+        elif problem := _problem(file.header):
+            refused.append((name, problem))
+        else:
+            images.append(_image(file.entry, file.header))
     if refused:
         raise InputRefused(source.label, refused, "Repair or remove these files first.")
     _refuse_mixture(source.label, images)
@@ -141,26 +135,19 @@ def _is_file_name(name: str) -> bool:
 
 
 def _problem(head: Scan) -> str:
-    if head.state in ("cut", "malformed"):
+    if head.is_damaged:
         return "is cut off or damaged"
     for tag, keyword in ((STUDY_INSTANCE_UID, "StudyInstanceUID"), (SERIES_INSTANCE_UID, "SeriesInstanceUID")):
-        if not uid_text(head.elements.get(tag)):
+        if not head.uid(tag):
             return f"has no usable {keyword}"
     return ""
 
 
 def _image(entry: Entry, head: Scan) -> _Image:
-    study, series, instance = (
-        uid_text(head.elements.get(tag)) for tag in (STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID)
-    )
-    seconds = posix_time(_text(head, STUDY_DATE), _text(head, STUDY_TIME) or "000000", timezone.utc)
+    study, series, instance = (head.uid(tag) for tag in (STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID))
+    seconds = posix_time(head.ascii_text(STUDY_DATE), head.ascii_text(STUDY_TIME) or "000000", timezone.utc)
     time = None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc).replace(tzinfo=None)
-    return _Image(entry, study, series, _text(head, SERIES_NUMBER).strip(), instance, time)
-
-
-def _text(head: Scan, tag: int) -> str:
-    element = head.elements.get(tag)
-    return element.raw.decode("ascii", "replace").rstrip(" \0") if element else ""
+    return _Image(entry, study, series, head.ascii_text(SERIES_NUMBER).strip(), instance, time)
 
 
 def _refuse_mixture(label: str, images: list[_Image]) -> None:

@@ -17,15 +17,9 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from icf_utils.dicom.header import (
-    SOP_INSTANCE_UID,
-    STUDY_INSTANCE_UID,
-    is_bare_dataset,
-    is_dataset,
-    read_head,
-    uid_text,
-)
+from icf_utils.dicom.constants import SOP_INSTANCE_UID, STUDY_INSTANCE_UID
 from icf_utils.errors import DepositDamaged, DepositMissing, InputRefused, storage_errors
+from icf_utils.sources.images import scan_files
 from icf_utils.sources.open import open_source
 from icf_utils.sources.selection import select_visit, selection_source
 from icf_utils.sources.source import Entry, Source
@@ -209,18 +203,17 @@ def _list_contents(source: Source) -> UploadContents:
     """
     images, others, uids, damaged = [], [], [], []
     studies: dict[str, str] = {}
-    for entry in source.entries:
-        with source.open(entry) as reader:
-            _, found = read_head(reader.read, entry.size, _WANTED)
-        if found.is_directory or not ((found.magic and is_dataset(found)) or is_bare_dataset(found)):
+    for file in scan_files(source, _WANTED):
+        entry = file.entry
+        if not file.is_image:
             others.append(entry)
             continue
-        uid = uid_text(found.elements.get(SOP_INSTANCE_UID))
-        if found.state in ("cut", "malformed") or not uid:
+        uid = file.header.uid(SOP_INSTANCE_UID)
+        if file.header.is_damaged or not uid:
             damaged.append((entry.name, "is cut off or damaged" if uid else "has no usable SOPInstanceUID"))
         images.append(entry)
         uids.append(uid)
-        studies.setdefault(uid_text(found.elements.get(STUDY_INSTANCE_UID)), entry.name)
+        studies.setdefault(file.header.uid(STUDY_INSTANCE_UID), entry.name)
     twice = {uid for uid, count in Counter(uids).items() if uid and count > 1}
     damaged += [
         (entry.name, "has the SOPInstanceUID of another file here; XNAT would keep only one of them")

@@ -64,7 +64,7 @@ def raw_values(data: bytes) -> dict[int, bytes] | None:
 def check_against_pydicom(data: bytes) -> Scan:
     found = scan(data, len(data), WANTED)
     expected = raw_values(data)
-    assert found.magic == (expected is not None)
+    assert found.has_preamble == (expected is not None)
     if expected is not None:
         ours = {tag: value.raw for tag, value in found.elements.items() if value.vr != "SQ"}
         if CHARACTER_SET in ours:
@@ -78,7 +78,7 @@ def test_open_visits(open_visit: Path) -> None:
     for path in files:
         data = path.read_bytes()
         found = check_against_pydicom(data)
-        if found.magic:
+        if found.has_preamble:
             assert found.state == "whole", path
             assert_independent_of_the_buffer(data, found)
 
@@ -97,7 +97,7 @@ def test_files_of_pydicom(path: Path) -> None:
         found = scan(data, len(data), WANTED)
     else:
         found = check_against_pydicom(data)
-    if found.magic and len(data) < 1 << 20:
+    if found.has_preamble and len(data) < 1 << 20:
         assert_independent_of_the_buffer(data, found)
 
 
@@ -106,7 +106,7 @@ def assert_independent_of_the_buffer(data: bytes, whole: Scan) -> None:
     sizes = {random.Random(len(data)).randrange(len(data)) for _ in range(12)}
     for size in sorted(sizes | {len(data) - 1, len(data) - 7, len(data) // 2}):
         part = scan(data[:size], len(data), WANTED)
-        assert part.magic == whole.magic or size < 132
+        assert part.has_preamble == whole.has_preamble or size < 132
         if part.state == "more" or size < 132:
             assert all(whole.elements[tag] == value for tag, value in part.elements.items())
         else:
@@ -322,7 +322,7 @@ def test_without_preamble_or_file_meta(syntax: str) -> None:
     for preamble, meta in ((True, False), (False, True), (False, False)):
         data = dicom_bytes(transfer_syntax=syntax, preamble=preamble, file_meta=meta)
         found = scan(data, len(data), WANTED)
-        assert found.magic is preamble
+        assert found.has_preamble is preamble
         assert found.state == "whole"
         assert found.elements == plain.elements
         assert found.big_endian is (syntax == EXPLICIT_BIG)
@@ -369,7 +369,7 @@ def test_what_is_no_dicom_is_not_read_on() -> None:
     data = bytes(5 << 20)
     sizes, read = reading(data)
     head, found = read_head(read, len(data), WANTED)
-    assert not found.magic
+    assert not found.has_preamble
     assert sum(sizes) == len(head) == FIRST_READ
 
 

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from io import BytesIO
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from icf_utils.dicom.elements import Element, scan
-from icf_utils.dicom.header import FACT_TAGS, FileFacts, file_facts, posix_time, uid_text
+from icf_utils.dicom.constants import (
+    MEDIA_STORAGE_DIRECTORY_STORAGE,
+    MEDIA_STORAGE_SOP_INSTANCE_UID,
+    PATIENT_ID,
+    SERIES_INSTANCE_UID,
+    SERIES_NUMBER,
+    SOP_INSTANCE_UID,
+    STUDY_INSTANCE_UID,
+    TRANSFER_SYNTAX_UID,
+)
+from icf_utils.dicom.elements import scan
+from icf_utils.dicom.header import FACT_TAGS, FileFacts, FileKind, file_facts, file_kind, posix_time, read_head
 from tests.archive.reference import local_zone, study_time
 from tests.data.make_dicom import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, dicom_bytes, element, uid
 
@@ -83,22 +94,37 @@ def test_dates_at_the_edge_of_the_calendar() -> None:
 @pytest.mark.parametrize("syntax", [IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED])
 def test_an_image(syntax: str) -> None:
     assert facts(dicom_bytes(transfer_syntax=syntax)) == FileFacts(
-        is_dicom=True, looks_bare=False, is_directory=False, time=1582971072.0, study_uid=uid("study"), is_cut=False
+        kind=FileKind.IMAGE, time=1582971072.0, study_uid=uid("study"), is_cut=False
     )
 
 
 @pytest.mark.parametrize("meta", [True, False])
 def test_an_image_without_preamble(meta: bool) -> None:
-    """It counts as no DICOM, as with pydicom, yet it is recognised."""
+    """It gives no time, as pydicom does not read it, yet it is recognised."""
     found = facts(dicom_bytes(preamble=False, file_meta=meta))
-    assert (found.is_dicom, found.looks_bare, found.time) == (False, True, None)
+    assert (found.kind, found.time) == (FileKind.BARE_IMAGE, None)
 
 
 def test_bare_needs_proof() -> None:
-    assert facts(dicom_bytes(preamble=False, file_meta=False)).looks_bare
-    assert not facts(dicom_bytes(preamble=False, file_meta=False, SOPClassUID=None)).looks_bare
-    assert not facts(dicom_bytes(preamble=False, file_meta=False, SOPInstanceUID=None)).looks_bare
-    assert not facts(dicom_bytes(preamble=False, file_meta=False, SOPInstanceUID=b"not.a.uid!")).looks_bare
+    assert facts(dicom_bytes(preamble=False, file_meta=False)).kind is FileKind.BARE_IMAGE
+    assert facts(dicom_bytes(preamble=False, file_meta=False, SOPClassUID=None)).kind is FileKind.OTHER
+    assert facts(dicom_bytes(preamble=False, file_meta=False, SOPInstanceUID=None)).kind is FileKind.OTHER
+    assert facts(dicom_bytes(preamble=False, file_meta=False, SOPInstanceUID=b"not.a.uid!")).kind is FileKind.OTHER
+
+
+@pytest.mark.parametrize("preamble", [True, False])
+def test_a_directory(preamble: bool) -> None:
+    """A DICOMDIR is not an image, whatever its data set claims."""
+    data = dicom_bytes(preamble=preamble, SOPClassUID=MEDIA_STORAGE_DIRECTORY_STORAGE)
+    assert facts(data).kind is (FileKind.DIRECTORY if preamble else FileKind.OTHER)
+    assert not facts(data).kind.is_image
+
+
+def test_every_scan_of_a_head_can_tell_an_image() -> None:
+    """The elements that this takes are there, whatever the caller asks for."""
+    for data in (dicom_bytes(), dicom_bytes(preamble=False, file_meta=False)):
+        _, found = read_head(BytesIO(data).read, len(data), frozenset())
+        assert file_kind(found).is_image
 
 
 @pytest.mark.parametrize(
@@ -106,7 +132,8 @@ def test_bare_needs_proof() -> None:
 )
 def test_what_is_no_dicom(data: bytes) -> None:
     found = facts(data)
-    assert (found.is_dicom, found.looks_bare, found.time, found.study_uid) == (False, False, None, "")
+    assert (found.time, found.study_uid) == (None, "")
+    assert found.kind is (FileKind.UNREADABLE if b"DICM" in data else FileKind.OTHER)
     assert found.is_cut == (b"DICM" in data)
 
 
@@ -114,12 +141,17 @@ def test_elements_that_are_not_sorted() -> None:
     """pydicom reads them, so the file's own time counts."""
     number_first = {0x00080000: element(0x00200011, "IS", b"77")}
     found = facts(dicom_bytes(raw=number_first))
-    assert (found.is_dicom, found.time, found.study_uid, found.is_cut) == (True, 1582971072.0, uid("study"), False)
+    assert (found.kind, found.time, found.study_uid, found.is_cut) == (
+        FileKind.IMAGE,
+        1582971072.0,
+        uid("study"),
+        False,
+    )
 
 
 def test_a_prefix_with_zeros_behind_it() -> None:
     found = facts(bytes(128) + b"DICM" + bytes(400))
-    assert (found.is_dicom, found.is_cut) == (False, True)
+    assert (found.kind, found.is_cut) == (FileKind.UNREADABLE, True)
 
 
 @pytest.mark.parametrize("vr", ["DA", "LO", "UN", "OB", "SQ"])
@@ -128,17 +160,11 @@ def test_representations_of_the_date(vr: str) -> None:
     assert (facts(data).time is None) == (vr == "SQ")
 
 
-@pytest.mark.parametrize(
-    ("raw", "text"),
-    [
-        *((b"1.2", "1.2"), (b"1.2\0", "1.2"), (b"1.2 ", "1.2"), (b"2.25." + b"9" * 59, "2.25." + "9" * 59)),
-        *((b"", ""), (b"1", ""), (b"1.", ""), (b".1", ""), (b"1..2", ""), (b"1.2\n", ""), (b"1.2\\1.3", "")),
-        *((b"2.25." + b"9" * 60, ""), (b"1.a", ""), (b"\xff", ""), ("1.\u0662".encode(), "")),
-    ],
-)
-def test_uids(raw: bytes, text: str) -> None:
-    assert uid_text(Element("UI", raw)) == text
-
-
-def test_no_uid() -> None:
-    assert uid_text(None) == ""
+def test_values_in_a_scan() -> None:
+    """UIDs of data set and file meta information, and text; empty where there is none."""
+    data = dicom_bytes(SeriesNumber=7, StudyInstanceUID=b"1.x")
+    found = scan(data, len(data), frozenset({STUDY_INSTANCE_UID, SOP_INSTANCE_UID, SERIES_NUMBER, SERIES_INSTANCE_UID}))
+    assert found.uid(TRANSFER_SYNTAX_UID) == EXPLICIT_LITTLE
+    assert found.uid(SOP_INSTANCE_UID) == found.uid(MEDIA_STORAGE_SOP_INSTANCE_UID) != ""
+    assert (found.uid(STUDY_INSTANCE_UID), found.uid(PATIENT_ID)) == ("", "")
+    assert (found.ascii_text(SERIES_NUMBER).strip(), found.ascii_text(PATIENT_ID)) == ("7", "")

@@ -11,18 +11,17 @@ import pytest
 
 from icf_utils import make_studyvisit_archive
 from icf_utils.cli.main import build_parser
-from icf_utils.sources.open import open_source
-from icf_utils.xnat.receiver_routing import (
+from icf_utils.dicom.constants import (
     ACCESSION_NUMBER,
-    ADDITIONAL_HISTORY,
+    ADDITIONAL_PATIENT_HISTORY,
     PATIENT_COMMENTS,
     PATIENT_ID,
     PATIENT_NAME,
     STUDY_COMMENTS,
     STUDY_DESCRIPTION,
-    all_name_project,
-    route_image,
 )
+from icf_utils.sources.open import open_source
+from icf_utils.xnat.receiver_routing import all_name_project, route_image
 from tests.cli.program import Inside, run
 from tests.data.make_dicom import uid, write_visit
 from tests.xnat.receivers import ask, free_port, orthanc, storescp
@@ -52,7 +51,7 @@ def visit(tmp_path: Path) -> Path:
 TEXTS = {
     PATIENT_COMMENTS: "Project:A",
     STUDY_COMMENTS: "Project:B",
-    ADDITIONAL_HISTORY: "Project:C",
+    ADDITIONAL_PATIENT_HISTORY: "Project:C",
     STUDY_DESCRIPTION: "D",
     ACCESSION_NUMBER: "E",
 }

@@ -15,13 +15,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from icf_utils.dicom.header import STUDY_INSTANCE_UID, is_bare_dataset, is_dataset, read_head, uid_text
+from icf_utils.dicom.constants import STUDY_INSTANCE_UID
 from icf_utils.errors import InputRefused, InvalidSetting, StorageFailure, shown, storage_errors
 from icf_utils.receiver.identify import study_key
 from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.model import Session
 from icf_utils.receiver.spool import free_revision
 from icf_utils.receiver.web.settings import WebSettings
+from icf_utils.sources.images import scan_files
 from icf_utils.sources.open import open_source
 from icf_utils.sources.packed import ZIP_MAGIC
 from icf_utils.sources.source import Source
@@ -108,8 +109,6 @@ _UPLOAD = "the upload"
 #: except blank ones, of which there are few.
 _SUSPICIOUS, _RATIO = 1_000_000_000, 200
 
-_WANTED = frozenset({0x00080016, 0x00080018, STUDY_INSTANCE_UID})
-
 
 def look_through(path: Path, unpacked_limit: int) -> int:
     """The number of DICOM images in a zip.
@@ -149,15 +148,13 @@ def _check_sizes(path: Path, limit: int) -> None:
 def _count_images(source: Source) -> int:
     studies: dict[str, str] = {}
     images = 0
-    for entry in source.entries:
-        with source.open(entry) as reader:
-            _, found = read_head(reader.read, entry.size, _WANTED)
-        if found.is_directory or not ((found.magic and is_dataset(found)) or is_bare_dataset(found)):
+    for file in scan_files(source, frozenset({STUDY_INSTANCE_UID})):
+        if not file.is_image:
             continue
         images += 1
-        study_uid = uid_text(found.elements.get(STUDY_INSTANCE_UID))
+        study_uid = file.header.uid(STUDY_INSTANCE_UID)
         if study_uid:
-            studies.setdefault(study_uid, entry.name)
+            studies.setdefault(study_uid, file.entry.name)
     if not images:
         raise _refused("holds no DICOM image")
     if len(studies) > 1:
