@@ -1,11 +1,17 @@
-"""Where passwords and tokens come from: the environment, a file, ``~/.netrc``, or a question on the terminal.
+"""Passwords, tokens and session cookies: where they come from, and which server they may be sent to.
 
-Never from the command line and never from a URL: both are shown to other users of a machine, and to logs. What is
-held here shows itself as stars. Reads the environment, files and the terminal; writes nothing but the question.
+They come from the environment, a file, ``~/.netrc``, or a question on the terminal; never from the command line and
+never from a URL, both of which other users of a machine and its logs can see. The objects here print as stars.
+
+A secret becomes sendable by :func:`bind_credential` only, which ties it to one origin: scheme, host and port of a web
+address (RFC 6454). The HTTP client (:mod:`icf_utils.fetch.http`) sends it to that origin and to no other one.
+
+Reads the environment, files and the terminal; writes the question to the terminal and nothing else.
 """
 
 from __future__ import annotations
 
+import base64
 import getpass
 import netrc
 import os
@@ -45,6 +51,90 @@ class Login:
 
     user: str
     password: Secret
+
+
+@dataclass(frozen=True)
+class SessionCookie:
+    """A cookie that stands for a login, until the server ends it."""
+
+    name: str
+    value: Secret
+
+
+#: Default ports of the schemes that credentials can be sent by.
+_PORTS = {"http": 80, "https": 443}
+
+#: Hosts as they are written in an address: ASCII names, IPv4, IPv6 without its brackets.
+_HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_.])?|[0-9a-f:.]*:[0-9a-f:.]*")
+
+
+@dataclass(frozen=True)
+class WebOrigin:
+    """Scheme, host and port of a web address (RFC 6454): what a credential belongs to.
+
+    >>> str(origin_of("https://Data.Example.org/store?x=1")), str(origin_of("http://[::1]:8080/"))
+    ('https://data.example.org', 'http://[::1]:8080')
+    """
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}" + ("" if self.port == _PORTS[self.scheme] else f":{self.port}")
+
+
+def origin_of(url: str) -> WebOrigin:
+    """The origin of a web address.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting` for what is not an ``http`` or ``https`` address with a host in
+    ASCII, and for one with a user name or password in it.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        raise InvalidSetting(shown(url[:200].rpartition("@")[2]), "this is not a web address") from None
+    if parts.scheme not in _PORTS or not _HOST.fullmatch(host):
+        raise InvalidSetting(without_credentials(url), "expected an address like https://HOST[:PORT]/PATH")
+    if "@" in parts.netloc:
+        raise InvalidSetting(
+            without_credentials(url), "credentials do not belong into an address: others can see it; give them apart"
+        )
+    return WebOrigin(parts.scheme, host, _PORTS[parts.scheme] if port is None else port)
+
+
+@dataclass(frozen=True)
+class Credential:
+    """A secret and the only origin that it may be sent to; made by :func:`bind_credential`."""
+
+    origin: WebOrigin
+    secret: Login | Secret | SessionCookie = field(repr=False)
+
+    @property
+    def kind(self) -> str:
+        """What it is called in messages."""
+        if isinstance(self.secret, SessionCookie):
+            return "login session"
+        return "token" if isinstance(self.secret, Secret) else "user and password"
+
+    def header(self) -> tuple[str, str]:
+        """Name and value of the request header that carries it (RFC 7617, RFC 6750, RFC 6265)."""
+        if isinstance(self.secret, SessionCookie):
+            return "Cookie", "=".join((self.secret.name, check_token(self.secret.value).value))
+        if isinstance(self.secret, Secret):
+            return "Authorization", f"Bearer {check_token(self.secret).value}"
+        pair = ":".join((self.secret.user, self.secret.password.value))
+        return "Authorization", f"Basic {base64.b64encode(pair.encode()).decode('ascii')}"
+
+
+def bind_credential(url: str, secret: Login | Secret | SessionCookie | None) -> Credential | None:
+    """``secret`` for the server at ``url`` and no other one; ``None`` for ``None``.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting` as :func:`origin_of` does.
+    """
+    return None if secret is None else Credential(origin_of(url), secret)
 
 
 def find_secret(variable: str, file: Path | None = None, question: str = "") -> Secret | None:

@@ -109,7 +109,7 @@ def loaded(statement: str) -> set[str]:
 
 HEAVY = {
     *("pydicom", "datalad", "datalad_next", "datalad_catalog", "git", "jsonschema", "tqdm", "zstandard", "numpy"),
-    *("pynetdicom", "requests", "flask", "waitress", "psycopg", "obstore", "PIL", "sqlite3"),
+    *("pynetdicom", "requests", "flask", "waitress", "psycopg", "obstore", "urllib3", "certifi", "PIL", "sqlite3"),
 }
 
 

@@ -82,12 +82,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def peer_of(args: argparse.Namespace) -> Peer:
     """The receiver that the options name."""
-    from icf_utils.sender.peer import Peer, Tls
+    from icf_utils.fetch.tls import TlsFiles
+    from icf_utils.sender.peer import Peer
 
     files = [Path(name) if name else None for name in (args.ca, args.cert, args.key)]
     if any(files) and not args.tls:
         raise InvalidSetting("--ca, --cert, --key", "these are for --tls")
-    return Peer(args.host, args.port, args.aec, args.aet, Tls(*files) if args.tls else None, args.timeout)
+    return Peer(args.host, args.port, args.aec, args.aet, TlsFiles(*files) if args.tls else None, args.timeout)
 
 
 def report(args: argparse.Namespace, console: Console, result: SendResult, other_series: int = 0) -> None:

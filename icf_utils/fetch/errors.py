@@ -1,4 +1,4 @@
-"""Why bytes did not come, as values. No input or output happens here."""
+"""Why a request failed, as values. Pure, no input or output happens here."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ from typing import Literal
 
 from icf_utils.errors import RemoteFailure
 
-#: ``unauthorised``: 401. ``forbidden``: 403, or a local file that may not be read. ``missing``: 404, 410, or no such
-#: file. ``no-ranges``: the server sends whole objects only. ``changed``: it is not the object that was begun with.
-#: ``size``: it is not as long as it should be. ``page``: a web page came instead. ``encoded``: it came compressed.
-#: ``gave-up``: it did not get better by repeating (cut streams, 429, 5xx, no connection). ``stopped``: the caller
-#: stopped it. ``refused``: any other answer.
+#: ``unauthorised``: 401. ``forbidden``: 403, a local file that may not be read, or an address that must not be asked.
+#: ``missing``: 404, 410, or no such file. ``no-ranges``: the server sends whole objects only. ``changed``: it is not
+#: the object that was begun with. ``size``: it is not as long as it should be. ``page``: a web page came instead.
+#: ``encoded``: it came compressed. ``unreachable``: there is no connection, and nothing was sent. ``timeout``: no
+#: answer in time. ``lost``: the connection ended before the answer did. ``tls``: there is no TLS connection.
+#: ``gave-up``: repeating did not help (cut streams, 429, 5xx, no connection). ``stopped``: the caller stopped it.
+#: ``refused``: any other answer.
 Kind = Literal[
     "unauthorised",
     "forbidden",
+    "unreachable",
+    "timeout",
+    "lost",
+    "tls",
     "missing",
     "no-ranges",
     "changed",
@@ -27,16 +33,32 @@ Kind = Literal[
 
 
 class FetchFailure(RemoteFailure):
-    """Bytes could not be had. ``kind`` is a word for programs, ``status`` the HTTP status (0 where there is none).
+    """A request failed. ``kind`` is a word for programs, ``status`` the HTTP status (0 where there is none).
 
-    ``challenge`` is the ``WWW-Authenticate`` header of a 401 (RFC 9110, 11.6.1), empty elsewhere.
+    ``challenge`` is the ``WWW-Authenticate`` header of a 401 (RFC 9110, 11.6.1), ``challenger`` the address that sent
+    it, after redirects; both are empty elsewhere.
     """
 
     def __init__(
-        self, where: str, problem: str, remedy: str, *, kind: Kind, status: int = 0, challenge: str = ""
+        self,
+        where: str,
+        problem: str,
+        remedy: str,
+        *,
+        kind: Kind,
+        status: int = 0,
+        challenge: str = "",
+        challenger: str = "",
     ) -> None:
-        self.kind, self.status, self.challenge = kind, status, challenge
+        self.kind, self.status, self.challenge, self.challenger = kind, status, challenge, challenger
         super().__init__(where, problem, remedy)
+
+
+class ConnectionFailure(FetchFailure):
+    """There was no answer, or not all of one; the same request may work later.
+
+    ``kind`` is ``unreachable``, ``timeout`` or ``lost``; after the last two the server may have acted on it.
+    """
 
 
 class RangesRefused(FetchFailure):

@@ -1,10 +1,36 @@
-"""Requests to web servers: pooled connections, repeats with growing pauses, credentials that stay with their server.
+"""The HTTP client of the package. Uses the network and the clock; writes nothing.
 
-Uses the network and the clock; writes nothing. Certificates and proxies are those of the environment that
-``requests`` knows (``REQUESTS_CA_BUNDLE``, ``HTTPS_PROXY``); netrc is left to :mod:`icf_utils.credentials`.
+Everything that speaks HTTP as a client does it through :class:`HttpClient`: ``retrieve``, ``sessions``, the special
+remote, XNAT. Its rules:
 
+**Credentials belong to an origin** (scheme, host and port). A request carries the credential that it is given only to
+the origin that this was bound to (:func:`icf_utils.credentials.bind_credential`). No other origin gets it, neither by
+a redirect nor by a mistake of the caller, who cannot set ``Authorization`` or ``Cookie`` in any other way. Likewise, a
+client certificate is shown to the first origin only. netrc is never read here; see
+:func:`icf_utils.credentials.find_login`.
 
-Bytes of objects on web servers, whole or by ranges, resumed where a stream was cut. Uses the network.
+**One retry rule** (:class:`RetryPolicy`): what may work later is repeated after pauses that double each time, or after
+the time that the server asks for (``Retry-After``) up to a bound. :meth:`HttpClient.request` repeats a request as a
+whole; :class:`icf_utils.fetch.http_source.HttpSource` asks for the rest of a stream that was cut. The statuses that
+count are :data:`icf_utils.fetch.responses.TRANSIENT`.
+
+**Redirects** are followed for GET and HEAD, ten at most, to ``http`` and ``https`` only, and each is checked like the
+first address (:mod:`icf_utils.fetch.addresses`). Any other request gets the redirect as its answer.
+
+**Proxies** are those of the environment (:mod:`icf_utils.fetch.connections`), **trusted certificates** those of
+:mod:`icf_utils.fetch.tls`.
+
+::
+
+    with HttpClient(connections=4, tls=TlsFiles(authority=ca)) as client:
+        credential = bind_credential("https://xnat.example.org", Login(user, password))
+        with client.request("GET", url, query={"format": "json"}, credential=credential) as response:
+            if response.status != 200: ...
+            text = response.text(limit=1 << 24)
+        with client.request_once("POST", url, body=body, credential=credential) as response: ...
+
+Errors are :class:`icf_utils.fetch.errors.FetchFailure` with a ``kind``, and where there was no answer its subclass
+:class:`icf_utils.fetch.errors.ConnectionFailure`. A status is not an error here: the caller judges it.
 """
 
 from __future__ import annotations
@@ -13,53 +39,42 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
-from typing import Any
+from http.cookies import CookieError, SimpleCookie
+from types import TracebackType
+from typing import Protocol
+from urllib.parse import urlencode, urljoin, urlsplit
 
-import requests
-import requests.adapters
-import requests.auth
+import urllib3
 import urllib3.exceptions
+import urllib3.util
 
 from icf_utils import __version__
-from icf_utils.credentials import Login, Secret, check_token, without_credentials
-from icf_utils.errors import InvalidSetting
-from icf_utils.fetch.errors import FetchFailure
-from icf_utils.fetch.responses import (
-    PASSING,
-    Asked,
-    Body,
-    Identity,
-    condition,
-    identity_of,
-    judge,
-    refusal,
-    unauthorised,
-    whole_size,
-)
+from icf_utils.credentials import Credential, origin_of, without_credentials
+from icf_utils.errors import InvalidSetting, shown
+from icf_utils.fetch.addresses import AddressRule, NamedByUser
+from icf_utils.fetch.connections import Connections, Route
+from icf_utils.fetch.errors import ConnectionFailure, FetchFailure
+from icf_utils.fetch.responses import TRANSIENT
 from icf_utils.fetch.source import CHUNK
+from icf_utils.fetch.tls import TlsFiles, client_context, explain_tls_failure
 
-#: Who asks: a user's name and password (Basic, RFC 7617), a bearer token (RFC 6750), or nobody in particular.
-Auth = Login | Secret | None
+#: XNAT asks clients that are named like a browser for a token against cross-site requests; this name is not.
+USER_AGENT = f"icf-utils/{__version__}"
 
-#: What may go better the next time, as the libraries below say it.
-CUT = (
-    requests.ConnectionError,
-    requests.Timeout,
-    requests.exceptions.ChunkedEncodingError,
-    urllib3.exceptions.HTTPError,
-    OSError,
-)
+_MOST_REDIRECTS = 10
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_BOUND_ONLY = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long to try: ``attempts`` in a row in which nothing comes; pauses and timeouts in seconds.
+class RetryPolicy:
+    """How often and how long to try; times in seconds.
 
-    A pause doubles each time, from ``first_pause`` up to ``longest_pause``; a server's ``Retry-After`` counts instead
-    if it is not longer than ``longest_wait``.
+    ``attempts`` is how many attempts in a row may bring nothing. A pause doubles each time, from ``first_pause`` up to
+    ``longest_pause``; a server's ``Retry-After`` counts instead, unless it exceeds ``longest_wait``, which ends the
+    attempts. ``connect`` and ``read`` bound the wait for a connection and for each piece of an answer.
     """
 
     attempts: int = 5
@@ -70,135 +85,299 @@ class Patience:
     read: float = 60.0
 
 
-DEFAULT_PATIENCE = Patience()
+DEFAULT_RETRY = RetryPolicy()
 
 
-class Attempts:
-    """Counts the attempts at one thing, and waits between them."""
+class Retries:
+    """Counts the attempts at one thing, and waits between them by a :class:`RetryPolicy`."""
 
-    def __init__(self, where: str, patience: Patience, stop: threading.Event) -> None:
-        self._where, self._patience, self._stop, self._failed = where, patience, stop, 0
+    def __init__(self, where: str, policy: RetryPolicy, stop: threading.Event) -> None:
+        self._where, self._policy, self._stop, self._failed = where, policy, stop, 0
 
     def progressed(self) -> None:
         """Something came: begin counting again."""
         self._failed = 0
 
     def check(self) -> None:
-        """Raise if the caller wants to stop."""
+        """Raise a failure of the kind ``stopped`` if the caller wants to stop."""
         if self._stop.is_set():
-            raise FetchFailure(self._where, "stopped", "begin again to go on", kind="stopped")
+            raise FetchFailure(self._where, "stopped", "run the same command again to continue", kind="stopped")
 
     def pause(self, problem: str, retry_after: str = "", status: int = 0) -> None:
-        """Wait before the next attempt, or raise if there have been enough."""
+        """Wait before the next attempt; raises a failure of the kind ``gave-up`` after the last one.
+
+        ``retry_after`` is the header ``Retry-After`` as it was sent, empty where there was none.
+        """
         self._failed += 1
         wait = _asked_pause(retry_after)
-        if self._failed >= self._patience.attempts or (wait or 0) > self._patience.longest_wait:
+        if self._failed >= self._policy.attempts or (wait or 0) > self._policy.longest_wait:
             when = f" (it asks to come back after {wait:.0f} s)" if wait else ""
+            times = "1 attempt" if self._failed == 1 else f"{self._failed} attempts"
             raise FetchFailure(
-                self._where,
-                f"{problem}{when}; tried {self._failed} times",
-                "try again later",
-                kind="gave-up",
-                status=status,
+                self._where, f"{problem}{when}; gave up after {times}", "try again later", kind="gave-up", status=status
             )
-        longest = min(self._patience.first_pause * 2 ** (self._failed - 1), self._patience.longest_pause)
+        longest = min(self._policy.first_pause * 2 ** (self._failed - 1), self._policy.longest_pause)
         own = longest * (0.5 + random.random() / 2)  # noqa: S311 - so that many clients do not come back at once
         self._stop.wait(own if wait is None else wait)
         self.check()
 
 
-class Web:
+class Body(Protocol):
+    """A request's body of known length in bytes, which can be iterated again for another attempt."""
+
+    @property
+    def content_type(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+
+class Response:
+    """An answer, its body unread; a context manager, which gives the connection back.
+
+    ``url`` is the address that answered, after redirects; ``carried`` says what credential this request carried in
+    words, empty for none.
+    """
+
+    def __init__(self, raw: urllib3.BaseHTTPResponse, url: str, where: str, carried: str) -> None:
+        self._raw, self.url, self.where, self.carried = raw, url, where, carried
+        self.status = raw.status
+        self.headers: Mapping[str, str] = raw.headers
+
+    def __enter__(self) -> Response:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connection back, which is closed where the body was not read to its end."""
+        self._raw.close()
+        self._raw.release_conn()
+
+    def stream(self) -> Iterator[bytes]:
+        """The body in pieces, as it was sent. Raises :class:`~icf_utils.fetch.errors.ConnectionFailure`."""
+        try:
+            yield from self._raw.stream(CHUNK, decode_content=False)
+        except urllib3.exceptions.TimeoutError as error:
+            raise _failure_of(error, self.where) from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:  # TLS, too: it was established, and is broken now
+            raise _lost(error, self.where) from error
+
+    def read(self, limit: int) -> bytes:
+        """The whole body, of ``limit`` bytes at most.
+
+        Raises :class:`~icf_utils.fetch.errors.FetchFailure` of the kind ``size`` for a longer one.
+        """
+        parts, total = [], 0
+        for piece in self.stream():
+            parts.append(piece)
+            total += len(piece)
+            if total > limit:
+                problem = f"the answer is larger than the limit of {limit} bytes"
+                raise FetchFailure(self.where, problem, "check the address", kind="size", status=self.status)
+        return b"".join(parts)
+
+    def text(self, limit: int) -> str:
+        """The whole body as UTF-8 text; bytes that are not are replaced. Raises as :meth:`read` does."""
+        return self.read(limit).decode("utf-8", "replace")
+
+    def cookie(self, name: str) -> str:
+        """The value of a cookie that this answer sets, empty where it does not."""
+        for line in self._raw.headers.getlist("Set-Cookie"):
+            try:
+                cookies = SimpleCookie(line)
+            except CookieError:
+                continue
+            if name in cookies:
+                return cookies[name].value
+        return ""
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A request to one server; ``where`` is the address that the caller asked for, as it may be shown."""
+
+    method: str
+    url: str
+    where: str
+    credential: Credential | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Body | None = None
+    timeout: float | None = None
+
+
+class HttpClient:
     """Connections to web servers, at most ``connections`` to each at a time; safe for threads; a context manager.
 
-    ``stop`` ends pauses and transfers from outside.
+    ``rule`` says which servers may be asked, ``with_proxies`` whether proxies of the environment are used. Setting
+    ``stop`` ends pauses from outside.
+
+    Raises as :func:`icf_utils.fetch.tls.client_context` does for files of ``tls`` that cannot be used.
     """
 
     def __init__(
-        self, connections: int = 4, patience: Patience = DEFAULT_PATIENCE, stop: threading.Event | None = None
+        self,
+        connections: int = 4,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        *,
+        tls: TlsFiles | None = None,
+        rule: AddressRule | None = None,
+        with_proxies: bool = True,
+        stop: threading.Event | None = None,
     ) -> None:
-        self.patience, self.stop = patience, stop or threading.Event()
-        self._session = _Session()
-        adapter = requests.adapters.HTTPAdapter(pool_connections=connections, pool_maxsize=connections, pool_block=True)
-        self._session.mount("https://", adapter)
-        self._session.mount("http://", adapter)
-        self._session.headers.update({"User-Agent": f"icf-utils/{__version__}"})
+        self.retry, self.stop = retry, stop or threading.Event()
+        self._rule: AddressRule = rule or NamedByUser()
+        if tls:
+            client_context(tls)  # says at once what is wrong with the files
+        self._connections = Connections(connections, tls or TlsFiles(), self._rule, with_proxies)
 
-    def __enter__(self) -> Web:
+    def __enter__(self) -> HttpClient:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
     def close(self) -> None:
         """Close all connections."""
-        self._session.close()
+        self._connections.close()
 
-    def request(self, method: str, url: str, headers: Mapping[str, str], auth: Auth) -> requests.Response:
-        """One request, body unread; redirects are followed. Raises what is in :data:`CUT`, or a failure of ours.
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        credential: Credential | None = None,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        timeout: float | None = None,
+        transient: frozenset[int] = TRANSIENT,
+    ) -> Response:
+        """A request that is repeated, by the client's policy, while there is no answer or one of status ``transient``.
 
-        Raises :class:`~icf_utils.errors.InvalidSetting` for an address or a token that can be none.
+        For requests whose repetition changes nothing. Other arguments are those of :meth:`request_once`. Raises
+        :class:`~icf_utils.fetch.errors.FetchFailure`, of the kind ``gave-up`` where repeating did not help.
         """
-        asked = {"Accept-Encoding": "identity", **headers}
-        where = without_credentials(url)
+        retries = Retries(without_credentials(url), self.retry, self.stop)
+        while True:
+            try:
+                response = self.request_once(
+                    method, url, credential=credential, query=query, headers=headers, body=body, timeout=timeout
+                )
+            except ConnectionFailure as failure:
+                retries.pause(failure.problem)
+                continue
+            if response.status not in transient:
+                return response
+            with response:
+                pause_after(retries, response)
+
+    def request_once(
+        self,
+        method: str,
+        url: str,
+        *,
+        credential: Credential | None = None,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        timeout: float | None = None,
+    ) -> Response:
+        """One request, sent once. ``timeout`` in seconds replaces the policy's ``read``.
+
+        Raises :class:`~icf_utils.fetch.errors.ConnectionFailure` where no answer came,
+        :class:`~icf_utils.fetch.errors.FetchFailure` where the server must not be asked or there is no TLS, and
+        :class:`~icf_utils.errors.InvalidSetting` for an address or credential that cannot be sent.
+        """
+        if forbidden := {name for name in headers or () if name.lower() in _BOUND_ONLY}:
+            raise ValueError(f"{forbidden} are sent by binding a credential to an origin")
+        if query:
+            url += f"{'&' if urlsplit(url).query else '?'}{urlencode(query)}"
+        request = _Request(method, url, without_credentials(url), credential, headers or {}, body, timeout)
+        first, before = origin_of(url), None
+        for _ in range(_MOST_REDIRECTS + 1):
+            self._rule.check_url(request.url)
+            origin = origin_of(request.url)
+            route = self._connections.route_to(origin, before, with_certificate=origin == first)
+            response = self._send(request, route)
+            target = response.headers.get("Location", "")
+            if method not in ("GET", "HEAD") or response.status not in _REDIRECTS or not target:
+                return response
+            response.close()
+            before = self._connections.network_of(origin, route)
+            request = replace(request, url=_redirected(request, target))
+        raise FetchFailure(request.where, "it redirects without end", "check the address", kind="refused")
+
+    def _send(self, request: _Request, route: Route) -> Response:
+        """One request to one server."""
+        origin = origin_of(request.url)
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **request.headers}
+        carried = ""
+        if request.credential is not None and request.credential.origin == origin:
+            name, value = request.credential.header()
+            headers[name], carried = value, request.credential.kind
+        if request.body is not None:
+            headers |= {"Content-Type": request.body.content_type, "Content-Length": str(len(request.body))}
         try:
-            return self._session.request(
-                method,
-                url,
-                headers=asked,
-                auth=_Authorization(auth),
-                stream=True,
-                timeout=(self.patience.connect, self.patience.read),
-                allow_redirects=True,
+            parsed = urllib3.util.parse_url(request.url)
+            if (parsed.scheme, (parsed.host or "").strip("[]")) != (origin.scheme, origin.host):
+                raise urllib3.exceptions.LocationValueError  # what connects reads it in another way than what checks
+            raw = self._connections.manager(route, origin.scheme).urlopen(
+                request.method,
+                request.url,
+                headers=headers,
+                body=request.body,
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                decode_content=False,
+                timeout=urllib3.Timeout(connect=self.retry.connect, read=request.timeout or self.retry.read),
             )
-        except (requests.exceptions.SSLError, requests.exceptions.ProxyError) as error:
-            problem = f"no secure connection ({_reason(error)})"
-            raise FetchFailure(where, problem, "check certificates and proxy", kind="refused") from None
-        except requests.TooManyRedirects:
-            raise FetchFailure(where, "it redirects without end", "check the address", kind="refused") from None
-        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, UnicodeError):
-            raise InvalidSetting(where, "this is no web address") from None
+        except (urllib3.exceptions.LocationValueError, UnicodeError):
+            raise InvalidSetting(request.where, "this is not a web address") from None
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise _failure_of(error, request.where) from error
+        return Response(raw, request.url, request.where, carried)
 
 
-def reason_of(error: BaseException) -> str:
-    """Why a connection failed, in a few words, without any address."""
-    return _reason(error)
+def pause_after(retries: Retries, response: Response) -> None:
+    """Wait after an answer that may be different the next time, as long as it asks for."""
+    retries.pause(f"the server answered {response.status}", response.headers.get("Retry-After", ""), response.status)
 
 
-class _Session(requests.Session):
-    """Credentials go to the server that they were given for, never on to where it redirects."""
-
-    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        before, after = response.request.url or "", prepared_request.url or ""
-        if "Authorization" in prepared_request.headers and self.should_strip_auth(before, after):  # type: ignore[no-untyped-call]
-            del prepared_request.headers["Authorization"]
-
-
-class _Authorization(requests.auth.AuthBase):
-    def __init__(self, auth: Auth) -> None:
-        self._auth = check_token(auth) if isinstance(auth, Secret) else auth
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if isinstance(self._auth, Secret):
-            request.headers["Authorization"] = f"Bearer {self._auth.value}"
-        elif self._auth is not None:
-            user, password = self._auth.user.encode(), self._auth.password.value.encode()
-            basic: Any = requests.auth.HTTPBasicAuth(user, password)
-            return basic(request)  # type: ignore[no-any-return]
-        return request
+#: What a failure to connect means, by its class: in words, and what to do.
+_NO_CONNECTION: tuple[tuple[type[BaseException], str, str], ...] = (
+    (urllib3.exceptions.ProxyError, "the proxy cannot be used ({})", "check the proxy's address"),
+    (urllib3.exceptions.NameResolutionError, "the host's name cannot be resolved ({})", "check the address"),
+    (urllib3.exceptions.NewConnectionError, "no connection ({})", "check address, network and proxy"),
+    (urllib3.exceptions.ConnectTimeoutError, "no connection in time", "check address, network and proxy"),
+)
 
 
-def _asked_pause(text: str) -> float | None:
-    """Seconds that a ``Retry-After`` header asks for (RFC 9110, 10.2.3)."""
-    if text.isascii() and text.isdecimal():
-        return float(text)
-    try:
-        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0) if text else None
-    except (ValueError, TypeError):
-        return None
+def _failure_of(error: BaseException, where: str) -> FetchFailure:
+    """What an exception of urllib3 or the operating system means; its text may hold addresses and is not repeated."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, urllib3.exceptions.SSLError):
+            return FetchFailure(where, *explain_tls_failure(cause), kind="tls")
+        cause = cause.__cause__ or cause.__context__
+    for kind, problem, remedy in _NO_CONNECTION:
+        if isinstance(error, kind):
+            return ConnectionFailure(where, problem.format(_reason(error)), remedy, kind="unreachable")
+    if isinstance(error, urllib3.exceptions.TimeoutError):
+        return ConnectionFailure(where, "no answer in time", "try again later", kind="timeout")
+    return _lost(error, where)
+
+
+def _lost(error: BaseException, where: str) -> ConnectionFailure:
+    problem = f"the connection was lost ({_reason(error)})"
+    return ConnectionFailure(where, problem, "check network and server", kind="lost")
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause's class; texts of these errors repeat the URL, which may hold a token."""
+    """The innermost cause in a few words, without any address."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
     if isinstance(error, OSError) and error.strerror:
@@ -206,186 +385,23 @@ def _reason(error: BaseException) -> str:
     return type(error).__name__
 
 
-class _CutShort(Exception):
-    """A stream ended before what was announced."""
-
-
-class HttpSource:
-    """An object on a web server; see :class:`~icf_utils.fetch.source.Source`.
-
-    ``expected`` is the size in bytes that it must have, if that is known; ``takes`` is what can be given to a server
-    that wants to know who asks, for messages. What has come of a read is kept when the
-    stream is cut: the rest is asked for on its own, and must come from the same object. A server that knows no ranges
-    is read from the start again, which :meth:`read` does only for reads from the start; others raise
-    :class:`~icf_utils.fetch.errors.RangesRefused` before anything is transferred.
-    """
-
-    def __init__(
-        self, url: str, web: Web, auth: Auth = None, expected: int | None = None, takes: str = "a login"
-    ) -> None:
-        self._url, self._web, self._auth, self._takes = url, web, auth, takes
-        self._where = without_credentials(url)
-        self._pinned = Identity("", expected)
-        self._lock = threading.Lock()
-        self._head_is_disliked = False
-
-    @property
-    def where(self) -> str:
-        return self._where
-
-    def size(self) -> int | None:
-        if self._pinned.size is None:
-            self._ask_for_size()
-        return self._pinned.size
-
-    def exists(self) -> bool:
-        """Whether the server has it now, by a request without a body; its size must be the expected one."""
-        try:
-            self._ask_for_size()
-        except FetchFailure as failure:
-            if failure.kind == "missing":
-                return False
-            raise
-        return True
-
-    def read(self, start: int = 0, size: int | None = None) -> Iterator[bytes]:
-        attempts, done = Attempts(self._where, self._web.patience, self._web.stop), 0
-        while size is None or done < size:
-            asked = Asked(start, size, done)
-            try:
-                response = self._send("GET", asked)
-                with closing(response):
-                    if response.status_code in PASSING:
-                        self._pause(attempts, response)
-                        continue
-                    for chunk in self._body(response, asked):
-                        attempts.check()
-                        attempts.progressed()
-                        done += len(chunk)
-                        yield chunk
-                if size is None:
-                    return
-            except _CutShort as error:
-                attempts.pause(str(error))
-            except CUT as error:
-                attempts.pause(f"the connection failed ({reason_of(error)})")
-
-    def _send(self, method: str, asked: Asked) -> requests.Response:
-        headers = {}
-        if asked.at or asked.size is not None:
-            end = "" if asked.left is None else asked.at + asked.left - 1
-            headers["Range"] = f"bytes={asked.at}-{end}"
-            headers.update(condition(self._pinned.mark))
-        response = self._web.request(method, self._url, headers, self._auth)
-        if response.status_code == 401:
-            with closing(response):
-                raise unauthorised(self._where, response.headers, self._sent(response), self._takes)
-        return response
-
-    def _sent(self, response: requests.Response) -> str:
-        """What the answered request carried, in words: nothing where it was redirected to another server."""
-        if "Authorization" not in response.request.headers:
-            return ""
-        return "token" if isinstance(self._auth, Secret) else "user and password"
-
-    def _body(self, response: requests.Response, asked: Asked) -> Iterator[bytes]:
-        """The part of an answer's body that was asked for; raises :class:`_CutShort` if it ends early."""
-        if response.status_code in (200, 206):
-            self._refuse_replaced(identity_of(response.headers, None))
-        body = judge(self._where, response.status_code, response.headers, asked)
-        self._pin(body.identity)
-        come = 0
-        try:
-            for chunk in _trimmed(response, body):
-                come += len(chunk)
-                yield chunk
-        except _CutShort as error:
-            raise _CutShort(f"the stream was cut after {asked.done + come} bytes ({error})") from error
-        if body.length is not None and come < body.length:
-            raise _CutShort(f"the stream was cut after {asked.done + come} bytes")
-        end = asked.at + come
-        if asked.size is None and self._pinned.size is not None and end < self._pinned.size:
-            raise _CutShort(f"the stream was cut after {end} of {self._pinned.size} bytes")
-
-    def _pin(self, found: Identity) -> None:
-        """What is read is one state of the object: the one of the first answer."""
-        with self._lock:
-            pinned = self._pinned
-            if not pinned.mark and not pinned.agrees(found):
-                problem = f"expected {pinned.size} bytes in all, found {found.size}"
-                raise FetchFailure(self._where, problem, "it is another or a damaged file", kind="size")
-            self._refuse_replaced(found)
-            size = found.size if pinned.size is None else pinned.size
-            self._pinned = Identity(pinned.mark or found.mark, size)
-
-    def _refuse_replaced(self, found: Identity) -> None:
-        """Before anything else that an answer may be wrong about: of another object, all else says nothing."""
-        if not self._pinned.agrees(found):
-            raise FetchFailure(self._where, "it was replaced during the transfer", "begin again", kind="changed")
-
-    def _ask_for_size(self) -> None:
-        """By HEAD; where a server dislikes that, by the answer to a request for the first byte, which is not read."""
-        attempts = Attempts(self._where, self._web.patience, self._web.stop)
-        asked = {"HEAD": Asked(0, None), "GET": Asked(0, 1)}
-        method = "HEAD"
-        while not self._ask(method, asked[method], attempts):
-            method = "GET" if self._head_is_disliked else "HEAD"
-
-    def _ask(self, method: str, asked: Asked, attempts: Attempts) -> bool:
-        """Learn size and state from one answer; false where another attempt is needed."""
-        try:
-            with closing(self._send(method, asked)) as response:
-                if response.status_code in PASSING - {501}:
-                    self._pause(attempts, response)
-                    return False
-                if method == "HEAD" and _is_dislike(response):
-                    self._head_is_disliked = True
-                    return False
-                self._learn(response)
-                return True
-        except CUT as error:
-            attempts.pause(f"the connection failed ({reason_of(error)})")
-            return False
-
-    def _learn(self, response: requests.Response) -> None:
-        status, headers = response.status_code, response.headers
-        if status == 200:
-            self._pin(judge(self._where, 200, headers, Asked(0, None)).identity)
-        elif status == 206:
-            self._pin(judge(self._where, 206, headers, Asked(0, 1)).identity)
-        elif status == 416:  # of an empty object there is no first byte
-            self._pin(identity_of(headers, 0))
-        else:
-            raise refusal(self._where, status)
-
-    def _pause(self, attempts: Attempts, response: requests.Response) -> None:
-        status = response.status_code
-        attempts.pause(f"the server answered {status}", response.headers.get("Retry-After", ""), status)
-
-
-def _trimmed(response: requests.Response, body: Body) -> Iterator[bytes]:
-    """The body without what precedes and follows the part that is ours; bytes as they were sent, not decoded."""
-    skip, left = body.skip, body.length
-    for chunk in _raw(response):
-        piece = chunk[skip:] if skip else chunk
-        skip -= len(chunk) - len(piece)
-        if left is not None:
-            piece = piece[:left]
-            left -= len(piece)
-        if piece:
-            yield piece
-        if left == 0:
-            return
-
-
-def _raw(response: requests.Response) -> Iterator[bytes]:
+def _redirected(request: _Request, target: str) -> str:
+    """The address that a ``Location`` header leads to. Raises for what is not a web address."""
     try:
-        yield from response.raw.stream(CHUNK, decode_content=False)
-    except CUT as error:
-        raise _CutShort(reason_of(error)) from error
+        found = urlsplit(urljoin(request.url, target))._replace(fragment="").geturl()
+        origin_of(found)
+    except (InvalidSetting, ValueError):
+        place = "an address with credentials" if "@" in target else f"'{shown(target[:200].partition('?')[0])}'"
+        problem = f"it redirects to {place}, which is not a web address that can be asked"
+        raise FetchFailure(request.where, problem, "check the address", kind="refused") from None
+    return found
 
 
-def _is_dislike(response: requests.Response) -> bool:
-    """Of HEAD: signed addresses allow GET only, and streaming servers tell no length of what they do not send."""
-    status = response.status_code
-    return status in (400, 403, 405, 501) or (status == 200 and whole_size(response.headers) is None)
+def _asked_pause(text: str) -> float | None:
+    """Seconds that a ``Retry-After`` header asks for (RFC 9110, 10.2.3)."""
+    if text.isascii() and text.isdecimal():
+        return float(text[:20])
+    try:
+        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0) if text else None
+    except (ValueError, TypeError, OverflowError):
+        return None

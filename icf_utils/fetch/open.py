@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from icf_utils.credentials import without_credentials
-from icf_utils.errors import InvalidSetting
 from icf_utils.fetch.files import FileSource, path_of
 from icf_utils.fetch.responses import web_page
 from icf_utils.fetch.source import Source
 
 if TYPE_CHECKING:
-    from icf_utils.fetch.http import Auth, Web
+    from icf_utils.credentials import Credential
+    from icf_utils.fetch.http import HttpClient
 
 
 #: How web pages begin; what is read here as a whole never does.
@@ -21,30 +20,24 @@ _PAGE_BEGINS = (b"<!doctype html", b"<html")
 
 def open_source(
     url: str,
-    web: Web | None = None,
-    auth: Auth = None,
+    client: HttpClient | None = None,
+    credential: Credential | None = None,
     expected: int | None = None,
-    takes: str = "user and password, or a token",
+    advice: str = "give --user and a password, or a token",
 ) -> Source:
     """The place that ``url`` (``file://``, ``http://``, ``https://``) names; nothing is asked yet.
 
-    ``web`` holds the connections of several sources; without it the source has one connection of its own.
-    ``auth`` is sent to that server alone. ``expected`` is the size in bytes that the object must have. ``takes``
-    is what can be given to a server that wants to know who asks, for messages. Raises
+    ``client`` holds the connections of several sources; without it the source has one connection of its own.
+    ``credential`` is sent to the origin that it belongs to and to no other one. ``expected`` is the size in bytes that
+    the object must have. ``advice`` says what to do where a server requires authentication. Raises
     :class:`~icf_utils.errors.InvalidSetting` for other addresses, and for credentials inside of one.
     """
-    parts = urlsplit(url)
-    if parts.scheme == "file":
+    if urlsplit(url).scheme == "file":
         return FileSource(path_of(url), expected)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidSetting(without_credentials(url), "expected an address that begins with file, http or https")
-    if parts.username or parts.password:
-        raise InvalidSetting(
-            without_credentials(url), "credentials do not belong into an address: others can see it; give them apart"
-        )
-    from icf_utils.fetch.http import HttpSource, Web
+    from icf_utils.fetch.http import HttpClient
+    from icf_utils.fetch.http_source import HttpSource
 
-    return HttpSource(url, web or Web(connections=1), auth, expected, takes)
+    return HttpSource(url, client or HttpClient(connections=1), credential, expected, advice)
 
 
 def read_all(source: Source, limit: int) -> bytes:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from icf_utils.fetch.errors import FetchFailure, Kind, RangesRefused
 
-#: Answers that may be different the next time (RFC 9110, 15.5.9 and 15.6; RFC 6585, 4).
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+#: Statuses that may be different the next time (RFC 9110, 15.5.9 and 15.6; RFC 6585, 4).
+TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+#: The same for an XNAT, which answers 423 while it is at work on a session.
+TRANSIENT_XNAT = TRANSIENT | {423}
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _UNSATISFIED = re.compile(r"bytes \*/(\d+)")
-
-_WHO_ASKS = "the server wants to know who asks (401)"
 
 _REFUSALS: Mapping[int, tuple[Kind, str, str]] = {
     403: ("forbidden", "the server does not allow it (403)", "ask who runs it for access"),
@@ -90,7 +91,7 @@ def whole_size(headers: Mapping[str, str]) -> int | None:
 def judge(where: str, status: int, headers: Mapping[str, str], asked: Asked) -> Body:
     """How to read this answer. Raises :class:`~icf_utils.fetch.errors.FetchFailure` for one that is of no use.
 
-    Answers in :data:`PASSING` are the caller's to repeat.
+    Answers in :data:`TRANSIENT` are the caller's to repeat.
     """
     if status == 206:
         return _part(where, headers, asked)
@@ -108,12 +109,15 @@ def refusal(where: str, status: int) -> FetchFailure:
     return FetchFailure(where, problem, remedy, kind=kind, status=status)
 
 
-def unauthorised(where: str, headers: Mapping[str, str], sent: str, takes: str) -> FetchFailure:
-    """What a 401 means. ``sent`` says what the request carried (empty: nothing), ``takes`` what there is to give."""
-    problem = f"the server refuses the {sent} that it got (401)" if sent else _WHO_ASKS
-    remedy = f"check the {sent}" if sent else f"give {takes}"
+def unauthorised(where: str, headers: Mapping[str, str], url: str, sent: str, advice: str) -> FetchFailure:
+    """What a 401 from ``url`` means.
+
+    ``sent`` says what the request carried (empty: nothing), ``advice`` what to do where that is nothing.
+    """
+    problem = f"the server rejects the {sent} (401)" if sent else "the server requires authentication (401)"
+    remedy = f"check the {sent}" if sent else advice
     challenge = headers.get("WWW-Authenticate", "")
-    return FetchFailure(where, problem, remedy, kind="unauthorised", status=401, challenge=challenge)
+    return FetchFailure(where, problem, remedy, kind="unauthorised", status=401, challenge=challenge, challenger=url)
 
 
 def _part(where: str, headers: Mapping[str, str], asked: Asked) -> Body:

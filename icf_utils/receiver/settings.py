@@ -27,6 +27,7 @@ from icf_utils.dicom.ae_titles import parse_ae_title
 from icf_utils.dicom.confidentiality import TABLE, is_identifying
 from icf_utils.dicom.values import UNCONVERTIBLE_VRS, dictionary_vr, keyword_tag
 from icf_utils.errors import InvalidIdentifier, InvalidSetting, shown, storage_errors
+from icf_utils.fetch.tls import server_context
 from icf_utils.store.layout import check_identifier
 from icf_utils.templates import Template, parse_template
 
@@ -372,17 +373,11 @@ def tls_context(listen: Listen, source: str) -> ssl.SSLContext | None:
     for name in ("certificate", "key", "client_ca"):
         _check_readable(name, getattr(listen, name), source)
     try:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(listen.certificate, listen.key, password=_no_password)
-        if listen.client_ca:
-            context.verify_mode = ssl.CERT_REQUIRED
-            context.load_verify_locations(listen.client_ca)
+        return server_context(listen.certificate, listen.key, listen.client_ca)
     except (OSError, ValueError) as error:  # an SSLError is the former
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         problem = f"[listen] certificate, key or client_ca cannot be used ({reason})"
         raise InvalidSetting(source, problem) from error
-    return context
 
 
 def _check_readable(name: str, path: str, source: str) -> None:
@@ -394,8 +389,3 @@ def _check_readable(name: str, path: str, source: str) -> None:
     except OSError as error:
         problem = f"[listen] {name}: cannot read '{shown(path)}' ({error.strerror})"
         raise InvalidSetting(source, problem) from error
-
-
-def _no_password() -> str:
-    """Nobody is there to type one when the receiver is started, and OpenSSL would ask on the terminal."""
-    raise ValueError("the key has a password")

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from icf_utils.credentials import Login, Secret, without_credentials
+from icf_utils.credentials import Login, Secret, bind_credential, without_credentials
 from icf_utils.errors import InvalidSetting
-from icf_utils.fetch.http import DEFAULT_PATIENCE, Patience, Web
+from icf_utils.fetch.http import DEFAULT_RETRY, HttpClient, RetryPolicy
 from icf_utils.progress import SILENT, Progress
 from icf_utils.retrieve.buckets import Bucket, BucketPlace, FolderBucket, GcsBucket, parse_bucket, place_of
 from icf_utils.retrieve.files import WORK_NAME, FolderShelf, check_saved, read_log
@@ -33,7 +33,7 @@ from icf_utils.retrieve.store_source import check_folder, store_url, visits_of
 from icf_utils.retrieve.zips import ZipShelf
 
 if TYPE_CHECKING:
-    from icf_utils.fetch.http import Web
+    from icf_utils.fetch.http import HttpClient
 
 
 __all__ = [
@@ -65,7 +65,7 @@ class Retriever:
         layout: str = "",
         zipped: bool = False,
         connections: int = 4,
-        patience: Patience = DEFAULT_PATIENCE,
+        retry: RetryPolicy = DEFAULT_RETRY,
         progress: Progress = SILENT,
     ) -> None:
         if connections < 1:
@@ -73,21 +73,21 @@ class Retriever:
         self._origin, self._root, self._zipped = origin, Path(directory), zipped
         self._selection, self._layout = selection, layout or origin.layout(zipped)
         self._keywords = tuple(dict.fromkeys((*selection.keywords(), *template_keywords(self._layout))))
-        self._connections, self._patience, self._progress = connections, patience, progress
+        self._connections, self._retry, self._progress = connections, retry, progress
         self._plan: Plan | None = None
         self._stop = threading.Event()
-        self._web = Web(connections, patience, self._stop)
+        self._client = HttpClient(connections, retry, stop=self._stop)
 
     def __enter__(self) -> Retriever:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._web.close()
+        self._client.close()
 
     def plan(self) -> Plan:
         """What there is to retrieve; looked up once. Raises :class:`~icf_utils.errors.IcfError`."""
         if self._plan is None:
-            found = self._origin.look(self._selection, self._keywords, self._connections, self._web, self._progress)
+            found = self._origin.look(self._selection, self._keywords, self._connections, self._client, self._progress)
             self._plan = make_plan(found, self._selection, self._layout, self._origin.where)
         return self._plan
 
@@ -170,7 +170,9 @@ class Origin(Protocol):
     def layout(self, zipped: bool) -> str:
         """The template that says where images go if nothing else does."""
 
-    def look(self, selection: Selection, keywords: Sequence[str], jobs: int, web: Web, progress: Progress) -> Found:
+    def look(
+        self, selection: Selection, keywords: Sequence[str], jobs: int, client: HttpClient, progress: Progress
+    ) -> Found:
         """What is there; at least what the selection takes, with values of the DICOM ``keywords``."""
 
 
@@ -188,11 +190,13 @@ class BucketOrigin:
     def layout(self, zipped: bool) -> str:
         return BUCKET_ZIP_LAYOUT if zipped else BUCKET_LAYOUT
 
-    def look(self, selection: Selection, keywords: Sequence[str], jobs: int, web: Web, progress: Progress) -> Found:
+    def look(
+        self, selection: Selection, keywords: Sequence[str], jobs: int, client: HttpClient, progress: Progress
+    ) -> Found:
         from icf_utils.retrieve.cod import look
 
         only = frozenset() if selection.has_numbers() else frozenset(selection.series)
-        bucket = open_bucket(self.place, web)
+        bucket = open_bucket(self.place, client)
         return look(bucket, self.place, self.studies, only=only, keywords=keywords, jobs=jobs, progress=progress)
 
 
@@ -215,22 +219,25 @@ class StoreOrigin:
     def layout(self, zipped: bool) -> str:
         return STORE_LAYOUT
 
-    def look(self, selection: Selection, keywords: Sequence[str], jobs: int, web: Web, progress: Progress) -> Found:
+    def look(
+        self, selection: Selection, keywords: Sequence[str], jobs: int, client: HttpClient, progress: Progress
+    ) -> Found:
         from icf_utils.retrieve.store_source import look
 
         url, visits = store_url(self.url), self.visits
         check_folder(url)
         if self.studies or not visits:
             visits += visits_of(url, self.studies)
-        return look(url, visits, web, self.auth, jobs, progress)
+        credential = bind_credential(url, self.auth) if url.startswith("http") else None
+        return look(url, visits, client, credential, jobs, progress)
 
 
-def open_bucket(place: BucketPlace, web: Web) -> Bucket:
+def open_bucket(place: BucketPlace, client: HttpClient) -> Bucket:
     """The bucket at a place. Raises :class:`~icf_utils.errors.MissingRequirement` without the extra ``cloud``."""
     if place.scheme == "file":
         return FolderBucket(Path(place.bucket))
     if place.scheme in ("gs", "s3"):
         from icf_utils.retrieve.obstore import CloudBucket
 
-        return CloudBucket(place, web)
-    return GcsBucket(place, web)
+        return CloudBucket(place, client)
+    return GcsBucket(place, client)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from icf_utils.credentials import Secret, without_credentials
+from icf_utils.credentials import Secret, bind_credential, without_credentials
 from icf_utils.errors import InvalidSetting, shown, storage_errors
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.files import FileSource
@@ -25,7 +25,7 @@ from icf_utils.fetch.open import open_source, read_all
 from icf_utils.fetch.source import Source
 
 if TYPE_CHECKING:
-    from icf_utils.fetch.http import Web
+    from icf_utils.fetch.http import HttpClient
 
 
 #: Where Google's buckets are.
@@ -176,10 +176,10 @@ class Bucket(Protocol):
 class GcsBucket:
     """A bucket of Google's, or of a server that speaks its JSON API, with a bearer token or none."""
 
-    def __init__(self, place: BucketPlace, web: Web) -> None:
+    def __init__(self, place: BucketPlace, client: HttpClient) -> None:
         self._base = f"{place.endpoint}/storage/v1/b/{quote(place.bucket, safe='')}/o"
         self._shown = f"{place.endpoint}/{place.bucket}"
-        self._token, self._web = place.token, web
+        self._credential, self._client = bind_credential(place.endpoint, place.token), client
 
     def url(self, name: str) -> str:
         return f"{self._shown}/{name}"
@@ -203,7 +203,7 @@ class GcsBucket:
         return self._open(url, None if item.size < 0 else item.size)
 
     def _open(self, url: str, expected: int | None = None) -> Source:
-        return open_source(url, self._web, self._token, expected, takes="a token")
+        return open_source(url, self._client, self._credential, expected, advice="give a token")
 
     def _page(self, prefix: str, page: str) -> dict[str, Any]:
         asked = {"prefix": prefix, "fields": "nextPageToken,items(name,size,generation,contentEncoding)"}

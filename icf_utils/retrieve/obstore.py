@@ -19,7 +19,7 @@ from icf_utils.fetch.source import CHUNK
 from icf_utils.retrieve.buckets import BucketPlace, Listed
 
 if TYPE_CHECKING:
-    from icf_utils.fetch.http import Patience, Web
+    from icf_utils.fetch.http import HttpClient, RetryPolicy
 
 _MISSING: tuple[Kind, str, str] = ("missing", "there is no such thing (404)", "check the address")
 _FORBIDDEN: tuple[Kind, str, str] = ("forbidden", "it is not allowed (403)", "ask who runs it for access")
@@ -48,10 +48,10 @@ _STATUS = re.compile(r"status code: (\d{3})")
 class CloudBucket:
     """A bucket that obstore opens; see :class:`~icf_utils.retrieve.buckets.Bucket`."""
 
-    def __init__(self, place: BucketPlace, web: Web) -> None:
-        self._shown, self._web = f"{place.scheme}://{place.bucket}", web
+    def __init__(self, place: BucketPlace, client: HttpClient) -> None:
+        self._shown, self._client = f"{place.scheme}://{place.bucket}", client
         self._has_token = _takes_token(place)
-        self._store = _open(place, web.patience)
+        self._store = _open(place, client.retry)
 
     def url(self, name: str) -> str:
         return f"{self._shown}/{name}"
@@ -65,14 +65,14 @@ class CloudBucket:
             raise failure(self._shown, error, self._has_token) from None
 
     def open(self, item: Listed) -> CloudSource:
-        return CloudSource(self._store, item, self.url(item.name), self._web, self._has_token)
+        return CloudSource(self._store, item, self.url(item.name), self._client, self._has_token)
 
 
 class CloudSource:
     """An object that obstore reads; see :class:`~icf_utils.fetch.source.Source`."""
 
-    def __init__(self, store: Any, item: Listed, where: str, web: Web, has_token: bool) -> None:
-        self._store, self._item, self._where, self._web = store, item, where, web
+    def __init__(self, store: Any, item: Listed, where: str, client: HttpClient, has_token: bool) -> None:
+        self._store, self._item, self._where, self._client = store, item, where, client
         self._has_token = has_token
 
     @property
@@ -93,22 +93,22 @@ class CloudSource:
         return size == self._item.size
 
     def read(self, start: int = 0, size: int | None = None) -> Iterator[bytes]:
-        from icf_utils.fetch.http import Attempts
+        from icf_utils.fetch.http import Retries
 
         end = self._item.size if size is None else start + size
         if end > self._item.size:
             problem = f"expected {end} bytes at least, found {self._item.size}"
             raise FetchFailure(self._where, problem, "it is another or a damaged file", kind="size")
-        attempts = Attempts(self._where, self._web.patience, self._web.stop)
+        retries = Retries(self._where, self._client.retry, self._client.stop)
         while start < end:
             begun = start
             for chunk in self._attempt(start, end):
-                attempts.check()
-                attempts.progressed()
+                retries.check()
+                retries.progressed()
                 start += len(chunk)
                 yield chunk
             if start < end:
-                attempts.pause(f"the stream was cut after {start - begun} bytes")
+                retries.pause(f"the stream was cut after {start - begun} bytes")
 
     def _attempt(self, start: int, end: int) -> Iterator[bytes]:
         """Bytes up to ``end``, or fewer where the connection fails."""
@@ -148,7 +148,7 @@ def failure(where: str, error: Exception, has_token: bool) -> FetchFailure:
     return FetchFailure(where, problem, remedy, kind=kind, status=int(number or 0))
 
 
-def _open(place: BucketPlace, patience: Patience) -> Any:
+def _open(place: BucketPlace, retry: RetryPolicy) -> Any:
     try:
         from obstore.exceptions import BaseError
         from obstore.store import GCSStore, S3Store
@@ -159,15 +159,15 @@ def _open(place: BucketPlace, patience: Patience) -> Any:
     config: dict[str, Any] = {
         "client_options": {
             "allow_http": place.endpoint.startswith("http://"),
-            "connect_timeout": timedelta(seconds=patience.connect),
-            "read_timeout": timedelta(seconds=patience.read),
+            "connect_timeout": timedelta(seconds=retry.connect),
+            "read_timeout": timedelta(seconds=retry.read),
             "timeout": timedelta(days=1),  # of a whole answer, which may be long
         },
         "retry_config": {
-            "max_retries": patience.attempts - 1,
+            "max_retries": retry.attempts - 1,
             "backoff": {
-                "init_backoff": timedelta(seconds=patience.first_pause),
-                "max_backoff": timedelta(seconds=patience.longest_pause),
+                "init_backoff": timedelta(seconds=retry.first_pause),
+                "max_backoff": timedelta(seconds=retry.longest_pause),
             },
         },
     }

@@ -22,7 +22,8 @@ from icf_utils.retrieve.model import Digest, Found, Image, Tar, Trouble
 from icf_utils.store.layout import Study, Visit, stored_studies
 
 if TYPE_CHECKING:
-    from icf_utils.fetch.http import Auth, Web
+    from icf_utils.credentials import Credential
+    from icf_utils.fetch.http import HttpClient
 
 #: The largest metadata that is read, in bytes.
 _LARGEST = 1 << 30
@@ -59,7 +60,14 @@ def visits_of(url: str, studies: Sequence[str]) -> tuple[tuple[str, str], ...]:
     return visits
 
 
-def look(url: str, visits: Sequence[tuple[str, str]], web: Web, auth: Auth, jobs: int, progress: Progress) -> Found:
+def look(
+    url: str,
+    visits: Sequence[tuple[str, str]],
+    client: HttpClient,
+    credential: Credential | None,
+    jobs: int,
+    progress: Progress,
+) -> Found:
     """The images of the visits, pairs of study and visit. Visits that cannot be had are troubles.
 
     Raises :class:`~icf_utils.errors.InvalidIdentifier` for names that can be none, and
@@ -68,7 +76,7 @@ def look(url: str, visits: Sequence[tuple[str, str]], web: Web, auth: Auth, jobs
     places = [Visit(Path(), study, visit) for study, visit in dict.fromkeys(visits)]
     with progress.task("Reading metadata", len(places), "visits") as task, ThreadPoolExecutor(jobs) as pool:
         parts = []
-        for part in pool.map(lambda place: _read(url, place, web, auth), places):
+        for part in pool.map(lambda place: _read(url, place, client, credential), places):
             parts.append(part)
             task.advance(1)
     tars = tuple(tar for part in parts for tar in part.tars)
@@ -76,10 +84,10 @@ def look(url: str, visits: Sequence[tuple[str, str]], web: Web, auth: Auth, jobs
     return Found(tars, tuple(trouble for part in parts for trouble in part.troubles), recorded=recorded)
 
 
-def _read(url: str, place: Visit, web: Web, auth: Auth) -> Found:
+def _read(url: str, place: Visit, client: HttpClient, credential: Credential | None) -> Found:
     archive = f"{url}/{place.storepath}"
     try:
-        metadata = _metadata(url, place, web, auth)
+        metadata = _metadata(url, place, client, credential)
     except FetchFailure as error:
         if error.kind in ("unauthorised", "stopped"):
             raise
@@ -87,7 +95,7 @@ def _read(url: str, place: Visit, web: Web, auth: Auth) -> Found:
     except DepositDamaged as error:
         problem = f"its metadata cannot be used: '{shown(error.path)}': expected {error.expected}, found {error.found}"
         return Found((), (Trouble(archive, f"{problem}; {_REMEDY}", study=place.study),))
-    source = open_source(archive, web, auth, metadata.tarball.size)
+    source = open_source(archive, client, credential, metadata.tarball.size)
     bad = tuple(
         Trouble(archive, f"its name is unsafe: {problem}", image=record.path, size=record.size, study=place.study)
         for record in metadata.images
@@ -97,9 +105,9 @@ def _read(url: str, place: Visit, web: Web, auth: Auth) -> Found:
     return Found((Tar(archive, source, images),), bad)
 
 
-def _metadata(url: str, place: Visit, web: Web, auth: Auth) -> VisitMetadata:
+def _metadata(url: str, place: Visit, client: HttpClient, credential: Credential | None) -> VisitMetadata:
     def fetch(path: Path) -> tuple[bytes, Source]:
-        source = open_source(f"{url}/{path.as_posix()}", web, auth)
+        source = open_source(f"{url}/{path.as_posix()}", client, credential)
         return read_all(source, _LARGEST), source
 
     raw, source = fetch(place.tarball_json)

@@ -24,10 +24,11 @@ from typing import Any, BinaryIO
 from icf_utils.dicom.constants import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION_SOP_CLASS
 from icf_utils.dicom.part10 import write_file_meta
 from icf_utils.errors import IcfError, InputRefused, MissingRequirement, RemoteFailure, storage_errors
+from icf_utils.fetch.tls import client_context
 from icf_utils.progress import SILENT, Progress, Task
 from icf_utils.sender.images import Image, Listing
 from icf_utils.sender.model import ImageOutcome, SendResult, batches, context_of, may_change, outcome_of
-from icf_utils.sender.peer import LARGEST_PDU, Peer, tls_context
+from icf_utils.sender.peer import LARGEST_PDU, Peer
 from icf_utils.sources.source import Reader, Source
 
 #: How often an image is sent again, and an association asked for again, after the first try failed.
@@ -208,7 +209,7 @@ def _status(response: Any) -> int | None:
 @contextmanager
 def _association(peer: Peer, contexts: Sequence[tuple[str, str]]) -> Iterator[Any]:
     """An established association, released in the end, aborted when the block fails."""
-    tls, wire = tls_context(peer.tls) if peer.tls else None, _Wire()
+    tls, wire = client_context(peer.tls) if peer.tls else None, _Wire()
     try:
         association = _associate(peer, contexts, tls, wire)
     except OSError as error:  # the name of the host leads nowhere

@@ -39,7 +39,7 @@ import requests
 from icf_utils import __version__
 from icf_utils.credentials import Login
 from icf_utils.errors import IcfError, RemoteFailure, shown
-from icf_utils.sender.peer import Tls, tls_context
+from icf_utils.fetch.tls import TlsFiles, client_context
 from icf_utils.xnat.model import UploadTarget
 
 #: XNAT asks clients that are named like a browser for a token against cross-site requests; this is none.
@@ -94,7 +94,7 @@ class XnatClient:
     def __init__(self, url: str, login: Login, ca: Path | None = None, timeout: float = 900.0) -> None:
         self.url, self._login, self._timeout = url.rstrip("/"), login, timeout
         if ca:
-            tls_context(Tls(ca))  # says what is wrong with the file, if anything is
+            client_context(TlsFiles(ca))  # says what is wrong with the file, if anything is
         self._verify: bool | str = str(ca) if ca else True
         self._cookie, self._lock, self._local = "", threading.Lock(), threading.local()
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from icf_utils.fetch.http import Patience, Web
+from icf_utils.fetch.http import HttpClient, RetryPolicy
 from tests.fetch.server import FaultyServer, serving
 
 #: Enough attempts for the faults of these tests, without waiting for them.
-QUICK = Patience(attempts=3, first_pause=0.01, longest_pause=0.02, longest_wait=2, connect=5, read=5)
+QUICK = RetryPolicy(attempts=3, first_pause=0.01, longest_pause=0.02, longest_wait=2, connect=5, read=5)
 
 
 @pytest.fixture
@@ -19,6 +19,6 @@ def server() -> Iterator[FaultyServer]:
 
 
 @pytest.fixture
-def web() -> Iterator[Web]:
-    with Web(connections=2, patience=QUICK) as made:
+def client() -> Iterator[HttpClient]:
+    with HttpClient(connections=2, retry=QUICK) as made:
         yield made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -168,15 +169,17 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(state: FaultyServer) -> Iterator[None]:
-    """Answer requests until the block ends; ``state.url`` is where."""
+def serving(state: FaultyServer, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> Iterator[None]:
+    """Answer requests until the block ends; ``state.url`` is where. With ``tls``, it is an ``https`` address."""
     handler = type("Handler", (_Handler,), {"state": state})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = ThreadingHTTPServer((host, 0), handler)
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     server.daemon_threads = True
     server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients may be killed
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    state.url = f"http://127.0.0.1:{server.server_address[1]}"
+    state.url = f"{'https' if tls else 'http'}://{'localhost' if tls else host}:{server.server_address[1]}"
     try:
         yield
     finally:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils.fetch.http import Patience
+from icf_utils.fetch.http import RetryPolicy
 from icf_utils.retrieve.api import BucketOrigin, Retriever, parse_bucket
 from tests.data.make_cod import CodSeries
 from tests.fetch.server import serving
 from tests.retrieve.bucket_server import BucketServer
 
 #: Enough attempts for the faults of these tests, without waiting for them.
-QUICK = Patience(attempts=3, first_pause=0.01, longest_pause=0.02, longest_wait=2, connect=5, read=5)
+QUICK = RetryPolicy(attempts=3, first_pause=0.01, longest_pause=0.02, longest_wait=2, connect=5, read=5)
 
 STUDY = "1.2.3"
 
@@ -42,7 +42,7 @@ def bucket(two: tuple[CodSeries, CodSeries]) -> Iterator[BucketServer]:
 
 def retriever(bucket: BucketServer, directory: Path, *studies: str, **options: object) -> Retriever:
     origin = BucketOrigin(parse_bucket(bucket.place), studies)
-    return Retriever(origin, directory, patience=QUICK, **options)  # type: ignore[arg-type]
+    return Retriever(origin, directory, retry=QUICK, **options)  # type: ignore[arg-type]
 
 
 def files(root: Path) -> dict[str, bytes]:

@@ -85,7 +85,7 @@ def check_bucket(kind: str, prefix: str, folder: Path, target: Path) -> None:
     state.load(folder)
     with serving(state):
         origin = BucketOrigin(place(kind, state, folder, prefix))
-        with Retriever(origin, target, patience=QUICK) as own:
+        with Retriever(origin, target, retry=QUICK) as own:
             done = own.job().result()
             assert done.troubles == ()
             assert files(target) == in_tars(state.objects, prefix) != {}
@@ -121,10 +121,10 @@ def test_all_pages_are_read(bucket: BucketServer, tmp_path: Path) -> None:
 
 def test_the_token_is_sent_and_no_other(bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
     bucket.authorization = "Bearer t0ken"
-    with Retriever(BucketOrigin(parse_bucket(f"{bucket.place}?token=t0ken")), tmp_path, patience=QUICK) as own:
+    with Retriever(BucketOrigin(parse_bucket(f"{bucket.place}?token=t0ken")), tmp_path, retry=QUICK) as own:
         assert own.job().result().troubles == ()
     assert files(tmp_path) == expected(*two)
-    with pytest.raises(FetchFailure, match=r"who asks \(401\); give a token$"):
+    with pytest.raises(FetchFailure, match=r"authentication \(401\); give a token$"):
         retriever(bucket, tmp_path).job().result()
     assert "Authorization" not in bucket.requests[-1].headers
 
@@ -169,7 +169,7 @@ def test_refusals_through_obstore(
     monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
     bucket.faults.append(fault)
     origin = BucketOrigin(parse_bucket(f"{kind}://{BUCKET}/dicomweb", endpoint=bucket.url, token=Secret("t0ken")))
-    with pytest.raises(FetchFailure, match=word) as caught, Retriever(origin, tmp_path, patience=QUICK) as own:
+    with pytest.raises(FetchFailure, match=word) as caught, Retriever(origin, tmp_path, retry=QUICK) as own:
         own.job().result()
     assert "t0ken" not in str(caught.value)
 
@@ -200,7 +200,7 @@ def test_a_stream_of_obstore_that_is_cut(
     monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
     bucket.faults.append(Fault(r"\.tar$", times=2, cut=500))
     origin = BucketOrigin(parse_bucket(f"s3://{BUCKET}/dicomweb", endpoint=bucket.url))
-    with Retriever(origin, tmp_path, patience=QUICK) as own:
+    with Retriever(origin, tmp_path, retry=QUICK) as own:
         assert own.job().result().troubles == ()
     assert files(tmp_path) == expected(*two)
 

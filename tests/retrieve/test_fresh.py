@@ -65,7 +65,7 @@ def fresh(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Buck
 def test_what_was_put_in_comes_out(fresh: tuple[BucketServer, list[bytes]], tmp_path: Path) -> None:
     server, images = fresh
     out = tmp_path / "out"
-    with Retriever(BucketOrigin(parse_bucket(server.place)), out, patience=QUICK) as own:
+    with Retriever(BucketOrigin(parse_bucket(server.place)), out, retry=QUICK) as own:
         done = own.job().result()
         assert (done.troubles, done.notices) == ((), ())
         assert own.stats().items == ()

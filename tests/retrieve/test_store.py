@@ -347,7 +347,7 @@ def test_a_user_counts_and_not_a_token_of_the_environment(
     assert run(*what, "--user", "anna", "--password-file", file) == 0
     capsys.readouterr()
     assert run(*what) == 10
-    assert "refuses the token that it got (401)" in capsys.readouterr().err
+    assert "rejects the token (401)" in capsys.readouterr().err
     assert run(*what, "--password-file", file) == 2
     assert "--password-file: give --user, too" in capsys.readouterr().err
     assert run(*what, "--user", "anna") == 2

@@ -13,10 +13,10 @@ import threading
 from typing import Any
 from urllib.parse import urlsplit
 
-from icf_utils.credentials import Login, Secret, find_login, without_credentials
+from icf_utils.credentials import Login, Secret, bind_credential, find_login, without_credentials
 from icf_utils.errors import shown
 from icf_utils.fetch.errors import FetchFailure
-from icf_utils.fetch.http import Web
+from icf_utils.fetch.http import HttpClient
 from icf_utils.fetch.open import open_source
 from icf_utils.fetch.source import Source
 
@@ -37,7 +37,7 @@ class Logins:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._web = Web(connections=CONNECTIONS)
+        self._client = HttpClient(connections=CONNECTIONS)
         self._known: dict[tuple[str, str], Login | Secret | None] = {}
 
     def open(self, url: str, expected: int | None) -> Source:
@@ -45,7 +45,7 @@ class Logins:
 
         Raises :class:`~icf_utils.fetch.errors.FetchFailure`.
         """
-        source = open_source(url, self._web, None, expected)
+        source = open_source(url, self._client, None, expected)
         try:
             return _present(source)
         except FetchFailure as failure:
@@ -59,7 +59,7 @@ class Logins:
         if login is None:
             raise _unauthorised(url, "the server wants to know who asks (401), and nobody told", realm)
         try:
-            return _present(open_source(url, self._web, login, expected))
+            return _present(open_source(url, self._client, bind_credential(url, login), expected))
         except FetchFailure as failure:
             if failure.kind != "unauthorised":
                 raise

@@ -1,0 +1,199 @@
+"""Bytes of objects on web servers, whole or by ranges, resumed where a stream was cut. Uses the network."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from icf_utils.credentials import Credential, WebOrigin, origin_of, without_credentials
+from icf_utils.fetch.errors import ConnectionFailure, FetchFailure
+from icf_utils.fetch.http import HttpClient, Response, Retries, pause_after
+from icf_utils.fetch.responses import (
+    TRANSIENT,
+    Asked,
+    Body,
+    Identity,
+    condition,
+    identity_of,
+    judge,
+    refusal,
+    unauthorised,
+    whole_size,
+)
+
+
+class _CutShort(Exception):
+    """A stream ended before what was announced."""
+
+
+class HttpSource:
+    """An object on a web server; see :class:`~icf_utils.fetch.source.Source`.
+
+    ``credential`` is sent to the origin that it belongs to. ``expected`` is the size in bytes that the object must
+    have, ``known`` the state of it that must be found, as far as they are known. ``advice`` says what to do where the
+    server requires authentication and nothing was sent.
+
+    What has come of a read is kept when the stream is cut: the rest is asked for on its own, and must come from the
+    same object. A server that knows no ranges is read from the start again, which :meth:`read` does only for reads from
+    the start; others raise :class:`~icf_utils.fetch.errors.RangesRefused` before anything is transferred.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting` for an address that is not the web's, and for credentials in one.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        client: HttpClient,
+        credential: Credential | None = None,
+        expected: int | None = None,
+        advice: str = "give a user name and password, or a token",
+        known: Identity | None = None,
+    ) -> None:
+        self._url, self._client, self._advice = url, client, advice
+        origin_of(url)  # raises for what is not a web address
+        self._credential = credential
+        self._where = without_credentials(url)
+        self._pinned = known or Identity("", expected)
+        self._lock = threading.Lock()
+
+    @property
+    def where(self) -> str:
+        return self._where
+
+    def size(self) -> int | None:
+        if self._pinned.size is None:
+            self._ask_for_size()
+        return self._pinned.size
+
+    def exists(self) -> bool:
+        """Whether the server has it now, by a request without a body; its size must be the expected one."""
+        try:
+            self._ask_for_size()
+        except FetchFailure as failure:
+            if failure.kind == "missing":
+                return False
+            raise
+        return True
+
+    def read(self, start: int = 0, size: int | None = None) -> Iterator[bytes]:
+        retries, done = Retries(self._where, self._client.retry, self._client.stop), 0
+        while size is None or done < size:
+            asked = Asked(start, size, done)
+            try:
+                with self._ask("GET", asked) as response:
+                    if response.status in TRANSIENT:
+                        pause_after(retries, response)
+                        continue
+                    for chunk in self._body(response, asked):
+                        retries.check()
+                        retries.progressed()
+                        done += len(chunk)
+                        yield chunk
+                if size is None:
+                    return
+            except _CutShort as error:
+                retries.pause(str(error))
+            except ConnectionFailure as failure:
+                retries.pause(failure.problem)
+
+    def _ask(self, method: str, asked: Asked) -> Response:
+        """One request; 401 is raised."""
+        headers = {}
+        if asked.at or asked.size is not None:
+            end = "" if asked.left is None else asked.at + asked.left - 1
+            headers["Range"] = f"bytes={asked.at}-{end}"
+            headers.update(condition(self._pinned.mark))
+        response = self._client.request_once(method, self._url, credential=self._credential, headers=headers)
+        return self._authorised(response)
+
+    def _authorised(self, response: Response) -> Response:
+        if response.status == 401:
+            with response:
+                advice = self._advice
+                if self._credential and not response.carried:
+                    advice = _meant_for_another(self._credential.origin, response.url)
+                raise unauthorised(self._where, response.headers, response.url, response.carried, advice)
+        return response
+
+    def _body(self, response: Response, asked: Asked) -> Iterator[bytes]:
+        """The part of an answer's body that was asked for; raises :class:`_CutShort` if it ends early."""
+        if response.status in (200, 206):
+            self._refuse_replaced(identity_of(response.headers, None))
+        body = judge(self._where, response.status, response.headers, asked)
+        self._pin(body.identity)
+        come = 0
+        try:
+            for chunk in _trimmed(response, body):
+                come += len(chunk)
+                yield chunk
+        except ConnectionFailure as failure:
+            raise _CutShort(f"the stream was cut after {asked.done + come} bytes") from failure
+        if body.length is not None and come < body.length:
+            raise _CutShort(f"the stream was cut after {asked.done + come} bytes")
+        end = asked.at + come
+        if asked.size is None and self._pinned.size is not None and end < self._pinned.size:
+            raise _CutShort(f"the stream was cut after {end} of {self._pinned.size} bytes")
+
+    def _pin(self, found: Identity) -> None:
+        """What is read is one state of the object: the one of the first answer."""
+        with self._lock:
+            pinned = self._pinned
+            if not pinned.mark and not pinned.agrees(found):
+                problem = f"expected {pinned.size} bytes in all, found {found.size}"
+                raise FetchFailure(self._where, problem, "it is another or a damaged file", kind="size")
+            self._refuse_replaced(found)
+            size = found.size if pinned.size is None else pinned.size
+            self._pinned = Identity(pinned.mark or found.mark, size)
+
+    def _refuse_replaced(self, found: Identity) -> None:
+        """Before anything else that an answer may be wrong about: of another object, all else says nothing."""
+        if not self._pinned.agrees(found):
+            raise FetchFailure(self._where, "it was replaced during the transfer", "begin again", kind="changed")
+
+    def _ask_for_size(self) -> None:
+        """By HEAD; where a server dislikes that, by the answer to a request for the first byte, which is not read."""
+        with self._request("HEAD", {}) as response:
+            if not _is_dislike(response):
+                self._learn(response)
+                return
+        with self._request("GET", {"Range": "bytes=0-0", **condition(self._pinned.mark)}) as response:
+            self._learn(response)
+
+    def _request(self, method: str, headers: dict[str, str]) -> Response:
+        return self._authorised(self._client.request(method, self._url, credential=self._credential, headers=headers))
+
+    def _learn(self, response: Response) -> None:
+        status, headers = response.status, response.headers
+        if status == 200:
+            self._pin(judge(self._where, 200, headers, Asked(0, None)).identity)
+        elif status == 206:
+            self._pin(judge(self._where, 206, headers, Asked(0, 1)).identity)
+        elif status == 416:  # of an empty object there is no first byte
+            self._pin(identity_of(headers, 0))
+        else:
+            raise refusal(self._where, status)
+
+
+def _meant_for_another(origin: WebOrigin, url: str) -> str:
+    return f"it redirects to {origin_of(url)}, and the credentials are for {origin}: use the address it redirects to"
+
+
+def _trimmed(response: Response, body: Body) -> Iterator[bytes]:
+    """The body without what precedes and follows the part that is ours; bytes as they were sent, not decoded."""
+    skip, left = body.skip, body.length
+    for chunk in response.stream():
+        piece = chunk[skip:] if skip else chunk
+        skip -= len(chunk) - len(piece)
+        if left is not None:
+            piece = piece[:left]
+            left -= len(piece)
+        if piece:
+            yield piece
+        if left == 0:
+            return
+
+
+def _is_dislike(response: Response) -> bool:
+    """Of HEAD: signed addresses allow GET only, and streaming servers tell no length of what they do not send."""
+    status = response.status
+    return status in (400, 403, 405, 501) or (status == 200 and whole_size(response.headers) is None)
