@@ -135,7 +135,7 @@ class _CatalogBuilder:
 
     def add_visits(self) -> None:
         visits = self._study.visits()
-        with self._progress.task("catalog", len(visits), "visits") as task:
+        with self._progress.task("catalog", len(visits), "visit") as task:
             for visit in visits:
                 self._add(Visit(self._study.root, self._study.study, visit))
                 task.advance(1)

@@ -142,7 +142,7 @@ def _write(
         super_files(catalog_id),
     ]
     tally = writer.Tally()
-    with progress.task("catalog", sum(map(len, steps)), "files") as task:
+    with progress.task("catalog", sum(map(len, steps)), "file") as task:
         for step in steps:
             writer.write_files(study, step, tally, task)
     for dataset_id in sorted(_former_ids(before, content.page)):

@@ -88,7 +88,7 @@ def _wait(
     ids = {item["id"] for item in first}
     plain = {name: text for name, text in words.items() if name != "state"}
     found = first
-    with console.task("sessions", len(ids), "sessions") as task:
+    with console.task("sessions", len(ids), "session") as task:
         done, seen = 0, started
         while True:
             now = time.monotonic()

@@ -78,7 +78,7 @@ def deposit_visit_dataset(
     metadata = read_visit_metadata(place)
     time, notices = _time(place, metadata.tarball, commit_date)
     origin = origin_of(url, identity, place, time)
-    with progress.task("dataset", len(metadata.images), "images") as task:
+    with progress.task("dataset", len(metadata.images), "image") as task:
         built = expected_deposit(metadata, place, origin)
         check_with_git(built.export, built.refs, str(place.dicoms_json))
         plain = expected_plain(metadata, place, origin) if is_plain else None

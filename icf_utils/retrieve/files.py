@@ -168,7 +168,7 @@ def check_saved(
     items: Sequence[Wanted], has: Callable[[Wanted], bool], pool: Executor, progress: Progress
 ) -> dict[Wanted, bool]:
     """Which of the images are there and correct, in the order given."""
-    with progress.task("Looking at what is there", len(items), "images") as task:
+    with progress.task("Looking at what is there", len(items), "image") as task:
         found = {}
         for item, is_there in zip(items, pool.map(has, items), strict=True):
             found[item] = is_there

@@ -74,7 +74,7 @@ def look(
     :class:`~icf_utils.fetch.errors.FetchFailure` where the server wants other credentials.
     """
     places = [Visit(Path(), study, visit) for study, visit in dict.fromkeys(visits)]
-    with progress.task("Reading metadata", len(places), "visits") as task, ThreadPoolExecutor(jobs) as pool:
+    with progress.task("Reading metadata", len(places), "visit") as task, ThreadPoolExecutor(jobs) as pool:
         parts = []
         for part in pool.map(lambda place: _read(url, place, client, credential), places):
             parts.append(part)
