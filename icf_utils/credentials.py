@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from icf_utils.errors import InvalidSetting, shown, storage_errors
+from icf_utils.errors import InvalidSetting, printable, storage_errors
 
 #: A secret longer than this is a wrong file.
 _LONGEST = 65536
@@ -176,7 +176,7 @@ def find_login(url: str, user: str, variable: str, file: Path | None = None) -> 
     known = _from_netrc(urlsplit(url).hostname or "")
     if known and user in ("", known.user):
         return known
-    if user and (secret := find_secret(variable, None, f"Password of {shown(user)} at {shown(_place(url))}")):
+    if user and (secret := find_secret(variable, None, f"Password of {printable(user)} at {printable(_place(url))}")):
         return Login(user, secret)
     return None
 

@@ -17,19 +17,19 @@ from typing import ClassVar
 NAMED_AT_MOST = 20
 
 
-def shown(text: str | os.PathLike[str]) -> str:
+def printable(text: str | os.PathLike[str]) -> str:
     r"""Text for a message: one line, printable, whatever a file name or a header holds.
 
     Control characters, line separators, bidirectional marks and undecodable bytes appear as backslash escapes, so
     that neither a terminal nor a log can be steered by a name.
 
-    >>> shown("a\nb")
+    >>> printable("a\nb")
     'a\\nb'
     """
-    return "".join(_printable(char) for char in os.fspath(text))
+    return "".join(_printable_char(char) for char in os.fspath(text))
 
 
-def _printable(char: str) -> str:
+def _printable_char(char: str) -> str:
     if char == "\\":
         return "\\\\"
     if char.isprintable():
@@ -56,7 +56,7 @@ class InvalidIdentifier(IcfError):
 
     def __init__(self, kind: str, value: str) -> None:
         self.kind, self.value = kind, value
-        super().__init__(f"the {kind} identifier '{shown(value[:120])}' cannot be used: {self.RULE}")
+        super().__init__(f"the {kind} identifier '{printable(value[:120])}' cannot be used: {self.RULE}")
 
 
 class InvalidSetting(IcfError):
@@ -66,7 +66,7 @@ class InvalidSetting(IcfError):
 
     def __init__(self, source: str, problem: str) -> None:
         self.source, self.problem = source, problem
-        super().__init__(f"{shown(source)}: {problem}")
+        super().__init__(f"{printable(source)}: {problem}")
 
 
 class TableRefused(IcfError):
@@ -77,7 +77,7 @@ class TableRefused(IcfError):
     def __init__(self, source: str | os.PathLike[str], problems: Sequence[str]) -> None:
         self.source, self.problems = os.fspath(source), tuple(problems)
         body = "\n  ".join(problems)
-        super().__init__(f"'{shown(source)}' is refused, nothing was started:\n  {body}")
+        super().__init__(f"'{printable(source)}' is refused, nothing was started:\n  {body}")
 
 
 class InputRefused(IcfError):
@@ -90,12 +90,12 @@ class InputRefused(IcfError):
 
     def __init__(self, source: str | os.PathLike[str], refusals: Sequence[tuple[str, str]], advice: str = "") -> None:
         self.source, self.refusals = os.fspath(source), tuple(refusals)
-        lines = [f"'{shown(name)}': {reason}" for name, reason in self.refusals[:NAMED_AT_MOST]]
+        lines = [f"'{printable(name)}': {reason}" for name, reason in self.refusals[:NAMED_AT_MOST]]
         if len(self.refusals) > NAMED_AT_MOST:
             lines.append(f"... and {len(self.refusals) - NAMED_AT_MOST} more")
         body = "\n  ".join(lines)
         tail = f"\n{advice}" if advice else ""
-        super().__init__(f"input '{shown(source)}' is refused, nothing was written:\n  {body}{tail}")
+        super().__init__(f"input '{printable(source)}' is refused, nothing was written:\n  {body}{tail}")
 
 
 class DepositDiffers(IcfError):
@@ -106,7 +106,7 @@ class DepositDiffers(IcfError):
     def __init__(self, path: str | os.PathLike[str], how: str, remedy: str = "") -> None:
         self.path, self.how = os.fspath(path), how
         advice = remedy or "a deposit is never overwritten. Use another visit identifier, or move the old deposit away"
-        super().__init__(f"'{shown(path)}' exists and is different: {how}. It was left as it is; {advice} first.")
+        super().__init__(f"'{printable(path)}' exists and is different: {how}. It was left as it is; {advice} first.")
 
 
 class InputChanged(IcfError):
@@ -117,7 +117,8 @@ class InputChanged(IcfError):
     def __init__(self, source: str | os.PathLike[str], archive: str | os.PathLike[str], how: str) -> None:
         self.source, self.archive, self.how = os.fspath(source), os.fspath(archive), how
         super().__init__(
-            f"input '{shown(source)}' has changed after it was archived: in '{shown(archive)}', {how}. The archive "
+            f"input '{printable(source)}' has changed after it was archived: in "
+            f"'{printable(archive)}', {how}. The archive "
             "was left as it is. Put the input back, or archive it under another visit identifier"
         )
 
@@ -129,7 +130,7 @@ class DepositMissing(IcfError):
 
     def __init__(self, path: str | os.PathLike[str], remedy: str) -> None:
         self.path, self.remedy = os.fspath(path), remedy
-        super().__init__(f"'{shown(path)}' does not exist; {remedy}")
+        super().__init__(f"'{printable(path)}' does not exist; {remedy}")
 
 
 class DepositDamaged(IcfError):
@@ -139,7 +140,7 @@ class DepositDamaged(IcfError):
 
     def __init__(self, path: str | os.PathLike[str], expected: str, found: str, remedy: str) -> None:
         self.path, self.expected, self.found, self.remedy = os.fspath(path), expected, found, remedy
-        super().__init__(f"'{shown(path)}': expected {expected}, found {found}; {remedy}")
+        super().__init__(f"'{printable(path)}': expected {expected}, found {found}; {remedy}")
 
 
 class StorageFailure(IcfError):
@@ -150,7 +151,7 @@ class StorageFailure(IcfError):
     def __init__(self, path: str | os.PathLike[str], action: str, cause: OSError) -> None:
         self.path, self.action, self.errno = os.fspath(path), action, cause.errno
         reason = os.strerror(cause.errno) if cause.errno else str(cause)
-        super().__init__(f"cannot {action} '{shown(path)}': {reason}{_ADVICE.get(cause.errno or 0, '')}")
+        super().__init__(f"cannot {action} '{printable(path)}': {reason}{_ADVICE.get(cause.errno or 0, '')}")
 
 
 _ADVICE = {
@@ -177,9 +178,9 @@ class Busy(IcfError):
 
     def __init__(self, path: str | os.PathLike[str], holder: str, waited: float, silent: bool = False) -> None:
         self.path, self.holder, self.silent = os.fspath(path), holder, silent
-        found = f"has held '{shown(path)}' for longer than {waited:.0f} s. Wait for it"
+        found = f"has held '{printable(path)}' for longer than {waited:.0f} s. Wait for it"
         if silent:
-            found = f"holds '{shown(path)}' and has given no sign of life for {waited:.0f} s: it is probably dead"
+            found = f"holds '{printable(path)}' and has given no sign of life for {waited:.0f} s: it is probably dead"
         super().__init__(
             f"{holder} {found}; if that process is dead for certain, remove the file and run the same command again"
         )
@@ -192,8 +193,8 @@ class ClusterRefused(IcfError):
 
     def __init__(self, command: str, words: str, advice: str) -> None:
         self.command, self.words, self.advice = command, words, advice
-        lines = "\n  ".join(shown(line) for line in words.splitlines())
-        super().__init__(f"SLURM's '{command}' refused:\n  {lines}\n{shown(advice)}")
+        lines = "\n  ".join(printable(line) for line in words.splitlines())
+        super().__init__(f"SLURM's '{command}' refused:\n  {lines}\n{printable(advice)}")
 
 
 class RemoteFailure(IcfError):
@@ -206,7 +207,7 @@ class RemoteFailure(IcfError):
 
     def __init__(self, where: str, problem: str, remedy: str) -> None:
         self.where, self.problem, self.remedy = where, problem, remedy
-        super().__init__(f"{shown(where)}: {problem}; {remedy}")
+        super().__init__(f"{printable(where)}: {problem}; {remedy}")
 
 
 @contextmanager

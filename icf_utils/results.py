@@ -29,14 +29,14 @@ class Written:
     state: Literal["written", "unchanged"]
 
 
-def plain(value: object) -> object:
+def to_json_value(value: object) -> object:
     """A result as values that JSON knows: dataclasses become objects, tuples lists, paths text."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: to_json_value(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_json_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [to_json_value(item) for item in value]
     if isinstance(value, Path):
         return str(value)
     return value

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from icf_utils.errors import InvalidSetting, shown, storage_errors
+from icf_utils.errors import InvalidSetting, printable, storage_errors
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -147,4 +147,6 @@ def _refuse_unknown(given: Mapping[str, Any], cls: type[Any], source: str, kind:
     known = [item.name for item in fields(cls)]
     unknown = sorted(set(given) - set(known))
     if unknown:
-        raise InvalidSetting(source, f"unknown {kind}: {', '.join(map(shown, unknown))} (known: {', '.join(known)})")
+        raise InvalidSetting(
+            source, f"unknown {kind}: {', '.join(map(printable, unknown))} (known: {', '.join(known)})"
+        )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from icf_utils.errors import InvalidSetting, shown
+from icf_utils.errors import InvalidSetting, printable
 
 _FIELD = re.compile(r"\{([A-Za-z][A-Za-z0-9_]*)\}", re.ASCII)
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9._-]+", re.ASCII)
@@ -52,8 +52,8 @@ def parse_template(option: str, text: str, known: Collection[str]) -> Template:
     rest = _FIELD.sub("", text)
     if not text or _FORBIDDEN.search(rest):
         problem = "expected letters, digits, '.', '_', '-' and fields such as {subject}"
-        raise InvalidSetting(option, f"'{shown(text)}' is no template: {problem}")
+        raise InvalidSetting(option, f"'{printable(text)}' is no template: {problem}")
     if unknown := [name for name in template.fields if name not in known]:
         names = ", ".join(sorted(known)) or "none here"
-        raise InvalidSetting(option, f"there is no field {{{shown(unknown[0])}}} (fields: {names})")
+        raise InvalidSetting(option, f"there is no field {{{printable(unknown[0])}}} (fields: {names})")
     return template

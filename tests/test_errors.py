@@ -11,27 +11,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icf_utils import errors
-from icf_utils.errors import IcfError, InputRefused, StorageFailure, shown, storage_errors
-from icf_utils.results import Notice, Written, plain
+from icf_utils.errors import IcfError, InputRefused, StorageFailure, printable, storage_errors
+from icf_utils.results import Notice, Written, to_json_value
 
 any_text = st.text(st.characters() | st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF, categories=["Cs"]))
 
 
 @given(text=any_text)
 def test_shown_is_one_printable_line(text: str) -> None:
-    result = shown(text)
+    result = printable(text)
     assert result.isprintable()
     result.encode("utf-8")
 
 
 @given(first=any_text, second=any_text)
 def test_shown_keeps_names_apart(first: str, second: str) -> None:
-    assert (shown(first) == shown(second)) == (first == second)
+    assert (printable(first) == printable(second)) == (first == second)
 
 
 def test_shown_escapes() -> None:
-    assert shown("a b\u00e4\u982d'\"") == "a b\u00e4\u982d'\""
-    assert shown("\n\x1b[31m\u202e\u2028\udce4\\") == r"\n\x1b[31m\u202e\u2028\xe4\\"
+    assert printable("a b\u00e4\u982d'\"") == "a b\u00e4\u982d'\""
+    assert printable("\n\x1b[31m\u202e\u2028\udce4\\") == r"\n\x1b[31m\u202e\u2028\xe4\\"
 
 
 NASTY = "Sch\udce4del\x1b[31m\n"
@@ -98,7 +98,7 @@ def test_results_as_plain_values() -> None:
     from pathlib import Path
 
     value = (Written(Path("/a"), "written"), {"k": (Notice("c", "s\udce4", "m"), 1.5, None)})
-    assert plain(value) == [
+    assert to_json_value(value) == [
         {"path": "/a", "state": "written"},
         {"k": [{"code": "c", "subject": "s\udce4", "message": "m"}, 1.5, None]},
     ]

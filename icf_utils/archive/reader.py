@@ -16,6 +16,7 @@ from typing import BinaryIO
 from icf_utils.archive.hashing import BackgroundMd5
 from icf_utils.archive.tar_headers import BLOCK, parse_pax_records
 from icf_utils.errors import DepositDamaged, storage_errors
+from icf_utils.formatting import format_count
 from icf_utils.progress import Task
 
 _CHUNK = 1 << 20
@@ -124,7 +125,9 @@ class ArchivePass:
     def _extended(self, size: int) -> Mapping[str, bytes]:
         start = self._position
         if size > _LONGEST_EXTENDED_HEADER:
-            raise self._damaged(f"a PAX header of sensible length at byte {start}", f"one of {size} bytes")
+            raise self._damaged(
+                f"a PAX header of sensible length at byte {start}", f"one of {format_count(size, 'byte')}"
+            )
         try:
             records = parse_pax_records(self._exactly(size))
         except ValueError as error:

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from icf_utils.archive.checksum import checksum_line
 from icf_utils.archive.writer import NO_TIME, ExistingFile, HeaderLengthChanged, NewFile, Output, Packer, Packing
-from icf_utils.errors import DepositDiffers, InputRefused, InvalidSetting, shown, storage_errors
+from icf_utils.errors import DepositDiffers, InputRefused, InvalidSetting, printable, storage_errors
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice, Written
 from icf_utils.sources.open import open_source
@@ -102,7 +102,7 @@ def zone_named(name: str) -> tzinfo:
         return ZoneInfo(name)
     except (OSError, ValueError, KeyError) as error:  # not found, or no name of a zone at all
         advice = "use an IANA name such as Europe/Berlin"
-        raise InvalidSetting("--timezone", f"there is no time zone '{shown(name)}'; {advice}") from error
+        raise InvalidSetting("--timezone", f"there is no time zone '{printable(name)}'; {advice}") from error
 
 
 def _refuse_store_in_input(place: Visit, input_path: Path) -> None:

@@ -159,8 +159,10 @@ def _visit_notices(source: Source, done: Packing) -> list[Notice]:
     if done.time is None:
         notices.append(Notice("no-time", source.label, "has no study time at all; every file gets 1970-01-01 00:00:00"))
     if len(done.studies) > 1:
-        named = [f"{uid} from '{shown(name)}' on" for uid, name in list(done.studies.items())[:_STUDIES_NAMED]]
-        message = f"holds {len(done.studies)} studies, not one visit; StudyInstanceUID {', '.join(named)}"
+        named = [f"{uid} from '{printable(name)}' on" for uid, name in list(done.studies.items())[:_STUDIES_NAMED]]
+        message = (
+            f"holds {format_count(len(done.studies), 'study')}, not one visit; StudyInstanceUID {', '.join(named)}"
+        )
         notices.append(Notice("several-studies", source.label, message))
     return notices
 
@@ -313,12 +315,12 @@ class ExistingFile(Output):
                 return
             size = os.fstat(self._descriptor).st_size
         if len(there) < len(data) and data.startswith(there):
-            raise DepositDiffers(self.path, f"it ends at byte {size}, within the {part} of '{shown(name)}'")
+            raise DepositDiffers(self.path, f"it ends at byte {size}, within the {part} of '{printable(name)}'")
         place = f"between bytes {position} and {position + len(data)}"
-        raise DepositDiffers(self.path, f"the {part} of '{shown(name)}' is not the same there ({place})")
+        raise DepositDiffers(self.path, f"the {part} of '{printable(name)}' is not the same there ({place})")
 
     def _check_end(self) -> None:
         with storage_errors(self.path, "examine"):
             size = os.fstat(self._descriptor).st_size
         if size != self.position:
-            raise DepositDiffers(self.path, f"it has {size} bytes, this input gives {self.position}")
+            raise DepositDiffers(self.path, f"it has {format_count(size, 'byte')}, this input gives {self.position}")

@@ -18,6 +18,7 @@ from icf_utils.catalog.privacy import human_size
 from icf_utils.catalog.stage import read_study_page
 from icf_utils.catalog.study import catalog_name, study_id
 from icf_utils.errors import DepositDiffers, InvalidSetting, storage_errors
+from icf_utils.formatting import format_size
 from icf_utils.results import Notice
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.files import share_file, sync_file, sync_folder
@@ -146,7 +147,7 @@ def _row(line: StudyLine) -> str:
     link = f'<a href="{html.escape(line.study)}/catalog/">{html.escape(line.study)}</a>'
     title = "" if line.name == f"Study {line.study}" else f"<br>{html.escape(line.name)}"
     texts = (line.years, html.escape(", ".join(line.modalities)))
-    numbers = (f"{line.visits:,}", f"{line.images:,}", human_size(line.size))
+    numbers = (f"{line.visits:,}", f"{line.images:,}", format_size(line.size))
     cells = zip(_HEADS, (link + title, *texts, *numbers), strict=True)
     return f'<tr role="row">{"".join(_cell(name, content) for name, content in cells)}</tr>'
 

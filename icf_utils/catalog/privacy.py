@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable
 from typing import Literal, cast, get_args
 
 from icf_utils.dicom.values import Value
-from icf_utils.errors import InvalidSetting, shown
+from icf_utils.errors import InvalidSetting, printable
 
 #: A UID in running text (DICOM PS3.5 chapter 9): numbers joined by dots, the first one 0, 1 or 2.
 _UID = re.compile(r"(?<![0-9])(?<![0-9]\.)[0-2](?:\.[0-9]+){4,}")
@@ -28,7 +28,6 @@ _DATE = re.compile(r"(?<![0-9])(?:19|20)[0-9]{2}([._-]?)(?:0[1-9]|1[0-2])\1(?:0[
 REMOVED = "\N{HORIZONTAL ELLIPSIS}"
 #: File names write UIDs with other separators, too.
 _SEPARATORS = str.maketrans("_-", "..")
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def clean_text(text: str) -> str:
@@ -128,7 +127,7 @@ _PLAIN = frozenset(_PLAIN_WORDS.split())
 def name_rule(setting: str) -> NameRule:
     """The rule of the setting ``[catalog] file_names``. Raises :class:`~icf_utils.errors.InvalidSetting`."""
     if setting not in get_args(NameRule):
-        raise InvalidSetting("[catalog] file_names", f"must be 'plain', 'all' or 'none', found '{shown(setting)}'")
+        raise InvalidSetting("[catalog] file_names", f"must be 'plain', 'all' or 'none', found '{printable(setting)}'")
     return cast(NameRule, setting)
 
 

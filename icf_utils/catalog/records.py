@@ -27,6 +27,7 @@ from icf_utils.catalog.commands import VisitAddress, clone_rows, clone_url
 from icf_utils.catalog.privacy import NameRule, counted, human_size, make_distinct
 from icf_utils.catalog.series import Series, TagValue, group_series, visit_values
 from icf_utils.errors import storage_errors
+from icf_utils.formatting import format_count, format_size
 from icf_utils.metadata.records import VisitMetadata
 
 if TYPE_CHECKING:
@@ -179,8 +180,8 @@ def visit_node(page: VisitPage) -> Record:
 
 
 def _description(page: VisitPage) -> str:
-    series, images = counted(len(page.series), "series", "series"), counted(len(page.metadata.images), "DICOM image")
-    size = human_size(page.metadata.tarball.size)
+    series, images = format_count(len(page.series), "series"), format_count(len(page.metadata.images), "DICOM image")
+    size = format_size(page.metadata.tarball.size)
     return (
         f"Visit {page.visit} of study {page.study}: {series} with {images}, {size} in one archive. "
         "It can be downloaded, or cloned as a dataset to get single images."
@@ -195,7 +196,7 @@ def _badges(page: VisitPage) -> list[Record]:
     values: dict[str, int | str] = {
         "Series": len(page.series),
         "Images": len(page.metadata.images),
-        "Size": human_size(page.metadata.tarball.size),
+        "Size": format_size(page.metadata.tarball.size),
         "Modalities": ", ".join(page.modalities),
     }
     return [{"name": name, "value": value} for name, value in values.items() if value]

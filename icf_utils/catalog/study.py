@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from icf_utils.catalog.privacy import human_size
 from icf_utils.catalog.records import SOURCES, Record, VisitEntry, node_path, page_config, version_folder
 from icf_utils.catalog.series import TagValue
 from icf_utils.errors import DepositDamaged, InvalidSetting
+from icf_utils.formatting import format_size
 from icf_utils.settings import CatalogSettings
 from icf_utils.store.layout import study_uuid
 
@@ -120,7 +120,7 @@ def _badges(entries: Sequence[VisitEntry]) -> list[Record]:
         "Visits": len(entries),
         "Series": sum(entry.series for entry in entries),
         "Images": sum(entry.images for entry in entries),
-        "Size": human_size(sum(entry.size for entry in entries)),
+        "Size": format_size(sum(entry.size for entry in entries)),
     }
     return [{"name": name, "value": value} for name, value in values.items()]
 

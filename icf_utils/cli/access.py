@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icf_utils.cli.console import Console, counted
-from icf_utils.errors import IcfError, InvalidSetting, shown
+from icf_utils.cli.console import Console
+from icf_utils.errors import IcfError, InvalidSetting, printable
+from icf_utils.formatting import format_count
 
 if TYPE_CHECKING:
     from icf_utils.receiver.client import Sessions
@@ -70,7 +71,7 @@ def do_to_each(args: argparse.Namespace, console: Console, action: Callable[[str
                 raise
             failures.append({"session": session_id, "message": str(error)})
     lines = [f"{session_id}: {done}" for session_id in good]
-    lines += [f"{shown(item['session'])}: {item['message']}" for item in failures]
-    lines.append(f"{counted(len(good), 'session')} {done}" + (f", {len(failures)} not" if failures else ""))
+    lines += [f"{printable(item['session'])}: {item['message']}" for item in failures]
+    lines.append(f"{format_count(len(good), 'session')} {done}" + (f", {len(failures)} not" if failures else ""))
     console.result(args.command, {done: good, "failed": failures}, lines, ok=not failures)
     return 1 if failures else 0

@@ -6,9 +6,10 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from icf_utils.cli.console import Console, counted
+from icf_utils.cli.console import Console
 from icf_utils.cli.options import add_store_url
-from icf_utils.errors import InvalidSetting, shown
+from icf_utils.errors import InvalidSetting, printable
+from icf_utils.formatting import format_count
 
 if TYPE_CHECKING:
     from icf_utils.catalog.rebuild import CatalogBuildResult
@@ -73,11 +74,11 @@ def _store_and_study(path: str) -> tuple[str, str]:
 def _lines(result: CatalogBuildResult) -> list[str]:
     if result.unusable:
         bad = [f"  {one.visit}: {one.problem}" for one in result.unusable]
-        return [f"{shown(result.catalog)} was left as it is, since visits cannot be read:", *bad]
-    count = f"{counted(result.visits, 'visit')} with {counted(result.images, 'image')}"
-    pictures = f", {counted(result.previews, 'preview')}" if result.previews else ""
+        return [f"{printable(result.catalog)} was left as it is, since visits cannot be read:", *bad]
+    count = f"{format_count(result.visits, 'visit')} with {format_count(result.images, 'image')}"
+    pictures = f", {format_count(result.previews, 'preview')}" if result.previews else ""
     gone = f"; no longer in it: {', '.join(result.dropped)}" if result.dropped else ""
-    return [f"{shown(result.catalog)}: {count}{pictures}{gone}"]
+    return [f"{printable(result.catalog)}: {count}{pictures}{gone}"]
 
 
 def _index(args: argparse.Namespace, console: Console) -> int:
@@ -88,6 +89,6 @@ def _index(args: argparse.Namespace, console: Console) -> int:
     result = build_index(args.path)
     console.notices(result.notices)
     state = "" if result.changed else " (unchanged)"
-    line = f"{shown(result.page)}: {counted(result.studies, 'study', 'studies')}{state}"
+    line = f"{printable(result.page)}: {format_count(result.studies, 'study')}{state}"
     console.result(args.command, result, [line])
     return 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from icf_utils.cli.console import Console, counted
+from icf_utils.cli.console import Console
 from icf_utils.cli.options import add_id, add_store, add_store_url
-from icf_utils.errors import shown
+from icf_utils.errors import printable
+from icf_utils.formatting import format_count
 
 HELP = "add a visit to the browsable catalog of its study"
 DETAILS = """\
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         progress=console,
     )
     console.notices(result.notices)
-    count = f"{counted(result.images, 'image')} in {counted(result.series, 'series', 'series')}"
-    files = f"{counted(result.files_written, 'file')} written, {result.files_unchanged} unchanged"
-    console.result(args.command, result, [f"{shown(result.catalog)}: {count} of visit {result.visit}; {files}"])
+    count = f"{format_count(result.images, 'image')} in {format_count(result.series, 'series')}"
+    files = f"{format_count(result.files_written, 'file')} written, {result.files_unchanged} unchanged"
+    console.result(args.command, result, [f"{printable(result.catalog)}: {count} of visit {result.visit}; {files}"])
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from icf_utils.cli.console import Console
-from icf_utils.errors import shown
+from icf_utils.errors import printable
 
 NAME = "configure-clone"
 HELP = "have a clone of a dataset get single images without the whole archive"
@@ -25,10 +25,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.dataset.special_remote.configure import configure_clone
 
     result = configure_clone(args.clone, args.undo)
-    names = ", ".join(f"'{shown(name)}'" for name in result.remotes) or "no remote"
+    names = ", ".join(f"'{printable(name)}'" for name in result.remotes) or "no remote"
     how = "images come by byte ranges" if not args.undo else "images come as before"
     was = "already " if result.state == "unchanged" else ""
     console.result(
-        args.command, result, [f"{shown(result.clone)}: {was}{names}: {how} (git-annex-remote-{result.program})"]
+        args.command, result, [f"{printable(result.clone)}: {was}{names}: {how} (git-annex-remote-{result.program})"]
     )
     return 0

@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-from icf_utils.errors import IcfError, StorageFailure, shown
-from icf_utils.progress import Task, readable_size
-from icf_utils.results import Notice, plain
+from icf_utils.errors import IcfError, StorageFailure, printable
+from icf_utils.formatting import format_amount
+from icf_utils.progress import Task
+from icf_utils.results import Notice, to_json_value
 
 #: How many files a warning names before it only counts the rest; ``--json`` names all.
 _NAMED_AT_MOST = 5
@@ -36,12 +37,13 @@ class Console:
         elif self._has_bars:
             from tqdm import tqdm
 
-            with tqdm(total=total, desc=label, unit=unit, unit_scale=unit == "B", leave=False, file=sys.stderr) as bar:
+            name = unit if unit == "B" else f" {unit}"
+            with tqdm(total=total, desc=label, unit=name, unit_scale=unit == "B", leave=False, file=sys.stderr) as bar:
                 yield _Bar(bar)
         else:
             started, counter = time.monotonic(), _Counter()
             yield counter
-            amount = readable_size(counter.done) if unit == "B" else _amount(counter.done, unit)
+            amount = format_amount(counter.done, unit)
             self._line(f"{label}: {amount} in {time.monotonic() - started:.1f} s", sys.stderr)
 
     def message(self, text: str) -> None:
@@ -60,14 +62,14 @@ class Console:
         for notice in notices:
             groups.setdefault((notice.code, notice.message), []).append(notice.subject)
         for (code, message), subjects in groups.items():
-            named = ", ".join(f"'{shown(subject)}'" for subject in subjects[:_NAMED_AT_MOST])
+            named = ", ".join(f"'{printable(subject)}'" for subject in subjects[:_NAMED_AT_MOST])
             rest = f" and {len(subjects) - _NAMED_AT_MOST} more" if len(subjects) > _NAMED_AT_MOST else ""
             self._line(f"{word} [{code}]: {named}{rest}: {message}", sys.stderr)
 
     def result(self, command: str, result: object, lines: Iterable[str], ok: bool = True) -> None:
         """What the command did: ``lines`` for people, or ``result`` as one JSON object for scripts."""
         if self._as_json:
-            self._json({"command": command, "ok": ok, "result": plain(result)})
+            self._json({"command": command, "ok": ok, "result": to_json_value(result)})
         elif not self._quiet or not ok:
             for line in lines:
                 self._line(line, sys.stdout)
@@ -125,14 +127,3 @@ class _Bar:
 
     def advance(self, amount: int) -> None:
         self._update(amount)
-
-
-def _amount(number: int, units: str) -> str:
-    """``1 file``, ``2 files``, ``1 series``: units come in the plural."""
-    one = units if units == "series" else units.removesuffix("s")
-    return counted(number, one, units)
-
-
-def counted(number: int, one: str, more: str = "") -> str:
-    """``1 image``, ``2 images``; ``more`` is the plural where an s does not make it."""
-    return f"{number} {one if number == 1 else more or one + 's'}"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from icf_utils.cli.console import Console, counted
+from icf_utils.cli.console import Console
 from icf_utils.cli.options import add_id, add_store, add_store_url
-from icf_utils.errors import shown
+from icf_utils.errors import printable
+from icf_utils.formatting import format_count
 
 HELP = "deposit a DataLad dataset that gives access to each image of a visit"
 DETAILS = """\
@@ -48,8 +49,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         progress=console,
     )
     console.notices(result.notices)
-    lines = [f"{shown(file.path)}: {file.state}" for file in result.files]
-    lines += [f"dataset {result.dataset_id} of {counted(result.images, 'image')}; clone it with"]
+    lines = [f"{printable(file.path)}: {file.state}" for file in result.files]
+    lines += [f"dataset {result.dataset_id} of {format_count(result.images, 'image')}; clone it with"]
     lines += [f"  datalad clone '{result.clone_url}' {result.visit}"]
     if result.annex_url:
         lines += ["or without DataLad, with", f"  git clone '{result.annex_url}' {result.visit}"]

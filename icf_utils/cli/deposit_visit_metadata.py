@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from icf_utils.cli.console import Console, counted
+from icf_utils.cli.console import Console
 from icf_utils.cli.options import add_id, add_store
-from icf_utils.errors import shown
+from icf_utils.errors import printable
+from icf_utils.formatting import format_count
 
 HELP = "describe a visit's archive and each of its images in JSON"
 DETAILS = """\
@@ -34,8 +35,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     console.notices(result.skipped, "no record")
     console.notices(result.notices)
     count = (
-        f"{counted(result.images, 'image')} described, {counted(len(result.skipped), 'other file')} without a record"
+        f"{format_count(result.images, 'image')} described, "
+        f"{format_count(len(result.skipped), 'other file')} without a record"
     )
-    lines = [f"{shown(file.path)}: {file.state}" for file in result.files]
+    lines = [f"{printable(file.path)}: {file.state}" for file in result.files]
     console.result(args.command, result, [*lines, count])
     return 0

@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icf_utils.cli.console import Console, counted
+from icf_utils.cli.console import Console
 from icf_utils.cli.options import add_store, add_store_url
 from icf_utils.cli.run import Teller, extent, number, result_lines, result_notices
-from icf_utils.errors import InvalidSetting, shown
-from icf_utils.progress import readable_size
-from icf_utils.results import Notice, plain
+from icf_utils.errors import InvalidSetting, printable
+from icf_utils.formatting import format_count, format_size
+from icf_utils.results import Notice, to_json_value
 
 if TYPE_CHECKING:
     from icf_utils.ingest.plan import IngestPlan, Item, Names
@@ -134,7 +134,7 @@ def _dry_run(args: argparse.Namespace, console: Console, plan: IngestPlan, chain
         rows.append(_row(item, "to do" if changed or known[item.name].runs else "up to date"))
     todo = sum(row["state"] == "to do" for row in rows)
     lines = [_row_text(row) for row in rows]
-    lines.append(f"{counted(len(rows), 'visit')}: {todo} to do, {len(rows) - todo} up to date")
+    lines.append(f"{format_count(len(rows), 'visit')}: {todo} to do, {len(rows) - todo} up to date")
     _tell(console, plan)
     result = {"dry_run": True, "visits": rows, **_rest(plan)}
     console.result(args.command, result, [*_refused(plan), *lines], ok=not plan.refused)
@@ -156,11 +156,11 @@ def _row(item: Item, state: str) -> dict[str, object]:
 def _row_text(row: dict[str, object]) -> str:
     excluded = row["excluded"]
     assert isinstance(excluded, list)
-    without = f", without {', '.join(map(shown, excluded))}" if excluded else ""
-    size = readable_size(int(str(row["size"])))
+    without = f", without {', '.join(map(printable, excluded))}" if excluded else ""
+    size = format_size(int(str(row["size"])))
     return (
-        f"{row['study']}/{row['visit']}: {row['state']}; '{shown(str(row['folder']))}', "
-        f"{counted(int(str(row['files'])), 'file')}, {size}{without}"
+        f"{row['study']}/{row['visit']}: {row['state']}; '{printable(str(row['folder']))}', "
+        f"{format_count(int(str(row['files'])), 'file')}, {size}{without}"
     )
 
 
@@ -174,13 +174,17 @@ def _ingest(args: argparse.Namespace, console: Console, plan: IngestPlan, chain:
     try:
         result = run_visits(visits, chain, jobs=jobs, progress=console, on_visit=teller.tell)
     except (KeyboardInterrupt, SystemExit):
-        console.message(f"{counted(teller.number, 'visit')} finished; the same command goes on from there")
+        console.message(f"{format_count(teller.number, 'visit')} finished; the same command goes on from there")
         raise
     console.notices(result_notices(result))
     left_out = sum(len(item.excluded) for item in plan.items)
-    lines = [*_refused(plan), *result_lines(result), *([f"{counted(left_out, 'scan')} excluded"] if left_out else [])]
+    lines = [
+        *_refused(plan),
+        *result_lines(result),
+        *([f"{format_count(left_out, 'scan')} excluded"] if left_out else []),
+    ]
     ok = not result.failed and not plan.refused
-    console.result(args.command, {"run": plain(result), **_rest(plan)}, lines, ok=ok)
+    console.result(args.command, {"run": to_json_value(result), **_rest(plan)}, lines, ok=ok)
     return 0 if ok else 1
 
 
@@ -198,8 +202,8 @@ def _rest(plan: IngestPlan) -> dict[str, object]:
     refused = [{"subject": subject, "reason": reason} for subject, reason in plan.refused]
     excluded = {item.name: list(item.excluded) for item in plan.items if item.excluded}
     notices = [*plan.skipped, *_unmatched(plan)]
-    return {"refused": refused, "excluded": excluded, "skipped": plain(notices)}
+    return {"refused": refused, "excluded": excluded, "skipped": to_json_value(notices)}
 
 
 def _refused(plan: IngestPlan) -> list[str]:
-    return [f"'{shown(subject)}': not taken in: {shown(reason)}" for subject, reason in plan.refused]
+    return [f"'{printable(subject)}': not taken in: {printable(reason)}" for subject, reason in plan.refused]

@@ -32,7 +32,7 @@ from icf_utils.cli import (
 )
 from icf_utils.cli.console import Console, abandon
 from icf_utils.cli.options import add_output
-from icf_utils.errors import IcfError, InvalidSetting, StorageFailure, shown
+from icf_utils.errors import IcfError, InvalidSetting, StorageFailure, printable
 from icf_utils.interrupts import left_behind, on_signal, quiet_interrupts, remove_unfinished
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class _UsageError(Exception):
 
     def __init__(self, parser: argparse.ArgumentParser, message: str) -> None:
         self.usage, self.command = parser.format_usage(), parser.prog.partition(" ")[2]
-        super().__init__(shown(message))
+        super().__init__(printable(message))
 
 
 class _Parser(argparse.ArgumentParser):

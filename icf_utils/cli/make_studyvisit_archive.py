@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from icf_utils.cli.console import Console, counted
+from icf_utils.cli.console import Console
 from icf_utils.cli.options import add_id, add_store, add_strip
-from icf_utils.errors import shown
-from icf_utils.progress import readable_size
+from icf_utils.errors import printable
+from icf_utils.formatting import format_count, format_size
 
 HELP = "archive the DICOM files of a visit as a reproducible TAR"
 DETAILS = """\
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         args.input, args.store_dir, *args.id, time_zone=args.timezone, strip=args.strip_components, progress=console
     )
     console.notices(result.notices)
-    files = f"{counted(result.dicom_files, 'DICOM file')}, {counted(result.other_files, 'other file')}"
-    details = f"{files}, {readable_size(result.size)}, MD5 {result.md5}"
-    console.result(args.command, result, [f"{shown(result.archive.path)}: {result.archive.state} ({details})"])
+    files = f"{format_count(result.dicom_files, 'DICOM file')}, {format_count(result.other_files, 'other file')}"
+    details = f"{files}, {format_size(result.size)}, MD5 {result.md5}"
+    console.result(args.command, result, [f"{printable(result.archive.path)}: {result.archive.state} ({details})"])
     return 0

@@ -8,9 +8,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icf_utils.cli.console import Console, counted
-from icf_utils.errors import InvalidSetting, shown
-from icf_utils.progress import readable_size
+from icf_utils.cli.console import Console
+from icf_utils.errors import InvalidSetting, printable
+from icf_utils.formatting import format_count, format_size
 
 if TYPE_CHECKING:
     from icf_utils.credentials import Login, Secret
@@ -187,7 +187,7 @@ def _store_auth(args: argparse.Namespace, url: str) -> Login | Secret | None:
     if login is None:
         raise InvalidSetting(
             "--user",
-            f"there is no password for '{shown(args.user)}': give it by {PASSWORD_VARIABLE}, --password-file or "
+            f"there is no password for '{printable(args.user)}': give it by {PASSWORD_VARIABLE}, --password-file or "
             "~/.netrc; without a terminal, nobody can be asked",
         )
     return login
@@ -223,10 +223,10 @@ def _answering(args: argparse.Namespace) -> Console:
 
 
 def _series_text(line: SeriesLine) -> str:
-    names = "/".join(shown(name) for name in (line.study, line.visit, line.series) if name)
-    number = f" (SeriesNumber {shown(str(line.number))})" if line.number != "" else ""
+    names = "/".join(printable(name) for name in (line.study, line.visit, line.series) if name)
+    number = f" (SeriesNumber {printable(str(line.number))})" if line.number != "" else ""
     there = "" if not line.saved else ", all there" if line.saved == line.images else f", {line.saved} there"
-    return f"{names}{number}: {counted(line.images, 'image')}, {readable_size(line.size)}{there}"
+    return f"{names}{number}: {format_count(line.images, 'image')}, {format_size(line.size)}{there}"
 
 
 def _retrieve(args: argparse.Namespace, console: Console, retriever: Retriever) -> int:
@@ -241,10 +241,10 @@ def _retrieve(args: argparse.Namespace, console: Console, retriever: Retriever) 
 
 
 def _summary(result: Retrieved) -> str:
-    known = f"; {counted(result.unchanged, 'image was', 'images were')} there already" if result.unchanged else ""
-    failed = f"; {counted(len(result.troubles), 'failure')}, named above" if result.troubles else ""
-    came = f"{counted(result.saved, 'image')} retrieved ({readable_size(result.size)})"
-    return f"{came} into '{shown(result.directory)}'{known}{failed}"
+    known = f"; {format_count(result.unchanged, 'image was', 'images were')} there already" if result.unchanged else ""
+    failed = f"; {format_count(len(result.troubles), 'failure')}, named above" if result.troubles else ""
+    came = f"{format_count(result.saved, 'image')} retrieved ({format_size(result.size)})"
+    return f"{came} into '{printable(result.directory)}'{known}{failed}"
 
 
 def _finish(
@@ -262,6 +262,6 @@ def _failures(troubles: Iterable[Trouble]) -> Iterator[str]:
     for trouble in troubles:
         groups.setdefault((trouble.url, trouble.problem), []).append(trouble.image)
     for (url, problem), images in groups.items():
-        named = ", ".join(f"'{shown(image)}'" for image in images[:_NAMED_AT_MOST] if image)
+        named = ", ".join(f"'{printable(image)}'" for image in images[:_NAMED_AT_MOST] if image)
         rest = f" and {len(images) - _NAMED_AT_MOST} more" if len(images) > _NAMED_AT_MOST else ""
-        yield f"failed: '{shown(url)}'{', ' if named else ''}{named}{rest}: {problem}"
+        yield f"failed: '{printable(url)}'{', ' if named else ''}{named}{rest}: {problem}"

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icf_utils.cli.console import Console, counted
+from icf_utils.cli.console import Console
 from icf_utils.cli.options import add_store, add_store_url
 from icf_utils.cli.slurm import add_slurm, catalog_job, check_slurm, submit, visits_of_job
-from icf_utils.errors import InvalidSetting, shown
-from icf_utils.progress import readable_size
+from icf_utils.errors import InvalidSetting, printable
+from icf_utils.formatting import format_count, format_counter, format_size
 from icf_utils.results import Notice
 
 if TYPE_CHECKING:
@@ -139,9 +139,9 @@ def _check_files(args: argparse.Namespace) -> None:
         ("--report", args.report, (".html", ".json")),
     ):
         if name and not name.endswith(kinds):
-            raise InvalidSetting(option, f"'{shown(name)}' must end in {' or '.join(kinds)}")
+            raise InvalidSetting(option, f"'{printable(name)}' must end in {' or '.join(kinds)}")
         if name and not Path(name).absolute().parent.is_dir():
-            raise InvalidSetting(option, f"there is no folder for '{shown(name)}'")
+            raise InvalidSetting(option, f"there is no folder for '{printable(name)}'")
 
 
 def inputs_from(args: argparse.Namespace, store: Path, settings: RunSettings) -> tuple[Path | None, str]:
@@ -168,7 +168,7 @@ def extent(args: argparse.Namespace, settings: RunSettings) -> tuple[int, str, s
 
     until = args.until or os.environ.get("ICF_RUN_UNTIL") or settings.until
     if until not in _STAGES:
-        raise InvalidSetting("until", f"there is no stage '{shown(until)}' (stages: {', '.join(_STAGES)})")
+        raise InvalidSetting("until", f"there is no stage '{printable(until)}' (stages: {', '.join(_STAGES)})")
     zone = args.timezone or os.environ.get("ICF_RUN_TIMEZONE") or settings.timezone
     return _jobs(args.jobs, settings.jobs) or count_processors(), until, zone
 
@@ -178,7 +178,7 @@ def _jobs(option: int | None, setting: int) -> int:
     if option is not None:
         return option
     if text and not text.isdecimal():
-        raise InvalidSetting("ICF_RUN_JOBS", f"'{shown(text)}' is no number")
+        raise InvalidSetting("ICF_RUN_JOBS", f"'{printable(text)}' is no number")
     if setting < 0:
         raise InvalidSetting("[run] jobs", "must not be negative")
     return int(text) if text else setting
@@ -203,7 +203,7 @@ def _dry_run(args: argparse.Namespace, console: Console, visits: list[VisitInput
     lines = [f"{plan.visit_input.name} {item.stage}: {'; '.join(item.reasons)}" for plan in todo for item in plan.runs]
     stages = sum(len(plan.runs) for plan in todo)
     lines.append(
-        f"{counted(len(plans), 'visit')}: {len(todo)} to do ({counted(stages, 'stage')}), "
+        f"{format_count(len(plans), 'visit')}: {len(todo)} to do ({format_count(stages, 'stage')}), "
         f"{len(plans) - len(todo)} up to date"
     )
     console.result(args.command, {"dry_run": True, "visits": [_plain_plan(plan) for plan in plans]}, lines)
@@ -225,7 +225,7 @@ def _run(args: argparse.Namespace, console: Console, visits: list[VisitInput], c
             visits, chain, jobs=jobs, keep_going=not args.stop_on_error, progress=console, on_visit=teller.tell
         )
     except (KeyboardInterrupt, SystemExit):
-        console.message(f"{counted(teller.number, 'visit')} finished; the next run goes on from there")
+        console.message(f"{format_count(teller.number, 'visit')} finished; the next run goes on from there")
         raise
     if args.report:
         write_report(Path(args.report), result)
@@ -243,11 +243,12 @@ class Teller:
     def __init__(self, console: Console) -> None:
         self._console, self.number = console, 0
 
-    def tell(self, outcome: VisitOutcome) -> None:
-        self.number += 1
+    def tell(self, outcome: VisitOutcome, number: int, total: int) -> None:
+        self.number = number
         if not sys.stderr.isatty():
             seconds = sum(stage.seconds for stage in outcome.stages)
-            self._console.message(f"[{self.number}] {outcome.name}: {summary(outcome)} in {seconds:.1f} s")
+            place = format_counter(number, total)
+            self._console.message(f"{place} {outcome.name}: {summary(outcome)} in {seconds:.1f} s")
 
 
 def summary(outcome: VisitOutcome) -> str:
@@ -274,6 +275,6 @@ def result_lines(result: RunResult) -> list[str]:
     texts = [f"{counts['done']} made", f"{counts['up to date']} up to date"]
     texts += [f"{counts[state]} {state}" for state in ("failed", "not reached") if counts[state]]
     made = [stage for visit in result.visits for stage in visit.stages if stage.state == "done"]
-    size = readable_size(sum(stage.size for stage in made))
-    work = f"; {counted(len(made), 'stage')}, {size}" if made else ""
-    return [*lines, f"{counted(len(result.visits), 'visit')}: {', '.join(texts)}{work}"]
+    size = format_size(sum(stage.size for stage in made))
+    work = f"; {format_count(len(made), 'stage')}, {size}" if made else ""
+    return [*lines, f"{format_count(len(result.visits), 'visit')}: {', '.join(texts)}{work}"]

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icf_utils.cli.console import Console, counted
+from icf_utils.cli.console import Console
 from icf_utils.cli.options import seconds, small_number
-from icf_utils.errors import InvalidSetting, shown
-from icf_utils.progress import readable_size
+from icf_utils.errors import InvalidSetting, printable
+from icf_utils.formatting import format_count, format_size
 
 if TYPE_CHECKING:
     from icf_utils.sender.model import ImageOutcome, SendResult
@@ -98,16 +98,16 @@ def report(args: argparse.Namespace, console: Console, result: SendResult, other
     lines += [_line(image) for image in result.failures[:_NAMED_AT_MOST]]
     if result.failed > _NAMED_AT_MOST:
         lines.append(f"... and {result.failed - _NAMED_AT_MOST} more failed")
-    parts = [f"{counted(result.sent, 'image')} sent to {shown(result.peer)} ({readable_size(result.size)})"]
+    parts = [f"{format_count(result.sent, 'image')} sent to {printable(result.peer)} ({format_size(result.size)})"]
     parts += [f"{result.failed} failed"] if result.failed else []
-    parts += [f"{counted(len(result.skipped), 'other file')} left out"] if result.skipped else []
-    parts += [f"{counted(other_series, 'image')} of other series left out"] if other_series else []
+    parts += [f"{format_count(len(result.skipped), 'other file')} left out"] if result.skipped else []
+    parts += [f"{format_count(other_series, 'image')} of other series left out"] if other_series else []
     console.result(args.command, result, [*lines, "; ".join(parts)], ok=not result.failed)
 
 
 def _line(image: ImageOutcome) -> str:
     status = "" if image.status is None else f" (status 0x{image.status:04X})"
-    return f"'{shown(image.name)}': {image.meaning}{status}"
+    return f"'{printable(image.name)}': {image.meaning}{status}"
 
 
 def source_of(args: argparse.Namespace) -> Path:

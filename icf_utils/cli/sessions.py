@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from icf_utils.cli import sessions_delete, sessions_get, sessions_log, sessions_retry, sessions_serve
 from icf_utils.cli.access import add_access, sessions_of
-from icf_utils.cli.console import Console, counted
-from icf_utils.errors import InvalidSetting, shown
-from icf_utils.progress import readable_size
+from icf_utils.cli.console import Console
+from icf_utils.errors import InvalidSetting, printable
+from icf_utils.formatting import format_count, format_size, format_table
 
 if TYPE_CHECKING:
     from icf_utils.receiver.client import Sessions
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
             why = f"after {args.timeout:g} s"
         else:
             why = "and no receiver is running to go on with them; start it: icf-utils receive SETTINGS"
-        console.message(f"{counted(len(unfinished), 'session')} not finished {why}")
+        console.message(f"{format_count(len(unfinished), 'session')} not finished {why}")
     return 0 if ok else 1
 
 
@@ -111,20 +111,16 @@ def _lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{item['study']}/{item['visit']}",
             str(item["AETitleCaller"]) or "-",
             str(item["images"]),
-            readable_size(int(item["size"])),
+            format_size(int(item["size"])),
             str(item.get("processingTime", "-")),
         )
         for item in found
     ]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    lines = [
-        "  ".join(shown(text).ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-    lines = lines if found else []
+    lines = format_table([[printable(text) for text in row] for row in rows]) if found else []
     for item in found:
         if item["failure"]:
-            failure = " ".join(map(shown, str(item["failure"]).split()))
+            failure = " ".join(map(printable, str(item["failure"]).split()))
             lines.append(f"{item['id']}: {failure}")
     states = [str(item["state"]) for item in found]
     parts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
-    return [*lines, f"{counted(len(found), 'session')}{': ' if parts else ''}{', '.join(parts)}"]
+    return [*lines, f"{format_count(len(found), 'session')}{': ' if parts else ''}{', '.join(parts)}"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from icf_utils.cli.access import add_access, sessions_of
 from icf_utils.cli.console import Console
-from icf_utils.errors import IcfError, InvalidSetting, shown
-from icf_utils.progress import readable_size
+from icf_utils.errors import IcfError, InvalidSetting, printable
+from icf_utils.formatting import format_size
 
 HELP = "download the results of sessions, or what came in, as zips"
 DETAILS = """\
@@ -43,8 +43,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
             if len(ids) == 1:
                 raise
             failures.append({"session": session_id, "message": str(error)})
-    lines = [f"'{shown(item.path)}': {readable_size(item.size)}, SHA-256 {item.sha256}" for item in got]
-    lines += [f"{shown(item['session'])}: {item['message']}" for item in failures]
+    lines = [f"'{printable(item.path)}': {format_size(item.size)}, SHA-256 {item.sha256}" for item in got]
+    lines += [f"{printable(item['session'])}: {item['message']}" for item in failures]
     lines = lines or ["there is no such session"]
     console.result(args.command, {"downloads": got, "failed": failures}, lines, ok=not failures)
     return 1 if failures else 0

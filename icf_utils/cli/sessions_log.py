@@ -6,7 +6,7 @@ import argparse
 
 from icf_utils.cli.access import add_access, sessions_of
 from icf_utils.cli.console import Console
-from icf_utils.errors import shown
+from icf_utils.errors import printable
 
 HELP = "print the log of a session"
 DETAILS = "What the receiver and the chain have said about it."
@@ -20,5 +20,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     text = sessions_of(args).log(args.id).decode("utf-8", "replace")
-    console.result(args.command, {"id": args.id, "log": text}, [shown(line) for line in text.splitlines()])
+    console.result(args.command, {"id": args.id, "log": text}, [printable(line) for line in text.splitlines()])
     return 0

@@ -101,9 +101,9 @@ def pages_beside(args: argparse.Namespace, console: Console, settings: ReceiverS
 def _place_of_token(args: argparse.Namespace, settings: ReceiverSettings) -> str:
     import os
 
-    from icf_utils.errors import shown
+    from icf_utils.errors import printable
     from icf_utils.receiver.web.settings import TOKEN_NAME, TOKEN_VARIABLE
 
     if args.token_file:
-        return f"'{shown(args.token_file)}'"
-    return TOKEN_VARIABLE if os.environ.get(TOKEN_VARIABLE) else f"'{shown(settings.spool / TOKEN_NAME)}'"
+        return f"'{printable(args.token_file)}'"
+    return TOKEN_VARIABLE if os.environ.get(TOKEN_VARIABLE) else f"'{printable(settings.spool / TOKEN_NAME)}'"

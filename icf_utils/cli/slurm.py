@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icf_utils.cli.console import Console, counted
-from icf_utils.errors import InvalidSetting, shown
-from icf_utils.results import plain
+from icf_utils.cli.console import Console
+from icf_utils.errors import InvalidSetting, printable
+from icf_utils.formatting import format_count
+from icf_utils.results import to_json_value
 
 if TYPE_CHECKING:
     from icf_utils.pipeline.model import RunConfig, VisitInput
@@ -76,7 +77,7 @@ def catalog_job(args: argparse.Namespace, console: Console, visits: list[VisitIn
         f"{visit.name}: {visit.failed.failure.message}" for visit in failed if visit.failed and visit.failed.failure
     ]
     lines.append(
-        f"catalog: {counted(len(result.visits), 'visit')}, {len(failed)} failed; "
+        f"catalog: {format_count(len(result.visits), 'visit')}, {len(failed)} failed; "
         f"{len(result.not_ready)} left out that are not made"
     )
     console.result(args.command, result, lines, ok=not failed)
@@ -97,7 +98,7 @@ def submit(args: argparse.Namespace, console: Console, visits: list[VisitInput],
         return _wait(args, console, visits, chain, submissions)
     lines = [*_summary(planned, submissions)]
     lines += ["see how far they are: icf-utils status; repeat this command for what fails"] if submissions else []
-    console.result(args.command, {"slurm": True, "jobs": plain(submissions)}, lines)
+    console.result(args.command, {"slurm": True, "jobs": to_json_value(submissions)}, lines)
     return 0
 
 
@@ -120,7 +121,7 @@ def _image(name: str | None) -> Path | None:
         return None
     path = Path(os.path.abspath(name))
     if not path.exists():
-        raise InvalidSetting("--container", f"there is no '{shown(path)}'")
+        raise InvalidSetting("--container", f"there is no '{printable(path)}'")
     return path
 
 
@@ -135,8 +136,8 @@ def _print_scripts(
     ]
     lines = []
     for script in found:
-        lines += [f"# {shown(script.path)}", script.text.rstrip("\n"), f"# submitted by: {script.command}", ""]
-    console.result(args.command, {"dry_run": True, "scripts": plain(found)}, [*lines, *_summary(planned, [])])
+        lines += [f"# {printable(script.path)}", script.text.rstrip("\n"), f"# submitted by: {script.command}", ""]
+    console.result(args.command, {"dry_run": True, "scripts": to_json_value(found)}, [*lines, *_summary(planned, [])])
     return 0
 
 
@@ -144,7 +145,7 @@ def _summary(planned: SubmissionPlan, submissions: list[Submission]) -> list[str
     new = sum(len(shard) for jobs in planned.studies for shard in jobs.shards)
     catalog = sum(len(jobs.catalog) for jobs in planned.studies) - new
     queued = sum(len(jobs.queued) for jobs in planned.studies)
-    texts = [f"{counted(new, 'visit')} to make"]
+    texts = [f"{format_count(new, 'visit')} to make"]
     texts += [f"{catalog} for the catalog only"] if catalog > 0 else []
     texts += [f"{queued} in the queue already"] if queued else []
     numbers = [job for one in submissions for job in (one.array_job, one.catalog_job) if job]
@@ -169,7 +170,7 @@ def _wait(
         raise
     left = find_unfinished_visits(visits, replace(chain, always_make=False))
     lines = [f"{one.study}/{one.visit}: {one.stage} failed: {one.reason}" for one in left]
-    lines.append(f"{counted(len(visits), 'visit')}: {len(visits) - len(left)} done, {len(left)} failed")
-    result = {"slurm": True, "jobs": plain(submissions), "failed": plain(left)}
+    lines.append(f"{format_count(len(visits), 'visit')}: {len(visits) - len(left)} done, {len(left)} failed")
+    result = {"slurm": True, "jobs": to_json_value(submissions), "failed": to_json_value(left)}
     console.result(args.command, result, lines, ok=not left)
     return 1 if left else 0

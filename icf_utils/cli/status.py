@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from icf_utils.cli.console import Console
 from icf_utils.cli.options import add_store
 from icf_utils.cli.run import add_inputs, inputs_from
-from icf_utils.results import plain
+from icf_utils.formatting import format_table
+from icf_utils.results import to_json_value
 
 if TYPE_CHECKING:
     from icf_utils.pipeline.status import VisitStatus
@@ -47,22 +48,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _table(studies: Mapping[str, Mapping[str, Mapping[str, int]]]) -> list[str]:
-    """Columns as wide as they must be."""
+    """The counts as the lines of a table."""
     if not studies:
         return ["there is no visit"]
     rows = [("study", "step", *next(iter(next(iter(studies.values())).values())))]
     for study, stages in studies.items():
         rows += [(study, stage, *map(str, numbers.values())) for stage, numbers in stages.items()]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(_padded(row, widths)).rstrip() for row in rows]
-
-
-def _padded(row: tuple[str, ...], widths: list[int]) -> list[str]:
-    """Words to the left, numbers to the right."""
-    return [
-        cell.ljust(width) if column < 2 else cell.rjust(width)
-        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
+    return format_table(rows, right=range(2, len(rows[0])))
 
 
 def _remarks(visits: list[VisitStatus]) -> list[str]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console
 from icf_utils.cli.options import add_id, add_store
-from icf_utils.errors import IcfError, InputRefused, InvalidSetting, shown
+from icf_utils.errors import IcfError, InputRefused, InvalidSetting, printable
+from icf_utils.formatting import format_count
 from icf_utils.results import Notice
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     uids = {study.uid for finding in found for study in finding.studies}
     notices = [notice for finding in found for notice in finding.notices] + failed
     if args.same and len(uids) > 1:
-        notices.append(Notice("several-studies", args.paths[0], f"and the other paths are of {len(uids)} studies"))
+        notices.append(
+            Notice("several-studies", args.paths[0], f"and the other paths are of {format_count(len(uids), 'study')}")
+        )
     alone = len(found) + len(failed) == 1
     result = {"paths": found, "same": len(uids) == 1, "notices": notices}
     console.notices(notices)
@@ -80,4 +83,4 @@ def _look(path: str, console: Console) -> StudyFinding | Notice:
 def _lines(finding: StudyFinding, alone: bool) -> list[str]:
     if alone:
         return [study.uid for study in finding.studies]
-    return [f"{study.uid}  {shown(finding.path)}" for study in finding.studies]
+    return [f"{study.uid}  {printable(finding.path)}" for study in finding.studies]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from icf_utils.cli.console import Console, counted
+from icf_utils.cli.console import Console
 from icf_utils.cli.options import add_id, add_store, add_store_url, add_strip
-from icf_utils.errors import InvalidSetting, shown
+from icf_utils.errors import InvalidSetting, printable
+from icf_utils.formatting import format_count
 
 if TYPE_CHECKING:
     from icf_utils.verify.checks import Finding, VisitCheck
@@ -85,17 +86,17 @@ def _repair(args: argparse.Namespace, console: Console) -> int:
 
 
 def _repaired(repair: Repair) -> str:
-    kept = f"; the damaged one is kept as '{shown(repair.kept)}'" if repair.kept else ""
-    return f"'{shown(repair.path)}': {repair.action}{kept}"
+    kept = f"; the damaged one is kept as '{printable(repair.kept)}'" if repair.kept else ""
+    return f"'{printable(repair.path)}': {repair.action}{kept}"
 
 
 def _lines(check: VisitCheck) -> list[str]:
     without = f"; not made yet: {', '.join(check.absent)}" if check.absent else ""
-    state = counted(len(check.findings), "problem") if check.findings else "everything is as it should be"
-    summary = f"{check.study}/{check.visit}: {state} ({counted(check.images, 'image')}{without})"
+    state = format_count(len(check.findings), "problem") if check.findings else "everything is as it should be"
+    summary = f"{check.study}/{check.visit}: {state} ({format_count(check.images, 'image')}{without})"
     return [summary, *(f"  {_text(finding)}" for finding in check.findings)]
 
 
 def _text(finding: Finding) -> str:
-    subject = f" '{shown(finding.subject)}'" if finding.subject else ""
-    return f"'{shown(finding.path)}':{subject} {finding.problem}"
+    subject = f" '{printable(finding.subject)}'" if finding.subject else ""
+    return f"'{printable(finding.path)}':{subject} {finding.problem}"

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icf_utils.cli.console import Console, counted
+from icf_utils.cli.console import Console
 from icf_utils.cli.options import add_id, add_store, add_strip, seconds
-from icf_utils.errors import InvalidSetting, shown
-from icf_utils.progress import readable_size
+from icf_utils.errors import InvalidSetting, printable
+from icf_utils.formatting import format_count, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -183,7 +183,9 @@ def _plan_lines(planned: PrearchivePlan) -> list[str]:
     lines = [f"folder: {shown(planned.folder)} (with the time of the moment)"]
     lines += [f"  {shown(name)} -> {shown(place)}" for name, place in planned.places.items()]
     lines += ["SQL:", *(f"  {statement};" for statement in planned.statements), "with:"]
-    lines += [f"  {name} = {'NULL' if value is None else shown(str(value))}" for name, value in planned.values.items()]
+    lines += [
+        f"  {name} = {'NULL' if value is None else printable(str(value))}" for name, value in planned.values.items()
+    ]
     return [*lines, "requests:", *(f"  {request}" for request in planned.requests)]
 
 
@@ -200,12 +202,12 @@ def _put(
     with XnatClient(args.url, login, _path(args.ca)) as xnat:
         done = put_into_prearchive(source, session, database, Rebuilder(xnat), expected=expected, progress=console)
     console.notices(done.notices, word="left out or odd")
-    size = readable_size(sum(file.size for file in done.files))
+    size = format_size(sum(file.size for file in done.files))
     ready = done.status == "READY"
     done = replace(done, notices=(*in_clear, *done.notices))
-    lines = [f"{shown(done.folder)}: {done.status} ({counted(len(done.files), 'file')}, {size})"]
+    lines = [f"{printable(done.folder)}: {done.status} ({format_count(len(done.files), 'file')}, {size})"]
     if not ready and args.wait:
-        lines += ["XNAT's log:", *(f"  {shown(line)}" for line in done.log.splitlines())] if done.log else []
+        lines += ["XNAT's log:", *(f"  {printable(line)}" for line in done.log.splitlines())] if done.log else []
         lines.append("look at the session in XNAT's prearchive")
     console.result(args.command, done, lines, ok=ready or not args.wait)
     return 0 if ready or not args.wait else 1
@@ -256,8 +258,8 @@ def _through_inbox(args: argparse.Namespace, console: Console, source: Source, p
     if args.dry_run:
         planned = plan_inbox(source, place, session, console)
         query = "&".join(f"{name}={value}" for name, value in planned.query.items())
-        lines = [f"copy to: {shown(planned.copy)}" if planned.copy else "read where it is; nothing is copied"]
-        console.result(args.command, planned, [*lines, f"request: POST /data/services/import?{shown(query)}"])
+        lines = [f"copy to: {printable(planned.copy)}" if planned.copy else "read where it is; nothing is copied"]
+        console.result(args.command, planned, [*lines, f"request: POST /data/services/import?{printable(query)}"])
         return 0
     in_clear = _warned(args, console)
     login = find_xnat_login(args.url, args.user, _path(args.password_file), _path(args.token_file))
@@ -267,6 +269,6 @@ def _through_inbox(args: argparse.Namespace, console: Console, source: Source, p
     done = replace(done, notices=(*in_clear, *done.notices))
     ready = done.status == "READY"
     state = done.status or "asked for, but not shown yet"
-    lines = [f"{shown(done.project)}/{shown(done.session)}: {state} ({counted(done.files, 'file')})"]
+    lines = [f"{printable(done.project)}/{printable(done.session)}: {state} ({format_count(done.files, 'file')})"]
     console.result(args.command, done, lines, ok=ready or not args.wait)
     return 0 if ready or not args.wait else 1

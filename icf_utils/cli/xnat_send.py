@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icf_utils.cli.console import Console, counted
+from icf_utils.cli.console import Console
 from icf_utils.cli.send import add_association, peer_of, source_of
-from icf_utils.errors import InvalidSetting, shown
-from icf_utils.progress import readable_size
+from icf_utils.errors import InvalidSetting, printable
+from icf_utils.formatting import format_count, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         for line in _route_lines(seen):
             console.message(line)
         seconds = echo(peer)
-        console.message(f"{shown(peer.name)} answers (C-ECHO, {seconds * 1000:.0f} ms)")
+        console.message(f"{printable(peer.name)} answers (C-ECHO, {seconds * 1000:.0f} ms)")
         result = send(source, listing, peer, retries=args.retries, pause=args.pause, progress=console)
     console.notices(result.skipped, word="not sent")
     console.result(args.command, {"routes": seen, "sent": result}, _result_lines(result), ok=not result.failed)
@@ -79,11 +79,11 @@ _WRONG = "not all images name this project before any other"
 
 
 def _wrong_lines(args: argparse.Namespace, wrong: bool) -> list[str]:
-    return [f"--expect-project {shown(args.expect_project)}: {_WRONG}"] if wrong else []
+    return [f"--expect-project {printable(args.expect_project)}: {_WRONG}"] if wrong else []
 
 
 def _damaged_lines(damaged: Iterable[tuple[str, str]]) -> list[str]:
-    return [f"'{shown(name)}': {reason}" for name, reason in damaged]
+    return [f"'{printable(name)}': {reason}" for name, reason in damaged]
 
 
 def _route_lines(routes: Sequence[Route]) -> list[str]:
@@ -93,7 +93,7 @@ def _route_lines(routes: Sequence[Route]) -> list[str]:
         projects = ", else ".join(_choice(choice) for choice in one.projects)
         where = f"project {projects}, else Unassigned" if projects else "project Unassigned (nothing names one)"
         subject = f"subject {_choice(one.subject)}" if one.subject.source else "subject unknown"
-        lines.append(f"{counted(one.images, 'image')}: {where}; {subject}; session {_choice(one.session)}")
+        lines.append(f"{format_count(one.images, 'image')}: {where}; {subject}; session {_choice(one.session)}")
     return lines
 
 
@@ -106,12 +106,12 @@ def _result_lines(result: SendResult) -> list[str]:
     lines += [_line(image) for image in result.failures[:_NAMED_AT_MOST]]
     if result.failed > _NAMED_AT_MOST:
         lines.append(f"... and {result.failed - _NAMED_AT_MOST} more failed")
-    parts = [f"{counted(result.sent, 'image')} sent to {shown(result.peer)} ({readable_size(result.size)})"]
+    parts = [f"{format_count(result.sent, 'image')} sent to {printable(result.peer)} ({format_size(result.size)})"]
     parts += [f"{result.failed} failed"] if result.failed else []
-    parts += [f"{counted(len(result.skipped), 'other file')} left out"] if result.skipped else []
+    parts += [f"{format_count(len(result.skipped), 'other file')} left out"] if result.skipped else []
     return [*lines, "; ".join(parts)]
 
 
 def _line(image: ImageOutcome) -> str:
     status = "" if image.status is None else f" (status 0x{image.status:04X})"
-    return f"'{shown(image.name)}': {image.meaning}{status}"
+    return f"'{printable(image.name)}': {image.meaning}{status}"

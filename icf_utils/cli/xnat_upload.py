@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icf_utils.cli.console import Console, counted
+from icf_utils.cli.console import Console
 from icf_utils.cli.options import positive_seconds, small_number
-from icf_utils.errors import InvalidSetting, shown
-from icf_utils.progress import readable_size
+from icf_utils.errors import InvalidSetting, printable
+from icf_utils.formatting import format_count, format_size
 
 if TYPE_CHECKING:
     from icf_utils.xnat.model import UploadOutcome, UploadResult, UploadTarget
@@ -183,7 +183,7 @@ _WORDS = {
 
 
 def _lines(result: UploadResult, quiet: bool) -> list[str]:
-    lines = [f"{shown(item.subject)}: NOT SENT: {item.message}" for item in result.refused]
+    lines = [f"{printable(item.subject)}: NOT SENT: {item.message}" for item in result.refused]
     lines += [_line(item) for item in result.sessions if item.state == "failed" or not quiet]
     states = ", ".join(
         f"{number} {word}"
@@ -192,18 +192,18 @@ def _lines(result: UploadResult, quiet: bool) -> list[str]:
     )
     refused = f"{len(result.refused)} not sent" if result.refused else ""
     number, found = len(result.sessions) + len(result.refused), ", ".join(filter(None, (states, refused)))
-    return [*lines, f"{counted(number, 'session')} for {result.project} ({result.dest}): {found}"]
+    return [*lines, f"{format_count(number, 'session')} for {result.project} ({result.dest}): {found}"]
 
 
 def _line(item: UploadOutcome) -> str:
     name = f"{item.subject}/{item.label}"
     if item.state == "failed":
         return f"{name}: FAILED: {item.problem if item.answers else shown_lines(item.problem)}"
-    others = f", {counted(len(item.left_out), 'other file')} not for XNAT" if item.left_out else ""
+    others = f", {format_count(len(item.left_out), 'other file')} not for XNAT" if item.left_out else ""
     again = f", at the {item.tries}. try" if item.tries > 1 else ""
-    places = f": {', '.join(shown(uri) for uri in item.uris)}" if item.uris else ""
-    images = counted(item.sent, "image")
-    return f"{name}: {_WORDS[item.state]} ({images}, {readable_size(item.size)}{others}{again}){places}"
+    places = f": {', '.join(printable(uri) for uri in item.uris)}" if item.uris else ""
+    images = format_count(item.sent, "image")
+    return f"{name}: {_WORDS[item.state]} ({images}, {format_size(item.size)}{others}{again}){places}"
 
 
 def shown_lines(text: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from icf_utils.errors import DepositDamaged, storage_errors
+from icf_utils.formatting import format_count
 
 _BLOCK = 512
 #: One read brings an extended header, its records and the header proper of nearly every member.
@@ -40,7 +41,12 @@ def latest_time(path: Path, size: int) -> float:
     with storage_errors(path, "read"), path.open("rb", buffering=0) as handle:
         found = os.fstat(handle.fileno()).st_size
         if found != size:
-            raise DepositDamaged(path, f"{size} bytes as in the visit's metadata", f"{found} bytes", _REMEDY)
+            raise DepositDamaged(
+                path,
+                f"{format_count(size, 'byte')} as in the visit's metadata",
+                f"{format_count(found, 'byte')}",
+                _REMEDY,
+            )
         try:
             return max(_times(handle.fileno()), default=0.0)
         except ValueError as error:
@@ -71,7 +77,7 @@ def _content(descriptor: int, chunk: bytes, at: int, size: int) -> bytes:
     if _BLOCK + size <= len(chunk):
         return chunk[_BLOCK : _BLOCK + size]
     if size > _LONGEST_RECORDS:
-        raise ValueError(f"an extended header of {size} bytes at byte {at}")
+        raise ValueError(f"an extended header of {format_count(size, 'byte')} at byte {at}")
     return os.pread(descriptor, size, at + _BLOCK)
 
 

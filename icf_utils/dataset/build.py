@@ -10,6 +10,7 @@ from icf_utils.dataset.export import ANNEX, MAIN, export_bytes, refs_bytes
 from icf_utils.dataset.git_objects import ObjectStore
 from icf_utils.dataset.origin import Origin
 from icf_utils.errors import InputRefused
+from icf_utils.formatting import format_count
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.results import Notice
 from icf_utils.store.layout import Visit
@@ -81,5 +82,5 @@ def _commits(plan: annex_branch.Branches, origin: Origin) -> tuple[ObjectStore, 
 
 
 def _too_large(visit: Visit, plan: annex_branch.Branches) -> InputRefused:
-    reason = f"the dataset of its {plan.images} images would be larger than 2 GiB"
+    reason = f"the dataset of its {format_count(plan.images, 'image')} would be larger than 2 GiB"
     return InputRefused(visit.dicoms_json, [(visit.dicoms_json.name, reason)])

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from icf_utils.errors import InvalidSetting, shown
+from icf_utils.errors import InvalidSetting, printable
 from icf_utils.store.layout import Visit, store_identity, visit_uuid
 
 #: The latest time that a dataset can carry (2514-05-30T01:53:03Z). git keeps commit times in 34 bits of its
@@ -98,13 +98,13 @@ def _url_problem(url: str) -> str:
 
 def _quoted(url: str) -> str:
     """The address for a message, unless it may hold a password in a place that nobody expects."""
-    return "it (not repeated here)" if set("@?#&=") & set(url) else f"'{shown(url)}'"
+    return "it (not repeated here)" if set("@?#&=") & set(url) else f"'{printable(url)}'"
 
 
 def check_store_id(store_id: str) -> str:
     """``store_id``, if it is one printable line, or empty. Raises :class:`~icf_utils.errors.InvalidSetting`."""
     if not store_id.isprintable() or (store_id and not store_id.strip()):
-        raise InvalidSetting("store id", f"'{shown(store_id)}' must be printable text on one line")
+        raise InvalidSetting("store id", f"'{printable(store_id)}' must be printable text on one line")
     return store_id
 
 
@@ -121,11 +121,11 @@ def commit_time(text: str) -> int:
             raise ValueError("not ISO 8601")
         moment = datetime.fromisoformat(_plain_iso(text))
     except ValueError as error:
-        problem = f"'{shown(text)}' is not a date such as 2024-05-31 or 2024-05-31T12:00:00+02:00"
+        problem = f"'{printable(text)}' is not a date such as 2024-05-31 or 2024-05-31T12:00:00+02:00"
         raise InvalidSetting("commit date", problem) from error
     seconds = (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
     if not 0 <= seconds <= LATEST_TIME:
-        raise InvalidSetting("commit date", f"'{shown(text)}' is not between 1970 and 2514-05-30, as git needs it")
+        raise InvalidSetting("commit date", f"'{printable(text)}' is not between 1970 and 2514-05-30, as git needs it")
     return int(seconds)
 
 

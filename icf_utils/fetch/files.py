@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from icf_utils.errors import InvalidSetting, StorageFailure
 from icf_utils.fetch.errors import FetchFailure, Kind
 from icf_utils.fetch.source import CHUNK
+from icf_utils.formatting import format_count
 
 
 def path_of(url: str) -> Path:
@@ -52,7 +53,9 @@ class FileSource:
             while start < end:
                 chunk = self._piece(file, min(CHUNK, end - start))
                 if not chunk:
-                    raise self._failure("size", f"expected {end} bytes at least, found {start}", "it is damaged")
+                    raise self._failure(
+                        "size", f"expected {format_count(end, 'byte')} at least, found {start}", "it is damaged"
+                    )
                 start += len(chunk)
                 yield chunk
             self._compare(file)
@@ -83,7 +86,7 @@ class FileSource:
         found = os.fstat(file.fileno())
         state = (found.st_ino, found.st_size, found.st_mtime_ns)
         if self._expected not in (None, found.st_size):
-            problem = f"expected {self._expected} bytes in all, found {found.st_size}"
+            problem = f"expected {format_count(self._expected, 'byte')} in all, found {found.st_size}"
             raise self._failure("size", problem, "it is another or a damaged file")
         self._state = self._state or state
         if self._state != state:

@@ -55,7 +55,10 @@ def read_all(source: Source, limit: int) -> bytes:
         total += len(chunk)
         if total > limit:
             raise FetchFailure(
-                source.where, f"it is larger than the {limit} bytes that make sense", "check the address", kind="size"
+                source.where,
+                f"it is larger than the {limit} bytes that make sense",
+                "check the address",
+                kind="size",
             )
     raw = b"".join(parts)
     if raw[:256].removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGE_BEGINS):

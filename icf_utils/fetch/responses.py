@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from icf_utils.fetch.errors import FetchFailure, Kind, RangesRefused
+from icf_utils.formatting import format_count
 
 #: Statuses that may be different the next time (RFC 9110, 15.5.9 and 15.6; RFC 6585, 4).
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -177,7 +178,10 @@ def _beyond(where: str, headers: Mapping[str, str], asked: Asked) -> Body:
 def _too_short(where: str, expected: int, total: int | None) -> FetchFailure:
     found = "fewer" if total is None else str(total)
     return FetchFailure(
-        where, f"expected {expected} bytes at least, found {found}", "it is another or a damaged file", kind="size"
+        where,
+        f"expected {format_count(expected, 'byte')} at least, found {found}",
+        "it is another or a damaged file",
+        kind="size",
     )
 
 

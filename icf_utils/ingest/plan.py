@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from icf_utils.errors import IcfError, InputRefused, shown, storage_errors
+from icf_utils.errors import IcfError, InputRefused, printable, storage_errors
 from icf_utils.ingest.unsorted import look_through_heap
 from icf_utils.pipeline.model import VisitInput
 from icf_utils.pipeline.visit_table import parse_folders
@@ -144,7 +144,7 @@ class _Collector:
             return
         if key in self._items:
             other, _ = self._items[key]
-            self.refused.append((label, f"would be called {shown(item.name)}, as '{shown(other)}'"))
+            self.refused.append((label, f"would be called {printable(item.name)}, as '{printable(other)}'"))
             self._twice.add(key)
         else:
             self._items[key] = label, item
@@ -152,7 +152,7 @@ class _Collector:
     def sorted_items(self) -> tuple[Item, ...]:
         for key in sorted(self._twice):
             label, item = self._items.pop(key)
-            self.refused.append((label, f"would be called {shown(item.name)}, and is not the only one"))
+            self.refused.append((label, f"would be called {printable(item.name)}, and is not the only one"))
         return tuple(self._items[key][1] for key in sorted(self._items))
 
 
@@ -202,7 +202,7 @@ def refuse_root_in_store(root: Path, store: Path) -> None:
     above, below = os.path.realpath(root), os.path.realpath(store)
     if os.path.commonpath([above, below]) in (above, below):
         advice = "Name the folder that the visits come from, and a store elsewhere."
-        raise InputRefused(root, [(str(root), f"lies in the store '{shown(store)}', or the store in it")], advice)
+        raise InputRefused(root, [(str(root), f"lies in the store '{printable(store)}', or the store in it")], advice)
 
 
 def with_input(item: Item, store: Path) -> VisitInput:

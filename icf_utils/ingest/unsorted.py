@@ -14,7 +14,7 @@ from icf_utils.dicom.confidentiality import TABLE, is_identifying
 from icf_utils.dicom.constants import SPECIFIC_CHARACTER_SET, STUDY_INSTANCE_UID
 from icf_utils.dicom.elements import Scan
 from icf_utils.dicom.values import keyword_tag, plain_value
-from icf_utils.errors import IcfError, InputRefused, InvalidSetting, shown
+from icf_utils.errors import IcfError, InputRefused, InvalidSetting, printable
 from icf_utils.progress import SILENT, Progress
 from icf_utils.receiver.identify import study_key
 from icf_utils.results import Notice
@@ -77,7 +77,7 @@ def keyword_tags(keywords: Collection[str], allow_identifying: bool = False) -> 
 def _tags(keywords: Collection[str]) -> dict[str, int]:
     found = {keyword: keyword_tag(keyword) for keyword in keywords}
     if unknown := sorted(keyword for keyword, tag in found.items() if tag is None):
-        raise InvalidSetting("template", f"'{shown(unknown[0])}' is no DICOM keyword (PS3.6), such as StudyDate")
+        raise InvalidSetting("template", f"'{printable(unknown[0])}' is no DICOM keyword (PS3.6), such as StudyDate")
     return {keyword: tag for keyword, tag in found.items() if tag is not None}
 
 

@@ -87,10 +87,10 @@ def _resolve(name: str) -> tuple[int | None, str | None]:
     as_number = _TAG.fullmatch(name)
     if as_number is None:
         tag = keyword_tag(name)
-        return (tag, None) if tag is not None else (None, f"'{shown(name)}' is no DICOM keyword{_suggestion(name)}")
+        return (tag, None) if tag is not None else (None, f"'{printable(name)}' is no DICOM keyword{_suggestion(name)}")
     tag = int(as_number.group(1) + as_number.group(2), 16)
     if keyword_tag(tag_keyword(tag) or "") != tag:  # private, unknown, or one of a repeating group
-        return None, f"'{shown(name)}' is no tag with a DICOM keyword of its own"
+        return None, f"'{printable(name)}' is no tag with a DICOM keyword of its own"
     return tag, None
 
 
@@ -104,7 +104,7 @@ def _objection(tag: int, name: str, allowed: bool, permission: str) -> str | Non
     if allowed or not is_identifying(tag):
         return None
     why = f"is listed in {TABLE}" if is_listed(tag) else "is a person name"
-    return f"'{shown(name)}' {why}; it is recorded only where the list also says '{permission}'"
+    return f"'{printable(name)}' {why}; it is recorded only where the list also says '{permission}'"
 
 
 def _suggestion(name: str) -> str:

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from icf_utils.dicom.values import Value
-from icf_utils.errors import DepositDamaged, shown
+from icf_utils.errors import DepositDamaged, printable
+from icf_utils.formatting import format_count
 from icf_utils.store.layout import Visit, read_deposit
 
 #: The tags that every record carries (DICOM keywords), empty text where an image lacks them.
@@ -204,11 +205,13 @@ def check_metadata(metadata: VisitMetadata, visit: Visit) -> None:
 
 def _same(visit: Visit, key: str, expected: str, found: str) -> None:
     if found != expected:
-        raise DepositDamaged(visit.tarball_json, f"'{expected}' under '{key}'", f"'{shown(found)}'", _REMEDY_OF_CHECKS)
+        raise DepositDamaged(
+            visit.tarball_json, f"'{expected}' under '{key}'", f"'{printable(found)}'", _REMEDY_OF_CHECKS
+        )
 
 
 def _damaged(visit: Visit, path: str, expected: str, found: str) -> DepositDamaged:
-    return DepositDamaged(visit.dicoms_json, f"{expected} for the image '{shown(path)}'", found, _REMEDY_OF_CHECKS)
+    return DepositDamaged(visit.dicoms_json, f"{expected} for the image '{printable(path)}'", found, _REMEDY_OF_CHECKS)
 
 
 def _problems(record: ImageRecord, archive_size: int, root: str) -> Iterator[tuple[str, str]]:
@@ -220,7 +223,10 @@ def _problems(record: ImageRecord, archive_size: int, root: str) -> Iterator[tup
     if not _encodes(record.path):
         yield "a path that is a file name", "characters that no file name has"
     if record.offset + record.size > archive_size:
-        yield f"content within the archive's {archive_size} bytes", f"an end at byte {record.offset + record.size}"
+        yield (
+            f"content within the archive's {format_count(archive_size, 'byte')}",
+            f"an end at byte {record.offset + record.size}",
+        )
     if not all(_TAG.fullmatch(tag) and _is_plain(value) for tag, value in record.tags.items()):
         yield "DICOM keywords with text or numbers", "something else"
 

@@ -134,6 +134,11 @@ def _finding(label: str, found: Iterable[tuple[str, str]], skipped: int, nothing
         raise InputRefused(label, refusals, "Check that these are the files you mean.")
     notices = [Notice("no-study-uid", name or label, _NO_UID) for name in without]
     if len(counts) > 1:
-        parts = (f"{study.uid} ({study.files} files, the first is '{shown(study.first)}')" for study in counts.values())
-        notices.append(Notice("several-studies", label, f"holds {len(counts)} studies: {', '.join(parts)}"))
+        parts = (
+            f"{study.uid} ({format_count(study.files, 'file')}, the first is '{printable(study.first)}')"
+            for study in counts.values()
+        )
+        notices.append(
+            Notice("several-studies", label, f"holds {format_count(len(counts), 'study')}: {', '.join(parts)}")
+        )
     return StudyFinding(label, tuple(counts.values()), tuple(without), skipped, tuple(notices))

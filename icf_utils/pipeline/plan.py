@@ -130,7 +130,7 @@ class Planner:
         if then is None:
             return ["the archive was not compared with this input yet"]
         if then.path != now.path:
-            return [f"another input: {shown(now.path)}"]
+            return [f"another input: {printable(now.path)}"]
         if then == now:
             return ["asked to trust nothing (--paranoid)"]
         return [_how_source_changed(source, then, now)]
@@ -142,7 +142,7 @@ def _how_source_changed(source: Path, then: SourceFingerprint, now: SourceFinger
         more = f" and {len(names) - _NAMED_AT_MOST} more" if len(names) > _NAMED_AT_MOST else ""
         return f"input changed or touched: {', '.join(names[:_NAMED_AT_MOST])}{more}"
     if now.files != then.files:
-        return f"input changed: {then.files} files before, {now.files} now"
+        return f"input changed: {format_count(then.files, 'file')} before, {now.files} now"
     return "input changed or touched"
 
 
@@ -159,7 +159,7 @@ def _differences(then: StageRecord, now: StageRecord) -> list[str]:
 
 
 def _changed_parameter(name: str, then: str, now: str) -> str:
-    return f"{name} changed" if name == "tags" else f"{name} '{shown(then)}' -> '{shown(now)}'"
+    return f"{name} changed" if name == "tags" else f"{name} '{printable(then)}' -> '{printable(now)}'"
 
 
 def _changes(kind: str, then: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> list[str]:

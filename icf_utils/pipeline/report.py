@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from icf_utils.errors import shown, storage_errors
+from icf_utils.errors import printable, storage_errors
+from icf_utils.formatting import format_count
 from icf_utils.pipeline.model import RunResult, StageOutcome, VisitOutcome, VisitPlan
-from icf_utils.results import plain
+from icf_utils.results import to_json_value
 
 _STYLE = """\
 body { font: 15px/1.45 sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222; }
@@ -37,7 +38,7 @@ def write_report(path: Path, result: RunResult) -> None:
 
 def json_report(result: RunResult) -> str:
     """Everything, with sizes in bytes and times in seconds."""
-    return json.dumps(plain(result), ensure_ascii=True, indent=1) + "\n"
+    return json.dumps(to_json_value(result), ensure_ascii=True, indent=1) + "\n"
 
 
 def html_report(result: RunResult) -> str:
@@ -97,13 +98,13 @@ def _notices(stage: StageOutcome) -> Iterator[str]:
     for notice in stage.notices:
         yield _text(f"{notice.code}: {notice.subject}: {notice.message}")
     if stage.skipped:
-        yield f"{len(stage.skipped)} files without a record"
+        yield f"{format_count(len(stage.skipped), 'file')} without a record"
 
 
 def _text(text: str, keep_lines: bool = False) -> str:
     """Text for the page, whatever is in it."""
     lines = text.split("\n") if keep_lines else [text]
-    return "\n".join(html.escape(shown(line).replace("\\\\", "\\")) for line in lines)
+    return "\n".join(html.escape(printable(line).replace("\\\\", "\\")) for line in lines)
 
 
 #: How each state is drawn: colour and mark, so that the picture can be read without colours, too.
@@ -169,7 +170,7 @@ def svg_graph(cells: Sequence[GraphCell], stages: Sequence[str]) -> str:
     lines += [f'<text x="{x + 4}" y="{_TOP - 14}" fill="#222222">{stage}</text>' for stage, x in columns.items()]
     rows = {visit: _TOP + _ROW * number for number, visit in enumerate(visits)}
     for visit, y in rows.items():
-        name = html.escape(shown(visit))
+        name = html.escape(printable(visit))
         lines.append(f'<text x="{left - 12}" y="{y + 16}" text-anchor="end" fill="#222222">{name}</text>')
     lines += [_box(cell, columns[cell.stage], rows[cell.visit], cell.stage == stages[-1]) for cell in cells]
     return "\n".join([*lines, "</svg>", ""])
@@ -179,7 +180,7 @@ def _box(cell: GraphCell, x: int, y: int, is_last: bool) -> str:
     colour, mark = _LOOKS[cell.state]
     ink = "#222222" if cell.state in _LIGHT else "#ffffff"
     width = _COLUMN - _GAP
-    title = html.escape(shown(f"{cell.visit} {cell.stage}: {cell.state}{'; ' if cell.note else ''}{cell.note}"))
+    title = html.escape(printable(f"{cell.visit} {cell.stage}: {cell.state}{'; ' if cell.note else ''}{cell.note}"))
     arrow = (
         ""
         if is_last

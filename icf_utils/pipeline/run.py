@@ -38,12 +38,12 @@ def run_visits(
     jobs: int = 1,
     keep_going: bool = True,
     progress: Progress = SILENT,
-    on_visit: Callable[[VisitOutcome], None] | None = None,
+    on_visit: Callable[[VisitOutcome, int, int], None] | None = None,
 ) -> RunResult:
     """Bring visits up to date: only what is needed runs, ``jobs`` visits at a time.
 
-    A failed visit is a result, and does not stop the others unless ``keep_going`` is false. ``on_visit`` is told of
-    each visit that was worked on, when it is finished. With ``jobs`` above 1 worker processes are started, which import
+    A failed visit is a result, and does not stop the others unless ``keep_going`` is false. ``on_visit`` is
+    called with each visit that was worked on, when it is finished, its number (from 1) and how many there are. With ``jobs`` above 1 worker processes are started, which import
     the caller's main module: in a program, guard it by ``if __name__ == "__main__"``.
 
     Raises :class:`~icf_utils.errors.InvalidSetting` for options that no visit could be made with, and
@@ -85,7 +85,7 @@ class _Scheduler:
         config: RunConfig,
         keep_going: bool,
         progress: Progress,
-        on_visit: Callable[[VisitOutcome], None] | None,
+        on_visit: Callable[[VisitOutcome, int, int], None] | None,
     ) -> None:
         self._chain, self._keep_going, self._progress, self._on_visit = config, keep_going, progress, on_visit
         self._waiting: deque[VisitTask] = deque()
@@ -94,6 +94,7 @@ class _Scheduler:
         self._on_the_way: dict[str, int] = {}
         self._made: dict[str, VisitOutcome] = {}
         self._advance: Callable[[int], None] | None = None
+        self._total = len(plans)
         self.finished: list[VisitOutcome] = []
         for plan in plans:
             self._take_in(plan)
@@ -167,7 +168,7 @@ class _Scheduler:
         if self._advance:
             self._advance(1)
         if self._on_visit:
-            self._on_visit(outcome)
+            self._on_visit(outcome, len(self.finished), self._total)
         if outcome.failed and not self._keep_going:
             self._give_up()
 

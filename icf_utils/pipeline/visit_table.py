@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from icf_utils.errors import InvalidIdentifier, InvalidSetting, TableRefused, shown, storage_errors
+from icf_utils.errors import InvalidIdentifier, InvalidSetting, TableRefused, printable, storage_errors
 from icf_utils.pipeline.model import VisitInput
 from icf_utils.store.layout import Visit, check_identifier, stored_studies
 
@@ -155,16 +155,16 @@ class _Collector:
     def note_shared_inputs(self) -> None:
         """One input is one visit: of an input that several have, the images would be in the store several times."""
         for path, users in self._inputs.items():
-            others = ", ".join(f"{shown(name)} ({where})" for where, name in users)
+            others = ", ".join(f"{printable(name)} ({where})" for where, name in users)
             if len({name for _, name in users}) > 1:
-                self.problems.append(f"'{shown(path)}' is the folder of several visits: {others}")
+                self.problems.append(f"'{printable(path)}' is the folder of several visits: {others}")
 
     def _checked_input(self, where: str, place: Visit | None, source: Path | None) -> Path | None:
         """The input, absolute; none where it has gone and the archive is there."""
         if source is not None and _is_there(source):
             return Path(os.path.abspath(source))
         if place is None or not place.archive.exists():
-            what = "names no input" if source is None else f"there is no input '{shown(source)}'"
+            what = "names no input" if source is None else f"there is no input '{printable(source)}'"
             archive = f", and the store has no archive of {place.study}/{place.visit}" if place else ""
             self.problems.append(f"{where}: {what}{archive}")
         return None
@@ -201,7 +201,7 @@ def expand_pattern(pattern: str, store: Path) -> list[VisitInput]:
         raise TableRefused(pattern, ["a pattern names {study} and {visit} once each, as in /scanner/{study}/{visit}"])
     found = _Collector(Path(), store)
     for path, study, visit in sorted(_matches(pattern)):
-        found.add(f"'{shown(path)}'", study, visit, Path(path))
+        found.add(f"'{printable(path)}'", study, visit, Path(path))
     if not found.problems and not found.visits:
         found.problems.append("there is no such folder")
     if found.problems:
@@ -265,6 +265,6 @@ def select_visits(visits: Sequence[VisitInput], targets: Sequence[str]) -> list[
     wanted = {target.rstrip("/") for target in targets}
     known = {visit.study for visit in visits} | {visit.name for visit in visits}
     if unknown := sorted(wanted - known):
-        names = ", ".join(f"'{shown(name)}'" for name in unknown)
+        names = ", ".join(f"'{printable(name)}'" for name in unknown)
         raise InvalidSetting("TARGET", f"no visit is named {names}, neither by an input nor in the store")
     return [visit for visit in visits if visit.study in wanted or visit.name in wanted]

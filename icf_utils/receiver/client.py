@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from icf_utils.credentials import Secret, without_credentials
-from icf_utils.errors import InvalidSetting, RemoteFailure, shown, storage_errors
+from icf_utils.errors import InvalidSetting, RemoteFailure, printable, storage_errors
 from icf_utils.progress import SILENT, Progress
 from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.spool import is_held
@@ -103,7 +103,7 @@ class LocalSessions:
     def _known(self, session_id: str) -> Any:
         session = self._journal.session(session_id)
         if session is None or session.deleted:
-            raise InvalidSetting("session", f"there is none called '{shown(session_id[:40])}'")
+            raise InvalidSetting("session", f"there is none called '{printable(session_id[:40])}'")
         return session
 
 
@@ -190,7 +190,7 @@ class HttpSessions:
         raise self._failure(f"{method} {address}: {answer.status_code}{_words(answer)}")
 
     def _failure(self, problem: str) -> RemoteFailure:
-        return RemoteFailure(self._url, shown(problem), "check address and token, and whether the server runs")
+        return RemoteFailure(self._url, printable(problem), "check address and token, and whether the server runs")
 
 
 class _Target:
@@ -255,7 +255,7 @@ class _Target:
 def _checked(session_id: str) -> str:
     """An id as it may stand in an address."""
     if not (session_id.isascii() and session_id.isalnum() and len(session_id) < 20):
-        raise InvalidSetting("session", f"'{shown(session_id[:40])}' is no session's id, such as s000017")
+        raise InvalidSetting("session", f"'{printable(session_id[:40])}' is no session's id, such as s000017")
     return session_id
 
 

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icf_utils.errors import DepositDamaged, InvalidSetting, StorageFailure, shown, storage_errors
+from icf_utils.errors import DepositDamaged, InvalidSetting, StorageFailure, printable, storage_errors
 from icf_utils.receiver.model import (
     FINISHED,
     SESSION_STATES,

@@ -43,7 +43,8 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
-from icf_utils.errors import shown
+from icf_utils.errors import printable
+from icf_utils.formatting import format_count
 from icf_utils.receiver.identify import Sender
 from icf_utils.receiver.model import AssociationState
 from icf_utils.receiver.settings import Rule
@@ -155,7 +156,7 @@ class Link(AssociationSocket):
         Raises ``OSError`` for more than a PDU may have, or where nothing comes for longer than the network timeout.
         """
         if nr_bytes > self._longest:
-            raise OSError(f"a PDU of {nr_bytes} bytes is announced, at most {self._longest} are taken")
+            raise OSError(f"a PDU of {format_count(nr_bytes, 'byte')} is announced, at most {self._longest} are taken")
         connection = self.socket
         if connection is None:
             raise OSError("the connection is closed")
@@ -245,7 +246,7 @@ class Server(ThreadedAssociationServer):
         """A connection that failed before it was an association: a TLS handshake, mostly."""
         error = sys.exc_info()[1]
         reason = error.reason if isinstance(error, ssl.SSLError) and error.reason else type(error).__name__
-        self._on_failure(str(client_address[0]), f"the connection failed: {shown(reason)}")
+        self._on_failure(str(client_address[0]), f"the connection failed: {printable(reason)}")
 
     def shutdown(self) -> None:
         """Take no more connections."""

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from icf_utils.errors import IcfError, InvalidSetting, StorageFailure, shown, storage_errors
+from icf_utils.errors import IcfError, InvalidSetting, StorageFailure, printable, storage_errors
+from icf_utils.formatting import format_count
 from icf_utils.metadata.records import read_visit_metadata
 from icf_utils.pipeline.model import RunConfig, StageOptions, StageOutcome, VisitInput
 from icf_utils.pipeline.run import run_visits
@@ -101,9 +102,9 @@ def _chain(settings: ReceiverSettings, rule: Rule, until: str) -> RunConfig:
 
 
 def _write_outcome(stage: StageOutcome, log: _Log) -> tuple[str, ...]:
-    log.line(f"{stage.stage}: {stage.state} in {stage.seconds:.1f} s, {stage.size} bytes")
+    log.line(f"{stage.stage}: {stage.state} in {stage.seconds:.1f} s, {format_count(stage.size, 'byte')}")
     for notice in (*stage.notices, *stage.skipped):
-        log.line(f"{stage.stage}: [{notice.code}] '{shown(notice.subject)}': {notice.message}")
+        log.line(f"{stage.stage}: [{notice.code}] '{printable(notice.subject)}': {notice.message}")
     if stage.failure:
         log.line(f"{stage.stage}: {stage.failure.message}")
     codes = sorted({notice.code for notice in stage.notices})
@@ -121,7 +122,7 @@ def _to_xnat(visit: Visit, rule: Rule, log: _Log) -> str:
         if error.source != "credentials":
             raise
         advice = "set 'xnat_user' in the rule and XNAT_PASS in the receiver's environment, or write its ~/.netrc"
-        return f"there are no credentials for {shown(rule.xnat)}: {advice}"
+        return f"there are no credentials for {printable(rule.xnat)}: {advice}"
     outcome = upload_visit(visit.root, visit.study, visit.visit, xnat_target(rule), login, progress=log)
     log.line(f"xnat: {outcome.state} {outcome.problem}".rstrip())
     return outcome.problem if outcome.state == "failed" else ""

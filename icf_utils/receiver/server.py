@@ -208,11 +208,11 @@ class Receiver:
         finally:  # how it ended must be known before its sessions can be complete
             self._reception.close_association(connection.id)
         if connection.id and end != "released":
-            self._progress.message(f"an association of {shown(connection.sender.calling_ae)} was {end}")
+            self._progress.message(f"an association of {printable(connection.sender.calling_ae)} was {end}")
 
     def _on_failure(self, address: str, reason: str) -> None:
         self._journal.start_association("", "", address, "rejected", reason)
-        self._progress.message(f"a connection from {shown(address)} came to nothing: {reason}")
+        self._progress.message(f"a connection from {printable(address)} came to nothing: {reason}")
 
     def _watch(self) -> None:
         while not self._ended.wait(_TICK):

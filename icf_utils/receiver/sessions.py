@@ -208,7 +208,9 @@ class Reception:
             part.discard()
             return
         self._spool.publish(part.path, target)
-        self._progress.message(f"{session.name}: an image came again with other content; it is in '{shown(target)}'")
+        self._progress.message(
+            f"{session.name}: an image came again with other content; it is in '{printable(target)}'"
+        )
 
     def _compare_with_past(
         self, known: Stored, rule: Rule, association: int, image: str, part: Part
@@ -287,7 +289,7 @@ class Reception:
         for note in filter(None, notes):
             self._journal.add_note(session.id, note)
         self._journal.change_state(session.id, "queued")
-        self._progress.message(f"{session.id}: {session.name} is complete with {images} images: {why}")
+        self._progress.message(f"{session.id}: {session.name} is complete with {format_count(images, 'image')}: {why}")
         self._on_queued()
 
     def _retry(self, session_id: str) -> None:

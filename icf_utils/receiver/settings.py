@@ -113,7 +113,7 @@ def parse_receiver_settings(raw: bytes, path: Path) -> ReceiverSettings:
     found = tuple(_rule(given, number, source) for number, given in enumerate(rules, 1))
     names = [rule.name for rule in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InvalidSetting(source, f"several rules are called '{shown(twice[0])}': give each a 'name'")
+        raise InvalidSetting(source, f"several rules are called '{printable(twice[0])}': give each a 'name'")
     here = path.absolute().parent
     http: Http = _section(Http, table.get("http", {}), "[http]", source)
     if min(http.upload_limit, http.unpacked_limit) < 1:
@@ -154,7 +154,7 @@ def _listen(table: Mapping[str, Any], here: Path, source: str) -> Listen:
 
 def _rule(given: Any, number: int, source: str) -> Rule:
     called = given.get("name") or given.get("called_ae") if isinstance(given, dict) else None
-    where = f"[[rule]] number {number}" + (f" ({shown(called)})" if isinstance(called, str) else "")
+    where = f"[[rule]] number {number}" + (f" ({printable(called)})" if isinstance(called, str) else "")
     rule: Rule = _section(Rule, given, where, source)
     rule = _with_titles(rule, where, source)
     check_rule(rule, where, source)
@@ -183,7 +183,9 @@ def _typed(value: Any, hint: Any, what: str, source: str) -> Any:
 
 def _refuse_unknown(given: Mapping[str, Any], known: Any, kind: str, source: str) -> None:
     if unknown := sorted(set(given) - set(known)):
-        raise InvalidSetting(source, f"unknown {kind}: {', '.join(map(shown, unknown))} (known: {', '.join(known)})")
+        raise InvalidSetting(
+            source, f"unknown {kind}: {', '.join(map(printable, unknown))} (known: {', '.join(known)})"
+        )
 
 
 #: What a visit's template may use beside DICOM keywords.
@@ -247,11 +249,13 @@ def check_rule(rule: Rule, where: str, source: str) -> None:
     """
     _check_study(rule, where, source)
     if rule.until not in _STAGES:
-        raise InvalidSetting(source, f"{where} until: there is no stage '{shown(rule.until)}' ({', '.join(_STAGES)})")
+        raise InvalidSetting(
+            source, f"{where} until: there is no stage '{printable(rule.until)}' ({', '.join(_STAGES)})"
+        )
     if min(rule.quiet, rule.workers) < 1 or min(rule.force, rule.expected) < 0:
         raise InvalidSetting(source, f"{where}: 'quiet' and 'workers' must be at least 1, 'force' and 'expected' 0")
     if wrong := [text for text in rule.addresses if not _is_network(text)]:
-        raise InvalidSetting(source, f"{where} addresses: '{shown(wrong[0])}' is no address or network")
+        raise InvalidSetting(source, f"{where} addresses: '{printable(wrong[0])}' is no address or network")
     _check_template(rule, where, source)
     _check_time_zone(rule, where, source)
     _check_xnat(rule, where, source)
@@ -362,7 +366,7 @@ def cannot_listen(settings: ReceiverSettings, error: Exception) -> InvalidSettin
     """Why there is no listening at the settings' address."""
     listen, reason = settings.listen, getattr(error, "strerror", None) or error
     return InvalidSetting(
-        settings.source, f"[listen] host, port: cannot listen at {shown(listen.host)}:{listen.port} ({reason})"
+        settings.source, f"[listen] host, port: cannot listen at {printable(listen.host)}:{listen.port} ({reason})"
     )
 
 
@@ -387,5 +391,5 @@ def _check_readable(name: str, path: str, source: str) -> None:
         with open(path, "rb") as file:
             os.fstat(file.fileno())
     except OSError as error:
-        problem = f"[listen] {name}: cannot read '{shown(path)}' ({error.strerror})"
+        problem = f"[listen] {name}: cannot read '{printable(path)}' ({error.strerror})"
         raise InvalidSetting(source, problem) from error

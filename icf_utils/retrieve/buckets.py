@@ -52,9 +52,11 @@ class BucketPlace:
     def __post_init__(self) -> None:
         bad = any(part in ("", ".", "..") for part in self.prefix.split("/")) if self.prefix else False
         if not self.bucket or bad or re.search(r"[\x00-\x1f]", self.bucket + self.prefix):
-            raise InvalidSetting("bucket", f"'{shown(self.bucket)}' with prefix '{shown(self.prefix)}' names no place")
+            raise InvalidSetting(
+                "bucket", f"'{printable(self.bucket)}' with prefix '{printable(self.prefix)}' names no place"
+            )
         if self.scheme != "file" and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.bucket):
-            raise InvalidSetting("bucket", f"'{shown(self.bucket)}' is no name of a bucket")
+            raise InvalidSetting("bucket", f"'{printable(self.bucket)}' is no name of a bucket")
 
     @property
     def where(self) -> str:
@@ -83,7 +85,9 @@ def parse_bucket(
     if not parts.scheme:
         return BucketPlace(text, _trim(prefix or ""), token, endpoint=(endpoint or GOOGLE).rstrip("/"))
     if parts.scheme not in ("http", "https", "gs", "s3", "file"):
-        raise InvalidSetting("bucket", f"'{shown(without_credentials(text))}': known are https, http, gs, s3 and file")
+        raise InvalidSetting(
+            "bucket", f"'{printable(without_credentials(text))}': known are https, http, gs, s3 and file"
+        )
     if "@" in parts.netloc:
         raise InvalidSetting("bucket", "user and password do not belong into the address of a bucket")
     if parts.scheme == "file":
@@ -110,7 +114,7 @@ def place_of(details: Mapping[str, object]) -> BucketPlace:
     known = {"bucket", "bucketPrefix", "token", "endpoint"}
     if unknown := sorted(str(key) for key in details if key not in known):
         raise InvalidSetting(
-            "bucket", f"its details have {', '.join(map(shown, unknown))}; known are {', '.join(sorted(known))}"
+            "bucket", f"its details have {', '.join(map(printable, unknown))}; known are {', '.join(sorted(known))}"
         )
     texts = {key: details.get(key) or "" for key in known}
     if wrong := [key for key in sorted(known) if not isinstance(texts[key], (str, Secret))]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from icf_utils.dicom.values import Value
-from icf_utils.errors import InvalidSetting, shown
+from icf_utils.errors import InvalidSetting, printable
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.open import read_all
 from icf_utils.fetch.ranges import Span
@@ -128,7 +128,7 @@ def _member(record: Mapping[str, Any], study: str, series: str) -> str:
     outside, _, member = uri.partition(".tar://")
     place = f"{study}/series/{series}"
     if outside.rpartition("studies/")[2] != place:
-        raise NotMetadata(f"expected a place in {shown(place)}.tar, its 'uri' names another")
+        raise NotMetadata(f"expected a place in {printable(place)}.tar, its 'uri' names another")
     if problem := unsafe(member):
         raise NotMetadata(f"its name in the TAR is unsafe: {problem}")
     if not is_name(member.rpartition("/")[2]):
@@ -234,7 +234,7 @@ def _listed(bucket: Bucket, place: BucketPlace, studies: Sequence[str]) -> tuple
     root = place.named("studies") + "/"
     for study in studies:
         if not is_name(study):
-            raise InvalidSetting("--study", f"'{shown(study)}' cannot be a study of a bucket")
+            raise InvalidSetting("--study", f"'{printable(study)}' cannot be a study of a bucket")
     if not studies:
         everything = group(bucket.list(root), root)
         nothing = Trouble(bucket.url(root), "there are no studies; check bucket and prefix")

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, BinaryIO
 
-from icf_utils.errors import Busy, InvalidSetting, StorageFailure, shown, storage_errors
+from icf_utils.errors import Busy, InvalidSetting, StorageFailure, printable, storage_errors
 from icf_utils.fetch.source import CHUNK
 from icf_utils.progress import Progress
 from icf_utils.retrieve.model import Digest, Running, Wanted
@@ -58,12 +58,12 @@ def target_errors(path: Path, action: str) -> Iterator[None]:
 def obstacle(target: Path) -> str:
     """What keeps a file from getting this name, and what to do; empty if nothing is seen."""
     if os.path.isdir(target) and not os.path.islink(target):
-        return f"'{shown(target)}' is a folder, and a file belongs there: move it away"
+        return f"'{printable(target)}' is a folder, and a file belongs there: move it away"
     for folder in target.parents:
         if os.path.isdir(folder):
             break
         if os.path.lexists(folder):
-            return f"'{shown(folder)}' is no folder, and one belongs there: move it away"
+            return f"'{printable(folder)}' is no folder, and one belongs there: move it away"
     return ""
 
 
@@ -161,7 +161,7 @@ class Incoming:
 
 def _refused(target: Path, error: OSError) -> str:
     """Names the folder: all images that belong there have the same reason, and are named together."""
-    return f"cannot write into '{shown(target.parent)}' ({os.strerror(error.errno or 0)}): have it changed"
+    return f"cannot write into '{printable(target.parent)}' ({os.strerror(error.errno or 0)}): have it changed"
 
 
 def check_saved(
@@ -227,7 +227,9 @@ def _lock(work: Path) -> IO[str]:
 def _busy(path: Path, root: Path) -> Busy:
     """Nobody has waited, and the lock goes with its process: the usual advice would be wrong."""
     error = Busy(path, "another icf-utils retrieve", 0.0)
-    error.args = (f"another icf-utils retrieve is at work in '{shown(root)}'; wait for it, or choose another folder",)
+    error.args = (
+        f"another icf-utils retrieve is at work in '{printable(root)}'; wait for it, or choose another folder",
+    )
     return error
 
 

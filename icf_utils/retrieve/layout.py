@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from string import Formatter
 
-from icf_utils.errors import InvalidSetting, shown
+from icf_utils.errors import InvalidSetting, printable
 from icf_utils.retrieve.model import Image, Wanted
 
 #: Where images of buckets go, as ``cod-retrieve`` puts them; the second is inside a study's zip.
@@ -49,14 +49,14 @@ def template_keywords(template: str) -> tuple[str, ...]:
     try:
         pieces = list(Formatter().parse(template))
     except ValueError as error:
-        raise InvalidSetting("--layout", f"'{shown(template)}' is no template ({error})") from error
+        raise InvalidSetting("--layout", f"'{printable(template)}' is no template ({error})") from error
     names = [name for _, name, spec, conversion in pieces if name is not None]
     plain = all(not spec and not conversion for _, name, spec, conversion in pieces if name is not None)
     unknown = [name for name in names if name not in _OWN_FIELDS and not _KEYWORD.fullmatch(name)]
     if unknown or not plain:
         raise InvalidSetting(
             "--layout",
-            f"in '{shown(template)}', expected names in braces: {', '.join(_OWN_FIELDS)}, or a DICOM keyword",
+            f"in '{printable(template)}', expected names in braces: {', '.join(_OWN_FIELDS)}, or a DICOM keyword",
         )
     if not {"name", "sop", "path"} & set(names):
         raise InvalidSetting("--layout", "without {name}, {sop} or {path}, images would get the same name")
@@ -75,7 +75,7 @@ def place(image: Image, template: str) -> PurePosixPath:
         elif name is not None:
             text += _part(known[name] if name in known else image.tags.get(name, ""))
     if problem := unsafe(text):
-        raise InvalidSetting("--layout", f"'{shown(template)}' gives the path '{shown(text)}': {problem}")
+        raise InvalidSetting("--layout", f"'{printable(template)}' gives the path '{printable(text)}': {problem}")
     return PurePosixPath(text)
 
 
@@ -97,8 +97,8 @@ def arrange(images: Iterable[Image], template: str) -> tuple[Wanted, ...]:
     for item in wanted:
         other = taken.setdefault((item.box, item.path), item)
         if other is not item:
-            names = f"'{shown(other.image.path)}' and '{shown(item.image.path)}'"
-            raise InvalidSetting("--layout", f"{names} would both become '{shown(str(item.path))}'")
+            names = f"'{printable(other.image.path)}' and '{printable(item.image.path)}'"
+            raise InvalidSetting("--layout", f"{names} would both become '{printable(str(item.path))}'")
     _refuse_nesting(wanted)
     return wanted
 
@@ -109,4 +109,4 @@ def _refuse_nesting(wanted: Sequence[Wanted]) -> None:
     for item in wanted:
         for folder in item.path.parents:
             if (item.box, folder) in files:
-                raise InvalidSetting("--layout", f"'{shown(str(folder))}' would be a file and a folder")
+                raise InvalidSetting("--layout", f"'{printable(str(folder))}' would be a file and a folder")

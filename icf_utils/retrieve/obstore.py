@@ -16,6 +16,7 @@ from icf_utils.credentials import check_token
 from icf_utils.errors import MissingRequirement
 from icf_utils.fetch.errors import FetchFailure, Kind
 from icf_utils.fetch.source import CHUNK
+from icf_utils.formatting import format_count
 from icf_utils.retrieve.buckets import BucketPlace, Listed
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class CloudSource:
 
         end = self._item.size if size is None else start + size
         if end > self._item.size:
-            problem = f"expected {end} bytes at least, found {self._item.size}"
+            problem = f"expected {format_count(end, 'byte')} at least, found {self._item.size}"
             raise FetchFailure(self._where, problem, "it is another or a damaged file", kind="size")
         retries = Retries(self._where, self._client.retry, self._client.stop)
         while start < end:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from icf_utils.errors import InvalidSetting, shown
+from icf_utils.errors import InvalidSetting, printable
 from icf_utils.retrieve.model import Image
 
 
@@ -70,7 +70,7 @@ def parse_tag(text: str) -> tuple[str, str]:
         raise InvalidSetting(
             "--tag",
             "expected a DICOM keyword, in upper and lower case as the standard has it, and a value, as in Modality=MR; "
-            f"found '{shown(text)}'",
+            f"found '{printable(text)}'",
         )
     return keyword, value
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icf_utils.dicom.values import Value
-from icf_utils.errors import DepositDamaged, InvalidSetting, shown
+from icf_utils.errors import DepositDamaged, InvalidSetting, printable
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.files import path_of
 from icf_utils.fetch.open import open_source, read_all
@@ -41,7 +41,7 @@ def store_url(place: str | os.PathLike[str]) -> str:
 def check_folder(url: str) -> None:
     """Raise :class:`~icf_utils.errors.InvalidSetting` for a store on this machine whose folder is not there."""
     if url.startswith("file:") and not path_of(url).is_dir():
-        raise InvalidSetting("--store", f"the folder '{shown(path_of(url))}' does not exist")
+        raise InvalidSetting("--store", f"the folder '{printable(path_of(url))}' does not exist")
 
 
 def visits_of(url: str, studies: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -56,7 +56,9 @@ def visits_of(url: str, studies: Sequence[str]) -> tuple[tuple[str, str], ...]:
     visits = tuple((study.study, visit) for study in found for visit in study.visits())
     missing = [study.study for study in found if not study.visits()]
     if missing or not visits:
-        raise InvalidSetting("--study", f"in '{shown(root)}' there is no visit of {', '.join(missing) or 'any study'}")
+        raise InvalidSetting(
+            "--study", f"in '{printable(root)}' there is no visit of {', '.join(missing) or 'any study'}"
+        )
     return visits
 
 
@@ -93,7 +95,9 @@ def _read(url: str, place: Visit, client: HttpClient, credential: Credential | N
             raise
         return Found((), (Trouble(archive, f"its metadata did not come: {error}", study=place.study),))
     except DepositDamaged as error:
-        problem = f"its metadata cannot be used: '{shown(error.path)}': expected {error.expected}, found {error.found}"
+        problem = (
+            f"its metadata cannot be used: '{printable(error.path)}': expected {error.expected}, found {error.found}"
+        )
         return Found((), (Trouble(archive, f"{problem}; {_REMEDY}", study=place.study),))
     source = open_source(archive, client, credential, metadata.tarball.size)
     bad = tuple(

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from icf_utils.errors import shown, storage_errors
+from icf_utils.errors import printable, storage_errors
 from icf_utils.fetch.source import CHUNK
 from icf_utils.retrieve.files import FolderShelf, Incoming, digest_of, target_errors
 from icf_utils.retrieve.model import Digest, Wanted
@@ -63,12 +63,12 @@ class ZipShelf:
         old = self._open(wanted.box)
         if old is None:
             return (
-                f"'{shown(path)}' cannot be read as a zip that icf-utils has made, and was left as it is: "
+                f"'{printable(path)}' cannot be read as a zip that icf-utils has made, and was left as it is: "
                 "move it away, or choose another folder"
             )
         if self._others(wanted.box, old) > len(self._renamed_ones(wanted.box, old)):
             return (
-                f"'{shown(path)}' holds other files than those that are asked for now, and was left as it is: "
+                f"'{printable(path)}' holds other files than those that are asked for now, and was left as it is: "
                 "ask for all, move it away, or choose another folder"
             )
         return ""

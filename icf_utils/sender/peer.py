@@ -33,7 +33,7 @@ class Peer:
         object.__setattr__(self, "called_title", parse_ae_title("called AE title", self.called_title))
         object.__setattr__(self, "calling_title", parse_ae_title("calling AE title", self.calling_title))
         if not self.host or not self.host.isprintable() or "/" in self.host:
-            raise InvalidSetting("host", f"'{shown(self.host)}' is no host name or address")
+            raise InvalidSetting("host", f"'{printable(self.host)}' is no host name or address")
         if not 0 < self.port < 65536:
             raise InvalidSetting("port", f"{self.port} is not between 1 and 65535")
         if self.timeout <= 0:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from icf_utils.errors import InvalidSetting, shown
+from icf_utils.errors import InvalidSetting, printable
 
 #: Array tasks of a study at most, unless the user says otherwise: SLURM's own limit is 1000 where nobody has raised it.
 ARRAY_SIZE = 200
@@ -33,7 +33,7 @@ class JobRequest:
     def __post_init__(self) -> None:
         for option, value in self._texts().items():
             if value and not _PLAIN.fullmatch(value):
-                raise InvalidSetting(option, f"'{shown(value)}' is nothing that SLURM knows")
+                raise InvalidSetting(option, f"'{printable(value)}' is nothing that SLURM knows")
         if self.array_size < 1:
             raise InvalidSetting("--array-size", "there must be one task at least")
 

@@ -116,7 +116,9 @@ def container_binds(config: RunConfig, inputs: Sequence[Path]) -> list[str]:
     folders = [folder for folder in _common_folders(reads) if folder not in store]
     for folder in (*folders, *store):
         if ":" in folder or "," in folder:
-            raise InvalidSetting("--container", f"'{shown(folder)}' cannot be bound: it has a ':' or ',' in its name")
+            raise InvalidSetting(
+                "--container", f"'{printable(folder)}' cannot be bound: it has a ':' or ',' in its name"
+            )
     return [*(f"{folder}:{folder}:ro" for folder in folders), *store]
 
 
@@ -131,4 +133,4 @@ def _common_folders(folders: Iterable[str]) -> list[str]:
 def check_path(path: Path) -> None:
     """Refuse a store whose path no line of a job script can hold."""
     if any(char in str(path) for char in '"\\\n'):
-        raise InvalidSetting("--store-dir", f"SLURM's scripts cannot hold this path: '{shown(path)}'")
+        raise InvalidSetting("--store-dir", f"SLURM's scripts cannot hold this path: '{printable(path)}'")

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from icf_utils.errors import InputRefused, StorageFailure, storage_errors
+from icf_utils.formatting import format_count
 from icf_utils.results import Notice
 from icf_utils.sources.source import (
     Entry,
@@ -139,7 +140,7 @@ class PackedSource:
         for name in (*listing.sizes, *links):
             short = strip_components(name, strip)
             if not short:
-                refused.append((name, f"has no name left without its first {strip} parts"))
+                refused.append((name, f"has no name left without its first {format_count(strip, 'part')}"))
             elif short in members:
                 refused.append((name, "stands in the archive twice"))
             else:
@@ -355,7 +356,9 @@ def _check_begin(archive: zipfile.ZipFile) -> None:
     """Nothing before the first member: a zip is read from its end, and one put before it would be lost silently."""
     begin = min((info.header_offset for info in archive.infolist()), default=archive.start_dir)
     if begin:
-        raise zipfile.BadZipFile(f"its directory does not speak of the first {begin} bytes: a second zip before it?")
+        raise zipfile.BadZipFile(
+            f"its directory does not speak of the first {format_count(begin, 'byte')}: a second zip before it?"
+        )
 
 
 def _add_entry(listing: Listing, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> None:

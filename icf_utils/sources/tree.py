@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from icf_utils.errors import InputRefused, InvalidSetting, shown, storage_errors
+from icf_utils.errors import InputRefused, InvalidSetting, printable, storage_errors
 from icf_utils.results import Notice
 
 #: The level whose folders can be left out; the folder above it is the visit.
@@ -72,9 +72,9 @@ def parse_levels(text: str) -> tuple[str, ...]:
     levels = tuple(text.split("/"))
     named = [level for level in levels if level != "*"]
     if not all(_LEVEL.fullmatch(level) for level in named):
-        raise InvalidSetting("levels", f"'{shown(text)}' is not a list of words such as subject/session/scan")
+        raise InvalidSetting("levels", f"'{printable(text)}' is not a list of words such as subject/session/scan")
     if len(set(named)) != len(named):
-        raise InvalidSetting("levels", f"'{shown(text)}' names a level twice")
+        raise InvalidSetting("levels", f"'{printable(text)}' names a level twice")
     if SCAN in levels[:-1] or levels == (SCAN,):
         raise InvalidSetting("levels", f"'{SCAN}' is the last level, below the visit's")
     return levels
@@ -189,7 +189,7 @@ def read_exclusions(path: Path) -> Exclusions:
     if not isinstance(value, dict) or "Exclude" not in value:
         raise InvalidSetting(str(path), f"there is no 'Exclude' in it; {_FORM}")
     if unknown := sorted(set(value) - {"Exclude"}):
-        raise InvalidSetting(str(path), f"'{shown(unknown[0])}' means nothing here; {_FORM}")
+        raise InvalidSetting(str(path), f"'{printable(unknown[0])}' means nothing here; {_FORM}")
     patterns = value["Exclude"]
     if not isinstance(patterns, list) or not all(isinstance(item, str) and item for item in patterns):
         raise InvalidSetting(str(path), f"'Exclude' must be a list of texts, none of them empty; {_FORM}")

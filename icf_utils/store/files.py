@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from icf_utils.errors import DepositDiffers, StorageFailure, storage_errors
+from icf_utils.formatting import format_count
 from icf_utils.interrupts import (
     expect_unfinished,
     forget_unfinished,
@@ -198,7 +199,11 @@ def difference(existing: bytes, new: bytes) -> str:
     pairs = enumerate(zip(existing, new, strict=False))
     first = next((at for at, (old, now) in pairs if old != now), min(len(existing), len(new)))
     same_size = len(existing) == len(new)
-    sizes = f"{len(new)} bytes both" if same_size else f"{len(existing)} bytes there, {len(new)} bytes now"
+    sizes = (
+        f"{format_count(len(new), 'byte')} both"
+        if same_size
+        else f"{format_count(len(existing), 'byte')} there, {format_count(len(new), 'byte')} now"
+    )
     return f"first difference at byte {first} (line {existing[:first].count(10) + 1}), {sizes}"
 
 

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from icf_utils.errors import Busy, InvalidSetting, StorageFailure, shown, storage_errors
+from icf_utils.errors import Busy, InvalidSetting, StorageFailure, printable, storage_errors
 from icf_utils.interrupts import expect_unfinished, remove_file
 from icf_utils.progress import Progress
 from icf_utils.store.files import clear_parts, prepare_workdir, share_file, tidy_workdir
@@ -174,7 +174,7 @@ def _acquire(study: Study, path: Path, progress: Progress) -> None:
         # nothing to read: released between two looks, or not to be seen yet on a network file system
         holder = read_holder(path) or NOBODY
         if is_dead(holder) and clear_stale(study, path, holder):
-            progress.message(f"taking over the lock of a dead process: '{shown(path)}' ({_named(holder)})")
+            progress.message(f"taking over the lock of a dead process: '{printable(path)}' ({_named(holder)})")
             continue
         waited, silent = time.monotonic() - started, watch.silent_for()
         if waited > patience:
@@ -182,7 +182,7 @@ def _acquire(study: Study, path: Path, progress: Progress) -> None:
         if silent > SILENCE and is_out_of_sight(holder):
             raise Busy(path, _named(holder), silent, silent=True)
         if not told and waited > 1:
-            progress.message(f"waiting for {_named(holder)}, which holds '{shown(path)}'")
+            progress.message(f"waiting for {_named(holder)}, which holds '{printable(path)}'")
             told = True
         time.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE)
@@ -215,7 +215,7 @@ def _try_once(study: Study, path: Path, progress: Progress) -> str:
         if holder == NOBODY or not clear_stale(study, path, holder):  # just released, or another clears it
             time.sleep(_FIRST_PAUSE)
         else:
-            progress.message(f"taking over the lock of a dead process: '{shown(path)}' ({_named(holder)})")
+            progress.message(f"taking over the lock of a dead process: '{printable(path)}' ({_named(holder)})")
     return _named(NOBODY)
 
 
@@ -226,12 +226,12 @@ def _patience() -> float:
     except ValueError:
         seconds = -1.0
     if not seconds >= 0:  # which includes what is not a number
-        raise InvalidSetting("ICF_LOCK_TIMEOUT", f"'{shown(text)}' is no number of seconds")
+        raise InvalidSetting("ICF_LOCK_TIMEOUT", f"'{printable(text)}' is no number of seconds")
     return seconds
 
 
 def _named(holder: Holder) -> str:
-    return f"process {holder.pid} on {shown(holder.host)}"
+    return f"process {holder.pid} on {printable(holder.host)}"
 
 
 def try_to_take(study: Study, path: Path) -> bool:

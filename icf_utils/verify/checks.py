@@ -25,7 +25,7 @@ from icf_utils.dataset.git_objects import File
 from icf_utils.dataset.origin import Origin, Uuids
 from icf_utils.dataset.reader import Deposit, read_dataset
 from icf_utils.dicom.values import keyword_tag
-from icf_utils.errors import DepositDamaged, DepositMissing, IcfError, StorageFailure, shown, storage_errors
+from icf_utils.errors import DepositDamaged, DepositMissing, IcfError, StorageFailure, printable, storage_errors
 from icf_utils.metadata.allowlist import AllowList
 from icf_utils.metadata.describe import Description, describe_archive
 from icf_utils.metadata.records import STANDARD_TAGS, ImageRecord, VisitMetadata, check_metadata, parse_visit_metadata
@@ -201,7 +201,7 @@ def _different_fields(recorded: ImageRecord, expected: ImageRecord) -> Iterator[
 
 
 def _recorded(recorded: object, expected: object, name: str) -> str:
-    return f"{shown(str(getattr(recorded, name)))} recorded, {getattr(expected, name)} found"
+    return f"{printable(str(getattr(recorded, name)))} recorded, {getattr(expected, name)} found"
 
 
 _DEPOSIT_DATASET = "run 'icf-utils deposit_visit_dataset' again"
@@ -238,7 +238,7 @@ def _other_store(place: Visit, origin: Origin, store_url: str | None, store_id: 
     if store_url is not None and origin.store_url != store_url.rstrip("/"):
         yield f"names the store '{origin.store_url}', not '{store_url}'"
     if store_id is not None and origin.uuids != Uuids.of(store_identity(origin.store_url, store_id), place):
-        yield f"was not made for the store identity '{shown(store_id)}'"
+        yield f"was not made for the store identity '{printable(store_id)}'"
 
 
 def _dataset_differences(place: Visit, metadata: VisitMetadata, deposit: Deposit) -> Iterator[tuple[str, str]]:

@@ -30,6 +30,7 @@ from icf_utils.dataset.git_check import check_with_git
 from icf_utils.dataset.reader import read_dataset
 from icf_utils.dataset.store_address import store_place
 from icf_utils.errors import DepositDamaged, IcfError, StorageFailure, storage_errors
+from icf_utils.formatting import format_count
 from icf_utils.interrupts import forget_unfinished
 from icf_utils.metadata.describe import Description
 from icf_utils.metadata.records import VisitMetadata
@@ -223,7 +224,7 @@ class _VisitRepairer:
         except IcfError as error:
             return finding_from_error(catalog, error, remedy=True)
         if count:
-            self.done.append(Repair(catalog, f"built again from the metadata ({count} files)"))
+            self.done.append(Repair(catalog, f"built again from the metadata ({format_count(count, 'file')})"))
         return None
 
     def _blames(self, path: Path) -> bool:

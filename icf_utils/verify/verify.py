@@ -22,7 +22,7 @@ from icf_utils.errors import (
     InvalidIdentifier,
     InvalidSetting,
     StorageFailure,
-    shown,
+    printable,
     storage_errors,
 )
 from icf_utils.metadata.records import VisitMetadata

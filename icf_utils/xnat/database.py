@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from icf_utils.credentials import Secret
-from icf_utils.errors import InvalidSetting, MissingRequirement, RemoteFailure, shown
+from icf_utils.errors import InvalidSetting, MissingRequirement, RemoteFailure, printable
 
 TABLE = "xdat_search.prearchive"
 
@@ -75,9 +75,9 @@ class PrearchiveRow:
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
-            raise InvalidSetting("status", f"XNAT knows no status '{shown(self.status)}'")
+            raise InvalidSetting("status", f"XNAT knows no status '{printable(self.status)}'")
         if not _TIMESTAMP.fullmatch(self.timestamp):
-            raise InvalidSetting("timestamp", f"'{shown(self.timestamp)}' is not yyyyMMdd_HHmmssSSS")
+            raise InvalidSetting("timestamp", f"'{printable(self.timestamp)}' is not yyyyMMdd_HHmmssSSS")
         for name in ("foldername", "url", "tag", "name"):
             if not getattr(self, name):
                 raise InvalidSetting(name, "this must not be empty")
@@ -153,7 +153,7 @@ def _refuse_study(database: XnatDatabase, cursor: Any, values: dict[str, object]
         stamp, folder, status = found
         raise RemoteFailure(
             database.place,
-            f"the prearchive has a session of this study in this project: {stamp}/{shown(folder)} ({status})",
+            f"the prearchive has a session of this study in this project: {stamp}/{printable(folder)} ({status})",
             "archive or delete it in XNAT first, or say --again if it is to be there twice",
         )
 
@@ -216,4 +216,4 @@ def _transaction(database: XnatDatabase) -> Iterator[Any]:
     except psycopg.Error as error:
         # the server's first line only: the details quote values
         text = (error.diag.message_primary or str(error).partition("\n")[0] or type(error).__name__).strip()
-        raise RemoteFailure(database.place, shown(text), "check host, database, user and rights") from error
+        raise RemoteFailure(database.place, printable(text), "check host, database, user and rights") from error

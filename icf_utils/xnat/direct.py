@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from icf_utils.errors import InvalidSetting, shown
+from icf_utils.errors import InvalidSetting, printable
 from icf_utils.results import Notice
 from icf_utils.xnat.database import UNASSIGNED
 from icf_utils.xnat.session_layout import check_label
@@ -54,7 +54,7 @@ class PrearchiveSession:
             if value is not None:
                 check_label(what, value)
         if not self.root.is_dir():
-            raise InvalidSetting("--prearchive", f"'{shown(self.root)}' is no folder")
+            raise InvalidSetting("--prearchive", f"'{printable(self.root)}' is no folder")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from icf_utils.errors import InvalidSetting, RemoteFailure, shown, storage_errors
+from icf_utils.errors import InvalidSetting, RemoteFailure, printable, storage_errors
 from icf_utils.interrupts import leave_behind
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
@@ -62,7 +62,7 @@ class InboxSession:
         for what, value in (("--session", self.label), ("--project", self.project), ("--subject", self.subject)):
             check_label(what, value)
         if not self.root.is_dir():
-            raise InvalidSetting("--inbox", f"'{shown(self.root)}' is no folder")
+            raise InvalidSetting("--inbox", f"'{printable(self.root)}' is no folder")
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def import_through_inbox(
     else:
         copy = _copied(source, layout, session, xnat, progress)
         path = _on_server(session, copy.relative_to(session.root).as_posix())
-    progress.message(f"XNAT was asked to import '{shown(path)}'")
+    progress.message(f"XNAT was asked to import '{printable(path)}'")
     try:
         row = _wait(xnat, session, layout.study_uid, before, progress)
     except BaseException as error:
@@ -167,8 +167,10 @@ def import_through_inbox(
 
 def _left(path: str, copy: Path | None) -> str:
     """What is under way when the command stops waiting."""
-    going_on = f"XNAT goes on with its import of '{shown(path)}'; look for the session in its prearchive"
-    return f"{going_on}. The copy '{shown(copy)}' was left: remove it when the session is there" if copy else going_on
+    going_on = f"XNAT goes on with its import of '{printable(path)}'; look for the session in its prearchive"
+    return (
+        f"{going_on}. The copy '{printable(copy)}' was left: remove it when the session is there" if copy else going_on
+    )
 
 
 def _inside(place: Path, root: Path) -> str:
@@ -230,7 +232,7 @@ def _wait(xnat: Importer, session: InboxSession, study: str, before: set[tuple[s
                 found = row
         status = str(found.get("status")) if found else ""
         if status != told:
-            progress.message(f"XNAT: {shown(status)}")
+            progress.message(f"XNAT: {printable(status)}")
             told = status
         waited = time.monotonic() - started
         if status in _DONE or waited >= session.wait:

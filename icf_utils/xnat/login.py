@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from icf_utils.credentials import Login, Secret, find_login, find_secret
-from icf_utils.errors import InvalidSetting, shown
+from icf_utils.errors import InvalidSetting, printable
 
 #: Environment variables, by the names that other clients of XNAT use for user and password.
 USER, PASSWORD, TOKEN = "XNAT_USER", "XNAT_PASS", "XNAT_TOKEN"
@@ -25,7 +25,8 @@ def find_xnat_login(
     if login is None:
         raise InvalidSetting(
             "credentials",
-            f"there are none for {shown(url)}: give --user and a password by {PASSWORD}, --password-file, ~/.netrc or "
+            f"there are none for {printable(url)}: give --user and a password by {PASSWORD}, "
+            "--password-file, ~/.netrc or "
             f"the question on a terminal, or a token by --token-file or {TOKEN}",
         )
     return login

@@ -11,7 +11,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from icf_utils.credentials import without_credentials
-from icf_utils.errors import InvalidSetting, shown
+from icf_utils.errors import InvalidSetting, printable
 from icf_utils.results import Notice
 
 UploadDestination = Literal["prearchive", "archive"]
@@ -50,7 +50,9 @@ class UploadTarget:
     def __post_init__(self) -> None:
         check_url(self.url)
         if not _PROJECT.fullmatch(self.project):
-            raise InvalidSetting("--project", f"'{shown(self.project)}' is no ID of a project (letters, digits, _, -)")
+            raise InvalidSetting(
+                "--project", f"'{printable(self.project)}' is no ID of a project (letters, digits, _, -)"
+            )
         if self.direct_archive and self.dest != "archive":
             raise InvalidSetting("--direct-archive", "this goes with --dest archive")
         if self.direct_archive and self.overwrite:
@@ -105,7 +107,7 @@ def check_url(url: str) -> None:
     """Refuse what is no address of a server, and one with a password in it, which logs and process lists would show."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidSetting("--url", f"'{shown(without_credentials(url))}' is no address such as https://xnat.org")
+        raise InvalidSetting("--url", f"'{printable(without_credentials(url))}' is no address such as https://xnat.org")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise InvalidSetting(
             "--url", "an address has no user, password or query in it; see --user, --password-file and --token-file"
@@ -150,7 +152,7 @@ class NameWithoutLabel(InvalidSetting):
             f"nothing of its {field} can stand in a label of XNAT (letters A to Z, digits, '_' and '-'); "
             f"rename it, or give another {option}"
         )
-        super().__init__(option, f"'{shown(name)}': {self.reason}")
+        super().__init__(option, f"'{printable(name)}': {self.reason}")
 
 
 def fill_label(template: str, values: Mapping[str, str], option: str) -> str:
@@ -169,5 +171,5 @@ def fill_label(template: str, values: Mapping[str, str], option: str) -> str:
             raise NameWithoutLabel(option, name, values[name])
     label = to_label(_FIELD.sub(lambda found: values[found[1]], template))
     if not label.strip("_-"):
-        raise InvalidSetting(option, f"'{shown(template)}' makes an empty label")
+        raise InvalidSetting(option, f"'{printable(template)}' makes an empty label")
     return label

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from icf_utils.errors import IcfError, RemoteFailure, shown
+from icf_utils.errors import IcfError, RemoteFailure, printable
+from icf_utils.formatting import format_count
 from icf_utils.interrupts import leave_behind
 from icf_utils.progress import SILENT, Progress
 from icf_utils.sources.source import Source
@@ -156,7 +157,7 @@ def read_log(folder: Path) -> str:
 
 
 def _quoted(log: str) -> str:
-    lines = [shown(line) for line in log.splitlines()[-20:]]
+    lines = [printable(line) for line in log.splitlines()[-20:]]
     return "; XNAT's log says:\n  " + "\n  ".join(lines) if lines else "; XNAT left no log"
 
 
@@ -198,7 +199,7 @@ def _wait(xnat: PrearchiveRequests, reservation: Reservation, patience: float, p
         waited = time.monotonic() - started
         status = found or status
         if found is not None and found != told:
-            progress.message(f"XNAT: {shown(found)}")
+            progress.message(f"XNAT: {printable(found)}")
             told = found
         if found in FINAL_STATUSES or (found and waited >= patience):
             return status
@@ -241,7 +242,7 @@ def _undo(reservation: Reservation, database: XnatDatabase | None, progress: Pro
             remove_session(reservation)
             return ""
         then = "removes both if XNAT has ended with an error by then, and else leaves them to XNAT"
-        left = f"XNAT is still working on it ({shown(status)}), so '{place}' and its row were left there"
+        left = f"XNAT is still working on it ({printable(status)}), so '{place}' and its row were left there"
         return f"{left}; see what becomes of it in XNAT's prearchive. {_NEXT} {then}"
     except IcfError as error:
         return f"'{place}' could not be undone ({error}) and is left for the next command to remove. {_NEXT} does so"

@@ -80,7 +80,7 @@ class Response:
 
     def __str__(self) -> str:
         """For logs: one line, cut to a sensible length."""
-        words = shown(" ".join(self.text.split()))
+        words = printable(" ".join(self.text.split()))
         return f"{self.status} {words[:_WORDS_AT_MOST]}".rstrip()
 
 
@@ -133,7 +133,7 @@ class XnatClient:
             if response.status_code == 401:
                 raise self.failure("the login is refused", "check user and password, or the token; it may be expired")
             if response.status_code != 200:
-                where = f" to {shown(response.headers['Location'])}" if response.is_redirect else ""
+                where = f" to {printable(response.headers['Location'])}" if response.is_redirect else ""
                 raise self.failure(
                     f"expected 200 for the login, found {response.status_code}{where}", "check the address of the XNAT"
                 )
@@ -200,7 +200,7 @@ def explain_tls_error(error: BaseException) -> tuple[str, str]:
         problem = "has expired" if code == _EXPIRED else "is not valid yet"
         return f"its TLS certificate {problem}", "tell those who run the server, and check this computer's clock"
     if isinstance(found, ssl.SSLCertVerificationError):
-        why = shown(found.verify_message)
+        why = printable(found.verify_message)
         return f"its TLS certificate is not trusted ({why})", "name the authority's certificate by --ca"
     return "there is no TLS connection with it", "check whether it speaks TLS at this port (https: or http:)"
 
@@ -457,7 +457,7 @@ class Rebuilder:
         """See that there is a project of exactly this ID, whose prearchive one may list."""
         named = {str(row.get("project") or project) for row in self.rows(project)}
         if named - {project}:
-            others = ", ".join(f"'{shown(name)}'" for name in sorted(named))
+            others = ", ".join(f"'{printable(name)}'" for name in sorted(named))
             problem = f"the prearchive of '{project}' holds sessions of project {others}"
             raise self._xnat.failure(problem, "give the project's ID exactly as it is spelled there")
 

@@ -84,7 +84,7 @@ def check_label(what: str, value: str) -> str:
     """``value``, if XNAT takes it for the label of a project, subject or session (Labels.isValidLabel)."""
     if not _LABEL.fullmatch(value) or len(value) > _LONGEST:
         rule = f"letters, digits, '_' and '-' are allowed, at most {_LONGEST} characters"
-        raise InvalidSetting(what, f"'{shown(value[:120])}' is no label for XNAT: {rule}")
+        raise InvalidSetting(what, f"'{printable(value[:120])}' is no label for XNAT: {rule}")
     return value
 
 

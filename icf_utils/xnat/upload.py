@@ -30,7 +30,8 @@ from pathlib import Path
 from typing import TextIO
 
 from icf_utils.credentials import Login, without_credentials
-from icf_utils.errors import IcfError, InvalidSetting, shown, storage_errors
+from icf_utils.errors import IcfError, InvalidSetting, printable, storage_errors
+from icf_utils.formatting import format_count
 from icf_utils.interrupts import leave_behind
 from icf_utils.progress import SILENT, Progress, Task
 from icf_utils.store.layout import Visit
@@ -180,7 +181,8 @@ class _Work:
             answers = "; ".join(outcome.answers)
             words = [moment, f"{outcome.subject}/{outcome.label}", outcome.state, f"{outcome.held}/{outcome.sent}"]
             self.log.write(
-                f"{' '.join([*words, *outcome.uris])} [{shown(answers)}] {shown(outcome.problem)}".rstrip() + "\n"
+                f"{' '.join([*words, *outcome.uris])} [{printable(answers)}] {printable(outcome.problem)}".rstrip()
+                + "\n"
             )
             self.log.flush()
 
@@ -262,7 +264,7 @@ def _remembered(
     again = "'--overwrite delete' sends it again" + (
         ", without --direct-archive" if delivery.watch.target.direct_archive else ""
     )
-    problem = f"it was uploaded before, with {held} images ({uris}); now {now}. Was that meant? {again}"
+    problem = f"it was uploaded before, with {format_count(held, 'image')} ({uris}); now {now}. Was that meant? {again}"
     return delivery.outcome("failed", problem, sum(item.files or 0 for item in found)), found
 
 

@@ -148,7 +148,9 @@ def _file_chunks(path: Path, size: int, md5: str) -> Iterator[bytes]:
                 yield kept
             kept = data
     if left:
-        raise DepositDamaged(path, f"{size} bytes", f"{size - left}", "it changed while it was sent; try again")
+        raise DepositDamaged(
+            path, f"{format_count(size, 'byte')}", f"{size - left}", "it changed while it was sent; try again"
+        )
     if md5 and digest.hexdigest() != md5:
         remedy = "it was not uploaded; see 'icf-utils verify', and restore it from a copy"
         raise DepositDamaged(path, f"the recorded MD5 {md5}", digest.hexdigest(), remedy)

@@ -30,14 +30,6 @@ def test_clean_keeps_what_can_be_shown(raw: str, shown: str) -> None:
     assert clean_text(raw) == shown
 
 
-@pytest.mark.parametrize(
-    ("size", "shown"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB"), (2 * 10**15, "2.0 PB")],
-)
-def test_sizes_are_decimal(size: int, shown: str) -> None:
-    assert human_size(size) == shown
-
-
 def test_values_of_all_kinds_become_text() -> None:
     assert value_text(None) == ""
     assert value_text(7) == "7"

@@ -32,8 +32,7 @@ def test_a_run_a_second_one_and_status(inside: Inside, table: Path, root: Path, 
     ran = inside("run", "-o", root, "--table", table, "-j1")
     assert ran.code == 0
     assert ran.out.startswith("3 visits: 3 made, 0 up to date; 12 stages, ")
-    assert "[1] study-a/v1: archive, metadata, dataset in" not in ran.err
-    assert "study-a/v1: archive, metadata, dataset, catalog in" in ran.err
+    assert "[1/3] study-a/v1: archive, metadata, dataset, catalog in" in ran.err
     make_one_by_one(table.parent, tmp_path / "other")
     assert content(root) == content(tmp_path / "other")
     assert inside("run", "-o", root, "--table", table).out == "3 visits: 0 made, 3 up to date\n"

@@ -25,7 +25,7 @@ from icf_utils.errors import (
     MissingRequirement,
     StorageFailure,
 )
-from icf_utils.results import plain
+from icf_utils.results import to_json_value
 from icf_utils.settings import Settings, StoreSettings
 from icf_utils.store.layout import Visit
 from tests.dataset.visits import GIT_NAMES, ODD_NAMES, SMALL, TIME, Member, make_visit
@@ -57,7 +57,7 @@ def test_what_is_deposited(place: Visit) -> None:
         "datalad-annex::?type=external&externaltype=uncurl&encryption=none"
         "&url=https://example.org/store/study/v1_{{annex_key}}"
     )
-    assert json.dumps(plain(result))
+    assert json.dumps(to_json_value(result))
 
 
 def test_its_time_is_the_latest_in_the_archive(place: Visit) -> None:

@@ -66,7 +66,8 @@ def test_the_same_bytes_with_any_number_of_jobs(jobs: int, inputs: Path, chain: 
     visits = collect_visits(chain.root, inputs / "visits.csv")
     result = run_visits(visits, chain, jobs=jobs, on_visit=told.append)
     assert result.counts["done"] == 3
-    assert sorted(item.name for item in told) == [f"{study}/{visit}" for study, visit in NAMES]
+    assert sorted(item.name for item, _, _ in told) == [f"{study}/{visit}" for study, visit in NAMES]
+    assert [place for _, *place in told] == [[1, 3], [2, 3], [3, 3]]
     assert [item.name for item in result.visits] == [f"{study}/{visit}" for study, visit in NAMES]
     make_one_by_one(inputs, tmp_path / "other")
     assert content(chain.root) == content(tmp_path / "other")
@@ -212,7 +213,7 @@ def test_a_visit_in_other_hands_comes_last(inputs: Path, chain: RunConfig) -> No
     (running,) = [item for item in store_status(chain.root, visits) if (item.study, item.visit) == ("study-a", "v1")]
     assert [stage.state for stage in running.stages] == ["running", *["not made"] * 3]
 
-    def tell(outcome: VisitOutcome) -> None:
+    def tell(outcome: VisitOutcome, number: int, total: int) -> None:
         told.append(outcome.name)
         leave.set()
 

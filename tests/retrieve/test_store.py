@@ -18,7 +18,7 @@ import pytest
 
 from icf_utils import deposit_visit_metadata, make_studyvisit_archive
 from icf_utils.cli.main import main
-from icf_utils.progress import readable_size
+from icf_utils.formatting import format_size
 from icf_utils.retrieve.api import Retriever, StoreOrigin
 from tests.data.make_cod import CodSeries
 from tests.data.make_dicom import write_visit
@@ -384,7 +384,7 @@ def test_quiet_is_about_progress(bucket: BucketServer, tmp_path: Path, capsys: p
 def test_transfer_and_images_have_one_size(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--store", store, "--id", "study-a", "v1", "-d", tmp_path) == 0
     seen = capsys.readouterr()
-    size = readable_size(sum(map(len, files(tmp_path).values())))
+    size = format_size(sum(map(len, files(tmp_path).values())))
     assert f"Retrieving: {size} in " in seen.err
     assert f"7 images retrieved ({size})" in seen.out
 

@@ -11,7 +11,7 @@ import pytest
 
 from icf_utils import make_studyvisit_archive
 from icf_utils.errors import InputRefused, InvalidSetting, RemoteFailure
-from icf_utils.progress import readable_size
+from icf_utils.formatting import format_size
 from icf_utils.sender.images import list_images
 from icf_utils.sender.model import MOST_CONTEXTS, SendResult, batches
 from icf_utils.sender.peer import Peer
@@ -293,7 +293,7 @@ def test_progress_counts_what_arrives(visit: Path) -> None:
     with scripted(*[0xA700] * 22) as receiver:
         assert "sending: 0 B in " in icf(*start, str(receiver.port), *more).err
     with scripted(0xA700, 0xA700) as receiver:
-        assert f"sending: {readable_size(sizes)} in " in icf(*start, str(receiver.port), *more).err
+        assert f"sending: {format_size(sizes)} in " in icf(*start, str(receiver.port), *more).err
 
 
 def test_a_store_without_the_visit(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from icf_utils.errors import DepositDamaged, RemoteFailure
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.files import FileSource
 from icf_utils.fetch.ranges import Span
+from icf_utils.formatting import format_count
 
 #: Address forms that bytes can be read from; the others are git-annex's affair.
 _READABLE = ("https", "http", "file")
@@ -154,7 +155,9 @@ class Archives:
             path = archive.local
             span = Span(locator.offset, size) if locator.offset is not None else _member(archive, path, locator.path)
         if span.size != size:
-            raise _damaged(path, f"{size} bytes of '{locator.path}'", f"{span.size} bytes")
+            raise _damaged(
+                path, f"{format_count(size, 'byte')} of '{locator.path}'", f"{format_count(span.size, 'byte')}"
+            )
         yield from FileSource(path, key_size(archive.key)).read(span.start, span.size)
 
 

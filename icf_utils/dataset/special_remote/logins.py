@@ -73,7 +73,9 @@ def _present(source: Source) -> Source:
 
 
 def _unauthorised(url: str, problem: str, realm: str) -> FetchFailure:
-    remedy = f"store yours with: datalad credentials set my-store type=user_password user=NAME realm='{shown(realm)}'"
+    remedy = (
+        f"store yours with: datalad credentials set my-store type=user_password user=NAME realm='{printable(realm)}'"
+    )
     return FetchFailure(without_credentials(url), problem, remedy, kind="unauthorised", status=401)
 
 
@@ -130,7 +132,7 @@ def _ask(realm: str) -> Login | None:
     try:
         with open("/dev/tty", "r+b", buffering=0) as terminal:
             terminal.write(
-                f"{shown(realm)} wants to know who asks; 'datalad credentials set' keeps it.\nUser: ".encode()
+                f"{printable(realm)} wants to know who asks; 'datalad credentials set' keeps it.\nUser: ".encode()
             )
             user = terminal.readline().decode("utf-8", "replace").strip()
     except OSError:

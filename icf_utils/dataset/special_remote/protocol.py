@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol, TextIO
 
-from icf_utils.errors import IcfError, shown
+from icf_utils.errors import IcfError, printable
 
 
 class Job:
@@ -48,11 +48,11 @@ class Job:
 
     def tell(self, text: str) -> None:
         """A line for the user."""
-        self.reply(f"INFO {shown(text)}")
+        self.reply(f"INFO {printable(text)}")
 
     def debug(self, text: str) -> None:
         """A line for who looks with ``--debug``."""
-        self.reply(f"DEBUG {shown(text)}")
+        self.reply(f"DEBUG {printable(text)}")
 
     def _value(self) -> str:
         line = self._answers.get()
@@ -132,7 +132,7 @@ class Conversation:
     def _plain_answer(self, job: Job, word: str, rest: str) -> str:
         if word == "WHEREIS":
             words = self._remote.whereis(job, rest)
-            return f"WHEREIS-SUCCESS {shown(words)}" if words else "WHEREIS-FAILURE"
+            return f"WHEREIS-SUCCESS {printable(words)}" if words else "WHEREIS-FAILURE"
         if word == "CLAIMURL":
             return "CLAIMURL-SUCCESS" if claims(rest) else "CLAIMURL-FAILURE"
         if word == "CHECKURL":
@@ -177,11 +177,11 @@ def _problem_of(action: Callable[[], None]) -> str:
     try:
         action()
     except IcfError as error:
-        return " ".join(shown(line.strip()) for line in str(error).splitlines())
+        return " ".join(printable(line.strip()) for line in str(error).splitlines())
     except EOFError:
         raise
     except OSError as error:
-        return f"{shown(error.filename or '')} {error.strerror or type(error).__name__}".strip()
+        return f"{printable(error.filename or '')} {error.strerror or type(error).__name__}".strip()
     except Exception as error:  # noqa: BLE001 - a fault of ours must not leave git-annex waiting
-        return f"internal error of icf-utils ({type(error).__name__}: {shown(str(error))}); please report it"
+        return f"internal error of icf-utils ({type(error).__name__}: {printable(str(error))}); please report it"
     return ""

@@ -25,7 +25,7 @@ from icf_utils.errors import (
     InvalidSetting,
     MissingRequirement,
     StorageFailure,
-    shown,
+    printable,
 )
 from icf_utils.progress import SILENT, Progress
 from icf_utils.receiver.journal import Journal
@@ -122,7 +122,7 @@ class _Desk:
         return _problem("an internal error", 500)
 
     def _note(self, what: str) -> None:
-        self._log(f"http: {request.remote_addr} {request.method} {shown(request.path[:200])}: {what}")
+        self._log(f"http: {request.remote_addr} {request.method} {printable(request.path[:200])}: {what}")
 
     def home(self) -> str:
         query = parse_query(_words(request))
@@ -166,7 +166,7 @@ class _Desk:
 
     def _retry(self, session: Session) -> Session:
         if self._settings.rules and session.rule not in self._settings.rules:
-            raise InvalidSetting("rule", f"'{shown(session.rule)}' is no longer in the settings")
+            raise InvalidSetting("rule", f"'{printable(session.rule)}' is no longer in the settings")
         queued = self._journal.retry(session.id)
         self._note("queued once more")
         return queued

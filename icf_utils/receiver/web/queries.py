@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from icf_utils.errors import InvalidSetting, shown
+from icf_utils.errors import InvalidSetting, printable
 from icf_utils.receiver.model import SESSION_STATES, SessionFilter, SessionState
 
 #: The words of a query; ``state`` may be given several times, or with commas.
@@ -26,7 +26,7 @@ class Query:
 def parse_query(given: Mapping[str, Sequence[str]]) -> Query:
     """A query from its words. Raises :class:`~icf_utils.errors.InvalidSetting` for what means nothing."""
     if unknown := sorted(set(given) - set(WORDS)):
-        raise InvalidSetting("query", f"'{shown(unknown[0][:40])}' means nothing (known: {', '.join(WORDS)})")
+        raise InvalidSetting("query", f"'{printable(unknown[0][:40])}' means nothing (known: {', '.join(WORDS)})")
     texts = {word: given[word][-1] for word in given if word != "state"}
     wanted = SessionFilter(
         sender=texts.get("sender", ""),
@@ -44,7 +44,7 @@ def parse_states(texts: Sequence[str]) -> tuple[SessionState, ...]:
     names = [name.strip() for text in texts for name in text.split(",") if name.strip()]
     if unknown := sorted(set(names) - set(SESSION_STATES)):
         known = ", ".join(SESSION_STATES)
-        raise InvalidSetting("state", f"there is no state '{shown(unknown[0][:40])}' (states: {known})")
+        raise InvalidSetting("state", f"there is no state '{printable(unknown[0][:40])}' (states: {known})")
     return tuple(state for state in SESSION_STATES if state in names)
 
 
@@ -54,5 +54,5 @@ def _number(word: str, texts: Mapping[str, str], least: int) -> int:
         return 0
     text = texts[word]
     if not (text.isascii() and text.isdecimal() and len(text) < 8 and least <= int(text) <= _MOST):
-        raise InvalidSetting(word, f"'{shown(text[:40])}' is no number from {least} to {_MOST}")
+        raise InvalidSetting(word, f"'{printable(text[:40])}' is no number from {least} to {_MOST}")
     return int(text)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from icf_utils.credentials import Secret, find_secret
-from icf_utils.errors import InvalidSetting, shown, storage_errors
+from icf_utils.errors import InvalidSetting, printable, storage_errors
 
 #: The environment's variable that holds the token, for server and clients.
 TOKEN_VARIABLE = "ICF_SESSIONS_TOKEN"  # noqa: S105 - a name
@@ -79,7 +79,7 @@ def parse_address(text: str) -> tuple[str, int]:
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
     if port and not (port.isascii() and port.isdecimal() and 0 <= int(port) < 65536):
-        raise InvalidSetting("--http", f"'{shown(text)}' is not HOST:PORT")
+        raise InvalidSetting("--http", f"'{printable(text)}' is not HOST:PORT")
     return host or HOST, int(port) if port else PORT
 
 

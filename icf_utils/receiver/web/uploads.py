@@ -50,8 +50,8 @@ def take_in(
     visit, and :class:`~icf_utils.errors.StorageFailure` where there is no room.
     """
     if rule not in settings.rules:
-        known = ", ".join(map(shown, settings.rules)) or "none"
-        raise InvalidSetting("rule", f"there is none called '{shown(rule[:40])}' (rules: {known})")
+        known = ", ".join(map(printable, settings.rules)) or "none"
+        raise InvalidSetting("rule", f"there is none called '{printable(rule[:40])}' (rules: {known})")
     check_identifier("visit", visit)
     folder = journal.spool / "uploads"
     with storage_errors(folder, "create"):
@@ -159,7 +159,9 @@ def _count_images(source: Source) -> int:
         raise _refused("holds no DICOM image")
     if len(studies) > 1:
         firsts = [(name, f"is the first file of study {study_key(uid)}") for uid, name in studies.items()]
-        raise InputRefused(_UPLOAD, [(_UPLOAD, f"holds {len(studies)} studies; post each by itself"), *firsts])
+        raise InputRefused(
+            _UPLOAD, [(_UPLOAD, f"holds {format_count(len(studies), 'study')}; post each by itself"), *firsts]
+        )
     return images
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from flask import Flask
 
-from icf_utils.progress import readable_size
+from icf_utils.formatting import format_size
 from icf_utils.receiver.model import SESSION_STATES, Session, SessionState, in_one_line
 from icf_utils.receiver.web.queries import Query
 from icf_utils.receiver.web.records import processing_seconds
@@ -81,7 +81,7 @@ def _row(session: Session, now: float) -> dict[str, Any]:
         "received": _moment(session.first_received),
         "images": session.images,
         "expected": session.expected,
-        "size": readable_size(session.size),
+        "size": format_size(session.size),
         "took": "" if seconds is None else readable_time(seconds),
         "problem": in_one_line(session.failure),
         "notes": len(session.notes),
@@ -127,4 +127,4 @@ def readable_time(seconds: float) -> str:
 def add_filters(app: Flask) -> None:
     """What the templates use."""
     app.add_template_filter(_moment, "moment")
-    app.add_template_filter(readable_size, "size")
+    app.add_template_filter(format_size, "size")
