@@ -42,9 +42,10 @@ def run_visits(
 ) -> RunResult:
     """Bring visits up to date: only what is needed runs, ``jobs`` visits at a time.
 
-    A failed visit is a result, and does not stop the others unless ``keep_going`` is false. ``on_visit`` is
-    called with each visit that was worked on, when it is finished, its number (from 1) and how many there are. With ``jobs`` above 1 worker processes are started, which import
-    the caller's main module: in a program, guard it by ``if __name__ == "__main__"``.
+    A failed visit is a result, and does not stop the others unless ``keep_going`` is false. ``on_visit`` is called with
+    each visit that was worked on, when it is finished, its number (from 1) and how many there are. With ``jobs`` above
+    1 worker processes are started, which import the caller's main module: in a program, guard it by
+    ``if __name__ == "__main__"``.
 
     Raises :class:`~icf_utils.errors.InvalidSetting` for options that no visit could be made with, and
     :class:`~icf_utils.errors.StorageFailure` for a store that cannot be read.
