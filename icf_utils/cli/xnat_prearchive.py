@@ -166,7 +166,7 @@ def _rights(args: argparse.Namespace) -> FileRights:
         entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
         number = (int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid) if group else entry.pw_gid
     except KeyError as error:
-        raise InvalidSetting("--owner", f"there is no such user or group: '{shown(args.owner)}'") from error
+        raise InvalidSetting("--owner", f"there is no such user or group: '{printable(args.owner)}'") from error
     return FileRights(entry.pw_uid, number, args.umask)
 
 
@@ -180,8 +180,8 @@ def _show_plan(args: argparse.Namespace, console: Console, source: Source, sessi
 
 
 def _plan_lines(planned: PrearchivePlan) -> list[str]:
-    lines = [f"folder: {shown(planned.folder)} (with the time of the moment)"]
-    lines += [f"  {shown(name)} -> {shown(place)}" for name, place in planned.places.items()]
+    lines = [f"folder: {printable(planned.folder)} (with the time of the moment)"]
+    lines += [f"  {printable(name)} -> {printable(place)}" for name, place in planned.places.items()]
     lines += ["SQL:", *(f"  {statement};" for statement in planned.statements), "with:"]
     lines += [
         f"  {name} = {'NULL' if value is None else printable(str(value))}" for name, value in planned.values.items()

@@ -98,7 +98,7 @@ def _route_lines(routes: Sequence[Route]) -> list[str]:
 
 
 def _choice(choice: LabelChoice) -> str:
-    return f"'{shown(choice.label)}' ({choice.source})" if choice.source else f"'{shown(choice.label)}'"
+    return f"'{printable(choice.label)}' ({choice.source})" if choice.source else f"'{printable(choice.label)}'"
 
 
 def _result_lines(result: SendResult) -> list[str]:

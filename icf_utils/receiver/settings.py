@@ -304,7 +304,7 @@ def xnat_target(rule: Rule) -> UploadTarget:
         return UploadTarget(rule.xnat, rule.xnat_project)
     if rule.xnat_dest == "archive":
         return UploadTarget(rule.xnat, rule.xnat_project, "archive")
-    raise InvalidSetting("xnat_dest", f"'{shown(rule.xnat_dest)}' is neither 'prearchive' nor 'archive'")
+    raise InvalidSetting("xnat_dest", f"'{printable(rule.xnat_dest)}' is neither 'prearchive' nor 'archive'")
 
 
 def _is_network(text: str) -> bool:

@@ -187,7 +187,7 @@ def _copied(source: Source, layout: SessionLayout, session: InboxSession, xnat: 
     """A copy in the inbox that XNAT has agreed to import; nothing is left of it where it has not."""
     for reservation in list_abandoned(session.root):
         remove_session(reservation)
-        progress.message(f"removed what an interrupted command had left: '{shown(reservation.session_dir)}'")
+        progress.message(f"removed what an interrupted command had left: '{printable(reservation.session_dir)}'")
     with reserve_place(session.root, session.project, session.label) as reservation:
         try:
             copy_session(source, layout, reservation.staging / session.label, session.rights, {}, progress)

@@ -166,7 +166,7 @@ def fill_label(template: str, values: Mapping[str, str], option: str) -> str:
     for name in _FIELD.findall(template):
         if name not in values:
             known = ", ".join(f"{{{key}}}" for key in values)
-            raise InvalidSetting(option, f"there is no field '{{{shown(name)}}}' here (known: {known})")
+            raise InvalidSetting(option, f"there is no field '{{{printable(name)}}}' here (known: {known})")
         if not to_label(values[name]).strip("_-"):
             raise NameWithoutLabel(option, name, values[name])
     label = to_label(_FIELD.sub(lambda found: values[found[1]], template))

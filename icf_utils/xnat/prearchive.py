@@ -15,7 +15,6 @@ from datetime import datetime
 from pathlib import Path
 
 from icf_utils.errors import IcfError, RemoteFailure, printable
-from icf_utils.formatting import format_count
 from icf_utils.interrupts import leave_behind
 from icf_utils.progress import SILENT, Progress
 from icf_utils.sources.source import Source
@@ -107,7 +106,7 @@ def put_into_prearchive(
         progress.message(f"copied and checked {len(copied)} files")
         move_into_place(reservation)
         set_folder_rights(reservation.made_folders, session.rights)
-        progress.message(f"in its place: '{shown(reservation.session_dir)}'")
+        progress.message(f"in its place: '{printable(reservation.session_dir)}'")
         row = _row(session, reservation, layout)
         attempt.row = True
         insert_row(database, row, again=session.again)
@@ -137,7 +136,7 @@ def put_into_prearchive(
 def remove_abandoned(root: Path, database: XnatDatabase, progress: Progress = SILENT) -> None:
     """Undo what commands of this host that were killed have left; what XNAT has taken up meanwhile is left to it."""
     for reservation in list_abandoned(root):
-        place = shown(reservation.session_dir)
+        place = printable(reservation.session_dir)
         status = delete_row(database, reservation.key, _OURS)
         if status is None:
             remove_session(reservation)
@@ -235,7 +234,7 @@ def _undo(reservation: Reservation, database: XnatDatabase | None, progress: Pro
 
     Where the row cannot be removed the folder stays, and the journal for the next command.
     """
-    place = shown(reservation.session_dir)
+    place = printable(reservation.session_dir)
     try:
         status = _take_back(reservation, database, progress) if database else None
         if status is None:
@@ -259,7 +258,9 @@ def _take_back(reservation: Reservation, database: XnatDatabase, progress: Progr
             return status
         if not told:
             patience = f"nothing can be taken away before it lets go; waiting for that, {_LET_GO_WITHIN:g} s at most"
-            progress.message(f"XNAT is working on '{shown(reservation.session_dir)}' ({shown(status)}): {patience}")
+            progress.message(
+                f"XNAT is working on '{printable(reservation.session_dir)}' ({printable(status)}): {patience}"
+            )
             told = True
         time.sleep(_FIRST_PAUSE)
     return None

@@ -112,7 +112,7 @@ def upload(
         xnat = stack.enter_context(XnatClient(target.url, login, target.ca, target.timeout))
         watch = Watch(xnat, target, stop)
         rows = watch.rows()
-        task = stack.enter_context(progress.task(f"uploading to {target.project}", len(uploads), "sessions"))
+        task = stack.enter_context(progress.task(f"uploading to {target.project}", len(uploads), "session"))
         work = _Work(watch, journals, rows, written, task)
         sessions = _in_parallel(work, uploads, jobs, stop)
     return replace(result, sessions=tuple(sessions), journal=tuple(journal.path for journal in journals.values()))
@@ -144,7 +144,7 @@ def refuse_duplicate_labels(uploads: Sequence[SessionUpload]) -> None:
     twice = [key for key, count in Counter((item.subject, item.label) for item in uploads).items() if count > 1]
     if twice:
         subject, label = twice[0]
-        places = [f"'{shown(item.where)}'" for item in uploads if (item.subject, item.label) == twice[0]]
+        places = [f"'{printable(item.where)}'" for item in uploads if (item.subject, item.label) == twice[0]]
         raise InvalidSetting(
             "labels", f"{' and '.join(places[:2])} would both be session '{label}' of subject '{subject}'; see --label"
         )

@@ -16,7 +16,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
-from icf_utils.errors import Busy, shown, storage_errors
+from icf_utils.errors import Busy, printable, storage_errors
 from icf_utils.xnat.model import UploadTarget
 
 
@@ -29,7 +29,7 @@ class UploadRunning(Busy):
     def __init__(self, path: Path) -> None:
         super().__init__(path, "another upload to the same project", 0.0)
         self.args = (
-            f"another upload to the same project is running, with the journal '{shown(path)}'. Wait until it has "
+            f"another upload to the same project is running, with the journal '{printable(path)}'. Wait until it has "
             "ended, and run the same command again; leave the file, which remembers what was uploaded",
         )
 
