@@ -7,13 +7,15 @@ Remembers, for this process, which files are unfinished: a signal may arrive bet
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 _ATTEMPTS = 3
 
-#: Unfinished files of this process, by path; those of fixed names with the content that only its own have.
-_unfinished: dict[Path, bytes | None] = {}
+#: Unfinished files of this process, by path: the content that only its own have, for those of fixed names, and the
+#: folders that go with them.
+_unfinished: dict[Path, tuple[bytes | None, Sequence[Path]]] = {}
 
 #: Folders above the studies that this process has made, the innermost first, by store.
 _made: dict[Path, list[Path]] = {}
@@ -22,18 +24,21 @@ _made: dict[Path, list[Path]] = {}
 _heard: list[int] = []
 
 
-def expect_unfinished(path: Path, content: bytes | None = None) -> None:
-    """A file is about to be made that must not outlive an interrupt; with ``content``, only if it has just that."""
-    _unfinished[path] = content
+def expect_unfinished(path: Path, content: bytes | None = None, folders: Sequence[Path] = ()) -> None:
+    """Register a file, before it is made, that must not outlive an interrupt; with ``content``, only one that has it.
+
+    ``folders`` are removed with it where they are empty then, in their order.
+    """
+    _unfinished[path] = (content, folders)
 
 
 def forget_unfinished(path: Path) -> None:
-    """The file is gone, or has become what it should."""
+    """Remove a file from the register: it is gone, or has its final name."""
     _unfinished.pop(path, None)
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file that is not needed any more, if it is there; a fault that passes is no reason to leave it."""
+    """Remove a file that is not needed any more, if it exists; tried again after a transient fault. Never raises."""
     for _ in range(_ATTEMPTS):
         with suppress(OSError):
             path.unlink(missing_ok=True)
@@ -42,15 +47,15 @@ def remove_file(path: Path) -> None:
 
 
 def remove_unfinished() -> None:
-    """Remove what an interrupt left of this process's unfinished files, and folders that are empty then."""
-    for path, content in list(_unfinished.items()):
+    """Remove what an interrupt left of this process's unfinished files, and their folders that are empty then."""
+    for path, (content, folders) in list(_unfinished.items()):
         with suppress(OSError):
             if content is None or path.read_bytes() == content:
                 remove_file(path)
         forget_unfinished(path)
-        with suppress(OSError):  # the work folder and the study's; others stop at the first that is not empty
-            path.parent.rmdir()
-            path.parent.parent.rmdir()
+        with suppress(OSError):  # up to the first that is not empty
+            for folder in folders:
+                folder.rmdir()
     for root in list(_made):
         remove_made_folders(root)
 

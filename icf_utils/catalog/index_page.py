@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import html
 import os
-import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from icf_utils.errors import DepositDiffers, InvalidSetting, storage_errors
 from icf_utils.formatting import format_size
 from icf_utils.results import Notice
 from icf_utils.settings import Settings, load_settings
-from icf_utils.store.files import share_file, sync_file, sync_folder
+from icf_utils.store.files import replace_file, sync_folder
 from icf_utils.store.layout import Study, stored_studies
 
 #: The page's name below the store.
@@ -174,25 +172,6 @@ def _replace(path: Path, data: bytes, root: Path) -> bool:
         return False
     if old is not None and _MARK.encode("ascii") not in old:
         raise DepositDiffers(path, "it was not made by this program", _REMEDY)
-    with storage_errors(path, "write"):
-        descriptor, name = tempfile.mkstemp(prefix=".index-", suffix=".part", dir=root)
-        try:
-            with os.fdopen(descriptor, "wb") as handle:
-                os.fchmod(descriptor, 0o666 & ~_umask())
-                share_file(root, descriptor)
-                handle.write(data)
-                sync_file(handle, path)
-            os.replace(name, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(name)
-            raise
+    replace_file(path, data, root=root)
     sync_folder(root)
     return True
-
-
-def _umask() -> int:
-    """The process's; the only way to know it is to set it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

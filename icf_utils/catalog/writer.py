@@ -15,9 +15,8 @@ from pathlib import Path
 
 from icf_utils.catalog.application import FOLDERS
 from icf_utils.errors import DepositDiffers, storage_errors
-from icf_utils.interrupts import forget_unfinished, remove_file
 from icf_utils.progress import Task
-from icf_utils.store.files import make_folders, new_part, part_name, sync_file, sync_folder
+from icf_utils.store.files import make_folders, new_part, replace_with_part, sync_file, sync_folder
 from icf_utils.store.layout import Study
 
 #: Says that a folder is a catalog of this program, and of which study: a line with the catalog's id. A second line,
@@ -115,14 +114,7 @@ def _replace(study: Study, path: Path, data: bytes, tally: Tally) -> None:
         with storage_errors(path, "write"):
             handle.write(data)
         sync_file(handle, path)
-    part = part_name(study, path)
-    try:
-        with storage_errors(path, "replace"):
-            os.replace(part, path)
-        forget_unfinished(part)
-    except BaseException:
-        remove_file(part)
-        raise
+    replace_with_part(study, path)
     tally.pending.add(path.parent)
 
 

@@ -20,7 +20,7 @@ from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.sources.selection import Selection, files_below, select_files, select_visit, selection_bytes
 from icf_utils.sources.tree import Exclusions, TreeVisit, visit_folder, walk_tree
-from icf_utils.store.files import make_folders
+from icf_utils.store.files import make_folders, replace_file
 from icf_utils.store.layout import Visit
 from icf_utils.templates import Template
 
@@ -167,7 +167,7 @@ def prepare(item: Item, store: Path) -> VisitInput:
     if not is_current(item, store):
         with storage_errors(path, "write"):
             make_folders(store, path.parent)
-            _replace(path, raw)
+        replace_file(path, raw, root=store)
     return VisitInput(item.study, item.visit, path)
 
 
@@ -181,20 +181,6 @@ def is_current(item: Item, store: Path) -> bool:
     with suppress(OSError):
         return item.selection is not None and list_path(item, store).read_bytes() == selection_bytes(item.selection)
     return False
-
-
-def _replace(path: Path, raw: bytes) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink()
-        raise
 
 
 def refuse_root_in_store(root: Path, store: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
@@ -158,18 +159,12 @@ def _read(path: str) -> dict[str, Any]:
 
 def _write(study: Study, path: str, value: Mapping[str, object]) -> None:
     """No sync: a file that a power failure tears cannot be read, and counts as not there."""
-    part = Path(f"{path}.{socket.gethostname()}.{os.getpid()}{_PART}")
-    try:
-        make_folders(study.root, state_folder(study))
-        expect_unfinished(part)
-        with open(part, "wb") as handle:
-            share_file(study.root, handle.fileno())
+    folder = state_folder(study)
+    part = Path(f"{path}.{secrets.token_hex(4)}.{socket.gethostname()}.{os.getpid()}{_PART}")
+    with storage_errors(path, "write"):
+        make_folders(study.root, folder)
+    with new_file(part, root=study.root, like=Path(path), folders=(folder, study.workdir)) as handle:
+        with storage_errors(path, "write"):
             handle.write(json.dumps(value, ensure_ascii=True, sort_keys=True).encode("ascii") + b"\n")
-        os.replace(part, path)
-        forget_unfinished(part)
-    except BaseException as error:  # an interrupt as well
-        with suppress(OSError):
-            part.unlink()
-        if isinstance(error, OSError):
-            raise StorageFailure(path, "write", error) from error
-        raise
+    with storage_errors(path, "write"):
+        rename_file(part, path)

@@ -23,6 +23,7 @@ from icf_utils.receiver.spool import is_held
 from icf_utils.receiver.web import downloads
 from icf_utils.receiver.web.queries import parse_query
 from icf_utils.receiver.web.records import session_record
+from icf_utils.store.files import keep_access, rename_file
 
 Record = Mapping[str, Any]
 
@@ -232,7 +233,8 @@ class _Target:
 
             yield write
             with storage_errors(self._part, "write"):
-                os.fsync(file.fileno())
+                keep_access(self.path, descriptor)
+                os.fsync(descriptor)
 
     def digest(self) -> bytes:
         digest = hashlib.sha256()
@@ -248,7 +250,7 @@ class _Target:
     def finish(self, digest: bytes) -> None:
         """Give the zip its name, if its bytes are the right ones."""
         with storage_errors(self.path, "write"):
-            os.replace(self._part, self.path)
+            rename_file(self._part, self.path)
         self._tag.unlink(missing_ok=True)
 
 

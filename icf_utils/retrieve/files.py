@@ -18,15 +18,17 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, BinaryIO
 
 from icf_utils.errors import Busy, InvalidSetting, StorageFailure, printable, storage_errors
 from icf_utils.fetch.source import CHUNK
+from icf_utils.interrupts import remove_file
 from icf_utils.progress import Progress
 from icf_utils.retrieve.model import Digest, Running, Wanted
+from icf_utils.store.files import new_file, rename_file, sync_file
 
 #: Below the target directory, while something runs or waits to be finished.
 WORK_NAME = ".icf-retrieve"
@@ -117,9 +119,10 @@ class Incoming:
         self._wanted, self._target = wanted, target
         self._part = work / f"{os.getpid()}-{id(self)}.part"
         self._running, self._size = Running(wanted.image.digest.kind), 0
+        self._stack = ExitStack()
         with target_errors(self._part, "create"):
             work.mkdir(parents=True, exist_ok=True)
-            self._file: BinaryIO = self._part.open("xb")
+        self._file: BinaryIO = self._stack.enter_context(new_file(self._part, like=target))
 
     def __enter__(self) -> Incoming:
         return self
@@ -127,10 +130,9 @@ class Incoming:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):  # what could not be written is not kept; why is said already
-            self._file.close()
-        with suppress(OSError):
-            self._part.unlink()
+        with suppress(StorageFailure):  # what could not be written is not kept; why is said already
+            self._stack.close()
+        remove_file(self._part)
 
     def write(self, chunk: bytes) -> None:
         self._running.update(chunk)
@@ -147,11 +149,10 @@ class Incoming:
         if self._size != image.span.size or self._running.digest() != image.digest:
             return False
         with target_errors(self._target, "write"):
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            sync_file(self._file, self._target)
             try:
                 self._target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(self._part, self._target)
+                rename_file(self._part, self._target)
             except OSError as error:
                 if error.errno not in _OF_ONE_NAME:
                     raise
@@ -271,9 +272,12 @@ def update_log(root: Path, work: Path, saved: Collection[str], absent: Collectio
     new = tuple(dict.fromkeys((*(item for item in old if item not in gone), *saved)))
     if new == old:
         return
-    part, path = work / "log.part", root / LOG_NAME
-    with target_errors(path, "write"), part.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        json.dump({"logs": new}, file, separators=(",", ":"))
-        file.flush()
-        os.fsync(file.fileno())
-        os.replace(part, path)
+    text = json.dumps({"logs": new}, separators=(",", ":"))
+    path = root / LOG_NAME
+    part = work / "log.part"
+    with new_file(part, like=path) as file:
+        with storage_errors(path, "write"):
+            file.write(text.encode("utf-8", errors="backslashreplace"))
+        sync_file(file, path)
+    with storage_errors(path, "replace"):
+        rename_file(part, path)

@@ -21,6 +21,7 @@ from icf_utils.errors import printable, storage_errors
 from icf_utils.fetch.source import CHUNK
 from icf_utils.retrieve.files import FolderShelf, Incoming, digest_of, target_errors
 from icf_utils.retrieve.model import Digest, Wanted
+from icf_utils.store.files import new_file, rename_file, sync_file
 
 #: The time of all entries: the earliest that a zip can say, so that the same images are the same zip.
 _WHEN = (1980, 1, 1, 0, 0, 0)
@@ -92,13 +93,13 @@ class ZipShelf:
         path, part, old = self._zip(box), self._work / f"{os.getpid()}-zip.part", self._open(box)
         if old and old.namelist() == sorted(map(_entry, items)) and all(map(self._is_in_place, items)):
             return path
-        with target_errors(path, "write"), part.open("xb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as new:
+        with new_file(part, like=path) as file:
+            with target_errors(path, "write"), zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as new:
                 self._fill(new, box, items)
-            file.flush()
-            os.fsync(file.fileno())
-            self.close()
-            os.replace(part, path)
+            sync_file(file, path)
+        self.close()
+        with target_errors(path, "write"):
+            rename_file(part, path)
             shutil.rmtree(self._work / box, ignore_errors=True)
         return path
 

@@ -21,7 +21,7 @@ from typing import Any
 from icf_utils.errors import DepositDamaged, storage_errors
 from icf_utils.pipeline.model import VisitInput
 from icf_utils.slurm.model import Submission
-from icf_utils.store.files import tidy_workdir
+from icf_utils.store.files import replace_file, tidy_workdir
 from icf_utils.store.layout import Study, check_identifier
 
 #: Number of the files' format.
@@ -98,10 +98,7 @@ def _visit(study: str, visit: str, source: str | None) -> VisitInput:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file that is complete or not there."""
-    part = path.with_name(f".{path.name}.part")
-    with storage_errors(path, "write"):
-        part.write_text(text, encoding="utf-8", errors="surrogateescape")
-        os.replace(part, path)
+    replace_file(path, text.encode("utf-8", errors="surrogateescape"), durable=False)
 
 
 def write_submission(folder: Path, submission: Submission) -> None:

@@ -1,13 +1,18 @@
-"""Publishing that is never half-done.
+"""How a file gets its name: never half-done. THE atomic write of the package, and who may use what it makes.
 
-Touches the disk: new files are written below ``<store>/<study>/.icf/``, synced, and moved to their names with a
-hard link or rename, so that a final name never shows a partial file. Nothing here knows what the files mean.
+A new file is written under another name, on the same file system, synced where it must outlive a power failure, and
+then given its name by a hard link (nothing is replaced) or a rename (what was there is replaced), so that a final name
+never shows a partial file. A file that is replaced hands on its owner, group, mode and ACL as far as this process may
+set them; where the group cannot be kept, it gets no more than everybody had.
 
+:func:`new_file` and :func:`rename_file` are the primitives, :func:`replace_file` does all at once. For the files of a
+study, :func:`new_part`, :func:`publish_part`, :func:`replace_with_part` and :func:`publish_bytes` write below
+``<store>/<study>/.icf/`` first. A new file has the mode that the umask gives, and what a group-shared store adds. Two
+more ways have their reasons in ``docs/decisions/0009-atomic-writes.md``: the receiver's spool, and the exchange of a
+whole catalog.
 
-What a process leaves on the disk: folders made on the way, files that are not finished, and who may use them.
-
-Touches folders and modes, and remembers for this process what must be gone when it is interrupted: a signal may be
-heard between any two steps, also where no ``finally`` holds yet. Knows nothing of what the files are.
+Touches files, folders and modes, and registers unfinished files (:mod:`icf_utils.interrupts`): a signal may arrive
+between any two steps, also where no ``finally`` block is active yet. Knows nothing of what the files mean.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -37,6 +43,9 @@ from icf_utils.store.layout import ANNEX_FOLDER_SUFFIX, ANNEX_URL_SUFFIX, VISIT_
 
 #: File names may have 255 bytes; a part's longer than this is cut, and told apart by a digest.
 _LONGEST_PART = 180
+
+#: The extended attribute that holds a POSIX ACL, see acl(5).
+_ACL = "system.posix_acl_access"
 
 
 def prepare_workdir(study: Study) -> Path:
@@ -81,26 +90,87 @@ def clear_parts(visit: Visit) -> None:
 
 
 @contextmanager
-def new_part(study: Study, target: Path) -> Iterator[BinaryIO]:
-    """A new file beside ``target``, open for reading and writing; removed when the block fails.
+def new_file(
+    part: Path, *, root: Path | None = None, like: Path | None = None, folders: Sequence[Path] = ()
+) -> Iterator[BinaryIO]:
+    """Make the file ``part``, open for reading and writing; it is removed when the block fails, else left there.
 
-    The caller holds the lock of the visit or study. Modes follow the umask, and the store's settings.
+    It gets the access rights of ``like``, if there is such a file, else those of a new file (of the store at ``root``).
+    ``folders`` are those that an interrupt removes with it where they are empty. Raises :class:`~icf_utils.errors.StorageFailure`, also where ``part`` exists.
     """
-    part = part_name(study, target)
-    prepare_workdir(study)
-    expect_unfinished(part)
-    with storage_errors(part, "replace"):
-        part.unlink(missing_ok=True)
-    try:  # around open(), too: a signal may be heard just when it returns
+    expect_unfinished(part, folders=folders)
+    try:  # around open() as well: a signal may arrive just when it returns
         with storage_errors(part, "create"):
             descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         with _closing(os.fdopen(descriptor, "w+b"), part) as handle:
             with storage_errors(part, "set the mode of"):
-                share_file(study.root, descriptor)
+                if not (like and keep_access(like, descriptor)) and root:
+                    share_file(root, descriptor)
             yield handle
     except BaseException:
         remove_file(part)
         raise
+
+
+def rename_file(part: Path, target: Path) -> None:
+    """Give a finished file its name; what was there is replaced. Raises ``OSError``; ``part`` is removed then."""
+    try:
+        os.replace(part, target)
+        forget_unfinished(part)
+    except BaseException:
+        remove_file(part)
+        raise
+
+
+def link_file(part: Path, target: Path) -> None:
+    """Give a finished file its name, unless the name is taken; ``part`` is removed in any case.
+
+    Raises ``FileExistsError`` where it is taken, else ``OSError``.
+    """
+    try:
+        try:
+            os.link(part, target)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links; the caller's lock keeps other writers out
+            os.rename(part, target)
+    finally:
+        remove_file(part)
+
+
+def replace_file(path: Path, data: bytes, *, root: Path | None = None, durable: bool = True) -> None:
+    """Write ``data`` under a name beside ``path``, then give it that name; what was there is replaced.
+
+    The bytes are on the device on return, unless ``durable`` is false; for the name, call :func:`sync_folder`.
+    Raises :class:`~icf_utils.errors.StorageFailure`.
+    """
+    part = part_beside(path)
+    with new_file(part, root=root, like=path) as handle:
+        with storage_errors(path, "write"):
+            handle.write(data)
+        if durable:
+            sync_file(handle, path)
+    with storage_errors(path, "replace"):
+        rename_file(part, path)
+
+
+def part_beside(path: Path) -> Path:
+    """A new name in the folder of ``path``, for a file that will be renamed to it."""
+    return path.with_name(f".{path.name[:_LONGEST_PART]}.{secrets.token_hex(4)}.part")
+
+
+@contextmanager
+def new_part(study: Study, target: Path) -> Iterator[BinaryIO]:
+    """Make the file that will be ``target`` in the study's work folder, as :func:`new_file` does.
+
+    The caller holds the lock of the visit or study; what another process left under the name is removed.
+    """
+    part = part_name(study, target)
+    prepare_workdir(study)
+    with storage_errors(part, "replace"):
+        part.unlink(missing_ok=True)
+    with new_file(part, root=study.root, like=target, folders=(study.workdir, study.folder)) as handle:
+        yield handle
 
 
 @contextmanager
@@ -130,26 +200,24 @@ def sync_folder(folder: Path) -> None:
 
 
 def publish_part(study: Study, target: Path) -> None:
-    """Give a finished, synced part its final name; never replaces what is there.
+    """Give a finished, synced part its name, durably; never replaces what is there.
 
     Raises :class:`~icf_utils.errors.DepositDiffers` if the name was taken meanwhile.
     """
-    part = part_name(study, target)
     try:
-        _link_or_rename(part, target)
-    finally:
-        remove_file(part)
+        with storage_errors(target, "create"):
+            link_file(part_name(study, target), target)
+    except StorageFailure as error:
+        if isinstance(error.__cause__, FileExistsError):
+            raise DepositDiffers(target, "it appeared while this command was running") from error
+        raise
     sync_folder(target.parent)
 
 
-def _link_or_rename(part: Path, target: Path) -> None:
-    try:
-        os.link(part, target)
-    except FileExistsError as error:
-        raise DepositDiffers(target, "it appeared while this command was running") from error
-    except OSError:  # a file system without hard links; the lock keeps other writers out
-        with storage_errors(target, "create"):
-            os.rename(part, target)
+def replace_with_part(study: Study, target: Path) -> None:
+    """Give a finished, synced part its name; what was there is replaced. The name is not durable yet."""
+    with storage_errors(target, "replace"):
+        rename_file(part_name(study, target), target)
 
 
 def publish_bytes(study: Study, files: Sequence[tuple[Path, bytes]]) -> tuple[Written, ...]:
@@ -248,6 +316,55 @@ def sync_names(folder: Path) -> None:
 def share_file(root: Path, file: int) -> None:
     """Give the open file of the store at ``root`` the mode that the store's settings want, beyond the umask."""
     _share(root, file, _SHARED_FILE)
+
+
+def keep_access(path: Path, descriptor: int) -> bool:
+    """Give an open file the owner, group, mode and ACL of the file at ``path``; false if there is none to keep.
+
+    Raises ``OSError``. What this process may not set, it leaves; nobody gets more than the file at ``path`` gives.
+    """
+    try:
+        old = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return False
+    if not stat.S_ISREG(old.st_mode):
+        return False
+    new, mode = os.fstat(descriptor), stat.S_IMODE(old.st_mode) & 0o777
+    acl, is_kept = _acl_of(path), _keep_owner(old, new, descriptor)
+    if acl != _acl_of(descriptor):
+        is_kept = _set_acl(descriptor, acl) and is_kept
+    if not is_kept:  # another group, or no list of others: what everybody had is all that it may have
+        mode &= ~0o070 | (mode & 0o007) << 3
+    if mode != stat.S_IMODE(os.fstat(descriptor).st_mode):
+        os.fchmod(descriptor, mode)
+    return True
+
+
+def _keep_owner(old: os.stat_result, new: os.stat_result, descriptor: int) -> bool:
+    """Whether the group is the same then."""
+    if (old.st_uid, old.st_gid) == (new.st_uid, new.st_gid):
+        return True
+    for owner in (old.st_uid, -1):
+        with suppress(OSError):
+            os.fchown(descriptor, owner, old.st_gid)
+            return True
+    return old.st_gid == new.st_gid
+
+
+def _acl_of(file: Path | int) -> bytes:
+    """The file's POSIX ACL beyond its mode; empty where it has none."""
+    try:
+        return os.getxattr(file, _ACL)
+    except OSError:
+        return b""
+
+
+def _set_acl(descriptor: int, acl: bytes) -> bool:
+    try:
+        os.setxattr(descriptor, _ACL, acl) if acl else os.removexattr(descriptor, _ACL)
+    except OSError:
+        return False
+    return True
 
 
 def _share(root: Path, place: Path | int, more: int) -> None:

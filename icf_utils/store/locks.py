@@ -237,8 +237,9 @@ def _named(holder: Holder) -> str:
 def try_to_take(study: Study, path: Path) -> bool:
     """Take the lock at ``path`` for this process, unless it is there. Raises ``StorageFailure``."""
     mine = path.with_name(f"{path.name}.{HOST}.{os.getpid()}.{time.monotonic_ns()}")
-    expect_unfinished(mine)
-    expect_unfinished(path, _own_mark())
+    folders = (study.workdir, study.folder)
+    expect_unfinished(mine, folders=folders)
+    expect_unfinished(path, _own_mark(), folders)
     while True:
         prepare_workdir(study)
         try:

@@ -31,13 +31,12 @@ from icf_utils.dataset.reader import read_dataset
 from icf_utils.dataset.store_address import store_place
 from icf_utils.errors import DepositDamaged, IcfError, StorageFailure, storage_errors
 from icf_utils.formatting import format_count
-from icf_utils.interrupts import forget_unfinished
 from icf_utils.metadata.describe import Description
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.metadata.stage import allowed_tags, metadata_files, visit_metadata
 from icf_utils.progress import SILENT, Progress
 from icf_utils.settings import Settings, load_settings
-from icf_utils.store.files import make_folders, new_part, part_name, sync_file, sync_folder
+from icf_utils.store.files import make_folders, new_part, replace_with_part, sync_file, sync_folder
 from icf_utils.store.layout import Study, Visit
 from icf_utils.store.locks import catalog_lock, clear_dead, visit_lock
 from icf_utils.verify.checks import Finding, VisitCheck, check_archive, finding_from_error, read_metadata
