@@ -18,6 +18,7 @@ PACKAGE = Path(icf_utils.__file__).parent
 ROOMS = [
     *(
         "errors",
+        "formatting",
         "results",
         "progress",
         "interrupts",

@@ -8,7 +8,7 @@ to 16 bytes; some senders pad with NUL instead of spaces, which is accepted at t
 
 from __future__ import annotations
 
-from icf_utils.errors import InvalidSetting, shown
+from icf_utils.errors import InvalidSetting, printable
 
 #: The rule in words, for messages.
 AE_TITLE_RULE = "an AE title has 1 to 16 ASCII characters, without backslash and control characters"
@@ -41,5 +41,5 @@ def parse_ae_title(source: str, text: str) -> str:
     Raises :class:`~icf_utils.errors.InvalidSetting` for what is not an AE title.
     """
     if not is_ae_title(text):
-        raise InvalidSetting(source, f"'{shown(text)}' is not an AE title: {AE_TITLE_RULE}")
+        raise InvalidSetting(source, f"'{printable(text)}' is not an AE title: {AE_TITLE_RULE}")
     return strip_ae_title(text)

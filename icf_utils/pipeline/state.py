@@ -159,12 +159,11 @@ def _read(path: str) -> dict[str, Any]:
 
 def _write(study: Study, path: str, value: Mapping[str, object]) -> None:
     """No sync: a file that a power failure tears cannot be read, and counts as not there."""
-    folder = state_folder(study)
+    folder, target = state_folder(study), Path(path)
+    data = json.dumps(value, ensure_ascii=True, sort_keys=True).encode("ascii") + b"\n"
     part = Path(f"{path}.{secrets.token_hex(4)}.{socket.gethostname()}.{os.getpid()}{_PART}")
-    with storage_errors(path, "write"):
+    with storage_errors(target, "write"):
         make_folders(study.root, folder)
-    with new_file(part, root=study.root, like=Path(path), folders=(folder, study.workdir)) as handle:
-        with storage_errors(path, "write"):
-            handle.write(json.dumps(value, ensure_ascii=True, sort_keys=True).encode("ascii") + b"\n")
-    with storage_errors(path, "write"):
-        rename_file(part, path)
+        with new_file(part, root=study.root, like=target, folders=(folder, study.workdir)) as handle:
+            handle.write(data)
+        rename_file(part, target)

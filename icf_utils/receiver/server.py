@@ -165,8 +165,8 @@ class Receiver:
         if rule is None:
             with suppress(IcfError):  # that the journal cannot be written may be the reason
                 self._journal.start_association(sender.called_ae, sender.calling_ae, address, "rejected", reason)
-            named = f"calling AE '{shown(sender.calling_ae)}', called AE '{shown(sender.called_ae)}'"
-            self._progress.message(f"rejected an association from {shown(address)} ({named}): {reason}")
+            named = f"calling AE '{printable(sender.calling_ae)}', called AE '{printable(sender.called_ae)}'"
+            self._progress.message(f"rejected an association from {printable(address)} ({named}): {reason}")
             association.acse.send_reject(*result)
             association.kill()
 

@@ -96,7 +96,8 @@ def new_file(
     """Make the file ``part``, open for reading and writing; it is removed when the block fails, else left there.
 
     It gets the access rights of ``like``, if there is such a file, else those of a new file (of the store at ``root``).
-    ``folders`` are those that an interrupt removes with it where they are empty. Raises :class:`~icf_utils.errors.StorageFailure`, also where ``part`` exists.
+    ``folders`` are those that an interrupt removes with it where they are empty.
+    Raises :class:`~icf_utils.errors.StorageFailure`, also where ``part`` exists.
     """
     expect_unfinished(part, folders=folders)
     try:  # around open() as well: a signal may arrive just when it returns
