@@ -295,7 +295,7 @@ def test_progress_is_reported_per_file(three_visits: Path) -> None:
             return contextlib.nullcontext(Task())
 
     result = add(three_visits, "v001", progress=Counting())
-    assert totals == [(sum(steps), "files")]
+    assert totals == [(sum(steps), "file")]
     assert sum(steps) == result.files_written
 
 

@@ -306,10 +306,10 @@ def test_only_one_process_clears_a_dead_lock(visit: Visit, monkeypatch: pytest.M
 _DIE_WHILE_CLEARING = """
 import os, sys
 from pathlib import Path
-from icf_utils import lock
+from icf_utils.store import locks
 from icf_utils.store.layout import Study
 Path.unlink = lambda *_, **__: os._exit(9)
-lock.clear_dead(Study(Path(sys.argv[1]), "study"))
+locks.clear_dead(Study(Path(sys.argv[1]), "study"))
 """
 
 
