@@ -21,7 +21,8 @@ from typing import BinaryIO, ClassVar
 from icf_utils.archive.hashing import BackgroundMd5
 from icf_utils.archive.tar_headers import BLOCK, content_padding, end_of_archive, header_time, member_header
 from icf_utils.dicom.header import FACT_TAGS, FileFacts, FileKind, file_facts, read_head
-from icf_utils.errors import DepositDiffers, InputRefused, shown, storage_errors
+from icf_utils.errors import DepositDiffers, InputRefused, printable, storage_errors
+from icf_utils.formatting import format_count
 from icf_utils.progress import Task
 from icf_utils.results import Notice
 from icf_utils.sources.source import Entry, Reader, Source

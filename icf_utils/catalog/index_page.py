@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icf_utils.catalog import writer
-from icf_utils.catalog.privacy import human_size
 from icf_utils.catalog.stage import read_study_page
 from icf_utils.catalog.study import catalog_name, study_id
 from icf_utils.errors import DepositDiffers, InvalidSetting, storage_errors

@@ -63,33 +63,10 @@ def has_identifier(name: str, uids: Iterable[str]) -> bool:
     return any(uid and (uid in name or uid in dotted) for uid in uids) or _UID.search(dotted) is not None
 
 
-def human_size(size: int) -> str:
-    """``size`` bytes in decimal units, one digit after the point.
-
-    >>> human_size(999), human_size(1_250_000)
-    ('999 B', '1.2 MB')
-    """
-    if size < 1000:
-        return f"{size} B"
-    scaled, unit = float(size), 0
-    while scaled >= 999.95 and unit < len(_UNITS) - 1:
-        scaled, unit = scaled / 1000, unit + 1
-    return f"{scaled:.1f} {_UNITS[unit]}"
-
-
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """A number with its noun.
-
-    >>> counted(1, "image"), counted(2, "series", "series")
-    ('1 image', '2 series')
-    """
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
-
-
 def make_distinct(names: Iterable[str], pattern: str) -> list[str]:
     """``names`` in their order, repeated ones numbered by ``pattern`` (with ``{name}`` and ``{number}``).
 
-    >>> distinct(["a", "a", "b"], "{name} ({number})")
+    >>> make_distinct(["a", "a", "b"], "{name} ({number})")
     ['a', 'a (2)', 'b']
     """
     names = list(names)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from icf_utils.catalog.application import find_datalad_catalog
 from icf_utils.catalog.commands import VisitAddress, clone_rows, clone_url
-from icf_utils.catalog.privacy import NameRule, counted, human_size, make_distinct
+from icf_utils.catalog.privacy import NameRule, make_distinct
 from icf_utils.catalog.series import Series, TagValue, group_series, visit_values
 from icf_utils.errors import storage_errors
 from icf_utils.formatting import format_count, format_size

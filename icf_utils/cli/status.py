@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if problem:
         console.message(problem)
     table_of_counts = count_states(visits)
-    result = {"studies": table_of_counts, "visits": plain(visits)}
+    result = {"studies": table_of_counts, "visits": to_json_value(visits)}
     console.result(args.command, result, [*_table(table_of_counts), *_remarks(visits)])
     return 0
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from icf_utils.dicom.confidentiality import TABLE, is_identifying, is_listed
 from icf_utils.dicom.values import UNCONVERTIBLE_VRS, dictionary_vr, keyword_tag, tag_keyword
-from icf_utils.errors import NAMED_AT_MOST, InvalidSetting, shown, storage_errors
+from icf_utils.errors import NAMED_AT_MOST, InvalidSetting, printable, storage_errors
 from icf_utils.metadata.records import STANDARD_TAGS, UID_TAGS
 from icf_utils.settings import MetadataSettings
 
@@ -100,7 +100,7 @@ def _objection(tag: int, name: str, allowed: bool, permission: str) -> str | Non
         return None
     vr = dictionary_vr(tag)
     if vr is None or vr == "SQ" or vr in UNCONVERTIBLE_VRS:
-        return f"'{shown(name)}' holds a sequence or binary data, which cannot be recorded"
+        return f"'{printable(name)}' holds a sequence or binary data, which cannot be recorded"
     if allowed or not is_identifying(tag):
         return None
     why = f"is listed in {TABLE}" if is_listed(tag) else "is a person name"

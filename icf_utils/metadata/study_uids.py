@@ -15,7 +15,8 @@ from pathlib import Path
 
 from icf_utils.dicom.constants import STUDY_INSTANCE_UID
 from icf_utils.dicom.header import FileKind, file_kind, read_head
-from icf_utils.errors import DepositMissing, InputRefused, shown, storage_errors
+from icf_utils.errors import DepositMissing, InputRefused, printable, storage_errors
+from icf_utils.formatting import format_count
 from icf_utils.metadata.records import read_visit_metadata
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from icf_utils.errors import shown
+from icf_utils.errors import printable
+from icf_utils.formatting import format_count
 from icf_utils.pipeline.catalog_state import CatalogState, read_catalog_state
 from icf_utils.pipeline.fingerprints import (
     Fingerprint,
@@ -137,7 +138,7 @@ class Planner:
 
 
 def _how_source_changed(source: Path, then: SourceFingerprint, now: SourceFingerprint) -> str:
-    names = [shown(name) for name in changed_files(source, then)]
+    names = [printable(name) for name in changed_files(source, then)]
     if names:
         more = f" and {len(names) - _NAMED_AT_MOST} more" if len(names) > _NAMED_AT_MOST else ""
         return f"input changed or touched: {', '.join(names[:_NAMED_AT_MOST])}{more}"

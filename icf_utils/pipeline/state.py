@@ -16,11 +16,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from icf_utils.errors import StorageFailure
-from icf_utils.interrupts import expect_unfinished, forget_unfinished
+from icf_utils.errors import storage_errors
 from icf_utils.pipeline.fingerprints import Fingerprint, SourceFingerprint
 from icf_utils.pipeline.model import STAGE_NAMES, StageFailure
-from icf_utils.store.files import make_folders, share_file
+from icf_utils.store.files import make_folders, new_file, rename_file
 from icf_utils.store.layout import WORK_DIR_NAME, Study, Visit
 
 #: Number of the files' format; another one counts as not there.

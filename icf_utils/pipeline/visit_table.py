@@ -70,7 +70,7 @@ def _parsed(raw: bytes, path: Path, base: Path, store: Path, is_strict: bool) ->
     problems += _header_problems(header)
     ignored = tuple(name for name in header if name not in COLUMNS)
     if is_strict:
-        problems += [f"line 1: unknown column '{shown(name)}' (columns: {_EXPECTED_COLUMNS})" for name in ignored]
+        problems += [f"line 1: unknown column '{printable(name)}' (columns: {_EXPECTED_COLUMNS})" for name in ignored]
     if problems:
         raise TableRefused(path, problems)
     found = _Collector(base, store)

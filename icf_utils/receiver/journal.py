@@ -393,7 +393,7 @@ def has_images(session: Session) -> bool:
 
 
 def _no_session(session_id: str) -> InvalidSetting:
-    return InvalidSetting("session", f"no session '{shown(session_id[:40])}'")
+    return InvalidSetting("session", f"no session '{printable(session_id[:40])}'")
 
 
 def _association(row: sqlite3.Row) -> Association:

@@ -18,7 +18,7 @@ from pynetdicom.pdu_primitives import A_P_ABORT
 
 from icf_utils.dicom.ae_titles import AE_TITLE_RULE, is_ae_title, strip_ae_title
 from icf_utils.dicom.constants import VERIFICATION_SOP_CLASS
-from icf_utils.errors import IcfError, StorageFailure, shown
+from icf_utils.errors import IcfError, StorageFailure, printable
 from icf_utils.progress import Progress
 from icf_utils.receiver.identify import Objection, Sender, identify, read_header
 from icf_utils.receiver.journal import Journal

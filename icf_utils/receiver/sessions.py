@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from icf_utils.dicom.part10 import write_file_meta
-from icf_utils.errors import InvalidSetting, shown, storage_errors
+from icf_utils.errors import InvalidSetting, printable, storage_errors
+from icf_utils.formatting import format_count
 from icf_utils.progress import Progress
 from icf_utils.receiver.identify import Identity, Sender, announced, identify, read_file_header
 from icf_utils.receiver.journal import Journal

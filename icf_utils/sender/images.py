@@ -21,7 +21,7 @@ from icf_utils.dicom.constants import (
     TRANSFER_SYNTAX_UID,
 )
 from icf_utils.dicom.elements import Scan
-from icf_utils.errors import IcfError, InputRefused, shown
+from icf_utils.errors import IcfError, InputRefused, printable
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.sources.images import ScannedFile, scan_files
@@ -127,5 +127,5 @@ def _series_names(found: Scan) -> set[str]:
     try:
         text = str(int(text))
     except ValueError:
-        text = shown(text)
+        text = printable(text)
     return {name for name in (text, found.uid(SERIES_INSTANCE_UID)) if name}

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from icf_utils.errors import InvalidSetting, shown
+from icf_utils.errors import InvalidSetting, printable
 from icf_utils.pipeline.model import RunConfig, VisitInput
 from icf_utils.slurm.model import JobRequest
 

@@ -241,9 +241,7 @@ class _VisitRepairer:
                 handle.write(data)
             sync_file(handle, path)
             kept = keep_damaged_file(study, path) if os.path.lexists(path) else None
-            with storage_errors(path, "replace"):
-                os.replace(part_name(study, path), path)
-            forget_unfinished(part_name(study, path))
+            replace_with_part(study, path)
         sync_folder(path.parent)
         self.done.append(Repair(path, f"built again {how}", kept))
 

@@ -257,4 +257,4 @@ def _check_rebuild(
         if error.path != os.fspath(place.archive):
             raise
         return [finding_from_error(place.archive, error)]
-    return [Finding(place.archive, "", f"is not what '{shown(rebuild)}' gives: {how}")] if how else []
+    return [Finding(place.archive, "", f"is not what '{printable(rebuild)}' gives: {how}")] if how else []

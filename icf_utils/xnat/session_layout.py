@@ -23,7 +23,7 @@ from icf_utils.dicom.constants import (
 )
 from icf_utils.dicom.elements import Scan
 from icf_utils.dicom.header import FACT_TAGS, posix_time
-from icf_utils.errors import InputRefused, InvalidSetting, shown
+from icf_utils.errors import InputRefused, InvalidSetting, printable
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.sources.images import scan_files

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from icf_utils.dicom.constants import SOP_INSTANCE_UID, STUDY_INSTANCE_UID
 from icf_utils.errors import DepositDamaged, DepositMissing, InputRefused, storage_errors
+from icf_utils.formatting import format_count
 from icf_utils.sources.images import scan_files
 from icf_utils.sources.open import open_source
 from icf_utils.sources.selection import select_visit, selection_source

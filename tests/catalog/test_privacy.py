@@ -6,7 +6,6 @@ from icf_utils.catalog.privacy import (
     REMOVED,
     clean_text,
     has_identifier,
-    human_size,
     make_distinct,
     remove_identifiers,
     value_text,

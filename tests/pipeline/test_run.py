@@ -62,9 +62,9 @@ def chain(tmp_path: Path) -> RunConfig:
 
 @pytest.mark.parametrize("jobs", [1, 4])
 def test_the_same_bytes_with_any_number_of_jobs(jobs: int, inputs: Path, chain: RunConfig, tmp_path: Path) -> None:
-    told: list[VisitOutcome] = []
+    told: list[tuple[VisitOutcome, int, int]] = []
     visits = collect_visits(chain.root, inputs / "visits.csv")
-    result = run_visits(visits, chain, jobs=jobs, on_visit=told.append)
+    result = run_visits(visits, chain, jobs=jobs, on_visit=lambda *finished: told.append(finished))
     assert result.counts["done"] == 3
     assert sorted(item.name for item, _, _ in told) == [f"{study}/{visit}" for study, visit in NAMES]
     assert [place for _, *place in told] == [[1, 3], [2, 3], [3, 3]]

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import IO
 
 from icf_utils.dicom.constants import STUDY_INSTANCE_UID
-from icf_utils.errors import InputRefused, InvalidSetting, StorageFailure, shown, storage_errors
+from icf_utils.errors import InputRefused, InvalidSetting, StorageFailure, printable, storage_errors
+from icf_utils.formatting import format_count
 from icf_utils.receiver.identify import study_key
 from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.model import Session
