@@ -95,7 +95,7 @@ def origin_of(url: str) -> WebOrigin:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        raise InvalidSetting(shown(url[:200].rpartition("@")[2]), "this is not a web address") from None
+        raise InvalidSetting(printable(url[:200].rpartition("@")[2]), "this is not a web address") from None
     if parts.scheme not in _PORTS or not _HOST.fullmatch(host):
         raise InvalidSetting(without_credentials(url), "expected an address like https://HOST[:PORT]/PATH")
     if "@" in parts.netloc:

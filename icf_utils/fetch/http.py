@@ -52,7 +52,7 @@ import urllib3.util
 
 from icf_utils import __version__
 from icf_utils.credentials import Credential, origin_of, without_credentials
-from icf_utils.errors import InvalidSetting, shown
+from icf_utils.errors import InvalidSetting, printable
 from icf_utils.fetch.addresses import AddressRule, NamedByUser
 from icf_utils.fetch.connections import Connections, Route
 from icf_utils.fetch.errors import ConnectionFailure, FetchFailure
@@ -391,7 +391,7 @@ def _redirected(request: _Request, target: str) -> str:
         found = urlsplit(urljoin(request.url, target))._replace(fragment="").geturl()
         origin_of(found)
     except (InvalidSetting, ValueError):
-        place = "an address with credentials" if "@" in target else f"'{shown(target[:200].partition('?')[0])}'"
+        place = "an address with credentials" if "@" in target else f"'{printable(target[:200].partition('?')[0])}'"
         problem = f"it redirects to {place}, which is not a web address that can be asked"
         raise FetchFailure(request.where, problem, "check the address", kind="refused") from None
     return found

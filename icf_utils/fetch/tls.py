@@ -13,7 +13,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from icf_utils.errors import InvalidSetting, shown, storage_errors
+from icf_utils.errors import InvalidSetting, printable, storage_errors
 
 #: Environment variables that name a file or folder of CA certificates, as requests and curl read them.
 _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -89,7 +89,7 @@ def _trusting_file(path: str, source: str) -> ssl.SSLContext:
     except ssl.SSLError as error:
         raise InvalidSetting(source, "expected certificates in PEM, found none") from error
     except OSError as error:
-        raise InvalidSetting(source, f"'{shown(path)}' cannot be read ({error.strerror})") from error
+        raise InvalidSetting(source, f"'{printable(path)}' cannot be read ({error.strerror})") from error
 
 
 def _no_password() -> str:
@@ -114,6 +114,6 @@ def explain_tls_failure(error: BaseException) -> tuple[str, str]:
         problem = "has expired" if code == _EXPIRED else "is not valid yet"
         return f"its TLS certificate {problem}", "tell the server's administrator, and check this computer's clock"
     if isinstance(found, ssl.SSLCertVerificationError):
-        why = shown(found.verify_message)
+        why = printable(found.verify_message)
         return f"its TLS certificate is not trusted ({why})", "name the CA's certificate by --ca"
     return "a TLS connection cannot be established", "check whether it speaks TLS at this port (https: or http:)"

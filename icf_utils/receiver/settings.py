@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from icf_utils.dicom.ae_titles import parse_ae_title
 from icf_utils.dicom.confidentiality import TABLE, is_identifying
 from icf_utils.dicom.values import UNCONVERTIBLE_VRS, dictionary_vr, keyword_tag
-from icf_utils.errors import InvalidIdentifier, InvalidSetting, shown, storage_errors
+from icf_utils.errors import InvalidIdentifier, InvalidSetting, printable, storage_errors
 from icf_utils.fetch.tls import server_context
 from icf_utils.store.layout import check_identifier
 from icf_utils.templates import Template, parse_template

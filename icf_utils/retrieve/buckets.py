@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from icf_utils.credentials import Secret, bind_credential, without_credentials
-from icf_utils.errors import InvalidSetting, shown, storage_errors
+from icf_utils.errors import InvalidSetting, printable, storage_errors
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.files import FileSource
 from icf_utils.fetch.open import open_source, read_all

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from icf_utils.dicom.ae_titles import parse_ae_title
-from icf_utils.errors import InvalidSetting, shown
+from icf_utils.errors import InvalidSetting, printable
 from icf_utils.fetch.tls import TlsFiles
 
 #: How we call ourselves where nothing else is said.

@@ -38,7 +38,7 @@ import requests
 
 from icf_utils import __version__
 from icf_utils.credentials import Login
-from icf_utils.errors import IcfError, RemoteFailure, shown
+from icf_utils.errors import IcfError, RemoteFailure, printable
 from icf_utils.fetch.tls import TlsFiles, client_context
 from icf_utils.xnat.model import UploadTarget
 

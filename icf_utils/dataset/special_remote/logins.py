@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from icf_utils.credentials import Login, Secret, bind_credential, find_login, without_credentials
-from icf_utils.errors import shown
+from icf_utils.errors import printable
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.http import HttpClient
 from icf_utils.fetch.open import open_source
