@@ -1,6 +1,6 @@
 # The two commands of the README, and what developers want in between.
 
-.PHONY: demo test docs clean
+.PHONY: demo test quick matrix coverage docs clean
 
 demo:
 	@sh scripts/demo.sh
@@ -8,8 +8,23 @@ demo:
 test:
 	@sh scripts/test.sh
 
-docs:
+# style, types and the fast tests: for the loop of a developer
+quick:
+	@sh scripts/quick.sh
+
+# the quick tests on every declared Python that is installed, with newest and with lowest versions
+matrix: .venv-test/bin/uv
+	@.venv-test/bin/python scripts/matrix.py
+
+# which lines and branches all tests reach
+coverage:
+	@sh scripts/coverage.sh
+
+docs: .venv-test/bin/sphinx-build
 	@.venv-test/bin/sphinx-build -W --keep-going -b html docs docs/_build/html
 
+.venv-test/bin/sphinx-build .venv-test/bin/uv:
+	@sh -c '. scripts/environment.sh && make_environment .venv-test "$$all_extras"'
+
 clean:
-	rm -rf .venv .venv-test .venv-snakemake demo-store demo-input docs/_build
+	rm -rf .venv .venv-test .venv-snakemake .venv-cod .venv-matrix demo-store demo-input build docs/_build

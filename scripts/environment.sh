@@ -2,17 +2,26 @@
 #
 #   make_environment FOLDER EXTRAS
 #
-# Needs Debian's python3 and its venv module, which is a package of its own there.
+# Needs Python's venv module, which Debian has in a package of its own.
+
+#: All extras; tests and documentation use them.
+all_extras='[clone,cloud,docs,intake,previews,test,xnat]'
 
 make_environment() {
+    python=$1/bin/python
+    # nothing to do where the same project file and extras are installed already
+    installed=$1/installed-from
+    wanted=$(printf '%s %s\n' "$2" "$(cksum pyproject.toml icf_utils/__init__.py)")
+    if [ -x "$python" ] && [ "$(cat "$installed" 2>/dev/null)" = "$wanted" ]; then
+        return
+    fi
     need_venv
-    if [ ! -x "$1/bin/python" ]; then
+    if [ ! -x "$python" ]; then
         echo "Making a virtual environment in $1 ..."
         python3 -m venv "$1"
     fi
-    python=$1/bin/python
-    # a quiet, repeatable installation: nothing is done where the same requirements are met already
     "$python" -m pip install --quiet --disable-pip-version-check -e ".$2"
+    echo "$wanted" > "$installed"
 }
 
 # Install packages of Debian if this is Debian and we may; false if not.

@@ -15,6 +15,8 @@ from hypothesis import settings
 
 from tests.data.make_hard_inputs import make_hard_inputs
 
+pytest_plugins = ["tests.quick"]
+
 #: The open data and tools that may lie beside the project; nothing depends on them.
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 VISITS = SHARED / "data" / "visits"

@@ -1,0 +1,14 @@
+#!/bin/sh
+# What a developer runs after each edit: style, types, and the tests that need neither a server nor half a second each.
+# Arguments are passed to pytest.
+set -eu
+cd "$(dirname "$0")/.."
+. scripts/environment.sh
+make_environment .venv-test "$all_extras"
+bin=$PWD/.venv-test/bin
+PATH=$bin:$PATH
+export PATH
+
+echo "== style" && "$bin/ruff" check --quiet . && "$bin/ruff" format --quiet --check .
+echo "== types" && "$bin/mypy"
+echo "== quick tests" && "$bin/python" -m pytest --quick -n auto --dist worksteal -q --durations=5 --durations-min=1 "$@"

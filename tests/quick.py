@@ -1,0 +1,70 @@
+"""The quick part of the tests: all but those that ``tests/slow.txt`` names, for the loop of a developer.
+
+``pytest --quick`` leaves these out. ``pytest --find-slow`` adds to the file what took longer than half a second, setting
+up included, and removes tests that no longer exist. A line is a module and a function; parameters do not count. A new
+test belongs to the quick part until it is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+SLOW = Path(__file__).parent / "slow.txt"
+LIMIT = 0.5
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("icf-utils")
+    group.addoption("--quick", action="store_true", help=f"leave out the tests that {SLOW.name} names")
+    group.addoption("--find-slow", action="store_true", help=f"add tests of more than {LIMIT} s to {SLOW.name}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--find-slow") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Durations(), "icf-utils-durations")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--quick"):
+        slow = read_slow()
+        config.hook.pytest_deselected(items=[item for item in items if function_of(item.nodeid) in slow])
+        items[:] = [item for item in items if function_of(item.nodeid) not in slow]
+
+
+def read_slow() -> set[str]:
+    return set(SLOW.read_text(encoding="utf-8").split()) if SLOW.exists() else set()
+
+
+def function_of(nodeid: str) -> str:
+    """``tests/a/test_b.py::test_c`` of ``tests/a/test_b.py::test_c[parameters]``."""
+    return nodeid.partition("[")[0].replace(" ", "_")
+
+
+class _Durations:
+    """The time that each test took, in seconds, counted in the process that the workers report to."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.longest: dict[str, float] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+        function = function_of(report.nodeid)
+        self.longest[function] = max(self.longest.get(function, 0.0), self.seconds[report.nodeid])
+
+    def pytest_sessionfinish(self) -> None:
+        known = {name for name in read_slow() if _exists(name, self.longest)}
+        found = known | {name for name, seconds in self.longest.items() if seconds > LIMIT}
+        SLOW.write_text("".join(f"{name}\n" for name in sorted(found)), encoding="utf-8")
+
+
+def _exists(name: str, ran: Iterable[str]) -> bool:
+    """Whether a test is still there: it ran, or its module has that function."""
+    if name in ran:
+        return True
+    module, _, function = name.partition("::")
+    path = SLOW.parents[1] / module
+    return path.is_file() and f"def {function.rpartition('::')[2]}(" in path.read_text(encoding="utf-8")
