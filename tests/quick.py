@@ -1,8 +1,8 @@
 """The quick part of the tests: all but those that ``tests/slow.txt`` names, for the loop of a developer.
 
-``pytest --quick`` leaves these out. ``pytest --find-slow`` adds to the file what took longer than half a second, setting
-up included, and removes tests that no longer exist. A line is a module and a function; parameters do not count. A new
-test belongs to the quick part until it is named.
+``pytest --quick`` leaves these out. ``pytest --find-slow`` adds to the file what took longer than half a second, setup
+included, and removes tests that no longer exist. A line is a module and a function; parameters do not count.
+A new test belongs to the quick part until it is named.
 """
 
 from __future__ import annotations
