@@ -23,6 +23,7 @@ from importlib.resources import files as package_files
 from pathlib import Path
 
 from icf_utils.errors import MissingRequirement, storage_errors
+from icf_utils.installation import install_hint, missing_package
 from icf_utils.results import Notice
 
 #: Folders of a catalog that hold nothing but the application.
@@ -30,8 +31,6 @@ FOLDERS = ("artwork", "assets", "schema", "templates")
 
 #: Parts of pages that are not copied; some of them load from other hosts.
 _UNUSED = ("assets/display_schema.js", "assets/meta_entry.js", "templates/main-template.html")
-
-_INSTALL = "install it with: pip install 'datalad-catalog>=1.1,<2'"
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def find_datalad_catalog() -> Path:
     places = list(spec.submodule_search_locations or ()) if spec else []
     folder = Path(places[0]) / "catalog" if places else None
     if folder is None or not (folder / INDEX).is_file():
-        raise MissingRequirement("the Python package datalad-catalog", _INSTALL)
+        raise missing_package("datalad-catalog")
     return folder
 
 
@@ -70,7 +69,8 @@ def load_application_files(title: str) -> ApplicationFiles:
     if not missing:
         pages, files = changed, _with_view(files)
     if needs_network(pages[INDEX]) or "assets/vue.2.6.14.min.js" not in files:
-        raise MissingRequirement("a version of datalad-catalog whose pages can work offline", _INSTALL)
+        remedy = install_hint(package="datalad-catalog")
+        raise MissingRequirement("a version of datalad-catalog whose pages can work offline", remedy)
     files.update((name, text.encode("utf-8")) for name, text in pages.items())
     notices = tuple(_notice(patch) for patch in (*untitled, *missing))
     return ApplicationFiles(dict(sorted(files.items())), notices)

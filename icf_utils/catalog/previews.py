@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icf_utils.catalog.records import VisitPage, previews_folder
-from icf_utils.errors import DepositMissing, MissingRequirement, storage_errors
+from icf_utils.errors import DepositMissing, storage_errors
+from icf_utils.installation import missing_package
 from icf_utils.progress import Progress
 from icf_utils.results import Notice
 from icf_utils.store.layout import Study, Visit
@@ -139,7 +140,7 @@ def _require_numpy() -> None:
     try:
         import numpy  # noqa: F401
     except ImportError as error:
-        raise MissingRequirement("numpy", "install it with: pip install 'icf-utils[previews]'") from error
+        raise missing_package("numpy", "previews") from error
 
 
 #: The longer side of a picture, in pixels.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from icf_utils.cli.console import Console
 from icf_utils.cli.sessions_serve import add_pages, pages_beside
-from icf_utils.errors import MissingRequirement
+from icf_utils.installation import missing_package
 
 HELP = "receive images by DICOM C-STORE, and archive each visit when it is complete"
 DETAILS = """\
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     try:
         from icf_utils.receiver.server import Receiver
     except ModuleNotFoundError as error:
-        raise MissingRequirement(f"the package {error.name}", "pip install 'icf-utils[intake]'") from error
+        raise missing_package(error.name or "pynetdicom", "intake") from error
     rules = [f"{rule.called_ae}: study {rule.study}, visits {rule.visit}" for rule in settings.rules]
     if args.check:
         check_machine(settings)

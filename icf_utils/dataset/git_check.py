@@ -10,9 +10,9 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import subprocess
 import tempfile
 import zipfile
-from typing import Any
 
 from icf_utils.errors import InputRefused, MissingRequirement, storage_errors
 
@@ -25,37 +25,36 @@ def check_with_git(export: bytes, refs: bytes, source: str) -> None:
     Raises :class:`~icf_utils.errors.MissingRequirement` without git, and
     :class:`~icf_utils.errors.StorageFailure` where the temporary folder (``TMPDIR``) cannot be used.
     """
-    git = _gitpython()
+    if shutil.which("git") is None:
+        raise MissingRequirement("git", _REMEDY)
     place = tempfile.gettempdir()
     with storage_errors(place, "use the temporary folder"), tempfile.TemporaryDirectory(prefix="icf-utils-") as folder:
         with zipfile.ZipFile(io.BytesIO(export)) as packed:
             packed.extractall(folder)
-        listed = _ask(git, folder, source)
+        listed = _ask(folder, source)
     if listed != refs[: refs.rindex(b"@")].rstrip(b"\n"):
         raise InputRefused(source, [("git", "it finds other branches in the dataset than were put there")])
 
 
-def _ask(git: Any, folder: str, source: str) -> bytes:
+def _ask(folder: str, source: str) -> bytes:
     """Check the repository in ``folder`` and list its branches."""
-    caller = git.Git(folder)
-    caller.update_environment(**_environment(folder))
-    try:
-        caller.fsck("--strict", "--full", "--no-dangling", "--no-progress")
-        listed = caller.for_each_ref("--format=%(objectname) %(refname)", stdout_as_string=False)
-    except git.GitCommandError as error:
-        raise InputRefused(source, [("git", f"it refuses the dataset: {str(error.stderr).strip()}")]) from error
-    return bytes(listed)
+    _git(folder, source, "fsck", "--strict", "--full", "--no-dangling", "--no-progress")
+    return _git(folder, source, "for-each-ref", "--format=%(objectname) %(refname)").rstrip(b"\n")
 
 
-def _gitpython() -> Any:
-    """GitPython, which looks for git when it is imported; not at the top, as it costs every command's start."""
-    if shutil.which("git") is None:
-        raise MissingRequirement("git", _REMEDY)
-    try:
-        import git
-    except ImportError as error:
-        raise MissingRequirement("GitPython with a git that runs", _REMEDY) from error
-    return git
+def _git(folder: str, source: str, *arguments: str) -> bytes:
+    done = subprocess.run(  # noqa: S603 - no shell
+        ["git", *arguments],  # noqa: S607 - the user's git
+        cwd=folder,
+        env={**os.environ, **_environment(folder)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip()
+        raise InputRefused(source, [("git", f"it refuses the dataset: {said}")])
+    return done.stdout
 
 
 def _environment(folder: str) -> dict[str, str]:

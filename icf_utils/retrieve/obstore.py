@@ -13,10 +13,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from icf_utils.credentials import check_token
-from icf_utils.errors import MissingRequirement
 from icf_utils.fetch.errors import FetchFailure, Kind
 from icf_utils.fetch.source import CHUNK
 from icf_utils.formatting import format_count
+from icf_utils.installation import missing_package
 from icf_utils.retrieve.buckets import BucketPlace, Listed
 
 if TYPE_CHECKING:
@@ -154,9 +154,7 @@ def _open(place: BucketPlace, retry: RetryPolicy) -> Any:
         from obstore.exceptions import BaseError
         from obstore.store import GCSStore, S3Store
     except ImportError:
-        raise MissingRequirement(
-            f"the package obstore, for {place.scheme}://", "install it: pip install 'icf-utils[cloud]'"
-        ) from None
+        raise missing_package("obstore", "cloud") from None
     config: dict[str, Any] = {
         "client_options": {
             "allow_http": place.endpoint.startswith("http://"),

@@ -23,8 +23,9 @@ from typing import Any, BinaryIO
 
 from icf_utils.dicom.constants import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION_SOP_CLASS
 from icf_utils.dicom.part10 import write_file_meta
-from icf_utils.errors import IcfError, InputRefused, MissingRequirement, RemoteFailure, storage_errors
+from icf_utils.errors import IcfError, InputRefused, RemoteFailure, storage_errors
 from icf_utils.fetch.tls import client_context
+from icf_utils.installation import missing_package
 from icf_utils.progress import SILENT, Progress, Task
 from icf_utils.sender.images import Image, Listing
 from icf_utils.sender.model import ImageOutcome, SendResult, batches, context_of, may_change, outcome_of
@@ -235,7 +236,7 @@ def _associate(peer: Peer, contexts: Sequence[tuple[str, str]], tls: ssl.SSLCont
     try:
         from pynetdicom import AE, _config, build_context, evt
     except ImportError as error:
-        raise MissingRequirement("pynetdicom", "install it with: pip install 'icf-utils[intake]'") from error
+        raise missing_package("pynetdicom", "intake") from error
     # documented there as the way to send a file without decoding it
     _config.STORE_SEND_CHUNKED_DATASET = True
     entity = AE(ae_title=peer.calling_title)

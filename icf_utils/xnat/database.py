@@ -15,7 +15,8 @@ from datetime import datetime
 from typing import Any
 
 from icf_utils.credentials import Secret
-from icf_utils.errors import InvalidSetting, MissingRequirement, RemoteFailure, printable
+from icf_utils.errors import InvalidSetting, RemoteFailure, printable
+from icf_utils.installation import missing_package
 
 TABLE = "xdat_search.prearchive"
 
@@ -198,7 +199,7 @@ def _transaction(database: XnatDatabase) -> Iterator[Any]:
     try:
         import psycopg
     except ImportError as error:
-        raise MissingRequirement("psycopg", "install it with: pip install 'icf-utils[xnat]'") from error
+        raise missing_package("psycopg", "xnat") from error
     given = {
         "host": database.host,
         "port": database.port,

@@ -23,10 +23,10 @@ from icf_utils.errors import (
     InputRefused,
     InvalidIdentifier,
     InvalidSetting,
-    MissingRequirement,
     StorageFailure,
     printable,
 )
+from icf_utils.installation import missing_package
 from icf_utils.progress import SILENT, Progress
 from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.model import Session, SessionFilter, in_one_line
@@ -288,8 +288,7 @@ class WebServer:
             from waitress import create_server
 
         except ImportError as error:
-            remedy = "install it with: pip install 'icf-utils[intake]'"
-            raise MissingRequirement(error.name or "flask or waitress", remedy) from error
+            raise missing_package(error.name or "flask", "intake") from error
         app = create_app(journal, settings, progress.message)
         try:
             self._server: Any = create_server(
