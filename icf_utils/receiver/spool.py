@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from icf_utils.errors import Busy, storage_errors
 from icf_utils.receiver.model import visit_of_revision
+from icf_utils.store.files import sync_names
 from icf_utils.store.layout import Visit
 
 #: Below the spool: unfinished files, and the lock of the process that receives.
@@ -94,11 +95,7 @@ class Spool:
     def sync(self, folder: Path) -> None:
         """Make the names in a folder durable."""
         if self.durable:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_names(folder)
 
     def publish(self, part: Path, target: Path) -> None:
         """Give a synced part its name. Raises ``OSError``."""

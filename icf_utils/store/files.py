@@ -8,7 +8,7 @@ set them; where the group cannot be kept, it gets no more than everybody had.
 :func:`new_file` and :func:`rename_file` are the primitives, :func:`replace_file` does all at once. For the files of a
 study, :func:`new_part`, :func:`publish_part`, :func:`replace_with_part` and :func:`publish_bytes` write below
 ``<store>/<study>/.icf/`` first. A new file has the mode that the umask gives, and what a group-shared store adds. Two
-more ways have their reasons in ``docs/decisions/0009-atomic-writes.md``: the receiver's spool, and the exchange of a
+more ways have their reasons in ``docs/decisions/0010-atomic-writes.md``: the receiver's spool, and the exchange of a
 whole catalog.
 
 Touches files, folders and modes, and registers unfinished files (:mod:`icf_utils.interrupts`): a signal may arrive
