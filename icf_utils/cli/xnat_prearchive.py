@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from icf_utils.results import Notice
     from icf_utils.sources.source import Source
     from icf_utils.xnat.database import XnatDatabase
-    from icf_utils.xnat.direct import PrearchivePlan, PrearchiveSession
     from icf_utils.xnat.inbox import InboxSession
+    from icf_utils.xnat.prearchive import PrearchivePlan, PrearchiveSession
     from icf_utils.xnat.staging import FileRights
 
 HELP = "put a visit straight into XNAT's prearchive, on XNAT's own disk"
@@ -131,13 +131,13 @@ def _input(args: argparse.Namespace) -> tuple[Path, Mapping[str, str]]:
 
 
 def _label(args: argparse.Namespace) -> str:
-    from icf_utils.xnat.model import to_label
+    from icf_utils.xnat.labels import to_label
 
     return str(args.session) if args.session else to_label(args.id[1])
 
 
 def _session(args: argparse.Namespace) -> PrearchiveSession:
-    from icf_utils.xnat.direct import PrearchiveSession
+    from icf_utils.xnat.prearchive import PrearchiveSession
 
     return PrearchiveSession(
         root=Path(args.prearchive),
@@ -194,13 +194,13 @@ def _put(
 ) -> int:
     from icf_utils.xnat.login import find_xnat_login
     from icf_utils.xnat.prearchive import put_into_prearchive
-    from icf_utils.xnat.rest import Rebuilder, XnatClient
+    from icf_utils.xnat.rest import XnatClient
 
     database = _database(args)
     in_clear = _warned(args, console)
     login = find_xnat_login(args.url, args.user, _path(args.password_file), _path(args.token_file))
     with XnatClient(args.url, login, _path(args.ca)) as xnat:
-        done = put_into_prearchive(source, session, database, Rebuilder(xnat), expected=expected, progress=console)
+        done = put_into_prearchive(source, session, database, xnat, expected=expected, progress=console)
     console.notices(done.notices, word="left out or odd")
     size = format_size(sum(file.size for file in done.files))
     ready = done.status == "READY"
@@ -252,7 +252,7 @@ def _inbox_session(args: argparse.Namespace) -> InboxSession:
 def _through_inbox(args: argparse.Namespace, console: Console, source: Source, place: Path) -> int:
     from icf_utils.xnat.inbox import import_through_inbox, plan_inbox
     from icf_utils.xnat.login import find_xnat_login
-    from icf_utils.xnat.rest import Rebuilder, XnatClient
+    from icf_utils.xnat.rest import XnatClient
 
     session = _inbox_session(args)
     if args.dry_run:
@@ -264,7 +264,7 @@ def _through_inbox(args: argparse.Namespace, console: Console, source: Source, p
     in_clear = _warned(args, console)
     login = find_xnat_login(args.url, args.user, _path(args.password_file), _path(args.token_file))
     with XnatClient(args.url, login, _path(args.ca)) as xnat:
-        done = import_through_inbox(source, place, session, Rebuilder(xnat), progress=console)
+        done = import_through_inbox(source, place, session, xnat, progress=console)
     console.notices(done.notices, word="left out or odd")
     done = replace(done, notices=(*in_clear, *done.notices))
     ready = done.status == "READY"

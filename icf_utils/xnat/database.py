@@ -17,20 +17,9 @@ from typing import Any
 from icf_utils.credentials import Secret
 from icf_utils.errors import InvalidSetting, RemoteFailure, printable
 from icf_utils.installation import missing_package
+from icf_utils.xnat.model import STATUSES, UNASSIGNED
 
 TABLE = "xdat_search.prearchive"
-
-#: What XNAT can read in the column ``status`` (PrearcStatus).
-STATUSES = frozenset(
-    {
-        *("ARCHIVING", "BUILDING", "CONFLICT", "DELETING", "ERROR", "MOVING", "READY", "RECEIVING"),
-        *("RECEIVING_INTERRUPT", "SEPARATING"),
-        *("QUEUED_ARCHIVING", "QUEUED_BUILDING", "QUEUED_DELETING", "QUEUED_MOVING", "QUEUED_SEPARATING"),
-    }
-)
-
-#: What XNAT shows for an empty project.
-UNASSIGNED = "Unassigned"
 
 _TIMESTAMP = re.compile(r"[0-9]{8}_[0-9]{9}")
 _KEY = "timestamp = %(timestamp)s AND foldername = %(foldername)s AND project IS NOT DISTINCT FROM %(project)s"

@@ -1,7 +1,7 @@
-"""A visit through XNAT's inbox: the server's own importer reads a folder that it sees. Writes copies to the inbox.
+"""Import a visit through XNAT's inbox: XNAT's own importer reads a folder on its host. Writes copies to the inbox.
 
-XNAT makes folder and row by itself, so nothing can go wrong between them. Its importer would delete the folder that it
-has read; it is told not to, and what we copied we remove.
+XNAT creates folder and row by itself, so that nothing can fail between them. Its importer deletes the folder that it
+has read, unless the request says otherwise, as it does here; a copy is removed by this module, an input never.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ import time
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
 
 from icf_utils.errors import InvalidSetting, RemoteFailure, printable, storage_errors
 from icf_utils.interrupts import leave_behind
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.sources.source import Source
-from icf_utils.xnat.session_layout import SessionLayout, check_label, lay_out_session
+from icf_utils.xnat.labels import check_label
+from icf_utils.xnat.model import BUILT_STATUSES
+from icf_utils.xnat.rest import ListingRow, XnatClient, inbox_query, prearchive_uri
+from icf_utils.xnat.session_layout import SessionLayout, lay_out_session
 from icf_utils.xnat.staging import (
     FileRights,
     copy_session,
@@ -32,23 +34,19 @@ from icf_utils.xnat.staging import (
     set_folder_rights,
 )
 
+#: Seconds between two questions: at first, and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
-_DONE = frozenset({"READY", "CONFLICT", "ERROR"})
-
-
-class Importer(Protocol):
-    """What is asked of XNAT, over HTTP."""
-
-    def import_inbox(self, query: dict[str, str]) -> None: ...
-
-    def rows(self, project: str) -> list[Any]: ...
-
-    def files(self, project: str, timestamp: str, foldername: str) -> int: ...
 
 
 @dataclass(frozen=True)
 class InboxSession:
-    """Where XNAT's inbox is for us (``root``) and for it (``server_root``), and what the session is to be called."""
+    """Names of a session that XNAT is to import from its inbox.
+
+    ``root`` is the inbox, ``server_root`` the same folder as XNAT's host sees it, if that path is another one. ``wait``
+    bounds the wait for XNAT to build the session, in seconds.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting` for labels that XNAT does not accept.
+    """
 
     root: Path
     label: str
@@ -62,12 +60,12 @@ class InboxSession:
         for what, value in (("--session", self.label), ("--project", self.project), ("--subject", self.subject)):
             check_label(what, value)
         if not self.root.is_dir():
-            raise InvalidSetting("--inbox", f"'{printable(self.root)}' is no folder")
+            raise InvalidSetting("--inbox", f"'{printable(self.root)}' is not a folder")
 
 
 @dataclass(frozen=True)
 class InboxResult:
-    """What XNAT made of a folder of its inbox. ``status`` is empty where it has not shown the session in time."""
+    """What XNAT made of a folder of its inbox. ``status`` is empty where XNAT did not list the session in time."""
 
     project: str
     session: str
@@ -81,24 +79,9 @@ class InboxResult:
     notices: tuple[Notice, ...]
 
 
-def inbox_query(session: InboxSession, path: str) -> dict[str, str]:
-    """The parameters of the import. ``cleanupAfterImport`` is true where it is not given: XNAT would delete the folder.
-
-    ``path`` is the folder as XNAT's host sees it.
-    """
-    return {
-        "import-handler": "inbox",
-        "path": path,
-        "PROJECT_ID": session.project,
-        "SUBJECT_ID": session.subject,
-        "EXPT_LABEL": session.label,
-        "cleanupAfterImport": "false",
-    }
-
-
 @dataclass(frozen=True)
 class InboxPlan:
-    """What would be done: where the copy would be (none for a folder in the inbox), and the import's parameters."""
+    """What would be done: the place of the copy (``None`` for a folder in the inbox), and the import's parameters."""
 
     copy: Path | None
     query: dict[str, str]
@@ -107,49 +90,51 @@ class InboxPlan:
 
 
 def plan_inbox(source: Source, place: Path, session: InboxSession, progress: Progress = SILENT) -> InboxPlan:
-    """What :func:`import_through_inbox` would do now. Reads the input; connects to nothing, writes nothing."""
+    """What :func:`import_through_inbox` would do now. Reads the input; makes no connection, writes nothing."""
     layout = lay_out_session(source, progress)
     inside = _inside(place, session.root)
     now = format_timestamp(datetime.now().astimezone().replace(tzinfo=None))
     relative = inside or f"{session.project}/{now}/{session.label}"
     return InboxPlan(
         copy=None if inside else session.root / relative,
-        query=inbox_query(session, _on_server(session, relative)),
+        query=_query(session, relative),
         study_uid=layout.study_uid,
         notices=(*source.notices, *layout.notices),
     )
 
 
 def import_through_inbox(
-    source: Source, place: Path, session: InboxSession, xnat: Importer, *, progress: Progress = SILENT
+    source: Source, place: Path, session: InboxSession, xnat: XnatClient, *, progress: Progress = SILENT
 ) -> InboxResult:
-    """Have XNAT import an input; ``place`` is where it lies: a folder in the inbox is read there, others are copied.
+    """Have XNAT import an input. ``place`` is its path: a folder in the inbox is read there, other inputs are copied.
 
     A copy is removed when XNAT has read it, or when the request fails. Raises
     :class:`~icf_utils.errors.InputRefused`, :class:`~icf_utils.errors.StorageFailure` and
     :class:`~icf_utils.errors.RemoteFailure`.
     """
     layout = lay_out_session(source, progress)
-    before = {_key(row) for row in xnat.rows(session.project)}
+    before = {_key(row) for row in xnat.list_prearchive(session.project)}
     inside = _inside(place, session.root)
     if inside:
-        path, copy = _on_server(session, inside), None
-        xnat.import_inbox(inbox_query(session, path))
+        query, copy = _query(session, inside), None
+        xnat.import_inbox(query)
     else:
         copy = _copied(source, layout, session, xnat, progress)
-        path = _on_server(session, copy.relative_to(session.root).as_posix())
-    progress.message(f"XNAT was asked to import '{printable(path)}'")
+        query = _query(session, copy.relative_to(session.root).as_posix())
+    path = query["path"]
+    progress.message(f"asked XNAT to import '{printable(path)}'")
     try:
         row = _wait(xnat, session, layout.study_uid, before, progress)
     except BaseException as error:
         leave_behind(error, _left(path, copy))
         raise
     status = str(row.get("status", "")) if row else ""
-    counted = xnat.files(session.project, *_key(row)) if row and status in _DONE else 0
-    if copy and status in _DONE:
+    built = status in BUILT_STATUSES
+    counted = xnat.count_files(prearchive_uri(session.project, *_key(row))) or 0 if row and built else 0
+    if copy and built:
         _discard(copy, session.root)
     if status == "READY" and counted != len(layout.files):
-        problem = f"{len(layout.files)} files were given to it, it counts {counted}"
+        problem = f"expected {len(layout.files)} files in the session, XNAT counts {counted}"
         raise RemoteFailure("XNAT", problem, "look at the session in its prearchive")
     return InboxResult(
         project=session.project,
@@ -166,35 +151,35 @@ def import_through_inbox(
 
 
 def _left(path: str, copy: Path | None) -> str:
-    """What is under way when the command stops waiting."""
-    going_on = f"XNAT goes on with its import of '{printable(path)}'; look for the session in its prearchive"
-    return (
-        f"{going_on}. The copy '{printable(copy)}' was left: remove it when the session is there" if copy else going_on
-    )
+    """What is still being done when the command stops waiting."""
+    still = f"XNAT continues to import '{printable(path)}'; look for the session in its prearchive"
+    return f"{still}. The copy '{printable(copy)}' was left: remove it once the session is complete" if copy else still
 
 
 def _inside(place: Path, root: Path) -> str:
-    """The place relative to the inbox, if it is a folder in there."""
+    """The path relative to the inbox of a folder in it, else an empty text."""
     real, above = os.path.realpath(place), os.path.realpath(root)
     return os.path.relpath(real, above) if os.path.isdir(real) and real.startswith(above.rstrip("/") + "/") else ""
 
 
-def _on_server(session: InboxSession, relative: str) -> str:
-    return f"{session.server_root.rstrip('/') or os.path.realpath(session.root)}/{relative}"
+def _query(session: InboxSession, relative: str) -> dict[str, str]:
+    """The parameters of the import of a folder in the inbox."""
+    path = f"{session.server_root.rstrip('/') or os.path.realpath(session.root)}/{relative}"
+    return inbox_query(session.project, session.subject, session.label, path)
 
 
-def _copied(source: Source, layout: SessionLayout, session: InboxSession, xnat: Importer, progress: Progress) -> Path:
-    """A copy in the inbox that XNAT has agreed to import; nothing is left of it where it has not."""
+def _copied(source: Source, layout: SessionLayout, session: InboxSession, xnat: XnatClient, progress: Progress) -> Path:
+    """Copy an input into the inbox and have XNAT import it; the copy is removed where the request fails."""
     for reservation in list_abandoned(session.root):
         remove_session(reservation)
-        progress.message(f"removed what an interrupted command had left: '{printable(reservation.session_dir)}'")
+        progress.message(f"removed '{printable(reservation.session_dir)}', which an interrupted command had left")
     with reserve_place(session.root, session.project, session.label) as reservation:
         try:
             copy_session(source, layout, reservation.staging / session.label, session.rights, {}, progress)
             move_into_place(reservation)
             set_folder_rights(reservation.made_folders, session.rights)
             relative = reservation.session_dir.relative_to(reservation.root).as_posix()
-            xnat.import_inbox(inbox_query(session, _on_server(session, relative)))
+            xnat.import_inbox(_query(session, relative))
         except BaseException:
             remove_session(reservation)
             raise
@@ -203,7 +188,7 @@ def _copied(source: Source, layout: SessionLayout, session: InboxSession, xnat: 
 
 
 def _discard(copy: Path, root: Path) -> None:
-    """Remove our copy and the folders above it that are empty, below the inbox."""
+    """Remove the copy, and the folders above it in the inbox that are empty then."""
     with storage_errors(copy, "remove"):
         shutil.rmtree(copy)
     for folder in copy.parents:
@@ -215,27 +200,30 @@ def _discard(copy: Path, root: Path) -> None:
             return
 
 
-def _key(row: Any) -> tuple[str, str]:
+def _key(row: ListingRow) -> tuple[str, str]:
     return str(row.get("timestamp", "")), str(row.get("folderName", ""))
 
 
-def _wait(xnat: Importer, session: InboxSession, study: str, before: set[tuple[str, str]], progress: Progress) -> Any:
-    """The new session of this study and label, once XNAT has done with it, or as it is when patience is over."""
-    started, pause, found, told = time.monotonic(), _FIRST_PAUSE, None, ""
+def _wait(
+    xnat: XnatClient, session: InboxSession, study: str, before: set[tuple[str, str]], progress: Progress
+) -> ListingRow | None:
+    """The new session of this study and label once XNAT has built it, or its last state when the time is over.
+
+    A session that XNAT does not list any more keeps its last state.
+    """
+    started, pause, reported = time.monotonic(), _FIRST_PAUSE, ""
+    found: ListingRow | None = None
     while True:
-        for row in xnat.rows(session.project):
-            if (
-                _key(row) not in before
-                and row.get("tag") == study
-                and session.label in (row.get("name"), row.get("folderName"))
-            ):
+        for row in xnat.list_prearchive(session.project):
+            is_same = row.get("tag") == study and session.label in (row.get("name"), row.get("folderName"))
+            if is_same and _key(row) not in before:
                 found = row
         status = str(found.get("status")) if found else ""
-        if status != told:
+        if status != reported:
             progress.message(f"XNAT: {printable(status)}")
-            told = status
+            reported = status
         waited = time.monotonic() - started
-        if status in _DONE or waited >= session.wait:
+        if status in BUILT_STATUSES or waited >= session.wait:
             return found
         time.sleep(min(pause, max(0.05, session.wait - waited)))
         pause = min(1.5 * pause, _LONGEST_PAUSE)

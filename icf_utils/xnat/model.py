@@ -1,9 +1,8 @@
-"""Where an upload goes, what became of it, and the labels that XNAT takes. Pure."""
+"""The statuses of sessions in XNAT, where an upload goes, and what became of it. Pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -14,26 +13,44 @@ from icf_utils.credentials import without_credentials
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.results import Notice
 
+#: The statuses of a session in the prearchive that XNAT can read (PrearcUtils.PrearcStatus).
+STATUSES = frozenset(
+    {
+        *("ARCHIVING", "BUILDING", "CONFLICT", "DELETING", "ERROR", "MOVING", "READY", "RECEIVING"),
+        *("RECEIVING_INTERRUPT", "SEPARATING"),
+        *("QUEUED_ARCHIVING", "QUEUED_BUILDING", "QUEUED_DELETING", "QUEUED_MOVING", "QUEUED_SEPARATING"),
+    }
+)
+
+#: The upload of the session broke off.
+INTERRUPTED = "RECEIVING_INTERRUPT"
+
+#: XNAT has finished building a session: it can be archived, the archive has such a session already, or it failed.
+BUILT_STATUSES = frozenset({"READY", "CONFLICT", "ERROR"})
+
+#: What XNAT's listings call the project of a session that has none.
+UNASSIGNED = "Unassigned"
+
 UploadDestination = Literal["prearchive", "archive"]
 Overwrite = Literal["", "append", "delete"]
 
-#: What became of a session: it was ``uploaded`` now; it was ``present`` in XNAT with as many files; it was uploaded
-#: ``before``, as the journal says; it is only ``planned``; it ``failed``.
+#: What became of a session: it was ``uploaded`` now; XNAT had it already (``present``), with as many images; it was
+#: uploaded ``before``, according to the upload journal, and is still there; it is only ``planned``; it ``failed``.
 UploadState = Literal["uploaded", "present", "before", "planned", "failed"]
 
 _PROJECT = re.compile(r"[A-Za-z0-9_-]{1,100}", re.ASCII)
-_NOT_IN_LABELS = re.compile(r"[^A-Za-z0-9_-]", re.ASCII)
-_FIELD = re.compile(r"\{([^{}]*)\}")
 
 
 @dataclass(frozen=True)
 class UploadTarget:
-    """A project of an XNAT, and how to put sessions there.
+    """A project of an XNAT, and how to upload sessions to it. Times are in seconds.
 
-    ``timeout``: seconds of silence that an answer may take; an import answers when XNAT has taken in everything.
-    ``patience``: seconds that XNAT may take after its answer to show a session and to end its work on it.
-    ``retries``: how often a session is sent again, ``pause``: seconds before the first time, doubled each time.
-    ``ca``: certificates to believe (PEM).
+    ``timeout`` bounds the wait for each response; XNAT answers an import when it has taken in everything.
+    ``patience`` bounds how long XNAT may take after its answer to show a session and to finish its work on it.
+    ``retries`` says how often a session is sent again, ``pause`` how long to wait before the first time; the pause
+    doubles each time. ``ca`` is a file of trusted CA certificates (PEM).
+
+    Raises :class:`~icf_utils.errors.InvalidSetting` for values that do not fit together.
     """
 
     url: str
@@ -50,23 +67,22 @@ class UploadTarget:
     def __post_init__(self) -> None:
         check_url(self.url)
         if not _PROJECT.fullmatch(self.project):
-            raise InvalidSetting(
-                "--project", f"'{printable(self.project)}' is no ID of a project (letters, digits, _, -)"
-            )
+            problem = f"'{printable(self.project)}' is not a project ID (letters, digits, '_' and '-')"
+            raise InvalidSetting("--project", problem)
         if self.direct_archive and self.dest != "archive":
-            raise InvalidSetting("--direct-archive", "this goes with --dest archive")
+            raise InvalidSetting("--direct-archive", "this requires --dest archive")
         if self.direct_archive and self.overwrite:
-            raise InvalidSetting("--direct-archive", "XNAT has no overwrite with it")
+            raise InvalidSetting("--direct-archive", "this cannot be combined with --overwrite: XNAT does not offer it")
 
 
 @dataclass(frozen=True)
 class UploadOutcome:
     """What became of one session.
 
-    ``sent`` and ``held`` are numbers of image files: how many are in the upload, and how many XNAT has (``None``: not
-    known). ``size`` is that of the upload in bytes. ``uris`` are XNAT's names of it, ``answers`` what it answered to
-    each try. ``left_out`` names the files that are no images: they are not
-    sent, or sent in the archive that they are part of and passed over by XNAT.
+    ``sent`` and ``held`` count image files: those in the upload, and those that XNAT has (``None``: unknown). ``size``
+    is the size of the upload in bytes, ``uris`` are the addresses of the session in XNAT, ``answers`` what XNAT
+    answered to each attempt. ``left_out`` names the files that are not images: they are not sent, or where a whole
+    archive is sent, XNAT ignores them.
     """
 
     subject: str
@@ -85,9 +101,9 @@ class UploadOutcome:
 
 @dataclass(frozen=True)
 class UploadResult:
-    """What became of all sessions, in their order. ``url`` has no credentials in it.
+    """What became of all sessions, in their order. ``url`` contains no credentials.
 
-    ``refused`` are inputs that can be no session; nothing of them was tried.
+    ``refused`` are inputs that cannot become sessions; nothing of them was sent.
     """
 
     url: str
@@ -103,19 +119,29 @@ class UploadResult:
         return tuple(item for item in self.sessions if item.state == "failed")
 
 
+def is_busy(status: str) -> bool:
+    """Whether XNAT is working on a session of this status, or will."""
+    return status.startswith("QUEUED_") or status in STATUSES - BUILT_STATUSES - {INTERRUPTED}
+
+
 def check_url(url: str) -> None:
-    """Refuse what is no address of a server, and one with a password in it, which logs and process lists would show."""
+    """Raise :class:`~icf_utils.errors.InvalidSetting` unless ``url`` is a server's address without credentials.
+
+    A password in it would be visible in logs and in the list of processes.
+    """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidSetting("--url", f"'{printable(without_credentials(url))}' is no address such as https://xnat.org")
+        raise InvalidSetting(
+            "--url", f"'{printable(without_credentials(url))}' is not an address such as https://xnat.org"
+        )
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise InvalidSetting(
-            "--url", "an address has no user, password or query in it; see --user, --password-file and --token-file"
+            "--url", "the address must not contain user, password or query; see --user, --password-file, --token-file"
         )
 
 
 def is_cleartext(url: str) -> bool:
-    """Whether passwords go over a network as they are: no TLS, and not to this machine."""
+    """Whether passwords cross a network unencrypted: without TLS, and not to this computer."""
     parts = urlsplit(url)
     if parts.scheme == "https" or parts.hostname == "localhost":
         return False
@@ -126,50 +152,8 @@ def is_cleartext(url: str) -> bool:
 
 
 def cleartext_notices(url: str) -> tuple[Notice, ...]:
-    """A warning where passwords go over a network as they are."""
+    """A warning where passwords cross a network unencrypted."""
     if not is_cleartext(url):
         return ()
-    message = "is reached without TLS: password and images go in clear, and can be read on the way"
+    message = "is not reached by TLS: password and images are sent unencrypted, and can be read on the way"
     return (Notice("no-tls", without_credentials(url), message),)
-
-
-def to_label(text: str) -> str:
-    """``text`` with each character that is not allowed in a label replaced, as XNAT does it (Labels.toLabelChars).
-
-    XNAT would do so by itself; the label must be known to find the session again.
-
-    >>> label_of("Mueller^Eva 1.2")
-    'Mueller_Eva_1_2'
-    """
-    return _NOT_IN_LABELS.sub("_", text)
-
-
-class NameWithoutLabel(InvalidSetting):
-    """A name that nothing is left of in a label: many such names would become one. ``reason`` is about the name."""
-
-    def __init__(self, option: str, field: str, name: str) -> None:
-        self.reason = (
-            f"nothing of its {field} can stand in a label of XNAT (letters A to Z, digits, '_' and '-'); "
-            f"rename it, or give another {option}"
-        )
-        super().__init__(option, f"'{printable(name)}': {self.reason}")
-
-
-def fill_label(template: str, values: Mapping[str, str], option: str) -> str:
-    """A label from a template such as ``{subject}_{session}``; raises for an unknown field.
-
-    Raises :class:`NoLabel` where nothing of a field's value can stand in a label.
-
-    >>> filled("{subject}_{session}", {"subject": "s1", "session": "mr"}, "--label")
-    's1_mr'
-    """
-    for name in _FIELD.findall(template):
-        if name not in values:
-            known = ", ".join(f"{{{key}}}" for key in values)
-            raise InvalidSetting(option, f"there is no field '{{{printable(name)}}}' here (known: {known})")
-        if not to_label(values[name]).strip("_-"):
-            raise NameWithoutLabel(option, name, values[name])
-    label = to_label(_FIELD.sub(lambda found: values[found[1]], template))
-    if not label.strip("_-"):
-        raise InvalidSetting(option, f"'{printable(template)}' makes an empty label")
-    return label

@@ -1,7 +1,8 @@
-"""A visit straight into XNAT's prearchive: folder, row, rebuild. Writes to the prearchive and to XNAT's database.
+"""Put a visit directly into XNAT's prearchive: folder, row, rebuild. Writes to the prearchive and to XNAT's database.
 
-The order is that of XNAT's own importer: the files first, the row last, then the request. Whatever fails, the row is
-removed first and the folder then, so that XNAT never sees a row without its files.
+The order is the one of XNAT's own importer: first the files, then the row, then the request to build the session.
+When something fails, the row is removed first, then the folder, so that XNAT never sees a row without its files.
+What XNAT is working on is never removed: that is waited for, and reported if it takes too long.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from icf_utils.errors import IcfError, RemoteFailure, printable
+from icf_utils.errors import IcfError, InvalidSetting, RemoteFailure, printable
 from icf_utils.interrupts import leave_behind
 from icf_utils.progress import SILENT, Progress
+from icf_utils.results import Notice
 from icf_utils.sources.source import Source
 from icf_utils.xnat.database import (
     INSERT_ROW,
@@ -24,7 +27,6 @@ from icf_utils.xnat.database import (
     LOCK_TIMEOUT,
     SELECT_SESSION,
     SELECT_STUDY,
-    UNASSIGNED,
     PrearchiveRow,
     XnatDatabase,
     check_table,
@@ -32,9 +34,13 @@ from icf_utils.xnat.database import (
     insert_row,
     refuse_same_study,
 )
-from icf_utils.xnat.direct import PrearchivePlan, PrearchiveRequests, PrearchiveResult, PrearchiveSession
+from icf_utils.xnat.labels import check_label
+from icf_utils.xnat.model import BUILT_STATUSES, INTERRUPTED, UNASSIGNED
+from icf_utils.xnat.rest import REBUILD, XnatClient, prearchive_path, prearchive_uri
 from icf_utils.xnat.session_layout import SessionLayout, lay_out_session
 from icf_utils.xnat.staging import (
+    CopiedFile,
+    FileRights,
     Reservation,
     copy_session,
     format_timestamp,
@@ -46,24 +52,100 @@ from icf_utils.xnat.staging import (
     set_folder_rights,
 )
 
-#: Where XNAT has come to an end with a session.
-FINAL_STATUSES = frozenset({"READY", "CONFLICT", "ERROR"})
+#: A row in these statuses is our own still, and XNAT has not taken it up.
+_OURS = frozenset({"RECEIVING", INTERRUPTED, "ERROR"})
 
-#: A row in these states is nobody's but ours, and one in these XNAT is not working on.
-_OURS = frozenset({"RECEIVING", "RECEIVING_INTERRUPT", "ERROR"})
-_AT_REST = _OURS | {"READY", "CONFLICT"}
+#: A row in these statuses can be removed: XNAT is not working on the session.
+_REMOVABLE = _OURS | BUILT_STATUSES
 
-#: Seconds: between two looks at first and at most, for XNAT to list a new row, to let go of one that is undone.
-_FIRST_PAUSE, _LONGEST_PAUSE, _LISTED_WITHIN, _LET_GO_WITHIN = 0.2, 5.0, 30.0, 30.0
+#: Seconds between two questions: at first, and at most.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+
+#: Seconds that XNAT may take to list a new row.
+_LISTED_WITHIN = 30.0
+
+#: Seconds that XNAT may take to finish its work on a session that is to be removed.
+_LET_GO_WITHIN = 30.0
+
+
+@dataclass(frozen=True)
+class PrearchiveSession:
+    """Names of a session that is put into the prearchive, and how XNAT is to treat it.
+
+    ``root`` is the prearchive, ``server_root`` the same folder as XNAT's host sees it, if that path is another one.
+    Without ``project`` the session stays unassigned; without ``subject`` XNAT takes PatientName. ``again`` allows a
+    second session of the same study. ``wait`` bounds the wait for XNAT to build the session, in seconds.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting` for labels that XNAT does not accept.
+    """
+
+    root: Path
+    label: str
+    project: str | None = None
+    subject: str | None = None
+    server_root: str = ""
+    rights: FileRights = field(default_factory=FileRights)
+    prevent_anon: bool = False
+    prevent_auto_commit: bool = False
+    again: bool = False
+    wait: float = 600.0
+
+    def __post_init__(self) -> None:
+        check_label("--session", self.label)
+        if self.project == UNASSIGNED:
+            raise InvalidSetting("--project", "leave it out for a session that is not assigned to a project")
+        for what, value in (("--project", self.project), ("--subject", self.subject)):
+            if value is not None:
+                check_label(what, value)
+        if not self.root.is_dir():
+            raise InvalidSetting("--prearchive", f"'{printable(self.root)}' is not a folder")
+
+    @property
+    def listed_project(self) -> str:
+        """The project as XNAT's listings and addresses name it."""
+        return self.project or UNASSIGNED
+
+
+@dataclass(frozen=True)
+class PrearchiveResult:
+    """What was put into the prearchive. ``status`` is the last that XNAT showed, ``log`` XNAT's log of the session."""
+
+    project: str | None
+    timestamp: str
+    session: str
+    study_uid: str
+    folder: Path
+    url: str
+    files: tuple[CopiedFile, ...]
+    scans: tuple[str, ...]
+    status: str
+    log: str
+    notices: tuple[Notice, ...]
+
+
+@dataclass(frozen=True)
+class PrearchivePlan:
+    """What would be done: the folder, SQL statements with their values, HTTP requests, and the place of each file."""
+
+    folder: Path
+    statements: tuple[str, ...]
+    values: Mapping[str, object]
+    requests: tuple[str, ...]
+    places: Mapping[str, str]
+    study_uid: str
+    notices: tuple[Notice, ...]
 
 
 def plan_prearchive(source: Source, session: PrearchiveSession, progress: Progress = SILENT) -> PrearchivePlan:
-    """What :func:`put_into_prearchive` would do now. Reads the input; connects to nothing, writes nothing."""
+    """What :func:`put_into_prearchive` would do now. Reads the input; makes no connection, writes nothing."""
     layout = lay_out_session(source, progress)
     now = datetime.now().astimezone().replace(tzinfo=None)
     reservation = Reservation(session.root, session.project, format_timestamp(now), session.label, made_project=False)
     row = _row(session, reservation, layout)
-    requests = (f"POST /data/services/prearchive/rebuild src={_src(reservation)}", f"GET {_listing(reservation)}")
+    requests = (
+        f"POST {REBUILD} src={_uri(session, reservation)}",
+        f"GET {prearchive_path(session.listed_project)}?format=json",
+    )
     return PrearchivePlan(
         folder=reservation.session_dir,
         statements=(LOCK_TIMEOUT, LOCK_TABLE, SELECT_SESSION, *(() if session.again else (SELECT_STUDY,)), INSERT_ROW),
@@ -79,20 +161,22 @@ def put_into_prearchive(
     source: Source,
     session: PrearchiveSession,
     database: XnatDatabase,
-    xnat: PrearchiveRequests,
+    xnat: XnatClient,
     *,
     expected: Mapping[str, str] | None = None,
     progress: Progress = SILENT,
 ) -> PrearchiveResult:
     """Copy a visit into the prearchive, insert its row, and have XNAT build the session.
 
-    ``expected`` holds MD5s of the input's files by name, where they are known. Whatever fails or interrupts this is
-    undone; what a kill has left is removed by the next call. What XNAT holds for too long cannot be undone:
-    :func:`~icf_utils.errors.left_behind` says so of the error. Raises :class:`~icf_utils.errors.InputRefused`,
-    :class:`~icf_utils.errors.StorageFailure`, :class:`~icf_utils.errors.RemoteFailure` and others of ours.
+    ``expected`` contains MD5s of the input's files by name, where they are known. Whatever fails or interrupts this is
+    undone, and what a kill left behind is removed by the next call. Where XNAT works on the session for too long, it
+    cannot be undone; :func:`~icf_utils.interrupts.left_behind` says so of the error.
+
+    Raises :class:`~icf_utils.errors.InputRefused`, :class:`~icf_utils.errors.StorageFailure` and
+    :class:`~icf_utils.errors.RemoteFailure`.
     """
     check_table(database)
-    xnat.check_project(session.project or UNASSIGNED)
+    xnat.check_project(session.listed_project)
     layout = lay_out_session(source, progress)
     remove_abandoned(session.root, database, progress)
     if not session.again:
@@ -106,17 +190,17 @@ def put_into_prearchive(
         progress.message(f"copied and checked {len(copied)} files")
         move_into_place(reservation)
         set_folder_rights(reservation.made_folders, session.rights)
-        progress.message(f"in its place: '{printable(reservation.session_dir)}'")
+        progress.message(f"moved to '{printable(reservation.session_dir)}'")
         row = _row(session, reservation, layout)
         attempt.row = True
         insert_row(database, row, again=session.again)
-        progress.message("the row is in the table")
-        xnat.rebuild(_src(reservation))
-        progress.message("XNAT was asked to build the session")
-        status = _wait(xnat, reservation, session.wait, progress)
+        progress.message("inserted the row into the table")
+        xnat.rebuild(_uri(session, reservation))
+        progress.message("asked XNAT to build the session")
+        status = _wait(xnat, session, reservation, progress)
         log = read_log(reservation.session_dir)
         if status == "ERROR":
-            raise RemoteFailure("XNAT", f"the session could not be built (status ERROR){_quoted(log)}", "see the log")
+            raise RemoteFailure("XNAT", f"it could not build the session (status ERROR){_quoted(log)}", "see the log")
         release_reservation(reservation)
     return PrearchiveResult(
         project=session.project,
@@ -134,24 +218,24 @@ def put_into_prearchive(
 
 
 def remove_abandoned(root: Path, database: XnatDatabase, progress: Progress = SILENT) -> None:
-    """Undo what commands of this host that were killed have left; what XNAT has taken up meanwhile is left to it."""
+    """Undo what commands of this host left behind when they were killed. Sessions that XNAT has taken up since stay."""
     for reservation in list_abandoned(root):
         place = printable(reservation.session_dir)
         status = delete_row(database, reservation.key, _OURS)
         if status is None:
             remove_session(reservation)
-            progress.message(f"removed what an interrupted command had left: '{place}'")
+            progress.message(f"removed '{place}', which an interrupted command had left")
         else:
             release_reservation(reservation)
-            progress.message(f"of an interrupted command, XNAT has taken up '{place}' ({status})")
+            progress.message(f"left '{place}' of an interrupted command to XNAT, which has taken it up ({status})")
 
 
 def read_log(folder: Path) -> str:
-    """What XNAT has written about a session, oldest first (``logs/<milliseconds>.log`` in its folder)."""
+    """XNAT's log of a session, oldest entries first (``logs/<milliseconds>.log`` in its folder)."""
     try:
         files = sorted((folder / "logs").glob("*.log"))
         return "".join(f"{path.read_text(encoding='utf-8', errors='replace').rstrip()}\n" for path in files)
-    except OSError:  # XNAT's own files, perhaps not for us to read
+    except OSError:  # they are XNAT's own files, which we may not be allowed to read
         return ""
 
 
@@ -182,42 +266,38 @@ def _row(session: PrearchiveSession, reservation: Reservation, layout: SessionLa
     )
 
 
-def _src(reservation: Reservation) -> str:
-    return f"/prearchive/projects/{reservation.project or UNASSIGNED}/{reservation.timestamp}/{reservation.foldername}"
+def _uri(session: PrearchiveSession, reservation: Reservation) -> str:
+    return prearchive_uri(session.listed_project, reservation.timestamp, reservation.foldername)
 
 
-def _listing(reservation: Reservation) -> str:
-    return f"/data/prearchive/projects/{reservation.project or UNASSIGNED}?format=json"
-
-
-def _wait(xnat: PrearchiveRequests, reservation: Reservation, patience: float, progress: Progress) -> str:
-    """The status in which XNAT ends, or the last one that it shows in time."""
-    started, pause, told, status = time.monotonic(), _FIRST_PAUSE, "", ""
+def _wait(xnat: XnatClient, session: PrearchiveSession, reservation: Reservation, progress: Progress) -> str:
+    """The status in which XNAT finishes, or the last one that it shows in time."""
+    started, pause, reported, status = time.monotonic(), _FIRST_PAUSE, "", ""
     while True:
-        found = xnat.status(reservation.project or UNASSIGNED, reservation.timestamp, reservation.foldername)
+        found = xnat.prearchive_status(session.listed_project, reservation.timestamp, reservation.foldername)
         waited = time.monotonic() - started
         status = found or status
-        if found is not None and found != told:
+        if found is not None and found != reported:
             progress.message(f"XNAT: {printable(found)}")
-            told = found
-        if found in FINAL_STATUSES or (found and waited >= patience):
+            reported = found
+        if found in BUILT_STATUSES or (found and waited >= session.wait):
             return status
-        if found is None and waited >= min(patience, _LISTED_WITHIN):
+        if found is None and waited >= min(session.wait, _LISTED_WITHIN):
             problem = "it does not list the session whose row is in the table"
-            raise RemoteFailure("XNAT", problem, "check that this is the database and the prearchive of this XNAT")
-        time.sleep(min(pause, max(0.05, patience - waited)))
+            raise RemoteFailure("XNAT", problem, "check that database and prearchive are those of this XNAT")
+        time.sleep(min(pause, max(0.05, session.wait - waited)))
         pause = min(pause * 1.5, _LONGEST_PAUSE)
 
 
 class _Attempt:
-    """How far it got: whether there may be a row."""
+    """How far the work got: whether there may be a row."""
 
     row = False
 
 
 @contextmanager
 def _undone(reservation: Reservation, database: XnatDatabase, progress: Progress) -> Iterator[_Attempt]:
-    """Undo it all when the block fails; what could not be undone is said with the error."""
+    """Undo everything when the block fails; the error says what could not be undone."""
     attempt = _Attempt()
     try:
         yield attempt
@@ -230,61 +310,59 @@ def _undone(reservation: Reservation, database: XnatDatabase, progress: Progress
 
 
 def _undo(reservation: Reservation, database: XnatDatabase | None, progress: Progress) -> str:
-    """Row first, if there may be one, then folder. Returns what was left and how to go on, empty text if nothing was.
+    """Remove the row, if there may be one, then the folder. Returns what was left and what to do; empty for nothing.
 
-    Where the row cannot be removed the folder stays, and the journal for the next command.
+    Where the row cannot be removed the folder stays, and so does the journal, for the next command.
     """
     place = printable(reservation.session_dir)
     try:
-        status = _take_back(reservation, database, progress) if database else None
+        status = _remove_row(reservation, database, progress) if database else None
         if status is None:
             remove_session(reservation)
             return ""
-        then = "removes both if XNAT has ended with an error by then, and else leaves them to XNAT"
-        left = f"XNAT is still working on it ({printable(status)}), so '{place}' and its row were left there"
-        return f"{left}; see what becomes of it in XNAT's prearchive. {_NEXT} {then}"
+        then = "removes both if XNAT has ended with ERROR by then, and otherwise leaves them to XNAT"
+        left = f"XNAT is still working on the session ({printable(status)}), so '{place}' and its row were left there"
+        return f"{left}; look at the session in XNAT's prearchive. {_NEXT} {then}"
     except IcfError as error:
-        return f"'{place}' could not be undone ({error}) and is left for the next command to remove. {_NEXT} does so"
+        return f"'{place}' could not be removed ({error}). {_NEXT} removes it"
 
 
 _NEXT = "The next 'icf-utils xnat prearchive' on this host for this prearchive"
 
 
-def _take_back(reservation: Reservation, database: XnatDatabase, progress: Progress) -> str | None:
-    """Remove the row as soon as XNAT has let go of it; the status of one that it holds for too long."""
-    started, told = time.monotonic(), False
-    while (status := delete_row(database, reservation.key, _AT_REST)) is not None:
+def _remove_row(reservation: Reservation, database: XnatDatabase, progress: Progress) -> str | None:
+    """Remove the row as soon as XNAT no longer works on it; returns the status of one that it works on for too long."""
+    started, reported = time.monotonic(), False
+    while (status := delete_row(database, reservation.key, _REMOVABLE)) is not None:
         if time.monotonic() - started > _LET_GO_WITHIN:
             return status
-        if not told:
-            patience = f"nothing can be taken away before it lets go; waiting for that, {_LET_GO_WITHIN:g} s at most"
-            progress.message(
-                f"XNAT is working on '{printable(reservation.session_dir)}' ({printable(status)}): {patience}"
-            )
-            told = True
+        if not reported:
+            what = f"XNAT is working on '{printable(reservation.session_dir)}' ({printable(status)})"
+            progress.message(f"{what}: waiting up to {_LET_GO_WITHIN:g} s for it to finish before anything is removed")
+            reported = True
         time.sleep(_FIRST_PAUSE)
     return None
 
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Let signals wait that would end the command in the middle of its tidying up.
+    """Delay signals that would end the command in the middle of its cleaning up.
 
-    They are heard and kept, not blocked: a blocked one would come to another thread, such as that of a progress bar,
-    and from there to Python's handler all the same.
+    They are handled and kept, not blocked: a blocked signal would go to another thread, such as that of a progress
+    bar, and from there to Python's handler all the same.
     """
-    if threading.current_thread() is not threading.main_thread():  # no handler runs here
+    if threading.current_thread() is not threading.main_thread():  # handlers run in the main thread only
         yield
         return
-    heard: list[int] = []
+    received: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     ours = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
     try:
         for number in ours:
-            signal.signal(number, lambda number, _frame: heard.append(number))
+            signal.signal(number, lambda number, _frame: received.append(number))
         yield
     finally:
         for number, handler in ours.items():
             signal.signal(number, handler)
-        if heard:
-            signal.raise_signal(heard[0])
+        if received:
+            signal.raise_signal(received[0])

@@ -27,7 +27,7 @@ from icf_utils.progress import SILENT, Progress
 from icf_utils.sender.images import Image
 from icf_utils.sources.images import scan_files
 from icf_utils.sources.source import Source
-from icf_utils.xnat.model import to_label
+from icf_utils.xnat.labels import to_label
 
 _NAMES = {
     PATIENT_COMMENTS: "PatientComments",

@@ -1,22 +1,20 @@
-"""A login session at an XNAT, and single requests in it. Talks to the network.
+"""The client of XNAT's REST interface, the only one in the package. Uses the network.
 
-One session serves all threads, since XNAT counts the sessions of a user. Its cookie is sent by hand; requests follows
-no redirect and adds no login of its own. A session that XNAT has ended is begun anew.
+Addresses, parameters and answers are those of XNAT 1.8: ``/data/services/import``, and the prearchive and the archive
+below ``/data``. The rules:
 
+**One login session** serves all threads, since XNAT counts the sessions of a user. Credentials are sent to open it,
+afterwards only its cookie. When XNAT has ended it (401), it is opened again.
 
-The addresses of XNAT's REST interface, its query parameters, and what its answers say. Pure.
+**Requests that change nothing are repeated**, and so is the rebuild, which may be asked for twice: until there is an
+answer of a status that is not in :data:`TRANSIENT`, or the attempts of :data:`QUESTIONS` are used up. An import and a
+commit are sent once: when the connection is lost, nobody knows what XNAT has done. :mod:`icf_utils.xnat.upload` finds
+out before it sends anything again.
 
-The names are those of XNAT 1.8: ``/data/services/import``, the prearchive and the archive below ``/data``.
+**A project is checked before it is used**: XNAT puts what is for an unknown or forbidden project into another one,
+without an error.
 
-
-Looking for a session in XNAT, and counting its files. Asks the server, changes nothing.
-
-These requests may be repeated as often as one likes, and are where the server or the network stumbles.
-
-
-The requests of a direct import: rebuild a session, look for it, import from XNAT's inbox. Talks to the server.
-
-Never ``PUT /data/prearchive``: it deletes every row of the prearchive and reads all folders anew.
+``PUT /data/prearchive`` is never sent: it deletes every row of the prearchive and reads all of its folders again.
 """
 
 from __future__ import annotations
@@ -25,8 +23,7 @@ import json
 import re
 import ssl
 import threading
-import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,29 +35,55 @@ import requests
 
 from icf_utils import __version__
 from icf_utils.credentials import Login
-from icf_utils.errors import IcfError, RemoteFailure, printable
+from icf_utils.errors import RemoteFailure, printable
 from icf_utils.fetch.tls import TlsFiles, client_context
-from icf_utils.xnat.model import UploadTarget
+from icf_utils.xnat.model import INTERRUPTED, UploadTarget, is_busy
 
-#: XNAT asks clients that are named like a browser for a token against cross-site requests; this is none.
+#: XNAT requires a token against cross-site requests from clients that have a browser's name; this is not one.
 USER_AGENT = f"icf-utils/{__version__}"
 
-#: The statuses of requests that may have better luck later.
-PASSING = (408, 423, 429, 500, 502, 503, 504)
+#: Statuses of answers that may be different later. 423: XNAT has locked the session while it works on it.
+TRANSIENT = frozenset({408, 423, 425, 429, 500, 502, 503, 504})
 
-_SHORT, _WORDS_AT_MOST = 30.0, 300
+IMPORT = "/data/services/import"
+LOGIN_SESSION = "/data/JSESSION"
+REBUILD = "/data/services/prearchive/rebuild"
+
+#: The status of a session that XNAT's answer names and that XNAT does not list.
+NOT_LISTED = "not listed"
+
+#: The status of a session in the archive.
+ARCHIVED = "ARCHIVED"
+
+#: The resources of a scan that hold what was uploaded; XNAT adds others, such as snapshots.
+_IMAGE_RESOURCES = ("DICOM", "secondary")
+
+_IN_PREARCHIVE = re.compile(r"/prearchive/projects/([^/]+)/([^/]+)/([^/]+)/?")
+_IN_PROJECT = re.compile(r"/(?:pre)?archive/projects/([^/]+)(?:/.*)?")
+
+#: Seconds to wait for a login, and for a connection.
+_SHORT = 30.0
+
+#: Characters of an answer that are shown.
+_LONGEST_ANSWER = 300
+
+#: Attempts at a question; the first pause and the longest, in seconds.
+_ATTEMPTS, _FIRST_PAUSE, _LONGEST_PAUSE = 12, 0.5, 30.0
+
+#: A line of one of XNAT's listings: its columns by their names.
+ListingRow = Mapping[str, Any]
 
 
 class ConnectionLost(RemoteFailure):
-    """A request was sent, perhaps in part, and no answer came: nobody knows what was done."""
+    """A request was sent, perhaps in part, and no answer came: nobody knows what XNAT has done."""
 
 
 class ResponseTimeout(ConnectionLost):
-    """The server was silent for too long, and may still be at work on the request."""
+    """The server was silent for too long, and may still be working on the request."""
 
 
 class RequestBody(Protocol):
-    """A body of known length."""
+    """A body of known length in bytes."""
 
     @property
     def content_type(self) -> str: ...
@@ -71,28 +94,60 @@ class RequestBody(Protocol):
 
 
 @dataclass(frozen=True)
-class Response:
-    """What XNAT says: the status of HTTP and the text of the body."""
+class XnatAnswer:
+    """What XNAT answered: the HTTP status and the text of the body."""
 
     status: int
     text: str
-    location: str = ""
 
     def __str__(self) -> str:
-        """For logs: one line, cut to a sensible length."""
+        """For messages and logs: one line, shortened."""
         words = printable(" ".join(self.text.split()))
-        return f"{self.status} {words[:_WORDS_AT_MOST]}".rstrip()
+        return f"{self.status} {words[:_LONGEST_ANSWER]}".rstrip()
+
+
+@dataclass(frozen=True)
+class SessionStatus:
+    """A session as XNAT shows it.
+
+    ``status`` is one of :data:`~icf_utils.xnat.model.STATUSES`, :data:`ARCHIVED` or :data:`NOT_LISTED`. ``key`` changes
+    when the session does. ``files`` counts its images, ``None`` where XNAT does not say.
+    """
+
+    uri: str
+    key: str
+    status: str
+    files: int | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether XNAT is working on the session."""
+        return is_busy(self.status)
 
 
 class XnatClient:
-    """An XNAT that one is logged in to, from ``with`` to its end. Safe to use from several threads.
+    """A login session at an XNAT, from ``with`` to its end. Safe to use from several threads.
+
+    ``timeout`` bounds the wait for each response, in seconds; ``pause`` is the first pause before a question is
+    repeated. Setting ``stop`` ends pauses from outside.
 
     Raises :class:`~icf_utils.errors.StorageFailure` or :class:`~icf_utils.errors.InvalidSetting` on creation for a
-    ``ca`` that holds no certificates.
+    ``ca`` that contains no certificates. Every method raises :class:`~icf_utils.errors.RemoteFailure`:
+    :class:`ConnectionLost` where no answer came, else where repeating the request would not help.
     """
 
-    def __init__(self, url: str, login: Login, ca: Path | None = None, timeout: float = 900.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        login: Login,
+        ca: Path | None = None,
+        *,
+        timeout: float = 900.0,
+        pause: float = _FIRST_PAUSE,
+        stop: threading.Event | None = None,
+    ) -> None:
         self.url, self._login, self._timeout = url.rstrip("/"), login, timeout
+        self._pause, self._stop = pause, stop or threading.Event()
         if ca:
             client_context(TlsFiles(ca))  # says what is wrong with the file, if anything is
         self._verify: bool | str = str(ca) if ca else True
@@ -103,35 +158,150 @@ class XnatClient:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        with suppress(RemoteFailure):  # the session ends by itself after a while, too
-            self._once("DELETE", SESSION, {}, None, _SHORT)
+        with suppress(RemoteFailure):  # XNAT ends the session after a while in any case
+            self._request_once("DELETE", LOGIN_SESSION, {}, None, _SHORT)
 
-    def request(
-        self, method: str, path: str, query: Mapping[str, str] | None = None, body: RequestBody | None = None
-    ) -> Response:
-        """One request, sent once. Where XNAT says that nobody is logged in, it has done nothing: then once more.
+    # -- what XNAT has ------------------------------------------------------------------------------------------------
 
-        Raises :class:`ConnectionLost`, or :class:`~icf_utils.errors.RemoteFailure` where trying again is no use.
+    def list_prearchive(self, project: str) -> list[ListingRow]:
+        """The sessions in a project's prearchive."""
+        answer, rows = self._list(prearchive_path(project))
+        if answer.status != 200:
+            problem = f"the prearchive of project '{printable(project)}' cannot be listed ({answer})"
+            raise self.failure(problem, "check the project's ID (not its title) and the user's permissions in it")
+        return rows
+
+    def check_project(self, project: str) -> None:
+        """Check that a project of exactly this ID exists, and that the user may list its prearchive."""
+        found = {str(row.get("project") or project) for row in self.list_prearchive(project)}
+        if found - {project}:
+            others = ", ".join(f"'{printable(name)}'" for name in sorted(found))
+            problem = f"the prearchive of '{printable(project)}' contains sessions of project {others}"
+            raise self.failure(problem, "give the project's ID exactly as XNAT spells it")
+
+    def prearchive_status(self, project: str, timestamp: str, foldername: str) -> str | None:
+        """The status of a session in the prearchive, ``None`` for a session that is not listed."""
+        for row in self.list_prearchive(project):
+            if (row.get("timestamp"), row.get("folderName")) == (timestamp, foldername):
+                return str(row.get("status"))
+        return None
+
+    def find_sessions(
+        self, project: str, subject: str, label: str, rows: Iterable[ListingRow] | None = None
+    ) -> tuple[SessionStatus, ...]:
+        """All that the prearchive and the archive have of a session.
+
+        ``rows`` is a listing of the prearchive, if there is one already. Images are not counted while XNAT is working
+        on a session.
         """
-        cookie = self._cookie
-        answer = self._once(method, path, query or {}, body, self._timeout)
-        if answer.status == 401:
-            self._log_in(cookie)
-            answer = self._once(method, path, query or {}, body, self._timeout)
-        return answer
+        found = select_sessions(self.list_prearchive(project) if rows is None else rows, subject, label)
+        return (*(self._with_files(item) for item in found), *self.find_archived(project, subject, label))
+
+    def find_archived(self, project: str, subject: str, label: str) -> tuple[SessionStatus, ...]:
+        """The session of this label in the archive, if there is one."""
+        path = f"/data/archive{_experiment(project, subject, label)}"
+        if self._ask("GET", path, {"format": "json"}).status != 200:
+            return ()
+        answer, rows = self._list(f"{path}/scans/ALL/files")
+        files = count_archived_images(rows) if answer.status == 200 else None
+        uri = path.removeprefix("/data")
+        return (SessionStatus(uri, f"{uri} {files}", ARCHIVED, files),)
+
+    def read_session(self, uri: str) -> SessionStatus:
+        """The session at an address in the prearchive."""
+        answer, rows = self._list(f"/data{uri}")
+        if answer.status != 200 or not rows:
+            return SessionStatus(uri, uri, NOT_LISTED)
+        key, status = f"{uri} {rows[0].get('lastmod')}", str(rows[0].get("status") or "")
+        return self._with_files(SessionStatus(uri, key, status))
+
+    def count_files(self, uri: str) -> int | None:
+        """How many images XNAT counts in a session of the prearchive, ``None`` where it does not say."""
+        answer, rows = self._list(f"/data{uri}/resources")
+        return count_prearchived_images(rows) if answer.status == 200 else None
+
+    # -- what XNAT is to do -------------------------------------------------------------------------------------------
+
+    def import_session(self, query: Mapping[str, str], body: RequestBody) -> XnatAnswer:
+        """Have XNAT import an upload; ``query`` is made by :func:`import_query`. Sent once."""
+        return self._request("POST", IMPORT, query, body)
+
+    def import_inbox(self, query: Mapping[str, str]) -> None:
+        """Have XNAT import a folder of its inbox; ``query`` is made by :func:`inbox_query`. Sent once."""
+        answer = self._request("POST", IMPORT, query)
+        if answer.status != 200:
+            problem = f"the import from the inbox was refused ({answer})"
+            raise self.failure(problem, "check the project, the site's inbox, and the path as the server sees it")
+
+    def commit(self, uri: str) -> XnatAnswer:
+        """Have XNAT finish a session of the prearchive whose upload broke off. Sent once.
+
+        The answer is 200, or 301 where the project archives sessions by itself, or 409 while the session is locked.
+        """
+        return self._request("POST", f"/data{uri}", {"action": "commit"})
+
+    def rebuild(self, uri: str) -> None:
+        """Have XNAT build a session of the prearchive from its files. That it does so already (409) is as good."""
+        answer = self._ask("POST", REBUILD, {"src": uri})
+        if answer.status not in (200, 301, 409):
+            raise self.failure(f"the rebuild of {uri} was refused ({answer})", "check the user's permissions there")
+
+    # -- requests -----------------------------------------------------------------------------------------------------
 
     def failure(self, problem: str, remedy: str) -> RemoteFailure:
-        """An error of this server's."""
+        """An error of this server."""
         return RemoteFailure(self.url, problem, remedy)
 
+    def _with_files(self, found: SessionStatus) -> SessionStatus:
+        if found.is_busy or found.status == INTERRUPTED:
+            return found
+        return replace(found, files=self.count_files(found.uri))
+
+    def _list(self, path: str) -> tuple[XnatAnswer, list[ListingRow]]:
+        """The answer to a question for a listing, and its rows where the status is 200."""
+        answer = self._ask("GET", path, {"format": "json"})
+        if answer.status != 200:
+            return answer, []
+        try:
+            rows: list[ListingRow] = json.loads(answer.text)["ResultSet"]["Result"]
+        except (ValueError, KeyError, TypeError) as error:
+            problem = f"expected a listing from {path}, found something else"
+            raise self.failure(problem, "check that this is the address of an XNAT") from error
+        return answer, rows
+
+    def _ask(self, method: str, path: str, query: Mapping[str, str]) -> XnatAnswer:
+        """A request that may be repeated."""
+        pause = self._pause
+        for _ in range(_ATTEMPTS - 1):
+            with suppress(ConnectionLost):
+                answer = self._request(method, path, query)
+                if answer.status not in TRANSIENT | {401}:
+                    return answer
+            self._stop.wait(pause)
+            if self._stop.is_set():
+                raise self.failure("stopped", "run the same command again to continue")
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        return self._request(method, path, query)
+
+    def _request(self, method: str, path: str, query: Mapping[str, str], body: RequestBody | None = None) -> XnatAnswer:
+        """A request that is sent once, or twice where the login session had ended (401): then XNAT has done nothing."""
+        cookie = self._cookie
+        answer = self._request_once(method, path, query, body, self._timeout)
+        if answer.status == 401:
+            self._log_in(cookie)
+            answer = self._request_once(method, path, query, body, self._timeout)
+        return answer
+
     def _log_in(self, expired: str) -> None:
-        """Begin a session, unless another thread has done so since ``expired`` was in use."""
+        """Open a login session, unless another thread has done so since ``expired`` was in use."""
         with self._lock:
             if self._cookie != expired:
                 return
-            response = self._send("GET", SESSION, auth=(self._login.user, self._login.password.value), timeout=_SHORT)
+            response = self._send(
+                "GET", LOGIN_SESSION, auth=(self._login.user, self._login.password.value), timeout=_SHORT
+            )
             if response.status_code == 401:
-                raise self.failure("the login is refused", "check user and password, or the token; it may be expired")
+                raise self.failure("the login was refused", "check user and password, or whether the token has expired")
             if response.status_code != 200:
                 where = f" to {printable(response.headers['Location'])}" if response.is_redirect else ""
                 raise self.failure(
@@ -139,9 +309,9 @@ class XnatClient:
                 )
             self._cookie = response.cookies.get("JSESSIONID") or response.text.strip()
 
-    def _once(
+    def _request_once(
         self, method: str, path: str, query: Mapping[str, str], body: RequestBody | None, timeout: float
-    ) -> Response:
+    ) -> XnatAnswer:
         response = self._send(
             method,
             path,
@@ -150,7 +320,7 @@ class XnatClient:
             headers={"Cookie": f"JSESSIONID={self._cookie}", **({"Content-Type": body.content_type} if body else {})},
             timeout=(_SHORT, timeout),
         )
-        return Response(response.status_code, response.text, response.headers.get("Location", ""))
+        return XnatAnswer(response.status_code, response.text)
 
     def _send(self, method: str, path: str, **options: object) -> requests.Response:
         options.setdefault("auth", lambda prepared: prepared)  # else requests would look into netrc by itself
@@ -183,7 +353,7 @@ class XnatClient:
         return session
 
 
-#: OpenSSL's numbers of what may be wrong with a certificate (X509_V_ERR_...), beside that its issuer is unknown.
+#: OpenSSL's numbers of what may be wrong with a certificate (X509_V_ERR_...) other than an unknown issuer.
 _NOT_YET, _EXPIRED, _OTHER_NAME, _OTHER_ADDRESS = 9, 10, 62, 64
 
 
@@ -198,48 +368,17 @@ def explain_tls_error(error: BaseException) -> tuple[str, str]:
         return "its TLS certificate is for another host", remedy
     if code in (_NOT_YET, _EXPIRED):
         problem = "has expired" if code == _EXPIRED else "is not valid yet"
-        return f"its TLS certificate {problem}", "tell those who run the server, and check this computer's clock"
+        return f"its TLS certificate {problem}", "tell the server's administrator, and check this computer's clock"
     if isinstance(found, ssl.SSLCertVerificationError):
         why = printable(found.verify_message)
         return f"its TLS certificate is not trusted ({why})", "name the authority's certificate by --ca"
     return "there is no TLS connection with it", "check whether it speaks TLS at this port (https: or http:)"
 
 
-IMPORT = "/data/services/import"
-SESSION = "/data/JSESSION"
-REBUILD = "/data/services/prearchive/rebuild"
-
-#: XNAT is still at work on a session with one of these statuses, or with one that begins with ``QUEUED_``.
-BUSY_STATUSES = ("RECEIVING", "BUILDING", "ARCHIVING", "MOVING", "SEPARATING", "DELETING")
-
-#: The upload of the session broke off.
-INTERRUPTED = "RECEIVING_INTERRUPT"
-
-#: The resources of a scan that hold what was uploaded; XNAT adds others, such as snapshots.
-_IMAGE_RESOURCES = ("DICOM", "secondary")
-
-_PREARCHIVED = re.compile(r"/prearchive/projects/([^/]+)/([^/]+)/([^/]+)/?")
-_IN_PROJECT = re.compile(r"/(?:pre)?archive/projects/([^/]+)(?:/.*)?")
-
-
-@dataclass(frozen=True)
-class SessionStatus:
-    """A session as XNAT shows it. ``key`` changes when the session does; ``files`` counts images, if known."""
-
-    uri: str
-    key: str
-    status: str
-    files: int | None = None
-
-    @property
-    def at_work(self) -> bool:
-        return self.status in BUSY_STATUSES or self.status.startswith("QUEUED_")
-
-
 def import_query(target: UploadTarget, subject: str, label: str, has_others: bool, overwrite: str) -> dict[str, str]:
     """The parameters of an import. With ``dest``, XNAT commits at once; without, the session would stay RECEIVING.
 
-    ``has_others``: the upload holds files that are no images, over which XNAT would stumble.
+    ``has_others`` says that the upload contains files that are not images, at which XNAT would stop.
     """
     query = {"import-handler": "DICOM-zip", "PROJECT_ID": target.project, "SUBJECT_ID": subject, "EXPT_LABEL": label}
     if target.direct_archive:
@@ -255,26 +394,41 @@ def import_query(target: UploadTarget, subject: str, label: str, has_others: boo
     return query
 
 
+def inbox_query(project: str, subject: str, label: str, path: str) -> dict[str, str]:
+    """The parameters of an import from the inbox; ``path`` is the folder as XNAT's host sees it.
+
+    Without ``cleanupAfterImport=false``, XNAT would delete the folder.
+    """
+    return {
+        "import-handler": "inbox",
+        "path": path,
+        "PROJECT_ID": project,
+        "SUBJECT_ID": subject,
+        "EXPT_LABEL": label,
+        "cleanupAfterImport": "false",
+    }
+
+
 def _experiment(project: str, subject: str, label: str) -> str:
     return f"/projects/{quote(project)}/subjects/{quote(subject)}/experiments/{quote(label)}"
 
 
-def experiment_path(project: str, subject: str, label: str) -> str:
-    """A session in the archive."""
-    return f"/data/archive{_experiment(project, subject, label)}"
-
-
 def prearchive_path(project: str) -> str:
-    """The listing of a project's prearchive."""
+    """The path of the listing of a project's prearchive."""
     return f"/data/prearchive/projects/{quote(project)}"
 
 
+def prearchive_uri(project: str, timestamp: str, foldername: str) -> str:
+    """The address of a session in the prearchive, by which XNAT names it."""
+    return f"/prearchive/projects/{quote(project)}/{quote(timestamp)}/{quote(foldername)}"
+
+
 def parse_session_uris(text: str) -> tuple[str, ...]:
-    r"""The sessions that an import answers with: a ``text/uri-list``, lines ended by CRLF, perhaps several.
+    r"""The addresses of the sessions that an import answers with (``text/uri-list``: lines that end with CRLF).
 
-    Some of XNAT's import handlers write ``/data`` or ``/REST`` before each, others do not.
+    Some of XNAT's import handlers write ``/data`` or ``/REST`` before each address, others do not.
 
-    >>> answered_uris("/data/prearchive/projects/P/1/a\r\n/data/prearchive/projects/P/2/b\r\n")
+    >>> parse_session_uris("/data/prearchive/projects/P/1/a\r\n/data/prearchive/projects/P/2/b\r\n")
     ('/prearchive/projects/P/1/a', '/prearchive/projects/P/2/b')
     """
     lines = (line.strip() for line in text.splitlines())
@@ -283,17 +437,18 @@ def parse_session_uris(text: str) -> tuple[str, ...]:
 
 
 def project_of(uri: str) -> str:
-    """The project in a session's URI, empty where it names none."""
+    """The project in the address of a session, empty where it names none."""
     found = _IN_PROJECT.fullmatch(uri)
     return unquote(found[1]) if found else ""
 
 
 def is_in_prearchive(uri: str) -> bool:
-    return _PREARCHIVED.fullmatch(uri) is not None
+    """Whether the address is one of a session in the prearchive."""
+    return _IN_PREARCHIVE.fullmatch(uri) is not None
 
 
-def select_sessions(rows: Iterable[Mapping[str, object]], subject: str, label: str) -> tuple[SessionStatus, ...]:
-    """The sessions of that subject and label in a listing of the prearchive."""
+def select_sessions(rows: Iterable[ListingRow], subject: str, label: str) -> tuple[SessionStatus, ...]:
+    """The sessions of a subject and label in a listing of the prearchive; their images are not counted."""
     found = []
     for row in rows:
         text = {name: str(row.get(name) or "") for name in ("name", "folderName", "subject", "status", "lastmod")}
@@ -303,217 +458,11 @@ def select_sessions(rows: Iterable[Mapping[str, object]], subject: str, label: s
     return tuple(found)
 
 
-def count_prearchived_images(rows: Iterable[Mapping[str, object]]) -> int:
-    """How many image files a prearchived session has: the sum over the resources of its scans."""
+def count_prearchived_images(rows: Iterable[ListingRow]) -> int:
+    """How many images a session of the prearchive has, by the listing of its resources."""
     return sum(int(str(row.get("file_count") or 0)) for row in rows if row.get("label") in _IMAGE_RESOURCES)
 
 
-def count_archived_images(rows: Iterable[Mapping[str, object]]) -> int:
-    """How many image files an archived session has: one row for each."""
+def count_archived_images(rows: Iterable[ListingRow]) -> int:
+    """How many images a session of the archive has, by the listing of its files."""
     return sum(1 for row in rows if row.get("collection") in _IMAGE_RESOURCES)
-
-
-_POLL_FIRST, _POLL_MOST, _TIMES = 0.2, 10.0, 12
-
-#: XNAT's answer names a session that XNAT does not show.
-NOT_LISTED = "not shown"
-
-
-class Stopped(IcfError):
-    """The run is being ended."""
-
-    exit_code = 130
-
-    def __init__(self) -> None:
-        super().__init__("the upload was stopped")
-
-
-class Watch:
-    """What one target's XNAT shows. ``stop`` ends all waiting."""
-
-    def __init__(self, xnat: XnatClient, target: UploadTarget, stop: threading.Event) -> None:
-        self.xnat, self.target, self._stop = xnat, target, stop
-
-    def rows(self) -> list[Mapping[str, object]]:
-        """The listing of the project's prearchive.
-
-        Raises :class:`~icf_utils.errors.RemoteFailure` where the project does not exist or may not be seen: XNAT would
-        put uploads elsewhere, without a word.
-        """
-        answer, rows = self._listing(prearchive_path(self.target.project))
-        if answer.status != 200:
-            raise self.xnat.failure(
-                f"the prearchive of project '{self.target.project}' cannot be listed ({answer})",
-                "check the project's ID (not its title) and your rights in it; nothing was sent",
-            )
-        return rows
-
-    def find(
-        self, subject: str, label: str, rows: list[Mapping[str, object]] | None = None
-    ) -> tuple[SessionStatus, ...]:
-        """All that there is of a session; files are counted where XNAT is not at work on it."""
-        found = select_sessions(self.rows() if rows is None else rows, subject, label)
-        return (*(self._counted(item) for item in found), *self._archived(subject, label))
-
-    def count(self, uri: str) -> SessionStatus:
-        """The session of a URI, which XNAT may still be at work on."""
-        if not is_in_prearchive(uri):
-            return SessionStatus(uri, uri, "ARCHIVED")
-        answer, rows = self._listing(f"/data{uri}")
-        if answer.status != 200 or not rows:
-            return SessionStatus(uri, uri, NOT_LISTED)
-        return self._counted(SessionStatus(uri, f"{uri} {rows[0].get('lastmod')}", str(rows[0].get("status") or "")))
-
-    def settled(self, uri: str) -> SessionStatus:
-        """The session of a URI once XNAT has done with it, or as it is when patience is over."""
-        end, pause = time.monotonic() + self.target.patience, _POLL_FIRST
-        while (found := self.count(uri)).at_work and time.monotonic() < end:
-            self.sleep(pause)
-            pause = min(2 * pause, _POLL_MOST)
-        return found
-
-    def answered(self, uri: str, subject: str, label: str, known: Collection[str]) -> SessionStatus:
-        """The session of an answer's URI once XNAT shows it and has done with it, or as it is when patience is over.
-
-        ``known`` are the keys of sightings from before the upload: what has left the prearchive since may be in the
-        archive, where another session of the label may be.
-        """
-        end, pause = time.monotonic() + self.target.patience, _POLL_FIRST
-        while True:
-            found = self._answered(uri, subject, label, known)
-            is_empty = found.status == "ARCHIVED" and not found.files
-            if not (found.at_work or found.status == NOT_LISTED or is_empty) or time.monotonic() >= end:
-                return found
-            self.sleep(min(pause, max(0.0, end - time.monotonic())))
-            pause = min(2 * pause, _POLL_MOST)
-
-    def _answered(self, uri: str, subject: str, label: str, known: Collection[str]) -> SessionStatus:
-        if is_in_prearchive(uri) and (found := self.count(uri)).status != NOT_LISTED:
-            return found
-        there = next(iter(self._archived(subject, label)), None)
-        if there and not (is_in_prearchive(uri) and there.key in known):
-            return there
-        return SessionStatus(uri, uri, NOT_LISTED)
-
-    def sleep(self, seconds: float) -> None:
-        if self._stop.wait(seconds):
-            raise Stopped
-
-    def check(self) -> None:
-        if self._stop.is_set():
-            raise Stopped
-
-    def _counted(self, found: SessionStatus) -> SessionStatus:
-        if found.at_work or found.status == INTERRUPTED:
-            return found
-        answer, rows = self._listing(f"/data{found.uri}/resources")
-        return replace(found, files=count_prearchived_images(rows)) if answer.status == 200 else found
-
-    def _archived(self, subject: str, label: str) -> tuple[SessionStatus, ...]:
-        path = experiment_path(self.target.project, subject, label)
-        if self.get(path).status != 200:
-            return ()
-        answer, rows = self._listing(f"{path}/scans/ALL/files")
-        files = count_archived_images(rows) if answer.status == 200 else None
-        uri = path.removeprefix("/data")
-        return (SessionStatus(uri, f"{uri} {files}", "ARCHIVED", files),)
-
-    def _listing(self, path: str) -> tuple[Response, list[Mapping[str, object]]]:
-        answer = self.get(path)
-        if answer.status != 200:
-            return answer, []
-        try:
-            rows: Any = json.loads(answer.text)["ResultSet"]["Result"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise self.xnat.failure(
-                f"expected a listing from {path}, found something else", "is it an XNAT?"
-            ) from error
-        return answer, rows
-
-    def get(self, path: str) -> Response:
-        """A request that may be repeated."""
-        for at in range(_TIMES):
-            try:
-                answer = self.xnat.request("GET", path, {"format": "json"})
-                if answer.status not in (401, *PASSING) or at == _TIMES - 1:
-                    return answer
-            except ConnectionLost:
-                if at == _TIMES - 1:
-                    raise
-            self.sleep(min(self.target.pause * 2**at, 30.0))
-        raise RemoteFailure(self.xnat.url, "no answer", "try again")
-
-
-_REBUILD_TIMES, _FIRST_PAUSE, _LONGEST_PAUSE = 6, 0.5, 10.0
-
-
-class Rebuilder:
-    """What :mod:`icf_utils.xnat.prearchive` and :mod:`icf_utils.xnat.inbox` ask of an XNAT."""
-
-    def __init__(self, xnat: XnatClient) -> None:
-        self._xnat = xnat
-
-    def check_project(self, project: str) -> None:
-        """See that there is a project of exactly this ID, whose prearchive one may list."""
-        named = {str(row.get("project") or project) for row in self.rows(project)}
-        if named - {project}:
-            others = ", ".join(f"'{printable(name)}'" for name in sorted(named))
-            problem = f"the prearchive of '{project}' holds sessions of project {others}"
-            raise self._xnat.failure(problem, "give the project's ID exactly as it is spelled there")
-
-    def rebuild(self, src: str) -> None:
-        """Ask for a session to be built; that XNAT is at it already (409) is as good."""
-        answer = self._patiently("POST", REBUILD, {"src": src})
-        if answer.status not in (200, 301, 409):
-            raise self._xnat.failure(f"the rebuild of {src} was refused ({answer})", "check the user's rights there")
-
-    def status(self, project: str, timestamp: str, foldername: str) -> str | None:
-        """The status of a session of the prearchive; ``None`` where it is not listed."""
-        for row in self.rows(project):
-            if (row.get("timestamp"), row.get("folderName")) == (timestamp, foldername):
-                return str(row.get("status"))
-        return None
-
-    def rows(self, project: str) -> list[Mapping[str, Any]]:
-        """The listing of a project's prearchive."""
-        path = prearchive_path(project)
-        answer = self._patiently("GET", path, {"format": "json"})
-        if answer.status != 200:
-            remedy = "check the project's ID (not its title) and the user's rights in it"
-            raise self._xnat.failure(f"the prearchive of project '{project}' cannot be listed ({answer})", remedy)
-        return self._result(path, answer)
-
-    def files(self, project: str, timestamp: str, foldername: str) -> int:
-        """How many images XNAT counts in a session that it has built."""
-        path = f"{prearchive_path(project)}/{quote(timestamp)}/{quote(foldername)}/resources"
-        answer = self._patiently("GET", path, {"format": "json"})
-        return count_prearchived_images(self._result(path, answer)) if answer.status == 200 else 0
-
-    def import_inbox(self, query: Mapping[str, str]) -> None:
-        """Have XNAT import a folder of its inbox. Sent once: nobody knows what a lost request has done."""
-        answer = self._xnat.request("POST", IMPORT, query)
-        if answer.status != 200:
-            remedy = "check the path as the server sees it, the project, and that the inbox is where XNAT has it"
-            raise self._xnat.failure(f"the import from the inbox was refused ({answer})", remedy)
-
-    def _result(self, path: str, answer: Response) -> list[Mapping[str, Any]]:
-        try:
-            rows: list[Mapping[str, Any]] = json.loads(answer.text)["ResultSet"]["Result"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise self._xnat.failure(f"expected a listing from {path}, found something else", "is it XNAT?") from error
-        return rows
-
-    def _patiently(self, method: str, path: str, query: Mapping[str, str]) -> Response:
-        """A request that may be repeated, again after what may pass."""
-        pause = _FIRST_PAUSE
-        for _ in range(_REBUILD_TIMES - 1):
-            try:
-                answer = self._xnat.request(method, path, query)
-            except ConnectionLost:
-                pass
-            else:
-                if answer.status not in PASSING:
-                    return answer
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-        return self._xnat.request(method, path, query)

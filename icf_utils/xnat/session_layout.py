@@ -23,16 +23,15 @@ from icf_utils.dicom.constants import (
 )
 from icf_utils.dicom.elements import Scan
 from icf_utils.dicom.header import FACT_TAGS, posix_time
-from icf_utils.errors import InputRefused, InvalidSetting, printable
+from icf_utils.errors import InputRefused
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.sources.images import scan_files
 from icf_utils.sources.source import Entry, Source
-from icf_utils.xnat.model import to_label
+from icf_utils.xnat.labels import to_label
 
 _WANTED = FACT_TAGS | {SERIES_INSTANCE_UID, SERIES_NUMBER}
 _FILE_NAME = re.compile(r"[A-Za-z0-9_.-]+")
-_LABEL = re.compile(r"[A-Za-z0-9_-]+")
 _LONGEST = 200
 
 
@@ -78,14 +77,6 @@ class _Image:
     number: str
     instance: str
     time: datetime | None
-
-
-def check_label(what: str, value: str) -> str:
-    """``value``, if XNAT takes it for the label of a project, subject or session (Labels.isValidLabel)."""
-    if not _LABEL.fullmatch(value) or len(value) > _LONGEST:
-        rule = f"letters, digits, '_' and '-' are allowed, at most {_LONGEST} characters"
-        raise InvalidSetting(what, f"'{printable(value[:120])}' is no label for XNAT: {rule}")
-    return value
 
 
 def lay_out_session(source: Source, progress: Progress = SILENT) -> SessionLayout:

@@ -1,19 +1,19 @@
-"""Sessions into a project of an XNAT, several at a time. Reads inputs, talks to the server, writes a journal and a log.
+"""Upload sessions to a project of an XNAT, several at a time. Reads inputs, uses the network, writes journal and log.
 
-:func:`upload_visit` brings one visit of a store there, :func:`upload` any number of uploads.
+Each session arrives exactly once, and success is claimed only for what XNAT shows. The rules, in the order of the work
+on one session:
 
+1. **Decide.** The upload journal records what was done once, XNAT shows what exists now. A session that the journal has
+   as done, and that XNAT shows unchanged, is left alone. So is one that XNAT has with as many images as would be sent.
+   Where they differ, a person has changed something in XNAT, and decides by ``overwrite``; nothing is sent again
+   without that.
+2. **Send.** An import that ends without an answer, or with an error, may have been carried out, wholly or in part. So
+   before a session is sent again, XNAT is asked what it has of it; what broke off is committed, and what XNAT is
+   working on is waited for.
+3. **Confirm.** XNAT puts what is for an unknown or forbidden project into another one, and answers 200. So after each
+   success, the project, the place and the number of images are compared with what was asked for.
 
-What to do with a session: leave it, refuse it, or send it. Asks XNAT and the journal; notes what became of it.
-
-The journal says what was done once, XNAT what there is now. Where the two differ a person has changed something there,
-and decides by ``overwrite``.
-
-
-One session's way into XNAT, so that it arrives exactly once. Sends, looks, and decides by what it has seen.
-
-An import that ends without an answer, or with an error, may have been done all the same, wholly or in part. So before
-anything is sent again, XNAT is asked what there is; and after every success too, since XNAT puts what it is asked to
-put into a project that it does not know, or that one may not write to, into another one without a word.
+:func:`upload_visit` uploads one visit of a store, :func:`upload` any number of sessions.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TextIO
@@ -35,24 +35,56 @@ from icf_utils.formatting import format_count
 from icf_utils.interrupts import leave_behind
 from icf_utils.progress import SILENT, Progress, Task
 from icf_utils.store.layout import Visit
-from icf_utils.xnat import rest
-from icf_utils.xnat.model import UploadOutcome, UploadResult, UploadTarget, cleartext_notices, fill_label
+from icf_utils.xnat.labels import fill_label
+from icf_utils.xnat.model import (
+    INTERRUPTED,
+    UploadOutcome,
+    UploadResult,
+    UploadState,
+    UploadTarget,
+    cleartext_notices,
+)
 from icf_utils.xnat.rest import (
+    ARCHIVED,
     NOT_LISTED,
-    PASSING,
+    TRANSIENT,
     ConnectionLost,
-    Response,
+    ListingRow,
     ResponseTimeout,
     SessionStatus,
-    Stopped,
-    Watch,
+    XnatAnswer,
     XnatClient,
+    import_query,
+    is_in_prearchive,
+    parse_session_uris,
+    project_of,
 )
 from icf_utils.xnat.upload_body import SessionUpload, UploadBody, open_visit_body
 from icf_utils.xnat.upload_journal import UploadJournal
 
-#: The labels that a visit of a store gets, unless other templates are given.
+#: The labels of a store's visit, unless other templates are given.
 VISIT_SUBJECT, VISIT_LABEL = "{visit}", "{study}_{visit}"
+
+#: After these answers another attempt may succeed. 401: the login session has ended twice in a row.
+_SEND_AGAIN = TRANSIENT | {401, 409}
+
+#: How often a session that XNAT was working on is looked for again.
+_LOOKS = 3
+
+#: Seconds between two questions about one session: at first, and at most.
+_FIRST_POLL, _LONGEST_POLL = 0.2, 10.0
+
+#: Seconds between two questions while it is unknown whether an upload has arrived.
+_LONGEST_LOOK = 30.0
+
+
+class Stopped(IcfError):
+    """The upload is being ended, by an interrupt or by an error of another session."""
+
+    exit_code = 130
+
+    def __init__(self) -> None:
+        super().__init__("the upload was stopped")
 
 
 def upload_visit(
@@ -66,12 +98,12 @@ def upload_visit(
     label: str = VISIT_LABEL,
     progress: Progress = SILENT,
 ) -> UploadOutcome:
-    """Upload the archive of one visit; calling it again does nothing once the visit is there.
+    """Upload the archive of one visit. Calling it again does nothing once XNAT has the visit.
 
-    ``subject`` and ``label`` are templates with the fields ``{study}`` and ``{visit}``. What is wrong with the visit
-    or its arrival stands in the outcome (``state`` is ``failed``, ``problem`` says why). Raises
-    :class:`~icf_utils.errors.RemoteFailure` where the server or the login as such fails,
-    :class:`~icf_utils.errors.InvalidSetting` for a template, :class:`~icf_utils.errors.Busy` while another process
+    ``subject`` and ``label`` are templates with the fields ``{study}`` and ``{visit}``. Where something is wrong with
+    the visit or with its arrival, the outcome's ``state`` is ``failed``, and its ``problem`` says why. Raises
+    :class:`~icf_utils.errors.RemoteFailure` where the server cannot be reached or refuses the login,
+    :class:`~icf_utils.errors.InvalidSetting` for a template, and :class:`~icf_utils.errors.Busy` while another process
     uploads this study to the same project.
     """
     session = make_visit_upload(Visit(Path(store_dir), study, visit), subject, label)
@@ -79,12 +111,49 @@ def upload_visit(
 
 
 def make_visit_upload(visit: Visit, subject: str = VISIT_SUBJECT, label: str = VISIT_LABEL) -> SessionUpload:
-    """A visit of a store as a session; its journal lies in the study's work folder."""
+    """A store's visit as a session to upload; its upload journal is in the study's work folder."""
     values = {"study": visit.study, "visit": visit.visit}
-    names = {"--subject": fill_label(subject, values, "--subject"), "--label": fill_label(label, values, "--label")}
-    journal = visit.workdir / "xnat"
-    where = f"{visit.study}/{visit.visit}"
-    return SessionUpload(names["--subject"], names["--label"], where, journal, lambda: open_visit_body(visit))
+    labels = fill_label(subject, values, "--subject"), fill_label(label, values, "--label")
+    return SessionUpload(
+        *labels, f"{visit.study}/{visit.visit}", visit.workdir / "xnat", lambda: open_visit_body(visit)
+    )
+
+
+def plan_upload(uploads: Sequence[SessionUpload], target: UploadTarget) -> UploadResult:
+    """What :func:`upload` would send. Reads the files; sends nothing to the server."""
+    refuse_duplicate_labels(uploads)
+    url = without_credentials(target.url)
+    return UploadResult(url, target.project, target.dest, tuple(_plan_session(item, target) for item in uploads))
+
+
+def _plan_session(session: SessionUpload, target: UploadTarget) -> UploadOutcome:
+    try:
+        with session.open() as body:
+            return UploadOutcome(
+                session.subject,
+                session.label,
+                "planned",
+                target.project,
+                sent=len(body.contents.images),
+                size=len(body),
+                left_out=tuple(item.name for item in body.contents.others),
+            )
+    except IcfError as error:
+        return UploadOutcome(session.subject, session.label, "failed", target.project, problem=str(error))
+
+
+def refuse_duplicate_labels(uploads: Sequence[SessionUpload]) -> None:
+    """Raise :class:`~icf_utils.errors.InvalidSetting` for two sessions of one name: XNAT would make them one."""
+    twice = [key for key, count in Counter((item.subject, item.label) for item in uploads).items() if count > 1]
+    if twice:
+        subject, label = twice[0]
+        places = [f"'{printable(item.where)}'" for item in uploads if (item.subject, item.label) == twice[0]]
+        raise InvalidSetting(
+            "labels", f"{' and '.join(places[:2])} would both be session '{label}' of subject '{subject}'; see --label"
+        )
+
+
+# -- a run: several sessions at a time ---------------------------------------------------------------------------------
 
 
 def upload(
@@ -96,119 +165,88 @@ def upload(
     log: Path | None = None,
     progress: Progress = SILENT,
 ) -> UploadResult:
-    """Upload sessions, ``jobs`` at a time. What is wrong with one of them does not keep the others.
+    """Upload sessions, ``jobs`` at a time. A session that fails does not stop the others.
 
-    ``log`` is a file that a line is added to for each session. Raises as :func:`upload_visit` does.
+    A line for each session is added to the file ``log``. Raises as :func:`upload_visit` does.
     """
     refuse_duplicate_labels(uploads)
-    result = UploadResult(
-        without_credentials(target.url), target.project, target.dest, (), cleartext_notices(target.url)
-    )
     stop = threading.Event()
     with ExitStack() as stack:
         folders = dict.fromkeys(session.journal for session in uploads)
         journals = {folder: stack.enter_context(UploadJournal(folder, target)) for folder in folders}
-        written = stack.enter_context(_log(log))
-        xnat = stack.enter_context(XnatClient(target.url, login, target.ca, target.timeout))
-        watch = Watch(xnat, target, stop)
-        rows = watch.rows()
-        task = stack.enter_context(progress.task(f"uploading to {target.project}", len(uploads), "session"))
-        work = _Work(watch, journals, rows, written, task)
-        sessions = _in_parallel(work, uploads, jobs, stop)
-    return replace(result, sessions=tuple(sessions), journal=tuple(journal.path for journal in journals.values()))
-
-
-def plan_upload(uploads: Sequence[SessionUpload], target: UploadTarget) -> UploadResult:
-    """What :func:`upload` would send, without a word to the server; the files are looked through."""
-    refuse_duplicate_labels(uploads)
-    url = without_credentials(target.url)
-    return UploadResult(url, target.project, target.dest, tuple(_planned(item, target) for item in uploads))
-
-
-def _planned(session: SessionUpload, target: UploadTarget) -> UploadOutcome:
-    base = UploadOutcome(session.subject, session.label, "planned", target.project)
-    try:
-        with session.open() as body:
-            return _measured(base, body)
-    except IcfError as error:
-        return replace(base, state="failed", problem=str(error))
-
-
-def _measured(outcome: UploadOutcome, body: UploadBody) -> UploadOutcome:
-    left_out = tuple(item.name for item in body.contents.others)
-    return replace(outcome, sent=len(body.contents.images), size=len(body), left_out=left_out)
-
-
-def refuse_duplicate_labels(uploads: Sequence[SessionUpload]) -> None:
-    """Two sessions of one name would become one in XNAT."""
-    twice = [key for key, count in Counter((item.subject, item.label) for item in uploads).items() if count > 1]
-    if twice:
-        subject, label = twice[0]
-        places = [f"'{printable(item.where)}'" for item in uploads if (item.subject, item.label) == twice[0]]
-        raise InvalidSetting(
-            "labels", f"{' and '.join(places[:2])} would both be session '{label}' of subject '{subject}'; see --label"
+        lines = stack.enter_context(_open_log(log))
+        xnat = stack.enter_context(
+            XnatClient(target.url, login, target.ca, timeout=target.timeout, pause=target.pause, stop=stop)
         )
+        run = _Run(xnat, target, journals, xnat.list_prearchive(target.project), stop)
+        task = stack.enter_context(progress.task(f"uploading to {target.project}", len(uploads), "session"))
+        sessions = _upload_in_parallel(run, uploads, jobs, lambda outcome: _report(outcome, task, lines))
+    return UploadResult(
+        without_credentials(target.url),
+        target.project,
+        target.dest,
+        tuple(sessions),
+        cleartext_notices(target.url),
+        tuple(journal.path for journal in journals.values()),
+    )
 
 
 @dataclass(frozen=True)
-class _Work:
-    """What the sessions of a run share."""
+class _Run:
+    """What the sessions of a run share. ``rows`` is the listing of the prearchive at the beginning of the run."""
 
-    watch: Watch
+    xnat: XnatClient
+    target: UploadTarget
     journals: Mapping[Path, UploadJournal]
-    rows: list[Mapping[str, object]]
-    log: TextIO | None
-    task: Task
+    rows: list[ListingRow]
+    stop: threading.Event
 
     def __call__(self, session: SessionUpload) -> UploadOutcome:
-        """One session; an error of its own becomes its outcome."""
-        self.watch.check()
+        """Upload one session; an error that concerns this session only becomes its outcome."""
+        self.check()
         try:
-            outcome = upload_session(self.watch, session, self.journals[session.journal], self.rows)
+            with session.open() as body:
+                return _Delivery(self, session, body).run()
         except Stopped:
             raise
         except IcfError as error:
-            outcome = UploadOutcome(
-                session.subject, session.label, "failed", self.watch.target.project, problem=str(error)
-            )
-        return outcome
+            self.check()
+            return UploadOutcome(session.subject, session.label, "failed", self.target.project, problem=str(error))
 
-    def done(self, outcome: UploadOutcome) -> None:
-        """In the main thread: progress and log."""
-        self.task.advance(1)
-        if self.log:
-            moment = datetime.now(timezone.utc).isoformat(timespec="seconds")
-            answers = "; ".join(outcome.answers)
-            words = [moment, f"{outcome.subject}/{outcome.label}", outcome.state, f"{outcome.held}/{outcome.sent}"]
-            self.log.write(
-                f"{' '.join([*words, *outcome.uris])} [{printable(answers)}] {printable(outcome.problem)}".rstrip()
-                + "\n"
-            )
-            self.log.flush()
+    def find(self, session: SessionUpload, rows: list[ListingRow] | None = None) -> tuple[SessionStatus, ...]:
+        return self.xnat.find_sessions(self.target.project, session.subject, session.label, rows)
+
+    def sleep(self, seconds: float) -> None:
+        self.stop.wait(seconds)
+        self.check()
+
+    def check(self) -> None:
+        if self.stop.is_set():
+            raise Stopped
 
 
-def _in_parallel(
-    work: _Work, uploads: Sequence[SessionUpload], jobs: int, stop: threading.Event
+def _upload_in_parallel(
+    run: _Run, uploads: Sequence[SessionUpload], jobs: int, report: Callable[[UploadOutcome], None]
 ) -> list[UploadOutcome]:
-    """The outcomes in the order of the uploads. An interrupt ends all threads at their next step."""
+    """The outcomes in the order of ``uploads``. An interrupt ends all threads at their next step."""
     outcomes: dict[int, UploadOutcome] = {}
     with ThreadPoolExecutor(max(1, jobs)) as pool:
         try:
-            waiting: dict[Future[UploadOutcome], int] = {pool.submit(work, item): at for at, item in enumerate(uploads)}
+            waiting: dict[Future[UploadOutcome], int] = {pool.submit(run, item): at for at, item in enumerate(uploads)}
             while waiting:
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                     outcomes[at := waiting.pop(future)] = future.result()
-                    work.done(outcomes[at])
+                    report(outcomes[at])
         except BaseException as error:
-            stop.set()
-            leave_behind(error, "what was on its way is looked for in XNAT when the same command is run again")
+            run.stop.set()
+            leave_behind(error, "run the same command again: it first looks in XNAT for what was being sent")
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return [outcomes[at] for at in range(len(uploads))]
 
 
 @contextmanager
-def _log(path: Path | None) -> Iterator[TextIO | None]:
+def _open_log(path: Path | None) -> Iterator[TextIO | None]:
     if path is None:
         yield None
         return
@@ -218,290 +256,310 @@ def _log(path: Path | None) -> Iterator[TextIO | None]:
         yield file
 
 
-def upload_session(
-    watch: Watch, session: SessionUpload, journal: UploadJournal, rows: list[Mapping[str, object]] | None
-) -> UploadOutcome:
-    """Bring one session into XNAT. ``rows``: the listing of the prearchive when this run began.
+def _report(outcome: UploadOutcome, task: Task, log: TextIO | None) -> None:
+    """Show progress and write the log; called in the main thread."""
+    task.advance(1)
+    if log:
+        moment = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        answers = "; ".join(outcome.answers)
+        words = [moment, f"{outcome.subject}/{outcome.label}", outcome.state, f"{outcome.held}/{outcome.sent}"]
+        line = f"{' '.join([*words, *outcome.uris])} [{printable(answers)}] {printable(outcome.problem)}"
+        log.write(f"{line.rstrip()}\n")
+        log.flush()
 
-    Raises what is wrong with the input, or with the login or the server as such.
+
+# -- one session -------------------------------------------------------------------------------------------------------
+
+
+class _Delivery:
+    """One session on its way into XNAT.
+
+    ``known`` is what XNAT had of it before it was first sent, ``answers`` are XNAT's answers to the imports.
     """
-    with session.open() as body:
-        delivery, last = SessionDelivery(watch, session, body, journal), journal.last(session.subject, session.label)
-        same = last.get("fingerprint") == body.contents.fingerprint
-        found = watch.find(session.subject, session.label, rows)
-        if last.get("state") == "done" and same:
-            remembered, found = _remembered(delivery, last, found)
+
+    def __init__(self, run: _Run, session: SessionUpload, body: UploadBody) -> None:
+        self._run, self._session, self._body = run, session, body
+        self._xnat, self._target, self._journal = run.xnat, run.target, run.journals[session.journal]
+        self._images = len(body.contents.images)
+        self.known: tuple[SessionStatus, ...] = ()
+        self.answers: list[str] = []
+
+    def run(self) -> UploadOutcome:
+        """Decide, send and confirm; what became of the session is written to the journal.
+
+        Raises what is wrong with the input, or where the server cannot be reached or refuses the login.
+        """
+        last = self._journal.last(self._session.subject, self._session.label)
+        same = last.get("fingerprint") == self._body.contents.fingerprint
+        found = self._run.find(self._session, self._run.rows)
+        if same and last.get("state") == "done":
+            remembered, found = self._compare_with_journal(last, found)
             if remembered:
                 return remembered  # not noted: the journal keeps what was done, whatever XNAT shows now
-        if last.get("state") == "sending" and same:
+        if same and last.get("state") == "sending":
             keys = last.get("known") or []
-            delivery.known = tuple(item for item in found if item.key in keys)  # type: ignore[operator]
-        else:
-            delivery.known = found
-            refusal = _standing(delivery)
-            if refusal:
-                return _noted(journal, session, body, refusal)
-        return _noted(journal, session, body, delivery.run())
+            self.known = tuple(item for item in found if item.key in keys)  # type: ignore[operator]
+            return self._note(self._send_until_certain())
+        self.known = found
+        return self._note(self._leave_existing() or self._send_until_certain())
 
-
-def _remembered(
-    delivery: SessionDelivery, last: Mapping[str, object], found: tuple[SessionStatus, ...]
-) -> tuple[UploadOutcome | None, tuple[SessionStatus, ...]]:
-    """What becomes of a session that the journal says is done, and the sightings of it that this was decided by.
-
-    It is left alone only if XNAT shows what it showed then. If not, a person has changed it, and one decides by
-    ``overwrite`` whether it is sent again; it never is by itself.
-    """
-    held = _held_then(delivery, last)
-    if not delivery.is_there(found, held):
-        found = delivery.look_again(found)  # the listing is as old as this run, and XNAT may be at work on it
-    if delivery.is_there(found, held):
-        return delivery.outcome("before", held=held, uris=[item.uri for item in found]), found
-    if delivery.watch.target.overwrite:
-        return None, found
-    uris = ", ".join(map(str, last.get("uris") or ()))  # type: ignore[call-overload]
-    now = f"XNAT has {list_places(found)}" if found else "XNAT has nothing of it under this label"
-    again = "'--overwrite delete' sends it again" + (
-        ", without --direct-archive" if delivery.watch.target.direct_archive else ""
-    )
-    problem = f"it was uploaded before, with {format_count(held, 'image')} ({uris}); now {now}. Was that meant? {again}"
-    return delivery.outcome("failed", problem, sum(item.files or 0 for item in found)), found
-
-
-def _held_then(delivery: SessionDelivery, last: Mapping[str, object]) -> int:
-    """How many images XNAT had after the upload. What replaces a session has its own, what was appended others, too."""
-    held, sent = last.get("held"), len(delivery.body.contents.images)
-    return held if isinstance(held, int) and delivery.watch.target.overwrite != "delete" else sent
-
-
-def _standing(delivery: SessionDelivery) -> UploadOutcome | None:
-    """What is there already decides, unless one was told to append to it or to replace it."""
-    found, sent = delivery.known, len(delivery.body.contents.images)
-    if not found or delivery.watch.target.overwrite:
-        return None
-    held = sum(item.files or 0 for item in found)
-    uris = [item.uri for item in found]
-    if delivery.is_there(found, sent):
-        return delivery.outcome("present", held=held, uris=uris)
-    problem = f"XNAT has this session already: {list_places(found)}; {sent} images would be sent. See --overwrite"
-    return delivery.outcome("failed", problem, held, uris)
-
-
-def _noted(journal: UploadJournal, session: SessionUpload, body: UploadBody, outcome: UploadOutcome) -> UploadOutcome:
-    state = "failed" if outcome.state == "failed" else "done"
-    journal.note(
-        session.subject,
-        session.label,
-        state,
-        fingerprint=body.contents.fingerprint,
-        result=outcome.state,
-        sent=outcome.sent,
-        held=outcome.held,
-        uris=list(outcome.uris),
-        answers=list(outcome.answers),
-        problem=outcome.problem,
-    )
-    return outcome
-
-
-#: After these answers another try may succeed. 401: the login session was ended, twice in a row.
-_TRY_AGAIN = (401, 409, *PASSING)
-
-#: How often a session that XNAT was at work on is looked for again.
-_LOOKS = 3
-
-_LONGEST_PAUSE = 30.0
-
-
-@dataclass
-class SessionDelivery:
-    """One session under way. ``known`` are the sightings of it from before it was first sent."""
-
-    watch: Watch
-    session: SessionUpload
-    body: UploadBody
-    journal: UploadJournal
-    known: tuple[SessionStatus, ...] = ()
-    answers: list[str] = field(default_factory=list)
-
-    def outcome(
-        self, state: str, problem: str = "", held: int | None = None, uris: Sequence[str] = ()
+    def _outcome(
+        self, state: UploadState, problem: str = "", held: int | None = None, uris: Sequence[str] = ()
     ) -> UploadOutcome:
-        contents = self.body.contents
         return UploadOutcome(
-            subject=self.session.subject,
-            label=self.session.label,
-            state=state,  # type: ignore[arg-type]
-            project=self.watch.target.project,
-            sent=len(contents.images),
+            subject=self._session.subject,
+            label=self._session.label,
+            state=state,
+            project=self._target.project,
+            sent=self._images,
             held=held,
-            size=len(self.body),
+            size=len(self._body),
             tries=len(self.answers),
             uris=tuple(uris),
             answers=tuple(self.answers),
             problem=problem,
-            left_out=tuple(item.name for item in contents.others),
+            left_out=tuple(item.name for item in self._body.contents.others),
         )
 
-    def run(self) -> UploadOutcome:
-        """Send until it is there, it is certain that it will not be, or the tries are used up."""
-        target, result = self.watch.target, None
-        for at in range(target.retries + 1):
-            if at:
-                self.watch.sleep(target.pause * 2 ** (at - 1))
-            seen = self._new()
-            result = self._arrived(seen)
-            if result:
-                return result
-            answer = self._send("append" if seen and not target.overwrite else target.overwrite)
-            if answer and answer.status == 200:
-                return self._checked(rest.parse_session_uris(answer.text))
-            if answer and answer.status not in _TRY_AGAIN:
-                break
-        return self._arrived(self._new(settle=True)) or self.outcome("failed", self._why())
+    def _note(self, outcome: UploadOutcome) -> UploadOutcome:
+        self._journal.note(
+            self._session.subject,
+            self._session.label,
+            "failed" if outcome.state == "failed" else "done",
+            fingerprint=self._body.contents.fingerprint,
+            result=outcome.state,
+            sent=outcome.sent,
+            held=outcome.held,
+            uris=list(outcome.uris),
+            answers=list(outcome.answers),
+            problem=outcome.problem,
+        )
+        return outcome
 
-    def _send(self, overwrite: str) -> Response | None:
-        """One import; ``None`` where there was no answer."""
-        self.watch.check()
-        subject, label = self.session.subject, self.session.label
+    # -- decide -------------------------------------------------------------------------------------------------------
+
+    def _compare_with_journal(
+        self, last: Mapping[str, object], found: tuple[SessionStatus, ...]
+    ) -> tuple[UploadOutcome | None, tuple[SessionStatus, ...]]:
+        """What becomes of a session that the journal has as done (``None``: it is sent), and what XNAT has of it."""
+        held = self._held_then(last)
+        if not self._is_whole(found, held):
+            found = self._look_again(found)  # the listing is as old as this run, and XNAT may be working on it
+        if self._is_whole(found, held):
+            return self._outcome("before", held=held, uris=[item.uri for item in found]), found
+        if self._target.overwrite:
+            return None, found
+        uris = ", ".join(map(str, last.get("uris") or ()))  # type: ignore[call-overload]
+        now = f"XNAT has {_list_places(found)}" if found else "XNAT has no session of this label"
+        remedy = "'--overwrite delete'" + (" without --direct-archive" if self._target.direct_archive else "")
+        before = f"it was uploaded before, with {format_count(held, 'image')} ({uris}); now {now}"
+        problem = f"{before}. If it is to be sent again, use {remedy}"
+        return self._outcome("failed", problem, sum(item.files or 0 for item in found)), found
+
+    def _held_then(self, last: Mapping[str, object]) -> int:
+        """How many images XNAT had after the upload: those sent, and with ``append`` those of before as well."""
+        held = last.get("held")
+        return held if isinstance(held, int) and self._target.overwrite != "delete" else self._images
+
+    def _leave_existing(self) -> UploadOutcome | None:
+        """The outcome where XNAT has the session already, unless ``overwrite`` says what to do with it."""
+        if not self.known or self._target.overwrite:
+            return None
+        held, uris = sum(item.files or 0 for item in self.known), [item.uri for item in self.known]
+        if self._is_whole(self.known, self._images):
+            return self._outcome("present", held=held, uris=uris)
+        sent = format_count(self._images, "image")
+        problem = f"XNAT has this session already: {_list_places(self.known)}; {sent} would be sent. See --overwrite"
+        return self._outcome("failed", problem, held, uris)
+
+    def _look_again(self, found: Sequence[SessionStatus]) -> tuple[SessionStatus, ...]:
+        """What XNAT has of the session once it no longer works on it, or once the patience is used up."""
+        for item in found:
+            if item.is_busy:
+                self._wait_while_busy(item.uri)
+        return self._run.find(self._session)
+
+    # -- send ---------------------------------------------------------------------------------------------------------
+
+    def _send_until_certain(self) -> UploadOutcome:
+        """Send until XNAT has the session, until it is certain that it will not, or until the attempts are used up."""
+        for at in range(self._target.retries + 1):
+            if at:
+                self._run.sleep(self._target.pause * 2 ** (at - 1))
+            seen = self._find_new()
+            if arrived := self._arrived(seen):
+                return arrived
+            answer = self._send("append" if seen and not self._target.overwrite else self._target.overwrite)
+            if answer and answer.status == 200:
+                return self._confirm(parse_session_uris(answer.text))
+            if answer and answer.status not in _SEND_AGAIN:
+                break
+        return self._arrived(self._find_new(is_last=True)) or self._outcome("failed", self._why_not())
+
+    def _send(self, overwrite: str) -> XnatAnswer | None:
+        """One import; ``None`` where no answer came."""
+        self._run.check()
+        subject, label = self._session.subject, self._session.label
         keys = [item.key for item in self.known]
-        self.journal.note(subject, label, "sending", fingerprint=self.body.contents.fingerprint, known=keys)
-        query = rest.import_query(self.watch.target, subject, label, self.body.has_others, overwrite)
+        self._journal.note(subject, label, "sending", fingerprint=self._body.contents.fingerprint, known=keys)
+        query = import_query(self._target, subject, label, self._body.has_others, overwrite)
         try:
-            answer = self.watch.xnat.request("POST", rest.IMPORT, query, self.body)
+            answer = self._xnat.import_session(query, self._body)
         except ConnectionLost as error:
             self.answers.append(error.problem)
-            self._linger(isinstance(error, ResponseTimeout))
+            self._wait_for_arrival(was_silent=isinstance(error, ResponseTimeout))
             return None
         self.answers.append(str(answer))
         return answer
 
-    def _linger(self, was_silent: bool) -> None:
-        """XNAT may be at work on the upload and show nothing of it yet: give it as long again as it was silent for.
+    def _wait_for_arrival(self, was_silent: bool) -> None:
+        """After a lost answer, wait for XNAT, which may be working on the upload and show nothing of it yet.
 
-        What goes directly into the archive may show as late as after an answer.
+        After a timeout, it is given as long again. What goes directly into the archive may appear as late as it may
+        after an answer.
         """
-        target = self.watch.target
+        target = self._target
         seconds = max(target.timeout if was_silent else 0.0, target.patience if target.direct_archive else 0.0)
         end, pause = time.monotonic() + seconds, target.pause
-        while time.monotonic() < end and not self._arrived(self._new()):
-            self.watch.sleep(min(pause, max(0.0, end - time.monotonic()), _LONGEST_PAUSE))
+        while time.monotonic() < end and not self._arrived(self._find_new()):
+            self._run.sleep(min(pause, max(0.0, end - time.monotonic()), _LONGEST_LOOK))
             pause *= 2
 
-    # -- what there is ------------------------------------------------------------------------------------------------
-
-    def _new(self, settle: bool = False) -> tuple[SessionStatus, ...]:
-        """What has come of this session since it was first sent; waits while XNAT is at work on it."""
-        if not self.answers and not settle and not self.journal_says_sending:
+    def _find_new(self, is_last: bool = False) -> tuple[SessionStatus, ...]:
+        """What XNAT has of this session since it was first sent; waits while XNAT is working on it."""
+        if not self.answers and not is_last and not self._was_sending():
             return ()
         for _ in range(_LOOKS):
-            fresh = self._fresh()
-            unfinished = [item for item in fresh if item.at_work or item.status == rest.INTERRUPTED]
+            found = self._find_unknown()
+            unfinished = [item for item in found if item.is_busy or item.status == INTERRUPTED]
             if not unfinished:
-                return fresh
+                return found
             for item in unfinished:
                 self._finish(item)
-        return self._fresh()
+        return self._find_unknown()
 
-    def _fresh(self) -> tuple[SessionStatus, ...]:
+    def _find_unknown(self) -> tuple[SessionStatus, ...]:
         known = {item.key for item in self.known}
-        found = self.watch.find(self.session.subject, self.session.label)
-        return tuple(item for item in found if item.key not in known)
+        return tuple(item for item in self._run.find(self._session) if item.key not in known)
 
-    @property
-    def journal_says_sending(self) -> bool:
-        return self.journal.last(self.session.subject, self.session.label).get("state") == "sending"
+    def _was_sending(self) -> bool:
+        return self._journal.last(self._session.subject, self._session.label).get("state") == "sending"
 
     def _finish(self, found: SessionStatus) -> None:
-        """Wait for XNAT; ask it to look at what there is of a session that broke off, or was left RECEIVING.
+        """Wait for XNAT, and have it finish a session whose upload broke off, or that it left RECEIVING.
 
-        That commit answers 200, or 301 where the project archives by itself, or 409 while the session is locked; what
-        has become of the session is then looked up, whatever the answer was.
+        What became of the session is looked up afterwards, whatever the answer to the commit was.
         """
-        if self.watch.settled(found.uri).status not in (rest.INTERRUPTED, "RECEIVING"):
+        if self._wait_while_busy(found.uri).status not in (INTERRUPTED, "RECEIVING"):
             return
         with suppress(ConnectionLost):
-            answer = self.watch.xnat.request("POST", f"/data{found.uri}", {"action": "commit"})
-            if answer.status in (200, 301):
-                self.watch.settled(found.uri)
+            if self._xnat.commit(found.uri).status in (200, 301):
+                self._wait_while_busy(found.uri)
 
-    def _arrived(self, seen: Sequence[SessionStatus]) -> UploadOutcome | None:
-        """Whether what has come is the whole session, where it should be."""
-        whole = [item for item in seen if item.files is not None]
-        held = sum(item.files or 0 for item in whole)
-        if not whole or len(whole) < len(seen) or not self._is_enough(held) or not self._is_placed(whole):
+    def _wait_while_busy(self, uri: str) -> SessionStatus:
+        """The session at an address once XNAT no longer works on it, or once the patience is used up."""
+        return self._poll(lambda: self._xnat.read_session(uri), lambda found: not found.is_busy)
+
+    def _poll(self, ask: Callable[[], SessionStatus], is_final: Callable[[SessionStatus], bool]) -> SessionStatus:
+        """Ask until the answer is final, or until the patience is used up; returns the last answer."""
+        end, pause = time.monotonic() + self._target.patience, _FIRST_POLL
+        while not is_final(found := ask()) and (left := end - time.monotonic()) > 0:
+            self._run.sleep(min(pause, left))
+            pause = min(2 * pause, _LONGEST_POLL)
+        return found
+
+    def _arrived(self, found: Sequence[SessionStatus]) -> UploadOutcome | None:
+        """The outcome if what has arrived is the whole session, in its place."""
+        counted = [item for item in found if item.files is not None]
+        held = sum(item.files or 0 for item in counted)
+        if not counted or len(counted) < len(found) or not self._is_enough(held) or not self._is_placed(counted):
             return None
-        return self.outcome("uploaded", held=held, uris=[item.uri for item in whole])
+        return self._outcome("uploaded", held=held, uris=[item.uri for item in counted])
 
-    def is_there(self, found: Sequence[SessionStatus], held: int) -> bool:
-        """Whether what XNAT shows is ``held`` images, where they should be."""
-        return bool(found) and self._is_placed(found) and sum(item.files or 0 for item in found) == held
-
-    def look_again(self, found: Sequence[SessionStatus]) -> tuple[SessionStatus, ...]:
-        """What XNAT shows now; where it is at work on it, when that is over, or patience is."""
-        for item in found:
-            if item.at_work:
-                self.watch.settled(item.uri)
-        return self.watch.find(self.session.subject, self.session.label)
-
-    def _is_enough(self, held: int) -> bool:
-        """As many files as were sent; beside those that were there if they were to be kept."""
-        sent = len(self.body.contents.images)
-        if self.watch.target.overwrite != "append":
-            return held == sent
-        before = sum(item.files or 0 for item in self.known)
-        return max(before, sent) <= held <= before + sent
-
-    def _is_placed(self, found: Sequence[SessionStatus]) -> bool:
-        """In the archive, or ready in the prearchive if that was asked for; a project may archive it from there."""
-        places = ("ARCHIVED",) if self.watch.target.dest == "archive" else ("READY", "ARCHIVED")
-        return all(item.status in places for item in found)
-
-    # -- after a success ----------------------------------------------------------------------------------------------
-
-    def _checked(self, uris: tuple[str, ...]) -> UploadOutcome:
-        """Hold XNAT's answer against what was asked: the project, the place, the number of files."""
-        target = self.watch.target
-        elsewhere = [uri for uri in uris if rest.project_of(uri) not in ("", target.project)]
-        if not uris or elsewhere:
-            where = ", ".join(sorted({rest.project_of(uri) for uri in elsewhere}))
-            problem = (
-                f"XNAT put it into project '{where}' instead of '{target.project}'; have it moved or deleted there"
-            )
-            return self.outcome("failed", problem if uris else "XNAT's answer names no session; look for it", uris=uris)
-        known = {item.key for item in self.known}
-        subject, label = self.session.subject, self.session.label
-        found = [self.watch.answered(uri, subject, label, known) for uri in uris]
-        if hidden := [item.uri for item in found if item.status == NOT_LISTED]:
-            return self.outcome("failed", _late(hidden, target.patience), uris=uris)
-        held = sum(item.files or 0 for item in found) if all(item.files is not None for item in found) else None
-        if not self._is_placed(found):
-            states = ", ".join(sorted({item.status for item in found}))
-            wanted = "in the archive" if target.dest == "archive" else "READY in the prearchive"
-            return self.outcome("failed", f"expected it {wanted}, found it {states}", held, uris)
-        if held is None or not self._is_enough(held):
-            sent = len(self.body.contents.images)
-            has = "does not list its files" if held is None else f"has {held}"
-            return self.outcome("failed", f"{sent} images were sent, and XNAT {has}", held, uris)
-        return self.outcome("uploaded", held=held, uris=uris)
-
-    def _why(self) -> str:
+    def _why_not(self) -> str:
         last = self.answers[-1] if self.answers else "nothing was sent"
-        left = self.watch.find(self.session.subject, self.session.label)
-        has = f"it has {list_places(left)}" if left else "it has nothing of this session"
+        left = self._run.find(self._session)
+        has = f"it has {_list_places(left)}" if left else "it has nothing of this session"
         return f"XNAT's last answer: {last}; {has}"
 
+    # -- confirm ------------------------------------------------------------------------------------------------------
 
-def _late(uris: Sequence[str], patience: float) -> str:
-    remedy = "look for it in XNAT, then run the command again: it counts what is there, and else sends it anew"
-    return (
-        f"XNAT answered that it has {', '.join(uris)}, and has not shown it for {patience:g} s (--patience); {remedy}"
-    )
+    def _confirm(self, uris: tuple[str, ...]) -> UploadOutcome:
+        """Compare the sessions that XNAT's answer names with what was asked for: project, place, number of images."""
+        if problem := self._misplacement(uris):
+            return self._outcome("failed", problem, uris=uris)
+        found = [self._wait_for_listing(uri) for uri in uris]
+        if hidden := [item.uri for item in found if item.status == NOT_LISTED]:
+            problem = (
+                f"XNAT answered that it has {', '.join(hidden)}, but has not listed it within "
+                f"{self._target.patience:g} s (--patience); look for it in XNAT, then run the command again: "
+                "it counts what XNAT has by then, and sends the session again if that is nothing"
+            )
+            return self._outcome("failed", problem, uris=uris)
+        held = sum(item.files or 0 for item in found) if all(item.files is not None for item in found) else None
+        if not self._is_placed(found):
+            statuses = ", ".join(sorted({item.status for item in found}))
+            expected = "in the archive" if self._target.dest == "archive" else "READY in the prearchive"
+            return self._outcome("failed", f"expected it {expected}, found it {statuses}", held, uris)
+        if held is None or not self._is_enough(held):
+            has = "does not list its files" if held is None else f"has {held}"
+            return self._outcome("failed", f"sent {format_count(self._images, 'image')}, but XNAT {has}", held, uris)
+        return self._outcome("uploaded", held=held, uris=uris)
+
+    def _misplacement(self, uris: tuple[str, ...]) -> str:
+        """Why the sessions of an answer are not those that were asked for, by their addresses; empty if they may be."""
+        if not uris:
+            return "XNAT's answer names no session; look for it in XNAT"
+        others = sorted({project for uri in uris if (project := project_of(uri)) not in ("", self._target.project)})
+        if not others:
+            return ""
+        wanted = self._target.project
+        return f"XNAT put it into project '{', '.join(others)}' instead of '{wanted}'; have it moved or deleted there"
+
+    def _wait_for_listing(self, uri: str) -> SessionStatus:
+        """The session at an answer's address once XNAT lists it and has finished, or once the patience is used up."""
+
+        def is_final(found: SessionStatus) -> bool:
+            is_empty = found.status == ARCHIVED and not found.files
+            return not (found.is_busy or found.status == NOT_LISTED or is_empty)
+
+        return self._poll(lambda: self._find_answered(uri), is_final)
+
+    def _find_answered(self, uri: str) -> SessionStatus:
+        """The session at an answer's address. It may have been archived since.
+
+        The archive may also have an older session of this label, which must not be taken for the new one.
+        """
+        if is_in_prearchive(uri) and (found := self._xnat.read_session(uri)).status != NOT_LISTED:
+            return found
+        subject, label = self._session.subject, self._session.label
+        archived = next(iter(self._xnat.find_archived(self._target.project, subject, label)), None)
+        if archived and not (is_in_prearchive(uri) and archived.key in {item.key for item in self.known}):
+            return archived
+        return SessionStatus(uri, uri, NOT_LISTED)
+
+    # -- what counts as arrived ---------------------------------------------------------------------------------------
+
+    def _is_whole(self, found: Sequence[SessionStatus], held: int) -> bool:
+        """Whether what XNAT has is ``held`` images, in their place."""
+        return bool(found) and self._is_placed(found) and sum(item.files or 0 for item in found) == held
+
+    def _is_enough(self, held: int) -> bool:
+        """Whether XNAT has as many images as were sent; with ``append``, together with those of before."""
+        if self._target.overwrite != "append":
+            return held == self._images
+        before = sum(item.files or 0 for item in self.known)
+        return max(before, self._images) <= held <= before + self._images
+
+    def _is_placed(self, found: Sequence[SessionStatus]) -> bool:
+        """In the archive, or if the prearchive was asked for READY there; a project may archive it from there."""
+        places = (ARCHIVED,) if self._target.dest == "archive" else ("READY", ARCHIVED)
+        return all(item.status in places for item in found)
 
 
-def list_places(found: Sequence[SessionStatus]) -> str:
-    return ", ".join(f"{item.uri} ({item.status}, {_files(item)})" for item in found)
+def _list_places(found: Sequence[SessionStatus]) -> str:
+    return ", ".join(f"{item.uri} ({item.status}, {_count_files(item)})" for item in found)
 
 
-def _files(item: SessionStatus) -> str:
-    return "files not counted" if item.files is None else f"{item.files} images"
+def _count_files(item: SessionStatus) -> str:
+    return "files not counted" if item.files is None else format_count(item.files, "image")

@@ -11,7 +11,7 @@ from icf_utils.errors import DepositMissing, InvalidSetting
 from icf_utils.results import Notice
 from icf_utils.sources.tree import LEVELS, Exclusions, TreeVisit, walk_tree
 from icf_utils.store.layout import Study, Visit
-from icf_utils.xnat.model import NameWithoutLabel, fill_label
+from icf_utils.xnat.labels import NameWithoutLabel, fill_label
 from icf_utils.xnat.upload import VISIT_LABEL, VISIT_SUBJECT, make_visit_upload
 from icf_utils.xnat.upload_body import SessionUpload, UploadBody, open_file_body, open_folder_body
 from icf_utils.xnat.upload_journal import default_journal_folder

@@ -52,7 +52,7 @@ def test_folders_are_relative_to_the_file() -> None:
         (_HEAD + _RULE + 'visit = "{Nonsense}"', "there is no field"),
         (_HEAD + _RULE + 'visit = "{PixelData}"', "has no plain value"),
         (_HEAD + _RULE + 'visit = "../{study_key}"', "is no template"),
-        (_HEAD + _RULE + 'xnat = "https://xnat.example.org"', "xnat_project: .* no ID of a project"),
+        (_HEAD + _RULE + 'xnat = "https://xnat.example.org"', "xnat_project: .* is not a project ID"),
         (_HEAD + _RULE + 'xnat = "xnat.example.org"\nxnat_project = "P"', r"\(A\) xnat: expected an address"),
         (_HEAD + _RULE + 'xnat = "https://x.org"\nxnat_project = "P"\nxnat_dest = "here"', r"\(A\) xnat_dest: 'here'"),
         (_HEAD + _RULE + 'xnat_project = "P"', "xnat_project: this goes with 'xnat'"),

@@ -158,7 +158,7 @@ def sharing(postgres: Server, inbox: Path | None = None) -> Iterator[StandIn]:
         def rebuild(session: Session) -> str:
             """As XNAT does it, it reads every row: an unreadable one, or an empty boolean, stops it for all."""
             checks = "prevent_auto_commit IS NULL OR NOT status = ANY(%s)"
-            from icf_utils.xnat.database import STATUSES
+            from icf_utils.xnat.model import STATUSES
 
             assert not postgres.sql(f"SELECT 1 FROM {TABLE} WHERE {checks}", [sorted(STATUSES)]), (
                 "XNAT cannot read a row"

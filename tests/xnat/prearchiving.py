@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import requests
-
+from icf_utils.credentials import Login, Secret
 from icf_utils.progress import SILENT, Task
 from icf_utils.sources.open import open_source
 from icf_utils.xnat.database import PrearchiveRow
-from icf_utils.xnat.direct import PrearchiveResult, PrearchiveSession
-from icf_utils.xnat.prearchive import put_into_prearchive
+from icf_utils.xnat.prearchive import PrearchiveResult, PrearchiveSession, put_into_prearchive
+from icf_utils.xnat.rest import XnatClient
 from tests.xnat.conftest import Server
 from tests.xnat.standin import PASSWORD, USER, StandIn
 
@@ -22,25 +21,9 @@ from tests.xnat.standin import PASSWORD, USER, StandIn
 STEPS = 5
 
 
-@dataclass
-class Http:
-    """XNAT as the command's own client asks it, without its retries."""
-
-    url: str
-
-    def check_project(self, project: str) -> None:
-        address = f"{self.url}/data/prearchive/projects/{project}?format=json"
-        requests.get(address, auth=(USER, PASSWORD), timeout=10).raise_for_status()
-
-    def rebuild(self, src: str) -> None:
-        address = f"{self.url}/data/services/prearchive/rebuild"
-        requests.post(address, data={"src": src}, auth=(USER, PASSWORD), timeout=10).raise_for_status()
-
-    def status(self, project: str, timestamp: str, foldername: str) -> str | None:
-        address = f"{self.url}/data/prearchive/projects/{project}?format=json"
-        answer = requests.get(address, auth=(USER, PASSWORD), timeout=10).json()["ResultSet"]["Result"]
-        found = [row["status"] for row in answer if (row["timestamp"], row["folderName"]) == (timestamp, foldername)]
-        return found[0] if found else None
+def client(url: str) -> XnatClient:
+    """The command's own client, with short pauses."""
+    return XnatClient(url, Login(USER, Secret(PASSWORD)), pause=0.02)
 
 
 class Stop(Exception):
@@ -68,13 +51,14 @@ def stop() -> None:
 
 
 def put(visit: Path, session: PrearchiveSession, postgres: Server, xnat: StandIn, **more: Any) -> PrearchiveResult:
-    with open_source(visit, visit.parent) as source:
-        return put_into_prearchive(source, session, postgres.database, Http(xnat.url), **more)
+    with open_source(visit, visit.parent) as source, client(xnat.url) as connected:
+        return put_into_prearchive(source, session, postgres.database, connected, **more)
 
 
 def changes(xnat: StandIn) -> list[str]:
-    """What XNAT was asked to do, beside questions."""
-    return [f"{seen.method} {seen.path}" for seen in xnat.requests if seen.method != "GET"]
+    """What XNAT was asked to do: all requests but questions, and the end of the login session."""
+    asked = [f"{seen.method} {seen.path}" for seen in xnat.requests if seen.method != "GET"]
+    return [request for request in asked if request != "DELETE /data/JSESSION"]
 
 
 def tree(root: Path) -> list[str]:

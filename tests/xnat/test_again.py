@@ -60,7 +60,7 @@ def test_a_session_that_is_gone_is_said_every_time(server: StandIn, tree: Path, 
         outcome = send_one(server, tree, dest=dest)
         assert (outcome.state, outcome.held, len(server.imports())) == ("failed", 0, 1)
         assert "uploaded before, with 5 images (/" in outcome.problem
-        assert "XNAT has nothing of it under this label" in outcome.problem
+        assert "XNAT has no session of this label" in outcome.problem
         assert "--overwrite" in outcome.problem
 
 

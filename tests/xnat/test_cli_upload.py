@@ -82,7 +82,7 @@ def test_a_name_that_makes_no_label(inside: Inside, server: StandIn, tree: Path)
     write_session(tree / "\u00c4\u00d6" / "mr", {"01": 1})
     ran = inside(*arguments(server, tree, "--user", USER, "-q"))
     refused, summary = ran.out.splitlines()
-    assert refused.startswith("\u00c4\u00d6/mr: NOT SENT: nothing of its subject can stand in a label")
+    assert refused.startswith("\u00c4\u00d6/mr: NOT SENT: an XNAT label can keep no character of its subject")
     assert summary == "3 sessions for PILOT (prearchive): 2 uploaded, 1 not sent"
     assert ran.code == 1
     ran = inside(*arguments(server, tree, "--dry-run", "--json"))

@@ -14,7 +14,7 @@ from icf_utils import deposit_visit_metadata, make_studyvisit_archive
 from icf_utils.credentials import Login, Secret
 from icf_utils.errors import RemoteFailure
 from icf_utils.xnat.database import TABLE
-from icf_utils.xnat.rest import Rebuilder, XnatClient
+from icf_utils.xnat.rest import XnatClient
 from icf_utils.xnat.staging import WORK_DIR
 from tests.cli.program import PROGRAM, Inside, surrounding
 from tests.data.make_dicom import uid, write_visit
@@ -102,9 +102,9 @@ def test_a_project_that_xnat_knows_by_another_spelling(xnat: StandIn) -> None:
     xnat.projects.add("pilot")
     xnat.prearchived = lambda project=None: [row]  # type: ignore[method-assign]
     with XnatClient(xnat.url, Login(USER, Secret(PASSWORD))) as client:
-        Rebuilder(client).check_project("PILOT")
-        with pytest.raises(RemoteFailure, match=r"'pilot' holds sessions of project 'PILOT'"):
-            Rebuilder(client).check_project("pilot")
+        client.check_project("PILOT")
+        with pytest.raises(RemoteFailure, match=r"'pilot' contains sessions of project 'PILOT'"):
+            client.check_project("pilot")
 
 
 def test_what_does_not_fit_together(options: list[str], visit: Path, root: Path, cli: Inside) -> None:
@@ -137,7 +137,7 @@ def test_a_wrong_login_leaves_nothing(
     monkeypatch.setenv("XNAT_PASS", "wrong")
     ran = cli(*options, "--session", "S1", visit)
     assert ran.code == 10
-    assert "login is refused" in ran.err
+    assert "the login was refused" in ran.err
     assert (tree(root), postgres.rows()) == ([], [])
 
 
@@ -187,16 +187,15 @@ def test_a_signal_undoes_all(
 # -- the requests themselves -------------------------------------------------------------------------------------------
 
 
-def test_rebuilder(postgres: Server, xnat: StandIn) -> None:
+def test_requests(postgres: Server, xnat: StandIn) -> None:
     with XnatClient(xnat.url, Login(USER, Secret(PASSWORD))) as client:
-        rebuilder = Rebuilder(client)
-        assert rebuilder.status("PILOT", "x", "y") is None
+        assert client.prearchive_status("PILOT", "x", "y") is None
         with pytest.raises(RemoteFailure, match="cannot be listed"):
-            rebuilder.rows("FORBIDDEN")
+            client.list_prearchive("FORBIDDEN")
         with pytest.raises(RemoteFailure, match="was refused"):
-            rebuilder.rebuild("/prearchive/projects/PILOT/x/y")
+            client.rebuild("/prearchive/projects/PILOT/x/y")
         xnat.fault = lambda seen: "409" if seen.path.endswith("/rebuild") else None
-        rebuilder.rebuild("/prearchive/projects/PILOT/x/y")  # it is at it already
+        client.rebuild("/prearchive/projects/PILOT/x/y")  # it is at it already
     assert all(request.method != "PUT" for request in xnat.requests)
 
 
@@ -259,7 +258,7 @@ def test_files_that_xnat_did_not_take(inbox: list[str], visit: Path, xnat: Stand
     xnat.receive = forgetful  # type: ignore[method-assign]
     ran = cli(*inbox, visit)
     assert ran.code == 10
-    assert "5 files were given to it, it counts 4" in ran.err
+    assert "expected 5 files in the session, XNAT counts 4" in ran.err
 
 
 def test_the_inbox_needs_its_labels(inbox: list[str], visit: Path, xnat: StandIn, cli: Inside) -> None:

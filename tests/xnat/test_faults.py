@@ -170,7 +170,7 @@ def test_a_run_that_is_ended_goes_on(server: StandIn, tmp_path: Path, end: signa
     _, said = first.communicate(timeout=30)
     assert first.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[end]
     if end != signal.SIGKILL:
-        assert b"what was on its way is looked for in XNAT when the same command is run again" in said
+        assert b"run the same command again: it first looks in XNAT for what was being sent" in said
     time.sleep(2 * server.slow)  # the server ends what it has begun
     second = subprocess.run(command, env=environment(), capture_output=True, check=False, timeout=100)
     assert second.returncode == 0, second.stderr.decode()

@@ -60,14 +60,14 @@ def test_while_xnat_builds(
     (folder,) = root.glob("PILOT/*/S1")
     assert (ran.code, len(postgres.rows())) == (130, 1)
     *_, said, last = ran.err.splitlines()
-    assert "nothing can be taken away before it lets go; waiting for that, 1 s at most" in said
-    assert last.startswith("icf-utils xnat prearchive: interrupted; XNAT is still working on it (BUILDING)")
+    assert "waiting up to 1 s for it to finish before anything is removed" in said
+    assert last.startswith("icf-utils xnat prearchive: interrupted; XNAT is still working on the session (BUILDING)")
     assert f"'{folder}' and its row were left there" in last
-    assert "removes both if XNAT has ended with an error by then" in last
+    assert "removes both if XNAT has ended with ERROR by then" in last
     postgres.sql(f"UPDATE {TABLE} SET status = 'ERROR'")
     del xnat.outcome  # type: ignore[attr-defined]
     again = cli(*options, "--prearchive", root, visit)
-    assert "removed what an interrupted command had left" in again.err
+    assert "which an interrupted command had left" in again.err
     assert again.code == 0
     assert not folder.exists()
 
@@ -102,5 +102,5 @@ def test_while_xnat_imports_from_its_inbox(
     ran = cli(*options, "--inbox", xnat.inbox, "--subject", "sub-01", visit)
     (copy,) = xnat.inbox.glob("PILOT/*/S1")
     assert ran.code == 130
-    assert f"interrupted; XNAT goes on with its import of '{copy}'" in ran.err
-    assert f"The copy '{copy}' was left: remove it when the session is there" in ran.err
+    assert f"interrupted; XNAT continues to import '{copy}'" in ran.err
+    assert f"The copy '{copy}' was left: remove it once the session is complete" in ran.err

@@ -51,7 +51,7 @@ def test_patience_comes_to_an_end(server: StandIn, tree: Path, way: dict[str, An
     outcome = send_one(server, tree, patience=0.5, **way)
     (session,) = server.sessions
     assert (outcome.state, outcome.held, outcome.uris) == ("failed", None, (session.uri,))
-    assert f"answered that it has {session.uri}, and has not shown it for 0.5 s (--patience)" in outcome.problem
+    assert f"answered that it has {session.uri}, but has not listed it within 0.5 s (--patience)" in outcome.problem
     session.hidden_until = 0.0
     assert send_one(server, tree, **way).state == "present"
     assert len(server.imports()) == 1
@@ -77,7 +77,7 @@ def test_an_old_session_is_not_taken_for_the_new_one(server: StandIn, tree: Path
     server.shows_after = 60.0
     outcome = send_one(server, tree, overwrite="append", patience=0.3)
     assert (outcome.state, len(server.imports())) == ("failed", 2)
-    assert "has not shown it for 0.3 s" in outcome.problem
+    assert "has not listed it within 0.3 s" in outcome.problem
 
 
 def test_a_lost_answer_of_a_session_that_shows_late(server: StandIn, tree: Path) -> None:
@@ -96,4 +96,4 @@ def test_the_command_says_so(server: StandIn, tree: Path) -> None:
     ran = icf("xnat", "upload", tree, *options, *state, env=login)
     assert ran.code == 1
     assert "sub-1/sub-1_mr: FAILED: XNAT answered that it has /archive/projects/PILOT/" in ran.out
-    assert "not shown it for 0.4 s (--patience); look for it in XNAT, then run the command again" in ran.out
+    assert "not listed it within 0.4 s (--patience); look for it in XNAT, then run the command again" in ran.out

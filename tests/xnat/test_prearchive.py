@@ -15,8 +15,7 @@ from icf_utils.errors import IcfError, InputRefused, InvalidSetting, RemoteFailu
 from icf_utils.sources.open import open_source
 from icf_utils.xnat import staging
 from icf_utils.xnat.database import COLUMNS, TABLE
-from icf_utils.xnat.direct import PrearchiveSession
-from icf_utils.xnat.prearchive import plan_prearchive
+from icf_utils.xnat.prearchive import PrearchiveSession, plan_prearchive
 from icf_utils.xnat.staging import FileRights
 from tests.data.make_dicom import dicom_bytes, uid, write_visit
 from tests.xnat.conftest import STUDY, Server
@@ -63,7 +62,7 @@ def test_a_session(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> 
     assert row["scan_time"] == f"{row['scan_date']:%H:%M:%S}"
     assert not (root / staging.WORK_DIR).exists()
     (asked,) = xnat.seen("POST", "/data/services/prearchive/rebuild")
-    assert asked.size > 0
+    assert asked.query["src"] == f"/prearchive/projects/PILOT/{done.timestamp}/S1"
 
 
 #: The order that XNAT reads the table by.
@@ -196,7 +195,7 @@ def test_xnats_host_may_see_another_path(visit: Path, root: Path, postgres: Serv
 @pytest.mark.parametrize("label", ["", "a b", "../x", "a/b", "ä", "x" * 201, "a.b"])
 def test_labels_are_checked(root: Path, label: str) -> None:
     for given in ((label, None, None), ("ok", label, None), ("ok", None, label)):
-        with pytest.raises(InvalidSetting, match="no label for XNAT"):
+        with pytest.raises(InvalidSetting, match="is not a label for XNAT"):
             PrearchiveSession(root, *given)
 
 

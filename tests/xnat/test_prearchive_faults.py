@@ -14,19 +14,20 @@ from pathlib import Path
 
 import pytest
 
+from icf_utils.credentials import Login, Secret
 from icf_utils.errors import RemoteFailure, StorageFailure
 from icf_utils.interrupts import left_behind
 from icf_utils.progress import Task
 from icf_utils.sources.open import open_source
 from icf_utils.xnat import prearchive, staging
 from icf_utils.xnat.database import TABLE
-from icf_utils.xnat.direct import PrearchiveSession
-from icf_utils.xnat.prearchive import put_into_prearchive
+from icf_utils.xnat.prearchive import PrearchiveSession, put_into_prearchive
+from icf_utils.xnat.rest import XnatClient
 from tests.cli.program import ROOT, surrounding
 from tests.data.make_dicom import dicom_bytes
 from tests.xnat.conftest import STUDY, Server
-from tests.xnat.prearchiving import STEPS, Http, Steps, Stop, changes, put, stop, tree
-from tests.xnat.standin import StandIn
+from tests.xnat.prearchiving import STEPS, Steps, Stop, changes, put, stop, tree
+from tests.xnat.standin import PASSWORD, USER, StandIn
 
 
 def test_the_row_is_inserted_last(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
@@ -122,15 +123,16 @@ _PROGRAM = """
 import os, sys
 from pathlib import Path
 from icf_utils.sources.open import open_source
-from icf_utils.xnat.direct import PrearchiveSession
+from icf_utils.xnat.prearchive import PrearchiveSession
 from icf_utils.xnat.prearchive import put_into_prearchive
+from icf_utils.xnat.rest import XnatClient
 from icf_utils.xnat.database import XnatDatabase
-from tests.xnat.prearchiving import Http, Steps
+from tests.xnat.prearchiving import Steps, client
 visit, root, folder, port, user, url, at, number = sys.argv[1:]
 steps = Steps(int(at), lambda: os.kill(os.getpid(), int(number)))
-with open_source(Path(visit), Path("/tmp")) as source:
+with open_source(Path(visit), Path("/tmp")) as source, client(url) as connected:
     session = PrearchiveSession(Path(root), "S1", "PILOT")
-    put_into_prearchive(source, session, XnatDatabase(folder, int(port), "xnat", user), Http(url), progress=steps)
+    put_into_prearchive(source, session, XnatDatabase(folder, int(port), "xnat", user), connected, progress=steps)
 """
 
 
@@ -151,7 +153,7 @@ def test_the_next_command_removes_what_a_kill_has_left(
     steps = Steps()
     again = at == STEPS or at == STEPS - 1  # the stand-in has built it already: then it is XNAT's, and stays
     done = put(visit, PrearchiveSession(root, "S1", "PILOT", again=again), postgres, xnat, progress=steps)
-    assert ("XNAT has taken up" if again else "removed what an interrupted command had left") in steps.heard[0]
+    assert ("to XNAT, which has taken it up" if again else "which an interrupted command had left") in steps.heard[0]
     assert done.status == "READY"
     assert len(postgres.rows()) == (2 if again else 1)
     assert len(list(root.glob("PILOT/*/S1"))) == len(postgres.rows())
@@ -197,7 +199,7 @@ def test_what_xnat_works_on_is_not_taken_away(
     with pytest.raises(Stop) as stopped:
         put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat, progress=steps)
     assert "XNAT is working on" in steps.heard[4]
-    assert "waiting for that, 0.5 s at most" in steps.heard[4]
+    assert "waiting up to 0.5 s for it to finish" in steps.heard[4]
     assert len(steps.heard) == 5  # said at once, and once
     assert "and its row were left there" in left_behind(stopped.value)
     assert len(postgres.rows()) == len(list(root.glob("PILOT/*/S1"))) == 1
@@ -212,13 +214,18 @@ def test_another_database_is_noticed(
     """XNAT does not list the session: all is undone."""
     monkeypatch.setattr(prearchive, "_LISTED_WITHIN", 0.5)
 
-    class Blind(Http):
-        def rebuild(self, src: str) -> None:
+    class Blind(XnatClient):
+        def rebuild(self, uri: str) -> None:
             """As if it were fine."""
 
     xnat.others = list
-    with open_source(visit, visit.parent) as source, pytest.raises(RemoteFailure, match="does not list the session"):
-        put_into_prearchive(source, PrearchiveSession(root, "S1", "PILOT"), postgres.database, Blind(xnat.url))
+    blind = Blind(xnat.url, Login(USER, Secret(PASSWORD)))
+    with (
+        open_source(visit, visit.parent) as source,
+        blind,
+        pytest.raises(RemoteFailure, match="does not list the session"),
+    ):
+        put_into_prearchive(source, PrearchiveSession(root, "S1", "PILOT"), postgres.database, blind)
     assert (tree(root), postgres.rows()) == ([], [])
 
 
@@ -235,7 +242,7 @@ def test_a_database_that_goes_away_leaves_a_journal(
     steps = Steps(3, vanish)
     with pytest.raises(Stop) as stopped:
         put(visit, session, postgres, xnat, progress=steps)
-    assert "left for the next command" in left_behind(stopped.value)
+    assert "for this prearchive removes it" in left_behind(stopped.value)
     assert len(list(root.glob("PILOT/*/S1"))) == 1
     monkeypatch.delenv("PGOPTIONS")
     assert put(visit, session, postgres, xnat).status == "READY"
@@ -249,4 +256,4 @@ def test_no_table_is_said_before_anything_is_written(visit: Path, root: Path, po
     postgres.sql(f"DROP TABLE {TABLE}")
     with pytest.raises(RemoteFailure, match="there is no table"):
         put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat)
-    assert (tree(root), xnat.requests) == ([], [])
+    assert (tree(root), changes(xnat)) == ([], [])

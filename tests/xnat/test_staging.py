@@ -11,7 +11,7 @@ import pytest
 from icf_utils.errors import StorageFailure
 from icf_utils.progress import Task
 from icf_utils.xnat import staging
-from icf_utils.xnat.direct import PrearchiveSession
+from icf_utils.xnat.prearchive import PrearchiveSession
 from tests.data.make_dicom import uid, write_visit
 from tests.xnat.conftest import Server
 from tests.xnat.prearchiving import changes, put, tree

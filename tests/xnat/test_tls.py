@@ -87,7 +87,7 @@ def test_a_password_that_goes_in_clear(
         there = [*command, "-q", "--project", "PILOT", "--user", "me", "--url"]
         for url, is_told in (("http://xnat.invalid", True), (gone.url, False), ("https://xnat.invalid", False)):
             ran = cli(*there, url)
-            assert (ran.code, "[no-tls]" in ran.err, "in clear" in ran.err) == (10, is_told, is_told), ran.err
+            assert (ran.code, "[no-tls]" in ran.err, "unencrypted" in ran.err) == (10, is_told, is_told), ran.err
 
 
 def test_an_address_with_a_password(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

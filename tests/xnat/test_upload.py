@@ -63,7 +63,7 @@ def test_a_token_logs_in(server: StandIn, tree: Path) -> None:
 def test_a_wrong_password_is_tried_once(server: StandIn, tree: Path) -> None:
     """XNAT locks accounts after some failures."""
     uploads = list_tree_uploads(tree, state=tree.parent).uploads
-    with pytest.raises(RemoteFailure, match="login is refused"):
+    with pytest.raises(RemoteFailure, match="the login was refused"):
         upload(uploads, target(server), Login("me", Secret("wrong")))
     assert len(server.requests) == 1
 
@@ -111,7 +111,7 @@ def test_a_missing_file_is_found_out(server: StandIn, tree: Path) -> None:
     server.answer = lose_one
     outcome = send_one(server, tree)
     assert (outcome.state, outcome.sent, outcome.held) == ("failed", 5, 4)
-    assert "5 images were sent, and XNAT has 4" in outcome.problem
+    assert "sent 5 images, but XNAT has 4" in outcome.problem
 
 
 def test_a_session_that_is_not_ready_is_no_success(server: StandIn, tree: Path) -> None:
