@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from icf_utils.catalog.application import ApplicationFiles
 from icf_utils.catalog.records import Record, VisitPage, file_record, record_bytes, schema_problems, visit_records
 from icf_utils.catalog.study import (
+    SUPER_PATH,
     StudyPage,
     config_record,
     logo_target,
@@ -22,9 +23,6 @@ from icf_utils.catalog.study import (
 )
 from icf_utils.errors import DepositDamaged
 from icf_utils.settings import CatalogSettings
-
-#: What the application shows first; written last, since everything else must be there by then.
-SUPER = "metadata/super.json"
 
 
 def visit_files(page: VisitPage) -> dict[str, bytes]:
@@ -68,4 +66,4 @@ def study_files(study: str, dataset_id: str, page: StudyPage, settings: CatalogS
 
 def super_files(dataset_id: str) -> dict[str, bytes]:
     """The file that makes a catalog complete."""
-    return {SUPER: record_bytes(super_record(dataset_id))}
+    return {SUPER_PATH: record_bytes(super_record(dataset_id))}

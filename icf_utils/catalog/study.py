@@ -24,6 +24,12 @@ from icf_utils.store.layout import study_uuid
 #: The study's page keeps its address whatever is added, so its version is a word.
 STUDY_VERSION = "latest"
 
+#: Says what the application shows first.
+SUPER_PATH = "metadata/super.json"
+
+#: Says what the application shows first.
+SUPER_PATH = "metadata/super.json"
+
 _LINKS = ("about", "documentation", "github", "mastodon", "x")
 _COLOR = re.compile(r"#[0-9a-fA-F]{3,8}|[a-zA-Z]{3,30}")
 _LOGO_SUFFIXES = (".svg", ".png", ".jpg", ".jpeg", ".gif", ".webp")

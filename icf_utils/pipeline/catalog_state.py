@@ -1,7 +1,7 @@
-"""The study's catalog as a whole, for the catalog stage's decisions. Reads the catalog's folder; writes nothing.
+"""The state of a study's catalog, for decisions about the catalog stage. Reads the catalog's folder; writes nothing.
 
-A visit's own pages are its output. What visits share, the application's files and the study's page, is looked at once
-per study: a visit has an entry on the page, and the rest is whole or not.
+The pages of a visit are outputs of its catalog stage. The files that all visits share, the application's and the
+study's page, are examined once per study: each visit has an entry on the page, and the rest is intact or not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import cache
 
 from icf_utils.catalog import writer
 from icf_utils.catalog.application import FOLDERS
-from icf_utils.catalog.study import StudyPage, parse_study_page, study_config_path, study_id, study_path
+from icf_utils.catalog.study import SUPER_PATH, StudyPage, parse_study_page, study_config_path, study_id, study_path
 from icf_utils.catalog.writer import read_file, read_logo
 from icf_utils.errors import DepositDamaged
 from icf_utils.pipeline.fingerprints import Fingerprinter
@@ -22,41 +22,40 @@ from icf_utils.pipeline.state import WHOLE_STUDY, StageRecord, read_record
 from icf_utils.settings import CatalogSettings
 from icf_utils.store.layout import Study
 
-#: What the application shows first.
-SUPER = "metadata/super.json"
-
-#: Raised when the files that all visits share get other bytes.
+#: Raised whenever the files that all visits share are written with other bytes.
 VERSION = 2
 
 
 @dataclass(frozen=True)
 class CatalogState:
-    """``entries`` maps visits to digests of their entries on the study's page; ``problem`` is why a run is needed.
+    """The catalog as of now.
 
-    ``state`` is what should be remembered of the files that visits share, now that they are as they are.
+    ``entries`` maps visits to digests of their entries on the study's page. ``problem`` says why the catalog stage
+    has to run for the files that visits share; it is empty if they are intact. ``record`` is the record of these
+    files.
     """
 
     entries: Mapping[str, str]
     problem: str
-    state: StageRecord
+    record: StageRecord
 
 
 def read_catalog_state(study: Study, settings: CatalogSettings, paranoid: bool = False) -> CatalogState:
-    """The catalog as it is now, held against what was remembered of it."""
+    """Examine the catalog and compare it with its record."""
     recorded = read_record(study, WHOLE_STUDY, "catalog")
     found = Fingerprinter(study.folder, recorded.outputs if recorded else {}, paranoid).fingerprints(_shared(study))
     raw = read_file(study, study_path(study_id(study.study)))
     page = {"page": hashlib.md5(raw or b"", usedforsecurity=False).hexdigest()}
-    state = StageRecord(VERSION, _parameters(study, settings), outputs=found, facts=page)
+    record = StageRecord(VERSION, _parameters(study, settings), outputs=found, facts=page)
     shown = _page(study, raw)
-    problem = _problem(recorded, state) or _page_problem(study, raw, shown, recorded, state, settings)
+    problem = _problem(recorded, record) or _page_problem(study, raw, shown, recorded, record, settings)
     return CatalogState(
-        {entry.visit: _digest(asdict(entry)) for entry in shown.entries} if shown else {}, problem, state
+        {entry.visit: _digest(asdict(entry)) for entry in shown.entries} if shown else {}, problem, record
     )
 
 
 def _page(study: Study, raw: bytes | None) -> StudyPage | None:
-    """What the study's page shows; nothing where there is no page that can be read."""
+    """Parse the study's page; ``None`` if there is none, or none that can be read."""
     try:
         return parse_study_page(raw, study.study) if raw is not None else None
     except DepositDamaged:
@@ -68,24 +67,24 @@ def _page_problem(
     raw: bytes | None,
     shown: StudyPage | None,
     recorded: StageRecord | None,
-    state: StageRecord,
+    record: StageRecord,
     settings: CatalogSettings,
 ) -> str:
-    """Other commands may have added visits; the page must still be what its entries give."""
+    """Check that the page is what its entries give: other commands may have added visits since it was recorded."""
     if raw is None:
-        return "the study has no page yet"
-    if recorded and recorded.facts == state.facts:
+        return "the study's page does not exist yet"
+    if recorded and recorded.facts == record.facts:
         return ""
     from icf_utils.catalog.content import study_files
 
     catalog_id = study_id(study.study)
     whole = shown is not None and study_files(study.study, catalog_id, shown, settings)[study_path(catalog_id)] == raw
-    return "" if whole else "the study's page is not as it was made"
+    return "" if whole else "the study's page does not match its entries"
 
 
 def _shared(study: Study) -> list[str]:
-    """The catalog's files that belong to no visit, without the study's page, relative to the study's folder."""
-    own = (writer.MARKER, SUPER, "index.html", "config.json", study_config_path(study_id(study.study)))
+    """The catalog's files that belong to no visit, apart from the study's page, relative to the study's folder."""
+    own = (writer.MARKER, SUPER_PATH, "index.html", "config.json", study_config_path(study_id(study.study)))
     return [f"{study.catalog.name}/{name}" for name in (*FOLDERS, *own)]
 
 
@@ -110,7 +109,7 @@ def _catalog_version() -> str:
 
 def _problem(recorded: StageRecord | None, now: StageRecord) -> str:
     if recorded is None:
-        return "no state of the study's catalog"
+        return "no record of the study's catalog"
     if recorded.version != now.version:
         return f"version of the catalog's shared files {recorded.version} -> {now.version}"
     for name, value in now.parameters.items():

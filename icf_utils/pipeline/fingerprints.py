@@ -1,7 +1,8 @@
-"""Digests of files and folders, and when an earlier one may be trusted. Reads files; writes nothing.
+"""Fingerprints of files and folders, and when a recorded one is trusted. Reads files; writes nothing.
 
-A mark holds a digest of the content, the size, and a stamp of what the file system says about the file (time of the
-last change of its content, inode). While size and stamp are the same the digest is not computed again.
+A fingerprint holds the MD5 of the content, the size, and a stamp of what the file system says about the file (time of
+the last modification and inode). While size and stamp are unchanged, the recorded MD5 is trusted and the file is not
+read.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """A file, or a folder with all that is in it: MD5 of its content, size in bytes, and a stamp.
+    """The fingerprint of a file, or of a folder with everything in it: MD5 of the content, size in bytes, and stamp.
 
-    The digest is empty where it was not computed, see :class:`Marker`.
+    The digest is empty if it was not computed, see :class:`Fingerprinter`.
     """
 
     digest: str
@@ -33,9 +34,9 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class SourceFingerprint:
-    """What an input looked like when it was archived: number and bytes of its files, and a stamp of their listing.
+    """What an input looked like when it was archived: number and total size of its files, and a stamp of their listing.
 
-    ``latest`` is the newest time, in nanoseconds, at which the system changed one of its files in any way.
+    ``latest`` is the latest status change (``st_ctime``) of its files, in nanoseconds.
     """
 
     path: str
@@ -46,10 +47,10 @@ class SourceFingerprint:
 
 
 class Fingerprinter:
-    """Marks files below a folder, by their names relative to it; trusts the ``known`` marks unless ``paranoid``.
+    """Computes fingerprints of files below a folder, by their names relative to it.
 
-    A ``quick`` one reads no file: the digest of one that is not known, or looks different, stays empty. It also looks
-    at each file once only.
+    ``known`` fingerprints are trusted unless ``paranoid``. With ``quick``, no file is read and each is examined only
+    once: the digest of a file that is unknown or looks different stays empty.
     """
 
     def __init__(
@@ -61,23 +62,23 @@ class Fingerprinter:
         self._seen: dict[str, os.stat_result | None] = {}
 
     def record_digest(self, name: str, digest: str) -> None:
-        """Take a digest that somebody has just computed from the file's bytes."""
+        """Take over a digest that was just computed from the file's bytes."""
         if status := self._status(name):
             self._known[name] = Fingerprint(digest, status.st_size, _stamp(status))
 
     def exists(self, name: str) -> bool:
-        """Whether there is such a file or folder. Raises ``StorageFailure``."""
+        """Whether there is a file or folder of this name. Raises ``StorageFailure``."""
         return self._status(name) is not None
 
     def fingerprint(self, name: str) -> Fingerprint | None:
-        """The mark of a file or folder; ``None`` where there is none. Raises ``StorageFailure``."""
+        """The fingerprint of a file or folder, or ``None`` if it does not exist. Raises ``StorageFailure``."""
         status = self._status(name)
         if status is None:
             return None
         return self._of_folder(name) if stat.S_ISDIR(status.st_mode) else self._of_file(name, status)
 
     def fingerprints(self, names: Iterable[str]) -> dict[str, Fingerprint]:
-        """The marks of those that are there."""
+        """The fingerprints of those that exist."""
         return {name: fingerprint for name in names if (fingerprint := self.fingerprint(name))}
 
     def _status(self, name: str) -> os.stat_result | None:
@@ -120,7 +121,7 @@ class Fingerprinter:
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:
-    """The MD5 of a file's bytes."""
+    """Compute the MD5 of a file."""
     digest = hashlib.md5(usedforsecurity=False)
     with storage_errors(path, "read"), open(path, "rb", buffering=0) as handle:
         while block := handle.read(_CHUNK):
@@ -129,7 +130,7 @@ def file_digest(path: str | os.PathLike[str]) -> str:
 
 
 def fingerprint_source(path: Path) -> SourceFingerprint | None:
-    """What an input looks like now, without reading a file of it; ``None`` where it is not there."""
+    """Fingerprint an input without reading its files; ``None`` if it does not exist."""
     with storage_errors(path, "read"):
         try:
             status = os.stat(path)
@@ -146,7 +147,7 @@ def fingerprint_source(path: Path) -> SourceFingerprint | None:
 
 
 def changed_files(path: Path, then: SourceFingerprint) -> list[str]:
-    """The files of an input that were changed, moved in or had their modes changed since; sorted."""
+    """The files of an input whose status changed since ``then`` (content, name or mode), sorted."""
     if not path.is_dir():
         return [path.name]
     return [name for name, status in _listing(os.fspath(path)) if status.st_ctime_ns > then.latest]
@@ -157,7 +158,9 @@ def _stamp(status: os.stat_result) -> str:
 
 
 def _listing(folder: str) -> list[tuple[str, os.stat_result]]:
-    """All files below a folder by relative name, sorted, links followed; what is odd is left to the archive stage."""
+    """All files below a folder by relative name, sorted, links followed. Special files are left to the archive
+    stage.
+    """
     found, pending = [], [""]
     while pending:
         below = pending.pop()

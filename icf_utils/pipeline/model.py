@@ -1,4 +1,4 @@
-"""What the rooms of the chain hand to each other: plain frozen values. No input or output happens here."""
+"""The values that the pipeline's modules exchange: plain frozen dataclasses. No I/O happens here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ STAGE_NAMES = ("archive", "metadata", "dataset", "catalog")
 
 @dataclass(frozen=True)
 class VisitInput:
-    """A visit that should be in the store, and what it is archived from: nothing if its archive is there already."""
+    """A visit that belongs in the store, and what it is archived from; ``input`` may be ``None`` if its archive
+    exists.
+    """
 
     study: str
     visit: str
@@ -24,13 +26,13 @@ class VisitInput:
 
     @property
     def name(self) -> str:
-        """``study/visit``, as targets are written."""
+        """The visit as ``study/visit``, the form in which targets are written."""
         return f"{self.study}/{self.visit}"
 
 
 @dataclass(frozen=True)
 class StageOptions:
-    """What a run says beside the settings of the store, as the single commands take it."""
+    """Options of a run that override the store's settings; the single commands have the same options."""
 
     store_url: str | None = None
     store_id: str | None = None
@@ -41,9 +43,10 @@ class StageOptions:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One way of making visits: the store, what goes into the bytes, and how far and how thoroughly to go.
+    """How visits are made: the store, its settings, the options, and which stages run.
 
-    ``until`` is the last stage; ``again`` runs every stage, needed or not; ``paranoid`` trusts no recorded digest.
+    ``until`` is the last stage, ``always_make`` runs every stage whether needed or not, and ``paranoid`` reads every
+    file again instead of trusting recorded digests.
     """
 
     root: Path
@@ -55,13 +58,13 @@ class RunConfig:
 
     @property
     def stage_names(self) -> tuple[str, ...]:
-        """The stages up to the last one."""
+        """The stages up to and including the last one."""
         return STAGE_NAMES[: STAGE_NAMES.index(self.until) + 1]
 
 
 @dataclass(frozen=True)
 class StageDecision:
-    """Whether a stage of a visit has to run; ``reasons`` say why, in words, and are empty if it has not."""
+    """Whether a stage of a visit has to run. ``reasons`` say why, for people; a stage without reasons is up to date."""
 
     stage: str
     reasons: tuple[str, ...] = ()
@@ -73,20 +76,20 @@ class StageDecision:
 
 @dataclass(frozen=True)
 class VisitPlan:
-    """What a run would do about a visit: one decision per stage."""
+    """What a run would do for a visit: one decision for each stage."""
 
     visit_input: VisitInput
     decisions: tuple[StageDecision, ...]
 
     @property
     def runs(self) -> tuple[StageDecision, ...]:
-        """The stages that would run."""
+        """The decisions of the stages that would run."""
         return tuple(decision for decision in self.decisions if decision.runs)
 
 
 @dataclass(frozen=True)
 class StageFailure:
-    """Why a stage failed: the error's class, its whole message and its exit code."""
+    """Why a stage failed: the name of the error's class, its whole message and its exit code."""
 
     type: str
     message: str
@@ -98,9 +101,10 @@ StageState = Literal["done", "up to date", "failed", "not reached"]
 
 @dataclass(frozen=True)
 class StageOutcome:
-    """What a run did about one stage of a visit. ``seconds`` of wall time, ``size`` of its outputs in bytes.
+    """What a run did for one stage of a visit.
 
-    ``skipped`` names the files that the stage left out as it should, ``notices`` what a user should know.
+    ``seconds`` is wall time and ``size`` the bytes of the stage's outputs. ``skipped`` names the files that the
+    stage left out on purpose; ``notices`` are what a user should know.
     """
 
     stage: str
@@ -115,7 +119,7 @@ class StageOutcome:
 
 @dataclass(frozen=True)
 class VisitOutcome:
-    """What a run did about a visit."""
+    """What a run did for a visit."""
 
     study: str
     visit: str
@@ -127,15 +131,15 @@ class VisitOutcome:
 
     @property
     def failed(self) -> StageOutcome | None:
-        """The stage that failed, if one did."""
+        """The stage that failed, or ``None``."""
         return next((stage for stage in self.stages if stage.state == "failed"), None)
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run did. ``visits`` are sorted; ``seconds`` of wall time.
+    """What a run did. ``visits`` are sorted by study and visit; ``seconds`` is wall time.
 
-    ``counts`` says how many visits are done, up to date, failed, not reached.
+    ``counts`` holds how many visits are done, up to date, failed and not reached.
     """
 
     visits: tuple[VisitOutcome, ...]
@@ -154,7 +158,7 @@ class RunResult:
 
 
 def visit_state(visit: VisitOutcome) -> StageState:
-    """A visit's stages in one word: the worst of them, and ``done`` where any was made."""
+    """Sum up a visit's stages: ``failed`` or ``not reached`` if any stage is, else ``done`` if any stage ran."""
     states = {stage.state for stage in visit.stages}
     order: tuple[StageState, ...] = ("failed", "not reached", "done")
     return next((state for state in order if state in states), "up to date")

@@ -1,4 +1,9 @@
-"""Which stages have to run, and why. Reads state, listings and, where these do not settle it, files; writes nothing."""
+"""Which stages have to run, and why. Reads records, folders and, where these are not enough, files; writes nothing.
+
+A stage has to run if it has no record, or if its version, its parameters or the content of its inputs or outputs differ
+from the record. A planner that reads no file (``quick``) may decide that a stage has to run because a file looks
+different; the run reads the file and may then find it unchanged.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +31,14 @@ _NAMED_AT_MOST = 3
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A decision; where nothing has to run, ``state`` is what should be remembered from now on."""
+    """The decision about a stage. If the stage is up to date, ``record`` is its record as of now."""
 
     decision: StageDecision
-    state: StageRecord | None = None
+    record: StageRecord | None = None
 
 
 class Planner:
-    """Decides about one visit. Marks are kept from stage to stage, so that a file is read once at most.
-
-    A ``quick`` judge reads no file: what looks different has to run, and may then turn out to be the same.
-    """
+    """Decides for one visit which stages have to run. Reads each file once at most, and none if ``quick``."""
 
     def __init__(self, visit_input: VisitInput, config: RunConfig, quick: bool = False) -> None:
         self.visit_input, self.config = visit_input, config
@@ -48,21 +50,21 @@ class Planner:
         self._outputs = {name: _names(STAGES[name].outputs(self.place)) for name in config.stage_names}
 
     def decide(self, name: str, catalog_state: CatalogState | None = None) -> PlannedStage:
-        """Decide about a stage; the catalog stage needs the study's ``shelf``."""
+        """Decide about a stage; the catalog stage needs the state of the study's catalog."""
         stage, recorded = STAGES[name], self.recorded.get(name)
         reasons = self._reasons_without_reading(stage, recorded)
         if reasons or recorded is None:
             return PlannedStage(StageDecision(name, tuple(reasons)))
-        state = self.current_record(stage, catalog_state)
-        reasons = [*_differences(recorded, state), *self._source_reasons(recorded.source, state.source)]
+        record = self.current_record(stage, catalog_state)
+        reasons = [*_differences(recorded, record), *self._source_reasons(recorded.source, record.source)]
         if catalog_state is not None and not reasons and catalog_state.problem:
             reasons = [catalog_state.problem]
-        return PlannedStage(StageDecision(name, tuple(reasons)), None if reasons else state)
+        return PlannedStage(StageDecision(name, tuple(reasons)), None if reasons else record)
 
     def current_record(
         self, stage: Stage, catalog_state: CatalogState | None = None, outputs: Sequence[str] = ()
     ) -> StageRecord:
-        """What there is to remember of a stage at this moment; ``outputs`` are those beyond the table's."""
+        """The record of a stage as of now; ``outputs`` are those beyond the table's."""
         recorded = self.recorded.get(stage.name)
         more = outputs or (recorded.outputs if recorded else ())
         return StageRecord(
@@ -75,18 +77,18 @@ class Planner:
         )
 
     def current_inputs(self, stage: Stage) -> dict[str, Fingerprint]:
-        """The marks of a stage's inputs, by name relative to the study's folder."""
+        """The fingerprints of a stage's inputs, by name relative to the study's folder."""
         return self.fingerprinter.fingerprints(self._inputs[stage.name])
 
     def source(self) -> SourceFingerprint | None:
-        """The input as it looks now; as it was remembered where a run names none."""
+        """The input as it looks now, or as recorded if the run names none."""
         if self.visit_input.input is not None:
             return fingerprint_source(self.visit_input.input)
         recorded = self.recorded.get("archive")
         return recorded.source if recorded else None
 
     def is_archive_unchanged(self) -> bool:
-        """Whether the archive was made, or found right, from an input before, and has not changed since."""
+        """Whether the archive was made from, or compared with, an input before and has not changed since."""
         recorded = self.recorded.get("archive")
         if recorded is None or recorded.source is None:
             return False
@@ -99,7 +101,7 @@ class Planner:
         return {"entry on the study's page": entry} if entry else {}
 
     def _reasons_without_reading(self, stage: Stage, recorded: StageRecord | None) -> list[str]:
-        """What needs no look into the files."""
+        """Reasons that need no file's content."""
         outputs = self._outputs[stage.name]
         if needed := self._missing(self._inputs[stage.name]):
             return [f"after {self._maker(needed)}"]
@@ -117,23 +119,23 @@ class Planner:
         return [stage for stage, names in self._outputs.items() if not set(names).isdisjoint(needed)][-1]
 
     def _requested_reasons(self, stage: Stage) -> list[str]:
-        """What the user, or the last run, asks for. A judge who reads files comes to an opinion of its own instead."""
+        """Reasons that the user or the last run give. A planner that reads files judges for itself in their place."""
         if self.config.always_make:
-            return ["asked for (-B)"]
+            return ["requested (-B)"]
         if self._quick and has_error(self.place.of_study, self.visit_input.visit, stage.name):
-            return ["failed the last time"]
-        return ["asked to trust nothing (--paranoid)"] if self._quick and self.config.paranoid else []
+            return ["failed in the last run"]
+        return ["requested (--paranoid)"] if self._quick and self.config.paranoid else []
 
     def _source_reasons(self, then: SourceFingerprint | None, now: SourceFingerprint | None) -> list[str]:
         source = self.visit_input.input
         if source is None or now is None or (then == now and not self.config.paranoid):
             return []
         if then is None:
-            return ["the archive was not compared with this input yet"]
+            return ["the archive has not been compared with this input yet"]
         if then.path != now.path:
-            return [f"another input: {printable(now.path)}"]
+            return [f"different input: {printable(now.path)}"]
         if then == now:
-            return ["asked to trust nothing (--paranoid)"]
+            return ["requested (--paranoid)"]
         return [_how_source_changed(source, then, now)]
 
 
@@ -148,14 +150,14 @@ def _how_source_changed(source: Path, then: SourceFingerprint, now: SourceFinger
 
 
 def _differences(then: StageRecord, now: StageRecord) -> list[str]:
-    """What is not as it was when the stage ran, in words."""
+    """What differs from the time when the stage ran, in words."""
     found = [f"version {then.version} -> {now.version}"] if then.version != now.version else []
     for name, value in now.parameters.items():
         if then.parameters.get(name) != value:
             found.append(_changed_parameter(name, then.parameters.get(name, "none"), value))
     found += _changes("input", then.inputs, now.inputs)
     found += _changes("output", then.outputs, now.outputs)
-    found += [f"not as it was: {name}" for name, digest in then.facts.items() if now.facts.get(name) != digest]
+    found += [f"changed: {name}" for name, digest in then.facts.items() if now.facts.get(name) != digest]
     return found
 
 
@@ -172,28 +174,28 @@ def _changes(kind: str, then: Mapping[str, Fingerprint], now: Mapping[str, Finge
 
 
 def _names(paths: Iterable[Path]) -> tuple[str, ...]:
-    """The stages' files lie in the study's folder itself."""
+    """The names of files that are in the study's folder itself."""
     return tuple(path.name for path in paths)
 
 
 def _known(states: Mapping[str, StageRecord]) -> dict[str, Fingerprint]:
-    """Every mark that the visit's states hold, so that what one stage knows of a file serves the others."""
+    """All fingerprints in a visit's records, so that what one stage recorded of a file serves the others."""
     known: dict[str, Fingerprint] = {}
-    for state in states.values():
-        known.update(state.inputs)
-        known.update(state.outputs)
+    for record in states.values():
+        known.update(record.inputs)
+        known.update(record.outputs)
     return known
 
 
 def plan_visit(visit_input: VisitInput, config: RunConfig, catalog_state: CatalogState | None) -> VisitPlan:
-    """What a run would do about a visit; ``shelf`` is the study's, if the chain goes up to the catalog."""
+    """What a run would do for a visit; ``catalog_state`` is the study's, if the run includes the catalog."""
     planner = Planner(visit_input, config, quick=True)
     findings = [planner.decide(name, catalog_state if name == "catalog" else None) for name in config.stage_names]
     return VisitPlan(visit_input, tuple(planned.decision for planned in findings))
 
 
 def make_plan(visits: Iterable[VisitInput], config: RunConfig) -> list[VisitPlan]:
-    """What a run would do about each visit, and why. Changes nothing, not even the state, and reads no large file."""
+    """What a run would do for each visit, and why. Writes nothing, not even records, and reads no large file."""
     shelves: dict[str, CatalogState] = {}
     plans = []
     for visit_input in visits:

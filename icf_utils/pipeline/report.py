@@ -1,6 +1,7 @@
-"""What a run did, as one page for people (HTML, complete in itself) or for scripts (JSON). Writes one file.
+"""Reports of a run: a page or JSON with everything it did, and a picture of visits and stages. Writes one file each.
 
-The chain as a picture: a row per visit, a column per stage, coloured by what became of it. Writes one file.
+The page is self-contained HTML without scripts. The picture has a row for each visit and a column for each stage,
+coloured by the stage's state, as SVG or as mermaid text.
 """
 
 from __future__ import annotations
@@ -30,19 +31,19 @@ _CLASSES = {"failed": "failed", "done": "done"}
 
 
 def write_report(path: Path, result: RunResult) -> None:
-    """Write the report: HTML, or JSON for a name that ends in ``.json``. Raises ``StorageFailure``."""
+    """Write the report as HTML, or as JSON if the name ends in ``.json``. Raises ``StorageFailure``."""
     text = json_report(result) if path.suffix == ".json" else html_report(result)
     with storage_errors(path, "write"):
         path.write_text(text, encoding="utf-8")
 
 
 def json_report(result: RunResult) -> str:
-    """Everything, with sizes in bytes and times in seconds."""
+    """The whole result as JSON, with sizes in bytes and times in seconds."""
     return json.dumps(to_json_value(result), ensure_ascii=True, indent=1) + "\n"
 
 
 def html_report(result: RunResult) -> str:
-    """A page without scripts that needs nothing from elsewhere."""
+    """The result as an HTML page that loads nothing."""
     counts = ", ".join(f"{number} {state}" for state, number in result.counts.items())
     rows = "\n".join(row for visit in result.visits for row in _rows(visit))
     return f"""\
@@ -56,7 +57,7 @@ def html_report(result: RunResult) -> str:
 </head>
 <body>
 <h1>icf-utils run</h1>
-<p>{len(result.visits)} visits: {counts}. It took {result.seconds:.1f} s.</p>
+<p>{len(result.visits)} visits: {counts}. Finished in {result.seconds:.1f} s.</p>
 {_failures(result)}<table>
 <thead><tr><th>Visit</th><th>Stage</th><th>State</th><th>Why</th><th>Seconds</th><th>Bytes</th><th>Notices</th></tr></thead>
 <tbody>
@@ -102,12 +103,12 @@ def _notices(stage: StageOutcome) -> Iterator[str]:
 
 
 def _text(text: str, keep_lines: bool = False) -> str:
-    """Text for the page, whatever is in it."""
+    """Escape any text for the page."""
     lines = text.split("\n") if keep_lines else [text]
     return "\n".join(html.escape(printable(line).replace("\\\\", "\\")) for line in lines)
 
 
-#: How each state is drawn: colour and mark, so that the picture can be read without colours, too.
+#: How each state is drawn: a colour, and a word for readers who do not see colours.
 _LOOKS = {
     "done": ("#2e7d32", "made"),
     "up to date": ("#a5d6a7", "ok"),
@@ -121,7 +122,7 @@ _ROW, _COLUMN, _TOP, _GAP = 26, 110, 40, 26
 
 @dataclass(frozen=True)
 class GraphCell:
-    """One stage of one visit; ``note`` says why it is so."""
+    """One stage of one visit; ``note`` says why it has its state."""
 
     visit: str
     stage: str
@@ -130,7 +131,7 @@ class GraphCell:
 
 
 def plan_cells(plans: Sequence[VisitPlan]) -> list[GraphCell]:
-    """What a dry run found."""
+    """The cells of a dry run."""
     return [
         GraphCell(plan.visit_input.name, item.stage, "to do" if item.runs else "up to date", "; ".join(item.reasons))
         for plan in plans
@@ -139,7 +140,7 @@ def plan_cells(plans: Sequence[VisitPlan]) -> list[GraphCell]:
 
 
 def outcome_cells(result: RunResult) -> list[GraphCell]:
-    """What a run did."""
+    """The cells of a run."""
     return [
         GraphCell(
             visit.name, stage.stage, stage.state, stage.failure.message if stage.failure else "; ".join(stage.reasons)
@@ -150,14 +151,14 @@ def outcome_cells(result: RunResult) -> list[GraphCell]:
 
 
 def write_graph(path: Path, cells: Sequence[GraphCell], stages: Sequence[str]) -> None:
-    """Write the picture: SVG, or mermaid text for a name that ends in ``.mmd``. Raises ``StorageFailure``."""
+    """Write the picture as SVG, or as mermaid text if the name ends in ``.mmd``. Raises ``StorageFailure``."""
     text = mermaid_graph(cells) if path.suffix == ".mmd" else svg_graph(cells, stages)
     with storage_errors(path, "write"):
         path.write_text(text, encoding="utf-8")
 
 
 def svg_graph(cells: Sequence[GraphCell], stages: Sequence[str]) -> str:
-    """The picture as SVG."""
+    """Draw the picture as SVG."""
     visits = list(dict.fromkeys(cell.visit for cell in cells))
     left = 24 + 8 * max((len(visit) for visit in visits), default=0)
     width, height = left + _COLUMN * len(stages) + 8, _TOP + _ROW * len(visits) + 8
@@ -194,7 +195,7 @@ def _box(cell: GraphCell, x: int, y: int, is_last: bool) -> str:
 
 
 def mermaid_graph(cells: Sequence[GraphCell]) -> str:
-    """The picture as text in mermaid's language."""
+    """Write the picture as text in mermaid's language."""
     lines = ["flowchart LR"]
     lines += [f"  classDef {_word(state)} fill:{colour},color:{_ink(state)}" for state, (colour, _) in _LOOKS.items()]
     numbers = {visit: number for number, visit in enumerate(dict.fromkeys(cell.visit for cell in cells))}

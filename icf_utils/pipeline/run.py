@@ -1,6 +1,6 @@
-"""The run: visits in parallel, each study's catalog by one writer at a time. Decides who does what next.
+"""A run: visits in parallel, and each study's catalog by one writer at a time. Decides which task comes next.
 
-Touches nothing itself; tasks are done by a :mod:`team <icf_utils.pipeline.workers>`.
+Tasks are executed by the processes of :mod:`icf_utils.pipeline.workers`; this module reads and writes no deposits.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from icf_utils.progress import SILENT, Progress
 from icf_utils.store.layout import Study
 from icf_utils.store.locks import clear_dead
 
-#: So many visits wait for their study's catalog before somebody sees to it while there are other visits to do.
+#: While there are visits to make, a catalog is updated for at least so many of them at a time.
 _CATALOG_BATCH = 25
 
 
 def count_processors() -> int:
-    """How many processes this one may run at once."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -40,14 +40,14 @@ def run_visits(
     progress: Progress = SILENT,
     on_visit: Callable[[VisitOutcome, int, int], None] | None = None,
 ) -> RunResult:
-    """Bring visits up to date: only what is needed runs, ``jobs`` visits at a time.
+    """Bring visits up to date: run the stages that are needed, for ``jobs`` visits at a time.
 
-    A failed visit is a result, and does not stop the others unless ``keep_going`` is false. ``on_visit`` is called with
-    each visit that was worked on, when it is finished, its number (from 1) and how many there are. With ``jobs`` above
-    1 worker processes are started, which import the caller's main module: in a program, guard it by
-    ``if __name__ == "__main__"``.
+    A failed visit is part of the result and stops the others only if ``keep_going`` is false. ``on_visit`` is called
+    for each visit that was worked on, when it is finished: with its outcome, its number (from 1) and how many there
+    are. With ``jobs`` above 1, worker processes are started; they import the caller's main module, so a program must
+    guard it by ``if __name__ == "__main__"``.
 
-    Raises :class:`~icf_utils.errors.InvalidSetting` for options that no visit could be made with, and
+    Raises :class:`~icf_utils.errors.InvalidSetting` for options that apply to no visit, and
     :class:`~icf_utils.errors.StorageFailure` for a store that cannot be read.
     """
     started = time.monotonic()
@@ -78,7 +78,7 @@ def _up_to_date(plan: VisitPlan) -> VisitOutcome:
 
 
 class _Scheduler:
-    """Hands out tasks and takes in results."""
+    """Starts tasks and collects their results until every visit is finished."""
 
     def __init__(
         self,
@@ -88,29 +88,29 @@ class _Scheduler:
         progress: Progress,
         on_visit: Callable[[VisitOutcome, int, int], None] | None,
     ) -> None:
-        self._chain, self._keep_going, self._progress, self._on_visit = config, keep_going, progress, on_visit
+        self._config, self._keep_going, self._progress, self._on_visit = config, keep_going, progress, on_visit
         self._waiting: deque[VisitTask] = deque()
         self._for_catalog: dict[str, list[VisitInput]] = {}
         self._in_catalog: set[str] = set()
-        self._on_the_way: dict[str, int] = {}
+        self._unmade: dict[str, int] = {}
         self._made: dict[str, VisitOutcome] = {}
         self._advance: Callable[[int], None] | None = None
         self._total = len(plans)
         self.finished: list[VisitOutcome] = []
         for plan in plans:
-            self._take_in(plan)
+            self._add(plan)
 
-    def _take_in(self, plan: VisitPlan) -> None:
+    def _add(self, plan: VisitPlan) -> None:
         visit_input = plan.visit_input
         if {decision.stage for decision in plan.runs} == {"catalog"}:
             stages = tuple(StageOutcome(item.stage, "up to date") for item in plan.decisions if not item.runs)
-            self._ready_for_catalog(visit_input, VisitOutcome(visit_input.study, visit_input.visit, stages))
+            self._queue_for_catalog(visit_input, VisitOutcome(visit_input.study, visit_input.visit, stages))
         else:
             self._waiting.append(VisitTask(visit_input))
-            self._on_the_way[visit_input.study] = self._on_the_way.get(visit_input.study, 0) + 1
+            self._unmade[visit_input.study] = self._unmade.get(visit_input.study, 0) + 1
 
     def work(self, pool: WorkerPool, advance: Callable[[int], None]) -> None:
-        """Until nothing is left; ``advance`` is told how many visits are finished."""
+        """Execute all tasks on ``pool``; ``advance`` is called with the number of visits that were finished."""
         self._advance = advance
         while True:
             while not pool.is_busy and (task := self._next(pool.is_idle)):
@@ -118,10 +118,10 @@ class _Scheduler:
             if pool.is_idle:
                 return
             for task, result in pool.collect():
-                self._take(task, result)
+                self._add_result(task, result)
 
     def _next(self, is_idle: bool) -> RunTask | None:
-        """What to do next: a catalog that is worth it, else a visit, else any catalog."""
+        """The next task: a catalog that is worth updating, else a visit, else any catalog."""
         ready = [study for study in self._for_catalog if study not in self._in_catalog]
         worth_it = [study for study in ready if self._is_worth_it(study)]
         if worth_it:
@@ -131,13 +131,13 @@ class _Scheduler:
         return None
 
     def _is_worth_it(self, study: str) -> bool:
-        return not self._on_the_way.get(study) or len(self._for_catalog[study]) >= _CATALOG_BATCH
+        return not self._unmade.get(study) or len(self._for_catalog[study]) >= _CATALOG_BATCH
 
     def _catalog_task(self, study: str) -> CatalogTask:
         self._in_catalog.add(study)
         return CatalogTask(tuple(self._for_catalog.pop(study)))
 
-    def _take(self, task: RunTask, result: TaskResult) -> None:
+    def _add_result(self, task: RunTask, result: TaskResult) -> None:
         if isinstance(task, CatalogTask):
             assert isinstance(result, tuple)
             self._in_catalog.discard(task.visits[0].study)
@@ -145,22 +145,24 @@ class _Scheduler:
                 made = self._made.pop(visit_input.name)
                 self._finish(replace(made, stages=(*made.stages, stage)))
         elif isinstance(result, AlreadyRunning):
-            self._progress.message(f"{task.visit_input.name}: {result.holder} works on it; it comes last here")
+            self._progress.message(
+                f"{task.visit_input.name}: {result.holder} is working on it; trying again at the end"
+            )
             self._waiting.append(VisitTask(task.visit_input, wait=True))
         else:
             assert isinstance(result, VisitOutcome)
-            self._on_the_way[task.visit_input.study] -= 1
-            self._take_visit(task.visit_input, result)
+            self._unmade[task.visit_input.study] -= 1
+            self._add_visit(task.visit_input, result)
 
-    def _take_visit(self, visit_input: VisitInput, outcome: VisitOutcome) -> None:
-        if self._chain.until != "catalog":
+    def _add_visit(self, visit_input: VisitInput, outcome: VisitOutcome) -> None:
+        if self._config.until != "catalog":
             self._finish(outcome)
         elif outcome.failed:
             self._finish(replace(outcome, stages=(*outcome.stages, StageOutcome("catalog", "not reached"))))
         else:
-            self._ready_for_catalog(visit_input, outcome)
+            self._queue_for_catalog(visit_input, outcome)
 
-    def _ready_for_catalog(self, visit_input: VisitInput, outcome: VisitOutcome) -> None:
+    def _queue_for_catalog(self, visit_input: VisitInput, outcome: VisitOutcome) -> None:
         self._made[visit_input.name] = outcome
         self._for_catalog.setdefault(visit_input.study, []).append(visit_input)
 
@@ -174,9 +176,9 @@ class _Scheduler:
             self._give_up()
 
     def _give_up(self) -> None:
-        """Begin nothing new but the catalogs of what was made; the rest was not reached."""
+        """Start no other visit; the catalogs of the visits that were made are still updated."""
         for task in self._waiting:
-            stages = tuple(StageOutcome(name, "not reached") for name in self._chain.stage_names)
+            stages = tuple(StageOutcome(name, "not reached") for name in self._config.stage_names)
             self.finished.append(VisitOutcome(task.visit_input.study, task.visit_input.visit, stages))
-            self._on_the_way[task.visit_input.study] -= 1
+            self._unmade[task.visit_input.study] -= 1
         self._waiting.clear()

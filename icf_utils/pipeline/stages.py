@@ -1,7 +1,7 @@
-"""The stages as a table: name, version, inputs, parameters, outputs, function. The functions touch the store.
+"""The table of stages: name, version, inputs, outputs, parameters and function of each.
 
-A stage runs through the same function with the same arguments as its command. Stage modules are loaded when a stage
-runs, so that a run which finds nothing to do loads none of them.
+A stage runs the same function with the same arguments as its command. Stage modules are imported when a stage runs, so
+that a run with nothing to do imports none of them. The functions read and write the store.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from icf_utils.store.layout import Visit, read_deposit, store_identity
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage function did: its notices, outputs beyond those of the table, and digests it knows already.
+    """What a stage function did. Names are relative to the study's folder.
 
-    Outputs and digests go by names relative to the study's folder. ``skipped`` are the files that the stage left out
-    as it should.
+    ``outputs`` are files beyond those of the table, ``digests`` the MD5s that the stage has already computed, and
+    ``skipped`` the files that it left out on purpose.
     """
 
     notices: tuple[Notice, ...] = ()
@@ -38,9 +38,9 @@ class StageResult:
 class Stage:
     """One row of the table.
 
-    ``version`` is raised whenever the stage's outputs get other bytes for the same inputs. ``parameters`` are all
-    that a user can say about the outputs' bytes; ``inputs`` and ``outputs`` are files in the study's folder, outputs
-    those that are known before the stage ran.
+    ``version`` is raised whenever the stage writes other bytes for the same inputs. ``parameters`` are all options
+    and settings that affect these bytes. ``inputs`` and ``outputs`` are files in the study's folder; ``outputs``
+    lists those that are known before the stage runs.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Stage:
 
 
 def stored_visit(visit_input: VisitInput, config: RunConfig) -> Visit:
-    """Where a visit lies in the store."""
+    """The files of a visit in the store."""
     return Visit(config.root, visit_input.study, visit_input.visit)
 
 
@@ -75,10 +75,10 @@ def _archive(visit_input: VisitInput, config: RunConfig, progress: Progress) -> 
 
 
 def _adopt_archive(place: Visit) -> StageResult:
-    """An archive that came into the store by itself: it must be what its checksum file says."""
+    """Accept an archive that was not made from an input: it must match its checksum file."""
     from icf_utils.archive.checksum import parse_checksum
 
-    remedy = "name the visit's input in a table, so that it can be archived"
+    remedy = "name the visit's input in a visit table, so that it can be archived"
     if not place.archive.exists():
         raise DepositMissing(place.archive, remedy)
     expected = parse_checksum(read_deposit(place.checksum, remedy), place.archive.name, str(place.checksum))
@@ -137,7 +137,7 @@ def _archive_parameters(config: RunConfig) -> Mapping[str, str]:
 
 
 def _metadata_parameters(config: RunConfig) -> Mapping[str, str]:
-    """The allow-list as it stands in its file, or in the settings."""
+    """The allow-list: the digest of its file, or of the settings."""
     if config.options.tags is not None:
         return {"tags": file_digest(config.options.tags)}
     settings = asdict(config.settings.metadata)
@@ -154,9 +154,11 @@ def _store_parameters(config: RunConfig) -> Mapping[str, str]:
 
 
 def _dataset_parameters(config: RunConfig) -> Mapping[str, str]:
-    """Without the deposit for ``annex::`` addresses nothing is said of it, as states of earlier versions do."""
-    visit_input = {"annex URL": "yes"} if config.settings.dataset.annex_url else {}
-    return {**_store_parameters(config), **visit_input}
+    """The parameter for ``annex::`` addresses is recorded only if they are deposited, as in records of earlier
+    versions.
+    """
+    annex_url = {"annex URL": "yes"} if config.settings.dataset.annex_url else {}
+    return {**_store_parameters(config), **annex_url}
 
 
 def _short(value: object) -> str:
@@ -164,7 +166,7 @@ def _short(value: object) -> str:
     return hashlib.md5(text, usedforsecurity=False).hexdigest()
 
 
-#: The table. The inputs of the first stage are the visit's own and stand with the visit.
+#: The table. The first stage has no inputs in the store: it reads the visit's input.
 STAGES: Mapping[str, Stage] = {
     stage.name: stage
     for stage in (
@@ -205,7 +207,7 @@ STAGES: Mapping[str, Stage] = {
 
 
 def check_config(config: RunConfig) -> None:
-    """Find mistakes in options and settings before anything starts, rather than once per visit.
+    """Check options and settings once, before anything starts, instead of once per visit.
 
     Raises :class:`~icf_utils.errors.InvalidSetting`.
     """
@@ -224,10 +226,11 @@ def check_config(config: RunConfig) -> None:
 def run_stage(
     stage: Stage, visit_input: VisitInput, config: RunConfig, progress: Progress, was_archived: bool
 ) -> StageResult:
-    """Run a stage of a visit. ``was_archived`` says that its archive was made from this input before, and is intact.
+    """Run a stage of a visit.
 
-    Raises what the stage's function raises, and :class:`~icf_utils.errors.InputChanged` for an input that gives
-    another archive than before.
+    ``was_archived`` says that the archive was made from this input by an earlier run and has not changed since.
+    Raises what the stage's function raises, and :class:`~icf_utils.errors.InputChanged` if the input now gives
+    another archive.
     """
     try:
         return stage.function(visit_input, config, progress)

@@ -1,7 +1,8 @@
-"""What is remembered of earlier runs: one small file per visit and stage in ``STORE/STUDY/.icf/state``.
+"""Records of earlier runs: one small file for each visit and stage in ``STORE/STUDY/.icf/state``. Reads and writes
+them.
 
-Reads and writes these files. Each is written beside its name and moved over it, so that a reader sees the old or the
-new one, on shared file systems too. Whatever cannot be read counts as not there: it costs time, never more.
+Each file is replaced in one step, so that a reader sees the old or the new one, on shared file systems as well. A file
+that cannot be read counts as absent: that costs time, never correctness.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from icf_utils.pipeline.model import STAGE_NAMES, StageFailure
 from icf_utils.store.files import make_folders, new_file, rename_file
 from icf_utils.store.layout import WORK_DIR_NAME, Study, Visit
 
-#: Number of the files' format; another one counts as not there.
+#: The version of the files' format; a file of another one counts as absent.
 FORMAT = 1
 
-#: What stands for the study as a whole where a visit's identifier would; no visit can be called so.
+#: Takes the place of a visit's identifier in the record of the whole study; no identifier contains a ``+``.
 WHOLE_STUDY = "+study"
 
 _ERROR, _PART = ".error.json", ".part"
@@ -33,10 +34,10 @@ _ERROR, _PART = ".error.json", ".part"
 
 @dataclass(frozen=True)
 class StageRecord:
-    """What a stage was made from and what it made. Paths are relative to the study's folder.
+    """What a stage was made from and what it made. Names are relative to the study's folder.
 
-    ``source`` is the input that an archive was made from or compared with; ``facts`` are digests of what has no file
-    of its own, such as the visit's entry on its study's page.
+    ``source`` is the input that an archive was made from or compared with. ``facts`` are digests of what has no file of
+    its own, such as the visit's entry on its study's page.
     """
 
     version: int
@@ -48,12 +49,12 @@ class StageRecord:
 
 
 def state_folder(study: Study) -> Path:
-    """Where the state of a study's visits lies."""
+    """The folder of the records of a study's visits."""
     return study.workdir / "state"
 
 
 def read_record(study: Study, visit: str, stage: str) -> StageRecord | None:
-    """What is remembered of a visit's stage, if anything."""
+    """Read the record of a visit's stage; ``None`` if there is none that can be used."""
     value = _read(_path(study, visit, stage))
     try:
         return StageRecord(
@@ -69,45 +70,45 @@ def read_record(study: Study, visit: str, stage: str) -> StageRecord | None:
 
 
 def read_records(visit: Visit) -> dict[str, StageRecord]:
-    """What is remembered of a visit, by stage."""
+    """Read the records of a visit, by stage."""
     found = {stage: read_record(visit.of_study, visit.visit, stage) for stage in STAGE_NAMES}
     return {stage: state for stage, state in found.items() if state}
 
 
 def write_record(study: Study, visit: str, stage: str, state: StageRecord) -> None:
-    """Remember a stage, and forget its error. Raises :class:`~icf_utils.errors.StorageFailure`."""
+    """Record a stage and remove its error. Raises :class:`~icf_utils.errors.StorageFailure`."""
     _write(study, _path(study, visit, stage), {"format": FORMAT, **asdict(state)})
     remove_error(study, visit, stage)
 
 
 def write_error(study: Study, visit: str, stage: str, failure: StageFailure) -> None:
-    """Remember why a stage failed. Raises :class:`~icf_utils.errors.StorageFailure`."""
+    """Record why a stage failed. Raises :class:`~icf_utils.errors.StorageFailure`."""
     _write(study, _error_path(study, visit, stage), {"format": FORMAT, **asdict(failure)})
 
 
 def remove_error(study: Study, visit: str, stage: str) -> None:
-    """A stage that is in order has no error any more."""
+    """Remove the recorded error of a stage that is now up to date."""
     with suppress(OSError):
         os.unlink(_error_path(study, visit, stage))
 
 
 def has_error(study: Study, visit: str, stage: str) -> bool:
-    """Whether the stage failed when it was last run."""
+    """Whether the stage failed in the last run."""
     return os.path.exists(_error_path(study, visit, stage))
 
 
 def read_errors(study: Study) -> dict[tuple[str, str], StageFailure]:
-    """The errors of a study's visits, by visit and stage."""
+    """Read the errors of a study's visits, by visit and stage."""
     return {key: failure for key in _names(study, _ERROR) if (failure := _failure(study, *key))}
 
 
 def recorded_stages(study: Study) -> set[tuple[str, str]]:
-    """The visits and stages of which there is a state file."""
+    """The visits and stages that have a record."""
     return {key for key in _names(study, ".json") if key[1] in STAGE_NAMES and key[0] != WHOLE_STUDY}
 
 
 def remove_unfinished_records(study: Study) -> None:
-    """Remove unfinished state files of processes of this host that were killed."""
+    """Remove the temporary files of processes of this host that were killed."""
     host = f".{socket.gethostname()}."
     with suppress(OSError):
         for name in os.listdir(state_folder(study)):
@@ -126,7 +127,7 @@ def _failure(study: Study, visit: str, stage: str) -> StageFailure | None:
 
 
 def _names(study: Study, suffix: str) -> list[tuple[str, str]]:
-    """Visit and stage in the names of state files that end so, sorted."""
+    """Visit and stage from the names of state files with this ending, sorted."""
     try:
         names = os.listdir(state_folder(study))
     except OSError:

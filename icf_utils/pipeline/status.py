@@ -1,7 +1,7 @@
-"""How far the visits of a store are, told from names and state files alone. Reads folders and small files.
+"""The progress of a store's visits, from file names and state files alone. Reads folders and small files.
 
-Fast on purpose: that files are there counts, not whether they are whole or still what the inputs give. That is what
-``run --dry-run`` and ``verify`` say.
+This is fast because only the existence of files counts, not whether they are intact or still match their inputs;
+``run --dry-run`` and ``verify`` check that.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from icf_utils.store.locks import running_visits
 
 ProgressState = Literal["done", "running", "queued", "failed", "not made"]
 
-#: The words of a status, in the order of its columns.
+#: The states, in the order of the columns of ``icf-utils status``.
 PROGRESS_STATES: tuple[ProgressState, ...] = ("done", "running", "queued", "failed", "not made")
 
 
 @dataclass(frozen=True)
 class StageStatus:
-    """How far one stage of a visit is; ``failure`` is why it failed, ``holder`` the process that works on it.
+    """The progress of one stage of a visit. ``failure`` says why it failed, ``holder`` which process works on it.
 
-    ``queued`` is known of clusters only.
+    Only ``icf-utils status`` on a cluster knows ``queued``.
     """
 
     stage: str
@@ -41,7 +41,7 @@ class StageStatus:
 
 @dataclass(frozen=True)
 class VisitStatus:
-    """How far a visit is."""
+    """The progress of a visit."""
 
     study: str
     visit: str
@@ -49,7 +49,7 @@ class VisitStatus:
 
 
 def store_status(root: Path, named: Iterable[VisitInput] = ()) -> list[VisitStatus]:
-    """How far each visit is: those in the store, those that only ever failed, and those that inputs name.
+    """The progress of each visit: those in the store, those that have only ever failed, and those in ``named``.
 
     Raises :class:`~icf_utils.errors.StorageFailure` for a store that cannot be read.
     """
@@ -120,7 +120,7 @@ def _stages(
 
 
 def count_states(visits: Iterable[VisitStatus]) -> dict[str, dict[str, dict[str, int]]]:
-    """How many visits of each study are done, running, queued, failed, not made, by stage."""
+    """Count the visits of each study by stage and state."""
     table: dict[str, dict[str, dict[str, int]]] = {}
     for visit in visits:
         study = table.setdefault(visit.study, {stage: dict.fromkeys(PROGRESS_STATES, 0) for stage in STAGE_NAMES})

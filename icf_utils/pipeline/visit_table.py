@@ -1,9 +1,8 @@
-"""Which visits there should be: a table, or a folder pattern. Reads the table and looks whether inputs are there.
+"""Which visits a run covers: those that a visit table or a folder pattern names, and those in the store.
 
-Everything that is wrong is found before anything starts, and said at once, with line numbers.
-
-
-All visits that a run may work on: those that a table or pattern names, and those in the store. Reads both.
+A visit table is a CSV or TSV file with the columns ``study``, ``visit`` and ``input``. A pattern is a path such as
+``/scanner/{study}/{visit}``. Every mistake in a table or pattern is found before anything starts, and all of them are
+reported at once, with their line numbers. Reads the table, lists folders, and checks that inputs exist.
 """
 
 from __future__ import annotations
@@ -32,17 +31,17 @@ _PLACEHOLDERS = ("{study}", "{visit}")
 
 @dataclass(frozen=True)
 class VisitTable:
-    """The visits of a table, and the names of the columns that are not for us."""
+    """The visits of a table, and the names of the columns that were ignored."""
 
     visits: tuple[VisitInput, ...]
     ignored: tuple[str, ...] = ()
 
 
 def read_table(path: Path, store: Path) -> list[VisitInput]:
-    """The visits of a CSV or TSV file without other columns. Inputs are relative to the file's folder.
+    """Read the visits of a CSV or TSV file that has no other columns. Relative inputs start at the file's folder.
 
-    A visit whose archive is in ``store`` already needs no input. Raises :class:`~icf_utils.errors.TableRefused` with
-    every mistake, or :class:`~icf_utils.errors.StorageFailure`.
+    A visit whose archive is in ``store`` needs no input. Raises :class:`~icf_utils.errors.TableRefused` with every
+    mistake, or :class:`~icf_utils.errors.StorageFailure`.
     """
     with storage_errors(path, "read"):
         raw = path.read_bytes()
@@ -50,12 +49,12 @@ def read_table(path: Path, store: Path) -> list[VisitInput]:
 
 
 def parse_table(raw: bytes, path: Path, store: Path) -> VisitTable:
-    """The same from the file's bytes; ``path`` says where it lies."""
+    """Parse a visit table from the bytes of the file ``path``; see :func:`read_table`."""
     return _parsed(raw, path, path.parent, store, is_strict=True)
 
 
 def parse_folders(raw: bytes, path: Path, store: Path, base: Path) -> VisitTable:
-    """The same of a table of folders below ``base``: each is one visit's, and other columns are ignored."""
+    """Parse a table of folders below ``base``, one visit each; other columns are ignored, shared folders refused."""
     return _parsed(raw, path, base, store, is_strict=False)
 
 
@@ -64,7 +63,7 @@ def _parsed(raw: bytes, path: Path, base: Path, store: Path, is_strict: bool) ->
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise TableRefused(path, [f"line {line}: this is not text in UTF-8"]) from error
+        raise TableRefused(path, [f"line {line}: not valid UTF-8"]) from error
     rows, problems = _rows(text)
     header = [_column(name) for name in rows[0][1]] if rows else []
     problems += _header_problems(header)
@@ -79,20 +78,20 @@ def _parsed(raw: bytes, path: Path, base: Path, store: Path, is_strict: bool) ->
     if not is_strict:
         found.note_shared_inputs()
     if not found.problems and not found.visits:
-        found.problems.append("there is no visit in it")
+        found.problems.append("it lists no visits")
     if found.problems:
         raise TableRefused(path, found.problems)
     return VisitTable(tuple(found.visits), ignored)
 
 
 def _column(name: str) -> str:
-    """A column by our name for it, or another one as it is written."""
+    """Normalize a column's name if it is known; return any other name as written."""
     known = _ALIASES.get(name.strip().lower(), name.strip().lower())
     return known if known in COLUMNS else name.strip()
 
 
 def _rows(text: str) -> tuple[list[tuple[int, list[str]]], list[str]]:
-    """The rows that are not empty with the lines that they begin on, and what is wrong with the form."""
+    """The non-empty rows with the numbers of the lines on which they begin, and errors of the CSV format."""
     rows, at = [], 1
     first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = next((char for char in _DELIMITERS if char in first), ",")
@@ -109,11 +108,11 @@ def _rows(text: str) -> tuple[list[tuple[int, list[str]]], list[str]]:
 
 def _header_problems(header: Sequence[str]) -> list[str]:
     if not header:
-        return [f"it is empty; the first line names the columns: {_EXPECTED_COLUMNS}"]
+        return [f"it is empty; the first line must name the columns: {_EXPECTED_COLUMNS}"]
     missing = [name for name in COLUMNS if name not in header]
     twice = sorted({name for name in header if header.count(name) > 1 and name in COLUMNS})
-    problems = [f"line 1: there is no column {_named(name)} (columns: {_EXPECTED_COLUMNS})" for name in missing]
-    return problems + [f"line 1: column {_named(name)} stands there more than once" for name in twice]
+    problems = [f"line 1: column {_named(name)} is missing (columns: {_EXPECTED_COLUMNS})" for name in missing]
+    return problems + [f"line 1: column {_named(name)} appears more than once" for name in twice]
 
 
 def _named(column: str) -> str:
@@ -121,7 +120,7 @@ def _named(column: str) -> str:
 
 
 class _Collector:
-    """Takes visits and notes what is wrong with them."""
+    """Collects visits and what is wrong with them."""
 
     def __init__(self, base: Path, store: Path) -> None:
         self._base, self._store = base, store
@@ -139,13 +138,13 @@ class _Collector:
         self.add(f"line {line}", values["study"], values["visit"], source)
 
     def add(self, where: str, study: str, visit: str, source: Path | None) -> None:
-        """A visit; ``where`` begins the message if something is wrong with it."""
+        """Add a visit; ``where`` begins the message if something is wrong with it."""
         wrong = _wrong_identifiers(study, visit)
         self.problems += [f"{where}: {error}" for error in wrong]
         place = None if wrong else Visit(self._store, study, visit)
         earlier = self._lines.setdefault((study, visit), where)
         if place and earlier != where:
-            self.problems.append(f"{where}: visit {study}/{visit} was named before ({earlier})")
+            self.problems.append(f"{where}: visit {study}/{visit} is already named ({earlier})")
         absolute = self._checked_input(where, place, source)
         if place and earlier == where:
             self.visits.append(VisitInput(study, visit, absolute))
@@ -153,25 +152,25 @@ class _Collector:
             self._inputs.setdefault(os.path.realpath(absolute), []).append((where, f"{study}/{visit}"))
 
     def note_shared_inputs(self) -> None:
-        """One input is one visit: of an input that several have, the images would be in the store several times."""
+        """Refuse an input that several visits name: its images would be stored several times."""
         for path, users in self._inputs.items():
             others = ", ".join(f"{printable(name)} ({where})" for where, name in users)
             if len({name for _, name in users}) > 1:
-                self.problems.append(f"'{printable(path)}' is the folder of several visits: {others}")
+                self.problems.append(f"'{printable(path)}' is named as the folder of several visits: {others}")
 
     def _checked_input(self, where: str, place: Visit | None, source: Path | None) -> Path | None:
-        """The input, absolute; none where it has gone and the archive is there."""
+        """The absolute input, or ``None`` if it does not exist and the archive does."""
         if source is not None and _is_there(source):
             return Path(os.path.abspath(source))
         if place is None or not place.archive.exists():
-            what = "names no input" if source is None else f"there is no input '{printable(source)}'"
+            what = "names no input" if source is None else f"input does not exist: '{printable(source)}'"
             archive = f", and the store has no archive of {place.study}/{place.visit}" if place else ""
             self.problems.append(f"{where}: {what}{archive}")
         return None
 
 
 def _wrong_identifiers(study: str, visit: str) -> list[InvalidIdentifier]:
-    """What is wrong with either of them."""
+    """The errors in study and visit."""
     found = (_wrong_identifier(kind, value) for kind, value in (("study", study), ("visit", visit)))
     return [error for error in found if error]
 
@@ -192,25 +191,25 @@ def _is_there(path: Path) -> bool:
 
 
 def expand_pattern(pattern: str, store: Path) -> list[VisitInput]:
-    """The visits in folders such as ``/scanner/{study}/{visit}``, sorted.
+    """Find the visits in folders such as ``/scanner/{study}/{visit}``, sorted.
 
-    A pattern that ends in a placeholder matches folders; one that goes on (``{visit}.zip``) files, too. Names that
-    begin with a dot are passed over. Raises :class:`~icf_utils.errors.TableRefused` with every mistake.
+    A pattern that ends in a placeholder matches folders only; any other (``{visit}.zip``) matches files as well.
+    Names that begin with a dot are skipped. Raises :class:`~icf_utils.errors.TableRefused` with every mistake.
     """
     if any(pattern.count(place) != 1 for place in _PLACEHOLDERS):
-        raise TableRefused(pattern, ["a pattern names {study} and {visit} once each, as in /scanner/{study}/{visit}"])
+        raise TableRefused(pattern, ["it must contain {study} and {visit} once each, as in /scanner/{study}/{visit}"])
     found = _Collector(Path(), store)
     for path, study, visit in sorted(_matches(pattern)):
         found.add(f"'{printable(path)}'", study, visit, Path(path))
     if not found.problems and not found.visits:
-        found.problems.append("there is no such folder")
+        found.problems.append("nothing matches it")
     if found.problems:
         raise TableRefused(pattern, found.problems)
     return found.visits
 
 
 def _matches(pattern: str) -> Iterator[tuple[str, str, str]]:
-    """Paths that a pattern matches, with study and visit."""
+    """The paths that a pattern matches, with study and visit."""
     path = os.path.abspath(pattern)
     with_files = not path.endswith(_PLACEHOLDERS)
     candidates: list[tuple[str, dict[str, str]]] = [("/", {})]
@@ -243,9 +242,10 @@ def _names(folder: str) -> list[str]:
 
 
 def collect_visits(store: Path, table: Path | None = None, pattern: str = "") -> list[VisitInput]:
-    """The visits, sorted by study and visit; those of the store that nothing else names have no input.
+    """Collect the visits of a table or pattern and those in the store, sorted by study and visit.
 
-    Raises :class:`~icf_utils.errors.TableRefused` with everything that is wrong with the table or pattern.
+    Visits that only the store has get no input. Raises :class:`~icf_utils.errors.TableRefused` with everything that is
+    wrong with the table or pattern.
     """
     named = read_table(table, store) if table else expand_pattern(pattern, store) if pattern else []
     known = {(wanted.study, wanted.visit): wanted for wanted in named}
@@ -256,9 +256,9 @@ def collect_visits(store: Path, table: Path | None = None, pattern: str = "") ->
 
 
 def select_visits(visits: Sequence[VisitInput], targets: Sequence[str]) -> list[VisitInput]:
-    """The visits that targets (``STUDY`` or ``STUDY/VISIT``) name; all where there are none.
+    """Select the visits that targets (``STUDY`` or ``STUDY/VISIT``) name; without targets, all visits.
 
-    Raises :class:`~icf_utils.errors.InvalidSetting` with every target that names nothing.
+    Raises :class:`~icf_utils.errors.InvalidSetting` with every target that matches no visit.
     """
     if not targets:
         return list(visits)
@@ -266,5 +266,5 @@ def select_visits(visits: Sequence[VisitInput], targets: Sequence[str]) -> list[
     known = {visit.study for visit in visits} | {visit.name for visit in visits}
     if unknown := sorted(wanted - known):
         names = ", ".join(f"'{printable(name)}'" for name in unknown)
-        raise InvalidSetting("TARGET", f"no visit is named {names}, neither by an input nor in the store")
+        raise InvalidSetting("TARGET", f"no visit matches {names}, neither among the inputs nor in the store")
     return [visit for visit in visits if visit.study in wanted or visit.name in wanted]

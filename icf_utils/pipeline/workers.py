@@ -1,6 +1,6 @@
-"""Who does the tasks: this process, or several worker processes (see :mod:`icf_utils.worker_process`).
+"""Where the tasks of a run are executed: in this process, or in worker processes (:mod:`icf_utils.worker_process`).
 
-A worker that dies, perhaps because memory ran out, costs its own task; another takes its place.
+If a worker dies, perhaps because memory ran out, its task fails and a new worker takes its place.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from icf_utils.worker_process import WorkerProcess
 
 
 class WorkerPool(Protocol):
-    """Takes tasks and gives results."""
+    """Runs tasks and returns their results."""
 
     @property
     def is_busy(self) -> bool:
@@ -24,20 +24,20 @@ class WorkerPool(Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is under way."""
+        """Whether no task is running."""
 
     def start(self, task: RunTask) -> None:
-        """Begin a task."""
+        """Start a task."""
 
     def collect(self) -> list[tuple[RunTask, TaskResult]]:
-        """Wait until a task is done, and return all that are."""
+        """Wait until a task is done; return all that are."""
 
     def close(self) -> None:
-        """End everything, what is under way too."""
+        """End everything, running tasks included."""
 
 
 def start_workers(size: int, config: RunConfig, progress: Progress) -> WorkerPool:
-    """A team of ``size`` processes; one is this process itself."""
+    """Start a pool of ``size`` processes; a pool of one runs its tasks in this process."""
     return _ProcessPool(size, config, progress) if size > 1 else _InProcess(config, progress)
 
 
@@ -69,7 +69,7 @@ class _ProcessPool:
     def __init__(self, size: int, config: RunConfig, progress: Progress) -> None:
         self._config, self._progress = config, progress
         self._free: list[WorkerProcess] = []
-        self._at_work: dict[Connection, tuple[WorkerProcess, RunTask]] = {}
+        self._running: dict[Connection, tuple[WorkerProcess, RunTask]] = {}
         for _ in range(size):
             self._free.append(WorkerProcess(_work, config))
 
@@ -79,28 +79,28 @@ class _ProcessPool:
 
     @property
     def is_idle(self) -> bool:
-        return not self._at_work
+        return not self._running
 
     def start(self, task: RunTask) -> None:
         worker = self._free.pop()
-        self._at_work[worker.connection] = (worker, task)
+        self._running[worker.connection] = (worker, task)
         with suppress(OSError):  # a dead worker is found by collect()
             worker.connection.send(task)
 
     def collect(self) -> list[tuple[RunTask, TaskResult]]:
         done: list[tuple[RunTask, TaskResult]] = []
-        while not done and self._at_work:
-            for connection in wait(list(self._at_work)):
+        while not done and self._running:
+            for connection in wait(list(self._running)):
                 assert isinstance(connection, Connection)
-                done += self._hear(connection)
+                done += self._receive(connection)
         return done
 
-    def _hear(self, connection: Connection) -> list[tuple[RunTask, TaskResult]]:
-        worker, task = self._at_work[connection]
+    def _receive(self, connection: Connection) -> list[tuple[RunTask, TaskResult]]:
+        worker, task = self._running[connection]
         try:
             kind, value = connection.recv()
         except (EOFError, OSError):
-            del self._at_work[connection]
+            del self._running[connection]
             self._free.append(WorkerProcess(_work, self._config))
             worker.join()
             problem = f"the process that worked on it {worker.exit_reason}; run the same command again"
@@ -108,12 +108,12 @@ class _ProcessPool:
         if kind == "message":
             self._progress.message(value)
             return []
-        del self._at_work[connection]
+        del self._running[connection]
         self._free.append(worker)
         return [(task, value)]
 
     def close(self) -> None:
-        workers = [*self._free, *(worker for worker, _ in self._at_work.values())]
+        workers = [*self._free, *(worker for worker, _ in self._running.values())]
         for worker in workers:
             worker.ask_to_end()
         for worker in workers:
@@ -134,7 +134,7 @@ class _Messenger:
 
 
 def _work(connection: Connection, config: RunConfig) -> None:
-    """What a worker does: tasks, until it is told to end or nobody is there any more."""
+    """Execute tasks in a worker until it is asked to end or the parent has gone."""
     progress = _Messenger(connection)
     with suppress(EOFError, OSError):
         while True:

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -32,6 +33,7 @@ from icf_utils.pipeline.report import (
     write_graph,
     write_report,
 )
+from icf_utils.pipeline.state import StageRecord
 from icf_utils.progress import SILENT, Task
 from icf_utils.results import Notice
 from icf_utils.store.layout import Study, Visit
@@ -141,10 +143,10 @@ def test_a_fault_of_the_program_is_one_visits_failure(
 ) -> None:
     real = execute._make_stage
 
-    def broken(judge: Planner, name: str, progress: object) -> StageOutcome:
-        if judge.visit_input.name == "study-a/v2":
+    def broken(planner: Planner, name: str, *others: Any) -> tuple[StageOutcome, StageRecord | None]:
+        if planner.visit_input.name == "study-a/v2":
             raise KeyError("a value of a header")
-        return real(judge, name, SILENT)
+        return real(planner, name, *others)
 
     monkeypatch.setattr(execute, "_make_stage", broken)
     result = run_visits(collect_visits(chain.root, inputs / "visits.csv"), chain)
