@@ -146,7 +146,7 @@ class _Scheduler:
                 self._finish(replace(made, stages=(*made.stages, stage)))
         elif isinstance(result, AlreadyRunning):
             self._progress.message(
-                f"{task.visit_input.name}: {result.holder} is working on it; trying again at the end"
+                f"{task.visit_input.name}: {result.holder} is working on it; it will be tried again last"
             )
             self._waiting.append(VisitTask(task.visit_input, wait=True))
         else:

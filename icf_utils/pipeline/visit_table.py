@@ -163,7 +163,7 @@ class _Collector:
         if source is not None and _is_there(source):
             return Path(os.path.abspath(source))
         if place is None or not place.archive.exists():
-            what = "names no input" if source is None else f"input does not exist: '{printable(source)}'"
+            what = "names no input" if source is None else f"input '{printable(source)}' does not exist"
             archive = f", and the store has no archive of {place.study}/{place.visit}" if place else ""
             self.problems.append(f"{where}: {what}{archive}")
         return None

@@ -64,7 +64,7 @@ def test_targets_and_until(inside: Inside, table: Path, root: Path) -> None:
     assert len(content(root)) == 4
     ran = inside("run", "-o", root, "--table", table, "study-c", "study-a/v9")
     assert ran.code == 2
-    assert "no visit is named 'study-a/v9', 'study-c'" in ran.err
+    assert "no visit matches 'study-a/v9', 'study-c'" in ran.err
 
 
 def test_mistakes(inside: Inside, table: Path, root: Path, tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_a_table_with_other_columns_and_one_with_a_folder_twice(tree: Path) -> N
     table.write_text("folder,study,visit\nsub-2/ses-1,study-a,v1\nsub-2/ses-1,study-a,v2\n")
     bad = icf("ingest", tree, "-o", store, "--table", table)
     assert (bad.code, store.exists()) == (2, False)
-    assert "is the folder of several visits: study-a/v1 (line 2), study-a/v2 (line 3)" in bad.err
+    assert "is named as the folder of several visits: study-a/v1 (line 2), study-a/v2 (line 3)" in bad.err
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def test_adoption_without_an_input(inputs: Path, chain: RunConfig) -> None:
     visits = collect_visits(chain.root)
     assert run_visits(visits, chain).counts["done"] == 3
     assert run_visits(visits, chain).counts["up to date"] == 3
-    reason = "the archive was not compared with this input yet"
+    reason = "the archive has not been compared with this input yet"
     assert plan(inputs, chain) == {f"{study}/{visit} archive": reason for study, visit in NAMES}
 
 
@@ -209,7 +209,7 @@ def test_other_parameters(inputs: Path, made: RunConfig, tmp_path: Path) -> None
     assert plan(inputs, moved)["study-a/v1 dataset"].startswith(text)
     tags = replace(made, settings=Settings(metadata=MetadataSettings(tags=("EchoTime",))))
     assert plan(inputs, tags) == {f"{study}/{visit} metadata": "tags changed" for study, visit in NAMES} | {
-        f"{study}/{visit} archive": "failed the last time" for study, visit in NAMES
+        f"{study}/{visit} archive": "failed in the last run" for study, visit in NAMES
     }
 
 
@@ -286,7 +286,7 @@ def test_a_file_more_or_less(inputs: Path, made: RunConfig) -> None:
     assert plan(inputs, made) == {"study-a/v1 archive": "input changed or touched: extra.txt"}
     assert run(inputs, made).failed
     extra.unlink()
-    assert plan(inputs, made) == {"study-a/v1 archive": "failed the last time"}
+    assert plan(inputs, made) == {"study-a/v1 archive": "failed in the last run"}
     assert not run(inputs, made).failed
     (inputs / "study-a" / "v1" / "01_t1" / "0001.dcm").unlink()
     assert plan(inputs, made) == {"study-a/v1 archive": "input changed: 3 files before, 2 now"}
@@ -309,10 +309,10 @@ def test_lost_and_broken_state_costs_time_only(inputs: Path, made: RunConfig, v1
 
 def test_always_make_and_paranoid(inputs: Path, made: RunConfig, v1: Visit) -> None:
     before = content(made.root)
-    assert set(plan(inputs, replace(made, always_make=True)).values()) == {"asked for (-B)"}
+    assert set(plan(inputs, replace(made, always_make=True)).values()) == {"requested (-B)"}
     result = run(inputs, replace(made, always_make=True))
     assert {stage.state for visit in result.visits for stage in visit.stages} == {"done"}
-    assert set(plan(inputs, replace(made, paranoid=True)).values()) == {"asked to trust nothing (--paranoid)"}
+    assert set(plan(inputs, replace(made, paranoid=True)).values()) == {"requested (--paranoid)"}
     result = run(inputs, replace(made, paranoid=True))
     assert [stage.state for stage in result.visits[0].stages] == ["done", "up to date", "up to date", "up to date"]
     assert content(made.root) == before

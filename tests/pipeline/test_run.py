@@ -283,7 +283,7 @@ def test_state_that_cannot_be_kept_is_said(inputs: Path, chain: RunConfig) -> No
     listener = Listener()
     result = run_visits(collect_visits(chain.root, inputs / "visits.csv"), chain, progress=listener)
     assert result.counts["done"] == 3
-    assert all("the next run will look at this stage again" in message for message in listener.messages)
+    assert all("the next run will check this stage again" in message for message in listener.messages)
     assert len(listener.messages) >= 4
 
 

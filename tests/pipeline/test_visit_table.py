@@ -69,8 +69,8 @@ def test_all_mistakes_at_once_with_their_lines(base: Path) -> None:
     assert [problem.split(":")[0] for problem in found] == [f"line {n}" for n in (3, 4, 6, 7, 8, 9, 10)]
     assert "study identifier '../s'" in found[0]
     assert "visit identifier 'v 3'" in found[1]
-    assert found[2] == "line 6: visit s/v1 was named before (line 2)"
-    assert "there is no input" in found[3]
+    assert found[2] == "line 6: visit s/v1 is already named (line 2)"
+    assert "does not exist" in found[3]
     assert "names no input" in found[4]
     assert found[5] == "line 9: 2 values for 3 columns"
 
@@ -82,12 +82,12 @@ def test_more_mistakes_than_an_error_usually_names(base: Path) -> None:
 
 def test_headers(base: Path) -> None:
     columns = "study, visit, and input (also called folder)"
-    assert problems("", base) == (f"it is empty; the first line names the columns: {columns}",)
-    assert problems("study,visit\n", base) == (f"line 1: there is no column 'input' or 'folder' (columns: {columns})",)
-    assert "column 'input' or 'folder' stands there more" in problems("study,visit,Input,FOLDER\n", base)[0]
+    assert problems("", base) == (f"it is empty; the first line must name the columns: {columns}",)
+    assert problems("study,visit\n", base) == (f"line 1: column 'input' or 'folder' is missing (columns: {columns})",)
+    assert "column 'input' or 'folder' appears more" in problems("study,visit,Input,FOLDER\n", base)[0]
     found = problems("study,visit,session,visit\n", base)
-    assert ["no column 'input'" in found[0], "unknown column 'session'" in found[1], "more than once" in found[2]]
-    assert problems("study,visit,input\n\n", base) == ("there is no visit in it",)
+    assert ["column 'input' or 'folder' is missing" in found[0], "unknown column 'session'" in found[1], "more than once" in found[2]]
+    assert problems("study,visit,input\n\n", base) == ("it lists no visits",)
 
 
 @pytest.mark.parametrize("header", ["Folder,Study,Visit", "INPUT, study ,VISIT", "\ufefffolder,study,visit"])
@@ -100,9 +100,9 @@ def test_every_mistake_of_a_line(base: Path) -> None:
     assert [problem.split(":")[0] for problem in found] == ["line 3"] * 3 + ["line 4"] * 2
     assert "study identifier 'a b'" in found[0]
     assert "visit identifier 'v 1'" in found[1]
-    assert "there is no input" in found[2]
-    assert "was named before (line 2)" in found[3]
-    assert "there is no input" in found[4]
+    assert "does not exist" in found[2]
+    assert "is already named (line 2)" in found[3]
+    assert "does not exist" in found[4]
 
 
 def folders(text: str, base: Path) -> VisitTable:
@@ -112,7 +112,7 @@ def folders(text: str, base: Path) -> VisitTable:
 def test_other_columns_of_a_table_of_folders_are_ignored_and_named(base: Path) -> None:
     found = folders("Age\tfolder\tstudy\tvisit\tRemark\n31\tin/a\ts\tv1\tnone\n", base)
     assert found == VisitTable((VisitInput("s", "v1", base / "in/a"),), ("Age", "Remark"))
-    with pytest.raises(TableRefused, match="no column 'visit'"):
+    with pytest.raises(TableRefused, match="column 'visit' is missing"):
         folders("folder,study,session\nin/a,s,v1\n", base)
 
 
@@ -123,14 +123,14 @@ def test_a_folder_of_several_visits_is_refused(base: Path) -> None:
     with pytest.raises(TableRefused) as caught:
         folders(text, base)
     gone, shared = caught.value.problems
-    assert "there is no input" in gone
-    assert shared == f"'{base}/in/a' is the folder of several visits: s/v1 (line 2), s/v3 (line 4), t/v1 (line 5)"
+    assert "does not exist" in gone
+    assert shared == f"'{base}/in/a' is named as the folder of several visits: s/v1 (line 2), s/v3 (line 4), t/v1 (line 5)"
 
 
 def test_what_is_no_table(base: Path) -> None:
-    assert problems(b"study,visit,input\ns,v,\xff\n", base) == ("line 2: this is not text in UTF-8",)
+    assert problems(b"study,visit,input\ns,v,\xff\n", base) == ("line 2: not valid UTF-8",)
     assert problems('study,visit,input\ns,v,"in\n', base)[0].startswith("line 2: ")
-    assert "there is no input" in problems("study,visit,input\ns,v,in\0\n", base)[0]
+    assert "does not exist" in problems("study,visit,input\ns,v,in\0\n", base)[0]
 
 
 def test_an_archived_visit_needs_no_input(base: Path) -> None:
@@ -165,7 +165,7 @@ def test_patterns_that_cannot_be_used(tmp_path: Path) -> None:
     for pattern in ("/scanner/{visit}", "/scanner/{study}/{study}/{visit}", "", "x"):
         with pytest.raises(TableRefused, match="once each"):
             expand_pattern(pattern, tmp_path)
-    with pytest.raises(TableRefused, match="no such folder"):
+    with pytest.raises(TableRefused, match="nothing matches it"):
         expand_pattern(f"{tmp_path}/{{study}}/{{visit}}", tmp_path)
     for name in ("a b/v1", "a/v 2", "a/v3"):
         (tmp_path / "in" / name).mkdir(parents=True)
