@@ -86,7 +86,11 @@ def test_headers(base: Path) -> None:
     assert problems("study,visit\n", base) == (f"line 1: column 'input' or 'folder' is missing (columns: {columns})",)
     assert "column 'input' or 'folder' appears more" in problems("study,visit,Input,FOLDER\n", base)[0]
     found = problems("study,visit,session,visit\n", base)
-    assert ["column 'input' or 'folder' is missing" in found[0], "unknown column 'session'" in found[1], "more than once" in found[2]]
+    assert [
+        "column 'input' or 'folder' is missing" in found[0],
+        "unknown column 'session'" in found[1],
+        "more than once" in found[2],
+    ]
     assert problems("study,visit,input\n\n", base) == ("it lists no visits",)
 
 
@@ -124,7 +128,9 @@ def test_a_folder_of_several_visits_is_refused(base: Path) -> None:
         folders(text, base)
     gone, shared = caught.value.problems
     assert "does not exist" in gone
-    assert shared == f"'{base}/in/a' is named as the folder of several visits: s/v1 (line 2), s/v3 (line 4), t/v1 (line 5)"
+    assert (
+        shared == f"'{base}/in/a' is named as the folder of several visits: s/v1 (line 2), s/v3 (line 4), t/v1 (line 5)"
+    )
 
 
 def test_what_is_no_table(base: Path) -> None:
