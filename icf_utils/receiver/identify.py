@@ -1,7 +1,8 @@
-"""What the receiver needs to know of an image: its UIDs, and what its visit is called. Pure, but for one function.
+"""Which visit an image belongs to, and the image's file name: from its UIDs and the rule's template.
 
-The file that is stored begins with file meta information (PS3.10 section 7.1) that depends on the image only; the data
-set follows as it was sent.
+Pure, except :func:`read_file_header`, which reads a file. File names and visit identifiers are visible in catalogs,
+where UIDs are not allowed; they contain keys instead, which are computed from UIDs (:func:`study_key`,
+:func:`image_key`).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
 
 @dataclass(frozen=True)
 class Sender:
-    """Who sends: AE titles and IP address of an association."""
+    """Who opened an association: the AE titles of its request and the peer's IP address."""
 
     called_ae: str
     calling_ae: str
@@ -45,9 +46,9 @@ class Sender:
 
 @dataclass(frozen=True)
 class Identity:
-    """Where an image belongs. ``visit`` is without a revision's suffix; ``image`` is its :func:`image_key`.
+    """Where an image belongs. ``visit`` is without a revision's suffix, ``image`` is its :func:`image_key`.
 
-    ``name`` is the file's, below the input: names are in catalogs, where no UID may be.
+    ``name`` is the file's name relative to the session's input.
     """
 
     study_uid: str
@@ -57,15 +58,18 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class Objection:
-    """Why an image cannot be taken; the sentence holds no header value. ``is_nameless``: only its visit is unclear."""
+class ImageRejection:
+    """Why an image is not accepted, without header values.
+
+    ``lacks_identifier`` says that a value is missing from which the visit identifier is made.
+    """
 
     reason: str
-    is_nameless: bool = False
+    lacks_identifier: bool = False
 
 
 def is_uid(text: str) -> bool:
-    """Whether it is a UID, and thus safe in a file's name (PS3.5 section 9.1)."""
+    """Whether a text is a UID (PS3.5 section 9.1)."""
     return len(text) <= 64 and _UID.fullmatch(text) is not None
 
 
@@ -77,7 +81,7 @@ def wanted_tags(rule: Rule) -> frozenset[int]:
 
 
 def read_header(read_at: Callable[[int, int], bytes], size: int, rule: Rule) -> Scan | None:
-    """What is in an image's file of ``size`` bytes; ``None`` where it is no DICOM or not whole.
+    """Parse an image of ``size`` bytes; ``None`` if it is not DICOM or not complete.
 
     ``read_at(position, n)`` returns ``n`` bytes of it, fewer at its end.
     """
@@ -96,42 +100,45 @@ def read_header(read_at: Callable[[int, int], bytes], size: int, rule: Rule) -> 
 
 
 def read_file_header(path: Path, rule: Rule) -> Scan | None:
-    """The same of a file."""
+    """Parse an image's file as :func:`read_header` does."""
     with storage_errors(path, "read"), open(path, "rb") as file:
         return read_header(lambda at, n: os.pread(file.fileno(), n, at), os.fstat(file.fileno()).st_size, rule)
 
 
-def announced(found: Scan) -> tuple[str, str]:
-    """SOP class and instance as the data set itself has them."""
+def sop_uids(found: Scan) -> tuple[str, str]:
+    """SOPClassUID and SOPInstanceUID of the data set."""
     return _uid(found, SOP_CLASS_UID), _uid(found, SOP_INSTANCE_UID)
 
 
-def identify(found: Scan, rule: Rule, sender: Sender, sop_class: str, sop_instance: str) -> Identity | Objection:
-    """Where an image belongs, or why that cannot be said; the last two are what the request has announced."""
+def identify(found: Scan, rule: Rule, sender: Sender, sop_class: str, sop_instance: str) -> Identity | ImageRejection:
+    """Where an image belongs, or why it is not accepted; the last two arguments are the UIDs of the request."""
     study_uid = _uid(found, STUDY_INSTANCE_UID)
     if not is_uid(study_uid):
-        return Objection("StudyInstanceUID is missing or malformed")
+        return ImageRejection("StudyInstanceUID is missing or malformed")
     if _uid(found, SOP_INSTANCE_UID) != sop_instance or not is_uid(sop_instance):
-        return Objection("SOPInstanceUID is missing, or not the one announced")
+        return ImageRejection("SOPInstanceUID is missing or differs from the request")
     if _uid(found, SOP_CLASS_UID) != sop_class:
-        return Objection("SOPClassUID is missing, or not the one announced")
+        return ImageRejection("SOPClassUID is missing or differs from the request")
     try:
         visit = visit_identifier(rule, sender, study_uid, lambda keyword: _text(found, keyword))
     except KeyError as error:
-        return Objection(f"no usable value of {error.args[0]} for the visit", is_nameless=True)
+        return ImageRejection(f"no usable value of {error.args[0]} for the visit", lacks_identifier=True)
     image = image_key(sop_instance)
     name = f"{_number(found, 'SeriesNumber'):03d}/{_number(found, 'InstanceNumber'):05d}-{image}.dcm"
     return Identity(study_uid, image, visit, name)
 
 
 def _number(found: Scan, keyword: str) -> int:
-    """A number for names; zero where there is none."""
+    """A number for file names; 0 if there is no valid one."""
     number = _NUMBER.fullmatch(_text(found, keyword))
     return int(number[1]) if number else 0
 
 
 def visit_identifier(rule: Rule, sender: Sender, study_uid: str, text: Callable[[str], str]) -> str:
-    """What the rule's template makes of a study. Raises ``KeyError`` with the keyword that has no usable value."""
+    """The visit identifier of a study by the rule's template; ``text`` returns the value of a keyword.
+
+    Raises ``KeyError`` with the keyword that has no usable value.
+    """
     values: Mapping[str, str] = {
         "called_ae": sender.called_ae,
         "calling_ae": sender.calling_ae,
@@ -140,14 +147,14 @@ def visit_identifier(rule: Rule, sender: Sender, study_uid: str, text: Callable[
         **{keyword: text(keyword) for keyword in rule.keywords},
     }
     visit = rule.template.fill(values)
-    if len(visit) > _LONGEST_VISIT:  # cut, and still another one for another text
+    if len(visit) > _LONGEST_VISIT:  # shorten it, and keep it unique
         digest = hashlib.sha256(visit.encode()).hexdigest()[:12]
         visit = f"{visit[: _LONGEST_VISIT - 13]}-{digest}"
     return visit
 
 
 def study_key(study_uid: str) -> str:
-    """Twelve hexadecimal digits that stand for a StudyInstanceUID.
+    """Twelve hexadecimal digits, computed from a StudyInstanceUID.
 
     >>> study_key("1.2.3")
     'c47f5b18b8a4'
@@ -156,7 +163,7 @@ def study_key(study_uid: str) -> str:
 
 
 def image_key(sop_instance: str) -> str:
-    """Sixteen hexadecimal digits that stand for a SOPInstanceUID.
+    """Sixteen hexadecimal digits, computed from a SOPInstanceUID.
 
     >>> image_key("1.2.3")
     'c47f5b18b8a430e6'

@@ -1,14 +1,15 @@
 """Which session an image belongs to, and when a session is complete. Writes the spool and the journal.
 
-One lock guards what is remembered; files are written and compared outside of it.
+Images of the same rule, visit identifier and StudyInstanceUID belong to one session, over however many associations
+they come. An image that a session has already is a duplicate if its content is the same, and goes to the session's
+quarantine if it differs. This also holds for sessions that are complete: an image that belongs to none of them opens
+a new session, a revision of the visit.
 
+A session is complete when nothing has come for ``quiet`` seconds and no association that brought images of it is open,
+when all ``expected`` images have come and no such association is open, or ``force`` seconds after its first image.
 
-The sessions that are receiving, when one is complete, and what complete ones hold. Reads the journal.
-
-Nothing here is safe to use from several threads at once; the reception has the lock.
-
-
-One image on its way in. Writes its file by the spool.
+One lock guards what is kept in memory; files are written and compared without it. :class:`CompletedSessions` is not
+safe for threads by itself.
 """
 
 from __future__ import annotations
@@ -20,13 +21,12 @@ from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple
 
-from icf_utils.dicom.part10 import write_file_meta
 from icf_utils.errors import InvalidSetting, printable, storage_errors
 from icf_utils.formatting import format_count
 from icf_utils.progress import Progress
-from icf_utils.receiver.identify import Identity, Sender, announced, identify, read_file_header
+from icf_utils.receiver.identify import Identity, Sender, identify, read_file_header, sop_uids
 from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.model import (
     ASSOCIATION_LOST,
@@ -37,16 +37,165 @@ from icf_utils.receiver.model import (
     SessionFilter,
     has_lost_association,
 )
-from icf_utils.receiver.pynetdicom_server import Answer, Connection, StoreRequest
 from icf_utils.receiver.settings import ReceiverSettings, Rule
-from icf_utils.receiver.spool import Part, Spool, digest, free_revision, images_below, same_content
+from icf_utils.receiver.spool import PartialImage, Spool, file_md5, first_free_revision, images_below, same_content
 
-#: What became of an image.
-Verdict = Literal["images", "duplicates", "quarantined"]
+#: What became of an image, as the counts of sessions and associations name it.
+Disposition = Literal["images", "duplicates", "quarantined"]
+
+#: Seconds that the images of a complete visit are kept in memory after the last one for it has come.
+_KEPT_IN_MEMORY = 3600.0
 
 
-class Reception:
-    """Takes images into sessions. ``on_queued`` is told when a session is complete."""
+class SessionKey(NamedTuple):
+    """What images of one session have in common; ``visit`` is without a revision's suffix."""
+
+    rule: str
+    study: str
+    visit: str
+    study_uid: str
+
+
+@dataclass
+class OpenSession:
+    """A session in the state ``receiving``. Times are of the monotonic clock.
+
+    ``files`` are its images by their keys, ``pending`` the keys of those that are being written, ``refused`` the keys
+    of those that could not be stored, ``associations`` the open ones that brought images of it.
+    """
+
+    session: Session
+    rule: Rule
+    files: dict[str, Path] = field(default_factory=dict)
+    pending: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
+    associations: set[int] = field(default_factory=set)
+    counts: Counter[str] = field(default_factory=Counter)
+    first: float = field(default_factory=time.monotonic)
+    last: float = field(default_factory=time.monotonic)
+    has_changed: bool = True
+
+
+def completion_reason(opened: OpenSession, now: float) -> str:
+    """Why a session is complete now; empty if it is not. Pure."""
+    rule, images, expected = opened.rule, opened.counts["images"], opened.session.expected
+    if opened.pending:
+        return ""
+    if is_forced(opened, now):
+        return f"{rule.force} s have passed since the first image"
+    if opened.associations:  # if it brings more images than expected, they belong to the same visit
+        return ""
+    if expected and images >= expected:
+        return "all expected images have come"
+    if now - opened.last >= rule.quiet:
+        return f"nothing has come for {rule.quiet} s"
+    return ""
+
+
+def is_forced(opened: OpenSession, now: float) -> bool:
+    """Whether a session is complete whatever is still being sent. Pure."""
+    return bool(opened.rule.force) and now - opened.first >= opened.rule.force
+
+
+def missing_images_note(opened: OpenSession, now: float, associations: Iterable[Association]) -> str:
+    """The note about a complete session whose images may be missing; empty if nothing suggests that. Pure."""
+    if opened.associations and is_forced(opened, now):
+        return FORCED
+    is_whole = 0 < opened.session.expected <= opened.counts["images"]
+    return ASSOCIATION_LOST if not is_whole and has_lost_association(associations) else ""
+
+
+@dataclass
+class Resend:
+    """A failed session whose images are being sent again: over which associations, and when the last one came."""
+
+    quiet: float
+    associations: set[int] = field(default_factory=set)
+    last: float = field(default_factory=time.monotonic)
+
+    def is_over(self, now: float) -> bool:
+        """Whether nothing more is expected of it. Pure."""
+        return not self.associations and now - self.last >= self.quiet
+
+
+class CompletedImage(NamedTuple):
+    """An image of a complete session: the session's id, the file while it exists, the MD5 where it is recorded."""
+
+    session_id: str
+    path: Path | None
+    md5: bytes
+
+
+@dataclass
+class _VisitImages:
+    """The images of a visit's complete sessions by their keys, and when one was last looked up."""
+
+    images: dict[str, CompletedImage] = field(default_factory=dict)
+    used: float = field(default_factory=time.monotonic)
+
+
+class CompletedSessions:
+    """The images of complete sessions, read from journal and spool when the first image comes for a visit again."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._visits: dict[SessionKey, _VisitImages] = {}
+
+    def find(self, key: SessionKey, image: str) -> CompletedImage | None:
+        """The image of that key in a complete session of the same visit."""
+        visit = self._visits.get(key)
+        if visit is None:
+            visit = self._visits[key] = self._load(key)
+        visit.used = time.monotonic()
+        found = visit.images.get(image)
+        if found and found.path and not found.path.exists():
+            self._reload_session(visit, found.session_id)
+            found = visit.images.get(image)
+        return found
+
+    def _reload_session(self, visit: _VisitImages, session_id: str) -> None:
+        """The input of a session was removed: its images are known by their digests, or no longer at all.
+
+        A session that was deleted before it got into the store has no digests.
+        """
+        kept = self._journal.digests([session_id])
+        for image in [image for image, item in visit.images.items() if item.session_id == session_id]:
+            path = visit.images[image].path
+            if image in kept:
+                visit.images[image] = CompletedImage(session_id, None, kept[image][1])
+            elif path is None or not path.exists():
+                del visit.images[image]
+
+    def _load(self, key: SessionKey) -> _VisitImages:
+        found = _VisitImages()
+        sessions = [item for item in self._journal.revisions(key.study, key.visit) if item.study_uid == key.study_uid]
+        complete = [session for session in sessions if session.state != "receiving"]
+        for image, (session_id, md5) in self._journal.digests(session.id for session in complete).items():
+            found.images[image] = CompletedImage(session_id, None, md5)
+        for session in complete:
+            for image, path in images_below(session.input).items():
+                known = found.images.get(image)
+                found.images[image] = CompletedImage(session.id, path, known.md5 if known else b"")
+        return found
+
+    def add(self, key: SessionKey, opened: OpenSession) -> None:
+        """Add the images of a session that has become complete."""
+        visit = self._visits.setdefault(key, _VisitImages())
+        visit.images.update(
+            {image: CompletedImage(opened.session.id, path, b"") for image, path in opened.files.items()}
+        )
+
+    def drop_unused(self, now: float, receiving: Container[SessionKey]) -> None:
+        """Drop the visits of which nothing has come for :data:`_KEPT_IN_MEMORY` seconds from memory."""
+        old = [
+            key for key, visit in self._visits.items() if now - visit.used > _KEPT_IN_MEMORY and key not in receiving
+        ]
+        for key in old:
+            del self._visits[key]
+
+
+class SessionManager:
+    """Stores images in sessions; ``on_queued`` is called when a session has been queued."""
 
     def __init__(
         self,
@@ -58,196 +207,157 @@ class Reception:
     ) -> None:
         self._settings, self._journal, self._spool = settings, journal, spool
         self._progress, self._on_queued = progress, on_queued
-        self._wards: dict[Key, Ward] = {}
-        self._past = Past(journal)
-        self._late: Counter[str] = Counter()
-        self._again: dict[str, Again] = {}
-        self._lock, self._apart = threading.Condition(), threading.Lock()
+        self._open: dict[SessionKey, OpenSession] = {}
+        self._completed = CompletedSessions(journal)
+        self._late_duplicates: Counter[str] = Counter()  # of complete sessions, by id
+        self._resends: dict[str, Resend] = {}
+        self._lock, self._quarantine_lock = threading.Condition(), threading.Lock()
+
+    # recovery
 
     def recover(self) -> int:
-        """Go on with the sessions of a receiver that has ended; how many."""
+        """Reopen the sessions that a receiver which has ended left in ``receiving``; returns their number."""
         rules = {rule.name: rule for rule in self._settings.rules}
         for session in self._journal.sessions(SessionFilter(states=("receiving",))):
             rule = rules.get(session.rule)
             if rule is None:
-                names = images_below(session.input)
-                self._journal.update_session(session.id, images=len(names))
+                self._journal.update_session(session.id, images=len(images_below(session.input)))
                 self._journal.change_state(session.id, "failed", "its rule is no longer in the settings")
                 continue
             base = session.visit.removesuffix(f"-r{session.revision}") if session.revision > 1 else session.visit
-            age = max(0.0, time.time() - session.first_received)  # 'force' counts from the first image on
-            ward = Ward(session, rule, images_below(session.input), first=time.monotonic() - age)
-            ward.counts.update(
-                images=len(ward.names),
-                size=sum(path.stat().st_size for path in ward.names.values()),
-                duplicates=session.duplicates,
-                quarantined=_count(session.quarantine),
-            )
-            self._wards[(rule.name, session.study, base, session.study_uid)] = ward
+            self._open[SessionKey(rule.name, session.study, base, session.study_uid)] = _reopened(session, rule)
         for rule in self._settings.rules:
-            for path in self._spool.leftovers(rule.name):
-                self._take_back(rule, path)
+            for path in self._spool.leftover_parts(rule.name):
+                self._recover_part(rule, path)
         self._spool.clear_parts()
-        return len(self._wards)
+        return len(self._open)
 
-    def _take_back(self, rule: Rule, path: Path) -> None:
-        """An image that was stored, and whose new name was lost as the power failed.
+    def _recover_part(self, rule: Rule, path: Path) -> None:
+        """Restore an image that was answered with success, but whose final name was lost in a power failure.
 
-        What is not whole, or of no session, was not answered with success, and goes.
+        What is incomplete, or belongs to no open session, was never answered with success and is dropped.
         """
-        found = read_file_header(path, rule)
-        for (name, _, visit, study_uid), ward in self._wards.items():
-            if found is None or name != rule.name:
+        header = read_file_header(path, rule)
+        for key, opened in self._open.items():
+            if header is None or key.rule != rule.name:
                 continue
-            session = ward.session
+            session = opened.session
             sender = Sender(session.called_ae, session.calling_ae, session.address)
-            identity = identify(found, rule, sender, *announced(found))
-            if not isinstance(identity, Identity) or (identity.visit, identity.study_uid) != (visit, study_uid):
+            identity = identify(header, rule, sender, *sop_uids(header))
+            if not isinstance(identity, Identity) or (identity.visit, identity.study_uid) != (key.visit, key.study_uid):
                 continue
-            if identity.image not in ward.names:
-                target = ward.names[identity.image] = session.input / identity.name
-                ward.counts.update(images=1, size=path.stat().st_size)
+            if identity.image not in opened.files:
+                target = opened.files[identity.image] = session.input / identity.name
+                opened.counts.update(images=1, size=path.stat().st_size)
                 self._spool.publish(path, target)
-                self._progress.message(f"{session.name}: took back an image whose name was lost")
+                self._progress.message(f"{session.name}: restored an image that had lost its name")
             return
 
-    def take(self, rule: Rule, sender: Sender, association: int, identity: Identity, part: Part) -> tuple[str, Verdict]:
-        """Store a synced part, or tell that it is there already; the session's id, and what became of the image.
+    # images
 
-        Raises ``OSError`` and :class:`~icf_utils.errors.StorageFailure`; the part is the caller's then.
+    def store(
+        self, rule: Rule, sender: Sender, association: int, identity: Identity, part: PartialImage
+    ) -> tuple[str, Disposition]:
+        """Store a synced image, or find that it is known; returns the session's id and what became of the image.
+
+        Raises ``OSError`` and :class:`~icf_utils.errors.StorageFailure`; the caller then discards the part.
         """
-        key = (rule.name, rule.study, identity.visit, identity.study_uid)
+        key = SessionKey(rule.name, rule.study, identity.visit, identity.study_uid)
         image = identity.image
         with self._lock:
             while True:
-                if known := self._past.image(key, image):
+                if known := self._completed.find(key, image):
                     break
-                ward = self._ward(key, rule, sender)
-                ward.associations.add(association)
-                if image not in ward.pending:
-                    ward.pending.add(image)
-                    there = ward.names.get(image)
+                opened = self._open_session(key, rule, sender)
+                opened.associations.add(association)
+                if image not in opened.pending:
+                    opened.pending.add(image)
+                    existing = opened.files.get(image)
                     break
-                self._lock.wait()  # the same image over another association; the session may be complete afterwards
+                self._lock.wait()  # the same image comes over another association; its session may become complete
         if known:
-            return self._compare_with_past(known, rule, association, image, part)
-        verdict: Verdict | None = None
+            return self._store_late(known, rule, association, image, part)
+        disposition: Disposition | None = None
         try:
-            verdict = self._settle(ward, identity, there, part)
+            disposition = self._store_open(opened, identity, existing, part)
         finally:
             with self._lock:
-                self._note(ward, image, verdict, part.size)
-        return ward.session.id, verdict
+                self._count(opened, image, disposition, part.size)
+        return opened.session.id, disposition
 
-    def close_association(self, association: int) -> None:
-        """An association has ended."""
-        with self._lock:
-            for ward in self._wards.values():
-                ward.associations.discard(association)
-            for again in self._again.values():
-                again.associations.discard(association)
-
-    def tick(self) -> None:
-        """Bring the journal up to date, and queue the sessions that are complete; to be called about once a second."""
-        now = time.monotonic()
-        with storage_errors(self._spool.folder, "sync"):
-            self._spool.sync_names()
-        with self._lock:
-            changed = [ward for ward in self._wards.values() if ward.is_changed]
-            for ward in changed:
-                ward.is_changed = False
-            late, self._late = self._late, Counter()
-            done = {key: why for key, ward in self._wards.items() if (why := completion(ward, now))}
-            complete = {key: (self._wards.pop(key), why) for key, why in done.items()}
-            for key, (ward, _) in complete.items():
-                self._past.remember(key, ward)
-            self._past.forget(now, self._wards)
-            again = [session_id for session_id, item in self._again.items() if item.is_over(now)]
-            for session_id in again:
-                del self._again[session_id]
-        for session_id, amount in late.items():
-            self._journal.add_counts(session_id, duplicates=amount)
-        for ward in changed:
-            self._write_counts(ward)
-        for ward, why in complete.values():
-            self._queue(ward, why, now)
-        for session_id in again:
-            self._retry(session_id)
-
-    def _settle(self, ward: Ward, identity: Identity, there: Path | None, part: Part) -> Verdict:
-        if there is None:
-            target = ward.session.input / identity.name
+    def _store_open(
+        self, opened: OpenSession, identity: Identity, existing: Path | None, part: PartialImage
+    ) -> Disposition:
+        if existing is None:
+            target = opened.session.input / identity.name
             self._spool.publish(part.path, target)
-            ward.names[identity.image] = target
+            opened.files[identity.image] = target
             return "images"
-        if same_content(there, part.path):
+        if same_content(existing, part.path):
             part.discard()
             return "duplicates"
-        self._quarantine(ward.session, identity.image, part)
+        self._quarantine(opened.session, identity.image, part)
         return "quarantined"
 
-    def _note(self, ward: Ward, image: str, verdict: Verdict | None, size: int) -> None:
-        """What became of an image (``None``: nothing); the caller has the lock."""
-        ward.pending.discard(image)
-        ward.last, ward.is_changed = time.monotonic(), True
-        if verdict is None:
-            ward.refused.add(image)
-        elif verdict == "quarantined":  # the same contradiction may come again and again
-            ward.counts[verdict] = _count(ward.session.quarantine)
+    def _count(self, opened: OpenSession, image: str, disposition: Disposition | None, size: int) -> None:
+        """Count an image, with ``None`` for one that could not be stored; the caller has the lock."""
+        opened.pending.discard(image)
+        opened.last, opened.has_changed = time.monotonic(), True
+        if disposition is None:
+            opened.refused.add(image)
+        elif disposition == "quarantined":  # the same different content may be sent several times
+            opened.counts[disposition] = _count_images(opened.session.quarantine)
         else:
-            ward.counts[verdict] += 1
-        if verdict == "images":
-            ward.refused.discard(image)
-            ward.counts["size"] += size
-        ward.counts["refused"] = len(ward.refused)
+            opened.counts[disposition] += 1
+        if disposition == "images":
+            opened.refused.discard(image)
+            opened.counts["size"] += size
+        opened.counts["refused"] = len(opened.refused)
         self._lock.notify_all()
 
-    def _quarantine(self, session: Session, image: str, part: Part) -> None:
-        """Keep an image apart; the caller has the lock of what is apart, or the image's place in the ward."""
-        target = session.quarantine / f"{image}.{digest(part.path).hex()[:12]}.dcm"
+    def _store_late(
+        self, known: CompletedImage, rule: Rule, association: int, image: str, part: PartialImage
+    ) -> tuple[str, Disposition]:
+        """Compare an image with the one that a complete session has."""
+        session = self._journal.session(known.session_id)
+        assert session is not None
+        is_same = same_content(known.path, part.path) if known.path else file_md5(part.path) == known.md5
+        if not is_same:
+            with self._quarantine_lock:
+                self._quarantine(session, image, part)
+                self._journal.set_quarantined(session.id, _count_images(session.quarantine), CONFLICTING)
+            return session.id, "quarantined"
+        part.discard()
+        with self._lock:
+            self._late_duplicates[session.id] += 1
+            if session.state == "failed" and not session.deleted:
+                resend = self._resends.setdefault(session.id, Resend(rule.quiet))
+                resend.associations.add(association)
+                resend.last = time.monotonic()
+        return session.id, "duplicates"
+
+    def _quarantine(self, session: Session, image: str, part: PartialImage) -> None:
+        """Move an image to the quarantine; the caller has the quarantine's lock, or the image is pending."""
+        target = session.quarantine / f"{image}.{file_md5(part.path).hex()[:12]}.dcm"
         if target.exists():
             part.discard()
             return
         self._spool.publish(part.path, target)
-        self._progress.message(
-            f"{session.name}: an image came again with other content; it is in '{printable(target)}'"
-        )
+        self._progress.message(f"{session.name}: {CONFLICTING.partition(';')[0]}; it is kept as '{printable(target)}'")
 
-    def _compare_with_past(
-        self, known: Stored, rule: Rule, association: int, image: str, part: Part
-    ) -> tuple[str, Verdict]:
-        session_id, path, kept = known
-        session = self._journal.session(session_id)
-        assert session is not None
-        same = same_content(path, part.path) if path else digest(part.path) == kept
-        if not same:
-            with self._apart:
-                self._quarantine(session, image, part)
-                self._journal.set_quarantined(session_id, _count(session.quarantine), CONFLICTING)
-            return session_id, "quarantined"
-        part.discard()
-        with self._lock:
-            self._late[session_id] += 1
-            if session.state == "failed" and not session.deleted:
-                again = self._again.setdefault(session_id, Again(rule.quiet))
-                again.associations.add(association)
-                again.last = time.monotonic()
-        return session_id, "duplicates"
+    def _open_session(self, key: SessionKey, rule: Rule, sender: Sender) -> OpenSession:
+        """The open session of a key, created if there is none; the caller has the lock."""
+        if key not in self._open:
+            self._open[key] = OpenSession(self._create_session(key, rule, sender), rule)
+        return self._open[key]
 
-    def _ward(self, key: Key, rule: Rule, sender: Sender) -> Ward:
-        """The session that receives a visit, a new one where there is none; the caller has the lock."""
-        if key not in self._wards:
-            self._wards[key] = Ward(self._open(key, rule, sender), rule)
-        return self._wards[key]
-
-    def _open(self, key: Key, rule: Rule, sender: Sender) -> Session:
-        _, study, visit, study_uid = key
-        revision = free_revision(self._settings.store, study, visit)
+    def _create_session(self, key: SessionKey, rule: Rule, sender: Sender) -> Session:
+        revision = first_free_revision(self._settings.store, key.study, key.visit)
         session = self._journal.open_session(
             rule=rule.name,
-            study=study,
-            visit=visit,
-            study_uid=study_uid,
+            study=key.study,
+            visit=key.visit,
+            study_uid=key.study_uid,
             called_ae=sender.called_ae,
             calling_ae=sender.calling_ae,
             address=sender.address,
@@ -258,34 +368,71 @@ class Reception:
             self._spool.sync(folder)
         self._progress.message(f"{session.id}: receiving {session.name}")
         if session.revision > 1:
-            others = [item for item in self._journal.revisions(study, visit) if item.study_uid == study_uid]
+            others = [item for item in self._journal.revisions(key.study, key.visit) if item.study_uid == key.study_uid]
             reason = (
                 "these images came after the visit was complete"
                 if len(others) > 1 or revision > 1
                 else "another StudyInstanceUID has the same visit identifier"
             )
-            note = f"revision {session.revision} of {visit}: {reason}"
+            note = f"revision {session.revision} of {key.visit}: {reason}"
             self._journal.add_note(session.id, note)
             self._progress.message(f"{session.name}: {note}")
         return session
 
-    def _write_counts(self, ward: Ward) -> None:
-        counts = {name: ward.counts[name] for name in ("images", "size", "duplicates", "refused")}
-        received = time.time() - (time.monotonic() - ward.last)
-        with self._apart:  # others may come to be apart when the session is complete
-            amount = _count(ward.session.quarantine)
-            self._journal.update_session(ward.session.id, **counts, quarantined=amount, last_received=received)
+    # completion
 
-    def _queue(self, ward: Ward, why: str, now: float) -> None:
-        session, images, expected = ward.session, ward.counts["images"], ward.session.expected
-        self._write_counts(ward)
+    def end_association(self, association: int) -> None:
+        """Take note that an association has ended."""
+        with self._lock:
+            for opened in self._open.values():
+                opened.associations.discard(association)
+            for resend in self._resends.values():
+                resend.associations.discard(association)
+
+    def update(self) -> None:
+        """Bring the journal up to date, and queue the sessions that are complete; to be called about once a second."""
+        now = time.monotonic()
+        with storage_errors(self._spool.folder, "sync"):
+            self._spool.sync_names()
+        with self._lock:
+            changed = [opened for opened in self._open.values() if opened.has_changed]
+            for opened in changed:
+                opened.has_changed = False
+            late, self._late_duplicates = self._late_duplicates, Counter()
+            reasons = {key: why for key, opened in self._open.items() if (why := completion_reason(opened, now))}
+            complete = [(key, self._open.pop(key), why) for key, why in reasons.items()]
+            for key, opened, _ in complete:
+                self._completed.add(key, opened)
+            self._completed.drop_unused(now, self._open)
+            resent = [session_id for session_id, resend in self._resends.items() if resend.is_over(now)]
+            for session_id in resent:
+                del self._resends[session_id]
+        for session_id, amount in late.items():
+            self._journal.add_counts(session_id, duplicates=amount)
+        for opened in changed:
+            self._write_counts(opened)
+        for _, opened, why in complete:
+            self._queue(opened, why, now)
+        for session_id in resent:
+            self._retry(session_id)
+
+    def _write_counts(self, opened: OpenSession) -> None:
+        counts = {name: opened.counts[name] for name in ("images", "size", "duplicates", "refused")}
+        received = time.time() - (time.monotonic() - opened.last)
+        with self._quarantine_lock:  # the session may have become complete, and further images been quarantined
+            amount = _count_images(opened.session.quarantine)
+            self._journal.update_session(opened.session.id, **counts, quarantined=amount, last_received=received)
+
+    def _queue(self, opened: OpenSession, why: str, now: float) -> None:
+        session, images, expected = opened.session, opened.counts["images"], opened.session.expected
+        self._write_counts(opened)
         if not images:
             self._journal.change_state(session.id, "failed", "no image could be stored")
             return
-        notes = [shortcoming(ward, now, self._journal.associations(session.id))]
+        notes = [missing_images_note(opened, now, self._journal.associations(session.id))]
         if images < expected:
             notes.append(f"{images} of {expected} expected images have come")
-        if ward.counts["quarantined"]:
+        if opened.counts["quarantined"]:
             notes.append(CONFLICTING)
         for note in filter(None, notes):
             self._journal.add_note(session.id, note)
@@ -294,182 +441,26 @@ class Reception:
         self._on_queued()
 
     def _retry(self, session_id: str) -> None:
-        """The images of a failed session have been sent again, so that somebody wants it tried again."""
-        with suppress(InvalidSetting):  # it is queued already, or was deleted
+        """Retry a failed session, because its images have been sent again."""
+        with suppress(InvalidSetting):  # it was retried or deleted meanwhile
             session = self._journal.retry(session_id)
-            self._progress.message(f"{session.id}: {session.name} is tried again, as its images were sent again")
+            self._progress.message(f"{session.id}: its images were sent again; retrying {session.name}")
             self._on_queued()
 
 
-def _count(folder: Path) -> int:
-    """How many images are in a folder; none where there is no folder."""
+def _reopened(session: Session, rule: Rule) -> OpenSession:
+    """A session with what the spool has of it; ``force`` counts from the first image on."""
+    age = max(0.0, time.time() - session.first_received)
+    opened = OpenSession(session, rule, images_below(session.input), first=time.monotonic() - age)
+    opened.counts.update(
+        images=len(opened.files),
+        size=sum(path.stat().st_size for path in opened.files.values()),
+        duplicates=session.duplicates,
+        quarantined=_count_images(session.quarantine),
+    )
+    return opened
+
+
+def _count_images(folder: Path) -> int:
+    """The number of images in a folder; 0 if there is no folder."""
     return sum(1 for _ in folder.glob("*.dcm"))
-
-
-#: Seconds that the images of a complete visit are kept in mind after the last one for it has come.
-_MEMORY = 3600.0
-
-#: A session's place: name of the rule, study, visit without a revision, StudyInstanceUID.
-Key = tuple[str, str, str, str]
-
-
-@dataclass
-class Ward:
-    """A session that is receiving. Times are of the monotonic clock."""
-
-    session: Session
-    rule: Rule
-    names: dict[str, Path] = field(default_factory=dict)
-    pending: set[str] = field(default_factory=set)
-    refused: set[str] = field(default_factory=set)
-    associations: set[int] = field(default_factory=set)
-    counts: Counter[str] = field(default_factory=Counter)
-    first: float = field(default_factory=time.monotonic)
-    last: float = field(default_factory=time.monotonic)
-    is_changed: bool = True
-
-
-#: An image that a complete session has: the session's id, its file where it is still there, its digest or nothing.
-Stored = tuple[str, Path | None, bytes]
-
-
-@dataclass
-class _Images:
-    """The images of complete sessions of one visit, by their keys, and when somebody last asked for them."""
-
-    images: dict[str, Stored] = field(default_factory=dict)
-    used: float = field(default_factory=time.monotonic)
-
-
-def completion(ward: Ward, now: float) -> str:
-    """Why a session is complete now, in words; empty where it is not. Pure."""
-    rule, images, expected = ward.rule, ward.counts["images"], ward.session.expected
-    if ward.pending:
-        return ""
-    if is_forced(ward, now):
-        return f"{rule.force} s have passed since the first image"
-    if ward.associations:  # more images than were expected belong to the same visit
-        return ""
-    if expected and images >= expected:
-        return "all expected images have come"
-    if now - ward.last >= rule.quiet:
-        return f"nothing has come for {rule.quiet} s"
-    return ""
-
-
-def is_forced(ward: Ward, now: float) -> bool:
-    """Whether a session is complete whatever may still come. Pure."""
-    return bool(ward.rule.force) and now - ward.first >= ward.rule.force
-
-
-def shortcoming(ward: Ward, now: float, associations: Iterable[Association]) -> str:
-    """The note about a complete session of which images may be missing; empty where nothing says so. Pure."""
-    if ward.associations and is_forced(ward, now):
-        return FORCED
-    is_whole = 0 < ward.session.expected <= ward.counts["images"]
-    return ASSOCIATION_LOST if not is_whole and has_lost_association(associations) else ""
-
-
-@dataclass
-class Again:
-    """A failed session whose images are being sent again: when the last one came, and over what."""
-
-    quiet: float
-    associations: set[int] = field(default_factory=set)
-    last: float = field(default_factory=time.monotonic)
-
-    def is_over(self, now: float) -> bool:
-        """Whether nothing more of it is to be expected. Pure."""
-        return not self.associations and now - self.last >= self.quiet
-
-
-class Past:
-    """What the complete sessions of a visit hold, looked up when the first image comes for it again."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self._visits: dict[Key, _Images] = {}
-
-    def image(self, key: Key, image: str) -> Stored | None:
-        """An image in a complete session of the same visit, by its key."""
-        past = self._visits.get(key)
-        if past is None:
-            past = self._visits[key] = self._look_back(key)
-        past.used = time.monotonic()
-        found = past.images.get(image)
-        if found and found[1] and not found[1].exists():
-            self._forget_files(past, found[0])
-            found = past.images.get(image)
-        return found
-
-    def _forget_files(self, past: _Images, session_id: str) -> None:
-        """The input of a session was removed: its images are known by their digests, or not at all any more.
-
-        There are none of a session that was deleted before it got as far as the store.
-        """
-        kept = self._journal.digests([session_id])
-        for image in [image for image, stored in past.images.items() if stored[0] == session_id]:
-            path = past.images[image][1]
-            if image in kept:
-                past.images[image] = (session_id, None, kept[image][1])
-            elif path is None or not path.exists():
-                del past.images[image]
-
-    def _look_back(self, key: Key) -> _Images:
-        _, study, visit, study_uid = key
-        found = _Images()
-        sessions = [item for item in self._journal.revisions(study, visit) if item.study_uid == study_uid]
-        closed = [session for session in sessions if session.state != "receiving"]
-        for image, (session_id, kept) in self._journal.digests(session.id for session in closed).items():
-            found.images[image] = (session_id, None, kept)
-        for session in closed:
-            for image, path in images_below(session.input).items():
-                found.images[image] = (session.id, path, found.images.get(image, ("", None, b""))[2])
-        return found
-
-    def remember(self, key: Key, ward: Ward) -> None:
-        """A session is complete."""
-        past = self._visits.setdefault(key, _Images())
-        past.images.update({image: (ward.session.id, path, b"") for image, path in ward.names.items()})
-
-    def forget(self, now: float, receiving: Container[Key]) -> None:
-        """Let go of complete visits that nobody sends any more."""
-        old = [key for key, past in self._visits.items() if now - past.used > _MEMORY and key not in receiving]
-        for key in old:
-            del self._visits[key]
-
-
-class Taker(Protocol):
-    """Who gives out files for images, and takes the images."""
-
-    def new_part(self, rule: Rule) -> Part | None:
-        """Where an image is written; nothing where the disk's reserve is reached."""
-
-    def no_room(self, connection: Connection) -> Answer:
-        """What is answered to an image that nothing was written of."""
-
-    def take(self, connection: Connection, request: StoreRequest, part: Part) -> Answer:
-        """An image that has come as a whole."""
-
-
-class ArrivingImage:
-    """An image that comes piece by piece; see :class:`~icf_utils.receiver.pynetdicom_server.Arriving`."""
-
-    def __init__(self, receiver: Taker, connection: Connection, request: StoreRequest, transfer_syntax: str) -> None:
-        self._receiver, self._connection, self._request = receiver, connection, request
-        self._part = receiver.new_part(connection.rule)
-        if self._part:
-            self._part.write(write_file_meta(request.sop_class, request.sop_instance, transfer_syntax))
-
-    def write(self, piece: memoryview) -> None:
-        if self._part:
-            self._part.write(piece)
-
-    def finish(self) -> Answer:
-        if self._part:
-            return self._receiver.take(self._connection, self._request, self._part)
-        return self._receiver.no_room(self._connection)
-
-    def drop(self) -> None:
-        if self._part:
-            self._part.discard()

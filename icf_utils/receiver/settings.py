@@ -232,8 +232,8 @@ class Rule:
         """The DICOM keywords that the template uses."""
         return tuple(name for name in self.template.fields if name not in FACTS)
 
-    def admits(self, calling_ae: str, address: str) -> str:
-        """Empty text where a sender may use the rule, else what is wrong with it: ``calling AE`` or ``address``."""
+    def mismatch(self, calling_ae: str, address: str) -> str:
+        """Which condition of the rule a sender does not meet: ``calling AE``, ``address``, or empty for none."""
         if self.calling_ae and calling_ae not in self.calling_ae:
             return "calling AE"
         here = ipaddress.ip_address(address)

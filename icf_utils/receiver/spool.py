@@ -1,9 +1,9 @@
-"""Files of the spool: images that are being received, and their names. Writes below the spool folder only.
+"""The files of the spool: images while they are received, and their final names. Writes below the spool folder only.
 
-An image is written to a file in ``<spool>/parts``, synced, and then renamed to where it belongs, so that a name never
-shows a partial image. One sync for each image is enough: the file in ``parts`` was there before, empty, with a durable
-name. If the power fails before the new name is on the disk, the image is still under the old one, and
-:meth:`Spool.leftovers` finds it.
+An image is written to a file in ``<spool>/parts``, synced, and renamed to its place in a session's folder, so that no
+image is visible before it is complete. One sync for each image is enough, because the file in ``parts`` existed before,
+empty, with its name on the disk. If the power fails before the new name is on the disk, the image still has the old
+one, and :meth:`Spool.leftover_parts` finds it.
 """
 
 from __future__ import annotations
@@ -32,16 +32,17 @@ PARTS_NAME, LOCK_NAME = "parts", "receiver.lock"
 _BLOCK = 1 << 20
 
 #: Seconds for which the lock is tried.
-_LOOKING = 0.5
+_LOCK_TIMEOUT = 0.5
 
-#: So many empty parts are made at once, with one sync for all.
-_AT_ONCE = 64
+#: The number of empty parts that are created at once, with one sync for all.
+_POOL_SIZE = 64
 
 
 class Spool:
-    """The spool folder, held by one receiver.
+    """The spool folder, used by one receiver at a time.
 
-    ``reserve`` is in bytes. Raises :class:`~icf_utils.errors.Busy` where another process holds it.
+    ``reserve`` is the space in bytes that stays free on its disk. Raises :class:`~icf_utils.errors.Busy` if another
+    receiver uses the spool.
     """
 
     def __init__(self, folder: Path, reserve: int, durable: bool = True) -> None:
@@ -56,8 +57,8 @@ class Spool:
         self.parts = folder / PARTS_NAME
 
     def _hold(self) -> None:
-        """Take the lock; who only looks whether somebody has it (:func:`is_held`) has it for a moment."""
-        limit = time.monotonic() + _LOOKING
+        """Take the lock, which :func:`is_held` in another process may have for a moment."""
+        limit = time.monotonic() + _LOCK_TIMEOUT
         while not _try_to_lock(self._lock, fcntl.LOCK_EX):
             if time.monotonic() > limit:
                 self._lock.close()
@@ -65,16 +66,16 @@ class Spool:
             time.sleep(0.02)
 
     def close(self) -> None:
-        """Let another process have it."""
+        """Let another receiver use the spool."""
         self._lock.close()
 
-    def leftovers(self, rule: str) -> list[Path]:
-        """Files that a receiver which was killed has left in the parts of a rule, without the empty ones."""
+    def leftover_parts(self, rule: str) -> list[Path]:
+        """The parts of a rule that a killed receiver has left, without the empty ones."""
         with storage_errors(self.parts, "read"):
             return [path for path in sorted(self._parts_of(rule).glob("*.part")) if path.stat().st_size]
 
     def clear_parts(self) -> None:
-        """Remove all parts; to be called once, before the first is asked for."""
+        """Remove all parts; to be called once, before :meth:`new_part`."""
         with storage_errors(self.parts, "empty"):
             if self.parts.exists():
                 shutil.rmtree(self.parts)
@@ -84,21 +85,21 @@ class Spool:
         found = os.statvfs(self.folder)
         return found.f_bavail * found.f_frsize > self._reserve
 
-    def new_part(self, rule: str) -> Part:
-        """An empty file for an image; errors are kept in it. Raises ``OSError`` where there can be none."""
+    def new_part(self, rule: str) -> PartialImage:
+        """An empty file for an image. Raises ``OSError`` if none can be created."""
         with self._pool_lock:
             pool = self._pools.setdefault(rule, deque())
             if not pool:
                 self._fill(pool, self._parts_of(rule))
-            return Part(pool.popleft(), self.durable)
+            return PartialImage(pool.popleft(), self.durable)
 
     def sync(self, folder: Path) -> None:
-        """Make the names in a folder durable."""
+        """Bring the names in a folder to the disk."""
         if self.durable:
             sync_names(folder)
 
     def publish(self, part: Path, target: Path) -> None:
-        """Give a synced part its name. Raises ``OSError``."""
+        """Give a synced part its final name. Raises ``OSError``."""
         try:
             os.rename(part, target)
         except FileNotFoundError:
@@ -108,7 +109,7 @@ class Spool:
             self._unsynced |= {target.parent, target.parent.parent}
 
     def sync_names(self) -> None:
-        """Bring the names of all images to the disk. Raises ``OSError``."""
+        """Bring the names of all published images to the disk. Raises ``OSError``."""
         with self._pool_lock:
             folders, self._unsynced = self._unsynced, set()
         for folder in folders:
@@ -119,20 +120,20 @@ class Spool:
         return self.parts / hashlib.sha256(rule.encode()).hexdigest()[:16]
 
     def _fill(self, pool: deque[Path], folder: Path) -> None:
-        """Make empty files with durable names; the caller has the lock."""
+        """Create empty files and bring their names to the disk; the caller has the lock."""
         if not folder.exists():
             folder.mkdir(parents=True)
             self.sync(self.folder)
             self.sync(self.parts)
-        fresh = [folder / f"{next(self._numbers)}.part" for _ in range(_AT_ONCE)]
+        fresh = [folder / f"{next(self._numbers)}.part" for _ in range(_POOL_SIZE)]
         for path in fresh:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666))
         self.sync(folder)
         pool.extend(fresh)
 
 
-class Part:
-    """A file that is being written. ``error`` is the first thing that went wrong, ``size`` in bytes."""
+class PartialImage:
+    """The file of an image that is being received. ``error`` is the first one that occurred, ``size`` is in bytes."""
 
     def __init__(self, path: Path, durable: bool) -> None:
         self.path, self.size, self._durable = path, 0, durable
@@ -144,7 +145,7 @@ class Part:
             self.error = error
 
     def write(self, piece: bytes | memoryview) -> None:
-        """Write all of it, unless something has gone wrong before."""
+        """Write all of it, unless an error has occurred; never raises."""
         rest = memoryview(piece)
         try:
             while rest.nbytes > 0 and self.error is None:
@@ -155,11 +156,11 @@ class Part:
             self.error = error
 
     def read_at(self, position: int, count: int) -> bytes:
-        """Bytes of what has been written."""
+        """Up to ``count`` bytes of what was written, from ``position`` on."""
         return os.pread(self._descriptor, count, position)
 
     def sync(self) -> None:
-        """Bring it to the disk and close it."""
+        """Bring the content to the disk and close the file; never raises."""
         try:
             if self.error is None and self._durable:
                 os.fsync(self._descriptor)
@@ -168,7 +169,7 @@ class Part:
         self._close()
 
     def discard(self) -> None:
-        """Remove it, if it has no name yet. May be called at any time."""
+        """Remove the file, unless it was published. May be called at any time."""
         self._close()
         with suppress(OSError):
             self.path.unlink()
@@ -179,12 +180,12 @@ class Part:
             self._descriptor = -1
 
 
-def is_full(error: OSError) -> bool:
-    """Whether an error says that there is no space."""
+def is_disk_full(error: OSError) -> bool:
+    """Whether an error says that the disk or a quota is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def digest(path: Path) -> bytes:
+def file_md5(path: Path) -> bytes:
     """The MD5 of a file."""
     engine = hashlib.md5(usedforsecurity=False)
     with open(path, "rb") as file:
@@ -194,7 +195,7 @@ def digest(path: Path) -> bytes:
 
 
 def same_content(one: Path, other: Path) -> bool:
-    """Whether two files have the same bytes; false where one of them is not there."""
+    """Whether two files have the same bytes; false if one of them does not exist."""
     try:
         with open(one, "rb") as first, open(other, "rb") as second:
             if os.fstat(first.fileno()).st_size != os.fstat(second.fileno()).st_size:
@@ -208,12 +209,12 @@ def same_content(one: Path, other: Path) -> bool:
 
 
 def images_below(folder: Path) -> dict[str, Path]:
-    """The images of a session's input folder: :func:`~icf_utils.receiver.identify.image_key` to file."""
+    """The images in a session's input folder by their keys (:func:`~icf_utils.receiver.identify.image_key`)."""
     with storage_errors(folder, "read"):
         return {path.stem.rpartition("-")[2]: path for path in sorted(folder.glob("*/*.dcm"))}
 
 
-def free_revision(store: Path, study: str, visit: str) -> int:
+def first_free_revision(store: Path, study: str, visit: str) -> int:
     """The first revision of a visit that has no archive in the store; ``visit`` is without a suffix."""
     revision = 1
     while Visit(store, study, visit_of_revision(visit, revision)).archive.exists():
@@ -222,14 +223,14 @@ def free_revision(store: Path, study: str, visit: str) -> int:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a receiver has the spool now."""
+    """Whether a receiver is using the spool."""
     try:
         lock = open(folder / LOCK_NAME, "rb")  # noqa: SIM115 - closed below
     except FileNotFoundError:
         return False
-    except OSError:  # it is another user's: nothing can be said against it
+    except OSError:  # another user's, which cannot be examined
         return True
-    with lock:  # a shared lock: another process that only looks is no receiver
+    with lock:  # a shared lock, which does not conflict with that of another process that only looks
         return not _try_to_lock(lock, fcntl.LOCK_SH)
 
 

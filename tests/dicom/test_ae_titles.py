@@ -63,4 +63,4 @@ def test_a_rule_is_used_whatever_the_padding_in_its_settings() -> None:
     (rule,) = parse_receiver_settings(text.encode(), Path("/etc/icf/receiver.toml")).rules
     assert (rule.name, rule.called_ae, rule.calling_ae) == ("A", "A", ("B",))
     assert isinstance(rule, Rule)
-    assert rule.admits("B", "10.0.0.1") == ""
+    assert rule.mismatch("B", "10.0.0.1") == ""

@@ -64,7 +64,7 @@ def test_who_may_not_send_is_rejected(tmp_path: Path) -> None:
             assert reason in done.stderr
         assert storescu(receiver, tmp_path / "in", "-aet", "SCANNER").returncode == 0
         receiver.finished(1)
-        for reason in ("there is no rule", "calling AE title is not", "address is not"):
+        for reason in ("no rule has this called AE title", "calling AE title is not", "address is not"):
             assert reason in receiver.log
         assert "(calling AE 'STRANGER', called AE 'STUDYA'): the calling AE title is not" in receiver.log
 
@@ -186,7 +186,7 @@ def test_images_whose_names_were_lost_are_taken_back(tmp_path: Path) -> None:
     with running(tmp_path, rule=_RULE) as again:
         (session,) = again.finished(1)
         assert session.images == len(again.images(session)) == 3
-        assert "took back an image" in again.log
+        assert "restored an image" in again.log
         assert not any(path.stat().st_size for path in parts.parent.glob("*/*"))
 
 

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icf_utils.errors import InvalidSetting
+from icf_utils.receiver.associations import AssociationRejection, admit_association
 from icf_utils.receiver.identify import Sender, visit_identifier
-from icf_utils.receiver.pynetdicom_server import Answer, StoreRequest, store_request, store_response
 from icf_utils.receiver.settings import Rule, parse_receiver_settings
 from icf_utils.store.layout import check_identifier
 from tests.cli.program import icf
@@ -123,30 +123,26 @@ def test_every_value_gives_an_identifier_or_none(text: str) -> None:
     assert check_identifier("visit", f"{visit}-r999") == f"{visit}-r999"
 
 
-def test_who_is_admitted() -> None:
+def test_a_rule_names_the_condition_that_a_sender_does_not_meet() -> None:
     (rule,) = parse(_HEAD + _RULE + 'calling_ae = ["B"]\naddresses = ["10.1.0.0/16", "fd00::/8"]')
-    assert rule.admits("B", "10.1.2.3") == rule.admits("B", "::ffff:10.1.2.3") == rule.admits("B", "fd00::1") == ""
-    assert rule.admits("B", "10.2.2.3") == rule.admits("B", "::1") == "address"
-    assert rule.admits("b", "10.1.2.3") == "calling AE"
+    for address in ("10.1.2.3", "::ffff:10.1.2.3", "fd00::1"):
+        assert rule.mismatch("B", address) == ""
+    for address in ("10.2.2.3", "::1"):
+        assert rule.mismatch("B", address) == "address"
+    assert rule.mismatch("b", "10.1.2.3") == "calling AE"
 
 
-@given(st.binary(max_size=200))
-def test_any_bytes_are_no_command_or_one(raw: bytes) -> None:
-    store_request(raw)
-
-
-def test_answers_are_what_pynetdicom_reads() -> None:
-    pytest.importorskip("pynetdicom")
-    from io import BytesIO
-
-    from pynetdicom.dsutils import decode
-
-    request = StoreRequest(7, "1.2.840.10008.5.1.4.1.1.4", "1.2.345", True)
-    raw = store_response(request, Answer(0xC002, "kept apart"))
-    found = decode(BytesIO(raw), True, True)
-    assert (found.CommandField, found.MessageIDBeingRespondedTo, found.Status) == (0x8001, 7, 0xC002)
-    assert (found.AffectedSOPInstanceUID, found.ErrorComment) == ("1.2.345", "kept apart")
-    assert found.CommandGroupLength == len(raw) - 12
+def test_an_association_is_rejected_with_the_codes_of_the_standard() -> None:
+    rules = parse(_HEAD + _RULE + 'calling_ae = ["B"]\naddresses = ["10.1.0.0/16"]\n')
+    assert admit_association(rules, Sender("A", "B", "10.1.2.3")) == rules[0]
+    for sender, codes in (
+        (Sender("X", "B", "10.1.2.3"), (1, 1, 7)),
+        (Sender("A", "C", "10.1.2.3"), (1, 1, 3)),
+        (Sender("A", "B", "10.2.2.3"), (1, 1, 1)),
+    ):
+        rejection = admit_association(rules, sender)
+        assert isinstance(rejection, AssociationRejection)
+        assert rejection.codes == codes
 
 
 def test_the_page_names_every_setting_and_its_example_is_one() -> None:

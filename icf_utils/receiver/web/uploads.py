@@ -21,7 +21,7 @@ from icf_utils.formatting import format_count
 from icf_utils.receiver.identify import study_key
 from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.model import Session
-from icf_utils.receiver.spool import free_revision
+from icf_utils.receiver.spool import first_free_revision
 from icf_utils.receiver.web.settings import WebSettings
 from icf_utils.sources.images import scan_files
 from icf_utils.sources.open import open_source
@@ -73,7 +73,7 @@ def take_in(
             move=True,
             images=images,
             size=taken,
-            first_revision=free_revision(settings.store, settings.rules[rule], visit),
+            first_revision=first_free_revision(settings.store, settings.rules[rule], visit),
             calling_ae=sender,
             address=address,
         )

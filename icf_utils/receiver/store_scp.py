@@ -1,0 +1,147 @@
+"""What each C-STORE request is answered, and where its image goes. Writes the spool through the session manager.
+
+An image is written to the spool as it comes, and identified, synced and given its name before it is answered with
+success. Everything else that can happen to it has a status of its own; nothing is kept of an image that is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from icf_utils.dicom.part10 import write_file_meta
+from icf_utils.errors import StorageFailure
+from icf_utils.progress import Progress
+from icf_utils.receiver.associations import OpenAssociation
+from icf_utils.receiver.identify import ImageRejection, identify, read_header
+from icf_utils.receiver.pynetdicom_server import (
+    CANNOT_UNDERSTAND,
+    CONFLICT,
+    NO_IDENTIFIER,
+    OUT_OF_RESOURCES,
+    SUCCESS,
+    IncomingImage,
+    StoreRequest,
+    StoreResponse,
+)
+from icf_utils.receiver.sessions import SessionManager
+from icf_utils.receiver.spool import PartialImage, Spool, is_disk_full
+
+
+class StoreHandler:
+    """Handles the C-STORE requests of admitted associations. Safe for threads."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        sessions: SessionManager,
+        progress: Progress,
+        write_association: Callable[[OpenAssociation], None],
+    ) -> None:
+        """``write_association`` writes an association to the journal."""
+        self._spool, self._sessions, self._progress = spool, sessions, progress
+        self._write_association = write_association
+
+    def begin(self, association: OpenAssociation, request: StoreRequest, transfer_syntax: str) -> IncomingImage:
+        """Return what receives the image of a request."""
+        association.transfer_syntaxes.add(transfer_syntax)
+        part = self._new_part(association)
+        if part is None:
+            return _NoSpace(self, association)
+        part.write(write_file_meta(request.sop_class, request.sop_instance, transfer_syntax))
+        return _SpooledImage(self, association, request, part)
+
+    def _new_part(self, association: OpenAssociation) -> PartialImage | None:
+        """A file for an image; ``None`` if the disk's reserve is reached."""
+        try:
+            return self._spool.new_part(association.rule.name) if self._spool.has_room() else None
+        except OSError:
+            return None
+
+    def refuse_for_space(self, association: OpenAssociation) -> StoreResponse:
+        """The response to an image of which nothing was written."""
+        association.counts["refused"] += 1
+        association.has_changed = True
+        return self._refuse(OUT_OF_RESOURCES, "the disk's reserve is reached")
+
+    def finish(self, association: OpenAssociation, request: StoreRequest, part: PartialImage) -> StoreResponse:
+        """Store an image that has come completely; the response says what became of it."""
+        try:
+            response = self._store(association, request, part)
+        except StorageFailure as error:
+            response = self._refuse_for_error(error.errno, str(error))
+        except OSError as error:
+            response = self._refuse_for_error(error.errno, f"cannot store an image: {error.strerror}")
+        except Exception as error:  # noqa: BLE001 - a bug must not end the association
+            response = self._refuse_for_error(None, f"internal error ({type(error).__name__})")
+        if response.status not in (SUCCESS, CONFLICT):
+            association.counts["refused"] += 1
+            part.discard()
+        association.has_changed = True
+        return response
+
+    def _store(self, association: OpenAssociation, request: StoreRequest, part: PartialImage) -> StoreResponse:
+        if part.error:
+            return self._refuse_for_error(part.error.errno, f"cannot write to the spool: {part.error.strerror}")
+        header = read_header(part.read_at, part.size, association.rule)
+        if header is None:
+            return self._refuse(CANNOT_UNDERSTAND, "the data set cannot be parsed")
+        identity = identify(header, association.rule, association.sender, request.sop_class, request.sop_instance)
+        if isinstance(identity, ImageRejection):
+            status = NO_IDENTIFIER if identity.lacks_identifier else CANNOT_UNDERSTAND
+            return self._refuse(status, identity.reason)
+        part.sync()
+        if part.error:
+            raise part.error
+        session, disposition = self._sessions.store(
+            association.rule, association.sender, association.id, identity, part
+        )
+        association.counts[disposition] += 1
+        association.counts["size"] += part.size
+        if session not in association.sessions:  # the journal must know, in case the receiver is killed
+            association.sessions.add(session)
+            self._write_association(association)
+        if disposition == "quarantined":
+            return StoreResponse(CONFLICT, "different content under a known SOPInstanceUID")
+        return StoreResponse()
+
+    def _refuse(self, status: int, reason: str) -> StoreResponse:
+        self._progress.message(f"refused an image with status 0x{status:04X}: {reason}")
+        return StoreResponse(status, reason)
+
+    def _refuse_for_error(self, number: int | None, reason: str) -> StoreResponse:
+        is_full = number is not None and is_disk_full(OSError(number, ""))
+        return self._refuse(OUT_OF_RESOURCES, "the disk is full" if is_full else reason)
+
+
+class _SpooledImage:
+    """An image that is being written to the spool."""
+
+    def __init__(
+        self, handler: StoreHandler, association: OpenAssociation, request: StoreRequest, part: PartialImage
+    ) -> None:
+        self._handler, self._association, self._request, self._part = handler, association, request, part
+
+    def write(self, piece: memoryview) -> None:
+        self._part.write(piece)
+
+    def finish(self) -> StoreResponse:
+        return self._handler.finish(self._association, self._request, self._part)
+
+    def discard(self) -> None:
+        self._part.discard()
+
+
+class _NoSpace:
+    """An image for which there is no space: its bytes are read and dropped."""
+
+    def __init__(self, handler: StoreHandler, association: OpenAssociation) -> None:
+        self._handler, self._association = handler, association
+
+    def write(self, piece: memoryview) -> None:
+        pass
+
+    def finish(self) -> StoreResponse:
+        return self._handler.refuse_for_space(self._association)
+
+    def discard(self) -> None:
+        pass
