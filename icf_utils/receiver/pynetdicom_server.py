@@ -44,7 +44,6 @@ from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAsso
 
 from icf_utils.dicom.ae_titles import AE_TITLE_RULE, is_ae_title
 from icf_utils.errors import printable
-from icf_utils.formatting import format_count
 
 #: Seconds after which a connection checks its timers if nothing happens.
 _TIMER_INTERVAL = 0.2
@@ -181,9 +180,7 @@ class EventSocket(AssociationSocket):
         Raises ``OSError`` if a PDU may not be that long, or if nothing comes within the network timeout.
         """
         if nr_bytes > self._max_pdu:
-            raise OSError(
-                f"a PDU of {format_count(nr_bytes, 'byte')} was announced, at most {self._max_pdu} are accepted"
-            )
+            raise OSError(f"a PDU of {nr_bytes} bytes was announced, at most {self._max_pdu} are accepted")
         connection = self.socket
         if connection is None:
             raise OSError("the connection is closed")
