@@ -1,15 +1,14 @@
 """The client of XNAT's REST interface, the only one in the package. Uses the network.
 
 Addresses, parameters and answers are those of XNAT 1.8: ``/data/services/import``, and the prearchive and the archive
-below ``/data``. The rules:
+below ``/data``. Connections, TLS, redirects and the retry rule are those of :mod:`icf_utils.fetch.http`. The rules:
 
-**One login session** serves all threads, since XNAT counts the sessions of a user. Credentials are sent to open it,
-afterwards only its cookie. When XNAT has ended it (401), it is opened again.
+**One login session** serves all threads, since XNAT counts the sessions of a user. Name and password are sent to open
+it, afterwards only its cookie. When XNAT has ended it (401), it is opened again.
 
-**Requests that change nothing are repeated**, and so is the rebuild, which may be asked for twice: until there is an
-answer of a status that is not in :data:`TRANSIENT`, or the attempts of :data:`QUESTIONS` are used up. An import and a
-commit are sent once: when the connection is lost, nobody knows what XNAT has done. :mod:`icf_utils.xnat.upload` finds
-out before it sends anything again.
+**Requests that change nothing are repeated** by the retry rule, and so is the rebuild, which may be asked for twice. An
+import and a commit are sent once: when the connection is lost, nobody knows what XNAT has done.
+:mod:`icf_utils.xnat.upload` finds out before it sends anything again.
 
 **A project is checked before it is used**: XNAT puts what is for an unknown or forbidden project into another one,
 without an error.
@@ -21,29 +20,25 @@ from __future__ import annotations
 
 import json
 import re
-import ssl
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote, unquote
 
-import requests
-
-from icf_utils import __version__
-from icf_utils.credentials import Login
+from icf_utils.credentials import Credential, Login, Secret, SessionCookie, bind_credential, origin_of
 from icf_utils.errors import RemoteFailure, printable
-from icf_utils.fetch.tls import TlsFiles, client_context
+from icf_utils.fetch.errors import ConnectionFailure
+from icf_utils.fetch.http import DEFAULT_RETRY, Body, HttpClient, Response, Retries, RetryPolicy
+from icf_utils.fetch.responses import TRANSIENT_XNAT
+from icf_utils.fetch.tls import TlsFiles
 from icf_utils.xnat.model import INTERRUPTED, UploadTarget, is_busy
 
-#: XNAT requires a token against cross-site requests from clients that have a browser's name; this is not one.
-USER_AGENT = f"icf-utils/{__version__}"
-
-#: Statuses of answers that may be different later. 423: XNAT has locked the session while it works on it.
-TRANSIENT = frozenset({408, 423, 425, 429, 500, 502, 503, 504})
+#: After these answers the same request may succeed. 401: the login session has ended twice in a row.
+ASK_AGAIN = TRANSIENT_XNAT | {401}
 
 IMPORT = "/data/services/import"
 LOGIN_SESSION = "/data/JSESSION"
@@ -61,44 +56,26 @@ _IMAGE_RESOURCES = ("DICOM", "secondary")
 _IN_PREARCHIVE = re.compile(r"/prearchive/projects/([^/]+)/([^/]+)/([^/]+)/?")
 _IN_PROJECT = re.compile(r"/(?:pre)?archive/projects/([^/]+)(?:/.*)?")
 
-#: Seconds to wait for a login, and for a connection.
-_SHORT = 30.0
+#: Seconds to wait for the answer to a login or logout.
+_LOGIN_TIMEOUT = 30.0
 
 #: Characters of an answer that are shown.
 _LONGEST_ANSWER = 300
 
-#: Attempts at a question; the first pause and the longest, in seconds.
-_ATTEMPTS, _FIRST_PAUSE, _LONGEST_PAUSE = 12, 0.5, 30.0
+#: Bytes of the longest answer: a listing of the files of a session in the archive has some 300 for each.
+_LONGEST_BODY = 1 << 30
 
 #: A line of one of XNAT's listings: its columns by their names.
 ListingRow = Mapping[str, Any]
 
 
-class ConnectionLost(RemoteFailure):
-    """A request was sent, perhaps in part, and no answer came: nobody knows what XNAT has done."""
-
-
-class ResponseTimeout(ConnectionLost):
-    """The server was silent for too long, and may still be working on the request."""
-
-
-class RequestBody(Protocol):
-    """A body of known length in bytes."""
-
-    @property
-    def content_type(self) -> str: ...
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[bytes]: ...
-
-
 @dataclass(frozen=True)
 class XnatAnswer:
-    """What XNAT answered: the HTTP status and the text of the body."""
+    """What XNAT answered: the HTTP status, the text of the body, and the header ``Retry-After``, empty if not sent."""
 
     status: int
     text: str
+    retry_after: str = ""
 
     def __str__(self) -> str:
         """For messages and logs: one line, shortened."""
@@ -128,12 +105,14 @@ class SessionStatus:
 class XnatClient:
     """A login session at an XNAT, from ``with`` to its end. Safe to use from several threads.
 
-    ``timeout`` bounds the wait for each response, in seconds; ``pause`` is the first pause before a question is
-    repeated. Setting ``stop`` ends pauses from outside.
+    ``timeout`` bounds the wait for each response, in seconds. ``retry`` says how often questions are repeated; the
+    login, where a mistyped address shows, is repeated as often as by default. ``connections`` says how many requests
+    are sent at a time. Setting ``stop`` ends pauses from outside.
 
-    Raises :class:`~icf_utils.errors.StorageFailure` or :class:`~icf_utils.errors.InvalidSetting` on creation for a
-    ``ca`` that contains no certificates. Every method raises :class:`~icf_utils.errors.RemoteFailure`:
-    :class:`ConnectionLost` where no answer came, else where repeating the request would not help.
+    Raises :class:`~icf_utils.errors.InvalidSetting` or :class:`~icf_utils.errors.StorageFailure` on creation for a
+    ``ca`` that contains no certificates. Every method raises :class:`~icf_utils.errors.RemoteFailure` where XNAT
+    refuses, and its subclass :class:`~icf_utils.fetch.errors.FetchFailure` where no answer came: a
+    :class:`~icf_utils.fetch.errors.ConnectionFailure` from the methods that send a request once.
     """
 
     def __init__(
@@ -143,23 +122,27 @@ class XnatClient:
         ca: Path | None = None,
         *,
         timeout: float = 900.0,
-        pause: float = _FIRST_PAUSE,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        connections: int = 4,
         stop: threading.Event | None = None,
     ) -> None:
-        self.url, self._login, self._timeout = url.rstrip("/"), login, timeout
-        self._pause, self._stop = pause, stop or threading.Event()
-        if ca:
-            client_context(TlsFiles(ca))  # says what is wrong with the file, if anything is
-        self._verify: bool | str = str(ca) if ca else True
-        self._cookie, self._lock, self._local = "", threading.Lock(), threading.local()
+        self.url, self._timeout, self._retry = url.rstrip("/"), timeout, retry
+        first_pause = min(retry.first_pause, DEFAULT_RETRY.first_pause)
+        self._http = HttpClient(
+            connections, replace(DEFAULT_RETRY, first_pause=first_pause), tls=TlsFiles(ca) if ca else None, stop=stop
+        )
+        self._login = bind_credential(self.url, login)
+        self._session: Credential | None = None
+        self._lock = threading.Lock()
 
     def __enter__(self) -> XnatClient:
-        self._log_in("")
+        self._log_in(None)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         with suppress(RemoteFailure):  # XNAT ends the session after a while in any case
-            self._request_once("DELETE", LOGIN_SESSION, {}, None, _SHORT)
+            self._request_once("DELETE", LOGIN_SESSION, {}, None, _LOGIN_TIMEOUT)
+        self._http.close()
 
     # -- what XNAT has ------------------------------------------------------------------------------------------------
 
@@ -222,7 +205,7 @@ class XnatClient:
 
     # -- what XNAT is to do -------------------------------------------------------------------------------------------
 
-    def import_session(self, query: Mapping[str, str], body: RequestBody) -> XnatAnswer:
+    def import_session(self, query: Mapping[str, str], body: Body) -> XnatAnswer:
         """Have XNAT import an upload; ``query`` is made by :func:`import_query`. Sent once."""
         return self._request("POST", IMPORT, query, body)
 
@@ -270,109 +253,56 @@ class XnatClient:
         return answer, rows
 
     def _ask(self, method: str, path: str, query: Mapping[str, str]) -> XnatAnswer:
-        """A request that may be repeated."""
-        pause = self._pause
-        for _ in range(_ATTEMPTS - 1):
-            with suppress(ConnectionLost):
+        """The answer to a request that is repeated by the retry rule."""
+        retries = Retries(self.url, self._retry, self._http.stop)
+        while True:
+            try:
                 answer = self._request(method, path, query)
-                if answer.status not in TRANSIENT | {401}:
-                    return answer
-            self._stop.wait(pause)
-            if self._stop.is_set():
-                raise self.failure("stopped", "run the same command again to continue")
-            pause = min(2 * pause, _LONGEST_PAUSE)
-        return self._request(method, path, query)
+            except ConnectionFailure as failure:
+                retries.pause(failure.problem)
+                continue
+            if answer.status not in ASK_AGAIN:
+                return answer
+            retries.pause(f"the server answered {answer}", answer.retry_after, answer.status)
 
-    def _request(self, method: str, path: str, query: Mapping[str, str], body: RequestBody | None = None) -> XnatAnswer:
-        """A request that is sent once, or twice where the login session had ended (401): then XNAT has done nothing."""
-        cookie = self._cookie
+    def _request(self, method: str, path: str, query: Mapping[str, str], body: Body | None = None) -> XnatAnswer:
+        """The answer to a request that is sent once, or again where the login session had ended (401)."""
+        session = self._session
         answer = self._request_once(method, path, query, body, self._timeout)
         if answer.status == 401:
-            self._log_in(cookie)
+            self._log_in(session)
             answer = self._request_once(method, path, query, body, self._timeout)
         return answer
 
-    def _log_in(self, expired: str) -> None:
+    def _request_once(
+        self, method: str, path: str, query: Mapping[str, str], body: Body | None, timeout: float
+    ) -> XnatAnswer:
+        with self._http.request_once(
+            method, self.url + path, credential=self._session, query=query, body=body, timeout=timeout
+        ) as response:
+            text = response.text(_LONGEST_BODY)
+            return XnatAnswer(response.status, text, response.headers.get("Retry-After", ""))
+
+    def _log_in(self, expired: Credential | None) -> None:
         """Open a login session, unless another thread has done so since ``expired`` was in use."""
         with self._lock:
-            if self._cookie != expired:
+            if self._session is not expired:
                 return
-            response = self._send(
-                "GET", LOGIN_SESSION, auth=(self._login.user, self._login.password.value), timeout=_SHORT
-            )
-            if response.status_code == 401:
-                raise self.failure("the login was refused", "check user and password, or whether the token has expired")
-            if response.status_code != 200:
-                where = f" to {printable(response.headers['Location'])}" if response.is_redirect else ""
-                raise self.failure(
-                    f"expected 200 for the login, found {response.status_code}{where}", "check the address of the XNAT"
-                )
-            self._cookie = response.cookies.get("JSESSIONID") or response.text.strip()
+            with self._http.request(
+                "GET", self.url + LOGIN_SESSION, credential=self._login, timeout=_LOGIN_TIMEOUT
+            ) as response:
+                self._check_login(response)
+                cookie = response.cookie("JSESSIONID") or response.text(_LONGEST_BODY).strip()
+            self._session = bind_credential(self.url, SessionCookie("JSESSIONID", Secret(cookie)))
 
-    def _request_once(
-        self, method: str, path: str, query: Mapping[str, str], body: RequestBody | None, timeout: float
-    ) -> XnatAnswer:
-        response = self._send(
-            method,
-            path,
-            params=query,
-            data=body,
-            headers={"Cookie": f"JSESSIONID={self._cookie}", **({"Content-Type": body.content_type} if body else {})},
-            timeout=(_SHORT, timeout),
-        )
-        return XnatAnswer(response.status_code, response.text)
-
-    def _send(self, method: str, path: str, **options: object) -> requests.Response:
-        options.setdefault("auth", lambda prepared: prepared)  # else requests would look into netrc by itself
-        try:
-            return self._session().request(
-                method,
-                self.url + path,
-                allow_redirects=False,
-                verify=self._verify,
-                **options,  # type: ignore[arg-type]
-            )
-        except requests.exceptions.SSLError as error:
-            raise self.failure(*explain_tls_error(error)) from error
-        except requests.exceptions.ConnectTimeout as error:
-            raise ConnectionLost(self.url, "it does not answer", "check address, network and proxy") from error
-        except requests.exceptions.Timeout as error:
-            raise ResponseTimeout(self.url, "no answer in time", "look into XNAT's prearchive") from error
-        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, OSError) as error:
-            if isinstance(error, (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError)):
-                raise ConnectionLost(self.url, "the connection was lost", "check network and server") from error
-            raise self.failure("it cannot be reached under this address", "check the address and --ca") from error
-
-    def _session(self) -> requests.Session:
-        """The connections of this thread; the cookies of answers are not kept."""
-        session: requests.Session | None = getattr(self._local, "session", None)
-        if session is None:
-            session = self._local.session = requests.Session()
-            session.headers["User-Agent"] = USER_AGENT
-        session.cookies.clear()
-        return session
-
-
-#: OpenSSL's numbers of what may be wrong with a certificate (X509_V_ERR_...) other than an unknown issuer.
-_NOT_YET, _EXPIRED, _OTHER_NAME, _OTHER_ADDRESS = 9, 10, 62, 64
-
-
-def explain_tls_error(error: BaseException) -> tuple[str, str]:
-    """Why there is no TLS connection, and what to do; the reason is the innermost error of those that wrap it."""
-    found: BaseException | None = error
-    while found and not (isinstance(found, ssl.SSLError) or type(found).__name__ == "CertificateError"):
-        found = found.__cause__ or found.__context__
-    code = getattr(found, "verify_code", _OTHER_NAME if found and not isinstance(found, ssl.SSLError) else 0)
-    if code in (_OTHER_NAME, _OTHER_ADDRESS):
-        remedy = "write --url with the name that the certificate is for, and check that this is the server you mean"
-        return "its TLS certificate is for another host", remedy
-    if code in (_NOT_YET, _EXPIRED):
-        problem = "has expired" if code == _EXPIRED else "is not valid yet"
-        return f"its TLS certificate {problem}", "tell the server's administrator, and check this computer's clock"
-    if isinstance(found, ssl.SSLCertVerificationError):
-        why = printable(found.verify_message)
-        return f"its TLS certificate is not trusted ({why})", "name the authority's certificate by --ca"
-    return "there is no TLS connection with it", "check whether it speaks TLS at this port (https: or http:)"
+    def _check_login(self, response: Response) -> None:
+        """Raise where the login was refused, or where something other than an XNAT answered."""
+        if (origin := origin_of(response.url)) != origin_of(self.url):
+            raise self.failure(f"it redirects to {origin}", "give that address, if it is the XNAT that you mean")
+        if response.status == 401:
+            raise self.failure("the login was refused", "check user and password, or whether the token has expired")
+        if response.status != 200:
+            raise self.failure(f"expected 200 for the login, found {response.status}", "check the address of the XNAT")
 
 
 def import_query(target: UploadTarget, subject: str, label: str, has_others: bool, overwrite: str) -> dict[str, str]:

@@ -31,6 +31,8 @@ from typing import TextIO
 
 from icf_utils.credentials import Login, without_credentials
 from icf_utils.errors import IcfError, InvalidSetting, printable, storage_errors
+from icf_utils.fetch.errors import ConnectionFailure, FetchFailure
+from icf_utils.fetch.http import Retries, RetryPolicy
 from icf_utils.formatting import format_count
 from icf_utils.interrupts import leave_behind
 from icf_utils.progress import SILENT, Progress, Task
@@ -46,11 +48,9 @@ from icf_utils.xnat.model import (
 )
 from icf_utils.xnat.rest import (
     ARCHIVED,
+    ASK_AGAIN,
     NOT_LISTED,
-    TRANSIENT,
-    ConnectionLost,
     ListingRow,
-    ResponseTimeout,
     SessionStatus,
     XnatAnswer,
     XnatClient,
@@ -65,8 +65,11 @@ from icf_utils.xnat.upload_journal import UploadJournal
 #: The labels of a store's visit, unless other templates are given.
 VISIT_SUBJECT, VISIT_LABEL = "{visit}", "{study}_{visit}"
 
-#: After these answers another attempt may succeed. 401: the login session has ended twice in a row.
-_SEND_AGAIN = TRANSIENT | {401, 409}
+#: After these answers to an import another attempt may succeed. 409: XNAT is working on a session of this name.
+_SEND_AGAIN = ASK_AGAIN | {409}
+
+#: Attempts at a question. They last about four minutes, in which an XNAT can be restarted.
+_QUESTIONS = 12
 
 #: How often a session that XNAT was working on is looked for again.
 _LOOKS = 3
@@ -176,7 +179,15 @@ def upload(
         journals = {folder: stack.enter_context(UploadJournal(folder, target)) for folder in folders}
         lines = stack.enter_context(_open_log(log))
         xnat = stack.enter_context(
-            XnatClient(target.url, login, target.ca, timeout=target.timeout, pause=target.pause, stop=stop)
+            XnatClient(
+                target.url,
+                login,
+                target.ca,
+                timeout=target.timeout,
+                retry=RetryPolicy(attempts=max(_QUESTIONS, target.retries + 1), first_pause=target.pause),
+                connections=max(1, jobs),
+                stop=stop,
+            )
         )
         run = _Run(xnat, target, journals, xnat.list_prearchive(target.project), stop)
         task = stack.enter_context(progress.task(f"uploading to {target.project}", len(uploads), "session"))
@@ -383,9 +394,9 @@ class _Delivery:
 
     def _send_until_certain(self) -> UploadOutcome:
         """Send until XNAT has the session, until it is certain that it will not, or until the attempts are used up."""
-        for at in range(self._target.retries + 1):
-            if at:
-                self._run.sleep(self._target.pause * 2 ** (at - 1))
+        policy = RetryPolicy(attempts=self._target.retries + 1, first_pause=self._target.pause)
+        retries = Retries(self._xnat.url, policy, self._run.stop)
+        while True:
             seen = self._find_new()
             if arrived := self._arrived(seen):
                 return arrived
@@ -393,8 +404,15 @@ class _Delivery:
             if answer and answer.status == 200:
                 return self._confirm(parse_session_uris(answer.text))
             if answer and answer.status not in _SEND_AGAIN:
+                last = str(answer)
                 break
-        return self._arrived(self._find_new(is_last=True)) or self._outcome("failed", self._why_not())
+            try:
+                retries.pause(self.answers[-1], answer.retry_after if answer else "")
+            except FetchFailure as failure:
+                self._run.check()
+                last = failure.problem
+                break
+        return self._arrived(self._find_new(is_last=True)) or self._outcome("failed", self._why_not(last))
 
     def _send(self, overwrite: str) -> XnatAnswer | None:
         """One import; ``None`` where no answer came."""
@@ -405,9 +423,10 @@ class _Delivery:
         query = import_query(self._target, subject, label, self._body.has_others, overwrite)
         try:
             answer = self._xnat.import_session(query, self._body)
-        except ConnectionLost as error:
+        except ConnectionFailure as error:
             self.answers.append(error.problem)
-            self._wait_for_arrival(was_silent=isinstance(error, ResponseTimeout))
+            if error.kind != "unreachable":
+                self._wait_for_arrival(was_silent=error.kind == "timeout")
             return None
         self.answers.append(str(answer))
         return answer
@@ -452,7 +471,7 @@ class _Delivery:
         """
         if self._wait_while_busy(found.uri).status not in (INTERRUPTED, "RECEIVING"):
             return
-        with suppress(ConnectionLost):
+        with suppress(ConnectionFailure):
             if self._xnat.commit(found.uri).status in (200, 301):
                 self._wait_while_busy(found.uri)
 
@@ -476,8 +495,7 @@ class _Delivery:
             return None
         return self._outcome("uploaded", held=held, uris=[item.uri for item in counted])
 
-    def _why_not(self) -> str:
-        last = self.answers[-1] if self.answers else "nothing was sent"
+    def _why_not(self, last: str) -> str:
         left = self._run.find(self._session)
         has = f"it has {_list_places(left)}" if left else "it has nothing of this session"
         return f"XNAT's last answer: {last}; {has}"

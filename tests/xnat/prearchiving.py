@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from icf_utils.credentials import Login, Secret
+from icf_utils.fetch.http import RetryPolicy
 from icf_utils.progress import SILENT, Task
 from icf_utils.sources.open import open_source
 from icf_utils.xnat.database import PrearchiveRow
@@ -23,7 +24,7 @@ STEPS = 5
 
 def client(url: str) -> XnatClient:
     """The command's own client, with short pauses."""
-    return XnatClient(url, Login(USER, Secret(PASSWORD)), pause=0.02)
+    return XnatClient(url, Login(USER, Secret(PASSWORD)), retry=RetryPolicy(first_pause=0.02))
 
 
 class Stop(Exception):
