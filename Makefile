@@ -1,6 +1,6 @@
 # The two commands of the README, and what developers want in between.
 
-.PHONY: demo test quick matrix coverage docs clean
+.PHONY: demo test quick matrix coverage docs wheel release clean
 
 demo:
 	@sh scripts/demo.sh
@@ -26,5 +26,13 @@ docs: .venv-test/bin/sphinx-build
 .venv-test/bin/sphinx-build .venv-test/bin/uv:
 	@sh -c '. scripts/environment.sh && make_environment .venv-test "$$all_extras"'
 
+# the sdist and the wheel, with their hashes
+wheel:
+	@sh scripts/wheel.sh
+
+# the same, and what a maintainer checks before a release
+release:
+	@sh scripts/release.sh
+
 clean:
-	rm -rf .venv .venv-test .venv-snakemake .venv-cod .venv-matrix demo-store demo-input build docs/_build
+	rm -rf .venv .venv-test .venv-snakemake .venv-cod .venv-matrix .venv-release demo-store demo-input build dist docs/_build

@@ -6,6 +6,7 @@ It has many dependencies and lives in an environment of its own: ``COD_PYTHON`` 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from tests.fetch.server import serving
 from tests.retrieve.bucket_server import BUCKET, BucketServer
 from tests.retrieve.conftest import QUICK, files
 
-COD_PYTHON = os.environ.get("COD_PYTHON", "")
+COD_PYTHON = shutil.which(os.environ.get("COD_PYTHON", "")) or ""
 
 _WRITE = """
 import os, sys

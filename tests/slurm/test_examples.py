@@ -49,7 +49,7 @@ def test_make(table: Path) -> None:
 
 
 def test_snakemake(table: Path) -> None:
-    program = os.environ.get("SNAKEMAKE") or shutil.which("snakemake")
+    program = shutil.which(os.environ.get("SNAKEMAKE") or "snakemake")
     if not program:
         pytest.skip("Snakemake is not installed: pip install snakemake")
     command = [program, "-j", "2", "--snakefile", str(EXAMPLES / "Snakefile")]
