@@ -26,6 +26,7 @@ ROOMS = [
         "worker_process",
         "settings",
         "templates",
+        "deflate",
         "store",
         "credentials",
         "fetch",

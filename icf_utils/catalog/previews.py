@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icf_utils.catalog.records import VisitPage, previews_folder
+from icf_utils.deflate import stored_zlib
 from icf_utils.errors import DepositMissing, storage_errors
 from icf_utils.installation import missing_package
 from icf_utils.progress import Progress
@@ -279,18 +280,8 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     kind = 2 if pixels.ndim == 3 else 0  # colour or grey
     lines = b"".join(b"\0" + pixels[row].tobytes() for row in range(rows))
     header = struct.pack(">IIBBBBB", columns, rows, 8, kind, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", _stored(lines)), (b"IEND", b""))
+    chunks = ((b"IHDR", header), (b"IDAT", stored_zlib(lines)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, data) for name, data in chunks)
-
-
-def _stored(data: bytes) -> bytes:
-    """A zlib stream (RFC 1950) of stored blocks (RFC 1951 section 3.2.4): the same bytes with every zlib."""
-    pieces = [data[at : at + 0xFFFF] for at in range(0, len(data), 0xFFFF)] or [b""]
-    blocks = (
-        struct.pack("<BHH", at == len(pieces) - 1, len(piece), len(piece) ^ 0xFFFF) + piece
-        for at, piece in enumerate(pieces)
-    )
-    return b"\x78\x01" + b"".join(blocks) + struct.pack(">I", zlib.adler32(data))
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from icf_utils.dataset.git_objects import GitObject
-from icf_utils.dataset.git_pack import read_pack, read_stored, stored_deflate, write_pack
+from icf_utils.dataset.git_pack import read_pack, write_pack
+from icf_utils.deflate import read_stored, stored_deflate
 
 MAIN, ANNEX = "refs/heads/main", "refs/heads/git-annex"
 

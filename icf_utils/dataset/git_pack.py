@@ -1,15 +1,8 @@
 """A git pack and its index from objects, and objects from a pack. Pure.
 
 Format: https://git-scm.com/docs/gitformat-pack (pack version 2, index version 2). Objects stand in the order of their
-ids, whole (no deltas) and uncompressed (see :mod:`icf_utils.dataset.git_pack`), so that the same objects are the same
+ids, whole (no deltas) and uncompressed (:mod:`icf_utils.deflate`), so that the same objects are the same
 bytes on every machine, whatever its git and zlib.
-
-
-Deflate streams that compress nothing. Pure.
-
-zlib's successors (zlib-ng, Intel's, Apple's) turn the same input into different bytes, all correct. A deposit must be
-the same on every machine, so its streams consist of *stored* blocks (RFC 1951, 3.2.4), which leave nothing to choose.
-It costs space: a visit's dataset is about one kilobyte per image, less than half a percent of the images.
 """
 
 from __future__ import annotations
@@ -21,6 +14,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from icf_utils.dataset.git_objects import GitObject
+from icf_utils.deflate import read_zlib, stored_zlib
 
 _KINDS = {"commit": 1, "tree": 2, "blob": 3}
 _NAMES = {number: name for name, number in _KINDS.items()}
@@ -111,58 +105,3 @@ def _read_kind(data: bytes, at: int) -> tuple[str, int]:
     while data[at] & 0x80:
         at += 1
     return kind, at + 1
-
-
-#: What a stored block can hold.
-_BLOCK = 0xFFFF
-
-_ZLIB_HEADER = b"\x78\x01"
-
-
-def stored_deflate(data: bytes) -> bytes:
-    """``data`` as a raw deflate stream, as zip files hold it."""
-    if len(data) <= _BLOCK:
-        return _block_head(len(data), last=True) + data
-    parts: list[bytes | memoryview] = []
-    view = memoryview(data)
-    for at in range(0, len(data), _BLOCK):
-        block = view[at : at + _BLOCK]
-        parts += [_block_head(len(block), last=at + _BLOCK >= len(data)), block]
-    return b"".join(parts)
-
-
-def stored_zlib(data: bytes) -> bytes:
-    """``data`` as a zlib stream (RFC 1950), as git's packs hold it."""
-    return b"".join((_ZLIB_HEADER, stored_deflate(data), zlib.adler32(data).to_bytes(4, "big")))
-
-
-def _block_head(length: int, *, last: bool) -> bytes:
-    return bytes((last,)) + length.to_bytes(2, "little") + (length ^ 0xFFFF).to_bytes(2, "little")
-
-
-def read_stored(raw: bytes, at: int) -> tuple[bytes, int]:
-    """The content of the raw deflate stream at ``at``, and where the stream ends.
-
-    Raises ``ValueError`` where it is not one that :func:`stored_deflate` makes.
-    """
-    parts, last = [], 0
-    while not last:
-        head = raw[at : at + 5]
-        length = int.from_bytes(head[1:3], "little")
-        last = head[0] if head else 2
-        part = raw[at + 5 : at + 5 + length]
-        if last > 1 or head != _block_head(length, last=bool(last)) or len(part) != length:
-            raise ValueError(f"no stored block at byte {at}")
-        parts.append(part)
-        at += 5 + length
-    return parts[0] if len(parts) == 1 else b"".join(parts), at
-
-
-def read_zlib(raw: bytes, at: int) -> tuple[bytes, int]:
-    """The content of the zlib stream at ``at``, and where it ends. Raises ``ValueError``."""
-    if raw[at : at + 2] != _ZLIB_HEADER:
-        raise ValueError(f"no zlib stream at byte {at}")
-    data, end = read_stored(raw, at + 2)
-    if raw[end : end + 4] != zlib.adler32(data).to_bytes(4, "big"):
-        raise ValueError(f"wrong checksum at byte {end}")
-    return data, end + 4

@@ -3,46 +3,18 @@
 from __future__ import annotations
 
 import io
-import random
 import subprocess
 import sys
 import zipfile
-import zlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from icf_utils.dataset import git_pack
 from icf_utils.dataset.export import ANNEX, MAIN, Member, export_bytes, read_export, refs_bytes, write_zip
 from icf_utils.dataset.git_objects import FILE, LINK, File, GitObject, ObjectStore, parse_tree
-from icf_utils.dataset.git_pack import read_stored, read_zlib, stored_deflate, stored_zlib
 from tests.dataset.commands import branch_files, run
 from tests.dataset.conftest import require
-
-SIZES = (0, 1, 0xFFFF, 0x10000, 0x1FFFE, 200_000)
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_zlib_reads_what_is_stored(size: int) -> None:
-    data = random.Random(size).randbytes(size)
-    assert zlib.decompress(stored_zlib(data)) == data
-    assert zlib.decompress(stored_deflate(data), -15) == data
-    assert read_zlib(b"before" + stored_zlib(data) + b"after", 6) == (data, 6 + len(stored_zlib(data)))
-
-
-@given(st.binary(max_size=200), st.data())
-def test_a_changed_stream_is_noticed(data: bytes, chosen: st.DataObject) -> None:
-    stream = bytearray(stored_zlib(data))
-    stream[chosen.draw(st.integers(0, len(stream) - 1))] ^= chosen.draw(st.integers(1, 255))
-    with pytest.raises(ValueError, match="byte"):
-        read_zlib(bytes(stream), 0)
-
-
-def test_a_compressed_stream_is_not_ours() -> None:
-    with pytest.raises(ValueError, match="stored block"):
-        read_stored(zlib.compress(b"a" * 100)[2:], 0)
 
 
 def test_zip_is_read_by_others(tmp_path: Path) -> None:
