@@ -1,4 +1,4 @@
-"""The headers of an archive's members, as bytes. Pure.
+"""The headers of an archive's members, written as bytes (:mod:`icf_utils.archive.reader` reads them). Pure.
 
 The bytes are those of Python's ``tarfile`` in PAX format (POSIX.1-2001 pax, ``ustar`` headers with extended records)
 when it is given normalised members: uid and gid 0, ``root``, mode 0644, and a time that is a float, which makes every
@@ -7,9 +7,7 @@ member carry a PAX ``mtime`` record with the fraction kept.
 
 from __future__ import annotations
 
-import math
 import tarfile
-from collections.abc import Mapping
 
 BLOCK = tarfile.BLOCKSIZE
 
@@ -39,28 +37,3 @@ def content_padding(size: int) -> bytes:
 def end_of_archive(position: int) -> bytes:
     """What ends an archive whose members take ``position`` bytes."""
     return _END + bytes(-(position + len(_END)) % tarfile.RECORDSIZE)
-
-
-def parse_pax_records(data: bytes) -> Mapping[str, bytes]:
-    """The records ``length key=value`` of a PAX header. Raises ``ValueError`` where they are malformed."""
-    records, position = {}, 0
-    while position < len(data):
-        digits = data[position : position + 20].split(b" ", 1)[0]
-        length = int(digits)
-        record = data[position + len(digits) + 1 : position + length]
-        key, equals, value = record.partition(b"=")
-        if not len(digits) < length <= len(data) - position or not equals or not value.endswith(b"\n"):
-            raise ValueError("malformed PAX record")
-        records[key.decode("utf-8")] = value[:-1]
-        position += length
-    return records
-
-
-def header_time(data: bytes) -> float | None:
-    """The time in a header as :func:`member_header` makes them, at the start of ``data``; ``None`` if it is none."""
-    try:
-        extended = tarfile.TarInfo.frombuf(data[:BLOCK], "utf-8", "surrogateescape")
-        time = float(parse_pax_records(data[BLOCK : BLOCK + extended.size])["mtime"])
-    except (tarfile.HeaderError, ValueError, KeyError):
-        return None
-    return time if math.isfinite(time) else None

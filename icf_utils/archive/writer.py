@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import BinaryIO, ClassVar
 
 from icf_utils.archive.hashing import BackgroundMd5
-from icf_utils.archive.tar_headers import BLOCK, content_padding, end_of_archive, header_time, member_header
+from icf_utils.archive.reader import header_time
+from icf_utils.archive.tar_headers import BLOCK, content_padding, end_of_archive, member_header
 from icf_utils.dicom.header import FACT_TAGS, FileFacts, FileKind, file_facts, read_head
 from icf_utils.errors import DepositDiffers, InputRefused, printable, storage_errors
 from icf_utils.formatting import format_count

@@ -9,9 +9,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from icf_utils.archive.reader import latest_time
 from icf_utils.dataset.annex_url import annex_url as annex_address
 from icf_utils.dataset.annex_url import check_scheme, has_plain, paths_of, prepare_folders
-from icf_utils.dataset.archive_time import latest_time
 from icf_utils.dataset.build import Built, BuiltPlain, expected_deposit, expected_plain
 from icf_utils.dataset.git_check import check_with_git
 from icf_utils.dataset.origin import LATEST_TIME, Origin, clone_url, commit_time, limited, origin_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from icf_utils.archive.hashing import BackgroundMd5
-from icf_utils.archive.reader import ArchivePass, Member
+from icf_utils.archive.reader import ArchiveMember, ArchivePass
 from icf_utils.dicom.constants import SPECIFIC_CHARACTER_SET
 from icf_utils.dicom.elements import HEAD_LIMIT, Element, Scan
 from icf_utils.dicom.header import FileKind, check_pixels, file_kind, read_head
@@ -96,7 +96,7 @@ _NOT_AN_IMAGE = {
 }
 
 
-def _describe(member: Member, found: Scan, tags: _Tags, done: Description) -> None:
+def _describe(member: ArchiveMember, found: Scan, tags: _Tags, done: Description) -> None:
     if not member.is_file:
         done.others.append(Notice("not-a-file", member.name, "is a link or the like, as older tools stored it"))
         return
@@ -111,7 +111,7 @@ def _describe(member: Member, found: Scan, tags: _Tags, done: Description) -> No
         done.others.append(Notice(code, member.name, message))
 
 
-def _read(member: Member, archive: ArchivePass, descriptor: int, tags: _Tags, digests: BackgroundMd5) -> Scan:
+def _read(member: ArchiveMember, archive: ArchivePass, descriptor: int, tags: _Tags, digests: BackgroundMd5) -> Scan:
     """What the head of a member's content holds; the content goes to the background to be hashed."""
     head, found = read_head(archive.content, member.size if member.is_file else 0, tags.wanted)
     if head:
@@ -124,11 +124,11 @@ def _read(member: Member, archive: ArchivePass, descriptor: int, tags: _Tags, di
     return found
 
 
-def _read_at(member: Member, descriptor: int, at: int, count: int) -> bytes:
+def _read_at(member: ArchiveMember, descriptor: int, at: int, count: int) -> bytes:
     return os.pread(descriptor, max(0, min(count, member.size - at)), member.offset + at)
 
 
-def _add_image(member: Member, found: Scan, tags: _Tags, done: Description) -> None:
+def _add_image(member: ArchiveMember, found: Scan, tags: _Tags, done: Description) -> None:
     if found.is_damaged:
         message = "was cut or is malformed; what could be read for certain is recorded"
         done.notices.append(Notice("cut-dicom", member.name, message))

@@ -60,7 +60,7 @@ def scan_files(
     passed over.
     """
     chosen = source.entries if entries is None else tuple(entries)
-    with progress.task(activity, len(chosen), "files") as task:
+    with progress.task(activity, len(chosen), "file") as task:
         for entry in chosen:
             try:
                 found = scan_file(source, entry, wanted)

@@ -19,10 +19,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from icf_utils.archive.reader import latest_time
 from icf_utils.catalog.check import read_entries, read_entry
 from icf_utils.catalog.writer import has_pages
 from icf_utils.dataset.annex_url import paths_of, stored_files
-from icf_utils.dataset.archive_time import latest_time
 from icf_utils.dataset.build import expected_deposit, expected_plain
 from icf_utils.dataset.export import read_export, refs_bytes
 from icf_utils.dataset.origin import Origin, limited, origin_of

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from icf_utils.archive.tar_headers import BLOCK, content_padding, end_of_archive
 from icf_utils.dicom.constants import SOP_INSTANCE_UID, STUDY_INSTANCE_UID
 from icf_utils.errors import DepositDamaged, DepositMissing, InputRefused, storage_errors
 from icf_utils.formatting import format_count
@@ -29,7 +30,7 @@ from icf_utils.store.layout import Visit
 
 ZIP, TAR = "application/zip", "application/x-tar"
 
-_CHUNK, _BLOCK, _RECORD = 1 << 20, 512, 10240
+_CHUNK = 1 << 20
 _WANTED = frozenset({SOP_INSTANCE_UID, STUDY_INSTANCE_UID})
 _ZIP_STREAMED, _ZIP_ENCRYPTED = 8, 1
 #: Within an upload XNAT opens what is called like an archive.
@@ -127,7 +128,7 @@ def _readable_type(path: Path) -> str:
             members = packed.infolist()
         return ZIP if all(map(_java_reads, members)) else ""
     with path.open("rb") as file:
-        return TAR if file.read(_BLOCK)[257:262] == b"ustar" else ""
+        return TAR if file.read(BLOCK)[257:262] == b"ustar" else ""
 
 
 def _java_reads(member: zipfile.ZipInfo) -> bool:
@@ -161,10 +162,11 @@ def _file_chunks(path: Path, size: int, md5: str) -> Iterator[bytes]:
 def _pack_images(source: Source) -> UploadBody:
     """The images of a source as a TAR that is made while it is sent."""
     contents = _list_contents(source)
-    total = sum(len(_header(at, entry)) + entry.size + -entry.size % _BLOCK for at, entry in _numbered(contents))
-    size = total + 2 * _BLOCK
-    size += -size % _RECORD
-    return UploadBody(TAR, size, lambda: _tar_chunks(source, contents, size), contents, has_others=False)
+    total = sum(
+        len(_header(at, entry)) + entry.size + len(content_padding(entry.size)) for at, entry in _numbered(contents)
+    )
+    size = total + len(end_of_archive(total))
+    return UploadBody(TAR, size, lambda: _tar_chunks(source, contents), contents, has_others=False)
 
 
 def _numbered(contents: UploadContents) -> Iterator[tuple[int, Entry]]:
@@ -178,7 +180,7 @@ def _header(at: int, entry: Entry) -> bytes:
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
 
 
-def _tar_chunks(source: Source, contents: UploadContents, size: int) -> Iterator[bytes]:
+def _tar_chunks(source: Source, contents: UploadContents) -> Iterator[bytes]:
     sent = 0
     for at, entry in _numbered(contents):
         header = _header(at, entry)
@@ -191,11 +193,11 @@ def _tar_chunks(source: Source, contents: UploadContents, size: int) -> Iterator
                     raise InputRefused(source.label, [(entry.name, "became shorter while it was read")])
                 left -= len(data)
                 yield data
-        padding = -entry.size % _BLOCK
+        padding = content_padding(entry.size)
         if padding:
-            yield bytes(padding)
-        sent += len(header) + entry.size + padding
-    yield bytes(size - sent)
+            yield padding
+        sent += len(header) + entry.size + len(padding)
+    yield end_of_archive(sent)
 
 
 def _list_contents(source: Source) -> UploadContents:

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from icf_utils.archive.reader import ArchivePass, Member
 from icf_utils.archive.stage import make_studyvisit_archive
-from icf_utils.archive.tar_headers import content_padding, end_of_archive, header_time, member_header, parse_pax_records
+from icf_utils.archive.tar_headers import content_padding, end_of_archive
 from icf_utils.errors import DepositDamaged, IcfError
 from icf_utils.metadata.allowlist import AllowList, parse_allow_list
 from icf_utils.metadata.describe import Description, describe_archive
 from icf_utils.progress import SILENT
+from tests.archive.tars import archive_of, record
 from tests.data.make_dicom import JPEG_BASELINE, dicom_bytes, uid, write_visit
 
 NOTHING_MORE = AllowList({}, allow_identifying=False)
@@ -32,14 +32,6 @@ def describe(path: Path, allowed: AllowList = NOTHING_MORE) -> Description:
 def put(path: Path, data: bytes) -> Path:
     path.write_bytes(data)
     return path
-
-
-def archive_of(members: dict[str, bytes], mtime: float = 1.5) -> bytes:
-    """An archive's bytes from the parts that the package makes."""
-    data = b""
-    for name, content in members.items():
-        data += member_header(f"study_visit/{name}", len(content), mtime) + content + content_padding(len(content))
-    return data + end_of_archive(len(data))
 
 
 def test_open_visits(open_visit: Path, tmp_path: Path) -> None:
@@ -176,13 +168,6 @@ def pax_archive(records: bytes, size_field: int | None = None) -> bytes:
     return data + end_of_archive(len(data))
 
 
-def record(text: str) -> bytes:
-    length = len(text) + 3
-    while len(f"{length} {text}\n") != length:
-        length += 1
-    return f"{length} {text}\n".encode()
-
-
 @pytest.mark.parametrize(
     "records",
     [
@@ -242,66 +227,3 @@ def test_any_damage(tmp_path: Path, changes: list[tuple[float, bytes]], cut: flo
         assert str(tmp_path / "a") in str(error)  # noqa: PT017 - either is right
     else:
         assert found.md5 == hashlib.md5(data).hexdigest()
-
-
-# -- headers alone
-
-
-@settings(max_examples=200)
-@given(
-    name=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=300)
-    | st.binary(min_size=1, max_size=120).map(lambda raw: raw.replace(b"\0", b"_").decode("utf-8", "surrogateescape")),
-    size=st.integers(0, 1 << 40),
-    mtime=st.floats(-1e11, 1e12, allow_nan=False),
-)
-def test_headers_are_read_back(name: str, size: int, mtime: float) -> None:
-    path = "/".join(["root", *filter(None, name.split("/"))])
-    header = member_header(path, size, mtime)
-    assert len(header) % 512 == 0
-    assert header_time(header + b"whatever follows") == mtime
-    with tarfile.open(fileobj=BytesIO(header + bytes(1024)), encoding="utf-8", errors="surrogateescape") as archive:
-        info = next(iter(archive))
-    assert info.name == path
-    assert (info.size, info.mtime, info.mode, info.uid, info.uname) == (size, mtime, 0o644, 0, "root")
-
-
-@pytest.mark.parametrize("data", [b"", bytes(512), b"x" * 2000, member_header("a", 1, 1.5)[:512], b"\xff" * 1024])
-def test_no_time_in_what_is_no_header(data: bytes) -> None:
-    assert header_time(data) is None
-
-
-def test_an_endless_time_is_no_time() -> None:
-    header = member_header("a", 1, 1234567890.25)
-    for text in (b"nan", b"inf"):
-        assert header_time(header.replace(b"1234567890.25", text.ljust(13))) is None
-
-
-def test_records() -> None:
-    assert parse_pax_records(record("path=a=b\nc") + record("mtime=1.5")) == {"path": b"a=b\nc", "mtime": b"1.5"}
-    assert parse_pax_records(b"") == {}
-
-
-def test_content_in_any_portions(tmp_path: Path) -> None:
-    """Whoever asks for a member's content in odd pieces, or not at all, gets the right one."""
-    contents = {"a": os.urandom(3000), "b": b"", "c": os.urandom((2 << 20) + 7), "d": os.urandom(512)}
-    data = archive_of(contents)
-    path = put(tmp_path / "a", data)
-    for step in (1000, 4096, (1 << 20) + 1):
-        found: dict[str, bytes] = {}
-        with SILENT.task("", 0, "B") as task, open(path, "rb", buffering=0) as handle:
-            archive = ArchivePass(handle, path, task)
-            members: list[Member] = []
-            for member in archive.members():
-                members.append(member)
-                if len(members) % 2 == step % 2:
-                    continue  # passed over
-                content = b""
-                while part := archive.content(step):
-                    content += part
-                found[member.name.removeprefix("study_visit/")] = content
-            assert archive.finish() == (hashlib.md5(data).hexdigest(), len(data))
-            archive.close()
-        assert found
-        assert all(contents[name] == content for name, content in found.items())
-        assert all(data[member.offset : member.offset + member.size] in contents.values() for member in members)
-        assert [member.mtime for member in members] == [1.5] * 4

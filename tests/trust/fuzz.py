@@ -23,9 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from icf_utils.archive.checksum import parse_checksum
+from icf_utils.archive.reader import latest_time
 from icf_utils.archive.stage import make_studyvisit_archive
 from icf_utils.catalog.study import parse_study_page
-from icf_utils.dataset.archive_time import latest_time
 from icf_utils.dataset.reader import parse_deposit
 from icf_utils.errors import IcfError
 from icf_utils.metadata.allowlist import AllowList, parse_allow_list
