@@ -334,7 +334,7 @@ def test_progress_is_told(place: Visit) -> None:
             raise AssertionError(text)
 
     deposit_visit_dataset(place.root, "study", "v1", store_url=URL, progress=Teller())
-    assert told == [("dataset", 4, "images"), ("advance", 4, "")]
+    assert told == [("dataset", 4, "image"), ("advance", 4, "")]
 
 
 def test_small_is_what_it_says() -> None:
