@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from icf_utils.sender.model import ImageOutcome, SendResult
-    from icf_utils.xnat.receiver_routing import LabelChoice, Route
+    from icf_utils.xnat.receiver_routing import ImageRoute, LabelChoice
 
 HELP = "send a visit to XNAT's DICOM receiver (C-STORE)"
 DETAILS = """\
@@ -86,7 +86,7 @@ def _damaged_lines(damaged: Iterable[tuple[str, str]]) -> list[str]:
     return [f"'{printable(name)}': {reason}" for name, reason in damaged]
 
 
-def _route_lines(routes: Sequence[Route]) -> list[str]:
+def _route_lines(routes: Sequence[ImageRoute]) -> list[str]:
     """One line for each route. The first project that XNAT has is the one."""
     lines = []
     for one in routes:

@@ -1,8 +1,9 @@
-"""XNAT's table of its prearchive, ``xdat_search.prearchive``, in PostgreSQL. Uses the database, through psycopg.
+"""XNAT's table of the prearchive, ``xdat_search.prearchive``, in PostgreSQL. Uses the database, through psycopg.
 
-The columns and what they may hold are XNAT 1.8's (DatabaseSession, PrearcUtils). The table itself accepts more than
-XNAT can read: any status, an empty ``prevent_auto_commit`` (which stops XNAT's rebuilder for every session), and the
-same session twice where the project is empty. What is written here is checked first.
+The columns and their values are those of XNAT 1.8 (DatabaseSession, PrearcUtils). The table itself accepts values that
+XNAT cannot read: any status, NULL as ``prevent_auto_commit`` (which stops XNAT's rebuilder for every session), and the
+same session twice where the project is NULL. So every value is checked before it is written. The
+reasons for writing to this table at all are recorded in ``docs/decisions``.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ TABLE = "xdat_search.prearchive"
 _TIMESTAMP = re.compile(r"[0-9]{8}_[0-9]{9}")
 _KEY = "timestamp = %(timestamp)s AND foldername = %(foldername)s AND project IS NOT DISTINCT FROM %(project)s"
 
-#: Others' inserts, XNAT's too, wait until the transaction ends; reading goes on.
+#: Other inserts, including XNAT's own, wait until the transaction ends; reading does not.
 LOCK_TABLE = f"LOCK TABLE {TABLE} IN SHARE ROW EXCLUSIVE MODE"
 LOCK_TIMEOUT = "SET LOCAL lock_timeout = '10s'"
-SELECT_SESSION = f"SELECT status FROM {TABLE} WHERE {_KEY}"  # noqa: S608 - names of ours, values are parameters
+SELECT_SESSION = f"SELECT status FROM {TABLE} WHERE {_KEY}"  # noqa: S608 - constant names; values are parameters
 SELECT_STUDY = (
     f"SELECT timestamp, foldername, status FROM {TABLE} WHERE tag = %(tag)s "  # noqa: S608
     "AND project IS NOT DISTINCT FROM %(project)s ORDER BY timestamp LIMIT 1"
@@ -37,10 +38,11 @@ DELETE_ROW = f"DELETE FROM {TABLE} WHERE {_KEY} AND status = ANY(%(statuses)s)" 
 
 @dataclass(frozen=True)
 class PrearchiveRow:
-    """A row of the table, every column; times are those of XNAT's clock, without a zone.
+    """A row of the table, with a value for every column. Times are local times of XNAT's host, without a zone.
 
-    ``project`` is ``None`` for a session that is not assigned; ``tag`` the StudyInstanceUID; ``url`` the session's
-    folder as XNAT's host sees it. Raises :class:`~icf_utils.errors.InvalidSetting` for what XNAT could not read.
+    ``project`` is ``None`` for a session that is not assigned to one, ``tag`` is the StudyInstanceUID, ``url`` the
+    session's folder as XNAT's host sees it. Raises :class:`~icf_utils.errors.InvalidSetting` for values that XNAT
+    cannot read.
     """
 
     project: str | None
@@ -65,17 +67,17 @@ class PrearchiveRow:
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
-            raise InvalidSetting("status", f"XNAT knows no status '{printable(self.status)}'")
+            raise InvalidSetting("status", f"'{printable(self.status)}' is not a status of XNAT")
         if not _TIMESTAMP.fullmatch(self.timestamp):
             raise InvalidSetting("timestamp", f"'{printable(self.timestamp)}' is not yyyyMMdd_HHmmssSSS")
         for name in ("foldername", "url", "tag", "name"):
             if not getattr(self, name):
-                raise InvalidSetting(name, "this must not be empty")
+                raise InvalidSetting(name, "must not be empty")
         for name in ("prevent_anon", "prevent_auto_commit"):
             if not isinstance(getattr(self, name), bool):
-                raise InvalidSetting(name, "this must be true or false: XNAT's rebuilder stops at an empty one")
+                raise InvalidSetting(name, "must be true or false: XNAT's rebuilder stops at NULL")
         if self.project in ("", UNASSIGNED):
-            raise InvalidSetting("project", f"a session that is not assigned has no project, not '{self.project}'")
+            raise InvalidSetting("project", f"expected None for a session without a project, not '{self.project}'")
 
     def values(self) -> dict[str, object]:
         """The value of each column."""
@@ -84,14 +86,17 @@ class PrearchiveRow:
 
 COLUMNS = tuple(item.name for item in fields(PrearchiveRow))
 INSERT_ROW = (
-    f"INSERT INTO {TABLE} ({', '.join(COLUMNS)}) "  # noqa: S608 - names of ours, values are parameters
+    f"INSERT INTO {TABLE} ({', '.join(COLUMNS)}) "  # noqa: S608 - constant names; values are parameters
     f"VALUES ({', '.join(f'%({name})s' for name in COLUMNS)})"
 )
 
 
 @dataclass(frozen=True)
 class XnatDatabase:
-    """Where XNAT's database is; empty parts are found as libpq does (``PGHOST`` and the like, ``~/.pgpass``)."""
+    """How to connect to XNAT's database; libpq finds what is empty (``PGHOST`` and the like, ``~/.pgpass``).
+
+    Raises :class:`~icf_utils.errors.InvalidSetting` for a connection string, which might contain a password.
+    """
 
     host: str = ""
     port: int | None = None
@@ -102,27 +107,30 @@ class XnatDatabase:
     def __post_init__(self) -> None:
         for what, text in (("--db-name", self.name), ("--db-host", self.host), ("--db-user", self.user)):
             if "=" in text or "://" in text:
-                raise InvalidSetting(what, "give the name alone, not a connection string, which might hold a password")
+                problem = "give the name alone, not a connection string, which might contain a password"
+                raise InvalidSetting(what, problem)
 
     @property
     def place(self) -> str:
-        """The database in messages."""
+        """The database's name in messages."""
         return f"database {self.name or 'of the environment'}{f' on {self.host}' if self.host else ''}"
 
 
 def insert_row(database: XnatDatabase, row: PrearchiveRow, *, again: bool = False) -> None:
-    """Insert a session, unless it, or another one of the same study and project, is there.
+    """Insert a session, unless the table has it, or another one of the same study and project.
 
-    Whoever else inserts, by this function or XNAT itself, does so before or after: the table is locked meanwhile, for
-    milliseconds. ``again`` allows a further session of the same study. Raises
-    :class:`~icf_utils.errors.RemoteFailure`, also where the lock cannot be had within 10 s.
+    The table is locked for the milliseconds that this takes, so that nobody else inserts in between, including XNAT.
+    ``again`` allows a second session of the same study. Raises :class:`~icf_utils.errors.RemoteFailure`, also where
+    another transaction holds the lock for 10 s.
     """
     values = row.values()
     with _transaction(database) as cursor:
         cursor.execute(LOCK_TIMEOUT)
         cursor.execute(LOCK_TABLE)
         if cursor.execute(SELECT_SESSION, values).fetchone():
-            raise RemoteFailure(database.place, "the prearchive has a session of this name and time", "try again")
+            raise RemoteFailure(
+                database.place, "the prearchive already has a session of this name and time", "try again"
+            )
         if not again:
             _refuse_study(database, cursor, values)
         cursor.execute(INSERT_ROW, values)
@@ -131,7 +139,7 @@ def insert_row(database: XnatDatabase, row: PrearchiveRow, *, again: bool = Fals
 def refuse_same_study(database: XnatDatabase, project: str | None, study_uid: str) -> None:
     """Raise :class:`~icf_utils.errors.RemoteFailure` where the project's prearchive has a session of this study.
 
-    It locks nothing: :func:`insert` looks again.
+    This does not lock the table; :func:`insert_row` checks again.
     """
     with _transaction(database) as cursor:
         _refuse_study(database, cursor, {"tag": study_uid, "project": project})
@@ -143,20 +151,20 @@ def _refuse_study(database: XnatDatabase, cursor: Any, values: dict[str, object]
         stamp, folder, status = found
         raise RemoteFailure(
             database.place,
-            f"the prearchive has a session of this study in this project: {stamp}/{printable(folder)} ({status})",
-            "archive or delete it in XNAT first, or say --again if it is to be there twice",
+            f"the project's prearchive already has a session of this study: {stamp}/{printable(folder)} ({status})",
+            "archive or delete it in XNAT first, or use --again to add a second one",
         )
 
 
 def read_status(database: XnatDatabase, key: PrearchiveRow | dict[str, object]) -> str | None:
-    """The status of a session, ``None`` where there is no row of it."""
+    """The status of a session, ``None`` where the table has no row of it."""
     with _transaction(database) as cursor:
         found = cursor.execute(SELECT_SESSION, _key(key)).fetchone()
     return str(found[0]) if found else None
 
 
 def delete_row(database: XnatDatabase, key: PrearchiveRow | dict[str, object], statuses: frozenset[str]) -> str | None:
-    """Delete a session's row if it has one of ``statuses``; returns the status of a row that was left, if any."""
+    """Delete a session's row if it has one of ``statuses``; returns the status of a row that stays, if there is one."""
     with _transaction(database) as cursor:
         cursor.execute(LOCK_TIMEOUT)
         cursor.execute(DELETE_ROW, {**_key(key), "statuses": sorted(statuses)})
@@ -165,16 +173,16 @@ def delete_row(database: XnatDatabase, key: PrearchiveRow | dict[str, object], s
 
 
 def check_table(database: XnatDatabase) -> None:
-    """Raise :class:`~icf_utils.errors.RemoteFailure` unless the table is there, with the columns that we know."""
+    """Raise :class:`~icf_utils.errors.RemoteFailure` unless the table exists, with every column that is written."""
     with _transaction(database) as cursor:
         query = "SELECT column_name FROM information_schema.columns WHERE table_schema = %s AND table_name = %s"
         found = {str(name) for (name,) in cursor.execute(query, TABLE.split(".")).fetchall()}
     if not found:
-        problem, remedy = f"there is no table {TABLE}, or this user may not see it", "check database and user"
+        problem, remedy = f"table {TABLE} does not exist, or this user may not see it", "check database and user"
         raise RemoteFailure(database.place, problem, remedy)
     if missing := sorted(set(COLUMNS) - found):
         problem = f"{TABLE} has no column {', '.join(missing)}"
-        raise RemoteFailure(database.place, problem, "this XNAT is not one that icf-utils knows; use 'xnat upload'")
+        raise RemoteFailure(database.place, problem, "this version of XNAT is not supported; use 'xnat upload'")
 
 
 def _key(key: PrearchiveRow | dict[str, object]) -> dict[str, object]:
@@ -202,8 +210,10 @@ def _transaction(database: XnatDatabase) -> Iterator[Any]:
             yield connection.cursor()
     except psycopg.errors.LockNotAvailable as error:
         problem = f"another transaction has locked {TABLE} for 10 s"
-        raise RemoteFailure(database.place, problem, "try again later; the view pg_locks shows who has it") from error
+        raise RemoteFailure(
+            database.place, problem, "try again later; the view pg_locks shows which process"
+        ) from error
     except psycopg.Error as error:
         # the server's first line only: the details quote values
         text = (error.diag.message_primary or str(error).partition("\n")[0] or type(error).__name__).strip()
-        raise RemoteFailure(database.place, printable(text), "check host, database, user and rights") from error
+        raise RemoteFailure(database.place, printable(text), "check host, database, user and permissions") from error

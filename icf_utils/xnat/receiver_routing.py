@@ -1,8 +1,8 @@
-"""To which project, subject and session XNAT's C-STORE receiver would route images. Reads the beginnings of files.
+"""To which project, subject and session XNAT's C-STORE receiver would route images. Reads headers.
 
-The rules are those that XNAT 1.8 comes with (XnatDefaultDicomObjectIdentifier, Xnat15DicomProjectIdentifier); an XNAT
-whose administrators have added rules asks those first. What is found is taken from patients' data: :func:`visible`
-shows of it what is not.
+The rules are XNAT 1.8's own (XnatDefaultDicomObjectIdentifier, Xnat15DicomProjectIdentifier). Rules that the
+administrators of an XNAT have added come before these, and are not known here. The labels are taken from patients'
+data; :func:`mask_routes` hides them.
 """
 
 from __future__ import annotations
@@ -41,16 +41,19 @@ _NAMES = {
 _COMMENTS = (PATIENT_COMMENTS, STUDY_COMMENTS, ADDITIONAL_PATIENT_HISTORY)
 _WANTED = frozenset({SPECIFIC_CHARACTER_SET, *_NAMES})
 
-#: What XNAT calls a session whose images name none.
+#: The label that XNAT gives a session whose images name none.
 DEFAULT_SESSION = "dicom_upload"
 
-#: Stands for a value that is not shown.
+#: Shown instead of a value that may identify a patient.
 MASK = "***"
 
 
 @dataclass(frozen=True)
 class LabelChoice:
-    """A label and the attribute that it is from (a DICOM keyword); ``assigned``: it stands there as ``Project:X``."""
+    """A label, and the keyword of the DICOM attribute that it comes from.
+
+    ``assigned`` says that the attribute, a comment, contains it in the form ``Project:X``.
+    """
 
     label: str
     source: str
@@ -58,10 +61,11 @@ class LabelChoice:
 
 
 @dataclass(frozen=True)
-class Route:
-    """Where some images go. XNAT takes the first of ``projects`` that it has and the receiver's user may write to.
+class ImageRoute:
+    """Where some images go; ``images`` is their number.
 
-    If it has none of them, the images become Unassigned. ``images`` counts them.
+    XNAT takes the first of ``projects`` that exists and that the receiver's user may write to. If there is none, the
+    images become Unassigned.
     """
 
     projects: tuple[LabelChoice, ...]
@@ -70,31 +74,31 @@ class Route:
     images: int = 1
 
 
-def list_routes(source: Source, images: Iterable[Image], progress: Progress = SILENT) -> tuple[Route, ...]:
+def list_routes(source: Source, images: Iterable[Image], progress: Progress = SILENT) -> tuple[ImageRoute, ...]:
     """The different routes of an input's images, in the order in which they occur."""
-    counts: dict[Route, int] = {}
+    counts: dict[ImageRoute, int] = {}
     entries = [image.entry for image in images]
     for file in scan_files(source, _WANTED, entries=entries, progress=progress, activity="reading labels"):
         found = route_image(_texts(file.header))
         counts[found] = counts.get(found, 0) + 1
-    return tuple(Route(one.projects, one.subject, one.session, count) for one, count in counts.items())
+    return tuple(ImageRoute(one.projects, one.subject, one.session, count) for one, count in counts.items())
 
 
-def route_image(texts: Mapping[int, str]) -> Route:
-    """Where an image goes whose attributes have these values, by tag.
+def route_image(texts: Mapping[int, str]) -> ImageRoute:
+    """Where an image goes whose attributes have these values (by tag).
 
-    >>> found = route({PATIENT_COMMENTS: "Project:P1; Session: a-1", PATIENT_NAME: "Doe^J", PATIENT_ID: "7"})
+    >>> found = route_image({PATIENT_COMMENTS: "Project:P1; Session: a-1", PATIENT_NAME: "Doe^J", PATIENT_ID: "7"})
     >>> found.projects[0].label, found.subject.label, found.session.label
     ('P1', 'Doe_J', 'a-1')
     """
     projects = [*_assigned(texts, "Project"), *_whole(texts, STUDY_DESCRIPTION), *_whole(texts, ACCESSION_NUMBER)]
     subjects = [*_assigned(texts, "Subject"), *_whole(texts, PATIENT_NAME)]
     sessions = [*_assigned(texts, "Session"), *_whole(texts, PATIENT_ID)]
-    return Route(tuple(projects), _label(subjects, ""), _label(sessions, DEFAULT_SESSION))
+    return ImageRoute(tuple(projects), _label(subjects, ""), _label(sessions, DEFAULT_SESSION))
 
 
 def _assigned(texts: Mapping[int, str], name: str) -> list[LabelChoice]:
-    """What comments assign: ``Name: value`` at the beginning, else the last one behind a blank, comma or semicolon."""
+    """What comments assign: ``Name: value`` at the beginning, else the last one after a space, comma or semicolon."""
     pattern = rf"(?:\A|.*[\s,;]){name}\s*:\s*([\w-]*)(?:[\s,;].*)?\n?\Z"
     found = ((tag, re.search(pattern, texts.get(tag, ""), re.IGNORECASE | re.ASCII)) for tag in _COMMENTS)
     return [LabelChoice(match[1], _NAMES[tag], assigned=True) for tag, match in found if match and match[1]]
@@ -121,29 +125,28 @@ def _texts(head: Scan) -> dict[int, str]:
     }
 
 
-def mask_routes(routes: Iterable[Route], identifying: bool) -> tuple[Route, ...]:
-    """The routes as they may be shown: projects that comments assign, and where the rest comes from.
+def mask_routes(routes: Iterable[ImageRoute], identifying: bool) -> tuple[ImageRoute, ...]:
+    """The routes with :data:`MASK` instead of each label, except projects that comments assign.
 
-    The values themselves are identifying (PS3.15 table E.1-1 lists every one of these attributes): only with
-    ``identifying``.
+    With ``identifying``, the routes as they are. All of these attributes are listed in PS3.15, table E.1-1.
     """
     if identifying:
         return tuple(routes)
     return tuple(
-        Route(
-            tuple(choice if choice.assigned else _hidden(choice) for choice in one.projects),
-            _hidden(one.subject),
-            _hidden(one.session),
+        ImageRoute(
+            tuple(choice if choice.assigned else _masked(choice) for choice in one.projects),
+            _masked(one.subject),
+            _masked(one.session),
             one.images,
         )
         for one in routes
     )
 
 
-def _hidden(choice: LabelChoice) -> LabelChoice:
+def _masked(choice: LabelChoice) -> LabelChoice:
     return LabelChoice(MASK, choice.source, choice.assigned) if choice.source else choice
 
 
-def all_name_project(routes: Iterable[Route], project: str) -> bool:
-    """Whether all images name ``project`` before any other; identifiers of projects are compared in any case."""
+def all_name_project(routes: Iterable[ImageRoute], project: str) -> bool:
+    """Whether all images name ``project`` before any other; XNAT's project IDs do not depend on case."""
     return all(one.projects and one.projects[0].label.casefold() == project.casefold() for one in routes)

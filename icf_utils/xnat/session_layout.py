@@ -1,8 +1,8 @@
-"""How XNAT lays a session out on its disk: ``SCANS/<scan>/DICOM/<file>``. Reads beginnings of files; writes nothing.
+"""How XNAT lays out a session on its disk: ``SCANS/<scan>/DICOM/<file>``. Reads headers; writes nothing.
 
-The names are those that XNAT's own importer gives: a scan is called by its SeriesNumber, or by its SeriesInstanceUID
-where that is no name; a file keeps its name with other characters than letters, digits, ``_``, ``.`` and ``-`` replaced
-(XNAT 1.8: Files, Labels, Restructurer).
+The names are those that XNAT's own importer gives (XNAT 1.8: Files, Labels, Restructurer). A scan is named by its
+SeriesNumber, or where that cannot be a name, by its SeriesInstanceUID. A file keeps its name, in which ``_`` replaces
+each character other than letters, digits, ``_``, ``.`` and ``-``.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from icf_utils.xnat.labels import to_label
 
 _WANTED = FACT_TAGS | {SERIES_INSTANCE_UID, SERIES_NUMBER}
 _FILE_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+#: Characters of the longest file name.
 _LONGEST = 200
 
 
@@ -50,9 +52,9 @@ class PlacedFile:
 
 @dataclass(frozen=True)
 class SessionLayout:
-    """A session: its study, the study's date and time as the files say them, and the place of each file.
+    """A session: its study, the study's date and time according to the files, and the place of each file.
 
-    ``size`` in bytes. ``notices`` name what is left out or was not as usual.
+    ``notices`` name what is left out and what is unusual.
     """
 
     study_uid: str
@@ -62,6 +64,7 @@ class SessionLayout:
 
     @property
     def size(self) -> int:
+        """The size of all files, in bytes."""
         return sum(file.entry.size for file in self.files)
 
     @property
@@ -89,7 +92,7 @@ def lay_out_session(source: Source, progress: Progress = SILENT) -> SessionLayou
     for file in scan_files(source, _WANTED, progress=progress):
         name = file.entry.name
         if not file.is_image:
-            skipped.append(Notice("not-an-image", name, "is not a DICOM image and is not given to XNAT"))
+            skipped.append(Notice("not-an-image", name, "is not a DICOM image and is left out"))
         elif problem := _problem(file.header):
             refused.append((name, problem))
         else:
@@ -104,9 +107,10 @@ def lay_out_session(source: Source, progress: Progress = SILENT) -> SessionLayou
 
 
 def scan_names(series: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The name of each scan by SeriesInstanceUID; ``series`` holds (SeriesInstanceUID, SeriesNumber) of every image.
+    """The name of each scan, by SeriesInstanceUID.
 
-    A number that two series share names neither of them, so that each series has a folder of its own.
+    ``series`` contains SeriesInstanceUID and SeriesNumber of each image. A number that two series share is the name of
+    neither, so that each series has a folder of its own.
 
     >>> scan_names([("1.5", "3"), ("1.6", "4"), ("1.7", "4")])
     {'1.5': '3', '1.6': '1_6', '1.7': '1_7'}
@@ -143,17 +147,17 @@ def _image(entry: Entry, head: Scan) -> _Image:
 
 def _refuse_mixture(label: str, images: list[_Image]) -> None:
     if not images:
-        raise InputRefused(label, [(label, "holds no DICOM image")], "Check that this is the folder you mean.")
+        raise InputRefused(label, [(label, "contains no DICOM image")], "Check that this is the right folder.")
     first: dict[str, str] = {}
     for image in images:
         first.setdefault(image.study, image.entry.name)
     if len(first) > 1:
-        found = [(name, f"is of the study {uid}") for uid, name in first.items()]
-        raise InputRefused(label, found, "A session of XNAT is one study: give each its own folder.")
+        found = [(name, f"belongs to study {uid}") for uid, name in first.items()]
+        raise InputRefused(label, found, "An XNAT session is one study: put each study into its own folder.")
 
 
 def _place(images: list[_Image], scans: dict[str, str]) -> Iterable[PlacedFile]:
-    """Files keep their names; of several with one name in a scan, the later ones get a number."""
+    """Place the files under their names; where a scan has several of one name, the later ones get a number."""
     taken: dict[str, set[str]] = {}
     for image in images:
         scan = scans[image.series]
@@ -180,7 +184,7 @@ def _unused(name: str, taken: set[str]) -> str:
 def _shared_numbers(images: list[_Image], scans: dict[str, str]) -> list[Notice]:
     numbers = {image.series: image.number for image in images}
     uses = Counter(number.casefold() for number in numbers.values())
-    why = "is a series whose SeriesNumber another series has, too; its folder is called by its UID"
+    why = "is a series with the SeriesNumber of another series; its folder is named by its UID"
     return [Notice("shared-number", uid, why) for uid in scans if numbers[uid] and uses[numbers[uid].casefold()] > 1]
 
 

@@ -82,7 +82,7 @@ class Reservation:
 def format_timestamp(moment: datetime) -> str:
     """XNAT's name of a moment, ``yyyyMMdd_HHmmssSSS`` in local time (PrearcUtils.makeTimestamp).
 
-    >>> timestamp_of(datetime(2024, 2, 3, 4, 5, 6, 7999))
+    >>> format_timestamp(datetime(2024, 2, 3, 4, 5, 6, 7999))
     '20240203_040506007'
     """
     return f"{moment:%Y%m%d_%H%M%S}{moment.microsecond // 1000:03}"

@@ -37,7 +37,6 @@ from icf_utils.formatting import format_count
 from icf_utils.interrupts import leave_behind
 from icf_utils.progress import SILENT, Progress, Task
 from icf_utils.store.layout import Visit
-from icf_utils.xnat.labels import fill_label
 from icf_utils.xnat.model import (
     INTERRUPTED,
     UploadOutcome,
@@ -59,11 +58,9 @@ from icf_utils.xnat.rest import (
     parse_session_uris,
     project_of,
 )
-from icf_utils.xnat.upload_body import SessionUpload, UploadBody, open_visit_body
+from icf_utils.xnat.upload_body import SessionUpload, UploadBody
+from icf_utils.xnat.upload_inputs import VISIT_LABEL, VISIT_SUBJECT, make_visit_upload
 from icf_utils.xnat.upload_journal import UploadJournal
-
-#: The labels of a store's visit, unless other templates are given.
-VISIT_SUBJECT, VISIT_LABEL = "{visit}", "{study}_{visit}"
 
 #: After these answers to an import another attempt may succeed. 409: XNAT is working on a session of this name.
 _SEND_AGAIN = ASK_AGAIN | {409}
@@ -111,15 +108,6 @@ def upload_visit(
     """
     session = make_visit_upload(Visit(Path(store_dir), study, visit), subject, label)
     return upload([session], target, login, jobs=1, progress=progress).sessions[0]
-
-
-def make_visit_upload(visit: Visit, subject: str = VISIT_SUBJECT, label: str = VISIT_LABEL) -> SessionUpload:
-    """A store's visit as a session to upload; its upload journal is in the study's work folder."""
-    values = {"study": visit.study, "visit": visit.visit}
-    labels = fill_label(subject, values, "--subject"), fill_label(label, values, "--label")
-    return SessionUpload(
-        *labels, f"{visit.study}/{visit.visit}", visit.workdir / "xnat", lambda: open_visit_body(visit)
-    )
 
 
 def plan_upload(uploads: Sequence[SessionUpload], target: UploadTarget) -> UploadResult:

@@ -1,8 +1,8 @@
-"""What is sent: a session's files as one body of known length, read as it goes. Reads inputs and nothing else.
+"""The body of an upload: a session's files, of known length, read while they are sent. Reads inputs; writes nothing.
 
-A zip that XNAT can read, and an archive of the store, go as they are. Everything else goes as a TAR that is made on the
-way: the length of a TAR follows from the sizes of its members, whereas a zip that Java reads must have the checksum of
-a member before the member, or be compressed; either means to read everything twice, or a copy on the disk.
+A zip that XNAT can read, and a visit's archive, are sent unchanged. Everything else is sent as a TAR that is made
+while it is sent: the length of a TAR follows from the sizes of its members. A zip would have to contain the checksum of
+each member before the member, or be compressed, for Java to read it; either takes a second reading or a temporary copy.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ ZIP, TAR = "application/zip", "application/x-tar"
 _CHUNK = 1 << 20
 _WANTED = frozenset({SOP_INSTANCE_UID, STUDY_INSTANCE_UID})
 _ZIP_STREAMED, _ZIP_ENCRYPTED = 8, 1
-#: Within an upload XNAT opens what is called like an archive.
+
+#: XNAT unpacks members with these names, too, as archives in the archive.
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".xar")
 
 
 @dataclass(frozen=True)
 class UploadContents:
-    """What a session's files are. ``fingerprint`` is the same as long as the images are."""
+    """The files of a session. ``fingerprint`` changes when an image is added, removed or replaced."""
 
     images: tuple[Entry, ...]
     others: tuple[Entry, ...]
@@ -48,7 +49,10 @@ class UploadContents:
 
 @dataclass(frozen=True)
 class UploadBody:
-    """The bytes of an upload; can be read again from the beginning. ``has_others``: not all of it are images."""
+    """The bytes of an upload, which can be read again from the beginning.
+
+    ``has_others`` says that they contain files that are not images.
+    """
 
     content_type: str
     size: int
@@ -65,9 +69,9 @@ class UploadBody:
 
 @dataclass(frozen=True)
 class SessionUpload:
-    """One session to be: the labels it gets, and how its body is opened (which is a look through its files).
+    """A session to upload: the labels that it gets, and how its body is opened, which reads all headers.
 
-    ``where`` names it in messages; ``journal`` is the folder that remembers what became of it.
+    ``where`` names it in messages; ``journal`` is the folder of its upload journal.
     """
 
     subject: str
@@ -79,7 +83,7 @@ class SessionUpload:
 
 @contextmanager
 def open_folder_body(visit: TreeVisit) -> Iterator[UploadBody]:
-    """The images of a visit's folder, but those of scans that are left out."""
+    """The images of a visit's folder, except those of scans that are left out."""
     yield _pack_images(selection_source(select_visit(visit)))
 
 
@@ -98,7 +102,7 @@ def open_file_body(path: Path) -> Iterator[UploadBody]:
 
 @contextmanager
 def open_visit_body(visit: Visit) -> Iterator[UploadBody]:
-    """The archive of a visit in the store, whose checksum is held against the bytes that go."""
+    """The archive of a visit in the store; the bytes sent are compared with its recorded checksum."""
     expected = _recorded_md5(visit)
     with tempfile.TemporaryDirectory(prefix="icf-utils-") as spool, open_source(visit.archive, Path(spool)) as source:
         contents = _list_contents(source)
@@ -122,7 +126,7 @@ def _size(path: Path) -> int:
 
 
 def _readable_type(path: Path) -> str:
-    """The media type of a file that XNAT can read without a change, else empty text."""
+    """The media type of a file that XNAT can read unchanged, else an empty text."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as packed:
             members = packed.infolist()
@@ -132,7 +136,7 @@ def _readable_type(path: Path) -> str:
 
 
 def _java_reads(member: zipfile.ZipInfo) -> bool:
-    """Whether Java's ``ZipInputStream`` gets along with a member, and XNAT does not take it for an archive."""
+    """Whether Java's ``ZipInputStream`` can read a member, and XNAT does not take it for an archive."""
     streamed = bool(member.flag_bits & _ZIP_STREAMED) and member.compress_type == zipfile.ZIP_STORED
     known = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     nested = member.filename.lower().endswith(_ARCHIVE_SUFFIXES)
@@ -140,7 +144,7 @@ def _java_reads(member: zipfile.ZipInfo) -> bool:
 
 
 def _file_chunks(path: Path, size: int, md5: str) -> Iterator[bytes]:
-    """A file's bytes; the last ones are kept back until length, and the MD5 if given, have proved right."""
+    """A file's bytes. The last of them are withheld until the length, and the MD5 if given, are verified."""
     digest, left, kept = hashlib.md5(usedforsecurity=False), size, b""
     with storage_errors(path, "read"), path.open("rb") as file:
         while data := file.read(_CHUNK):
@@ -150,11 +154,10 @@ def _file_chunks(path: Path, size: int, md5: str) -> Iterator[bytes]:
                 yield kept
             kept = data
     if left:
-        raise DepositDamaged(
-            path, f"{format_count(size, 'byte')}", f"{size - left}", "it changed while it was sent; try again"
-        )
+        found, remedy = str(size - left), "it changed while it was sent; try again"
+        raise DepositDamaged(path, format_count(size, "byte"), found, remedy)
     if md5 and digest.hexdigest() != md5:
-        remedy = "it was not uploaded; see 'icf-utils verify', and restore it from a copy"
+        remedy = "it was not uploaded; run 'icf-utils verify', and restore the archive from a copy"
         raise DepositDamaged(path, f"the recorded MD5 {md5}", digest.hexdigest(), remedy)
     yield kept
 
@@ -174,7 +177,7 @@ def _numbered(contents: UploadContents) -> Iterator[tuple[int, Entry]]:
 
 
 def _header(at: int, entry: Entry) -> bytes:
-    """XNAT names files by their UIDs; names from the disk, which may hold anything, stay here."""
+    """The header of a member. Members are numbered: file names may identify a patient, and XNAT does not use them."""
     info = tarfile.TarInfo(f"{at:08}.dcm")
     info.size = entry.size
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
@@ -190,7 +193,7 @@ def _tar_chunks(source: Source, contents: UploadContents) -> Iterator[bytes]:
             while left:
                 data = reader.read(min(left, _CHUNK))
                 if not data:
-                    raise InputRefused(source.label, [(entry.name, "became shorter while it was read")])
+                    raise InputRefused(source.label, [(entry.name, "became shorter while it was being read")])
                 left -= len(data)
                 yield data
         padding = content_padding(entry.size)
@@ -201,10 +204,11 @@ def _tar_chunks(source: Source, contents: UploadContents) -> Iterator[bytes]:
 
 
 def _list_contents(source: Source) -> UploadContents:
-    """Which files are images. Raises ``InputRefused`` for none, for damaged ones, and for one image in two files.
+    """Which files are images.
 
-    XNAT names its files by SOPInstanceUID: of two it would keep one. Nor may they be of several studies, of which XNAT
-    would make as many sessions with one label.
+    Raises :class:`~icf_utils.errors.InputRefused` where there are none, where one is damaged, for two files with one
+    SOPInstanceUID, of which XNAT would keep one, and for images of several studies, of which XNAT would make several
+    sessions with one label.
     """
     images, others, uids, damaged = [], [], [], []
     studies: dict[str, str] = {}
@@ -226,17 +230,17 @@ def _list_contents(source: Source) -> UploadContents:
         if uid in twice
     ]
     if damaged:
-        raise InputRefused(source.label, damaged, "Put this right, or leave these files out.")
+        raise InputRefused(source.label, damaged, "Repair these files, or leave them out.")
     if not images:
-        raise InputRefused(source.label, [(source.label, "holds no DICOM image")])
+        raise InputRefused(source.label, [(source.label, "contains no DICOM image")])
     _refuse_several_studies(source.label, studies)
     lines = sorted(f"{uid} {entry.size}" for uid, entry in zip(uids, images, strict=True))
     return UploadContents(tuple(images), tuple(others), hashlib.sha256("\n".join(lines).encode()).hexdigest())
 
 
 def _refuse_several_studies(label: str, first: Mapping[str, str]) -> None:
-    """``first`` holds a file of each study. An image without a study's UID makes XNAT guess, too."""
+    """``first`` contains a file of each study. An image without StudyInstanceUID counts: XNAT would guess its study."""
     if len(first) > 1:
-        found = [(name, f"is of the study {uid}" if uid else "names no study") for uid, name in first.items()]
-        advice = "XNAT would make a session of each study, all with one label: give each its own folder or file."
+        found = [(name, f"belongs to study {uid}" if uid else "has no StudyInstanceUID") for uid, name in first.items()]
+        advice = "XNAT would make a session of each study, all with one label: use one folder or file for each study."
         raise InputRefused(label, found, advice)

@@ -1,4 +1,4 @@
-"""What can be uploaded, as uploads: trees of folders, zips and tars, visits of a store. Reads names only."""
+"""What can be uploaded: trees of folders, zips and tars, visits of a store. Reads names only."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from icf_utils.results import Notice
 from icf_utils.sources.tree import LEVELS, Exclusions, TreeVisit, walk_tree
 from icf_utils.store.layout import Study, Visit
 from icf_utils.xnat.labels import NameWithoutLabel, fill_label
-from icf_utils.xnat.upload import VISIT_LABEL, VISIT_SUBJECT, make_visit_upload
-from icf_utils.xnat.upload_body import SessionUpload, UploadBody, open_file_body, open_folder_body
+from icf_utils.xnat.upload_body import SessionUpload, UploadBody, open_file_body, open_folder_body, open_visit_body
 from icf_utils.xnat.upload_journal import default_journal_folder
 
-#: The labels that a session of a tree gets: dicomUpload's.
+#: The labels of a store's visit, unless other templates are given.
+VISIT_SUBJECT, VISIT_LABEL = "{visit}", "{study}_{visit}"
+
+#: The labels of a session of a tree, unless other templates are given; they are those of dicomUpload.
 TREE_SUBJECT, TREE_LABEL = "{subject}", "{subject}_{session}"
 
 
 @dataclass(frozen=True)
 class UploadList:
-    """What is to be sent, and what of the input is not. ``refused`` are sessions whose names make no label."""
+    """Sessions to upload, and what of the input is not uploaded. ``refused`` are sessions whose names make no label."""
 
     uploads: tuple[SessionUpload, ...]
     notices: tuple[Notice, ...] = ()
@@ -37,18 +39,18 @@ def list_tree_uploads(
     exclude: Exclusions | None = None,
     state: Path | None = None,
 ) -> UploadList:
-    """The sessions of a tree of folders; what is not sent is named: whose scans are all left out, who has no label."""
+    """The sessions of a tree of folders. Sessions without scans to send, and names without a label, are reported."""
     tree = walk_tree(root, levels, exclude)
     notices = list(tree.skipped)
     notices += [
-        Notice("unmatched-pattern", pattern, "excludes no folder; is it misspelt?") for pattern in tree.unmatched
+        Notice("unmatched-pattern", pattern, "matches no folder; check its spelling") for pattern in tree.unmatched
     ]
     found, refused = [], []
     for visit in tree.visits:
         name = str(visit.path.relative_to(root))
         notices += [Notice("scan-excluded", f"{name}/{scan.name}", "is excluded") for scan in visit.excluded]
         if visit.scans and len(visit.excluded) == len(visit.scans):
-            notices.append(Notice("all-scans-excluded", name, "has no scan that is not excluded"))
+            notices.append(Notice("all-scans-excluded", name, "has no scan left: all are excluded"))
             continue
         try:
             names = _fill_labels(subject or TREE_SUBJECT, label or TREE_LABEL, visit.values)
@@ -64,12 +66,21 @@ def _body_opener(visit: TreeVisit) -> Callable[[], AbstractContextManager[Upload
 
 
 def make_file_upload(path: Path, subject: str, label: str, state: Path | None = None) -> SessionUpload:
-    """A zip or tar of one session; its name says nothing of it, so both labels must be given."""
+    """A zip or tar of one session. Its name does not tell subject and session, so both labels must be given."""
     if not subject or not label:
-        raise InvalidSetting("--subject and --label", "name subject and session of a zip or tar")
+        raise InvalidSetting("--subject and --label", "required for a zip or tar: they name its subject and session")
     values = {"name": path.name.partition(".")[0]}
     names = _fill_labels(subject, label, values)
     return SessionUpload(*names, path.name, state or default_journal_folder(), lambda: open_file_body(path))
+
+
+def make_visit_upload(visit: Visit, subject: str = VISIT_SUBJECT, label: str = VISIT_LABEL) -> SessionUpload:
+    """A store's visit as a session to upload; its upload journal is in the study's work folder."""
+    values = {"study": visit.study, "visit": visit.visit}
+    labels = _fill_labels(subject, label, values)
+    return SessionUpload(
+        *labels, f"{visit.study}/{visit.visit}", visit.workdir / "xnat", lambda: open_visit_body(visit)
+    )
 
 
 def list_store_uploads(
@@ -79,7 +90,7 @@ def list_store_uploads(
     found = [Visit(root, study, visit)] if visit else [Visit(root, study, name) for name in Study(root, study).visits()]
     archived = [item for item in found if visit or item.archive.exists()]
     if not archived:
-        raise DepositMissing(Study(root, study).folder, "there is no visit with an archive; check store and study")
+        raise DepositMissing(Study(root, study).folder, "no visit with an archive; check store and study")
     return tuple(make_visit_upload(item, subject or VISIT_SUBJECT, label or VISIT_LABEL) for item in archived)
 
 

@@ -20,7 +20,7 @@ from tests.xnat.prearchiving import example_row
 @pytest.mark.parametrize("status", ["ready", "DONE", "", "_BUILDING "])
 def test_a_status_that_xnat_cannot_read_is_refused(postgres: Server, status: str) -> None:
     """The table would take it."""
-    with pytest.raises(InvalidSetting, match="no status"):
+    with pytest.raises(InvalidSetting, match="is not a status of XNAT"):
         example_row(status=status)
     postgres.sql(f"INSERT INTO {TABLE} (timestamp, foldername, status, url) VALUES ('t', 'f', %s, 'u')", [status])
 
@@ -45,7 +45,7 @@ def test_values_that_make_no_sense(changes: dict[str, Any]) -> None:
 def test_a_session_gets_in_once(postgres: Server, project: str | None) -> None:
     row = example_row(project=project)
     insert_row(postgres.database, row)
-    with pytest.raises(RemoteFailure, match="has a session of this name and time"):
+    with pytest.raises(RemoteFailure, match="already has a session of this name and time"):
         insert_row(postgres.database, row, again=True)
     assert len(postgres.rows()) == 1
 
@@ -137,7 +137,7 @@ def test_the_rights_that_the_page_names_are_enough(postgres: Server) -> None:
     postgres.sql("CREATE ROLE xnat_import LOGIN")
     place = replace(postgres.database, user="xnat_import")
     try:
-        with pytest.raises(RemoteFailure, match="there is no table"):
+        with pytest.raises(RemoteFailure, match="does not exist"):
             check_table(place)
         for grant in grants:
             postgres.sql(grant)

@@ -88,7 +88,7 @@ def test_without_a_project(visit: Path, root: Path, postgres: Server, xnat: Stan
 
 def test_several_studies_are_refused(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
     (visit / "stray.dcm").write_bytes(dicom_bytes(StudyInstanceUID=uid("another")))
-    with pytest.raises(InputRefused, match="is of the study"):
+    with pytest.raises(InputRefused, match="belongs to study"):
         put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat)
     assert (tree(root), postgres.rows(), changes(xnat)) == ([], [], [])
 
@@ -98,7 +98,7 @@ def test_the_same_study_twice_is_refused(visit: Path, root: Path, postgres: Serv
         put(visit, PrearchiveSession(root, "S1", project), postgres, xnat)
         before, rows = tree(root), postgres.rows()
         steps = Steps()
-        with pytest.raises(RemoteFailure, match="has a session of this study in this project"):
+        with pytest.raises(RemoteFailure, match="prearchive already has a session of this study"):
             put(visit, PrearchiveSession(root, "S2", project), postgres, xnat, progress=steps)
         assert steps.heard == []  # nothing was copied
         assert (tree(root), postgres.rows()) == (before, rows)

@@ -254,6 +254,6 @@ def test_no_table_is_said_before_anything_is_written(visit: Path, root: Path, po
     with pytest.raises(RemoteFailure, match="no column prevent_auto_commit"):
         put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat)
     postgres.sql(f"DROP TABLE {TABLE}")
-    with pytest.raises(RemoteFailure, match="there is no table"):
+    with pytest.raises(RemoteFailure, match="does not exist"):
         put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat)
     assert (tree(root), changes(xnat)) == ([], [])

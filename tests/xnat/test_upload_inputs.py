@@ -45,8 +45,8 @@ def test_two_studies_in_a_folder_are_refused_before_anything_is_sent(server: Sta
     write_session(tmp_path / "tree" / "s" / "other", {"01": 1})
     mixed, other = send(server, tmp_path / "tree").sessions
     assert (mixed.label, mixed.state, other.state, len(server.imports())) == ("s_mr", "failed", "uploaded", 1)
-    assert "'02/1.dcm': is of the study 1.2.3" in mixed.problem
-    assert "'01/1.dcm': is of the study" in mixed.problem
+    assert "'02/1.dcm': belongs to study 1.2.3" in mixed.problem
+    assert "'01/1.dcm': belongs to study" in mixed.problem
 
 
 def test_two_studies_in_a_zip_or_a_visit_are_refused(server: StandIn, tmp_path: Path) -> None:
@@ -65,8 +65,8 @@ def test_two_studies_in_a_zip_or_a_visit_are_refused(server: StandIn, tmp_path: 
     assert [item.state for item in plan_upload(uploads, target(server)).sessions] == ["failed", "failed"]
     for outcome in result.sessions:
         assert outcome.state == "failed"
-        assert "is of the study 1.2.1" in outcome.problem
-        assert "is of the study 1.2.2" in outcome.problem
+        assert "belongs to study 1.2.1" in outcome.problem
+        assert "belongs to study 1.2.2" in outcome.problem
     assert server.imports() == []
 
 
