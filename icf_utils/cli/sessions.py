@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from icf_utils.cli import sessions_delete, sessions_get, sessions_log, sessions_retry, sessions_serve
@@ -12,6 +12,7 @@ from icf_utils.cli.access import add_access, sessions_of
 from icf_utils.cli.console import Console
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.formatting import format_count, format_size, format_table
+from icf_utils.waiting import poll
 
 if TYPE_CHECKING:
     from icf_utils.receiver.client import Sessions
@@ -83,23 +84,22 @@ def _wait(
     sessions: Sessions, words: Mapping[str, str], timeout: float, console: Console
 ) -> Sequence[Mapping[str, Any]]:
     """The sessions when none is under way any more; those of the beginning are followed whatever state they get."""
-    started = time.monotonic()
     first = sessions.list(words)
     ids = {item["id"] for item in first}
     plain = {name: text for name, text in words.items() if name != "state"}
     found = first
     with console.task("sessions", len(ids), "session") as task:
-        done, seen = 0, started
-        while True:
-            now = time.monotonic()
-            seen = now if sessions.is_served() else seen
+        done, seen = 0, 0.0
+        for waited in poll(_PAUSE, _PAUSE, timeout=timeout or inf):
+            if waited:
+                found = [item for item in sessions.list(plain) if "state" not in words or item["id"] in ids]
+            seen = waited if sessions.is_served() else seen
             finished = sum(item["state"] not in _ACTIVE for item in found)
             task.advance(max(0, finished - done))
             done = max(done, finished)
-            if finished == len(found) or now - seen > _AWAY or (timeout and now - started > timeout):
-                return found
-            time.sleep(_PAUSE)
-            found = [item for item in sessions.list(plain) if "state" not in words or item["id"] in ids]
+            if finished == len(found) or waited - seen > _AWAY:
+                break
+    return found
 
 
 def _lines(found: Sequence[Mapping[str, Any]]) -> list[str]:

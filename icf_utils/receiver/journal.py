@@ -34,6 +34,7 @@ from icf_utils.receiver.model import (
     visit_of_revision,
 )
 from icf_utils.store.layout import check_identifier
+from icf_utils.waiting import poll
 
 if TYPE_CHECKING:
     import sqlite3
@@ -494,15 +495,18 @@ class _Database:
 
     def _enable_write_ahead_log(self) -> None:
         """While another process creates the same file, SQLite refuses this at once, whatever its timeout."""
-        until = time.monotonic() + _BUSY_TIMEOUT
-        while True:
-            try:
-                self._connection.execute("PRAGMA journal_mode=WAL")
+        for waited in poll(_BUSY_PAUSE, _BUSY_PAUSE, timeout=_BUSY_TIMEOUT):
+            if self._try_write_ahead_log(is_last=waited >= _BUSY_TIMEOUT):
                 return
-            except self._errors as error:
-                if "locked" not in str(error) or time.monotonic() > until:
-                    raise
-            time.sleep(_BUSY_PAUSE)
+
+    def _try_write_ahead_log(self, is_last: bool) -> bool:
+        try:
+            self._connection.execute("PRAGMA journal_mode=WAL")
+        except self._errors as error:
+            if "locked" not in str(error) or is_last:
+                raise
+            return False
+        return True
 
     def _create_tables(self) -> None:
         with self.transaction():

@@ -8,7 +8,6 @@ before its sessions can be complete, because that decides whether their images m
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import suppress
 from types import TracebackType
 from typing import Any

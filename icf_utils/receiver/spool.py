@@ -9,22 +9,21 @@ one, and :meth:`Spool.leftover_parts` finds it.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import itertools
 import os
 import shutil
 import threading
-import time
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
 
 from icf_utils.errors import Busy, storage_errors
 from icf_utils.receiver.model import visit_of_revision
 from icf_utils.store.files import sync_names
+from icf_utils.store.flock import try_flock
 from icf_utils.store.layout import Visit
+from icf_utils.waiting import poll
 
 #: Below the spool: unfinished files, and the lock of the process that receives.
 PARTS_NAME, LOCK_NAME = "parts", "receiver.lock"

@@ -12,7 +12,6 @@ It is a list for other programs. Whether an image is there is never decided by i
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -29,6 +28,7 @@ from icf_utils.interrupts import remove_file
 from icf_utils.progress import Progress
 from icf_utils.retrieve.model import Digest, Running, Wanted
 from icf_utils.store.files import new_file, rename_file, sync_file
+from icf_utils.store.flock import open_locked
 
 #: Below the target directory, while something runs or waits to be finished.
 WORK_NAME = ".icf-retrieve"
@@ -204,25 +204,19 @@ def sole_writer(root: Path) -> Iterator[Path]:
                     folder.rmdir()
 
 
-def _lock(work: Path) -> IO[str]:
-    """The lock file, held; one that its last holder has just removed does not count."""
+def _lock(work: Path) -> IO[bytes]:
+    """The lock file, held."""
     path = work / "lock"
     while True:
         with target_errors(path, "create"):
             work.mkdir(parents=True, exist_ok=True)
             try:
-                lock = path.open("w")
-            except FileNotFoundError:
+                lock = open_locked(path)
+            except FileNotFoundError:  # another process has just tidied the empty folder away
                 continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.close()
-            raise _busy(path, work.parent) from error
-        with suppress(FileNotFoundError):
-            if path.stat().st_ino == os.fstat(lock.fileno()).st_ino:
-                return lock
-        lock.close()
+        if lock is None:
+            raise _busy(path, work.parent)
+        return lock
 
 
 def _busy(path: Path, root: Path) -> Busy:

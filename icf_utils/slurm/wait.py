@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from icf_utils.slurm import records
 from icf_utils.slurm.model import QueuedTask
 from icf_utils.slurm.submit import ActiveSubmission, find_active_submissions
 from icf_utils.store.layout import Study
+from icf_utils.waiting import poll
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 20.0
 
@@ -37,14 +37,14 @@ class UnfinishedVisit:
 def wait_for_jobs(studies: Sequence[Study], progress: Progress) -> None:
     """Until SLURM has finished all jobs of the studies. Raises as :func:`icf_utils.slurm.commands.queue` does."""
     told: set[tuple[str, str]] = set()
-    pause = _FIRST_PAUSE
-    while active := find_active_submissions(studies):
+    for _ in poll(_FIRST_PAUSE, _LONGEST_PAUSE, factor=1.5):
+        active = find_active_submissions(studies)
+        if not active:
+            return
         for task in (task for found in active.values() for one in found for task in one.tasks):
             if task.is_pending and task.reason not in _ORDINARY and (task.job, task.reason) not in told:
                 told.add((task.job, task.reason))
                 progress.message(f"job {task.job} waits: {task.reason} (end it with 'scancel {task.job}')")
-        time.sleep(pause)
-        pause = min(pause * 1.5, _LONGEST_PAUSE)
 
 
 def find_unfinished_visits(visits: Sequence[VisitInput], config: RunConfig) -> list[UnfinishedVisit]:

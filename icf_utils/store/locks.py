@@ -36,13 +36,14 @@ from icf_utils.store.lock_owner import (
     own_holder,
     parse_holder,
 )
+from icf_utils.waiting import poll
 
 #: Seconds that a process waits for another one before it gives up with exit code 8, unless ICF_LOCK_TIMEOUT says.
 PATIENCE = 3600.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
 
-#: How often a lock that seems to be free is tried by who does not wait.
-_LOOKS = 100
+#: Seconds for which a lock that seems to be free is tried by who does not wait.
+_LOOKING = 1.0
 
 #: Seconds between two signs of life, and how long a holder out of sight may give none. Network file systems show a
 #: change to other hosts after a minute or so. Only changes are looked at, so that clocks need not agree.
@@ -168,24 +169,23 @@ def _clear_leftovers(study: Study) -> None:
 
 
 def _acquire(study: Study, path: Path, progress: Progress) -> None:
-    started, pause, told, patience = time.monotonic(), _FIRST_PAUSE, False, _patience()
-    watch = _Watch(path)
-    while not try_to_take(study, path):
-        # nothing to read: released between two looks, or not to be seen yet on a network file system
-        holder = read_holder(path) or NOBODY
-        if is_dead(holder) and clear_stale(study, path, holder):
+    waited, told, holder, watch = 0.0, False, NOBODY, _Watch(path)
+    for waited in poll(_FIRST_PAUSE, _LONGEST_PAUSE, timeout=_patience()):
+        while True:
+            if try_to_take(study, path):
+                return
+            # nothing to read: released between two looks, or not to be seen yet on a network file system
+            holder = read_holder(path) or NOBODY
+            if not (is_dead(holder) and clear_stale(study, path, holder)):
+                break
             progress.message(f"taking over the lock of a dead process: '{printable(path)}' ({_named(holder)})")
-            continue
-        waited, silent = time.monotonic() - started, watch.silent_for()
-        if waited > patience:
-            raise Busy(path, _named(holder), waited)
+        silent = watch.silent_for()
         if silent > SILENCE and is_out_of_sight(holder):
             raise Busy(path, _named(holder), silent, silent=True)
         if not told and waited > 1:
             progress.message(f"waiting for {_named(holder)}, which holds '{printable(path)}'")
             told = True
-        time.sleep(pause)
-        pause = min(pause * 2, _LONGEST_PAUSE)
+    raise Busy(path, _named(holder), waited)
 
 
 class _Watch:
@@ -206,15 +206,13 @@ class _Watch:
 
 def _try_once(study: Study, path: Path, progress: Progress) -> str:
     """Take a lock unless a process that may be alive holds it; then return that one's name, else empty text."""
-    for _ in range(_LOOKS):
+    for _ in poll(_FIRST_PAUSE, _FIRST_PAUSE, timeout=_LOOKING):
         if try_to_take(study, path):
             return ""
         holder = read_holder(path) or NOBODY
         if holder != NOBODY and not is_dead(holder):
             return _named(holder)
-        if holder == NOBODY or not clear_stale(study, path, holder):  # just released, or another clears it
-            time.sleep(_FIRST_PAUSE)
-        else:
+        if holder != NOBODY and clear_stale(study, path, holder):  # else just released, or another clears it
             progress.message(f"taking over the lock of a dead process: '{printable(path)}' ({_named(holder)})")
     return _named(NOBODY)
 

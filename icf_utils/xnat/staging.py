@@ -11,7 +11,6 @@ Copying an input into a session's folder, synced and checked. Writes below the f
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -29,6 +28,7 @@ from icf_utils.errors import InputRefused, StorageFailure, storage_errors
 from icf_utils.progress import Progress
 from icf_utils.sources.source import Source
 from icf_utils.store.files import sync_folder
+from icf_utils.store.flock import try_flock
 from icf_utils.xnat.session_layout import PlacedFile, SessionLayout
 
 #: Below the prearchive: sessions that are not complete, and journals.
@@ -125,7 +125,7 @@ def _write_journal(reservation: Reservation) -> TextIO | None:
         except FileNotFoundError:  # another command has just tidied the work folder away
             return None
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            try_flock(handle)  # nobody else knows its name yet
             handle.write(json.dumps(record) + "\n")
             handle.flush()
             os.fsync(handle.fileno())
@@ -164,12 +164,9 @@ def _locked(path: Path) -> Iterator[str | None]:
         yield None
         return
     with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield None
-            return
-        yield handle.read() if path.exists() else None
+        with storage_errors(path, "lock"):
+            is_ours = try_flock(handle)
+        yield handle.read() if is_ours and path.exists() else None
 
 
 def _parse(root: Path, path: Path, text: str) -> Reservation | None:

@@ -6,7 +6,6 @@ sent is looked for first. Reads and writes ``<folder>/xnat-<name of the target>.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from icf_utils.errors import Busy, printable, storage_errors
+from icf_utils.store.flock import open_locked
 from icf_utils.xnat.model import UploadTarget
 
 
@@ -47,12 +47,10 @@ class UploadJournal:
         """Raises :class:`UploadRunning` while another process uploads there."""
         with storage_errors(self.path, "open"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("a+b")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.close()
-            raise UploadRunning(self.path) from error
+            file = open_locked(self.path)
+        if file is None:
+            raise UploadRunning(self.path)
+        self._file = file
         self._read()
         return self
 
