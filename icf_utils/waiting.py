@@ -21,12 +21,13 @@ def poll(
 ) -> Iterator[float]:
     """Yield again and again how long it has been waiting, all in seconds: the caller asks each time, and may leave.
 
-    It yields 0 at once, then after pauses: ``first``, then each ``factor`` times the one before, up to ``longest``. The last pause ends with ``timeout``, so that the caller asks once more then; after that the loop is over.
+    It yields 0 at once, then after pauses: ``first``, then each ``factor`` times the one before, up to ``longest``.
+    The last pause ends with ``timeout``, so that the caller asks once more then; after that the loop is over.
     ``sleep`` may raise to end the wait from outside.
 
     >>> naps = []
     >>> list(poll(1, 3, timeout=7.5, sleep=naps.append, now=lambda: sum(naps)))
-    [0, 1, 3, 6, 7.5]
+    [0, 1, 3.0, 6.0, 7.5]
     """
     started, pause = now(), first
     while True:

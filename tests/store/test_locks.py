@@ -330,7 +330,7 @@ def test_a_name_that_is_no_lock_is_not_waited_for_without_end(
     visit: Visit, try_once: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(locks, "PATIENCE", 0.05)
-    monkeypatch.setattr(locks, "_LOOKS", 3)
+    monkeypatch.setattr(locks, "_LOOKING", 0.05)
     visit.workdir.mkdir(parents=True)
     for path in (lock_path(visit), visit.workdir / "+run.visit.lock"):
         path.symlink_to("nowhere")
