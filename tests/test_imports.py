@@ -19,6 +19,7 @@ ROOMS = [
     *(
         "errors",
         "formatting",
+        "waiting",
         "installation",
         "results",
         "progress",
