@@ -110,15 +110,12 @@ def _plan(args: argparse.Namespace, console: Console, store: Path) -> IngestPlan
 def _names(args: argparse.Namespace, fields: list[str] | None, visit: str) -> Names:
     """The templates; without ``fields``, the words in braces are DICOM keywords, which are checked later."""
     from icf_utils.ingest.plan import Names
-    from icf_utils.templates import Template, parse_template
+    from icf_utils.templates import parse_template
 
     if not args.study:
         raise InvalidSetting("--study", "say which study the visits belong to, as in --study study-a")
     texts = {"--study": args.study, "--visit": args.visit or visit}
-    study, name = (
-        parse_template(option, text, Template(text).fields if fields is None else fields)
-        for option, text in texts.items()
-    )
+    study, name = (parse_template(option, text, fields) for option, text in texts.items())
     return Names(study, name)
 
 

@@ -22,7 +22,7 @@ from icf_utils.sources.selection import Selection, files_below, select_files, se
 from icf_utils.sources.tree import Exclusions, TreeVisit, visit_folder, walk_tree
 from icf_utils.store.files import make_folders, replace_file
 from icf_utils.store.layout import Visit
-from icf_utils.templates import Template
+from icf_utils.templates import EmptyField, Template
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,8 @@ class _Collector:
         """Study and visit from the templates, unless something is missing."""
         try:
             return names.study.fill(values), names.visit.fill(values)
-        except KeyError as error:
-            self.refused.append((label, f"has no usable {error.args[0]} to name it by"))
+        except EmptyField as error:
+            self.refused.append((label, f"has no usable {error.field} to name it by"))
             return None
 
     def add_folder(self, label: str, study: str, visit: str, found: TreeVisit) -> None:

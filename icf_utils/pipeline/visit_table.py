@@ -18,6 +18,7 @@ from pathlib import Path
 from icf_utils.errors import InvalidIdentifier, InvalidSetting, TableRefused, printable, storage_errors
 from icf_utils.pipeline.model import VisitInput
 from icf_utils.store.layout import Visit, check_identifier, stored_studies
+from icf_utils.templates import Template
 
 #: The columns of a table, in any order, in upper or lower case.
 COLUMNS = ("study", "visit", "input")
@@ -26,7 +27,7 @@ _ALIASES = {"folder": "input"}
 _EXPECTED_COLUMNS = "study, visit, and input (also called folder)"
 
 _DELIMITERS = ("\t", ";", ",")
-_PLACEHOLDERS = ("{study}", "{visit}")
+_FIELDS = ("study", "visit")
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ def expand_pattern(pattern: str, store: Path) -> list[VisitInput]:
 def _matches(pattern: str) -> Iterator[tuple[str, str, str]]:
     """The paths that a pattern matches, with study and visit."""
     path = os.path.abspath(pattern)
-    with_files = not path.endswith(_PLACEHOLDERS)
+    with_files = Template(path).literals[-1] != ""
     candidates: list[tuple[str, dict[str, str]]] = [("/", {})]
     for part in Path(path).parts[1:]:
         candidates = [found for base, values in candidates for found in _step(base, part, values)]
@@ -221,12 +222,11 @@ def _matches(pattern: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _step(base: str, part: str, values: dict[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
-    if not any(place in part for place in _PLACEHOLDERS):
+    template = Template(part)
+    if not template.fields:
         yield os.path.join(base, part), values
         return
-    expression = re.escape(part)
-    for name in ("study", "visit"):
-        expression = expression.replace(re.escape(f"{{{name}}}"), f"(?P<{name}>.+?)")
+    expression = template.expression()
     for name in _names(base):
         match = re.fullmatch(expression, name, re.DOTALL)
         if match and not name.startswith("."):

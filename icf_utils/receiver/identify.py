@@ -27,6 +27,7 @@ from icf_utils.dicom.header import FileKind, check_pixels, file_kind, read_head
 from icf_utils.dicom.values import character_sets, keyword_tag, plain_value
 from icf_utils.errors import storage_errors
 from icf_utils.receiver.settings import Rule
+from icf_utils.templates import EmptyField
 
 #: A visit's identifier, without the suffix of a revision.
 _LONGEST_VISIT = 90
@@ -142,7 +143,7 @@ def visit_identifier(rule: Rule, sender: Sender, study_uid: str, text: Callable[
     values: Mapping[str, str] = {
         "called_ae": sender.called_ae,
         "calling_ae": sender.calling_ae,
-        "address": sender.address.replace(":", "-"),
+        "address": sender.address,
         "study_key": study_key(study_uid),
         **{keyword: text(keyword) for keyword in rule.keywords},
     }

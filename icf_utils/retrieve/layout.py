@@ -6,10 +6,10 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
-from string import Formatter
 
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.retrieve.model import Image, Wanted
+from icf_utils.templates import NameRule, Template, parse_template
 
 #: Where images of buckets go, as ``cod-retrieve`` puts them; the second is inside a study's zip.
 BUCKET_LAYOUT, BUCKET_ZIP_LAYOUT = "{study}/{series}/instances/{name}", "{series}/instances/{name}"
@@ -18,7 +18,9 @@ STORE_LAYOUT = "{path}"
 
 _OWN_FIELDS = ("study", "visit", "series", "sop", "name", "path")
 _KEYWORD = re.compile(r"[A-Z][A-Za-z0-9]{1,63}")
-_UNFIT = re.compile(r"[^\w.+=@-]+")
+
+#: What a component of a path is made of; templates may have more between their fields.
+PATH = NameRule(r"\w.+=@-", "text without other braces", around=r"^{}")
 
 #: A component of a path may not be longer, in bytes, on the usual file systems.
 _LONGEST = 255
@@ -46,18 +48,11 @@ def unsafe(path: str) -> str:
 
 def template_keywords(template: str) -> tuple[str, ...]:
     """The DICOM keywords that a template uses. Raises :class:`~icf_utils.errors.InvalidSetting` for no template."""
-    try:
-        pieces = list(Formatter().parse(template))
-    except ValueError as error:
-        raise InvalidSetting("--layout", f"'{printable(template)}' is no template ({error})") from error
-    names = [name for _, name, spec, conversion in pieces if name is not None]
-    plain = all(not spec and not conversion for _, name, spec, conversion in pieces if name is not None)
+    names = parse_template("--layout", template, None, PATH).fields
     unknown = [name for name in names if name not in _OWN_FIELDS and not _KEYWORD.fullmatch(name)]
-    if unknown or not plain:
-        raise InvalidSetting(
-            "--layout",
-            f"in '{printable(template)}', expected names in braces: {', '.join(_OWN_FIELDS)}, or a DICOM keyword",
-        )
+    if unknown:
+        problem = f"unknown field {{{unknown[0]}}} (fields: {', '.join(_OWN_FIELDS)}, or a DICOM keyword)"
+        raise InvalidSetting("--layout", problem)
     if not {"name", "sop", "path"} & set(names):
         raise InvalidSetting("--layout", "without {name}, {sop} or {path}, images would get the same name")
     return tuple(dict.fromkeys(name for name in names if name not in _OWN_FIELDS))
@@ -67,13 +62,9 @@ def place(image: Image, template: str) -> PurePosixPath:
     """The path of an image. Raises :class:`~icf_utils.errors.InvalidSetting` for a template that leaves the folder."""
     known = {"study": image.study, "visit": image.visit, "series": image.series, "sop": image.sop}
     known["name"] = image.path.rpartition("/")[2]
-    text = ""
-    for literal, name, _, _ in Formatter().parse(template):
-        text += literal
-        if name == "path":
-            text += image.path
-        elif name is not None:
-            text += _part(known[name] if name in known else image.tags.get(name, ""))
+    parsed = Template(template)
+    values = {name: _part(known[name] if name in known else image.tags.get(name, "")) for name in parsed.fields}
+    text = parsed.fill_as_is({**values, "path": image.path})
     if problem := unsafe(text):
         raise InvalidSetting("--layout", f"'{printable(template)}' gives the path '{printable(text)}': {problem}")
     return PurePosixPath(text)
@@ -83,11 +74,10 @@ def _part(value: object) -> str:
     """Text as one component of a path.
 
     >>> _part("T1 w / 3D"), _part("..")
-    ('T1_w_3D', '_')
+    ('T1_w___3D', '_')
     """
     text = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    fit = _UNFIT.sub("_", text).strip("_")
-    return fit[:100] if fit.strip(".") else "_"
+    return PATH.replace(text)[:100] or "_"
 
 
 def arrange(images: Iterable[Image], template: str) -> tuple[Wanted, ...]:

@@ -10,13 +10,16 @@ import re
 from collections.abc import Mapping
 
 from icf_utils.errors import InvalidSetting, printable
+from icf_utils.templates import EmptyField, NameRule, parse_template
 
 #: The most characters that XNAT is given; its columns hold 255.
 _LONGEST = 200
 
 _LABEL = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _NOT_IN_LABELS = re.compile(r"[^A-Za-z0-9_-]", re.ASCII)
-_FIELD = re.compile(r"\{([^{}]*)\}")
+
+#: What labels are made of, in templates.
+LABEL = NameRule("A-Za-z0-9_-", "letters A to Z, digits, '_', '-'")
 
 
 class NameWithoutLabel(InvalidSetting):
@@ -57,18 +60,15 @@ def fill_label(template: str, values: Mapping[str, str], option: str) -> str:
     """The label that a template such as ``{subject}_{session}`` makes of ``values``; ``option`` names it in errors.
 
     Raises :class:`NameWithoutLabel` where a label can keep no character of a field's value, and
-    :class:`~icf_utils.errors.InvalidSetting` for an unknown field and for an empty label.
+    :class:`~icf_utils.errors.InvalidSetting` for what is not a template or makes an empty label.
 
     >>> fill_label("{subject}_{session}", {"subject": "s1", "session": "mr"}, "--label")
     's1_mr'
     """
-    for name in _FIELD.findall(template):
-        if name not in values:
-            known = ", ".join(f"{{{key}}}" for key in values)
-            raise InvalidSetting(option, f"unknown field '{{{printable(name)}}}' (known: {known})")
-        if not to_label(values[name]).strip("_-"):
-            raise NameWithoutLabel(option, name, values[name])
-    label = to_label(_FIELD.sub(lambda found: values[found[1]], template))
+    try:
+        label = parse_template(option, template, values, LABEL).fill(values, LABEL)
+    except EmptyField as error:
+        raise NameWithoutLabel(option, error.field, values[error.field]) from error
     if not label.strip("_-"):
         raise InvalidSetting(option, f"'{printable(template)}' makes an empty label")
     return label

@@ -81,9 +81,9 @@ def test_scans_are_left_out_by_their_names(server: StandIn, tree: Path) -> None:
 
 
 def test_labels(tree: Path) -> None:
-    (session,) = list_tree_uploads(tree, subject="P {subject}", label="{session}-1", state=tree).uploads
+    (session,) = list_tree_uploads(tree, subject="P_{subject}", label="{session}-1", state=tree).uploads
     assert (session.subject, session.label) == ("P_sub-1", "mr-1")
-    with pytest.raises(InvalidSetting, match=r"unknown field '{patient}'"):
+    with pytest.raises(InvalidSetting, match=r"unknown field {patient}"):
         list_tree_uploads(tree, label="{patient}")
 
 
