@@ -63,7 +63,7 @@ def run_visits(
         scheduler = _Scheduler(todo, config, keep_going, progress, on_visit)
         size = min(jobs, len(todo))
         with (
-            progress.task("visits", len(todo), "visits") as bar,
+            progress.task("visits", len(todo), "visit") as bar,
             closing(start_workers(size, config, progress)) as pool,
         ):
             scheduler.work(pool, bar.advance)

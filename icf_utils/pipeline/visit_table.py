@@ -194,10 +194,10 @@ def _is_there(path: Path) -> bool:
 def expand_pattern(pattern: str, store: Path) -> list[VisitInput]:
     """Find the visits in folders such as ``/scanner/{study}/{visit}``, sorted.
 
-    A pattern that ends in a placeholder matches folders only; any other (``{visit}.zip``) matches files as well.
+    A pattern that ends in a field matches folders only; any other (``{visit}.zip``) matches files as well.
     Names that begin with a dot are skipped. Raises :class:`~icf_utils.errors.TableRefused` with every mistake.
     """
-    if any(pattern.count(place) != 1 for place in _PLACEHOLDERS):
+    if sorted(Template(pattern).all_fields) != sorted(_FIELDS):
         raise TableRefused(pattern, ["it must contain {study} and {visit} once each, as in /scanner/{study}/{visit}"])
     found = _Collector(Path(), store)
     for path, study, visit in sorted(_matches(pattern)):

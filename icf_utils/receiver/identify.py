@@ -122,8 +122,8 @@ def identify(found: Scan, rule: Rule, sender: Sender, sop_class: str, sop_instan
         return ImageRejection("SOPClassUID is missing or differs from the request")
     try:
         visit = visit_identifier(rule, sender, study_uid, lambda keyword: _text(found, keyword))
-    except KeyError as error:
-        return ImageRejection(f"no usable value of {error.args[0]} for the visit", lacks_identifier=True)
+    except EmptyField as error:
+        return ImageRejection(f"no usable value of {error.field} for the visit", lacks_identifier=True)
     image = image_key(sop_instance)
     name = f"{_number(found, 'SeriesNumber'):03d}/{_number(found, 'InstanceNumber'):05d}-{image}.dcm"
     return Identity(study_uid, image, visit, name)
@@ -138,7 +138,7 @@ def _number(found: Scan, keyword: str) -> int:
 def visit_identifier(rule: Rule, sender: Sender, study_uid: str, text: Callable[[str], str]) -> str:
     """The visit identifier of a study by the rule's template; ``text`` returns the value of a keyword.
 
-    Raises ``KeyError`` with the keyword that has no usable value.
+    Raises :class:`~icf_utils.templates.EmptyField` for a value that leaves nothing.
     """
     values: Mapping[str, str] = {
         "called_ae": sender.called_ae,

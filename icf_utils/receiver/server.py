@@ -43,6 +43,7 @@ from icf_utils.receiver.sessions import SessionManager
 from icf_utils.receiver.settings import Listen, ReceiverSettings, cannot_listen, check_machine, tls_context
 from icf_utils.receiver.spool import Spool
 from icf_utils.receiver.store_scp import StoreHandler
+from icf_utils.waiting import poll
 
 #: Seconds between two updates of the journal.
 _UPDATE_INTERVAL = 0.5
@@ -101,9 +102,9 @@ class Receiver:
         for association in list(self._open):
             association.abort()
         self._queue.close()
-        limit = time.monotonic() + _GRACE
-        while self._open and time.monotonic() < limit:
-            time.sleep(0.01)
+        for _ in poll(0.01, 0.01, timeout=_GRACE):
+            if not self._open:
+                break
         self._update_safely()
         self._journal.interrupt_associations()
         self._journal.close()

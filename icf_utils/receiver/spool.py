@@ -57,12 +57,12 @@ class Spool:
 
     def _hold(self) -> None:
         """Take the lock, which :func:`is_held` in another process may have for a moment."""
-        limit = time.monotonic() + _LOCK_TIMEOUT
-        while not _try_to_lock(self._lock, fcntl.LOCK_EX):
-            if time.monotonic() > limit:
-                self._lock.close()
-                raise Busy(self.folder / LOCK_NAME, "another receiver", 0)
-            time.sleep(0.02)
+        for _ in poll(0.02, 0.02, timeout=_LOCK_TIMEOUT):
+            with storage_errors(self.folder / LOCK_NAME, "lock"):
+                if try_flock(self._lock):
+                    return
+        self._lock.close()
+        raise Busy(self.folder / LOCK_NAME, "another receiver", 0)
 
     def close(self) -> None:
         """Let another receiver use the spool."""
@@ -230,12 +230,7 @@ def is_held(folder: Path) -> bool:
     except OSError:  # another user's, which cannot be examined
         return True
     with lock:  # a shared lock, which does not conflict with that of another process that only looks
-        return not _try_to_lock(lock, fcntl.LOCK_SH)
-
-
-def _try_to_lock(file: IO[Any], kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+        try:
+            return not try_flock(lock, shared=True)
+        except OSError:
+            return True
