@@ -127,7 +127,7 @@ def test_other_levels_and_templates(tree: Path) -> None:
     assert flat.code == 0, flat.err
     assert (store / "s" / "ses-1_dicom.tar").exists()
     wrong = icf("ingest", tree, "-o", store, "--study", "s", "--visit", "{patient}")
-    assert (wrong.code, "no field {patient} (fields: session, subject)" in wrong.err) == (2, True)
+    assert (wrong.code, "unknown field {patient} (fields: session, subject)" in wrong.err) == (2, True)
 
 
 def test_a_table_names_folders(tree: Path) -> None:
