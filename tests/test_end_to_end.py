@@ -16,7 +16,7 @@ import pytest
 
 from icf_utils.cli.main import main
 from icf_utils.dataset.export import read_export
-from icf_utils.dicom.confidentiality import profile
+from icf_utils.dicom.confidentiality import profile_entries
 from icf_utils.dicom.values import dictionary_vr
 from icf_utils.store.layout import Visit
 from tests.cli.program import PYTHON, Inside, steps, surrounding
@@ -183,7 +183,7 @@ def marked(vr: str | None, at: int) -> bytes:
 def marked_elements() -> dict[int, bytes]:
     """Every attribute of the confidentiality profile that a data set can hold, each with a marker."""
     elements = {}
-    for at, entry in enumerate(profile()):
+    for at, entry in enumerate(profile_entries()):
         vr = dictionary_vr(entry.number)
         if entry.number >> 16 < 8 or entry.keyword in BY_DESIGN:
             continue

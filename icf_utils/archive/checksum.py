@@ -9,7 +9,7 @@ from icf_utils.errors import DepositDamaged
 _LINE = re.compile(rb"([0-9a-f]{32})  ([^\n]+)\n")
 
 
-def checksum_line(md5: str, name: str) -> bytes:
+def format_checksum(md5: str, name: str) -> bytes:
     """The file's bytes for an archive called ``name``."""
     return f"{md5}  {name}\n".encode("ascii")
 

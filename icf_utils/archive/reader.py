@@ -283,7 +283,7 @@ def _headers_of(descriptor: int, file_size: int) -> Callable[[int, int], bytes]:
     return read
 
 
-def header_time(data: bytes) -> float | None:
+def read_header_time(data: bytes) -> float | None:
     """The time in the header of a member at the start of ``data``; ``None`` where no such header is there."""
 
     def read(position: int, size: int) -> bytes:

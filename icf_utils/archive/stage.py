@@ -11,8 +11,16 @@ from datetime import timezone, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from icf_utils.archive.checksum import checksum_line
-from icf_utils.archive.writer import NO_TIME, ExistingFile, HeaderLengthChanged, NewFile, Output, Packer, Packing
+from icf_utils.archive.checksum import format_checksum
+from icf_utils.archive.writer import (
+    NO_TIME,
+    ArchiveOutput,
+    ExistingArchive,
+    HeaderLengthChanged,
+    NewArchive,
+    Packer,
+    PackingResult,
+)
 from icf_utils.errors import DepositDiffers, InputRefused, InvalidSetting, printable, storage_errors
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice, Written
@@ -58,7 +66,7 @@ def make_studyvisit_archive(
     :class:`~icf_utils.errors.DepositDiffers`, :class:`~icf_utils.errors.StorageFailure`.
     """
     place = Visit(Path(store_dir), study, visit)
-    zone = zone_named(time_zone)
+    zone = parse_time_zone(time_zone)
     _refuse_store_in_input(place, Path(input_path))
     with visit_lock(place, progress):
         prepare_workdir(place.of_study)
@@ -66,7 +74,7 @@ def make_studyvisit_archive(
             return _make(source, place, zone, progress)
 
 
-def archive_differs(
+def compare_archive(
     input_path: str | os.PathLike[str],
     place: Visit,
     *,
@@ -79,7 +87,7 @@ def archive_differs(
     Writes nothing to the store; a compressed tar is unpacked in the system's temporary folder (``TMPDIR``).
     Raises :class:`~icf_utils.errors.InputRefused`, :class:`~icf_utils.errors.StorageFailure`.
     """
-    zone = zone_named(time_zone)
+    zone = parse_time_zone(time_zone)
     with open_source(Path(input_path), Path(tempfile.gettempdir()), strip) as source:
         try:
             _compare(source, place, zone, progress)
@@ -92,7 +100,7 @@ def archive_differs(
 _OF_THIS_MACHINE = ("localtime", "posixrules")
 
 
-def zone_named(name: str) -> tzinfo:
+def parse_time_zone(name: str) -> tzinfo:
     """The time zone of an IANA name. Raises :class:`~icf_utils.errors.InvalidSetting`."""
     if name == "UTC":
         return timezone.utc
@@ -121,7 +129,7 @@ def _make(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> Arc
     else:
         md5, size, done = _write(source, place, zone, progress)
         archive = Written(place.archive, "written")
-    (checksum,) = publish_bytes(place.of_study, [(place.checksum, checksum_line(md5, place.archive.name))])
+    (checksum,) = publish_bytes(place.of_study, [(place.checksum, format_checksum(md5, place.archive.name))])
     return ArchiveResult(
         study=place.study,
         visit=place.visit,
@@ -136,15 +144,15 @@ def _make(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> Arc
     )
 
 
-def _write(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> tuple[str, int, Packing]:
+def _write(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> tuple[str, int, PackingResult]:
     part = part_name(place.of_study, place.archive)
     with new_part(place.of_study, place.archive) as handle:
 
-        def fresh() -> Output:
+        def fresh() -> ArchiveOutput:
             with storage_errors(part, "write"):
                 handle.seek(0)
                 handle.truncate()
-            return NewFile(handle, part)
+            return NewArchive(handle, part)
 
         md5, size, done = _pack(source, place, zone, fresh, progress)
         sync_file(handle, part)
@@ -156,18 +164,18 @@ def _write(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> tu
 def _refuse_other_checksum(place: Visit, md5: str) -> None:
     """Where only the checksum is left of an earlier archive, it must be this one's."""
     with storage_errors(place.checksum, "read"):
-        if place.checksum.exists() and place.checksum.read_bytes() != checksum_line(md5, place.archive.name):
+        if place.checksum.exists() and place.checksum.read_bytes() != format_checksum(md5, place.archive.name):
             raise DepositDiffers(place.checksum, f"this input gives the MD5 {md5}")
 
 
-def _compare(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> tuple[str, int, Packing]:
+def _compare(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> tuple[str, int, PackingResult]:
     with storage_errors(place.archive, "read"), open(place.archive, "rb", buffering=0) as handle:
-        return _pack(source, place, zone, lambda: ExistingFile(handle, place.archive), progress)
+        return _pack(source, place, zone, lambda: ExistingArchive(handle, place.archive), progress)
 
 
 def _pack(
-    source: Source, place: Visit, zone: tzinfo, fresh: Callable[[], Output], progress: Progress
-) -> tuple[str, int, Packing]:
+    source: Source, place: Visit, zone: tzinfo, fresh: Callable[[], ArchiveOutput], progress: Progress
+) -> tuple[str, int, PackingResult]:
     assumed_time = NO_TIME
     while True:
         with (

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import BinaryIO, ClassVar
 
 from icf_utils.archive.hashing import BackgroundMd5
-from icf_utils.archive.reader import header_time
+from icf_utils.archive.reader import read_header_time
 from icf_utils.archive.tar_headers import BLOCK, content_padding, end_of_archive, member_header
 from icf_utils.dicom.header import FACT_TAGS, FileFacts, FileKind, file_facts, read_head
 from icf_utils.errors import DepositDiffers, InputRefused, printable, storage_errors
 from icf_utils.formatting import format_count
 from icf_utils.progress import Task
 from icf_utils.results import Notice
-from icf_utils.sources.source import Entry, Reader, Source
+from icf_utils.sources.source import FileReader, InputFile, Source
 
 _CHUNK = 1 << 20
 
@@ -46,7 +46,7 @@ class HeaderLengthChanged(Exception):
 
 
 @dataclass
-class Packing:
+class PackingResult:
     """What one pass has found: ``time`` is the visit's latest study time in seconds since 1970.
 
     ``studies`` has the first file of each StudyInstanceUID.
@@ -57,7 +57,7 @@ class Packing:
     time: float | None = None
     studies: dict[str, str] = field(default_factory=dict)
     notices: list[Notice] = field(default_factory=list)
-    waiting: list[tuple[int, int, Entry]] = field(default_factory=list)
+    waiting: list[tuple[int, int, InputFile]] = field(default_factory=list)
 
 
 class Packer:
@@ -69,13 +69,13 @@ class Packer:
     def __init__(self, source: Source, root: str, zone: tzinfo, assumed_time: float = NO_TIME) -> None:
         self._source, self._root, self._zone, self._assumed_time = source, root, zone, assumed_time
 
-    def run(self, output: Output, task: Task) -> Packing:
+    def run(self, output: ArchiveOutput, task: Task) -> PackingResult:
         """Write all members and the end mark to ``output``.
 
         Raises :class:`HeaderLengthChanged`, ``InputRefused`` for an input that changes meanwhile, and what
         ``output`` raises.
         """
-        done = Packing()
+        done = PackingResult()
         for entry in self._source.entries:
             with self._source.open(entry) as reader:
                 self._pack_file(entry, reader, output, task, done)
@@ -85,7 +85,9 @@ class Packer:
         done.notices += _visit_notices(self._source, done)
         return done
 
-    def _pack_file(self, entry: Entry, reader: Reader, output: Output, task: Task, done: Packing) -> None:
+    def _pack_file(
+        self, entry: InputFile, reader: FileReader, output: ArchiveOutput, task: Task, done: PackingResult
+    ) -> None:
         head, found = read_head(reader.read, entry.size, FACT_TAGS)
         facts = file_facts(found, self._zone)
         _note(entry, facts, done)
@@ -97,7 +99,7 @@ class Packer:
             output.write(self._header(entry, facts.time), "header", entry.name)
         self._copy(entry, reader, head, output, task)
 
-    def _copy(self, entry: Entry, reader: Reader, head: bytes, output: Output, task: Task) -> None:
+    def _copy(self, entry: InputFile, reader: FileReader, head: bytes, output: ArchiveOutput, task: Task) -> None:
         block, left = head, entry.size
         while True:
             output.write(block, "content", entry.name)
@@ -113,7 +115,7 @@ class Packer:
             raise InputRefused(self._source.label, refusals, "Wait until nothing writes to the input.")
         output.write(content_padding(entry.size), "padding", entry.name)
 
-    def _patch_headers(self, output: Output, done: Packing) -> None:
+    def _patch_headers(self, output: ArchiveOutput, done: PackingResult) -> None:
         time = NO_TIME if done.time is None else done.time
         for position, length, entry in done.waiting:
             header = self._header(entry, time)
@@ -121,17 +123,17 @@ class Packer:
                 raise HeaderLengthChanged(time)
             output.patch(position, header, entry.name)
 
-    def _provisional_header(self, entry: Entry, output: Output) -> bytes:
+    def _provisional_header(self, entry: InputFile, output: ArchiveOutput) -> bytes:
         """As long as the right one, if the archive is there already and is the same."""
         header = self._header(entry, self._assumed_time)
         there = output.time_there(len(header) + BLOCK)
         return header if there is None else self._header(entry, there)
 
-    def _header(self, entry: Entry, time: float) -> bytes:
+    def _header(self, entry: InputFile, time: float) -> bytes:
         return member_header(f"{self._root}/{entry.name}", entry.size, time)
 
 
-def _note(entry: Entry, facts: FileFacts, done: Packing) -> None:
+def _note(entry: InputFile, facts: FileFacts, done: PackingResult) -> None:
     if facts.kind is FileKind.IMAGE:
         done.dicom_files += 1
         if facts.study_uid:
@@ -154,7 +156,7 @@ def _note(entry: Entry, facts: FileFacts, done: Packing) -> None:
         )
 
 
-def _visit_notices(source: Source, done: Packing) -> list[Notice]:
+def _visit_notices(source: Source, done: PackingResult) -> list[Notice]:
     notices = []
     if not done.dicom_files:
         notices.append(Notice("no-dicom", source.label, "holds no DICOM file"))
@@ -173,7 +175,7 @@ _BATCH = 1 << 20
 _MOST_BUFFERS = 512
 
 
-class Output(ABC):
+class ArchiveOutput(ABC):
     """What the packing of an archive writes to; ``position`` is the number of bytes taken so far.
 
     ``is_new`` tells whether its layout is not settled yet, so that packing may start again.
@@ -251,7 +253,7 @@ class Output(ABC):
     def _check_end(self) -> None: ...
 
 
-class NewFile(Output):
+class NewArchive(ArchiveOutput):
     """Write to a new file, in batches of about a megabyte."""
 
     is_new = True
@@ -288,14 +290,14 @@ class NewFile(Output):
         pass
 
 
-class ExistingFile(Output):
+class ExistingArchive(ArchiveOutput):
     """Compare with a file that is there; the first difference raises :class:`~icf_utils.errors.DepositDiffers`."""
 
     is_new = False
 
     def time_there(self, most: int) -> float | None:
         with storage_errors(self.path, "read"):
-            return header_time(os.pread(self._descriptor, most, self.position))
+            return read_header_time(os.pread(self._descriptor, most, self.position))
 
     def _take(self, data: bytes, part: str, name: str) -> None:
         self._compare(self.position, data, part, name)

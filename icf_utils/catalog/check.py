@@ -16,7 +16,7 @@ from icf_utils.catalog.previews import is_intact, list_previews
 from icf_utils.catalog.records import VisitEntry, VisitPage, previews_folder, visit_entry
 from icf_utils.catalog.stage import load_application
 from icf_utils.catalog.study import StudyPage, parse_study_page, study_id, study_path
-from icf_utils.dataset.store_address import StorePlace
+from icf_utils.dataset.store_address import StoreAddress
 from icf_utils.errors import DepositDamaged, StorageFailure
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.settings import CatalogSettings
@@ -42,7 +42,7 @@ def check_catalog(
     :class:`~icf_utils.errors.InvalidSetting` for settings that a run would refuse, too.
     """
     study = visit.of_study
-    page = visit_page(visit, metadata, StorePlace(url, dataset_id), settings)
+    page = visit_page(visit, metadata, StoreAddress(url, dataset_id), settings)
     page = replace(page, previews=list_previews(study, page))
     catalog_id = study_id(study.study)
     pages, (application, _) = visit_files(page), load_application(study, settings)

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from icf_utils.catalog.privacy import clean_text, name_rule
 from icf_utils.catalog.records import VisitPage
 from icf_utils.dataset.reader import read_dataset
-from icf_utils.dataset.store_address import StorePlace
+from icf_utils.dataset.store_address import StoreAddress
 from icf_utils.errors import DepositDamaged, DepositMissing, storage_errors
 from icf_utils.metadata.records import ImageRecord, VisitMetadata
 from icf_utils.settings import CatalogSettings
@@ -18,7 +18,7 @@ from icf_utils.store.layout import Visit
 _DICOM_DATE = re.compile(r"[0-9]{8}", re.ASCII)
 
 
-def visit_page(place: Visit, metadata: VisitMetadata, where: StorePlace, settings: CatalogSettings) -> VisitPage:
+def visit_page(place: Visit, metadata: VisitMetadata, where: StoreAddress, settings: CatalogSettings) -> VisitPage:
     """The page without pictures."""
     return VisitPage(
         study=place.study,

@@ -17,7 +17,7 @@ from icf_utils.catalog.previews import make_previews, read_previews
 from icf_utils.catalog.records import VisitEntry, VisitPage, visit_entry
 from icf_utils.catalog.stage import add_previews, load_application, preview_files, read_study_page
 from icf_utils.catalog.study import StudyPage, study_id
-from icf_utils.dataset.store_address import store_place
+from icf_utils.dataset.store_address import find_store_address
 from icf_utils.errors import DepositDamaged, DepositMissing, InvalidSetting
 from icf_utils.metadata.records import read_visit_metadata
 from icf_utils.progress import SILENT, Progress
@@ -156,7 +156,7 @@ class _CatalogBuilder:
 
     def _add_page(self, place: Visit) -> None:
         wish = self._wish
-        where = store_place(place, wish.settings, wish.store_url, wish.store_id)
+        where = find_store_address(place, wish.settings, wish.store_url, wish.store_id)
         page = visit_page(place, read_visit_metadata(place), where, wish.settings.catalog)
         pictures = self._pictures(place, page)
         swap.add_files(self._study, {**preview_files(page, pictures), **visit_files(add_previews(page, pictures))})

@@ -21,7 +21,7 @@ from icf_utils.catalog.previews import make_previews, preview_name, read_preview
 from icf_utils.catalog.records import VisitPage, previews_folder, visit_entry
 from icf_utils.catalog.study import StudyPage, catalog_name, logo_target, parse_study_page, study_id, study_path
 from icf_utils.catalog.swap import remove_work_folders
-from icf_utils.dataset.store_address import store_place
+from icf_utils.dataset.store_address import find_store_address
 from icf_utils.errors import InvalidSetting
 from icf_utils.metadata.records import read_visit_metadata
 from icf_utils.progress import SILENT, Progress
@@ -80,7 +80,7 @@ def catalogify_studyvisit_from_meta(
     """
     place = Visit(Path(store_dir), study, visit)
     settings = load_settings(place.root) if settings is None else settings
-    where = store_place(place, settings, store_url, store_id)
+    where = find_store_address(place, settings, store_url, store_id)
     page = visit_page(place, read_visit_metadata(place), where, settings.catalog)
     content = _content(page, place, settings.catalog, previews, progress)
     with catalog_lock(place.of_study, progress):

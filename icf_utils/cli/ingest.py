@@ -139,11 +139,11 @@ def _dry_run(args: argparse.Namespace, console: Console, plan: IngestPlan, chain
 
 
 def _row(item: Item, state: str) -> dict[str, object]:
-    from icf_utils.sources.selection import files_below, select_files
+    from icf_utils.sources.selection import list_files, select_files
 
     selection = item.selection
     if selection is None and item.folder.is_dir():
-        selection = select_files(item.folder, files_below(os.fspath(item.folder)))
+        selection = select_files(item.folder, list_files(os.fspath(item.folder)))
     files = len(selection.files) if selection else 1
     size = selection.size if selection else item.folder.stat().st_size
     row = {"study": item.study, "visit": item.visit, "folder": str(item.folder), "files": files, "size": size}

@@ -13,7 +13,7 @@ from icf_utils.formatting import format_count
 from icf_utils.results import Notice
 
 if TYPE_CHECKING:
-    from icf_utils.metadata.study_uids import StudyFinding
+    from icf_utils.metadata.study_uids import StudyListing
 
 NAME = "study-uid"
 HELP = "print the StudyInstanceUID of files, folders, archives or a visit"
@@ -49,14 +49,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
     return 1 if notices else 0
 
 
-def _visit(args: argparse.Namespace, console: Console) -> tuple[list[StudyFinding], list[Notice]]:
-    from icf_utils.metadata.study_uids import visit_studies
+def _visit(args: argparse.Namespace, console: Console) -> tuple[list[StudyListing], list[Notice]]:
+    from icf_utils.metadata.study_uids import find_visit_studies
     from icf_utils.store.layout import Visit
 
-    return [visit_studies(Visit(Path(args.store_dir), *args.id), progress=console)], []
+    return [find_visit_studies(Visit(Path(args.store_dir), *args.id), progress=console)], []
 
 
-def _paths(paths: list[str], console: Console) -> tuple[list[StudyFinding], list[Notice]]:
+def _paths(paths: list[str], console: Console) -> tuple[list[StudyListing], list[Notice]]:
     """What was found, and why nothing was; where there is one path, its error is the command's."""
     from icf_utils.metadata.study_uids import find_studies
 
@@ -69,7 +69,7 @@ def _paths(paths: list[str], console: Console) -> tuple[list[StudyFinding], list
     )
 
 
-def _look(path: str, console: Console) -> StudyFinding | Notice:
+def _look(path: str, console: Console) -> StudyListing | Notice:
     from icf_utils.metadata.study_uids import find_studies
 
     try:
@@ -80,7 +80,7 @@ def _look(path: str, console: Console) -> StudyFinding | Notice:
         return Notice("no-study", path, str(error))
 
 
-def _lines(finding: StudyFinding, alone: bool) -> list[str]:
+def _lines(finding: StudyListing, alone: bool) -> list[str]:
     if alone:
         return [study.uid for study in finding.studies]
     return [f"{study.uid}  {printable(finding.path)}" for study in finding.studies]

@@ -19,8 +19,8 @@ from uuid import UUID
 
 from icf_utils.dataset.annex_keys import archivist_obstacle, image_locator, link_target, lower_folder, md5e_key
 from icf_utils.dataset.git_names import git_can_hold
-from icf_utils.dataset.git_objects import FILE, LINK, File
-from icf_utils.dataset.origin import Origin, Uuids
+from icf_utils.dataset.git_objects import FILE, LINK, BranchFile
+from icf_utils.dataset.origin import DatasetOrigin, DatasetUuids
 from icf_utils.metadata.records import ImageRecord, TarballRecord, VisitMetadata
 from icf_utils.results import Notice
 from icf_utils.store.layout import Visit
@@ -38,8 +38,8 @@ _NO_IMAGES = "it has no readable DICOM image; the dataset holds the archive alon
 class Branches:
     """Files by path of both branches, the number of images among them, and what a user should know."""
 
-    main: Mapping[bytes, File]
-    annex: Mapping[bytes, File]
+    main: Mapping[bytes, BranchFile]
+    annex: Mapping[bytes, BranchFile]
     images: int
     notices: tuple[Notice, ...]
 
@@ -53,14 +53,18 @@ class _Annexed:
     record: ImageRecord
 
 
-def plan(metadata: VisitMetadata, visit: Visit, origin: Origin) -> Branches:
+def make_branches(metadata: VisitMetadata, visit: Visit, origin: DatasetOrigin) -> Branches:
     """Both branches of the dataset that ``metadata`` describes."""
     records = [record for record in metadata.images if git_can_hold(record.path)]
     images = [_annexed(record) for record in records]
     archive = archive_key(metadata.tarball)
     return Branches(
         main=_main(images, archive, visit, origin.uuids),
-        annex={**_archive_files(archive, visit, origin), **_image_files(images, archive, origin), **logs(origin)},
+        annex={
+            **_archive_files(archive, visit, origin),
+            **_image_files(images, archive, origin),
+            **repository_logs(origin),
+        },
         images=len(images),
         notices=_notices(metadata, visit),
     )
@@ -71,68 +75,68 @@ def archive_key(tarball: TarballRecord) -> bytes:
     return md5e_key(tarball.size, tarball.md5, tarball.dspath.encode("ascii"))
 
 
-def name_bytes(path: str) -> bytes:
+def encode_name(path: str) -> bytes:
     """The bytes of a name in the metadata, whatever the locale."""
     return path.encode("utf-8", "surrogateescape")
 
 
 def _annexed(record: ImageRecord) -> _Annexed:
-    path = name_bytes(record.path)
+    path = encode_name(record.path)
     return _Annexed(path, md5e_key(record.size, record.md5, path), record)
 
 
-def _main(images: Iterable[_Annexed], archive: bytes, visit: Visit, uuids: Uuids) -> dict[bytes, File]:
+def _main(images: Iterable[_Annexed], archive: bytes, visit: Visit, uuids: DatasetUuids) -> dict[bytes, BranchFile]:
     place = visit.dspath.encode("ascii")
     return {
-        b".datalad/config": File(FILE, dataset_config(uuids)),
-        b".gitattributes": File(FILE, ATTRIBUTES),
-        place: File(LINK, link_target(place, archive)),
-        **{image.path: File(LINK, link_target(image.path, image.key)) for image in images},
+        b".datalad/config": BranchFile(FILE, dataset_config(uuids)),
+        b".gitattributes": BranchFile(FILE, ATTRIBUTES),
+        place: BranchFile(LINK, link_target(place, archive)),
+        **{image.path: BranchFile(LINK, link_target(image.path, image.key)) for image in images},
     }
 
 
-def dataset_config(uuids: Uuids) -> bytes:
+def dataset_config(uuids: DatasetUuids) -> bytes:
     """``.datalad/config``, by which DataLad knows a dataset."""
     return f'[datalad "dataset"]\n\tid = {uuids.dataset}\n'.encode("ascii")
 
 
-def logs(origin: Origin) -> dict[bytes, File]:
+def repository_logs(origin: DatasetOrigin) -> dict[bytes, BranchFile]:
     """The files of the ``git-annex`` branch that are about repositories, not keys."""
     uuids, time = origin.uuids, origin.time
     remotes = {uuids.uncurl: _UNCURL, uuids.archivist: _ARCHIVIST}
     return {
-        b"uuid.log": File(FILE, uuid_log({uuids.repository: _REPOSITORY, **remotes}, time)),
-        b"remote.log": File(FILE, remote_log(remotes, time)),
+        b"uuid.log": BranchFile(FILE, uuid_log({uuids.repository: _REPOSITORY, **remotes}, time)),
+        b"remote.log": BranchFile(FILE, remote_log(remotes, time)),
     }
 
 
-def key_file(key: bytes, suffix: bytes) -> bytes:
+def key_log_path(key: bytes, suffix: bytes) -> bytes:
     """Where a log of ``key`` stands in the ``git-annex`` branch."""
     return b"%s/%s%s" % (lower_folder(key), key, suffix)
 
 
-def _archive_files(archive: bytes, visit: Visit, origin: Origin) -> dict[bytes, File]:
+def _archive_files(archive: bytes, visit: Visit, origin: DatasetOrigin) -> dict[bytes, BranchFile]:
     url = f"{origin.store_url}/{visit.storepath}".encode("ascii")
     return {
-        key_file(archive, b".log"): File(FILE, location_log(origin.uuids.uncurl, origin.time)),
-        key_file(archive, b".log.web"): File(FILE, url_log([url], origin.time)),
+        key_log_path(archive, b".log"): BranchFile(FILE, location_log(origin.uuids.uncurl, origin.time)),
+        key_log_path(archive, b".log.web"): BranchFile(FILE, url_log([url], origin.time)),
     }
 
 
-def _image_files(images: Iterable[_Annexed], archive: bytes, origin: Origin) -> dict[bytes, File]:
+def _image_files(images: Iterable[_Annexed], archive: bytes, origin: DatasetOrigin) -> dict[bytes, BranchFile]:
     """Equal images under several names have one key: several addresses, the union of their tags."""
     by_key: dict[bytes, list[_Annexed]] = {}
     for image in images:
         by_key.setdefault(image.key, []).append(image)
-    location = File(FILE, location_log(origin.uuids.archivist, origin.time))
+    location = BranchFile(FILE, location_log(origin.uuids.archivist, origin.time))
     files = {}
     for key, same in by_key.items():
-        stem = key_file(key, b".log")
+        stem = key_log_path(key, b".log")
         files[stem] = location
-        files[stem + b".web"] = File(FILE, url_log(_locators(same, archive), origin.time))
+        files[stem + b".web"] = BranchFile(FILE, url_log(_locators(same, archive), origin.time))
         tags = metadata_log(annex_fields([image.record for image in same]), origin.time)
         if tags:
-            files[stem + b".met"] = File(FILE, tags)
+            files[stem + b".met"] = BranchFile(FILE, tags)
     return files
 
 
@@ -152,7 +156,7 @@ def annex_fields(records: Iterable[ImageRecord]) -> dict[str, set[bytes]]:
 
 def _text(value: Any) -> bytes:
     """Text as it is, a number as JSON writes it."""
-    return name_bytes(value if isinstance(value, str) else json.dumps(value))
+    return encode_name(value if isinstance(value, str) else json.dumps(value))
 
 
 def _notices(metadata: VisitMetadata, visit: Visit) -> tuple[Notice, ...]:
@@ -160,7 +164,7 @@ def _notices(metadata: VisitMetadata, visit: Visit) -> tuple[Notice, ...]:
     for record in metadata.images:
         if not git_can_hold(record.path):
             notices.append(Notice("not-in-dataset", record.path, _LEFT_OUT))
-        elif obstacle := archivist_obstacle(name_bytes(record.path)):
+        elif obstacle := archivist_obstacle(encode_name(record.path)):
             notices.append(Notice("archivist-unreachable", record.path, obstacle))
     return tuple(notices)
 

@@ -32,7 +32,7 @@ def md5e_key(size: int, md5: str, path: bytes) -> bytes:
     >>> md5e_key(1, "9dd4e461268c8034f5c8564e155c67a6", b"a/x.tar.gz")
     b'MD5E-s1--9dd4e461268c8034f5c8564e155c67a6.tar.gz'
     """
-    return b"MD5E-s%d--%s%s" % (size, md5.encode("ascii"), extension(path.rpartition(b"/")[2]))
+    return b"MD5E-s%d--%s%s" % (size, md5.encode("ascii"), key_extension(path.rpartition(b"/")[2]))
 
 
 def key_size(key: str) -> int | None:
@@ -56,7 +56,7 @@ def key_md5(key: str) -> str:
     return name[:32] if head.partition("-")[0] in ("MD5", "MD5E") and re.match(r"[0-9a-f]{32}", name) else ""
 
 
-def extension(name: bytes) -> bytes:
+def key_extension(name: bytes) -> bytes:
     """What git-annex takes for the extension of a file name, dots included; may be empty.
 
     Counted from the end, up to the first part that is longer than four bytes; a part with anything but ASCII letters,
@@ -132,7 +132,7 @@ def archivist_obstacle(path: bytes) -> str:
 
 
 @dataclass(frozen=True)
-class Locator:
+class ImageLocator:
     """Where an image is: the archive's key, its name there, size and position of its content in bytes.
 
     ``size`` and ``offset`` are None where the locator does not tell them.
@@ -144,17 +144,17 @@ class Locator:
     offset: int | None
 
 
-def parse_locator(url: str) -> Locator | None:
+def parse_locator(url: str) -> ImageLocator | None:
     """What a ``dl+archive:`` address says; None for one that cannot be understood.
 
     >>> parse_locator("dl+archive:MD5E-s9--0.tar#path=a/b.dcm&size=3&offset=2")
-    Locator(archive_key='MD5E-s9--0.tar', path='a/b.dcm', size=3, offset=2)
+    ImageLocator(archive_key='MD5E-s9--0.tar', path='a/b.dcm', size=3, offset=2)
     """
     match = _LOCATOR.fullmatch(url)
     if not match:
         return None
     known = dict(part.split("=", 1) for part in match["rest"].split("&")[1:])
-    return Locator(match["key"], match["path"], _count(known.get("size")), _count(known.get("offset")))
+    return ImageLocator(match["key"], match["path"], _count(known.get("size")), _count(known.get("offset")))
 
 
 def _count(text: str | None) -> int | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from icf_utils.dataset import annex_branch, annex_url
-from icf_utils.dataset.annex_url import PlainFile
+from icf_utils.dataset.annex_url import DepositFile
 from icf_utils.dataset.export import ANNEX, MAIN, export_bytes, refs_bytes
-from icf_utils.dataset.git_objects import ObjectStore
-from icf_utils.dataset.origin import Origin
+from icf_utils.dataset.git_objects import GitObjects
+from icf_utils.dataset.origin import DatasetOrigin
 from icf_utils.errors import InputRefused
 from icf_utils.formatting import format_count
 from icf_utils.metadata.records import VisitMetadata
@@ -21,7 +21,7 @@ _WEB_MESSAGE = "The archive is on the web"
 
 
 @dataclass(frozen=True)
-class Built:
+class BuiltDataset:
     """The bytes of ``<visit>_XDLRA--refs`` and ``<visit>_XDLRA--repo-export``, and what they hold."""
 
     refs: bytes
@@ -33,49 +33,49 @@ class Built:
 
 
 @dataclass(frozen=True)
-class BuiltPlain:
+class BuiltAnnexDeposit:
     """The same dataset for git-annex alone: ``files`` in the order in which they are to be published.
 
-    ``export`` and ``refs`` have the form of :class:`Built`'s and the content of the deposit, for git to check.
+    ``export`` and ``refs`` have the form of :class:`BuiltDataset`'s and the content of the deposit, for git to check.
     """
 
-    files: tuple[PlainFile, ...]
+    files: tuple[DepositFile, ...]
     export: bytes
     refs: bytes
 
 
-def expected_deposit(metadata: VisitMetadata, visit: Visit, origin: Origin) -> Built:
+def build_dataset(metadata: VisitMetadata, visit: Visit, origin: DatasetOrigin) -> BuiltDataset:
     """The deposit that ``metadata`` and ``origin`` make; of ``visit``, only the identifiers matter.
 
     ``metadata`` has passed :func:`icf_utils.metadata.records.check_metadata`. Raises
     :class:`~icf_utils.errors.InputRefused` for more images than a deposit can hold (over a million).
     """
-    plan = annex_branch.plan(metadata, visit, origin)
+    plan = annex_branch.make_branches(metadata, visit, origin)
     objects, refs = _commits(plan, origin)
     try:
         export = export_bytes(objects.objects, refs)
     except OverflowError as error:
         raise _too_large(visit, plan) from error
-    return Built(refs_bytes(refs), export, refs[MAIN], refs[ANNEX], plan.images, plan.notices)
+    return BuiltDataset(refs_bytes(refs), export, refs[MAIN], refs[ANNEX], plan.images, plan.notices)
 
 
-def expected_plain(metadata: VisitMetadata, visit: Visit, origin: Origin) -> BuiltPlain:
-    """The deposit for ``annex::`` addresses that goes with :func:`expected_deposit`; raises the same."""
-    plan = annex_branch.plan(metadata, visit, origin)
+def build_annex_deposit(metadata: VisitMetadata, visit: Visit, origin: DatasetOrigin) -> BuiltAnnexDeposit:
+    """The deposit for ``annex::`` addresses that goes with :func:`build_dataset`; raises the same."""
+    plan = annex_branch.make_branches(metadata, visit, origin)
     objects, refs = _commits(plan, origin)
-    stem = annex_branch.key_file(annex_branch.archive_key(metadata.tarball), b".log")
-    files = {**plan.annex, **annex_url.web_files(stem, visit, origin)}
+    stem = annex_branch.key_log_path(annex_branch.archive_key(metadata.tarball), b".log")
+    files = {**plan.annex, **annex_url.web_branch_files(stem, visit, origin)}
     last = objects.add_commit(files, origin.time, _WEB_MESSAGE, bytes.fromhex(refs[ANNEX]))
     refs[ANNEX] = last.hex()
     try:
-        made = annex_url.plain_files(objects.objects, refs, visit, origin)
-        return BuiltPlain(made, export_bytes(objects.objects, refs), refs_bytes(refs))
+        made = annex_url.annex_deposit_files(objects.objects, refs, visit, origin)
+        return BuiltAnnexDeposit(made, export_bytes(objects.objects, refs), refs_bytes(refs))
     except OverflowError as error:
         raise _too_large(visit, plan) from error
 
 
-def _commits(plan: annex_branch.Branches, origin: Origin) -> tuple[ObjectStore, dict[str, str]]:
-    objects = ObjectStore()
+def _commits(plan: annex_branch.Branches, origin: DatasetOrigin) -> tuple[GitObjects, dict[str, str]]:
+    objects = GitObjects()
     main = objects.add_commit(plan.main, origin.time, _MAIN_MESSAGE).hex()
     annex = objects.add_commit(plan.annex, origin.time, _ANNEX_MESSAGE).hex()
     return objects, {MAIN: main, ANNEX: annex}

@@ -31,7 +31,7 @@ _LOCAL, _CENTRAL, _END = b"PK\3\4", b"PK\1\2", b"PK\5\6"
 _FILE_MODE, _FOLDER_MODE = 0o100644 << 16, 0o40755 << 16 | 0x10
 
 
-class Member(NamedTuple):
+class ZipMember(NamedTuple):
     """A file of the zip, or a folder where ``name`` ends with a slash."""
 
     name: str
@@ -51,17 +51,17 @@ def export_bytes(objects: Mapping[bytes, GitObject], refs: Mapping[str, str]) ->
     """``<visit>_XDLRA--repo-export``. Raises ``OverflowError`` where the pack would be too large."""
     pack = write_pack(objects)
     members = [
-        *(Member(name, b"") for name in _FOLDERS),
-        Member("HEAD", _HEAD),
-        Member("config", _CONFIG),
-        Member("packed-refs", _PACKED_REFS + _ref_lines(refs)),
-        Member(f"objects/pack/pack-{pack.name}.idx", pack.listing),
-        Member(f"objects/pack/pack-{pack.name}.pack", pack.data),
+        *(ZipMember(name, b"") for name in _FOLDERS),
+        ZipMember("HEAD", _HEAD),
+        ZipMember("config", _CONFIG),
+        ZipMember("packed-refs", _PACKED_REFS + _ref_lines(refs)),
+        ZipMember(f"objects/pack/pack-{pack.name}.idx", pack.listing),
+        ZipMember(f"objects/pack/pack-{pack.name}.pack", pack.data),
     ]
     return write_zip(members)
 
 
-def write_zip(members: list[Member]) -> bytes:
+def write_zip(members: list[ZipMember]) -> bytes:
     """A zip file of ``members``; see the module's docstring."""
     parts: list[bytes] = []
     directory: list[bytes] = []

@@ -30,14 +30,14 @@ class GitObject(NamedTuple):
         return hashlib.sha1(head + self.data, usedforsecurity=False).digest()
 
 
-class File(NamedTuple):
+class BranchFile(NamedTuple):
     """A file of a branch: ``mode`` is :data:`FILE` or :data:`LINK`, ``content`` a link's target or a file's bytes."""
 
     mode: int
     content: bytes
 
 
-class Entry(NamedTuple):
+class TreeEntry(NamedTuple):
     """One name of a tree."""
 
     name: bytes
@@ -46,7 +46,7 @@ class Entry(NamedTuple):
 
 
 @dataclass
-class ObjectStore:
+class GitObjects:
     """Objects by id, each once."""
 
     objects: dict[bytes, GitObject] = field(default_factory=dict)
@@ -58,13 +58,13 @@ class ObjectStore:
         self.objects[oid] = item
         return oid
 
-    def add_commit(self, files: Mapping[bytes, File], time: int, message: str, parent: bytes = b"") -> bytes:
+    def add_commit(self, files: Mapping[bytes, BranchFile], time: int, message: str, parent: bytes = b"") -> bytes:
         """A commit of ``files`` by path, dated ``time`` (seconds since 1970, UTC); returns its id.
 
         ``parent`` is the id of the commit that it follows; the first one of a branch has none.
         """
         tree = self.add_tree({path: (item.mode, self.add("blob", item.content)) for path, item in files.items()})
-        return self.add("commit", commit_data(tree, time, message, parent))
+        return self.add("commit", encode_commit(tree, time, message, parent))
 
     def add_tree(self, blobs: Mapping[bytes, tuple[int, bytes]]) -> bytes:
         """The trees of ``blobs`` (mode and id by path), one per folder; returns the id of the topmost.
@@ -72,17 +72,17 @@ class ObjectStore:
         Linear in the number of files: git's own ``fast-import`` searches a folder for every name it adds to it, 11 s
         for 50,000 files in one folder.
         """
-        folders: dict[bytes, list[Entry]] = {b"": []}
+        folders: dict[bytes, list[TreeEntry]] = {b"": []}
         for path, (mode, oid) in blobs.items():
-            _open(folders, path).append(Entry(path.rpartition(b"/")[2], mode, oid))
+            _open(folders, path).append(TreeEntry(path.rpartition(b"/")[2], mode, oid))
         for folder in sorted(folders, key=lambda name: name.count(b"/") + bool(name), reverse=True):
-            oid = self.add("tree", tree_data(folders[folder]))
+            oid = self.add("tree", encode_tree(folders[folder]))
             if folder:
-                _open(folders, folder).append(Entry(folder.rpartition(b"/")[2], FOLDER, oid))
+                _open(folders, folder).append(TreeEntry(folder.rpartition(b"/")[2], FOLDER, oid))
         return oid
 
 
-def _open(folders: dict[bytes, list[Entry]], path: bytes) -> list[Entry]:
+def _open(folders: dict[bytes, list[TreeEntry]], path: bytes) -> list[TreeEntry]:
     """The list of the folder that ``path`` lies in; makes sure that all folders above exist, too."""
     nearest = path.rpartition(b"/")[0]
     folder = nearest
@@ -92,23 +92,23 @@ def _open(folders: dict[bytes, list[Entry]], path: bytes) -> list[Entry]:
     return folders[nearest]
 
 
-def tree_data(entries: list[Entry]) -> bytes:
+def encode_tree(entries: list[TreeEntry]) -> bytes:
     """A tree's content; git sorts folders as if their names ended with a slash."""
     ordered = sorted(entries, key=lambda entry: entry.name + b"/" if entry.mode == FOLDER else entry.name)
     return b"".join(b"%o %s\0%s" % entry_fields for entry_fields in ((e.mode, e.name, e.oid) for e in ordered))
 
 
-def parse_tree(data: bytes) -> Iterator[Entry]:
+def parse_tree(data: bytes) -> Iterator[TreeEntry]:
     """The entries of a tree's content. Raises ``ValueError`` where it is none."""
     at = 0
     while at < len(data):
         space, end = data.index(b" ", at), data.index(b"\0", at)
-        yield Entry(data[space + 1 : end], int(data[at:space], 8), data[end + 1 : end + 21])
+        yield TreeEntry(data[space + 1 : end], int(data[at:space], 8), data[end + 1 : end + 21])
         at = end + 21
 
 
-def commit_data(tree: bytes, time: int, message: str, parent: bytes = b"") -> bytes:
-    """A commit's content, by the fixed author; ``parent`` as for :meth:`ObjectStore.add_commit`."""
+def encode_commit(tree: bytes, time: int, message: str, parent: bytes = b"") -> bytes:
+    """A commit's content, by the fixed author; ``parent`` as for :meth:`GitObjects.add_commit`."""
     who = b"%s %d +0000" % (AUTHOR, time)
     text = message.encode("utf-8")
     after = b"parent %s\n" % parent.hex().encode("ascii") if parent else b""

@@ -23,7 +23,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.]\d{1,6})?)?([Zz]|[+-
 
 
 @dataclass(frozen=True)
-class Uuids:
+class DatasetUuids:
     """The identifiers of a visit's dataset, of the repository it was made in, and of its two special remotes."""
 
     dataset: UUID
@@ -32,25 +32,25 @@ class Uuids:
     archivist: UUID
 
     @classmethod
-    def of(cls, identity: str, visit: Visit) -> Uuids:
+    def of(cls, identity: str, visit: Visit) -> DatasetUuids:
         """Derived from the store's ``identity`` (:func:`icf_utils.store.layout.store_identity`)."""
         names = ("dataset", "repository", "uncurl", "archivist")
         return cls(*(visit_uuid(identity, visit.study, visit.visit, name) for name in names))
 
 
 @dataclass(frozen=True)
-class Origin:
+class DatasetOrigin:
     """All that a dataset's bytes depend on beside the metadata: ``time`` in whole seconds since 1970."""
 
     store_url: str
-    uuids: Uuids
+    uuids: DatasetUuids
     time: int
 
 
-def origin_of(store_url: str, store_id: str, visit: Visit, time: int) -> Origin:
+def make_origin(store_url: str, store_id: str, visit: Visit, time: int) -> DatasetOrigin:
     """The origin of a visit's dataset. Raises :class:`~icf_utils.errors.InvalidSetting`."""
     url = check_store_url(store_url)
-    return Origin(url, Uuids.of(store_identity(url, check_store_id(store_id)), visit), time)
+    return DatasetOrigin(url, DatasetUuids.of(store_identity(url, check_store_id(store_id)), visit), time)
 
 
 def clone_url(store_url: str, visit: Visit) -> str:
@@ -108,12 +108,12 @@ def check_store_id(store_id: str) -> str:
     return store_id
 
 
-def commit_time(text: str) -> int:
+def parse_commit_date(text: str) -> int:
     """Seconds since 1970 of an ISO 8601 date or date-time; UTC where it names no offset, fractions cut.
 
     Raises :class:`~icf_utils.errors.InvalidSetting`.
 
-    >>> commit_time("1970-01-02"), commit_time("1970-01-01T01:00:00+01:00")
+    >>> parse_commit_date("1970-01-02"), parse_commit_date("1970-01-01T01:00:00+01:00")
     (86400, 0)
     """
     try:
@@ -135,6 +135,6 @@ def _plain_iso(text: str) -> str:
     return whole + re.sub(r"\A\d+", "", rest) if dot else whole
 
 
-def limited(seconds: float) -> int:
+def limit_time(seconds: float) -> int:
     """``seconds`` as a time that git and git-annex take: whole, not before 1970, not after :data:`LATEST_TIME`."""
     return int(min(max(seconds, 0), LATEST_TIME))

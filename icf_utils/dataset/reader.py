@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from icf_utils.dataset.annex_branch import dataset_config, key_file, logs
+from icf_utils.dataset.annex_branch import dataset_config, key_log_path, repository_logs
 from icf_utils.dataset.export import ANNEX, MAIN, read_export, refs_bytes
-from icf_utils.dataset.git_objects import FOLDER, File, GitObject, parse_tree
-from icf_utils.dataset.origin import Origin, Uuids
+from icf_utils.dataset.git_objects import FOLDER, BranchFile, GitObject, parse_tree
+from icf_utils.dataset.origin import DatasetOrigin, DatasetUuids
 from icf_utils.errors import DepositDamaged, DepositMissing
 from icf_utils.store.layout import Visit, read_deposit
 
@@ -27,25 +27,25 @@ _MISSING = "move '..._XDLRA--refs' away and run 'icf-utils deposit_visit_dataset
 
 
 @dataclass(frozen=True)
-class Branch:
+class BranchContent:
     """A branch: its commit's id and text, and its files by path."""
 
     commit: str
     text: bytes
-    files: Mapping[bytes, File]
+    files: Mapping[bytes, BranchFile]
 
 
 @dataclass(frozen=True)
-class Deposit:
+class DepositedDataset:
     """A visit's dataset. ``refs`` has the commits by branch; ``origin`` is what it was built with."""
 
     refs: Mapping[str, str]
-    main: Branch
-    annex: Branch
-    origin: Origin
+    main: BranchContent
+    annex: BranchContent
+    origin: DatasetOrigin
 
 
-def deposited_store_url(visit: Visit) -> str | None:
+def read_store_url(visit: Visit) -> str | None:
     """The store's address that the visit's dataset gives for the archive; None where there is no dataset.
 
     Raises :class:`~icf_utils.errors.DepositDamaged`.
@@ -54,7 +54,7 @@ def deposited_store_url(visit: Visit) -> str | None:
     return deposit.origin.store_url if deposit else None
 
 
-def read_dataset(visit: Visit) -> Deposit | None:
+def read_dataset(visit: Visit) -> DepositedDataset | None:
     """The visit's dataset; None where there is none (the refs, written last, are not there).
 
     Raises :class:`~icf_utils.errors.DepositDamaged` for anything that icf-utils would not have written, and
@@ -65,10 +65,10 @@ def read_dataset(visit: Visit) -> Deposit | None:
     except DepositMissing:
         return None
     export = read_deposit(visit.export, _MISSING)
-    return parse_deposit(refs, export, visit)
+    return parse_dataset(refs, export, visit)
 
 
-def parse_deposit(refs: bytes, export: bytes, visit: Visit) -> Deposit:
+def parse_dataset(refs: bytes, export: bytes, visit: Visit) -> DepositedDataset:
     """The dataset in the bytes of its two files. Raises :class:`~icf_utils.errors.DepositDamaged`."""
     try:
         objects, heads = read_export(export)
@@ -80,19 +80,19 @@ def parse_deposit(refs: bytes, export: bytes, visit: Visit) -> Deposit:
         raise _damaged(visit.export, "a dataset as icf-utils writes it", str(error)) from error
     if refs != refs_bytes(heads):
         raise _damaged(visit.refs, f"the branches of '{visit.export.name}'", "others")
-    return Deposit(heads, main, annex, origin)
+    return DepositedDataset(heads, main, annex, origin)
 
 
 def _damaged(path: Path, expected: str, found: str) -> DepositDamaged:
     return DepositDamaged(path, expected, found, _REMEDY)
 
 
-def _branch(objects: Mapping[bytes, GitObject], commit: str) -> Branch:
+def _branch(objects: Mapping[bytes, GitObject], commit: str) -> BranchContent:
     text = _get(objects, bytes.fromhex(commit), "commit")
     tree = re.match(rb"tree ([0-9a-f]{40})\n", text)
     if not tree:
         raise ValueError("a commit without a tree")
-    return Branch(commit, text, _files(objects, bytes.fromhex(tree[1].decode("ascii"))))
+    return BranchContent(commit, text, _files(objects, bytes.fromhex(tree[1].decode("ascii"))))
 
 
 def _get(objects: Mapping[bytes, GitObject], oid: bytes, kind: str) -> bytes:
@@ -102,7 +102,7 @@ def _get(objects: Mapping[bytes, GitObject], oid: bytes, kind: str) -> bytes:
     return item.data
 
 
-def _files(objects: Mapping[bytes, GitObject], tree: bytes) -> dict[bytes, File]:
+def _files(objects: Mapping[bytes, GitObject], tree: bytes) -> dict[bytes, BranchFile]:
     """All files below a tree; without recursion, as names may be nested deeper than Python calls."""
     files, waiting = {}, [(b"", tree)]
     while waiting:
@@ -111,35 +111,35 @@ def _files(objects: Mapping[bytes, GitObject], tree: bytes) -> dict[bytes, File]
             if entry.mode == FOLDER:
                 waiting.append((folder + entry.name + b"/", entry.oid))
             else:
-                files[folder + entry.name] = File(entry.mode, _get(objects, entry.oid, "blob"))
+                files[folder + entry.name] = BranchFile(entry.mode, _get(objects, entry.oid, "blob"))
     return files
 
 
-def _origin(main: Branch, annex: Branch, visit: Visit) -> Origin:
+def _origin(main: BranchContent, annex: BranchContent, visit: Visit) -> DatasetOrigin:
     """What the dataset was built with; the files that say so must be exactly those that it makes."""
-    uuids = Uuids(
+    uuids = DatasetUuids(
         dataset=_uuid(rb"\tid = (.+)\n", _content(main, b".datalad/config")),
         repository=_uuid(rb"(?m)^(\S+) icf-utils ", _content(annex, b"uuid.log")),
         uncurl=_uuid(rb"(?m)^(\S+) uncurl ", _content(annex, b"uuid.log")),
         archivist=_uuid(rb"(?m)^(\S+) archivist ", _content(annex, b"uuid.log")),
     )
     time = int(_found(rb"\ncommitter [^\n]+> (\d+) \+0000\n", main.text))
-    origin = Origin(_store_url(main, annex, visit), uuids, time)
-    made = {**logs(origin), b".datalad/config": File(0o100644, dataset_config(uuids))}
+    origin = DatasetOrigin(_store_url(main, annex, visit), uuids, time)
+    made = {**repository_logs(origin), b".datalad/config": BranchFile(0o100644, dataset_config(uuids))}
     found = {**annex.files, **main.files}
     if any(found.get(path) != item for path, item in made.items()):
         raise ValueError("a dataset's id, remotes or times that do not agree")
     return origin
 
 
-def _store_url(main: Branch, annex: Branch, visit: Visit) -> str:
+def _store_url(main: BranchContent, annex: BranchContent, visit: Visit) -> str:
     archive = _content(main, visit.dspath.encode("ascii")).rpartition(b"/")[2]
-    record = _content(annex, key_file(archive, b".log.web"))
+    record = _content(annex, key_log_path(archive, b".log.web"))
     place = f"/{visit.storepath}\n".encode("ascii")
     return _found(rb"\A\d+s 1 :([!-~]+)" + re.escape(place) + rb"\Z", record).decode("ascii")
 
 
-def _content(branch: Branch, path: bytes) -> bytes:
+def _content(branch: BranchContent, path: bytes) -> bytes:
     if path not in branch.files:
         raise ValueError(f"no file '{path.decode('ascii', 'backslashreplace')}'")
     return branch.files[path].content

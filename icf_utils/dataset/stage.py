@@ -10,11 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icf_utils.archive.reader import latest_time
-from icf_utils.dataset.annex_url import annex_url as annex_address
-from icf_utils.dataset.annex_url import check_scheme, has_plain, paths_of, prepare_folders
-from icf_utils.dataset.build import Built, BuiltPlain, expected_deposit, expected_plain
+from icf_utils.dataset.annex_url import (
+    annex_address,
+    check_annex_scheme,
+    create_folders,
+    deposit_paths,
+    has_annex_deposit,
+)
+from icf_utils.dataset.build import BuiltAnnexDeposit, BuiltDataset, build_annex_deposit, build_dataset
 from icf_utils.dataset.git_check import check_with_git
-from icf_utils.dataset.origin import LATEST_TIME, Origin, clone_url, commit_time, limited, origin_of
+from icf_utils.dataset.origin import LATEST_TIME, DatasetOrigin, clone_url, limit_time, make_origin, parse_commit_date
 from icf_utils.dataset.reader import read_dataset
 from icf_utils.errors import DepositDiffers, DepositMissing, IcfError, StorageFailure
 from icf_utils.metadata.records import TarballRecord, read_visit_metadata
@@ -72,16 +77,16 @@ def deposit_visit_dataset(
     place = Visit(Path(store_dir), study, visit)
     chosen = settings or load_settings(place.root)
     url, identity = _first(store_url, chosen.store.url), _first(store_id, chosen.store.id)
-    is_plain = has_plain(place) or (chosen.dataset.annex_url if annex_url is None else annex_url)
+    is_plain = has_annex_deposit(place) or (chosen.dataset.annex_url if annex_url is None else annex_url)
     if is_plain:
-        check_scheme(url)
+        check_annex_scheme(url)
     metadata = read_visit_metadata(place)
     time, notices = _time(place, metadata.tarball, commit_date)
-    origin = origin_of(url, identity, place, time)
+    origin = make_origin(url, identity, place, time)
     with progress.task("dataset", len(metadata.images), "image") as task:
-        built = expected_deposit(metadata, place, origin)
+        built = build_dataset(metadata, place, origin)
         check_with_git(built.export, built.refs, str(place.dicoms_json))
-        plain = expected_plain(metadata, place, origin) if is_plain else None
+        plain = build_annex_deposit(metadata, place, origin) if is_plain else None
         if plain:
             check_with_git(plain.export, plain.refs, str(place.dicoms_json))
         task.advance(len(metadata.images))
@@ -97,7 +102,7 @@ def _first(option: str | None, setting: str) -> str:
 def _time(visit: Visit, tarball: TarballRecord, commit_date: str | None) -> tuple[int, tuple[Notice, ...]]:
     """The time that the dataset carries, in seconds since 1970."""
     if commit_date is not None:
-        return commit_time(commit_date), ()
+        return parse_commit_date(commit_date), ()
     try:
         latest = latest_time(visit.archive, tarball.size)
     except StorageFailure as error:
@@ -107,23 +112,25 @@ def _time(visit: Visit, tarball: TarballRecord, commit_date: str | None) -> tupl
     if 0 <= latest < LATEST_TIME + 1:
         return int(latest), ()
     text = "its latest time is outside of what git can record; the dataset carries the nearest that is not"
-    return limited(latest), (Notice("commit-date-limited", visit.archive.name, text),)
+    return limit_time(latest), (Notice("commit-date-limited", visit.archive.name, text),)
 
 
-def _publish(visit: Visit, built: Built, plain: BuiltPlain | None, origin: Origin) -> tuple[Written, ...]:
+def _publish(
+    visit: Visit, built: BuiltDataset, plain: BuiltAnnexDeposit | None, origin: DatasetOrigin
+) -> tuple[Written, ...]:
     """The refs come last: with them the dataset is complete. The other deposit has a last file of its own."""
     files = [(visit.export, built.export), (visit.refs, built.refs)]
     try:
         if plain:
             refuse_different(files)
-            prepare_folders(visit, plain.files)
-            files += paths_of(visit, plain.files)
+            create_folders(visit, plain.files)
+            files += deposit_paths(visit, plain.files)
         return publish_bytes(visit.of_study, files)
     except DepositDiffers as error:
         raise DepositDiffers(error.path, error.how + _likely_cause(visit, origin)) from error
 
 
-def _likely_cause(visit: Visit, origin: Origin) -> str:
+def _likely_cause(visit: Visit, origin: DatasetOrigin) -> str:
     """What the dataset that is there was built with, where that differs."""
     try:
         there = read_dataset(visit)
@@ -142,8 +149,8 @@ def _likely_cause(visit: Visit, origin: Origin) -> str:
 
 def _result(
     visit: Visit,
-    built: Built,
-    origin: Origin,
+    built: BuiltDataset,
+    origin: DatasetOrigin,
     files: tuple[Written, ...],
     notices: tuple[Notice, ...],
     annex_url: str,

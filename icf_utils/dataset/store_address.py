@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from icf_utils.dataset.origin import Origin, check_store_id, check_store_url, origin_of
+from icf_utils.dataset.origin import DatasetOrigin, check_store_id, check_store_url, make_origin
 from icf_utils.dataset.reader import read_dataset
 from icf_utils.settings import Settings
 from icf_utils.store.layout import Visit, store_identity, visit_uuid
 
 
 @dataclass(frozen=True)
-class StorePlace:
+class StoreAddress:
     """The store's address, and the id of the visit's dataset in it.
 
     ``time`` is that of the dataset's commits in seconds since 1970, where the dataset was read to know all this.
@@ -26,7 +26,7 @@ class StorePlace:
     time: int | None = None
 
 
-def store_place(visit: Visit, settings: Settings, store_url: str | None, store_id: str | None) -> StorePlace:
+def find_store_address(visit: Visit, settings: Settings, store_url: str | None, store_id: str | None) -> StoreAddress:
     """The place that options, deposited dataset and settings tell, in this order.
 
     Raises :class:`~icf_utils.errors.InvalidSetting`, and :class:`~icf_utils.errors.DepositDamaged` or
@@ -35,19 +35,21 @@ def store_place(visit: Visit, settings: Settings, store_url: str | None, store_i
     if store_url is None or store_id is None:
         deposit = read_dataset(visit)
         if deposit and _agrees(deposit.origin, visit, store_url, store_id):
-            return StorePlace(deposit.origin.store_url, str(deposit.origin.uuids.dataset), deposit.origin.time)
-    return place_from_settings(visit, settings, store_url, store_id)
+            return StoreAddress(deposit.origin.store_url, str(deposit.origin.uuids.dataset), deposit.origin.time)
+    return address_from_settings(visit, settings, store_url, store_id)
 
 
-def _agrees(origin: Origin, visit: Visit, store_url: str | None, store_id: str | None) -> bool:
+def _agrees(origin: DatasetOrigin, visit: Visit, store_url: str | None, store_id: str | None) -> bool:
     """Whether a dataset was made for what the user says of the store."""
     if store_url is not None and check_store_url(store_url) != origin.store_url:
         return False
-    return store_id is None or origin == origin_of(origin.store_url, store_id, visit, origin.time)
+    return store_id is None or origin == make_origin(origin.store_url, store_id, visit, origin.time)
 
 
-def place_from_settings(visit: Visit, settings: Settings, store_url: str | None, store_id: str | None) -> StorePlace:
+def address_from_settings(
+    visit: Visit, settings: Settings, store_url: str | None, store_id: str | None
+) -> StoreAddress:
     """The same without looking at the dataset."""
     url = check_store_url(settings.store.url if store_url is None else store_url)
     identity = store_identity(url, check_store_id(settings.store.id if store_id is None else store_id))
-    return StorePlace(url, str(visit_uuid(identity, visit.study, visit.visit, "dataset")))
+    return StoreAddress(url, str(visit_uuid(identity, visit.study, visit.visit, "dataset")))

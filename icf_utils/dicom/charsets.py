@@ -84,10 +84,10 @@ class _Declared:
     remark: str = ""
 
 
-def character_sets(raw: bytes) -> tuple[str, ...]:
+def parse_character_sets(raw: bytes) -> tuple[str, ...]:
     r"""The terms in a value of SpecificCharacterSet; an empty first one stands for the default repertoire.
 
-    >>> character_sets(b"\\ISO 2022 IR 87 ")
+    >>> parse_character_sets(b"\\ISO 2022 IR 87 ")
     ('', 'ISO 2022 IR 87')
     """
     text = raw.decode("ascii", "replace").strip(" \0")

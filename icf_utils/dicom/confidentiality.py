@@ -32,11 +32,11 @@ def is_identifying(tag: int) -> bool:
     True for what the table lists, for person names, for private elements (odd groups, a rule of the same table), and
     for what the dictionary does not know, since nobody can say what it holds.
     """
-    return is_listed(tag) or dictionary_vr(tag) in (None, "PN")
+    return is_in_profile(tag) or dictionary_vr(tag) in (None, "PN")
 
 
 @lru_cache(maxsize=8192)
-def is_listed(tag: int) -> bool:
+def is_in_profile(tag: int) -> bool:
     """Whether the table lists an element, or covers it with its line about private ones."""
     if (tag >> 16) % 2:
         return True
@@ -44,7 +44,7 @@ def is_listed(tag: int) -> bool:
 
 
 @cache
-def profile() -> tuple[ProfileEntry, ...]:
+def profile_entries() -> tuple[ProfileEntry, ...]:
     """The lines of the data file, in its order."""
     text = files("icf_utils.dicom").joinpath(_TABLE_FILE).read_text(encoding="ascii")
     return tuple(_entry(line) for line in text.splitlines() if not line.startswith("#"))
@@ -52,12 +52,12 @@ def profile() -> tuple[ProfileEntry, ...]:
 
 @cache
 def _single_tags() -> frozenset[int]:
-    return frozenset(entry.number for entry in profile() if entry.mask == 0xFFFFFFFF)
+    return frozenset(entry.number for entry in profile_entries() if entry.mask == 0xFFFFFFFF)
 
 
 @cache
 def _repeating() -> tuple[ProfileEntry, ...]:
-    return tuple(entry for entry in profile() if entry.mask != 0xFFFFFFFF)
+    return tuple(entry for entry in profile_entries() if entry.mask != 0xFFFFFFFF)
 
 
 def _entry(line: str) -> ProfileEntry:

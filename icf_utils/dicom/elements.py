@@ -55,7 +55,7 @@ class Element:
 
 
 @dataclass
-class Scan:
+class Header:
     """What was found. ``has_preamble``: the file begins with preamble and prefix (PS3.10 section 7.1).
 
     ``pixels`` is ``(position of the value, declared length)`` of the pixel data in the buffer's terms, length ``-1``
@@ -98,7 +98,7 @@ class Scan:
         return element.raw.decode("ascii", "replace").rstrip(" \0")
 
 
-def scan(head: bytes, size: int, wanted: frozenset[int]) -> Scan:
+def scan_header(head: bytes, size: int, wanted: frozenset[int]) -> Header:
     """Scan the first bytes of a file.
 
     ``head`` is the file's beginning, ``size`` the whole file's length in bytes, ``wanted`` the tags (``0xggggeeee``)
@@ -106,7 +106,7 @@ def scan(head: bytes, size: int, wanted: frozenset[int]) -> Scan:
     returned. Never raises.
     """
     meta = read_file_meta(head, size)
-    result = Scan(meta.has_preamble, meta.elements, state=meta.state, dataset_at=meta.end)
+    result = Header(meta.has_preamble, meta.elements, state=meta.state, dataset_at=meta.end)
     if meta.state != "whole":
         return result
     syntax = _stripped(meta.elements.get(TRANSFER_SYNTAX_UID))
@@ -132,7 +132,7 @@ def _is_big_endian(head: bytes, position: int, syntax: str) -> bool:
     )
 
 
-def _scan_deflated(head: bytes, position: int, size: int, wanted: frozenset[int], result: Scan) -> None:
+def _scan_deflated(head: bytes, position: int, size: int, wanted: frozenset[int], result: Header) -> None:
     """Inflate what there is, within the limit, and scan that (PS3.5 section A.5)."""
     engine = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
@@ -150,7 +150,7 @@ def _scan_deflated(head: bytes, position: int, size: int, wanted: frozenset[int]
         result.state = "more" if len(head) < size else "cut"
 
 
-def _scan_dataset(data: bytes, position: int, size: int, wanted: frozenset[int], result: Scan) -> None:
+def _scan_dataset(data: bytes, position: int, size: int, wanted: frozenset[int], result: Header) -> None:
     reader = _HeaderReader(data, position, result.big_endian)
     end = len(data)
     stops = _raw_tags(wanted | _PIXELS, result.big_endian)
@@ -183,7 +183,7 @@ def _scan_dataset(data: bytes, position: int, size: int, wanted: frozenset[int],
     result.state = "more" if end < size else "cut"
 
 
-def _note_pixels(start: int, length: int, size: int, result: Scan) -> None:
+def _note_pixels(start: int, length: int, size: int, result: Header) -> None:
     result.pixels = (start, -1 if length == UNDEFINED_LENGTH else length)
     if length != UNDEFINED_LENGTH and start + length > size:
         result.state = "cut"

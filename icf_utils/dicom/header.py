@@ -23,13 +23,13 @@ from icf_utils.dicom.constants import (
     STUDY_TIME,
     UNDEFINED_LENGTH,
 )
-from icf_utils.dicom.elements import HEAD_LIMIT, Scan, scan
+from icf_utils.dicom.elements import HEAD_LIMIT, Header, scan_header
 
 #: What is read at first, in bytes: most images are smaller, most headers much smaller.
 FIRST_READ = 1 << 20
 
 
-def read_head(read: Callable[[int], bytes], size: int, wanted: frozenset[int]) -> tuple[bytes, Scan]:
+def read_head(read: Callable[[int], bytes], size: int, wanted: frozenset[int]) -> tuple[bytes, Header]:
     """The beginning of a file of ``size`` bytes, and what is in it.
 
     ``read(n)`` returns up to ``n`` bytes, nothing at the end. The whole of a small file is returned; of a large one
@@ -38,19 +38,19 @@ def read_head(read: Callable[[int], bytes], size: int, wanted: frozenset[int]) -
     """
     wanted = wanted if wanted >= IDENTITY_TAGS else wanted | IDENTITY_TAGS
     head = _read_up_to(read, min(size, FIRST_READ))
-    found = scan(head, size, wanted)
+    found = scan_header(head, size, wanted)
     while found.has_preamble and found.state == "more" and len(head) < HEAD_LIMIT:
         more = _read_up_to(read, min(size, HEAD_LIMIT, 4 * len(head)) - len(head))
         if not more:
             break
         head += more
-        found = scan(head, size, wanted)
+        found = scan_header(head, size, wanted)
     if len(head) == size:
         check_pixels(found, lambda at, count: head[at : at + count])
     return head, found
 
 
-def check_pixels(found: Scan, read_at: Callable[[int, int], bytes]) -> None:
+def check_pixels(found: Header, read_at: Callable[[int, int], bytes]) -> None:
     """Set the state to ``cut`` where encapsulated pixel data does not run up to its end.
 
     ``read_at(position, n)`` returns up to ``n`` bytes of the file.
@@ -115,7 +115,7 @@ class FileKind(Enum):
         return self in (FileKind.IMAGE, FileKind.BARE_IMAGE)
 
 
-def file_kind(found: Scan) -> FileKind:
+def file_kind(found: Header) -> FileKind:
     """What kind of file was scanned; the scan must have asked for :data:`IDENTITY_TAGS`.
 
     A data set begins with an element of group 0004 or 0008, or, where somebody has not sorted the elements, has one of
@@ -129,7 +129,7 @@ def file_kind(found: Scan) -> FileKind:
     return FileKind.BARE_IMAGE if is_proved else FileKind.OTHER
 
 
-def _is_dataset(found: Scan) -> bool:
+def _is_dataset(found: Header) -> bool:
     return (found.count > 0 and found.first_group in (0x0004, 0x0008)) or any(map(found.uid, IDENTITY_TAGS))
 
 
@@ -148,7 +148,7 @@ class FileFacts:
     is_cut: bool
 
 
-def file_facts(found: Scan, zone: tzinfo) -> FileFacts:
+def file_facts(found: Header, zone: tzinfo) -> FileFacts:
     """The facts in a scan for :data:`FACT_TAGS`; ``zone`` is the time zone that study times are taken in."""
     kind = file_kind(found)
     has_time = kind in (FileKind.IMAGE, FileKind.DIRECTORY)

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Union
 
-from icf_utils.dicom.charsets import character_sets, decode_text
+from icf_utils.dicom.charsets import decode_text
 from icf_utils.dicom.constants import BINARY_VRS, CHARSET_VRS, SINGLE_VALUE_VRS, TEXT_VRS
-
-__all__ = ["Conversion", "Value", "character_sets", "dictionary_vr", "keyword_tag", "plain_value", "tag_keyword"]
 
 #: A value as JSON holds it: text, number, or a list of them for a DICOM multi-value.
 Value = Union[str, int, float, "list[str | int | float]"]
@@ -49,18 +47,19 @@ class Conversion:
     problem: str | None = None
 
 
-def plain_value(
+def convert_value(
     tag: int, vr: str | None, raw: bytes, charsets: tuple[str, ...], big_endian: bool, person_names: bool = False
 ) -> Conversion:
     r"""The value of one element.
 
     ``vr`` is what the file says, ``None`` in implicit VR; for text, and for ``UN``, the dictionary knows better.
-    ``raw`` is the value field, ``charsets`` the terms of SpecificCharacterSet (see :func:`character_sets`).
+    ``raw`` is the value field, ``charsets`` the terms of SpecificCharacterSet
+    (:func:`~icf_utils.dicom.charsets.parse_character_sets`).
     Person names are withheld, unless ``person_names`` and the dictionary too says that the element is one.
     Text keeps its inner control characters; trailing spaces and NULs are padding. NaN and infinity, which JSON has
     not, become text. AT becomes eight hexadecimal digits, as in PS3.18 section F.2. Raises nothing.
 
-    >>> plain_value(0x00200011, "IS", b"3\\4 ", (), False)
+    >>> convert_value(0x00200011, "IS", b"3\\4 ", (), False)
     Conversion(value=[3, 4], problem=None)
     """
     if not raw:
@@ -79,30 +78,30 @@ def plain_value(
 @lru_cache(maxsize=8192)
 def dictionary_vr(tag: int) -> str | None:
     """The representation that PS3.6 gives to ``tag``, such as ``LO`` or ``US or SS``; ``None`` if it has none."""
-    from pydicom.datadict import dictionary_VR
+    from pydicom import datadict
 
     try:
-        found = dictionary_VR(tag)
+        found = datadict.dictionary_VR(tag)
     except KeyError:
         return None
     return found if found in _DECIDABLE_VRS else None
 
 
 @lru_cache(maxsize=8192)
-def keyword_tag(keyword: str) -> int | None:
+def tag_for_keyword(keyword: str) -> int | None:
     """The tag of a PS3.6 keyword, ``None`` for what is none (or stands for many tags, as ``OverlayData`` does)."""
-    from pydicom.datadict import tag_for_keyword
+    from pydicom import datadict
 
-    found = tag_for_keyword(keyword)
+    found = datadict.tag_for_keyword(keyword)
     return None if found is None else int(found)
 
 
 @lru_cache(maxsize=8192)
-def tag_keyword(tag: int) -> str | None:
+def keyword_for_tag(tag: int) -> str | None:
     """The PS3.6 keyword of ``tag``, ``None`` where it has none."""
-    from pydicom.datadict import keyword_for_tag
+    from pydicom import datadict
 
-    return keyword_for_tag(tag) or None
+    return datadict.keyword_for_tag(tag) or None
 
 
 @lru_cache(maxsize=8192)

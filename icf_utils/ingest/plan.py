@@ -18,8 +18,8 @@ from icf_utils.pipeline.model import VisitInput
 from icf_utils.pipeline.visit_table import parse_folders
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
-from icf_utils.sources.selection import Selection, files_below, select_files, select_visit, selection_bytes
-from icf_utils.sources.tree import Exclusions, TreeVisit, visit_folder, walk_tree
+from icf_utils.sources.selection import FileSelection, encode_selection, list_files, select_files, select_visit
+from icf_utils.sources.tree import Exclusions, TreeVisit, read_visit_folder, walk_tree
 from icf_utils.store.files import make_folders, replace_file
 from icf_utils.store.layout import Visit
 from icf_utils.templates import EmptyField, Template
@@ -44,7 +44,7 @@ class Item:
     visit: str
     folder: Path
     excluded: tuple[str, ...] = ()
-    selection: Selection | None = None
+    selection: FileSelection | None = None
 
     @property
     def name(self) -> str:
@@ -88,7 +88,7 @@ def plan_table(root: Path, table: Path, store: Path, exclude: Exclusions) -> Ing
         if wanted.input is None:  # archived, and its folder has gone
             found.skipped.append(Notice("folder-gone", wanted.name, "is in the store, and its folder is not there"))
             continue
-        visit = visit_folder(wanted.input, {}, exclude) if wanted.input.is_dir() else TreeVisit(wanted.input, {})
+        visit = read_visit_folder(wanted.input, {}, exclude) if wanted.input.is_dir() else TreeVisit(wanted.input, {})
         scans += [scan.name for scan in visit.scans]
         found.add_folder(os.path.relpath(wanted.input, root), wanted.study, wanted.visit, visit)
     return IngestPlan(found.sorted_items(), tuple(found.refused), tuple(found.skipped), exclude.unmatched(scans))
@@ -129,7 +129,7 @@ class _Collector:
         selection = select_visit(found) if excluded else None
         if selection is not None and not selection.files:
             self.skipped.append(Notice("all-scans-excluded", label, "has no scan that is not excluded"))
-        elif not excluded and found.path.is_dir() and not files_below(os.fspath(found.path)):
+        elif not excluded and found.path.is_dir() and not list_files(os.fspath(found.path)):
             self.skipped.append(Notice("empty-visit", label, "holds no file"))
         else:
             self.add(label, Item(study, visit, found.path, excluded, selection))
@@ -163,7 +163,7 @@ def prepare(item: Item, store: Path) -> VisitInput:
     """
     if item.selection is None:
         return VisitInput(item.study, item.visit, Path(os.path.abspath(item.folder)))
-    path, raw = list_path(item, store), selection_bytes(item.selection)
+    path, raw = list_path(item, store), encode_selection(item.selection)
     if not is_current(item, store):
         with storage_errors(path, "write"):
             make_folders(store, path.parent)
@@ -179,7 +179,7 @@ def list_path(item: Item, store: Path) -> Path:
 def is_current(item: Item, store: Path) -> bool:
     """Whether the list in the store says the same already."""
     with suppress(OSError):
-        return item.selection is not None and list_path(item, store).read_bytes() == selection_bytes(item.selection)
+        return item.selection is not None and list_path(item, store).read_bytes() == encode_selection(item.selection)
     return False
 
 

@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 
-from icf_utils.dicom.charsets import character_sets
+from icf_utils.dicom.charsets import parse_character_sets
 from icf_utils.dicom.confidentiality import TABLE, is_identifying
 from icf_utils.dicom.constants import SPECIFIC_CHARACTER_SET, STUDY_INSTANCE_UID
-from icf_utils.dicom.elements import Scan
-from icf_utils.dicom.values import keyword_tag, plain_value
+from icf_utils.dicom.elements import Header
+from icf_utils.dicom.values import convert_value, tag_for_keyword
 from icf_utils.errors import IcfError, InputRefused, InvalidSetting, printable
 from icf_utils.progress import SILENT, Progress
 from icf_utils.receiver.identify import study_key
 from icf_utils.results import Notice
 from icf_utils.sources.images import ScannedFile, scan_files
-from icf_utils.sources.selection import files_below
-from icf_utils.sources.source import Entry, Reader
+from icf_utils.sources.selection import list_files
+from icf_utils.sources.source import FileReader, InputFile
 
 #: A field beside the keywords: text that follows from the StudyInstanceUID and does not tell it.
 STUDY_KEY = "study_key"
@@ -75,7 +75,7 @@ def keyword_tags(keywords: Collection[str], allow_identifying: bool = False) -> 
 
 
 def _tags(keywords: Collection[str]) -> dict[str, int]:
-    found = {keyword: keyword_tag(keyword) for keyword in keywords}
+    found = {keyword: tag_for_keyword(keyword) for keyword in keywords}
     if unknown := sorted(keyword for keyword, tag in found.items() if tag is None):
         raise InvalidSetting("template", f"'{printable(unknown[0])}' is no DICOM keyword (PS3.6), such as StudyDate")
     return {keyword: tag for keyword, tag in found.items() if tag is not None}
@@ -96,7 +96,7 @@ def look_through_heap(
     skipped: list[Notice] = []
     unreadable: list[tuple[str, str]] = []
 
-    def refused(entry: Entry, error: IcfError) -> None:
+    def refused(entry: InputFile, error: IcfError) -> None:
         unreadable.append((entry.name, error.refusals[0][1] if isinstance(error, InputRefused) else str(error)))
 
     wanted = frozenset(tags.values()) | _ALWAYS
@@ -125,7 +125,7 @@ class _HeapFiles:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self.entries = tuple(Entry(name, self._size(name)) for name in files_below(os.fspath(root)))
+        self.entries = tuple(InputFile(name, self._size(name)) for name in list_files(os.fspath(root)))
 
     def _size(self, name: str) -> int:
         try:
@@ -134,7 +134,7 @@ class _HeapFiles:
             return 0  # opening it says why
 
     @contextmanager
-    def open(self, entry: Entry) -> Iterator[Reader]:
+    def open(self, entry: InputFile) -> Iterator[FileReader]:
         """Open a file; a named pipe does not block."""
         try:
             descriptor = os.open(self._root / entry.name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -160,7 +160,7 @@ def _why(file: ScannedFile) -> Notice:
     return Notice("heap-no-image", file.entry.name, message)
 
 
-def _add(visit: _Found, name: str, found: Scan, tags: Mapping[str, int]) -> None:
+def _add(visit: _Found, name: str, found: Header, tags: Mapping[str, int]) -> None:
     first = not visit.files
     visit.files.append(name)
     for keyword, tag in tags.items():
@@ -171,15 +171,15 @@ def _add(visit: _Found, name: str, found: Scan, tags: Mapping[str, int]) -> None
             visit.differing.add(keyword)
 
 
-def _text(found: Scan, tag: int) -> str:
+def _text(found: Header, tag: int) -> str:
     """A value as text; empty where there is none, and for names of persons."""
     element = found.elements.get(tag)
     if element is None:
         return ""
     charset = found.elements.get(SPECIFIC_CHARACTER_SET)
     try:
-        terms = character_sets(charset.raw) if charset else ()
-        value = plain_value(tag, element.vr, element.raw, terms, found.big_endian).value
+        terms = parse_character_sets(charset.raw) if charset else ()
+        value = convert_value(tag, element.vr, element.raw, terms, found.big_endian).value
     except IcfError:
         return ""
     return "-".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from icf_utils.dicom.confidentiality import TABLE, is_identifying, is_listed
-from icf_utils.dicom.values import UNCONVERTIBLE_VRS, dictionary_vr, keyword_tag, tag_keyword
+from icf_utils.dicom.confidentiality import TABLE, is_identifying, is_in_profile
+from icf_utils.dicom.values import UNCONVERTIBLE_VRS, dictionary_vr, keyword_for_tag, tag_for_keyword
 from icf_utils.errors import NAMED_AT_MOST, InvalidSetting, printable, storage_errors
 from icf_utils.metadata.records import STANDARD_TAGS, UID_TAGS
 from icf_utils.settings import MetadataSettings
@@ -44,7 +44,7 @@ def read_allow_list(path: Path) -> AllowList:
         raise InvalidSetting(str(path), f"this is not text in UTF-8 ({error.reason})") from error
 
 
-def allow_list(settings: MetadataSettings, source: str) -> AllowList:
+def allow_list_from_settings(settings: MetadataSettings, source: str) -> AllowList:
     """The list in ``[metadata]`` of a store's settings; ``source`` names them in errors. Raises ``InvalidSetting``."""
     return _checked(settings.tags, settings.allow_identifying, source, "allow_identifying = true", [])
 
@@ -72,7 +72,7 @@ def _checked(names: Iterable[str], allowed: bool, source: str, permission: str, 
     for name in dict.fromkeys(names):
         tag, problem = _resolve(name)
         if tag is not None:
-            tags[tag_keyword(tag) or ""] = tag
+            tags[keyword_for_tag(tag) or ""] = tag
             problem = _objection(tag, name, allowed, permission)
         if problem:
             problems.append(problem)
@@ -86,16 +86,16 @@ def _resolve(name: str) -> tuple[int | None, str | None]:
     """The tag that ``name`` means, or why it means none."""
     as_number = _TAG.fullmatch(name)
     if as_number is None:
-        tag = keyword_tag(name)
+        tag = tag_for_keyword(name)
         return (tag, None) if tag is not None else (None, f"'{printable(name)}' is no DICOM keyword{_suggestion(name)}")
     tag = int(as_number.group(1) + as_number.group(2), 16)
-    if keyword_tag(tag_keyword(tag) or "") != tag:  # private, unknown, or one of a repeating group
+    if tag_for_keyword(keyword_for_tag(tag) or "") != tag:  # private, unknown, or one of a repeating group
         return None, f"'{printable(name)}' is no tag with a DICOM keyword of its own"
     return tag, None
 
 
 def _objection(tag: int, name: str, allowed: bool, permission: str) -> str | None:
-    keyword = tag_keyword(tag)
+    keyword = keyword_for_tag(tag)
     if keyword in STANDARD_TAGS or keyword in UID_TAGS:  # recorded by design
         return None
     vr = dictionary_vr(tag)
@@ -103,7 +103,7 @@ def _objection(tag: int, name: str, allowed: bool, permission: str) -> str | Non
         return f"'{printable(name)}' holds a sequence or binary data, which cannot be recorded"
     if allowed or not is_identifying(tag):
         return None
-    why = f"is listed in {TABLE}" if is_listed(tag) else "is a person name"
+    why = f"is listed in {TABLE}" if is_in_profile(tag) else "is a person name"
     return f"'{printable(name)}' {why}; it is recorded only where the list also says '{permission}'"
 
 

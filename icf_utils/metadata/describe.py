@@ -9,10 +9,11 @@ from pathlib import Path
 
 from icf_utils.archive.hashing import BackgroundMd5
 from icf_utils.archive.reader import ArchiveMember, ArchivePass
+from icf_utils.dicom.charsets import parse_character_sets
 from icf_utils.dicom.constants import SPECIFIC_CHARACTER_SET
-from icf_utils.dicom.elements import HEAD_LIMIT, Element, Scan
+from icf_utils.dicom.elements import HEAD_LIMIT, Element, Header
 from icf_utils.dicom.header import FileKind, check_pixels, file_kind, read_head
-from icf_utils.dicom.values import Value, character_sets, keyword_tag, plain_value
+from icf_utils.dicom.values import Value, convert_value, tag_for_keyword
 from icf_utils.errors import DepositDamaged, storage_errors
 from icf_utils.metadata.allowlist import AllowList
 from icf_utils.metadata.records import STANDARD_TAGS, UID_TAGS, ImageRecord
@@ -23,7 +24,7 @@ _CHUNK = 1 << 20
 
 
 @dataclass
-class Description:
+class ArchiveDescription:
     """What an archive holds: ``md5`` and ``size`` (bytes) of the whole, ``images`` in its order,
 
     ``others`` the members that are no DICOM instance (a notice each, saying why).
@@ -49,7 +50,7 @@ class _Tags:
         return frozenset({*self.values.values(), *self.uids.values(), SPECIFIC_CHARACTER_SET})
 
 
-def describe_archive(path: Path, root: str, allowed: AllowList, progress: Progress) -> Description:
+def describe_archive(path: Path, root: str, allowed: AllowList, progress: Progress) -> ArchiveDescription:
     """Read an archive once and describe each image; all members must lie below the folder ``root``.
 
     Two more threads hash, one the archive and one its members, so that two cores have work.
@@ -57,7 +58,7 @@ def describe_archive(path: Path, root: str, allowed: AllowList, progress: Progre
     Raises :class:`~icf_utils.errors.DepositDamaged` where it is cut, no TAR, or another visit's.
     """
     tags = _tags(allowed)
-    done = Description()
+    done = ArchiveDescription()
     with (
         storage_errors(path, "read"),
         open(path, "rb", buffering=0) as handle,
@@ -81,7 +82,7 @@ def describe_archive(path: Path, root: str, allowed: AllowList, progress: Progre
 
 def _tags(allowed: AllowList) -> _Tags:
     def number(keyword: str) -> int:
-        tag = keyword_tag(keyword)
+        tag = tag_for_keyword(keyword)
         assert tag is not None, keyword
         return tag
 
@@ -96,7 +97,7 @@ _NOT_AN_IMAGE = {
 }
 
 
-def _describe(member: ArchiveMember, found: Scan, tags: _Tags, done: Description) -> None:
+def _describe(member: ArchiveMember, found: Header, tags: _Tags, done: ArchiveDescription) -> None:
     if not member.is_file:
         done.others.append(Notice("not-a-file", member.name, "is a link or the like, as older tools stored it"))
         return
@@ -111,7 +112,7 @@ def _describe(member: ArchiveMember, found: Scan, tags: _Tags, done: Description
         done.others.append(Notice(code, member.name, message))
 
 
-def _read(member: ArchiveMember, archive: ArchivePass, descriptor: int, tags: _Tags, digests: BackgroundMd5) -> Scan:
+def _read(member: ArchiveMember, archive: ArchivePass, descriptor: int, tags: _Tags, digests: BackgroundMd5) -> Header:
     """What the head of a member's content holds; the content goes to the background to be hashed."""
     head, found = read_head(archive.content, member.size if member.is_file else 0, tags.wanted)
     if head:
@@ -128,7 +129,7 @@ def _read_at(member: ArchiveMember, descriptor: int, at: int, count: int) -> byt
     return os.pread(descriptor, max(0, min(count, member.size - at)), member.offset + at)
 
 
-def _add_image(member: ArchiveMember, found: Scan, tags: _Tags, done: Description) -> None:
+def _add_image(member: ArchiveMember, found: Header, tags: _Tags, done: ArchiveDescription) -> None:
     if found.is_damaged:
         message = "was cut or is malformed; what could be read for certain is recorded"
         done.notices.append(Notice("cut-dicom", member.name, message))
@@ -136,14 +137,14 @@ def _add_image(member: ArchiveMember, found: Scan, tags: _Tags, done: Descriptio
         message = f"has a header that goes on after {HEAD_LIMIT >> 20} MiB; tags from there on are not recorded"
         done.notices.append(Notice("long-header", member.name, message))
     charset = found.elements.get(SPECIFIC_CHARACTER_SET)
-    charsets = character_sets(charset.raw) if charset else ()
+    charsets = parse_character_sets(charset.raw) if charset else ()
     values: dict[str, Value] = {}
     for keyword, tag in tags.values.items():
         element = _element(found, tag)
         if element is None:
             values[keyword] = ""
             continue
-        made = plain_value(tag, element.vr, element.raw, charsets, found.big_endian, tags.allow_identifying)
+        made = convert_value(tag, element.vr, element.raw, charsets, found.big_endian, tags.allow_identifying)
         values[keyword] = made.value
         if made.problem:
             done.notices.append(Notice("odd-value", member.name, f"{keyword}: {made.problem}"))
@@ -151,7 +152,7 @@ def _add_image(member: ArchiveMember, found: Scan, tags: _Tags, done: Descriptio
     done.images.append(ImageRecord(member.name, "", member.size, member.offset, values, uids))
 
 
-def _element(found: Scan, tag: int) -> Element | None:
+def _element(found: Header, tag: int) -> Element | None:
     """An element of the data set, or of the file meta information (group 0002)."""
     if tag >> 16 == 2 and tag in found.meta:
         return Element(None, found.meta[tag])

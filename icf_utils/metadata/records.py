@@ -74,13 +74,13 @@ class VisitMetadata:
     images: tuple[ImageRecord, ...]
 
 
-def tarball_bytes(record: TarballRecord) -> bytes:
+def encode_tarball(record: TarballRecord) -> bytes:
     """Canonical bytes of ``<visit>_metadata_tarball.json``."""
     fields = {"size": record.size, "md5": record.md5, "dspath": record.dspath, "storepath": record.storepath}
     return encode_json(fields) + b"\n"
 
 
-def images_bytes(records: Iterable[ImageRecord]) -> bytes:
+def encode_images(records: Iterable[ImageRecord]) -> bytes:
     """Canonical bytes of ``<visit>_metadata_dicoms.json``."""
     lines = [encode_json(_image_fields(record)) for record in records]
     return b"[\n" + b",\n".join(lines) + b"\n]\n" if lines else b"[]\n"
@@ -285,12 +285,12 @@ def read_visit_metadata(visit: Visit) -> VisitMetadata:
 
     Raises :class:`~icf_utils.errors.DepositMissing` or :class:`~icf_utils.errors.DepositDamaged`.
     """
-    metadata = parse_visit_metadata(visit)
+    metadata = read_unchecked_metadata(visit)
     check_metadata(metadata, visit)
     return metadata
 
 
-def parse_visit_metadata(visit: Visit) -> VisitMetadata:
+def read_unchecked_metadata(visit: Visit) -> VisitMetadata:
     """The same as far as the files can be read at all, for a reader that does the checking."""
     tarball = parse_tarball(read_deposit(visit.tarball_json, _REMEDY_OF_READING), str(visit.tarball_json))
     return VisitMetadata(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from icf_utils.archive.checksum import parse_checksum
 from icf_utils.errors import DepositDamaged, DepositMissing
-from icf_utils.metadata.allowlist import AllowList, allow_list, read_allow_list
-from icf_utils.metadata.describe import Description, describe_archive
-from icf_utils.metadata.records import TarballRecord, VisitMetadata, images_bytes, tarball_bytes
+from icf_utils.metadata.allowlist import AllowList, allow_list_from_settings, read_allow_list
+from icf_utils.metadata.describe import ArchiveDescription, describe_archive
+from icf_utils.metadata.records import TarballRecord, VisitMetadata, encode_images, encode_tarball
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice, Written
 from icf_utils.settings import SETTINGS_NAME, Settings, load_settings
@@ -50,26 +50,26 @@ def deposit_visit_metadata(
     checksum), :class:`~icf_utils.errors.DepositDiffers`, :class:`~icf_utils.errors.InvalidSetting`.
     """
     place = Visit(Path(store_dir), study, visit)
-    allowed = allowed_tags(place, tags, settings)
+    allowed = choose_allow_list(place, tags, settings)
     with visit_lock(place, progress):
-        found = describe_checked(place, allowed, progress)
-        metadata = visit_metadata(place, found)
-        files = publish_bytes(place.of_study, metadata_files(place, metadata))
+        found = describe_verified_archive(place, allowed, progress)
+        metadata = build_visit_metadata(place, found)
+        files = publish_bytes(place.of_study, encode_metadata_files(place, metadata))
     notices = tuple(found.notices)
     if not found.images:
         notices += (Notice("no-dicom", place.storepath, "holds no DICOM image; the list of images is empty"),)
     return MetadataResult(study, visit, files, len(found.images), tuple(found.others), notices)
 
 
-def allowed_tags(place: Visit, tags: str | os.PathLike[str] | None, settings: Settings | None) -> AllowList:
+def choose_allow_list(place: Visit, tags: str | os.PathLike[str] | None, settings: Settings | None) -> AllowList:
     """What may be recorded: the file ``tags`` if given, else the store's settings."""
     if tags is not None:
         return read_allow_list(Path(tags))
     chosen = load_settings(place.root) if settings is None else settings
-    return allow_list(chosen.metadata, str(place.root / SETTINGS_NAME))
+    return allow_list_from_settings(chosen.metadata, str(place.root / SETTINGS_NAME))
 
 
-def describe_checked(place: Visit, allowed: AllowList, progress: Progress) -> Description:
+def describe_verified_archive(place: Visit, allowed: AllowList, progress: Progress) -> ArchiveDescription:
     """Describe the visit's archive after making sure that it is the one its checksum file speaks of."""
     if not place.archive.exists():
         raise DepositMissing(place.archive, _REMEDY)
@@ -81,15 +81,15 @@ def describe_checked(place: Visit, allowed: AllowList, progress: Progress) -> De
     return found
 
 
-def visit_metadata(place: Visit, found: Description) -> VisitMetadata:
+def build_visit_metadata(place: Visit, found: ArchiveDescription) -> VisitMetadata:
     """The records of a described archive."""
     tarball = TarballRecord(found.size, found.md5, place.dspath, place.storepath)
     return VisitMetadata(tarball, tuple(found.images))
 
 
-def metadata_files(place: Visit, metadata: VisitMetadata) -> list[tuple[Path, bytes]]:
+def encode_metadata_files(place: Visit, metadata: VisitMetadata) -> list[tuple[Path, bytes]]:
     """The two files with their bytes; the small one, written last, tells that both are there."""
     return [
-        (place.dicoms_json, images_bytes(metadata.images)),
-        (place.tarball_json, tarball_bytes(metadata.tarball)),
+        (place.dicoms_json, encode_images(metadata.images)),
+        (place.tarball_json, encode_tarball(metadata.tarball)),
     ]

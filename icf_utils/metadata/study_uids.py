@@ -39,7 +39,7 @@ class StudyFiles:
 
 
 @dataclass(frozen=True)
-class StudyFinding:
+class StudyListing:
     """The studies in one place, in the order in which they were found; ``skipped`` counts files that are no images.
 
     ``without`` names the DICOM files that belong to no study. ``is_one`` is true where everything is of one study.
@@ -56,7 +56,7 @@ class StudyFinding:
         object.__setattr__(self, "is_one", len(self.studies) == 1 and not self.without)
 
 
-def find_studies(path: Path, *, progress: Progress = SILENT) -> StudyFinding:
+def find_studies(path: Path, *, progress: Progress = SILENT) -> StudyListing:
     """The studies of a DICOM file, of a folder, or of a zip or tar, whatever they are called.
 
     Raises :class:`~icf_utils.errors.InputRefused` where there is no DICOM file, and for what cannot be read.
@@ -89,7 +89,7 @@ def _opened(path: Path) -> Iterator[Source]:
         raise
 
 
-def visit_studies(visit: Visit, *, progress: Progress = SILENT) -> StudyFinding:
+def find_visit_studies(visit: Visit, *, progress: Progress = SILENT) -> StudyListing:
     """The studies of a visit in a store: from its JSON where that is there, else from the archive.
 
     Raises :class:`~icf_utils.errors.DepositMissing` where the store has neither, and ``DepositDamaged``.
@@ -120,7 +120,7 @@ def _single_file(path: Path) -> str | None:
     return head.uid(STUDY_INSTANCE_UID) if kind.is_image else None
 
 
-def _finding(label: str, found: Iterable[tuple[str, str]], skipped: int, nothing: str) -> StudyFinding:
+def _finding(label: str, found: Iterable[tuple[str, str]], skipped: int, nothing: str) -> StudyListing:
     """Count the files of each study; ``nothing`` is what is wrong where there is none."""
     counts: dict[str, StudyFiles] = {}
     without = []
@@ -142,4 +142,4 @@ def _finding(label: str, found: Iterable[tuple[str, str]], skipped: int, nothing
         notices.append(
             Notice("several-studies", label, f"holds {format_count(len(counts), 'study')}: {', '.join(parts)}")
         )
-    return StudyFinding(label, tuple(counts.values()), tuple(without), skipped, tuple(notices))
+    return StudyListing(label, tuple(counts.values()), tuple(without), skipped, tuple(notices))

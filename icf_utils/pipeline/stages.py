@@ -211,16 +211,16 @@ def check_config(config: RunConfig) -> None:
 
     Raises :class:`~icf_utils.errors.InvalidSetting`.
     """
-    from icf_utils.archive.stage import zone_named
+    from icf_utils.archive.stage import parse_time_zone
     from icf_utils.dataset.origin import check_store_id, check_store_url
-    from icf_utils.metadata.stage import allowed_tags
+    from icf_utils.metadata.stage import choose_allow_list
 
     options, store = config.options, config.settings.store
-    zone_named(options.time_zone)
+    parse_time_zone(options.time_zone)
     check_store_url(store.url if options.store_url is None else options.store_url)
     check_store_id(store.id if options.store_id is None else options.store_id)
     if "metadata" in config.stage_names:
-        allowed_tags(Visit(config.root, "study", "visit"), options.tags, config.settings)
+        choose_allow_list(Visit(config.root, "study", "visit"), options.tags, config.settings)
 
 
 def run_stage(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from icf_utils.dicom.charsets import parse_character_sets
 from icf_utils.dicom.constants import (
     INSTANCE_NUMBER,
     SERIES_NUMBER,
@@ -22,9 +23,9 @@ from icf_utils.dicom.constants import (
     SPECIFIC_CHARACTER_SET,
     STUDY_INSTANCE_UID,
 )
-from icf_utils.dicom.elements import Scan
+from icf_utils.dicom.elements import Header
 from icf_utils.dicom.header import FileKind, check_pixels, file_kind, read_head
-from icf_utils.dicom.values import character_sets, keyword_tag, plain_value
+from icf_utils.dicom.values import convert_value, tag_for_keyword
 from icf_utils.errors import storage_errors
 from icf_utils.receiver.settings import Rule
 from icf_utils.templates import EmptyField
@@ -76,12 +77,12 @@ def is_uid(text: str) -> bool:
 
 def wanted_tags(rule: Rule) -> frozenset[int]:
     """The tags that :func:`identify` looks at."""
-    own = {tag for keyword in rule.keywords if (tag := keyword_tag(keyword)) is not None}
+    own = {tag for keyword in rule.keywords if (tag := tag_for_keyword(keyword)) is not None}
     always = {SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID, SPECIFIC_CHARACTER_SET}
     return frozenset(own | always | {SERIES_NUMBER, INSTANCE_NUMBER})
 
 
-def read_header(read_at: Callable[[int, int], bytes], size: int, rule: Rule) -> Scan | None:
+def read_header(read_at: Callable[[int, int], bytes], size: int, rule: Rule) -> Header | None:
     """Parse an image of ``size`` bytes; ``None`` if it is not DICOM or not complete.
 
     ``read_at(position, n)`` returns ``n`` bytes of it, fewer at its end.
@@ -100,18 +101,18 @@ def read_header(read_at: Callable[[int, int], bytes], size: int, rule: Rule) -> 
     return found if found.state == "whole" and file_kind(found) is FileKind.IMAGE else None
 
 
-def read_file_header(path: Path, rule: Rule) -> Scan | None:
+def read_file_header(path: Path, rule: Rule) -> Header | None:
     """Parse an image's file as :func:`read_header` does."""
     with storage_errors(path, "read"), open(path, "rb") as file:
         return read_header(lambda at, n: os.pread(file.fileno(), n, at), os.fstat(file.fileno()).st_size, rule)
 
 
-def sop_uids(found: Scan) -> tuple[str, str]:
+def sop_uids(found: Header) -> tuple[str, str]:
     """SOPClassUID and SOPInstanceUID of the data set."""
     return _uid(found, SOP_CLASS_UID), _uid(found, SOP_INSTANCE_UID)
 
 
-def identify(found: Scan, rule: Rule, sender: Sender, sop_class: str, sop_instance: str) -> Identity | ImageRejection:
+def identify(found: Header, rule: Rule, sender: Sender, sop_class: str, sop_instance: str) -> Identity | ImageRejection:
     """Where an image belongs, or why it is not accepted; the last two arguments are the UIDs of the request."""
     study_uid = _uid(found, STUDY_INSTANCE_UID)
     if not is_uid(study_uid):
@@ -129,7 +130,7 @@ def identify(found: Scan, rule: Rule, sender: Sender, sop_class: str, sop_instan
     return Identity(study_uid, image, visit, name)
 
 
-def _number(found: Scan, keyword: str) -> int:
+def _number(found: Header, keyword: str) -> int:
     """A number for file names; 0 if there is no valid one."""
     number = _NUMBER.fullmatch(_text(found, keyword))
     return int(number[1]) if number else 0
@@ -172,17 +173,17 @@ def image_key(sop_instance: str) -> str:
     return hashlib.sha256(sop_instance.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _uid(found: Scan, tag: int) -> str:
+def _uid(found: Header, tag: int) -> str:
     element = found.elements.get(tag)
     return found.uid(tag) or (element.raw.decode("ascii", "replace").strip(" \0") if element else "")
 
 
-def _text(found: Scan, keyword: str) -> str:
-    tag = keyword_tag(keyword)
+def _text(found: Header, keyword: str) -> str:
+    tag = tag_for_keyword(keyword)
     element = found.elements.get(tag) if tag is not None else None
     if tag is None or element is None:
         return ""
     charsets = found.elements.get(SPECIFIC_CHARACTER_SET)
-    terms = character_sets(charsets.raw if charsets else b"")
-    value = plain_value(tag, element.vr, element.raw, terms, found.big_endian, person_names=True).value
+    terms = parse_character_sets(charsets.raw if charsets else b"")
+    value = convert_value(tag, element.vr, element.raw, terms, found.big_endian, person_names=True).value
     return "-".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from icf_utils.dicom.ae_titles import parse_ae_title
 from icf_utils.dicom.confidentiality import TABLE, is_identifying
-from icf_utils.dicom.values import UNCONVERTIBLE_VRS, dictionary_vr, keyword_tag
+from icf_utils.dicom.values import UNCONVERTIBLE_VRS, dictionary_vr, tag_for_keyword
 from icf_utils.errors import InvalidIdentifier, InvalidSetting, printable, storage_errors
 from icf_utils.fetch.tls import server_context
 from icf_utils.store.layout import check_identifier
@@ -269,10 +269,10 @@ def _check_study(rule: Rule, where: str, source: str) -> None:
 
 
 def _check_time_zone(rule: Rule, where: str, source: str) -> None:
-    from icf_utils.archive.stage import zone_named
+    from icf_utils.archive.stage import parse_time_zone
 
     try:
-        zone_named(rule.timezone)
+        parse_time_zone(rule.timezone)
     except InvalidSetting as error:  # it names the option of a command
         raise InvalidSetting(source, f"{where} timezone: {error.problem}") from error
 
@@ -329,10 +329,10 @@ def _with_titles(rule: Rule, where: str, source: str) -> Rule:
 
 
 def _check_template(rule: Rule, where: str, source: str) -> None:
-    keywords = [name for name in rule.template.fields if keyword_tag(name) is not None]
+    keywords = [name for name in rule.template.fields if tag_for_keyword(name) is not None]
     parse_template(f"{source}: {where} visit", rule.visit, {*FACTS, *keywords})
     for keyword in rule.keywords:
-        tag = keyword_tag(keyword)
+        tag = tag_for_keyword(keyword)
         assert tag is not None
         if dictionary_vr(tag) in (None, "SQ", *UNCONVERTIBLE_VRS):
             raise InvalidSetting(source, f"{where} visit: {keyword} has no plain value")

@@ -20,12 +20,12 @@ from icf_utils.dicom.constants import (
     SOP_INSTANCE_UID,
     TRANSFER_SYNTAX_UID,
 )
-from icf_utils.dicom.elements import Scan
+from icf_utils.dicom.elements import Header
 from icf_utils.errors import IcfError, InputRefused, printable
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.sources.images import ScannedFile, scan_files
-from icf_utils.sources.source import Entry, Source
+from icf_utils.sources.source import InputFile, Source
 
 _WANTED = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID, SERIES_INSTANCE_UID, SERIES_NUMBER})
 
@@ -34,7 +34,7 @@ _WANTED = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID, SERIES_INSTANCE_UID, SERIE
 class Image:
     """A file that can be sent. The data set begins at byte ``dataset_at`` of the file; UIDs as in the data set."""
 
-    entry: Entry
+    entry: InputFile
     sop_class: str
     sop_instance: str
     transfer_syntax: str
@@ -65,7 +65,7 @@ def list_images(source: Source, series: Iterable[str] = (), progress: Progress =
     skipped: list[Notice] = []
     others = 0
 
-    def unreadable(entry: Entry, error: IcfError) -> None:
+    def unreadable(entry: InputFile, error: IcfError) -> None:
         reason = error.refusals[0][1] if isinstance(error, InputRefused) else str(error)
         damaged.append((entry.name, reason))
 
@@ -111,7 +111,7 @@ def _image(file: ScannedFile) -> Image:
     return Image(file.entry, sop_class, sop_instance, _transfer_syntax(found), found.dataset_at)
 
 
-def _transfer_syntax(found: Scan) -> str:
+def _transfer_syntax(found: Header) -> str:
     """As the file says; where it says nothing, as its data set looks."""
     named = found.uid(TRANSFER_SYNTAX_UID)
     if named:
@@ -121,7 +121,7 @@ def _transfer_syntax(found: Scan) -> str:
     return IMPLICIT_VR_LITTLE_ENDIAN if found.elements[SOP_CLASS_UID].vr is None else EXPLICIT_VR_LITTLE_ENDIAN
 
 
-def _series_names(found: Scan) -> set[str]:
+def _series_names(found: Header) -> set[str]:
     """What a series may be asked for by."""
     text = found.ascii_text(SERIES_NUMBER).strip(" ")
     try:

@@ -30,7 +30,7 @@ from icf_utils.progress import SILENT, Progress, Task
 from icf_utils.sender.images import Image, Listing
 from icf_utils.sender.model import ImageOutcome, SendResult, batches, context_of, may_change, outcome_of
 from icf_utils.sender.peer import LARGEST_PDU, Peer
-from icf_utils.sources.source import Reader, Source
+from icf_utils.sources.source import FileReader, Source
 
 #: How often an image is sent again, and an association asked for again, after the first try failed.
 RETRIES = 2
@@ -335,7 +335,7 @@ def _unnamed(size: int) -> BinaryIO:
     return tempfile.TemporaryFile()
 
 
-def _copy(reader: Reader, skip: int, target: BinaryIO) -> int:
+def _copy(reader: FileReader, skip: int, target: BinaryIO) -> int:
     """Copy all but the first ``skip`` bytes; returns how many these were."""
     length = 0
     while block := reader.read(_CHUNK):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from icf_utils.errors import InputRefused, StorageFailure
 from icf_utils.results import Notice
-from icf_utils.sources.source import Entry, Reader, empty_folder_notices, name_notices, path_order
+from icf_utils.sources.source import FileReader, InputFile, empty_folder_notices, name_notices, path_sort_key
 
 #: A file touched less than this many seconds ago may change again without a new time stamp, whose clock ticks coarsely.
 _TICK = 0.05
@@ -58,14 +58,16 @@ class DirectorySource:
         if walk.refused:
             raise InputRefused(path, sorted(walk.refused), "Remove or replace these files and try again.")
         self._seen = walk.files
-        self.entries = tuple(sorted((Entry(name, seen.size) for name, seen in walk.files.items()), key=path_order))
+        self.entries = tuple(
+            sorted((InputFile(name, seen.size) for name, seen in walk.files.items()), key=path_sort_key)
+        )
         self.notices: tuple[Notice, ...] = (
             *name_notices(self.entries),
             *empty_folder_notices(walk.folders, self.entries),
         )
 
     @contextmanager
-    def open(self, entry: Entry) -> Iterator[Reader]:
+    def open(self, entry: InputFile) -> Iterator[FileReader]:
         """Open one file; what it reads is refused if the file was changed before or meanwhile."""
         seen = self._seen[entry.name]
         _let_the_clock_tick(seen)

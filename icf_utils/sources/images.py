@@ -12,21 +12,21 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from icf_utils.dicom.elements import Scan
+from icf_utils.dicom.elements import Header
 from icf_utils.dicom.header import FileKind, file_kind, read_head
 from icf_utils.errors import IcfError
 from icf_utils.progress import SILENT, Progress
-from icf_utils.sources.source import Entry, Reader
+from icf_utils.sources.source import FileReader, InputFile
 
 
-class Files(Protocol):
+class OpenableFiles(Protocol):
     """What the loop needs of an input; every :class:`~icf_utils.sources.source.Source` has it."""
 
     @property
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[InputFile, ...]:
         """The files."""
 
-    def open(self, entry: Entry) -> AbstractContextManager[Reader]:
+    def open(self, entry: InputFile) -> AbstractContextManager[FileReader]:
         """Open one file for one sequential read."""
 
 
@@ -34,8 +34,8 @@ class Files(Protocol):
 class ScannedFile:
     """A file of an input and what its head holds."""
 
-    entry: Entry
-    header: Scan
+    entry: InputFile
+    header: Header
     kind: FileKind
 
     @property
@@ -45,13 +45,13 @@ class ScannedFile:
 
 
 def scan_files(
-    source: Files,
+    source: OpenableFiles,
     wanted: frozenset[int],
     *,
-    entries: Iterable[Entry] | None = None,
+    entries: Iterable[InputFile] | None = None,
     progress: Progress = SILENT,
     activity: str = "reading headers",
-    on_failure: Callable[[Entry, IcfError], None] | None = None,
+    on_failure: Callable[[InputFile, IcfError], None] | None = None,
 ) -> Iterator[ScannedFile]:
     """Every file of ``source`` (or those in ``entries``) in order, images or not.
 
@@ -73,7 +73,7 @@ def scan_files(
             task.advance(1)
 
 
-def scan_file(source: Files, entry: Entry, wanted: frozenset[int]) -> ScannedFile:
+def scan_file(source: OpenableFiles, entry: InputFile, wanted: frozenset[int]) -> ScannedFile:
     """One file of ``source``; ``wanted`` as for :func:`scan_files`."""
     with source.open(entry) as reader:
         _, header = read_head(reader.read, entry.size, wanted)

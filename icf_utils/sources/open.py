@@ -12,7 +12,7 @@ from typing import BinaryIO
 from icf_utils.errors import InputRefused, InvalidSetting, StorageFailure, storage_errors
 from icf_utils.sources.directory import DirectorySource
 from icf_utils.sources.packed import ZIP_MAGIC, tar_source, zip_source
-from icf_utils.sources.selection import SELECTION_MAGIC, parse_selection, selection_source
+from icf_utils.sources.selection import SELECTION_MAGIC, open_selection, parse_selection
 from icf_utils.sources.source import Source
 
 
@@ -55,7 +55,7 @@ def _selected(label: str, listing: BinaryIO, strip: int) -> Source:
         raise InvalidSetting("--strip-components", "this is for zip and tar inputs, not for lists of files")
     with storage_errors(label, "read"):
         raw = listing.read()
-    return selection_source(parse_selection(raw, label))
+    return open_selection(parse_selection(raw, label))
 
 
 def _examine(label: str) -> os.stat_result:

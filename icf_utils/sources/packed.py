@@ -34,13 +34,13 @@ from icf_utils.errors import InputRefused, StorageFailure, storage_errors
 from icf_utils.formatting import format_count
 from icf_utils.results import Notice
 from icf_utils.sources.source import (
-    Entry,
-    Reader,
+    FileReader,
+    InputFile,
     clean_member_name,
     empty_folder_notices,
     follow_links,
     name_notices,
-    path_order,
+    path_sort_key,
     resolve_link,
     strip_components,
 )
@@ -58,7 +58,7 @@ _DAMAGED = (
 )
 
 
-class Listing:
+class MemberListing:
     """What a packed file says of its members, by clean name: size, how to open it, links, folders, refusals."""
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class PackedSource:
     ``list_members`` reads the packed file's directory. Raises :class:`~icf_utils.errors.InputRefused`.
     """
 
-    def __init__(self, path: str, packed: BinaryIO, list_members: Callable[[], Listing], strip: int) -> None:
+    def __init__(self, path: str, packed: BinaryIO, list_members: Callable[[], MemberListing], strip: int) -> None:
         self.label = path
         self._packed = packed
         self._status = self._fingerprint()
@@ -107,13 +107,13 @@ class PackedSource:
             listing = list_members()
         self._openers = listing.openers
         self._members = self._name_members(listing, strip)
-        entries = [Entry(name, listing.sizes[member]) for name, member in self._members.items()]
-        self.entries = tuple(sorted(entries, key=path_order))
+        entries = [InputFile(name, listing.sizes[member]) for name, member in self._members.items()]
+        self.entries = tuple(sorted(entries, key=path_sort_key))
         folders = [strip_components(name, strip) for name in listing.folders]
         self.notices: tuple[Notice, ...] = (*name_notices(self.entries), *empty_folder_notices(folders, self.entries))
 
     @contextmanager
-    def open(self, entry: Entry) -> Iterator[Reader]:
+    def open(self, entry: InputFile) -> Iterator[FileReader]:
         """Open one member; a damaged one is refused by name."""
         with self.refusing(entry.name):
             handle = self._openers[self._members[entry.name]]()
@@ -132,7 +132,7 @@ class PackedSource:
             named = os.stat(self.label)
         return (named.st_dev, named.st_ino, now.st_size, now.st_mtime_ns)
 
-    def _name_members(self, listing: Listing, strip: int) -> dict[str, str]:
+    def _name_members(self, listing: MemberListing, strip: int) -> dict[str, str]:
         """Name of each file in the archive to be -> name of the member that holds its content."""
         links, refused = follow_links(listing.links, listing.sizes)
         refused += listing.refused
@@ -183,7 +183,7 @@ def _reason(error: BaseException) -> str:
 
 
 class _MemberReader:
-    def __init__(self, source: PackedSource, entry: Entry, handle: IO[bytes]) -> None:
+    def __init__(self, source: PackedSource, entry: InputFile, handle: IO[bytes]) -> None:
         self._source, self._entry, self._handle = source, entry, handle
         self._left = entry.size
 
@@ -288,9 +288,9 @@ def _decompress(unpacked: IO[bytes]) -> bytes:
         raise
 
 
-def _list_tar(tar: BinaryIO) -> Listing:
+def _list_tar(tar: BinaryIO) -> MemberListing:
     archive = tarfile.open(fileobj=tar, mode="r:", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
-    listing = Listing()
+    listing = MemberListing()
     for info in archive:
         if info.isdir():
             listing.add_folder(info.name)
@@ -316,7 +316,7 @@ def _check_end(tar: BinaryIO, offset: int) -> None:
             raise tarfile.ReadError(f"more data after the end mark at byte {offset}: a lost header, or a second tar")
 
 
-def _add_member(listing: Listing, archive: tarfile.TarFile, info: tarfile.TarInfo, name: str) -> None:
+def _add_member(listing: MemberListing, archive: tarfile.TarFile, info: tarfile.TarInfo, name: str) -> None:
     if info.isreg():
         listing.add_file(name, info.size, lambda: cast("IO[bytes]", archive.extractfile(info)))
     elif info.issym():
@@ -338,8 +338,8 @@ def zip_source(path: str, packed: BinaryIO, strip: int) -> PackedSource:
     return PackedSource(path, packed, lambda: _list_zip(packed), strip)
 
 
-def _list_zip(packed: BinaryIO) -> Listing:
-    archive, listing = zipfile.ZipFile(packed), Listing()
+def _list_zip(packed: BinaryIO) -> MemberListing:
+    archive, listing = zipfile.ZipFile(packed), MemberListing()
     _check_begin(archive)
     for info in archive.infolist():
         raw_name = _name(info)
@@ -361,7 +361,7 @@ def _check_begin(archive: zipfile.ZipFile) -> None:
         )
 
 
-def _add_entry(listing: Listing, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> None:
+def _add_entry(listing: MemberListing, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> None:
     kind = stat.S_IFMT(info.external_attr >> 16) if info.create_system == _UNIX else 0
     if kind == stat.S_IFLNK:
         target = archive.read(info) if info.file_size <= 4096 else b"/"

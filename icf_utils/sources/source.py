@@ -15,7 +15,7 @@ LONGEST_NAME = 255
 
 
 @dataclass(frozen=True)
-class Entry:
+class InputFile:
     """One regular file of an input: ``name`` with ``/``, relative to the input; ``size`` in bytes.
 
     Bytes of a name that are no UTF-8 stand as surrogates (PEP 383).
@@ -25,7 +25,7 @@ class Entry:
     size: int
 
 
-class Reader(Protocol):
+class FileReader(Protocol):
     """An open file of an input."""
 
     def read(self, size: int) -> bytes:
@@ -36,17 +36,17 @@ class Source(Protocol):
     """An input: a directory, a zip or a tar, already looked through and found acceptable."""
 
     label: str
-    entries: tuple[Entry, ...]
+    entries: tuple[InputFile, ...]
     notices: tuple[Notice, ...]
 
-    def open(self, entry: Entry) -> AbstractContextManager[Reader]:
+    def open(self, entry: InputFile) -> AbstractContextManager[FileReader]:
         """Open one file for one sequential read."""
 
     def check_unchanged(self) -> None:
         """Raise ``InputRefused`` if anything is not as it was found at first."""
 
 
-def path_order(entry: Entry) -> list[str]:
+def path_sort_key(entry: InputFile) -> list[str]:
     """The sort key of the archive's members: path parts, as ``pathlib`` compares paths."""
     return entry.name.split("/")
 
@@ -101,7 +101,7 @@ def follow_links(links: Mapping[str, str | None], files: Iterable[str]) -> tuple
     return found, refused
 
 
-def name_notices(entries: Iterable[Entry]) -> list[Notice]:
+def name_notices(entries: Iterable[InputFile]) -> list[Notice]:
     """Warnings about names that are archived as they are but cannot be unpacked everywhere."""
     notices, seen = [], dict[str, str]()
     for entry in entries:
@@ -114,7 +114,7 @@ def name_notices(entries: Iterable[Entry]) -> list[Notice]:
     return notices
 
 
-def empty_folder_notices(folders: Iterable[str], entries: Iterable[Entry]) -> list[Notice]:
+def empty_folder_notices(folders: Iterable[str], entries: Iterable[InputFile]) -> list[Notice]:
     """Folders that hold no file at any depth: an archive has no directory members, so they are dropped, and named."""
     filled = set()
     for entry in entries:

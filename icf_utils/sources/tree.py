@@ -90,7 +90,7 @@ def walk_tree(root: Path, levels: Sequence[str] = LEVELS, exclude: Exclusions | 
     if exclude.patterns and SCAN not in levels:
         raise InvalidSetting("exclusions", f"they are for folders of the level '{SCAN}', which is not in the levels")
     walk = _Walk(root, [level for level in levels if level != SCAN])
-    visits = [visit_folder(path, values, exclude if SCAN in levels else None) for path, values in walk.folders()]
+    visits = [read_visit_folder(path, values, exclude if SCAN in levels else None) for path, values in walk.folders()]
     if not visits:
         found = "no folders in it" if len(levels) == 1 else f"no folders {len(walk.levels)} levels below it"
         raise InputRefused(root, [(str(root), f"has {found}")], "Check the folder and the levels.")
@@ -98,7 +98,7 @@ def walk_tree(root: Path, levels: Sequence[str] = LEVELS, exclude: Exclusions | 
     return Tree(tuple(visits), tuple(sorted(walk.skipped, key=_subject)), exclude.unmatched(names))
 
 
-def visit_folder(path: Path, values: Mapping[str, str], exclude: Exclusions | None) -> TreeVisit:
+def read_visit_folder(path: Path, values: Mapping[str, str], exclude: Exclusions | None) -> TreeVisit:
     """One visit's folder with its scans; without any where ``exclude`` is ``None``."""
     if exclude is None:
         return TreeVisit(path, values)

@@ -18,18 +18,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icf_utils.archive.checksum import parse_checksum
-from icf_utils.dataset.annex_branch import plan
-from icf_utils.dataset.annex_url import has_plain, paths_of, stored_files
-from icf_utils.dataset.build import expected_deposit, expected_plain
-from icf_utils.dataset.git_objects import File
-from icf_utils.dataset.origin import Origin, Uuids
-from icf_utils.dataset.reader import Deposit, read_dataset
-from icf_utils.dicom.values import keyword_tag
+from icf_utils.dataset.annex_branch import make_branches
+from icf_utils.dataset.annex_url import deposit_paths, has_annex_deposit, list_stored_files
+from icf_utils.dataset.build import build_annex_deposit, build_dataset
+from icf_utils.dataset.git_objects import BranchFile
+from icf_utils.dataset.origin import DatasetOrigin, DatasetUuids
+from icf_utils.dataset.reader import DepositedDataset, read_dataset
+from icf_utils.dicom.values import tag_for_keyword
 from icf_utils.errors import DepositDamaged, DepositMissing, IcfError, StorageFailure, printable, storage_errors
 from icf_utils.metadata.allowlist import AllowList
-from icf_utils.metadata.describe import Description, describe_archive
-from icf_utils.metadata.records import STANDARD_TAGS, ImageRecord, VisitMetadata, check_metadata, parse_visit_metadata
-from icf_utils.metadata.stage import metadata_files, visit_metadata
+from icf_utils.metadata.describe import ArchiveDescription, describe_archive
+from icf_utils.metadata.records import (
+    STANDARD_TAGS,
+    ImageRecord,
+    VisitMetadata,
+    check_metadata,
+    read_unchecked_metadata,
+)
+from icf_utils.metadata.stage import build_visit_metadata, encode_metadata_files
 from icf_utils.progress import Progress
 from icf_utils.results import Notice
 from icf_utils.store.layout import Visit, read_deposit, store_identity
@@ -97,7 +103,7 @@ _RESTORE_FROM_COPY = "bring it back from a copy"
 
 def check_archive(
     place: Visit, metadata: VisitMetadata | None, progress: Progress, tags: AllowList | None = None
-) -> tuple[Description | None, list[Finding]]:
+) -> tuple[ArchiveDescription | None, list[Finding]]:
     """Describe the archive from its bytes and hold its checksum file against it.
 
     ``tags`` are recorded beside the standard ones; by default those that the metadata has.
@@ -134,7 +140,7 @@ def _disagreement(place: Visit, metadata: VisitMetadata | None, md5: str, expect
 def read_metadata(place: Visit) -> tuple[VisitMetadata | None, list[Finding]]:
     """The JSON files, as far as they can be read."""
     try:
-        return parse_visit_metadata(place), []
+        return read_unchecked_metadata(place), []
     except IcfError as error:
         return None, [finding_from_error(place.dicoms_json, error)]
 
@@ -142,13 +148,13 @@ def read_metadata(place: Visit) -> tuple[VisitMetadata | None, list[Finding]]:
 def _recorded_tags(metadata: VisitMetadata | None) -> AllowList:
     """The tags that the JSON has beside the standard ones: these are what must be found in the archive again."""
     keywords = sorted({key for image in metadata.images for key in image.tags} - set(STANDARD_TAGS)) if metadata else []
-    known = {keyword: tag for keyword in keywords if (tag := keyword_tag(keyword)) is not None}
+    known = {keyword: tag for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None}
     return AllowList(known, allow_identifying=True)
 
 
-def check_visit_metadata(place: Visit, metadata: VisitMetadata, found: Description) -> list[Finding]:
+def check_visit_metadata(place: Visit, metadata: VisitMetadata, found: ArchiveDescription) -> list[Finding]:
     """Hold the JSON against the archive: every image's place, size, digest and tags, and the bytes of both files."""
-    expected = visit_metadata(place, found)
+    expected = build_visit_metadata(place, found)
     findings = [
         Finding(place.dicoms_json, name, problem)
         for name, problem in _metadata_differences(metadata.images, expected.images)
@@ -167,7 +173,7 @@ def _other_bytes(place: Visit, expected: VisitMetadata) -> list[Finding]:
     problem = "says the right things, but not in the bytes that deposit_visit_metadata writes"
     return [
         Finding(path, "", problem)
-        for path, data in metadata_files(place, expected)
+        for path, data in encode_metadata_files(place, expected)
         if read_deposit(path, _RESTORE_FROM_COPY) != data
     ]
 
@@ -218,7 +224,7 @@ def check_dataset(place: Visit, metadata: VisitMetadata, store_url: str | None, 
         if deposit is None:
             return [Finding(place.refs, "", "is missing beside the dataset's other file")]
         check_metadata(metadata, place)
-        expected = expected_deposit(metadata, place, deposit.origin)
+        expected = build_dataset(metadata, place, deposit.origin)
     except IcfError as error:
         return [finding_from_error(place.export, error)]
     findings = [Finding(place.export, "", text) for text in _other_store(place, deposit.origin, store_url, store_id)]
@@ -234,20 +240,22 @@ def check_dataset(place: Visit, metadata: VisitMetadata, store_url: str | None, 
     return findings + (differences or [Finding(place.export, "", "is not, byte by byte, the dataset of this metadata")])
 
 
-def _other_store(place: Visit, origin: Origin, store_url: str | None, store_id: str | None) -> Iterator[str]:
+def _other_store(place: Visit, origin: DatasetOrigin, store_url: str | None, store_id: str | None) -> Iterator[str]:
     if store_url is not None and origin.store_url != store_url.rstrip("/"):
         yield f"names the store '{origin.store_url}', not '{store_url}'"
-    if store_id is not None and origin.uuids != Uuids.of(store_identity(origin.store_url, store_id), place):
+    if store_id is not None and origin.uuids != DatasetUuids.of(store_identity(origin.store_url, store_id), place):
         yield f"was not made for the store identity '{printable(store_id)}'"
 
 
-def _dataset_differences(place: Visit, metadata: VisitMetadata, deposit: Deposit) -> Iterator[tuple[str, str]]:
-    wanted = plan(metadata, place, deposit.origin)
+def _dataset_differences(place: Visit, metadata: VisitMetadata, deposit: DepositedDataset) -> Iterator[tuple[str, str]]:
+    wanted = make_branches(metadata, place, deposit.origin)
     yield from _files("main", deposit.main.files, wanted.main)
     yield from _files("git-annex", deposit.annex.files, wanted.annex)
 
 
-def _files(branch: str, there: Mapping[bytes, File], wanted: Mapping[bytes, File]) -> Iterator[tuple[str, str]]:
+def _files(
+    branch: str, there: Mapping[bytes, BranchFile], wanted: Mapping[bytes, BranchFile]
+) -> Iterator[tuple[str, str]]:
     for path in sorted(there.keys() | wanted.keys()):
         if there.get(path) != wanted.get(path):
             name = path.decode("utf-8", "surrogateescape")
@@ -260,15 +268,15 @@ _WITHOUT_DATASET = "belongs to a dataset that is not there"
 _DEPOSIT_ANNEX_URL = "run 'icf-utils deposit_visit_dataset --annex-url' again"
 
 
-def check_annex_deposit(place: Visit, metadata: VisitMetadata, origin: Origin) -> list[Finding]:
+def check_annex_deposit(place: Visit, metadata: VisitMetadata, origin: DatasetOrigin) -> list[Finding]:
     """Hold every byte of the deposit against what the metadata and the dataset's ``origin`` make; it may be absent."""
-    if not has_plain(place):
+    if not has_annex_deposit(place):
         return []
     try:
-        wanted = dict(paths_of(place, expected_plain(metadata, place, origin).files))
+        wanted = dict(deposit_paths(place, build_annex_deposit(metadata, place, origin).files))
     except IcfError as error:
         return [finding_from_error(place.annex_url, error)]
-    strangers = [path for path in stored_files(place) if path not in wanted]
+    strangers = [path for path in list_stored_files(place) if path not in wanted]
     findings = [Finding(path, "", "does not belong to this dataset") for path in strangers]
     return [*findings, *(item for path, data in wanted.items() for item in _check_file(path, data))]
 
@@ -285,4 +293,4 @@ def _check_file(path: Path, data: bytes) -> list[Finding]:
 
 def check_no_annex_deposit(place: Visit) -> list[Finding]:
     """For a visit without a dataset: there must be no such deposit either."""
-    return [Finding(place.annex_url, "", _WITHOUT_DATASET)] if has_plain(place) else []
+    return [Finding(place.annex_url, "", _WITHOUT_DATASET)] if has_annex_deposit(place) else []

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from icf_utils.archive.checksum import parse_checksum
 from icf_utils.dataset.reader import read_dataset
 from icf_utils.errors import IcfError
-from icf_utils.metadata.describe import Description
+from icf_utils.metadata.describe import ArchiveDescription
 from icf_utils.metadata.records import ImageRecord, VisitMetadata, parse_tarball
 from icf_utils.store.layout import Visit, read_deposit
 
@@ -60,7 +60,7 @@ def _key_of(place: Visit) -> str | None:
     return found[1].decode("ascii") if found else None
 
 
-def weigh_evidence(found: Description, said: Evidence) -> Verdict:
+def weigh_evidence(found: ArchiveDescription, said: Evidence) -> Verdict:
     """Weigh them: more must speak for the archive's MD5 than against it.
 
     The images' own checksums count as one more witness, but cannot carry the verdict alone: they do not cover the
@@ -88,7 +88,7 @@ def weigh_evidence(found: Description, said: Evidence) -> Verdict:
     )
 
 
-def _same_images(found: Description, recorded: tuple[ImageRecord, ...]) -> bool:
+def _same_images(found: ArchiveDescription, recorded: tuple[ImageRecord, ...]) -> bool:
     def places(images: tuple[ImageRecord, ...]) -> set[tuple[str, str, int, int]]:
         return {(image.path, image.md5, image.size, image.offset) for image in images}
 

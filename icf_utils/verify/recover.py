@@ -22,14 +22,14 @@ from datetime import datetime, timezone
 from icf_utils.archive.reader import latest_time
 from icf_utils.catalog.check import read_entries, read_entry
 from icf_utils.catalog.writer import has_pages
-from icf_utils.dataset.annex_url import paths_of, stored_files
-from icf_utils.dataset.build import expected_deposit, expected_plain
+from icf_utils.dataset.annex_url import deposit_paths, list_stored_files
+from icf_utils.dataset.build import build_annex_deposit, build_dataset
 from icf_utils.dataset.export import read_export, refs_bytes
-from icf_utils.dataset.origin import Origin, limited, origin_of
-from icf_utils.dataset.reader import deposited_store_url, parse_deposit, read_dataset
-from icf_utils.dataset.store_address import place_from_settings
+from icf_utils.dataset.origin import DatasetOrigin, limit_time, make_origin
+from icf_utils.dataset.reader import parse_dataset, read_dataset, read_store_url
+from icf_utils.dataset.store_address import address_from_settings
 from icf_utils.dicom.confidentiality import is_identifying
-from icf_utils.dicom.values import keyword_tag
+from icf_utils.dicom.values import tag_for_keyword
 from icf_utils.errors import DepositDamaged, IcfError, InvalidSetting
 from icf_utils.metadata.allowlist import AllowList, keywords_by_lower_case
 from icf_utils.metadata.records import STANDARD_TAGS, UID_TAGS, VisitMetadata
@@ -56,7 +56,7 @@ class StoreOptions:
 
 def recover_origin(
     place: Visit, metadata: VisitMetadata, options: StoreOptions, settings: Settings
-) -> tuple[Origin, str]:
+) -> tuple[DatasetOrigin, str]:
     """The origin of a visit's damaged dataset, and how it is known.
 
     Raises :class:`~icf_utils.errors.DepositDamaged` where nothing proves one and the user names none.
@@ -65,12 +65,12 @@ def recover_origin(
     if not options.is_given:
         try:
             _, heads = read_export(export)
-            return parse_deposit(refs_bytes(heads), export, place).origin, "the dataset names"
+            return parse_dataset(refs_bytes(heads), export, place).origin, "the dataset names"
         except (ValueError, IcfError):
             pass
     candidates = list(_candidates(place, metadata, export, options, settings))
     for origin in candidates:
-        built = expected_deposit(metadata, place, origin)
+        built = build_dataset(metadata, place, origin)
         if any(commit.encode("ascii") in refs for commit in (built.main_commit, built.annex_commit)):
             return origin, "gives the commits which its refs name"
     for origin in candidates:
@@ -91,7 +91,7 @@ def recover_origin(
     )
 
 
-def _fits_catalog(place: Visit, origin: Origin) -> bool:
+def _fits_catalog(place: Visit, origin: DatasetOrigin) -> bool:
     """Whether the catalog shows the day of this origin's commits, or none."""
     entry = read_entry(place)
     day = datetime.fromtimestamp(origin.time, timezone.utc).strftime("%Y-%m-%d")
@@ -101,13 +101,15 @@ def _fits_catalog(place: Visit, origin: Origin) -> bool:
 def _is_day_known(place: Visit) -> bool:
     """Whether :func:`_fits_catalog` or :func:`_fits_plain` had anything to compare; dates may be hidden."""
     entry = read_entry(place)
-    return bool(entry and entry.date) or next(stored_files(place), None) is not None
+    return bool(entry and entry.date) or next(list_stored_files(place), None) is not None
 
 
-def _fits_plain(place: Visit, metadata: VisitMetadata, origin: Origin) -> bool:
+def _fits_plain(place: Visit, metadata: VisitMetadata, origin: DatasetOrigin) -> bool:
     """Whether what is there for git-annex alone, whose files are called by their content, would be made again."""
-    stored = set(stored_files(place))
-    return not stored or stored <= {path for path, _ in paths_of(place, expected_plain(metadata, place, origin).files)}
+    stored = set(list_stored_files(place))
+    return not stored or stored <= {
+        path for path, _ in deposit_paths(place, build_annex_deposit(metadata, place, origin).files)
+    }
 
 
 def find_catalogued_store(place: Visit, settings: Settings) -> StoreOptions | None:
@@ -115,7 +117,7 @@ def find_catalogued_store(place: Visit, settings: Settings) -> StoreOptions | No
     for url in dict.fromkeys([settings.store.url, *_urls_elsewhere(place)]):
         for name in dict.fromkeys([settings.store.id, ""]):
             with suppress(InvalidSetting):
-                dataset_id = place_from_settings(place, settings, url, name).dataset_id
+                dataset_id = address_from_settings(place, settings, url, name).dataset_id
                 if has_pages(place.of_study, dataset_id):
                     return StoreOptions(url, name)
     return None
@@ -130,25 +132,25 @@ def _bytes(place: Visit, which: str) -> bytes:
 
 def _candidates(
     place: Visit, metadata: VisitMetadata, export: bytes, options: StoreOptions, settings: Settings
-) -> Iterator[Origin]:
+) -> Iterator[DatasetOrigin]:
     """Everything that it may have been built with, the likeliest first."""
     pattern = _URL + re.escape(f"/{place.storepath}\n".encode("ascii"))
     found = [url.decode("ascii") for url in re.findall(pattern, export)]
     urls = [options.url] if options.url is not None else [*found, settings.store.url, *_urls_elsewhere(place)]
     names = [options.id] if options.id is not None else [settings.store.id, ""]
-    times = [*map(int, _COMMITTER.findall(export)), limited(latest_time(place.archive, metadata.tarball.size))]
+    times = [*map(int, _COMMITTER.findall(export)), limit_time(latest_time(place.archive, metadata.tarball.size))]
     for url in dict.fromkeys(urls):
         for name in dict.fromkeys(names):
             for time in dict.fromkeys(times):
                 with suppress(InvalidSetting):  # damage can look like an address
-                    yield origin_of(url, name, place, time)
+                    yield make_origin(url, name, place, time)
 
 
 def _urls_elsewhere(place: Visit) -> Iterator[str]:
     """Addresses that the study's other datasets and the catalog's pages have."""
     for visit in place.of_study.visits():
         with suppress(IcfError):
-            url = deposited_store_url(Visit(place.root, place.study, visit)) if visit != place.visit else None
+            url = read_store_url(Visit(place.root, place.study, visit)) if visit != place.visit else None
             if url:
                 yield url
                 break
@@ -188,7 +190,7 @@ def _chosen(counts: Counter[str], images: int, permitted: AllowList) -> AllowLis
     always = {*STANDARD_TAGS, *UID_TAGS}
     tags = {}
     for key in sorted(counts.keys() - always):
-        tag = keyword_tag(key)
+        tag = tag_for_keyword(key)
         if tag is not None and 2 * counts[key] >= images and (key in permitted.tags or not is_identifying(tag)):
             tags[key] = tag
     return AllowList(tags, permitted.allow_identifying)

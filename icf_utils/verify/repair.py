@@ -19,21 +19,21 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from icf_utils.archive.checksum import checksum_line
+from icf_utils.archive.checksum import format_checksum
 from icf_utils.catalog import writer
 from icf_utils.catalog.check import read_entry
 from icf_utils.catalog.stage import catalogify_studyvisit_from_meta, read_study_page
 from icf_utils.catalog.study import study_id, study_path
-from icf_utils.dataset.annex_url import has_plain, make_folder, paths_of
-from icf_utils.dataset.build import expected_deposit, expected_plain
+from icf_utils.dataset.annex_url import create_folder, deposit_paths, has_annex_deposit
+from icf_utils.dataset.build import build_annex_deposit, build_dataset
 from icf_utils.dataset.git_check import check_with_git
 from icf_utils.dataset.reader import read_dataset
-from icf_utils.dataset.store_address import store_place
+from icf_utils.dataset.store_address import find_store_address
 from icf_utils.errors import DepositDamaged, IcfError, StorageFailure, storage_errors
 from icf_utils.formatting import format_count
-from icf_utils.metadata.describe import Description
+from icf_utils.metadata.describe import ArchiveDescription
 from icf_utils.metadata.records import VisitMetadata
-from icf_utils.metadata.stage import allowed_tags, metadata_files, visit_metadata
+from icf_utils.metadata.stage import build_visit_metadata, choose_allow_list, encode_metadata_files
 from icf_utils.progress import SILENT, Progress
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.files import make_folders, new_part, replace_with_part, sync_file, sync_folder
@@ -161,7 +161,7 @@ class _VisitRepairer:
         """Checksum, metadata and dataset; what stands in the way of that, if anything."""
         place = self._place
         recorded, _ = read_metadata(place)
-        tags, source = recover_tags(place, recorded, allowed_tags(place, None, self._settings))
+        tags, source = recover_tags(place, recorded, choose_allow_list(place, None, self._settings))
         found, problems = check_archive(place, recorded, self._progress, tags)
         if found is None:
             text = "cannot be read as the archive that it should be; bring it back from a copy. Nothing was changed"
@@ -170,7 +170,7 @@ class _VisitRepairer:
         if not verdict.is_sound:
             return Finding(place.archive, "", f"{verdict.reason}. Nothing was changed")
         self._replace(
-            place.checksum, checksum_line(found.md5, place.archive.name), f"from the archive; {verdict.reason}"
+            place.checksum, format_checksum(found.md5, place.archive.name), f"from the archive; {verdict.reason}"
         )
         metadata = self._mend_metadata(found, source)
         try:
@@ -184,11 +184,11 @@ class _VisitRepairer:
         """Whether a step that shows no file was made, as a finding says, and did not only not come yet."""
         return step not in self._before.absent or self._blames(path)
 
-    def _mend_metadata(self, found: Description, tags: str) -> VisitMetadata:
-        metadata = visit_metadata(self._place, found)
+    def _mend_metadata(self, found: ArchiveDescription, tags: str) -> VisitMetadata:
+        metadata = build_visit_metadata(self._place, found)
         if not self._is_lost("metadata", self._place.dicoms_json):
             return metadata
-        for path, data in metadata_files(self._place, metadata):
+        for path, data in encode_metadata_files(self._place, metadata):
             self._replace(path, data, f"from the archive, with {tags}")
         return metadata
 
@@ -197,7 +197,7 @@ class _VisitRepairer:
         if not (self._is_lost("dataset", place.refs) or self._blames(place.annex_url)):
             return
         origin, source = recover_origin(place, metadata, self._options, self._settings)
-        built = expected_deposit(metadata, place, origin)
+        built = build_dataset(metadata, place, origin)
         check_with_git(built.export, built.refs, str(place.dicoms_json))
         for path, data in ((place.export, built.export), (place.refs, built.refs)):
             self._replace(path, data, f"from the metadata, for the store that {source}")
@@ -205,12 +205,12 @@ class _VisitRepairer:
     def _mend_plain(self, metadata: VisitMetadata) -> None:
         """The deposit for git-annex alone, where there is any of it."""
         place, dataset = self._place, read_dataset(self._place)
-        if dataset is None or not has_plain(place):
+        if dataset is None or not has_annex_deposit(place):
             return
-        built = expected_plain(metadata, place, dataset.origin)
+        built = build_annex_deposit(metadata, place, dataset.origin)
         check_with_git(built.export, built.refs, str(place.dicoms_json))
-        for path, data in paths_of(place, built.files):
-            make_folder(place, path.parent)
+        for path, data in deposit_paths(place, built.files):
+            create_folder(place, path.parent)
             self._replace(path, data, "from the metadata, for the dataset's store")
 
     def mend_catalog(self) -> Finding | None:
@@ -333,7 +333,7 @@ def _visits_with_pages(study: Study, settings: Settings) -> dict[str, StoreOptio
     for visit in study.visits():
         place = Visit(study.root, study.study, visit)
         try:
-            store, dataset_id = StoreOptions(None, None), store_place(place, settings, None, None).dataset_id
+            store, dataset_id = StoreOptions(None, None), find_store_address(place, settings, None, None).dataset_id
         except IcfError:
             dataset_id = ""
         if not (dataset_id and writer.has_pages(study, dataset_id)):

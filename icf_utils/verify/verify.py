@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from icf_utils.archive.stage import archive_differs
+from icf_utils.archive.stage import compare_archive
 from icf_utils.catalog.check import catalogued_visits, check_catalog, is_in_catalog, read_entry
 from icf_utils.catalog.page import visit_date
 from icf_utils.catalog.stage import load_application
 from icf_utils.catalog.writer import has_pages
 from icf_utils.dataset.origin import check_store_id, check_store_url
-from icf_utils.dataset.store_address import StorePlace, place_from_settings, store_place
+from icf_utils.dataset.store_address import StoreAddress, address_from_settings, find_store_address
 from icf_utils.errors import (
     Busy,
     DepositMissing,
@@ -54,7 +54,7 @@ class _ExpectedStore:
     ``certain`` is false where the dataset, which would tell, cannot be read.
     """
 
-    place: StorePlace
+    place: StoreAddress
     certain: bool
 
 
@@ -116,7 +116,7 @@ def _expected_store(place: Visit, store_url: str | None, store_id: str | None, s
     if store_id is not None:
         check_store_id(store_id)
     try:
-        found = store_place(place, settings, store_url, store_id)
+        found = find_store_address(place, settings, store_url, store_id)
         if store_url is not None or store_id is not None or found.time is not None:
             return _ExpectedStore(found, certain=True)
     except InvalidSetting:
@@ -124,12 +124,12 @@ def _expected_store(place: Visit, store_url: str | None, store_id: str | None, s
     except IcfError:  # found again, and reported, where the dataset is checked
         if store_url is not None or store_id is not None:
             return _ExpectedStore(
-                place_from_settings(place, settings, store_url, store_id), certain=store_url is not None
+                address_from_settings(place, settings, store_url, store_id), certain=store_url is not None
             )
     said = find_catalogued_store(place, settings)  # no dataset tells, but perhaps the catalog does
     url, name = (said.url, said.id) if said else (None, None)
     known = said is not None or not (_exists(place.refs) or _exists(place.export) or read_entry(place))
-    return _ExpectedStore(place_from_settings(place, settings, url, name), certain=known)
+    return _ExpectedStore(address_from_settings(place, settings, url, name), certain=known)
 
 
 def _lost_dataset(place: Visit, metadata: VisitMetadata) -> list[Finding]:
@@ -252,7 +252,7 @@ def _check_rebuild(
     place: Visit, rebuild: str | os.PathLike[str], time_zone: str, strip: int, progress: Progress
 ) -> list[Finding]:
     try:
-        how = archive_differs(rebuild, place, time_zone=time_zone, strip=strip, progress=progress)
+        how = compare_archive(rebuild, place, time_zone=time_zone, strip=strip, progress=progress)
     except StorageFailure as error:
         if error.path != os.fspath(place.archive):
             raise

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from icf_utils.dicom.charsets import character_sets, decode_text
+from icf_utils.dicom.charsets import decode_text, parse_character_sets
 from icf_utils.dicom.constants import (
     ACCESSION_NUMBER,
     ADDITIONAL_PATIENT_HISTORY,
@@ -22,7 +22,7 @@ from icf_utils.dicom.constants import (
     STUDY_COMMENTS,
     STUDY_DESCRIPTION,
 )
-from icf_utils.dicom.elements import Scan
+from icf_utils.dicom.elements import Header
 from icf_utils.progress import SILENT, Progress
 from icf_utils.sender.images import Image
 from icf_utils.sources.images import scan_files
@@ -115,9 +115,9 @@ def _label(choices: list[LabelChoice], otherwise: str) -> LabelChoice:
     return LabelChoice(to_label(choices[0].label), choices[0].source, choices[0].assigned)
 
 
-def _texts(head: Scan) -> dict[int, str]:
+def _texts(head: Header) -> dict[int, str]:
     declared = head.elements.get(SPECIFIC_CHARACTER_SET)
-    charsets = character_sets(declared.raw) if declared else ()
+    charsets = parse_character_sets(declared.raw) if declared else ()
     return {
         tag: decode_text(head.elements[tag].raw, charsets, b"\\^=" if tag == PATIENT_NAME else b"")[0].rstrip(" \0")
         for tag in _NAMES

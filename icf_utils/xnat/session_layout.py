@@ -21,13 +21,13 @@ from icf_utils.dicom.constants import (
     STUDY_INSTANCE_UID,
     STUDY_TIME,
 )
-from icf_utils.dicom.elements import Scan
+from icf_utils.dicom.elements import Header
 from icf_utils.dicom.header import FACT_TAGS, posix_time
 from icf_utils.errors import InputRefused
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.sources.images import scan_files
-from icf_utils.sources.source import Entry, Source
+from icf_utils.sources.source import InputFile, Source
 from icf_utils.xnat.labels import to_label
 
 _WANTED = FACT_TAGS | {SERIES_INSTANCE_UID, SERIES_NUMBER}
@@ -41,7 +41,7 @@ _LONGEST = 200
 class PlacedFile:
     """A file of the input and its place below the session's folder, ``SCANS/<scan>/DICOM/<name>``."""
 
-    entry: Entry
+    entry: InputFile
     scan: str
     name: str
 
@@ -74,7 +74,7 @@ class SessionLayout:
 
 @dataclass(frozen=True)
 class _Image:
-    entry: Entry
+    entry: InputFile
     study: str
     series: str
     number: str
@@ -129,7 +129,7 @@ def _is_file_name(name: str) -> bool:
     return _FILE_NAME.fullmatch(name) is not None and not name.startswith(".")
 
 
-def _problem(head: Scan) -> str:
+def _problem(head: Header) -> str:
     if head.is_damaged:
         return "is cut off or damaged"
     for tag, keyword in ((STUDY_INSTANCE_UID, "StudyInstanceUID"), (SERIES_INSTANCE_UID, "SeriesInstanceUID")):
@@ -138,7 +138,7 @@ def _problem(head: Scan) -> str:
     return ""
 
 
-def _image(entry: Entry, head: Scan) -> _Image:
+def _image(entry: InputFile, head: Header) -> _Image:
     study, series, instance = (head.uid(tag) for tag in (STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID))
     seconds = posix_time(head.ascii_text(STUDY_DATE), head.ascii_text(STUDY_TIME) or "000000", timezone.utc)
     time = None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc).replace(tzinfo=None)

@@ -23,8 +23,8 @@ from icf_utils.errors import DepositDamaged, DepositMissing, InputRefused, stora
 from icf_utils.formatting import format_count
 from icf_utils.sources.images import scan_files
 from icf_utils.sources.open import open_source
-from icf_utils.sources.selection import select_visit, selection_source
-from icf_utils.sources.source import Entry, Source
+from icf_utils.sources.selection import open_selection, select_visit
+from icf_utils.sources.source import InputFile, Source
 from icf_utils.sources.tree import TreeVisit
 from icf_utils.store.layout import Visit
 
@@ -42,8 +42,8 @@ _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".xar")
 class UploadContents:
     """The files of a session. ``fingerprint`` changes when an image is added, removed or replaced."""
 
-    images: tuple[Entry, ...]
-    others: tuple[Entry, ...]
+    images: tuple[InputFile, ...]
+    others: tuple[InputFile, ...]
     fingerprint: str
 
 
@@ -84,7 +84,7 @@ class SessionUpload:
 @contextmanager
 def open_folder_body(visit: TreeVisit) -> Iterator[UploadBody]:
     """The images of a visit's folder, except those of scans that are left out."""
-    yield _pack_images(selection_source(select_visit(visit)))
+    yield _pack_images(open_selection(select_visit(visit)))
 
 
 @contextmanager
@@ -172,11 +172,11 @@ def _pack_images(source: Source) -> UploadBody:
     return UploadBody(TAR, size, lambda: _tar_chunks(source, contents), contents, has_others=False)
 
 
-def _numbered(contents: UploadContents) -> Iterator[tuple[int, Entry]]:
+def _numbered(contents: UploadContents) -> Iterator[tuple[int, InputFile]]:
     return enumerate(contents.images, 1)
 
 
-def _header(at: int, entry: Entry) -> bytes:
+def _header(at: int, entry: InputFile) -> bytes:
     """The header of a member. Members are numbered: file names may identify a patient, and XNAT does not use them."""
     info = tarfile.TarInfo(f"{at:08}.dcm")
     info.size = entry.size

@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 
 from icf_utils.archive.stage import make_studyvisit_archive
-from icf_utils.archive.writer import NewFile, Packer
+from icf_utils.archive.writer import NewArchive, Packer
 from icf_utils.errors import StorageFailure
 from icf_utils.progress import SILENT
 from icf_utils.sources.directory import DirectorySource
-from icf_utils.sources.source import Entry, Reader
+from icf_utils.sources.source import FileReader, InputFile
 from tests.data.make_dicom import DEFLATED, dicom_bytes, element, write_visit
 
 MEMORY_LIMIT = 150 << 20
@@ -39,7 +39,7 @@ class CountingSource:
         self.largest = 0
 
     @contextmanager
-    def open(self, entry: Entry) -> Iterator[Reader]:
+    def open(self, entry: InputFile) -> Iterator[FileReader]:
         self.opened.append(entry.name)
         with self._source.open(entry) as reader:
             yield _CountingReader(self, entry.name, reader)
@@ -49,7 +49,7 @@ class CountingSource:
 
 
 class _CountingReader:
-    def __init__(self, counts: CountingSource, name: str, reader: Reader) -> None:
+    def __init__(self, counts: CountingSource, name: str, reader: FileReader) -> None:
         self._counts, self._name, self._reader = counts, name, reader
 
     def read(self, size: int) -> bytes:
@@ -72,7 +72,7 @@ def test_each_byte_is_read_once(tmp_path: Path) -> None:
     large_and_small_visit(tmp_path / "in")
     source = CountingSource(DirectorySource(str(tmp_path / "in")))
     with open(tmp_path / "out.tar", "w+b") as handle:
-        output = NewFile(handle, tmp_path / "out.tar")
+        output = NewArchive(handle, tmp_path / "out.tar")
         with SILENT.task("", 0, "B") as task:
             Packer(source, "study_visit", timezone.utc).run(output, task)
         md5 = output.finish()

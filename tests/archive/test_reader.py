@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icf_utils.archive.reader import ArchiveMember, ArchivePass, header_time, latest_time, parse_pax_records
+from icf_utils.archive.reader import ArchiveMember, ArchivePass, latest_time, parse_pax_records, read_header_time
 from icf_utils.archive.tar_headers import member_header
 from icf_utils.errors import DepositDamaged, StorageFailure
 from icf_utils.progress import SILENT
@@ -121,7 +121,7 @@ def test_headers_are_read_back(name: str, size: int, mtime: float) -> None:
     path = "/".join(["root", *filter(None, name.split("/"))])
     header = member_header(path, size, mtime)
     assert len(header) % 512 == 0
-    assert header_time(header + b"whatever follows") == mtime
+    assert read_header_time(header + b"whatever follows") == mtime
     with tarfile.open(fileobj=io.BytesIO(header + bytes(1024)), encoding="utf-8", errors="surrogateescape") as archive:
         info = next(iter(archive))
     assert info.name == path
@@ -130,13 +130,13 @@ def test_headers_are_read_back(name: str, size: int, mtime: float) -> None:
 
 @pytest.mark.parametrize("data", [b"", bytes(512), b"x" * 2000, member_header("a", 1, 1.5)[:512], b"\xff" * 1024])
 def test_no_time_in_what_is_no_header(data: bytes) -> None:
-    assert header_time(data) is None
+    assert read_header_time(data) is None
 
 
 def test_an_endless_time_is_no_time() -> None:
     header = member_header("a", 1, 1234567890.25)
     for text in (b"nan", b"inf"):
-        assert header_time(header.replace(b"1234567890.25", text.ljust(13))) is None
+        assert read_header_time(header.replace(b"1234567890.25", text.ljust(13))) is None
 
 
 def test_records() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils.archive.checksum import checksum_line, parse_checksum
-from icf_utils.archive.stage import archive_differs, make_studyvisit_archive
+from icf_utils.archive.checksum import format_checksum, parse_checksum
+from icf_utils.archive.stage import compare_archive, make_studyvisit_archive
 from icf_utils.errors import DepositDamaged, DepositDiffers
 from icf_utils.store.layout import Visit
 from tests.archive.reference import reference_archive
@@ -34,7 +34,7 @@ def place(source: Path, tmp_path: Path) -> Visit:
 def states(source: Path, place: Visit) -> tuple[str, str]:
     result = make_studyvisit_archive(source, place.root, place.study, place.visit)
     assert result.archive.path.read_bytes() == reference_archive(source, "study_visit")
-    assert result.checksum.path.read_bytes() == checksum_line(result.md5, "visit_dicom.tar")
+    assert result.checksum.path.read_bytes() == format_checksum(result.md5, "visit_dicom.tar")
     assert sorted(os.listdir(place.root / "study")) == ["visit_dicom.tar", "visit_dicom.tar.md5sum"]
     return result.archive.state, result.checksum.state
 
@@ -49,7 +49,7 @@ def test_again(source: Path, place: Visit) -> None:
     time.sleep(0.02)
     assert states(source, place) == ("unchanged", "unchanged")
     assert (identity(place.archive), identity(place.checksum)) == before
-    assert archive_differs(source, place) is None
+    assert compare_archive(source, place) is None
 
 
 def test_interrupted_before_the_checksum(source: Path, place: Visit) -> None:
@@ -94,7 +94,7 @@ def differs(source: Path, place: Visit) -> str:
     assert snapshot(place.root) == before
     assert caught.value.exit_code == 4
     assert caught.value.path == str(place.archive)
-    how = archive_differs(source, place)
+    how = compare_archive(source, place)
     assert how == caught.value.how
     assert snapshot(place.root) == before
     return caught.value.how
@@ -155,13 +155,13 @@ def test_every_damaged_byte_is_noticed(tmp_path: Path) -> None:
     whole = place.archive.read_bytes()
     for at in range(0, len(whole), 97):
         place.archive.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        assert archive_differs(source, place) is not None, at
+        assert compare_archive(source, place) is not None, at
 
 
 def test_zone_makes_a_difference(source: Path, place: Visit) -> None:
     with pytest.raises(DepositDiffers, match="header"):
         make_studyvisit_archive(source, place.root, "study", "visit", time_zone="Europe/Berlin")
-    assert archive_differs(source, place, time_zone="Europe/Berlin") is not None
+    assert compare_archive(source, place, time_zone="Europe/Berlin") is not None
 
 
 def test_checksum_file_is_what_md5sum_reads(place: Visit) -> None:
@@ -182,7 +182,7 @@ def test_checksum_file_is_what_md5sum_reads(place: Visit) -> None:
 
 
 def test_checksum_lines() -> None:
-    line = checksum_line("0" * 31 + "f", "x_dicom.tar")
+    line = format_checksum("0" * 31 + "f", "x_dicom.tar")
     assert parse_checksum(line, "x_dicom.tar", "here") == "0" * 31 + "f"
     for raw in (b"", line[:-1], line + b"\n", line * 2, line.upper(), line.replace(b"  ", b" *"), b"\xff" + line[1:]):
         with pytest.raises(DepositDamaged, match="'here'"):

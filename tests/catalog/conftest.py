@@ -17,8 +17,8 @@ from icf_utils.metadata.records import (
     ImageRecord,
     TarballRecord,
     VisitMetadata,
-    images_bytes,
-    tarball_bytes,
+    encode_images,
+    encode_tarball,
 )
 from icf_utils.store.layout import Visit
 from tests.catalog.browsing import Visitor, start_browser
@@ -69,8 +69,8 @@ def deposit(root: Path, visit: str, metadata: VisitMetadata, study: str = STUDY)
     """Write a visit's two JSON files into the store at ``root``."""
     place = Visit(root, study, visit)
     place.tarball_json.parent.mkdir(parents=True, exist_ok=True)
-    place.tarball_json.write_bytes(tarball_bytes(metadata.tarball))
-    place.dicoms_json.write_bytes(images_bytes(metadata.images))
+    place.tarball_json.write_bytes(encode_tarball(metadata.tarball))
+    place.dicoms_json.write_bytes(encode_images(metadata.images))
     return place
 
 

@@ -9,7 +9,7 @@ import pytest
 from icf_utils.catalog.check import check_catalog
 from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
 from icf_utils.catalog.study import study_id, study_path
-from icf_utils.dataset.store_address import place_from_settings
+from icf_utils.dataset.store_address import address_from_settings
 from icf_utils.metadata.records import read_visit_metadata
 from icf_utils.settings import CatalogSettings, Settings
 from icf_utils.store.layout import Study, Visit
@@ -26,7 +26,7 @@ def catalogued(three_visits: Path) -> Path:
 def check(store: Path, visit: str = "v002", settings: CatalogSettings | None = None) -> list[tuple[str, str]]:
     place = Visit(store, STUDY, visit)
     settings = settings or CatalogSettings()
-    where = place_from_settings(place, Settings(), None, None)
+    where = address_from_settings(place, Settings(), None, None)
     found = check_catalog(place, read_visit_metadata(place), where.url, where.dataset_id, settings)
     catalog = place.of_study.catalog
     return [(Path(path).relative_to(catalog).as_posix(), problem) for path, problem in found]

@@ -12,7 +12,7 @@ from icf_utils.catalog.commands import VisitAddress, clone_rows
 from icf_utils.catalog.page import visit_page
 from icf_utils.catalog.records import visit_node
 from icf_utils.dataset.stage import deposit_visit_dataset
-from icf_utils.dataset.store_address import store_place
+from icf_utils.dataset.store_address import find_store_address
 from icf_utils.metadata.records import read_visit_metadata
 from icf_utils.settings import CatalogSettings, Settings
 from tests.dataset.commands import run
@@ -40,7 +40,7 @@ def test_git_annex_alone_gets_all_from_a_local_store(tmp_path: Path, without_dat
     place = make_visit(tmp_path / "the store")
     url = f"file://{tmp_path}/the%20store"
     deposit_visit_dataset(place.root, "study", "v1", store_url=url, annex_url=True)
-    where = store_place(place, Settings(), None, None)
+    where = find_store_address(place, Settings(), None, None)
     page = visit_page(place, read_visit_metadata(place), where, CatalogSettings())
     rows = visit_node(page)["additional_display"][2]["content"]
     work = tmp_path / "work"

@@ -2,14 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from icf_utils.catalog.privacy import (
-    REMOVED,
-    clean_text,
-    has_identifier,
-    make_distinct,
-    remove_identifiers,
-    value_text,
-)
+from icf_utils.catalog.privacy import REMOVED, clean_text, has_identifier, make_distinct, remove_identifiers, value_text
 
 UID = "1.2.826.0.1.3680043.8.498.77"
 

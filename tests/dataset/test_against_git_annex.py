@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils.dataset.annex_branch import annex_fields, archive_key, key_file, name_bytes
+from icf_utils.dataset.annex_branch import annex_fields, archive_key, encode_name, key_log_path
 from icf_utils.dataset.annex_keys import image_locator, md5e_key
-from icf_utils.dataset.build import expected_deposit
+from icf_utils.dataset.build import build_dataset
 from icf_utils.dataset.git_names import git_can_hold
-from icf_utils.dataset.origin import Uuids, origin_of
+from icf_utils.dataset.origin import DatasetUuids, make_origin
 from icf_utils.metadata.records import ImageRecord, VisitMetadata
 from icf_utils.store.layout import Visit
 from tests.dataset.commands import branch_files, run
@@ -55,10 +55,10 @@ ODD = (
 @pytest.mark.parametrize("time", [0, TIME])
 def test_same_branches(members: tuple[Member, ...], time: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     metadata = archive_and_metadata(PLACE, members)[1]
-    origin = origin_of(URL, "", PLACE, time)
+    origin = make_origin(URL, "", PLACE, time)
     monkeypatch.setenv("GIT_ANNEX_VECTOR_CLOCK", str(time))
     theirs = built_by_git_annex(tmp_path / "theirs", metadata, origin.uuids)
-    ours = unpacked(expected_deposit(metadata, PLACE, origin).export, tmp_path / "ours")
+    ours = unpacked(build_dataset(metadata, PLACE, origin).export, tmp_path / "ours")
     for branch in ("git-annex", "main"):
         expected, found = branch_files(theirs, branch), branch_files(ours, branch)
         assert sorted(found) == sorted(expected)
@@ -66,7 +66,7 @@ def test_same_branches(members: tuple[Member, ...], time: int, tmp_path: Path, m
             assert found[path] == item, path
 
 
-def built_by_git_annex(folder: Path, metadata: VisitMetadata, uuids: Uuids) -> Path:
+def built_by_git_annex(folder: Path, metadata: VisitMetadata, uuids: DatasetUuids) -> Path:
     folder.mkdir()
     run("git", "init", "-q", "-b", "main", ".", cwd=folder)
     run("git", "config", "annex.uuid", str(uuids.repository), cwd=folder)
@@ -89,7 +89,7 @@ def built_by_git_annex(folder: Path, metadata: VisitMetadata, uuids: Uuids) -> P
 def _place(folder: Path, metadata: VisitMetadata) -> None:
     """The links, each made under a plain name in its folder: ``fromkey --batch`` cannot be given every name."""
     pairs = [(archive_key(metadata.tarball), PLACE.dspath.encode())]
-    pairs += [(_key(record), name_bytes(record.path)) for record in metadata.images if git_can_hold(record.path)]
+    pairs += [(_key(record), encode_name(record.path)) for record in metadata.images if git_can_hold(record.path)]
     plain = [b"%s/stand-in-%d" % (path.rpartition(b"/")[0], at) for at, (_, path) in enumerate(pairs)]
     asked = b"".join(b"%s %s\0" % (key, name) for (key, _), name in zip(pairs, plain, strict=True))
     run("git", "annex", "fromkey", "--force", "--batch", "-z", cwd=folder, stdin=asked)
@@ -97,14 +97,14 @@ def _place(folder: Path, metadata: VisitMetadata) -> None:
         (folder / name.decode()).rename(folder / path.decode("utf-8", "surrogateescape"))
 
 
-def _annotate(folder: Path, metadata: VisitMetadata, uuids: Uuids) -> None:
+def _annotate(folder: Path, metadata: VisitMetadata, uuids: DatasetUuids) -> None:
     archive = archive_key(metadata.tarball)
     urls = [b"%s %s" % (archive, f"{URL}/{PLACE.storepath}".encode())]
     present = [b"%s %s 1" % (archive, str(uuids.uncurl).encode())]
     by_key: dict[bytes, list[ImageRecord]] = {}
     for record in metadata.images:
         by_key.setdefault(_key(record), []).append(record)
-        locator = image_locator(archive, name_bytes(record.path), record.size, record.offset)
+        locator = image_locator(archive, encode_name(record.path), record.size, record.offset)
         urls.append(b"%s %s" % (_key(record), locator))
         present.append(b"%s %s 1" % (_key(record), str(uuids.archivist).encode()))
     run("git", "annex", "registerurl", "--batch", cwd=folder, stdin=b"\n".join(urls) + b"\n")
@@ -128,7 +128,7 @@ def _tag(folder: Path, by_key: dict[bytes, list[ImageRecord]]) -> None:
 
 
 def _key(record: ImageRecord) -> bytes:
-    return md5e_key(record.size, record.md5, name_bytes(record.path))
+    return md5e_key(record.size, record.md5, encode_name(record.path))
 
 
 def unpacked(export: bytes, folder: Path) -> Path:
@@ -139,4 +139,4 @@ def unpacked(export: bytes, folder: Path) -> Path:
 
 
 def test_where_the_logs_stand() -> None:
-    assert key_file(b"XDLRA--refs", b".log.web") == b"3f7/4a3/XDLRA--refs.log.web"
+    assert key_log_path(b"XDLRA--refs", b".log.web") == b"3f7/4a3/XDLRA--refs.log.web"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from icf_utils.dataset.annex_keys import extension, link_target, lower_folder, md5e_key, mixed_folder
+from icf_utils.dataset.annex_keys import key_extension, link_target, lower_folder, md5e_key, mixed_folder
 from tests.dataset.commands import run
 from tests.dataset.conftest import require
 
@@ -42,7 +42,7 @@ EXTENSIONS = {
 
 @pytest.mark.parametrize("name", EXTENSIONS)
 def test_extension(name: bytes) -> None:
-    assert extension(name) == EXTENSIONS[name]
+    assert key_extension(name) == EXTENSIONS[name]
 
 
 _PARTS = st.sampled_from(

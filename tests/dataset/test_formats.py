@@ -11,14 +11,19 @@ from pathlib import Path
 import pytest
 
 from icf_utils.dataset import git_pack
-from icf_utils.dataset.export import ANNEX, MAIN, Member, export_bytes, read_export, refs_bytes, write_zip
-from icf_utils.dataset.git_objects import FILE, LINK, File, GitObject, ObjectStore, parse_tree
+from icf_utils.dataset.export import ANNEX, MAIN, ZipMember, export_bytes, read_export, refs_bytes, write_zip
+from icf_utils.dataset.git_objects import FILE, LINK, BranchFile, GitObject, GitObjects, parse_tree
 from tests.dataset.commands import branch_files, run
 from tests.dataset.conftest import require
 
 
 def test_zip_is_read_by_others(tmp_path: Path) -> None:
-    members = [Member("folder/", b""), Member("folder/empty", b""), Member("large", bytes(200_000)), Member("x", b"x")]
+    members = [
+        ZipMember("folder/", b""),
+        ZipMember("folder/empty", b""),
+        ZipMember("large", bytes(200_000)),
+        ZipMember("x", b"x"),
+    ]
     path = tmp_path / "test.zip"
     path.write_bytes(write_zip(members))
     with zipfile.ZipFile(path) as packed:
@@ -33,19 +38,19 @@ def test_zip_is_read_by_others(tmp_path: Path) -> None:
 
 
 FILES = {
-    b"a.b": File(FILE, b"beside the folder a"),
-    b"a/deep/er": File(LINK, b"../../target"),
-    b"a-b": File(FILE, b""),
-    b"a0": File(FILE, b"same"),
-    b"b": File(FILE, b"same"),
-    b"large": File(FILE, bytes(200_000)),
-    b"/".join([b"d"] * 1200): File(FILE, b"deeper than Python calls"),
+    b"a.b": BranchFile(FILE, b"beside the folder a"),
+    b"a/deep/er": BranchFile(LINK, b"../../target"),
+    b"a-b": BranchFile(FILE, b""),
+    b"a0": BranchFile(FILE, b"same"),
+    b"b": BranchFile(FILE, b"same"),
+    b"large": BranchFile(FILE, bytes(200_000)),
+    b"/".join([b"d"] * 1200): BranchFile(FILE, b"deeper than Python calls"),
 }
 
 
 def test_git_reads_the_same_objects(tmp_path: Path) -> None:
     require("git")
-    objects = ObjectStore()
+    objects = GitObjects()
     commit = objects.add_commit(FILES, 86400, "A test")
     packed = git_pack.write_pack(objects.objects)
     run("git", "init", "-q", "--bare", ".", cwd=tmp_path)
@@ -61,7 +66,7 @@ def test_git_reads_the_same_objects(tmp_path: Path) -> None:
 
 
 def test_pack_and_export_come_back() -> None:
-    objects = ObjectStore()
+    objects = GitObjects()
     refs = {MAIN: objects.add_commit(FILES, 0, "x").hex(), ANNEX: objects.add_commit({}, 0, "y").hex()}
     assert git_pack.read_pack(git_pack.write_pack(objects.objects).data) == objects.objects
     assert read_export(export_bytes(objects.objects, refs)) == (objects.objects, refs)
@@ -89,7 +94,7 @@ def test_nothing_heavy_is_imported() -> None:
 
 def test_zipped_repository_needs_nothing_else(tmp_path: Path) -> None:
     require("git")
-    objects = ObjectStore()
+    objects = GitObjects()
     refs = {MAIN: objects.add_commit(FILES, 0, "x").hex(), ANNEX: objects.add_commit({}, 0, "y").hex()}
     with zipfile.ZipFile(io.BytesIO(export_bytes(objects.objects, refs))) as packed:
         packed.extractall(tmp_path)

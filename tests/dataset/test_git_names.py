@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from icf_utils.dataset.build import expected_deposit
+from icf_utils.dataset.build import build_dataset
 from icf_utils.dataset.git_check import check_with_git
 from icf_utils.dataset.git_names import git_can_hold
-from icf_utils.dataset.origin import origin_of
+from icf_utils.dataset.origin import make_origin
 from icf_utils.metadata.records import ImageRecord, TarballRecord, VisitMetadata
 from icf_utils.store.layout import Visit
 from tests.dataset.visits import GIT_NAMES, ODD_NAMES
@@ -75,7 +75,7 @@ _PATHS = (_WEIRD | _ANY).filter(lambda path: {"", ".", ".."}.isdisjoint(path.spl
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 def test_git_takes_what_passes(paths: set[str]) -> None:
     metadata = _metadata([f"study_v1/{number}/{path}" for number, path in enumerate(sorted(paths))])
-    built = expected_deposit(metadata, PLACE, origin_of("https://example.org", "", PLACE, 0))
+    built = build_dataset(metadata, PLACE, make_origin("https://example.org", "", PLACE, 0))
     check_with_git(built.export, built.refs, "test")
     assert built.images == sum(git_can_hold(record.path) for record in metadata.images)
 

@@ -11,9 +11,9 @@ from icf_utils.dataset.origin import (
     check_store_id,
     check_store_url,
     clone_url,
-    commit_time,
-    limited,
-    origin_of,
+    limit_time,
+    make_origin,
+    parse_commit_date,
 )
 from icf_utils.errors import InvalidSetting
 from icf_utils.store.layout import Visit
@@ -120,7 +120,7 @@ def test_store_ids_that_nobody_sees(name: str) -> None:
     ],
 )
 def test_commit_dates(text: str, seconds: int) -> None:
-    assert commit_time(text) == seconds
+    assert parse_commit_date(text) == seconds
 
 
 @pytest.mark.parametrize(
@@ -140,23 +140,23 @@ def test_commit_dates(text: str, seconds: int) -> None:
 )
 def test_dates_that_are_none(text: str) -> None:
     with pytest.raises(InvalidSetting, match="commit date"):
-        commit_time(text)
+        parse_commit_date(text)
 
 
 def test_times_outside_of_git_s_range() -> None:
-    assert [limited(-5.5), limited(5.9), limited(253402300799.0)] == [0, 5, LATEST_TIME]
+    assert [limit_time(-5.5), limit_time(5.9), limit_time(253402300799.0)] == [0, 5, LATEST_TIME]
 
 
 def test_identity_is_the_url_unless_named() -> None:
     here, there = "https://here.example", "https://there.example/"
-    assert origin_of(here, "", PLACE, 0).uuids != origin_of(there, "", PLACE, 0).uuids
-    assert origin_of(here, "icf", PLACE, 0).uuids == origin_of(there, "icf", PLACE, 0).uuids
-    assert origin_of(here, "https://there.example", PLACE, 0).uuids == origin_of(there, "", PLACE, 0).uuids
+    assert make_origin(here, "", PLACE, 0).uuids != make_origin(there, "", PLACE, 0).uuids
+    assert make_origin(here, "icf", PLACE, 0).uuids == make_origin(there, "icf", PLACE, 0).uuids
+    assert make_origin(here, "https://there.example", PLACE, 0).uuids == make_origin(there, "", PLACE, 0).uuids
 
 
 def test_identity_is_one_line() -> None:
     with pytest.raises(InvalidSetting, match="one line"):
-        origin_of("https://here.example", "a\nb", PLACE, 0)
+        make_origin("https://here.example", "a\nb", PLACE, 0)
 
 
 def test_clone_url_is_decoded_once() -> None:

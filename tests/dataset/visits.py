@@ -16,8 +16,8 @@ from icf_utils.metadata.records import (
     ImageRecord,
     TarballRecord,
     VisitMetadata,
-    images_bytes,
-    tarball_bytes,
+    encode_images,
+    encode_tarball,
 )
 from icf_utils.store.layout import Visit
 
@@ -52,8 +52,8 @@ def make_visit(root: Path, members: Sequence[Member] = SMALL, study: str = "stud
     place.archive.parent.mkdir(parents=True)
     raw, metadata = archive_and_metadata(place, members)
     place.archive.write_bytes(raw)
-    place.tarball_json.write_bytes(tarball_bytes(metadata.tarball))
-    place.dicoms_json.write_bytes(images_bytes(metadata.images))
+    place.tarball_json.write_bytes(encode_tarball(metadata.tarball))
+    place.dicoms_json.write_bytes(encode_images(metadata.images))
     return place
 
 

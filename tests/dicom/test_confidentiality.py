@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydicom._dicom_dict import DicomDictionary
 
-from icf_utils.dicom.confidentiality import is_identifying, is_listed, profile
-from icf_utils.dicom.values import dictionary_vr, keyword_tag, tag_keyword
+from icf_utils.dicom.confidentiality import is_identifying, is_in_profile, profile_entries
+from icf_utils.dicom.values import dictionary_vr, keyword_for_tag, tag_for_keyword
 from icf_utils.metadata.records import UID_TAGS
 
 SINGLE = 0xFFFFFFFF
@@ -14,26 +14,26 @@ SINGLE = 0xFFFFFFFF
 
 def test_the_table_has_all_its_lines_in_order() -> None:
     """Edition 2026c: 654 lines, beside the one about private attributes."""
-    numbers = [entry.number for entry in profile()]
+    numbers = [entry.number for entry in profile_entries()]
     assert len(numbers) == len(set(numbers)) == 654
     assert numbers == sorted(numbers)
-    repeating = [(entry.number, entry.mask) for entry in profile() if entry.mask != SINGLE]
+    repeating = [(entry.number, entry.mask) for entry in profile_entries() if entry.mask != SINGLE]
     assert repeating == [(0x50000000, 0xFF000000), (0x60003000, 0xFF00FFFF), (0x60004000, 0xFF00FFFF)]
 
 
 def test_every_keyword_is_the_dictionary_s() -> None:
     newer = []
-    for entry in profile():
+    for entry in profile_entries():
         if entry.keyword == "CurveData":  # stands for a whole range
             continue
-        known = tag_keyword(entry.number)
+        known = keyword_for_tag(entry.number)
         if known is None:
             newer.append(entry)
         else:
             assert entry.keyword == known
     # attributes that joined the standard after the dictionary was made; nothing else has their keywords
     assert len(newer) <= 25
-    assert all(keyword_tag(entry.keyword) is None for entry in newer)
+    assert all(tag_for_keyword(entry.keyword) is None for entry in newer)
 
 
 def test_all_person_names_are_identifying() -> None:
@@ -52,9 +52,9 @@ def test_all_person_names_are_identifying() -> None:
     ],
 )  # fmt: skip
 def test_listed(keyword: str) -> None:
-    tag = keyword_tag(keyword)
+    tag = tag_for_keyword(keyword)
     assert tag is not None
-    assert is_listed(tag)
+    assert is_in_profile(tag)
     assert is_identifying(tag)
 
 
@@ -63,7 +63,7 @@ def test_listed(keyword: str) -> None:
     ["EchoTime", "RepetitionTime", "Modality", "SeriesNumber", "Manufacturer", "Rows", "MagneticFieldStrength"],
 )
 def test_not_listed(keyword: str) -> None:
-    tag = keyword_tag(keyword)
+    tag = tag_for_keyword(keyword)
     assert tag is not None
     assert not is_identifying(tag)
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.errors import InvalidDicomError
 
-from icf_utils.dicom.elements import HEAD_LIMIT, Scan, scan
+from icf_utils.dicom.elements import HEAD_LIMIT, Header, scan_header
 from icf_utils.dicom.header import FIRST_READ, check_pixels, encapsulated_is_whole, read_head
 from tests.data.make_dicom import (
     DEFLATED,
@@ -61,8 +61,8 @@ def raw_values(data: bytes) -> dict[int, bytes] | None:
     return found
 
 
-def check_against_pydicom(data: bytes) -> Scan:
-    found = scan(data, len(data), WANTED)
+def check_against_pydicom(data: bytes) -> Header:
+    found = scan_header(data, len(data), WANTED)
     expected = raw_values(data)
     assert found.has_preamble == (expected is not None)
     if expected is not None:
@@ -94,18 +94,18 @@ def test_files_of_pydicom(path: Path) -> None:
     try:
         raw_values(data)
     except Exception:  # noqa: BLE001 - broken on purpose: it must not break the scan
-        found = scan(data, len(data), WANTED)
+        found = scan_header(data, len(data), WANTED)
     else:
         found = check_against_pydicom(data)
     if found.has_preamble and len(data) < 1 << 20:
         assert_independent_of_the_buffer(data, found)
 
 
-def assert_independent_of_the_buffer(data: bytes, whole: Scan) -> None:
+def assert_independent_of_the_buffer(data: bytes, whole: Header) -> None:
     """A buffer that is long enough gives the same; one that is not says so, and what it gives is right."""
     sizes = {random.Random(len(data)).randrange(len(data)) for _ in range(12)}
     for size in sorted(sizes | {len(data) - 1, len(data) - 7, len(data) // 2}):
-        part = scan(data[:size], len(data), WANTED)
+        part = scan_header(data[:size], len(data), WANTED)
         assert part.has_preamble == whole.has_preamble or size < 132
         if part.state == "more" or size < 132:
             assert all(whole.elements[tag] == value for tag, value in part.elements.items())
@@ -124,7 +124,7 @@ def test_cut_at_every_byte(syntax: str) -> None:
     assert whole.state == "whole"
     assert len(whole.elements) >= 10
     for size in range(len(data)):
-        cut = scan(data[:size], size, WANTED)
+        cut = scan_header(data[:size], size, WANTED)
         assert all(whole.elements[tag] == value for tag, value in cut.elements.items()), size
         if size < 132:
             assert not cut.elements
@@ -139,7 +139,7 @@ def test_cut_at_every_byte(syntax: str) -> None:
             assert cut.state in ("cut", "malformed"), size
 
 
-def is_between_elements(data: bytes, size: int, whole: Scan) -> bool:
+def is_between_elements(data: bytes, size: int, whole: Header) -> bool:
     """Whether what is left of a file of explicit or implicit VR is a file by itself, only without its end."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -160,9 +160,9 @@ def test_buffer_that_ends_anywhere(syntax: str) -> None:
         if syntax != EXPLICIT_BIG
         else {},
     )
-    whole = scan(data, len(data), WANTED)
+    whole = scan_header(data, len(data), WANTED)
     for size in range(132, len(data)):
-        part = scan(data[:size], len(data), WANTED)
+        part = scan_header(data[:size], len(data), WANTED)
         if part.state != "more":
             assert (part.state, part.elements, part.pixels) == (whole.state, whole.elements, whole.pixels), size
             assert part.state == "whole"
@@ -174,7 +174,7 @@ def test_last_element_is_wanted_and_ends_the_file(syntax: str) -> None:
     last = {0x00400244: element(0x00400244, "DA", b"20200229", transfer_syntax=syntax)}
     data = dicom_bytes(transfer_syntax=syntax, raw=last, PixelData=None)
     for size in range(len(data) - 20, len(data)):
-        part = scan(data[:size], len(data), WANTED)
+        part = scan_header(data[:size], len(data), WANTED)
         assert part.state == "more" or (part.state, 0x00400244 in part.elements) == ("whole", True), size
 
 
@@ -182,10 +182,10 @@ def test_undefined_length_up_to_the_end_of_the_file() -> None:
     content = item(element(0x00080100, "SH", b"X "), length=UNDEFINED_LENGTH) + struct.pack("<HHI", 0xFFFE, 0xE00D, 0)
     last = element(0x00400275, "SQ", content + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0), length=UNDEFINED_LENGTH)
     data = dicom_bytes(raw={0x00400275: last}, PixelData=None)
-    assert scan(data, len(data), WANTED).state == "whole"
+    assert scan_header(data, len(data), WANTED).state == "whole"
     for size in range(len(data) - len(last) + 8, len(data)):
-        assert scan(data[:size], len(data), WANTED).state == "more", size
-        assert scan(data[:size], size, WANTED).state == "cut", size
+        assert scan_header(data[:size], len(data), WANTED).state == "more", size
+        assert scan_header(data[:size], size, WANTED).state == "cut", size
 
 
 # -- nested sequences
@@ -246,8 +246,8 @@ def test_nested_sequences(parts: list[object], undefined: bool, syntax: str) -> 
     assert found.state == "whole"
     assert found.elements[PROTOCOL_NAME].raw.rstrip() == b"behind it"
     for size in random.Random(len(data)).sample(range(132, len(data)), 20):
-        part = scan(data[:size], len(data), WANTED)
-        cut = scan(data[:size], size, WANTED)
+        part = scan_header(data[:size], len(data), WANTED)
+        cut = scan_header(data[:size], size, WANTED)
         assert part.elements == cut.elements
         assert all(found.elements[tag] == value for tag, value in part.elements.items())
 
@@ -264,7 +264,7 @@ def test_anything_at_all(start: bytes, changes: list[tuple[float, bytes]], lengt
         at = int(where * len(data))
         data[at : at + len(what)] = what
     size = len(data) if length is None else max(length, len(data))
-    found = scan(bytes(data), size, WANTED)
+    found = scan_header(bytes(data), size, WANTED)
     assert all(value.raw in data or DEFLATED.encode() in data for value in found.elements.values())
     if found.state == "more":
         assert len(data) < size
@@ -274,14 +274,14 @@ def test_anything_at_all(start: bytes, changes: list[tuple[float, bytes]], lengt
 @given(data=st.binary(max_size=300))
 def test_noise(data: bytes) -> None:
     for start in (b"", bytes(128) + b"DICM"):
-        scan(start + data, len(start + data), WANTED)
+        scan_header(start + data, len(start + data), WANTED)
 
 
 def test_nesting_costs_no_recursion() -> None:
     start = element(0x00400440, "SQ", b"", length=UNDEFINED_LENGTH) + item(b"", length=UNDEFINED_LENGTH)
     deep = start * 100_000 + (delimiter(0xE00D, "") + delimiter(0xE0DD, "")) * 100_000
     data = dicom_bytes(raw={0x00081140: deep}, ProtocolName="behind it")
-    found = scan(data, len(data), WANTED)
+    found = scan_header(data, len(data), WANTED)
     assert found.state == "whole"
     assert PROTOCOL_NAME in found.elements
 
@@ -318,10 +318,10 @@ def test_unknown_with_undefined_length_is_implicit() -> None:
 
 @pytest.mark.parametrize("syntax", [IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG])
 def test_without_preamble_or_file_meta(syntax: str) -> None:
-    plain = scan(dicom_bytes(transfer_syntax=syntax), 1 << 20, WANTED)
+    plain = scan_header(dicom_bytes(transfer_syntax=syntax), 1 << 20, WANTED)
     for preamble, meta in ((True, False), (False, True), (False, False)):
         data = dicom_bytes(transfer_syntax=syntax, preamble=preamble, file_meta=meta)
-        found = scan(data, len(data), WANTED)
+        found = scan_header(data, len(data), WANTED)
         assert found.has_preamble is preamble
         assert found.state == "whole"
         assert found.elements == plain.elements
@@ -332,7 +332,7 @@ def test_lengths_beyond_the_file_cost_nothing() -> None:
     data = dicom_bytes()[:300] + element(0x00204000, "UT", b"abc", length=0x7FFFFFF0)
     tracemalloc.start()
     try:
-        scan(data, len(data), WANTED)
+        scan_header(data, len(data), WANTED)
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
@@ -361,7 +361,7 @@ def test_read_head(header: int) -> None:
     head, found = read_head(read, len(data), WANTED)
     assert data.startswith(head)
     assert sum(sizes) == len(head) <= max(FIRST_READ, 4 * header)
-    assert (found.state, found.elements) == ("whole", scan(data, len(data), WANTED).elements)
+    assert (found.state, found.elements) == ("whole", scan_header(data, len(data), WANTED).elements)
     assert found.elements[PROTOCOL_NAME].raw.rstrip() == b"t1_mprage_sag"
 
 
@@ -377,7 +377,7 @@ def test_a_file_that_shrinks_is_no_surprise() -> None:
     data = dicom_bytes()
     head, found = read_head(reading(data)[1], 10 << 20, WANTED)
     assert head == data
-    assert found.elements == scan(data, len(data), WANTED).elements
+    assert found.elements == scan_header(data, len(data), WANTED).elements
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 127, 128, 131, 132, 133, 140])

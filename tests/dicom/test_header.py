@@ -20,7 +20,7 @@ from icf_utils.dicom.constants import (
     STUDY_INSTANCE_UID,
     TRANSFER_SYNTAX_UID,
 )
-from icf_utils.dicom.elements import scan
+from icf_utils.dicom.elements import scan_header
 from icf_utils.dicom.header import FACT_TAGS, FileFacts, FileKind, file_facts, file_kind, posix_time, read_head
 from tests.archive.reference import local_zone, study_time
 from tests.data.make_dicom import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, dicom_bytes, element, uid
@@ -29,7 +29,7 @@ UTC = timezone.utc
 
 
 def facts(data: bytes) -> FileFacts:
-    return file_facts(scan(data, len(data), FACT_TAGS), UTC)
+    return file_facts(scan_header(data, len(data), FACT_TAGS), UTC)
 
 
 digits = st.text("0123456789", max_size=10)
@@ -163,7 +163,9 @@ def test_representations_of_the_date(vr: str) -> None:
 def test_values_in_a_scan() -> None:
     """UIDs of data set and file meta information, and text; empty where there is none."""
     data = dicom_bytes(SeriesNumber=7, StudyInstanceUID=b"1.x")
-    found = scan(data, len(data), frozenset({STUDY_INSTANCE_UID, SOP_INSTANCE_UID, SERIES_NUMBER, SERIES_INSTANCE_UID}))
+    found = scan_header(
+        data, len(data), frozenset({STUDY_INSTANCE_UID, SOP_INSTANCE_UID, SERIES_NUMBER, SERIES_INSTANCE_UID})
+    )
     assert found.uid(TRANSFER_SYNTAX_UID) == EXPLICIT_LITTLE
     assert found.uid(SOP_INSTANCE_UID) == found.uid(MEDIA_STORAGE_SOP_INSTANCE_UID) != ""
     assert (found.uid(STUDY_INSTANCE_UID), found.uid(PATIENT_ID)) == ("", "")

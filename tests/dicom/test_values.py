@@ -16,15 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from icf_utils.dicom.charsets import parse_character_sets
 from icf_utils.dicom.values import (
     SIZE_LIMIT,
     Conversion,
     Value,
-    character_sets,
+    convert_value,
     dictionary_vr,
-    keyword_tag,
-    plain_value,
-    tag_keyword,
+    keyword_for_tag,
+    tag_for_keyword,
 )
 
 SERIES_DESCRIPTION, SERIES_NUMBER, MODALITY = 0x0008103E, 0x00200011, 0x00080060
@@ -43,7 +43,9 @@ TAG_OF_VR = {
 
 
 def read(tag: int, vr: str | None, raw: bytes, declared: str = "", **kwargs: Any) -> Conversion:
-    return plain_value(tag, vr, raw, character_sets(declared.encode()), kwargs.pop("big_endian", False), **kwargs)
+    return convert_value(
+        tag, vr, raw, parse_character_sets(declared.encode()), kwargs.pop("big_endian", False), **kwargs
+    )
 
 
 def value(tag: int, vr: str | None, raw: bytes, declared: str = "", **kwargs: Any) -> Value:
@@ -366,13 +368,13 @@ def test_any_bytes_give_strict_json_and_no_warning(
 @settings(deadline=None)  # the first example loads pydicom
 @given(raw=st.binary(max_size=60))
 def test_character_sets_of_any_bytes(raw: bytes) -> None:
-    assert all(isinstance(term, str) for term in character_sets(raw))
+    assert all(isinstance(term, str) for term in parse_character_sets(raw))
 
 
 def test_character_sets() -> None:
-    assert character_sets(b"") == ()
-    assert character_sets(b" ISO_IR 100 \0") == ("ISO_IR 100",)
-    assert character_sets(b"\\ISO 2022 IR 87 ") == ("", "ISO 2022 IR 87")
+    assert parse_character_sets(b"") == ()
+    assert parse_character_sets(b" ISO_IR 100 \0") == ("ISO_IR 100",)
+    assert parse_character_sets(b"\\ISO 2022 IR 87 ") == ("", "ISO 2022 IR 87")
 
 
 def test_problems_never_quote_the_value() -> None:
@@ -394,16 +396,16 @@ def test_repeated_values_are_cheap() -> None:
     begin = time.process_time()
     for _ in range(30_000):
         for tag, vr, raw in elements:
-            plain_value(tag, vr, raw, (), False)
+            convert_value(tag, vr, raw, (), False)
     assert time.process_time() - begin < 1  # a tenth of it on an idle machine
 
 
 def test_dictionary_lookups() -> None:
-    assert keyword_tag("SeriesDescription") == SERIES_DESCRIPTION
-    assert keyword_tag("NoSuchThing") is None
-    assert keyword_tag("OverlayData") is None
-    assert tag_keyword(SERIES_DESCRIPTION) == "SeriesDescription"
-    assert tag_keyword(PRIVATE) is None
+    assert tag_for_keyword("SeriesDescription") == SERIES_DESCRIPTION
+    assert tag_for_keyword("NoSuchThing") is None
+    assert tag_for_keyword("OverlayData") is None
+    assert keyword_for_tag(SERIES_DESCRIPTION) == "SeriesDescription"
+    assert keyword_for_tag(PRIVATE) is None
     assert dictionary_vr(SERIES_DESCRIPTION) == "LO"
     assert dictionary_vr(SMALLEST_PIXEL) == "US or SS"
     assert dictionary_vr(PRIVATE) is None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from icf_utils.errors import InputRefused, InvalidSetting
-from icf_utils.sources.selection import parse_selection, select_files, selection_bytes, selection_source
+from icf_utils.sources.selection import encode_selection, open_selection, parse_selection, select_files
 from icf_utils.sources.tree import parse_levels, read_exclusions, walk_tree
 from tests.cli.program import Ran, icf
 from tests.data.make_dicom import dicom_bytes, write_visit
@@ -235,17 +235,17 @@ def test_no_visits(tmp_path: Path) -> None:
 def test_a_list_of_files_notices_changes(tree: Path) -> None:
     root = tree / "sub-2" / "ses-1"
     chosen = select_files(root, ["notes.txt", "02_T1w/0001.dcm"])
-    assert parse_selection(selection_bytes(chosen), "x") == chosen
-    assert [entry.name for entry in selection_source(chosen).entries] == ["02_T1w/0001.dcm", "notes.txt"]
+    assert parse_selection(encode_selection(chosen), "x") == chosen
+    assert [entry.name for entry in open_selection(chosen).entries] == ["02_T1w/0001.dcm", "notes.txt"]
     os.utime(root / "notes.txt", (1, 1))
     with pytest.raises(InputRefused, match=r"'notes.txt': has changed since"):
-        selection_source(chosen)
+        open_selection(chosen)
     (root / "notes.txt").unlink()
     with pytest.raises(InputRefused, match=r"'notes.txt': cannot be examined"):
-        selection_source(chosen)
+        open_selection(chosen)
     (root / "notes.txt").symlink_to("/etc/hostname")
     with pytest.raises(InputRefused, match=r"'notes.txt': is a symbolic link that leaves"):
-        selection_source(chosen)
+        open_selection(chosen)
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "", "a/../../x", "a\0b"])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icf_utils.errors import InvalidSetting, StorageFailure
-from icf_utils.metadata.allowlist import AllowList, allow_list, parse_allow_list, read_allow_list
+from icf_utils.metadata.allowlist import AllowList, allow_list_from_settings, parse_allow_list, read_allow_list
 from icf_utils.metadata.records import STANDARD_TAGS, UID_TAGS
 from icf_utils.settings import MetadataSettings
 
@@ -32,7 +32,7 @@ def test_keywords_tags_comments_and_blank_lines() -> None:
 
 def test_nothing_is_a_list_too() -> None:
     assert parse_allow_list("", "tags.txt") == AllowList({}, False)
-    assert allow_list(MetadataSettings(), "icf.toml") == AllowList({}, False)
+    assert allow_list_from_settings(MetadataSettings(), "icf.toml") == AllowList({}, False)
 
 
 def test_what_is_always_recorded_may_be_named() -> None:
@@ -95,10 +95,10 @@ def test_a_permission_that_is_not_clear_is_none(text: str) -> None:
 
 
 def test_settings_are_checked_alike() -> None:
-    assert allow_list(MetadataSettings(("EchoTime",)), "icf.toml").tags == {"EchoTime": ECHO_TIME}
-    assert allow_list(MetadataSettings(("PatientName",), True), "icf.toml").allow_identifying
+    assert allow_list_from_settings(MetadataSettings(("EchoTime",)), "icf.toml").tags == {"EchoTime": ECHO_TIME}
+    assert allow_list_from_settings(MetadataSettings(("PatientName",), True), "icf.toml").allow_identifying
     with pytest.raises(InvalidSetting, match=r"icf.toml.*'allow_identifying = true'"):
-        allow_list(MetadataSettings(("PatientName",)), "icf.toml")
+        allow_list_from_settings(MetadataSettings(("PatientName",)), "icf.toml")
 
 
 def test_names_cannot_steer_a_terminal() -> None:

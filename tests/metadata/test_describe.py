@@ -17,7 +17,7 @@ from icf_utils.archive.stage import make_studyvisit_archive
 from icf_utils.archive.tar_headers import content_padding, end_of_archive
 from icf_utils.errors import DepositDamaged, IcfError
 from icf_utils.metadata.allowlist import AllowList, parse_allow_list
-from icf_utils.metadata.describe import Description, describe_archive
+from icf_utils.metadata.describe import ArchiveDescription, describe_archive
 from icf_utils.progress import SILENT
 from tests.archive.tars import archive_of, record
 from tests.data.make_dicom import JPEG_BASELINE, dicom_bytes, uid, write_visit
@@ -25,7 +25,7 @@ from tests.data.make_dicom import JPEG_BASELINE, dicom_bytes, uid, write_visit
 NOTHING_MORE = AllowList({}, allow_identifying=False)
 
 
-def describe(path: Path, allowed: AllowList = NOTHING_MORE) -> Description:
+def describe(path: Path, allowed: AllowList = NOTHING_MORE) -> ArchiveDescription:
     return describe_archive(path, "study_visit", allowed, SILENT)
 
 

@@ -16,11 +16,11 @@ from icf_utils.metadata.records import (
     UID_TAGS,
     ImageRecord,
     TarballRecord,
+    encode_images,
     encode_json,
-    images_bytes,
+    encode_tarball,
     parse_images,
     parse_tarball,
-    tarball_bytes,
 )
 
 any_text = st.text(st.characters() | st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF, categories=["Cs"]))
@@ -44,9 +44,9 @@ image = st.builds(
 
 @given(images=st.lists(image, max_size=4))
 def test_images_are_read_back(images: list[ImageRecord]) -> None:
-    raw = images_bytes(images)
+    raw = encode_images(images)
     assert parse_images(raw, "here") == tuple(images)
-    assert images_bytes(parse_images(raw, "here")) == raw
+    assert encode_images(parse_images(raw, "here")) == raw
     assert raw.endswith(b"]\n")
     assert raw.count(b"\n") == (len(images) + 2 if images else 1)
     raw.decode("utf-8")
@@ -56,18 +56,18 @@ def test_images_are_read_back(images: list[ImageRecord]) -> None:
 def test_the_form_of_an_image() -> None:
     tags: dict[str, Any] = {"Rows": 2, "EchoTime": [1.5, 2], "SeriesDescription": "Sch\u00e4del", "SeriesNumber": 3}
     record = ImageRecord("s_v/\udce4\n.dcm", "0" * 32, 5, 1536, tags, {"SOPInstanceUID": "1.2"})
-    assert images_bytes([record]).decode() == (
+    assert encode_images([record]).decode() == (
         '[\n{"path": "s_v/\\udce4\\n.dcm", "md5": "00000000000000000000000000000000", "size": 5, '
         '"SeriesDescription": "Sch\u00e4del", "SeriesNumber": 3, "Modality": "", "MRAcquisitionType": "", '
         '"ProtocolName": "", "PulseSequenceName": "", "offset": 1536, "SOPInstanceUID": "1.2", '
         '"SeriesInstanceUID": "", "StudyInstanceUID": "", "EchoTime": [1.5, 2], "Rows": 2}\n]\n'
     )
-    assert images_bytes([]) == b"[]\n"
+    assert encode_images([]) == b"[]\n"
 
 
 def test_the_form_of_the_tarball() -> None:
     record = TarballRecord(10240, "f" * 32, "icf/v_dicom.tar", "s/v_dicom.tar")
-    raw = tarball_bytes(record)
+    raw = encode_tarball(record)
     assert raw == (
         b'{"size": 10240, "md5": "ffffffffffffffffffffffffffffffff", "dspath": "icf/v_dicom.tar", '
         b'"storepath": "s/v_dicom.tar"}\n'
@@ -144,7 +144,7 @@ def test_noise(raw: bytes) -> None:
 
 @given(images=st.lists(image, min_size=1, max_size=2), at=st.floats(0, 1), what=st.binary(min_size=1, max_size=3))
 def test_any_damage(images: list[ImageRecord], at: float, what: bytes) -> None:
-    raw = bytearray(images_bytes(images))
+    raw = bytearray(encode_images(images))
     place = int(at * (len(raw) - 1))
     raw[place : place + len(what)] = what
     try:

@@ -13,7 +13,7 @@ import pytest
 
 from icf_utils import deposit_visit_metadata, make_studyvisit_archive
 from icf_utils.errors import DepositMissing, InputRefused
-from icf_utils.metadata.study_uids import find_studies, visit_studies
+from icf_utils.metadata.study_uids import find_studies, find_visit_studies
 from icf_utils.store.layout import Visit
 from tests.cli.program import Inside, icf
 from tests.data.make_dicom import dicom_bytes, uid, write_visit
@@ -115,11 +115,11 @@ def test_a_visit_of_the_store(folder: Path, tmp_path: Path, cli: Inside) -> None
     store = tmp_path / "store"
     place = Visit(store, "s", "v")
     with pytest.raises(DepositMissing, match="check store and identifiers"):
-        visit_studies(place)
+        find_visit_studies(place)
     make_studyvisit_archive(folder, store, "s", "v")
-    from_archive = visit_studies(place)
+    from_archive = find_visit_studies(place)
     deposit_visit_metadata(store, "s", "v")
-    from_json = visit_studies(place)
+    from_json = find_visit_studies(place)
     assert [study.uid for study in from_archive.studies] == [study.uid for study in from_json.studies] == [ONE]
     assert from_archive.studies[0].files == from_json.studies[0].files == 5
     assert cli("study-uid", "-o", store, "--id", "s", "v").out == f"{ONE}\n"

@@ -16,7 +16,7 @@ from icf_utils.metadata.study_uids import find_studies
 from icf_utils.sender.images import list_images
 from icf_utils.sources.images import scan_files
 from icf_utils.sources.open import open_source
-from icf_utils.sources.source import Entry
+from icf_utils.sources.source import InputFile
 from icf_utils.xnat.session_layout import lay_out_session
 from icf_utils.xnat.upload_body import open_file_body
 from tests.data.make_dicom import dicom_bytes
@@ -83,7 +83,7 @@ def test_a_file_that_cannot_be_read(folder: Path, tmp_path: Path) -> None:
     """It ends the loop, or is handed to the caller and passed over."""
     failures: list[tuple[str, IcfError]] = []
 
-    def note(entry: Entry, error: IcfError) -> None:
+    def note(entry: InputFile, error: IcfError) -> None:
         failures.append((entry.name, error))
 
     with open_source(folder, tmp_path) as source:

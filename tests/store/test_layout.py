@@ -9,9 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icf_utils.errors import DepositMissing, InvalidIdentifier, StorageFailure
-from icf_utils.store.files import (
-    part_name,
-)
+from icf_utils.store.files import part_name
 from icf_utils.store.layout import Study, Visit, check_identifier, read_deposit, stored_studies
 
 

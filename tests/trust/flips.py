@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from icf_utils.metadata.records import parse_visit_metadata
+from icf_utils.metadata.records import read_unchecked_metadata
 from icf_utils.store.layout import Visit
 from icf_utils.verify.checks import VisitCheck
 from tests.verify.stores import catalog_files, check, files_of, make_visit, write_input
@@ -19,7 +19,7 @@ def flip_anywhere(folder: Path, count: int, seed: str) -> Counter[str]:
     """Flip ``count`` bits; how many of each kind of file. An assertion fails at the first that is not found."""
     place = make_visit(write_input(folder / "in"), folder / "store")
     assert check(place).findings == ()
-    images = parse_visit_metadata(place).images
+    images = read_unchecked_metadata(place).images
     chance, figures = random.Random(seed), Counter[str]()
     for number in range(count):
         kind = KINDS[number % len(KINDS)]

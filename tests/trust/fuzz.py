@@ -26,11 +26,11 @@ from icf_utils.archive.checksum import parse_checksum
 from icf_utils.archive.reader import latest_time
 from icf_utils.archive.stage import make_studyvisit_archive
 from icf_utils.catalog.study import parse_study_page
-from icf_utils.dataset.reader import parse_deposit
+from icf_utils.dataset.reader import parse_dataset
 from icf_utils.errors import IcfError
 from icf_utils.metadata.allowlist import AllowList, parse_allow_list
 from icf_utils.metadata.describe import describe_archive
-from icf_utils.metadata.records import parse_visit_metadata
+from icf_utils.metadata.records import read_unchecked_metadata
 from icf_utils.metadata.stage import deposit_visit_metadata
 from icf_utils.pipeline.visit_table import read_table
 from icf_utils.progress import SILENT
@@ -180,12 +180,12 @@ class Readers:
         place.of_study.folder.mkdir(parents=True)
         place.dicoms_json.write_bytes(data)
         place.tarball_json.write_bytes(self.place.tarball_json.read_bytes())
-        parse_visit_metadata(place)
+        read_unchecked_metadata(place)
 
     def _dataset(self, data: bytes) -> None:
         as_export = data[:2] == b"PK"
         refs = self.place.refs.read_bytes() if as_export else data
-        parse_deposit(refs, data if as_export else self.place.export.read_bytes(), self.place)
+        parse_dataset(refs, data if as_export else self.place.export.read_bytes(), self.place)
 
     def _checksum(self, data: bytes) -> None:
         parse_checksum(data, self.place.archive.name, "x")

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from icf_utils.dataset.export import read_export
-from icf_utils.dicom.confidentiality import profile
+from icf_utils.dicom.confidentiality import profile_entries
 from icf_utils.dicom.values import dictionary_vr
 from icf_utils.metadata.records import STANDARD_TAGS
 from tests.cli.program import Ran
@@ -33,7 +33,7 @@ def marker_of(tag: int, vr: str) -> bytes:
 def _elements() -> dict[int, tuple[bytes, bytes]]:
     """Every element of the table that a data set can have, and a private one: its bytes and its marker."""
     found = {}
-    for entry in profile():
+    for entry in profile_entries():
         tag, vr = entry.number, dictionary_vr(entry.number)
         if vr is None or tag >> 16 < 8 or entry.keyword in BY_DESIGN:
             continue

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from icf_utils import verify_store, verify_visit
-from icf_utils.archive.checksum import checksum_line
+from icf_utils.archive.checksum import format_checksum
 from icf_utils.metadata.records import parse_images
 from icf_utils.store.layout import Visit
 from icf_utils.verify.verify import VisitCheck
@@ -230,7 +230,7 @@ def test_the_archive_of_another_visit_with_a_right_checksum(two: tuple[Visit, Vi
     one, other = two
     shutil.copy(other.archive, one.archive)
     md5 = other.checksum.read_text().split()[0]
-    one.checksum.write_bytes(checksum_line(md5, one.archive.name))
+    one.checksum.write_bytes(format_checksum(md5, one.archive.name))
     found = check(one)
     assert one.archive in blamed(found)
     assert any("another visit's" in finding.problem for finding in found.findings)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from icf_utils import catalogify_studyvisit_from_meta, deposit_visit_metadata, verify_store, verify_visit
-from icf_utils.archive.checksum import checksum_line
+from icf_utils.archive.checksum import format_checksum
 from icf_utils.catalog.study import study_id, study_path
-from icf_utils.metadata.records import ImageRecord, images_bytes, parse_images, parse_tarball, tarball_bytes
+from icf_utils.metadata.records import ImageRecord, encode_images, encode_tarball, parse_images, parse_tarball
 from icf_utils.store.layout import Visit
 from tests.verify.stores import (
     STUDY,
@@ -37,7 +37,7 @@ def change_images(place: Visit, change: Callable[[ImageRecord], ImageRecord]) ->
     images = list(parse_images(place.dicoms_json.read_bytes(), ""))
     path = images[1].path
     images[1] = change(images[1])
-    place.dicoms_json.write_bytes(images_bytes(images))
+    place.dicoms_json.write_bytes(encode_images(images))
     return path
 
 
@@ -72,7 +72,7 @@ def test_records_missing_added_repeated_and_out_of_order(own: Visit) -> None:
         ((*images, images[0]), "", "more than one record"),
         (images[::-1], "", "the archive's order"),
     ):
-        own.dicoms_json.write_bytes(images_bytes(changed))
+        own.dicoms_json.write_bytes(encode_images(changed))
         found = {(finding.path, finding.subject, finding.problem) for finding in check(own).findings}
         assert any(item[:2] == (own.dicoms_json, subject) and problem in item[2] for item in found), found
 
@@ -91,7 +91,7 @@ def test_the_same_said_in_other_bytes(own: Visit) -> None:
 )
 def test_a_tarball_record_that_is_wrong(own: Visit, change: dict[str, object]) -> None:
     record = parse_tarball(own.tarball_json.read_bytes(), "")
-    own.tarball_json.write_bytes(tarball_bytes(replace(record, **change)))  # type: ignore[arg-type]
+    own.tarball_json.write_bytes(encode_tarball(replace(record, **change)))  # type: ignore[arg-type]
     found = check(own)
     assert own.tarball_json in blamed(found)
     assert own.archive not in blamed(found)
@@ -118,7 +118,7 @@ def test_json_of_another_kind(own: Visit, kind: str, content: bytes, subject: st
 
 
 def test_a_checksum_of_another_archive_is_told_from_a_changed_archive(own: Visit) -> None:
-    own.checksum.write_bytes(checksum_line("0" * 32, own.archive.name))
+    own.checksum.write_bytes(format_checksum("0" * 32, own.archive.name))
     assert blamed(check(own)) == {own.checksum}
     own.tarball_json.unlink()  # nobody takes the archive's side any more
     assert own.archive in blamed(check(own))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from icf_utils.dataset.annex_keys import Locator, key_size
+from icf_utils.dataset.annex_keys import ImageLocator, key_size
 from icf_utils.dataset.special_remote.logins import Logins
 from icf_utils.dataset.special_remote.protocol import Job
 from icf_utils.dataset.special_remote.reader import Reader
@@ -65,7 +65,7 @@ class Archives:
         self._lock = threading.Lock()
         self._known: dict[str, Archive] = {}
 
-    def pieces(self, job: Job, locator: Locator, size: int) -> Iterator[bytes]:
+    def pieces(self, job: Job, locator: ImageLocator, size: int) -> Iterator[bytes]:
         """The bytes of the image, ``size`` by its key. Raises :class:`~icf_utils.errors.IcfError`."""
         archive = self._find(job, locator.archive_key)
         if archive.local is None and locator.offset is not None and not archive.is_whole_only:
@@ -81,7 +81,7 @@ class Archives:
                 self._resort_to_whole(job, archive, failure)
         yield from self._local_pieces(archive, locator, size)
 
-    def is_present(self, job: Job, locator: Locator, size: int) -> bool:
+    def is_present(self, job: Job, locator: ImageLocator, size: int) -> bool:
         """Whether the image's bytes can be got now: the archive is there, and is as large as its key says."""
         archive, total = self._find(job, locator.archive_key), key_size(locator.archive_key)
         if locator.offset is not None and total is not None and locator.offset + size > total:
@@ -148,7 +148,7 @@ class Archives:
                 job.tell(f"{failure}. Getting the whole archive instead")
             archive.is_whole_only = True
 
-    def _local_pieces(self, archive: Archive, locator: Locator, size: int) -> Iterator[bytes]:
+    def _local_pieces(self, archive: Archive, locator: ImageLocator, size: int) -> Iterator[bytes]:
         with archive.lock:
             if archive.local is None:
                 archive.local = self._clone.get(archive.key)

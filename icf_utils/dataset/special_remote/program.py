@@ -9,7 +9,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from icf_utils.dataset.annex_keys import Locator, key_md5, key_size, parse_locator
+from icf_utils.dataset.annex_keys import ImageLocator, key_md5, key_size, parse_locator
 from icf_utils.dataset.special_remote.archives import Archives, Clone
 from icf_utils.dataset.special_remote.logins import Logins
 from icf_utils.dataset.special_remote.protocol import Conversation, Job
@@ -54,7 +54,7 @@ class ImageRemote:
         places = [parse_locator(url) for url in job.urls(key, "dl+archive:")]
         return ", ".join(f"{place.path} in {place.archive_key}" for place in places if place)
 
-    def _places(self, job: Job, key: str) -> list[tuple[Locator, int]]:
+    def _places(self, job: Job, key: str) -> list[tuple[ImageLocator, int]]:
         """Where the image is, with its size. Addresses that contradict the key are left out."""
         found = []
         for url in job.urls(key, "dl+archive:"):
@@ -64,7 +64,7 @@ class ImageRemote:
                 found.append((locator, size))
         return found
 
-    def _write(self, job: Job, key: str, path: str, locator: Locator, size: int) -> None:
+    def _write(self, job: Job, key: str, path: str, locator: ImageLocator, size: int) -> None:
         digest, done, told = hashlib.md5(usedforsecurity=False), 0, 0
         with storage_errors(path, "write"), open(path, "wb") as file:
             for piece in self._opened(job).pieces(job, locator, size):

@@ -18,14 +18,7 @@ from flask import Flask, Request, Response, abort, jsonify, redirect, render_tem
 from werkzeug.exceptions import HTTPException
 
 from icf_utils.dicom.ae_titles import parse_ae_title
-from icf_utils.errors import (
-    IcfError,
-    InputRefused,
-    InvalidIdentifier,
-    InvalidSetting,
-    StorageFailure,
-    printable,
-)
+from icf_utils.errors import IcfError, InputRefused, InvalidIdentifier, InvalidSetting, StorageFailure, printable
 from icf_utils.installation import missing_package
 from icf_utils.progress import SILENT, Progress
 from icf_utils.receiver.journal import Journal

@@ -28,7 +28,7 @@ from flask import Request, Response
 
 from icf_utils.errors import IcfError, storage_errors
 from icf_utils.receiver.model import Session
-from icf_utils.sources.selection import files_below
+from icf_utils.sources.selection import list_files
 from icf_utils.store.layout import VISIT_SUFFIXES, Visit
 
 
@@ -229,7 +229,7 @@ def input_members(session: Session) -> list[Member]:
     if session.state == "receiving":
         raise NothingThere(f"the images of {session.id} are still coming")
     if place.is_dir():
-        names = files_below(os.fspath(place))
+        names = list_files(os.fspath(place))
         members = [Member(f"{session.id}/INPUT/{name}", place / name) for name in names if (place / name).is_file()]
     else:
         members = [Member(f"{session.id}/INPUT/{place.name}", place)] if place.is_file() else []
