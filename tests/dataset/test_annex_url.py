@@ -39,14 +39,14 @@ PINNED = {
 ALLOWED = ("git", "git-annex", "git-remote-annex", "sh", "env", "uname", "cat", "rm", "cp", "ls", "sed")
 
 
-def plain_files(place: Visit) -> list[Path]:
+def deposit_files(place: Visit) -> list[Path]:
     """The deposit's files, sorted."""
     return [*sorted(path for path in place.annex_folder.rglob("*") if path.is_file()), place.annex_url]
 
 
 def digest(place: Visit) -> str:
     """One digest of all names and bytes."""
-    found = {os.fspath(path.relative_to(place.root)): path.read_bytes() for path in plain_files(place)}
+    found = {os.fspath(path.relative_to(place.root)): path.read_bytes() for path in deposit_files(place)}
     return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()
 
 
@@ -62,7 +62,7 @@ def test_pinned(name: str, tmp_path: Path) -> None:
     deposit(place)
     assert digests(place) == PINS[name]
     assert digest(place) == PINNED[name]
-    assert [path.name.partition("-")[0] for path in plain_files(place)] == ["GITBUNDLE", "GITMANIFEST", "v1.annex"]
+    assert [path.name.partition("-")[0] for path in deposit_files(place)] == ["GITBUNDLE", "GITMANIFEST", "v1.annex"]
 
 
 def test_the_mark_of_completeness_is_written_last(tmp_path: Path) -> None:
@@ -74,17 +74,17 @@ def test_again(tmp_path: Path) -> None:
     """The same deposit is left alone; a visit that has it keeps it without being told."""
     place = make_visit(tmp_path)
     deposit(place)
-    stamps = [path.stat() for path in plain_files(place)]
+    stamps = [(path.stat().st_ino, path.stat().st_mtime_ns) for path in deposit_files(place)]
     for wish in (True, None, False):
         assert {state for _, state in deposit(place, annex_url=wish)} == {"unchanged"}
-    assert [path.stat() for path in plain_files(place)] == stamps
+    assert [(path.stat().st_ino, path.stat().st_mtime_ns) for path in deposit_files(place)] == stamps
 
 
 def test_later(tmp_path: Path) -> None:
     """To a dataset that is there already it can be added."""
     place = make_visit(tmp_path)
     deposit(place, annex_url=False)
-    assert plain_files(place) == [place.annex_url]
+    assert deposit_files(place) == [place.annex_url]
     assert not place.annex_url.exists()
     before = digests(place)
     states = [state for _, state in deposit(place)]
@@ -97,7 +97,7 @@ def test_an_interrupted_one_is_completed(tmp_path: Path) -> None:
     deposit(place)
     made = digest(place)
     place.annex_url.unlink()
-    plain_files(place)[0].unlink()
+    deposit_files(place)[0].unlink()
     assert [state for _, state in deposit(place, annex_url=None)].count("written") == 2
     assert digest(place) == made
 
@@ -142,7 +142,7 @@ def test_verify_sees_every_file(tmp_path: Path) -> None:
     place = make_visit(tmp_path)
     deposit(place)
     assert _sound(place)
-    for path in plain_files(place):
+    for path in deposit_files(place):
         raw = path.read_bytes()
         for damage in (raw[:-1], raw + b"x", bytes([raw[0] ^ 1]) + raw[1:]):
             path.write_bytes(damage)
@@ -279,7 +279,7 @@ def test_the_branch_goes_on_from_the_other_deposit(tmp_path: Path) -> None:
     require("git")
     place = make_visit(tmp_path / "store")
     result = deposit_visit_dataset(place.root, "study", "v1", store_url=URL, annex_url=True)
-    bundle = next(path for path in plain_files(place) if path.name.startswith("GITBUNDLE"))
+    bundle = next(path for path in deposit_files(place) if path.name.startswith("GITBUNDLE"))
     listed = run("git", "bundle", "list-heads", bundle.name, cwd=bundle.parent).decode().splitlines()
     by_name = {name.rpartition("/")[2]: commit for commit, name in map(str.split, listed)}
     assert by_name["main"] == result.main_commit
