@@ -15,8 +15,12 @@ from icf_utils.sources.open import open_source
 from icf_utils.xnat.database import PrearchiveRow
 from icf_utils.xnat.prearchive import PrearchiveResult, PrearchiveSession, put_into_prearchive
 from icf_utils.xnat.rest import XnatClient
-from tests.xnat.conftest import Server
+from tests.data.make_dicom import uid
+from tests.xnat.postgres import Server
 from tests.xnat.standin import PASSWORD, USER, StandIn
+
+#: The study of the visit that is put into the prearchive.
+STUDY = uid("study", "prearchive")
 
 #: What is said between two steps: copied, in its place, the row, the request, XNAT's status.
 STEPS = 5

@@ -1,4 +1,4 @@
-"""What the stand-in for XNAT holds (sessions of the prearchive and of the archive), and what an import does."""
+"""What the stand-in for XNAT keeps: its sessions, what an import does to them, and what clients have asked."""
 
 from __future__ import annotations
 
@@ -10,10 +10,20 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import BinaryIO
 
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
+
+USER, PASSWORD = "uploader", "correct-horse/battery"
+ALIAS, SECRET = "01234567-89ab-cdef-0123-456789abcdef", "token-secret-of-the-tests"
+
+#: What may be done to a request instead of, or beside, answering it.
+#: ``NNN``: that status and nothing else is done; 401 ends the login session, too. ``NNN-after``: that status, though
+#: all was done. ``reset``: the connection ends before anything is done, ``reset-after`` afterwards; ``cut``: in the
+#: middle of an import. ``slow``: done after ``slow`` seconds, ``late``: shown as under way at once, done afterwards.
+Fault = str
 
 UNASSIGNED = "Unassigned"
 
@@ -235,6 +245,48 @@ class State:
             session.archived = True
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A request that came in. ``query`` holds the last value of each name; ``size`` of the body in bytes."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    size: int
+    at: float = field(default_factory=time.monotonic)
+
+
+class StandIn(State):
+    """A running server: its sessions, and what tests see and set of it."""
+
+    def __init__(self, inbox: Path | None = None) -> None:
+        super().__init__()
+        self.url = ""
+        self.inbox = inbox
+        self.requests: list[Seen] = []
+        self.violations: list[str] = []
+        self.cookies: set[str] = set()
+        self.fault: Callable[[Seen], Fault | None] = lambda _: None
+        self.slow = 1.0
+        #: Seconds after which sessions are shown that an import has made.
+        self.shows_after = 0.0
+        #: Sessions that are committed without being asked for go to the archive.
+        self.auto_archive = False
+        #: The answer of an import, if it is to be another.
+        self.answer: Callable[[list[str]], list[str]] = lambda uris: uris
+
+    def check(self) -> None:
+        """Fail if a client has done what it must not."""
+        assert not self.violations, self.violations
+
+    def seen(self, method: str, path: str) -> list[Seen]:
+        return [item for item in self.requests if (item.method, item.path) == (method, path)]
+
+    def imports(self) -> list[Seen]:
+        return self.seen("POST", "/data/services/import")
+
+
 def images_of(kind: str, body: BinaryIO) -> Iterator[Image | None]:
     """The files of a zip or tar as XNAT reads them: in sequence. Raises :class:`Refused` for what it could not read."""
     try:
@@ -279,15 +331,3 @@ def read_image(content: bytes) -> Image | None:
         value("PatientID"),
         len(content),
     )
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A request that came in. ``query`` holds the last value of each name; ``size`` of the body in bytes."""
-
-    method: str
-    path: str
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
-    size: int
-    at: float = field(default_factory=time.monotonic)

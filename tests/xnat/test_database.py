@@ -13,7 +13,7 @@ from icf_utils.errors import InvalidSetting, RemoteFailure
 from icf_utils.xnat import database
 from icf_utils.xnat.database import TABLE, PrearchiveRow, XnatDatabase, check_table, delete_row, insert_row, read_status
 from tests.cli.program import ROOT
-from tests.xnat.conftest import Server
+from tests.xnat.postgres import Server
 from tests.xnat.prearchiving import example_row
 
 

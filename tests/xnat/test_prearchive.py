@@ -18,8 +18,8 @@ from icf_utils.xnat.database import COLUMNS, TABLE
 from icf_utils.xnat.prearchive import PrearchiveSession, plan_prearchive
 from icf_utils.xnat.staging import FileRights
 from tests.data.make_dicom import dicom_bytes, uid, write_visit
-from tests.xnat.conftest import STUDY, Server
-from tests.xnat.prearchiving import Steps, changes, put, tree
+from tests.xnat.postgres import Server
+from tests.xnat.prearchiving import STUDY, Steps, changes, put, tree
 from tests.xnat.standin import StandIn
 
 

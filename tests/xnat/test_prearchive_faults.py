@@ -25,8 +25,8 @@ from icf_utils.xnat.prearchive import PrearchiveSession, put_into_prearchive
 from icf_utils.xnat.rest import XnatClient
 from tests.cli.program import ROOT, surrounding
 from tests.data.make_dicom import dicom_bytes
-from tests.xnat.conftest import STUDY, Server
-from tests.xnat.prearchiving import STEPS, Steps, Stop, changes, put, stop, tree
+from tests.xnat.postgres import Server
+from tests.xnat.prearchiving import STEPS, STUDY, Steps, Stop, changes, put, stop, tree
 from tests.xnat.standin import PASSWORD, USER, StandIn
 
 

@@ -13,7 +13,7 @@ from icf_utils.progress import Task
 from icf_utils.xnat import staging
 from icf_utils.xnat.prearchive import PrearchiveSession
 from tests.data.make_dicom import uid, write_visit
-from tests.xnat.conftest import Server
+from tests.xnat.postgres import Server
 from tests.xnat.prearchiving import changes, put, tree
 from tests.xnat.standin import StandIn
 

@@ -13,7 +13,7 @@ import pytest
 from icf_utils.xnat import prearchive
 from icf_utils.xnat.database import TABLE
 from tests.cli.program import Inside
-from tests.xnat.conftest import Server
+from tests.xnat.postgres import Server
 from tests.xnat.prearchiving import tree
 from tests.xnat.standin import PASSWORD, USER, StandIn
 

@@ -11,7 +11,7 @@ import pytest
 from icf_utils.xnat.rest import REBUILD
 from tests.cli.program import ROOT, Ran, icf
 from tests.data.make_dicom import uid, write_visit
-from tests.xnat.conftest import GUARDED, Server
+from tests.xnat.postgres import GUARDED, Server
 from tests.xnat.prearchiving import tree
 from tests.xnat.standin import PASSWORD, USER, StandIn
 from tests.xnat.standin_state import Seen

@@ -18,7 +18,7 @@ from icf_utils.xnat.rest import XnatClient
 from icf_utils.xnat.staging import WORK_DIR
 from tests.cli.program import PROGRAM, Inside, surrounding
 from tests.data.make_dicom import uid, write_visit
-from tests.xnat.conftest import Server
+from tests.xnat.postgres import Server
 from tests.xnat.prearchiving import tree
 from tests.xnat.standin import PASSWORD, USER, StandIn
 from tests.xnat.standin_state import Session
