@@ -1,16 +1,21 @@
-"""Settings of a store, from ``<store>/icf.toml``. Reads that one file; writes nothing.
+"""Settings files: TOML that becomes frozen dataclasses, for stores (``icf.toml``) and for receivers alike.
 
-All settings have defaults, so a store without the file works. Unknown keys are refused: a misspelt setting that is
-silently ignored would be found years later.
+The dataclasses are the one definition of what a file can have: :func:`build_settings` checks a document against their
+fields, types and bounds (:func:`setting`), and reports all mistakes at once, each with its place, what was expected,
+what was found, and what was probably meant. An unknown key is a mistake: a misspelt setting that is silently ignored
+would be found years later. ``docs/decisions/0016-settings.md`` says why no library does this.
+
+Reads the one file that it is given; writes nothing.
 """
 
 from __future__ import annotations
 
+import difflib
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from icf_utils.errors import InvalidSetting, printable, storage_errors
 
@@ -19,18 +24,34 @@ if sys.version_info >= (3, 11):
 else:  # pragma: no cover - the same module under the name it had before it joined the standard library
     import tomli as tomllib
 
+_Settings = TypeVar("_Settings")
+
+
+def setting(
+    default: Any = MISSING, *, least: int | None = None, most: int | None = None, choices: Collection[str] = ()
+) -> Any:
+    """Define a field of a settings dataclass with bounds for a number, or the texts that it can have.
+
+    Without a default the key must be given.
+    """
+    return field(default=default, metadata={"least": least, "most": most, "choices": tuple(choices)})
+
+
+#: The stages of the chain, in their order.
+STAGE_NAMES = ("archive", "metadata", "dataset", "catalog")
+
 #: File name of the settings, below the store's root.
 SETTINGS_NAME = "icf.toml"
 
-#: Where the facility's stores are served, when nothing else is said.
+#: The address of the facility's stores, unless another one is given.
 DEFAULT_STORE_URL = "https://data.inm-icf.de"
 
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """``[store]``: where the store is reached, what identifies it when that address changes, and who may use it.
+    """``[store]``: the store's address, what identifies it when that address changes, and who may use it.
 
-    ``group_shared``: whoever is in the folders' group may read all files and add to the store, whatever the umask.
+    ``group_shared``: members of the folders' group may read all files and add to the store, whatever the umask.
     """
 
     url: str = DEFAULT_STORE_URL
@@ -40,7 +61,7 @@ class StoreSettings:
 
 @dataclass(frozen=True)
 class MetadataSettings:
-    """``[metadata]``: DICOM keywords recorded beside the standard ones."""
+    """``[metadata]``: DICOM keywords recorded in addition to the standard ones."""
 
     tags: tuple[str, ...] = ()
     allow_identifying: bool = False
@@ -48,14 +69,14 @@ class MetadataSettings:
 
 @dataclass(frozen=True)
 class DatasetSettings:
-    """``[dataset]``: whether datasets are deposited for git-annex's ``annex::`` addresses, too."""
+    """``[dataset]``: whether datasets are also deposited for git-annex's ``annex::`` addresses."""
 
     annex_url: bool = False
 
 
 @dataclass(frozen=True)
 class CatalogSettings:
-    """``[catalog]``: how a study's catalog presents itself. Empty text means: the default look."""
+    """``[catalog]``: the look and content of a study's catalog. An empty text is the default look."""
 
     name: str = ""
     description: str = ""
@@ -68,23 +89,23 @@ class CatalogSettings:
     mastodon: str = ""
     x: str = ""
     hide_dates: bool = False
-    file_names: str = "plain"
+    file_names: str = setting("plain", choices=("plain", "all", "none"))
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """``[run]``: what ``icf-utils run`` does when its options say nothing. 0 jobs: as many as there are processors."""
+    """``[run]``: what ``icf-utils run`` does without options. 0 jobs: as many as there are processors."""
 
-    jobs: int = 0
+    jobs: int = setting(0, least=0)
     table: str = ""
     pattern: str = ""
-    until: str = "catalog"
+    until: str = setting("catalog", choices=STAGE_NAMES)
     timezone: str = "UTC"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that ``icf.toml`` can say."""
+    """Everything that an ``icf.toml`` can have."""
 
     store: StoreSettings = field(default_factory=StoreSettings)
     metadata: MetadataSettings = field(default_factory=MetadataSettings)
@@ -94,9 +115,9 @@ class Settings:
 
 
 def load_settings(store_dir: Path) -> Settings:
-    """The settings of the store at ``store_dir``; defaults where the file or a key is absent.
+    """Load the settings of the store at ``store_dir``; defaults where the file or a key is absent.
 
-    Raises :class:`~icf_utils.errors.InvalidSetting` for what is not TOML, not known or of the wrong type.
+    Raises :class:`~icf_utils.errors.InvalidSetting` for a file that is not TOML, and for every mistake in it.
     """
     path = store_dir / SETTINGS_NAME
     with storage_errors(path, "read"):
@@ -108,45 +129,137 @@ def load_settings(store_dir: Path) -> Settings:
 
 
 def parse_settings(raw: bytes, source: str) -> Settings:
-    """Settings from the bytes of a TOML document; ``source`` names it in errors."""
+    """Parse the bytes of an ``icf.toml``; ``source`` names it in errors."""
+    return build_settings(Settings, parse_toml(raw, source), source)
+
+
+def parse_toml(raw: bytes, source: str) -> dict[str, Any]:
+    """Parse a TOML document. Raises :class:`~icf_utils.errors.InvalidSetting`; ``source`` names it there."""
     try:
-        table = tomllib.loads(raw.decode("utf-8"))
+        document: dict[str, Any] = tomllib.loads(raw.decode("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidSetting(source, f"this is not a TOML file ({error})") from error
-    _refuse_unknown(table, Settings, source, "table")
-    return Settings(
-        store=_section(StoreSettings, table, "store", source),
-        metadata=_section(MetadataSettings, table, "metadata", source),
-        dataset=_section(DatasetSettings, table, "dataset", source),
-        catalog=_section(CatalogSettings, table, "catalog", source),
-        run=_section(RunSettings, table, "run", source),
-    )
+    return document
 
 
-def _section(cls: type[Any], table: Mapping[str, Any], name: str, source: str) -> Any:
-    given = table.get(name, {})
-    if not isinstance(given, dict):
-        raise InvalidSetting(source, f"'{name}' must be a table: write [{name}] on a line of its own")
-    _refuse_unknown(given, cls, source, f"key in [{name}]")
-    hints = get_type_hints(cls)
-    return cls(**{key: _typed(value, hints[key], f"[{name}] {key}", source) for key, value in given.items()})
+def build_settings(cls: type[_Settings], document: Mapping[str, Any], source: str) -> _Settings:
+    """Make a settings dataclass of a TOML document; tables become its dataclasses, arrays of tables tuples of them.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting` with every mistake; ``source`` names the file there.
+    """
+    problems: list[str] = []
+    made = _build_table(cls, document, "", problems)
+    if len(problems) == 1:
+        raise InvalidSetting(source, problems[0])
+    if problems:
+        raise InvalidSetting(source, "\n  ".join([f"{len(problems)} mistakes:", *problems]))
+    return made  # type: ignore[no-any-return]
 
 
-def _typed(value: Any, hint: Any, what: str, source: str) -> Any:
-    if hint is str and isinstance(value, str):
-        return value
-    if hint in (bool, int) and type(value) is hint:
-        return value
-    if hint == tuple[str, ...] and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    expected = {str: "text", bool: "true or false", int: "a whole number"}.get(hint, "a list of texts")
-    raise InvalidSetting(source, f"{what} must be {expected}, found {type(value).__name__}")
+def _build_table(cls: type[Any], given: Mapping[str, Any], where: str, problems: list[str]) -> Any:
+    """The dataclass, or ``None`` where something was wrong, which is noted."""
+    known = {item.name: item for item in fields(cls)}
+    before = len(problems)
+    problems += [_unknown(name, known, where) for name in sorted(set(given) - set(known))]
+    hints, values = get_type_hints(cls), {}
+    for name, item in known.items():
+        if name in given:
+            values[name] = _build_value(hints[name], given[name], _place(where, name, hints[name]), item, problems)
+        elif item.default is MISSING and item.default_factory is MISSING:
+            problems.append(_missing(hints[name], _place(where, name, hints[name])))
+    return cls(**values) if len(problems) == before else None
 
 
-def _refuse_unknown(given: Mapping[str, Any], cls: type[Any], source: str, kind: str) -> None:
-    known = [item.name for item in fields(cls)]
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise InvalidSetting(
-            source, f"unknown {kind}: {', '.join(map(printable, unknown))} (known: {', '.join(known)})"
-        )
+def _build_value(hint: Any, value: Any, place: str, item: Field[Any], problems: list[str]) -> Any:
+    if is_dataclass(hint):
+        if isinstance(value, dict):
+            return _build_table(hint, value, place, problems)  # type: ignore[arg-type]
+        problems.append(f"'{item.name}' must be a table: write {place} on a line of its own, and its keys below")
+    elif _is_tables(hint):
+        if isinstance(value, list) and all(isinstance(table, dict) for table in value) and value:
+            return tuple(_build_tables(get_args(hint)[0], value, place, problems))
+        problems.append(_missing(hint, place))
+    elif problem := _problem(hint, value, item.metadata):
+        problems.append(f"{place}: {problem}")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _build_tables(cls: type[Any], tables: list[dict[str, Any]], place: str, problems: list[str]) -> Iterator[Any]:
+    for number, table in enumerate(tables, 1):
+        yield _build_table(cls, table, f"{place} number {number}{_label(cls, table)}", problems)
+
+
+def _label(cls: type[Any], table: Mapping[str, Any]) -> str:
+    """What people call one of several tables: the first text that it has under the class's ``LABELS``."""
+    texts = [table[key] for key in getattr(cls, "LABELS", ()) if isinstance(table.get(key), str) and table[key]]
+    return f" ({printable(texts[0])})" if texts else ""
+
+
+def _is_tables(hint: Any) -> bool:
+    return get_origin(hint) is tuple and is_dataclass(get_args(hint)[0])
+
+
+def _place(where: str, name: str, hint: Any) -> str:
+    """A key's place in the file, as people write it: ``[run] jobs``, ``[[rule]]``."""
+    if is_dataclass(hint):
+        return f"[{name}]"
+    return f"[[{name}]]" if _is_tables(hint) else f"{where} {name}".strip()
+
+
+def _missing(hint: Any, place: str) -> str:
+    if _is_tables(hint):
+        return f"there is no {place}: write {place} on a line of its own, and its keys below"
+    return f"{place} is missing: expected {_EXPECTED[hint]}"
+
+
+def _unknown(name: str, known: Mapping[str, Field[Any]], where: str) -> str:
+    meant = did_you_mean(name, known)
+    return f"{where} {printable(name)}: unknown key{meant} (known: {', '.join(known)})".strip()
+
+
+def did_you_mean(text: str, known: Collection[str]) -> str:
+    """What was probably meant, to be put behind a refusal; empty if nothing is close.
+
+    >>> did_you_mean("timezon", ["jobs", "timezone"])
+    "; did you mean 'timezone'?"
+    """
+    close = difflib.get_close_matches(text, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+#: Types that a setting can have, in words.
+_EXPECTED: Mapping[Any, str] = {
+    str: "text in quotes",
+    bool: "true or false",
+    int: "a whole number",
+    tuple[str, ...]: "a list of texts",
+}
+
+
+def _problem(hint: Any, value: Any, bounds: Mapping[str, Any]) -> str:
+    is_list = hint == tuple[str, ...]
+    if not (isinstance(value, list) if is_list else type(value) is hint):
+        return f"expected {_EXPECTED[hint]}, found {_found(value)}"
+    if is_list and (wrong := [item for item in value if not isinstance(item, str)]):
+        return f"expected {_EXPECTED[hint]}, found {_found(wrong[0])} in it"
+    return _out_of_bounds(value, bounds) if bounds else ""
+
+
+def _out_of_bounds(value: Any, bounds: Mapping[str, Any]) -> str:
+    least, most, choices = bounds["least"], bounds["most"], bounds["choices"]
+    if choices and value not in choices:
+        expected = " or ".join(filter(None, [", ".join(map(repr, choices[:-1])), repr(choices[-1])]))
+        return f"expected {expected}, found '{printable(value[:40])}'{did_you_mean(value, choices)}"
+    if least is not None and value < least:
+        return f"must be at least {least}, found {value}"
+    return f"must be at most {most}, found {value}" if most is not None and value > most else ""
+
+
+def _found(value: Any) -> str:
+    if type(value) is bool:
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return f"the text '{printable(value[:40])}'"
+    if isinstance(value, (int, float)):
+        return f"the number {value}"
+    return "a list" if isinstance(value, list) else "a table" if isinstance(value, dict) else "a date or time"

@@ -31,7 +31,7 @@ github = "g"
 mastodon = "m"
 x = "x"
 hide_dates = true
-file_names = "hidden"
+file_names = "none"
 [run]
 jobs = 4
 table = "t"
@@ -66,18 +66,25 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("[stroe]\nurl = 'x'", "unknown table: stroe (known: store, metadata, dataset, catalog, run)"),
-        ("url = 'x'", "unknown table: url"),
-        ("[store]\nurll = 'x'\nfoo = 1", "unknown key in [store]: foo, urll (known: url, id, group_shared)"),
-        ('[catalog]\n"b\u00e4d\\n" = 1', "unknown key in [catalog]: b\u00e4d\\n (known"),
-        ("[store]\nurl = 1", "[store] url must be text, found int"),
-        ("[store]\nurl = ['x']", "[store] url must be text, found list"),
-        ("[metadata]\ntags = 'EchoTime'", "[metadata] tags must be a list of texts, found str"),
-        ("[metadata]\ntags = ['EchoTime', 1]", "[metadata] tags must be a list of texts, found list"),
-        ("[metadata]\nallow_identifying = 1", "[metadata] allow_identifying must be true or false, found int"),
-        ("[metadata]\nallow_identifying = 'true'", "[metadata] allow_identifying must be true or false, found str"),
-        ("[run]\njobs = true", "[run] jobs must be a whole number, found bool"),
-        ("[run]\njobs = 1.5", "[run] jobs must be a whole number, found float"),
+        (
+            "[stroe]\nurl = 'x'",
+            "stroe: unknown key; did you mean 'store'? (known: store, metadata, dataset",
+        ),
+        ("url = 'x'", "url: unknown key (known: store"),
+        ("[store]\nurll = 'x'", "[store] urll: unknown key; did you mean 'url'? (known: url, id, group_shared)"),
+        ('[catalog]\n"b\u00e4d\\n" = 1', "[catalog] b\u00e4d\\n: unknown key (known"),
+        ("[store]\nurl = 1", "[store] url: expected text in quotes, found the number 1"),
+        ("[store]\nurl = ['x']", "[store] url: expected text in quotes, found a list"),
+        ("[store]\nurl = 2024-01-31", "[store] url: expected text in quotes, found a date or time"),
+        ("[metadata]\ntags = 'EchoTime'", "[metadata] tags: expected a list of texts, found the text 'EchoTime'"),
+        ("[metadata]\ntags = ['EchoTime', 1]", "[metadata] tags: expected a list of texts, found the number 1 in it"),
+        ("[metadata]\nallow_identifying = 1", "allow_identifying: expected true or false, found the number 1"),
+        ("[metadata]\nallow_identifying = 'true'", "allow_identifying: expected true or false, found the text 'true'"),
+        ("[run]\njobs = true", "[run] jobs: expected a whole number, found true"),
+        ("[run]\njobs = 1.5", "[run] jobs: expected a whole number, found the number 1.5"),
+        ("[run]\njobs = -1", "[run] jobs: must be at least 0, found -1"),
+        ("[run]\nuntil = 'datset'", "or 'catalog', found 'datset'; did you mean 'dataset'?"),
+        ("[catalog]\nfile_names = 'hidden'", "file_names: expected 'plain', 'all' or 'none', found 'hidden'"),
         ("store = 'x'", "'store' must be a table: write [store]"),
         ("[[store]]\nurl = 'x'", "'store' must be a table"),
         ("[store]\nurl = 'x'\nurl = 'y'", "this is not a TOML file"),
@@ -90,6 +97,17 @@ def test_mistakes(text: str, named: str) -> None:
     assert caught.value.exit_code == 2
     assert str(caught.value).startswith("/store/icf.toml: ")
     assert named in str(caught.value)
+
+
+def test_all_mistakes_are_reported_at_once() -> None:
+    with pytest.raises(InvalidSetting) as caught:
+        parse_settings(b"[run]\njobs = '4'\ntabel = 'x'\n[store]\nurl = 1", "icf.toml")
+    assert str(caught.value).splitlines() == [
+        "icf.toml: 3 mistakes:",
+        "  [store] url: expected text in quotes, found the number 1",
+        "  [run] tabel: unknown key; did you mean 'table'? (known: jobs, table, pattern, until, timezone)",
+        "  [run] jobs: expected a whole number, found the text '4'",
+    ]
 
 
 def test_other_encodings() -> None:

@@ -13,6 +13,7 @@ from icf_utils.cli.run import Teller, extent, number, result_lines, result_notic
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.formatting import format_count, format_size
 from icf_utils.results import Notice, to_json_value
+from icf_utils.settings import STAGE_NAMES
 
 if TYPE_CHECKING:
     from icf_utils.ingest.plan import IngestPlan, Item, Names
@@ -63,9 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_extent(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-j", "--jobs", metavar="N", type=number, help="visits at a time (default: one a processor)")
-    parser.add_argument(
-        "--until", metavar="STAGE", choices=("archive", "metadata", "dataset", "catalog"), help="last stage"
-    )
+    parser.add_argument("--until", metavar="STAGE", choices=STAGE_NAMES, help="last stage")
     parser.add_argument("--timezone", metavar="ZONE", help="take study times as local times of this zone")
     parser.add_argument("-n", "--dry-run", action="store_true", help="print the plan; change nothing")
 

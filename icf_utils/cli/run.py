@@ -15,6 +15,7 @@ from icf_utils.cli.slurm import add_slurm, catalog_job, check_slurm, submit, vis
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.formatting import format_count, format_counter, format_size
 from icf_utils.results import Notice
+from icf_utils.settings import STAGE_NAMES
 
 if TYPE_CHECKING:
     from icf_utils.pipeline.model import RunConfig, RunResult, VisitInput, VisitOutcome, VisitPlan
@@ -26,8 +27,6 @@ Takes visits from their inputs through archive, metadata and dataset to the
 catalog. What is made already and still right is left alone. A failed visit does
 not stop the others; the exit code is 1 then, and the next run tries it again."""
 EXAMPLE = "icf-utils run -o /data/store --table visits.csv -j 4 study-a"
-
-_STAGES = ("archive", "metadata", "dataset", "catalog")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +64,7 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
 
 def _add_extent(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-j", "--jobs", metavar="N", type=number, help="visits at a time (default: one a processor)")
-    parser.add_argument("--until", metavar="STAGE", choices=_STAGES, help=f"last stage: {', '.join(_STAGES)}")
+    parser.add_argument("--until", metavar="STAGE", choices=STAGE_NAMES, help=f"last stage: {', '.join(STAGE_NAMES)}")
     parser.add_argument("-B", "--always-make", action="store_true", help="run every stage, needed or not")
     parser.add_argument(
         "--paranoid", action="store_true", help="read files again even if size, time and inode are as they were"
@@ -167,8 +166,8 @@ def extent(args: argparse.Namespace, settings: RunSettings) -> tuple[int, str, s
     from icf_utils.pipeline.run import count_processors
 
     until = args.until or os.environ.get("ICF_RUN_UNTIL") or settings.until
-    if until not in _STAGES:
-        raise InvalidSetting("until", f"there is no stage '{printable(until)}' (stages: {', '.join(_STAGES)})")
+    if until not in STAGE_NAMES:
+        raise InvalidSetting("until", f"there is no stage '{printable(until)}' (stages: {', '.join(STAGE_NAMES)})")
     zone = args.timezone or os.environ.get("ICF_RUN_TIMEZONE") or settings.timezone
     return _jobs(args.jobs, settings.jobs) or count_processors(), until, zone
 

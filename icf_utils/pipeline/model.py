@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from icf_utils.results import Notice
-from icf_utils.settings import Settings
-
-#: The stages in their order.
-STAGE_NAMES = ("archive", "metadata", "dataset", "catalog")
+from icf_utils.settings import STAGE_NAMES, Settings
 
 
 @dataclass(frozen=True)

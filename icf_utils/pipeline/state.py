@@ -19,7 +19,8 @@ from typing import Any
 
 from icf_utils.errors import storage_errors
 from icf_utils.pipeline.fingerprints import Fingerprint, SourceFingerprint
-from icf_utils.pipeline.model import STAGE_NAMES, StageFailure
+from icf_utils.pipeline.model import StageFailure
+from icf_utils.settings import STAGE_NAMES
 from icf_utils.store.files import make_folders, new_file, rename_file
 from icf_utils.store.layout import WORK_DIR_NAME, Study, Visit
 

@@ -14,9 +14,10 @@ from typing import Literal
 
 from icf_utils.catalog.check import catalogued_visits
 from icf_utils.errors import InvalidIdentifier, storage_errors
-from icf_utils.pipeline.model import STAGE_NAMES, StageFailure, VisitInput
+from icf_utils.pipeline.model import StageFailure, VisitInput
 from icf_utils.pipeline.stages import STAGES
 from icf_utils.pipeline.state import read_errors
+from icf_utils.settings import STAGE_NAMES
 from icf_utils.store.layout import Study, Visit
 from icf_utils.store.locks import running_visits
 

@@ -17,28 +17,21 @@ import ipaddress
 import os
 import socket
 import ssl
-import sys
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, ClassVar
 
 from icf_utils.dicom.ae_titles import parse_ae_title
 from icf_utils.dicom.confidentiality import TABLE, is_identifying
 from icf_utils.dicom.values import UNCONVERTIBLE_VRS, dictionary_vr, tag_for_keyword
 from icf_utils.errors import InvalidIdentifier, InvalidSetting, printable, storage_errors
 from icf_utils.fetch.tls import server_context
+from icf_utils.settings import STAGE_NAMES, build_settings, parse_toml, setting
 from icf_utils.store.layout import check_identifier
 from icf_utils.templates import Template, parse_template
 
 if TYPE_CHECKING:
     from icf_utils.xnat.model import UploadTarget
-
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # pragma: no cover - the same module under the name it had before it joined the standard library
-    import tomli as tomllib
 
 
 @dataclass(frozen=True)
@@ -50,12 +43,12 @@ class Listen:
     """
 
     host: str = "127.0.0.1"
-    port: int = 11112
-    max_associations: int = 32
-    max_pdu: int = 131072
-    timeout: int = 60
-    reserve: int = 1024
-    workers: int = 1
+    port: int = setting(11112, least=0, most=65535)
+    max_associations: int = setting(32, least=1)
+    max_pdu: int = setting(131072, least=4096, most=1 << 24)
+    timeout: int = setting(60, least=1)
+    reserve: int = setting(1024, least=0)
+    workers: int = setting(1, least=1)
     certificate: str = ""
     key: str = ""
     client_ca: str = ""
@@ -69,8 +62,73 @@ class Http:
     ``upload_limit`` is about a zip as it comes, ``unpacked_limit`` about all that is in it.
     """
 
-    upload_limit: int = 16_000
-    unpacked_limit: int = 64_000
+    upload_limit: int = setting(16_000, least=1)
+    unpacked_limit: int = setting(64_000, least=1)
+
+
+#: What a visit's template may use beside DICOM keywords.
+FACTS = ("called_ae", "calling_ae", "address", "study_key")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """``[[rule]]``: what becomes of images for one called AE. Times in seconds; 0 of ``force`` and ``expected``: none.
+
+    ``calling_ae`` and ``addresses`` (or networks) say who may send; empty: everybody. ``xnat`` is the address of an
+    XNAT that visits are uploaded to when they are in the store; its password comes from where ``icf-utils xnat`` takes
+    it.
+    """
+
+    LABELS: ClassVar = ("name", "called_ae")
+
+    called_ae: str
+    study: str
+    name: str = ""
+    visit: str = "{study_key}"
+    calling_ae: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    quiet: int = setting(30, least=1)
+    force: int = setting(0, least=0)
+    expected: int = setting(0, least=0)
+    workers: int = setting(1, least=1)
+    until: str = setting("catalog", choices=STAGE_NAMES[1:])
+    timezone: str = "UTC"
+    keep_input: bool = True
+    allow_identifying: bool = False
+    xnat: str = ""
+    xnat_project: str = ""
+    xnat_user: str = ""
+    xnat_dest: str = setting("prearchive", choices=("prearchive", "archive"))
+
+    @property
+    def template(self) -> Template:
+        """How a visit gets its identifier."""
+        return Template(self.visit)
+
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """The DICOM keywords that the template uses."""
+        return tuple(name for name in self.template.fields if name not in FACTS)
+
+    def mismatch(self, calling_ae: str, address: str) -> str:
+        """Which condition of the rule a sender does not meet: ``calling AE``, ``address``, or empty for none."""
+        if self.calling_ae and calling_ae not in self.calling_ae:
+            return "calling AE"
+        here = ipaddress.ip_address(address)
+        mapped = here.ipv4_mapped if isinstance(here, ipaddress.IPv6Address) else None
+        networks = [ipaddress.ip_network(text, strict=False) for text in self.addresses]
+        return "address" if networks and not any((mapped or here) in network for network in networks) else ""
+
+
+@dataclass(frozen=True)
+class _File:
+    """What the file has, as it is written."""
+
+    store: str
+    spool: str
+    rule: tuple[Rule, ...]
+    listen: Listen = field(default_factory=Listen)
+    http: Http = field(default_factory=Http)
 
 
 @dataclass(frozen=True)
@@ -100,36 +158,25 @@ def load_receiver_settings(path: Path) -> ReceiverSettings:
 
 def parse_receiver_settings(raw: bytes, path: Path) -> ReceiverSettings:
     """The same from the file's bytes; ``path`` says where it lies."""
-    source = str(path)
-    try:
-        table = tomllib.loads(raw.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InvalidSetting(source, f"this is not a TOML file ({error})") from error
-    _refuse_unknown(table, ("store", "spool", "listen", "http", "rule"), "key", source)
-    store, spool = _folders(table, path.absolute().parent, source)
-    rules = table.get("rule", [])
-    if not isinstance(rules, list) or not rules:
-        raise InvalidSetting(source, "there is no rule: write [[rule]] on a line of its own, and its keys below")
-    found = tuple(_rule(given, number, source) for number, given in enumerate(rules, 1))
-    names = [rule.name for rule in found]
+    source, here = str(path), path.absolute().parent
+    file = build_settings(_File, parse_toml(raw, source), source)
+    store, spool = _folders(file, here, source)
+    rules = tuple(_checked_rule(rule, number, source) for number, rule in enumerate(file.rule, 1))
+    names = [rule.name for rule in rules]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InvalidSetting(source, f"several rules are called '{printable(twice[0])}': give each a 'name'")
-    here = path.absolute().parent
-    http: Http = _section(Http, table.get("http", {}), "[http]", source)
-    if min(http.upload_limit, http.unpacked_limit) < 1:
-        raise InvalidSetting(source, "[http] upload_limit and unpacked_limit must be at least 1")
-    return ReceiverSettings(store, spool, _listen(table, here, source), found, http, source)
+    return ReceiverSettings(store, spool, _listen(file.listen, here, source), rules, file.http, source)
 
 
-def _folders(table: Mapping[str, Any], here: Path, source: str) -> tuple[Path, Path]:
+def _folders(file: _File, here: Path, source: str) -> tuple[Path, Path]:
     """Store and spool: two folders, neither of them in the other, since each would take the other's files for its own.
 
     Links are followed for this.
     """
     for name in ("store", "spool"):
-        if not isinstance(table.get(name), str) or not table[name].strip():
-            raise InvalidSetting(source, f"'{name}' must be there, and name a folder")
-    store, spool = here / table["store"], here / table["spool"]
+        if not getattr(file, name).strip():
+            raise InvalidSetting(source, f"'{name}' must name a folder")
+    store, spool = here / file.store, here / file.spool
     real = {name: Path(os.path.realpath(folder)) for name, folder in (("store", store), ("spool", spool))}
     if real["store"] == real["spool"]:
         raise InvalidSetting(source, "'store' and 'spool' are the same folder; they must be two")
@@ -139,107 +186,20 @@ def _folders(table: Mapping[str, Any], here: Path, source: str) -> tuple[Path, P
     return store, spool
 
 
-def _listen(table: Mapping[str, Any], here: Path, source: str) -> Listen:
-    listen: Listen = _section(Listen, table.get("listen", {}), "[listen]", source)
-    for name, least in (("port", 0), ("max_associations", 1), ("max_pdu", 4096), ("timeout", 1), ("workers", 1)):
-        if getattr(listen, name) < least:
-            raise InvalidSetting(source, f"[listen] {name} must be at least {least}")
-    if listen.port > 65535 or listen.max_pdu > 1 << 24 or listen.reserve < 0:
-        raise InvalidSetting(source, "[listen] port, max_pdu or reserve is out of range")
+def _listen(listen: Listen, here: Path, source: str) -> Listen:
+    """The section with paths that are relative to the file."""
     if bool(listen.certificate) != bool(listen.key) or (listen.client_ca and not listen.key):
-        raise InvalidSetting(source, "[listen] TLS takes 'certificate' and 'key', and 'client_ca' beside them")
-    files = {name: str(here / text) for name in ("certificate", "key", "client_ca") if (text := getattr(listen, name))}
-    return Listen(**{**{item.name: getattr(listen, item.name) for item in fields(Listen)}, **files})
+        raise InvalidSetting(source, "[listen] TLS takes 'certificate' and 'key', and 'client_ca' with them")
+    given = (listen.certificate, listen.key, listen.client_ca)
+    certificate, key, client_ca = (str(here / text) if text else "" for text in given)
+    return replace(listen, certificate=certificate, key=key, client_ca=client_ca)
 
 
-def _rule(given: Any, number: int, source: str) -> Rule:
-    called = given.get("name") or given.get("called_ae") if isinstance(given, dict) else None
-    where = f"[[rule]] number {number}" + (f" ({printable(called)})" if isinstance(called, str) else "")
-    rule: Rule = _section(Rule, given, where, source)
+def _checked_rule(rule: Rule, number: int, source: str) -> Rule:
+    where = f"[[rule]] number {number} ({printable(rule.name or rule.called_ae)})"
     rule = _with_titles(rule, where, source)
     check_rule(rule, where, source)
     return rule
-
-
-def _section(cls: type[Any], given: Any, where: str, source: str) -> Any:
-    if not isinstance(given, dict):
-        raise InvalidSetting(source, f"{where} must be a table")
-    _refuse_unknown(given, [item.name for item in fields(cls)], f"key in {where}", source)
-    needed = [item.name for item in fields(cls) if item.default is MISSING and item.name not in given]
-    if needed:
-        raise InvalidSetting(source, f"{where}: '{needed[0]}' is missing")
-    hints = get_type_hints(cls)
-    return cls(**{key: _typed(value, hints[key], f"{where} {key}", source) for key, value in given.items()})
-
-
-def _typed(value: Any, hint: Any, what: str, source: str) -> Any:
-    if hint in (str, bool, int) and type(value) is hint:
-        return value
-    if hint == tuple[str, ...] and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    expected = {str: "text", bool: "true or false", int: "a whole number"}.get(hint, "a list of texts")
-    raise InvalidSetting(source, f"{what} must be {expected}, found {type(value).__name__}")
-
-
-def _refuse_unknown(given: Mapping[str, Any], known: Any, kind: str, source: str) -> None:
-    if unknown := sorted(set(given) - set(known)):
-        raise InvalidSetting(
-            source, f"unknown {kind}: {', '.join(map(printable, unknown))} (known: {', '.join(known)})"
-        )
-
-
-#: What a visit's template may use beside DICOM keywords.
-FACTS = ("called_ae", "calling_ae", "address", "study_key")
-
-_STAGES = ("metadata", "dataset", "catalog")
-
-
-@dataclass(frozen=True)
-class Rule:
-    """``[[rule]]``: what becomes of images for one called AE. Times in seconds; 0 of ``force`` and ``expected``: none.
-
-    ``calling_ae`` and ``addresses`` (or networks) say who may send; empty: everybody. ``xnat`` is the address of an
-    XNAT that visits are uploaded to when they are in the store; its password comes from where ``icf-utils xnat`` takes
-    it.
-    """
-
-    called_ae: str
-    study: str
-    name: str = ""
-    visit: str = "{study_key}"
-    calling_ae: tuple[str, ...] = ()
-    addresses: tuple[str, ...] = ()
-    quiet: int = 30
-    force: int = 0
-    expected: int = 0
-    workers: int = 1
-    until: str = "catalog"
-    timezone: str = "UTC"
-    keep_input: bool = True
-    allow_identifying: bool = False
-    xnat: str = ""
-    xnat_project: str = ""
-    xnat_user: str = ""
-    xnat_dest: str = "prearchive"
-
-    @property
-    def template(self) -> Template:
-        """How a visit gets its identifier."""
-        return Template(self.visit)
-
-    @property
-    def keywords(self) -> tuple[str, ...]:
-        """The DICOM keywords that the template uses."""
-        return tuple(name for name in self.template.fields if name not in FACTS)
-
-    def mismatch(self, calling_ae: str, address: str) -> str:
-        """Which condition of the rule a sender does not meet: ``calling AE``, ``address``, or empty for none."""
-        if self.calling_ae and calling_ae not in self.calling_ae:
-            return "calling AE"
-        here = ipaddress.ip_address(address)
-        mapped = here.ipv4_mapped if isinstance(here, ipaddress.IPv6Address) else None
-        networks = [ipaddress.ip_network(text, strict=False) for text in self.addresses]
-        return "address" if networks and not any((mapped or here) in network for network in networks) else ""
 
 
 def check_rule(rule: Rule, where: str, source: str) -> None:
@@ -248,12 +208,6 @@ def check_rule(rule: Rule, where: str, source: str) -> None:
     ``source`` is the file and ``where`` the rule's place in it, for the message.
     """
     _check_study(rule, where, source)
-    if rule.until not in _STAGES:
-        raise InvalidSetting(
-            source, f"{where} until: there is no stage '{printable(rule.until)}' ({', '.join(_STAGES)})"
-        )
-    if min(rule.quiet, rule.workers) < 1 or min(rule.force, rule.expected) < 0:
-        raise InvalidSetting(source, f"{where}: 'quiet' and 'workers' must be at least 1, 'force' and 'expected' 0")
     if wrong := [text for text in rule.addresses if not _is_network(text)]:
         raise InvalidSetting(source, f"{where} addresses: '{printable(wrong[0])}' is no address or network")
     _check_template(rule, where, source)
@@ -300,11 +254,7 @@ def xnat_target(rule: Rule) -> UploadTarget:
     """Where the rule's visits go in XNAT. Raises :class:`~icf_utils.errors.InvalidSetting`."""
     from icf_utils.xnat.model import UploadTarget
 
-    if rule.xnat_dest == "prearchive":
-        return UploadTarget(rule.xnat, rule.xnat_project)
-    if rule.xnat_dest == "archive":
-        return UploadTarget(rule.xnat, rule.xnat_project, "archive")
-    raise InvalidSetting("xnat_dest", f"'{printable(rule.xnat_dest)}' is neither 'prearchive' nor 'archive'")
+    return UploadTarget(rule.xnat, rule.xnat_project, "archive" if rule.xnat_dest == "archive" else "prearchive")
 
 
 def _is_network(text: str) -> bool:
