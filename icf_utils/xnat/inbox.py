@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from icf_utils.interrupts import leave_behind
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.sources.source import Source
+from icf_utils.waiting import poll
 from icf_utils.xnat.labels import check_label
 from icf_utils.xnat.model import BUILT_STATUSES
 from icf_utils.xnat.rest import ListingRow, XnatClient, inbox_query, prearchive_uri
@@ -211,9 +211,9 @@ def _wait(
 
     A session that XNAT does not list any more keeps its last state.
     """
-    started, pause, reported = time.monotonic(), _FIRST_PAUSE, ""
     found: ListingRow | None = None
-    while True:
+    reported = ""
+    for _ in poll(_FIRST_PAUSE, _LONGEST_PAUSE, timeout=session.wait, factor=1.5):
         for row in xnat.list_prearchive(session.project):
             is_same = row.get("tag") == study and session.label in (row.get("name"), row.get("folderName"))
             if is_same and _key(row) not in before:
@@ -222,8 +222,6 @@ def _wait(
         if status != reported:
             progress.message(f"XNAT: {printable(status)}")
             reported = status
-        waited = time.monotonic() - started
-        if status in BUILT_STATUSES or waited >= session.wait:
-            return found
-        time.sleep(min(pause, max(0.05, session.wait - waited)))
-        pause = min(1.5 * pause, _LONGEST_PAUSE)
+        if status in BUILT_STATUSES:
+            break
+    return found

@@ -15,11 +15,10 @@ from icf_utils.templates import EmptyField, NameRule, parse_template
 #: The most characters that XNAT is given; its columns hold 255.
 _LONGEST = 200
 
-_LABEL = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
-_NOT_IN_LABELS = re.compile(r"[^A-Za-z0-9_-]", re.ASCII)
+_CHARACTERS = "A-Za-z0-9_-"
 
-#: What labels are made of, in templates.
-LABEL = NameRule("A-Za-z0-9_-", "letters A to Z, digits, '_', '-'")
+#: The characters of labels, for templates.
+LABEL = NameRule(_CHARACTERS, "letters A to Z, digits, '_', '-'")
 
 
 class NameWithoutLabel(InvalidSetting):
@@ -42,7 +41,7 @@ def to_label(text: str) -> str:
     >>> to_label("Mueller^Eva 1.2")
     'Mueller_Eva_1_2'
     """
-    return _NOT_IN_LABELS.sub("_", text)
+    return re.sub(f"[^{_CHARACTERS}]", "_", text)
 
 
 def check_label(what: str, value: str) -> str:
@@ -50,7 +49,7 @@ def check_label(what: str, value: str) -> str:
 
     Raises :class:`~icf_utils.errors.InvalidSetting`, in which ``what`` names the option.
     """
-    if not _LABEL.fullmatch(value) or len(value) > _LONGEST:
+    if not value or not LABEL.allows(value) or len(value) > _LONGEST:
         rule = f"expected letters, digits, '_' and '-', at most {_LONGEST} characters"
         raise InvalidSetting(what, f"'{printable(value[:120])}' is not a label for XNAT: {rule}")
     return value

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from icf_utils.interrupts import leave_behind
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.sources.source import Source
+from icf_utils.waiting import poll
 from icf_utils.xnat.database import (
     INSERT_ROW,
     LOCK_TABLE,
@@ -272,21 +272,18 @@ def _uri(session: PrearchiveSession, reservation: Reservation) -> str:
 
 def _wait(xnat: XnatClient, session: PrearchiveSession, reservation: Reservation, progress: Progress) -> str:
     """The status in which XNAT finishes, or the last one that it shows in time."""
-    started, pause, reported, status = time.monotonic(), _FIRST_PAUSE, "", ""
-    while True:
+    status = ""
+    for waited in poll(_FIRST_PAUSE, _LONGEST_PAUSE, timeout=session.wait, factor=1.5):
         found = xnat.prearchive_status(session.listed_project, reservation.timestamp, reservation.foldername)
-        waited = time.monotonic() - started
-        status = found or status
-        if found is not None and found != reported:
-            progress.message(f"XNAT: {printable(found)}")
-            reported = found
-        if found in BUILT_STATUSES or (found and waited >= session.wait):
-            return status
         if found is None and waited >= min(session.wait, _LISTED_WITHIN):
             problem = "it does not list the session whose row is in the table"
             raise RemoteFailure("XNAT", problem, "check that database and prearchive are those of this XNAT")
-        time.sleep(min(pause, max(0.05, session.wait - waited)))
-        pause = min(pause * 1.5, _LONGEST_PAUSE)
+        if found is not None and found != status:
+            progress.message(f"XNAT: {printable(found)}")
+            status = found
+        if found in BUILT_STATUSES:
+            break
+    return status
 
 
 class _Attempt:
@@ -332,16 +329,15 @@ _NEXT = "The next 'icf-utils xnat prearchive' on this host for this prearchive"
 
 def _remove_row(reservation: Reservation, database: XnatDatabase, progress: Progress) -> str | None:
     """Remove the row as soon as XNAT no longer works on it; returns the status of one that it works on for too long."""
-    started, reported = time.monotonic(), False
-    while (status := delete_row(database, reservation.key, _REMOVABLE)) is not None:
-        if time.monotonic() - started > _LET_GO_WITHIN:
-            return status
-        if not reported:
+    status: str | None = None
+    for attempt, _ in enumerate(poll(_FIRST_PAUSE, _FIRST_PAUSE, timeout=_LET_GO_WITHIN)):
+        status = delete_row(database, reservation.key, _REMOVABLE)
+        if status is None:
+            break
+        if not attempt:
             what = f"XNAT is working on '{printable(reservation.session_dir)}' ({printable(status)})"
             progress.message(f"{what}: waiting up to {_LET_GO_WITHIN:g} s for it to finish before anything is removed")
-            reported = True
-        time.sleep(_FIRST_PAUSE)
-    return None
+    return status
 
 
 @contextmanager

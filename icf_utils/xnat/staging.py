@@ -1,11 +1,11 @@
-"""A place of our own in XNAT's prearchive, and its removal. Writes and removes folders below the prearchive.
+"""Bring a session's files to their place in XNAT's prearchive or inbox, and remove them again. Writes folders there.
 
-A session is made ready in ``<prearchive>/.icf-utils/``, where XNAT looks for nothing, and moved to
-``<prearchive>/[PROJECT/]TIMESTAMP/SESSION`` when it is complete. A journal beside it says where that will be. Its
-writer holds a lock on it, so that the next command knows the journals of those that were killed.
+A place is first **reserved**: a folder name with a time stamp that no other session has. The session is then **copied**
+to ``<root>/.icf-utils/``, where XNAT does not look; every file is synced to the disk, and read again. Only the complete
+session is **moved** to ``<root>/[PROJECT/]TIMESTAMP/SESSION``, by one rename.
 
-
-Copying an input into a session's folder, synced and checked. Writes below the folder it is given.
+A journal in ``.icf-utils`` records where that is, from the reservation to its release. Its writer holds a lock on it.
+So a journal without a lock is that of a command that was killed, and the next command on the same host can undo it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from icf_utils.store.files import sync_folder
 from icf_utils.store.flock import try_flock
 from icf_utils.xnat.session_layout import PlacedFile, SessionLayout
 
-#: Below the prearchive: sessions that are not complete, and journals.
+#: The folder, in the prearchive or inbox, of sessions that are not complete and of journals.
 WORK_DIR = ".icf-utils"
 
 _JOURNAL, _PART, _NEW = ".journal", ".part", ".new"
@@ -39,7 +39,7 @@ _JOURNAL, _PART, _NEW = ".journal", ".part", ".new"
 
 @dataclass(frozen=True)
 class Reservation:
-    """A session's place: ``root`` is the prearchive, ``made_project`` whether its project had no folder before."""
+    """The place of a session below ``root``; ``made_project`` says that its project had no folder before."""
 
     root: Path
     project: str | None
@@ -66,7 +66,7 @@ class Reservation:
 
     @property
     def staging(self) -> Path:
-        """Where the session is made ready."""
+        """The folder in which the session is prepared."""
         return self.root / WORK_DIR / f"{self.timestamp}{_PART}"
 
     @property
@@ -75,12 +75,12 @@ class Reservation:
 
     @property
     def key(self) -> dict[str, object]:
-        """What finds the session's row."""
+        """The values that identify the session's row in XNAT's table."""
         return {"project": self.project, "timestamp": self.timestamp, "foldername": self.foldername}
 
 
 def format_timestamp(moment: datetime) -> str:
-    """XNAT's name of a moment, ``yyyyMMdd_HHmmssSSS`` in local time (PrearcUtils.makeTimestamp).
+    """A moment as XNAT names folders by it: ``yyyyMMdd_HHmmssSSS`` in local time (PrearcUtils.makeTimestamp).
 
     >>> format_timestamp(datetime(2024, 2, 3, 4, 5, 6, 7999))
     '20240203_040506007'
@@ -90,9 +90,10 @@ def format_timestamp(moment: datetime) -> str:
 
 @contextmanager
 def reserve_place(root: Path, project: str | None, foldername: str) -> Iterator[Reservation]:
-    """A new place that no other session has or gets; whoever takes it calls :func:`remove` or :func:`release`.
+    """Reserve a place that no other session has or gets.
 
-    What is left of it at the end of the block belongs to whoever finds the journal.
+    :func:`remove_session` or :func:`release_reservation` ends the reservation. Where the block ends without either, the
+    next command that finds the journal removes what is left.
     """
     moment = datetime.now().astimezone().replace(tzinfo=None)
     for step in range(60_000):
@@ -106,7 +107,7 @@ def reserve_place(root: Path, project: str | None, foldername: str) -> Iterator[
             with handle:
                 yield reservation
             return
-    raise StorageFailure(root, "find an unused time stamp in", OSError(errno.EEXIST, "all are taken"))
+    raise StorageFailure(root, "find an unused time stamp in", OSError(errno.EEXIST, "all are in use"))
 
 
 def _is_taken(reservation: Reservation) -> bool:
@@ -114,7 +115,7 @@ def _is_taken(reservation: Reservation) -> bool:
 
 
 def _write_journal(reservation: Reservation) -> TextIO | None:
-    """The journal, written whole, locked, and under its name; ``None`` where another moment must be tried."""
+    """The journal, complete, locked and under its name; ``None`` where another time stamp must be tried."""
     writer = f"{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}"
     new = reservation.journal.with_name(f"{reservation.timestamp}.{writer}{_NEW}")
     record = {"host": socket.gethostname(), **reservation.key, "made_project": reservation.made_project}
@@ -122,17 +123,17 @@ def _write_journal(reservation: Reservation) -> TextIO | None:
         new.parent.mkdir(exist_ok=True)
         try:
             handle = open(new, "x", encoding="utf-8")  # noqa: SIM115 - the caller closes it
-        except FileNotFoundError:  # another command has just tidied the work folder away
+        except FileNotFoundError:  # another command has just removed the work folder
             return None
         try:
-            try_flock(handle)  # nobody else knows its name yet
+            try_flock(handle)  # nobody else knows its name
             handle.write(json.dumps(record) + "\n")
             handle.flush()
             os.fsync(handle.fileno())
             os.link(new, reservation.journal)
         except BaseException as error:
             handle.close()
-            if isinstance(error, (FileExistsError, FileNotFoundError)):  # taken, or tidied away before it was locked
+            if isinstance(error, (FileExistsError, FileNotFoundError)):  # in use, or removed before it was locked
                 return None
             raise
         finally:
@@ -143,7 +144,7 @@ def _write_journal(reservation: Reservation) -> TextIO | None:
 
 
 def list_abandoned(root: Path) -> Iterator[Reservation]:
-    """The places of commands of this host that were killed, each locked while it is looked at."""
+    """The reservations of commands of this host that were killed, each locked while the caller uses it."""
     for path in sorted((root / WORK_DIR).glob(f"*{_NEW}")):
         with _locked(path) as text:
             if text is not None:
@@ -157,10 +158,10 @@ def list_abandoned(root: Path) -> Iterator[Reservation]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[str | None]:
-    """The text of a journal that nobody else holds; ``None`` for those of others."""
+    """The text of a journal that no other process has locked, else ``None``."""
     try:
         handle = path.open("r+", encoding="utf-8")
-    except OSError:  # gone meanwhile, or another user's
+    except OSError:  # removed since, or another user's
         yield None
         return
     with handle:
@@ -180,7 +181,7 @@ def _parse(root: Path, path: Path, text: str) -> Reservation | None:
 
 
 def move_into_place(reservation: Reservation) -> None:
-    """Give the finished session its place, by one rename; its timestamp's folder is made by nobody else."""
+    """Move the complete session to its place, by one rename."""
     with storage_errors(reservation.timestamp_dir, "create"):
         if reservation.made_project:
             reservation.project_dir.mkdir(exist_ok=True)
@@ -193,9 +194,10 @@ def move_into_place(reservation: Reservation) -> None:
 
 
 def remove_session(reservation: Reservation) -> None:
-    """Take everything away that was made for a reservation, whichever of it is there; at last the journal.
+    """Remove everything that was made for a reservation, as far as it exists; the journal last.
 
-    A session in its place is first moved out of XNAT's sight. Raises :class:`~icf_utils.errors.StorageFailure`.
+    A session in its place is first moved to where XNAT does not look. Raises
+    :class:`~icf_utils.errors.StorageFailure`.
     """
     with storage_errors(reservation.session_dir, "remove"):
         if reservation.session_dir.is_dir():
@@ -204,7 +206,7 @@ def remove_session(reservation: Reservation) -> None:
         if reservation.staging.is_dir():
             shutil.rmtree(reservation.staging)
         with suppress(FileNotFoundError, OSError):
-            reservation.timestamp_dir.rmdir()  # others' files keep it
+            reservation.timestamp_dir.rmdir()  # fails if it contains the files of others
         if reservation.made_project:
             with suppress(OSError):
                 reservation.project_dir.rmdir()
@@ -212,7 +214,7 @@ def remove_session(reservation: Reservation) -> None:
 
 
 def release_reservation(reservation: Reservation) -> None:
-    """The session is XNAT's: forget the reservation, and the work folder where it is the last."""
+    """Leave the session to XNAT: remove its journal, and the work folder if it is empty then."""
     with storage_errors(reservation.journal, "remove"):
         reservation.journal.unlink(missing_ok=True)
     with suppress(OSError):
@@ -224,9 +226,10 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class FileRights:
-    """Whom the copies belong to and who may use them, so that XNAT's own user can read, change and delete them.
+    """Owner and mode of the copies, so that XNAT's own user can read, change and delete them.
 
-    ``user`` and ``group`` are numbers, -1 for our own; ``umask`` takes rights away, ``None`` for the process's own.
+    ``user`` and ``group`` are numeric IDs, -1 for those of this process; ``umask`` removes permissions, ``None`` means
+    the umask of this process.
     """
 
     user: int = -1
@@ -236,7 +239,7 @@ class FileRights:
 
 @dataclass(frozen=True)
 class CopiedFile:
-    """A file that was copied: its name in the input, its place in the session, size in bytes, MD5."""
+    """A copied file: its name in the input, its place in the session, its size in bytes, its MD5."""
 
     name: str
     place: str
@@ -252,10 +255,11 @@ def copy_session(
     expected: Mapping[str, str],
     progress: Progress,
 ) -> tuple[CopiedFile, ...]:
-    """Copy every file to its place below ``folder``, which is made; each is synced, and read again from the device.
+    """Copy every file to its place below ``folder``, which is created; each is synced, and read again from the disk.
 
-    ``expected`` holds MD5s by name where they are known. Raises :class:`~icf_utils.errors.InputRefused` where the input
-    changes or is not as expected, :class:`~icf_utils.errors.StorageFailure` where a copy is not what was written.
+    ``expected`` contains MD5s by name, where they are known. Raises :class:`~icf_utils.errors.InputRefused` where the
+    input changes or has another MD5, and :class:`~icf_utils.errors.StorageFailure` where a copy differs from what was
+    written.
     """
     with storage_errors(folder, "create"):
         folder.mkdir(parents=True)
@@ -269,8 +273,9 @@ def copy_session(
         for file in layout.files:
             done = _copy(source, file, folder, rights, task.advance)
             if expected.get(file.entry.name, done.md5) != done.md5:
-                why = "has another MD5 than the metadata say"
-                raise InputRefused(source.label, [(file.entry.name, why)], "See 'icf-utils verify'.")
+                why = "does not have the MD5 recorded in the metadata"
+                advice = "Run 'icf-utils verify' to find out which of the two is wrong."
+                raise InputRefused(source.label, [(file.entry.name, why)], advice)
             copied.append(done)
     source.check_unchanged()
     for path in reversed(folders):
@@ -297,7 +302,7 @@ def _copy(
         os.fsync(target.fileno())
         os.posix_fadvise(target.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     if _md5_of(path) != digest.hexdigest():
-        raise StorageFailure(path, "read back what was written to", OSError(5, "other bytes"))
+        raise StorageFailure(path, "read back what was written to", OSError(errno.EIO, "the bytes differ"))
     return CopiedFile(file.entry.name, file.place, size, digest.hexdigest())
 
 
@@ -317,7 +322,7 @@ def _set_rights(path: Path, rights: FileRights, mode: int) -> None:
 
 
 def set_folder_rights(folders: tuple[Path, ...], rights: FileRights) -> None:
-    """The same for folders that were made on the way."""
+    """Set owner and mode of folders that were made for a session."""
     for path in folders:
         with storage_errors(path, "set owner and mode of"):
             _set_rights(path, rights, 0o777)

@@ -19,7 +19,6 @@ on one session:
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -37,6 +36,7 @@ from icf_utils.formatting import format_count
 from icf_utils.interrupts import leave_behind
 from icf_utils.progress import SILENT, Progress, Task
 from icf_utils.store.layout import Visit
+from icf_utils.waiting import poll
 from icf_utils.xnat.model import (
     INTERRUPTED,
     UploadOutcome,
@@ -427,10 +427,10 @@ class _Delivery:
         """
         target = self._target
         seconds = max(target.timeout if was_silent else 0.0, target.patience if target.direct_archive else 0.0)
-        end, pause = time.monotonic() + seconds, target.pause
-        while time.monotonic() < end and not self._arrived(self._find_new()):
-            self._run.sleep(min(pause, max(0.0, end - time.monotonic()), _LONGEST_LOOK))
-            pause *= 2
+        if seconds:
+            for _ in poll(target.pause, _LONGEST_LOOK, timeout=seconds, sleep=self._run.sleep):
+                if self._arrived(self._find_new()):
+                    return
 
     def _find_new(self, is_last: bool = False) -> tuple[SessionStatus, ...]:
         """What XNAT has of this session since it was first sent; waits while XNAT is working on it."""
@@ -469,10 +469,10 @@ class _Delivery:
 
     def _poll(self, ask: Callable[[], SessionStatus], is_final: Callable[[SessionStatus], bool]) -> SessionStatus:
         """Ask until the answer is final, or until the patience is used up; returns the last answer."""
-        end, pause = time.monotonic() + self._target.patience, _FIRST_POLL
-        while not is_final(found := ask()) and (left := end - time.monotonic()) > 0:
-            self._run.sleep(min(pause, left))
-            pause = min(2 * pause, _LONGEST_POLL)
+        for _ in poll(_FIRST_POLL, _LONGEST_POLL, timeout=self._target.patience, sleep=self._run.sleep):
+            found = ask()
+            if is_final(found):
+                break
         return found
 
     def _arrived(self, found: Sequence[SessionStatus]) -> UploadOutcome | None:

@@ -71,7 +71,7 @@ def test_from_the_store(
     metadata.write_text(metadata.read_text().replace(first, "0" * 32), encoding="utf-8")
     again = cli(*options, "-o", tmp_path / "store", "--id", "s", "v.1", "--again")
     assert again.code == 3
-    assert "another MD5" in again.err
+    assert "does not have the MD5 recorded" in again.err
     assert len(postgres.rows()) == 1
 
 

@@ -168,7 +168,7 @@ def test_one_upload_at_a_time_to_a_project(server: StandIn, tree: Path) -> None:
     assert second.code == 8
     assert "another upload to the same project is running" in second.err
     assert "remove" not in second.err  # the file is the journal
-    assert "leave the file, which remembers what was uploaded" in second.err
+    assert "Keep the file: it records what was uploaded" in second.err
 
 
 def test_a_password_for_all_to_read_is_refused(inside: Inside, server: StandIn, tree: Path, tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def test_rights_of_the_copies(visit: Path, root: Path, postgres: Server, xnat: S
 
 
 def test_an_md5_of_the_metadata_that_does_not_fit(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
-    with pytest.raises(InputRefused, match="another MD5 than the metadata say"):
+    with pytest.raises(InputRefused, match="does not have the MD5 recorded in the metadata"):
         put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat, expected={"01_scout/0001.dcm": "0" * 32})
     assert (tree(root), postgres.rows()) == ([], [])
 
