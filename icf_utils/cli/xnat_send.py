@@ -46,8 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     import tempfile
 
+    from icf_utils.sender.association import echo
     from icf_utils.sender.images import list_images
-    from icf_utils.sender.send import echo, send
+    from icf_utils.sender.send import send
     from icf_utils.sources.open import open_source
     from icf_utils.xnat.receiver_routing import all_name_project, list_routes, mask_routes
 

@@ -1,7 +1,7 @@
 """The parts of pynetdicom's server that the receiver replaces. Listens on the network.
 
 pynetdicom negotiates associations, answers C-ECHO, and runs the state machine of PS3.8. This module replaces how bytes
-reach it and how C-STORE requests leave it (docs/decisions has the reasons):
+reach it and how C-STORE requests leave it (docs/decisions/0014-pynetdicom-server.md has the reasons):
 
 - :class:`EventSocket` waits until there is something to do, where pynetdicom looks every millisecond; it reads in large
   blocks, and refuses PDUs longer than negotiated.

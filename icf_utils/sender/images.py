@@ -1,7 +1,8 @@
-"""Which files of an input can be sent, and as what. Reads the beginning of each file.
+"""Which files of a source can be sent. Reads the header of each file.
 
-A C-STORE request names SOP class, SOP instance and, by its presentation context, the transfer syntax (PS3.7 section
-9.1.1). The first two are taken from the data set, which is what is sent, the third from the file meta information.
+A C-STORE request names the SOP class, the SOP instance and, through its presentation context, the transfer syntax
+(PS3.7 section 9.1.1). The first two are taken from the data set, because only that is sent, the third from the file
+meta information.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ _WANTED = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID, SERIES_INSTANCE_UID, SERIE
 
 
 @dataclass(frozen=True)
-class Image:
-    """A file that can be sent. The data set begins at byte ``dataset_at`` of the file; UIDs as in the data set."""
+class SendableImage:
+    """A file that can be sent. The UIDs are those of the data set, which begins at byte ``dataset_at`` of the file."""
 
     entry: InputFile
     sop_class: str
@@ -42,25 +43,26 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Listing:
-    """What an input holds. ``damaged`` are ``(name, reason)`` of DICOM files that cannot be sent as they are.
+class SendPlan:
+    """What is sent of a source. ``damaged`` are ``(name, reason)`` of DICOM files that cannot be sent.
 
-    ``skipped`` names the files that are no images, ``other_series`` counts those of series that were not asked for.
+    ``skipped`` names the files that are not images, ``other_series`` counts the images of series that were not
+    selected.
     """
 
-    images: tuple[Image, ...]
+    images: tuple[SendableImage, ...]
     damaged: tuple[tuple[str, str], ...] = ()
     skipped: tuple[Notice, ...] = ()
     other_series: int = 0
 
 
-def list_images(source: Source, series: Iterable[str] = (), progress: Progress = SILENT) -> Listing:
-    """The images of an input in its order, of some ``series`` (SeriesNumber or SeriesInstanceUID) if any are named.
+def list_images(source: Source, series: Iterable[str] = (), progress: Progress = SILENT) -> SendPlan:
+    """List the images of a source in its order; ``series`` selects some by SeriesNumber or SeriesInstanceUID.
 
-    Raises :class:`~icf_utils.errors.InputRefused` for a series that no image is of, and where there is no image.
+    Raises :class:`~icf_utils.errors.InputRefused` if a selected series has no image, or if there are no images.
     """
     wanted, seen = {name.strip() for name in series}, set[str]()
-    images: list[Image] = []
+    images: list[SendableImage] = []
     damaged: list[tuple[str, str]] = []
     skipped: list[Notice] = []
     others = 0
@@ -82,22 +84,22 @@ def list_images(source: Source, series: Iterable[str] = (), progress: Progress =
         if wanted and not names & wanted:
             others += 1
         else:
-            images.append(_image(file))
+            images.append(_sendable_image(file))
     if missing := sorted(wanted - seen):
-        refusals = [(name, "is the number or SeriesInstanceUID of no series here") for name in missing]
+        refusals = [(name, "is not the number or SeriesInstanceUID of a series of this source") for name in missing]
         raise InputRefused(source.label, refusals)
     if not images and not damaged:
-        raise InputRefused(source.label, [(source.label, "holds no DICOM image")], "Check that this is what you mean.")
-    return Listing(tuple(images), tuple(damaged), tuple(skipped), others)
+        raise InputRefused(source.label, [(source.label, "contains no DICOM images")], "Check the path.")
+    return SendPlan(tuple(images), tuple(damaged), tuple(skipped), others)
 
 
 def _problem(file: ScannedFile) -> str:
     """Why an image cannot be sent; empty if it can."""
     found = file.header
     if found.is_damaged:
-        return "is cut off or damaged"
+        return "is truncated or damaged"
     if (file.entry.size - found.dataset_at) % 2 and found.uid(TRANSFER_SYNTAX_UID) not in DEFLATED_TRANSFER_SYNTAXES:
-        return "has a data set of an odd number of bytes, which DICOM forbids and receivers break off at"
+        return "has a data set with an odd number of bytes, which DICOM does not allow and receivers abort at"
     missing = [name for tag, name in _UIDS.items() if not found.uid(tag)]
     return f"has no usable {' and no '.join(missing)}" if missing else ""
 
@@ -105,14 +107,14 @@ def _problem(file: ScannedFile) -> str:
 _UIDS = {SOP_CLASS_UID: "SOPClassUID", SOP_INSTANCE_UID: "SOPInstanceUID"}
 
 
-def _image(file: ScannedFile) -> Image:
+def _sendable_image(file: ScannedFile) -> SendableImage:
     found = file.header
     sop_class, sop_instance = (found.uid(tag) for tag in _UIDS)
-    return Image(file.entry, sop_class, sop_instance, _transfer_syntax(found), found.dataset_at)
+    return SendableImage(file.entry, sop_class, sop_instance, _transfer_syntax(found), found.dataset_at)
 
 
 def _transfer_syntax(found: Header) -> str:
-    """As the file says; where it says nothing, as its data set looks."""
+    """The transfer syntax of the file meta information; without any, that in which the data set was parsed."""
     named = found.uid(TRANSFER_SYNTAX_UID)
     if named:
         return named
@@ -122,7 +124,7 @@ def _transfer_syntax(found: Header) -> str:
 
 
 def _series_names(found: Header) -> set[str]:
-    """What a series may be asked for by."""
+    """The texts that select the series of an image."""
     text = found.ascii_text(SERIES_NUMBER).strip(" ")
     try:
         text = str(int(text))

@@ -1,4 +1,4 @@
-"""The DICOM node to send to: address, AE titles and certificates. Pure, no input or output happens here."""
+"""The DICOM node to send to: address, AE titles and TLS files. Pure."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from icf_utils.dicom.ae_titles import parse_ae_title
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.fetch.tls import TlsFiles
 
-#: How we call ourselves where nothing else is said.
-OWN_TITLE = "ICF-UTILS"
+#: The calling AE title where no other is given.
+DEFAULT_CALLING_TITLE = "ICF-UTILS"
 
-#: The largest length of a PDU that we receive, in bytes (PS3.8 section D.1); pynetdicom's own default.
-LARGEST_PDU = 16382
+#: The maximum length of a PDU that the sender receives, in bytes (PS3.8 section D.1); pynetdicom's default.
+MAX_PDU = 16382
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A DICOM node that receives. ``timeout`` in seconds holds for connecting, associating and each answer.
+    """A receiving DICOM node. ``timeout``, in seconds, applies to the connection, the negotiation and each response.
 
-    Raises :class:`~icf_utils.errors.InvalidSetting` on creation for what cannot be a title or a port.
+    Raises :class:`~icf_utils.errors.InvalidSetting` for an invalid AE title, host, port or timeout.
     """
 
     host: str
     port: int
     called_title: str
-    calling_title: str = OWN_TITLE
+    calling_title: str = DEFAULT_CALLING_TITLE
     tls: TlsFiles | None = None
     timeout: float = 30.0
 
@@ -33,11 +33,11 @@ class Peer:
         object.__setattr__(self, "called_title", parse_ae_title("called AE title", self.called_title))
         object.__setattr__(self, "calling_title", parse_ae_title("calling AE title", self.calling_title))
         if not self.host or not self.host.isprintable() or "/" in self.host:
-            raise InvalidSetting("host", f"'{printable(self.host)}' is no host name or address")
+            raise InvalidSetting("host", f"'{printable(self.host)}' is not a host name or address")
         if not 0 < self.port < 65536:
             raise InvalidSetting("port", f"{self.port} is not between 1 and 65535")
         if self.timeout <= 0:
-            raise InvalidSetting("timeout", f"{self.timeout} is not more than 0 seconds")
+            raise InvalidSetting("timeout", f"{self.timeout} must be more than 0 seconds")
 
     @property
     def name(self) -> str:

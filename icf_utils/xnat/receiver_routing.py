@@ -24,7 +24,7 @@ from icf_utils.dicom.constants import (
 )
 from icf_utils.dicom.elements import Header
 from icf_utils.progress import SILENT, Progress
-from icf_utils.sender.images import Image
+from icf_utils.sender.images import SendableImage
 from icf_utils.sources.images import scan_files
 from icf_utils.sources.source import Source
 from icf_utils.xnat.labels import to_label
@@ -74,7 +74,7 @@ class ImageRoute:
     images: int = 1
 
 
-def list_routes(source: Source, images: Iterable[Image], progress: Progress = SILENT) -> tuple[ImageRoute, ...]:
+def list_routes(source: Source, images: Iterable[SendableImage], progress: Progress = SILENT) -> tuple[ImageRoute, ...]:
     """The different routes of an input's images, in the order in which they occur."""
     counts: dict[ImageRoute, int] = {}
     entries = [image.entry for image in images]

@@ -29,6 +29,7 @@ from icf_utils.receiver.pynetdicom_server import (  # noqa: E402
     encode_store_response,
     parse_store_request,
 )
+from icf_utils.sender import association as association_of_sender  # noqa: E402
 from icf_utils.sender import send  # noqa: E402
 
 #: Members that the replacements override, and the library's module that calls each, with how it does.
@@ -89,7 +90,7 @@ def test_what_is_used_is_in_the_library_and_used_by_it(name: str) -> None:
     assert re.search(use, inspect.getsource(module)), f"{module.__name__} does not use {name} any more"
 
 
-@pytest.mark.parametrize("module", [pynetdicom_server, send])
+@pytest.mark.parametrize("module", [pynetdicom_server, association_of_sender, send])
 def test_every_private_member_that_is_used_is_in_these_tables(module: ModuleType) -> None:
     """A private attribute that the module neither defines nor assigns is the library's."""
     tree = ast.parse(inspect.getsource(module))

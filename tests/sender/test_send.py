@@ -12,10 +12,11 @@ import pytest
 from icf_utils import make_studyvisit_archive
 from icf_utils.errors import InputRefused, InvalidSetting, RemoteFailure
 from icf_utils.formatting import format_size
+from icf_utils.sender.association import echo
 from icf_utils.sender.images import list_images
-from icf_utils.sender.model import MOST_CONTEXTS, SendResult, batches
+from icf_utils.sender.model import MAX_CONTEXTS, SendResult, split_by_contexts
 from icf_utils.sender.peer import Peer
-from icf_utils.sender.send import echo, send
+from icf_utils.sender.send import send
 from icf_utils.sources.open import open_source
 from tests.cli.program import icf
 from tests.data.make_dicom import CT_IMAGE, DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE, dicom_bytes, write_visit
@@ -77,17 +78,17 @@ def test_one_association_asks_for_each_kind_once(visit: Path) -> None:
 def test_many_kinds_go_through_several_associations(tmp_path: Path) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
-    for number in range(MOST_CONTEXTS + 2):
+    for number in range(MAX_CONTEXTS + 2):
         raw = dicom_bytes(SOPClassUID=f"1.2.840.10008.5.1.4.1.1.4.{number + 100}", InstanceNumber=number)
         (folder / f"{number:03}.dcm").write_bytes(raw)
     with scripted() as receiver:
         result = send_folder(folder, receiver.port, retries=0)
-    assert receiver.associations == [MOST_CONTEXTS, 2]
+    assert receiver.associations == [MAX_CONTEXTS, 2]
     assert result.associations == 2
-    assert result.failed == MOST_CONTEXTS + 2  # it knows none of these classes
+    assert result.failed == MAX_CONTEXTS + 2  # it knows none of these classes
     assert {image.tries for image in result.images} == {0}
     with open_source(folder, tmp_path) as source:
-        assert [len(batch) for batch in batches(list_images(source).images, 50)] == [50, 50, 30]
+        assert [len(batch) for batch in split_by_contexts(list_images(source).images, 50)] == [50, 50, 30]
 
 
 def test_refused_images_are_sent_again(visit: Path) -> None:
@@ -133,7 +134,7 @@ def test_no_answer_in_time_is_a_failure_with_words(visit: Path) -> None:
         result = send(source, list_images(source), peer, retries=0, pause=0)
     assert result.failed == 3
     assert {image.meaning for image in result.failures} == {
-        "the receiver gave no answer, or ended the association",
+        "the receiver did not respond, or ended the association",
         "the association ended before it was sent",
     }
 
@@ -188,7 +189,7 @@ def test_cut_and_odd_files_fail_alone(tmp_path: Path) -> None:
         result = send_folder(folder, receiver.port)
     assert (result.sent, receiver.count) == (2, 2)
     assert {image.name: image.meaning for image in result.failures} == {
-        "cut.dcm": "is cut off or damaged",
+        "cut.dcm": "is truncated or damaged",
         "nameless.dcm": "has no usable SOPInstanceUID",
     }
 
@@ -200,7 +201,7 @@ def test_dcmtk_receives_what_it_knows(visits: Path, tmp_path: Path) -> None:
         other = send_folder(visits / "ge-ct-syntaxes", port, "STORESCP", retries=0)
     assert (result.sent, result.failed) == (9, 0)
     refused = {image.meaning for image in other.failures}
-    assert refused <= {"the receiver does not take this SOP class in the file's transfer syntax"}
+    assert refused <= {"the receiver does not accept this SOP class in the file's transfer syntax"}
     sent = {dataset_of(path.read_bytes()) for path in (visits / "siemens-triotim-syntaxes").glob("*.dcm")}
     got = {dataset_of(path.read_bytes()) for path in (tmp_path / "got").iterdir()}
     assert sent <= got
@@ -244,7 +245,7 @@ def test_tls_with_certificates(visit: Path, tmp_path: Path) -> None:
         assert (good.code, good.out) == (0, f"3 images sent to STORESCP@{HOST}:{port} (2.4 kB)\n")
         plain, unknown = icf(*start), icf(*start, "--tls", *own)
         assert (plain.code, unknown.code) == (10, 10)
-        assert "certificate is refused" in unknown.err
+        assert "certificate is not valid" in unknown.err
         without = icf(*start, *trust)
         assert without.code == 10
         mixed = icf(*start, *trust, "--cert", keys / "client.pem", "--key", keys / "server.key")
@@ -272,7 +273,7 @@ def test_the_command_sends_a_visit_of_a_store(visit: Path, tmp_path: Path) -> No
         assert whole.out.startswith(f"11 images sent to SCRIPTED@{HOST}:{receiver.port} (")
         assert whole.out.endswith("; 1 other file left out\n")
         unknown = icf(*start, "--series", "99")
-        assert (unknown.code, "'99': is the number or SeriesInstanceUID of no series here" in unknown.err) == (3, True)
+        assert (unknown.code, "'99': is not the number or SeriesInstanceUID of a series" in unknown.err) == (3, True)
 
 
 def test_the_command_fails_if_any_image_failed(visit: Path) -> None:
@@ -303,5 +304,5 @@ def test_a_store_without_the_visit(tmp_path: Path) -> None:
 
 def test_nothing_to_send(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("x")
-    with open_source(tmp_path, tmp_path) as source, pytest.raises(InputRefused, match="holds no DICOM image"):
+    with open_source(tmp_path, tmp_path) as source, pytest.raises(InputRefused, match="contains no DICOM images"):
         list_images(source)

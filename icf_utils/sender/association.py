@@ -1,0 +1,168 @@
+"""Associations with a DICOM node, and C-ECHO. Uses the network through pynetdicom.
+
+An association is opened for the presentation contexts that its images need, one transfer syntax in each, so that every
+combination is accepted or refused by itself. Where none can be opened, the error says why.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from icf_utils.dicom.constants import IMPLICIT_VR_LITTLE_ENDIAN, VERIFICATION_SOP_CLASS
+from icf_utils.errors import RemoteFailure
+from icf_utils.fetch.tls import client_context
+from icf_utils.installation import missing_package
+from icf_utils.sender.peer import MAX_PDU, Peer
+
+_TRANSIENT = 0x02  # rejected-transient (PS3.8 section 9.3.4)
+
+
+class NoAssociation(RemoteFailure):
+    """No association could be opened; ``may_change`` says whether one may be possible later."""
+
+    def __init__(self, peer: Peer, problem: str, remedy: str, may_change: bool = False) -> None:
+        self.may_change = may_change
+        super().__init__(peer.name, problem, remedy)
+
+
+class NoContextAccepted(RemoteFailure):
+    """The peer accepted none of the proposed presentation contexts."""
+
+    def __init__(self, peer: Peer) -> None:
+        super().__init__(
+            peer.name,
+            "it accepted none of the proposed presentation contexts",
+            "check what this receiver is configured for",
+        )
+
+
+def echo(peer: Peer) -> float:
+    """Verify that a node responds (C-ECHO, PS3.4 annex A); returns the seconds until the response.
+
+    Raises :class:`~icf_utils.errors.RemoteFailure`, which says why it does not.
+    """
+    with open_association(peer, [(VERIFICATION_SOP_CLASS, IMPLICIT_VR_LITTLE_ENDIAN)]) as association:
+        started = time.monotonic()
+        status = response_status(association.send_c_echo())
+        if status != 0:
+            found = "no response" if status is None else f"status 0x{status:04X}"
+            raise RemoteFailure(peer.name, f"C-ECHO: expected success, found {found}", "check its log")
+        return time.monotonic() - started
+
+
+def response_status(response: Any) -> int | None:
+    """The status of a response; ``None`` if pynetdicom reports none."""
+    status = getattr(response, "Status", None)
+    return None if status is None else int(status)
+
+
+@contextmanager
+def open_association(peer: Peer, contexts: Sequence[tuple[str, str]]) -> Iterator[Any]:
+    """An established association; released at the end of the block, aborted if the block fails.
+
+    ``contexts`` are pairs of SOP class and transfer syntax. Raises :class:`NoAssociation`, :class:`NoContextAccepted`
+    and :class:`~icf_utils.errors.MissingRequirement`.
+    """
+    tls, sockets = client_context(peer.tls) if peer.tls else None, _Sockets()
+    try:
+        association = _associate(peer, contexts, tls, sockets)
+    except OSError as error:  # the host name cannot be resolved
+        raise NoAssociation(peer, f"cannot find the host ({error.strerror})", "check the host name") from error
+    try:
+        if not association.is_established:
+            if association.rejected_contexts and not association.accepted_contexts:
+                raise NoContextAccepted(peer)
+            raise _failure(peer, association, tls)
+        yield association
+        if association.is_established:
+            association.release()
+    except BaseException:
+        with suppress(Exception):
+            association.abort()
+        raise
+    finally:
+        sockets.close()
+
+
+def _associate(peer: Peer, contexts: Sequence[tuple[str, str]], tls: ssl.SSLContext | None, sockets: _Sockets) -> Any:
+    """An association that may have failed, with a presentation context for each pair."""
+    try:
+        from pynetdicom import AE, _config, build_context, evt
+    except ImportError as error:
+        raise missing_package("pynetdicom", "intake") from error
+    # the documented way to send a file without decoding it
+    _config.STORE_SEND_CHUNKED_DATASET = True
+    entity = AE(ae_title=peer.calling_title)
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = peer.timeout
+    with warnings.catch_warnings():  # it leaves a socket that was never connected to the garbage collector
+        warnings.simplefilter("ignore", ResourceWarning)
+        return entity.associate(
+            peer.host,
+            peer.port,
+            [build_context(sop_class, [syntax]) for sop_class, syntax in contexts],
+            ae_title=peer.called_title,
+            max_pdu=MAX_PDU,
+            tls_args=(tls, peer.host) if tls else None,
+            evt_handlers=[(evt.EVT_CONN_OPEN, sockets.add), (evt.EVT_DATA_SENT, sockets.avoid_delays)],
+        )
+
+
+class _Sockets:
+    """The sockets of an association: sets options for speed, and closes those that pynetdicom leaves open."""
+
+    def __init__(self) -> None:
+        self._opened: list[socket.socket] = []
+
+    def add(self, event: Any) -> None:
+        """Take note of a socket that was just connected."""
+        with suppress(AttributeError):
+            self._opened.append(event.assoc.dul.socket.socket)
+        self.avoid_delays(event)
+
+    def avoid_delays(self, _event: Any) -> None:
+        """Switch off what would delay small messages by 40 ms for each image.
+
+        This is Nagle's algorithm on this side, and delayed acknowledgements for a peer that uses it. The system resets
+        the latter, so it is set again after each message (tcp(7), TCP_QUICKACK).
+        """
+        for connection in self._opened:
+            with suppress(OSError):
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+    def close(self) -> None:
+        """Close the sockets that are still open."""
+        for connection in self._opened:
+            with suppress(OSError):
+                connection.close()
+
+
+def _failure(peer: Peer, association: Any, tls: ssl.SSLContext | None) -> NoAssociation:
+    """Why there is no association; connects once more to find out, unless it was rejected."""
+    if association.is_rejected:
+        answer = association.acceptor.primitive
+        reason = f"it rejected the association: {answer.reason_str.lower()}"
+        remedy = "check the AE titles (--aec, --aet), and whether it knows this node"
+        return NoAssociation(peer, reason, remedy, may_change=answer.result == _TRANSIENT)
+    try:
+        with socket.create_connection((peer.host, peer.port), timeout=peer.timeout) as plain:
+            if tls:
+                tls.wrap_socket(plain, server_hostname=peer.host).close()
+    except ssl.SSLCertVerificationError as error:
+        return NoAssociation(
+            peer, f"its certificate is not valid ({error.verify_message})", "check --ca and the host name"
+        )
+    except ssl.SSLError as error:
+        return NoAssociation(peer, f"no TLS connection ({error.reason})", "check that it expects TLS, and check --cert")
+    except TimeoutError:
+        return NoAssociation(peer, f"no connection within {peer.timeout:g} s", "check host, port and firewalls", True)
+    except OSError as error:
+        return NoAssociation(peer, f"no connection ({error.strerror})", "check host and port, and that it is running")
+    problem = "it closed the connection, or did not respond, during the negotiation"
+    return NoAssociation(peer, problem, "check whether it expects TLS, and check its log", may_change=True)
