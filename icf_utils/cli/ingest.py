@@ -16,7 +16,7 @@ from icf_utils.results import Notice, to_json_value
 from icf_utils.settings import STAGE_NAMES
 
 if TYPE_CHECKING:
-    from icf_utils.ingest.plan import IngestPlan, Item, Names
+    from icf_utils.ingest.plan import IngestPlan, NameTemplates, PlannedVisit
     from icf_utils.pipeline.model import RunConfig
 
 HELP = "take in many visits at once: from a tree of folders, a table, or a heap of files"
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _plan(args: argparse.Namespace, console: Console, store: Path) -> IngestPlan:
-    from icf_utils.ingest.plan import plan_heap, plan_table, plan_tree
+    from icf_utils.ingest.plan import plan_table, plan_tree, plan_unsorted
     from icf_utils.sources.tree import SCAN, Exclusions, parse_levels, read_exclusions
 
     root = Path(args.root)
@@ -100,33 +100,33 @@ def _plan(args: argparse.Namespace, console: Console, store: Path) -> IngestPlan
     if args.heap:
         if exclude.patterns:
             raise InvalidSetting("--exclude", "this is for folders of scans; a heap has none")
-        return plan_heap(root, _names(args, None, "{study_key}"), args.allow_identifying, console)
+        return plan_unsorted(root, _names(args, None, "{study_key}"), args.allow_identifying, console)
     levels = parse_levels(args.levels)
     named = [level for level in levels if level not in ("*", SCAN)]
     return plan_tree(root, _names(args, named, "{subject}_{session}"), levels, exclude)
 
 
-def _names(args: argparse.Namespace, fields: list[str] | None, visit: str) -> Names:
+def _names(args: argparse.Namespace, fields: list[str] | None, visit: str) -> NameTemplates:
     """The templates; without ``fields``, the words in braces are DICOM keywords, which are checked later."""
-    from icf_utils.ingest.plan import Names
+    from icf_utils.ingest.plan import NameTemplates
     from icf_utils.templates import parse_template
 
     if not args.study:
         raise InvalidSetting("--study", "say which study the visits belong to, as in --study study-a")
     texts = {"--study": args.study, "--visit": args.visit or visit}
     study, name = (parse_template(option, text, fields) for option, text in texts.items())
-    return Names(study, name)
+    return NameTemplates(study, name)
 
 
 def _dry_run(args: argparse.Namespace, console: Console, plan: IngestPlan, chain: RunConfig) -> int:
-    from icf_utils.ingest.plan import is_current, with_input
+    from icf_utils.ingest.plan import is_list_current, preview_input
     from icf_utils.pipeline.plan import make_plan
 
-    inputs = {item.name: with_input(item, chain.root) for item in plan.items}
+    inputs = {item.name: preview_input(item, chain.root) for item in plan.visits}
     known = {found.visit_input.name: found for found in make_plan(list(inputs.values()), chain)}
     rows = []
-    for item in plan.items:
-        changed = item.selection is not None and not is_current(item, chain.root)
+    for item in plan.visits:
+        changed = item.selection is not None and not is_list_current(item, chain.root)
         rows.append(_row(item, "to do" if changed or known[item.name].runs else "up to date"))
     todo = sum(row["state"] == "to do" for row in rows)
     lines = [_row_text(row) for row in rows]
@@ -137,7 +137,7 @@ def _dry_run(args: argparse.Namespace, console: Console, plan: IngestPlan, chain
     return 1 if plan.refused else 0
 
 
-def _row(item: Item, state: str) -> dict[str, object]:
+def _row(item: PlannedVisit, state: str) -> dict[str, object]:
     from icf_utils.sources.selection import list_files, select_files
 
     selection = item.selection
@@ -161,11 +161,11 @@ def _row_text(row: dict[str, object]) -> str:
 
 
 def _ingest(args: argparse.Namespace, console: Console, plan: IngestPlan, chain: RunConfig, jobs: int) -> int:
-    from icf_utils.ingest.plan import prepare
+    from icf_utils.ingest.plan import write_input
     from icf_utils.pipeline.run import run_visits
 
     _tell(console, plan)
-    visits = [prepare(item, chain.root) for item in plan.items]
+    visits = [write_input(item, chain.root) for item in plan.visits]
     teller = Teller(console)
     try:
         result = run_visits(visits, chain, jobs=jobs, progress=console, on_visit=teller.tell)
@@ -173,7 +173,7 @@ def _ingest(args: argparse.Namespace, console: Console, plan: IngestPlan, chain:
         console.message(f"{format_count(teller.number, 'visit')} finished; the same command goes on from there")
         raise
     console.notices(result_notices(result))
-    left_out = sum(len(item.excluded) for item in plan.items)
+    left_out = sum(len(item.excluded) for item in plan.visits)
     lines = [
         *_refused(plan),
         *result_lines(result),
@@ -196,7 +196,7 @@ def _unmatched(plan: IngestPlan) -> list[Notice]:
 def _rest(plan: IngestPlan) -> dict[str, object]:
     """What is not about a visit, for scripts."""
     refused = [{"subject": subject, "reason": reason} for subject, reason in plan.refused]
-    excluded = {item.name: list(item.excluded) for item in plan.items if item.excluded}
+    excluded = {item.name: list(item.excluded) for item in plan.visits if item.excluded}
     notices = [*plan.skipped, *_unmatched(plan)]
     return {"refused": refused, "excluded": excluded, "skipped": to_json_value(notices)}
 

@@ -1,0 +1,1 @@
+"""Finding many visits at once, in trees of folders, tables and folders of unsorted files."""

@@ -1,4 +1,4 @@
-"""A heap of DICOM files of many visits, told apart by their StudyInstanceUID. Reads the beginning of each file."""
+"""Unsorted DICOM files of many visits, grouped by their StudyInstanceUID. Reads the header of each file."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from icf_utils.sources.images import ScannedFile, scan_files
 from icf_utils.sources.selection import list_files
 from icf_utils.sources.source import FileReader, InputFile
 
-#: A field beside the keywords: text that follows from the StudyInstanceUID and does not tell it.
+#: A field of templates in addition to keywords: text that is computed from the StudyInstanceUID.
 STUDY_KEY = "study_key"
 
 _ALWAYS = frozenset({STUDY_INSTANCE_UID, SPECIFIC_CHARACTER_SET})
 
 
 @dataclass(frozen=True)
-class HeapVisit:
-    """The files of one StudyInstanceUID by relative name, sorted.
+class UnsortedVisit:
+    """The files of one StudyInstanceUID by their relative names, sorted.
 
-    ``values`` are those of the keywords that were asked for; ``differing`` the keywords that the files disagree about.
+    ``values`` are those of the requested keywords; ``differing`` the keywords for which the files have several values.
     """
 
     study_uid: str
@@ -42,34 +42,34 @@ class HeapVisit:
 
 
 @dataclass(frozen=True)
-class Heap:
-    """What a heap holds. ``visits`` are sorted by their first file, ``skipped`` names the files that are of none.
+class GroupedFiles:
+    """The files of a folder. ``visits`` are sorted by their first file, ``skipped`` names files that belong to none.
 
-    ``unreadable`` are ``(name, reason)`` of files that nobody can tell anything about.
+    ``unreadable`` are ``(name, reason)`` of files that cannot be read.
     """
 
-    visits: tuple[HeapVisit, ...]
+    visits: tuple[UnsortedVisit, ...]
     skipped: tuple[Notice, ...] = ()
     unreadable: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass
-class _Found:
+class _Group:
     files: list[str] = field(default_factory=list)
     values: dict[str, str] = field(default_factory=dict)
     differing: set[str] = field(default_factory=set)
 
 
 def keyword_tags(keywords: Collection[str], allow_identifying: bool = False) -> dict[str, int]:
-    """The tags of DICOM keywords, without our own ``study_key``.
+    """The tags of DICOM keywords; ``study_key`` is left out.
 
-    Raises :class:`~icf_utils.errors.InvalidSetting` for what is none, and for one that can identify a person unless
-    that is allowed: identifiers are in file names and catalogs.
+    Raises :class:`~icf_utils.errors.InvalidSetting` for a text that is not a keyword, and for a keyword that can
+    identify a person unless that is allowed: the values become part of file names and catalogs.
     """
     found = _tags([keyword for keyword in keywords if keyword != STUDY_KEY])
     for keyword, tag in found.items():
         if is_identifying(tag) and not allow_identifying:
-            problem = f"{keyword} can identify a person ({TABLE}); use {{study_key}}, or say --allow-identifying"
+            problem = f"{keyword} can identify a person ({TABLE}); use {{study_key}}, or --allow-identifying"
             raise InvalidSetting("template", problem)
     return found
 
@@ -77,22 +77,21 @@ def keyword_tags(keywords: Collection[str], allow_identifying: bool = False) -> 
 def _tags(keywords: Collection[str]) -> dict[str, int]:
     found = {keyword: tag_for_keyword(keyword) for keyword in keywords}
     if unknown := sorted(keyword for keyword, tag in found.items() if tag is None):
-        raise InvalidSetting("template", f"'{printable(unknown[0])}' is no DICOM keyword (PS3.6), such as StudyDate")
+        raise InvalidSetting("template", f"'{printable(unknown[0])}' is not a DICOM keyword (PS3.6) such as StudyDate")
     return {keyword: tag for keyword, tag in found.items() if tag is not None}
 
 
-def look_through_heap(
+def group_by_study(
     root: Path, keywords: Collection[str] = (), allow_identifying: bool = False, progress: Progress = SILENT
-) -> Heap:
-    """The visits in a folder, whatever its subfolders. ``keywords`` may have ``study_key`` among them.
+) -> GroupedFiles:
+    """Group the files of a folder and its subfolders into visits. ``keywords`` may include ``study_key``.
 
-    Raises :class:`~icf_utils.errors.InputRefused` where there is no image, and
-    :class:`~icf_utils.errors.InvalidSetting` for keywords that are none.
+    Raises :class:`~icf_utils.errors.InputRefused` if there are no images, and what :func:`keyword_tags` raises.
     """
     tags = keyword_tags(keywords, allow_identifying)
     if not root.is_dir():
-        raise InputRefused(root, [(str(root), "is no folder")])
-    visits: dict[str, _Found] = {}
+        raise InputRefused(root, [(str(root), "is not a folder")])
+    visits: dict[str, _Group] = {}
     skipped: list[Notice] = []
     unreadable: list[tuple[str, str]] = []
 
@@ -100,17 +99,17 @@ def look_through_heap(
         unreadable.append((entry.name, error.refusals[0][1] if isinstance(error, InputRefused) else str(error)))
 
     wanted = frozenset(tags.values()) | _ALWAYS
-    for file in scan_files(_HeapFiles(root), wanted, progress=progress, on_failure=refused):
+    for file in scan_files(_FolderFiles(root), wanted, progress=progress, on_failure=refused):
         study_uid = file.header.uid(STUDY_INSTANCE_UID)
         if file.is_image and study_uid:
-            _add(visits.setdefault(study_uid, _Found()), file.entry.name, file.header, tags)
+            _add(visits.setdefault(study_uid, _Group()), file.entry.name, file.header, tags)
         else:
-            skipped.append(_why(file))
+            skipped.append(_skip_notice(file))
     if not visits and not unreadable:
-        raise InputRefused(root, [(str(root), "holds no DICOM image")], "Check that this is the folder you mean.")
-    return Heap(
+        raise InputRefused(root, [(str(root), "contains no DICOM images")], "Check the path.")
+    return GroupedFiles(
         tuple(
-            HeapVisit(
+            UnsortedVisit(
                 uid, tuple(found.files), {**found.values, STUDY_KEY: study_key(uid)}, tuple(sorted(found.differing))
             )
             for uid, found in visits.items()
@@ -120,8 +119,8 @@ def look_through_heap(
     )
 
 
-class _HeapFiles:
-    """All files of a folder, links followed; what cannot be read is refused when it is opened, one by one."""
+class _FolderFiles:
+    """All files of a folder, following links. Opening one that cannot be read raises an error about this one."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -131,21 +130,21 @@ class _HeapFiles:
         try:
             return os.stat(self._root / name).st_size
         except OSError:
-            return 0  # opening it says why
+            return 0  # opening it raises the error
 
     @contextmanager
     def open(self, entry: InputFile) -> Iterator[FileReader]:
-        """Open a file; a named pipe does not block."""
+        """Open a file, without waiting for the writer of a named pipe."""
         try:
             descriptor = os.open(self._root / entry.name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             with os.fdopen(descriptor, "rb", buffering=0) as file:
-                yield _HeapReader(file)
+                yield _FileReader(file)
         except OSError as error:
             refusal = (entry.name, f"cannot be read ({os.strerror(error.errno or 0)})")
             raise InputRefused(self._root, [refusal]) from error
 
 
-class _HeapReader:
+class _FileReader:
     def __init__(self, file: FileIO) -> None:
         self._file = file
 
@@ -153,14 +152,14 @@ class _HeapReader:
         return self._file.read(size) or b""
 
 
-def _why(file: ScannedFile) -> Notice:
+def _skip_notice(file: ScannedFile) -> Notice:
     if file.is_image:
-        return Notice("heap-no-study", file.entry.name, "has no usable StudyInstanceUID, so it belongs to no visit")
+        return Notice("heap-no-study", file.entry.name, "has no valid StudyInstanceUID and belongs to no visit")
     message = "is not a DICOM image (or is a DICOMDIR) and belongs to no visit"
     return Notice("heap-no-image", file.entry.name, message)
 
 
-def _add(visit: _Found, name: str, found: Header, tags: Mapping[str, int]) -> None:
+def _add(visit: _Group, name: str, found: Header, tags: Mapping[str, int]) -> None:
     first = not visit.files
     visit.files.append(name)
     for keyword, tag in tags.items():
@@ -172,7 +171,7 @@ def _add(visit: _Found, name: str, found: Header, tags: Mapping[str, int]) -> No
 
 
 def _text(found: Header, tag: int) -> str:
-    """A value as text; empty where there is none, and for names of persons."""
+    """A value as text; empty if there is none, and for person names."""
     element = found.elements.get(tag)
     if element is None:
         return ""

@@ -1,4 +1,4 @@
-"""Many folders at once: trees with exclusions, tables and heaps, by the command; what is skipped is said."""
+"""Ingesting trees of folders with exclusions, tables and unsorted files by the command, and what it reports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.data.make_dicom import dicom_bytes, write_visit
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Two subjects with three sessions, and what is no visit."""
+    """Two subjects with three sessions, and files that belong to no visit."""
     root = tmp_path / "export"
     for subject, session in (("sub 1", "ses-1"), ("sub 1", "ses-2"), ("sub-2", "ses-1")):
         series = {1: ("AAHead_Scout", 1), 2: ("T1w", 2), 3: ("rest", 1)}
@@ -46,7 +46,7 @@ def exclude(tree: Path, *patterns: str) -> Path:
     return path
 
 
-def test_a_tree_becomes_a_study(tree: Path) -> None:
+def test_a_tree_of_folders_becomes_a_study(tree: Path) -> None:
     before = sorted(tree.rglob("*"))
     ran = ingest(tree, "--json")
     assert ran.code == 0, ran.err
@@ -74,7 +74,7 @@ def test_scans_are_excluded_by_parts_of_their_names(tree: Path) -> None:
     assert ingest(tree, "--exclude", exclude(tree, "scout", "phoenix")).out.startswith("3 visits: 0 made, 3 up to date")
 
 
-def test_what_changes_later_is_noticed_and_never_mixed_in(tree: Path) -> None:
+def test_a_list_that_changes_later_fails_the_visit(tree: Path) -> None:
     patterns = exclude(tree, "scout")
     assert ingest(tree, "--exclude", patterns).code == 0
     (tree / "sub-2" / "ses-1" / "02_T1w" / "0003.dcm").write_bytes(dicom_bytes(InstanceNumber=3))
@@ -86,7 +86,7 @@ def test_what_changes_later_is_noticed_and_never_mixed_in(tree: Path) -> None:
     assert "02_T1w/0003.dcm" not in members(tree, "sub-2_ses-1")
 
 
-def test_everything_excluded_is_said(tree: Path) -> None:
+def test_a_visit_without_any_scan_left_is_reported(tree: Path) -> None:
     ran = ingest(tree, "--exclude", exclude(tree, "T1", "rest", "scout"), "--json")
     result = ran.json["result"]
     assert [visit["visit"] for visit in result["run"]["visits"]] == ["sub-2_ses-1"]  # its notes are left
@@ -96,7 +96,7 @@ def test_everything_excluded_is_said(tree: Path) -> None:
     ]
 
 
-def test_the_plan_changes_nothing(tree: Path) -> None:
+def test_a_dry_run_changes_nothing(tree: Path) -> None:
     ran = ingest(tree, "--dry-run", "--exclude", exclude(tree, "scout"))
     assert ran.code == 0
     lines = ran.out.splitlines()
@@ -106,7 +106,7 @@ def test_the_plan_changes_nothing(tree: Path) -> None:
     assert not (tree.parent / "store").exists()
 
 
-def test_two_visits_of_one_name_are_both_left(tree: Path) -> None:
+def test_two_visits_with_the_same_identifiers_are_both_refused(tree: Path) -> None:
     (tree / "sub_1").mkdir()
     write_visit(tree / "sub_1" / "ses-1", {1: ("T1w", 1)})
     ran = ingest(tree)
@@ -130,7 +130,7 @@ def test_other_levels_and_templates(tree: Path) -> None:
     assert (wrong.code, "unknown field {patient} (fields: session, subject)" in wrong.err) == (2, True)
 
 
-def test_a_table_names_folders(tree: Path) -> None:
+def test_a_table_names_the_visits(tree: Path) -> None:
     table = tree.parent / "visits.tsv"
     table.write_text("folder\tstudy\tvisit\nsub 1/ses-1\tstudy-a\tv1\nsub-2/ses-1\tstudy-b\tv1\n")
     store = tree.parent / "store"
@@ -143,7 +143,7 @@ def test_a_table_names_folders(tree: Path) -> None:
     assert (bad.code, bad.err.count("line ")) == (2, 2)
 
 
-def test_a_table_with_other_columns_and_one_with_a_folder_twice(tree: Path) -> None:
+def test_a_table_with_other_columns_or_a_folder_twice(tree: Path) -> None:
     table, store = tree.parent / "visits.csv", tree.parent / "store"
     table.write_text("Folder,Study,Visit,Age,Sex\nsub-2/ses-1,study-a,v1,31,F\n")
     ran = icf("ingest", tree, "-o", store, "--table", table, "--dry-run")
@@ -157,7 +157,7 @@ def test_a_table_with_other_columns_and_one_with_a_folder_twice(tree: Path) -> N
 
 @pytest.fixture
 def heap(tmp_path: Path) -> Path:
-    """Files of three studies in one folder and below it, one that is none, and one without a StudyInstanceUID."""
+    """Files of three studies at several depths, one that is not DICOM, and one without a StudyInstanceUID."""
     folder = tmp_path / "heap"
     (folder / "deep" / "er").mkdir(parents=True)
     for number in range(9):
@@ -171,7 +171,7 @@ def heap(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_heap_is_told_apart(heap: Path) -> None:
+def test_unsorted_files_are_grouped_by_study(heap: Path) -> None:
     ran = ingest(heap, "--heap", "--json")
     assert ran.code == 0, ran.err
     result = ran.json["result"]
@@ -186,7 +186,7 @@ def test_a_heap_is_told_apart(heap: Path) -> None:
     assert ingest(heap, "--heap").out.startswith("3 visits: 0 made, 3 up to date")
 
 
-def test_a_heaps_visits_are_named_by_keywords_that_may_be_used(heap: Path) -> None:
+def test_unsorted_visits_are_named_by_allowed_keywords(heap: Path) -> None:
     refused = ingest(heap, "--heap", "--visit", "{StudyID}")
     assert (refused.code, "StudyID can identify a person" in refused.err) == (2, True)
     ran = ingest(heap, "--heap", "--visit", "{StudyID}", "--allow-identifying", "-n")
@@ -194,24 +194,24 @@ def test_a_heaps_visits_are_named_by_keywords_that_may_be_used(heap: Path) -> No
     missing = ingest(heap, "--heap", "--visit", "{StudyID}-{AccessionNumber}", "--allow-identifying")
     assert (missing.code, missing.out.count("has no usable AccessionNumber")) == (1, 3)
     wrong = ingest(heap, "--heap", "--visit", "{Nonsense}")
-    assert (wrong.code, "is no DICOM keyword" in wrong.err) == (2, True)
+    assert (wrong.code, "is not a DICOM keyword" in wrong.err) == (2, True)
     (heap / "other").write_bytes(dicom_bytes(StudyInstanceUID="1.2.3.0", InstanceNumber=99, StudyID="ID 9"))
     differ = ingest(heap, "--heap", "--visit", "{StudyID}", "--allow-identifying", "-n")
-    assert "disagree about StudyID" in differ.out
+    assert "different values of StudyID" in differ.out
     assert "ID 9" not in differ.out + differ.err
 
 
-def test_the_store_is_never_its_own_input(tree: Path) -> None:
+def test_the_store_cannot_be_the_source(tree: Path) -> None:
     for store in (tree, tree / "store", tree.parent):
         ran = icf("ingest", tree, "-o", store, "--study", "s")
-        assert (ran.code, "lies in the store" in ran.err) == (3, True)
+        assert (ran.code, "is inside the store" in ran.err) == (3, True)
 
 
 FORMS = ("", "[]", '{"exclude": []}', '{"Exclude": [""]}', '{"Exclude": "x"}', '{"Exclude": [], "B": 1}')
 
 
 @pytest.mark.parametrize("content", FORMS)
-def test_exclusions_have_one_form(tmp_path: Path, content: str) -> None:
+def test_malformed_exclusions_are_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "exclude.json"
     path.write_text(content)
     with pytest.raises(InvalidSetting):
@@ -219,12 +219,12 @@ def test_exclusions_have_one_form(tmp_path: Path, content: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "scan", "a//b", "a/a", "a/scan/b", "1", "a b"])
-def test_levels_have_one_form(text: str) -> None:
+def test_malformed_levels_are_refused(text: str) -> None:
     with pytest.raises(InvalidSetting):
         parse_levels(text)
 
 
-def test_no_visits(tmp_path: Path) -> None:
+def test_a_folder_without_visits(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with pytest.raises(InputRefused, match="no folders 2 levels below"):
         walk_tree(tmp_path)
@@ -232,7 +232,7 @@ def test_no_visits(tmp_path: Path) -> None:
         walk_tree(tmp_path / "nothing")
 
 
-def test_a_list_of_files_notices_changes(tree: Path) -> None:
+def test_a_changed_list_of_files_is_detected(tree: Path) -> None:
     root = tree / "sub-2" / "ses-1"
     chosen = select_files(root, ["notes.txt", "02_T1w/0001.dcm"])
     assert parse_selection(encode_selection(chosen), "x") == chosen
@@ -249,7 +249,7 @@ def test_a_list_of_files_notices_changes(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "", "a/../../x", "a\0b"])
-def test_a_list_stays_in_its_folder(name: str) -> None:
+def test_a_list_of_files_cannot_leave_its_folder(name: str) -> None:
     raw = json.dumps({"icf-selection": 1, "root": "/tmp", "files": [[name, 1, 1]]}).encode()
     with pytest.raises(InvalidSetting, match="outside its folder"):
         parse_selection(raw, "x")

@@ -10,7 +10,7 @@ from icf_utils.archive.stage import make_studyvisit_archive
 from icf_utils.dicom.constants import SERIES_NUMBER
 from icf_utils.dicom.header import FileKind
 from icf_utils.errors import IcfError, InputRefused
-from icf_utils.ingest.unsorted import look_through_heap
+from icf_utils.ingest.unsorted import group_by_study
 from icf_utils.metadata.stage import deposit_visit_metadata
 from icf_utils.metadata.study_uids import find_studies
 from icf_utils.sender.images import list_images
@@ -62,7 +62,7 @@ def test_kinds_and_elements(folder: Path, tmp_path: Path) -> None:
 
 def test_every_command_finds_the_same_images(folder: Path, tmp_path: Path) -> None:
     assert find_studies(folder).studies[0].files == len(IMAGES)
-    (heap,) = look_through_heap(folder).visits
+    (heap,) = group_by_study(folder).visits
     assert list(heap.files) == IMAGES
     with open_source(folder, tmp_path) as source:
         assert [image.entry.name for image in list_images(source).images] == IMAGES

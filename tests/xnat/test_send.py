@@ -188,7 +188,7 @@ def test_a_refused_image_is_named(visit: Path, tmp_path: Path, cli: Inside) -> N
     with storescp(tmp_path / "scp") as port:
         ran = cli("xnat", "send", visit, "127.0.0.1", "--port", str(port))
     assert ran.code == 1
-    assert "'02_rest/0001.dcm': is cut off or damaged" in ran.out
+    assert "'02_rest/0001.dcm': is truncated or damaged" in ran.out
     assert "4 images sent" in ran.out
 
 
