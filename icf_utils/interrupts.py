@@ -1,7 +1,7 @@
 """Signals, and the files and folders that must not outlive an interrupt.
 
-Remembers, for this process, which files are unfinished: a signal may arrive between any two steps, also where no
-``finally`` block is active yet. Removes files and empty folders; knows nothing of what the files mean.
+A register of this process's unfinished files: a signal may arrive between any two steps, also where no ``finally``
+block is active yet. Removes files and empty folders; knows nothing of what the files mean.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _ATTEMPTS = 3
 #: folders that go with them.
 _unfinished: dict[Path, tuple[bytes | None, Sequence[Path]]] = {}
 
-#: Folders above the studies that this process has made, the innermost first, by store.
+#: Folders above the studies that this process has created, the innermost first, by store.
 _made: dict[Path, list[Path]] = {}
 
-#: Numbers of the signals that this process has heard, and ends for.
-_heard: list[int] = []
+#: Numbers of the signals that this process has received and ends because of.
+_received: list[int] = []
 
 
 def expect_unfinished(path: Path, content: bytes | None = None, folders: Sequence[Path] = ()) -> None:
@@ -61,12 +61,12 @@ def remove_unfinished() -> None:
 
 
 def remember_made_folders(root: Path, folders: list[Path]) -> None:
-    """Remember that this process makes the store's folder at ``root``, or folders above it, the innermost first."""
+    """Register that this process creates the store's folder at ``root`` or folders above it, the innermost first."""
     _made[root] = folders
 
 
 def remove_made_folders(root: Path) -> None:
-    """Remove the store's folder, and those above it, if this process has made them and nothing is in them."""
+    """Remove the store's folder and those above it, if this process has created them and they are empty."""
     with suppress(OSError):
         for path in _made.get(root, []):
             path.rmdir()
@@ -74,35 +74,35 @@ def remove_made_folders(root: Path) -> None:
 
 
 def on_signal(number: int) -> None:
-    """Say that a signal has come which ends this process."""
-    _heard.append(number)
+    """Note that this process has received a signal and will end."""
+    _received.append(number)
 
 
-def leave_behind(error: BaseException, what: str) -> None:
-    """Say with what ends a command, an error or an interrupt, what could not be taken away, and how to go on."""
-    vars(error)["left_behind"] = what
+def note_leftovers(error: BaseException, what: str) -> None:
+    """Note with the error or interrupt that ends a command what could not be removed, and how to continue."""
+    vars(error)["leftovers"] = what
 
 
-def left_behind(error: BaseException) -> str:
-    """What :func:`leave_behind` has said of an error, or of one that it came upon; empty where all is as it was."""
+def noted_leftovers(error: BaseException) -> str:
+    """What :func:`note_leftovers` noted with an error, or with one that it followed; empty if nothing is left."""
     found: BaseException | None = error
-    while found:  # such as a second Ctrl-C during the tidying up after the first
-        if what := vars(found).get("left_behind", ""):
+    while found:  # for instance a second Ctrl-C while the first is cleaned up after
+        if what := vars(found).get("leftovers", ""):
             return str(what)
         found = found.__context__
     return ""
 
 
 def quiet_interrupts() -> None:
-    """Say nothing of an interrupt that is heard where Python cannot pass it on, such as in a finaliser.
+    """Suppress what Python prints about an interrupt that arrives where it cannot be raised, as in a finalizer.
 
-    Python would print a traceback for it; the command ends by the next thing that it does. Nor of what an interrupt
-    left open between being opened and being looked after, of which Python can be told to warn.
+    The command ends at its next step all the same. Warnings about files that an interrupt left open, between being
+    opened and being managed, are suppressed as well.
     """
 
     def hook(unraisable: sys.UnraisableHookArgs) -> None:
         ending = isinstance(unraisable.exc_value, (KeyboardInterrupt, SystemExit))
-        left_open = isinstance(unraisable.exc_value, ResourceWarning) and bool(_heard)
+        left_open = isinstance(unraisable.exc_value, ResourceWarning) and bool(_received)
         if not ending and not left_open:
             sys.__unraisablehook__(unraisable)
 

@@ -1,4 +1,4 @@
-"""Progress is injected: the library reports to whatever it is handed and never prints by itself."""
+"""How work reports its progress: to an object that the caller passes in. The library itself never prints."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Protocol
 
 
 class Task(Protocol):
-    """One piece of work under way."""
+    """A piece of work that is in progress."""
 
     def advance(self, amount: int) -> None:
-        """Say that ``amount`` more units (bytes or items) are done."""
+        """Report that ``amount`` more units (bytes or items) are done."""
 
 
 class Progress(Protocol):
-    """Who is told of progress. Implementations: :class:`Silent`, and the command line's bar and log lines."""
+    """What progress is reported to: :class:`Silent`, or the command line's bars and log lines."""
 
     def task(self, label: str, total: int, unit: str) -> AbstractContextManager[Task]:
         """Open a task of ``total`` units; ``unit`` is ``'B'`` for bytes, or a singular noun for items."""
 
     def message(self, text: str) -> None:
-        """Say one line that is not a result (waiting for a lock, a stale lock taken over)."""
+        """Report in one line what is not a result, such as waiting for a lock."""
 
 
 class _SilentTask:
@@ -30,7 +30,7 @@ class _SilentTask:
 
 
 class Silent:
-    """Tell nobody."""
+    """Progress that goes nowhere."""
 
     @contextmanager
     def task(self, label: str, total: int, unit: str) -> Iterator[Task]:

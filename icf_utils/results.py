@@ -1,4 +1,4 @@
-"""What a command did, as plain frozen values. No input or output happens here."""
+"""What a command did, as frozen values. Pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Notice:
-    """Something a user should know: a file that was treated in a special way, or left out, and why.
+    """A warning or remark: a file that was treated in a special way or left out, and why.
 
     ``code`` is a short stable word for scripts (listed in ``docs/errors.md``), ``subject`` the file or value that it
-    is about (raw, not escaped), ``message`` a sentence without the subject. Never holds header values; only the UIDs
-    of several studies in one visit are quoted.
+    is about (raw, not escaped), ``message`` a sentence without its subject. It never has header values, except for the
+    UIDs of several studies in one visit.
     """
 
     code: str
@@ -23,14 +23,14 @@ class Notice:
 
 @dataclass(frozen=True)
 class Written:
-    """A file of the store after a command: newly ``written``, or ``unchanged`` because the same bytes were there."""
+    """A file of the store after a command: ``written`` now, or ``unchanged`` because it had the same bytes."""
 
     path: Path
     state: Literal["written", "unchanged"]
 
 
 def to_json_value(value: object) -> object:
-    """A result as values that JSON knows: dataclasses become objects, tuples lists, paths text."""
+    """Convert a result to values that JSON has: dataclasses become objects, tuples arrays, paths text."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_json_value(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):

@@ -18,18 +18,18 @@ any_text = st.text(st.characters() | st.characters(min_codepoint=0xDC80, max_cod
 
 
 @given(text=any_text)
-def test_shown_is_one_printable_line(text: str) -> None:
+def test_printable_is_one_printable_line(text: str) -> None:
     result = printable(text)
     assert result.isprintable()
     result.encode("utf-8")
 
 
 @given(first=any_text, second=any_text)
-def test_shown_keeps_names_apart(first: str, second: str) -> None:
+def test_printable_keeps_names_apart(first: str, second: str) -> None:
     assert (printable(first) == printable(second)) == (first == second)
 
 
-def test_shown_escapes() -> None:
+def test_printable_escapes() -> None:
     assert printable("a b\u00e4\u982d'\"") == "a b\u00e4\u982d'\""
     assert printable("\n\x1b[31m\u202e\u2028\udce4\\") == r"\n\x1b[31m\u202e\u2028\xe4\\"
 
@@ -41,6 +41,7 @@ KINDS: dict[type[IcfError], tuple[int, list[object]]] = {
     errors.Busy: (8, [NASTY, "process 1 on host", 3.5]),
     errors.DepositDamaged: (5, [NASTY, "this", "that", "do it again"]),
     errors.DepositDiffers: (4, [NASTY, "in one byte"]),
+    errors.ExistingFileDiffers: (4, [NASTY, "it is a folder", "move it away"]),
     errors.DepositMissing: (5, [NASTY, "do the step before"]),
     errors.InputChanged: (4, [NASTY, "the archive", "a member differs"]),
     errors.InputRefused: (3, [NASTY, [(NASTY, "is odd")], "Change it."]),

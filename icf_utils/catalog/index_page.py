@@ -14,7 +14,7 @@ from pathlib import Path
 from icf_utils.catalog import writer
 from icf_utils.catalog.stage import read_study_page
 from icf_utils.catalog.study import catalog_name, study_id
-from icf_utils.errors import DepositDiffers, InvalidSetting, storage_errors
+from icf_utils.errors import ExistingFileDiffers, InvalidSetting, storage_errors
 from icf_utils.formatting import format_size
 from icf_utils.results import Notice
 from icf_utils.settings import Settings, load_settings
@@ -70,7 +70,7 @@ class StudyLine:
     years: str
 
 
-_REMEDY = "for the page of all studies in this place, move it away"
+_REMEDY = "move it away to get the page of all studies here"
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def build_index(store_dir: str | os.PathLike[str], *, settings: Settings | None 
     """Make the page of all studies from their catalogs.
 
     Raises :class:`~icf_utils.errors.InvalidSetting` for a folder without studies,
-    :class:`~icf_utils.errors.DepositDiffers` where an ``index.html`` of other origin is there,
+    :class:`~icf_utils.errors.ExistingFileDiffers` where an ``index.html`` of other origin is there,
     :class:`~icf_utils.errors.DepositDamaged` for a damaged catalog, :class:`~icf_utils.errors.StorageFailure`.
     """
     root = Path(store_dir)
@@ -166,11 +166,11 @@ def _replace(path: Path, data: bytes, root: Path) -> bool:
         except FileNotFoundError:
             old = None
         except IsADirectoryError as error:
-            raise DepositDiffers(path, "it is a folder", _REMEDY) from error
+            raise ExistingFileDiffers(path, "it is a folder", _REMEDY) from error
     if old == data:
         return False
     if old is not None and _MARK.encode("ascii") not in old:
-        raise DepositDiffers(path, "it was not made by this program", _REMEDY)
+        raise ExistingFileDiffers(path, "it was not made by this program", _REMEDY)
     replace_file(path, data, root=root)
     sync_folder(root)
     return True

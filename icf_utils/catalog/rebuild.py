@@ -77,7 +77,7 @@ def build_catalog(
 
     ``hide_dates`` and ``previews`` are kept as they were where they are ``None``. A visit without metadata is left
     out and named. Raises :class:`~icf_utils.errors.IcfError`: ``DepositMissing`` or ``InvalidSetting`` for what is
-    no study, ``DepositDiffers`` for a folder 'catalog' of other origin, ``MissingRequirement``, ``InvalidSetting``, ...
+    no study, ``ExistingFileDiffers`` for a folder 'catalog' of other origin, ``MissingRequirement``, ...
     """
     place = Study(Path(store_dir), study)
     chosen = load_settings(place.root) if settings is None else settings

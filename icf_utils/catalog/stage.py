@@ -75,8 +75,8 @@ def catalogify_studyvisit_from_meta(
     visit's dataset says, and where there is none yet, the settings do. ``hide_dates`` takes the dates of all visits
     off the study's page, and keeps them off. ``previews`` makes a picture of each series; those that there are stay.
     The same visits give the same catalog in every order of additions; an unchanged one touches no file.
-    Raises :class:`~icf_utils.errors.IcfError` (``DepositMissing`` without metadata, ``DepositDiffers`` for a folder
-    'catalog' of other origin, ``MissingRequirement`` without datalad-catalog, ``InvalidSetting``, ...).
+    Raises :class:`~icf_utils.errors.IcfError` (``DepositMissing`` without metadata, ``ExistingFileDiffers`` for a
+    folder 'catalog' of other origin, ``MissingRequirement`` without datalad-catalog, ``InvalidSetting``, ...).
     """
     place = Visit(Path(store_dir), study, visit)
     settings = load_settings(place.root) if settings is None else settings

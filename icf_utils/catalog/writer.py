@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from icf_utils.catalog.application import FOLDERS
-from icf_utils.errors import DepositDiffers, storage_errors
+from icf_utils.errors import ExistingFileDiffers, storage_errors
 from icf_utils.progress import Task
 from icf_utils.store.files import make_folders, new_part, replace_with_part, sync_file, sync_folder
 from icf_utils.store.layout import Study
@@ -22,7 +22,7 @@ from icf_utils.store.layout import Study
 #: Says that a folder is a catalog of this program, and of which study: a line with the catalog's id. A second line,
 #: where dates were hidden, so that the wish outlives the study's page, which may be lost and made again.
 MARKER = ".icf-catalog"
-_REMEDY = "for a catalog in this place, move it away"
+_REMEDY = "move it away to get a catalog here"
 _HIDES_DATES = b"hides dates\n"
 
 
@@ -51,13 +51,13 @@ def _meaning(marker: bytes | None, catalog_id: str) -> bool | None:
 
 
 def refuse_foreign(study: Study, catalog_id: str) -> None:
-    """Raise :class:`~icf_utils.errors.DepositDiffers` if the study's catalog folder is not this catalog's."""
+    """Raise :class:`~icf_utils.errors.ExistingFileDiffers` if the study's catalog folder is not this catalog's."""
     marker = read_file(study, MARKER)
     if _meaning(marker, catalog_id) is not None:
         return
     if marker is not None:
         how = "it is the catalog of another study"
-        raise DepositDiffers(study.catalog, how, _REMEDY)
+        raise ExistingFileDiffers(study.catalog, how, _REMEDY)
     with storage_errors(study.catalog, "read"):
         try:
             foreign = any(study.catalog.iterdir())
@@ -66,7 +66,7 @@ def refuse_foreign(study: Study, catalog_id: str) -> None:
         except NotADirectoryError:
             foreign = True
     if foreign or study.catalog.is_symlink():
-        raise DepositDiffers(study.catalog, "it was not made by this program", _REMEDY)
+        raise ExistingFileDiffers(study.catalog, "it was not made by this program", _REMEDY)
 
 
 def read_file(study: Study, name: str) -> bytes | None:

@@ -33,7 +33,7 @@ from icf_utils.cli import (
 from icf_utils.cli.console import Console, abandon
 from icf_utils.cli.options import add_output
 from icf_utils.errors import IcfError, InvalidSetting, StorageFailure, printable
-from icf_utils.interrupts import left_behind, on_signal, quiet_interrupts, remove_unfinished
+from icf_utils.interrupts import noted_leftovers, on_signal, quiet_interrupts, remove_unfinished
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -181,7 +181,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
         code: int = args.run(args, console)
         return code
     except IcfError as error:
-        left = left_behind(error)
+        left = noted_leftovers(error)
         console.failure(args.command, type(error).__name__, f"{error}; {left}" if left else str(error), error.exit_code)
         return error.exit_code
     except OSError as error:  # one that no stage could name better
@@ -191,7 +191,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows is short
         remove_unfinished()
         kind, code = _ENDS[type(stop)]
-        left = left_behind(stop) or "nothing half-written was left behind"
+        left = noted_leftovers(stop) or "nothing half-written was left behind"
         console.failure(args.command, kind, f"{kind.lower()}; {left}", code)
         return code
     except Exception as error:  # noqa: BLE001 - the last resort

@@ -45,18 +45,6 @@ class InTheWay(Exception):
     """An image cannot get its name, which stops no other one. The text says why, and what to do."""
 
 
-@contextmanager
-def target_errors(path: Path, action: str) -> Iterator[None]:
-    """As :func:`~icf_utils.errors.storage_errors`, for files that are no store's."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.EROFS:
-            read_only = OSError(f"{os.strerror(errno.EROFS)}. Choose a folder that can be written")
-            raise StorageFailure(path, action, read_only) from error
-        raise StorageFailure(path, action, error) from error
-
-
 def obstacle(target: Path) -> str:
     """What keeps a file from getting this name, and what to do; empty if nothing is seen."""
     if os.path.isdir(target) and not os.path.islink(target):
@@ -120,7 +108,7 @@ class Incoming:
         self._part = work / f"{os.getpid()}-{id(self)}.part"
         self._running, self._size = Running(wanted.image.digest.kind), 0
         self._stack = ExitStack()
-        with target_errors(self._part, "create"):
+        with storage_errors(self._part, "create"):
             work.mkdir(parents=True, exist_ok=True)
         self._file: BinaryIO = self._stack.enter_context(new_file(self._part, like=target))
 
@@ -137,7 +125,7 @@ class Incoming:
     def write(self, chunk: bytes) -> None:
         self._running.update(chunk)
         self._size += len(chunk)
-        with target_errors(self._target, "write"):
+        with storage_errors(self._target, "write"):
             self._file.write(chunk)
 
     def keep(self) -> bool:
@@ -148,7 +136,7 @@ class Incoming:
         image = self._wanted.image
         if self._size != image.span.size or self._running.digest() != image.digest:
             return False
-        with target_errors(self._target, "write"):
+        with storage_errors(self._target, "write"):
             sync_file(self._file, self._target)
             try:
                 self._target.parent.mkdir(parents=True, exist_ok=True)
@@ -208,7 +196,7 @@ def _lock(work: Path) -> IO[bytes]:
     """The lock file, held."""
     path = work / "lock"
     while True:
-        with target_errors(path, "create"):
+        with storage_errors(path, "create"):
             work.mkdir(parents=True, exist_ok=True)
             try:
                 lock = open_locked(path)

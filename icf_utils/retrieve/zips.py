@@ -19,7 +19,7 @@ from typing import IO
 
 from icf_utils.errors import printable, storage_errors
 from icf_utils.fetch.source import CHUNK
-from icf_utils.retrieve.files import FolderShelf, Incoming, digest_of, target_errors
+from icf_utils.retrieve.files import FolderShelf, Incoming, digest_of
 from icf_utils.retrieve.model import Digest, Wanted
 from icf_utils.store.files import new_file, rename_file, sync_file
 
@@ -94,11 +94,11 @@ class ZipShelf:
         if old and old.namelist() == sorted(map(_entry, items)) and all(map(self._is_in_place, items)):
             return path
         with new_file(part, like=path) as file:
-            with target_errors(path, "write"), zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as new:
+            with storage_errors(path, "write"), zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as new:
                 self._fill(new, box, items)
             sync_file(file, path)
         self.close()
-        with target_errors(path, "write"):
+        with storage_errors(path, "write"):
             rename_file(part, path)
             shutil.rmtree(self._work / box, ignore_errors=True)
         return path

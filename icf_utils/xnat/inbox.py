@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from icf_utils.errors import InvalidSetting, RemoteFailure, printable, storage_errors
-from icf_utils.interrupts import leave_behind
+from icf_utils.interrupts import note_leftovers
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.sources.source import Source
@@ -126,7 +126,7 @@ def import_through_inbox(
     try:
         row = _wait(xnat, session, layout.study_uid, before, progress)
     except BaseException as error:
-        leave_behind(error, _left(path, copy))
+        note_leftovers(error, _left(path, copy))
         raise
     status = str(row.get("status", "")) if row else ""
     built = status in BUILT_STATUSES

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 from icf_utils.errors import IcfError, InvalidSetting, RemoteFailure, printable
-from icf_utils.interrupts import leave_behind
+from icf_utils.interrupts import note_leftovers
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.sources.source import Source
@@ -170,7 +170,7 @@ def put_into_prearchive(
 
     ``expected`` contains MD5s of the input's files by name, where they are known. Whatever fails or interrupts this is
     undone, and what a kill left behind is removed by the next call. Where XNAT works on the session for too long, it
-    cannot be undone; :func:`~icf_utils.interrupts.left_behind` says so of the error.
+    cannot be undone; :func:`~icf_utils.interrupts.noted_leftovers` says so of the error.
 
     Raises :class:`~icf_utils.errors.InputRefused`, :class:`~icf_utils.errors.StorageFailure` and
     :class:`~icf_utils.errors.RemoteFailure`.
@@ -302,7 +302,7 @@ def _undone(reservation: Reservation, database: XnatDatabase, progress: Progress
         with _undisturbed():
             left = _undo(reservation, database if attempt.row else None, progress)
             if left:
-                leave_behind(error, left)
+                note_leftovers(error, left)
         raise
 
 

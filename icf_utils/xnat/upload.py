@@ -33,7 +33,7 @@ from icf_utils.errors import IcfError, InvalidSetting, printable, storage_errors
 from icf_utils.fetch.errors import ConnectionFailure, FetchFailure
 from icf_utils.fetch.http import Retries, RetryPolicy
 from icf_utils.formatting import format_count
-from icf_utils.interrupts import leave_behind
+from icf_utils.interrupts import note_leftovers
 from icf_utils.progress import SILENT, Progress, Task
 from icf_utils.store.layout import Visit
 from icf_utils.waiting import poll
@@ -238,7 +238,7 @@ def _upload_in_parallel(
                     report(outcomes[at])
         except BaseException as error:
             run.stop.set()
-            leave_behind(error, "run the same command again: it first looks in XNAT for what was being sent")
+            note_leftovers(error, "run the same command again: it first looks in XNAT for what was being sent")
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return [outcomes[at] for at in range(len(uploads))]

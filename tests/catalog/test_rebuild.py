@@ -14,7 +14,7 @@ from icf_utils.catalog import swap
 from icf_utils.catalog.index_page import build_index
 from icf_utils.catalog.rebuild import CatalogBuildResult, build_catalog
 from icf_utils.catalog.stage import catalogify_studyvisit_from_meta, read_study_page
-from icf_utils.errors import DepositDiffers, DepositMissing, InvalidSetting
+from icf_utils.errors import DepositMissing, ExistingFileDiffers, InvalidSetting
 from icf_utils.store.layout import Study, Visit
 from tests.catalog.conftest import STUDY, deposit, make_visit, typical_images
 
@@ -141,7 +141,7 @@ def test_hidden_dates_stay_hidden_without_the_page(three_visits: Path, damage: s
 def test_a_folder_of_other_origin_is_not_touched(three_visits: Path) -> None:
     catalog_of(three_visits).mkdir()
     (catalog_of(three_visits) / "mine").write_text("mine")
-    with pytest.raises(DepositDiffers):
+    with pytest.raises(ExistingFileDiffers):
         build(three_visits)
     assert (catalog_of(three_visits) / "mine").read_text() == "mine"
 

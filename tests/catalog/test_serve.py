@@ -19,7 +19,7 @@ from icf_utils.catalog.index_page import StudyLine, build_index, index_bytes
 from icf_utils.catalog.serve import CatalogServer
 from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
 from icf_utils.cli.main import main
-from icf_utils.errors import DepositDiffers, DepositMissing, StorageFailure
+from icf_utils.errors import DepositMissing, ExistingFileDiffers, StorageFailure
 from tests.catalog.conftest import STUDY, deposit, make_visit, typical_images
 
 
@@ -166,7 +166,7 @@ def _umask() -> int:
 
 def test_a_page_of_other_origin_is_not_touched(catalogued: Path) -> None:
     (catalogued / "index.html").write_text("mine")
-    with pytest.raises(DepositDiffers):
+    with pytest.raises(ExistingFileDiffers):
         build_index(catalogued)
     assert (catalogued / "index.html").read_text() == "mine"
 

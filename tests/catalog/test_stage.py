@@ -13,7 +13,7 @@ import pytest
 from icf_utils.catalog import application as assets_module
 from icf_utils.catalog import writer
 from icf_utils.catalog.stage import CatalogResult, catalogify_studyvisit_from_meta
-from icf_utils.errors import DepositDamaged, DepositDiffers, DepositMissing, InvalidIdentifier, InvalidSetting
+from icf_utils.errors import DepositDamaged, DepositMissing, ExistingFileDiffers, InvalidIdentifier, InvalidSetting
 from icf_utils.progress import SILENT, Silent
 from icf_utils.settings import CatalogSettings, Settings
 from icf_utils.store.layout import Study, Visit
@@ -154,14 +154,14 @@ def test_a_folder_of_other_origin_is_not_touched(three_visits: Path) -> None:
     catalog = catalog_of(three_visits)
     catalog.mkdir()
     (catalog / "index.html").write_text("mine")
-    with pytest.raises(DepositDiffers, match="not made by this program"):
+    with pytest.raises(ExistingFileDiffers, match="not made by this program"):
         add(three_visits, "v001")
     assert [path.name for path in catalog.iterdir()] == ["index.html"]
 
 
 def test_a_file_under_the_catalogs_name_is_not_touched(three_visits: Path) -> None:
     catalog_of(three_visits).write_text("mine")
-    with pytest.raises(DepositDiffers, match="not made by this program"):
+    with pytest.raises(ExistingFileDiffers, match="not made by this program"):
         add(three_visits, "v001")
     assert catalog_of(three_visits).read_text() == "mine"
 
@@ -177,7 +177,7 @@ def test_the_catalog_of_another_study_is_not_touched(three_visits: Path, snapsho
     shutil.move(catalog_of(three_visits), three_visits / "other" / "catalog")
     deposit(three_visits, "v001", make_visit("v001", [], study="other"), "other")
     before = snapshot(three_visits)
-    with pytest.raises(DepositDiffers, match="another study"):
+    with pytest.raises(ExistingFileDiffers, match="another study"):
         catalogify_studyvisit_from_meta(three_visits, "other", "v001")
     assert snapshot(three_visits) == before
 

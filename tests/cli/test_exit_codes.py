@@ -125,7 +125,7 @@ CASES: list[tuple[Break, int, str, str]] = [
     (no_input, 3, "InputRefused", "nowhere"),
     (other_input, 4, "DepositDiffers", "more.txt"),
     (other_dataset, 4, "DepositDiffers", "https://other.example.org"),
-    (foreign_catalog, 4, "DepositDiffers", "not made by this program"),
+    (foreign_catalog, 4, "ExistingFileDiffers", "not made by this program"),
     (no_archive, 5, "DepositMissing", "v2_dicom.tar"),
     (no_metadata, 5, "DepositMissing", "v2_metadata_tarball.json"),
     (no_store, 5, "DepositMissing", "no visit in this store"),

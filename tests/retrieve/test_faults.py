@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils.errors import StorageFailure
+from icf_utils.errors import StorageFailure, storage_errors
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.retrieve.api import Retrieved
-from icf_utils.retrieve.files import target_errors
 from icf_utils.retrieve.selection import Selection
 from tests.data.make_cod import CodSeries
 from tests.fetch.server import Fault
@@ -292,8 +291,8 @@ def test_a_full_disk_stops_everything(bucket: BucketServer, tmp_path: Path) -> N
 
 
 def test_a_read_only_disk_is_no_store(tmp_path: Path) -> None:
-    words = r"Read-only file system\. Choose a folder"
-    with pytest.raises(StorageFailure, match=words) as caught, target_errors(tmp_path, "create"):
+    words = r"Read-only file system\. Make it writable, or choose another folder"
+    with pytest.raises(StorageFailure, match=words) as caught, storage_errors(tmp_path, "create"):
         raise OSError(errno.EROFS, "read-only")
     assert "store" not in str(caught.value)
 

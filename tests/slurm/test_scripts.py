@@ -222,4 +222,4 @@ def test_a_status_without_squeue_says_what_it_lacks(tmp_path: Path) -> None:
     write_submission(create_folder(Study(tmp_path / "store", "only")), submission(1))
     done = Program({"PATH": str(tmp_path)}).run("status", "-o", str(tmp_path / "store"), "--table", str(table))
     assert done.returncode == 0
-    assert "what is queued is not shown: SLURM's 'squeue' is needed and was not found" in done.stderr
+    assert "what is queued is not shown: SLURM's 'squeue' is required and was not found" in done.stderr

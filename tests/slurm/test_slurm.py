@@ -150,7 +150,7 @@ def test_without_sbatch_it_says_where_to_go(tmp_path: Path) -> None:
     table = write_inputs(tmp_path, ("only",), 1)
     done = Program({"PATH": str(tmp_path)}).run("run", "-o", str(tmp_path / "store"), "--table", str(table), "--slurm")
     assert done.returncode == 7
-    assert "SLURM's 'sbatch' is needed and was not found; run this where jobs are submitted from" in done.stderr
+    assert "SLURM's 'sbatch' is required and was not found; run this where jobs are submitted from" in done.stderr
 
 
 def test_jobs_run_in_the_container(slurm: Cluster, on_cluster: Program, tmp_path: Path) -> None:

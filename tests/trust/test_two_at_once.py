@@ -162,7 +162,7 @@ def test_a_holder_out_of_sight_that_is_silent(tmp_path: Path, monkeypatch: pytes
     path = visit.workdir / "v1.lock"
     path.write_bytes(Holder("elsewhere", 1, "5", "pid:[1]", "b", "m").mark)
     monkeypatch.setattr(locks, "SILENCE", 0.3)
-    with pytest.raises(Busy, match="has given no sign of life for") as caught, visit_lock(visit, SILENT):
+    with pytest.raises(Busy, match="has not touched it for") as caught, visit_lock(visit, SILENT):
         pass
     assert caught.value.silent
     assert "if that process is dead for certain, remove the file" in str(caught.value)

@@ -16,7 +16,7 @@ import pytest
 
 from icf_utils.credentials import Login, Secret
 from icf_utils.errors import RemoteFailure, StorageFailure
-from icf_utils.interrupts import left_behind
+from icf_utils.interrupts import noted_leftovers
 from icf_utils.progress import Task
 from icf_utils.sources.open import open_source
 from icf_utils.xnat import prearchive, staging
@@ -201,7 +201,7 @@ def test_what_xnat_works_on_is_not_taken_away(
     assert "XNAT is working on" in steps.heard[4]
     assert "waiting up to 0.5 s for it to finish" in steps.heard[4]
     assert len(steps.heard) == 5  # said at once, and once
-    assert "and its row were left there" in left_behind(stopped.value)
+    assert "and its row were left there" in noted_leftovers(stopped.value)
     assert len(postgres.rows()) == len(list(root.glob("PILOT/*/S1"))) == 1
     postgres.sql(f"UPDATE {TABLE} SET status = 'ERROR'")
     prearchive.remove_abandoned(root, postgres.database)
@@ -242,7 +242,7 @@ def test_a_database_that_goes_away_leaves_a_journal(
     steps = Steps(3, vanish)
     with pytest.raises(Stop) as stopped:
         put(visit, session, postgres, xnat, progress=steps)
-    assert "for this prearchive removes it" in left_behind(stopped.value)
+    assert "for this prearchive removes it" in noted_leftovers(stopped.value)
     assert len(list(root.glob("PILOT/*/S1"))) == 1
     monkeypatch.delenv("PGOPTIONS")
     assert put(visit, session, postgres, xnat).status == "READY"
