@@ -18,6 +18,7 @@ import os
 import re
 import stat
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -226,18 +227,42 @@ def _from_file(path: Path) -> Secret:
 
 
 def _from_netrc(host: str) -> Login | None:
+    """What netrc says for a host that the user has named: its own entry, else the ``default`` one, as in curl."""
+    path, entries = _read_netrc()
+    return _usable(path, entries.get(host) or entries.get("default"))
+
+
+def find_netrc_login(origin: WebOrigin) -> Login | None:
+    """The login of netrc for an origin that the user has not named: by an entry for just this one.
+
+    netrc knows hosts only. ``machine HOST`` is taken for ``https://HOST``, ``machine HOST:PORT`` for that port. Raises
+    :class:`~icf_utils.errors.InvalidSetting` as :func:`find_login` does.
+    """
+    path, entries = _read_netrc()
+    entry = entries.get(f"{origin.host}:{origin.port}")
+    if entry is None and (origin.scheme, origin.port) == ("https", 443):
+        entry = entries.get(origin.host)
+    return _usable(path, entry)
+
+
+_Entries = Mapping[str, tuple[str, str, str]]
+
+
+def _read_netrc() -> tuple[str, _Entries]:
     path = os.environ.get("NETRC") or os.path.expanduser("~/.netrc")
     try:
-        entry = netrc.netrc(path).authenticators(host)
-        others = entry is not None and bool(entry[2]) and _is_open_to_others(os.stat(path).st_mode)
+        return path, netrc.netrc(path).hosts  # type: ignore[return-value]  # accounts may be None
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        return path, {}
     except netrc.NetrcParseError as error:
         raise InvalidSetting(path, f"this is not a netrc file (line {error.lineno})") from error
     except OSError as error:
         raise InvalidSetting(path, f"it cannot be read ({os.strerror(error.errno or 0)})") from error
+
+
+def _usable(path: str, entry: tuple[str, str, str] | None) -> Login | None:
     if not entry or not entry[2]:
         return None
-    if others:
+    if _is_open_to_others(os.stat(path).st_mode):
         raise InvalidSetting(path, _TAKE_AWAY)
     return Login(entry[0], Secret(entry[2]))

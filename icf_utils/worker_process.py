@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Any, NoReturn
 
+from icf_utils.child_environment import drop_secrets
 from icf_utils.interrupts import on_signal, quiet_interrupts, remove_unfinished
 
 #: Seconds that a worker has to unwind before it is killed.
@@ -27,14 +28,15 @@ _LEFT_TO_THE_PARENT = {signal.SIGINT, signal.SIGHUP}
 class WorkerProcess:
     """A process that runs ``work(connection, *arguments)``; ``connection`` here is the other end of its pipe.
 
-    ``work`` must be a function of a module, and the arguments must be picklable. Reading from ``connection`` raises
-    ``EOFError`` once the process has ended.
+    ``work`` must be a function of a module, and the arguments must be picklable. ``secrets`` names the variables with
+    secrets that the work needs; it starts without the others (:mod:`icf_utils.child_environment`). Reading from
+    ``connection`` raises ``EOFError`` once the process has ended.
     """
 
-    def __init__(self, work: Callable[..., None], *arguments: Any) -> None:
+    def __init__(self, work: Callable[..., None], *arguments: Any, secrets: Collection[str] = ()) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_run, args=(theirs, work, arguments), daemon=True)
+        self._process = context.Process(target=_run, args=(theirs, work, arguments, frozenset(secrets)), daemon=True)
         resource_tracker.ensure_running()  # if start() did that, it would unblock the interrupt
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_PARENT)  # the child inherits the mask
         try:
@@ -69,8 +71,11 @@ class WorkerProcess:
         return f"was ended by signal {-code}{memory}"
 
 
-def _run(connection: Connection, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _run(
+    connection: Connection, work: Callable[..., None], arguments: tuple[Any, ...], secrets: frozenset[str]
+) -> None:
     """What the process does."""
+    drop_secrets(keep=secrets)
     quiet_interrupts()
     signal.signal(signal.SIGTERM, _unwind)
     signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_PARENT)

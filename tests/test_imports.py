@@ -24,6 +24,7 @@ ROOMS = [
         "results",
         "progress",
         "interrupts",
+        "child_environment",
         "worker_process",
         "settings",
         "templates",

@@ -1,4 +1,4 @@
-"""git's own verdict on a deposit, before it is published. Runs git on a temporary copy; nothing else is written.
+"""git's own verdict on a deposit, before it is published. Runs git on a temporary copy; writes nothing else.
 
 The export is unpacked into a temporary folder, as a clone will unpack it, and ``git fsck --strict`` reads every object
 of both branches at once. The user's configuration of git and any ``GIT_*`` variable of a surrounding repository have
@@ -14,7 +14,8 @@ import subprocess
 import tempfile
 import zipfile
 
-from icf_utils.errors import InputRefused, MissingRequirement, storage_errors
+from icf_utils.child_environment import git_environment
+from icf_utils.errors import InputRefused, MissingRequirement, printable, storage_errors
 
 _REMEDY = "install git (https://git-scm.com) and make sure that it is found on the PATH"
 
@@ -31,35 +32,40 @@ def check_with_git(export: bytes, refs: bytes, source: str) -> None:
     with storage_errors(place, "use the temporary folder"), tempfile.TemporaryDirectory(prefix="icf-utils-") as folder:
         with zipfile.ZipFile(io.BytesIO(export)) as packed:
             packed.extractall(folder)
-        listed = _ask(folder, source)
+        listed = _check(folder, source)
     if listed != refs[: refs.rindex(b"@")].rstrip(b"\n"):
         raise InputRefused(source, [("git", "it finds other branches in the dataset than were put there")])
 
 
-def _ask(folder: str, source: str) -> bytes:
+def _check(folder: str, source: str) -> bytes:
     """Check the repository in ``folder`` and list its branches."""
     _git(folder, source, "fsck", "--strict", "--full", "--no-dangling", "--no-progress")
-    return _git(folder, source, "for-each-ref", "--format=%(objectname) %(refname)").rstrip(b"\n")
+    return _git(folder, source, "for-each-ref", "--format=%(objectname) %(refname)").removesuffix(b"\n")
 
 
 def _git(folder: str, source: str, *arguments: str) -> bytes:
-    done = subprocess.run(  # noqa: S603 - no shell
-        ["git", *arguments],  # noqa: S607 - the user's git
-        cwd=folder,
-        env={**os.environ, **_environment(folder)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(  # noqa: S603 - no shell
+            ["git", *arguments],  # noqa: S607 - as the user has it
+            cwd=folder,
+            env=_environment(folder),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+    except OSError as error:
+        raise MissingRequirement("a git that can be started", _REMEDY) from error
     if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip()
-        raise InputRefused(source, [("git", f"it refuses the dataset: {said}")])
+        said = done.stderr.decode("utf-8", "replace").split("\n")
+        words = "; ".join(printable(line.strip()) for line in said if line.strip())
+        raise InputRefused(source, [("git", f"it refuses the dataset: {words}")])
     return done.stdout
 
 
 def _environment(folder: str) -> dict[str, str]:
     """Variables that replace whatever the caller's are: this repository, no configuration, no other objects."""
     return {
+        **git_environment(),
         "GIT_DIR": folder,
         "GIT_COMMON_DIR": folder,
         "GIT_OBJECT_DIRECTORY": os.path.join(folder, "objects"),

@@ -23,6 +23,7 @@ from icf_utils.receiver.model import Session, SessionFilter, final_state, in_one
 from icf_utils.receiver.run_session import SessionOutcome, remove_input, run_session
 from icf_utils.receiver.settings import ReceiverSettings, Rule
 from icf_utils.worker_process import GRACE, WorkerProcess
+from icf_utils.xnat.login import PASSWORD, TOKEN
 
 #: Seconds between two looks into the journal, to which web pages and commands add sessions, too.
 _POLL_INTERVAL = 1.0
@@ -120,7 +121,8 @@ class SessionQueue:
             if self._closing.is_set():
                 return None
             try:
-                worker = WorkerProcess(_run_session, self._settings, rule, session)
+                secrets = (PASSWORD, TOKEN) if rule.xnat else ()
+                worker = WorkerProcess(_run_session, self._settings, rule, session, secrets=secrets)
             except OSError as error:  # no memory, or too many processes
                 return SessionOutcome(f"cannot start a process for it ({error.strerror})")
             self._workers.add(worker)

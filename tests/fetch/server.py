@@ -49,7 +49,7 @@ class FaultyServer:
         self.headers: dict[str, dict[str, str]] = {}
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
-        self.authorization = ""
+        self.authorization, self.challenge = "", 'Basic realm="a store"'
         self.sent = 0
         self.connections = 0
         self.busy = self.busiest = 0
@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.status:
             self._answer(fault.status, fault.headers, fault.body, fault)
         elif self.state.authorization and self.headers.get("Authorization") != self.state.authorization:
-            self._answer(401, {"WWW-Authenticate": 'Basic realm="a store"'}, b"who are you", fault)
+            self._answer(401, {"WWW-Authenticate": self.state.challenge}, b"who are you", fault)
         elif (found := self.state.find(request)) is None:
             self._answer(404, {"Content-Type": "text/html"}, b"<html>not found</html>", fault)
         else:

@@ -1,34 +1,43 @@
 """Where an archive's bytes come from: the annex, ``file://``, a web server by ranges, or the whole archive after all.
 
+An archive is asked for at one origin only, even if the dataset names addresses at several: a second server could learn
+from being asked what the first one, or this machine, has (:mod:`icf_utils.dataset.special_remote.security`). The origin
+is that of an address which the clone itself has as a remote, else that of the archive's first address.
+
 Reads files and the network; has git-annex get a whole archive where nothing else helps.
-
-
-What the clone has: an archive's file in the annex, and getting it there. Runs git-annex.
 """
 
 from __future__ import annotations
 
-import subprocess
+import re
 import tarfile
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
+from icf_utils.credentials import origin_of
 from icf_utils.dataset.annex_keys import ImageLocator, key_size
-from icf_utils.dataset.special_remote.logins import Logins
+from icf_utils.dataset.special_remote.clone import Clone
+from icf_utils.dataset.special_remote.opener import Opener
 from icf_utils.dataset.special_remote.protocol import Job
 from icf_utils.dataset.special_remote.reader import Reader
-from icf_utils.errors import DepositDamaged, RemoteFailure
+from icf_utils.errors import DepositDamaged, InvalidSetting
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.files import FileSource
 from icf_utils.fetch.ranges import Span
 from icf_utils.formatting import format_count
 
-#: Address forms that bytes can be read from; the others are git-annex's affair.
+#: Schemes of addresses that bytes can be read from; the others are left to git-annex.
 _READABLE = ("https", "http", "file")
+
+#: The origins of what is on this machine.
+ANNEX, DISK = "annex", "file:"
+
+#: A web address inside a remote's, such as ``datalad-annex::?type=external&url=https://host/path``.
+_WEB_ADDRESS = re.compile(r"https?://[^/?#&\s]+")
 
 #: Failures after which the archive may still be had as a whole, from there or elsewhere.
 _WHOLE_MAY_HELP = frozenset({"no-ranges", "encoded", "missing"})
@@ -41,12 +50,14 @@ _HOLDS_FOR = 10.0
 class Archive:
     """What is known of an archive by now; whoever holds ``lock`` may find out more.
 
-    ``local`` is its file in the annex. ``asked`` and ``is_there`` are the latest answer about its presence and when it
+    ``local`` is its file in the annex, ``urls`` are its addresses at one origin, ``others`` the origins that are not
+    asked (see above). ``asked`` and ``is_there`` are the latest answer about its presence and when it
     was given. ``members`` are the images of a local one by name, for locators that tell no position.
     """
 
     key: str
     urls: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
     local: Path | None = None
     reader: Reader | None = None
     is_known: bool = False
@@ -56,14 +67,26 @@ class Archive:
     members: dict[str, Span] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
+    @property
+    def origin(self) -> str:
+        """Where its bytes come from; empty where no address can be read here."""
+        if self.local is not None:
+            return ANNEX
+        return _origin(self.urls[0]) if self.urls else ""
+
 
 class Archives:
     """The archives of one clone, as long as git-annex keeps the process."""
 
-    def __init__(self, clone: Clone, logins: Logins) -> None:
-        self._clone, self._logins = clone, logins
+    def __init__(self, clone: Clone, opener: Opener) -> None:
+        self._clone, self._opener = clone, opener
         self._lock = threading.Lock()
         self._known: dict[str, Archive] = {}
+        self._preferred = _origins_of_remotes(clone)
+
+    def origin(self, job: Job, locator: ImageLocator) -> str:
+        """Where the bytes of an image's archive come from: an origin, :data:`ANNEX`, :data:`DISK`, or empty."""
+        return self._find(job, locator.archive_key).origin
 
     def pieces(self, job: Job, locator: ImageLocator, size: int) -> Iterator[bytes]:
         """The bytes of the image, ``size`` by its key. Raises :class:`~icf_utils.errors.IcfError`."""
@@ -78,6 +101,8 @@ class Archives:
             except FetchFailure as failure:
                 if began or failure.kind not in _WHOLE_MAY_HELP:
                     raise
+                if archive.others and any(map(self._opener.is_private, archive.urls)):
+                    raise self._kept_here(archive, failure) from failure
                 self._resort_to_whole(job, archive, failure)
         yield from self._local_pieces(archive, locator, size)
 
@@ -100,15 +125,35 @@ class Archives:
             archive = self._known.setdefault(key, Archive(key))
         with archive.lock:
             if not archive.is_known:
-                archive.urls = tuple(url for url in job.urls(key) if urlsplit(url).scheme in _READABLE)
+                archive.urls, archive.others = self._at_one_origin(job.urls(key))
                 archive.local = self._clone.content_of(key)
                 archive.is_known = True
             if archive.local is not None and not archive.local.exists():  # dropped meanwhile
                 archive.local = None
         return archive
 
+    def _at_one_origin(self, urls: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The addresses that are asked, and the origins that are not."""
+        known = [url for url in urls if urlsplit(url).scheme in _READABLE]
+        readable = [url for url in known if self._opener.may_ask(url)] or known
+        origins = list(dict.fromkeys(filter(None, map(_origin, readable))))
+        if not origins:
+            return (), ()
+        chosen = next((origin for origin in origins if origin in self._preferred), origins[0])
+        return tuple(url for url in readable if _origin(url) == chosen), tuple(o for o in origins if o != chosen)
+
+    def _kept_here(self, archive: Archive, failure: FetchFailure) -> FetchFailure:
+        """git-annex would go on to the other origins, which are not to learn what this one has."""
+        return FetchFailure(
+            failure.where,
+            f"{failure.problem}; other servers have it, too, and are not asked ({', '.join(archive.others)})",
+            f"if they may be asked, get the whole archive: git annex get --key '{archive.key}'",
+            kind=failure.kind,
+            status=failure.status,
+        )
+
     def _reader(self, archive: Archive) -> Reader:
-        """The archive at the first of its addresses that works; the one that did is kept."""
+        """The archive at the first of its addresses that works, which is kept."""
         with archive.lock:
             if archive.reader is None:
                 archive.reader = self._open_first(archive)
@@ -121,7 +166,7 @@ class Archives:
         )
         for url in archive.urls if total else ():
             try:
-                return Reader(self._logins.open(url, total), total or 0)
+                return Reader(self._opener.open(url, total), total or 0)
             except FetchFailure as problem:  # noqa: PERF203
                 failure = problem
         raise failure
@@ -134,7 +179,7 @@ class Archives:
         """
         for url in archive.urls:
             try:
-                self._logins.open(url, key_size(archive.key))
+                self._opener.open(url, key_size(archive.key))
                 return True
             except FetchFailure as failure:  # noqa: PERF203
                 job.debug(str(failure))
@@ -161,6 +206,22 @@ class Archives:
         yield from FileSource(path, key_size(archive.key)).read(span.start, span.size)
 
 
+def _origin(url: str) -> str:
+    """The origin of an address, empty for one that is malformed."""
+    if urlsplit(url).scheme == "file":
+        return DISK
+    try:
+        return str(origin_of(url))
+    except InvalidSetting:
+        return ""
+
+
+def _origins_of_remotes(clone: Clone) -> frozenset[str]:
+    """The origins of the web addresses that the clone has as remotes, which the user has chosen."""
+    values = (unquote(value) for _, value in clone.remotes_with("url"))
+    return frozenset(_origin(address) for value in values for address in _WEB_ADDRESS.findall(value)) - {""}
+
+
 def _member(archive: Archive, path: Path, name: str) -> Span:
     """Where a member lies, for locators of other programs, which do not say so."""
     if not archive.members:
@@ -176,49 +237,3 @@ def _member(archive: Archive, path: Path, name: str) -> Span:
 
 def _damaged(path: Path, expected: str, found: str) -> DepositDamaged:
     return DepositDamaged(path, expected, found, "check it with 'git annex fsck', and get it again")
-
-
-_ENOUGH_TO_SAY = 500
-
-
-class Clone:
-    """The clone whose git directory is ``git_dir``."""
-
-    def __init__(self, git_dir: Path) -> None:
-        self._git_dir = git_dir
-
-    def content_of(self, key: str) -> Path | None:
-        """The file that holds the content of ``key``, None where it is not here."""
-        done = self._annex("contentlocation", key)
-        name = done.stdout.decode("utf-8", "surrogateescape").removesuffix("\n")
-        if done.returncode or not name:
-            return None
-        places = [self._git_dir / name, self._git_dir.parent / name]
-        return next((place for place in places if place.is_file()), None)
-
-    def get(self, key: str) -> Path:
-        """Have git-annex get ``key`` from wherever it can. Raises :class:`~icf_utils.errors.RemoteFailure`."""
-        done = self._annex("get", "--key", key)
-        place = self.content_of(key)
-        if done.returncode or place is None:
-            said = (done.stdout + done.stderr).decode("utf-8", "replace").strip()[-_ENOUGH_TO_SAY:]
-            raise RemoteFailure(
-                f"archive {key}",
-                f"git-annex cannot get it whole either: {said}",
-                "see 'git annex whereis --key' for who should have it",
-            )
-        return place
-
-    def is_present_elsewhere(self, key: str) -> bool:
-        """Whether some remote has ``key`` now. Raises :class:`~icf_utils.errors.RemoteFailure` if nobody knows."""
-        code = self._annex("checkpresentkey", key).returncode
-        if code not in (0, 1):
-            raise RemoteFailure(f"archive {key}", "git-annex cannot find out whether it is there", "try again later")
-        return code == 0
-
-    def _annex(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-        """Standard output is ours alone: the process's own is the conversation with git-annex."""
-        command = ["git", f"--git-dir={self._git_dir}", "annex", *arguments]
-        if self._git_dir.name == ".git":
-            command[1:2] = ["-C", str(self._git_dir.parent)]
-        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)  # noqa: S603 - no shell

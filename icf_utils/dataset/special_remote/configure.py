@@ -9,17 +9,18 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from icf_utils.errors import InvalidSetting, MissingRequirement, StorageFailure
+from icf_utils.dataset.special_remote.clone import Clone
+from icf_utils.dataset.special_remote.security import LOCAL_STORE_SETTING
+from icf_utils.errors import InvalidSetting, MissingRequirement, printable
 
 #: The programs, as git-annex names them: ``git-annex-remote-<this>``.
-OURS, DATALADS = "icf", "archivist"
+ICF, ARCHIVIST = "icf", "archivist"
 
-#: Marks a remote that git-annex did not know before, as the clone was made without DataLad.
+#: Marks a remote that git-annex did not know before, since the clone was made without DataLad.
 _ADDED = "icf-added"
 
 _NO_REMOTE = (
@@ -29,8 +30,8 @@ _NO_REMOTE = (
 
 
 @dataclass(frozen=True)
-class Configured:
-    """A clone, its remotes for images, which program gets them now, and whether that was so before."""
+class ConfiguredClone:
+    """A clone, its remotes for images, the program that gets them now, and whether that is new."""
 
     clone: str
     remotes: tuple[str, ...]
@@ -38,101 +39,93 @@ class Configured:
     state: Literal["written", "unchanged"]
 
 
-def configure_clone(clone: str | os.PathLike[str], undo: bool = False) -> Configured:
-    """Have ``clone`` get images by our special remote; with ``undo``, by DataLad's archivist again.
+def configure_clone(
+    clone: str | os.PathLike[str], undo: bool = False, local_stores: tuple[str | os.PathLike[str], ...] = ()
+) -> ConfiguredClone:
+    """Have ``clone`` get images by the special remote of icf-utils; with ``undo``, by DataLad's archivist again.
 
-    Raises :class:`~icf_utils.errors.InvalidSetting` for what is no clone of a dataset, and
+    ``local_stores`` are folders with stores on this machine, whose files the dataset may name by ``file://``.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting` for what is not a clone of a dataset or not a folder, and
     :class:`~icf_utils.errors.MissingRequirement` where git would not find the programs it needs.
     """
-    repository = _Repository(Path(clone))
-    program = f"git-annex-remote-{OURS}"
+    if undo and local_stores:
+        raise InvalidSetting("--local-store", "cannot be combined with --undo")
+    folder, stores = os.fspath(clone), [_existing(store) for store in local_stores]
+    found = Clone.at(Path(clone))
+    program = f"git-annex-remote-{ICF}"
     if not undo and shutil.which(program) is None:
         raise MissingRequirement(f"the program {program}", "make sure that the folder of 'icf-utils' is on the PATH")
-    before = repository.settings()
-    remotes = {name: kind for name, kind in repository.remotes().items() if kind in (OURS, DATALADS)}
-    changed = (_undo if undo else _switch if remotes else _add)(repository, remotes)
-    state: Literal["written", "unchanged"] = "unchanged" if repository.settings() == before else "written"
-    return Configured(os.fspath(clone), tuple(changed), DATALADS if undo else OURS, state)
+    before = found.own_settings()
+    remotes = {name: kind for name, kind in found.remotes_with("annex-externaltype") if kind in (ICF, ARCHIVIST)}
+    changed = (_undo if undo else _switch if remotes else _add)(found, folder, remotes)
+    for store in stores:
+        _allow(found, changed, store)
+    state: Literal["written", "unchanged"] = "unchanged" if found.own_settings() == before else "written"
+    return ConfiguredClone(folder, tuple(changed), ARCHIVIST if undo else ICF, state)
 
 
-def _switch(repository: _Repository, remotes: dict[str, str]) -> list[str]:
+def _switch(clone: Clone, _: str, remotes: dict[str, str]) -> list[str]:
     for name in remotes:
-        repository.set(f"remote.{name}.annex-externaltype", OURS)
+        clone.change_setting(f"remote.{name}.annex-externaltype", ICF)
     return sorted(remotes)
 
 
-def _add(repository: _Repository, _: dict[str, str]) -> list[str]:
+def _add(clone: Clone, folder: str, _: dict[str, str]) -> list[str]:
     """A clone that was made without DataLad knows its remotes from the git-annex branch only.
 
-    git-annex wants to be told that somebody trusts a remote's program; who runs this says so.
+    git-annex requires that somebody trusts a remote's program; whoever runs this does.
     """
-    found = repository.logged()
+    found = _logged_remotes(clone)
     if not found:
-        raise InvalidSetting(repository.name, _NO_REMOTE)
+        raise InvalidSetting(folder, _NO_REMOTE)
     for name, uuid in found.items():
-        wanted = {"annex-uuid": uuid, "annex-externaltype": OURS, "annex-verified": "verified", _ADDED: "true"}
-        for key, value in {**wanted, "skipFetchAll": "true"}.items():
-            repository.set(f"remote.{name}.{key}", value)
+        settings = {"annex-uuid": uuid, "annex-externaltype": ICF, "annex-verified": "verified", _ADDED: "true"}
+        for key, value in {**settings, "skipFetchAll": "true"}.items():
+            clone.change_setting(f"remote.{name}.{key}", value)
     return sorted(found)
 
 
-def _undo(repository: _Repository, remotes: dict[str, str]) -> list[str]:
-    if not remotes and not repository.logged():
-        raise InvalidSetting(repository.name, _NO_REMOTE)
+def _undo(clone: Clone, folder: str, remotes: dict[str, str]) -> list[str]:
+    if not remotes and not _logged_remotes(clone):
+        raise InvalidSetting(folder, _NO_REMOTE)
+    added = {name for name, _ in clone.remotes_with(_ADDED)}
+    allowed = {name for name, _ in clone.remotes_with(LOCAL_STORE_SETTING)}
     for name, kind in remotes.items():
-        if repository.get(f"remote.{name}.{_ADDED}"):
-            repository.run("config", "--local", "--remove-section", f"remote.{name}")
-        elif kind == OURS:
-            repository.set(f"remote.{name}.annex-externaltype", DATALADS)
+        if name in added:
+            clone.change_setting("--remove-section", f"remote.{name}")
+            continue
+        if kind == ICF:
+            clone.change_setting(f"remote.{name}.annex-externaltype", ARCHIVIST)
+        if name in allowed:
+            clone.change_setting("--unset-all", f"remote.{name}.{LOCAL_STORE_SETTING}")
     return sorted(remotes)
 
 
-class _Repository:
-    """git in one folder."""
+def _existing(folder: str | os.PathLike[str]) -> str:
+    path = os.path.realpath(folder)
+    if not os.path.isdir(path):
+        raise InvalidSetting("--local-store", f"the folder '{printable(path)}' does not exist")
+    return path
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self.name = folder, os.fspath(folder)
-        if shutil.which("git") is None:
-            raise MissingRequirement("git", "install git (https://git-scm.com)")
-        if not folder.is_dir() or self.run("rev-parse", "--git-dir").returncode:
-            raise InvalidSetting(self.name, "expected the folder of a clone, found no git repository")
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(  # noqa: S603 - no shell
-            ["git", "-C", self.name, *arguments],  # noqa: S607 - as the user has it
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",
-            check=False,
-        )
+def _allow(clone: Clone, remotes: list[str], store: str) -> None:
+    """Let the dataset name files below a folder."""
+    known = clone.remotes_with(LOCAL_STORE_SETTING)
+    for name in remotes:
+        if (name, store) not in known:
+            clone.change_setting("--add", f"remote.{name}.{LOCAL_STORE_SETTING}", store)
 
-    def settings(self) -> str:
-        return self.run("config", "--local", "--list").stdout
 
-    def get(self, key: str) -> str:
-        return self.run("config", "--local", "--get", key).stdout.removesuffix("\n")
-
-    def set(self, key: str, value: str) -> None:
-        done = self.run("config", "--local", key, value)
-        if done.returncode:
-            raise StorageFailure(self.name, "change git's configuration in", OSError(0, done.stderr.strip()))
-
-    def remotes(self) -> dict[str, str]:
-        """The external special remotes of this clone, and their programs."""
-        text = self.run("config", "--local", "--get-regexp", r"^remote\..*\.annex-externaltype$").stdout
-        pairs = (line.rsplit(" ", 1) for line in text.splitlines())
-        return {key.split(".", 1)[1].rpartition(".")[0]: kind for key, kind in pairs}
-
-    def logged(self) -> dict[str, str]:
-        """Names and UUIDs of the archivist remotes that the dataset knows."""
-        for branch in ("git-annex", "origin/git-annex"):
-            text = self.run("cat-file", "blob", f"{branch}:remote.log").stdout
-            found = {}
-            for line in text.splitlines():
-                name, kind = (re.search(rf" {key}=(\S+)", line) for key in ("name", "externaltype"))
-                if name and kind and kind[1] == DATALADS:
-                    found[name[1]] = line.partition(" ")[0]
-            if found:
-                return found
-        return {}
+def _logged_remotes(clone: Clone) -> dict[str, str]:
+    """Names and UUIDs of the archivist remotes that the dataset knows."""
+    for branch in ("git-annex", "origin/git-annex"):
+        text = clone.git("cat-file", "blob", f"{branch}:remote.log").stdout.decode("utf-8", "surrogateescape")
+        found = {}
+        for line in text.splitlines():
+            name, kind = (re.search(rf" {key}=(\S+)", line) for key in ("name", "externaltype"))
+            if name and kind and kind[1] == ARCHIVIST:
+                found[name[1]] = line.partition(" ")[0]
+        if found:
+            return found
+    return {}

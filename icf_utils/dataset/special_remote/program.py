@@ -9,10 +9,13 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from icf_utils.child_environment import drop_secrets
 from icf_utils.dataset.annex_keys import ImageLocator, key_md5, key_size, parse_locator
-from icf_utils.dataset.special_remote.archives import Archives, Clone
-from icf_utils.dataset.special_remote.logins import Logins
+from icf_utils.dataset.special_remote.archives import Archives
+from icf_utils.dataset.special_remote.clone import Clone
+from icf_utils.dataset.special_remote.opener import Opener
 from icf_utils.dataset.special_remote.protocol import Conversation, Job
+from icf_utils.dataset.special_remote.security import read_rule
 from icf_utils.errors import DepositDamaged, DepositMissing, IcfError, storage_errors
 
 _NO_ADDRESS = "get the archive and unpack it, or ask who made the dataset"
@@ -30,7 +33,7 @@ class ImageRemote:
         self._archives: Archives | None = None
 
     def retrieve(self, job: Job, key: str, path: str) -> None:
-        """Try the image's addresses in turn; what is wrong with the last one is raised."""
+        """Try the image's addresses at one origin in turn; what is wrong with the last one is raised."""
         failure: IcfError | None = None
         places = self._places(job, key)
         if not places:
@@ -55,14 +58,21 @@ class ImageRemote:
         return ", ".join(f"{place.path} in {place.archive_key}" for place in places if place)
 
     def _places(self, job: Job, key: str) -> list[tuple[ImageLocator, int]]:
-        """Where the image is, with its size. Addresses that contradict the key are left out."""
+        """Where the image is, with its size: at the origin of its first address.
+
+        Addresses that contradict the key are left out, and those at other origins
+        (:mod:`icf_utils.dataset.special_remote.security`).
+        """
         found = []
         for url in job.urls(key, "dl+archive:"):
             locator, size = parse_locator(url), key_size(key)
             size = size if size is not None or locator is None else locator.size
             if locator and size is not None and locator.size in (None, size):
                 found.append((locator, size))
-        return found
+        if len(found) < 2:
+            return found
+        origins = [self._opened(job).origin(job, locator) for locator, _ in found]
+        return [place for place, origin in zip(found, origins, strict=True) if origin == origins[0]]
 
     def _write(self, job: Job, key: str, path: str, locator: ImageLocator, size: int) -> None:
         digest, done, told = hashlib.md5(usedforsecurity=False), 0, 0
@@ -82,15 +92,18 @@ class ImageRemote:
     def _opened(self, job: Job) -> Archives:
         with self._lock:
             if self._archives is None:
-                self._archives = Archives(Clone(Path(job.ask("GETGITDIR")).absolute()), Logins())
+                clone = Clone(Path(job.ask("GETGITDIR")).absolute())
+                self._archives = Archives(clone, Opener(read_rule(clone, job.ask("GETUUID"))))
             return self._archives
 
 
 def main() -> int:
     """The program ``git-annex-remote-icf``, which git-annex starts.
 
-    Standard output is git-annex's; whatever a library prints goes to standard error.
+    Standard output is git-annex's; whatever a library prints goes to standard error. Secrets that are not for a dataset
+    are dropped from the environment, so that no library can hand them to a program.
     """
+    drop_secrets()
     if len(sys.argv) > 1 or sys.stdin.isatty():
         sys.stderr.write("git-annex-remote-icf: git-annex starts this program; see 'icf-utils configure-clone'\n")
         return 2

@@ -88,7 +88,8 @@ def clone(place: Visit, url: str, folder: Path, environment: Mapping[str, str]) 
         packed.extractall(bare)
     run("git", "clone", "-q", str(bare), str(folder), cwd=folder.parent, env=environment)
     run("git", "annex", "init", "-q", cwd=folder, env=environment)
-    configure_clone(folder)
+    run("git", "config", "annex.security.allowed-ip-addresses", "127.0.0.1", cwd=folder, env=environment)
+    configure_clone(folder, local_stores=(place.root,) if url.startswith("file:") else ())
 
 
 @contextmanager

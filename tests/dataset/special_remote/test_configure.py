@@ -27,12 +27,27 @@ def test_there_and_back(local: Cloned) -> None:
     assert "remote.archivist.annex-externaltype=icf" in now
     again = configure_clone(local.folder)
     assert (again.state, again.remotes, again.program) == ("unchanged", ("archivist",), "icf")
+    store = f"remote.archivist.icf-local-store={local.place.root}\n"
+    assert store in now
     back = configure_clone(local.folder, undo=True)
     assert (back.state, back.remotes, back.program) == ("written", ("archivist",), "archivist")
-    assert config(local.folder) == now.replace("annex-externaltype=icf", "annex-externaltype=archivist")
+    expected = now.replace("annex-externaltype=icf", "annex-externaltype=archivist").replace(store, "")
+    assert config(local.folder) == expected
     assert configure_clone(local.folder, undo=True).state == "unchanged"
     assert configure_clone(local.folder / "icf").state == "written"
+    assert config(local.folder) == now.replace(store, "")
+    assert configure_clone(local.folder, local_stores=(local.place.root,)).state == "written"
+    assert configure_clone(local.folder, local_stores=(local.place.root,)).state == "unchanged"
     assert config(local.folder) == now
+
+
+def test_a_local_store_must_exist(local: Cloned) -> None:
+    before = config(local.folder)
+    with pytest.raises(InvalidSetting, match=r"--local-store: the folder '.*nowhere' does not exist"):
+        configure_clone(local.folder, local_stores=(local.folder / "nowhere",))
+    with pytest.raises(InvalidSetting, match="cannot be combined with --undo"):
+        configure_clone(local.folder, undo=True, local_stores=(local.folder,))
+    assert config(local.folder) == before
 
 
 def test_a_clone_without_datalad(tmp_path: Path) -> None:
@@ -49,7 +64,7 @@ def test_a_clone_without_datalad(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     run("git", "clone", result.annex_url, "clone", cwd=tmp_path, env=environment)
     before = config(clone)
-    done = configure_clone(clone)
+    done = configure_clone(clone, local_stores=(place.root,))
     assert (done.state, done.remotes) == ("written", ("archivist",))
     run("git", "annex", "get", "study_v1/anat/IM0002", cwd=clone, env=environment)
     assert (clone / "study_v1/anat/IM0002").read_bytes() == b"second image"

@@ -167,7 +167,7 @@ def test_a_wrong_password(usual: Cloned) -> None:
     )
     said = told.stdout + told.stderr
     assert told.returncode != 0
-    assert b"refuses the user and password" in said
+    assert b"rejects the user and password" in said
     assert b"datalad credentials set" in said
     assert b"wrong" not in said
     assert usual.holds([])
@@ -178,11 +178,13 @@ def test_without_a_password(usual: Cloned) -> None:
     nobody = Cloned(usual.place, usual.folder, usual.server)
     told = nobody.attempt("git", "annex", "get", ONE)
     assert told.returncode != 0
-    assert b"wants to know who asks (401)" in told.stdout + told.stderr
+    assert b"requires authentication (401)" in told.stdout + told.stderr
     extra = usual.extra
     netrc = Path(os.environ["HOME"], ".netrc")
+    assert usual.server
+    machine = usual.server.url.removeprefix("http://")
     user, password = extra["DATALAD_CREDENTIAL_ICFTEST_USER"], extra["DATALAD_CREDENTIAL_ICFTEST_SECRET"]
-    netrc.write_text(f"machine 127.0.0.1 login {user} password {password}\n", encoding="ascii")
+    netrc.write_text(f"machine {machine} login {user} password {password}\n", encoding="ascii")
     netrc.chmod(0o600)
     nobody.run("git", "annex", "get", ONE)
     assert usual.holds([ONE])
@@ -196,14 +198,14 @@ def test_a_password_is_asked_for_once(usual: Cloned) -> None:
     started = pexpect.spawn(
         "git", ["annex", "get", "-J4", "study_v1/s1"], cwd=usual.folder, env=environment, timeout=60
     )
-    started.expect(rb"wants to know who asks.*User: ")
+    started.expect(rb"requires authentication.*User: ")
     started.sendline(user)
     started.expect(rb"Password: ")
     started.sendline(password)
     said = started.read()
     started.close()
     assert started.exitstatus == 0, said
-    assert b"who asks" not in said
+    assert b"requires authentication" not in said
     assert password.encode() not in said
     assert usual.holds(SERIES_1)
 

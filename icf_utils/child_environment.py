@@ -1,0 +1,50 @@
+"""The environment of child processes: what they need, and no secret. Reads and changes this process's environment.
+
+A program that icf-utils starts gets an environment from here, never its parent's as a whole: passwords and tokens that
+are meant for one server must not reach git, its hooks and helpers, or a cluster's job. A test holds every call that
+starts a program to that.
+
+- git gets the variables that it reads, by name (:func:`git_environment`).
+- git-annex and SLURM start programs of the user's own (special remotes, jobs), whose needs nobody knows. They get
+  everything but the secrets of icf-utils (:func:`environment_without_secrets`).
+- Worker processes (:mod:`icf_utils.worker_process`) drop the secrets when they start, except for those that their work
+  needs (:func:`drop_secrets`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+
+#: Variables that hold a secret of icf-utils, or of the database library that it uses.
+SECRETS = frozenset(
+    {
+        *("ICF_TOKEN", "ICF_STORE_PASSWORD", "ICF_SESSIONS_TOKEN"),
+        *("XNAT_PASS", "XNAT_TOKEN", "PGPASSWORD"),
+    }
+)
+
+_FOR_GIT = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TMP", "TEMP", "TZ", "LANG", "LANGUAGE"),
+        *("LD_LIBRARY_PATH", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "GIT_EXEC_PATH", "GIT_TERMINAL_PROMPT"),
+        *("GIT_CEILING_DIRECTORIES", "GIT_DISCOVERY_ACROSS_FILESYSTEM"),
+    }
+)
+_FOR_GIT_PREFIXES = ("LC_", "GIT_CONFIG")
+
+
+def git_environment() -> dict[str, str]:
+    """What git reads: where programs, configuration and temporary files are, the language, and nothing else."""
+    return {name: value for name, value in os.environ.items() if name in _FOR_GIT or name.startswith(_FOR_GIT_PREFIXES)}
+
+
+def environment_without_secrets() -> dict[str, str]:
+    """The environment of this process without :data:`SECRETS`."""
+    return {name: value for name, value in os.environ.items() if name not in SECRETS}
+
+
+def drop_secrets(keep: Collection[str] = ()) -> None:
+    """Remove :data:`SECRETS` from this process's environment, except for those in ``keep``."""
+    for name in SECRETS.difference(keep):
+        os.environ.pop(name, None)
