@@ -6,7 +6,7 @@ starts a program to that.
 
 - git gets the variables that it reads, by name (:func:`git_environment`).
 - git-annex and SLURM start programs of the user's own (special remotes, jobs), whose needs nobody knows. They get
-  everything but the secrets of icf-utils (:func:`environment_without_secrets`).
+  everything but the secrets of icf-utils (:func:`user_environment`).
 - Worker processes (:mod:`icf_utils.worker_process`) drop the secrets when they start, except for those that their work
   needs (:func:`drop_secrets`).
 """
@@ -39,8 +39,8 @@ def git_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name in _FOR_GIT or name.startswith(_FOR_GIT_PREFIXES)}
 
 
-def environment_without_secrets() -> dict[str, str]:
-    """The environment of this process without :data:`SECRETS`."""
+def user_environment() -> dict[str, str]:
+    """The environment of this process, which is the user's, without :data:`SECRETS`."""
     return {name: value for name, value in os.environ.items() if name not in SECRETS}
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import icf_utils
-from icf_utils.child_environment import SECRETS, drop_secrets, environment_without_secrets, git_environment
+from icf_utils.child_environment import SECRETS, drop_secrets, git_environment, user_environment
 from icf_utils.dataset.special_remote.configure import configure_clone
 from icf_utils.dataset.stage import deposit_visit_dataset
 from icf_utils.errors import ClusterRefused
@@ -147,7 +147,7 @@ def test_the_two_environments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     assert {"LC_TIME", "GIT_CONFIG_GLOBAL", "PATH"} <= set(git_environment())
     assert not {"XNAT_PASS", "AWS_SECRET_ACCESS_KEY"} & set(git_environment())
-    assert "XNAT_PASS" not in environment_without_secrets()
-    assert "AWS_SECRET_ACCESS_KEY" in environment_without_secrets()  # which git-annex may need for the user's remotes
+    assert "XNAT_PASS" not in user_environment()
+    assert "AWS_SECRET_ACCESS_KEY" in user_environment()  # which git-annex may need for the user's remotes
     drop_secrets(keep=["XNAT_PASS"])
     assert os.environ["XNAT_PASS"] == "x"

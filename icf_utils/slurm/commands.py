@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from icf_utils.child_environment import environment_without_secrets
+from icf_utils.child_environment import user_environment
 from icf_utils.errors import ClusterRefused, MissingRequirement
 from icf_utils.slurm.model import QueuedTask
 
@@ -57,7 +57,7 @@ def _run(command: Sequence[str]) -> str:
         done = subprocess.run(  # noqa: S603 - no shell; the values were checked
             [program, *command[1:]],
             stdin=subprocess.DEVNULL,
-            env=environment_without_secrets(),  # which sbatch hands on to the job
+            env=user_environment(),  # which sbatch hands on to the job
             capture_output=True,
             check=False,
             encoding="utf-8",

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from icf_utils.child_environment import environment_without_secrets, git_environment
+from icf_utils.child_environment import git_environment, user_environment
 from icf_utils.errors import InvalidSetting, MissingRequirement, RemoteFailure, StorageFailure, printable
 
 #: Characters of what git-annex said that a message repeats.
@@ -107,7 +107,7 @@ class Clone:
         if self._git_dir.name == ".git":
             command[1:2] = ["-C", str(self._git_dir.parent)]
         return subprocess.run(  # noqa: S603 - no shell
-            command, env=environment_without_secrets(), stdin=subprocess.DEVNULL, capture_output=True, check=False
+            command, env=user_environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False
         )
 
 
