@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from icf_utils.cli.main import build_parser
+from icf_utils.cli.parser import build_parser
 
 PAGE = Path(__file__).with_name("commands.md")
 

@@ -34,7 +34,7 @@ ROOMS = [
         "fetch",
     ),
     *("dicom", "sources", "archive", "metadata", "dataset", "catalog", "verify", "pipeline", "slurm", "sender"),
-    *("xnat", "receiver", "ingest", "retrieve", "cli", "__main__"),
+    *("xnat", "receiver", "ingest", "retrieve", "doctor", "cli", "__main__"),
 ]
 
 

@@ -1,10 +1,15 @@
-"""``icf-utils catalog``: a study's catalog as a whole."""
+"""``icf-utils catalog``: the catalog of a study as a whole."""
 
 from __future__ import annotations
 
-from icf_utils.cli import catalog_build, catalog_serve
+from collections.abc import Sequence
 
-HELP = "make a study's catalog anew, or look at it"
+from icf_utils.cli import catalog_build, catalog_serve
+from icf_utils.cli.command import Command
+
+NAME = "catalog"
+HELP = "rebuild the catalog of a study, or show it in a browser"
 DETAILS = """\
-Visits come into the catalog by catalogify_studyvisit_from_meta, or by a run."""
-COMMANDS = (catalog_build, catalog_serve)
+'icf-utils run' and 'icf-utils catalogify_studyvisit_from_meta' add single
+visits to a catalog."""
+COMMANDS: Sequence[Command] = (catalog_build, catalog_serve)

@@ -7,40 +7,42 @@ import os
 from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console
-from icf_utils.cli.options import add_store_url
+from icf_utils.cli.options import add_store, add_store_url
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.formatting import format_count
 
 if TYPE_CHECKING:
     from icf_utils.catalog.rebuild import CatalogBuildResult
 
-HELP = "make the catalog of a study anew from its metadata"
+NAME = "catalog build"
+HELP = "rebuild the catalog of a study from its metadata"
 DETAILS = """\
-Reads the JSON files and datasets of all visits in STORE/STUDY, and puts the new
-catalog in the old one's place when it is complete. Visits that are no longer in
-the store are not in it any more. With --index, PATH is the store, and the page
-of all its studies, STORE/index.html, is made from their catalogs."""
-EXAMPLE = "icf-utils catalog build /data/store/study-a"
+Reads the JSON files and datasets of all visits of STUDY, builds a new catalog,
+and puts it in the place of the old one when it is complete. Visits that are no
+longer in the store disappear from it. With --index instead of a study, builds
+STORE/index.html, a page of all studies, from their catalogs."""
+EXAMPLE = "icf-utils catalog build -o /data/store study-a"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", metavar="PATH", help="a study's folder in a store; with --index, the store")
-    parser.add_argument("--index", action="store_true", help="make the page of all studies of the store at PATH")
+    parser.add_argument("study", metavar="STUDY", nargs="?", help="study of the store, or the path of its folder")
+    add_store(parser)
+    parser.add_argument("--index", action="store_true", help="build the page of all studies of the store")
     add_store_url(parser)
     dates = parser.add_mutually_exclusive_group()
     dates.add_argument(
-        "--hide-dates", action="store_true", default=None, help="leave out the visits' dates, now and from now on"
+        "--hide-dates", action="store_true", default=None, help="hide the dates of all visits, from now on"
     )
-    dates.add_argument("--show-dates", dest="hide_dates", action="store_false", help="show the visits' dates again")
+    dates.add_argument("--show-dates", dest="hide_dates", action="store_false", help="show the dates of visits again")
     pictures = parser.add_mutually_exclusive_group()
     pictures.add_argument(
         "--previews",
         action="store_true",
         default=None,
-        help="make a small picture of each series; faces may be recognised in images of heads",
+        help="make a preview image of each series; faces may be recognisable in images of heads",
     )
     pictures.add_argument(
-        "--no-previews", dest="previews", action="store_false", help="leave out the pictures that there are"
+        "--no-previews", dest="previews", action="store_false", help="leave out the existing preview images"
     )
 
 
@@ -49,7 +51,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         return _index(args, console)
     from icf_utils.catalog.rebuild import build_catalog
 
-    store, study = _store_and_study(args.path)
+    store, study = _store_and_study(args)
     result = build_catalog(
         store,
         study,
@@ -64,29 +66,30 @@ def run(args: argparse.Namespace, console: Console) -> int:
     return 1 if result.unusable else 0
 
 
-def _store_and_study(path: str) -> tuple[str, str]:
-    store, study = os.path.split(os.path.normpath(path))
-    if study in ("", ".", ".."):
-        store, study = os.path.split(os.path.abspath(path))
-    return store or ".", study
+def _store_and_study(args: argparse.Namespace) -> tuple[str, str]:
+    if not args.study:
+        raise InvalidSetting("STUDY", "name a study of the store, or give --index for the page of all studies")
+    store, study = os.path.split(os.path.abspath(args.study))
+    return (store, study) if os.sep in args.study else (args.store_dir, args.study)
 
 
 def _lines(result: CatalogBuildResult) -> list[str]:
     if result.unusable:
         bad = [f"  {one.visit}: {one.problem}" for one in result.unusable]
-        return [f"{printable(result.catalog)} was left as it is, since visits cannot be read:", *bad]
+        return [f"{printable(result.catalog)}: not changed, because these visits cannot be read:", *bad]
     count = f"{format_count(result.visits, 'visit')} with {format_count(result.images, 'image')}"
     pictures = f", {format_count(result.previews, 'preview')}" if result.previews else ""
-    gone = f"; no longer in it: {', '.join(result.dropped)}" if result.dropped else ""
+    gone = f"; removed: {', '.join(result.dropped)}" if result.dropped else ""
     return [f"{printable(result.catalog)}: {count}{pictures}{gone}"]
 
 
 def _index(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.catalog.index_page import build_index
 
-    if args.hide_dates is not None or args.previews is not None or args.store_url or args.store_id:
-        raise InvalidSetting("--index", "the page of all studies is made from their catalogs and takes no other option")
-    result = build_index(args.path)
+    others = (args.study, args.hide_dates, args.previews, args.store_url, args.store_id)
+    if any(other is not None for other in others):
+        raise InvalidSetting("--index", "cannot be combined with a study or with options for one study's catalog")
+    result = build_index(args.store_dir)
     console.notices(result.notices)
     state = "" if result.changed else " (unchanged)"
     line = f"{printable(result.page)}: {format_count(result.studies, 'study')}{state}"

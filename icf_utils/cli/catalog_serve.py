@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from icf_utils.cli.console import Console
+from icf_utils.cli.options import add_store, port
 
-HELP = "show a catalog in a browser on this machine"
+NAME = "catalog serve"
+HELP = "show catalogs in a browser on this machine"
 DETAILS = """\
-Serves the catalog of STORE/STUDY, or the catalogs of all studies of a store, on
-the loopback address of this machine until Ctrl-C. Nothing else of the store can
-be read there, and nobody on another machine can reach it."""
-EXAMPLE = "icf-utils catalog serve /data/store/study-a --port 8000"
+Serves the catalog of STUDY, or the catalogs of all studies of the store, on the
+loopback interface of this machine until it is interrupted (Ctrl-C). Other files
+of the store are not served, and other machines cannot connect."""
+EXAMPLE = "icf-utils catalog serve -o /data/store study-a --port 8000"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", metavar="PATH", help="a study's folder in a store, or the store")
-    parser.add_argument("--port", metavar="N", type=_port, default=0, help="port to listen on (default: any free one)")
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"'{text}' is no port between 0 and 65535")
-    return int(text)
+    parser.add_argument(
+        "study",
+        metavar="STUDY",
+        nargs="?",
+        default="",
+        help="study, or the path of its folder or catalog (default: all)",
+    )
+    add_store(parser)
+    parser.add_argument(
+        "--port", metavar="PORT", type=port, default=0, help="port to listen on (default: any free one)"
+    )
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.catalog.serve import CatalogServer
+    from icf_utils.store.layout import Study
 
-    # whoever did not choose the port cannot know it: the address is no news that --quiet could leave out
+    # with a port that the system chose, nobody can use the server without its address: --quiet does not hide it
     speaker = console if args.port else Console(quiet=False, as_json=args.json)
-    with CatalogServer(Path(args.path), args.port) as server:
-        speaker.result(args.command, {"address": server.address}, [f"{server.address} (Ctrl-C ends it)"])
+    store = Path(args.store_dir)
+    in_store = Study(store, args.study).folder if args.study and os.sep not in args.study else store
+    folder = Path(args.study) if os.sep in args.study else in_store
+    with CatalogServer(folder, args.port) as server:
+        speaker.result(args.command, {"address": server.address}, [f"{server.address} (Ctrl-C stops the server)"])
         try:
             server.serve_forever()
         except KeyboardInterrupt:

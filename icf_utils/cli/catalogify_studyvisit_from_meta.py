@@ -9,10 +9,11 @@ from icf_utils.cli.options import add_id, add_store, add_store_url
 from icf_utils.errors import printable
 from icf_utils.formatting import format_count
 
+NAME = "catalogify_studyvisit_from_meta"
 HELP = "add a visit to the browsable catalog of its study"
 DETAILS = """\
-Creates or updates STORE/STUDY-ID/catalog from the visit's metadata: web pages
-that work from any plain web server, without access to any other host. Adding a
+Creates or updates STORE/STUDY/catalog from the visit's metadata: web pages that
+any plain web server can serve and that load nothing from other hosts. Adding a
 visit again changes nothing; the order of additions does not matter."""
 EXAMPLE = "icf-utils catalogify_studyvisit_from_meta -o /data/store --id study-a visit-01"
 
@@ -24,13 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hide-dates",
         action="store_true",
-        help="take the dates of all visits off the study's page, and keep them off ('icf-utils catalog build "
-        "--show-dates' brings them back)",
+        help="hide the dates of all visits of the study, from now on ('icf-utils catalog build --show-dates' shows "
+        "them again)",
     )
     parser.add_argument(
         "--previews",
         action="store_true",
-        help="make a small picture of each series; faces may be recognised in images of heads",
+        help="make a preview image of each series; faces may be recognisable in images of heads",
     )
 
 

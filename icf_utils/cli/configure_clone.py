@@ -8,24 +8,26 @@ from icf_utils.cli.console import Console
 from icf_utils.errors import printable
 
 NAME = "configure-clone"
-HELP = "have a clone of a dataset get single images without the whole archive"
+HELP = "let a clone get single images without the whole archive"
 DETAILS = """\
-Changes the configuration of the clone at PATH, nothing else: 'git annex get' and
-'datalad get' then fetch just the bytes of the images that are asked for. Works
-for clones that were made with DataLad and without. --undo goes back."""
+Changes the git configuration of the clone at PATH, so that 'git annex get' and
+'datalad get' transfer only the bytes of the requested images. Works with clones
+made by DataLad or by git alone. --undo restores the configuration."""
 EXAMPLE = "icf-utils configure-clone visit-01"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("clone", nargs="?", default=".", metavar="PATH", help="folder of the clone (default: this one)")
+    parser.add_argument(
+        "clone", nargs="?", default=".", metavar="PATH", help="folder of the clone (default: the current directory)"
+    )
     parser.add_argument(
         "--local-store",
-        metavar="FOLDER",
+        metavar="STORE",
         action="append",
         default=[],
-        help="let the dataset name files in this store on this machine (file://); can be repeated",
+        help="let the dataset name files of this store on this machine (file://); may be given several times",
     )
-    parser.add_argument("--undo", action="store_true", help="get images by DataLad's archivist again")
+    parser.add_argument("--undo", action="store_true", help="get images through DataLad's archivist again")
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -33,7 +35,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
     result = configure_clone(args.clone, args.undo, tuple(args.local_store))
     names = ", ".join(f"'{printable(name)}'" for name in result.remotes) or "no remote"
-    how = "images come by byte ranges" if not args.undo else "images come as before"
+    how = "images are transferred as byte ranges" if not args.undo else "images are transferred as before"
     was = "already " if result.state == "unchanged" else ""
     console.result(
         args.command, result, [f"{printable(result.clone)}: {was}{names}: {how} (git-annex-remote-{result.program})"]

@@ -51,6 +51,10 @@ class Console:
         if not self._quiet:
             self._line(text, sys.stderr)
 
+    def warning(self, text: str) -> None:
+        """One line about a possible mistake; printed even with ``--quiet``."""
+        self._line(f"warning: {text}", sys.stderr)
+
     def notices(self, notices: Iterable[Notice], word: str = "warning") -> None:
         """Warnings, those of a kind together: what, how many, the first few by name.
 

@@ -9,12 +9,13 @@ from icf_utils.cli.options import add_id, add_store, add_store_url
 from icf_utils.errors import printable
 from icf_utils.formatting import format_count
 
+NAME = "deposit_visit_dataset"
 HELP = "deposit a DataLad dataset that gives access to each image of a visit"
 DETAILS = """\
-Writes STORE/STUDY-ID/VISIT-ID_XDLRA--refs and ..._XDLRA--repo-export from the
-visit's metadata. The same visit gives the same commits on every machine. Clone
-it with the command that is printed. --annex-url adds VISIT-ID.annex and the
-folder VISIT-ID_annex, for clones without DataLad."""
+Writes STORE/STUDY/VISIT_XDLRA--refs and VISIT_XDLRA--repo-export from the
+visit's metadata, and prints the command that clones the dataset. The same visit
+gives the same commits on every machine. --annex-url adds VISIT.annex and the
+folder VISIT_annex, for clones without DataLad."""
 EXAMPLE = "icf-utils deposit_visit_dataset -o /data/store --id study-a visit-01 --store-url https://data.example.org"
 
 
@@ -25,14 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--commit-date",
         metavar="DATE",
-        help="date of the commits, as in 2024-05-31 or 2024-05-31T12:00:00+02:00 (default: the visit's time, which "
-        "everyone who may clone can see)",
+        help="date of the commits, such as 2024-05-31 or 2024-05-31T12:00:00+02:00; everyone who clones can see it "
+        "(default: the time of the visit)",
     )
     parser.add_argument(
         "--annex-url",
         action=argparse.BooleanOptionalAction,
-        help="make it possible to clone with git and git-annex alone, too (default: 'annex_url' in [dataset] of the "
-        "store's icf.toml, else no; a visit that has it keeps it)",
+        help="also allow clones with git and git-annex alone (default: 'annex_url' in [dataset] of the store's "
+        "icf.toml, else no; a visit that allows them already continues to)",
     )
 
 

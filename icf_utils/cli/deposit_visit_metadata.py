@@ -9,12 +9,13 @@ from icf_utils.cli.options import add_id, add_store
 from icf_utils.errors import printable
 from icf_utils.formatting import format_count
 
+NAME = "deposit_visit_metadata"
 HELP = "describe a visit's archive and each of its images in JSON"
 DETAILS = """\
-Writes STORE/STUDY-ID/VISIT-ID_metadata_tarball.json and
-..._metadata_dicoms.json from the archive alone: name, size, MD5 and byte
-position of each image, and a few of its DICOM tags. Identifying tags are
-refused unless allowed."""
+Reads the archive and writes STORE/STUDY/VISIT_metadata_tarball.json and
+VISIT_metadata_dicoms.json: name, size, MD5 and byte position of each image, and
+selected DICOM tags. Tags that can identify a person are refused unless the
+store's settings allow them."""
 EXAMPLE = "icf-utils deposit_visit_metadata -o /data/store --id study-a visit-01"
 
 
@@ -24,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tags",
         metavar="FILE",
-        help="record these tags too: one DICOM keyword a line (default: 'tags' in [metadata] of the store's icf.toml)",
+        help="file with the DICOM keywords of more tags to record, one a line (default: 'tags' in [metadata] of the "
+        "store's icf.toml)",
     )
 
 

@@ -8,65 +8,56 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console
-from icf_utils.cli.options import add_store, add_store_url
-from icf_utils.cli.run import Teller, extent, number, result_lines, result_notices
+from icf_utils.cli.options import add_dry_run, add_exclude, add_jobs, add_levels, add_store, add_store_url
+from icf_utils.cli.run import Teller, add_timezone, add_until, extent, result_lines, result_notices
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.formatting import format_count, format_size
 from icf_utils.results import Notice, to_json_value
-from icf_utils.settings import STAGE_NAMES
 
 if TYPE_CHECKING:
     from icf_utils.ingest.plan import IngestPlan, NameTemplates, PlannedVisit
     from icf_utils.pipeline.model import RunConfig
 
-HELP = "take in many visits at once: from a tree of folders, a table, or a heap of files"
+NAME = "ingest"
+HELP = "ingest many visits: a tree of folders, a table or unsorted files"
 DETAILS = """\
-Finds the visits below ROOT and takes each through archive, metadata and dataset
-to the catalog. Nothing below ROOT is changed. What is in the store already is
-left alone, so the same command goes on after an interruption. Exits with 1 if
-a visit failed or could not be named."""
+Finds the visits below ROOT and takes each through the stages archive, metadata,
+dataset and catalog. Nothing below ROOT is changed. Visits that are in the store
+are skipped: repeat the command after an interruption, and it continues. Exits
+with 1 if a visit failed or could not be named."""
 EXAMPLE = "icf-utils ingest /export -o /data/store --study study-a --exclude exclude.json -j 4 --dry-run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root", metavar="ROOT", help="the folder that the visits are in")
+    parser.add_argument("root", metavar="ROOT", help="folder that contains the visits")
     add_store(parser)
-    parser.add_argument("--study", metavar="TEMPLATE", help="study identifier; may have fields, as in 'mri-{subject}'")
+    parser.add_argument(
+        "--study", metavar="TEMPLATE", help="study identifier; may contain fields, such as 'mri-{subject}'"
+    )
     parser.add_argument(
         "--visit",
         metavar="TEMPLATE",
         help="visit identifier (default: '{subject}_{session}', with --heap '{study_key}')",
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--levels",
-        metavar="LEVELS",
-        default="subject/session/scan",
-        help="what the folders below ROOT stand for (default: subject/session/scan); '*' is a level without a name",
-    )
-    what.add_argument("--table", metavar="FILE", help="CSV or TSV with the columns folder, study and visit instead")
+    add_levels(what)
+    what.add_argument("--table", metavar="FILE", help="CSV or TSV with the columns folder, study and visit")
     what.add_argument(
         "--heap",
         action="store_true",
-        help="ROOT holds files of many visits: tell them apart by StudyInstanceUID; fields are DICOM keywords",
+        help="ROOT contains unsorted files of many visits: group them by StudyInstanceUID; fields are DICOM keywords",
     )
     parser.add_argument(
         "--allow-identifying",
         action="store_true",
-        help="with --heap: fields may be keywords that can identify a person, such as PatientID or StudyDate",
+        help="with --heap: allow fields that can identify a person, such as PatientID or StudyDate",
     )
-    parser.add_argument(
-        "--exclude", metavar="FILE", help='leave out scans: {"Exclude": ["localizer", ...]}, parts of folder names'
-    )
-    _add_extent(parser)
+    add_exclude(parser)
+    add_jobs(parser, "visits")
+    add_until(parser)
+    add_timezone(parser)
+    add_dry_run(parser, "print the plan; change nothing")
     add_store_url(parser)
-
-
-def _add_extent(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-j", "--jobs", metavar="N", type=number, help="visits at a time (default: one a processor)")
-    parser.add_argument("--until", metavar="STAGE", choices=STAGE_NAMES, help="last stage")
-    parser.add_argument("--timezone", metavar="ZONE", help="take study times as local times of this zone")
-    parser.add_argument("-n", "--dry-run", action="store_true", help="print the plan; change nothing")
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -90,16 +81,16 @@ def _plan(args: argparse.Namespace, console: Console, store: Path) -> IngestPlan
     from icf_utils.sources.tree import SCAN, Exclusions, parse_levels, read_exclusions
 
     root = Path(args.root)
-    exclude = read_exclusions(Path(args.exclude)) if args.exclude else Exclusions()
+    exclude = read_exclusions(args.exclude) if args.exclude else Exclusions()
     if args.allow_identifying and not args.heap:
-        raise InvalidSetting("--allow-identifying", "this is for --heap: names of folders are taken as they are")
+        raise InvalidSetting("--allow-identifying", "needs --heap; names of folders are not checked")
     if args.table:
         if args.study or args.visit:
-            raise InvalidSetting("--table", "the table says study and visit; leave out --study and --visit")
+            raise InvalidSetting("--table", "cannot be combined with --study or --visit: the table names them")
         return plan_table(root, Path(args.table), store, exclude)
     if args.heap:
         if exclude.patterns:
-            raise InvalidSetting("--exclude", "this is for folders of scans; a heap has none")
+            raise InvalidSetting("--exclude", "cannot be combined with --heap, which has no folders of scans")
         return plan_unsorted(root, _names(args, None, "{study_key}"), args.allow_identifying, console)
     levels = parse_levels(args.levels)
     named = [level for level in levels if level not in ("*", SCAN)]
@@ -107,12 +98,12 @@ def _plan(args: argparse.Namespace, console: Console, store: Path) -> IngestPlan
 
 
 def _names(args: argparse.Namespace, fields: list[str] | None, visit: str) -> NameTemplates:
-    """The templates; without ``fields``, the words in braces are DICOM keywords, which are checked later."""
+    """The templates. Without ``fields``, the words in braces are DICOM keywords, which are checked later."""
     from icf_utils.ingest.plan import NameTemplates
     from icf_utils.templates import parse_template
 
     if not args.study:
-        raise InvalidSetting("--study", "say which study the visits belong to, as in --study study-a")
+        raise InvalidSetting("--study", "name the study of the visits, such as --study study-a")
     texts = {"--study": args.study, "--visit": args.visit or visit}
     study, name = (parse_template(option, text, fields) for option, text in texts.items())
     return NameTemplates(study, name)
@@ -170,7 +161,7 @@ def _ingest(args: argparse.Namespace, console: Console, plan: IngestPlan, chain:
     try:
         result = run_visits(visits, chain, jobs=jobs, progress=console, on_visit=teller.tell)
     except (KeyboardInterrupt, SystemExit):
-        console.message(f"{format_count(teller.number, 'visit')} finished; the same command goes on from there")
+        console.message(f"{format_count(teller.number, 'visit')} finished; the same command continues from there")
         raise
     console.notices(result_notices(result))
     left_out = sum(len(item.excluded) for item in plan.visits)
@@ -190,11 +181,11 @@ def _tell(console: Console, plan: IngestPlan) -> None:
 
 
 def _unmatched(plan: IngestPlan) -> list[Notice]:
-    return [Notice("unmatched-pattern", text, "excludes no folder; is it misspelt?") for text in plan.unmatched]
+    return [Notice("unmatched-pattern", text, "matches no folder; is it misspelt?") for text in plan.unmatched]
 
 
 def _rest(plan: IngestPlan) -> dict[str, object]:
-    """What is not about a visit, for scripts."""
+    """Fields of the result that are not about a single visit."""
     refused = [{"subject": subject, "reason": reason} for subject, reason in plan.refused]
     excluded = {item.name: list(item.excluded) for item in plan.visits if item.excluded}
     notices = [*plan.skipped, *_unmatched(plan)]
@@ -202,4 +193,4 @@ def _rest(plan: IngestPlan) -> dict[str, object]:
 
 
 def _refused(plan: IngestPlan) -> list[str]:
-    return [f"'{printable(subject)}': not taken in: {printable(reason)}" for subject, reason in plan.refused]
+    return [f"'{printable(subject)}': not ingested: {printable(reason)}" for subject, reason in plan.refused]

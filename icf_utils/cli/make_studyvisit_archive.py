@@ -9,11 +9,12 @@ from icf_utils.cli.options import add_id, add_store, add_strip
 from icf_utils.errors import printable
 from icf_utils.formatting import format_count, format_size
 
+NAME = "make_studyvisit_archive"
 HELP = "archive the DICOM files of a visit as a reproducible TAR"
 DETAILS = """\
-Writes STORE/STUDY-ID/VISIT-ID_dicom.tar and its .md5sum. The bytes depend on
-the content and the names of the input's files only: the same visit gives the
-same archive on every machine. Nothing in a store is ever overwritten."""
+Writes STORE/STUDY/VISIT_dicom.tar and VISIT_dicom.tar.md5sum. The bytes depend
+only on the content and the names of the input files: the same visit gives the
+same archive on every machine. An existing archive is never overwritten."""
 EXAMPLE = "icf-utils make_studyvisit_archive -o /data/store --id study-a visit-01 /scanner/export/0815"
 
 
@@ -24,11 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timezone",
         metavar="ZONE",
         default="UTC",
-        help="take study times as local times of this zone, such as Europe/Berlin (default: UTC)",
+        help="time zone of the study times in the images, such as Europe/Berlin (default: UTC)",
     )
     add_strip(parser)
     parser.add_argument(
-        "input", metavar="INPUT", help="a folder, a .zip or a .tar (plain, .gz, .bz2, .xz, .zst) of one visit"
+        "input",
+        metavar="INPUT",
+        help="folder, .zip or .tar (plain, .gz, .bz2, .xz or .zst) with the files of one visit",
     )
 
 

@@ -1,37 +1,102 @@
-"""Options that several subcommands share."""
+"""Options and operands that several subcommands share: one name and one meaning for each thing.
+
+A store is ``-o/--store-dir``; one visit is ``--id STUDY VISIT``; several are ``STUDY`` or ``STUDY/VISIT`` operands; a
+folder for what is downloaded is ``-d/--directory``; a dry run is ``-n/--dry-run``; parallel work is ``-j/--jobs``.
+"""
 
 from __future__ import annotations
 
 import argparse
-import sys
+from pathlib import Path
 
 
-class _Deprecated(argparse.Action):
-    """An option's former name: works, and says what it is called now."""
+class _Renamed(argparse.Action):
+    """The former name of an option. It works; ``main`` prints a warning with the present name."""
 
     def __call__(
-        self, parser: object, namespace: argparse.Namespace, values: object, option: str | None = None
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
     ) -> None:
-        print(f"warning: {option} is deprecated, use -o/--store-dir", file=sys.stderr)  # noqa: T201
+        namespace.renamed = (option_string, "-o/--store-dir")
         setattr(namespace, self.dest, values)
 
 
-def add_store(parser: argparse.ArgumentParser) -> None:
-    """``-o/--store-dir``, and its former name."""
+def add_store(parser: argparse.ArgumentParser, default: str | None = ".") -> None:
+    """``-o/--store-dir``: the store on this machine. Its former name ``--output-dir`` still works."""
+    what = "root of the store" + (" (default: the current directory)" if default == "." else "")
+    parser.add_argument("-o", "--store-dir", metavar="STORE", default=default, help=what)
+    parser.add_argument("--store", dest="store_dir", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_argument(
-        "-o", "--store-dir", metavar="PATH", default=".", help="root of the store (default: the current directory)"
+        "--output-dir", dest="store_dir", default=argparse.SUPPRESS, action=_Renamed, help=argparse.SUPPRESS
     )
-    parser.add_argument("--output-dir", dest="store_dir", metavar="PATH", action=_Deprecated, help=argparse.SUPPRESS)
 
 
-def add_id(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """``--id STUDY-ID VISIT-ID``."""
+def add_id(parser: argparse.ArgumentParser, required: bool = True, what: str = "the visit's study and name") -> None:
+    """``--id STUDY VISIT``: one visit."""
     parser.add_argument(
         "--id",
         nargs=2,
-        metavar=("STUDY-ID", "VISIT-ID"),
+        metavar=("STUDY", "VISIT"),
         required=required,
-        help="identifiers of study and visit; they name the files: letters, digits, '.', '_' and '-'",
+        help=f"{what}; identifiers consist of letters, digits, '.', '_' and '-'",
+    )
+
+
+def add_targets(parser: argparse.ArgumentParser, default: str) -> None:
+    """``STUDY[/VISIT]`` operands and ``--id``: any number of visits."""
+    parser.add_argument(
+        "targets", nargs="*", metavar="STUDY[/VISIT]", help=f"studies or visits to select (default: {default})"
+    )
+    parser.add_argument(
+        "--id",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("STUDY", "VISIT"),
+        help="select one visit; the same as STUDY/VISIT",
+    )
+
+
+def targets_of(args: argparse.Namespace) -> list[str]:
+    """The selected studies and visits, as ``STUDY`` or ``STUDY/VISIT``; empty where all are meant."""
+    return [*(target.rstrip("/") for target in args.targets), *("/".join(pair) for pair in args.id)]
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """``[SOURCE]``, or a deposited visit by ``-o`` and ``--id``: what to read. See :func:`path_of_source`."""
+    parser.add_argument(
+        "source", metavar="SOURCE", nargs="?", help="a folder, zip or tar; or name a deposited visit with -o and --id"
+    )
+    add_store(parser)
+    add_id(parser, required=False, what="take the archive of this visit")
+
+
+def path_of_source(args: argparse.Namespace) -> Path:
+    """SOURCE, or the archive of the visit that ``-o`` and ``--id`` name.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting` unless it is one of them, and
+    :class:`~icf_utils.errors.DepositMissing` for a visit without an archive.
+    """
+    from icf_utils.errors import DepositMissing, InvalidSetting
+    from icf_utils.store.layout import Visit
+
+    if bool(args.source) == bool(args.id):
+        raise InvalidSetting("command line", "name either SOURCE or a deposited visit (-o and --id)")
+    if args.source:
+        return Path(args.source)
+    visit = Visit(Path(args.store_dir), *args.id)
+    if not visit.archive.exists():
+        raise DepositMissing(visit.archive, "check -o and --id")
+    return visit.archive
+
+
+def add_directory(parser: argparse.ArgumentParser) -> None:
+    """``-d/--directory``: where downloads go."""
+    parser.add_argument(
+        "-d", "--directory", metavar="DIR", default=".", help="folder to write to (default: the current directory)"
     )
 
 
@@ -40,43 +105,92 @@ def add_store_url(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store-url",
         metavar="URL",
-        help="where the store is served; file:///path works too (default: 'url' in [store] of the store's icf.toml, "
-        "else https://data.inm-icf.de)",
+        help="address of the store for its readers; file:///path is allowed (default: 'url' in [store] of the store's "
+        "icf.toml, else https://data.inm-icf.de)",
     )
     parser.add_argument(
         "--store-id",
         metavar="NAME",
-        help="identity of the store in its datasets, for stores that move (default: 'id' in icf.toml, else the URL)",
+        help="identity of the store, from which the UUIDs of datasets are computed; keeps them the same if the address "
+        "changes (default: 'id' in [store], else the address)",
     )
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
     """``--quiet`` and ``--json``."""
     parser.add_argument("-q", "--quiet", action="store_true", help="print warnings and errors only")
-    parser.add_argument("--json", action="store_true", help="print one JSON object with the result on standard output")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object on standard output")
 
 
-def add_strip(parser: argparse.ArgumentParser) -> None:
-    """``--strip-components N``."""
+def add_jobs(parser: argparse.ArgumentParser, what: str, default: int | None = None) -> None:
+    """``-j/--jobs``: how many at a time; None where the store's settings or the processors decide."""
+    text = "one for each processor" if default is None else str(default)
     parser.add_argument(
-        "--strip-components",
-        metavar="N",
-        type=_count,
-        default=0,
-        help="remove the first N folders of every name in a zip or tar",
+        "-j", "--jobs", metavar="N", type=number, default=default, help=f"{what} at a time (default: {text})"
     )
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or len(text) > 3:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of folders")
+def add_dry_run(parser: argparse._ActionsContainer, what: str) -> None:
+    """``-n/--dry-run``, to a parser or to a group of options."""
+    parser.add_argument("-n", "--dry-run", action="store_true", help=what)
+
+
+def add_strip(parser: argparse.ArgumentParser) -> None:
+    """``--strip-components``."""
+    parser.add_argument(
+        "--strip-components",
+        metavar="N",
+        type=number,
+        default=0,
+        help="remove the first N folders from every name in a zip or tar",
+    )
+
+
+def add_levels(parser: argparse._ActionsContainer) -> None:
+    """``--levels``, to a parser or to a group of options: the meaning of folders in a tree."""
+    parser.add_argument(
+        "--levels",
+        metavar="LEVELS",
+        default="subject/session/scan",
+        help="meaning of the folder levels (default: %(default)s); '*' is a level without a meaning",
+    )
+
+
+def add_exclude(parser: argparse.ArgumentParser) -> None:
+    """``--exclude``: scans to leave out."""
+    parser.add_argument(
+        "--exclude",
+        metavar="FILE",
+        type=Path,
+        help='leave out scans whose folder name contains a word of FILE: {"Exclude": ["localizer", ...]}',
+    )
+
+
+def add_login(parser: argparse.ArgumentParser, server: str, token: str, user: str = "") -> None:
+    """``--user``, ``--password-file`` and ``--token-file``. Secrets are never taken from the command line."""
+    parser.add_argument("--user", metavar="NAME", default="", help=f"user name for {server}{user}")
+    parser.add_argument("--password-file", metavar="FILE", type=Path, help="file with the user's password")
+    parser.add_argument("--token-file", metavar="FILE", type=Path, help=f"file with {token}, instead of a user")
+
+
+def add_ca(parser: argparse.ArgumentParser, default: str, condition: str = "") -> None:
+    """``--ca``."""
+    parser.add_argument(
+        "--ca", metavar="FILE", type=Path, help=f"{condition}trusted CA certificates (PEM; default: {default})"
+    )
+
+
+def number(text: str) -> int:
+    """An argument's type: 0 to 99999. Raises ``argparse.ArgumentTypeError``."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5):
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 99999, found '{text}'")
     return int(text)
 
 
-def small_number(text: str) -> int:
-    """An argument's type: 0 to 99999. Raises ``argparse.ArgumentTypeError``."""
-    if not text.isdecimal() or len(text) > 5:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number")
+def port(text: str) -> int:
+    """An argument's type: a TCP port, 0 to 65535. Raises ``argparse.ArgumentTypeError``."""
+    if not (text.isascii() and text.isdecimal() and int(text[:6]) <= 65535):
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, found '{text}'")
     return int(text)
 
 
@@ -87,13 +201,13 @@ def seconds(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < 1e6:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds")
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, found '{text}'")
     return value
 
 
 def positive_seconds(text: str) -> float:
-    """The same, and more than none."""
+    """The same, but more than 0."""
     value = seconds(text)
     if not value:
-        raise argparse.ArgumentTypeError("must be more than 0 seconds")
+        raise argparse.ArgumentTypeError("expected more than 0 seconds")
     return value

@@ -10,24 +10,29 @@ from icf_utils.cli.console import Console
 from icf_utils.cli.sessions_serve import add_pages, pages_beside
 from icf_utils.installation import missing_package
 
-HELP = "receive images by DICOM C-STORE, and archive each visit when it is complete"
+NAME = "receive"
+HELP = "receive images by DICOM C-STORE and archive each visit"
 DETAILS = """\
-Listens for DICOM associations. The called AE title says which study images
-belong to. An image is on the disk before it is answered with success. A visit
-goes through all steps of 'icf-utils run' when nothing has come for a while.
-Runs until it is interrupted, and goes on from there when it is started again."""
+Listens for DICOM associations; the called AE title determines the study. An
+image is on the disk before success is returned for it. When no image of a visit
+has arrived for a while, the visit goes through all stages of 'icf-utils run'.
+Runs until it is interrupted; after a restart, unfinished work continues."""
 EXAMPLE = "icf-utils receive /etc/icf/receiver.toml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("settings", metavar="SETTINGS", help="TOML file: folders, [listen], a [[rule]] per AE title")
-    parser.add_argument("--check", action="store_true", help="only check the settings")
+    parser.add_argument(
+        "settings",
+        metavar="SETTINGS",
+        help="settings file (TOML) with folders, [listen] and a [[rule]] for each AE title",
+    )
+    parser.add_argument("--check", action="store_true", help="check the settings and exit")
     parser.add_argument(
         "--http",
         metavar="HOST:PORT",
         nargs="?",
         const="",
-        help="serve pages about the sessions, too (default place: 127.0.0.1:8042)",
+        help="also serve the pages of 'sessions serve' (default address: 127.0.0.1:8042)",
     )
     add_pages(parser)
 
@@ -46,7 +51,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         console.result(args.command, {"rules": [rule.name for rule in settings.rules]}, rules)
         return 0
     with Receiver(settings, console) as receiver:
-        console.message(f"listening at {settings.listen.host}:{receiver.port}; " + "; ".join(rules))
+        console.message(f"listening on {settings.listen.host}:{receiver.port}; " + "; ".join(rules))
         with pages_beside(args, console, settings):
             while not threading.Event().wait(3600.0):
                 pass

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console
+from icf_utils.cli.options import add_directory, add_dry_run, add_login, add_targets, targets_of
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.formatting import format_count, format_size
 
@@ -18,88 +18,83 @@ if TYPE_CHECKING:
     from icf_utils.retrieve.model import Trouble
     from icf_utils.retrieve.plan import Plan, SeriesLine, Stats
 
+NAME = "retrieve"
 HELP = "download visits, series or single images from a store or a COD bucket"
 DETAILS = """\
-Gets only the bytes that are wanted, checks each image, and gives it its name
-when it is complete and right. What is there and right already is not
-transferred again, so that the same command goes on after an interruption.
-One series that fails does not stop the others; each failure is named, and
-the command then exits with 1.
+Transfers only the bytes of the selected images, checks each image, and gives it
+its final name when it is complete and correct. Images that exist and are
+correct are not transferred again: repeat the command after an interruption, and
+it continues. If a series fails, the others continue, each failure is printed,
+and the exit code is 1.
 
-Passwords come from ICF_STORE_PASSWORD or ~/.netrc, tokens from ICF_TOKEN, or
-both from a file or a question; never from the command line."""
-EXAMPLE = "icf-utils retrieve --store https://data.example.org --id study-a visit-01 --series 2 -d images"
+A password is taken from --password-file, ICF_STORE_PASSWORD or ~/.netrc, a token
+from --token-file, --ask-token or ICF_TOKEN; never from the command line."""
+EXAMPLE = "icf-utils retrieve -o https://data.example.org study-a/visit-01 --series 2 -d images"
 
 PASSWORD_VARIABLE, TOKEN_VARIABLE = "ICF_STORE_PASSWORD", "ICF_TOKEN"
 
-#: How many images a line names before it only counts the rest; ``--json`` names all.
+#: How many images a line names before it counts the rest; ``--json`` names all.
 _NAMED_AT_MOST = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     place = parser.add_mutually_exclusive_group(required=True)
-    place.add_argument("--store", metavar="URL", help="a store: https://, file:/// or a path")
+    place.add_argument(
+        "-o", "--store-dir", "--store", metavar="STORE", help="the store: https://, file:/// or the path of its root"
+    )
     place.add_argument(
         "--bucket",
         metavar="URL",
-        help="a COD bucket: https://HOST/BUCKET/PREFIX, gs://, s3://, file:///, or the name of one of Google's",
+        help="the COD bucket: https://HOST/BUCKET/PREFIX, gs://, s3://, file:///, or the name of a Google bucket",
     )
-    parser.add_argument("-d", "--directory", metavar="PATH", default=".", help="where to put it (default: here)")
+    add_directory(parser)
     _add_what(parser)
     _add_access(parser)
     _add_how(parser)
 
 
 def _add_what(parser: argparse.ArgumentParser) -> None:
+    add_targets(parser, "everything; of a web store, name visits")
     parser.add_argument(
-        "--id",
-        nargs=2,
-        metavar=("STUDY-ID", "VISIT-ID"),
+        "--series",
+        metavar="NUMBER-OR-UID",
         action="append",
         default=[],
-        help="a visit of a store; can be repeated",
+        help="select a series; may be given several times",
     )
     parser.add_argument(
-        "--study",
-        metavar="STUDY",
+        "--tag",
+        metavar="KEYWORD=VALUE",
         action="append",
         default=[],
-        help="all of a study of a bucket, or of a store on this machine; can be repeated",
-    )
-    parser.add_argument(
-        "--series", metavar="NUMBER-OR-UID", action="append", default=[], help="a series only; can be repeated"
-    )
-    parser.add_argument(
-        "--tag", metavar="KEYWORD=VALUE", action="append", default=[], help="images with this value; all must fit"
+        help="select images with this value; if given several times, all must match",
     )
     parser.add_argument(
         "--image",
         metavar="NAME",
         action="append",
         default=[],
-        help="an image only, by its name in the archive or its SOPInstanceUID; can be repeated",
+        help="select an image by its name in the archive or its SOPInstanceUID; may be given several times",
     )
 
 
 def _add_access(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--prefix", metavar="PREFIX", help="what stands before studies/ in the bucket, as it is")
-    parser.add_argument("--endpoint", metavar="URL", help="the server of a bucket that is not its provider's own")
-    parser.add_argument("--user", metavar="NAME", default="", help="user's name at the store")
-    parser.add_argument("--password-file", metavar="FILE", type=Path, help="a file with the user's password")
-    parser.add_argument("--token-file", metavar="FILE", type=Path, help="a file with a bearer token")
+    parser.add_argument("--prefix", metavar="PREFIX", help="prefix of the object names in the bucket, before studies/")
+    parser.add_argument("--endpoint", metavar="URL", help="server of the bucket, if it is not the provider's own")
+    add_login(parser, "the store", "a bearer token")
     parser.add_argument("--ask-token", action="store_true", help="ask for a bearer token on the terminal")
 
 
 def _add_how(parser: argparse.ArgumentParser) -> None:
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--stats", action="store_true", help="count what there is and what is saved; transfer nothing")
-    mode.add_argument("--dry-run", action="store_true", help="list the series that would come; transfer nothing")
-    parser.add_argument("--zip", action="store_true", help="make one zip for each study")
+    mode.add_argument("--stats", action="store_true", help="count what exists and what is saved; transfer nothing")
+    add_dry_run(mode, "list the series that would be retrieved; transfer nothing")
+    parser.add_argument("--zip", action="store_true", help="write one zip for each study")
     parser.add_argument(
         "--layout",
         metavar="TEMPLATE",
         default="",
-        help="paths of the images, from {study} {visit} {series} {sop} {name} {path} and DICOM keywords",
+        help="template for the paths of images: {study} {visit} {series} {sop} {name} {path} and DICOM keywords",
     )
     parser.add_argument(
         "--connections", metavar="N", type=_connections, default=4, help="requests at a time (default: 4)"
@@ -138,31 +133,34 @@ def _origin(args: argparse.Namespace) -> Origin:
     from icf_utils.retrieve.buckets import has_token, parse_bucket
     from icf_utils.retrieve.store_source import store_url
 
-    if args.store is not None:
-        _refuse(args, "--store", "prefix", "endpoint")
-        url = store_url(args.store)
-        return StoreOrigin(url, tuple(map(tuple, args.id)), tuple(args.study), _store_auth(args, url))
+    targets = targets_of(args)
+    if args.store_dir is not None:
+        _refuse(args, "--store-dir", "prefix", "endpoint")
+        url = store_url(args.store_dir)
+        studies = tuple(target for target in targets if "/" not in target)
+        visits = tuple((study, visit) for study, slash, visit in (one.partition("/") for one in targets) if slash)
+        return StoreOrigin(url, visits, studies, _store_auth(args, url))
     _refuse(args, "--bucket", "id", "user", "password_file")
     if has_token(args.bucket):
         raise InvalidSetting(
             "--bucket",
-            "a token in the address can be seen by other users of this machine, and stands in the shell's history: "
-            f"take it out, and give it as {TOKEN_VARIABLE} in the environment, by --token-file or by --ask-token",
+            "other users of this machine can see a token in the address, and the shell keeps it in its history: "
+            f"remove it, and give it by {TOKEN_VARIABLE}, --token-file or --ask-token",
         )
     if args.bucket.startswith(("file:", "s3:")):
         _refuse(args, "a bucket at file:// or s3://", "token_file", "ask_token")
     place = parse_bucket(args.bucket, args.prefix, args.endpoint, _token(args, "the bucket"))
-    return BucketOrigin(place, tuple(args.study))
+    return BucketOrigin(place, tuple(targets))
 
 
 def _refuse(args: argparse.Namespace, place: str, *names: str) -> None:
     for name in names:
         if getattr(args, name):
-            raise InvalidSetting(f"--{name.replace('_', '-')}", f"this means nothing together with {place}")
+            raise InvalidSetting(f"--{name.replace('_', '-')}", f"cannot be combined with {place}")
 
 
 def _token(args: argparse.Namespace, place: str) -> Secret | None:
-    """What an option says counts, and not what the environment has beside it."""
+    """The token; an option takes precedence over the environment."""
     from icf_utils.credentials import ask_secret, find_secret
 
     if args.ask_token:
@@ -172,7 +170,7 @@ def _token(args: argparse.Namespace, place: str) -> Secret | None:
 
 
 def _store_auth(args: argparse.Namespace, url: str) -> Login | Secret | None:
-    """For web servers what the options say, else a token of the environment, else what netrc says."""
+    """For a web store: what the options say, else a token from the environment, else what netrc says."""
     from icf_utils.credentials import find_login
 
     if not url.startswith("http"):
@@ -180,15 +178,15 @@ def _store_auth(args: argparse.Namespace, url: str) -> Login | Secret | None:
         return None
     if not args.user:
         if args.password_file:
-            raise InvalidSetting("--password-file", "give --user, too: whose password it is")
+            raise InvalidSetting("--password-file", "give the user's name with --user")
         return _token(args, "the store") or find_login(url, "", "")
     _refuse(args, "--user", "token_file", "ask_token")
     login = find_login(url, args.user, PASSWORD_VARIABLE, args.password_file)
     if login is None:
         raise InvalidSetting(
             "--user",
-            f"there is no password for '{printable(args.user)}': give it by {PASSWORD_VARIABLE}, --password-file or "
-            "~/.netrc; without a terminal, nobody can be asked",
+            f"no password for '{printable(args.user)}': give it by {PASSWORD_VARIABLE}, --password-file or ~/.netrc "
+            "(without a terminal, icf-utils cannot ask for it)",
         )
     return login
 
@@ -218,14 +216,14 @@ def _show_plan(args: argparse.Namespace, retriever: Retriever) -> int:
 
 
 def _answering(args: argparse.Namespace) -> Console:
-    """Says what was asked for, also with ``--quiet``, which is about progress."""
+    """Prints what was asked for even with ``--quiet``, which suppresses progress only."""
     return Console(quiet=False, as_json=args.json)
 
 
 def _series_text(line: SeriesLine) -> str:
     names = "/".join(printable(name) for name in (line.study, line.visit, line.series) if name)
     number = f" (SeriesNumber {printable(str(line.number))})" if line.number != "" else ""
-    there = "" if not line.saved else ", all there" if line.saved == line.images else f", {line.saved} there"
+    there = "" if not line.saved else ", all saved" if line.saved == line.images else f", {line.saved} saved"
     return f"{names}{number}: {format_count(line.images, 'image')}, {format_size(line.size)}{there}"
 
 
@@ -233,7 +231,7 @@ def _retrieve(args: argparse.Namespace, console: Console, retriever: Retriever) 
     job = retriever.job()
     try:
         result = job.start().result()
-    except BaseException:  # an interrupt, most likely: what is under way is removed before the process ends
+    except BaseException:  # usually an interrupt: unfinished files are removed before the process ends
         job.cancel()
         job.wait()
         raise
@@ -241,8 +239,8 @@ def _retrieve(args: argparse.Namespace, console: Console, retriever: Retriever) 
 
 
 def _summary(result: Retrieved) -> str:
-    known = f"; {format_count(result.unchanged, 'image was', 'images were')} there already" if result.unchanged else ""
-    failed = f"; {format_count(len(result.troubles), 'failure')}, named above" if result.troubles else ""
+    known = f"; {format_count(result.unchanged, 'image')} already saved" if result.unchanged else ""
+    failed = f"; {format_count(len(result.troubles), 'failure')}, see above" if result.troubles else ""
     came = f"{format_count(result.saved, 'image')} retrieved ({format_size(result.size)})"
     return f"{came} into '{printable(result.directory)}'{known}{failed}"
 
@@ -257,7 +255,7 @@ def _finish(
 
 
 def _failures(troubles: Iterable[Trouble]) -> Iterator[str]:
-    """One line for each failure; images of a TAR that failed for the same reason together, the first few by name."""
+    """One line for each failure. Images of one TAR that failed for the same reason share a line that names a few."""
     groups: dict[tuple[str, str], list[str]] = {}
     for trouble in troubles:
         groups.setdefault((trouble.url, trouble.problem), []).append(trouble.image)

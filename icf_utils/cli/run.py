@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console
-from icf_utils.cli.options import add_store, add_store_url
+from icf_utils.cli.options import (
+    add_dry_run,
+    add_jobs,
+    add_store,
+    add_store_url,
+    add_strip,
+    add_targets,
+    targets_of,
+)
 from icf_utils.cli.slurm import add_slurm, catalog_job, check_slurm, submit, visits_of_job
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.formatting import format_count, format_counter, format_size
@@ -21,72 +29,70 @@ if TYPE_CHECKING:
     from icf_utils.pipeline.model import RunConfig, RunResult, VisitInput, VisitOutcome, VisitPlan
     from icf_utils.settings import RunSettings, Settings
 
-HELP = "bring visits up to date: all steps, and only what is needed"
+NAME = "run"
+HELP = "bring visits up to date: all stages, only where needed"
 DETAILS = """\
-Takes visits from their inputs through archive, metadata and dataset to the
-catalog. What is made already and still right is left alone. A failed visit does
-not stop the others; the exit code is 1 then, and the next run tries it again."""
+Takes visits from their inputs through the stages archive, metadata, dataset and
+catalog, and skips the stages that are up to date. If a visit fails, the others
+continue, the exit code is 1, and the next run tries the visit again."""
 EXAMPLE = "icf-utils run -o /data/store --table visits.csv -j 4 study-a"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "targets",
-        nargs="*",
-        metavar="TARGET",
-        help="STUDY or STUDY/VISIT (default: every visit that an input names or that is in the store)",
-    )
+    add_targets(parser, "all visits that have an input or are in the store")
     add_store(parser)
     add_inputs(parser)
     _add_extent(parser)
     _add_reports(parser)
     add_slurm(parser)
     add_store_url(parser)
-    parser.add_argument("--tags", metavar="FILE", help="record these tags too, as deposit_visit_metadata does")
-    parser.add_argument(
-        "--timezone", metavar="ZONE", help="take study times as local times of this zone (default: UTC)"
-    )
-    parser.add_argument(
-        "--strip-components", metavar="N", type=number, default=0, help="remove the first N folders in zips and tars"
-    )
+    parser.add_argument("--tags", metavar="FILE", help="file with the DICOM keywords of more tags to record")
+    add_timezone(parser)
+    add_strip(parser)
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
     """``--table`` and ``--pattern``."""
     inputs = parser.add_mutually_exclusive_group()
     inputs.add_argument(
-        "--table", metavar="FILE", help="CSV or TSV with the columns study, visit and input, one line a visit"
+        "--table", metavar="FILE", help="visit table: CSV or TSV with the columns study, visit and input"
     )
     inputs.add_argument(
-        "--pattern", metavar="PATTERN", help="where inputs lie, such as '/scanner/{study}/{visit}'; needs quotes"
+        "--pattern", metavar="PATTERN", help="path of the inputs, such as '/scanner/{study}/{visit}' (in quotes)"
+    )
+
+
+def add_until(parser: argparse.ArgumentParser) -> None:
+    """``--until``."""
+    names = ", ".join(STAGE_NAMES)
+    parser.add_argument("--until", metavar="STAGE", choices=STAGE_NAMES, help=f"last stage to run: {names}")
+
+
+def add_timezone(parser: argparse.ArgumentParser) -> None:
+    """``--timezone``, where the store's settings may name one."""
+    parser.add_argument(
+        "--timezone", metavar="ZONE", help="time zone of the study times in the images (default: 'timezone' in [run])"
     )
 
 
 def _add_extent(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-j", "--jobs", metavar="N", type=number, help="visits at a time (default: one a processor)")
-    parser.add_argument("--until", metavar="STAGE", choices=STAGE_NAMES, help=f"last stage: {', '.join(STAGE_NAMES)}")
-    parser.add_argument("-B", "--always-make", action="store_true", help="run every stage, needed or not")
+    add_jobs(parser, "visits")
+    add_until(parser)
+    parser.add_argument("-B", "--always-make", action="store_true", help="run all stages, even those up to date")
     parser.add_argument(
-        "--paranoid", action="store_true", help="read files again even if size, time and inode are as they were"
+        "--paranoid", action="store_true", help="re-read files whose size, times and inode have not changed"
     )
-    going = parser.add_mutually_exclusive_group()
-    going.add_argument("-k", "--keep-going", action="store_true", help="go on after a visit has failed (the default)")
-    going.add_argument("-S", "--stop-on-error", action="store_true", help="begin no other visit after one has failed")
+    failing = parser.add_mutually_exclusive_group()
+    failing.add_argument("-k", "--keep-going", action="store_true", help="continue if a visit fails (the default)")
+    failing.add_argument("-S", "--stop-on-error", action="store_true", help="start no more visits after a failure")
 
 
 def _add_reports(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-n", "--dry-run", action="store_true", help="say what would run, and why; change nothing")
-    parser.add_argument("--graph", metavar="FILE", help="draw visits and stages as they are then, as .svg or .mmd")
+    add_dry_run(parser, "print what would run, and why; change nothing")
+    parser.add_argument("--graph", metavar="FILE", help="draw visits and stages after the run, as .svg or .mmd")
     parser.add_argument(
         "--report", metavar="FILE", help="write what was done, how long it took and what failed, as .html or .json"
     )
-
-
-def number(text: str) -> int:
-    """A small number, as an option has it."""
-    if not text.isdecimal() or len(text) > 4:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number")
-    return int(text)
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     settings = load_settings(store)
     choice = _choose(args, store, settings.run)
     of_job = visits_of_job(args)
-    visits = wanted_visits(store, choice.table, choice.pattern, args.targets) if of_job is None else of_job
+    visits = wanted_visits(store, choice.table, choice.pattern, targets_of(args)) if of_job is None else of_job
     chain = _chain(args, store, settings, choice)
     if args.catalog_of:
         return catalog_job(args, console, visits, chain)
@@ -126,9 +132,7 @@ def wanted_visits(store: Path, table: Path | None, pattern: str, targets: list[s
 
     visits = select_visits(collect_visits(store, table, pattern), targets)
     if not visits:
-        raise InvalidSetting(
-            "command line", "there is no visit: name inputs with --table or --pattern, or another store with -o"
-        )
+        raise InvalidSetting("command line", "no visits found: give --table or --pattern, or another store with -o")
     return visits
 
 
@@ -140,7 +144,7 @@ def _check_files(args: argparse.Namespace) -> None:
         if name and not name.endswith(kinds):
             raise InvalidSetting(option, f"'{printable(name)}' must end in {' or '.join(kinds)}")
         if name and not Path(name).absolute().parent.is_dir():
-            raise InvalidSetting(option, f"there is no folder for '{printable(name)}'")
+            raise InvalidSetting(option, f"the folder of '{printable(name)}' does not exist")
 
 
 def inputs_from(args: argparse.Namespace, store: Path, settings: RunSettings) -> tuple[Path | None, str]:
@@ -152,7 +156,7 @@ def inputs_from(args: argparse.Namespace, store: Path, settings: RunSettings) ->
         table, pattern = (str(store / settings.table) if settings.table else ""), settings.pattern
         pattern = str(store / pattern) if pattern else ""
     if table and pattern:
-        raise InvalidSetting("[run]", "name a table or a pattern, not both")
+        raise InvalidSetting("[run]", "'table' cannot be combined with 'pattern'")
     return Path(table) if table else None, pattern
 
 
@@ -167,7 +171,7 @@ def extent(args: argparse.Namespace, settings: RunSettings) -> tuple[int, str, s
 
     until = args.until or os.environ.get("ICF_RUN_UNTIL") or settings.until
     if until not in STAGE_NAMES:
-        raise InvalidSetting("until", f"there is no stage '{printable(until)}' (stages: {', '.join(STAGE_NAMES)})")
+        raise InvalidSetting("until", f"unknown stage '{printable(until)}' (expected {', '.join(STAGE_NAMES)})")
     zone = args.timezone or os.environ.get("ICF_RUN_TIMEZONE") or settings.timezone
     return _jobs(args.jobs, settings.jobs) or count_processors(), until, zone
 
@@ -177,7 +181,7 @@ def _jobs(option: int | None, setting: int) -> int:
     if option is not None:
         return option
     if text and not text.isdecimal():
-        raise InvalidSetting("ICF_RUN_JOBS", f"'{printable(text)}' is no number")
+        raise InvalidSetting("ICF_RUN_JOBS", f"expected a number, found '{printable(text)}'")
     if setting < 0:
         raise InvalidSetting("[run] jobs", "must not be negative")
     return int(text) if text else setting
@@ -224,7 +228,7 @@ def _run(args: argparse.Namespace, console: Console, visits: list[VisitInput], c
             visits, chain, jobs=jobs, keep_going=not args.stop_on_error, progress=console, on_visit=teller.tell
         )
     except (KeyboardInterrupt, SystemExit):
-        console.message(f"{format_count(teller.number, 'visit')} finished; the next run goes on from there")
+        console.message(f"{format_count(teller.number, 'visit')} finished; the next run continues from there")
         raise
     if args.report:
         write_report(Path(args.report), result)

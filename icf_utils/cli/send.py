@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console
-from icf_utils.cli.options import seconds, small_number
+from icf_utils.cli.options import add_ca, add_source, number, path_of_source, port, seconds
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.formatting import format_count, format_size
 
@@ -15,54 +15,71 @@ if TYPE_CHECKING:
     from icf_utils.sender.model import ImageOutcome, SendResult
     from icf_utils.sender.peer import Peer
 
-HELP = "send a visit, some of its series or a folder to a DICOM node (C-STORE)"
+NAME = "send"
+HELP = "send a folder, a visit or some of its series to a DICOM node (C-STORE)"
 DETAILS = """\
-Sends every DICOM file of SOURCE through one association, each as it is: nothing
-is decoded, compressed or changed. Says what became of each file that did not
-arrive, tries it again, and exits with 1 if any is left that did not."""
-EXAMPLE = "icf-utils send /data/store pacs.example.org 104 --aec PACS --id study-a visit-01 --series 3"
+Sends all DICOM files of SOURCE, or of a deposited visit, over one association.
+Files are sent unchanged: nothing is decoded, compressed or anonymised. Repeats
+failed files, prints the reason for each that remains, and exits with 1 then."""
+EXAMPLE = "icf-utils send pacs.example.org 104 --aec PACS -o /data/store --id study-a visit-01 --series 3"
 
-#: So many failed files are named; ``--json`` names all.
+#: How many failed files are named; ``--json`` names all.
 _NAMED_AT_MOST = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SOURCE", help="a folder, zip or tar; with --id, the root of a store")
-    parser.add_argument("host", metavar="HOST", help="name or address of the receiver")
-    parser.add_argument("port", metavar="PORT", type=small_number, help="its port")
+    add_source(parser)
+    parser.add_argument("host", metavar="HOST", help="host name or address of the receiver")
+    parser.add_argument("port", metavar="PORT", type=port, help="port of the receiver")
     add_titles(parser)
-    parser.add_argument("--id", nargs=2, metavar=("STUDY-ID", "VISIT-ID"), help="send the archive of this visit")
     parser.add_argument(
         "--series",
         metavar="SERIES",
         action="append",
         default=[],
-        help="send this series only: its SeriesNumber or SeriesInstanceUID; may be given several times",
+        help="send only this series (SeriesNumber or SeriesInstanceUID); may be given several times",
     )
     add_association(parser)
 
 
 def add_titles(parser: argparse.ArgumentParser) -> None:
     """``--aec`` and ``--aet``."""
-    parser.add_argument("--aec", metavar="AE", required=True, help="AE title of the receiver (called)")
-    parser.add_argument("--aet", metavar="AE", default="ICF-UTILS", help="our own (calling; default: ICF-UTILS)")
+    parser.add_argument("--aec", metavar="AE", required=True, help="called AE title: the receiver's")
+    add_calling(parser)
+
+
+def add_calling(parser: argparse.ArgumentParser) -> None:
+    """``--aet``."""
+    parser.add_argument(
+        "--aet", metavar="AE", default="ICF-UTILS", help="calling AE title: the sender's (default: ICF-UTILS)"
+    )
 
 
 def add_association(parser: argparse.ArgumentParser) -> None:
     """``--retries``, ``--pause``, ``--timeout`` and the options of TLS."""
     parser.add_argument(
-        "--retries", metavar="N", type=small_number, default=2, help="send what failed up to N times again (default: 2)"
+        "--retries", metavar="N", type=number, default=2, help="repeat failed files up to N times (default: 2)"
     )
     parser.add_argument(
-        "--pause", metavar="SECONDS", type=seconds, default=5.0, help="wait so long before that (default: 5)"
+        "--pause",
+        metavar="SECONDS",
+        type=seconds,
+        default=5.0,
+        help="seconds to wait before each repetition (default: 5)",
     )
     parser.add_argument(
-        "--timeout", metavar="SECONDS", type=seconds, default=30.0, help="patience with each answer (default: 30)"
+        "--timeout",
+        metavar="SECONDS",
+        type=seconds,
+        default=30.0,
+        help="seconds to wait for each response (default: 30)",
     )
-    parser.add_argument("--tls", action="store_true", help="encrypt; the receiver's certificate must be valid for HOST")
-    parser.add_argument("--ca", metavar="FILE", help="with --tls: certificates to believe (PEM; default: the system's)")
-    parser.add_argument("--cert", metavar="FILE", help="with --tls: our own certificate (PEM)")
-    parser.add_argument("--key", metavar="FILE", help="with --tls: its key (PEM), if it is not in the same file")
+    parser.add_argument("--tls", action="store_true", help="use TLS; the receiver's certificate must be valid for HOST")
+    add_ca(parser, "the system's", "with --tls: ")
+    parser.add_argument("--cert", metavar="FILE", type=Path, help="with --tls: client certificate (PEM)")
+    parser.add_argument(
+        "--key", metavar="FILE", type=Path, help="with --tls: private key of the certificate, if not in the same file"
+    )
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -73,7 +90,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.sources.open import open_source
 
     peer = peer_of(args)
-    with open_source(source_of(args), Path(tempfile.gettempdir())) as source:
+    with open_source(path_of_source(args), Path(tempfile.gettempdir())) as source:
         listing = list_images(source, args.series, console)
         result = send(source, listing, peer, retries=args.retries, pause=args.pause, progress=console)
     report(args, console, result, listing.other_series)
@@ -85,14 +102,14 @@ def peer_of(args: argparse.Namespace) -> Peer:
     from icf_utils.fetch.tls import TlsFiles
     from icf_utils.sender.peer import Peer
 
-    files = [Path(name) if name else None for name in (args.ca, args.cert, args.key)]
+    files = (args.ca, args.cert, args.key)
     if any(files) and not args.tls:
-        raise InvalidSetting("--ca, --cert, --key", "these are for --tls")
+        raise InvalidSetting("--ca, --cert, --key", "need --tls")
     return Peer(args.host, args.port, args.aec, args.aet, TlsFiles(*files) if args.tls else None, args.timeout)
 
 
 def report(args: argparse.Namespace, console: Console, result: SendResult, other_series: int = 0) -> None:
-    """Say what arrived, what did not, and what was left out."""
+    """Print what was sent, what failed and what was left out."""
     console.notices(result.skipped, word="not sent")
     lines = [_line(image) for image in result.images if image.state == "warned"]
     lines += [_line(image) for image in result.failures[:_NAMED_AT_MOST]]
@@ -108,16 +125,3 @@ def report(args: argparse.Namespace, console: Console, result: SendResult, other
 def _line(image: ImageOutcome) -> str:
     status = "" if image.status is None else f" (status 0x{image.status:04X})"
     return f"'{printable(image.name)}': {image.meaning}{status}"
-
-
-def source_of(args: argparse.Namespace) -> Path:
-    """What to send: a path, or with ``--id`` the archive of a visit."""
-    from icf_utils.errors import DepositMissing
-    from icf_utils.store.layout import Visit
-
-    if not args.id:
-        return Path(args.source)
-    visit = Visit(Path(args.source), *args.id)
-    if not visit.archive.exists():
-        raise DepositMissing(visit.archive, "check --id; with it, SOURCE is the root of a store")
-    return visit.archive

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import argparse
 
-from icf_utils.cli.access import add_sessions, do_to_each, sessions_of
 from icf_utils.cli.console import Console
+from icf_utils.cli.sessions_access import add_access, add_ids, do_to_each, sessions_of
 
+NAME = "sessions retry"
 HELP = "try failed sessions again"
 DETAILS = """\
-For those that failed for a reason that has passed, such as a store that was
-not writable. Steps that are done are not done again. The receiver takes them
-up; 'icf-utils sessions --wait' waits for it."""
+Use it once the cause of the failure is fixed, such as a store that was not
+writable. The receiver repeats the stages that are not done; 'icf-utils sessions
+--wait' waits for it."""
 EXAMPLE = "icf-utils sessions retry s000017 --settings receiver.toml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_sessions(parser)
+    add_ids(parser)
+    add_access(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

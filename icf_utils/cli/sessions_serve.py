@@ -15,26 +15,31 @@ if TYPE_CHECKING:
     from icf_utils.receiver.settings import ReceiverSettings
     from icf_utils.receiver.web.app import WebServer
 
-HELP = "serve pages about the sessions: for people, for scripts, with downloads"
+NAME = "sessions serve"
+HELP = "serve web pages, JSON and downloads about sessions"
 DETAILS = """\
-For a receiver that runs without them ('icf-utils receive --http' serves the
-same). Listens on the loopback interface unless --http says otherwise. Whoever
-asks must show the token: the one in --token-file or $ICF_SESSIONS_TOKEN, else
-one that is made and kept in the file 'token' of the receiver's spool."""
+For a receiver that was started without --http, which serves the same pages.
+Listens on the loopback interface unless --http names another address. Requests
+need the token from --token-file or $ICF_SESSIONS_TOKEN, or else from the file
+'token' in the receiver's spool, which is created at the first start."""
 EXAMPLE = "icf-utils sessions serve --settings receiver.toml --http 127.0.0.1:8042"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--settings", metavar="FILE", required=True, help="the receiver's settings")
-    parser.add_argument("--http", metavar="HOST:PORT", default="", help="where to listen (default: 127.0.0.1:8042)")
+    parser.add_argument("--settings", metavar="FILE", required=True, help="settings file of the receiver")
+    parser.add_argument(
+        "--http", metavar="HOST:PORT", default="", help="address to listen on (default: 127.0.0.1:8042)"
+    )
     add_pages(parser)
 
 
 def add_pages(parser: argparse.ArgumentParser) -> None:
-    """What the pages need, for this command and for the receiver."""
-    parser.add_argument("--token-file", metavar="FILE", help="the file of the pages' token, which only you can read")
+    """Options of the pages, for this command and for ``receive``."""
     parser.add_argument(
-        "--magickbox", action="store_true", help="answer at MagickBox's getScratch.php and getOutputZip.php, too"
+        "--token-file", metavar="FILE", type=Path, help="file with the token of the pages; only its owner may read it"
+    )
+    parser.add_argument(
+        "--magickbox", action="store_true", help="also answer MagickBox's getScratch.php and getOutputZip.php"
     )
 
 
@@ -56,16 +61,16 @@ def run(args: argparse.Namespace, console: Console) -> int:
 def pages(
     args: argparse.Namespace, console: Console, settings: ReceiverSettings, journal: Journal, address: str
 ) -> WebServer:
-    """The server of the pages, not yet running."""
+    """The server of the pages, not yet started."""
     from icf_utils.receiver.web.app import WebServer
     from icf_utils.receiver.web.settings import WebSettings, is_loopback, parse_address, token_for
 
     host, port = parse_address(address)
     if not is_loopback(host):
         console.message(
-            f"warning: {host} can be reached from elsewhere, and this is not encrypted; use a proxy with TLS"
+            f"warning: other machines can connect to {host}, and the connection is not encrypted; use a proxy with TLS"
         )
-    token = token_for(settings.spool, Path(args.token_file) if args.token_file else None)
+    token = token_for(settings.spool, args.token_file)
     rules = {rule.name: rule.study for rule in settings.rules}
     chosen = WebSettings(
         settings.store,

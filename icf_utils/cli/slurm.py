@@ -18,33 +18,35 @@ if TYPE_CHECKING:
     from icf_utils.slurm.model import JobRequest, Submission
     from icf_utils.slurm.submit import SubmissionPlan
 
-#: Options that mean nothing without ``--slurm``: names and where they are kept.
+#: Options that need ``--slurm``, by the names of their values.
 _OWN = ("partition", "time", "mem", "account", "array_size", "container", "wait")
 
-#: Options of a run that jobs cannot serve.
+#: Options of a run that cannot be combined with ``--slurm``.
 _NOT_HERE = ("report", "graph", "stop_on_error")
 
 
 def add_slurm(parser: argparse.ArgumentParser) -> None:
-    """``--slurm`` and what belongs to it."""
+    """``--slurm`` and the options of its jobs."""
     group = parser.add_argument_group(
-        "on a cluster", "visits as a SLURM job array of each study, and a job for its catalog after them"
+        "on a cluster", "one SLURM job array of visits for each study, then a job for its catalog"
     )
-    group.add_argument("--slurm", action="store_true", help="submit what there is to do; -n prints the job scripts")
-    group.add_argument("--partition", metavar="P", help="as sbatch takes it, like the next three")
-    group.add_argument("--time", metavar="T", help="limit for each task, as in 02:00:00")
-    group.add_argument("--mem", metavar="M", help="memory for each task, as in 4G")
-    group.add_argument("--account", metavar="A", help="who pays")
-    group.add_argument("--array-size", metavar="N", type=_count, help="tasks of a study at most (default: 200)")
+    group.add_argument(
+        "--slurm", action="store_true", help="submit jobs for the visits; with -n, print the job scripts"
+    )
+    group.add_argument("--partition", metavar="P", help="partition to submit to, as for sbatch")
+    group.add_argument("--time", metavar="T", help="time limit for each task, such as 02:00:00")
+    group.add_argument("--mem", metavar="M", help="memory for each task, such as 4G")
+    group.add_argument("--account", metavar="A", help="account to charge")
+    group.add_argument("--array-size", metavar="N", type=_count, help="most tasks for each study (default: 200)")
     group.add_argument("--container", metavar="IMAGE.sif", help="run the jobs in this Apptainer image")
-    group.add_argument("--wait", action="store_true", help="wait until all jobs have ended, and say what failed")
+    group.add_argument("--wait", action="store_true", help="wait until all jobs have ended, and print what failed")
     group.add_argument("--shard", metavar="FILE", help=argparse.SUPPRESS)
     group.add_argument("--catalog-of", metavar="FILE", help=argparse.SUPPRESS)
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text[:10]) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of tasks")
+        raise argparse.ArgumentTypeError(f"expected a number of tasks, found '{text}'")
     return int(text)
 
 
@@ -52,12 +54,12 @@ def check_slurm(args: argparse.Namespace) -> None:
     """Refuse options that contradict each other."""
     for name in _OWN if not args.slurm else _NOT_HERE:
         if getattr(args, name):
-            problem = "cannot be used with --slurm" if args.slurm else "this needs --slurm"
+            problem = "cannot be combined with --slurm" if args.slurm else "needs --slurm"
             raise InvalidSetting(f"--{name.replace('_', '-')}", problem)
 
 
 def visits_of_job(args: argparse.Namespace) -> list[VisitInput] | None:
-    """The visits that a job is for; nothing for a run that is none."""
+    """The visits of a SLURM job; None for a run that is not one."""
     name = args.shard or args.catalog_of
     if not name:
         return None
@@ -67,7 +69,7 @@ def visits_of_job(args: argparse.Namespace) -> list[VisitInput] | None:
 
 
 def catalog_job(args: argparse.Namespace, console: Console, visits: list[VisitInput], chain: RunConfig) -> int:
-    """What the job after the arrays does."""
+    """Build the catalogs, in the job after the arrays."""
     from icf_utils.slurm.catalog_job import run_catalog_job
 
     result = run_catalog_job(visits, chain, console)
@@ -78,14 +80,14 @@ def catalog_job(args: argparse.Namespace, console: Console, visits: list[VisitIn
     ]
     lines.append(
         f"catalog: {format_count(len(result.visits), 'visit')}, {len(failed)} failed; "
-        f"{len(result.not_ready)} left out that are not made"
+        f"{len(result.not_ready)} left out because they are not complete"
     )
     console.result(args.command, result, lines, ok=not failed)
     return 1 if failed else 0
 
 
 def submit(args: argparse.Namespace, console: Console, visits: list[VisitInput], chain: RunConfig) -> int:
-    """Hand the run to SLURM."""
+    """Submit the run to SLURM."""
     from icf_utils.slurm.submit import plan_jobs, submit_jobs
 
     chain = replace(chain, root=Path(os.path.abspath(chain.root)))
@@ -97,7 +99,7 @@ def submit(args: argparse.Namespace, console: Console, visits: list[VisitInput],
     if args.wait:
         return _wait(args, console, visits, chain, submissions)
     lines = [*_summary(planned, submissions)]
-    lines += ["see how far they are: icf-utils status; repeat this command for what fails"] if submissions else []
+    lines += ["follow them with: icf-utils status; repeat this command if visits fail"] if submissions else []
     console.result(args.command, {"slurm": True, "jobs": to_json_value(submissions)}, lines)
     return 0
 
@@ -121,7 +123,7 @@ def _image(name: str | None) -> Path | None:
         return None
     path = Path(os.path.abspath(name))
     if not path.exists():
-        raise InvalidSetting("--container", f"there is no '{printable(path)}'")
+        raise InvalidSetting("--container", f"'{printable(path)}' does not exist")
     return path
 
 
@@ -146,8 +148,8 @@ def _summary(planned: SubmissionPlan, submissions: list[Submission]) -> list[str
     catalog = sum(len(jobs.catalog) for jobs in planned.studies) - new
     queued = sum(len(jobs.queued) for jobs in planned.studies)
     texts = [f"{format_count(new, 'visit')} to make"]
-    texts += [f"{catalog} for the catalog only"] if catalog > 0 else []
-    texts += [f"{queued} in the queue already"] if queued else []
+    texts += [f"{catalog} to add to the catalog"] if catalog > 0 else []
+    texts += [f"{queued} already queued"] if queued else []
     numbers = [job for one in submissions for job in (one.array_job, one.catalog_job) if job]
     jobs = f"; jobs {', '.join(numbers)}" if numbers else ""
     return [f"{', '.join([*texts, f'{planned.up_to_date} up to date'])}{jobs}"]
@@ -166,7 +168,7 @@ def _wait(
     try:
         wait_for_jobs([Study(chain.root, name) for name in sorted({visit.study for visit in visits})], console)
     except (KeyboardInterrupt, SystemExit):
-        console.message("the jobs go on; 'squeue' shows them, 'scancel' ends them")
+        console.message("the jobs continue; 'squeue' lists them, 'scancel' stops them")
         raise
     left = find_unfinished_visits(visits, replace(chain, always_make=False))
     lines = [f"{one.study}/{one.visit}: {one.stage} failed: {one.reason}" for one in left]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console
-from icf_utils.cli.options import add_store
+from icf_utils.cli.options import add_store, add_targets, targets_of
 from icf_utils.cli.run import add_inputs, inputs_from
 from icf_utils.formatting import format_table
 from icf_utils.results import to_json_value
@@ -16,29 +16,32 @@ from icf_utils.results import to_json_value
 if TYPE_CHECKING:
     from icf_utils.pipeline.status import VisitStatus
 
-HELP = "show how far the visits of a store are"
+NAME = "status"
+HELP = "show the progress of a store's visits"
 DETAILS = """\
-Counts, per study and step, the visits that are done, running, queued (by 'run
---slurm'), failed and not made, and says why visits failed. Looks at names and
-at what runs have noted, not into files: 'run --dry-run' says what is out of
-date, 'verify' what is wrong."""
+Counts for each study and stage the visits that are done, running, queued (by
+'run --slurm'), failed or not made, and says why visits failed. Uses file names
+and the records of runs, and reads no deposit: 'run --dry-run' finds what is out
+of date, 'verify' what is wrong."""
 EXAMPLE = "icf-utils status -o /data/store --table visits.csv"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_targets(parser, "all visits")
     add_store(parser)
     add_inputs(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.pipeline.status import count_states, store_status
-    from icf_utils.pipeline.visit_table import collect_visits
+    from icf_utils.pipeline.visit_table import collect_visits, select_visits
     from icf_utils.settings import load_settings
     from icf_utils.slurm.wait import add_queue_states
 
     store = Path(args.store_dir)
     table, pattern = inputs_from(args, store, load_settings(store).run)
-    visits, problem = add_queue_states(store, store_status(store, collect_visits(store, table, pattern)))
+    wanted = select_visits(collect_visits(store, table, pattern), targets_of(args))
+    visits, problem = add_queue_states(store, store_status(store, wanted))
     if problem:
         console.message(problem)
     table_of_counts = count_states(visits)
@@ -50,8 +53,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
 def _table(studies: Mapping[str, Mapping[str, Mapping[str, int]]]) -> list[str]:
     """The counts as the lines of a table."""
     if not studies:
-        return ["there is no visit"]
-    rows = [("study", "step", *next(iter(next(iter(studies.values())).values())))]
+        return ["no visits"]
+    rows = [("study", "stage", *next(iter(next(iter(studies.values())).values())))]
     for study, stages in studies.items():
         rows += [(study, stage, *map(str, numbers.values())) for stage, numbers in stages.items()]
     return format_table(rows, right=range(2, len(rows[0])))
@@ -64,5 +67,5 @@ def _remarks(visits: list[VisitStatus]) -> list[str]:
             if stage.failure:
                 lines.append(f"{visit.study}/{visit.visit}: {stage.stage} failed: {stage.failure.message}")
             elif stage.holder:
-                lines.append(f"{visit.study}/{visit.visit}: {stage.holder} works on it")
+                lines.append(f"{visit.study}/{visit.visit}: in use by {stage.holder}")
     return lines

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console
-from icf_utils.cli.options import add_id, add_store, add_store_url, add_strip
+from icf_utils.cli.options import add_store, add_store_url, add_strip, add_targets, targets_of
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.formatting import format_count
 
@@ -14,29 +14,33 @@ if TYPE_CHECKING:
     from icf_utils.verify.checks import Finding, VisitCheck
     from icf_utils.verify.repair import Repair
 
-HELP = "check again, from the bytes, every promise between a store's files"
+NAME = "verify"
+HELP = "re-read a store's files and check them against each other"
 DETAILS = """\
 Checks checksum and metadata against the archive, and dataset and catalog
-against the metadata. Prints what is wrong per file and exits with 1 if
-anything is. Without --id, all visits are checked. Changes nothing, unless
---repair is given: then what is wrong is built again from the archive, which
-itself is never touched; damaged files are kept in STORE/STUDY/.icf/damaged."""
+against the metadata. Prints what is wrong with each file, and exits with 1 if
+anything is. Changes nothing without --repair, which rebuilds damaged and
+missing files from the archive; it never changes an archive, and it keeps the
+damaged files in STORE/STUDY/.icf/damaged."""
 EXAMPLE = "icf-utils verify -o /data/store --id study-a visit-01 --rebuild /scanner/export/0815"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_targets(parser, "all visits")
     add_store(parser)
-    add_id(parser, required=False)
     add_store_url(parser)
     parser.add_argument(
-        "--rebuild", metavar="INPUT", help="check too that this input still gives the archive (with --id)"
+        "--rebuild", metavar="INPUT", help="also check that this input still gives the archive (of a single visit)"
     )
     parser.add_argument(
-        "--timezone", metavar="ZONE", default="UTC", help="with --rebuild: the zone that the archive was made with"
+        "--timezone",
+        metavar="ZONE",
+        default="UTC",
+        help="with --rebuild: time zone that the archive was made with (default: UTC)",
     )
     add_strip(parser)
     parser.add_argument(
-        "--repair", action="store_true", help="build again from the archive what is wrong beside it, and say what"
+        "--repair", action="store_true", help="rebuild from the archive what is damaged or missing, and say what"
     )
 
 
@@ -46,10 +50,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
     store = {"store_url": args.store_url, "store_id": args.store_id}
     if args.repair:
         return _repair(args, console)
-    if args.id:
+    single = _single_visit(args)
+    if single:
         check = verify_visit(
             args.store_dir,
-            *args.id,
+            *single,
             **store,
             rebuild=args.rebuild,
             time_zone=args.timezone,
@@ -58,25 +63,31 @@ def run(args: argparse.Namespace, console: Console) -> int:
         )
         result = VerifyResult((check,))
     elif args.rebuild:
-        raise InvalidSetting("--rebuild", "this needs --id: an input is one visit")
+        raise InvalidSetting("--rebuild", "an input is one visit: name it with --id")
     else:
-        result = verify_store(args.store_dir, **store, progress=console)
+        result = verify_store(args.store_dir, targets_of(args), **store, progress=console)
     lines = [line for check in result.visits if check.findings or not args.quiet for line in _lines(check)]
     console.result(args.command, result, lines, ok=not result.findings)
     return 1 if result.findings else 0
+
+
+def _single_visit(args: argparse.Namespace) -> list[str] | None:
+    """Study and visit, if exactly one visit is named."""
+    targets = targets_of(args)
+    return targets[0].split("/", 1) if len(targets) == 1 and "/" in targets[0] else None
 
 
 def _repair(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.verify.repair import RepairResult, repair_store, repair_visit
 
     if args.rebuild:
-        raise InvalidSetting("--repair", "what is repaired comes from the archive; use --rebuild afterwards")
+        raise InvalidSetting("--repair", "cannot be combined with --rebuild; check the input afterwards")
     url, name = args.store_url, args.store_id
-    if args.id:
-        done = repair_visit(args.store_dir, *args.id, store_url=url, store_id=name, progress=console)
+    if single := _single_visit(args):
+        done = repair_visit(args.store_dir, *single, store_url=url, store_id=name, progress=console)
         result = RepairResult((done,))
     else:
-        result = repair_store(args.store_dir, store_url=url, store_id=name, progress=console)
+        result = repair_store(args.store_dir, targets_of(args), store_url=url, store_id=name, progress=console)
     lines = []
     for visit in result.visits:
         lines += [f"{visit.study}/{visit.visit}: repaired {_repaired(repair)}" for repair in visit.repairs]
@@ -86,7 +97,7 @@ def _repair(args: argparse.Namespace, console: Console) -> int:
 
 
 def _repaired(repair: Repair) -> str:
-    kept = f"; the damaged one is kept as '{printable(repair.kept)}'" if repair.kept else ""
+    kept = f"; the damaged file is kept as '{printable(repair.kept)}'" if repair.kept else ""
     return f"'{printable(repair.path)}': {repair.action}{kept}"
 
 

@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console
-from icf_utils.cli.options import add_id, add_store, add_strip, seconds
+from icf_utils.cli.options import (
+    add_ca,
+    add_dry_run,
+    add_login,
+    add_source,
+    add_strip,
+    path_of_source,
+    port,
+    seconds,
+)
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.formatting import format_count, format_size
 
@@ -22,17 +31,18 @@ if TYPE_CHECKING:
     from icf_utils.xnat.prearchive import PrearchivePlan, PrearchiveSession
     from icf_utils.xnat.staging import FileRights
 
-HELP = "put a visit straight into XNAT's prearchive, on XNAT's own disk"
+NAME = "xnat prearchive"
+HELP = "put a visit directly into XNAT's prearchive, on XNAT's own disk"
 DETAILS = """\
-Copies the images of one study to PREARCHIVE/[PROJECT/]TIME/SESSION, one folder
-for each series, inserts the session's row into XNAT's table, and has XNAT build
-it. What fails is undone, unless XNAT is at work on it, which is said. The input
-is never moved or changed. With --inbox instead of --prearchive, XNAT imports a
-folder of its inbox by itself, which needs no access to its database and is the
-safer way.
+Copies the images of one DICOM study to PREARCHIVE/[PROJECT/]TIME/SESSION, with a
+folder for each series, inserts the session into XNAT's database, and asks XNAT
+to rebuild it. If a step fails, the steps before it are undone, unless XNAT is
+already processing the session, which is reported. The input is never changed.
+With --inbox instead of --prearchive, XNAT imports a folder of its inbox itself.
+Prefer this way: it needs no access to the database.
 
-Passwords: XNAT's as for 'xnat upload' (XNAT_PASS, a file, ~/.netrc, a
-question), the database's from PGPASSWORD, --db-password-file or ~/.pgpass."""
+XNAT's password is taken as by 'xnat upload'; the database's from PGPASSWORD,
+--db-password-file or ~/.pgpass."""
 EXAMPLE = (
     "icf-utils xnat prearchive --url https://xnat.example.org --prearchive /data/xnat/prearchive "
     "--project PILOT -o /data/store --id study-a visit-01"
@@ -40,46 +50,48 @@ EXAMPLE = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", metavar="INPUT", nargs="?", help="a folder, zip or tar of one study")
-    add_store(parser)
-    add_id(parser, required=False)
+    add_source(parser)
     add_strip(parser)
-    parser.add_argument("--prearchive", metavar="PATH", help="XNAT's prearchive, as this computer sees it")
-    parser.add_argument("--inbox", metavar="PATH", help="use XNAT's inbox instead, as this computer sees it")
-    parser.add_argument("--server-path", metavar="PATH", default="", help="the same folder as XNAT sees it, if other")
-    parser.add_argument("--project", metavar="ID", help="XNAT's project (default: none, the session is not assigned)")
-    parser.add_argument("--subject", metavar="LABEL", help="label of the subject (default: XNAT takes PatientName)")
-    parser.add_argument("--session", metavar="LABEL", help="label of the session (default with --id: the visit's)")
+    parser.add_argument("--prearchive", metavar="DIR", help="XNAT's prearchive, by its path on this machine")
+    parser.add_argument("--inbox", metavar="DIR", help="XNAT's inbox, by its path on this machine, instead")
+    parser.add_argument("--server-path", metavar="DIR", default="", help="path of that folder on XNAT's side, if other")
+    parser.add_argument("--project", metavar="ID", help="project ID (default: none; the session stays unassigned)")
+    parser.add_argument("--subject", metavar="LABEL", help="label of the subject (default: XNAT uses PatientName)")
+    parser.add_argument("--session", metavar="LABEL", help="label of the session (default with --id: VISIT)")
     _add_connections(parser)
+    parser.add_argument("--owner", metavar="USER[:GROUP]", help="owner of the copies, such as XNAT's user (needs root)")
     parser.add_argument(
-        "--owner", metavar="USER[:GROUP]", help="whom the copies belong to, such as XNAT's user (as root)"
+        "--umask", metavar="MODE", type=_mode, help="permissions to remove from the copies, such as 007"
     )
-    parser.add_argument("--umask", metavar="MODE", type=_mode, help="rights to take away from the copies, such as 007")
-    parser.add_argument("--prevent-anon", action="store_true", help="XNAT is not to anonymise the session")
-    parser.add_argument("--prevent-auto-commit", action="store_true", help="XNAT is not to archive it by itself")
-    parser.add_argument("--again", action="store_true", help="even if the project's prearchive has this study already")
+    parser.add_argument("--prevent-anon", action="store_true", help="do not let XNAT anonymise the session")
+    parser.add_argument("--prevent-auto-commit", action="store_true", help="do not let XNAT archive it automatically")
     parser.add_argument(
-        "--wait", metavar="SECONDS", type=seconds, default=600.0, help="wait so long for XNAT (default: 600)"
+        "--again", action="store_true", help="import even if the project's prearchive contains this DICOM study"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print folder, SQL and requests; do nothing")
+    parser.add_argument(
+        "--wait",
+        metavar="SECONDS",
+        type=seconds,
+        default=600.0,
+        help="seconds for XNAT to build the session (default: 600)",
+    )
+    add_dry_run(parser, "print folder, SQL and requests; do nothing")
 
 
 def _add_connections(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--url", metavar="URL", help="address of the XNAT (not for --dry-run)")
-    parser.add_argument("--user", metavar="NAME", default="", help="its user (default: XNAT_USER, or netrc's)")
-    parser.add_argument("--password-file", metavar="FILE", help="file with the user's password, for its owner only")
-    parser.add_argument("--token-file", metavar="FILE", help="file with a token instead, alias:secret")
-    parser.add_argument("--ca", metavar="FILE", help="certificates to believe (PEM; default: the system's)")
-    parser.add_argument("--db-host", metavar="HOST", default="", help="XNAT's PostgreSQL (default: PGHOST)")
-    parser.add_argument("--db-port", metavar="PORT", type=int, help="its port (default: PGPORT)")
-    parser.add_argument("--db-name", metavar="NAME", default="", help="its database (default: PGDATABASE)")
-    parser.add_argument("--db-user", metavar="NAME", default="", help="its user (default: PGUSER)")
-    parser.add_argument("--db-password-file", metavar="FILE", help="file with that user's password, for its owner only")
+    parser.add_argument("--url", metavar="URL", help="address of the XNAT (not needed with --dry-run)")
+    add_login(parser, "XNAT", "a token (alias:secret)", " (default: XNAT_USER, or as netrc says)")
+    add_ca(parser, "those of the Python package certifi")
+    parser.add_argument("--db-host", metavar="HOST", default="", help="host of XNAT's PostgreSQL (default: PGHOST)")
+    parser.add_argument("--db-port", metavar="PORT", type=port, help="port of the PostgreSQL (default: PGPORT)")
+    parser.add_argument("--db-name", metavar="NAME", default="", help="name of the database (default: PGDATABASE)")
+    parser.add_argument("--db-user", metavar="NAME", default="", help="user of the database (default: PGUSER)")
+    parser.add_argument("--db-password-file", metavar="FILE", type=Path, help="file with the database user's password")
 
 
 def _mode(text: str) -> int:
     if not text or len(text) > 4 or set(text) - set("01234567"):
-        raise argparse.ArgumentTypeError(f"'{text}' is no octal mode such as 007")
+        raise argparse.ArgumentTypeError(f"expected an octal mode such as 007, found '{text}'")
     return int(text, 8)
 
 
@@ -100,34 +112,28 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if bool(args.input) == bool(args.id):
-        raise InvalidSetting("command line", "name either INPUT or a visit (--id)")
     if bool(args.prearchive) == bool(args.inbox):
-        raise InvalidSetting("command line", "name either --prearchive or --inbox")
+        raise InvalidSetting("command line", "give either --prearchive or --inbox")
     if not args.dry_run and not args.url:
-        raise InvalidSetting("--url", "the address of the XNAT is needed")
+        raise InvalidSetting("--url", "required, unless with --dry-run")
     if not args.session and not args.id:
-        raise InvalidSetting("--session", "a label is needed, unless the input is a visit of the store (--id)")
+        raise InvalidSetting("--session", "required, unless the input is a deposited visit (-o and --id)")
     if args.inbox and not (args.project and args.subject):
-        raise InvalidSetting("--inbox", "this needs --project and --subject")
+        raise InvalidSetting("--inbox", "needs --project and --subject")
     if args.inbox and (args.prevent_anon or args.prevent_auto_commit or args.again):
-        raise InvalidSetting("--inbox", "--prevent-anon, --prevent-auto-commit and --again are for --prearchive")
+        raise InvalidSetting("--inbox", "cannot be combined with --prevent-anon, --prevent-auto-commit or --again")
 
 
 def _input(args: argparse.Namespace) -> tuple[Path, Mapping[str, str]]:
-    """Where the images are, and their MD5s by name where they are known."""
-    from icf_utils.errors import DepositMissing
+    """The path of the images, and their MD5s by name where they are known."""
     from icf_utils.metadata.records import read_visit_metadata
     from icf_utils.store.layout import Visit
 
-    if not args.id:
-        return Path(args.input), {}
-    visit = Visit(Path(args.store_dir), *args.id)
-    if not visit.archive.exists():
-        raise DepositMissing(visit.archive, "check store and identifiers")
-    if not visit.dicoms_json.exists():
-        return visit.archive, {}
-    return visit.archive, {image.path: image.md5 for image in read_visit_metadata(visit).images}
+    path = path_of_source(args)
+    visit = Visit(Path(args.store_dir), *args.id) if args.id else None
+    if visit is None or not visit.dicoms_json.exists():
+        return path, {}
+    return path, {image.path: image.md5 for image in read_visit_metadata(visit).images}
 
 
 def _label(args: argparse.Namespace) -> str:
@@ -166,7 +172,7 @@ def _rights(args: argparse.Namespace) -> FileRights:
         entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
         number = (int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid) if group else entry.pw_gid
     except KeyError as error:
-        raise InvalidSetting("--owner", f"there is no such user or group: '{printable(args.owner)}'") from error
+        raise InvalidSetting("--owner", f"no such user or group: '{printable(args.owner)}'") from error
     return FileRights(entry.pw_uid, number, args.umask)
 
 
@@ -174,13 +180,13 @@ def _show_plan(args: argparse.Namespace, console: Console, source: Source, sessi
     from icf_utils.xnat.prearchive import plan_prearchive
 
     planned = plan_prearchive(source, session, console)
-    console.notices(planned.notices, word="left out or odd")
+    console.notices(planned.notices, word="note")
     console.result(args.command, planned, _plan_lines(planned))
     return 0
 
 
 def _plan_lines(planned: PrearchivePlan) -> list[str]:
-    lines = [f"folder: {printable(planned.folder)} (with the time of the moment)"]
+    lines = [f"folder: {printable(planned.folder)} (with the time of the import)"]
     lines += [f"  {printable(name)} -> {printable(place)}" for name, place in planned.places.items()]
     lines += ["SQL:", *(f"  {statement};" for statement in planned.statements), "with:"]
     lines += [
@@ -198,23 +204,23 @@ def _put(
 
     database = _database(args)
     in_clear = _warned(args, console)
-    login = find_xnat_login(args.url, args.user, _path(args.password_file), _path(args.token_file))
-    with XnatClient(args.url, login, _path(args.ca)) as xnat:
+    login = find_xnat_login(args.url, args.user, args.password_file, args.token_file)
+    with XnatClient(args.url, login, args.ca) as xnat:
         done = put_into_prearchive(source, session, database, xnat, expected=expected, progress=console)
-    console.notices(done.notices, word="left out or odd")
+    console.notices(done.notices, word="note")
     size = format_size(sum(file.size for file in done.files))
     ready = done.status == "READY"
     done = replace(done, notices=(*in_clear, *done.notices))
     lines = [f"{printable(done.folder)}: {done.status} ({format_count(len(done.files), 'file')}, {size})"]
     if not ready and args.wait:
         lines += ["XNAT's log:", *(f"  {printable(line)}" for line in done.log.splitlines())] if done.log else []
-        lines.append("look at the session in XNAT's prearchive")
+        lines.append("check the session in XNAT's prearchive")
     console.result(args.command, done, lines, ok=ready or not args.wait)
     return 0 if ready or not args.wait else 1
 
 
 def _warned(args: argparse.Namespace, console: Console) -> tuple[Notice, ...]:
-    """A warning, before the password goes, where it would go in clear."""
+    """A warning, before the password is sent, if the connection is not encrypted."""
     from icf_utils.xnat.model import check_url, cleartext_notices
 
     check_url(args.url)
@@ -227,12 +233,8 @@ def _database(args: argparse.Namespace) -> XnatDatabase:
     from icf_utils.credentials import find_secret
     from icf_utils.xnat.database import XnatDatabase
 
-    password = find_secret("PGPASSWORD", _path(args.db_password_file))
+    password = find_secret("PGPASSWORD", args.db_password_file)
     return XnatDatabase(args.db_host, args.db_port, args.db_name, args.db_user, password)
-
-
-def _path(text: str | None) -> Path | None:
-    return Path(text) if text else None
 
 
 def _inbox_session(args: argparse.Namespace) -> InboxSession:
@@ -258,17 +260,19 @@ def _through_inbox(args: argparse.Namespace, console: Console, source: Source, p
     if args.dry_run:
         planned = plan_inbox(source, place, session, console)
         query = "&".join(f"{name}={value}" for name, value in planned.query.items())
-        lines = [f"copy to: {printable(planned.copy)}" if planned.copy else "read where it is; nothing is copied"]
+        lines = [
+            f"copy to: {printable(planned.copy)}" if planned.copy else "the folder is in the inbox; nothing is copied"
+        ]
         console.result(args.command, planned, [*lines, f"request: POST /data/services/import?{printable(query)}"])
         return 0
     in_clear = _warned(args, console)
-    login = find_xnat_login(args.url, args.user, _path(args.password_file), _path(args.token_file))
-    with XnatClient(args.url, login, _path(args.ca)) as xnat:
+    login = find_xnat_login(args.url, args.user, args.password_file, args.token_file)
+    with XnatClient(args.url, login, args.ca) as xnat:
         done = import_through_inbox(source, place, session, xnat, progress=console)
-    console.notices(done.notices, word="left out or odd")
+    console.notices(done.notices, word="note")
     done = replace(done, notices=(*in_clear, *done.notices))
     ready = done.status == "READY"
-    state = done.status or "asked for, but not shown yet"
+    state = done.status or "requested, but not shown yet"
     lines = [f"{printable(done.project)}/{printable(done.session)}: {state} ({format_count(done.files, 'file')})"]
     console.result(args.command, done, lines, ok=ready or not args.wait)
     return 0 if ready or not args.wait else 1

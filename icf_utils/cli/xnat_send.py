@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console
-from icf_utils.cli.send import add_association, peer_of, source_of
+from icf_utils.cli.options import add_dry_run, add_source, path_of_source, port
+from icf_utils.cli.send import add_association, add_calling, peer_of
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.formatting import format_count, format_size
 
@@ -17,29 +18,35 @@ if TYPE_CHECKING:
     from icf_utils.sender.model import ImageOutcome, SendResult
     from icf_utils.xnat.receiver_routing import ImageRoute, LabelChoice
 
+NAME = "xnat send"
 HELP = "send a visit to XNAT's DICOM receiver (C-STORE)"
 DETAILS = """\
-First says to which project, subject and session XNAT's rules would route these
-images, then asks whether the receiver is there (C-ECHO), then sends every file
-as it is through one association, and says what became of each that did not
-arrive. The labels are taken from patients' data: without --show-identifying
-only their origin is printed, and projects that comments assign."""
+Prints the project, subject and session to which XNAT's rules will route the
+images, tests the connection (C-ECHO), sends all DICOM files unchanged over one
+association, and prints the reason for each that failed. Labels come from the
+patient's data: without --show-identifying, only the attribute that each label
+comes from is printed, and projects that a comment assigns."""
 EXAMPLE = "icf-utils xnat send /scanner/export/0815 xnat.example.org --expect-project PILOT"
 
-#: So many failed files are named; ``--json`` names all.
+#: How many failed files are named; ``--json`` names all.
 _NAMED_AT_MOST = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SOURCE", help="a folder, zip or tar; with --id, the root of a store")
-    parser.add_argument("host", metavar="HOST", help="name or address of the XNAT")
-    parser.add_argument("--port", metavar="PORT", type=int, default=8104, help="of its receiver (default: 8104)")
-    parser.add_argument("--aec", metavar="AE", default="XNAT", help="AE title of its receiver (default: XNAT)")
-    parser.add_argument("--aet", metavar="AE", default="ICF-UTILS", help="our own (default: ICF-UTILS)")
-    parser.add_argument("--id", nargs=2, metavar=("STUDY-ID", "VISIT-ID"), help="send the archive of this visit")
-    parser.add_argument("--expect-project", metavar="ID", help="send nothing unless all images name this project first")
-    parser.add_argument("--show-identifying", action="store_true", help="print the labels, too: names, patients' IDs")
-    parser.add_argument("--dry-run", action="store_true", help="print the routing only; connect to nothing")
+    add_source(parser)
+    parser.add_argument("host", metavar="HOST", help="host name or address of the XNAT")
+    parser.add_argument(
+        "--port", metavar="PORT", type=port, default=8104, help="port of XNAT's receiver (default: 8104)"
+    )
+    parser.add_argument("--aec", metavar="AE", default="XNAT", help="called AE title: XNAT's (default: XNAT)")
+    add_calling(parser)
+    parser.add_argument(
+        "--expect-project", metavar="ID", help="send nothing unless all images would be routed to this project"
+    )
+    parser.add_argument(
+        "--show-identifying", action="store_true", help="also print the labels, which may be names and patient IDs"
+    )
+    add_dry_run(parser, "print the routing only; do not connect")
     add_association(parser)
 
 
@@ -53,7 +60,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.xnat.receiver_routing import all_name_project, list_routes, mask_routes
 
     peer = peer_of(args)
-    with open_source(source_of(args), Path(tempfile.gettempdir())) as source:
+    with open_source(path_of_source(args), Path(tempfile.gettempdir())) as source:
         listing = list_images(source, progress=console)
         routes = list_routes(source, listing.images, console)
         seen = mask_routes(routes, args.show_identifying)
@@ -69,14 +76,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
         for line in _route_lines(seen):
             console.message(line)
         seconds = echo(peer)
-        console.message(f"{printable(peer.name)} answers (C-ECHO, {seconds * 1000:.0f} ms)")
+        console.message(f"{printable(peer.name)} answered C-ECHO in {seconds * 1000:.0f} ms")
         result = send(source, listing, peer, retries=args.retries, pause=args.pause, progress=console)
     console.notices(result.skipped, word="not sent")
     console.result(args.command, {"routes": seen, "sent": result}, _result_lines(result), ok=not result.failed)
     return 1 if result.failed else 0
 
 
-_WRONG = "not all images name this project before any other"
+_WRONG = "not all images name this project first"
 
 
 def _wrong_lines(args: argparse.Namespace, wrong: bool) -> list[str]:
@@ -88,7 +95,7 @@ def _damaged_lines(damaged: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _route_lines(routes: Sequence[ImageRoute]) -> list[str]:
-    """One line for each route. The first project that XNAT has is the one."""
+    """One line for each route. XNAT takes the first of the projects that exists there."""
     lines = []
     for one in routes:
         projects = ", else ".join(_choice(choice) for choice in one.projects)

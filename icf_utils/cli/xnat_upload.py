@@ -8,87 +8,110 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console
-from icf_utils.cli.options import positive_seconds, small_number
+from icf_utils.cli.options import (
+    add_ca,
+    add_dry_run,
+    add_exclude,
+    add_jobs,
+    add_levels,
+    add_login,
+    add_store,
+    number,
+    positive_seconds,
+    targets_of,
+)
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.formatting import format_count, format_size
 
 if TYPE_CHECKING:
     from icf_utils.xnat.model import UploadOutcome, UploadResult, UploadTarget
+    from icf_utils.xnat.upload_body import SessionUpload
     from icf_utils.xnat.upload_inputs import UploadList
 
-HELP = "upload sessions by XNAT's import service"
+NAME = "xnat upload"
+HELP = "upload sessions through XNAT's import service"
 DETAILS = """\
-SOURCE is a tree of folders (subject/session/scan), a zip or tar of one session,
-or with --study or --id a store. Sends what is not there yet, looks how many
-images XNAT has afterwards, and exits with 1 if any session is not as it should
-be. A run that was ended goes on when it is started again.
+Uploads a tree of folders (subject/session/scan), a zip or tar of one session, or
+with -o visits of a store. Sends the sessions that XNAT does not have yet, counts
+the images that XNAT has afterwards, and exits with 1 if a session is incomplete
+or failed. Repeat the command after an interruption, and it continues.
 
-The password comes from XNAT_PASS, --password-file, ~/.netrc or a question; a
-token (alias:secret) from XNAT_TOKEN or --token-file. Never from the command
-line, where others can read it."""
+A password is taken from --password-file, XNAT_PASS, ~/.netrc or the terminal, a
+token (alias:secret) from --token-file or XNAT_TOKEN; never from the command
+line, where other users can see it."""
 EXAMPLE = "icf-utils xnat upload /data/export --url https://xnat.example.org --project PILOT --user me --jobs 4"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SOURCE", help="a folder, zip or tar; with --study or --id, a store")
-    parser.add_argument("--id", nargs=2, metavar=("STUDY-ID", "VISIT-ID"), help="send the archive of this visit")
-    parser.add_argument("--study", metavar="STUDY-ID", help="send the archives of all visits of this study")
-    _add_target(parser)
-    _add_login(parser)
-    _add_labels(parser)
-    parser.add_argument("--jobs", metavar="N", type=small_number, default=2, help="sessions at a time (default: 2)")
     parser.add_argument(
-        "--retries", metavar="N", type=small_number, default=5, help="send again up to N times (default: 5)"
+        "targets",
+        metavar="SOURCE",
+        nargs="*",
+        help="a folder, zip or tar; with -o, studies or visits of the store (STUDY or STUDY/VISIT)",
+    )
+    add_store(parser, default=None)
+    parser.add_argument(
+        "--id",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("STUDY", "VISIT"),
+        help="upload a visit of the store; the same as STUDY/VISIT",
+    )
+    _add_target(parser)
+    add_login(parser, "XNAT", "a token (alias:secret)", " (default: XNAT_USER, or as netrc says)")
+    _add_labels(parser)
+    add_jobs(parser, "sessions", 2)
+    parser.add_argument(
+        "--retries", metavar="N", type=number, default=5, help="repeat a failed upload up to N times (default: 5)"
     )
     parser.add_argument(
-        "--pause", metavar="SECONDS", type=positive_seconds, default=2.0, help="wait so long before that, then longer"
+        "--pause",
+        metavar="SECONDS",
+        type=positive_seconds,
+        default=2.0,
+        help="seconds to wait before the first repetition, doubled each time (default: 2)",
     )
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
         type=positive_seconds,
         default=900.0,
-        help="patience with an answer (default: 900)",
+        help="seconds to wait for each response (default: 900)",
     )
     parser.add_argument(
-        "--patience",
+        "--wait",
         metavar="SECONDS",
         type=positive_seconds,
         default=600.0,
-        help="how long XNAT may take to show a session after its answer, and to end its work on it (default: 600)",
+        help="seconds for XNAT to show an uploaded session and to finish processing it (default: 600)",
     )
-    parser.add_argument("--state", metavar="FOLDER", help="folder of the upload journal, for inputs without a store")
-    parser.add_argument("--log", metavar="FILE", help="add a line to this file for each session, with XNAT's answers")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be sent, and send nothing")
+    parser.add_argument(
+        "--state", metavar="DIR", help="folder for the upload journal, if the input is not from a store"
+    )
+    parser.add_argument("--log", metavar="FILE", help="append a line for each session, with XNAT's responses")
+    add_dry_run(parser, "print what would be uploaded; upload nothing")
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", metavar="URL", required=True, help="address of the XNAT")
-    parser.add_argument("--project", metavar="ID", required=True, help="ID (not title) of the project")
+    parser.add_argument("--project", metavar="ID", required=True, help="project ID (not its title)")
     parser.add_argument(
         "--dest",
         choices=("prearchive", "archive"),
         default="prearchive",
-        help="where in the project (default: prearchive, where people look at sessions before they are archived)",
+        help="part of the project (default: prearchive, where sessions wait until someone archives them)",
     )
     parser.add_argument(
         "--overwrite",
         choices=("append", "delete"),
         default="",
-        help="what to do with a session that is there: add to it, or replace it (default: leave it, and say so)",
+        help="if the session exists: add to it or replace it (default: do not upload it, and report that)",
     )
     parser.add_argument(
-        "--direct-archive", action="store_true", help="with --dest archive: past the prearchive (XNAT 1.8.3 or later)"
+        "--direct-archive", action="store_true", help="with --dest archive: bypass the prearchive (XNAT 1.8.3 or later)"
     )
-    parser.add_argument(
-        "--ca", metavar="FILE", type=Path, help="certificates to believe (PEM; default: well-known ones)"
-    )
-
-
-def _add_login(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--user", metavar="NAME", default="", help="who logs in (default: XNAT_USER, or as netrc says)")
-    parser.add_argument("--password-file", metavar="FILE", type=Path, help="file with the password on its only line")
-    parser.add_argument("--token-file", metavar="FILE", type=Path, help="file with a token: alias:secret")
+    add_ca(parser, "those of the Python package certifi")
 
 
 def _add_labels(parser: argparse.ArgumentParser) -> None:
@@ -96,23 +119,16 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
         "--subject",
         metavar="TEMPLATE",
         default="",
-        help="the subject's label (default: {subject}, the folder's name; of a store's visit: {visit})",
+        help="label of the subject (default: {subject}, the folder's name; for visits of a store: {visit})",
     )
     parser.add_argument(
-        "--label",
+        "--session",
         metavar="TEMPLATE",
         default="",
-        help="the session's label (default: {subject}_{session}; of a store's visit: {study}_{visit})",
+        help="label of the session (default: {subject}_{session}; for visits of a store: {study}_{visit})",
     )
-    parser.add_argument(
-        "--levels",
-        metavar="LEVELS",
-        default="subject/session/scan",
-        help="levels of the folders (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--exclude", metavar="FILE", type=Path, help='JSON {"Exclude": [...]}: scans whose name holds one are left out'
-    )
+    add_levels(parser)
+    add_exclude(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -121,7 +137,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.xnat.upload import plan_upload, upload
 
     target = _target(args)
-    found = _parcels(args)
+    found = _uploads(args)
     uploads, notices = found.uploads, found.notices
     console.notices([item for item in notices if item.code in _WARNINGS])
     console.notices([item for item in notices if item.code not in _WARNINGS], "left out")
@@ -149,48 +165,64 @@ def _target(args: argparse.Namespace) -> UploadTarget:
         args.direct_archive,
         ca=args.ca,
         timeout=args.timeout,
-        patience=args.patience,
+        patience=args.wait,
         retries=args.retries,
         pause=args.pause,
     )
 
 
-def _parcels(args: argparse.Namespace) -> UploadList:
+def _uploads(args: argparse.Namespace) -> UploadList:
     from icf_utils.sources.tree import parse_levels, read_exclusions
-    from icf_utils.xnat.upload_inputs import UploadList, list_store_uploads, list_tree_uploads, make_file_upload
+    from icf_utils.xnat.upload_inputs import UploadList, list_tree_uploads, make_file_upload
 
-    source, state = Path(args.source), Path(args.state) if args.state else None
-    if args.id and args.study:
-        raise InvalidSetting("--study", "this and --id exclude each other")
-    if args.id or args.study:
-        study, visit = args.id or (args.study, "")
-        return UploadList(list_store_uploads(source, study, visit, args.subject, args.label))
+    if args.store_dir is not None or args.id:
+        return _stored_uploads(args)
+    if len(args.targets) != 1:
+        raise InvalidSetting("command line", "name one SOURCE, or visits of a store with -o")
+    source, state = Path(args.targets[0]), Path(args.state) if args.state else None
     if source.is_file():
-        return UploadList((make_file_upload(source, args.subject, args.label, state),))
+        return UploadList((make_file_upload(source, args.subject, args.session, state),))
     exclude = read_exclusions(args.exclude) if args.exclude else None
-    return list_tree_uploads(source, args.subject, args.label, parse_levels(args.levels), exclude, state)
+    return list_tree_uploads(source, args.subject, args.session, parse_levels(args.levels), exclude, state)
 
 
-#: What may be a mistake, unlike a scan that was left out as told.
+def _stored_uploads(args: argparse.Namespace) -> UploadList:
+    from icf_utils.xnat.upload_inputs import UploadList, list_store_uploads
+
+    if args.store_dir is None and args.targets:
+        raise InvalidSetting("--id", "cannot be combined with SOURCE; name the store with -o")
+    targets = targets_of(args)
+    if not targets:
+        raise InvalidSetting("command line", "name the visits to upload: STUDY, STUDY/VISIT or --id STUDY VISIT")
+    store = Path(args.store_dir or ".")
+    uploads: list[SessionUpload] = []
+    for target in dict.fromkeys(targets):
+        study, _, visit = target.partition("/")
+        if not visit or study not in targets:
+            uploads += list_store_uploads(store, study, visit, args.subject, args.session)
+    return UploadList(tuple(uploads))
+
+
+#: Notices that may point to a mistake, unlike those about scans that --exclude leaves out.
 _WARNINGS = ("unmatched-pattern", "all-scans-excluded", "link-in-tree")
 
 _WORDS = {
     "uploaded": "uploaded",
-    "present": "is there already, with as many images",
-    "before": "was uploaded before, and is there",
-    "planned": "would be sent",
+    "present": "exists with the same number of images",
+    "before": "was uploaded before, and exists",
+    "planned": "would be uploaded",
 }
 
 
 def _lines(result: UploadResult, quiet: bool) -> list[str]:
-    lines = [f"{printable(item.subject)}: NOT SENT: {item.message}" for item in result.refused]
+    lines = [f"{printable(item.subject)}: NOT UPLOADED: {item.message}" for item in result.refused]
     lines += [_line(item) for item in result.sessions if item.state == "failed" or not quiet]
     states = ", ".join(
         f"{number} {word}"
         for word in ("uploaded", "present", "before", "planned", "failed")
         if (number := sum(item.state == word for item in result.sessions))
     )
-    refused = f"{len(result.refused)} not sent" if result.refused else ""
+    refused = f"{len(result.refused)} not uploaded" if result.refused else ""
     number, found = len(result.sessions) + len(result.refused), ", ".join(filter(None, (states, refused)))
     return [*lines, f"{format_count(number, 'session')} for {result.project} ({result.dest}): {found}"]
 
@@ -199,13 +231,13 @@ def _line(item: UploadOutcome) -> str:
     name = f"{item.subject}/{item.label}"
     if item.state == "failed":
         return f"{name}: FAILED: {item.problem if item.answers else shown_lines(item.problem)}"
-    others = f", {format_count(len(item.left_out), 'other file')} not for XNAT" if item.left_out else ""
-    again = f", at the {item.tries}. try" if item.tries > 1 else ""
+    others = f", {format_count(len(item.left_out), 'other file')} left out" if item.left_out else ""
+    again = f", on attempt {item.tries}" if item.tries > 1 else ""
     places = f": {', '.join(printable(uri) for uri in item.uris)}" if item.uris else ""
     images = format_count(item.sent, "image")
     return f"{name}: {_WORDS[item.state]} ({images}, {format_size(item.size)}{others}{again}){places}"
 
 
 def shown_lines(text: str) -> str:
-    """An error of several lines, set in."""
+    """An error of several lines, indented."""
     return text.replace("\n", "\n  ")

@@ -266,5 +266,5 @@ def select_visits(visits: Sequence[VisitInput], targets: Sequence[str]) -> list[
     known = {visit.study for visit in visits} | {visit.name for visit in visits}
     if unknown := sorted(wanted - known):
         names = ", ".join(f"'{printable(name)}'" for name in unknown)
-        raise InvalidSetting("TARGET", f"no visit matches {names}, neither among the inputs nor in the store")
+        raise InvalidSetting("STUDY[/VISIT]", f"no visit matches {names}, neither among the inputs nor in the store")
     return [visit for visit in visits if visit.study in wanted or visit.name in wanted]

@@ -41,7 +41,7 @@ def store_url(place: str | os.PathLike[str]) -> str:
 def check_folder(url: str) -> None:
     """Raise :class:`~icf_utils.errors.InvalidSetting` for a store on this machine whose folder is not there."""
     if url.startswith("file:") and not path_of(url).is_dir():
-        raise InvalidSetting("--store", f"the folder '{printable(path_of(url))}' does not exist")
+        raise InvalidSetting("--store-dir", f"the folder '{printable(path_of(url))}' does not exist")
 
 
 def visits_of(url: str, studies: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -50,14 +50,14 @@ def visits_of(url: str, studies: Sequence[str]) -> tuple[tuple[str, str], ...]:
     Raises :class:`~icf_utils.errors.InvalidSetting` for one on a web server, which has no list of its visits.
     """
     if not url.startswith("file:"):
-        raise InvalidSetting("--study", "a store on a web server has no list of its visits: name each with --id")
+        raise InvalidSetting("STUDY", "a store on a web server has no list of its visits: name each as STUDY/VISIT")
     root = path_of(url)
     found = [Study(root, study) for study in studies] if studies else stored_studies(root)
     visits = tuple((study.study, visit) for study in found for visit in study.visits())
     missing = [study.study for study in found if not study.visits()]
     if missing or not visits:
         raise InvalidSetting(
-            "--study", f"in '{printable(root)}' there is no visit of {', '.join(missing) or 'any study'}"
+            "STUDY", f"in '{printable(root)}' there is no visit of {', '.join(missing) or 'any study'}"
         )
     return visits
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,13 +81,14 @@ class RepairResult:
 
 def repair_store(
     store_dir: str | os.PathLike[str],
+    targets: Sequence[str] = (),
     *,
     store_url: str | None = None,
     store_id: str | None = None,
     settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> RepairResult:
-    """Repair every visit of every study in a store; raises as ``verify_store`` does."""
+    """Repair every visit of a store, or those that ``targets`` select; raises as ``verify_store`` does."""
 
     def one(study: str, visit: str) -> VisitRepair:
         return repair_visit(
@@ -97,7 +98,7 @@ def repair_store(
     def failed(check: VisitCheck) -> VisitRepair:
         return VisitRepair(check.study, check.visit, (), check)
 
-    return RepairResult(tuple(check_visits(Path(store_dir), one, failed)))
+    return RepairResult(tuple(check_visits(Path(store_dir), targets, one, failed)))
 
 
 def repair_visit(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -159,15 +159,17 @@ def _refuse_without_application(study: Study, settings: Settings) -> None:
 
 def verify_store(
     store_dir: str | os.PathLike[str],
+    targets: Sequence[str] = (),
     *,
     store_url: str | None = None,
     store_id: str | None = None,
     settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> VerifyResult:
-    """Verify every visit of every study in a store, those that only a catalog shows among them.
+    """Verify every visit of a store, including visits that only a catalog shows.
 
-    Raises :class:`~icf_utils.errors.DepositMissing` where there is no visit at all.
+    ``targets`` (``STUDY`` or ``STUDY/VISIT``) select visits. Raises :class:`~icf_utils.errors.DepositMissing` if the
+    store has no visits, and :class:`~icf_utils.errors.InvalidSetting` for a target that names none.
     """
     root = Path(store_dir)
 
@@ -176,26 +178,42 @@ def verify_store(
             root, study, visit, store_url=store_url, store_id=store_id, settings=settings, progress=progress
         )
 
-    return VerifyResult(tuple(check_visits(root, one, lambda failed: failed)))
+    return VerifyResult(tuple(check_visits(root, targets, one, lambda failed: failed)))
 
 
 _T = TypeVar("_T")
 
 
-def check_visits(root: Path, one: Callable[[str, str], _T], of_failed: Callable[[VisitCheck], _T]) -> list[_T]:
-    """The results of ``one`` for every visit of every study, those among them that only a catalog shows.
+def check_visits(
+    root: Path,
+    targets: Sequence[str],
+    one: Callable[[str, str], _T],
+    of_failed: Callable[[VisitCheck], _T],
+) -> list[_T]:
+    """The results of ``one`` for the selected visits, including those that only a catalog shows.
 
-    A visit that cannot be read, or that another process holds, keeps nobody from the others: ``of_failed`` makes its
-    result. Raises :class:`~icf_utils.errors.DepositMissing` where there is no visit at all.
+    A visit that cannot be read, or that another process holds, does not stop the others: ``of_failed`` makes its
+    result. Raises as :func:`verify_store` does.
     """
     done: list[_T] = []
+    wanted, found = set(targets), set()
+    studies = {target.partition("/")[0] for target in targets}
     for study in study_folders(root):
+        if targets and study.study not in studies:
+            continue
         try:
             visits = _visits(study)
         except StorageFailure as error:
             done.append(of_failed(VisitCheck(study.study, "", 0, (), (finding_from_error(study.folder, error),))))
+            found |= {target for target in wanted if target.partition("/")[0] == study.study}
             continue
-        done += [_checked(Visit(root, study.study, visit), one, of_failed) for visit in visits]
+        for visit in visits:
+            names = {study.study, f"{study.study}/{visit}"}
+            if not targets or names & wanted:
+                found |= names
+                done.append(_checked(Visit(root, study.study, visit), one, of_failed))
+    if unknown := sorted(wanted - found):
+        raise InvalidSetting("STUDY[/VISIT]", f"no such visit in the store: {', '.join(map(printable, unknown))}")
     if not done:
         raise DepositMissing(root, "there is no visit in this store; name another with -o/--store-dir")
     return done

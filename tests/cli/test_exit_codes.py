@@ -171,7 +171,7 @@ def test_findings(source: Path, root: Path) -> None:
         ((ARCHIVE, "--id", "a", "b", "--strip-components", "-1", "in"), ARCHIVE),
         ((ARCHIVE, "--id", "a", "b", "--strip-components", "x\x1b[31m", "in"), ARCHIVE),
         ((VERIFY, "\x1b[31mtoo\nmuch"), VERIFY),
-        (("catalog", "build", "path", "more"), "catalog build"),
+        (("catalog", "build", "study", "more"), "catalog build"),
     ],
 )
 def test_a_command_line_that_makes_no_sense(arguments: tuple[str, ...], command: str) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 from pathlib import Path
 
 import pytest
 
 import icf_utils
-from icf_utils.cli.main import build_parser
+from icf_utils.cli.parser import build_parser
 from tests.cli.program import COMMANDS, PYTHON, icf, run, steps
+from tests.verify.stores import make_visit
 
 #: What takes long to load; each is loaded by the commands that need it, when they need it.
 HEAVY = (
@@ -73,6 +75,34 @@ def test_help_of_the_program() -> None:
 def test_version() -> None:
     ran = icf("--version")
     assert (ran.code, ran.out, ran.err) == (0, f"icf-utils {icf_utils.__version__}\n", "")
+
+
+def test_versions_for_a_report() -> None:
+    ran = icf("--version", "-v")
+    assert (ran.code, ran.err) == (0, "")
+    lines = ran.out.splitlines()
+    assert lines[0].split() == ["icf-utils", icf_utils.__version__]
+    names = [line.split()[0] for line in lines]
+    assert {"Python", "git", "git-annex", "datalad", "pydicom", "extras:"} <= set(names)
+    result = icf("--json", "--version", "--verbose").json["result"]
+    assert result["version"] == icf_utils.__version__
+    assert set(result["extras"]) == {"clone", "cloud", "intake", "previews", "xnat"}
+    assert "-v/--verbose needs --version" in icf("-v").err
+
+
+def test_doctor(source: Path, root: Path) -> None:
+    make_visit(source, root)
+    (root / "icf.toml").write_text(f"[store]\nurl = '{root.as_uri()}'\n", encoding="utf-8")
+    ran = icf("doctor", root)
+    assert ran.code == 0
+    assert f"\nok       store: '{root}': 1 study, 1 visit\n" in ran.out
+    assert f"\nok       address: {root.as_uri()}\n" in ran.out
+    assert re.fullmatch(r"\d+ checks: 0 failed, \d+ warnings?", ran.out.splitlines()[-1])
+    (root / "icf.toml").write_text("[store]\nadress = ''\n", encoding="utf-8")
+    ran = icf("doctor", "-o", root, "--json")
+    assert (ran.code, ran.json["ok"]) == (1, False)
+    assert "failed" in {check["state"] for check in ran.json["result"]["checks"] if check["subject"] == "settings"}
+    assert icf("doctor", root, "-o", root).code == 2
 
 
 @pytest.mark.parametrize("command", ["", *subcommands()])

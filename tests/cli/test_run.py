@@ -38,7 +38,16 @@ def test_a_run_a_second_one_and_status(inside: Inside, table: Path, root: Path, 
     assert inside("run", "-o", root, "--table", table).out == "3 visits: 0 made, 3 up to date\n"
     status = inside("status", "-o", root)
     assert status.code == 0
-    assert status.out.splitlines()[0].split() == ["study", "step", "done", "running", "queued", "failed", "not", "made"]
+    assert status.out.splitlines()[0].split() == [
+        "study",
+        "stage",
+        "done",
+        "running",
+        "queued",
+        "failed",
+        "not",
+        "made",
+    ]
     assert status.out.splitlines()[1].split() == ["study-a", "archive", "2", "0", "0", "0", "0"]
     counts = inside("status", "-o", root, "--json").json["result"]["studies"]
     assert counts["study-b"]["catalog"] == {"done": 1, "running": 0, "queued": 0, "failed": 0, "not made": 0}
@@ -68,10 +77,10 @@ def test_targets_and_until(inside: Inside, table: Path, root: Path) -> None:
 
 
 def test_mistakes(inside: Inside, table: Path, root: Path, tmp_path: Path) -> None:
-    assert "name inputs with --table or --pattern" in inside("run", "-o", root).err
+    assert "no visits found: give --table or --pattern" in inside("run", "-o", root).err
     assert inside("run", "-o", root, "--table", table, "--pattern", "x").code == 2
     assert inside("run", "-o", root, "--table", table, "--report", "report.txt").code == 2
-    assert "no folder for" in inside("run", "-o", root, "--table", table, "--report", tmp_path / "no" / "r.html").err
+    assert "the folder of" in inside("run", "-o", root, "--table", table, "--report", tmp_path / "no" / "r.html").err
     assert inside("run", "-o", root, "--table", table, "--until", "nothing").code == 2
     table.write_text("study,visit,input\na,v 1,x\nb/c,v,x\na,v2,none\n", encoding="utf-8")
     ran = inside("run", "-o", root, "--table", table)
@@ -106,10 +115,10 @@ def test_settings_and_environment(
     assert inside("run", "-o", root).out.startswith("3 visits: 3 made, 0 up to date; 3 stages")
     assert "to do (3 stages)" in inside("run", "-o", root, "-n", "--until", "dataset").out
     monkeypatch.setenv("ICF_RUN_UNTIL", "everything")
-    assert "there is no stage 'everything'" in inside("run", "-o", root).err
+    assert "unknown stage 'everything'" in inside("run", "-o", root).err
     monkeypatch.setenv("ICF_RUN_UNTIL", "metadata")
     monkeypatch.setenv("ICF_RUN_JOBS", "many")
-    assert "'many' is no number" in inside("run", "-o", root).err
+    assert "expected a number, found 'many'" in inside("run", "-o", root).err
     monkeypatch.setenv("ICF_RUN_JOBS", "1")
     monkeypatch.setenv("ICF_RUN_PATTERN", f"{tmp_path}/inputs/{{study}}/{{visit}}")
     (root / "icf.toml").write_text("[run]\njobs = -1\n", encoding="utf-8")
@@ -191,7 +200,7 @@ def test_interrupted_in_the_middle(
         out, err = process.communicate(timeout=60)
     assert process.returncode == code, (out, err)
     assert "Traceback" not in err
-    assert "finished; the next run goes on from there" in err
+    assert "finished; the next run continues from there" in err
     assert archives(root) < 12
     assert set(content(root).items()) - set(whole.items()) <= set(_shared_pages(root).items())
     assert icf(*arguments).code == 0

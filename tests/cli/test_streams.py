@@ -152,7 +152,7 @@ def test_a_full_disk(source: Path, root: Path, tmp_path: Path, leave: int) -> No
     ("arguments", "code", "message"),
     [
         (("verify", "--json", "-o", "nowhere"), 5, "there is no visit in this store"),
-        (("nonsense", "--json"), 2, "invalid choice"),
+        (("nonsense", "--json"), 2, "unknown command"),
         (("--help",), 6, "cannot write to 'standard output': No space left on device"),
         (("--version",), 6, "cannot write to 'standard output': No space left on device"),
     ],

@@ -104,7 +104,7 @@ def test_waiting_from_the_command_line(both: tuple[HttpSessions, LocalSessions, 
     assert icf("sessions", "--sender", "SCANNER2", "--state", "success", "--wait", *access).code == 0
     timed = icf("sessions", "--sender", "SCANNER3", "--wait", "--timeout", "1", *access)
     assert (timed.code, "1 session not finished after 1 s" in timed.err) == (1, True)
-    assert icf("sessions", "get", "s000001", "-o", tmp_path / "out", *access).code == 0
+    assert icf("sessions", "get", "s000001", "-d", tmp_path / "out", *access).code == 0
     assert icf("sessions", "delete", "s000001", *access).out == "s000001: deleted\n1 session deleted\n"
     nothing = icf("sessions")
     assert (nothing.code, "--url URL, or --settings FILE" in nothing.err) == (2, True)

@@ -77,30 +77,30 @@ def everything(store: Path) -> dict[str, bytes]:
 
 
 def test_all_visits_of_a_store_on_disk(store: Path, tmp_path: Path) -> None:
-    assert run("--store", store, "-d", tmp_path) == 0
+    assert run("-o", store, "-d", tmp_path) == 0
     assert files(tmp_path) == everything(store)
 
 
 def test_all_visits_of_a_study(store: Path, tmp_path: Path) -> None:
-    assert run("--store", store.as_uri(), "--study", "study-a", "-d", tmp_path) == 0
+    assert run("-o", store.as_uri(), "study-a", "-d", tmp_path) == 0
     assert files(tmp_path) == in_tars(store, ("study-a", "v1"), ("study-a", "v2"))
 
 
 def test_a_study_that_is_not_there(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--store", store, "--study", "study-c", "-d", tmp_path) == 2
+    assert run("-o", store, "study-c", "-d", tmp_path) == 2
     assert "study-c" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("what", [(), ("--id", "study-a", "v1")])
 def test_a_store_that_is_not_there(what: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--store", tmp_path / "none", *what, "-d", tmp_path) == 2
-    assert f"--store: the folder '{tmp_path}/none' does not exist" in capsys.readouterr().err
+    assert run("-o", tmp_path / "none", *what, "-d", tmp_path) == 2
+    assert f"--store-dir: the folder '{tmp_path}/none' does not exist" in capsys.readouterr().err
 
 
 def test_over_http_with_a_password(
     server: Server, store: Path, tmp_path: Path, login: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    what = ("--store", server.url, "--user", USER, "--id", "study-a", "v1", "--id", "study-b", "v1", "-d", tmp_path)
+    what = ("-o", server.url, "--user", USER, "--id", "study-a", "v1", "--id", "study-b", "v1", "-d", tmp_path)
     assert run(*what) == 0
     assert files(tmp_path) == in_tars(store, ("study-a", "v1"), ("study-b", "v1"))
     before = len(server.requests())
@@ -113,7 +113,7 @@ def test_over_http_with_a_password(
 def test_one_image_is_one_short_request(server: Server, store: Path, tmp_path: Path, login: None) -> None:
     name = sorted(in_tars(store, ("study-a", "v1")))[2]
     before = len(server.requests())
-    arguments = ("--store", server.url, "--user", USER, "--id", "study-a", "v1", "--image", name, "-d", tmp_path)
+    arguments = ("-o", server.url, "--user", USER, "--id", "study-a", "v1", "--image", name, "-d", tmp_path)
     assert run(*arguments) == 0
     assert files(tmp_path) == {name: in_tars(store, ("study-a", "v1"))[name]}
     (request,) = [line for line in server.requests()[before:] if "_dicom.tar " in line]
@@ -130,20 +130,20 @@ def test_one_image_is_one_short_request(server: Server, store: Path, tmp_path: P
     ],
 )
 def test_selections(store: Path, tmp_path: Path, options: tuple[str, ...], count: int) -> None:
-    assert run("--store", store, "--id", "study-a", "v1", *options, "-d", tmp_path) == 0
+    assert run("-o", store, "--id", "study-a", "v1", *options, "-d", tmp_path) == 0
     assert len(files(tmp_path)) == count
 
 
 def test_a_layout(store: Path, tmp_path: Path) -> None:
     layout = "{study}/{visit}/{SeriesNumber}_{SeriesDescription}/{name}"
-    assert run("--store", store, "--id", "study-b", "v1", "--layout", layout, "-d", tmp_path) == 0
+    assert run("-o", store, "--id", "study-b", "v1", "--layout", layout, "-d", tmp_path) == 0
     assert set(files(tmp_path)) == {f"study-b/v1/7_bold_rest/{number:04}.dcm" for number in range(1, 6)}
 
 
 def test_a_layout_with_a_value_that_no_image_has(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("--store", store, "--layout", "{Bogus}/{Modality}/{path}", "-d", tmp_path) == 0
+    assert run("-o", store, "--layout", "{Bogus}/{Modality}/{path}", "-d", tmp_path) == 0
     assert "warning [not-recorded]: 'Bogus': " in (said := capsys.readouterr().err)
     assert "Modality" not in said
     assert set(files(tmp_path)) == {f"_/MR/{name}" for name in everything(store)}
@@ -159,7 +159,7 @@ def test_from_python_by_path_and_address(store: Path, tmp_path: Path, as_url: bo
 
 
 def test_a_tag_that_the_store_does_not_record(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--store", store, "--tag", "Bogus=1", "-d", tmp_path / "new") == 1
+    assert run("-o", store, "--tag", "Bogus=1", "-d", tmp_path / "new") == 1
     said = capsys.readouterr().out
     assert "nothing fits --tag Bogus=1: Bogus is not recorded here, but MRAcquisitionType, Modality" in said
     assert not (tmp_path / "new").exists()
@@ -170,7 +170,7 @@ def test_wrong_password_and_none(
 ) -> None:
     monkeypatch.setenv("ICF_STORE_PASSWORD", "wr0ng")
     for user in (("--user", USER), ()):
-        assert run("--store", server.url, *user, "--id", "study-a", "v1", "-d", tmp_path) == 10
+        assert run("-o", server.url, *user, "--id", "study-a", "v1", "-d", tmp_path) == 10
         message = capsys.readouterr().err
         assert "401" in message
         assert "wr0ng" not in message
@@ -180,7 +180,7 @@ def test_a_visit_that_is_not_there(
     server: Server, store: Path, tmp_path: Path, login: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ids = ("--id", "study-a", "v9", "--id", "study-a", "v2")
-    assert run("--store", server.url, "--user", USER, *ids, "-d", tmp_path) == 1
+    assert run("-o", server.url, "--user", USER, *ids, "-d", tmp_path) == 1
     assert files(tmp_path) == in_tars(store, ("study-a", "v2"))
     assert f"failed: '{server.url}/study-a/v9_dicom.tar'" in capsys.readouterr().out
 
@@ -205,7 +205,7 @@ def plain(store: Path) -> Iterator[FaultyServer]:
 )
 def test_faults_that_can_be_overcome(plain: FaultyServer, store: Path, tmp_path: Path, fault: Fault) -> None:
     plain.faults.append(fault)
-    assert run("--store", plain.url, "--id", "study-a", "v1", "-d", tmp_path) == 0
+    assert run("-o", plain.url, "--id", "study-a", "v1", "-d", tmp_path) == 0
     assert files(tmp_path) == in_tars(store, ("study-a", "v1"))
 
 
@@ -226,7 +226,7 @@ def test_faults_that_cannot(
 ) -> None:
     plain.faults.append(fault)
     ids = ("--id", "study-a", "v1", "--id", "study-a", "v2")
-    assert run("--store", plain.url, *ids, "-d", tmp_path) == 1
+    assert run("-o", plain.url, *ids, "-d", tmp_path) == 1
     assert files(tmp_path) == in_tars(store, ("study-a", "v2"))
     assert "v1_dicom.tar" in capsys.readouterr().out
 
@@ -243,7 +243,7 @@ def test_who_downloads_is_not_told_to_mend_the_store(
     plain: FaultyServer, tmp_path: Path, fault: Fault, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain.faults.append(fault)
-    assert run("--store", plain.url, "--id", "study-a", "v1", "-d", tmp_path) == 1
+    assert run("-o", plain.url, "--id", "study-a", "v1", "-d", tmp_path) == 1
     said = capsys.readouterr().out
     assert words in said
     assert "deposit_visit_metadata" not in said
@@ -253,7 +253,7 @@ def test_metadata_of_another_visit(plain: FaultyServer, tmp_path: Path, capsys: 
     """Its ``storepath`` is another one."""
     for part in ("tarball", "dicoms"):
         plain.objects[f"/study-a/v1_metadata_{part}.json"] = plain.objects[f"/study-a/v2_metadata_{part}.json"]
-    assert run("--store", plain.url, "--id", "study-a", "v1", "-d", tmp_path) == 1
+    assert run("-o", plain.url, "--id", "study-a", "v1", "-d", tmp_path) == 1
     said = capsys.readouterr().out
     assert "expected 'study-a/v1_dicom.tar' under 'storepath', found 'study-a/v2_dicom.tar'; check the address" in said
     assert "deposit_visit_metadata" not in said
@@ -265,7 +265,7 @@ def test_a_damaged_archive(plain: FaultyServer, store: Path, tmp_path: Path) -> 
     name = sorted(images)[0]
     path = "/study-a/v1_dicom.tar"
     plain.objects[path] = plain.objects[path].replace(images[name], bytes(len(images[name])))
-    assert run("--store", plain.url, "--id", "study-a", "v1", "-d", tmp_path) == 1
+    assert run("-o", plain.url, "--id", "study-a", "v1", "-d", tmp_path) == 1
     assert set(files(tmp_path)) == set(images) - {name}
 
 
@@ -343,7 +343,7 @@ def test_a_user_counts_and_not_a_token_of_the_environment(
     file = tmp_path / "password"
     file.write_text("pw\n")
     file.chmod(0o600)
-    what = ("--store", plain.url, "--id", "study-a", "v1", "-d", tmp_path / "out")
+    what = ("-o", plain.url, "--id", "study-a", "v1", "-d", tmp_path / "out")
     assert run(*what, "--user", "anna", "--password-file", file) == 0
     capsys.readouterr()
     assert run(*what) == 10
@@ -382,7 +382,7 @@ def test_quiet_is_about_progress(bucket: BucketServer, tmp_path: Path, capsys: p
 
 
 def test_transfer_and_images_have_one_size(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--store", store, "--id", "study-a", "v1", "-d", tmp_path) == 0
+    assert run("-o", store, "--id", "study-a", "v1", "-d", tmp_path) == 0
     seen = capsys.readouterr()
     size = format_size(sum(map(len, files(tmp_path).values())))
     assert f"Retrieving: {size} in " in seen.err
@@ -393,24 +393,24 @@ def test_transfer_and_images_have_one_size(store: Path, tmp_path: Path, capsys: 
     "arguments",
     [
         (),
-        ("--store", "https://h", "--bucket", "b"),
-        ("--store", "https://h", "--study", "study-a"),
-        ("--store", "https://h"),
-        ("--store", "https://me:pw@h", "--id", "a", "b"),
-        ("--store", "ftp://h", "--id", "a", "b"),
-        ("--store", "https://h", "--id", "../a", "b"),
-        ("--store", "https://h", "--prefix", "p", "--id", "a", "b"),
+        ("-o", "https://h", "--bucket", "b"),
+        ("-o", "https://h", "study-a"),
+        ("-o", "https://h"),
+        ("-o", "https://me:pw@h", "--id", "a", "b"),
+        ("-o", "ftp://h", "--id", "a", "b"),
+        ("-o", "https://h", "--id", "../a", "b"),
+        ("-o", "https://h", "--prefix", "p", "--id", "a", "b"),
         ("--bucket", "b", "--id", "a", "b"),
         ("--bucket", "https://h/b", "--endpoint", "https://x"),
-        ("--bucket", "b", "--study", "../x"),
+        ("--bucket", "b", "../x"),
         ("--bucket", "b", "--tag", "x"),
         ("--bucket", "b", "--layout", "{x}"),
         ("--bucket", "b", "--connections", "0"),
         ("--bucket", "b", "--stats", "--dry-run"),
         ("--bucket", "s3://b", "--token-file", "t"),
         ("--bucket", "b", "--ask-token", "--token-file", "t"),
-        ("--store", "https://h", "--id", "a", "b", "--user", "me", "--token-file", "t"),
-        ("--store", "here", "--user", "me"),
+        ("-o", "https://h", "--id", "a", "b", "--user", "me", "--token-file", "t"),
+        ("-o", "here", "--user", "me"),
     ],
 )
 def test_what_means_nothing(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

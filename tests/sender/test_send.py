@@ -256,15 +256,8 @@ def test_the_command_sends_a_visit_of_a_store(visit: Path, tmp_path: Path) -> No
     make_studyvisit_archive(visit, tmp_path / "store", "study-a", "visit-01")
     with scripted() as receiver:
         start: list[str | Path] = [
-            "send",
-            tmp_path / "store",
-            HOST,
-            str(receiver.port),
-            "--aec",
-            "SCRIPTED",
-            "--id",
-            "study-a",
-            "visit-01",
+            *("send", HOST, str(receiver.port), "--aec", "SCRIPTED"),
+            *("-o", tmp_path / "store", "--id", "study-a", "visit-01"),
         ]
         some = icf(*start, "--series", "2", "--series", "21", "--json")
         assert (some.code, some.json["result"]["sent"], receiver.count) == (0, 5, 5)
@@ -298,7 +291,7 @@ def test_progress_counts_what_arrives(visit: Path) -> None:
 
 
 def test_a_store_without_the_visit(tmp_path: Path) -> None:
-    ran = icf("send", tmp_path, HOST, "104", "--aec", "A", "--id", "study-a", "visit-01")
+    ran = icf("send", HOST, "104", "--aec", "A", "-o", tmp_path, "--id", "study-a", "visit-01")
     assert ran.code == 5
 
 

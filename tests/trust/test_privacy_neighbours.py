@@ -71,8 +71,8 @@ def test_ingest(tree: Path, tmp_path: Path, form: tuple[str, ...]) -> None:
 @FORMS
 def test_catalogs(store: Path, tmp_path: Path, form: tuple[str, ...]) -> None:
     pytest.importorskip("PIL", reason="pillow is not installed")
-    silent(icf("catalog", "build", store / STUDY, "--previews", *form))
-    silent(icf("catalog", "build", "--index", store, *form))
+    silent(icf("catalog", "build", "-o", store, STUDY, "--previews", *form))
+    silent(icf("catalog", "build", "--index", "-o", store, *form))
     assert leaks(store) == []
 
 
@@ -95,14 +95,14 @@ def test_xnat(tree: Path, store: Path, tmp_path: Path, form: tuple[str, ...]) ->
 
     def upload(server: StandIn, number: int, *options: str | Path) -> Ran:
         more = ("--project", "PILOT", "--state", tmp_path / f"state{number}", "--log", tmp_path / f"log{number}")
-        quick = ("--pause", "0.05", "--retries", "1", "--patience", "3")
+        quick = ("--pause", "0.05", "--retries", "1", "--wait", "3")
         login = {"XNAT_USER": "uploader", "XNAT_PASS": PASSWORD}
         return icf("xnat", "upload", *options, "--url", server.url, *more, *quick, *form, env=login)
 
     with standin() as server:
         said(upload(server, 0, tree, "--dry-run"))
         said(silent(upload(server, 0, tree)))
-        said(silent(upload(server, 1, store, "--id", STUDY, "v1", "--label", "again")))
+        said(silent(upload(server, 1, "-o", store, "--id", STUDY, "v1", "--session", "again")))
         server.fault = lambda _: "500"
         said(upload(server, 2, tree))
     for number in range(3):

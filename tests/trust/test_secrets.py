@@ -18,7 +18,7 @@ from typing import ClassVar
 import pytest
 
 import icf_utils
-from icf_utils.cli.main import build_parser
+from icf_utils.cli.parser import build_parser
 from tests.cli.program import PROGRAM, surrounding
 
 PACKAGE = Path(icf_utils.__file__).parent

@@ -44,12 +44,16 @@ def arguments(server: StandIn, source: Path, *more: str) -> list[str]:
     return ["xnat", "upload", str(source), "--url", server.url, "--project", "PILOT", *state, *more]
 
 
+def of_store(server: StandIn, store: Path, *more: str) -> list[str]:
+    return ["xnat", "upload", "-o", str(store), "--url", server.url, "--project", "PILOT", "--pause", "0.05", *more]
+
+
 def test_a_tree(server: StandIn, tree: Path, tmp_path: Path) -> None:
     (tmp_path / "exclude.json").write_text('{"Exclude": ["Localizer", "phoenix"]}')
     more = ("--user", USER, "--exclude", str(tmp_path / "exclude.json"), "--log", str(tmp_path / "log"), "--jobs", "2")
     ran = icf(*arguments(server, tree, *more), env={"XNAT_PASS": PASSWORD})
     first, second, summary = ran.out.splitlines()
-    assert first.startswith("sub-1/sub-1_mr1: uploaded (2 images, 10.2 kB, 1 other file not for XNAT): /prearchive/")
+    assert first.startswith("sub-1/sub-1_mr1: uploaded (2 images, 10.2 kB, 1 other file left out): /prearchive/")
     assert second.startswith("sub-1/sub-1_mr2: uploaded")
     assert summary == "2 sessions for PILOT (prearchive): 2 uploaded"
     assert "left out [scan-excluded]: 'sub-1/mr1/01_localizer', 'sub-1/mr2/01_localizer'" in ran.err
@@ -82,8 +86,8 @@ def test_a_name_that_makes_no_label(inside: Inside, server: StandIn, tree: Path)
     write_session(tree / "\u00c4\u00d6" / "mr", {"01": 1})
     ran = inside(*arguments(server, tree, "--user", USER, "-q"))
     refused, summary = ran.out.splitlines()
-    assert refused.startswith("\u00c4\u00d6/mr: NOT SENT: an XNAT label can keep no character of its subject")
-    assert summary == "3 sessions for PILOT (prearchive): 2 uploaded, 1 not sent"
+    assert refused.startswith("\u00c4\u00d6/mr: NOT UPLOADED: an XNAT label can keep no character of its subject")
+    assert summary == "3 sessions for PILOT (prearchive): 2 uploaded, 1 not uploaded"
     assert ran.code == 1
     ran = inside(*arguments(server, tree, "--dry-run", "--json"))
     told = json.loads(ran.out)
@@ -94,17 +98,17 @@ def test_a_name_that_makes_no_label(inside: Inside, server: StandIn, tree: Path)
 def test_a_dry_run_needs_no_login(inside: Inside, server: StandIn, tree: Path) -> None:
     ran = inside(*arguments(server, tree, "--dry-run"))
     assert (ran.code, server.requests) == (0, [])
-    assert "sub-1/sub-1_mr1: would be sent (3 images, 10.2 kB, 1 other file not for XNAT)" in ran.out
+    assert "sub-1/sub-1_mr1: would be uploaded (3 images, 10.2 kB, 1 other file left out)" in ran.out
     assert not (tree.parent / "state").exists()
 
 
 def test_the_store(inside: Inside, server: StandIn, tmp_path: Path) -> None:
     write_visit(tmp_path / "in", {1: ("t1", 2)})
     make_studyvisit_archive(tmp_path / "in", tmp_path / "store", "study-a", "v1")
-    for chosen in (("--id", "study-a", "v1"), ("--study", "study-a")):
-        ran = inside(*arguments(server, tmp_path / "store", *chosen, "--user", USER))
+    for chosen in (("--id", "study-a", "v1"), ("study-a",), ("study-a/v1", "study-a")):
+        ran = inside(*of_store(server, tmp_path / "store", *chosen, "--user", USER))
         assert ran.code == 0
-    assert "v1/study-a_v1: was uploaded before, and is there (2 images" in ran.out
+    assert "v1/study-a_v1: was uploaded before, and exists (2 images" in ran.out
     assert len(server.imports()) == 1
 
 

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from icf_utils import make_studyvisit_archive
-from icf_utils.cli.main import build_parser
+from icf_utils.cli.parser import build_parser
 from icf_utils.dicom.constants import (
     ACCESSION_NUMBER,
     ADDITIONAL_PATIENT_HISTORY,
@@ -177,9 +177,11 @@ def test_nobody_there(visit: Path) -> None:
 def test_a_visit_of_the_store(visit: Path, tmp_path: Path, cli: Inside) -> None:
     make_studyvisit_archive(visit, tmp_path / "store", "s", "v")
     with storescp(tmp_path / "scp") as port:
-        assert cli("xnat", "send", tmp_path / "store", "127.0.0.1", "--port", str(port), "--id", "s", "v").code == 0
+        assert (
+            cli("xnat", "send", "127.0.0.1", "--port", str(port), "-o", tmp_path / "store", "--id", "s", "v").code == 0
+        )
     assert len(received(tmp_path / "scp")) == 5
-    assert cli("xnat", "send", tmp_path / "store", "127.0.0.1", "--id", "s", "w").code == 5
+    assert cli("xnat", "send", "127.0.0.1", "-o", tmp_path / "store", "--id", "s", "w").code == 5
 
 
 def test_a_refused_image_is_named(visit: Path, tmp_path: Path, cli: Inside) -> None:

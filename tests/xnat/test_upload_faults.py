@@ -161,7 +161,7 @@ def test_a_run_that_is_ended_goes_on(server: StandIn, tmp_path: Path, end: signa
         write_session(tmp_path / "tree" / f"s{number}" / "mr", {"01": 2})
     server.fault = lambda seen: "slow" if seen.path == "/data/services/import" else None
     command = [*PROGRAM, "xnat", "upload", str(tmp_path / "tree"), "--url", server.url, "--project", "PILOT"]
-    command += ["--jobs", "3", "--state", str(tmp_path / "state"), "--patience", "10", "--pause", "0.05", "--json"]
+    command += ["--jobs", "3", "--state", str(tmp_path / "state"), "--wait", "10", "--pause", "0.05", "--json"]
     first = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while len(server.imports()) < 5:
         assert first.poll() is None
@@ -202,7 +202,7 @@ def test_memory_is_constant(server: StandIn, tmp_path: Path, kind: str) -> None:
             with zipfile.ZipFile(source, "w") as packed:
                 packed.write(folder / "01" / "1.dcm", "1.dcm")
         command = [sys.executable, "-c", _MEASURED, "xnat", "upload", str(source), "--url", server.url]
-        command += ["--project", "PILOT", "--state", str(tmp_path), "-q", "--subject", "s", "--label", f"mr{size}"]
+        command += ["--project", "PILOT", "--state", str(tmp_path), "-q", "--subject", "s", "--session", f"mr{size}"]
         done = subprocess.run(command, env=environment(), capture_output=True, check=False, timeout=100)
         assert done.returncode == 0, done.stderr.decode()
         peaks.append(int(done.stdout.split()[-1]) / 1024)

@@ -90,7 +90,7 @@ def test_a_lost_answer_of_a_session_that_shows_late(server: StandIn, tree: Path)
 
 def test_the_command_says_so(server: StandIn, tree: Path) -> None:
     server.shows_after = 60.0
-    options = ["--url", server.url, "--project", "PILOT", "--dest", "archive", "--direct-archive", "--patience", "0.4"]
+    options = ["--url", server.url, "--project", "PILOT", "--dest", "archive", "--direct-archive", "--wait", "0.4"]
     state = ["--state", str(tree.parent / "state")]
     login = {"XNAT_PASS": PASSWORD, "XNAT_USER": USER}
     ran = icf("xnat", "upload", tree, *options, *state, env=login)

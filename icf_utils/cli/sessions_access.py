@@ -1,0 +1,100 @@
+"""What the ``sessions`` commands share: how they reach the sessions, and an action on each of several."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from icf_utils.cli.console import Console
+from icf_utils.errors import IcfError, InvalidSetting, printable
+from icf_utils.formatting import format_count
+
+if TYPE_CHECKING:
+    from icf_utils.receiver.client import Sessions
+
+#: Environment variables that give the options' values.
+URL_VARIABLE, SETTINGS_VARIABLE, TOKEN_VARIABLE = "ICF_SESSIONS_URL", "ICF_RECEIVER_SETTINGS", "ICF_SESSIONS_TOKEN"
+
+#: States of a session, in the order in which it passes through them; the last three are final.
+STATES = ("receiving", "queued", "running", "success", "partial", "failed")
+
+
+def add_access(parser: argparse.ArgumentParser) -> None:
+    """``--url``, ``--token-file`` and ``--settings``."""
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--url", metavar="URL", help=f"address of the receiver's pages (default: ${URL_VARIABLE})")
+    place.add_argument(
+        "--settings",
+        metavar="FILE",
+        help=f"settings file of a receiver on this machine (default: ${SETTINGS_VARIABLE})",
+    )
+    parser.add_argument(
+        "--token-file", metavar="FILE", type=Path, help=f"with --url: file with the token (default: ${TOKEN_VARIABLE})"
+    )
+
+
+def add_ids(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
+    """``ID`` operands: sessions."""
+    parser.add_argument("ids", nargs=nargs, metavar="ID", help="session, such as s000017")
+
+
+def add_filter(parser: argparse.ArgumentParser, state: str) -> None:
+    """Options that select sessions by what is known of them; ``state`` is what happens without ``--state``."""
+    parser.add_argument("--sender", metavar="AE", help="select sessions sent by this AE title")
+    parser.add_argument("--called", metavar="AE", help="select sessions sent to this AE title")
+    parser.add_argument("--study", metavar="STUDY", help="select sessions of this study")
+    parser.add_argument("--visit", metavar="VISIT", help="select sessions of this visit")
+    parser.add_argument(
+        "--state",
+        metavar="STATE[,STATE...]",
+        help=f"select sessions in this state: {', '.join(STATES)} (default: {state})",
+    )
+
+
+def query_of(args: argparse.Namespace) -> dict[str, str]:
+    """The selection that the options of :func:`add_filter` make."""
+    given = {name: getattr(args, name) for name in ("sender", "called", "study", "visit", "state")}
+    return {name: value for name, value in given.items() if value}
+
+
+def sessions_of(args: argparse.Namespace) -> Sessions:
+    """The sessions of the receiver that the options name. Raises :class:`~icf_utils.errors.InvalidSetting`."""
+    from icf_utils.credentials import find_secret
+    from icf_utils.receiver.client import HttpSessions, LocalSessions
+    from icf_utils.receiver.settings import load_receiver_settings
+
+    url = args.url or ("" if args.settings else os.environ.get(URL_VARIABLE, ""))
+    settings = args.settings or os.environ.get(SETTINGS_VARIABLE, "")
+    if url:
+        if not url.startswith(("http://", "https://")):
+            raise InvalidSetting("--url", f"expected http:// or https://, found '{printable(url)}'")
+        token = find_secret(TOKEN_VARIABLE, args.token_file, "Token")
+        if token is None:
+            raise InvalidSetting("--token-file", f"no token: name its file, or set {TOKEN_VARIABLE}")
+        return HttpSessions(url, token)
+    if not settings:
+        raise InvalidSetting("command line", "name the receiver: --url URL or --settings FILE")
+    found = load_receiver_settings(Path(settings))
+    return LocalSessions(found.spool, found.store)
+
+
+def do_to_each(args: argparse.Namespace, console: Console, action: Callable[[str], None], done: str) -> int:
+    """Apply ``action`` to every named session and report each; ``done`` is the participle for the report."""
+    ids = list(dict.fromkeys(args.ids))
+    good, failures = [], []
+    for session_id in ids:
+        try:
+            action(session_id)
+            good.append(session_id)
+        except IcfError as error:  # noqa: PERF203 - one failure must not stop the others
+            if len(ids) == 1:
+                raise
+            failures.append({"session": session_id, "message": str(error)})
+    lines = [f"{session_id}: {done}" for session_id in good]
+    lines += [f"{printable(item['session'])}: {item['message']}" for item in failures]
+    lines.append(f"{format_count(len(good), 'session')} {done}" + (f", {len(failures)} failed" if failures else ""))
+    console.result(args.command, {done: good, "failed": failures}, lines, ok=not failures)
+    return 1 if failures else 0

@@ -1,0 +1,175 @@
+"""Checks of a store's address: whether its web server answers as readers need it. Uses the network; reads the store.
+
+One archive of the store serves as a sample: its first bytes are requested as a byte range and compared with the file,
+so that a server of another folder is noticed. Credentials come from netrc only, and go to the address's origin only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from icf_utils.credentials import Credential, bind_credential, find_login
+from icf_utils.doctor.folder import clock_check
+from icf_utils.doctor.model import Check
+from icf_utils.errors import IcfError, printable
+from icf_utils.fetch.errors import FetchFailure
+from icf_utils.fetch.files import path_of
+from icf_utils.fetch.http import HttpClient, Response, RetryPolicy
+from icf_utils.settings import DEFAULT_STORE_URL, SETTINGS_NAME
+from icf_utils.store.layout import Visit, stored_studies
+
+_SAMPLE = 512
+_RETRY = RetryPolicy(attempts=1, connect=10.0, read=20.0)
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+
+_RANGES_REMEDY = "without byte ranges, readers must transfer whole archives; see the administrator's guide"
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """The beginning of an archive: its path below the store's address, its size and its first bytes."""
+
+    path: str
+    size: int
+    first: bytes
+
+
+def check_address(store: Path, url: str) -> Iterator[Check]:
+    """Check the address of the store at ``store``."""
+    if url == DEFAULT_STORE_URL:
+        remedy = f'write it into {SETTINGS_NAME}: [store] url = "https://..."'
+        yield Check("address", "warning", f"not set; datasets would name {DEFAULT_STORE_URL}", remedy)
+    elif url.startswith("file:"):
+        yield _check_file_address(store, url)
+    elif url.startswith(("http://", "https://")):
+        yield from _check_web_address(store, url.rstrip("/"))
+    else:
+        yield Check("address", "skipped", f"{printable(url)} is not a web address")
+
+
+def _check_file_address(store: Path, url: str) -> Check:
+    try:
+        folder = path_of(url)
+        if folder.exists() and folder.samefile(store):
+            return Check("address", "ok", printable(url))
+    except (IcfError, OSError) as error:
+        return Check("address", "failed", f"{printable(url)}: {printable(str(error))}")
+    return Check("address", "failed", f"{printable(url)} is not this store", f"correct 'url' in {SETTINGS_NAME}")
+
+
+def _check_web_address(store: Path, url: str) -> Iterator[Check]:
+    sample = _find_sample(store)
+    target = f"{url}/{sample.path}" if sample else f"{url}/"
+    if url.startswith("http:") and urlsplit(url).hostname not in _LOCAL:
+        yield Check("encryption", "warning", "the address is http://: passwords and images can be read on the way")
+    try:
+        with HttpClient(1, _RETRY) as client:
+            response = _get(client, target, None)
+            with response:
+                yield Check("address", "ok", f"{printable(url)} answers (status {response.status})")
+                yield from _check_server_clock(response)
+            if sample is None:
+                yield Check("byte ranges", "skipped", "the store has no archive to request")
+            else:
+                yield from _check_sample(client, url, target, sample)
+            yield from _check_hidden(client, url, store)
+    except IcfError as error:
+        yield Check("address", "failed", printable(str(error)))
+
+
+def _find_sample(store: Path) -> _Sample | None:
+    for study in stored_studies(store):
+        for name in study.visits():
+            visit = Visit(store, study.study, name)
+            try:
+                with visit.archive.open("rb") as file:
+                    return _Sample(quote(visit.storepath), visit.archive.stat().st_size, file.read(_SAMPLE))
+            except OSError:
+                continue
+    return None
+
+
+def _get(client: HttpClient, url: str, credential: Credential | None) -> Response:
+    headers = {"Range": f"bytes=0-{_SAMPLE - 1}"}
+    return client.request_once("GET", url, credential=credential, headers=headers)
+
+
+def _check_server_clock(response: Response) -> Iterator[Check]:
+    try:
+        told = parsedate_to_datetime(response.headers.get("Date", "")).timestamp()
+    except ValueError:
+        return
+    yield clock_check("clock (server)", abs(told - time.time()))
+
+
+def _check_sample(client: HttpClient, url: str, target: str, sample: _Sample) -> Iterator[Check]:
+    with _get(client, target, None) as response:
+        if response.status != 401:
+            yield Check("authentication", "ok", "not required")
+            yield _check_ranges(response, sample)
+            return
+        realm = printable(response.headers.get("WWW-Authenticate", "")[:100])
+    credential = bind_credential(url, find_login(url, "", ""))
+    if credential is None:
+        yield Check("authentication", "ok", f"required ({realm})")
+        yield Check(
+            "byte ranges", "skipped", "~/.netrc has no login for this server", "add one, and repeat the command"
+        )
+        return
+    with _get(client, target, credential) as response:
+        if response.status == 401:
+            yield Check("authentication", "failed", "the server does not accept the login from ~/.netrc")
+            return
+        yield Check("authentication", "ok", f"required ({realm}); the login from ~/.netrc is accepted")
+        yield _check_ranges(response, sample)
+
+
+def _check_ranges(response: Response, sample: _Sample) -> Check:
+    """Whether the answer is the requested part of the sample."""
+    problem, remedy = _problem_of(response, sample)
+    if problem:
+        return Check("byte ranges", "failed", problem, remedy)
+    return Check("byte ranges", "ok", f"'{sample.path}' is served as it is in the store")
+
+
+def _problem_of(response: Response, sample: _Sample) -> tuple[str, str]:
+    """What is wrong with the answer, and what to do; empty if nothing is."""
+    status, name = response.status, sample.path
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        return f"'{name}' is sent compressed", "switch compression off for the store"
+    if status == 200:
+        return "the server ignores byte ranges and sends whole files", _RANGES_REMEDY
+    if status != 206:
+        return f"'{name}' is not served (status {status})", "check the root folder and the rights of the server"
+    expected = f"bytes 0-{len(sample.first) - 1}/{sample.size}"
+    found = response.headers.get("Content-Range", "")
+    if found != expected:
+        return f"expected '{expected}' of '{name}', found '{printable(found[:60])}'", "is it the same store?"
+    if response.read(_SAMPLE) != sample.first:
+        return f"the server's '{name}' is not the one in this store", "check the address"
+    return "", ""
+
+
+def _check_hidden(client: HttpClient, url: str, store: Path) -> Iterator[Check]:
+    """The administrator's guide wants settings and work folders to be hidden from readers."""
+    names = [SETTINGS_NAME, *(f"{study.study}/.icf/" for study in stored_studies(store)[:1])]
+    served = [name for name in names if (store / name).exists() and _is_served(client, f"{url}/{name}")]
+    if served:
+        listed = ", ".join(f"'{name}'" for name in served)
+        remedy = "see 'Serve it' in the administrator's guide"
+        yield Check("hidden files", "warning", f"readers can open {listed}", remedy)
+    else:
+        yield Check("hidden files", "ok", "settings and work folders are not served")
+
+
+def _is_served(client: HttpClient, url: str) -> bool:
+    try:
+        with client.request_once("GET", url) as response:
+            return response.status == 200
+    except FetchFailure:
+        return False
