@@ -8,7 +8,6 @@ from pathlib import Path
 
 from icf_utils.cli.console import Console
 from icf_utils.cli.sessions_serve import add_pages, pages_beside
-from icf_utils.installation import missing_package
 
 NAME = "receive"
 HELP = "receive images by DICOM C-STORE and archive each visit"
@@ -44,6 +43,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     try:
         from icf_utils.receiver.server import Receiver
     except ModuleNotFoundError as error:
+        from icf_utils.installation import missing_package
+
         raise missing_package(error.name or "pynetdicom", "intake") from error
     rules = [f"{rule.called_ae}: study {rule.study}, visits {rule.visit}" for rule in settings.rules]
     if args.check:

@@ -123,9 +123,9 @@ def test_settings_and_environment(
     monkeypatch.setenv("ICF_RUN_PATTERN", f"{tmp_path}/inputs/{{study}}/{{visit}}")
     (root / "icf.toml").write_text("[run]\njobs = -1\n", encoding="utf-8")
     monkeypatch.delenv("ICF_RUN_JOBS")
-    assert "must not be negative" in inside("run", "-o", root).err
+    assert "must be at least 0" in inside("run", "-o", root).err
     (root / "icf.toml").write_text("[run]\njobs = true\n", encoding="utf-8")
-    assert "must be a whole number, found bool" in inside("run", "-o", root).err
+    assert "expected a whole number, found true" in inside("run", "-o", root).err
 
 
 def test_report_and_picture(inside: Inside, table: Path, root: Path, tmp_path: Path) -> None:
