@@ -1,1 +1,1 @@
-"""The container's recipe, and what checks it."""
+"""The container's recipe, and its check."""

@@ -1,8 +1,8 @@
-"""Build the root of an image as Apptainer would from a recipe, without Apptainer: debootstrap, ``%files``, ``%post``.
+"""Build the root of an image from a recipe as Apptainer would, without Apptainer: debootstrap, ``%files``, ``%post``.
 
-Needs root, Debian's debootstrap and a mount namespace of its own (everything mounted here ends with it). The network
-of this machine is lent to ``%post``: its apt mirror, and pip's indexes and certificates, by mounts below ``/mnt`` that
-are no part of the tree. Writes the tree below the folder it is given, and nothing else.
+Needs root, Debian's debootstrap and a mount namespace of its own, with which everything mounted here disappears.
+``%post`` uses the network settings of this machine, its apt mirror, and pip's indexes and certificates, by mounts
+below ``/mnt`` that are not part of the image. Writes only below the given folder.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 
 from singularity.recipe import Recipe
 
-#: Where a Debian image has a mount point that nothing uses.
+#: A mount point of Debian images that nothing uses.
 LENT = "mnt"
 
-#: Where Apptainer keeps what it knows of an image.
+#: The folder of an image in which Apptainer keeps its metadata.
 META = ".singularity.d"
 
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -29,11 +29,11 @@ _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY"
 
 
 class CheckFailed(Exception):
-    """Something that the recipe promises does not hold."""
+    """A promise of the recipe that does not hold."""
 
 
 def run(*command: str | os.PathLike[str], env: Mapping[str, str] | None = None) -> str:
-    """The output of a program that must succeed."""
+    """Run a program and return its output. Raises :class:`CheckFailed` if it fails."""
     done = subprocess.run(  # noqa: S603 - no shell
         command, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True, errors="replace"
     )
@@ -48,31 +48,31 @@ def mount(*arguments: str | os.PathLike[str]) -> None:
 
 
 def debian_mirror(release: str) -> str:
-    """Where this machine's apt takes that release of Debian from."""
+    """The mirror from which this machine's apt installs that release of Debian."""
     listed = run("apt-get", "indextargets", "--format", "$(RELEASE) $(COMPONENT) $(SITE)", "Created-By: Packages")
     for line in listed.splitlines():
         name, component, site = line.split()
         if (name, component) == (release, "main"):
             return site
-    raise CheckFailed(f"the apt sources of this machine have no Debian '{release}'; the recipe starts from it")
+    raise CheckFailed(f"the apt sources of this machine do not have Debian '{release}', from which the recipe starts")
 
 
 def base_release(recipe: Recipe) -> str:
-    """``bookworm`` of ``From: debian:bookworm-slim``."""
+    """The release of Debian that the recipe starts from: ``bookworm`` of ``From: debian:bookworm-slim``."""
     image, _, tag = recipe.header.get("from", "").partition(":")
     if recipe.header["bootstrap"] != "docker" or image != "debian" or not tag.endswith("-slim"):
-        raise CheckFailed("only recipes that begin with Debian's own slim image can be rebuilt here")
+        raise CheckFailed("only recipes that start from Debian's own slim image can be built here")
     return tag.removesuffix("-slim")
 
 
 def build(recipe: Recipe, root: Path, project: Path, constraints: Path | None = None) -> None:
-    """Make the tree of the image below ``root``.
+    """Build the tree of the image below ``root``.
 
-    ``constraints`` takes the place of the project's file of that name, as people put one there to fix versions.
+    ``constraints`` replaces the project's ``constraints.txt``, as users do to fix versions.
     """
     unknown = {section.name for section in recipe.sections} & {"setup", "pre", "arguments", "startscript"}
     if unknown:
-        raise CheckFailed(f"sections that cannot be rebuilt here: {sorted(unknown)}")
+        raise CheckFailed(f"sections that cannot be built here: {sorted(unknown)}")
     release = base_release(recipe)
     run("debootstrap", "--variant=minbase", release, root, debian_mirror(release), env=_environment())
     copy_files(recipe, root, project)
@@ -83,17 +83,17 @@ def build(recipe: Recipe, root: Path, project: Path, constraints: Path | None = 
 
 
 def copy_files(recipe: Recipe, root: Path, project: Path) -> None:
-    """``%files``, with the program and the options that Apptainer uses."""
+    """Copy ``%files`` with the program and the options that Apptainer uses."""
     for copy in recipe.files():
         source, target = project / copy.source, root / copy.target.lstrip("/")
         if not source.exists():
-            raise CheckFailed(f"%files: '{copy.source}' is not in the project")
+            raise CheckFailed(f"%files: '{copy.source}' does not exist in the project")
         target.parent.mkdir(parents=True, exist_ok=True)
         run("cp", "-fLr", "--", source, target)
 
 
 def write_meta(recipe: Recipe, root: Path) -> None:
-    """The sections as Apptainer writes them into an image."""
+    """Write the sections into the image as Apptainer does."""
     meta = root / META
     (meta / "env").mkdir(parents=True)
     (meta / "env/90-environment.sh").write_text(recipe.script("environment"), encoding="utf-8")
@@ -105,7 +105,7 @@ def write_meta(recipe: Recipe, root: Path) -> None:
 
 
 def _post(recipe: Recipe, root: Path) -> None:
-    """Run ``%post`` as Apptainer does (by the shell with ``-ex``), then take away what was lent to it."""
+    """Run ``%post`` as Apptainer does (by the shell with ``-ex``), then remove what was mounted for it."""
     script = root / META / "post"
     script.write_text(recipe.script("post"), encoding="utf-8")
     mount("-t", "proc", "proc", root / "proc")
@@ -126,9 +126,9 @@ def _environment() -> dict[str, str]:
 
 
 def lend_network(root: Path) -> dict[str, str]:
-    """Put pip's settings, indexes on disk and certificates of this machine below ``/mnt``.
+    """Put this machine's pip settings, local indexes and certificates below ``/mnt``.
 
-    Returns the variables that say so.
+    Returns the environment variables that refer to them.
     """
     if Path("/etc/resolv.conf").exists():
         shutil.copyfile("/etc/resolv.conf", root / "etc/resolv.conf")
@@ -144,7 +144,9 @@ def lend_network(root: Path) -> dict[str, str]:
 
 
 def pip_settings() -> dict[str, str]:
-    """Where pip of this machine finds packages: from its files and its environment, the latter first."""
+    """Where this machine's pip finds packages, from its configuration files and its environment; the environment
+    wins.
+    """
     found: dict[str, str] = {}
     listed = run(sys.executable, "-m", "pip", "config", "list", env=dict(os.environ)).splitlines()
     for line in sorted(listed, key=lambda line: line.startswith(":env:")):
@@ -155,7 +157,7 @@ def pip_settings() -> dict[str, str]:
 
 
 def _lend_folders(value: str, root: Path) -> str:
-    """The setting with folders of this machine replaced by where they are mounted for ``%post``."""
+    """Replace folders of this machine in a setting by their mount points for ``%post``."""
     return " ".join(_lend_folder(word, root) for word in value.split())
 
 
@@ -164,7 +166,7 @@ def _lend_folder(word: str, root: Path) -> str:
     path = Path(word.removeprefix(prefix))
     if not path.is_absolute() or not path.is_dir():
         return word
-    # an index refers to its neighbours ("../../files/..."), so its parent is what is needed
+    # an index refers to files next to it ("../../files/..."), so its parent is mounted
     shared = path.parent if prefix else path
     name = f"{LENT}/{len(list((root / LENT).iterdir()))}"
     (root / name).mkdir()
@@ -173,7 +175,7 @@ def _lend_folder(word: str, root: Path) -> str:
 
 
 def chroot_as(root: Path, user: int, env: Mapping[str, str], folder: str, command: Sequence[str]) -> list[str]:
-    """The command line that runs ``command`` in the image as Apptainer's ``run`` does, as a user without a name."""
+    """The command line that runs ``command`` in the image as ``apptainer run`` does, as a user without a name."""
     given = [f"{key}={value}" for key, value in env.items()]
     start = 'cd "$1"; shift; for script in /.singularity.d/env/*.sh; do . "$script"; done; exec "$@"'
     inside = ["/usr/bin/env", "-i", *given, "/bin/sh", "-c", start, "sh", folder, *command]

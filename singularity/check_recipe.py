@@ -1,9 +1,9 @@
-"""Check the container's recipe where no Apptainer is: ``python -m singularity.check_recipe`` in the project's root.
+"""Check the container's recipe without Apptainer: run ``python -m singularity.check_recipe`` in the project's root.
 
-Takes ``icf.def`` apart, builds its root with debootstrap, runs ``%post`` in it, and then ``%test`` and ``%runscript``
-as a user without a name or a home, with the tree mounted read-only. The four steps inside must give the same bytes as
-those of the Python that runs this check, under another locale and time zone. Needs root, debootstrap and unshare.
-What it cannot show: the download of the base image, the packing into one file, and Apptainer's own mounts.
+Parses ``icf.def``, builds its root with debootstrap, runs ``%post`` in it, and then ``%test`` and ``%runscript`` as
+a user without a name or a home, with the tree mounted read-only. The four stages inside must give the same bytes as
+with the Python that runs this check, under another locale and time zone. Needs root, debootstrap and unshare. Not
+covered: the download of the base image, the packing into one file, and Apptainer's own mounts.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _OUTSIDE = {"LC_ALL": "C.UTF-8", "TZ": "America/St_Johns"}
 
 
 def main(arguments: list[str]) -> int:
-    """Check in a temporary folder, from a process of its own that takes all its mounts with it."""
+    """Check in a temporary folder, in a process of its own whose mounts disappear with it."""
     args = _parser().parse_args(arguments)
     missing = missing_requirements()
     if missing:
-        print(f"this check needs {', '.join(missing)}", file=sys.stderr)  # noqa: T201
+        print(f"this check requires {', '.join(missing)}", file=sys.stderr)  # noqa: T201
         return 7
     if args.inside:
         return _inside(args.recipe, Path(args.inside), args.visit)
@@ -45,28 +45,28 @@ def main(arguments: list[str]) -> int:
     again = [sys.executable, "-m", "singularity.check_recipe", *arguments, "--inside", folder]
     try:
         return subprocess.run([*alone, *again], cwd=PROJECT, check=False).returncode  # noqa: S603 - no shell
-    finally:  # nothing is mounted below the folder out here
+    finally:  # in this namespace, nothing is mounted below the folder
         shutil.rmtree(folder)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m singularity.check_recipe", description=__doc__)
     parser.add_argument("recipe", nargs="?", type=Path, default=PROJECT / "singularity/icf.def")
-    parser.add_argument("--visit", type=Path, help="a folder of DICOM files (default: one image that pydicom has)")
+    parser.add_argument("--visit", type=Path, help="a folder of DICOM files (default: an image from pydicom)")
     parser.add_argument("--inside", help=argparse.SUPPRESS)
     return parser
 
 
 def missing_requirements() -> list[str]:
-    """What this machine lacks for the check."""
+    """The requirements of the check that this machine does not meet."""
     missing = [program for program in NEEDED if not shutil.which(program)]
     return missing + (["to be root"] if os.geteuid() else [])
 
 
 def _inside(recipe_path: Path, folder: Path, visit: Path | None) -> int:
     try:
-        for said in check(read_recipe(recipe_path), folder, visit):
-            print(f"{time.strftime('%H:%M:%S')} ok: {said}", flush=True)  # noqa: T201
+        for verified in check(read_recipe(recipe_path), folder, visit):
+            print(f"{time.strftime('%H:%M:%S')} ok: {verified}", flush=True)  # noqa: T201
     except CheckFailed as failure:
         print(f"FAILED: {failure}", file=sys.stderr)  # noqa: T201
         return 1
@@ -74,7 +74,9 @@ def _inside(recipe_path: Path, folder: Path, visit: Path | None) -> int:
 
 
 def check(recipe: Recipe, folder: Path, visit: Path | None) -> Iterator[str]:
-    """Build, then try everything; yields what was shown. Raises :class:`~singularity.building.CheckFailed`."""
+    """Build the image and try everything; yields what was verified. Raises
+    :class:`~singularity.building.CheckFailed`.
+    """
     folder.chmod(0o755)
     root, data = folder / "root", folder / "data"
     constraints = folder / "constraints.txt"
@@ -92,7 +94,7 @@ def check(recipe: Recipe, folder: Path, visit: Path | None) -> Iterator[str]:
 
 
 def _own_versions() -> str:
-    """The packages of this Python: with the same inside, a difference can only come from the container."""
+    """The packages of this Python: with the same versions inside, any difference comes from the container."""
     frozen = run(sys.executable, "-m", "pip", "freeze", "--exclude-editable", env=dict(os.environ)).splitlines()
     return "".join(f"{line}\n" for line in frozen if "==" in line and "icf-utils" not in line and line[0] != "#")
 
@@ -113,12 +115,12 @@ def _check_contents(root: Path) -> Iterator[str]:
     lent = [path for path in root.glob("**/pip.conf") if path.is_file()] + list((root / "mnt").iterdir())
     lent += [path for path in (root / "usr/src/icf-utils", root / "root/.cache") if path.exists()]
     if lent:
-        raise CheckFailed(f"left over in the image: {lent}")
-    yield "nothing of the building machine is left in the image"
+        raise CheckFailed(f"traces of the building machine in the image: {lent}")
+    yield "the image has no traces of the building machine"
 
 
 class Image:
-    """The built tree, mounted as a running container sees it: all read-only but ``/tmp`` and ``/data``."""
+    """The built tree, mounted as in a running container: read-only except for ``/tmp`` and ``/data``."""
 
     def __init__(self, root: Path, data: Path) -> None:
         self._root, self._data = root, data
@@ -136,14 +138,14 @@ class Image:
         return self._start([f"/{META}/runscript", *command], {**_INSIDE, **env})
 
     def output(self, *command: str, **env: str) -> str:
-        """The same, if it succeeds."""
+        """Run the image's runscript like :meth:`attempt`; raises :class:`CheckFailed` if the command fails."""
         done = self.attempt(*command, **env)
         if done.returncode:
             raise CheckFailed(f"{command} ended with {done.returncode} in the image:\n{done.stdout}\n{done.stderr}")
         return done.stdout
 
     def _start(self, command: list[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-        # /tmp is read-only like the rest, so that only programs that honour TMPDIR get through
+        # /tmp is read-only as well, so only programs that honour TMPDIR work
         given = {"TMPDIR": "/data/scratch", **env}
         return subprocess.run(  # noqa: S603 - no shell
             chroot_as(self._root, USER, given, "/data", command),
@@ -159,19 +161,19 @@ class Image:
             if self.attempt("touch", f"{place}/x").returncode == 0:
                 raise CheckFailed(f"{place} can be written to")
         if self.output("id", "-u").strip() != str(USER):
-            raise CheckFailed("the user is another one")
+            raise CheckFailed("the command runs as another user")
         yield "the tree is read-only, the user has no name and no home"
         text = self.output("python", "-c", "import locale, sys; print(locale.getpreferredencoding(), 'Größe')")
         if text.split() != ["UTF-8", "Größe"]:
-            raise CheckFailed(f"text is not UTF-8: {text}")
-        yield "text is UTF-8 whatever the locale outside is"
+            raise CheckFailed(f"text is not in UTF-8: {text}")
+        yield "text is in UTF-8, whatever the locale outside"
 
     def check_test(self) -> str:
         done = self._start([f"/{META}/test"], _INSIDE)
         if done.returncode:
             raise CheckFailed(f"%test ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
         if [name for name in os.listdir(self._data / "scratch") if not name.startswith("icf-utils-home-")]:
-            raise CheckFailed("%test leaves something behind in TMPDIR")
+            raise CheckFailed("%test leaves files in TMPDIR")
         return "%test: " + ", ".join(done.stdout.split("\n")[:3])
 
     def check_runscript(self) -> Iterator[str]:
@@ -185,17 +187,17 @@ class Image:
         if self.attempt("sh", "-c", "exit 23").returncode != 23:
             raise CheckFailed("the exit code of a program is lost")
         if self.output("printf", "%s|", "a b", "", "*") != "a b||*|":
-            raise CheckFailed("arguments are changed on their way")
+            raise CheckFailed("arguments are changed")
         yield "the runscript passes subcommands and options to icf-utils and executes other programs"
         if "git-annex" not in self.output("datalad", "wtf"):
-            raise CheckFailed("'datalad wtf' does not know git-annex")
+            raise CheckFailed("'datalad wtf' does not find git-annex")
         yield "'datalad wtf' works"
 
     def check_clone(self) -> str:
-        """Fetch one image as someone would who has nothing but the container."""
+        """Get one image like a user who has nothing but the container."""
         user = {f"GIT_{who}_{what}": "x@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-        steps = ["--id", "clone", "visit"]
-        for command in _stages(steps, "store2", "visit", "file:///data/store2"):
+        identity = ["--id", "clone", "visit"]
+        for command in _stages(identity, "store2", "visit", "file:///data/store2"):
             self.output(*command)
         url = "datalad-annex::?type=external&externaltype=uncurl&encryption=none&url=file:///data/store2/clone/visit_"
         self.output("datalad", "clone", url + "{{annex_key}}", "clone", **user)
@@ -206,7 +208,7 @@ class Image:
 
 
 def _stages(identity: list[str], store: str, visit: str, url: str) -> Iterator[list[str]]:
-    """The four commands for one visit."""
+    """The commands of the four stages for one visit."""
     common = ["--quiet", "-o", store, *identity]
     yield ["make_studyvisit_archive", *common, visit]
     yield ["deposit_visit_metadata", *common]
@@ -225,7 +227,7 @@ def _prepare_visit(visit: Path | None, target: Path) -> None:
 
 
 def check_same_bytes(image: Image, data: Path, outside: Path) -> str:
-    """The four steps in the image and by this Python: two stores that are the same."""
+    """Run the four stages in the image and with this Python; the two stores must be the same."""
     identity = ["--id", "study", "visit"]
     for command in _stages(identity, "store", "visit", _STORE_URL):
         image.output(*command)
@@ -236,11 +238,11 @@ def check_same_bytes(image: Image, data: Path, outside: Path) -> str:
     if compared:
         raise CheckFailed(f"inside and outside differ: {', '.join(map(str, compared[:10]))}")
     count = sum(path.is_file() for path in outside.rglob("*"))
-    return f"the four steps give the same {count} files inside as outside, under another locale and time zone"
+    return f"the four stages give the same {count} files inside and outside, under another locale and time zone"
 
 
 def different_files(one: Path, other: Path) -> list[Path]:
-    """Files that are not the same in two trees, or only in one of them; not those below ``.icf``."""
+    """Files that differ between two trees, or are only in one of them, except those below ``.icf``."""
     names = {path.relative_to(tree) for tree in (one, other) for path in tree.rglob("*") if path.is_file()}
     names = {name for name in names if ".icf" not in name.parts}
     return sorted(name for name in names if not _same(one / name, other / name))

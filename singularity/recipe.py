@@ -1,8 +1,8 @@
-"""Take an Apptainer definition file apart: its header and its sections, as plain values.
+"""Parse an Apptainer definition file into its header and its sections, as plain values. Reads one file; builds nothing.
 
-Reads one file at most; builds nothing. The grammar is that of Apptainer's "Definition Files": first lines of the
-form ``Key: value``, then sections, each of which begins with a line whose first word is ``%name``. What Apptainer
-would refuse is refused here with the line's number.
+The grammar is that of Apptainer's "Definition Files": first lines of the form ``Key: value``, then sections, each of
+which begins with a line whose first word is ``%name``. What Apptainer would refuse is refused here, with the line's
+number.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HEADER_KEYS, SECTIONS = frozenset(_KEYS.split()), frozenset(_SECTIONS.split())
 
 
 class RecipeError(ValueError):
-    """The file is no definition file; names the line."""
+    """The file is not a definition file; names the line."""
 
     def __init__(self, line: int, problem: str) -> None:
         self.line, self.problem = line, problem
@@ -33,7 +33,7 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True)
 class Section:
-    """One section: what follows ``%name`` on its line, and the lines below, as they are."""
+    """A section: the arguments after ``%name`` on its line, and the lines below, unchanged."""
 
     name: str
     line: int
@@ -43,7 +43,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Copy:
-    """A line of ``%files``: what is copied, and where it goes to in the image."""
+    """A line of ``%files``: what is copied, and to which path in the image."""
 
     source: str
     target: str
@@ -51,17 +51,19 @@ class Copy:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A definition file of one stage. Keys of the header are in lower case."""
+    """A definition file with one stage. Keys of the header are in lower case."""
 
     header: dict[str, str]
     sections: tuple[Section, ...] = field(default=())
 
     def script(self, name: str) -> str:
-        """The text of a section that is a script; several of a name are one after the other, absent ones empty."""
+        """The text of a section that is a script. Several sections of a name are concatenated; an absent one is
+        empty.
+        """
         return "".join(section.text for section in self.sections if section.name == name)
 
     def shell(self, name: str) -> tuple[str, ...]:
-        """What runs the section: ``/bin/sh``, or what stands after ``-c`` on the section's line."""
+        """The command that runs the section: ``/bin/sh``, or what follows ``-c`` on the section's line."""
         for section in self.sections:
             if section.name == name and section.arguments[:1] == ("-c",):
                 return section.arguments[1:]
@@ -72,11 +74,11 @@ class Recipe:
         return {key: value.strip() for key, _, value in pairs}
 
     def files(self) -> tuple[Copy, ...]:
-        """The copies of ``%files``, in their order; a line without a second path copies to the same one."""
+        """The copies of ``%files`` in order; a line without a second path copies to the same path."""
         return tuple(_copy(number, line) for number, line in self._lines("files"))
 
     def _lines(self, name: str) -> Iterator[tuple[int, str]]:
-        """The lines of sections that are lists: without empty ones and comments."""
+        """The lines of sections that are lists, without empty lines and comments."""
         for section in self.sections:
             if section.name == name:
                 for number, line in enumerate(section.text.splitlines(), section.line + 1):
@@ -88,19 +90,19 @@ def _copy(number: int, line: str) -> Copy:
     try:
         words = shlex.split(line, comments=True)
     except ValueError as error:
-        raise RecipeError(number, f"the paths cannot be told apart: {error}") from error
+        raise RecipeError(number, f"the paths cannot be parsed: {error}") from error
     if len(words) > 2:
-        raise RecipeError(number, f"a source and a target are expected, found {len(words)} words")
+        raise RecipeError(number, f"expected a source and a target, found {len(words)} words")
     return Copy(words[0], words[-1])
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe in a file, which is UTF-8."""
+    """Read the recipe in a file, which must be UTF-8."""
     return parse_recipe(path.read_text(encoding="utf-8"))
 
 
 def parse_recipe(text: str) -> Recipe:
-    """Raises :class:`RecipeError` for what Apptainer would refuse, and for a second stage."""
+    """Parse a recipe. Raises :class:`RecipeError` for what Apptainer would refuse, and for a second stage."""
     lines = text.splitlines()
     starts = [at for at, line in enumerate(lines) if line.strip().startswith("%")]
     header = _header(lines[: starts[0]] if starts else lines)
@@ -117,12 +119,12 @@ def _header(lines: list[str]) -> dict[str, str]:
         key, colon, value = content.partition(":")
         key = key.strip().lower()
         if not colon or key.rstrip("0123456789") not in HEADER_KEYS:
-            raise RecipeError(number, f"this is no line of a header: {content}")
+            raise RecipeError(number, f"not a header line: {content}")
         if key in header:
-            raise RecipeError(number, f"'{key}' stands here twice, which begins another stage or is a mistake")
+            raise RecipeError(number, f"'{key}' appears twice: this begins another stage or is a mistake")
         header[key] = value.strip()
     if "bootstrap" not in header:
-        raise RecipeError(1, "the header does not say 'Bootstrap:'")
+        raise RecipeError(1, "the header has no 'Bootstrap:' line")
     return header
 
 
@@ -130,8 +132,8 @@ def _section(lines: list[str], start: int, end: int) -> Section:
     words = lines[start].split()
     name = words[0][1:]
     if name not in SECTIONS:
-        raise RecipeError(start + 1, f"there is no section '%{name}'")
+        raise RecipeError(start + 1, f"unknown section '%{name}'")
     for at in range(start + 1, end):
         if lines[at].strip().lower().startswith("bootstrap:"):
-            raise RecipeError(at + 1, "a second stage; only one is understood")
+            raise RecipeError(at + 1, "a second stage; only one is supported")
     return Section(name, start + 1, tuple(words[1:]), "".join(f"{line}\n" for line in lines[start + 1 : end]))

@@ -56,11 +56,11 @@ def test_a_recipe_is_taken_apart() -> None:
 @pytest.mark.parametrize(
     ("text", "line", "problem"),
     [
-        ("From: x\n", 1, "does not say 'Bootstrap:'"),
-        ("Bootstrap: docker\nnonsense\n%post\n", 2, "no line of a header"),
-        ("Bootstrap: docker\nOrigin: x\n", 2, "no line of a header"),
-        ("Bootstrap: docker\nBootstrap: docker\n", 2, "twice"),
-        ("Bootstrap: docker\n%pots\n", 2, "no section '%pots'"),
+        ("From: x\n", 1, "has no 'Bootstrap:' line"),
+        ("Bootstrap: docker\nnonsense\n%post\n", 2, "not a header line"),
+        ("Bootstrap: docker\nOrigin: x\n", 2, "not a header line"),
+        ("Bootstrap: docker\nBootstrap: docker\n", 2, "appears twice"),
+        ("Bootstrap: docker\n%pots\n", 2, "unknown section '%pots'"),
         ("Bootstrap: docker\n%post\n true\nBootstrap: docker\n", 4, "second stage"),
     ],
 )
