@@ -1,4 +1,4 @@
-"""What a catalog job does: bring those visits of a study into its catalog that the jobs before it have made."""
+"""The work of a catalog job: update the catalog of a study with the visits that the jobs before it have made."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from icf_utils.progress import Progress
 
 @dataclass(frozen=True)
 class CatalogJobResult:
-    """What became of visits that were ready, and which were not: they have failed, or their jobs have ended early."""
+    """The outcomes of the visits that were ready. ``not_ready`` are those that failed, or whose jobs ended early."""
 
     visits: tuple[VisitOutcome, ...]
     not_ready: tuple[VisitInput, ...]
@@ -24,9 +24,9 @@ class CatalogJobResult:
 
 
 def run_catalog_job(visits: Sequence[VisitInput], config: RunConfig, progress: Progress) -> CatalogJobResult:
-    """Bring the visits that are made into the catalog of their study.
+    """Bring the visits that have been made into the catalog of their study.
 
-    A visit that is not made is left out, not tried again: that would be another job with other resources.
+    A visit that has not been made is left out rather than made here: a catalog job has other resources.
     """
     plans = make_plan(visits, replace(config, always_make=False))
     waiting = [plan.visit_input for plan in plans if any(decision.stage != "catalog" for decision in plan.runs)]

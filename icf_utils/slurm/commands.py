@@ -1,4 +1,4 @@
-"""Talks to SLURM by its own commands: sbatch, squeue, sinfo. Starts these processes; reads and writes no files."""
+"""SLURM's own commands: sbatch, squeue, sinfo. Starts these processes; reads and writes no files."""
 
 from __future__ import annotations
 
@@ -13,35 +13,38 @@ from icf_utils.errors import ClusterRefused, MissingRequirement
 from icf_utils.slurm.model import QueuedTask
 
 _REMEDY = (
-    "run this where jobs are submitted from (a login node, perhaps after 'module load slurm'), "
-    "or without --slurm on this machine"
+    "run this on a host from which jobs are submitted (a login node, perhaps after 'module load slurm'), "
+    "or leave out --slurm to run on this machine"
 )
 
-#: What is in SLURM's words, and what to do then. The first that fits counts.
+#: Words in SLURM's message, and what to do. The first match counts.
 _ADVICE = (
     ("partition", "Choose another --partition."),
     ("account", "Name an account that you may use with --account."),
     ("array", "Choose a smaller --array-size."),
     ("memory", "Choose a smaller --mem, or a --partition with larger nodes."),
-    ("node configuration", "No node has what is asked for: choose a smaller --mem or -j, or another --partition."),
+    (
+        "node configuration",
+        "No node has these resources: choose a smaller --mem or -j, or another --partition.",
+    ),
     ("time", "Choose a --time that the partition allows, as in 02:00:00."),
-    ("contact slurm controller", "SLURM does not answer; try again later, or ask those who run the cluster."),
+    ("contact slurm controller", "SLURM does not respond; try again later, or ask the cluster's administrators."),
 )
-_OTHERWISE = "Correct the options, or ask those who run the cluster."
+_OTHERWISE = "Correct the options, or ask the cluster's administrators."
 
 
 def submit_script(script: Path, options: Sequence[str]) -> str:
     """Submit a script; returns the job's number.
 
     Raises :class:`~icf_utils.errors.MissingRequirement` without sbatch, and
-    :class:`~icf_utils.errors.ClusterRefused` with SLURM's own words.
+    :class:`~icf_utils.errors.ClusterRefused` with SLURM's own message.
     """
     printed = _run(["sbatch", "--parsable", *options, str(script)])
     return printed.strip().splitlines()[-1].partition(";")[0]
 
 
 def list_queue(names: Sequence[str]) -> list[QueuedTask]:
-    """What SLURM has not finished of the jobs of these names. Raises as :func:`submit` does."""
+    """List the jobs of these names that SLURM has not finished. Raises as :func:`submit_script` does."""
     if not names:
         return []
     printed = _run(["squeue", "--noheader", "--array", f"--name={','.join(names)}", "--format=%F|%K|%T|%r"])
@@ -66,7 +69,7 @@ def _run(command: Sequence[str]) -> str:
     except OSError as error:
         raise MissingRequirement(f"SLURM's '{command[0]}'", _REMEDY) from error
     if done.returncode:
-        words = done.stderr.strip() or f"it ended with exit code {done.returncode} and said nothing"
+        words = done.stderr.strip() or f"it exited with code {done.returncode} and printed nothing"
         raise ClusterRefused(command[0], words, _advice(words) if command[0] != "sinfo" else "")
     return done.stdout
 
@@ -76,5 +79,5 @@ def _advice(words: str) -> str:
     if "partition" in words.lower():
         with suppress(ClusterRefused, MissingRequirement):
             names = sorted(set(_run(["sinfo", "--noheader", "--format=%R"]).split()))
-            advice += f" There are: {', '.join(names)}."
+            advice += f" Available: {', '.join(names)}."
     return advice

@@ -1,4 +1,4 @@
-"""What the modules of the cluster hand to each other: plain frozen values. No input or output happens here."""
+"""The values that the modules of this room exchange: plain frozen dataclasses. No I/O happens here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from icf_utils.errors import InvalidSetting, printable
 
-#: Array tasks of a study at most, unless the user says otherwise: SLURM's own limit is 1000 where nobody has raised it.
+#: The default for the most array tasks of a study; SLURM's own limit (MaxArraySize) is 1001 unless it was raised.
 ARRAY_SIZE = 200
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,:+@/=-]*", re.ASCII)
@@ -17,9 +17,9 @@ _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,:+@/=-]*", re.ASCII)
 
 @dataclass(frozen=True)
 class JobRequest:
-    """What a user asks of SLURM; empty text leaves it to the cluster's defaults.
+    """The resources that a user requests from SLURM; empty text leaves a value to the cluster's defaults.
 
-    ``container`` is an image that the jobs run in, ``cpus`` the number of visits that an array task makes at a time.
+    ``container`` is the image in which the jobs run, ``cpus`` the number of visits that an array task makes at a time.
     """
 
     partition: str = ""
@@ -33,12 +33,12 @@ class JobRequest:
     def __post_init__(self) -> None:
         for option, value in self._texts().items():
             if value and not _PLAIN.fullmatch(value):
-                raise InvalidSetting(option, f"'{printable(value)}' is nothing that SLURM knows")
+                raise InvalidSetting(option, f"'{printable(value)}' is not a value that SLURM accepts")
         if self.array_size < 1:
-            raise InvalidSetting("--array-size", "there must be one task at least")
+            raise InvalidSetting("--array-size", "must be at least 1")
 
     def options(self) -> list[str]:
-        """As ``sbatch`` takes it."""
+        """The request as options of ``sbatch``."""
         return [f"{option}={value}" for option, value in self._texts().items() if value]
 
     def _texts(self) -> Mapping[str, str]:
@@ -52,10 +52,10 @@ class JobRequest:
 
 @dataclass(frozen=True)
 class Submission:
-    """The jobs of one study that were submitted at once.
+    """The jobs that were submitted together for a study.
 
-    ``shards`` holds the visits of each task of the array ``array_job``, ``catalog`` those that ``catalog_job`` brings
-    into the catalog. A job that was not submitted is empty text.
+    ``shards`` holds the visits of each task of the array ``array_job``; ``catalog`` those that ``catalog_job``
+    brings into the catalog. The number of a job that was not submitted is empty text.
     """
 
     number: int
@@ -68,7 +68,9 @@ class Submission:
 
 @dataclass(frozen=True)
 class QueuedTask:
-    """A job, or one task of an array, that SLURM has not finished: ``task`` is its index, ``reason`` why it waits."""
+    """A job, or one task of an array, that SLURM has not finished: ``task`` is its index, ``reason`` why it is
+    pending.
+    """
 
     job: str
     task: int | None

@@ -1,8 +1,8 @@
-"""What is kept of submitted jobs: a folder ``STORE/STUDY/.icf/slurm/NUMBER`` each. Reads and writes these folders.
+"""Records of submitted jobs: a folder ``STORE/STUDY/.icf/slurm/NUMBER`` for each submission. Reads and writes them.
 
-A folder holds the scripts, a list of visits for each task, the jobs' logs, and at last ``jobs.json``, the record of
-what was submitted. Who needs to know what became of visits looks at the store; the record only tells which job is
-whose, as long as SLURM knows it.
+A folder holds the scripts, a list of visits for each task, the jobs' logs and, written last, ``jobs.json``, the
+record of what was submitted. What became of a visit is decided from the store; the record only says which job has
+which visits, as long as SLURM knows the job.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from icf_utils.slurm.model import Submission
 from icf_utils.store.files import replace_file, tidy_workdir
 from icf_utils.store.layout import Study, check_identifier
 
-#: Number of the files' format.
+#: The version of the files' format.
 FORMAT = 1
 
-#: Folders of finished jobs that are kept for their logs, in each study.
+#: How many finished submissions of a study are kept for their logs.
 KEPT = 20
 
 _RECORD = "jobs.json"
@@ -35,33 +35,33 @@ _NUMBER = re.compile(r"\d{4,9}", re.ASCII)
 
 
 def visits_job_name(study: Study) -> str:
-    """How the array of a study in a store is called."""
+    """The name of the array job of a study in a store."""
     return f"icf-visits-{_tag(study)}"
 
 
 def catalog_job_name(study: Study) -> str:
-    """How the catalog job is called: SLURM runs one of a name at a time (``singleton``)."""
+    """The name of the catalog job; SLURM runs one job of a name at a time (``singleton``)."""
     return f"icf-catalog-{_tag(study)}"
 
 
 def _tag(study: Study) -> str:
-    """The study, and a word for the store by whatever path it is reached, as stores may have studies of one name."""
+    """The study and a digest of the store's real path, as several stores may have studies of the same name."""
     store = os.path.realpath(study.root).encode("utf-8", "surrogateescape")
     return f"{study.study}-{hashlib.md5(store, usedforsecurity=False).hexdigest()[:8]}"
 
 
 def slurm_folder(study: Study) -> Path:
-    """Where a study's submissions lie."""
+    """The folder of a study's submissions."""
     return study.workdir / "slurm"
 
 
 def next_folder(study: Study) -> Path:
-    """The folder that the next submission would get."""
+    """The folder that the next submission will get."""
     return slurm_folder(study) / f"{max(_numbers(study), default=0) + 1:04}"
 
 
 def create_folder(study: Study) -> Path:
-    """A new folder for a submission, also if others make theirs at the same time."""
+    """Create a folder for a submission, even if other processes create theirs at the same time."""
     while True:
         folder = next_folder(study)
         with storage_errors(folder, "create"):
@@ -74,13 +74,13 @@ def create_folder(study: Study) -> Path:
 
 
 def write_visits(path: Path, visits: Sequence[VisitInput]) -> None:
-    """List visits with their inputs for a job."""
+    """Write the list of a job's visits with their inputs."""
     rows = [[visit.study, visit.visit, None if visit.input is None else str(visit.input)] for visit in visits]
     write_text(path, json.dumps({"format": FORMAT, "visits": rows}, indent=0) + "\n")
 
 
 def read_visits(path: Path) -> list[VisitInput]:
-    """The visits that :func:`write_visits` has listed. Raises ``StorageFailure`` or ``DepositDamaged``."""
+    """Read a list that :func:`write_visits` has written. Raises ``StorageFailure`` or ``DepositDamaged``."""
     with storage_errors(path, "read"):
         raw = path.read_bytes()
     try:
@@ -97,17 +97,17 @@ def _visit(study: str, visit: str, source: str | None) -> VisitInput:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file that is complete or not there."""
+    """Write a small file in one step."""
     replace_file(path, text.encode("utf-8", errors="surrogateescape"), durable=False)
 
 
 def write_submission(folder: Path, submission: Submission) -> None:
-    """Keep which jobs were submitted."""
+    """Record which jobs were submitted."""
     write_text(folder / _RECORD, json.dumps({"format": FORMAT, **asdict(submission)}) + "\n")
 
 
 def read_submissions(study: Study) -> list[Submission]:
-    """The study's submissions, the latest last; what cannot be read is passed over."""
+    """Read the study's submissions, the latest last; records that cannot be read are skipped."""
     found = [_read_submission(slurm_folder(study) / f"{number:04}" / _RECORD) for number in sorted(_numbers(study))]
     return [submission for submission in found if submission]
 
@@ -124,14 +124,14 @@ def _read_submission(path: Path) -> Submission | None:
 
 
 def remove_old_submissions(study: Study, active: Collection[int]) -> None:
-    """Remove the oldest submissions that are finished, but not the latest ones."""
+    """Remove the oldest finished submissions; the latest :data:`KEPT` and the ``active`` ones stay."""
     finished = [record.number for record in read_submissions(study) if record.number not in active]
     for number in finished[:-KEPT]:
         shutil.rmtree(slurm_folder(study) / f"{number:04}", ignore_errors=True)
 
 
 def remove_submission(study: Study, folder: Path) -> None:
-    """Remove the folder of a submission that came to nothing."""
+    """Remove the folder of a submission that failed."""
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
         slurm_folder(study).rmdir()

@@ -1,6 +1,6 @@
-"""The text of job scripts. Pure: nothing is read, written or asked here.
+"""The text of job scripts. Pure: nothing is read, written or started here.
 
-A job calls ``icf-utils run`` with the visits that a file lists, so that it goes the same way as a run on one machine.
+A job calls ``icf-utils run`` with a file that lists its visits, so that it does the same as a run on one machine.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ runtime=$(command -v apptainer || command -v singularity) || {
 def visits_script(
     name: str, folder: Path, shards: Sequence[Sequence[VisitInput]], config: RunConfig, request: JobRequest
 ) -> str:
-    """The script of an array, each task of which makes the visits of one shard up to the dataset."""
+    """The script of an array job; each task makes the visits of one shard up to the dataset."""
     options = [
         f"--job-name={name}",
         f"--array=0-{len(shards) - 1}",
@@ -50,10 +50,10 @@ def catalog_script(name: str, folder: Path, config: RunConfig, request: JobReque
 
 
 def catalog_dependency(after: Iterable[str]) -> list[str]:
-    """The options that let the catalog wait for visits and for other catalog jobs of the study.
+    """The options by which a catalog job waits for the visits' jobs and for other catalog jobs of the study.
 
-    ``afterany``, not ``afterok``: a visit that fails must not keep the others out of the catalog. What is not made
-    the catalog job leaves out.
+    The dependency is ``afterany``, not ``afterok``: a visit that fails must not keep the others out of the catalog. The
+    catalog job leaves out what was not made.
     """
     waits = [f"afterany:{job}" for job in after]
     return [f"--dependency={','.join([*waits, 'singleton'])}", "--kill-on-invalid-dep=yes"]
@@ -70,12 +70,12 @@ def _quoted(option: str) -> str:
 
 
 def _log(folder: Path, name: str) -> str:
-    """A log's path as SLURM takes it: a ``%`` that means itself is doubled."""
+    """A log's path as SLURM expects it: a literal ``%`` is doubled."""
     return f"{str(folder).replace('%', '%%')}/{name}"
 
 
 def _common(config: RunConfig) -> list[str]:
-    """What the chain says, as options: settings and environment may be others where the job runs."""
+    """The options that repeat the run's configuration: settings and environment may differ where the job runs."""
     options = config.options
     words = ["run", "--store-dir", str(config.root), "--timezone", options.time_zone]
     for option, value in (
@@ -102,13 +102,13 @@ def _command(words: Sequence[str], shard: str, config: RunConfig, request: JobRe
 
 
 def container_binds(config: RunConfig, inputs: Sequence[Path]) -> list[str]:
-    """What the container sees of this machine: the inputs to read, the store to write. In this order, as the store
-    may lie within.
+    """The folders that the container sees: those of the inputs, read-only, then the store, which may lie within one
+    of them.
     """
     reads = [str(path.parent) for path in inputs]
     if config.options.tags:
         reads.append(os.path.dirname(os.path.abspath(config.options.tags)))
-    # links are followed inside, so what they lead to must be there, too
+    # links are followed inside the container, so their targets must be bound as well
     reads += [os.path.dirname(os.path.realpath(path)) for path in inputs]
     store = [str(config.root)]
     if (real := os.path.realpath(config.root)) not in store:
@@ -116,14 +116,12 @@ def container_binds(config: RunConfig, inputs: Sequence[Path]) -> list[str]:
     folders = [folder for folder in _common_folders(reads) if folder not in store]
     for folder in (*folders, *store):
         if ":" in folder or "," in folder:
-            raise InvalidSetting(
-                "--container", f"'{printable(folder)}' cannot be bound: it has a ':' or ',' in its name"
-            )
+            raise InvalidSetting("--container", f"'{printable(folder)}' cannot be bound: its name contains ':' or ','")
     return [*(f"{folder}:{folder}:ro" for folder in folders), *store]
 
 
 def _common_folders(folders: Iterable[str]) -> list[str]:
-    """Few folders that contain all: one for each of the root's folders that they lie in."""
+    """A few folders that contain all the given ones: one for each folder of the root."""
     groups: dict[str, list[str]] = {}
     for folder in sorted(set(folders)):
         groups.setdefault(folder.split("/")[1], []).append(folder)
@@ -131,6 +129,6 @@ def _common_folders(folders: Iterable[str]) -> list[str]:
 
 
 def check_path(path: Path) -> None:
-    """Refuse a store whose path no line of a job script can hold."""
+    """Refuse a store whose path cannot be written in a job script."""
     if any(char in str(path) for char in '"\\\n'):
-        raise InvalidSetting("--store-dir", f"SLURM's scripts cannot hold this path: '{printable(path)}'")
+        raise InvalidSetting("--store-dir", f"job scripts cannot contain this path: '{printable(path)}'")

@@ -1,6 +1,6 @@
-"""From visits to jobs: what is submitted, and what is left out as it is done or already in the queue.
+"""From visits to jobs: what is submitted, and what is left out because it is done or already in the queue.
 
-Reads state and the queue, writes the folders of submissions, and submits. SLURM does the scheduling.
+Reads records and the queue, writes the folders of submissions, and submits. SLURM does the scheduling.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icf_utils.errors import IcfError
+from icf_utils.formatting import format_count
 from icf_utils.pipeline.model import RunConfig, VisitInput, VisitPlan
 from icf_utils.pipeline.plan import make_plan
 from icf_utils.pipeline.stages import check_config
@@ -22,15 +23,16 @@ from icf_utils.slurm.records import catalog_job_name, visits_job_name
 from icf_utils.slurm.scripts import catalog_dependency, catalog_script, check_path, visits_script
 from icf_utils.store.layout import Study
 
-#: Stands in a printed command for the number that SLURM will give a job.
+#: In a printed command, the placeholder for the number that SLURM will give the array job.
 _NUMBER_TO_COME = "ARRAY"
 
 
 @dataclass(frozen=True)
 class StudyJobs:
-    """What should be submitted for a study: visits of each array task, visits for the catalog, and what it waits for.
+    """The jobs to submit for a study: the visits of each array task, the visits for the catalog, and the jobs it waits
+    for.
 
-    ``queued`` are visits that earlier jobs will make, and which are in no shard for that reason.
+    ``queued`` are visits in no shard, because jobs that were submitted before will make them.
     """
 
     study: Study
@@ -46,7 +48,7 @@ class StudyJobs:
 
 @dataclass(frozen=True)
 class SubmissionPlan:
-    """All that should be submitted; ``up_to_date`` counts visits with nothing to do."""
+    """Everything to submit; ``up_to_date`` counts the visits with nothing to do."""
 
     studies: tuple[StudyJobs, ...]
     up_to_date: int
@@ -54,7 +56,7 @@ class SubmissionPlan:
 
 @dataclass(frozen=True)
 class JobScript:
-    """A job script: where it goes, its text, and the command that submits it."""
+    """A job script: its path, its text, and the command that submits it."""
 
     path: Path
     text: str
@@ -64,9 +66,9 @@ class JobScript:
 def plan_jobs(
     visits: Sequence[VisitInput], config: RunConfig, request: JobRequest, ask_queue: bool = True
 ) -> SubmissionPlan:
-    """What to submit. Without ``ask_queue``, as if nothing were submitted yet.
+    """Plan what to submit. Without ``ask_queue``, plan as if nothing had been submitted yet.
 
-    Raises what :func:`icf_utils.slurm.commands.queue` and the checks of options and settings raise.
+    Raises what :func:`icf_utils.slurm.commands.list_queue` and the checks of options and settings raise.
     """
     check_config(config)
     check_path(config.root)
@@ -82,21 +84,21 @@ def plan_jobs(
 
 @dataclass(frozen=True)
 class ActiveSubmission:
-    """A submission that SLURM has not finished, with the tasks that are left of it."""
+    """A submission that SLURM has not finished, with its unfinished tasks."""
 
     submission: Submission
     tasks: tuple[QueuedTask, ...]
 
     @property
     def visits(self) -> dict[str, QueuedTask]:
-        """The visits that array tasks still have in their lists."""
+        """The visits of unfinished array tasks."""
         shards = self.submission.shards
         tasks = [task for task in self.tasks if task.job == self.submission.array_job and task.task is not None]
         return {visit: task for task in tasks for visit in shards[task.task or 0]}
 
     @property
     def visits_for_catalog(self) -> tuple[str, ...]:
-        """The visits that a catalog job brings into the catalog, if they are made by then."""
+        """The visits that an unfinished catalog job will bring into the catalog, if they have been made by then."""
         return self.submission.catalog if self.catalog_task else ()
 
     @property
@@ -105,7 +107,7 @@ class ActiveSubmission:
 
 
 def find_active_submissions(studies: Iterable[Study]) -> dict[str, list[ActiveSubmission]]:
-    """The unfinished submissions of each study that has any; asks SLURM only where something was ever submitted."""
+    """Find the unfinished submissions of each study. Asks SLURM only about studies with submissions."""
     known = {study.study: (study, found) for study in studies if (found := records.read_submissions(study))}
     names = [name(study) for study, _ in known.values() for name in (visits_job_name, catalog_job_name)]
     tasks = commands.list_queue(names)
@@ -131,8 +133,8 @@ def _study_jobs(
         if plan.runs[-1].stage == "catalog"
         and (plan.visit_input.visit in new or plan.visit_input.visit not in in_catalogs)
     ]
-    unborn = {visit_input.visit for visit_input in catalog} - new
-    after = [one.submission.array_job for one in active if unborn & set(one.visits)]
+    made_elsewhere = {visit_input.visit for visit_input in catalog} - new
+    after = [one.submission.array_job for one in active if made_elsewhere & set(one.visits)]
     queued = [plan.visit_input for plan in plans if plan.visit_input.visit in (in_arrays | in_catalogs) - new]
     return StudyJobs(study, _shards(make, request), tuple(catalog), tuple(after), tuple(queued))
 
@@ -142,7 +144,9 @@ def _makes_files(plan: VisitPlan) -> bool:
 
 
 def _shards(visits: Sequence[VisitInput], request: JobRequest) -> tuple[tuple[VisitInput, ...], ...]:
-    """As many array tasks as may be, each with one visit for each of its processors at least."""
+    """Distribute visits over as many array tasks as allowed, each with at least one visit for each of its
+    processors.
+    """
     number = min(request.array_size, math.ceil(len(visits) / request.cpus))
     return tuple(tuple(visits[at::number]) for at in range(number))
 
@@ -170,7 +174,7 @@ def submit_jobs(
     """Submit everything that is planned.
 
     Raises :class:`~icf_utils.errors.ClusterRefused` and :class:`~icf_utils.errors.MissingRequirement`; what was
-    submitted before is recorded and runs.
+    submitted before the error is recorded and runs.
     """
     return [_submit(jobs, config, request, progress) for jobs in planned.studies if not jobs.is_empty]
 
@@ -181,22 +185,37 @@ def _submit(jobs: StudyJobs, config: RunConfig, request: JobRequest, progress: P
     folder = records.create_folder(jobs.study)
     _write_folder(jobs, folder, config, request)
     submission = _new_submission(jobs, int(folder.name))
-    study, visits = submission.study, sum(map(len, submission.shards))
     if jobs.shards:
-        try:
-            array = commands.submit_script(folder / "visits.sh", request.options())
-        except IcfError:
-            records.remove_submission(jobs.study, folder)
-            raise
-        submission = replace(submission, array_job=array)
-        records.write_submission(folder, submission)
-        progress.message(f"{study}: job {array} makes {visits} visits in {len(submission.shards)} tasks")
+        submission = _submit_array(jobs, folder, submission, request, progress)
     if jobs.catalog:
-        after = [*jobs.after, *([submission.array_job] if submission.array_job else [])]
-        catalog = commands.submit_script(folder / "catalog.sh", [*request.options(), *catalog_dependency(after)])
-        submission = replace(submission, catalog_job=catalog)
-        records.write_submission(folder, submission)
-        progress.message(f"{study}: job {catalog} brings {len(jobs.catalog)} visits into the catalog")
+        submission = _submit_catalog(jobs, folder, submission, request, progress)
+    return submission
+
+
+def _submit_array(
+    jobs: StudyJobs, folder: Path, submission: Submission, request: JobRequest, progress: Progress
+) -> Submission:
+    try:
+        job = commands.submit_script(folder / "visits.sh", request.options())
+    except IcfError:
+        records.remove_submission(jobs.study, folder)
+        raise
+    submission = replace(submission, array_job=job)
+    records.write_submission(folder, submission)
+    visits, tasks = format_count(sum(map(len, jobs.shards)), "visit"), format_count(len(jobs.shards), "task")
+    progress.message(f"{submission.study}: job {job} makes {visits} in {tasks}")
+    return submission
+
+
+def _submit_catalog(
+    jobs: StudyJobs, folder: Path, submission: Submission, request: JobRequest, progress: Progress
+) -> Submission:
+    after = [*jobs.after, *([submission.array_job] if submission.array_job else [])]
+    job = commands.submit_script(folder / "catalog.sh", [*request.options(), *catalog_dependency(after)])
+    submission = replace(submission, catalog_job=job)
+    records.write_submission(folder, submission)
+    visits = format_count(len(jobs.catalog), "visit")
+    progress.message(f"{submission.study}: job {job} brings {visits} into the catalog")
     return submission
 
 

@@ -1,4 +1,4 @@
-"""What SLURM still has to do, for those who wait for it or ask how far it is. Asks squeue; reads state."""
+"""What SLURM has not finished: waiting for it, what is left afterwards, and the queue in a status. Asks squeue."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from icf_utils.waiting import poll
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 20.0
 
-#: Why jobs wait in the ordinary way of things; anything else a user should hear of.
+#: Ordinary reasons for a job to be pending; any other is reported to the user.
 _ORDINARY = ("None", "Priority", "Resources", "Dependency", "BeginTime", "JobArrayTaskLimit", "Cleaning")
 
 
 @dataclass(frozen=True)
 class UnfinishedVisit:
-    """A visit that is not finished after its jobs: the stage that comes next, and why it did not."""
+    """A visit that is unfinished after its jobs have ended: the next stage, and why it was not made."""
 
     study: str
     visit: str
@@ -35,7 +35,9 @@ class UnfinishedVisit:
 
 
 def wait_for_jobs(studies: Sequence[Study], progress: Progress) -> None:
-    """Until SLURM has finished all jobs of the studies. Raises as :func:`icf_utils.slurm.commands.queue` does."""
+    """Wait until SLURM has finished all jobs of the studies. Raises as :func:`icf_utils.slurm.commands.list_queue`
+    does.
+    """
     told: set[tuple[str, str]] = set()
     for _ in poll(_FIRST_PAUSE, _LONGEST_PAUSE, factor=1.5):
         active = find_active_submissions(studies)
@@ -44,11 +46,11 @@ def wait_for_jobs(studies: Sequence[Study], progress: Progress) -> None:
         for task in (task for found in active.values() for one in found for task in one.tasks):
             if task.is_pending and task.reason not in _ORDINARY and (task.job, task.reason) not in told:
                 told.add((task.job, task.reason))
-                progress.message(f"job {task.job} waits: {task.reason} (end it with 'scancel {task.job}')")
+                progress.message(f"job {task.job} is pending: {task.reason} (cancel it with 'scancel {task.job}')")
 
 
 def find_unfinished_visits(visits: Sequence[VisitInput], config: RunConfig) -> list[UnfinishedVisit]:
-    """The visits with something still to do, and the errors that were noted of them."""
+    """Find the visits with stages still to run, and the errors recorded for them."""
     found = []
     errors = {name: read_errors(Study(config.root, name)) for name in {visit_input.study for visit_input in visits}}
     for plan in make_plan(visits, config):
@@ -67,20 +69,20 @@ def find_unfinished_visits(visits: Sequence[VisitInput], config: RunConfig) -> l
 
 
 def _ended(config: RunConfig, visit_input: VisitInput) -> str:
-    """Where to look why a visit was not made although nothing failed."""
+    """Say where to look if a visit was not made although no stage failed."""
     study = Study(config.root, visit_input.study)
     for submission in reversed(records.read_submissions(study)):
         folder = records.slurm_folder(study) / f"{submission.number:04}"
         for task, shard in enumerate(submission.shards):
             if visit_input.visit in shard:
-                return f"its job ended before it was made; see {_shown_log(folder / f'visits-{task}.log')}"
+                return f"its job ended before the visit was complete; see {_shown_log(folder / f'visits-{task}.log')}"
         if visit_input.visit in submission.catalog:
-            return f"its job ended before it was made; see {_shown_log(folder / 'catalog.log')}"
-    return "no job was to make it"
+            return f"its job ended before the visit was complete; see {_shown_log(folder / 'catalog.log')}"
+    return "no job was submitted for it"
 
 
 def _shown_log(log: Path) -> str:
-    """The log, and SLURM's own last word in it."""
+    """The log's path, and SLURM's own last message in it."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -90,12 +92,12 @@ def _shown_log(log: Path) -> str:
 
 
 def add_queue_states(root: Path, visits: Sequence[VisitStatus]) -> tuple[list[VisitStatus], str]:
-    """The same visits, with what waits in SLURM's queue as ``queued``; and why SLURM could not be asked, if so."""
+    """Mark what waits in SLURM's queue as ``queued``; also returns why SLURM could not be asked, if so."""
     studies = [Study(root, name) for name in sorted({visit.study for visit in visits})]
     try:
         active = find_active_submissions(studies)
     except (ClusterRefused, MissingRequirement) as error:
-        return list(visits), f"what is queued is not shown: {error}"
+        return list(visits), f"queued jobs are not shown: {error}"
     return [_with_tasks(visit, active.get(visit.study, [])) for visit in visits], ""
 
 
@@ -112,6 +114,6 @@ def _with_tasks(visit: VisitStatus, active: Sequence[ActiveSubmission]) -> Visit
 
 
 def _with_task(stage: StageStatus, task: QueuedTask) -> StageStatus:
-    """A failure counts until its visit's next turn has come."""
+    """A failure stays visible until the visit's next job starts."""
     waits = stage.state == "not made" or (stage.state == "failed" and task.is_pending)
     return replace(stage, state="queued", failure=None) if waits else stage

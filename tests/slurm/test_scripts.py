@@ -195,7 +195,7 @@ def test_the_jobs_number_is_the_last_line(tmp_path: Path, monkeypatch: pytest.Mo
     [
         ("Invalid account or account/partition combination specified", "partition"),
         ("Invalid job array specification", "--array-size"),
-        ("Unable to contact slurm controller (connect failure)", "does not answer"),
+        ("Unable to contact slurm controller (connect failure)", "does not respond"),
         ("Requested time limit is invalid", "--time"),
         ("something else \x1b[31m", "Correct the options"),
     ],
@@ -222,4 +222,4 @@ def test_a_status_without_squeue_says_what_it_lacks(tmp_path: Path) -> None:
     write_submission(create_folder(Study(tmp_path / "store", "only")), submission(1))
     done = Program({"PATH": str(tmp_path)}).run("status", "-o", str(tmp_path / "store"), "--table", str(table))
     assert done.returncode == 0
-    assert "what is queued is not shown: SLURM's 'squeue' is required and was not found" in done.stderr
+    assert "queued jobs are not shown: SLURM's 'squeue' is required and was not found" in done.stderr

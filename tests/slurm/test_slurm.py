@@ -118,7 +118,7 @@ def test_an_unknown_partition_is_refused_in_words_of_slurm(on_cluster: Program, 
     done = on_cluster.run(*command, "--partition", "nowhere")
     assert done.returncode == 9
     assert "invalid partition specified: nowhere" in done.stderr
-    assert "Choose another --partition. There are: main, short." in done.stderr
+    assert "Choose another --partition. Available: main, short." in done.stderr
     assert not list((tmp_path / "store").rglob("*")), "nothing is left of it"
 
 
@@ -141,7 +141,7 @@ def test_a_job_that_can_never_start_is_spoken_of(slurm: Cluster, on_cluster: Pro
         text=True,
     ) as waiting:
         assert waiting.stderr
-        assert "waits: Partition" in waiting.stderr.readline()
+        assert "is pending: Partition" in waiting.stderr.readline()
         slurm.ask("scancel", job["array_job"])
         assert waiting.wait(timeout=60) == 1
 
@@ -150,7 +150,9 @@ def test_without_sbatch_it_says_where_to_go(tmp_path: Path) -> None:
     table = write_inputs(tmp_path, ("only",), 1)
     done = Program({"PATH": str(tmp_path)}).run("run", "-o", str(tmp_path / "store"), "--table", str(table), "--slurm")
     assert done.returncode == 7
-    assert "SLURM's 'sbatch' is required and was not found; run this where jobs are submitted from" in done.stderr
+    assert (
+        "SLURM's 'sbatch' is required and was not found; run this on a host from which jobs are submitted" in done.stderr
+    )
 
 
 def test_jobs_run_in_the_container(slurm: Cluster, on_cluster: Program, tmp_path: Path) -> None:
