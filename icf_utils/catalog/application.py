@@ -1,15 +1,12 @@
-"""The web application: files of datalad-catalog and of this package. Reads both packages' folders; writes nothing.
+"""The web application of a catalog: files of datalad-catalog and of this package. Reads both packages; writes nothing.
 
-datalad-catalog is found without importing it: the import takes longer than everything else here, and brings DataLad.
-What is copied is what its own ``catalog-create`` copies, without the parts that no page uses.
+What is copied from datalad-catalog is what its own ``catalog-create`` copies, without the parts that no page uses. The
+package is found without importing it: the import takes longer than everything else here, and loads DataLad.
 
-
-What is changed in datalad-catalog's web application, as data, and how it is applied. Pure.
-
-Its first page, router, settings and records are used as they are; the view of a record is this package's own
-(:data:`VIEW`, files in ``web/``), since datalad-catalog's has no table of series, makes a request per visit, loads Vue
-from a public server, and cannot be used by keyboard. The changes look for exact text of datalad-catalog 1.1. Where a
-later version has other text, all of its own pages stay as that version has them, and the caller is told.
+Its first page, router, settings and records are used unchanged. The view of a record is this package's own
+(:data:`VIEW_PATCHES`, files in ``web/``): datalad-catalog's has no table of series, makes one request per visit,
+loads Vue from a public server, and cannot be used by keyboard. The patches look for exact text of datalad-catalog
+1.1. If a later version has other text, all of its own pages are kept, and a notice says so.
 """
 
 from __future__ import annotations
@@ -26,7 +23,7 @@ from icf_utils.errors import MissingRequirement, storage_errors
 from icf_utils.installation import install_hint, missing_package
 from icf_utils.results import Notice
 
-#: Folders of a catalog that hold nothing but the application.
+#: Folders of a catalog that contain only the application.
 FOLDERS = ("artwork", "assets", "schema", "templates")
 
 #: Parts of pages that are not copied; some of them load from other hosts.
@@ -35,14 +32,16 @@ _UNUSED = ("assets/display_schema.js", "assets/meta_entry.js", "templates/main-t
 
 @dataclass(frozen=True)
 class ApplicationFiles:
-    """The application's files by their path below the catalog's folder, and what could not be adjusted."""
+    """The application's files by their path below the catalog's folder, and notices about patches that did not
+    apply.
+    """
 
     files: dict[str, bytes]
     notices: tuple[Notice, ...]
 
 
 def find_datalad_catalog() -> Path:
-    """The template of a catalog inside datalad-catalog.
+    """Find the template of a catalog in datalad-catalog.
 
     Raises :class:`~icf_utils.errors.MissingRequirement`.
     """
@@ -55,7 +54,7 @@ def find_datalad_catalog() -> Path:
 
 
 def load_application_files(title: str) -> ApplicationFiles:
-    """All files of the application, adjusted; ``title`` is shown in the browser's title bar.
+    """Load all files of the application, patched; ``title`` is shown in the browser's title bar.
 
     Raises :class:`~icf_utils.errors.MissingRequirement`, also for a version that cannot be made to work offline.
     """
@@ -63,7 +62,7 @@ def load_application_files(title: str) -> ApplicationFiles:
     pages = {INDEX: files[INDEX].decode("utf-8")}
     pages, _ = apply_patches(
         [LOCAL_VUE_PATCH], pages
-    )  # a version that needs no change is fine: what counts is the outcome
+    )  # a version that needs no patch is fine: the result is checked below
     pages, untitled = apply_patches([title_patch(title)], pages)
     changed, missing = apply_patches(VIEW_PATCHES, pages)
     if not missing:
@@ -81,7 +80,7 @@ def _notice(patch: Patch) -> Notice:
 
 
 def _with_view(files: dict[str, bytes]) -> dict[str, bytes]:
-    """The own view in place of what it replaces."""
+    """Replace datalad-catalog's view by this package's own."""
     kept = {name: data for name, data in files.items() if not REPLACED_FILES.fullmatch(name)}
     web = package_files("icf_utils.catalog").joinpath("web")
     return {**kept, **{f"assets/{name}": web.joinpath(name).read_bytes() for name in (*SCRIPTS, STYLE)}}
@@ -103,14 +102,14 @@ INDEX = "index.html"
 _REMOTE = re.compile(r"""<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)\s*=\s*["']?(?:https?:)?//""", re.IGNORECASE)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 
-#: This package's scripts, in the order of their use.
+#: This package's scripts, in the order in which they are loaded.
 SCRIPTS = ("icf_base.js", "icf_search.js", "icf_study.js", "icf_visit.js", "icf_view.js")
 STYLE = "icf.css"
 
 
 @dataclass(frozen=True)
 class Patch:
-    """In ``file``, everything from ``start`` to ``end`` (only ``start`` if there is no end) becomes ``instead``.
+    """Replace everything in ``file`` from ``start`` to ``end`` (or only ``start`` if ``end`` is empty) by ``instead``.
 
     ``what`` completes the sentence "... could not be done".
     """
@@ -129,7 +128,7 @@ LOCAL_VUE_PATCH = Patch(
     '<script src="assets/vue.2.6.14.min.js"></script>',
 )
 
-#: The own view in place of datalad-catalog's: all of these, or none.
+#: The patches that replace datalad-catalog's view; all of them apply, or none.
 VIEW_PATCHES = (
     Patch(
         INDEX,
@@ -171,7 +170,7 @@ VIEW_PATCHES = (
     ),
 )
 
-#: Files of datalad-catalog that the own view does not need.
+#: Files of datalad-catalog that this package's view does not need.
 REPLACED_FILES = re.compile(
     r"assets/(bootstrap|marked|app_component_|display_schema|meta_entry).*|templates/.*|"
     r"artwork/(404|datalad_|ginfavicon).*|assets/jsonschema_.*"
@@ -179,13 +178,13 @@ REPLACED_FILES = re.compile(
 
 
 def title_patch(title: str) -> Patch:
-    """The change that puts the catalog's name into the browser's title bar."""
+    """The patch that puts the catalog's name into the browser's title bar."""
     escaped = html.escape(title)
     return Patch(INDEX, "setting the title", "<title>DataLad Catalog</title>", f"<title>{escaped}</title>")
 
 
 def apply_patches(patches: Iterable[Patch], files: dict[str, str]) -> tuple[dict[str, str], list[Patch]]:
-    """``files`` (text by name) after all changes, and the patches whose text was not found."""
+    """Apply patches to ``files`` (text by name); also returns the patches whose text was not found."""
     files, missing = dict(files), []
     for patch in patches:
         changed = _replaced(patch, files.get(patch.file, ""))
@@ -207,5 +206,5 @@ def _replaced(patch: Patch, text: str) -> str | None:
 
 
 def needs_network(page: str) -> bool:
-    """Whether a page of HTML, comments aside, loads anything from another host."""
+    """Whether a page of HTML, apart from comments, loads anything from another host."""
     return _REMOTE.search(_COMMENT.sub("", page)) is not None

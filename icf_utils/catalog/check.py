@@ -1,6 +1,6 @@
-"""Does a catalog show a visit as the visit's JSON has it? Reads the catalog's folder, changes nothing.
+"""Check that a catalog shows a visit as the visit's metadata describes it. Reads the catalog's folder; changes nothing.
 
-Every file is rebuilt from the metadata and compared byte by byte with what is there.
+Every file is made again from the metadata and compared, byte for byte, with the one in the catalog.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from icf_utils.catalog import writer
-from icf_utils.catalog.content import study_files, super_files, visit_files
+from icf_utils.catalog.content import load_application, study_files, super_files, visit_files
 from icf_utils.catalog.page import visit_page
 from icf_utils.catalog.previews import is_intact, list_previews
 from icf_utils.catalog.records import VisitEntry, VisitPage, previews_folder, visit_entry
-from icf_utils.catalog.stage import load_application
 from icf_utils.catalog.study import StudyPage, parse_study_page, study_id, study_path
 from icf_utils.dataset.store_address import StoreAddress
 from icf_utils.errors import DepositDamaged, StorageFailure
@@ -24,28 +23,28 @@ from icf_utils.store.files import difference
 from icf_utils.store.layout import Study, Visit
 
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_STRANGER = "belongs to no page of this catalog; if nobody has put it there on purpose, remove it"
+_UNEXPECTED = "does not belong to this catalog; remove it unless somebody put it there on purpose"
 
-#: A file and what is wrong with it.
+#: A file's path and what is wrong with the file.
 Problem = tuple[str, str]
 
 
 def check_catalog(
     visit: Visit, metadata: VisitMetadata, url: str, dataset_id: str, settings: CatalogSettings
 ) -> list[Problem]:
-    """What is missing, different or left over in the catalog, as ``(path, problem)``; empty if all is well.
+    """List what is missing, different or left over in the catalog, as ``(path, problem)``; empty if nothing is wrong.
 
-    Covers the visit's pages and pictures, its entry and the totals on the study's page, and the application's files.
-    A picture is held against the MD5 in its name, not against the archive. ``url`` and ``dataset_id`` are as in the
+    Covers the visit's pages and previews, its entry and the totals on the study's page, and the application's files.
+    A preview is compared with the MD5 in its name, not with the archive. ``url`` and ``dataset_id`` are those of the
     visit's dataset. Raises :class:`~icf_utils.errors.StorageFailure` for what cannot be read,
     :class:`~icf_utils.errors.MissingRequirement` without datalad-catalog and
-    :class:`~icf_utils.errors.InvalidSetting` for settings that a run would refuse, too.
+    :class:`~icf_utils.errors.InvalidSetting` for settings that an addition would also refuse.
     """
     study = visit.of_study
     page = visit_page(visit, metadata, StoreAddress(url, dataset_id), settings)
     page = replace(page, previews=list_previews(study, page))
     catalog_id = study_id(study.study)
-    pages, (application, _) = visit_files(page), load_application(study, settings)
+    pages, application = visit_files(page), load_application(study, settings).files
     return [
         *_compared(study, pages),
         *_pictures(study, page),
@@ -61,13 +60,13 @@ def _pictures(study: Study, page: VisitPage) -> Iterator[Problem]:
     for name in page.previews.values():
         path = f"{previews_folder(page)}/{name}"
         if not is_intact(name, writer.read_file(study, path) or b""):
-            yield str(study.catalog / path), "is not the picture that its name speaks of"
+            yield str(study.catalog / path), "does not match the MD5 in its name"
 
 
 def is_in_catalog(visit: Visit, dataset_id: str) -> bool:
     """Whether the catalog has anything of the visit: its pages, or an entry on the study's page.
 
-    An entry that cannot be read at all counts, so that the check which follows finds the damage.
+    If the study's page cannot be read, the answer is yes, so that a check follows and reports the damage.
     """
     study = visit.of_study
     if writer.has_pages(study, dataset_id):
@@ -80,29 +79,10 @@ def is_in_catalog(visit: Visit, dataset_id: str) -> bool:
         return True
 
 
-def read_entries(study: Study) -> tuple[VisitEntry, ...] | None:
-    """What the study's page says of its visits; ``None`` where there is no page, or none that can be read."""
-    name = study_path(study_id(study.study))
-    try:
-        raw = writer.read_file(study, name)
-        return parse_study_page(raw, name).entries if raw is not None else None
-    except (DepositDamaged, StorageFailure):
-        return None
-
-
-def read_entry(visit: Visit) -> VisitEntry | None:
-    """What the study's page says of the visit, if it can be read and says anything."""
-    entries = read_entries(visit.of_study) or ()
-    return next((entry for entry in entries if entry.visit == visit.visit), None)
-
-
-def catalogued_visits(study: Study) -> list[str]:
-    """The visits that the study's page shows; none where there is no page, or none that can be read."""
-    return [entry.visit for entry in read_entries(study) or ()]
-
-
 def _marker(study: Study, catalog_id: str, page: StudyPage | None) -> Iterator[Problem]:
-    """The marker must say of dates what the study's page says; where that cannot be read, it may say either."""
+    """Compare the marker: it must say the same about dates as the study's page, and may say either if that is
+    unreadable.
+    """
     hides = bool(writer.read_marker(study, catalog_id)) if page is None else page.hides_dates
     yield from _compared(study, {writer.MARKER: writer.marker_bytes(catalog_id, hides)})
 
@@ -113,7 +93,7 @@ def _compared(study: Study, files: Mapping[str, bytes]) -> Iterator[Problem]:
         if found is None:
             yield str(study.catalog / name), "is missing"
         elif found != expected:
-            yield str(study.catalog / name), f"is not what the metadata say: {difference(found, expected)}"
+            yield str(study.catalog / name), f"is not what the metadata gives: {difference(found, expected)}"
 
 
 def _left_over(
@@ -121,24 +101,24 @@ def _left_over(
 ) -> Iterator[Problem]:
     wanted = {*pages, *(f"{previews_folder(page)}/{name}" for name in page.previews.values())}
     for path in writer.stale_nodes(study, page.dataset_id, wanted):
-        yield str(path), "belongs to no current page of this visit"
+        yield str(path), "is left over from an earlier version of this visit"
     for path in writer.stale_assets(study, application):
-        yield str(path), "belongs to no current page"
+        yield str(path), "is left over from an earlier version of the catalog"
 
 
 def _unexpected_files(study: Study, catalog_id: str, application: Mapping[str, bytes]) -> Iterator[Problem]:
-    """What is not of this program, and what a web server would show all the same; hidden files are left to it.
+    """Find files that icf-utils did not write and that a web server would show; hidden files are left alone.
 
-    Datasets that the study's page does not show are found where their visits are checked.
+    Folders of datasets that the study's page does not show are reported where their visits are checked.
     """
     known = {"metadata", *(name.split("/")[0] for name in application)}
     for name in writer.list_names(study, ""):
         if name not in known and not name.startswith("."):
-            yield str(study.catalog / name), _STRANGER
+            yield str(study.catalog / name), _UNEXPECTED
     known = {catalog_id, *(name.split("/")[1] for name in super_files(catalog_id))}
     for name in writer.list_names(study, "metadata"):
         if name not in known and not _UUID.fullmatch(name):
-            yield str(study.catalog / "metadata" / name), _STRANGER
+            yield str(study.catalog / "metadata" / name), _UNEXPECTED
 
 
 def _study_page(study: Study, catalog_id: str, page: VisitPage, settings: CatalogSettings) -> Iterator[Problem]:
@@ -163,9 +143,10 @@ def _study_page(study: Study, catalog_id: str, page: VisitPage, settings: Catalo
 
 
 def _as_dated(entry: VisitEntry, found: StudyPage, settings: CatalogSettings) -> VisitEntry:
-    """The entry with the date that is right where dates are hidden, or where only one of the two sides knows it.
+    """The entry with the date that the page should show: none if dates are hidden, the page's if only one side has a
+    date.
 
-    Catalogs are made before datasets, and datasets get lost.
+    Catalogs can be made before datasets, and datasets can be lost.
     """
     (shown, *_) = [one.date for one in found.entries if one.visit == entry.visit] or [""]
     hidden = found.hides_dates or settings.hide_dates
@@ -177,9 +158,9 @@ def _entries(entries: Sequence[VisitEntry], expected: VisitEntry) -> Iterator[st
     if len(set(visits)) != len(visits):
         yield "shows a visit more than once"
     elif visits != sorted(visits):
-        yield "does not show the visits in their order"
+        yield "does not list the visits in order"
     mine = [entry for entry in entries if entry.visit == expected.visit]
     if not mine:
         yield f"does not show visit {expected.visit}"
     elif any(entry != expected for entry in mine):
-        yield f"shows other facts of visit {expected.visit} than its metadata"
+        yield f"does not show visit {expected.visit} as its metadata describes it"

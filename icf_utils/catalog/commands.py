@@ -1,4 +1,4 @@
-"""Commands that a reader pastes into a shell to get a visit. Pure; everything is quoted for a POSIX shell."""
+"""The commands that a visit's page offers for getting the visit. Pure; everything is quoted for a POSIX shell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from icf_utils.store.layout import Visit
 
 @dataclass(frozen=True)
 class VisitAddress:
-    """Where a visit is: ``url`` is the store's address without a slash at its end."""
+    """Where a visit is: ``url`` is the store's address without a final slash."""
 
     url: str
     study: str
@@ -20,7 +20,7 @@ class VisitAddress:
 
 
 def clone_rows(place: VisitAddress, annex: str) -> dict[str, str]:
-    """The commands by their purpose; those for git-annex alone where ``annex``, the address for it, is not empty."""
+    """The commands by purpose; those for git-annex alone only if ``annex``, the address for it, is not empty."""
     rows = {
         "datalad": clone_command(place),
         "datalad: all images": f"datalad -C {place.visit} get .",
@@ -28,7 +28,7 @@ def clone_rows(place: VisitAddress, annex: str) -> dict[str, str]:
     }
     if annex:
         rows["git-annex"] = f"git clone {shlex.quote(annex)} {place.visit}"
-        if place.url.lower().startswith("file:"):  # git-annex reads such addresses only where it is told that it may
+        if place.url.lower().startswith("file:"):  # git-annex reads such addresses only if this is configured
             allow = "config annex.security.allowed-url-schemes 'http https file'"
             rows["git-annex: allow file:// addresses"] = f"git -C {place.visit} {allow}"
         rows["git-annex: the archive"] = f"git -C {place.visit} annex get icf/{place.visit}_dicom.tar"
@@ -37,19 +37,19 @@ def clone_rows(place: VisitAddress, annex: str) -> dict[str, str]:
 
 
 def clone_url(place: VisitAddress) -> str:
-    """The address that ``datalad clone`` takes (datalad-next's ``datalad-annex::`` remote helper)."""
+    """The address for ``datalad clone`` (the ``datalad-annex::`` remote helper of datalad-next)."""
     return origin.clone_url(place.url, Visit(Path(), place.study, place.visit))
 
 
 def clone_command(place: VisitAddress) -> str:
-    """The command to paste into a shell: the address is quoted, the dataset lands in a folder named by the visit."""
+    """The command that clones the dataset into a folder named after the visit."""
     return f"datalad clone {shlex.quote(clone_url(place))} {place.visit}"
 
 
 def unpack_command(place: VisitAddress) -> str:
-    """Give the archive's members to git-annex, which knows their checksums; the rest, such as notes, is left out.
+    """The command that gives the archive's members to git-annex, which knows their checksums; other files are left out.
 
-    The backend is named since the files lie outside of the clone, where its attributes say nothing.
+    The backend is named because the files are outside of the clone, where its attributes do not apply.
     """
     visit, aside = place.visit, f"../{place.visit}.tmp"
     steps = (
@@ -63,5 +63,5 @@ def unpack_command(place: VisitAddress) -> str:
 
 
 def retrieve_command(place: VisitAddress) -> str:
-    """Images without a clone, by this package."""
+    """The command that gets images without a clone, with this package."""
     return f"icf-utils retrieve --store {shlex.quote(place.url)} --id {place.study} {place.visit} -d {place.visit}"

@@ -1,41 +1,111 @@
-"""What a catalog's folder should hold, as bytes by path, each group in the order of writing.
+"""The content of a catalog: the bytes of its files by their path below the catalog's folder.
 
-Writing and checking use the same plan, so that a check says exactly what a new run would change.
-Pure, but for the schema files of datalad-catalog that all records are held against.
+An addition, a rebuild and a check take the content from the same functions, so that a check reports exactly what an
+addition would change, and a rebuild gives the same catalog as additions. Reads a visit's metadata, dataset and
+archive, the configured logo and the installed datalad-catalog; writes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from icf_utils.catalog.application import ApplicationFiles
-from icf_utils.catalog.records import Record, VisitPage, file_record, record_bytes, schema_problems, visit_records
+from icf_utils.catalog.application import ApplicationFiles, load_application_files
+from icf_utils.catalog.page import visit_page
+from icf_utils.catalog.previews import make_previews, preview_name, read_previews
+from icf_utils.catalog.records import (
+    Record,
+    VisitPage,
+    file_record,
+    previews_folder,
+    record_bytes,
+    schema_problems,
+    visit_records,
+)
 from icf_utils.catalog.study import (
     SUPER_PATH,
     StudyPage,
+    catalog_name,
     config_record,
     logo_target,
     study_config,
     study_config_path,
+    study_id,
     study_node,
     study_path,
     super_record,
 )
-from icf_utils.errors import DepositDamaged
-from icf_utils.settings import CatalogSettings
+from icf_utils.catalog.writer import read_logo
+from icf_utils.dataset.store_address import find_store_address
+from icf_utils.errors import DepositDamaged, InvalidSetting, printable
+from icf_utils.metadata.records import read_visit_metadata
+from icf_utils.progress import Progress
+from icf_utils.results import Notice
+from icf_utils.settings import CatalogSettings, Settings
+from icf_utils.store.layout import Study, Visit
+
+
+@dataclass(frozen=True)
+class ContentOptions:
+    """How the content of visits is made.
+
+    ``store_url`` and ``store_id`` are a user's, ``None`` if not given. ``previews`` makes new pictures of the series,
+    keeps those in the catalog, or leaves pictures out.
+    """
+
+    settings: Settings
+    store_url: str | None = None
+    store_id: str | None = None
+    previews: Literal["make", "keep", "none"] = "keep"
+
+
+@dataclass(frozen=True)
+class VisitContent:
+    """A visit's part of the catalog: its page, its files in the order of writing, and notices about its previews."""
+
+    page: VisitPage
+    files: dict[str, bytes]
+    notices: tuple[Notice, ...]
+
+
+def visit_content(
+    place: Visit, options: ContentOptions, progress: Progress, former_id: str | None = None
+) -> VisitContent:
+    """Make a visit's part of the catalog from its metadata and dataset.
+
+    Previews to keep are looked up under ``former_id``, the dataset id that the catalog has of the visit, by default the
+    current one. Raises :class:`~icf_utils.errors.DepositMissing` without metadata,
+    :class:`~icf_utils.errors.DepositDamaged`, and what :func:`~icf_utils.catalog.previews.make_previews` raises.
+    """
+    settings = options.settings
+    store = find_store_address(place, settings, options.store_url, options.store_id)
+    page = visit_page(place, read_visit_metadata(place), store, settings.catalog)
+    previews: Mapping[int, bytes] = {}
+    notices: tuple[Notice, ...] = ()
+    if options.previews == "make":
+        previews, notices = make_previews(place, page, progress)
+    elif options.previews == "keep":
+        previews = read_previews(place.of_study, replace(page, dataset_id=former_id or page.dataset_id))
+    page = replace(page, previews={at: preview_name(at, png) for at, png in previews.items()})
+    pictures = {f"{previews_folder(page)}/{page.previews[at]}": png for at, png in sorted(previews.items())}
+    return VisitContent(page, {**pictures, **visit_files(page)}, notices)
 
 
 def visit_files(page: VisitPage) -> dict[str, bytes]:
-    """The files of a visit. Raises :class:`~icf_utils.errors.DepositDamaged` if they break the catalog's schema."""
+    """The files of a visit, without previews.
+
+    Raises :class:`~icf_utils.errors.DepositDamaged` if a record breaks the catalog's schema.
+    """
     records = visit_records(page)
     for name, record in records.items():
-        for sample in _validated(record):
+        for sample in _records_with_schema(record):
             _refuse_invalid(name, sample)
     return {name: record_bytes(record) for name, record in records.items()}
 
 
-def _validated(record: Record) -> list[Record]:
-    """The records inside a node that have a schema; of a folder's files, which are all built alike, the first."""
+def _records_with_schema(record: Record) -> list[Record]:
+    """The records in a node that have a schema; of a folder's files, which all have the same form, the first."""
     if record.get("type") == "dataset":
         return [record]
     return [file_record(record, child) for child in record.get("children", [])[:1]]
@@ -46,24 +116,39 @@ def _refuse_invalid(name: str, record: Mapping[str, object]) -> None:
         raise DepositDamaged(name, "a record that the catalog's schema accepts", problem, "please report this")
 
 
-def application_files(
-    study: str, settings: CatalogSettings, assets: ApplicationFiles, logo: bytes | None
-) -> dict[str, bytes]:
-    """The files of the web application with its settings; ``logo`` is the configured one's content."""
-    files = dict(assets.files)
+def load_application(study: Study, settings: CatalogSettings) -> ApplicationFiles:
+    """The files of the web application with a study's settings, and notices about them.
+
+    Raises :class:`~icf_utils.errors.MissingRequirement` without datalad-catalog and
+    :class:`~icf_utils.errors.InvalidSetting`.
+    """
+    logo = read_logo(study.root, settings.logo) if logo_target(settings) else None
+    if settings.logo and logo is None:
+        raise InvalidSetting("[catalog] logo", f"the store's folder has no file '{printable(settings.logo)}'")
+    application = load_application_files(catalog_name(study.study, settings))
+    files = dict(application.files)
     if logo is not None:
         files[logo_target(settings)] = logo
-    return {**files, "config.json": record_bytes(config_record(study, settings))}
+    files["config.json"] = record_bytes(config_record(study.study, settings))
+    return ApplicationFiles(files, application.notices)
+
+
+def shared_files(
+    study: str, page: StudyPage, settings: CatalogSettings, application: ApplicationFiles
+) -> tuple[dict[str, bytes], ...]:
+    """The files that a study's visits share, in groups in the order of writing: what is referred to comes first."""
+    catalog_id = study_id(study)
+    return application.files, study_files(study, catalog_id, page, settings), super_files(catalog_id)
 
 
 def study_files(study: str, dataset_id: str, page: StudyPage, settings: CatalogSettings) -> dict[str, bytes]:
     """The files of the study's page for all its visits."""
     node = study_node(study, dataset_id, page, settings)
-    # entries all have the same form and were checked when they came in: one stands for a thousand
+    # entries all have the same form and were checked when they were added, so one is checked for all
     _refuse_invalid(study_path(dataset_id), {**node, "subdatasets": node["subdatasets"][:1]})
     return {study_config_path(dataset_id): record_bytes(study_config()), study_path(dataset_id): record_bytes(node)}
 
 
 def super_files(dataset_id: str) -> dict[str, bytes]:
-    """The file that makes a catalog complete."""
+    """The file that completes a catalog."""
     return {SUPER_PATH: record_bytes(super_record(dataset_id))}

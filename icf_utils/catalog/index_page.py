@@ -1,6 +1,6 @@
-"""One page for all studies of a store: ``<store>/index.html``. Reads the studies' catalogs; writes that one file.
+"""The page of all studies of a store, ``STORE/index.html``. Reads the studies' catalogs; writes this one file.
 
-The page is plain HTML with its style inside: it needs no script, and works as a file, too.
+The page is plain HTML with its style sheet inside: it needs no script, and can also be opened as a file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icf_utils.catalog import writer
-from icf_utils.catalog.stage import read_study_page
+from icf_utils.catalog.page import read_study_page
 from icf_utils.catalog.study import catalog_name, study_id
 from icf_utils.errors import ExistingFileDiffers, InvalidSetting, storage_errors
 from icf_utils.formatting import format_size
@@ -23,7 +23,7 @@ from icf_utils.store.layout import Study, stored_studies
 
 #: The page's name below the store.
 INDEX_PAGE = "index.html"
-#: Says that a page is this program's, to be replaced by it.
+#: Marks a page as made by this program, which may therefore replace it.
 _MARK = "<!-- the studies of a store, by icf-utils -->"
 
 _STYLE = """\
@@ -47,7 +47,7 @@ tr:last-child{border-bottom:0}td{border:0;padding:0;overflow-wrap:anywhere}.n{te
 td:first-child{grid-column:1/-1}td a{font-weight:600}td:not(:first-child)::before{content:attr(data-label) " ";\
 color:var(--muted);font-size:.875rem}}
 """
-#: With its roles, since browsers forget them where a style sheet lays the rows out as blocks.
+#: Has explicit roles, because browsers drop them when a style sheet lays rows out as blocks.
 _TABLE = """\
 <table role="table"><thead role="rowgroup"><tr role="row">{heads}</tr></thead><tbody role="rowgroup">
 {rows}
@@ -59,7 +59,7 @@ _NUMBERS = ("Visits", "Images", "Size")
 
 @dataclass(frozen=True)
 class StudyLine:
-    """What the page says of a study; ``years`` is empty where its catalog shows no dates."""
+    """What the page shows of a study; ``years`` is empty if the study's catalog shows no dates."""
 
     study: str
     name: str
@@ -75,7 +75,7 @@ _REMEDY = "move it away to get the page of all studies here"
 
 @dataclass(frozen=True)
 class IndexResult:
-    """The page, how many studies it shows, and those that have no catalog yet."""
+    """The page, how many studies it shows, and notices about studies without a catalog."""
 
     page: Path
     studies: int
@@ -87,7 +87,7 @@ def build_index(store_dir: str | os.PathLike[str], *, settings: Settings | None 
     """Make the page of all studies from their catalogs.
 
     Raises :class:`~icf_utils.errors.InvalidSetting` for a folder without studies,
-    :class:`~icf_utils.errors.ExistingFileDiffers` where an ``index.html`` of other origin is there,
+    :class:`~icf_utils.errors.ExistingFileDiffers` if an ``index.html`` exists that icf-utils did not make,
     :class:`~icf_utils.errors.DepositDamaged` for a damaged catalog, :class:`~icf_utils.errors.StorageFailure`.
     """
     root = Path(store_dir)
@@ -100,13 +100,13 @@ def build_index(store_dir: str | os.PathLike[str], *, settings: Settings | None 
             why = "has no catalog yet and is not on the page of all studies"
             notices.append(Notice("not-in-index", study.study, why))
     if not lines and not notices and not (root / INDEX_PAGE).exists():
-        raise InvalidSetting(str(root), "there is no study in this folder; name the folder of a whole store")
+        raise InvalidSetting(str(root), "it contains no study; name the folder of a whole store")
     changed = _replace(root / INDEX_PAGE, index_bytes(lines), root)
     return IndexResult(root / INDEX_PAGE, len(lines), changed, tuple(notices))
 
 
 def _line(study: Study, settings: Settings) -> StudyLine:
-    entries = read_study_page(study).shown(settings.catalog)
+    entries = read_study_page(study).printable(settings.catalog)
     years = sorted({entry.date[:4] for entry in entries if entry.date})
     return StudyLine(
         study=study.study,
@@ -150,7 +150,7 @@ def _row(line: StudyLine) -> str:
 
 
 def _cell(name: str, content: str) -> str:
-    """A cell; narrow screens show its column's name beside it."""
+    """A cell; on narrow screens, the column's name is shown next to the content."""
     return f'<td role="cell" data-label="{name}"{_right(name)}>{content}</td>'
 
 
@@ -170,7 +170,7 @@ def _replace(path: Path, data: bytes, root: Path) -> bool:
     if old == data:
         return False
     if old is not None and _MARK.encode("ascii") not in old:
-        raise ExistingFileDiffers(path, "it was not made by this program", _REMEDY)
+        raise ExistingFileDiffers(path, "it was not made by icf-utils", _REMEDY)
     replace_file(path, data, root=root)
     sync_folder(root)
     return True

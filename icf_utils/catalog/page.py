@@ -1,43 +1,50 @@
-"""A visit's page as values, from what is in the store. Reads the visit's JSON and dataset; writes nothing."""
+"""Pages of a catalog as values, from what is in the store. Reads metadata, datasets and catalogs; writes nothing.
+
+A visit's page is made from its metadata and dataset. The study's page is read from the catalog: it carries the entries
+of all visits, from which it is written anew when one of them changes.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timezone
 
+from icf_utils.catalog import writer
 from icf_utils.catalog.privacy import clean_text, name_rule
-from icf_utils.catalog.records import VisitPage
+from icf_utils.catalog.records import VisitEntry, VisitPage
+from icf_utils.catalog.study import StudyPage, parse_study_page, study_id, study_path
 from icf_utils.dataset.reader import read_dataset
 from icf_utils.dataset.store_address import StoreAddress
-from icf_utils.errors import DepositDamaged, DepositMissing, storage_errors
+from icf_utils.errors import DepositDamaged, DepositMissing, StorageFailure, storage_errors
 from icf_utils.metadata.records import ImageRecord, VisitMetadata
 from icf_utils.settings import CatalogSettings
-from icf_utils.store.layout import Visit
+from icf_utils.store.layout import Study, Visit
 
 _DICOM_DATE = re.compile(r"[0-9]{8}", re.ASCII)
 
 
-def visit_page(place: Visit, metadata: VisitMetadata, where: StoreAddress, settings: CatalogSettings) -> VisitPage:
-    """The page without pictures."""
+def visit_page(place: Visit, metadata: VisitMetadata, store: StoreAddress, settings: CatalogSettings) -> VisitPage:
+    """Make the page of a visit, without previews."""
     return VisitPage(
         study=place.study,
         visit=place.visit,
-        url=where.url,
-        dataset_id=where.dataset_id,
+        url=store.url,
+        dataset_id=store.dataset_id,
         metadata=metadata,
-        date=visit_date(place, metadata, where.time),
-        annex=annex_address(place, where.url),
+        date=visit_date(place, metadata, store.time),
+        annex=annex_address(place, store.url),
         names=name_rule(settings.file_names),
     )
 
 
 def visit_date(place: Visit, metadata: VisitMetadata, time: int | None = None) -> str:
-    """The day of a visit: that of its dataset's commits, else a StudyDate that the metadata were told to record.
+    """The date of a visit (``YYYY-MM-DD``): that of its dataset's commits, else a recorded StudyDate.
 
-    ``time`` is that of the commits in seconds since 1970, if the caller knows it.
-    The dataset comes first, since there a user may have chosen another date to show. Empty where nobody knows, and
-    for 1970-01-01, the day of visits without a time.
+    ``time`` is the time of the commits in seconds since 1970, if the caller knows it. The dataset comes first because a
+    user may have chosen the date that it shows. Empty if the date is unknown, and for 1970-01-01, the date of visits
+    without a time.
     """
     seconds = _dataset_time(place) if time is None else time
     if seconds:
@@ -48,7 +55,7 @@ def visit_date(place: Visit, metadata: VisitMetadata, time: int | None = None) -
 def _dataset_time(place: Visit) -> int | None:
     try:
         deposit = read_dataset(place)
-    except (DepositDamaged, DepositMissing):  # said where the dataset itself is checked
+    except (DepositDamaged, DepositMissing):  # reported where the dataset itself is checked
         return None
     return deposit.origin.time if deposit else None
 
@@ -60,9 +67,9 @@ def _study_date(images: Iterable[ImageRecord]) -> str:
 
 
 def annex_address(place: Visit, url: str) -> str:
-    """What git takes by git-annex's remote helper (its page ``git-remote-annex``); empty without such a deposit.
+    """The address for git-annex's remote helper (its page ``git-remote-annex``); empty without a deposit for it.
 
-    The helper gets the short form from web servers only; the file that it names holds the long one.
+    The helper accepts the short form from web servers only; the deposited file contains the long one.
     """
     with storage_errors(place.annex_url, "read"):
         try:
@@ -71,3 +78,36 @@ def annex_address(place: Visit, url: str) -> str:
             return ""
     is_web = url.startswith(("https://", "http://"))
     return f"annex::{url.rstrip('/')}/{place.study}/{place.annex_url.name}" if is_web else clean_text(long_form)
+
+
+def read_study_page(study: Study) -> StudyPage:
+    """Read what the study's page shows, and whether the page or the catalog's marker says that dates are hidden.
+
+    A study without a page gets an empty one. Raises :class:`~icf_utils.errors.DepositDamaged`.
+    """
+    catalog_id = study_id(study.study)
+    name = study_path(catalog_id)
+    raw = writer.read_file(study, name)
+    page = parse_study_page(raw, str(study.catalog / name)) if raw is not None else StudyPage()
+    return replace(page, hides_dates=page.hides_dates or bool(writer.read_marker(study, catalog_id)))
+
+
+def read_entries(study: Study) -> tuple[VisitEntry, ...] | None:
+    """Read the entries of the study's page; ``None`` if there is no page, or none that can be read."""
+    name = study_path(study_id(study.study))
+    try:
+        raw = writer.read_file(study, name)
+        return parse_study_page(raw, name).entries if raw is not None else None
+    except (DepositDamaged, StorageFailure):
+        return None
+
+
+def read_entry(visit: Visit) -> VisitEntry | None:
+    """Read the visit's entry on the study's page, if the page can be read and has one."""
+    entries = read_entries(visit.of_study) or ()
+    return next((entry for entry in entries if entry.visit == visit.visit), None)
+
+
+def catalogued_visits(study: Study) -> list[str]:
+    """The visits that the study's page shows; none if there is no page, or none that can be read."""
+    return [entry.visit for entry in read_entries(study) or ()]

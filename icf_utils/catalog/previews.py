@@ -1,15 +1,12 @@
-"""Pictures of series in a catalog: which there are, and making them. Reads archive and catalog; writes nothing.
+"""Previews: a small picture of the middle image of each series. Reads archives and catalogs; writes nothing.
 
-A picture's file is named by the place of its series on the visit's page and by the MD5 of its own bytes, so that a
-check needs nothing else, and a changed picture gets another address. Pictures lie with the pages of one version of a
-visit: when its archive changes, they are gone.
+A picture's file is named by the position of its series on the visit's page and by the MD5 of its own bytes, so that a
+check needs nothing else and a changed picture gets another address. Pictures belong to one version of a visit: they
+disappear when its archive changes.
 
-
-A small grey or colour picture of a DICOM image. Pure: a dataset in, the bytes of a PNG file out.
-
-pydicom decodes pixels and applies the tables of DICOM (modality LUT and window, PS3.3 sections C.11.1 and C.11.2).
-Scaling is arithmetic on whole numbers, and the PNG file (ISO/IEC 15948) stores its pixels without compression, so that
-no library decides about its bytes but, for lossy syntaxes, the decoder.
+pydicom decodes the pixels and applies DICOM's tables (modality LUT and window, PS3.3 sections C.11.1 and C.11.2).
+Scaling is integer arithmetic, and the PNG file (ISO/IEC 15948) is not compressed, so that its bytes depend on no
+library, except for the decoders of lossy transfer syntaxes.
 """
 
 from __future__ import annotations
@@ -39,16 +36,16 @@ if TYPE_CHECKING:
 
 
 _NAME = re.compile(r"([0-9]{4,6})-([0-9a-f]{32})\.png")
-_REMEDY = "previews are made from the archive; leave out --previews where it is not there"
+_REMEDY = "previews are made from the archive; without it, leave out --previews"
 
 
 def preview_name(at: int, png: bytes) -> str:
-    """The file name of the picture of the series at place ``at``."""
+    """The file name of the picture of the series at position ``at``."""
     return f"{at:04d}-{hashlib.md5(png, usedforsecurity=False).hexdigest()}.png"
 
 
 def list_previews(study: Study, page: VisitPage) -> dict[int, str]:
-    """Names of pictures in the catalog that belong to the page as it is, by the place of their series."""
+    """List the names of the catalog's pictures of this page, by the position of their series."""
     folder = study.catalog / previews_folder(page)
     with storage_errors(folder, "read"):
         try:
@@ -61,13 +58,13 @@ def list_previews(study: Study, page: VisitPage) -> dict[int, str]:
 
 
 def is_intact(name: str, png: bytes) -> bool:
-    """Whether a picture is the one that its name speaks of."""
+    """Whether a picture matches the MD5 in its name."""
     match = _NAME.fullmatch(name)
     return match is not None and preview_name(int(match.group(1)), png) == name
 
 
 def read_previews(study: Study, page: VisitPage) -> dict[int, bytes]:
-    """The intact pictures that the catalog has of the page."""
+    """Read the intact pictures that the catalog has of this page."""
     folder, found = study.catalog / previews_folder(page), {}
     for at, name in list_previews(study, page).items():
         with storage_errors(folder / name, "read"):
@@ -78,10 +75,10 @@ def read_previews(study: Study, page: VisitPage) -> dict[int, bytes]:
 
 
 def make_previews(place: Visit, page: VisitPage, progress: Progress) -> tuple[dict[int, bytes], tuple[Notice, ...]]:
-    """A picture of each series' middle image by the place of the series, and notices of what was left out.
+    """Make a picture of each series' middle image, by the position of the series, and notices about what was left out.
 
     Raises :class:`~icf_utils.errors.MissingRequirement` without numpy and :class:`~icf_utils.errors.DepositMissing`
-    without the archive. What cannot be decoded is left out and named.
+    without the archive. An image that cannot be decoded is left out and named.
     """
     _require_numpy()
     if not place.archive.exists():
@@ -102,13 +99,13 @@ def make_previews(place: Visit, page: VisitPage, progress: Progress) -> tuple[di
 
 
 def _number(page: VisitPage, at: int) -> str:
-    """What a notice calls a series: its number, and no text that a header holds."""
+    """How a notice names a series: by its number, never by text from a header."""
     number = page.series[at].number
     return number if number.isascii() and number.isdigit() else f"in place {at + 1} of the page"
 
 
 def _face(subject: str) -> Notice:
-    why = "a preview of a head was made, or of what may be one; faces can be recognised in such images"
+    why = "the preview shows a head, or may show one; faces can be recognised in such images"
     return Notice("preview-face", subject, why)
 
 
@@ -122,14 +119,14 @@ def _make_series_previews(archive: Path, page: VisitPage) -> Iterator[Preview | 
 
 
 def _make_preview(content: bytes, texts: tuple[str, ...]) -> Preview | OmittedPreview:
-    """Whatever a file holds, the catalog is made: decoders raise all kinds of errors."""
+    """Make one picture; decoders raise all kinds of errors, none of which stops the catalog."""
     import warnings
 
     from pydicom import dcmread
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about values that a picture does not need
+            warnings.simplefilter("ignore")  # they concern values that a picture does not need
             dataset = dcmread(io.BytesIO(content), force=True)
             png = make_thumbnail(dataset)
             return png if isinstance(png, OmittedPreview) else Preview(png, shows_head(dataset, texts))
@@ -146,16 +143,16 @@ def _require_numpy() -> None:
 
 #: The longer side of a picture, in pixels.
 SIDE = 160
-#: Percentages of pixel values between black and white, where the image names no window.
+#: Percentiles of the pixel values that become black and white if the image defines no window.
 _DARK, _BRIGHT = 1.0, 99.0
 
-#: Body parts (PS3.16 Annex L, CID 4 and others) and words of descriptions that speak of a head.
+#: Body parts (PS3.16 Annex L, CID 4 and others) and words of descriptions that indicate a head.
 _HEAD = re.compile(
     r"head|brain|skull|neuro|face|facial|orbit|sinus|iac|jaw|dental|maxill|mandib|sella|pituit|cereb|hirn|kopf|"
     r"sch[aä]del|mprage|tfe|spgr|bravo|fspgr|bold|fmri|dti|dwi|flair|swi|tof|asl|\bt[12]w?\b",
     re.IGNORECASE,
 )
-#: Words for parts without a face.
+#: Words for body parts without a face.
 _OTHER_PARTS = re.compile(
     r"abdomen|pelvis|knee|hip|leg|foot|ankle|hand|wrist|elbow|arm|shoulder|liver|kidney|prostate|heart|breast|lumbar|"
     r"thorac|[lt]spine|chest|phantom|thigh|calf|uterus|colon",
@@ -165,7 +162,7 @@ _OTHER_PARTS = re.compile(
 
 @dataclass(frozen=True)
 class Preview:
-    """A picture as a PNG file. ``head`` says that it shows a head, or may."""
+    """A picture as a PNG file. ``head`` says that it shows a head, or may show one."""
 
     png: bytes
     head: bool
@@ -173,15 +170,15 @@ class Preview:
 
 @dataclass(frozen=True)
 class OmittedPreview:
-    """Why there is no picture; never quotes a value."""
+    """Why a picture was left out; never quotes a value from a header."""
 
     reason: str
 
 
 def make_thumbnail(dataset: Dataset) -> bytes | OmittedPreview:
-    """The PNG file for an image, or why there may be none. Raises whatever a decoder raises."""
+    """Make the PNG file of an image, or say why it is left out. Raises whatever a decoder raises."""
     if "PixelData" not in dataset:
-        return OmittedPreview("it has no image that could be shown")
+        return OmittedPreview("it contains no image that can be shown")
     reason = burned_in_reason(dataset)
     if reason:
         return OmittedPreview(reason)
@@ -189,17 +186,17 @@ def make_thumbnail(dataset: Dataset) -> bytes | OmittedPreview:
 
 
 def burned_in_reason(dataset: Dataset) -> str:
-    """Why an image may have text in its pixels; empty text where nothing says so.
+    """Why an image may have text in its pixels; empty text if nothing suggests it.
 
-    BurnedInAnnotation (0028,0301) decides; where it is absent, copies of a screen count as annotated (Secondary
-    Capture, PS3.3 section A.8, has patient's names in it more often than not).
+    BurnedInAnnotation (0028,0301) decides. If it is absent, screen captures count as annotated: Secondary Capture
+    images (PS3.3 section A.8) often contain patients' names.
     """
     value = str(dataset.get("BurnedInAnnotation", "")).strip().upper()
     if value == "YES":
         return "BurnedInAnnotation is YES: text in the image may identify the patient"
     is_capture = "ConversionType" in dataset or any("SCREEN" in str(item).upper() for item in _types(dataset))
     if value != "NO" and is_capture:
-        return "it is a copy of a screen or document and does not say that it is free of text"
+        return "it is a screen capture or a scanned document, and BurnedInAnnotation does not say NO"
     return ""
 
 
@@ -209,7 +206,7 @@ def _types(dataset: Dataset) -> Iterable[Any]:
 
 
 def shows_head(dataset: Dataset, texts: Iterable[str]) -> bool:
-    """Whether an MR or CT image shows a head or may: where nothing names a part of the body, it may."""
+    """Whether an MR, CT or PET image shows a head or may show one: if nothing names a body part, it may."""
     if str(dataset.get("Modality", "")) not in ("MR", "CT", "PT"):
         return False
     if str(dataset.get("RecognizableVisualFeatures", "")).upper() == "NO":
@@ -219,7 +216,7 @@ def shows_head(dataset: Dataset, texts: Iterable[str]) -> bool:
 
 
 def to_eight_bits(dataset: Dataset) -> NDArray[np.uint8]:
-    """The image, or the middle frame of several, as bytes: ``(rows, columns)`` or with three colours."""
+    """The image, or the middle one of several frames, as bytes: ``(rows, columns)``, or with three colours."""
     import numpy as np
     from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
     from pydicom.pixels.utils import pixel_array
@@ -235,7 +232,7 @@ def to_eight_bits(dataset: Dataset) -> NDArray[np.uint8]:
 
 
 def _limits(values: NDArray[Any]) -> tuple[float, float]:
-    """Values for black and white that leave out the few darkest and brightest pixels."""
+    """Values for black and white that ignore the few darkest and brightest pixels."""
     import numpy as np
 
     ordered = np.sort(values, axis=None)
@@ -257,7 +254,7 @@ def _scaled(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
 
 
 def shrink(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The picture with :data:`SIDE` pixels on its longer side at most: means of whole blocks of pixels."""
+    """Shrink a picture to at most :data:`SIDE` pixels on its longer side, by the means of whole blocks of pixels."""
     import numpy as np
 
     rows, columns = pixels.shape[:2]
@@ -275,7 +272,7 @@ def shrink(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """A PNG file without compression and without any chunk that is not needed."""
+    """Encode a PNG file without compression and without optional chunks."""
     rows, columns = pixels.shape[:2]
     kind = 2 if pixels.ndim == 3 else 0  # colour or grey
     lines = b"".join(b"\0" + pixels[row].tobytes() for row in range(rows))

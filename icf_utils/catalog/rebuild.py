@@ -1,25 +1,24 @@
-"""A study's catalog made anew from its visits' metadata. Reads the JSON and datasets; replaces the catalog's folder.
+"""Rebuild a study's catalog from its visits' metadata and datasets, and repair what its visits share.
 
-What is in the old catalog matters for nothing but the wish to hide dates and, unless new ones are asked for, pictures.
+A rebuild writes a new folder next to the catalog and exchanges the two when the new one is complete. Nothing is taken
+from the old catalog but the decision to hide dates and, unless other ones are asked for, the previews. Readers of the
+catalog see the old one or the new one.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icf_utils.catalog import swap, writer
-from icf_utils.catalog.content import study_files, super_files, visit_files
-from icf_utils.catalog.page import visit_page
-from icf_utils.catalog.previews import make_previews, read_previews
-from icf_utils.catalog.records import VisitEntry, VisitPage, visit_entry
-from icf_utils.catalog.stage import add_previews, load_application, preview_files, read_study_page
-from icf_utils.catalog.study import StudyPage, study_id
-from icf_utils.dataset.store_address import find_store_address
-from icf_utils.errors import DepositDamaged, DepositMissing, InvalidSetting
-from icf_utils.metadata.records import read_visit_metadata
+from icf_utils.catalog.content import ContentOptions, load_application, shared_files, visit_content
+from icf_utils.catalog.page import read_study_page
+from icf_utils.catalog.records import VisitEntry, visit_entry
+from icf_utils.catalog.study import StudyPage, study_id, study_path
+from icf_utils.errors import DepositDamaged, DepositMissing, InvalidSetting, storage_errors
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.settings import Settings, load_settings
@@ -29,7 +28,7 @@ from icf_utils.store.locks import catalog_lock
 
 @dataclass(frozen=True)
 class UnusableVisit:
-    """A visit whose files keep the catalog from being made: ``problem`` says what is wrong with them."""
+    """A visit whose files keep the catalog from being rebuilt: ``problem`` says what is wrong with them."""
 
     visit: str
     problem: str
@@ -37,9 +36,9 @@ class UnusableVisit:
 
 @dataclass(frozen=True)
 class CatalogBuildResult:
-    """What the catalog shows now. With any ``unusable`` visit the old catalog is still there, untouched.
+    """What the catalog now shows. If any visit is ``unusable``, the old catalog was kept unchanged.
 
-    ``dropped`` are visits that the old catalog showed and the store has no more.
+    ``dropped`` are visits that the old catalog showed and the store no longer has.
     """
 
     study: str
@@ -50,16 +49,6 @@ class CatalogBuildResult:
     dropped: tuple[str, ...]
     unusable: tuple[UnusableVisit, ...]
     notices: tuple[Notice, ...]
-
-
-@dataclass(frozen=True)
-class _BuildRequest:
-    """What a user asked for; ``None`` leaves it as it is."""
-
-    store_url: str | None
-    store_id: str | None
-    previews: bool | None
-    settings: Settings
 
 
 def build_catalog(
@@ -73,29 +62,32 @@ def build_catalog(
     settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> CatalogBuildResult:
-    """Make a study's catalog from its visits' metadata, and put it in the old one's place when it is complete.
+    """Rebuild a study's catalog from its visits' metadata, and replace the old one when the new one is complete.
 
-    ``hide_dates`` and ``previews`` are kept as they were where they are ``None``. A visit without metadata is left
-    out and named. Raises :class:`~icf_utils.errors.IcfError`: ``DepositMissing`` or ``InvalidSetting`` for what is
-    no study, ``ExistingFileDiffers`` for a folder 'catalog' of other origin, ``MissingRequirement``, ...
+    ``None`` for ``hide_dates`` or ``previews`` keeps what the old catalog has. A visit without metadata is left out
+    and named. Raises :class:`~icf_utils.errors.IcfError`: ``DepositMissing`` or ``InvalidSetting`` for a study that
+    does not exist, ``ExistingFileDiffers`` if the folder ``catalog`` was made by something else,
+    ``MissingRequirement``, ...
     """
     place = Study(Path(store_dir), study)
     chosen = load_settings(place.root) if settings is None else settings
     if not place.visits() and not place.catalog.is_dir():
         if os.path.lexists(place.folder):
-            problem = "there is no visit of a study in it; name a study's folder in a store, as in STORE/STUDY"
+            problem = "it has no visits; name a study's folder in a store, as in STORE/STUDY"
             raise InvalidSetting(str(place.folder), problem)
-        raise DepositMissing(place.folder, "there is no visit of this study; name a study's folder in a store")
-    wish = _BuildRequest(store_url, store_id, previews, chosen)
+        raise DepositMissing(place.folder, "the store has no visit of this study; name a study's folder in a store")
+    options = ContentOptions(
+        chosen, store_url, store_id, "keep" if previews is None else "make" if previews else "none"
+    )
     with catalog_lock(place, progress):
         swap.restore_old_folder(place)
         writer.refuse_foreign(place, study_id(study))
         writer.remove_unfinished_files(place)
-        return _build(place, wish, _old_page(place, hide_dates), progress)
+        return _build(place, options, _old_page(place, hide_dates), progress)
 
 
 def _old_page(study: Study, hide_dates: bool | None) -> StudyPage:
-    """The old page, as far as it can be read, with the wish about dates; the marker, read before, has that, too."""
+    """The old page as far as it can be read, hiding dates if that is requested or the page or the marker says so."""
     try:
         page = read_study_page(study)
     except DepositDamaged:
@@ -103,31 +95,31 @@ def _old_page(study: Study, hide_dates: bool | None) -> StudyPage:
     return page if hide_dates is None else replace(page, hides_dates=hide_dates)
 
 
-def _build(study: Study, wish: _BuildRequest, old: StudyPage, progress: Progress) -> CatalogBuildResult:
-    application, assets = load_application(study, wish.settings.catalog)
+def _build(study: Study, options: ContentOptions, old: StudyPage, progress: Progress) -> CatalogBuildResult:
+    settings = options.settings.catalog
+    application = load_application(study, settings)
     swap.create_new_folder(study)
     try:
-        work = _CatalogBuilder(study, wish, {entry.visit: entry for entry in old.entries}, progress)
-        work.add_visits()
-        if work.unusable:
-            return work.result(assets.notices)
-        catalog_id = study_id(study.study)
-        page = StudyPage(tuple(work.entries), old.hides_dates)
-        swap.add_files(study, application)
-        swap.add_files(study, study_files(study.study, catalog_id, page, wish.settings.catalog))
-        swap.add_files(study, super_files(catalog_id))
-        swap.add_files(study, {writer.MARKER: writer.marker_bytes(catalog_id, page.hides_dates)})
-        swap.publish_new_folder(study)
-        return work.result(assets.notices)
+        builder = _CatalogBuilder(study, options, {entry.visit: entry for entry in old.entries}, progress)
+        builder.add_visits()
+        if not builder.unusable:
+            page = StudyPage(tuple(builder.entries), old.hides_dates)
+            for files in shared_files(study.study, page, settings, application):
+                swap.add_files(study, files)
+            swap.add_files(study, {writer.MARKER: writer.marker_bytes(study_id(study.study), page.hides_dates)})
+            swap.publish_new_folder(study)
+        return builder.result(application.notices)
     finally:
         swap.remove_work_folders(study)
 
 
 class _CatalogBuilder:
-    """The visits of a study on their way into the new folder, one at a time so that memory does not grow."""
+    """Adds the visits of a study to the new folder, one at a time so that memory use does not grow."""
 
-    def __init__(self, study: Study, wish: _BuildRequest, old: Mapping[str, VisitEntry], progress: Progress) -> None:
-        self._study, self._wish, self._old, self._progress = study, wish, old, progress
+    def __init__(
+        self, study: Study, options: ContentOptions, old: Mapping[str, VisitEntry], progress: Progress
+    ) -> None:
+        self._study, self._options, self._old, self._progress = study, options, old, progress
         self.entries: list[VisitEntry] = []
         self.unusable: list[UnusableVisit] = []
         self._notices: list[Notice] = []
@@ -143,35 +135,27 @@ class _CatalogBuilder:
     def _add(self, place: Visit) -> None:
         if not (place.dicoms_json.exists() or place.tarball_json.exists()):
             if place.visit in self._old:
-                why = "its metadata, from which its pages are made, are gone; run 'icf-utils deposit_visit_metadata'"
+                why = "its metadata, from which its pages are made, is gone; run 'icf-utils deposit_visit_metadata'"
                 self.unusable.append(UnusableVisit(place.visit, why))
                 return
             why = "has no metadata yet and is not in the catalog"
             self._notices.append(Notice("not-in-catalog", place.visit, why))
             return
         try:
-            self._add_page(place)
+            self._add_content(place)
         except (DepositDamaged, DepositMissing) as error:
             self.unusable.append(UnusableVisit(place.visit, str(error)))
 
-    def _add_page(self, place: Visit) -> None:
-        wish = self._wish
-        where = find_store_address(place, wish.settings, wish.store_url, wish.store_id)
-        page = visit_page(place, read_visit_metadata(place), where, wish.settings.catalog)
-        pictures = self._pictures(place, page)
-        swap.add_files(self._study, {**preview_files(page, pictures), **visit_files(add_previews(page, pictures))})
-        self.entries.append(visit_entry(page))
-        self._previews += len(pictures)
-
-    def _pictures(self, place: Visit, page: VisitPage) -> dict[int, bytes]:
-        if self._wish.previews:
-            made, notices = make_previews(place, page, self._progress)
-            self._notices += notices
-            return made
+    def _add_content(self, place: Visit) -> None:
         old = self._old.get(place.visit)
-        if self._wish.previews is False or old is None:
-            return {}
-        return read_previews(self._study, replace(page, dataset_id=old.dataset_id))
+        options = self._options
+        if options.previews == "keep" and old is None:  # pictures of a visit that the catalog does not show
+            options = replace(options, previews="none")
+        content = visit_content(place, options, self._progress, old.dataset_id if old else None)
+        swap.add_files(self._study, content.files)
+        self._notices += content.notices
+        self.entries.append(visit_entry(content.page))
+        self._previews += len(content.page.previews)
 
     def result(self, notices: tuple[Notice, ...]) -> CatalogBuildResult:
         shown = {entry.visit for entry in self.entries} | {one.visit for one in self.unusable}
@@ -185,3 +169,45 @@ class _CatalogBuilder:
             unusable=tuple(self.unusable),
             notices=(*notices, *self._notices),
         )
+
+
+def is_study_page_lost(study: Study) -> bool:
+    """Whether the study's page is missing or cannot be read."""
+    try:
+        read_study_page(study)
+    except DepositDamaged:
+        return True
+    return writer.read_file(study, study_path(study_id(study.study))) is None
+
+
+def reset_study_page(study: Study, progress: Progress) -> None:
+    """Repair the catalog's marker, and remove a study page that cannot be read, so that visits can be added again.
+
+    Raises :class:`~icf_utils.errors.StorageFailure` and :class:`~icf_utils.errors.Busy`.
+    """
+    with catalog_lock(study, progress):
+        _repair_marker(study)
+        if is_study_page_lost(study):
+            page = study.catalog / study_path(study_id(study.study))
+            with storage_errors(page, "remove"):
+                if os.path.lexists(page):
+                    page.unlink()
+
+
+#: A date on a study's page.
+_DATE = re.compile(rb'"date":"\d')
+
+
+def _repair_marker(study: Study) -> None:
+    """Write the marker again if it is damaged and the folder certainly is this study's catalog.
+
+    Whether dates are hidden is taken from whatever is left of the marker and the page. If too little is left of both,
+    dates stay hidden: they can be shown again later.
+    """
+    catalog_id = study_id(study.study)
+    if not (study.catalog / "metadata" / catalog_id).is_dir() or writer.read_marker(study, catalog_id) is not None:
+        return
+    marker = writer.read_file(study, writer.MARKER) or b""
+    page = writer.read_file(study, study_path(catalog_id)) or b""
+    hides = b"hides" in marker or b'"hides"' in page or not (page.endswith(b"}\n") or _DATE.search(page))
+    writer.replace_file(study, writer.MARKER, writer.marker_bytes(catalog_id, hides))

@@ -1,15 +1,13 @@
-"""A visit's records in the catalog: its page, one node per folder of its file tree, its line on the study's page.
+"""The records of a visit: its page, a node for each folder of its file tree, its entry on the study's page.
 
-Pure: values in, plain dictionaries out, keys in a fixed order. The records are those of datalad-catalog 1.x (its
-``schema/jsonschema_dataset.json`` and ``jsonschema_file.json``); the place of a node in the catalog's folder follows
-``getFilePath`` of its web application. No clock and no UID goes in: the version of a visit is the MD5 of its archive.
-The pages read what they show from the same fields that datalad-catalog has for it.
+The records are those of datalad-catalog 1.x (``schema/jsonschema_dataset.json`` and ``jsonschema_file.json``), plain
+dictionaries with keys in a fixed order. The path of a node follows ``getFilePath`` of its web application. The
+version of a visit is the MD5 of its archive; no clock and no UID enters a record. The pages show the same fields
+that datalad-catalog defines.
 
-
-Are records what datalad-catalog expects? Reads the schema files of the installed package; nothing is fetched.
-
-A catalog has records of datasets and of files (JSON Schema 2020-12); folders of the file tree have no schema of
-their own. ``jsonschema`` is imported on first use, it is needed by no other command.
+Making records is pure. :func:`schema_problems` validates them against the schemas (JSON Schema 2020-12) of the
+installed datalad-catalog, which it reads from that package; folders of the file tree have no schema. ``jsonschema``
+is imported on first use, as no other command needs it.
 """
 
 from __future__ import annotations
@@ -24,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from icf_utils.catalog.application import find_datalad_catalog
 from icf_utils.catalog.commands import VisitAddress, clone_rows, clone_url
-from icf_utils.catalog.privacy import NameRule, make_distinct
-from icf_utils.catalog.series import Series, TagValue, group_series, visit_values
+from icf_utils.catalog.privacy import NameRule
+from icf_utils.catalog.series import Series, TagValue, group_series, make_distinct, visit_values
 from icf_utils.errors import storage_errors
 from icf_utils.formatting import format_count, format_size
 from icf_utils.metadata.records import VisitMetadata
@@ -37,20 +35,20 @@ if TYPE_CHECKING:
 #: A record as the catalog stores it.
 Record = dict[str, Any]
 
-#: Where all records come from; the version is that of the records' form, not of the program.
+#: The source of all records; the version is that of the records' form, not of the program.
 SOURCES: Record = {"sources": [{"source_name": "icf-utils", "source_version": "1"}]}
 
 _URL_TYPE = "https://schema.org/URL"
 
 
 def record_bytes(record: Mapping[str, Any]) -> bytes:
-    """The bytes of a record's file: one line of JSON in UTF-8 without spaces, keys in the order given."""
+    """Serialize a record: one line of JSON in UTF-8 without spaces, keys in the given order."""
     text = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def node_path(dataset_id: str, version: str, path: str = "") -> str:
-    """Where a node lies below the catalog's folder; ``path`` is that of a folder in the dataset.
+    """The path of a node below the catalog's folder; ``path`` is that of a folder in the dataset.
 
     >>> node_path("a", "1")
     'metadata/a/1/737/c191aed52450b9c655083c9971bdd.json'
@@ -61,16 +59,17 @@ def node_path(dataset_id: str, version: str, path: str = "") -> str:
 
 
 def version_folder(dataset_id: str, version: str) -> str:
-    """The folder that holds all nodes of one version of a dataset, below the catalog's folder."""
+    """The folder of all nodes of one version of a dataset, below the catalog's folder."""
     return f"metadata/{dataset_id}/{version}"
 
 
 @dataclass(frozen=True)
 class VisitPage:
-    """All that a visit's page is made of: ``url`` is the store's, ``dataset_id`` that of the DataLad dataset.
+    """The content of a visit's page.
 
-    ``date`` is the visit's (``YYYY-MM-DD``, empty if unknown), ``annex`` is the address for git-annex alone, empty
-    without a deposit for it, and ``previews`` names the picture of a series by the series' place on the page.
+    ``url`` is the store's address and ``dataset_id`` that of the DataLad dataset. ``date`` is the visit's
+    (``YYYY-MM-DD``, empty if unknown). ``annex`` is the address for git-annex alone, empty without a deposit for it.
+    ``previews`` names the picture of a series by the position of the series on the page.
     """
 
     study: str
@@ -110,7 +109,9 @@ class VisitPage:
 
 @dataclass(frozen=True)
 class VisitEntry:
-    """What the study's page says about a visit, and finds it by; ``size`` is the archive's, in bytes."""
+    """A visit's entry on the study's page, with the values that a search finds it by; ``size`` is the archive's, in
+    bytes.
+    """
 
     visit: str
     dataset_id: str
@@ -124,7 +125,7 @@ class VisitEntry:
 
 
 def visit_entry(page: VisitPage) -> VisitEntry:
-    """The visit's line on the study's page."""
+    """The visit's entry on the study's page."""
     return VisitEntry(
         visit=page.visit,
         dataset_id=page.dataset_id,
@@ -139,12 +140,12 @@ def visit_entry(page: VisitPage) -> VisitEntry:
 
 
 def previews_folder(page: VisitPage) -> str:
-    """Where a visit's pictures lie below the catalog's folder: with the pages of its version."""
+    """The folder of a visit's pictures below the catalog's folder, among the pages of its version."""
     return f"{version_folder(page.dataset_id, page.version)}/previews"
 
 
 def visit_records(page: VisitPage) -> dict[str, Record]:
-    """All records of a visit by their place in the catalog, the one that refers to the others last."""
+    """All records of a visit by their path; the one that refers to the others comes last."""
     records = {_node_path(page, series.folder): directory_node(page, series) for series in page.series}
     records[f"{version_folder(page.dataset_id, page.version)}/config.json"] = page_config("series")
     records[_node_path(page)] = visit_node(page)
@@ -156,19 +157,19 @@ def _node_path(page: VisitPage, path: str = "") -> str:
 
 
 def page_config(default_tab: str) -> Record:
-    """What the application asks for beside each dataset; its absence would be an error in the browser's log."""
+    """The settings that the application requests for each dataset; without them, browsers log an error."""
     return {"dataset_options": {"include_metadata_export": True, "default_tab": default_tab}}
 
 
 def visit_node(page: VisitPage) -> Record:
-    """The visit's page."""
+    """The record of the visit's page."""
     return {
         "type": "dataset",
         "dataset_id": page.dataset_id,
         "dataset_version": page.version,
         "name": f"{page.study} / {page.visit}",
         "description": _description(page),
-        # text, not a list: in a list the application takes any address with 'github' in it for a GitHub repository
+        # text, not a list: in a list, the application treats any address that contains 'github' as a repository there
         "url": clone_url(page.place),
         "authors": [],
         "keywords": _keywords(page.series),
@@ -223,7 +224,7 @@ def _series_row(page: VisitPage, at: int) -> Record:
 def _archive_tab(page: VisitPage) -> Record:
     tarball = page.metadata.tarball
     rows: Record = {
-        "@context": {},  # makes the application look at types: the address becomes a link
+        "@context": {},  # makes the application read types, so that the address becomes a link
         "File": page.archive_name,
         "Size in bytes": tarball.size,
         "MD5": tarball.md5,
@@ -236,7 +237,7 @@ def _archive_tab(page: VisitPage) -> Record:
 
 
 def _link(url: str) -> Record | str:
-    """A link where a browser can follow it; other addresses, and what only looks like one, stay text."""
+    """A link if a browser can follow the address; other addresses stay text."""
     return {"@type": _URL_TYPE, "@value": url} if url.startswith(("https://", "http://")) else url
 
 
@@ -266,7 +267,7 @@ def _directory_child(page: VisitPage, series: Series) -> Record:
 
 
 def directory_node(page: VisitPage, series: Series) -> Record:
-    """One folder of the file tree with its images. They carry no address: none of them is served on its own."""
+    """A folder of the file tree with its images. They have no address: no image is served as a file of its own."""
     children = [
         {"type": "file", "name": image.name, "path": f"{series.folder}/{image.name}", "contentbytesize": image.size}
         for image in series.images
@@ -297,15 +298,15 @@ def _schemas() -> dict[str, Any]:
 
 
 def schema_problems(record: Mapping[str, Any]) -> list[str]:
-    """What the schema says against a record of a dataset or file, each with the place in the record; ideally nothing.
+    """Validate a record of a dataset or file; returns each problem with its place in the record.
 
-    Never quotes a value: headers of images are in there.
+    The problems quote no values, since these come from image headers.
     """
     errors = sorted(_validator().iter_errors(record), key=lambda error: str(error.json_path))
     return [f"{error.json_path} breaks the rule '{error.validator}' of the catalog's schema" for error in errors]
 
 
 def file_record(directory: Record, child: Record) -> Record:
-    """A file of a folder's ``children`` as a record of its own: in the tree, the folder says what is common."""
+    """A file in a folder's ``children`` as a complete record: the folder holds what its files have in common."""
     common = {key: directory[key] for key in ("dataset_id", "dataset_version", "metadata_sources")}
     return {**child, **common}

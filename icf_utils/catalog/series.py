@@ -1,26 +1,27 @@
-"""A visit's images as series: grouping, order, names, values to search for. Pure; no UID leaves this module.
+"""The series of a visit: grouping, order, names, and the values that a search finds them by. Pure.
 
-What a study can be searched by: values of tags, as far as they identify nobody. Pure.
+No UID leaves this module. Values of tags are searchable unless they can identify a person.
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from icf_utils.catalog.privacy import NameRule, image_name, make_distinct, value_text
+from icf_utils.catalog.privacy import NameRule, image_name, value_text
 from icf_utils.metadata.records import STANDARD_TAGS, ImageRecord
 
 _NOT_IN_FOLDER_NAMES = re.compile(r"[^\w.+-]+")
-#: A number as DICOM's integer string writes it (PS3.5 section 6.2, IS).
+#: An integer string (IS) of DICOM (PS3.5 section 6.2).
 _INTEGER = re.compile(r"[+-]?[0-9]{1,12}\Z", re.ASCII)
 
 
 @dataclass(frozen=True)
 class CatalogImage:
-    """One image as the file tree shows it; ``size`` in bytes."""
+    """One image as the file tree shows it; ``size`` is in bytes."""
 
     name: str
     size: int
@@ -28,10 +29,10 @@ class CatalogImage:
 
 @dataclass(frozen=True)
 class Series:
-    """A series of a visit; texts are clean and empty where nothing is recorded. ``folder`` is unique in the visit.
+    """A series of a visit. Texts are clean, and empty if nothing is recorded. ``folder`` is unique in the visit.
 
-    ``middle`` is the place of the middle image's file in the archive: byte position and length. ``values`` are what a
-    search finds the series by.
+    ``middle`` is the position of the middle image's file in the archive: offset and length in bytes. ``values`` are
+    what a search finds the series by.
     """
 
     number: str
@@ -50,9 +51,10 @@ class Series:
 
 
 def group_series(images: Iterable[ImageRecord], names: NameRule = "plain") -> tuple[Series, ...]:
-    """The series of a visit by number, then by their first image's place in the archive.
+    """Group images into series, ordered by number, then by the position of their first image in the archive.
 
-    Images belong together by SeriesInstanceUID; those without one by SeriesNumber and SeriesDescription.
+    Images with the same SeriesInstanceUID belong together; without one, those with the same SeriesNumber and
+    SeriesDescription.
     """
     groups: dict[tuple[str, ...], list[ImageRecord]] = {}
     for image in images:
@@ -87,7 +89,7 @@ def _series(members: Sequence[ImageRecord], folder: str, names: NameRule) -> Ser
 
 
 def _text(members: Sequence[ImageRecord], tag: str) -> str:
-    """The first image's value that is not empty: the tags used here are the same in all images of a series."""
+    """The first value that is not empty: the tags used here are the same in all images of a series."""
     for image in members:
         text = value_text(image.tags.get(tag), image.uids.values())
         if text:
@@ -117,19 +119,41 @@ def _images(members: Sequence[ImageRecord], rule: NameRule) -> tuple[CatalogImag
     return tuple(CatalogImage(name, image.size) for name, image in zip(names, members, strict=True))
 
 
+def make_distinct(names: Iterable[str], pattern: str) -> list[str]:
+    """Number repeated names by ``pattern``, which contains ``{name}`` and ``{number}``; the order stays.
+
+    >>> make_distinct(["a", "a", "b"], "{name} ({number})")
+    ['a', 'a (2)', 'b']
+    """
+    names = list(names)
+    taken, seen, result = set(names), Counter[str](), []
+    for name in names:
+        seen[name] += 1
+        unique = name
+        if seen[name] > 1:
+            unique = pattern.format(name=name, number=seen[name])
+            while unique in taken:
+                seen[name] += 1
+                unique = pattern.format(name=name, number=seen[name])
+            taken.add(unique)
+        result.append(unique)
+    return result
+
+
 #: A DICOM keyword and a value as text.
 TagValue = tuple[str, str]
 
-#: Nearly every visit has a series 1: the first to go where a visit has too many values.
+#: The first values to be dropped if a visit has too many: nearly every visit has a series 1.
 _NUMBER = "SeriesNumber"
-#: More of a value (characters), and more values of a visit, are in nobody's search.
+#: Limits of the search: characters of a value, and values of a visit.
 _LONGEST, _MOST = 200, 500
 
 
 def series_values(members: Sequence[ImageRecord]) -> tuple[TagValue, ...]:
-    """The values of a series: of standard tags, and of what a configuration added as far as it is constant.
+    """The searchable values of a series: those of standard tags, and of additional tags with one value in the whole
+    series.
 
-    What PS3.15 Table E.1-1 lists stays out although a configuration recorded it: the catalog is for more readers.
+    Tags in PS3.15 Table E.1-1 are left out even if a configuration records them: the catalog has more readers.
     """
     first = members[0]
     extra = [tag for tag in first.tags if tag not in STANDARD_TAGS]
@@ -142,14 +166,14 @@ def series_values(members: Sequence[ImageRecord]) -> tuple[TagValue, ...]:
 
 
 def visit_values(series: Iterable[Sequence[TagValue]]) -> tuple[TagValue, ...]:
-    """The values of all series of a visit."""
+    """The searchable values of all series of a visit."""
     found = {value for values in series for value in values}
     kept = sorted(found, key=lambda value: (value[0] == _NUMBER, value))[:_MOST]
     return tuple(sorted(kept))
 
 
 def _texts(members: Sequence[ImageRecord], tag: str) -> Iterable[str]:
-    """The distinct values; each is turned into text once."""
+    """The distinct values as text; each is converted once."""
     seen = {repr(image.tags.get(tag)): image for image in members}
     texts = (value_text(image.tags.get(tag), image.uids.values())[:_LONGEST] for image in seen.values())
     return [text for text in texts if text]

@@ -1,7 +1,7 @@
-"""A catalog on this machine's loopback address, for a look at it. Listens on a port; reads the store.
+"""Serve catalogs on this machine's loopback address. Listens on a port; reads the store.
 
-Serves pages of catalogs and nothing else of a store: archives and metadata stay where they are. Only requests that
-name this machine as their host are answered, so that no page of another site can read through the visitor's browser.
+Only pages of catalogs are served: archives and metadata cannot be read. Only requests that name this machine as their
+host are answered, so that pages of other sites cannot read through the visitor's browser.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from icf_utils.catalog.index_page import INDEX_PAGE
 from icf_utils.catalog.writer import MARKER
 from icf_utils.errors import DepositMissing, StorageFailure
 
-#: The only address that is listened on.
+#: The address on which the server listens.
 HOST = "127.0.0.1"
 _NAMES = (HOST, "localhost")
 
 
 class CatalogServer(ThreadingHTTPServer):
-    """Serves the catalog of a study's folder, or those of all studies of a store, until it is shut down.
+    """Serves the catalog of a study, or those of all studies of a store, until it is shut down.
 
-    ``folder`` may be the catalog itself, too, wherever it lies. ``port`` 0 takes a free one. Raises
-    :class:`~icf_utils.errors.DepositMissing` where there is no catalog and
-    :class:`~icf_utils.errors.StorageFailure` for a port that cannot be had.
+    ``folder`` is a store, a study's folder, or a catalog itself, wherever it is. ``port`` 0 chooses a free one.
+    Raises :class:`~icf_utils.errors.DepositMissing` if there is no catalog and
+    :class:`~icf_utils.errors.StorageFailure` if the port cannot be used.
     """
 
     daemon_threads = True
@@ -43,11 +43,11 @@ class CatalogServer(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """Where a browser finds it."""
+        """The address for a browser."""
         return f"http://{HOST}:{self.server_port}/"
 
     def file_for(self, path: str) -> Path | None:
-        """The file for the path of a request, if it may be seen: catalogs, and the page of all studies."""
+        """The file for the path of a request, if it may be read: a catalog's, or the page of all studies."""
         parts = [part for part in posixpath.normpath(unquote(path)).split("/") if part]
         if path.endswith("/") or not parts:
             parts.append(INDEX_PAGE)
@@ -66,7 +66,7 @@ class CatalogServer(ThreadingHTTPServer):
 
 
 def _only_catalog(folder: Path) -> Path | None:
-    """The catalog that a folder is, or that of a study's folder."""
+    """The folder itself if it is a catalog, or the catalog in it."""
     return next((place for place in (folder, folder / "catalog") if (place / MARKER).is_file()), None)
 
 
@@ -80,7 +80,7 @@ class _Handler(SimpleHTTPRequestHandler):
     sys_version = ""
 
     def translate_path(self, path: str) -> str:
-        """A name that no file has stands for what may not be seen."""
+        """Map what must not be read to a name that no file has."""
         found = self.server.file_for(urlsplit(path).path)
         return str(found) if found and found.is_file() else str(self.server.folder / MARKER / "none")
 

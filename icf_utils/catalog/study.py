@@ -1,8 +1,8 @@
-"""The records of a catalog as a whole: the study's page, the start page, the application's settings. Pure.
+"""The records of a study: its page, the start page, the application's settings. Pure.
 
-The study's page is made from one short entry per visit, which it carries itself (``subdatasets``): a visit is added
-without reading any other visit's records, and the order of additions leaves no trace. The entries are also all that
-a search needs.
+The study's page contains one short entry per visit (``subdatasets``) and is made from these entries alone: a visit
+is added without reading the records of other visits, and the order of additions does not matter. A search needs
+nothing but the entries.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from icf_utils.formatting import format_size
 from icf_utils.settings import CatalogSettings
 from icf_utils.store.layout import study_uuid
 
-#: The study's page keeps its address whatever is added, so its version is a word.
+#: The study's page keeps its address whatever is added, so its version is a fixed word.
 STUDY_VERSION = "latest"
 
 #: Says what the application shows first.
@@ -37,27 +37,27 @@ _REMEDY = "run 'icf-utils catalog build' for this study"
 
 
 def study_id(study: str) -> str:
-    """The id of the study's page, and of the catalog; it does not change when the store moves."""
+    """The id of the study's page and of the catalog; it stays the same when the store moves."""
     return str(study_uuid("", study, "catalog"))
 
 
 def study_path(dataset_id: str) -> str:
-    """Where the study's page lies below the catalog's folder."""
+    """The path of the study's page below the catalog's folder."""
     return node_path(dataset_id, STUDY_VERSION)
 
 
 def study_config_path(dataset_id: str) -> str:
-    """Where the settings of the study's page lie below the catalog's folder."""
+    """The path of the settings of the study's page below the catalog's folder."""
     return f"{version_folder(dataset_id, STUDY_VERSION)}/config.json"
 
 
 def study_config() -> Record:
-    """The settings of the study's page: it opens with the visits."""
+    """The settings of the study's page: it opens with the list of visits."""
     return page_config("subdatasets")
 
 
 def super_record(dataset_id: str) -> Record:
-    """``metadata/super.json``: what the application shows first."""
+    """The record ``metadata/super.json``: what the application shows first."""
     return {"dataset_id": dataset_id, "dataset_version": STUDY_VERSION}
 
 
@@ -68,28 +68,28 @@ def catalog_name(study: str, settings: CatalogSettings) -> str:
 
 @dataclass(frozen=True)
 class StudyPage:
-    """What the study's page shows; with ``hides_dates`` a user has asked that no date is there, now and later."""
+    """What the study's page shows. ``hides_dates``: a user has asked that it shows no dates, now and later."""
 
     entries: tuple[VisitEntry, ...] = ()
     hides_dates: bool = False
 
     def with_entry(self, new: VisitEntry) -> StudyPage:
-        """The page with ``new`` in place of any older entry of the same visit, sorted by visit."""
+        """The page with ``new`` in place of an older entry of the same visit, sorted by visit."""
         others = {entry.visit: entry for entry in self.entries}
         entries = sorted({**others, new.visit: new}.values(), key=lambda entry: entry.visit)
         return replace(self, entries=tuple(entries))
 
     def shown(self, settings: CatalogSettings) -> tuple[VisitEntry, ...]:
-        """The entries as they may be written."""
+        """The entries as they may be written: without dates if these are hidden."""
         if not (self.hides_dates or settings.hide_dates):
             return self.entries
         return tuple(replace(entry, date="") for entry in self.entries)
 
 
 def study_node(study: str, dataset_id: str, page: StudyPage, settings: CatalogSettings) -> Record:
-    """The record of the study's page with its visits in their order.
+    """The record of the study's page with its visits in order.
 
-    Values to search for stand once in ``values``; visits refer to them by their place there.
+    Each searchable value appears once in ``values``; visits refer to values by their position there.
     """
     entries = page.shown(settings)
     values = sorted({value for entry in entries for value in entry.values})
@@ -132,9 +132,9 @@ def _badges(entries: Sequence[VisitEntry]) -> list[Record]:
 
 
 def entry_record(entry: VisitEntry, places: Mapping[TagValue, int]) -> Record:
-    """A visit in the study's ``subdatasets``, with more than the schema's three fields.
+    """A visit in ``subdatasets``, with more fields than the three of the schema.
 
-    ``dirs_from_path`` is what datalad-catalog's own page calls the visit by.
+    datalad-catalog's own page takes the visit's name from ``dirs_from_path``.
     """
     return {
         "dataset_id": entry.dataset_id,
@@ -151,7 +151,7 @@ def entry_record(entry: VisitEntry, places: Mapping[TagValue, int]) -> Record:
 
 
 def parse_study_page(raw: bytes, source: str) -> StudyPage:
-    """What the bytes of a study's page say; ``source`` names the file in errors.
+    """Parse the bytes of a study's page; ``source`` names the file in errors.
 
     Raises :class:`~icf_utils.errors.DepositDamaged`.
     """
@@ -171,7 +171,7 @@ def _value(item: Any) -> TagValue:
 
 
 def _entry(item: Any, values: Sequence[TagValue]) -> VisitEntry:
-    """An entry; those that earlier versions wrote have neither date nor values."""
+    """An entry; those of earlier versions have neither a date nor values."""
     texts = {key: _of_type(item[key], str) for key in ("dataset_path", "dataset_id", "dataset_version")}
     numbers = {key: _of_type(item[key], int) for key in ("series", "images", "bytes")}
     places = [_of_type(place, int) for place in item.get("values", [])]
@@ -205,14 +205,14 @@ def config_record(study: str, settings: CatalogSettings) -> Record:
         "logo_path": logo_target(settings) or "artwork/catalog_logo.svg",
         "social_links": {name: _web_link(name, getattr(settings, name)) for name in _LINKS},
         "dataset_options": {"include_metadata_export": True},
-        "property_sources": {"dataset": {}},  # datalad-catalog's own commands want it
+        "property_sources": {"dataset": {}},  # datalad-catalog's own commands require it
     }
 
 
 def logo_target(settings: CatalogSettings) -> str:
-    """Where the configured logo lies below the catalog's folder; empty text without one.
+    """The path of the configured logo below the catalog's folder; empty text without one.
 
-    Raises :class:`~icf_utils.errors.InvalidSetting` for a path outside the store or what is no image by its name.
+    Raises :class:`~icf_utils.errors.InvalidSetting` for a path outside the store, or a name that is not an image's.
     """
     if not settings.logo:
         return ""
@@ -220,7 +220,7 @@ def logo_target(settings: CatalogSettings) -> str:
     if path.is_absolute() or ".." in path.parts:
         raise InvalidSetting("[catalog] logo", "must be a path relative to the store's folder, without '..'")
     if path.suffix.lower() not in _LOGO_SUFFIXES:
-        raise InvalidSetting("[catalog] logo", f"must be an image for browsers ({', '.join(_LOGO_SUFFIXES)})")
+        raise InvalidSetting("[catalog] logo", f"must be an image that browsers can show ({', '.join(_LOGO_SUFFIXES)})")
     return f"artwork/logo{path.suffix.lower()}"
 
 

@@ -1,8 +1,8 @@
-"""A whole catalog beside the old one, and the change from one to the other. Touches ``<store>/<study>/.icf``.
+"""Replace a whole catalog at once. Writes in ``STORE/STUDY/.icf`` and exchanges the result with the catalog's folder.
 
-The new folder is written there, flushed, and exchanged with the old one in a single step where the system can do that
-(Linux's renameat2(2) with RENAME_EXCHANGE), else by two renames; :func:`recover` mends what a machine that stopped
-between these two left. Callers hold the catalog's lock.
+The new folder is written and flushed first. It is then exchanged with the old one in a single step if the system can do
+that (renameat2(2) of Linux with RENAME_EXCHANGE), else by two renames; :func:`restore_old_folder` repairs what a crash
+between these two leaves. Callers hold the catalog's lock.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from icf_utils.errors import storage_errors
 from icf_utils.store.files import make_folders, prepare_workdir, share_file, sync_folder
 from icf_utils.store.layout import Study
 
-#: No visit's file is called like this: identifiers have no ``+``.
+#: No visit has files of these names: identifiers contain no ``+``.
 _NEW, _OLD = "catalog+new", "catalog+old"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def create_new_folder(study: Study) -> None:
-    """Make an empty folder for the new catalog; what an interrupted attempt left is removed."""
+    """Create an empty folder for the new catalog; remove what an interrupted attempt left."""
     prepare_workdir(study)
     remove_work_folders(study)
     folder = study.workdir / _NEW
@@ -32,7 +32,7 @@ def create_new_folder(study: Study) -> None:
 
 
 def add_files(study: Study, files: Mapping[str, bytes]) -> None:
-    """Write files of the new catalog; nobody sees them yet, so that they are flushed together in the end."""
+    """Write files of the new catalog. They are not visible yet, so they are flushed together at the end."""
     for name, data in files.items():
         path = study.workdir / _NEW / name
         with storage_errors(path, "write"):
@@ -43,7 +43,7 @@ def add_files(study: Study, files: Mapping[str, bytes]) -> None:
 
 
 def publish_new_folder(study: Study) -> None:
-    """Put the new catalog in the old one's place, and remove that."""
+    """Put the new catalog in the place of the old one, and remove the old one."""
     new, catalog = study.workdir / _NEW, study.catalog
     with storage_errors(new, "flush"):
         _flush(new)
@@ -58,7 +58,7 @@ def publish_new_folder(study: Study) -> None:
 
 
 def remove_work_folders(study: Study) -> None:
-    """Remove what is beside the catalog."""
+    """Remove the folders next to the catalog that a replacement uses."""
     restore_old_folder(study)
     for name in (_NEW, _OLD):
         with storage_errors(study.workdir / name, "remove"):
@@ -67,7 +67,7 @@ def remove_work_folders(study: Study) -> None:
 
 
 def restore_old_folder(study: Study) -> None:
-    """Put an old catalog back that was moved away for a new one which never came."""
+    """Put an old catalog back that was moved away for a new one, if the new one never took its place."""
     old = study.workdir / _OLD
     if old.is_dir() and not os.path.lexists(study.catalog):
         with storage_errors(study.catalog, "restore"):
@@ -75,7 +75,7 @@ def restore_old_folder(study: Study) -> None:
 
 
 def _flush(folder: Path) -> None:
-    """Write all of a folder's file system to its device: syncfs(2), which tells of data that did not get there."""
+    """Write a folder's whole file system to its device with syncfs(2), which reports data that could not be written."""
     function = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
     if function is None:
         os.sync()
@@ -89,7 +89,7 @@ def _flush(folder: Path) -> None:
 
 
 def _exchanged(first: Path, second: Path) -> bool:
-    """Exchange two names at once; false where this system or file system cannot."""
+    """Exchange two names in one step; false if this system or file system cannot."""
     function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if function is None:
         return False

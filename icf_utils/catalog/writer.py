@@ -1,8 +1,8 @@
-"""The catalog's folder on disk: the only module of this room that reads or writes below the store.
+"""The catalog's folder on disk: reading its files, replacing them one by one, removing stale ones.
 
-Catalog files are derived and may be replaced. Each one is written in ``<store>/<study>/.icf/``, synced and moved over
-its name, unless the same bytes are there. The marker comes first and says whose the folder is, so that a run which
-was interrupted anywhere can be repeated. Callers hold the catalog's lock.
+Catalog files are derived and may be replaced. Each one is written in ``STORE/STUDY/.icf/``, synced and moved over its
+name, unless the same bytes are already there. The marker comes first and says whose the folder is, so that a run that
+was interrupted at any point can be repeated. Callers hold the catalog's lock.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from icf_utils.progress import Task
 from icf_utils.store.files import make_folders, new_part, replace_with_part, sync_file, sync_folder
 from icf_utils.store.layout import Study
 
-#: Says that a folder is a catalog of this program, and of which study: a line with the catalog's id. A second line,
-#: where dates were hidden, so that the wish outlives the study's page, which may be lost and made again.
+#: The file that marks a folder as the catalog of a study: a line with the catalog's id. If dates are hidden, a second
+#: line says so, as the study's page can be lost and made again.
 MARKER = ".icf-catalog"
 _REMEDY = "move it away to get a catalog here"
 _HIDES_DATES = b"hides dates\n"
@@ -28,7 +28,7 @@ _HIDES_DATES = b"hides dates\n"
 
 @dataclass
 class Tally:
-    """How many files a run wrote, and how many it found as they should be."""
+    """How many files were written, and how many had the right content already."""
 
     written: int = 0
     unchanged: int = 0
@@ -42,7 +42,7 @@ def marker_bytes(catalog_id: str, hides_dates: bool) -> bytes:
 
 
 def read_marker(study: Study, catalog_id: str) -> bool | None:
-    """Whether the marker says that dates are hidden; ``None`` where it is not the marker of this catalog."""
+    """Whether the marker says that dates are hidden; ``None`` if it is not this catalog's marker."""
     return _meaning(read_file(study, MARKER), catalog_id)
 
 
@@ -51,7 +51,7 @@ def _meaning(marker: bytes | None, catalog_id: str) -> bool | None:
 
 
 def refuse_foreign(study: Study, catalog_id: str) -> None:
-    """Raise :class:`~icf_utils.errors.ExistingFileDiffers` if the study's catalog folder is not this catalog's."""
+    """Raise :class:`~icf_utils.errors.ExistingFileDiffers` if the folder is not the catalog of this study."""
     marker = read_file(study, MARKER)
     if _meaning(marker, catalog_id) is not None:
         return
@@ -66,11 +66,11 @@ def refuse_foreign(study: Study, catalog_id: str) -> None:
         except NotADirectoryError:
             foreign = True
     if foreign or study.catalog.is_symlink():
-        raise ExistingFileDiffers(study.catalog, "it was not made by this program", _REMEDY)
+        raise ExistingFileDiffers(study.catalog, "it was not made by icf-utils", _REMEDY)
 
 
 def read_file(study: Study, name: str) -> bytes | None:
-    """The bytes of a file below the catalog's folder, nothing where there is no such file."""
+    """Read a file below the catalog's folder; ``None`` if it does not exist."""
     path = study.catalog / name
     with storage_errors(path, "read"):
         try:
@@ -80,7 +80,7 @@ def read_file(study: Study, name: str) -> bytes | None:
 
 
 def list_names(study: Study, folder: str) -> list[str]:
-    """The names in a folder below the catalog's, sorted; none where there is no such folder."""
+    """List the names in a folder below the catalog's, sorted; a folder that does not exist has none."""
     path = study.catalog / folder
     with storage_errors(path, "read"):
         try:
@@ -90,14 +90,14 @@ def list_names(study: Study, folder: str) -> list[str]:
 
 
 def read_logo(root: Path, logo: str) -> bytes | None:
-    """The bytes of the configured logo, nothing where there is no such file. ``root`` is the store's directory."""
+    """Read the configured logo below the store's folder ``root``; ``None`` if it does not exist."""
     path = root / logo
     with storage_errors(path, "read"):
         return path.read_bytes() if path.is_file() else None
 
 
 def write_files(study: Study, files: Mapping[str, bytes], tally: Tally, task: Task) -> None:
-    """Bring ``files`` (by their path below the catalog's folder) to disk in their order, durable on return."""
+    """Write ``files`` (by their path below the catalog's folder) in their order, durable on return."""
     for name, data in files.items():
         if read_file(study, name) == data:
             tally.unchanged += 1
@@ -136,14 +136,14 @@ def _sync(tally: Tally) -> None:
 
 
 def replace_file(study: Study, name: str, data: bytes) -> None:
-    """Bring one file below the catalog's folder to disk, durable on return."""
+    """Write one file below the catalog's folder, durable on return."""
     tally = Tally()
     _replace(study, study.catalog / name, data, tally)
     _sync(tally)
 
 
 def remove_unfinished_files(study: Study) -> None:
-    """Remove unfinished files that an interrupted run of this study's catalog left in the work folder."""
+    """Remove unfinished files that an interrupted run of this catalog left in the work folder."""
     with storage_errors(study.workdir, "tidy"):
         for path in study.workdir.glob(f"{study.catalog.name}+*.part"):
             path.unlink()
@@ -155,7 +155,7 @@ def stale_assets(study: Study, wanted: Collection[str]) -> list[Path]:
 
 
 def has_pages(study: Study, dataset_id: str) -> bool:
-    """Whether there is a folder with a dataset's pages."""
+    """Whether the catalog has a folder of this dataset's pages."""
     folder = study.catalog / "metadata" / dataset_id
     with storage_errors(folder, "examine"):
         return folder.exists()
@@ -174,7 +174,7 @@ def _files_below(study: Study, folder: Path, wanted: Collection[str]) -> Iterabl
 
 
 def remove_files(study: Study, paths: Iterable[Path]) -> None:
-    """Remove stale files of the catalog, and the folders that are empty then."""
+    """Remove stale files, and the folders that become empty."""
     for path in paths:
         with storage_errors(path, "remove"):
             path.unlink(missing_ok=True)

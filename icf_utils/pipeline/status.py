@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from icf_utils.catalog.check import catalogued_visits
+from icf_utils.catalog.page import catalogued_visits
 from icf_utils.errors import InvalidIdentifier, storage_errors
 from icf_utils.pipeline.model import StageFailure, VisitInput
 from icf_utils.pipeline.stages import STAGES

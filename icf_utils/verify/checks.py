@@ -1,13 +1,10 @@
-"""What a verification says. Pure values.
+"""The checks of a visit's files against each other, and what they find. Reads the files; changes nothing.
 
-Archive, checksum and JSON against each other. Reads these files once each; the comparison itself is pure.
-
-A deposited dataset against the JSON. Reads the two files of the deposit; the comparison is pure.
-
-What the metadata and the dataset's own origin make is built again and compared, byte by byte and then by meaning.
-
-
-The deposit for ``annex::`` addresses against the metadata and the dataset. Reads its files; writes nothing.
+Each file is compared with what the files before it give. The archive is read from beginning to end: its MD5 must be
+that of its checksum file, and the metadata must be, byte for byte, what ``deposit_visit_metadata`` writes for this
+archive and these tags. The dataset, and its deposit for ``annex::`` addresses, must be what this metadata gives with
+the store address, identity and date that the dataset itself records. Where the bytes differ, the content is compared
+to name the images and fields. Values from headers never appear in a finding.
 """
 
 from __future__ import annotations
@@ -43,7 +40,7 @@ from icf_utils.store.layout import Visit, read_deposit, store_identity
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong: the file of the store, the image or page in it where that is known, and what."""
+    """Something wrong in the store: the file, the image or page in it if known, and the problem in words."""
 
     path: Path
     subject: str
@@ -52,9 +49,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class VisitCheck:
-    """The verification of one visit; no findings means that every promise between its files holds.
+    """The verification of one visit. Without findings, its files agree with each other.
 
-    ``absent`` names the steps that were not made yet (``metadata``, ``dataset``, ``catalog``), which breaks none.
+    ``absent`` names the stages that have not been made yet (``metadata``, ``dataset``, ``catalog``), which is no error.
     """
 
     study: str
@@ -73,7 +70,7 @@ class VerifyResult:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """Everything that is wrong, in the order of the visits."""
+        """All findings, in the order of the visits."""
         return tuple(finding for visit in self.visits for finding in visit.findings)
 
 
@@ -82,9 +79,9 @@ _RECORD = re.compile(r"(.+\.json), (record \d+)", re.DOTALL)
 
 
 def finding_from_error(path: Path, error: IcfError, remedy: bool = False) -> Finding:
-    """An error that a check met, as a finding about the file that the error names, or else ``path``.
+    """Turn an error that a check met into a finding about the file that the error names, or else about ``path``.
 
-    With ``remedy``, what to do about damage is said: where a repair could do nothing, nobody else will.
+    With ``remedy``, the finding says what to do about damage: for what a repair could not rebuild.
     """
     if isinstance(error, DepositDamaged):
         within = _RECORD.fullmatch(error.path)
@@ -98,15 +95,15 @@ def finding_from_error(path: Path, error: IcfError, remedy: bool = False) -> Fin
     return Finding(path, "", str(error))
 
 
-_RESTORE_FROM_COPY = "bring it back from a copy"
+_RESTORE_FROM_COPY = "restore it from a copy"
 
 
 def check_archive(
     place: Visit, metadata: VisitMetadata | None, progress: Progress, tags: AllowList | None = None
 ) -> tuple[ArchiveDescription | None, list[Finding]]:
-    """Describe the archive from its bytes and hold its checksum file against it.
+    """Describe the archive from its bytes and compare it with its checksum file.
 
-    ``tags`` are recorded beside the standard ones; by default those that the metadata has.
+    ``tags`` are recorded in addition to the standard ones; by default those of the metadata.
     """
     findings = []
     expected = None
@@ -131,14 +128,14 @@ def check_archive(
 
 
 def _disagreement(place: Visit, metadata: VisitMetadata | None, md5: str, expected: str) -> Finding:
-    """Archive and checksum do not agree: where the metadata takes the archive's side, the checksum is the odd one."""
+    """Blame the checksum file if the metadata agrees with the archive, else the archive."""
     if metadata and metadata.tarball.md5 == md5:
         return Finding(place.checksum, "", f"says {expected}, the archive's MD5 and its metadata say {md5}")
     return Finding(place.archive, "", f"its MD5 is {md5}, the checksum file says {expected}")
 
 
 def read_metadata(place: Visit) -> tuple[VisitMetadata | None, list[Finding]]:
-    """The JSON files, as far as they can be read."""
+    """Read the JSON files; if that fails, the findings say why."""
     try:
         return read_unchecked_metadata(place), []
     except IcfError as error:
@@ -146,14 +143,16 @@ def read_metadata(place: Visit) -> tuple[VisitMetadata | None, list[Finding]]:
 
 
 def _recorded_tags(metadata: VisitMetadata | None) -> AllowList:
-    """The tags that the JSON has beside the standard ones: these are what must be found in the archive again."""
+    """The tags that the metadata has in addition to the standard ones: they must be found in the archive again."""
     keywords = sorted({key for image in metadata.images for key in image.tags} - set(STANDARD_TAGS)) if metadata else []
     known = {keyword: tag for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None}
     return AllowList(known, allow_identifying=True)
 
 
 def check_visit_metadata(place: Visit, metadata: VisitMetadata, found: ArchiveDescription) -> list[Finding]:
-    """Hold the JSON against the archive: every image's place, size, digest and tags, and the bytes of both files."""
+    """Check the metadata against the archive: position, size, MD5 and tags of every image, and the bytes of both
+    files.
+    """
     expected = build_visit_metadata(place, found)
     findings = [
         Finding(place.dicoms_json, name, problem)
@@ -169,8 +168,8 @@ def check_visit_metadata(place: Visit, metadata: VisitMetadata, found: ArchiveDe
 
 
 def _other_bytes(place: Visit, expected: VisitMetadata) -> list[Finding]:
-    """The same content in other bytes: white space, order of keys, escapes."""
-    problem = "says the right things, but not in the bytes that deposit_visit_metadata writes"
+    """Find files with the same content in other bytes: white space, order of keys, escapes."""
+    problem = "has the right content, but not in the bytes that deposit_visit_metadata writes"
     return [
         Finding(path, "", problem)
         for path, data in encode_metadata_files(place, expected)
@@ -186,19 +185,19 @@ def _metadata_differences(
     if len(there) < len(recorded):
         yield "", "has more than one record of the same image"
     for path in sorted(right.keys() - there.keys()):
-        yield path, "is in the archive and has no record"
+        yield path, "is in the archive but has no record"
     for path in sorted(there.keys() - right.keys()):
-        yield path, "has a record and is no image of the archive"
+        yield path, "has a record but is not an image in the archive"
     for path in sorted(right.keys() & there.keys()):
         fields = ", ".join(_different_fields(there[path], right[path]))
         if fields:
             yield path, f"the record does not agree with the archive: {fields}"
     if list(there) != list(right) and there.keys() == right.keys():
-        yield "", "does not have the images in the archive's order"
+        yield "", "does not list the images in the archive's order"
 
 
 def _different_fields(recorded: ImageRecord, expected: ImageRecord) -> Iterator[str]:
-    """Names of the fields that differ; their values are not shown, they come from headers."""
+    """The names of the fields that differ; values are not named if they come from headers."""
     for name in ("md5", "size", "offset"):
         if getattr(recorded, name) != getattr(expected, name):
             yield f"{name} ({_recorded(recorded, expected, name)})"
@@ -210,19 +209,20 @@ def _recorded(recorded: object, expected: object, name: str) -> str:
     return f"{printable(str(getattr(recorded, name)))} recorded, {getattr(expected, name)} found"
 
 
+_OTHER_DATASET = "does not match, byte for byte, the dataset that this metadata gives"
 _DEPOSIT_DATASET = "run 'icf-utils deposit_visit_dataset' again"
 
 
 def check_dataset(place: Visit, metadata: VisitMetadata, store_url: str | None, store_id: str | None) -> list[Finding]:
-    """Hold keys, URLs, tags, links and commits of the dataset against the metadata.
+    """Check keys, URLs, tags, links and commits of the dataset against the metadata.
 
-    ``store_url`` and ``store_id`` are the address that the dataset should name and the identity that it should be
-    made for, ``None`` where that is not known.
+    ``store_url`` and ``store_id`` are the address that the dataset must name and the identity that it must be made for;
+    ``None`` accepts any.
     """
     try:
         deposit = read_dataset(place)
         if deposit is None:
-            return [Finding(place.refs, "", "is missing beside the dataset's other file")]
+            return [Finding(place.refs, "", "is missing although the dataset's other file exists")]
         check_metadata(metadata, place)
         expected = build_dataset(metadata, place, deposit.origin)
     except IcfError as error:
@@ -237,7 +237,7 @@ def check_dataset(place: Visit, metadata: VisitMetadata, store_url: str | None, 
     differences = [
         Finding(place.export, name, problem) for name, problem in _dataset_differences(place, metadata, deposit)
     ]
-    return findings + (differences or [Finding(place.export, "", "is not, byte by byte, the dataset of this metadata")])
+    return findings + (differences or [Finding(place.export, "", _OTHER_DATASET)])
 
 
 def _other_store(place: Visit, origin: DatasetOrigin, store_url: str | None, store_id: str | None) -> Iterator[str]:
@@ -263,34 +263,35 @@ def _files(
             yield name, f"is {state} on the branch {branch}"
 
 
-_INTERRUPTED = "is missing: the step was interrupted, or it was lost"
-_WITHOUT_DATASET = "belongs to a dataset that is not there"
+#: About a file whose other half exists.
+HALF_MISSING = "is missing: the stage was interrupted, or the file was lost"
+_WITHOUT_DATASET = "belongs to a dataset that does not exist"
 _DEPOSIT_ANNEX_URL = "run 'icf-utils deposit_visit_dataset --annex-url' again"
 
 
 def check_annex_deposit(place: Visit, metadata: VisitMetadata, origin: DatasetOrigin) -> list[Finding]:
-    """Hold every byte of the deposit against what the metadata and the dataset's ``origin`` make; it may be absent."""
+    """Check every byte of the deposit for ``annex::`` addresses, if there is one, against metadata and ``origin``."""
     if not has_annex_deposit(place):
         return []
     try:
         wanted = dict(deposit_paths(place, build_annex_deposit(metadata, place, origin).files))
     except IcfError as error:
         return [finding_from_error(place.annex_url, error)]
-    strangers = [path for path in list_stored_files(place) if path not in wanted]
-    findings = [Finding(path, "", "does not belong to this dataset") for path in strangers]
+    unexpected = [path for path in list_stored_files(place) if path not in wanted]
+    findings = [Finding(path, "", "does not belong to this dataset") for path in unexpected]
     return [*findings, *(item for path, data in wanted.items() for item in _check_file(path, data))]
 
 
 def _check_file(path: Path, data: bytes) -> list[Finding]:
     try:
         if not path.exists():
-            return [Finding(path, "", _INTERRUPTED)]
+            return [Finding(path, "", HALF_MISSING)]
         same = read_deposit(path, _DEPOSIT_ANNEX_URL) == data
     except IcfError as error:
         return [finding_from_error(path, error)]
-    return [] if same else [Finding(path, "", "is not, byte by byte, what this dataset makes")]
+    return [] if same else [Finding(path, "", "does not match, byte for byte, what this dataset gives")]
 
 
 def check_no_annex_deposit(place: Visit) -> list[Finding]:
-    """For a visit without a dataset: there must be no such deposit either."""
+    """For a visit without a dataset: check that there is no deposit for ``annex::`` addresses either."""
     return [Finding(place.annex_url, "", _WITHOUT_DATASET)] if has_annex_deposit(place) else []

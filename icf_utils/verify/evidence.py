@@ -1,6 +1,7 @@
-"""Is an archive what it was when it was made? What other files say of it, weighed against its bytes.
+"""Whether an archive is intact, judged by what other files of the visit record about it.
 
-:func:`witnesses_of` reads the checksum file and the dataset; :func:`judge` is pure.
+The checksum file, the metadata and the dataset each record the archive's MD5. A repair builds on the archive only if
+they confirm it (:func:`weigh_evidence`, pure). :func:`collect_evidence` reads the files.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ _KEY = re.compile(rb"MD5E-s\d+--([0-9a-f]{32})")
 
 @dataclass(frozen=True)
 class Evidence:
-    """MD5 of the archive as each file has it, ``None`` where it cannot be read; ``images`` as recorded."""
+    """The archive's MD5 as each file records it, ``None`` where it cannot be read, and the images as the metadata
+    has them.
+    """
 
     checksum: str | None
     metadata: str | None
@@ -30,14 +33,14 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the archive can be built on, and why, or why not."""
+    """Whether a repair may build on the archive, and the reason in words."""
 
     is_sound: bool
     reason: str
 
 
 def collect_evidence(place: Visit, metadata: VisitMetadata | None) -> Evidence:
-    """What the visit's files say of its archive."""
+    """Read what the visit's files record about its archive."""
     try:
         checksum = parse_checksum(read_deposit(place.checksum, ""), place.archive.name, str(place.checksum))
     except IcfError:
@@ -61,30 +64,30 @@ def _key_of(place: Visit) -> str | None:
 
 
 def weigh_evidence(found: ArchiveDescription, said: Evidence) -> Verdict:
-    """Weigh them: more must speak for the archive's MD5 than against it.
+    """Weigh the evidence: more files must agree with the archive's MD5 than disagree.
 
-    The images' own checksums count as one more witness, but cannot carry the verdict alone: they do not cover the
-    archive's headers. Where no witness is left at all, the archive is taken as it is.
+    The images' own checksums count like one more file. They cannot decide alone, as they do not cover the archive's
+    headers. If no file records the MD5, the archive is accepted.
     """
-    witnesses = {"checksum file": said.checksum, "metadata": said.metadata, "dataset": said.dataset}
-    known = {name: md5 for name, md5 in witnesses.items() if md5 is not None}
+    recorded = {"checksum file": said.checksum, "metadata": said.metadata, "dataset": said.dataset}
+    known = {name: md5 for name, md5 in recorded.items() if md5 is not None}
     agree = [name for name, md5 in known.items() if md5 == found.md5]
     against = [name for name in known if name not in agree]
     images = None if said.images is None else _same_images(found, said.images)
     if not known:
         if images is False:
-            return Verdict(False, "is damaged: the images in it are not those that its metadata name")
-        return Verdict(True, "nothing is left that tells its MD5, it was taken as it is")
+            return Verdict(False, "is damaged: its images are not those that its metadata lists")
+        return Verdict(True, "no file records its MD5, so it was accepted")
     if agree and len(agree) + (images is True) > len(against) + (images is False):
         return Verdict(True, f"its MD5 agrees with {_listed(agree)}")
     if agree:
         return Verdict(
-            False, f"agrees with {_listed(agree)} and not with {_listed(against)}: which is damaged cannot be told"
+            False, f"agrees with {_listed(agree)} but not with {_listed(against)}: it is not clear which is damaged"
         )
     return Verdict(
         False,
         f"is damaged: its MD5 {found.md5} is not what {_listed(against)} "
-        f"{'says' if len(against) == 1 else 'say'}; bring it back from a copy",
+        f"{'says' if len(against) == 1 else 'say'}; restore it from a copy",
     )
 
 

@@ -1,13 +1,12 @@
-"""What a damaged or lost dataset was built with: its store's address and identity, and its time. Reads the deposit
+"""What a damaged or lost deposit was made with, recovered from what is left. Reads deposits and the catalog.
 
-and the catalog. A dataset that is built again must be the same commits, or clones of it part from it. So an origin is
-believed only if something is left that proves it: a commit's id, or the dataset's id, which the catalog has, too.
+A rebuilt dataset must have the same commits, or its clones diverge from it. An origin (store address, identity and
+time) is therefore accepted only if something that is left proves it: the id of a commit, or the dataset's id, which
+the catalog also has.
 
-
-Which tags a visit's damaged metadata recorded. Reads what is left of the JSON, else the dataset.
-
-A tag counts if at least half of the images have it, so that a changed letter makes no tag. Such as can identify a
-person count only if the store's settings name them, whatever the files say.
+The tags of damaged metadata are read from what is left of the JSON, else from the dataset. A tag counts if at least
+half of the images have it, so that a damaged byte does not introduce one. Tags that can identify a person count only
+if the store's settings name them.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from icf_utils.archive.reader import latest_time
-from icf_utils.catalog.check import read_entries, read_entry
+from icf_utils.catalog.page import read_entries, read_entry
 from icf_utils.catalog.writer import has_pages
 from icf_utils.dataset.annex_url import deposit_paths, list_stored_files
 from icf_utils.dataset.build import build_annex_deposit, build_dataset
@@ -43,56 +42,56 @@ _COMMITTER = re.compile(rb"\ncommitter [^\n]+> (\d{1,11}) \+0000\n")
 
 @dataclass(frozen=True)
 class StoreOptions:
-    """What the user says of the store; ``None`` where nothing."""
+    """The store address and identity that a user gave; ``None`` if not given."""
 
     url: str | None
     id: str | None
 
     @property
     def is_given(self) -> bool:
-        """Whether the user says anything."""
+        """Whether the user gave either."""
         return self.url is not None or self.id is not None
 
 
 def recover_origin(
     place: Visit, metadata: VisitMetadata, options: StoreOptions, settings: Settings
 ) -> tuple[DatasetOrigin, str]:
-    """The origin of a visit's damaged dataset, and how it is known.
+    """Recover the origin of a visit's damaged dataset; also returns, in words, which store it is.
 
-    Raises :class:`~icf_utils.errors.DepositDamaged` where nothing proves one and the user names none.
+    Raises :class:`~icf_utils.errors.DepositDamaged` if nothing proves an origin and the user names none.
     """
     export, refs = _bytes(place, "export"), _bytes(place, "refs")
     if not options.is_given:
         try:
             _, heads = read_export(export)
-            return parse_dataset(refs_bytes(heads), export, place).origin, "the dataset names"
+            return parse_dataset(refs_bytes(heads), export, place).origin, "the store that the dataset names"
         except (ValueError, IcfError):
             pass
     candidates = list(_candidates(place, metadata, export, options, settings))
     for origin in candidates:
         built = build_dataset(metadata, place, origin)
         if any(commit.encode("ascii") in refs for commit in (built.main_commit, built.annex_commit)):
-            return origin, "gives the commits which its refs name"
+            return origin, "the store whose commits its refs name"
     for origin in candidates:
         if str(origin.uuids.dataset).encode("ascii") in export:
-            return origin, "gives the id which is left of it"
+            return origin, "the store whose id is left in it"
     dated = [one for one in candidates if _fits_catalog(place, one) and _fits_plain(place, metadata, one)]
     for origin in dated:
         if has_pages(place.of_study, str(origin.uuids.dataset)) and _is_day_known(place):
-            return origin, "gives the id which the catalog has"
+            return origin, "the store whose id the catalog has"
     if options.url is not None and dated and not _REFS.fullmatch(refs):
-        return dated[0], "--store-url names"
+        return dated[0], "the store that --store-url names"
     raise DepositDamaged(
         place.export,
-        "a dataset that tells which store it was made for, and when",
-        "too little of it, or one that was made in another way",
+        "a dataset that shows for which store and when it was made",
+        "too little of it, or one that another program made",
         "repair it with the --store-url and --store-id that it was made with, or move its files away and run "
-        "'icf-utils deposit_visit_dataset' as before",
+        "'icf-utils deposit_visit_dataset' again",
     )
 
 
 def _fits_catalog(place: Visit, origin: DatasetOrigin) -> bool:
-    """Whether the catalog shows the day of this origin's commits, or none."""
+    """Whether the catalog shows the day of this origin's commits, or no day."""
     entry = read_entry(place)
     day = datetime.fromtimestamp(origin.time, timezone.utc).strftime("%Y-%m-%d")
     return entry is None or not origin.time or entry.date in ("", day)
@@ -105,7 +104,9 @@ def _is_day_known(place: Visit) -> bool:
 
 
 def _fits_plain(place: Visit, metadata: VisitMetadata, origin: DatasetOrigin) -> bool:
-    """Whether what is there for git-annex alone, whose files are called by their content, would be made again."""
+    """Whether this origin would give the stored files for ``annex::`` addresses, whose names come from their
+    content.
+    """
     stored = set(list_stored_files(place))
     return not stored or stored <= {
         path for path, _ in deposit_paths(place, build_annex_deposit(metadata, place, origin).files)
@@ -113,7 +114,7 @@ def _fits_plain(place: Visit, metadata: VisitMetadata, origin: DatasetOrigin) ->
 
 
 def find_catalogued_store(place: Visit, settings: Settings) -> StoreOptions | None:
-    """The store that the visit's catalog pages were made for, proven by their id; nothing where none is."""
+    """Find the store that the visit's catalog pages were made for, proved by their dataset id; ``None`` if unknown."""
     for url in dict.fromkeys([settings.store.url, *_urls_elsewhere(place)]):
         for name in dict.fromkeys([settings.store.id, ""]):
             with suppress(InvalidSetting):
@@ -133,7 +134,7 @@ def _bytes(place: Visit, which: str) -> bytes:
 def _candidates(
     place: Visit, metadata: VisitMetadata, export: bytes, options: StoreOptions, settings: Settings
 ) -> Iterator[DatasetOrigin]:
-    """Everything that it may have been built with, the likeliest first."""
+    """All origins that the dataset may have been made with, the most likely first."""
     pattern = _URL + re.escape(f"/{place.storepath}\n".encode("ascii"))
     found = [url.decode("ascii") for url in re.findall(pattern, export)]
     urls = [options.url] if options.url is not None else [*found, settings.store.url, *_urls_elsewhere(place)]
@@ -147,7 +148,7 @@ def _candidates(
 
 
 def _urls_elsewhere(place: Visit) -> Iterator[str]:
-    """Addresses that the study's other datasets and the catalog's pages have."""
+    """Store addresses in the study's other datasets and in the catalog's pages."""
     for visit in place.of_study.visits():
         with suppress(IcfError):
             url = read_store_url(Visit(place.root, place.study, visit)) if visit != place.visit else None
@@ -171,13 +172,13 @@ _ANNEX_FIELD = re.compile(rb"(?:\A|\n)[0-9.]+s ([a-z][a-z0-9]*) |(?<= )([a-z][a-
 
 
 def recover_tags(place: Visit, recorded: VisitMetadata | None, permitted: AllowList) -> tuple[AllowList, str]:
-    """The tags to record again beside the standard ones, and where they are known from."""
+    """Recover the tags to record in addition to the standard ones; also returns, in words, where they come from."""
     if recorded:
         counts = Counter(key for image in recorded.images for key in image.tags)
-        return _chosen(counts, len(recorded.images), permitted), "the tags that it had"
+        return _chosen(counts, len(recorded.images), permitted), "the tags that it recorded"
     counts = Counter(key.decode("ascii") for key in _JSON_KEY.findall(_json_bytes(place)))
     if counts["Modality"]:
-        return _chosen(counts, counts["Modality"], permitted), "the tags that are left of it"
+        return _chosen(counts, counts["Modality"], permitted), "the tags that are left in it"
     fields = _fields_of_dataset(place)
     if fields:
         known = keywords_by_lower_case()

@@ -1,4 +1,6 @@
-"""Check again, from the bytes, every promise between a store's files. Reads the store; changes nothing."""
+"""Verification: check again, from the bytes, that a visit's files agree with each other. Reads the store; changes
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from icf_utils.archive.stage import compare_archive
-from icf_utils.catalog.check import catalogued_visits, check_catalog, is_in_catalog, read_entry
-from icf_utils.catalog.page import visit_date
-from icf_utils.catalog.stage import load_application
+from icf_utils.catalog.check import check_catalog, is_in_catalog
+from icf_utils.catalog.content import load_application
+from icf_utils.catalog.page import catalogued_visits, read_entry, visit_date
 from icf_utils.catalog.writer import has_pages
 from icf_utils.dataset.origin import check_store_id, check_store_url
 from icf_utils.dataset.store_address import StoreAddress, address_from_settings, find_store_address
@@ -30,6 +32,7 @@ from icf_utils.progress import SILENT, Progress
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.layout import Study, Visit, check_identifier, study_folders
 from icf_utils.verify.checks import (
+    HALF_MISSING,
     Finding,
     VerifyResult,
     VisitCheck,
@@ -44,14 +47,13 @@ from icf_utils.verify.recover import find_catalogued_store
 
 __all__ = ["Finding", "VerifyResult", "VisitCheck", "verify_store", "verify_visit"]
 
-_NOT_CHECKED = "was not checked: what it should name stands in the dataset, which is damaged or lost"
+_NOT_CHECKED = "was not checked: the address that it should name is in the dataset, which is damaged or lost"
 
 
 @dataclass(frozen=True)
 class _ExpectedStore:
-    """The store that the visit's catalog pages should speak of.
-
-    ``certain`` is false where the dataset, which would tell, cannot be read.
+    """The store that the visit's catalog pages should name; ``certain`` is false if the dataset, which says it, is
+    unreadable.
     """
 
     place: StoreAddress
@@ -74,18 +76,18 @@ def verify_visit(
     """Verify one visit: archive, checksum, metadata, dataset and catalog against each other.
 
     ``rebuild`` is an input that must still give the same archive, with ``time_zone`` and ``strip`` as for
-    ``make_studyvisit_archive``. What is wrong comes back as findings; raised are only
-    :class:`~icf_utils.errors.DepositMissing` for a visit of which there is nothing,
+    ``make_studyvisit_archive``. Whatever is wrong is returned as findings. Raises only
+    :class:`~icf_utils.errors.DepositMissing` for a visit with no file in the store,
     :class:`~icf_utils.errors.InvalidIdentifier`, :class:`~icf_utils.errors.InvalidSetting`,
-    :class:`~icf_utils.errors.MissingRequirement` where the catalog cannot be checked without datalad-catalog,
-    :class:`~icf_utils.errors.StorageFailure` for a store that cannot be looked into, and refusals of ``rebuild``.
+    :class:`~icf_utils.errors.MissingRequirement` if the catalog cannot be checked without datalad-catalog,
+    :class:`~icf_utils.errors.StorageFailure` for a store that cannot be read, and refusals of ``rebuild``.
     """
     place = Visit(Path(store_dir), study, visit)
     chosen = load_settings(place.root) if settings is None else settings
     where = _expected_store(place, store_url, store_id, chosen)
     catalogued = is_in_catalog(place, where.place.dataset_id)
     if not catalogued and not any(map(_exists, _files(place))):
-        raise DepositMissing(place.archive, "there is nothing of this visit in the store")
+        raise DepositMissing(place.archive, "the store has no file of this visit")
     if catalogued:
         _refuse_without_application(place.of_study, chosen)
     absent, findings = _presence(place, catalogued)
@@ -110,7 +112,7 @@ def verify_visit(
 
 
 def _expected_store(place: Visit, store_url: str | None, store_id: str | None, settings: Settings) -> _ExpectedStore:
-    """Which store the visit's files should speak of; the options are checked first, whatever else there is."""
+    """Decide which store the visit's files should name; the options are checked first, whatever exists."""
     if store_url is not None:
         check_store_url(store_url)
     if store_id is not None:
@@ -126,18 +128,20 @@ def _expected_store(place: Visit, store_url: str | None, store_id: str | None, s
             return _ExpectedStore(
                 address_from_settings(place, settings, store_url, store_id), certain=store_url is not None
             )
-    said = find_catalogued_store(place, settings)  # no dataset tells, but perhaps the catalog does
-    url, name = (said.url, said.id) if said else (None, None)
-    known = said is not None or not (_exists(place.refs) or _exists(place.export) or read_entry(place))
+    found_store = find_catalogued_store(place, settings)  # without a dataset, the catalog may show it
+    url, name = (found_store.url, found_store.id) if found_store else (None, None)
+    known = found_store is not None or not (_exists(place.refs) or _exists(place.export) or read_entry(place))
     return _ExpectedStore(address_from_settings(place, settings, url, name), certain=known)
 
 
 def _lost_dataset(place: Visit, metadata: VisitMetadata) -> list[Finding]:
-    """The day that a catalog shows of a visit is that of its dataset, unless the metadata have it."""
+    """The date of a visit in a catalog is its dataset's unless the metadata has it: a date without either means a
+    lost dataset.
+    """
     entry = read_entry(place)
     if entry is None or entry.date in ("", visit_date(place, metadata)):
         return []
-    return [Finding(place.refs, "", "is missing, and the export with it, although the catalog shows the dataset's day")]
+    return [Finding(place.refs, "", "is missing, like the export, although the catalog shows the dataset's date")]
 
 
 def _exists(path: Path) -> bool:
@@ -150,7 +154,7 @@ def _files(place: Visit) -> tuple[Path, ...]:
 
 
 def _refuse_without_application(study: Study, settings: Settings) -> None:
-    """Before an archive is read for hours: can the catalog be checked at all?"""
+    """Find out whether the catalog can be checked at all, before an archive is read for hours."""
     try:
         load_application(study, settings.catalog)
     except StorageFailure:  # a file of the store; found again when the catalog is checked
@@ -215,7 +219,7 @@ def check_visits(
     if unknown := sorted(wanted - found):
         raise InvalidSetting("STUDY[/VISIT]", f"no such visit in the store: {', '.join(map(printable, unknown))}")
     if not done:
-        raise DepositMissing(root, "there is no visit in this store; name another with -o/--store-dir")
+        raise DepositMissing(root, "this store has no visits; name another one with -o/--store-dir")
     return done
 
 
@@ -239,19 +243,22 @@ def _is_identifier(visit: str) -> bool:
 
 
 def _presence(place: Visit, catalogued: bool) -> tuple[tuple[str, ...], list[Finding]]:
-    """Which steps were not made yet, and files that lack their other half."""
+    """The stages that have not been made yet, and findings about files whose other half is missing."""
     absent, findings = [], []
-    for step, files in (("metadata", (place.dicoms_json, place.tarball_json)), ("dataset", (place.export, place.refs))):
+    for stage, files in (
+        ("metadata", (place.dicoms_json, place.tarball_json)),
+        ("dataset", (place.export, place.refs)),
+    ):
         missing = [path for path in files if not _exists(path)]
         if len(missing) == len(files):
-            absent.append(step)
-        elif step == "dataset":  # the metadata's are named when they are read
-            findings += [Finding(path, "", "is missing: the step was interrupted, or it was lost") for path in missing]
+            absent.append(stage)
+        elif stage == "dataset":  # missing files of the metadata are reported when they are read
+            findings += [Finding(path, "", HALF_MISSING) for path in missing]
     if not catalogued:
         absent.append("catalog")
     if "metadata" in absent and len(absent) < 3:
-        made = "a dataset made from it" if "dataset" not in absent else "a catalog that shows the visit"
-        findings.append(Finding(place.dicoms_json, "", f"is missing although there is {made}"))
+        why = "a dataset was made from it" if "dataset" not in absent else "a catalog shows the visit"
+        findings.append(Finding(place.dicoms_json, "", f"is missing although {why}"))
     return tuple(absent), findings
 
 

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from icf_utils.catalog.content import study_files
-from icf_utils.catalog.stage import catalogify_studyvisit_from_meta, read_study_page
+from icf_utils.catalog.page import read_study_page
+from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
 from icf_utils.catalog.study import StudyPage, study_id
 from icf_utils.settings import CatalogSettings, Settings
 from icf_utils.store.layout import Study

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from icf_utils.catalog import writer
-from icf_utils.catalog.content import study_files, super_files
+from icf_utils.catalog.content import load_application, study_files, super_files
 from icf_utils.catalog.records import VisitEntry
-from icf_utils.catalog.stage import catalogify_studyvisit_from_meta, load_application
+from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
 from icf_utils.catalog.study import StudyPage, study_id
 from icf_utils.progress import SILENT
 from icf_utils.settings import CatalogSettings
@@ -63,7 +63,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     root = tmp_path_factory.mktemp("large")
     study, catalog_id = Study(root, STUDY), study_id(STUDY)
     page = StudyPage(tuple(entry(at) for at in range(VISITS)))
-    application, _ = load_application(study, CatalogSettings())
+    application = load_application(study, CatalogSettings()).files
     study.folder.mkdir(parents=True)
     files = {**application, **study_files(STUDY, catalog_id, page, CatalogSettings()), **super_files(catalog_id)}
     with SILENT.task("", 0, "") as task:

@@ -68,14 +68,14 @@ def test_a_visit_that_was_never_added(catalogued: Path) -> None:
 def test_a_visit_that_changed_since(catalogued: Path) -> None:
     deposit(catalogued, "v002", make_visit("v002", typical_images(7)))
     problems = [problem for _, problem in check(catalogued)]
-    assert "shows other facts of visit v002 than its metadata" in problems
-    assert "belongs to no current page of this visit" in problems
+    assert "does not show visit v002 as its metadata describes it" in problems
+    assert "is left over from an earlier version of this visit" in problems
 
 
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda entries: entries[::-1], "does not show the visits in their order"),
+        (lambda entries: entries[::-1], "does not list the visits in order"),
         (lambda entries: [entries[0], *entries], "shows a visit more than once"),
         (lambda entries: entries[:1], "does not show visit v002"),
     ],
@@ -92,7 +92,7 @@ def test_totals_that_are_wrong(catalogued: Path) -> None:
     page.write_bytes(page.read_bytes().replace(b'"value":51', b'"value":52'))
     ((name, problem),) = check(catalogued)
     assert name.endswith(page.name)
-    assert "not what the metadata say" in problem
+    assert "not what the metadata gives" in problem
 
 
 def test_files_that_belong_to_nothing(catalogued: Path) -> None:
@@ -101,8 +101,8 @@ def test_files_that_belong_to_nothing(catalogued: Path) -> None:
     shutil.copy(config, config.parents[1] / "old" / "node.json")
     (Study(catalogued, STUDY).catalog / "assets" / "old.js").write_text("old")
     assert [problem for _, problem in check(catalogued)] == [
-        "belongs to no current page of this visit",
-        "belongs to no current page",
+        "is left over from an earlier version of this visit",
+        "is left over from an earlier version of the catalog",
     ]
 
 
@@ -126,7 +126,7 @@ def test_strangers_are_named(catalogued: Path) -> None:
     (catalog / "evil.html").write_text("x")
     (catalog / ".htaccess").write_text("x")
     (catalog / "metadata" / "zzz").mkdir()
-    assert [name for name, problem in check(catalogued) if "belongs to no page of this catalog" in problem] == [
+    assert [name for name, problem in check(catalogued) if "does not belong to this catalog" in problem] == [
         "evil.html",
         "metadata/zzz",
     ]

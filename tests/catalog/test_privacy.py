@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from icf_utils.catalog.privacy import REMOVED, clean_text, has_identifier, make_distinct, remove_identifiers, value_text
+from icf_utils.catalog.privacy import (
+    REMOVED,
+    clean_text,
+    has_identifier,
+    remove_identifiers,
+    value_text,
+)
 
 UID = "1.2.826.0.1.3680043.8.498.77"
 
@@ -63,8 +69,3 @@ def test_names_that_hold_a_uid_or_a_date(name: str, expected: bool) -> None:
 
 def test_names_with_a_known_uid() -> None:
     assert has_identifier("x_9_9_9.dcm", ["9.9.9"])
-
-
-def test_distinct_never_repeats_a_name() -> None:
-    names = make_distinct(["a", "a (2)", "a", "a"], "{name} ({number})")
-    assert names == ["a", "a (2)", "a (3)", "a (4)"]

@@ -12,9 +12,10 @@ import pytest
 
 from icf_utils.catalog import swap
 from icf_utils.catalog.index_page import build_index
+from icf_utils.catalog.page import read_study_page
 from icf_utils.catalog.rebuild import CatalogBuildResult, build_catalog
-from icf_utils.catalog.stage import catalogify_studyvisit_from_meta, read_study_page
-from icf_utils.errors import DepositMissing, ExistingFileDiffers, InvalidSetting
+from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
+from icf_utils.errors import ExistingFileDiffers, DepositMissing, InvalidSetting
 from icf_utils.store.layout import Study, Visit
 from tests.catalog.conftest import STUDY, deposit, make_visit, typical_images
 
@@ -156,7 +157,7 @@ def test_what_is_no_study_is_not_said_to_be_missing(store: Path) -> None:
     (store / "empty").mkdir(parents=True)
     (store / "file").write_bytes(b"")
     for name in ("empty", "file"):
-        with pytest.raises(InvalidSetting, match="no visit of a study in it"):
+        with pytest.raises(InvalidSetting, match="it has no visits"):
             build_catalog(store, name)
     with pytest.raises(InvalidSetting, match="no study in this folder"):
         build_index(store / "empty")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from icf_utils.catalog.privacy import name_rule
-from icf_utils.catalog.series import group_series
+from icf_utils.catalog.series import group_series, make_distinct
 from icf_utils.errors import InvalidSetting
 from icf_utils.metadata.records import ImageRecord
 from tests.catalog.conftest import UID_ROOT, make_image, make_series, typical_images
@@ -105,3 +105,8 @@ def test_a_value_that_only_later_images_have_counts() -> None:
 def test_no_uid_in_descriptions() -> None:
     images = make_series(1, 2, f"derived from {UID_ROOT}.5.1")
     assert "3680043" not in repr(group_series(images))
+
+
+def test_make_distinct_never_repeats_a_name() -> None:
+    names = make_distinct(["a", "a (2)", "a", "a"], "{name} ({number})")
+    assert names == ["a", "a (2)", "a (3)", "a (4)"]

@@ -154,14 +154,14 @@ def test_a_folder_of_other_origin_is_not_touched(three_visits: Path) -> None:
     catalog = catalog_of(three_visits)
     catalog.mkdir()
     (catalog / "index.html").write_text("mine")
-    with pytest.raises(ExistingFileDiffers, match="not made by this program"):
+    with pytest.raises(ExistingFileDiffers, match="not made by icf-utils"):
         add(three_visits, "v001")
     assert [path.name for path in catalog.iterdir()] == ["index.html"]
 
 
 def test_a_file_under_the_catalogs_name_is_not_touched(three_visits: Path) -> None:
     catalog_of(three_visits).write_text("mine")
-    with pytest.raises(ExistingFileDiffers, match="not made by this program"):
+    with pytest.raises(ExistingFileDiffers, match="not made by icf-utils"):
         add(three_visits, "v001")
     assert catalog_of(three_visits).read_text() == "mine"
 
@@ -317,7 +317,7 @@ def test_settings_of_the_store_are_used(three_visits: Path) -> None:
 
 
 def test_a_missing_logo_is_named(three_visits: Path) -> None:
-    with pytest.raises(InvalidSetting, match="no such file"):
+    with pytest.raises(InvalidSetting, match="has no file"):
         add(three_visits, "v001", settings=Settings(catalog=CatalogSettings(logo="no.svg")))
     assert not catalog_of(three_visits).exists()
 

@@ -197,7 +197,7 @@ def test_metadata_lost_with_a_catalog_that_shows_it(own: Visit) -> None:
         files_of(own)[kind].unlink()
     ((finding,), absent) = check(own).findings, check(own).absent
     assert finding.path == own.dicoms_json
-    assert "a catalog that shows the visit" in finding.problem
+    assert "although a catalog shows the visit" in finding.problem
     assert absent == ("metadata", "dataset")
 
 

@@ -241,11 +241,11 @@ def test_a_store_that_cannot_be_looked_into(
 
 
 def test_what_is_not_there(root: Path) -> None:
-    with pytest.raises(DepositMissing, match="no visit in this store"):
+    with pytest.raises(DepositMissing, match="this store has no visits"):
         verify_store(root)
-    with pytest.raises(DepositMissing, match="no visit in this store"):
+    with pytest.raises(DepositMissing, match="this store has no visits"):
         verify_store(root / "nowhere")
-    with pytest.raises(DepositMissing, match="nothing of this visit"):
+    with pytest.raises(DepositMissing, match="no file of this visit"):
         verify_visit(root, STUDY, "v1")
 
 
@@ -272,7 +272,7 @@ def test_options_that_mean_nothing(source: Path, root: Path, options: dict[str, 
 def test_settings_that_mean_nothing(source: Path, root: Path) -> None:
     make_visit(source, root)
     (root / "icf.toml").write_text('[catalog]\nlogo = "nowhere.svg"\n')
-    with pytest.raises(InvalidSetting, match="no such file"):
+    with pytest.raises(InvalidSetting, match="has no file"):
         verify_visit(root, STUDY, "v1")
     (root / "icf.toml").write_text("[store]\nadress = 1\n")
     with pytest.raises(InvalidSetting, match="adress"):

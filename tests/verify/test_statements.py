@@ -68,9 +68,9 @@ def test_records_missing_added_repeated_and_out_of_order(own: Visit) -> None:
     made_up = replace(images[0], path=f"{own.member_root}/made-up.dcm")
     for changed, subject, problem in (
         (images[1:], images[0].path, "has no record"),
-        ((*images, made_up), made_up.path, "no image of the archive"),
+        ((*images, made_up), made_up.path, "is not an image in the archive"),
         ((*images, images[0]), "", "more than one record"),
-        (images[::-1], "", "the archive's order"),
+        (images[::-1], "", "in the archive's order"),
     ):
         own.dicoms_json.write_bytes(encode_images(changed))
         found = {(finding.path, finding.subject, finding.problem) for finding in check(own).findings}
@@ -82,7 +82,7 @@ def test_the_same_said_in_other_bytes(own: Visit) -> None:
         value = json.loads(path.read_bytes())
         with damaged(path, json.dumps(value, indent=1).encode()):
             (finding,) = check(own).findings
-            assert (finding.path, finding.problem[:22]) == (path, "says the right things,")
+            assert (finding.path, finding.problem[:21]) == (path, "has the right content")
 
 
 @pytest.mark.parametrize(
