@@ -93,7 +93,7 @@ def read_study_page(study: Study) -> StudyPage:
 
 
 def read_entries(study: Study) -> tuple[VisitEntry, ...] | None:
-    """Read the entries of the study's page; ``None`` if there is no page, or none that can be read."""
+    """Read the entries of the study's page; ``None`` if the page is missing or cannot be read."""
     name = study_path(study_id(study.study))
     try:
         raw = writer.read_file(study, name)
@@ -109,5 +109,5 @@ def read_entry(visit: Visit) -> VisitEntry | None:
 
 
 def catalogued_visits(study: Study) -> list[str]:
-    """The visits that the study's page shows; none if there is no page, or none that can be read."""
+    """The visits that the study's page shows; empty if the page is missing or cannot be read."""
     return [entry.visit for entry in read_entries(study) or ()]

@@ -24,7 +24,7 @@ class CatalogServer(ThreadingHTTPServer):
     """Serves the catalog of a study, or those of all studies of a store, until it is shut down.
 
     ``folder`` is a store, a study's folder, or a catalog itself, wherever it is. ``port`` 0 chooses a free one.
-    Raises :class:`~icf_utils.errors.DepositMissing` if there is no catalog and
+    Raises :class:`~icf_utils.errors.DepositMissing` without a catalog and
     :class:`~icf_utils.errors.StorageFailure` if the port cannot be used.
     """
 

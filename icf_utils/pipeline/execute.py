@@ -243,7 +243,7 @@ def make_catalog(visits: Sequence[VisitInput], config: RunConfig, progress: Prog
 
 
 def _record_catalog(study: Study, config: RunConfig, progress: Progress) -> CatalogState:
-    """Record the catalog's shared files as they are now: the stage has just made or compared them."""
+    """Record the current state of the catalog's shared files: the stage has just made or compared them."""
     catalog_state = read_catalog_state(study, config.settings.catalog, paranoid=config.paranoid)
     _write_record(study, WHOLE_STUDY, "catalog", catalog_state.record, progress)
     return read_catalog_state(study, config.settings.catalog)

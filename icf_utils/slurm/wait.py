@@ -35,17 +35,18 @@ class UnfinishedVisit:
 
 
 def wait_for_jobs(studies: Sequence[Study], progress: Progress) -> None:
-    """Wait until SLURM has finished all jobs of the studies. Raises as :func:`icf_utils.slurm.commands.list_queue`
-    does.
+    """Wait until SLURM has finished all jobs of the studies.
+
+    Raises what :func:`icf_utils.slurm.commands.list_queue` raises.
     """
-    told: set[tuple[str, str]] = set()
+    reported: set[tuple[str, str]] = set()
     for _ in poll(_FIRST_PAUSE, _LONGEST_PAUSE, factor=1.5):
         active = find_active_submissions(studies)
         if not active:
             return
         for task in (task for found in active.values() for one in found for task in one.tasks):
-            if task.is_pending and task.reason not in _ORDINARY and (task.job, task.reason) not in told:
-                told.add((task.job, task.reason))
+            if task.is_pending and task.reason not in _ORDINARY and (task.job, task.reason) not in reported:
+                reported.add((task.job, task.reason))
                 progress.message(f"job {task.job} is pending: {task.reason} (cancel it with 'scancel {task.job}')")
 
 

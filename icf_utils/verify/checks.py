@@ -51,7 +51,7 @@ class Finding:
 class VisitCheck:
     """The verification of one visit. Without findings, its files agree with each other.
 
-    ``absent`` names the stages that have not been made yet (``metadata``, ``dataset``, ``catalog``), which is no error.
+    ``absent`` names the stages that have not been made yet (``metadata``, ``dataset``, ``catalog``), not an error.
     """
 
     study: str
@@ -150,9 +150,7 @@ def _recorded_tags(metadata: VisitMetadata | None) -> AllowList:
 
 
 def check_visit_metadata(place: Visit, metadata: VisitMetadata, found: ArchiveDescription) -> list[Finding]:
-    """Check the metadata against the archive: position, size, MD5 and tags of every image, and the bytes of both
-    files.
-    """
+    """Check the metadata against the archive: position, size, MD5 and tags of every image, and both files' bytes."""
     expected = build_visit_metadata(place, found)
     findings = [
         Finding(place.dicoms_json, name, problem)
@@ -293,5 +291,5 @@ def _check_file(path: Path, data: bytes) -> list[Finding]:
 
 
 def check_no_annex_deposit(place: Visit) -> list[Finding]:
-    """For a visit without a dataset: check that there is no deposit for ``annex::`` addresses either."""
+    """Check that a visit without a dataset has no deposit for ``annex::`` addresses either."""
     return [Finding(place.annex_url, "", _WITHOUT_DATASET)] if has_annex_deposit(place) else []

@@ -62,7 +62,7 @@ def test_fonts_of_the_style_sheets_are_there() -> None:
         assert f"assets/{font}" in files
 
 
-def test_the_own_view_takes_the_place_of_what_it_replaces() -> None:
+def test_the_view_replaces_datalad_catalogs_own() -> None:
     files = load_application_files("Study s").files
     assert {f"assets/{name}" for name in (*SCRIPTS, STYLE)} <= set(files)
     assert not [name for name in files if "bootstrap" in name or "marked" in name or name.startswith("templates/")]

@@ -129,7 +129,7 @@ def test_the_day_of_a_visit_is_that_of_the_study_page(site: str, visitor: Visito
     assert "2020" not in visitor.one("main").text
 
 
-def test_a_page_opened_as_a_file_says_how_to_see_it(driver: Any, tmp_path: Path) -> None:
+def test_a_page_opened_as_a_file_says_how_to_view_it(driver: Any, tmp_path: Path) -> None:
     """And asks for nothing: browsers do not let such a page read its own data."""
     deposit(tmp_path / "my store", "v001", make_visit("v001", typical_images()))
     catalogify_studyvisit_from_meta(tmp_path / "my store", STUDY, "v001")
@@ -212,7 +212,7 @@ def test_git_annex_alone_is_shown_where_the_store_has_it(tmp_path: Path, visitor
     assert not [command for command in commands if "allowed-url-schemes" in command]
 
 
-def test_a_command_is_copied_as_it_is(site: str, visitor: Visitor) -> None:
+def test_a_command_is_copied_unchanged(site: str, visitor: Visitor) -> None:
     go_to_visit(site, visitor, STUDY, "v001")
     origin = site.split("/some", maxsplit=1)[0]
     visitor.driver.execute_cdp_cmd(
@@ -257,7 +257,7 @@ def test_keywords_lead_to_visits_like_this_one(site: str, visitor: Visitor) -> N
     assert visitor.texts(".icf-count") == ["3 of 3 visits"]
 
 
-def test_a_page_that_is_not_there(site: str, visitor: Visitor) -> None:
+def test_a_missing_page(site: str, visitor: Visitor) -> None:
     for rest in ("dataset/none/none", "nowhere"):
         visitor.open(f"{site}/{STUDY}/catalog/#/{rest}")
         visitor.heading("Nothing to show")
@@ -293,7 +293,7 @@ def test_header_values_are_text_and_nothing_else(site: str, visitor: Visitor) ->
     assert not any(url.endswith(("/stolen", "/x")) for url in visitor.requests())
 
 
-def test_addresses_that_run_code_are_no_links(tmp_path: Path, visitor: Visitor) -> None:
+def test_addresses_that_run_code_are_not_links(tmp_path: Path, visitor: Visitor) -> None:
     """Whatever a record says: links go to web addresses only."""
     place = deposit(tmp_path, "v001", make_visit("v001", typical_images()))
     catalogify_studyvisit_from_meta(tmp_path, STUDY, "v001", store_url="file:///srv/store")

@@ -117,8 +117,8 @@ def test_five_thousand_visits_are_shown_some_at_a_time(study_page: Visitor) -> N
     study_page.wait(lambda: study_page.rows()[0][0] == "sub-4999")
 
 
-def test_a_search_takes_no_time(study_page: Visitor) -> None:
-    """The best of many tries, and with more time where other programs want the processors, too."""
+def test_a_search_is_fast(study_page: Visitor) -> None:
+    """The best of many tries, with more time if other programs use the processors."""
     limit = 100 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     for text in ("m", "protocol 17 ct", "free text of visit 4711", "description:mprage modality:mr", "nothing"):
         times = [search(study_page, again) for again in (text, "") * 5]
@@ -155,7 +155,7 @@ def test_numbers_of_series_do_not_disturb_other_searches(study_page: Visitor) ->
     assert found(study_page, "19") == f"{expected} of 5,000 visits"
 
 
-def test_the_tag_of_several_reasons_is_said_once(study_page: Visitor) -> None:
+def test_a_tag_with_several_reasons_is_named_once(study_page: Visitor) -> None:
     found(study_page, '"common 1" visit:sub-0007')
     reasons = study_page.texts(".icf-reasons > span")
     assert reasons == ["SeriesDescription common 1, common 10, common 11, common 12, common 13, common 14"]

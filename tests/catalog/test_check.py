@@ -120,7 +120,7 @@ def test_without_a_catalog_everything_is_missing(three_visits: Path) -> None:
     assert not Study(three_visits, STUDY).catalog.exists()
 
 
-def test_strangers_are_named(catalogued: Path) -> None:
+def test_unexpected_files_are_reported(catalogued: Path) -> None:
     """A web server would show them; hidden files are its own."""
     catalog = Study(catalogued, STUDY).catalog
     (catalog / "evil.html").write_text("x")

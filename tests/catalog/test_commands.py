@@ -1,4 +1,4 @@
-"""The commands of a visit's page, run as they stand there by who has git and git-annex, and not DataLad."""
+"""The commands of a visit's page, run unchanged by a user with git and git-annex but without DataLad."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ def test_images_with_text_in_them_are_left_out(values: dict[str, Any], is_shown:
         ({"RecognizableVisualFeatures": "NO", "BodyPartExamined": "HEAD"}, False),
     ],
 )
-def test_heads_are_told_from_other_parts(values: dict[str, Any], expected: bool) -> None:
+def test_heads_are_distinguished_from_other_parts(values: dict[str, Any], expected: bool) -> None:
     assert shows_head(image(**values), ()) is expected
 
 

@@ -24,7 +24,7 @@ UID = "1.2.826.0.1.3680043.8.498.77"
         ("Schädel 頭部 <b>{{x}}</b>", "Schädel 頭部 <b>{{x}}</b>"),
     ],
 )
-def test_clean_keeps_what_can_be_shown(raw: str, shown: str) -> None:
+def test_clean_text_keeps_printable_characters(raw: str, shown: str) -> None:
     assert clean_text(raw) == shown
 
 

@@ -86,7 +86,7 @@ def test_the_new_catalog_comes_at_once(catalogued: Path, monkeypatch: pytest.Mon
     assert not (catalogued / STUDY / ".icf").exists()
 
 
-def test_an_interrupted_change_is_mended(catalogued: Path, snapshot: Snapshot) -> None:
+def test_an_interrupted_exchange_is_repaired(catalogued: Path, snapshot: Snapshot) -> None:
     """As a machine leaves it that stops between two renames."""
     study, before = Study(catalogued, STUDY), snapshot(catalogued)
     study.workdir.mkdir()
@@ -109,7 +109,7 @@ def test_a_failure_leaves_nothing_behind(catalogued: Path, snapshot: Snapshot, m
     assert snapshot(catalogued) == before
 
 
-def test_hidden_dates_stay_hidden_until_somebody_says_otherwise(three_visits: Path) -> None:
+def test_hidden_dates_stay_hidden_until_they_are_shown_again(three_visits: Path) -> None:
     study = Study(three_visits, STUDY)
     catalogify_studyvisit_from_meta(three_visits, STUDY, "v001", hide_dates=True)
     catalogify_studyvisit_from_meta(three_visits, STUDY, "v002")
@@ -139,7 +139,7 @@ def test_hidden_dates_stay_hidden_without_the_page(three_visits: Path, damage: s
     assert not read_study_page(Study(three_visits, STUDY)).hides_dates
 
 
-def test_a_folder_of_other_origin_is_not_touched(three_visits: Path) -> None:
+def test_a_foreign_folder_is_not_changed(three_visits: Path) -> None:
     catalog_of(three_visits).mkdir()
     (catalog_of(three_visits) / "mine").write_text("mine")
     with pytest.raises(ExistingFileDiffers):
@@ -153,7 +153,7 @@ def test_a_study_that_is_not_there_is_not_made(store: Path) -> None:
     assert list(store.iterdir()) == []
 
 
-def test_what_is_no_study_is_not_said_to_be_missing(store: Path) -> None:
+def test_a_folder_without_visits_is_not_a_study(store: Path) -> None:
     (store / "empty").mkdir(parents=True)
     (store / "file").write_bytes(b"")
     for name in ("empty", "file"):

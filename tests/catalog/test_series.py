@@ -25,7 +25,7 @@ def test_images_without_a_uid_belong_together_by_number_and_description() -> Non
     assert [(one.description, len(one.images)) for one in group_series(images)] == [("a", 2), ("b", 2)]
 
 
-def test_series_stand_in_the_order_of_their_numbers() -> None:
+def test_series_are_ordered_by_number() -> None:
     images = [make_image(f"{at}", f"{UID_ROOT}.{at}", SeriesNumber=at) for at in ("10", 2, "", "x", "-1")]
     assert numbers(images) == ["-1", "2", "10", "", "x"]
 

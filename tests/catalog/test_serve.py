@@ -44,7 +44,7 @@ def server(catalogued: Path) -> Iterator[CatalogServer]:
 
 
 def get(server: CatalogServer, path: str, host: str = "") -> tuple[int, str]:
-    """Status and place of the answer; the path goes as it is, so that it can be an evil one."""
+    """Status and location of the response; the path is sent unchanged, so that it can be malicious."""
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
     connection.putrequest("GET", path, skip_host=True)
     connection.putheader("Host", host or f"127.0.0.1:{server.server_port}")
@@ -78,7 +78,7 @@ def test_catalogs_and_the_page_of_studies_are_served(server: CatalogServer) -> N
         "/nothing/catalog/",
     ],
 )
-def test_nothing_else_is(server: CatalogServer, path: str) -> None:
+def test_nothing_else_is_served(server: CatalogServer, path: str) -> None:
     assert get(server, path)[0] == 404
 
 
@@ -116,7 +116,7 @@ def test_a_port_that_is_taken(catalogued: Path, server: CatalogServer) -> None:
 
 @pytest.mark.parametrize("more", [["."], ["catalog"], [".", "--quiet"]])
 def test_the_command_says_where_and_ends_with_ctrl_c(catalogued: Path, more: list[str]) -> None:
-    """Also where it shall be quiet: nobody else knows the port."""
+    """The address is printed even with --quiet, since nothing else shows the port."""
     command = [sys.executable, "-m", "icf_utils.cli.main", "catalog", "serve", str(catalogued / STUDY / more[0])]
     command += more[1:]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -164,14 +164,14 @@ def _umask() -> int:
     return mask
 
 
-def test_a_page_of_other_origin_is_not_touched(catalogued: Path) -> None:
+def test_a_foreign_page_is_not_changed(catalogued: Path) -> None:
     (catalogued / "index.html").write_text("mine")
     with pytest.raises(ExistingFileDiffers):
         build_index(catalogued)
     assert (catalogued / "index.html").read_text() == "mine"
 
 
-def test_texts_on_the_page_are_no_markup() -> None:
+def test_texts_on_the_page_are_escaped() -> None:
     line = StudyLine("s", "<script>1</script>", 1, 2, 3, ("<b>", "CT"), "2020")
     page = index_bytes([line])
     assert b"<script>" not in page

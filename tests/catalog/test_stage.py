@@ -150,7 +150,7 @@ def test_leftovers_of_a_killed_run_are_removed(three_visits: Path) -> None:
     assert [path.name for path in study.workdir.iterdir()] == ["v001_dicom.tar.part"]
 
 
-def test_a_folder_of_other_origin_is_not_touched(three_visits: Path) -> None:
+def test_a_foreign_folder_is_not_changed(three_visits: Path) -> None:
     catalog = catalog_of(three_visits)
     catalog.mkdir()
     (catalog / "index.html").write_text("mine")
@@ -159,7 +159,7 @@ def test_a_folder_of_other_origin_is_not_touched(three_visits: Path) -> None:
     assert [path.name for path in catalog.iterdir()] == ["index.html"]
 
 
-def test_a_file_under_the_catalogs_name_is_not_touched(three_visits: Path) -> None:
+def test_a_file_in_place_of_the_catalog_is_not_changed(three_visits: Path) -> None:
     catalog_of(three_visits).write_text("mine")
     with pytest.raises(ExistingFileDiffers, match="not made by icf-utils"):
         add(three_visits, "v001")
@@ -212,7 +212,7 @@ def test_stale_assets_are_removed(three_visits: Path, snapshot: Snapshot) -> Non
     assert not old.parent.exists()
 
 
-def test_a_damaged_file_is_mended(three_visits: Path, snapshot: Snapshot) -> None:
+def test_a_damaged_file_is_replaced(three_visits: Path, snapshot: Snapshot) -> None:
     result = add(three_visits, "v001")
     before = snapshot(result.catalog)
     (result.catalog / "index.html").write_bytes(b"")
@@ -316,7 +316,7 @@ def test_settings_of_the_store_are_used(three_visits: Path) -> None:
     assert not (result.catalog / "artwork" / "logo.svg").exists()
 
 
-def test_a_missing_logo_is_named(three_visits: Path) -> None:
+def test_a_missing_logo_is_reported(three_visits: Path) -> None:
     with pytest.raises(InvalidSetting, match="has no file"):
         add(three_visits, "v001", settings=Settings(catalog=CatalogSettings(logo="no.svg")))
     assert not catalog_of(three_visits).exists()

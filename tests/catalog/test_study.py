@@ -39,7 +39,7 @@ def test_the_page_carries_what_it_is_made_from() -> None:
     assert parse_study_page(raw, "x") == page
 
 
-def test_values_stand_once() -> None:
+def test_values_appear_once() -> None:
     node = study_node("s", "id", StudyPage((entry("a"), entry("b"))), CatalogSettings())
     assert node["values"] == [["Modality", "CT"], ["ProtocolName", "for a"], ["ProtocolName", "for b"]]
     assert [one["values"] for one in node["subdatasets"]] == [[0, 1], [0, 2]]
@@ -85,7 +85,7 @@ def test_a_damaged_page_is_named(change: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"\xff", b"3", b"[" * 100_000])
-def test_what_is_no_record_is_named(raw: bytes) -> None:
+def test_bytes_that_are_not_a_record_are_refused(raw: bytes) -> None:
     with pytest.raises(DepositDamaged, match=r"study\.json"):
         parse_study_page(raw, "study.json")
 
@@ -116,7 +116,7 @@ def test_settings_reach_the_application() -> None:
         CatalogSettings(logo="logo.html"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(settings: CatalogSettings) -> None:
+def test_invalid_settings_are_refused(settings: CatalogSettings) -> None:
     with pytest.raises(InvalidSetting, match=r"\[catalog\]"):
         config_record("s", settings)
 

@@ -176,7 +176,7 @@ def test_settings_and_options(place: Visit, tmp_path: Path) -> None:
         {"store_id": "a\nb"},
     ],
 )
-def test_options_that_mean_nothing(options: dict[str, str], place: Visit) -> None:
+def test_invalid_options(options: dict[str, str], place: Visit) -> None:
     with pytest.raises(InvalidSetting) as caught:
         deposit(place, **options)
     assert "secret" not in str(caught.value)

@@ -166,7 +166,7 @@ def _restore_from_a_copy(inputs: Path, v1: Visit) -> None:
 
 
 @pytest.mark.parametrize("disturb", [_touch_outputs, _touch_inputs, _restore_from_a_copy])
-def test_what_is_only_touched_stays(
+def test_touched_files_make_no_stage_write(
     disturb: Callable[[Path, Visit], None], inputs: Path, made: RunConfig, v1: Visit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = content(made.root)
@@ -254,7 +254,7 @@ def test_a_lost_or_damaged_page(inputs: Path, made: RunConfig) -> None:
             assert plan(inputs, made) == {}
 
 
-def test_visits_added_by_a_command_disturb_nobody(inputs: Path, chain: RunConfig) -> None:
+def test_visits_added_by_a_command_leave_others_up_to_date(inputs: Path, chain: RunConfig) -> None:
     run(inputs, chain, NAMES[:1])
     make_one_by_one(inputs, chain.root)
     assert {key.split()[0] for key in plan(inputs, chain)} == {"study-a/v2", "study-b/v1"}

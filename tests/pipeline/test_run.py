@@ -1,4 +1,4 @@
-"""Several visits at a time: the same bytes, failures that stop nobody, workers that die, other runs."""
+"""Several visits at a time: the same bytes, failures, workers that die, other runs."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_real_visits(visits: Path, chain: RunConfig, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_failed_visit_stops_nobody(jobs: int, inputs: Path, chain: RunConfig) -> None:
+def test_a_failed_visit_does_not_stop_the_others(jobs: int, inputs: Path, chain: RunConfig) -> None:
     bad = inputs / "study-a" / "v1" / "nowhere"
     bad.symlink_to("/nowhere")
     visits = collect_visits(chain.root, inputs / "visits.csv")
@@ -127,7 +127,7 @@ def test_stop_on_error(inputs: Path, chain: RunConfig) -> None:
 
 
 def test_a_stage_that_fails_after_the_archive(inputs: Path, chain: RunConfig) -> None:
-    """A folder that is no catalog of ours."""
+    """The catalog's folder was not made by icf-utils."""
     foreign = Study(chain.root, "study-a").catalog
     foreign.mkdir(parents=True)
     (foreign / "notes.txt").touch()
@@ -138,7 +138,7 @@ def test_a_stage_that_fails_after_the_archive(inputs: Path, chain: RunConfig) ->
     assert run_visits(collect_visits(chain.root), chain).counts["done"] == 2
 
 
-def test_a_fault_of_the_program_is_one_visits_failure(
+def test_an_internal_error_fails_one_visit_only(
     inputs: Path, chain: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = execute._make_stage
@@ -199,7 +199,7 @@ def _wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def test_a_visit_in_other_hands_comes_last(inputs: Path, chain: RunConfig) -> None:
+def test_a_visit_that_another_run_works_on_comes_last(inputs: Path, chain: RunConfig) -> None:
     listener, told = Listener(), list[str]()
     visits = collect_visits(chain.root, inputs / "visits.csv")
     entered, leave = threading.Event(), threading.Event()
@@ -275,7 +275,7 @@ def test_a_store_that_cannot_be_written(
     assert run_visits(visits, chain).counts["done"] == 1
 
 
-def test_state_that_cannot_be_kept_is_said(inputs: Path, chain: RunConfig) -> None:
+def test_records_that_cannot_be_written_are_reported(inputs: Path, chain: RunConfig) -> None:
     chain.root.mkdir()
     state = Study(chain.root, "study-b").workdir / "state"
     state.parent.mkdir(parents=True)
@@ -337,7 +337,7 @@ def test_a_report_escapes_everything(tmp_path: Path) -> None:
     assert report["visits"][0]["stages"][1]["failure"]["message"] == HOSTILE
 
 
-def test_pictures(inputs: Path, chain: RunConfig, tmp_path: Path) -> None:
+def test_graphs(inputs: Path, chain: RunConfig, tmp_path: Path) -> None:
     visits = collect_visits(chain.root, inputs / "visits.csv")
     cells = plan_cells(make_plan(visits, chain))
     picture = ElementTree.fromstring(svg_graph(cells, chain.stage_names))

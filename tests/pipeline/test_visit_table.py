@@ -133,7 +133,7 @@ def test_a_folder_of_several_visits_is_refused(base: Path) -> None:
     )
 
 
-def test_what_is_no_table(base: Path) -> None:
+def test_files_that_are_not_tables(base: Path) -> None:
     assert problems(b"study,visit,input\ns,v,\xff\n", base) == ("line 2: not valid UTF-8",)
     assert problems('study,visit,input\ns,v,"in\n', base)[0].startswith("line 2: ")
     assert "does not exist" in problems("study,visit,input\ns,v,in\0\n", base)[0]
@@ -147,7 +147,7 @@ def test_an_archived_visit_needs_no_input(base: Path) -> None:
     assert parsed("study,visit,input\ns,v1,in/gone\n", base) == [VisitInput("s", "v1")]
 
 
-def test_a_table_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_table(tmp_path: Path) -> None:
     from icf_utils.errors import StorageFailure
 
     with pytest.raises(StorageFailure, match=r"visits\.csv"):
@@ -180,7 +180,7 @@ def test_patterns_that_cannot_be_used(tmp_path: Path) -> None:
     assert len(caught.value.problems) == 2
 
 
-def test_gather_and_select(base: Path) -> None:
+def test_collect_and_select_visits(base: Path) -> None:
     place = Visit(base / "store", "old", "v0")
     place.archive.parent.mkdir(parents=True)
     place.archive.touch()

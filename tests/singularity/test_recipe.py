@@ -77,7 +77,7 @@ def test_lines_of_files_are_checked(line: str) -> None:
         recipe.files()
 
 
-def test_our_recipe_copies_what_there_is() -> None:
+def test_the_recipe_copies_existing_files() -> None:
     recipe = read_recipe(OWN)
     for copy in recipe.files():
         assert (PROJECT / copy.source).exists(), copy.source
@@ -88,7 +88,7 @@ def test_our_recipe_copies_what_there_is() -> None:
 
 
 @pytest.mark.parametrize("name", ["post", "environment", "runscript", "test"])
-def test_our_scripts_are_shell(name: str) -> None:
+def test_scripts_are_valid_shell(name: str) -> None:
     subprocess.run(["sh", "-n"], input=read_recipe(OWN).script(name).encode(), check=True, timeout=10)
 
 
@@ -108,7 +108,7 @@ def test_differences_of_trees_are_found(tmp_path: Path) -> None:
     assert different_files(tmp_path / "one", tmp_path / "other") == [Path("content"), Path("only")]
 
 
-def test_the_recipe_builds_and_the_image_does_what_it_says(tmp_path: Path) -> None:
+def test_the_recipe_builds_and_the_image_works(tmp_path: Path) -> None:
     """debootstrap, %post in a chroot, then everything as a nameless user with the tree read-only. Takes minutes."""
     if missing := missing_requirements():
         pytest.skip(f"the recipe cannot be built here; needed: {', '.join(missing)} (apt-get install debootstrap)")

@@ -14,7 +14,7 @@ WRAPPER = Path(__file__).resolve().parents[2] / "singularity/icf-utils"
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder with an image, the wrapper beside it, and Apptainer on the PATH."""
+    """A folder with an image, the wrapper next to it, and Apptainer on the PATH."""
     (tmp_path / "programs").mkdir()
     for name in ("data set", "work"):
         (tmp_path / name).mkdir()
@@ -90,7 +90,7 @@ def test_the_image_may_lie_elsewhere(place: Path) -> None:
     assert "set ICF_UTILS_SIF" in done.stderr
 
 
-def test_without_apptainer_it_says_so(place: Path) -> None:
+def test_without_apptainer_the_message_says_so(place: Path) -> None:
     for name in ("readlink", "dirname", "basename"):
         (place / "work" / name).symlink_to(f"/usr/bin/{name}")
     done = subprocess.run(

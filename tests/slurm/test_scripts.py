@@ -45,7 +45,9 @@ def plan(tmp_path: Path, number: int, request: JobRequest) -> submit.StudyJobs:
     ("visits", "size", "cpus", "shards"),
     [(5, 200, 1, [1] * 5), (5, 2, 1, [3, 2]), (5, 200, 2, [2, 2, 1]), (1, 1, 8, [1])],
 )
-def test_visits_are_dealt_out(tmp_path: Path, visits: int, size: int, cpus: int, shards: list[int]) -> None:
+def test_visits_are_distributed_over_tasks(
+    tmp_path: Path, visits: int, size: int, cpus: int, shards: list[int]
+) -> None:
     jobs = plan(tmp_path, visits, JobRequest(array_size=size, cpus=cpus))
     assert [len(shard) for shard in jobs.shards] == shards
     assert len(jobs.catalog) == visits
@@ -101,12 +103,12 @@ def test_few_folders_are_bound(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["a b", "x\n#SBATCH --wrap", "-x", "$(id)"])
-def test_values_that_slurm_cannot_know_are_refused(value: str) -> None:
+def test_invalid_option_values_are_refused(value: str) -> None:
     with pytest.raises(InvalidSetting, match="--partition"):
         JobRequest(partition=value)
 
 
-def test_the_catalog_waits() -> None:
+def test_the_catalog_job_waits() -> None:
     assert catalog_dependency(["1", "2"])[0] == "--dependency=afterany:1,afterany:2,singleton"
     assert catalog_dependency([])[0] == "--dependency=singleton"
 
@@ -133,7 +135,7 @@ def submission(number: int, array: str = "7", catalog: str = "8") -> Submission:
     return Submission(number, "only", array, catalog, (("v00", "v02"), ("v01",)), ("v00", "v01", "v02"))
 
 
-def test_records_come_back(tmp_path: Path) -> None:
+def test_records_can_be_read_again(tmp_path: Path) -> None:
     study = Study(tmp_path, "only")
     for number in range(1, 4):
         write_submission(create_folder(study), submission(number))
@@ -142,7 +144,7 @@ def test_records_come_back(tmp_path: Path) -> None:
     assert read_submissions(study) == [submission(1), submission(3)]
 
 
-def test_old_records_go_and_living_ones_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_records_are_removed_and_active_ones_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "KEPT", 2)
     study = Study(tmp_path, "only")
     for number in range(1, 7):
@@ -200,7 +202,7 @@ def test_the_jobs_number_is_the_last_line(tmp_path: Path, monkeypatch: pytest.Mo
         ("something else \x1b[31m", "Correct the options"),
     ],
 )
-def test_slurms_words_come_with_advice(
+def test_slurms_messages_come_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, advice: str
 ) -> None:
     stand_in(tmp_path, monkeypatch, sbatch=f"echo 'sbatch: error: {words}' >&2; exit 1", sinfo="exit 1")
@@ -217,7 +219,7 @@ def test_a_program_that_cannot_run_is_missing(tmp_path: Path, monkeypatch: pytes
         commands.list_queue(["x"])
 
 
-def test_a_status_without_squeue_says_what_it_lacks(tmp_path: Path) -> None:
+def test_status_without_squeue_names_it(tmp_path: Path) -> None:
     table = write_inputs(tmp_path, ("only",), 1)
     write_submission(create_folder(Study(tmp_path / "store", "only")), submission(1))
     done = Program({"PATH": str(tmp_path)}).run("status", "-o", str(tmp_path / "store"), "--table", str(table))

@@ -34,7 +34,7 @@ def table(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def in_hand(tmp_path: Path) -> Iterator[ExitStack]:
-    """Two visits that this process has in hand, so that jobs which should make them go on until they are ended."""
+    """Two visits that this process has locked, so that the jobs that should make them run until they are cancelled."""
     with ExitStack() as hold:
         for study, visit in (SLOW, KILLED):
             hold.enter_context(run_lock(Visit(tmp_path / "store", study, visit), SILENT))
@@ -112,7 +112,7 @@ def test_forty_visits_with_everything_that_goes_wrong(
     assert on_cluster.run("verify", "-o", str(store), "-q").returncode == 0
 
 
-def test_an_unknown_partition_is_refused_in_words_of_slurm(on_cluster: Program, tmp_path: Path) -> None:
+def test_an_unknown_partition_is_refused_with_slurms_message(on_cluster: Program, tmp_path: Path) -> None:
     table = write_inputs(tmp_path, ("only",), 1)
     command = ["run", "-o", str(tmp_path / "store"), "--table", str(table), "--slurm"]
     done = on_cluster.run(*command, "--partition", "nowhere")
@@ -130,7 +130,7 @@ def test_a_job_that_is_too_large_is_refused(on_cluster: Program, tmp_path: Path)
     assert "smaller --mem" in done.stderr
 
 
-def test_a_job_that_can_never_start_is_spoken_of(slurm: Cluster, on_cluster: Program, tmp_path: Path) -> None:
+def test_a_job_that_can_never_start_is_reported(slurm: Cluster, on_cluster: Program, tmp_path: Path) -> None:
     table = write_inputs(tmp_path, ("only",), 1)
     command = ["run", "-o", str(tmp_path / "store"), "--table", str(table), "--slurm", "--until", "archive"]
     (job,) = on_cluster.result(*command, "--partition", "short", "--time", "60")["jobs"]
@@ -146,7 +146,7 @@ def test_a_job_that_can_never_start_is_spoken_of(slurm: Cluster, on_cluster: Pro
         assert waiting.wait(timeout=60) == 1
 
 
-def test_without_sbatch_it_says_where_to_go(tmp_path: Path) -> None:
+def test_without_sbatch_the_message_says_what_to_do(tmp_path: Path) -> None:
     table = write_inputs(tmp_path, ("only",), 1)
     done = Program({"PATH": str(tmp_path)}).run("run", "-o", str(tmp_path / "store"), "--table", str(table), "--slurm")
     assert done.returncode == 7

@@ -141,7 +141,7 @@ def test_cut_or_longer_files_of_the_catalog(place: Visit) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("how", ["removed", "folder", "dangling"])
-def test_a_file_that_is_none(own: Visit, kind: str, how: str) -> None:
+def test_something_else_in_place_of_a_file(own: Visit, kind: str, how: str) -> None:
     path = files_of(own)[kind]
     path.unlink()
     if how == "folder":
@@ -168,7 +168,7 @@ def test_a_file_that_cannot_be_read(
 
 
 @pytest.mark.parametrize("kinds", [("dicoms", "tarball"), ("refs", "export"), ("archive", "checksum")])
-def test_both_files_of_a_step_are_lost(own: Visit, kinds: tuple[str, str]) -> None:
+def test_both_files_of_a_stage_are_lost(own: Visit, kinds: tuple[str, str]) -> None:
     for kind in kinds:
         files_of(own)[kind].unlink()
     found = check(own)

@@ -58,7 +58,7 @@ def flip(path: Path, chance: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("kind", DERIVED)
-def test_a_bit_beside_the_archive(place: Visit, model: Path, kind: str) -> None:
+def test_a_flipped_bit_outside_the_archive(place: Visit, model: Path, kind: str) -> None:
     chance = random.Random(kind)
     tar = place.archive.stat()
     for _ in range(6):
@@ -128,7 +128,7 @@ def _shared(place: Visit) -> list[Path]:
 
 
 @pytest.mark.parametrize("number", range(6))
-def test_a_damaged_archive_is_never_built_on(place: Visit, number: int) -> None:
+def test_nothing_is_rebuilt_from_a_damaged_archive(place: Visit, number: int) -> None:
     flip(place.archive, random.Random(number))
     os.truncate(place.checksum, 0)
     before = contents(place.root)
@@ -139,7 +139,7 @@ def test_a_damaged_archive_is_never_built_on(place: Visit, number: int) -> None:
     assert contents(place.root) == before
 
 
-def test_an_archive_with_a_checksum_that_somebody_made_to_fit(place: Visit) -> None:
+def test_an_archive_with_a_forged_checksum(place: Visit) -> None:
     data = bytearray(place.archive.read_bytes())
     data[json.loads(place.dicoms_json.read_bytes())[0]["offset"] + 20] ^= 1
     place.archive.write_bytes(data)
@@ -196,7 +196,7 @@ def test_a_lost_dataset_with_a_day_of_its_own_is_not_built_with_another(tmp_path
         assert contents(place.root) == before
 
 
-def test_a_catalog_that_came_without_a_dataset_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_catalog_made_without_a_dataset_is_unchanged(tmp_path: Path) -> None:
     place = make_visit(write_input(tmp_path / "in"), tmp_path / "store")
     lose_dataset(place)
     shutil.rmtree(place.of_study.catalog)
@@ -259,7 +259,7 @@ def test_hidden_dates_stay_hidden(place: Visit, how: str) -> None:
     assert final(place.root) == before
 
 
-def test_one_visit_that_is_held_does_not_keep_the_others(place: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_visit_does_not_stop_the_others(place: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "PATIENCE", 0.05)
     second = Visit(place.root, STUDY, "v2")
     for one in (place, second):
@@ -313,7 +313,7 @@ def test_a_lost_dataset_whose_other_deposit_is_left(tmp_path: Path, left: str, d
         assert not place.export.exists()
 
 
-def test_no_tag_that_names_a_person_comes_in_by_a_repair(place: Visit) -> None:
+def test_a_repair_adds_no_identifying_tag(place: Visit) -> None:
     records = json.loads(place.dicoms_json.read_bytes())
     for record in records:
         record["PatientName"] = "x"

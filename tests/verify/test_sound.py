@@ -71,7 +71,7 @@ def test_options_of_the_dataset(source: Path, root: Path, options: dict[str, str
     assert_sound(verify_store(root).visits[0])
 
 
-def test_the_catalog_asks_the_dataset_for_what_is_not_said(source: Path, root: Path) -> None:
+def test_the_catalog_takes_missing_options_from_the_dataset(source: Path, root: Path) -> None:
     make_visit(source, root, store_id="the store")
     for options in ({"store_id": "the store"}, {"store_url": URL}, {"store_url": URL, "store_id": "the store"}):
         again = catalogify_studyvisit_from_meta(root, STUDY, "v1", **options)  # type: ignore[arg-type]
@@ -144,7 +144,7 @@ def parents(path: bytes) -> list[bytes]:
     return [b"/".join(parts[:end]) for end in range(2, len(parts))]
 
 
-def test_steps_that_were_not_made_yet(source: Path, root: Path) -> None:
+def test_stages_that_were_not_made_yet(source: Path, root: Path) -> None:
     steps: tuple[Callable[[], object], ...] = (
         lambda: make_studyvisit_archive(source, root, STUDY, "v1"),
         lambda: deposit_visit_metadata(root, STUDY, "v1"),
@@ -159,7 +159,7 @@ def test_steps_that_were_not_made_yet(source: Path, root: Path) -> None:
 
 
 def test_a_catalog_before_the_dataset(source: Path, root: Path) -> None:
-    """The order of the two does not matter where both are told of the same store."""
+    """The order of the two does not matter if both are made for the same store."""
     make_studyvisit_archive(source, root, STUDY, "v1")
     deposit_visit_metadata(root, STUDY, "v1")
     catalogify_studyvisit_from_meta(root, STUDY, "v1", store_url=URL)
@@ -202,7 +202,7 @@ def pack(source: Path, target: Path, mode: str) -> Path:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_a_store_that_is_not_ours(
+def test_a_store_that_can_only_be_read(
     source: Path, open_tmp_path: Path, as_nobody: Callable[[], AbstractContextManager[None]]
 ) -> None:
     """Reading is enough, also for an input that has to be unpacked."""
@@ -221,7 +221,7 @@ def test_a_store_that_is_not_ours(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.parametrize("closed", [".", STUDY])
-def test_a_store_that_cannot_be_looked_into(
+def test_a_store_that_cannot_be_read(
     source: Path, open_tmp_path: Path, as_nobody: Callable[[], AbstractContextManager[None]], closed: str
 ) -> None:
     root = open_tmp_path / "store"
@@ -240,7 +240,7 @@ def test_a_store_that_cannot_be_looked_into(
     assert "Permission denied" in hidden.findings[0].problem
 
 
-def test_what_is_not_there(root: Path) -> None:
+def test_missing_visits_and_stores(root: Path) -> None:
     with pytest.raises(DepositMissing, match="this store has no visits"):
         verify_store(root)
     with pytest.raises(DepositMissing, match="this store has no visits"):
@@ -260,7 +260,7 @@ def test_identifiers(source: Path, root: Path, identifier: str) -> None:
 @pytest.mark.parametrize(
     "options", [{"store_url": "data.example.org"}, {"store_url": "https://u:secret@h/x"}, {"store_id": "a\nb"}]
 )
-def test_options_that_mean_nothing(source: Path, root: Path, options: dict[str, str]) -> None:
+def test_invalid_options(source: Path, root: Path, options: dict[str, str]) -> None:
     """They are refused whatever there is to compare with."""
     make_studyvisit_archive(source, root, STUDY, "v1")
     for _ in range(2):
@@ -269,7 +269,7 @@ def test_options_that_mean_nothing(source: Path, root: Path, options: dict[str, 
         make_derived(root)
 
 
-def test_settings_that_mean_nothing(source: Path, root: Path) -> None:
+def test_invalid_settings(source: Path, root: Path) -> None:
     make_visit(source, root)
     (root / "icf.toml").write_text('[catalog]\nlogo = "nowhere.svg"\n')
     with pytest.raises(InvalidSetting, match="has no file"):

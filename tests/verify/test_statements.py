@@ -77,7 +77,7 @@ def test_records_missing_added_repeated_and_out_of_order(own: Visit) -> None:
         assert any(item[:2] == (own.dicoms_json, subject) and problem in item[2] for item in found), found
 
 
-def test_the_same_said_in_other_bytes(own: Visit) -> None:
+def test_the_same_content_in_other_bytes(own: Visit) -> None:
     for path in (own.dicoms_json, own.tarball_json):
         value = json.loads(path.read_bytes())
         with damaged(path, json.dumps(value, indent=1).encode()):
@@ -117,7 +117,7 @@ def test_json_of_another_kind(own: Visit, kind: str, content: bytes, subject: st
     assert (path, subject) in {(finding.path, finding.subject) for finding in check(own).findings}
 
 
-def test_a_checksum_of_another_archive_is_told_from_a_changed_archive(own: Visit) -> None:
+def test_a_checksum_of_another_archive_is_distinguished_from_a_changed_archive(own: Visit) -> None:
     own.checksum.write_bytes(format_checksum("0" * 32, own.archive.name))
     assert blamed(check(own)) == {own.checksum}
     own.tarball_json.unlink()  # nobody takes the archive's side any more
@@ -170,7 +170,7 @@ def study_page(place: Visit) -> Path:
     return place.of_study.catalog / study_path(study_id(place.study))
 
 
-def test_a_visit_that_was_taken_off_the_study_page(two: tuple[Visit, Visit]) -> None:
+def test_a_visit_that_was_removed_from_the_study_page(two: tuple[Visit, Visit]) -> None:
     page = study_page(two[0])
     record = json.loads(page.read_bytes())
     record["subdatasets"] = [entry for entry in record["subdatasets"] if entry["dataset_path"] != "v1"]
@@ -201,13 +201,13 @@ def test_a_catalog_of_another_address(own: Visit) -> None:
 
 @pytest.mark.parametrize("kind", ["refs", "export"])
 def test_the_catalog_is_not_blamed_for_a_damaged_dataset(own: Visit, kind: str) -> None:
-    """Which address its pages should name stands in the dataset; else the id of the pages proves it."""
+    """The dataset says which address the pages should name; without it, the pages' dataset id proves the address."""
     files_of(own)[kind].write_bytes(b"x")
     assert blamed(check(own)) == {files_of(own)[kind]}
     assert blamed(verify_visit(own.root, STUDY, "v1", store_url=URL)) <= {own.refs, own.export}
 
 
-def test_a_catalog_for_a_store_that_nothing_names_any_more_is_said_to_be_unchecked(tmp_path: Path) -> None:
+def test_a_catalog_whose_store_is_unknown_is_reported_as_unchecked(tmp_path: Path) -> None:
     own = make_visit(write_input(tmp_path / "in"), tmp_path / "store", store_id="known to nobody else")
     own.export.write_bytes(b"x")
     found = check(own)
