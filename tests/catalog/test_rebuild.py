@@ -159,7 +159,7 @@ def test_a_folder_without_visits_is_not_a_study(store: Path) -> None:
     for name in ("empty", "file"):
         with pytest.raises(InvalidSetting, match="it has no visits"):
             build_catalog(store, name)
-    with pytest.raises(InvalidSetting, match="no study in this folder"):
+    with pytest.raises(InvalidSetting, match="it contains no study"):
         build_index(store / "empty")
     assert list((store / "empty").iterdir()) == []
 
