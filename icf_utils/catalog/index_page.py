@@ -106,7 +106,7 @@ def build_index(store_dir: str | os.PathLike[str], *, settings: Settings | None 
 
 
 def _line(study: Study, settings: Settings) -> StudyLine:
-    entries = read_study_page(study).printable(settings.catalog)
+    entries = read_study_page(study).visible_entries(settings.catalog)
     years = sorted({entry.date[:4] for entry in entries if entry.date})
     return StudyLine(
         study=study.study,

@@ -79,7 +79,7 @@ class StudyPage:
         entries = sorted({**others, new.visit: new}.values(), key=lambda entry: entry.visit)
         return replace(self, entries=tuple(entries))
 
-    def shown(self, settings: CatalogSettings) -> tuple[VisitEntry, ...]:
+    def visible_entries(self, settings: CatalogSettings) -> tuple[VisitEntry, ...]:
         """The entries as they may be written: without dates if these are hidden."""
         if not (self.hides_dates or settings.hide_dates):
             return self.entries
@@ -91,7 +91,7 @@ def study_node(study: str, dataset_id: str, page: StudyPage, settings: CatalogSe
 
     Each searchable value appears once in ``values``; visits refer to values by their position there.
     """
-    entries = page.shown(settings)
+    entries = page.visible_entries(settings)
     values = sorted({value for entry in entries for value in entry.values})
     places = {value: at for at, value in enumerate(values)}
     return {

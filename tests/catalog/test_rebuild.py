@@ -15,7 +15,7 @@ from icf_utils.catalog.index_page import build_index
 from icf_utils.catalog.page import read_study_page
 from icf_utils.catalog.rebuild import CatalogBuildResult, build_catalog
 from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
-from icf_utils.errors import ExistingFileDiffers, DepositMissing, InvalidSetting
+from icf_utils.errors import DepositMissing, ExistingFileDiffers, InvalidSetting
 from icf_utils.store.layout import Study, Visit
 from tests.catalog.conftest import STUDY, deposit, make_visit, typical_images
 
