@@ -116,12 +116,12 @@ def test_the_catalog_job_waits() -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--partition", "x"], "--partition: this needs --slurm"),
-        (["--wait"], "--wait: this needs --slurm"),
-        (["--slurm", "--report", "x.html"], "--report: cannot be used with --slurm"),
-        (["--slurm", "-S"], "--stop-on-error: cannot be used with --slurm"),
-        (["--slurm", "--array-size", "0"], "no number of tasks"),
-        (["--slurm", "--container", "nothing.sif", "--dry-run"], "--container: there is no"),
+        (["--partition", "x"], "--partition: needs --slurm"),
+        (["--wait"], "--wait: needs --slurm"),
+        (["--slurm", "--report", "x.html"], "--report: cannot be combined with --slurm"),
+        (["--slurm", "-S"], "--stop-on-error: cannot be combined with --slurm"),
+        (["--slurm", "--array-size", "0"], "expected a number of tasks"),
+        (["--slurm", "--container", "nothing.sif", "--dry-run"], "does not exist"),
     ],
 )
 def test_options_that_contradict_each_other(tmp_path: Path, arguments: list[str], problem: str) -> None:
