@@ -2,8 +2,8 @@
 
 The columns and their values are those of XNAT 1.8 (DatabaseSession, PrearcUtils). The table itself accepts values that
 XNAT cannot read: any status, NULL as ``prevent_auto_commit`` (which stops XNAT's rebuilder for every session), and the
-same session twice where the project is NULL. So every value is checked before it is written. The
-reasons for writing to this table at all are recorded in ``docs/decisions``.
+same session twice where the project is NULL. So every value is checked before it is written. The reasons for writing to
+this table at all are in ``docs/decisions/0017-xnat-prearchive-table.md``.
 """
 
 from __future__ import annotations
