@@ -31,7 +31,7 @@ def postgres(cluster: Server) -> Server:
 
 @pytest.fixture
 def xnat(postgres: Server, tmp_path: Path) -> Iterator[StandIn]:
-    """The stand-in beside the database."""
+    """A stand-in whose prearchive is the table."""
     inbox = tmp_path / "inbox"
     inbox.mkdir()
     with sharing(postgres, inbox) as server:
@@ -41,7 +41,7 @@ def xnat(postgres: Server, tmp_path: Path) -> Iterator[StandIn]:
 
 @pytest.fixture
 def root() -> Iterator[Path]:
-    """A prearchive; in memory where that is possible, since every copy is synced."""
+    """A prearchive; in memory if possible, since every copy is synced."""
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="icf-prearchive-", dir=memory) as name:
         yield Path(name)
@@ -64,6 +64,6 @@ def server() -> Iterator[StandIn]:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """One session of two scans, 5 images."""
+    """One session with two scans and 5 images."""
     write_session(tmp_path / "tree" / "sub-1" / "mr", {"01_t1": 3, "02_bold": 2})
     return tmp_path / "tree"

@@ -20,8 +20,8 @@ from icf_utils.xnat.model import STATUSES
 from tests.xnat.standin import StandIn, standin
 from tests.xnat.standin_state import Session
 
-#: The table as XNAT creates it: the columns in this order, which it reads them by (DatabaseSession.createTableSql),
-#: and the constraint that the prearchive adds.
+#: The table as XNAT creates it: its columns in the order in which XNAT reads them (DatabaseSession.createTableSql), and
+#: the constraint that the prearchive adds.
 DDL = """
 CREATE SCHEMA xdat_search;
 CREATE TABLE xdat_search.prearchive (
@@ -33,7 +33,7 @@ CREATE TABLE xdat_search.prearchive (
 )
 """
 
-#: The user of the database who needs a password; all others are trusted.
+#: The user of the database who has to give a password; all others are trusted.
 GUARDED = "xnat_guarded"
 
 
@@ -62,7 +62,7 @@ class Server:
         return XnatDatabase(str(self.folder), self.port, "xnat", self.user)
 
     def sql(self, text: str, values: object = None) -> list[tuple[Any, ...]]:
-        """The rows that a statement gives; committed."""
+        """Execute and commit a statement; returns its rows."""
         return self._execute("xnat", text, values)
 
     def create(self) -> None:
@@ -128,7 +128,7 @@ def _free_port() -> int:
 
 @contextmanager
 def sharing(postgres: Server, inbox: Path | None = None) -> Iterator[StandIn]:
-    """A stand-in whose prearchive is the table; it builds what is asked for and leaves a log beside the files."""
+    """Run a stand-in whose prearchive is the table. A rebuild sets the status and writes a log next to the files."""
     with standin(inbox=inbox) as server:
 
         def listed() -> list[Session]:
@@ -144,7 +144,7 @@ def sharing(postgres: Server, inbox: Path | None = None) -> Iterator[StandIn]:
         decide = server.on_rebuild
 
         def rebuild(session: Session) -> str:
-            """As XNAT does it, it reads every row: an unreadable one, or an empty boolean, stops it for all."""
+            """Read every row first, as XNAT does: one that it cannot read stops the rebuild of all."""
             checks = "prevent_auto_commit IS NULL OR NOT status = ANY(%s)"
             assert not postgres.sql(f"SELECT 1 FROM {TABLE} WHERE {checks}", [sorted(STATUSES)]), (
                 "XNAT cannot read a row"

@@ -1,4 +1,4 @@
-"""A session that is put into the prearchive, and what is heard and done on the way."""
+"""A session that is put into the prearchive, with a fault at a chosen step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.xnat.standin import PASSWORD, USER, StandIn
 #: The study of the visit that is put into the prearchive.
 STUDY = uid("study", "prearchive")
 
-#: What is said between two steps: copied, in its place, the row, the request, XNAT's status.
+#: The number of messages: copied, moved, row inserted, XNAT asked, XNAT's status.
 STEPS = 5
 
 
@@ -36,18 +36,18 @@ class Stop(Exception):
 
 
 class Steps:
-    """Hears each step, and does something at one of them."""
+    """Collects the message of each step, and does something at one of them."""
 
     def __init__(self, at: int = 0, action: Any = None) -> None:
-        self.heard: list[str] = []
+        self.messages: list[str] = []
         self._at, self._action = at, action
 
     def task(self, label: str, total: int, unit: str) -> AbstractContextManager[Task]:
         return SILENT.task(label, total, unit)
 
     def message(self, text: str) -> None:
-        self.heard.append(text)
-        if len(self.heard) == self._at:
+        self.messages.append(text)
+        if len(self.messages) == self._at:
             self._action()
 
 
@@ -61,7 +61,7 @@ def put(visit: Path, session: PrearchiveSession, postgres: Server, xnat: StandIn
 
 
 def changes(xnat: StandIn) -> list[str]:
-    """What XNAT was asked to do: all requests but questions, and the end of the login session."""
+    """What XNAT was asked to do: all requests except questions and the logout."""
     asked = [f"{seen.method} {seen.path}" for seen in xnat.requests if seen.method != "GET"]
     return [request for request in asked if request != "DELETE /data/JSESSION"]
 

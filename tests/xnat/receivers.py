@@ -1,4 +1,4 @@
-"""Real DICOM receivers: dcmtk's storescp and Orthanc, on free ports of the loopback."""
+"""Real DICOM receivers: dcmtk's storescp and Orthanc, on free ports of the loopback interface."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def running(command: list[str], port: int, folder: Path) -> Iterator[None]:
 
 
 def _dcmtk(name: str) -> str:
-    """dcmtk's program: pynetdicom brings others of the same names."""
+    """The path of dcmtk's program; pynetdicom installs others with the same names."""
     folders = [*os.environ["PATH"].split(os.pathsep), "/usr/bin"]
     for program in dict.fromkeys(found for folder in folders if (found := shutil.which(name, path=folder))):
         done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, timeout=20)
@@ -54,7 +54,7 @@ def _dcmtk(name: str) -> str:
 
 @contextmanager
 def storescp(folder: Path, *options: str) -> Iterator[int]:
-    """dcmtk's receiver, which keeps what comes as it comes below ``folder``; yields its port."""
+    """Run dcmtk's receiver, which stores data sets unchanged in ``folder``; yields its port."""
     program = _dcmtk("storescp")
     folder.mkdir()
     port = free_port()
@@ -65,7 +65,7 @@ def storescp(folder: Path, *options: str) -> Iterator[int]:
 
 @contextmanager
 def orthanc(folder: Path) -> Iterator[tuple[int, str]]:
-    """Orthanc under XNAT's title, which knows every sender; yields its port and its address over HTTP."""
+    """Run Orthanc with XNAT's AE title, for any sender; yields its port and its web address."""
     program = shutil.which("Orthanc") or ("/usr/sbin/Orthanc" if Path("/usr/sbin/Orthanc").exists() else None)
     if not program:
         pytest.skip("Orthanc is not installed")

@@ -59,7 +59,7 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that go away are no news."""
+        """Clients may disconnect."""
 
 
 _BROWSER = re.compile(r"Mozilla|Chrome|Safari|Firefox|Opera|MSIE|Edge", re.IGNORECASE)
@@ -72,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in the base
-        """Requests are recorded by themselves."""
+        """Requests are kept in ``requests``."""
 
     def do_GET(self) -> None:
         self._serve()
@@ -170,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.xnat.cookies.add(self._cookie)
 
     def _authenticate(self) -> str:
-        """The login session's identifier; who sends a login without one gets one."""
+        """The identifier of the login session; a request with user and password opens one."""
         if self._sent_cookie() in self.xnat.cookies:
             return self._sent_cookie()
         scheme, _, code = self.headers.get("Authorization", "").partition(" ")

@@ -50,7 +50,7 @@ _KINDS = {"application/zip": "zip", "application/x-tar": "tar"}
 
 @dataclass(frozen=True)
 class Asked:
-    """A request for one of the routes; ``found`` is the match of its path, ``query`` not taken apart."""
+    """A request for one of the routes; ``found`` is the match of its path, ``query`` the raw query."""
 
     xnat: StandIn
     seen: Seen
@@ -213,13 +213,13 @@ def import_(asked: Asked) -> Reply:
     for session in made:
         session.hidden_until = time.monotonic() + asked.xnat.shows_after
     uris = asked.xnat.answer([item.uri for item in made])
-    # only the handler that is chosen by default puts /data before its answers
+    # only the default handler writes /data before the addresses
     text = "".join(f"{'' if handler else '/data'}{uri}\r\n" for uri in uris)
     return 200, "text/uri-list", text
 
 
 def _late(xnat: StandIn, order: Order, images: list[Image | None]) -> list[Session]:
-    """Take the first image at once, the others after a while: meanwhile the session is RECEIVING."""
+    """Receive the first image at once, the others after a while, in which the session is RECEIVING."""
 
     def slowly() -> Iterator[Image | None]:
         for at, image in enumerate(images):
@@ -231,7 +231,7 @@ def _late(xnat: StandIn, order: Order, images: list[Image | None]) -> list[Sessi
 
 
 def _content(asked: Asked) -> tuple[str, BinaryIO]:
-    """Kind and bytes of what was uploaded."""
+    """The kind of an upload, and its bytes."""
     if "Content-Length" not in asked.headers:
         asked.xnat.violations.append("an upload without Content-Length")
         raise Refused(400, "Unable to identify upload format.")
@@ -245,7 +245,7 @@ def _content(asked: Asked) -> tuple[str, BinaryIO]:
 
 
 def _inbox(xnat: StandIn, query: Mapping[str, str]) -> Reply:
-    """Import a folder of the server's own inbox; without another word it is deleted afterwards."""
+    """Import a folder of the inbox; it is deleted afterwards unless the request says otherwise."""
     folder = Path(query.get("path", ""))
     if not xnat.inbox or xnat.inbox not in folder.parents or not folder.is_dir():
         raise Refused(400, "the path is not below the inbox")
@@ -261,7 +261,7 @@ def _inbox(xnat: StandIn, query: Mapping[str, str]) -> Reply:
 
 
 def _order(query: Mapping[str, str]) -> Order:
-    """What the parameters of an import mean; those of ``dest`` win."""
+    """The meaning of the parameters of an import; ``dest`` takes precedence."""
     found = _DEST.fullmatch(query["dest"]) if query.get("dest") else None
     if query.get("dest") and not found:
         raise Refused(400, "Parameter dest format error")
@@ -280,7 +280,7 @@ def _order(query: Mapping[str, str]) -> Order:
 
 
 def one_part(content_type: str, body: BinaryIO) -> tuple[str, BinaryIO]:
-    """Name and content of the file; more than one, or none, are refused as XNAT does."""
+    """Name and content of the one file of a form; like XNAT, refuses any other number of files."""
     message = message_from_bytes(f"Content-Type: {content_type}\r\n\r\n".encode() + body.read())
     parts = message.get_payload()
     assert isinstance(parts, list)

@@ -19,15 +19,15 @@ from pydicom.errors import InvalidDicomError
 USER, PASSWORD = "uploader", "correct-horse/battery"
 ALIAS, SECRET = "01234567-89ab-cdef-0123-456789abcdef", "token-secret-of-the-tests"
 
-#: What may be done to a request instead of, or beside, answering it.
-#: ``NNN``: that status and nothing else is done; 401 ends the login session, too. ``NNN-after``: that status, though
-#: all was done. ``reset``: the connection ends before anything is done, ``reset-after`` afterwards; ``cut``: in the
-#: middle of an import. ``slow``: done after ``slow`` seconds, ``late``: shown as under way at once, done afterwards.
+#: A fault of a request. ``NNN``: answered with that status, and nothing is done; 401 also ends the login session.
+#: ``NNN-after``: answered with that status although all was done. ``reset``: the connection ends before anything is
+#: done, ``reset-after``: afterwards, ``cut``: in the middle of an import. ``slow``: done after ``slow`` seconds.
+#: ``late``: listed as RECEIVING at once, done after ``slow`` seconds.
 Fault = str
 
 UNASSIGNED = "Unassigned"
 
-#: In these nobody else may touch a session: a commit is answered with 409.
+#: A session with one of these statuses is locked: a commit is answered with 409.
 LOCKED = ("ARCHIVING", "BUILDING", "DELETING", "MOVING", "SEPARATING")
 
 _TAGS = ["StudyInstanceUID", "SeriesNumber", "SOPInstanceUID", "PatientName", "PatientID"]
@@ -43,7 +43,7 @@ class Refused(Exception):
 
 @dataclass
 class Session:
-    """A session; ``files`` by scan and SOPInstanceUID with their sizes. ``imports`` counts what was merged into it."""
+    """A session. ``files`` maps scan and SOPInstanceUID to sizes; ``imports`` counts the uploads merged into it."""
 
     project: str
     timestamp: str
@@ -57,7 +57,7 @@ class Session:
     imports: int = 0
     lastmod: str = ""
     log: str = ""
-    #: By the monotonic clock: nobody is shown the session before.
+    #: The session is not listed before this time of the monotonic clock.
     hidden_until: float = 0.0
 
     @property
@@ -84,7 +84,7 @@ class Session:
         return found
 
     def row(self) -> dict[str, object]:
-        """The session in a listing of the prearchive."""
+        """The session's row in a listing of the prearchive."""
         return {
             "project": self.project,
             "timestamp": self.timestamp,
@@ -106,7 +106,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Order:
-    """What an import was asked for."""
+    """The request of an import."""
 
     project: str
     subject: str
@@ -130,17 +130,17 @@ class Image:
 
 
 class State:
-    """All sessions. ``projects`` are those that the user may write to; ``fallback`` takes what is for others."""
+    """All sessions. The user may write to ``projects``; ``fallback`` receives what is for other projects."""
 
     def __init__(self) -> None:
         self.projects = {"PILOT", "OTHER"}
-        #: Projects that the user may look at, and not write to.
+        #: Projects that the user may read, but not write to.
         self.readonly: set[str] = set()
         self.fallback = UNASSIGNED
         self.sessions: list[Session] = []
-        #: Sessions that others keep, such as a table of a database: they join the listings.
+        #: Sessions kept elsewhere, such as in a table of a database; listings include them.
         self.others: Callable[[], Iterable[Session]] = list
-        #: What a rebuild makes of a session's status.
+        #: The status of a session after a rebuild.
         self.on_rebuild: Callable[[Session], str] = lambda session: "READY" if session.files else "ERROR"
         self.lock = threading.RLock()
         self._clock = 0
@@ -175,7 +175,7 @@ class State:
         session.status, session.lastmod = self.on_rebuild(session), self.now()
 
     def receive(self, order: Order, images: Iterator[Image | None], at_most: int | None = None) -> list[Session]:
-        """Merge images into sessions; ``None`` is a file that is no DICOM. ``at_most``: the connection ends there."""
+        """Merge images into sessions; ``None`` is not DICOM. After ``at_most`` files the connection ends."""
         made: dict[str, Session] = {}
         try:
             for at, image in enumerate(images):
@@ -201,7 +201,7 @@ class State:
         return list(made.values())
 
     def _place(self, order: Order, image: Image) -> Session:
-        """The session that a study's images go to, locked by its status."""
+        """The session for the images of a study; its status locks it."""
         project = order.project if order.project in self.projects else self.fallback
         name, subject = order.session or image.session, order.subject or image.subject
         with self.lock:
@@ -247,7 +247,7 @@ class State:
 
 @dataclass(frozen=True)
 class Seen:
-    """A request that came in. ``query`` holds the last value of each name; ``size`` of the body in bytes."""
+    """A request. ``query`` contains the last value of each name; ``size`` is that of the body in bytes."""
 
     method: str
     path: str
@@ -269,15 +269,15 @@ class StandIn(State):
         self.cookies: set[str] = set()
         self.fault: Callable[[Seen], Fault | None] = lambda _: None
         self.slow = 1.0
-        #: Seconds after which sessions are shown that an import has made.
+        #: Seconds after which the sessions of an import are listed.
         self.shows_after = 0.0
-        #: Sessions that are committed without being asked for go to the archive.
+        #: Whether the project archives committed sessions automatically.
         self.auto_archive = False
-        #: The answer of an import, if it is to be another.
+        #: Changes the addresses in the answer to an import.
         self.answer: Callable[[list[str]], list[str]] = lambda uris: uris
 
     def check(self) -> None:
-        """Fail if a client has done what it must not."""
+        """Fail if a client has violated the contract."""
         assert not self.violations, self.violations
 
     def seen(self, method: str, path: str) -> list[Seen]:
@@ -288,7 +288,7 @@ class StandIn(State):
 
 
 def images_of(kind: str, body: BinaryIO) -> Iterator[Image | None]:
-    """The files of a zip or tar as XNAT reads them: in sequence. Raises :class:`Refused` for what it could not read."""
+    """The files of a zip or tar, read in sequence like XNAT does. Raises :class:`Refused` for what XNAT cannot read."""
     try:
         files = _zipped(body) if kind == "zip" else _tarred(body)
         for content in files:
@@ -301,7 +301,7 @@ def _zipped(body: BinaryIO) -> Iterator[bytes]:
     with zipfile.ZipFile(body) as archive:
         for info in archive.infolist():
             if info.flag_bits & 8 and info.compress_type == zipfile.ZIP_STORED:
-                # java.util.zip.ZipInputStream does not know where such a member ends
+                # java.util.zip.ZipInputStream cannot find the end of such a member
                 raise Refused(400, "only DEFLATED entries can have EXT descriptor")
             if not info.is_dir():
                 yield archive.read(info)

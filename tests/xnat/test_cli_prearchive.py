@@ -1,4 +1,4 @@
-"""``icf-utils xnat prearchive`` as a program, with its own client, on a real database; and the inbox."""
+"""``icf-utils xnat prearchive`` as a program: on a real database, and through the inbox."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_from_a_folder(options: list[str], visit: Path, root: Path, postgres: Se
 def test_from_the_store(
     options: list[str], visit: Path, root: Path, tmp_path: Path, postgres: Server, cli: Inside
 ) -> None:
-    """The session is called like the visit; its files have the MD5s that the metadata say."""
+    """The session has the visit's name; each file is compared with the MD5 in the metadata."""
     make_studyvisit_archive(visit, tmp_path / "store", "s", "v.1")
     deposit_visit_metadata(tmp_path / "store", "s", "v.1")
     ran = cli(*options, "-o", tmp_path / "store", "--id", "s", "v.1", "--json")
@@ -75,7 +75,7 @@ def test_from_the_store(
     assert len(postgres.rows()) == 1
 
 
-def test_a_conflict_is_no_success(
+def test_a_conflict_is_not_a_success(
     options: list[str], visit: Path, xnat: StandIn, postgres: Server, cli: Inside
 ) -> None:
     xnat.outcome = lambda session: "CONFLICT"  # type: ignore[attr-defined]
@@ -87,7 +87,7 @@ def test_a_conflict_is_no_success(
 
 
 @pytest.mark.parametrize("project", ["PILTO", "pilot"])
-def test_an_unknown_project_is_found_before_anything_is_copied(
+def test_an_unknown_project_is_reported_before_anything_is_copied(
     options: list[str], visit: Path, root: Path, xnat: StandIn, postgres: Server, cli: Inside, project: str
 ) -> None:
     ran = cli(*options[:-1], project, "--session", "S1", visit)
@@ -97,7 +97,7 @@ def test_an_unknown_project_is_found_before_anything_is_copied(
 
 
 def test_a_project_that_xnat_knows_by_another_spelling(xnat: StandIn) -> None:
-    """XNAT may list a project's prearchive under other names of it."""
+    """XNAT may accept another spelling of a project's ID in listings."""
     row = Session("PILOT", "20240101_000000000", "a", "s", "a", "1.2.3", "READY")
     xnat.projects.add("pilot")
     xnat.prearchived = lambda project=None: [row]  # type: ignore[method-assign]
@@ -107,7 +107,7 @@ def test_a_project_that_xnat_knows_by_another_spelling(xnat: StandIn) -> None:
             client.check_project("pilot")
 
 
-def test_what_does_not_fit_together(options: list[str], visit: Path, root: Path, cli: Inside) -> None:
+def test_options_that_contradict_each_other(options: list[str], visit: Path, root: Path, cli: Inside) -> None:
     assert cli(*options, visit).code == 2  # no session
     assert cli(*options, "--session", "S1").code == 2  # no input
     assert cli(*options, "--session", "S1", visit, "--inbox", root).code == 2
@@ -153,7 +153,7 @@ def test_a_refused_rebuild_is_undone(
 
 
 @pytest.mark.parametrize("fault", ["503", "reset", "reset-after", "401"])
-def test_the_rebuild_is_asked_for_again_after_what_passes(
+def test_a_rebuild_request_is_repeated_after_a_transient_failure(
     options: list[str], visit: Path, xnat: StandIn, cli: Inside, fault: str
 ) -> None:
     left = [fault]
@@ -163,10 +163,10 @@ def test_the_rebuild_is_asked_for_again_after_what_passes(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_undoes_all(
+def test_a_signal_undoes_everything(
     options: list[str], visit: Path, root: Path, xnat: StandIn, postgres: Server, number: int, code: int
 ) -> None:
-    """While the rebuild is waited for: the row is there, and is taken away again."""
+    """During the wait for the rebuild: the row exists, and is removed again."""
     xnat.outcome = lambda session: "RECEIVING"  # type: ignore[attr-defined]
     command = [*PROGRAM, *options, "--session", "S1", str(visit)]
     process = subprocess.Popen(command, env=surrounding(), stdout=-3, stderr=subprocess.PIPE)
@@ -187,7 +187,7 @@ def test_a_signal_undoes_all(
 # -- the requests themselves -------------------------------------------------------------------------------------------
 
 
-def test_requests(postgres: Server, xnat: StandIn) -> None:
+def test_requests_of_the_client(postgres: Server, xnat: StandIn) -> None:
     with XnatClient(xnat.url, Login(USER, Secret(PASSWORD))) as client:
         assert client.prearchive_status("PILOT", "x", "y") is None
         with pytest.raises(RemoteFailure, match="cannot be listed"):
@@ -195,7 +195,7 @@ def test_requests(postgres: Server, xnat: StandIn) -> None:
         with pytest.raises(RemoteFailure, match="was refused"):
             client.rebuild("/prearchive/projects/PILOT/x/y")
         xnat.fault = lambda seen: "409" if seen.path.endswith("/rebuild") else None
-        client.rebuild("/prearchive/projects/PILOT/x/y")  # it is at it already
+        client.rebuild("/prearchive/projects/PILOT/x/y")  # XNAT is rebuilding it already
     assert all(request.method != "PUT" for request in xnat.requests)
 
 
@@ -210,7 +210,7 @@ def inbox(options: list[str], xnat: StandIn) -> list[str]:
 
 
 def test_through_the_inbox(inbox: list[str], visit: Path, xnat: StandIn, cli: Inside) -> None:
-    """A copy is made for XNAT, and removed by us when it has read it; the input stays."""
+    """A copy is made for XNAT, and removed once XNAT has read it; the input stays."""
     ran = cli(*inbox, visit, "--json")
     assert ran.code == 0, ran.err
     result = ran.json["result"]
@@ -229,8 +229,8 @@ def test_through_the_inbox(inbox: list[str], visit: Path, xnat: StandIn, cli: In
     assert len(list(visit.rglob("*.dcm"))) == 5
 
 
-def test_a_folder_of_the_inbox_is_read_where_it_is(inbox: list[str], visit: Path, xnat: StandIn, cli: Inside) -> None:
-    """And is there afterwards: the only copy is not XNAT's to delete."""
+def test_a_folder_in_the_inbox_is_read_in_place(inbox: list[str], visit: Path, xnat: StandIn, cli: Inside) -> None:
+    """It exists afterwards: XNAT must not delete the only copy."""
     assert xnat.inbox
     os.rename(visit, xnat.inbox / "mine")
     before = tree(xnat.inbox)
@@ -248,8 +248,8 @@ def test_a_refused_import_leaves_no_copy(inbox: list[str], visit: Path, xnat: St
     assert tree(xnat.inbox) == []
 
 
-def test_files_that_xnat_did_not_take(inbox: list[str], visit: Path, xnat: StandIn, cli: Inside) -> None:
-    """The session is READY, but a file is missing: that is no success."""
+def test_a_missing_file_is_not_a_success(inbox: list[str], visit: Path, xnat: StandIn, cli: Inside) -> None:
+    """The session is READY, but a file is missing."""
     receive = xnat.receive
 
     def forgetful(order, images, at_most=None):  # type: ignore[no-untyped-def]
@@ -261,7 +261,7 @@ def test_files_that_xnat_did_not_take(inbox: list[str], visit: Path, xnat: Stand
     assert "expected 5 files in the session, XNAT counts 4" in ran.err
 
 
-def test_the_inbox_needs_its_labels(inbox: list[str], visit: Path, xnat: StandIn, cli: Inside) -> None:
+def test_the_inbox_requires_labels(inbox: list[str], visit: Path, xnat: StandIn, cli: Inside) -> None:
     assert cli(*inbox[:6], visit).code == 2
     shown = cli(*inbox, visit, "--dry-run", "--server-path", "/data/xnat/inbox")
     assert shown.code == 0

@@ -1,4 +1,4 @@
-"""``icf-utils xnat upload`` as a user meets it: what it prints, its exit codes, and that no password shows."""
+"""``icf-utils xnat upload`` as a program: what it prints, its exit codes, and that no password appears."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_tree(server: StandIn, tree: Path, tmp_path: Path) -> None:
     assert ran.code == 0
 
 
-def test_json_holds_what_xnat_answers(server: StandIn, tree: Path) -> None:
+def test_json_contains_the_answers_of_xnat(server: StandIn, tree: Path) -> None:
     done = icf(*arguments(server, tree, "--json"), env={"XNAT_PASS": PASSWORD, "XNAT_USER": USER}).json
     assert done["ok"] is True
     for session in done["result"]["sessions"]:
@@ -70,8 +70,8 @@ def test_json_holds_what_xnat_answers(server: StandIn, tree: Path) -> None:
         assert (session["held"], session["left_out"]) == (3, ["notes.txt"])
 
 
-def test_some_of_many(inside: Inside, server: StandIn, tree: Path) -> None:
-    """One session is damaged: it is named, the other arrives, the exit code is 1."""
+def test_one_of_two_sessions_fails(inside: Inside, server: StandIn, tree: Path) -> None:
+    """The damaged session is named, the other one arrives, and the exit code is 1."""
     image = tree / "sub-1" / "mr1" / "02_t1" / "1.dcm"
     image.write_bytes(image.read_bytes()[:-3])
     ran = inside(*arguments(server, tree, "--user", USER))
@@ -82,7 +82,7 @@ def test_some_of_many(inside: Inside, server: StandIn, tree: Path) -> None:
 
 
 def test_a_name_that_makes_no_label(inside: Inside, server: StandIn, tree: Path) -> None:
-    """It is named and counted, and keeps no other."""
+    """It is named and counted; the other sessions are uploaded."""
     write_session(tree / "\u00c4\u00d6" / "mr", {"01": 1})
     ran = inside(*arguments(server, tree, "--user", USER, "-q"))
     refused, summary = ran.out.splitlines()
@@ -95,14 +95,14 @@ def test_a_name_that_makes_no_label(inside: Inside, server: StandIn, tree: Path)
     assert [item["subject"] for item in told["result"]["refused"]] == ["\u00c4\u00d6/mr"]
 
 
-def test_a_dry_run_needs_no_login(inside: Inside, server: StandIn, tree: Path) -> None:
+def test_a_dry_run_requires_no_login(inside: Inside, server: StandIn, tree: Path) -> None:
     ran = inside(*arguments(server, tree, "--dry-run"))
     assert (ran.code, server.requests) == (0, [])
     assert "sub-1/sub-1_mr1: would be uploaded (3 images, 10.2 kB, 1 other file left out)" in ran.out
     assert not (tree.parent / "state").exists()
 
 
-def test_the_store(inside: Inside, server: StandIn, tmp_path: Path) -> None:
+def test_a_store(inside: Inside, server: StandIn, tmp_path: Path) -> None:
     write_visit(tmp_path / "in", {1: ("t1", 2)})
     make_studyvisit_archive(tmp_path / "in", tmp_path / "store", "study-a", "v1")
     for chosen in (("--id", "study-a", "v1"), ("study-a",), ("study-a/v1", "study-a")):
@@ -113,7 +113,7 @@ def test_the_store(inside: Inside, server: StandIn, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["netrc", "password-file", "token-file", "token", "environment"])
-def test_ways_to_log_in(
+def test_sources_of_credentials(
     inside: Inside, monkeypatch: pytest.MonkeyPatch, server: StandIn, tree: Path, tmp_path: Path, way: str
 ) -> None:
     monkeypatch.delenv("XNAT_PASS")
@@ -134,14 +134,14 @@ def test_ways_to_log_in(
     assert inside(*arguments(server, tree, *options)).code == 0
 
 
-def test_nobody_to_log_in(server: StandIn, tree: Path) -> None:
+def test_no_credentials(server: StandIn, tree: Path) -> None:
     ran = icf(*arguments(server, tree))
     assert (ran.code, server.requests) == (2, [])
     assert "XNAT_PASS" in ran.err
 
 
-def test_a_password_is_shown_nowhere(server: StandIn, tree: Path, tmp_path: Path) -> None:
-    """Not in the process list, a URL, a log, the journal, or what is printed; whatever goes wrong."""
+def test_a_password_never_appears(server: StandIn, tree: Path, tmp_path: Path) -> None:
+    """Not in the list of processes, a URL, a log, the journal or the output, even if requests fail."""
     server.fault = lambda seen: "500" if seen.path == "/data/services/import" and len(server.imports()) < 3 else None
     command = [*PROGRAM, *arguments(server, tree, "--user", USER, "--log", str(tmp_path / "log"), "--json")]
     run = subprocess.Popen(command, env=surrounding(XNAT_PASS=PASSWORD), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -159,8 +159,8 @@ def test_a_password_is_shown_nowhere(server: StandIn, tree: Path, tmp_path: Path
         assert secret.encode() not in shown
 
 
-def test_one_upload_at_a_time_to_a_project(server: StandIn, tree: Path) -> None:
-    """Two would both look, find nothing, and send."""
+def test_a_second_upload_to_the_same_project_is_refused(server: StandIn, tree: Path) -> None:
+    """Both would look for the session, find nothing, and send it."""
     server.slow = 3.0
     server.fault = lambda seen: "slow" if seen.path == "/data/services/import" else None
     command = [*PROGRAM, *arguments(server, tree, "--user", USER)]
@@ -175,7 +175,9 @@ def test_one_upload_at_a_time_to_a_project(server: StandIn, tree: Path) -> None:
     assert "Keep the file: it records what was uploaded" in second.err
 
 
-def test_a_password_for_all_to_read_is_refused(inside: Inside, server: StandIn, tree: Path, tmp_path: Path) -> None:
+def test_a_password_file_that_others_can_read_is_refused(
+    inside: Inside, server: StandIn, tree: Path, tmp_path: Path
+) -> None:
     (tmp_path / "secret").write_text(PASSWORD)
     os.chmod(tmp_path / "secret", 0o644)
     ran = inside(*arguments(server, tree, "--user", USER, "--password-file", str(tmp_path / "secret")))

@@ -1,4 +1,4 @@
-"""What is written to XNAT's table, and what never is, on a real PostgreSQL."""
+"""Rows in XNAT's table, on a real PostgreSQL: which are written, and which are refused."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tests.xnat.prearchiving import example_row
 
 @pytest.mark.parametrize("status", ["ready", "DONE", "", "_BUILDING "])
 def test_a_status_that_xnat_cannot_read_is_refused(postgres: Server, status: str) -> None:
-    """The table would take it."""
+    """The table would accept it."""
     with pytest.raises(InvalidSetting, match="is not a status of XNAT"):
         example_row(status=status)
     postgres.sql(f"INSERT INTO {TABLE} (timestamp, foldername, status, url) VALUES ('t', 'f', %s, 'u')", [status])
 
 
 @pytest.mark.parametrize("name", ["prevent_anon", "prevent_auto_commit"])
-def test_a_boolean_is_never_empty(postgres: Server, name: str) -> None:
+def test_booleans_are_never_null(postgres: Server, name: str) -> None:
     with pytest.raises(InvalidSetting, match="true or false"):
         example_row(**{name: None})
     insert_row(postgres.database, example_row())
@@ -36,13 +36,13 @@ def test_a_boolean_is_never_empty(postgres: Server, name: str) -> None:
 @pytest.mark.parametrize(
     "changes", [{"timestamp": "20240102_030405"}, {"project": "Unassigned"}, {"project": ""}, {"url": ""}, {"tag": ""}]
 )
-def test_values_that_make_no_sense(changes: dict[str, Any]) -> None:
+def test_values_that_xnat_cannot_read(changes: dict[str, Any]) -> None:
     with pytest.raises(InvalidSetting):
         example_row(**changes)
 
 
 @pytest.mark.parametrize("project", ["PILOT", None])
-def test_a_session_gets_in_once(postgres: Server, project: str | None) -> None:
+def test_a_session_is_inserted_once(postgres: Server, project: str | None) -> None:
     row = example_row(project=project)
     insert_row(postgres.database, row)
     with pytest.raises(RemoteFailure, match="already has a session of this name and time"):
@@ -50,8 +50,8 @@ def test_a_session_gets_in_once(postgres: Server, project: str | None) -> None:
     assert len(postgres.rows()) == 1
 
 
-def test_the_table_alone_would_take_it_twice(postgres: Server) -> None:
-    """Why we check: its constraint says nothing where the project is empty."""
+def test_the_table_itself_accepts_duplicates(postgres: Server) -> None:
+    """Its constraint does not apply where the project is NULL."""
     values = "(timestamp, foldername, status, url) VALUES ('t', 'f', 'READY', 'u')"
     for _ in range(2):
         postgres.sql(f"INSERT INTO {TABLE} {values}")
@@ -59,7 +59,7 @@ def test_the_table_alone_would_take_it_twice(postgres: Server) -> None:
 
 
 @pytest.mark.parametrize("project", ["PILOT", None])
-def test_two_at_once_do_not_both_get_in(postgres: Server, project: str | None) -> None:
+def test_concurrent_inserts_of_one_session(postgres: Server, project: str | None) -> None:
     row = example_row(project=project)
 
     def attempt(_: int) -> bool:
@@ -74,8 +74,8 @@ def test_two_at_once_do_not_both_get_in(postgres: Server, project: str | None) -
     assert len(postgres.rows()) == 1
 
 
-def test_xnat_itself_waits_while_we_look(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lock holds for whoever inserts, not only for us; and we do not wait for ever for another's."""
+def test_the_lock_is_respected_in_both_directions(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An insert waits for another transaction, but not for ever."""
     import psycopg
 
     monkeypatch.setattr(database, "LOCK_TIMEOUT", "SET LOCAL lock_timeout = '300ms'")
@@ -97,7 +97,7 @@ def test_values_are_never_part_of_a_statement(postgres: Server) -> None:
     assert postgres.rows() == []
 
 
-def test_only_rows_at_rest_are_deleted(postgres: Server) -> None:
+def test_only_rows_with_the_given_status_are_deleted(postgres: Server) -> None:
     mine, others = example_row(), example_row(timestamp="20240102_030405007", tag="1.2.4")
     for row in (mine, others, example_row(project=None)):
         insert_row(postgres.database, row)
@@ -108,8 +108,8 @@ def test_only_rows_at_rest_are_deleted(postgres: Server) -> None:
     assert len(postgres.rows()) == 2
 
 
-def test_a_password_is_in_no_message_and_no_connection_string() -> None:
-    """Whatever goes wrong, and however it is written."""
+def test_passwords_appear_in_no_message() -> None:
+    """Neither in errors, nor in a representation; connection strings are refused."""
     place = XnatDatabase("/nowhere", 5432, "xnat", "me", Secret("hunter2"))
     with pytest.raises(RemoteFailure) as caught:
         read_status(place, {"project": None, "timestamp": "", "foldername": ""})
@@ -128,7 +128,7 @@ def test_every_status_of_the_contract_is_known() -> None:
         assert isinstance(example_row(status=status), PrearchiveRow)
 
 
-def test_the_rights_that_the_page_names_are_enough(postgres: Server) -> None:
+def test_the_documented_permissions_are_necessary_and_sufficient(postgres: Server) -> None:
     """docs/xnat-import.md; fewer are not."""
     page = (ROOT / "docs" / "xnat-import.md").read_text(encoding="utf-8")
     grants = [line for line in page.splitlines() if line.startswith("GRANT ")]

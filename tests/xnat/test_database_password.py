@@ -1,4 +1,4 @@
-"""The database's password: each way to give it, on a PostgreSQL that asks for it (SCRAM), and where it never shows."""
+"""The database's password: each source of it, on a PostgreSQL that requires it (SCRAM). It never appears anywhere."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.xnat.standin_state import Seen
 
 psycopg = pytest.importorskip("psycopg")
 
-SECRET = "Sesam-0ffne:dich"  # the colon is what a password file separates by
+SECRET = "Sesam-0ffne:dich"  # a password file separates its fields by colons
 
 
 @pytest.fixture
 def guarded(postgres: Server) -> Iterator[Server]:
-    """A user who has the rights that docs/xnat-import.md names, and a password."""
+    """A user with the permissions of docs/xnat-import.md, and with a password."""
     page = (ROOT / "docs" / "xnat-import.md").read_text(encoding="utf-8")
     grants = [line.replace("xnat_import", GUARDED) for line in page.splitlines() if line.startswith("GRANT ")]
     made = f"SET password_encryption = 'scram-sha-256'; CREATE ROLE {GUARDED} LOGIN PASSWORD '{SECRET}'"
@@ -38,7 +38,7 @@ def guarded(postgres: Server) -> Iterator[Server]:
 
 @pytest.fixture
 def command_lines(xnat: StandIn) -> list[bytes]:
-    """Those of all processes, looked at whenever the command asks XNAT for something."""
+    """The command lines of all processes, collected at each request to XNAT."""
     found: list[bytes] = []
 
     def look(_: Seen) -> None:
@@ -57,7 +57,7 @@ def private(path: Path, text: str) -> Path:
 
 
 def ways(postgres: Server, home: Path, secret: str) -> dict[str, tuple[dict[str, str], tuple[str | Path, ...]]]:
-    """Environment and options by the name of each way; only this way's files are there."""
+    """Environment and options for each source of the password; only the files of this source exist."""
     escaped = secret.replace("\\", "\\\\").replace(":", "\\:")
     line = f"{postgres.folder}:{postgres.port}:xnat:{GUARDED}:{escaped}\n"
     return {
@@ -72,7 +72,7 @@ WAYS = ("~/.pgpass", "PGPASSFILE", "PGPASSWORD", "--db-password-file")
 
 
 def put(way: str, secret: str, tmp_path: Path, root: Path, postgres: Server, xnat: StandIn, *more: str) -> Ran:
-    """The command by one of the ways."""
+    """Run the command with one of the sources."""
     if way == "~/.pgpass" and psycopg.pq.version() < 150_000:
         pytest.skip("this libpq looks into the account's home, whatever HOME says")
     write_visit(tmp_path / "visit", {1: ("scout", 2)}, StudyInstanceUID=uid("study", "password"))
@@ -87,7 +87,7 @@ def put(way: str, secret: str, tmp_path: Path, root: Path, postgres: Server, xna
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_each_way(
+def test_each_source(
     way: str, guarded: Server, xnat: StandIn, root: Path, tmp_path: Path, command_lines: list[bytes]
 ) -> None:
     ran = put(way, SECRET, tmp_path, root, guarded, xnat, "--json")
@@ -101,8 +101,8 @@ def test_each_way(
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_wrong_one(way: str, guarded: Server, xnat: StandIn, root: Path, tmp_path: Path) -> None:
-    """The server says no; the command does not repeat what was wrong, and leaves nothing."""
+def test_a_wrong_password(way: str, guarded: Server, xnat: StandIn, root: Path, tmp_path: Path) -> None:
+    """The message does not repeat the password, and nothing is left behind."""
     ran = put(way, f"{SECRET}-not", tmp_path, root, guarded, xnat)
     assert ran.code == 10
     assert "password authentication failed" in ran.err
@@ -110,8 +110,8 @@ def test_a_wrong_one(way: str, guarded: Server, xnat: StandIn, root: Path, tmp_p
     assert (tree(root), guarded.rows(), xnat.seen("POST", REBUILD)) == ([], [], [])
 
 
-def test_none(guarded: Server, xnat: StandIn, root: Path, tmp_path: Path) -> None:
-    """It is needed: what the other tests show is not the trust that everybody else has here."""
+def test_no_password(guarded: Server, xnat: StandIn, root: Path, tmp_path: Path) -> None:
+    """The password is required: this user is not trusted like the others in these tests."""
     ran = put("PGPASSWORD", "", tmp_path, root, guarded, xnat)
     assert ran.code == 10
     assert "no password supplied" in ran.err

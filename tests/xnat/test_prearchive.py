@@ -1,4 +1,4 @@
-"""Straight into the prearchive, on a real PostgreSQL with XNAT's table."""
+"""A visit directly into the prearchive, on a real PostgreSQL with XNAT's table."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_session(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> 
     placed = [name for name in tree(done.folder) if name.endswith(".dcm")]
     assert placed == names == [file.place for file in done.files]
     assert all((done.folder / file.place).read_bytes() == (visit / file.name).read_bytes() for file in done.files)
-    assert {path: path.read_bytes() for path in visit.rglob("*.*")} == before  # never moved, never changed
+    assert {path: path.read_bytes() for path in visit.rglob("*.*")} == before  # neither moved nor changed
     assert [notice.subject for notice in done.notices] == ["notes.txt"]
     (values,) = postgres.rows()
     row = dict(zip(COLUMNS_OF_XNAT, values, strict=True))
@@ -72,12 +72,12 @@ COLUMNS_OF_XNAT = (
 )
 
 
-def test_every_column_is_given() -> None:
+def test_every_column_has_a_value() -> None:
     assert sorted(COLUMNS) == sorted(COLUMNS_OF_XNAT)
 
 
-def test_without_a_project(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
-    """The folder lies below the prearchive itself, the project is empty in the table and Unassigned in addresses."""
+def test_a_session_without_a_project(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
+    """The folder is directly in the prearchive; the project is NULL in the table and Unassigned in addresses."""
     done = put(visit, PrearchiveSession(root, "S1"), postgres, xnat)
     assert done.folder == root / done.timestamp / "S1"
     assert postgres.sql(f"SELECT project, subject FROM {TABLE}") == [(None, None)]
@@ -100,12 +100,14 @@ def test_the_same_study_twice_is_refused(visit: Path, root: Path, postgres: Serv
         steps = Steps()
         with pytest.raises(RemoteFailure, match="prearchive already has a session of this study"):
             put(visit, PrearchiveSession(root, "S2", project), postgres, xnat, progress=steps)
-        assert steps.heard == []  # nothing was copied
+        assert steps.messages == []  # nothing was copied
         assert (tree(root), postgres.rows()) == (before, rows)
     assert put(visit, PrearchiveSession(root, "S1", again=True), postgres, xnat).status == "READY"
 
 
-def test_sessions_at_once_get_times_of_their_own(tmp_path: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
+def test_concurrent_sessions_get_different_time_stamps(
+    tmp_path: Path, root: Path, postgres: Server, xnat: StandIn
+) -> None:
     count = 8
     for at in range(count):
         write_visit(tmp_path / f"v{at}", {1: ("scout", 1)}, StudyInstanceUID=uid("parallel", at))
@@ -120,7 +122,7 @@ def test_sessions_at_once_get_times_of_their_own(tmp_path: Path, root: Path, pos
     assert not (root / staging.WORK_DIR).exists()
 
 
-def test_one_study_at_once_gets_in_once(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
+def test_concurrent_imports_of_one_study(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
     def attempt(_: int) -> bool:
         try:
             put(visit, PrearchiveSession(root, "S1"), postgres, xnat)
@@ -133,7 +135,7 @@ def test_one_study_at_once_gets_in_once(visit: Path, root: Path, postgres: Serve
     assert len(postgres.rows()) == len(list(root.glob("*/S1"))) == 1
 
 
-def test_a_conflict_is_left_to_people(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
+def test_a_conflict_is_left_in_place(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
     xnat.outcome = lambda session: "CONFLICT"  # type: ignore[attr-defined]
     done = put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat)
     assert (done.status, done.log) == ("CONFLICT", "built: CONFLICT\n")
@@ -148,7 +150,7 @@ def test_a_slow_build_is_left_to_xnat(visit: Path, root: Path, postgres: Server,
     assert done.folder.is_dir()
 
 
-def test_rights_of_the_copies(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
+def test_owner_and_mode_of_the_copies(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
     mine = (os.getuid(), os.getgid())
     owner = (12345, 12346) if os.geteuid() == 0 else mine
     rights = FileRights(*owner, umask=0o007)
@@ -159,13 +161,13 @@ def test_rights_of_the_copies(visit: Path, root: Path, postgres: Server, xnat: S
         assert stat.S_IMODE(status.st_mode) == (0o770 if path.is_dir() else 0o660), path
 
 
-def test_an_md5_of_the_metadata_that_does_not_fit(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
+def test_an_md5_that_differs_from_the_metadata(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
     with pytest.raises(InputRefused, match="does not have the MD5 recorded in the metadata"):
         put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat, expected={"01_scout/0001.dcm": "0" * 32})
     assert (tree(root), postgres.rows()) == ([], [])
 
 
-def test_the_plan_does_nothing(visit: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_changes_nothing(visit: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGHOST", "/nowhere")
     with open_source(visit, visit.parent) as source:
         planned = plan_prearchive(source, PrearchiveSession(root, "S1", "PILOT", "sub-01"))
@@ -184,7 +186,7 @@ def test_the_plan_does_nothing(visit: Path, root: Path, monkeypatch: pytest.Monk
     assert planned.requests[0].startswith("POST /data/services/prearchive/rebuild src=/prearchive/projects/PILOT/")
 
 
-def test_xnats_host_may_see_another_path(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
+def test_the_path_on_the_host_of_xnat(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
     with open_source(visit, visit.parent) as source:
         values = plan_prearchive(
             source, PrearchiveSession(root, "S1", "PILOT", server_root="/data/xnat/prearchive/")
@@ -199,10 +201,8 @@ def test_labels_are_checked(root: Path, label: str) -> None:
             PrearchiveSession(root, *given)
 
 
-def test_a_zip_and_a_tar_and_real_visits(
-    tmp_path: Path, open_visit: Path, root: Path, postgres: Server, xnat: StandIn
-) -> None:
-    """Each open visit: in, or refused with nothing left."""
+def test_real_visits(tmp_path: Path, open_visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
+    """Each is imported, or refused with nothing left behind."""
     try:
         done = put(open_visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat)
     except InputRefused:

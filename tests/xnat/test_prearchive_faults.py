@@ -1,4 +1,4 @@
-"""Straight into the prearchive with faults between each two steps: nothing is left behind. On a real PostgreSQL."""
+"""Directly into the prearchive with a fault between any two steps: nothing is left behind. On a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.xnat.standin import PASSWORD, USER, StandIn
 
 
 def test_the_row_is_inserted_last(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
-    """At every step: a row only when the folder is there, a folder only when it is complete."""
+    """At every step: the row exists only if the folder does, the folder only if it is complete."""
     seen = []
 
     def look() -> None:
@@ -57,7 +57,7 @@ def test_a_fault_between_two_steps_leaves_nothing(
     steps = Steps(at, fail)
     with pytest.raises(error):
         put(visit, PrearchiveSession(root, "S1", project), postgres, xnat, progress=steps)
-    assert len(steps.heard) == at
+    assert len(steps.messages) == at
     assert tree(root) == []
     assert postgres.rows() == []
     assert put(visit, PrearchiveSession(root, "S1", project), postgres, xnat).status == "READY"
@@ -85,8 +85,8 @@ def test_a_fault_between_two_files_leaves_nothing(
     assert (tree(root), postgres.rows(), changes(xnat)) == ([], [], [])
 
 
-def test_a_database_that_refuses_the_row(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
-    """Whatever its reason: the folder goes, and the message quotes no values."""
+def test_a_row_that_the_database_refuses(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
+    """The folder is removed, and the message contains no values."""
     postgres.sql(f"ALTER TABLE {TABLE} ADD CONSTRAINT no_more CHECK (subject <> 'sub-01')")
     with pytest.raises(RemoteFailure, match="no_more") as caught:
         put(visit, PrearchiveSession(root, "S1", "PILOT", "sub-01"), postgres, xnat)
@@ -95,7 +95,7 @@ def test_a_database_that_refuses_the_row(visit: Path, root: Path, postgres: Serv
 
 
 def test_a_full_disk(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
-    """Here: files that must not grow; the copies that were made go, too."""
+    """Simulated by a limit on the size of files. The copies are removed."""
     (visit / "02_rest" / "9999.dcm").write_bytes(dicom_bytes(StudyInstanceUID=STUDY, SeriesNumber=2) + bytes(300_000))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -109,7 +109,7 @@ def test_a_full_disk(visit: Path, root: Path, postgres: Server, xnat: StandIn) -
     assert (tree(root), postgres.rows()) == ([], [])
 
 
-def test_others_are_left_alone_by_an_undoing(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
+def test_an_undo_leaves_other_sessions_alone(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
     first = put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat)
     before, rows = tree(root), postgres.rows()
     with pytest.raises(Stop):
@@ -143,7 +143,7 @@ def run_and_kill(visit: Path, root: Path, postgres: Server, xnat: StandIn, at: i
 
 
 @pytest.mark.parametrize("at", range(1, STEPS + 1))
-def test_the_next_command_removes_what_a_kill_has_left(
+def test_the_next_command_removes_what_a_kill_left_behind(
     visit: Path, root: Path, postgres: Server, xnat: StandIn, at: int
 ) -> None:
     assert run_and_kill(visit, root, postgres, xnat, at, signal.SIGKILL) == -signal.SIGKILL
@@ -151,16 +151,16 @@ def test_the_next_command_removes_what_a_kill_has_left(
     assert any(name.endswith(".journal") for name in left)
     assert any(name.endswith(".dcm") for name in left)
     steps = Steps()
-    again = at == STEPS or at == STEPS - 1  # the stand-in has built it already: then it is XNAT's, and stays
+    again = at == STEPS or at == STEPS - 1  # the stand-in has built it: it is left to XNAT
     done = put(visit, PrearchiveSession(root, "S1", "PILOT", again=again), postgres, xnat, progress=steps)
-    assert ("to XNAT, which has taken it up" if again else "which an interrupted command had left") in steps.heard[0]
+    assert ("to XNAT, which has taken it up" if again else "which an interrupted command had left") in steps.messages[0]
     assert done.status == "READY"
     assert len(postgres.rows()) == (2 if again else 1)
     assert len(list(root.glob("PILOT/*/S1"))) == len(postgres.rows())
     assert not (root / staging.WORK_DIR).exists()
 
 
-def test_a_running_command_is_not_cleaned_up(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
+def test_a_running_command_is_left_alone(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
     with staging.reserve_place(root, "PILOT", "S1") as reservation:
         done = put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat)
         assert reservation.journal.exists()
@@ -169,8 +169,8 @@ def test_a_running_command_is_not_cleaned_up(visit: Path, root: Path, postgres: 
     assert not (root / staging.WORK_DIR).exists()
 
 
-def test_signals_wait_for_the_undoing(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
-    """A second Ctrl-C does not stop the tidying up after the first."""
+def test_signals_are_delayed_during_an_undo(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
+    """A second Ctrl-C does not interrupt the cleaning up after the first."""
 
     def twice() -> None:
         threading.Timer(0.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
@@ -182,25 +182,25 @@ def test_signals_wait_for_the_undoing(visit: Path, root: Path, postgres: Server,
     assert (tree(root), postgres.rows()) == ([], [])
 
 
-def test_an_error_is_undone_and_its_log_shown(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
+def test_an_error_is_undone_and_the_log_printed(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
     xnat.outcome = lambda session: "ERROR"  # type: ignore[attr-defined]
     with pytest.raises(RemoteFailure, match=r"(?s)status ERROR.*XNAT's log says:\n  built: ERROR"):
         put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat)
     assert (tree(root), postgres.rows()) == ([], [])
 
 
-def test_what_xnat_works_on_is_not_taken_away(
+def test_a_session_that_xnat_works_on_is_not_removed(
     visit: Path, root: Path, postgres: Server, xnat: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An interrupt while it builds: the undoing waits for XNAT to let go, and if it does not, says what is left."""
+    """The undo waits for XNAT to finish, and reports what is left if it does not."""
     monkeypatch.setattr(prearchive, "_LET_GO_WITHIN", 0.5)
     xnat.outcome = lambda session: "BUILDING"  # type: ignore[attr-defined]
     steps = Steps(4, stop)
     with pytest.raises(Stop) as stopped:
         put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat, progress=steps)
-    assert "XNAT is working on" in steps.heard[4]
-    assert "waiting up to 0.5 s for it to finish" in steps.heard[4]
-    assert len(steps.heard) == 5  # said at once, and once
+    assert "XNAT is working on" in steps.messages[4]
+    assert "waiting up to 0.5 s for it to finish" in steps.messages[4]
+    assert len(steps.messages) == 5  # reported at once, and once
     assert "and its row were left there" in noted_leftovers(stopped.value)
     assert len(postgres.rows()) == len(list(root.glob("PILOT/*/S1"))) == 1
     postgres.sql(f"UPDATE {TABLE} SET status = 'ERROR'")
@@ -208,15 +208,15 @@ def test_what_xnat_works_on_is_not_taken_away(
     assert (tree(root), postgres.rows()) == ([], [])
 
 
-def test_another_database_is_noticed(
+def test_the_database_of_another_xnat(
     visit: Path, root: Path, postgres: Server, xnat: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """XNAT does not list the session: all is undone."""
+    """XNAT does not list the session: everything is undone."""
     monkeypatch.setattr(prearchive, "_LISTED_WITHIN", 0.5)
 
     class Blind(XnatClient):
         def rebuild(self, uri: str) -> None:
-            """As if it were fine."""
+            """Succeed without a request."""
 
     xnat.others = list
     blind = Blind(xnat.url, Login(USER, Secret(PASSWORD)))
@@ -229,14 +229,14 @@ def test_another_database_is_noticed(
     assert (tree(root), postgres.rows()) == ([], [])
 
 
-def test_a_database_that_goes_away_leaves_a_journal(
+def test_a_lost_database_leaves_a_journal(
     visit: Path, root: Path, postgres: Server, xnat: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The row cannot be removed: the folder must stay as long, and the next command removes both."""
+    """The row cannot be removed, so the folder stays; the next command removes both."""
     session = PrearchiveSession(root, "S1", "PILOT")
 
     def vanish() -> None:
-        monkeypatch.setenv("PGOPTIONS", "-c no_such_setting=1")  # no connection any more
+        monkeypatch.setenv("PGOPTIONS", "-c no_such_setting=1")  # connections fail from now on
         raise Stop
 
     steps = Steps(3, vanish)
@@ -249,7 +249,9 @@ def test_a_database_that_goes_away_leaves_a_journal(
     assert len(postgres.rows()) == len(list(root.glob("PILOT/*/S1"))) == 1
 
 
-def test_no_table_is_said_before_anything_is_written(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
+def test_a_missing_table_is_reported_before_anything_is_written(
+    visit: Path, root: Path, postgres: Server, xnat: StandIn
+) -> None:
     postgres.sql(f"ALTER TABLE {TABLE} DROP COLUMN prevent_auto_commit")
     with pytest.raises(RemoteFailure, match="no column prevent_auto_commit"):
         put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat)

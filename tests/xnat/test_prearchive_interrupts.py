@@ -1,4 +1,4 @@
-"""Ctrl-C on the way into XNAT: what cannot be taken back is said, and the next command goes on from there."""
+"""Ctrl-C during an import: what cannot be undone is reported, and the next command continues from there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.xnat.standin import PASSWORD, USER, StandIn
 
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Iterator[Inside]:
-    """The program no longer hears an interrupt when it has ended by one: the tests do."""
+    """The program in this process. Ended by an interrupt, it ignores further ones: the handler is restored."""
     before = signal.getsignal(signal.SIGINT)
     yield Inside(capsys)
     signal.signal(signal.SIGINT, before)
@@ -48,7 +48,7 @@ def test_while_xnat_builds(
     cli: Inside,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Nothing can be taken away then. A second Ctrl-C, while that is waited for, changes nothing of it."""
+    """Nothing can be removed then. A second Ctrl-C during the wait changes nothing."""
     monkeypatch.setattr(prearchive, "_LET_GO_WITHIN", 1.0)
 
     def build(session: object) -> str:
@@ -72,7 +72,7 @@ def test_while_xnat_builds(
     assert not folder.exists()
 
 
-def test_while_nothing_is_in_the_way(
+def test_while_xnat_has_not_begun(
     options: list[str], visit: Path, root: Path, xnat: StandIn, postgres: Server, cli: Inside
 ) -> None:
     def build(session: object) -> str:
@@ -88,7 +88,7 @@ def test_while_nothing_is_in_the_way(
 def test_while_xnat_imports_from_its_inbox(
     options: list[str], visit: Path, xnat: StandIn, cli: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """XNAT may be reading the copy: it stays, and is named."""
+    """XNAT may still be reading the copy: it is left, and the message names it."""
     assert xnat.inbox
     receive = xnat.receive
 

@@ -1,4 +1,4 @@
-"""TLS towards XNAT: what is believed, and what is said where it is not. Certificates are made by openssl."""
+"""TLS to an XNAT: which certificates are trusted, and what is reported for others. openssl makes them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def certificate(folder: Path, host: str) -> Path:
     return both
 
 
-def test_it_is_verified(tree: Path, tmp_path: Path) -> None:
+def test_the_certificate_is_verified(tree: Path, tmp_path: Path) -> None:
     with standin(certificate=certificate(tmp_path, "localhost")) as server:
         with pytest.raises(RemoteFailure, match=r"not trusted \(self.signed certificate\); name the CA's") as one:
             send(server, tree)
@@ -37,7 +37,7 @@ def test_it_is_verified(tree: Path, tmp_path: Path) -> None:
 
 
 def test_a_certificate_for_another_host(tree: Path, tmp_path: Path) -> None:
-    """The authority is named and right: it is no help to name it."""
+    """Its CA is trusted; the message does not suggest to name it."""
     with standin(certificate=certificate(tmp_path, "elsewhere.example.org")) as server:
         with pytest.raises(
             RemoteFailure, match=r"certificate is for another host; write the address with the name"
@@ -53,7 +53,7 @@ def test_a_server_without_tls(server: StandIn, tree: Path) -> None:
         send(server, tree)
 
 
-def test_files_that_hold_no_certificates(tree: Path, server: StandIn) -> None:
+def test_files_without_certificates(tree: Path, server: StandIn) -> None:
     with pytest.raises(StorageFailure, match=r"cannot read '.*/none\.pem': No such file"):
         send(server, tree, ca=tree.parent / "none.pem")
     (tree.parent / "empty.pem").touch()
@@ -62,10 +62,10 @@ def test_files_that_hold_no_certificates(tree: Path, server: StandIn) -> None:
     assert server.requests == []
 
 
-def test_a_password_that_goes_in_clear(
+def test_a_warning_before_a_password_is_sent_unencrypted(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Said before it goes; not where it does not leave this computer."""
+    """Not where it does not leave this computer."""
     monkeypatch.setenv("XNAT_PASS", PASSWORD)
     cli = Inside(capsys)
     upload = ["xnat", "upload", str(tree), "--state", str(tmp_path), "--retries", "0", "--pause", "0.001"]
@@ -79,8 +79,10 @@ def test_a_password_that_goes_in_clear(
             assert (ran.code, "[no-tls]" in ran.err, "unencrypted" in ran.err) == (10, is_told, is_told), ran.err
 
 
-def test_an_address_with_a_password(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It stands in the process list already; it is not repeated."""
+def test_an_address_with_a_password_is_not_repeated(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is visible in the list of processes already; the message does not repeat it."""
     ran = Inside(capsys)(
         *("xnat", "prearchive", tree, "--inbox", tmp_path, "--project", "P", "--subject", "s", "--session", "m"),
         *("--url", "https://me:hunter2@xnat.invalid"),

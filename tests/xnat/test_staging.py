@@ -1,4 +1,4 @@
-"""Copies that are not what was written: they are read again before anything is told to XNAT."""
+"""Copies that differ from what was written are noticed before XNAT is asked to do anything."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.xnat.postgres import Server
 from tests.xnat.prearchiving import changes, put, tree
 from tests.xnat.standin import StandIn
 
-#: Two mebibytes: the first has reached the file when the second is told of.
+#: Two mebibytes: the first is in the file when the second is reported.
 LONG = bytes(2 << 20)
 
 
 class Meddler:
-    """While a copy is being written, it changes a byte of what is there already, through the folder.
+    """Changes a byte of a copy while the copy is being written.
 
     It stands for a disk that does not keep what it was given: the source is read rightly, all writing succeeds.
     """
@@ -38,7 +38,7 @@ class Meddler:
         yield self
 
     def message(self, text: str) -> None:
-        """Not of interest."""
+        """Messages are ignored."""
 
     def advance(self, amount: int) -> None:
         written = [path for path in self._root.glob(f"{staging.WORK_DIR}/*/S1/SCANS/*/DICOM/*") if path.is_file()]
@@ -53,7 +53,7 @@ class Meddler:
 
 
 @pytest.mark.parametrize("position", [200, 1 << 19])
-def test_a_copy_is_read_again(tmp_path: Path, root: Path, postgres: Server, xnat: StandIn, position: int) -> None:
+def test_copies_are_verified(tmp_path: Path, root: Path, postgres: Server, xnat: StandIn, position: int) -> None:
     visit = tmp_path / "visit"
     write_visit(visit, {1: ("scout", 1)}, StudyInstanceUID=uid("study", "copies"), PixelData=LONG)
     meddler = Meddler(root, position)

@@ -1,4 +1,4 @@
-"""xnatpy, which others wrote for real XNATs, gets along with the stand-in: it is no invention of ours."""
+"""The stand-in for XNAT follows the contract: xnatpy, a client of real XNATs, works with it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_xnatpy_imports_and_lists(server: StandIn, tmp_path: Path) -> None:
         assert [scan.id for scan in listed.scans] == ["1"] or listed.scans is not None
         assert listed.rebuild().status_code == 200
     server.check()
-    assert server.cookies == set()  # it has logged out
+    assert server.cookies == set()  # xnatpy has logged out
     assert [session.imports for session in server.sessions] == [1]
 
 
@@ -73,7 +73,7 @@ def test_xnatpy_uses_the_inbox(server: StandIn, tmp_path: Path) -> None:
         assert folder.exists()
         del asked["cleanupAfterImport"]
         client.post("/data/services/import", query={**asked, "EXPT_LABEL": "again"})
-        assert not folder.exists()  # the trap: without a word, the folder is deleted
+        assert not folder.exists()  # the default: the folder is deleted
     server.check()
 
 
@@ -110,12 +110,12 @@ ZIP = {"Content-Type": "application/zip"}
         ("", {**ZIP, "User-Agent": "Mozilla/5.0 (X11; Linux)"}, 403),
     ],
 )
-def test_what_is_refused(server: StandIn, archive: bytes, query: str, headers: dict[str, str], status: int) -> None:
+def test_refused_imports(server: StandIn, archive: bytes, query: str, headers: dict[str, str], status: int) -> None:
     assert post(server, archive, query, **headers).status_code == status
     assert server.sessions == []
 
 
-def test_an_upload_needs_its_length(server: StandIn, archive: bytes) -> None:
+def test_an_upload_without_length_is_a_violation(server: StandIn, archive: bytes) -> None:
     assert post(server, iter([archive]), **ZIP).status_code == 400
     assert server.violations == ["an upload without Content-Length"]
 
@@ -137,21 +137,21 @@ def test_a_stored_member_of_unknown_size_cannot_be_read(server: StandIn) -> None
     assert post(server, out.getvalue(), **ZIP).status_code == 400
 
 
-def test_rescanning_the_prearchive_is_found_out(server: StandIn) -> None:
+def test_rescanning_the_prearchive_is_a_violation(server: StandIn) -> None:
     requests.put(f"{server.url}/data/prearchive", auth=(USER, PASSWORD), timeout=10)
     with pytest.raises(AssertionError, match="every row"):
         server.check()
 
 
-def test_unknown_routes_are_found_out(server: StandIn) -> None:
+def test_an_unknown_route_is_a_violation(server: StandIn) -> None:
     requests.get(f"{server.url}/data/experiment", auth=(USER, PASSWORD), timeout=10)
     with pytest.raises(AssertionError, match="no such route"):
         server.check()
 
 
 @pytest.mark.parametrize(("files", "status"), [(1, 200), (2, 400)])
-def test_a_form_takes_one_file(server: StandIn, archive: bytes, files: int, status: int) -> None:
-    """As dicomUpload sends it, and as XNAT's pages do."""
+def test_a_form_contains_one_file(server: StandIn, archive: bytes, files: int, status: int) -> None:
+    """The form of dicomUpload and of XNAT's own pages."""
     parts = [("file", (f"{at}.zip", archive, "application/zip")) for at in range(files)]
     url = f"{server.url}/data/services/import?import-handler=DICOM-zip&dest=/prearchive/projects/PILOT"
     assert requests.post(url, files=parts, auth=(USER, PASSWORD), timeout=10).status_code == status

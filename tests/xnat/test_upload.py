@@ -1,4 +1,4 @@
-"""Each line of XNAT's contract that an upload meets, against a server that enforces it."""
+"""Uploads against a server that enforces XNAT's contract."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_session_arrives_and_is_counted(server: StandIn, tree: Path) -> None:
     assert (session.status, session.imports, len(session.files)) == ("READY", 1, 5)
 
 
-def test_the_request_is_as_the_contract_says(server: StandIn, tree: Path) -> None:
+def test_the_request_follows_the_contract(server: StandIn, tree: Path) -> None:
     send(server, tree)
     (asked,) = server.imports()
     assert asked.query == {
@@ -47,7 +47,7 @@ def test_the_request_is_as_the_contract_says(server: StandIn, tree: Path) -> Non
     assert "Authorization" not in asked.headers  # the cookie is enough
 
 
-def test_one_login_for_all(server: StandIn, tmp_path: Path) -> None:
+def test_one_login_serves_all_sessions(server: StandIn, tmp_path: Path) -> None:
     for number in range(6):
         write_session(tmp_path / "tree" / f"s{number}" / "mr", {"01": 1})
     send(server, tmp_path / "tree", jobs=3)
@@ -55,7 +55,7 @@ def test_one_login_for_all(server: StandIn, tmp_path: Path) -> None:
     assert len(server.seen("DELETE", "/data/JSESSION")) == 1
 
 
-def test_a_token_logs_in(server: StandIn, tree: Path) -> None:
+def test_login_by_token(server: StandIn, tree: Path) -> None:
     uploads = list_tree_uploads(tree, state=tree.parent).uploads
     assert not upload(uploads, target(server), Login(ALIAS, Secret(SECRET))).failed
 
@@ -77,7 +77,7 @@ def test_into_the_archive(server: StandIn, tree: Path) -> None:
     assert server.imports()[0].query["dest"] == "/archive/projects/PILOT/subjects/sub-1/experiments/sub-1_mr"
 
 
-def test_past_the_prearchive(server: StandIn, tree: Path) -> None:
+def test_directly_into_the_archive(server: StandIn, tree: Path) -> None:
     outcome = send_one(server, tree, dest="archive", direct_archive=True)
     assert outcome.state == "uploaded"
     assert server.imports()[0].query["Direct-Archive"] == "true"
@@ -85,15 +85,15 @@ def test_past_the_prearchive(server: StandIn, tree: Path) -> None:
 
 
 @pytest.mark.parametrize("dest", ["prearchive", "archive"])
-def test_an_unknown_project_is_found_before_anything_is_sent(server: StandIn, tree: Path, dest: str) -> None:
+def test_an_unknown_project_is_reported_before_anything_is_sent(server: StandIn, tree: Path, dest: str) -> None:
     with pytest.raises(RemoteFailure, match="'PILTO' cannot be listed"):
         send(server, tree, project="PILTO", dest=dest)
     assert server.imports() == []
 
 
 @pytest.mark.parametrize("fallback", ["Unassigned", "OTHER"])
-def test_the_silent_fallback_is_found_out(server: StandIn, tree: Path, fallback: str) -> None:
-    """XNAT answers 200, and has put the session into another project."""
+def test_a_silent_fallback_to_another_project_is_reported(server: StandIn, tree: Path, fallback: str) -> None:
+    """XNAT answers 200 although it put the session into another project."""
     server.projects.discard("PILOT")
     server.readonly.add("PILOT")
     server.fallback = fallback
@@ -103,7 +103,7 @@ def test_the_silent_fallback_is_found_out(server: StandIn, tree: Path, fallback:
     assert len(server.imports()) == 1
 
 
-def test_a_missing_file_is_found_out(server: StandIn, tree: Path) -> None:
+def test_a_missing_image_is_reported(server: StandIn, tree: Path) -> None:
     def lose_one(uris: list[str]) -> list[str]:
         server.sessions[0].files.popitem()
         return uris
@@ -114,7 +114,7 @@ def test_a_missing_file_is_found_out(server: StandIn, tree: Path) -> None:
     assert "sent 5 images, but XNAT has 4" in outcome.problem
 
 
-def test_a_session_that_is_not_ready_is_no_success(server: StandIn, tree: Path) -> None:
+def test_a_session_that_is_not_ready_is_not_a_success(server: StandIn, tree: Path) -> None:
     def conflict(uris: list[str]) -> list[str]:
         server.sessions[0].status = "CONFLICT"
         return uris
@@ -123,13 +123,13 @@ def test_a_session_that_is_not_ready_is_no_success(server: StandIn, tree: Path) 
     assert "found it CONFLICT" in send_one(server, tree).problem
 
 
-def test_an_empty_answer_is_no_success(server: StandIn, tree: Path) -> None:
+def test_an_empty_answer_is_not_a_success(server: StandIn, tree: Path) -> None:
     server.answer = lambda _: []
     assert "names no session" in send_one(server, tree).problem
 
 
-def test_an_answer_of_several_sessions(server: StandIn, tree: Path) -> None:
-    """XNAT has made two sessions of it, and names both on lines ended by CRLF."""
+def test_an_answer_that_names_several_sessions(server: StandIn, tree: Path) -> None:
+    """XNAT made two sessions of the upload, and names both, on lines that end with CRLF."""
 
     def split(uris: list[str]) -> list[str]:
         (session,) = server.sessions
@@ -142,9 +142,9 @@ def test_an_answer_of_several_sessions(server: StandIn, tree: Path) -> None:
     assert (outcome.state, outcome.held, len(outcome.uris)) == ("uploaded", 5, 2)
 
 
-def test_what_is_there_is_left_alone(server: StandIn, tree: Path) -> None:
+def test_an_existing_session_is_left_alone(server: StandIn, tree: Path) -> None:
     send(server, tree)
-    shutil.rmtree(tree.parent / "state")  # the journal is lost, too
+    shutil.rmtree(tree.parent / "state")  # the journal is lost as well
     assert send_one(server, tree).state == "present"
     (tree / "sub-1" / "mr" / "01_t1" / "1.dcm").unlink()
     changed = send_one(server, tree)
@@ -169,7 +169,7 @@ def test_overwriting(server: StandIn, tree: Path, dest: str, overwrite: str, hel
     assert sum(len(item.files) for item in server.sessions) == held
 
 
-def test_the_ledger_remembers(server: StandIn, tree: Path) -> None:
+def test_the_journal_records_what_is_done(server: StandIn, tree: Path) -> None:
     send(server, tree)
     server.requests.clear()
     outcome = send_one(server, tree)
@@ -181,8 +181,8 @@ def test_the_ledger_remembers(server: StandIn, tree: Path) -> None:
     assert json.loads(journal.read_text().splitlines()[1])["answers"][0].startswith("200 /prearchive/")
 
 
-def test_a_torn_line_in_the_ledger(server: StandIn, tree: Path) -> None:
-    """The power went while 'done' was written: the session is looked for, found, and not sent again."""
+def test_an_incomplete_line_in_the_journal(server: StandIn, tree: Path) -> None:
+    """A power failure while 'done' was written: the session is looked for, found, and not sent again."""
     send(server, tree)
     (journal,) = (tree.parent / "state").iterdir()
     journal.write_bytes(journal.read_bytes()[:-9])
@@ -201,14 +201,14 @@ def test_a_refusal_is_not_repeated(server: StandIn, tree: Path, status: int) -> 
 
 
 @pytest.mark.parametrize("status", [400, 404])
-def test_what_came_in_spite_of_a_refusal_counts(server: StandIn, tree: Path, status: int) -> None:
+def test_what_arrived_despite_a_refusal_counts(server: StandIn, tree: Path, status: int) -> None:
     """The listing decides, not the status."""
     server.fault = lambda seen: f"{status}-after" if seen.method == "POST" else None
     assert send_one(server, tree).state == "uploaded"
 
 
-def test_a_conflict_in_the_archive_is_told(server: StandIn, tree: Path) -> None:
-    """A session of other data has the label; XNAT refuses, and leaves the new one in the prearchive."""
+def test_a_conflict_in_the_archive_is_reported(server: StandIn, tree: Path) -> None:
+    """A session with other images has the label; XNAT refuses, and leaves the new one in the prearchive."""
     send(server, tree, dest="archive")
     server.sessions[0].name = "elsewhere"
 
@@ -224,27 +224,27 @@ def test_a_conflict_in_the_archive_is_told(server: StandIn, tree: Path) -> None:
     assert "(CONFLICT, 5 images)" in outcome.problem
 
 
-def test_nobody_answers(tree: Path) -> None:
+def test_no_server(tree: Path) -> None:
     with standin() as gone:
         pass
     with pytest.raises(RemoteFailure, match=r"no connection \(Connection refused\); gave up after 5 attempts"):
         send(gone, tree)
 
 
-def test_another_server_than_an_xnat(server: StandIn, tree: Path) -> None:
+def test_a_server_that_is_not_an_xnat(server: StandIn, tree: Path) -> None:
     server.fault = lambda seen: "302" if seen.path == "/data/JSESSION" and seen.method == "GET" else None
     with pytest.raises(RemoteFailure, match="expected 200 for the login, found 302"):
         send(server, tree)
 
 
 @pytest.mark.parametrize("url", ["https://me:secret@host", "https://host?x=secret", "ftp://host", "host"])
-def test_addresses_that_are_refused(url: str) -> None:
+def test_refused_addresses(url: str) -> None:
     with pytest.raises(InvalidSetting) as caught:
         UploadTarget(url, "PILOT")
     assert "secret" not in str(caught.value)
 
 
-def test_a_plan_asks_nobody(server: StandIn, tree: Path) -> None:
+def test_a_plan_sends_no_request(server: StandIn, tree: Path) -> None:
     result = plan_upload(list_tree_uploads(tree).uploads, target(server))
     assert [(item.state, item.sent, item.left_out) for item in result.sessions] == [("planned", 5, ())]
     assert server.requests == []

@@ -1,4 +1,4 @@
-"""The same upload again: the journal says what was done, XNAT what there is, and where they differ a person decides."""
+"""The same upload again. Where the journal and XNAT differ, a person decides."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.xnat.uploads import send_one
 
 
 def add_one(server: StandIn) -> None:
-    """As if somebody had added an image to the session in XNAT."""
+    """Add an image to the session, as a person may do in XNAT."""
     (session,) = server.sessions
     session.files["1", "1.2.3.4.5"] = 100
 
 
 @pytest.mark.parametrize("dest", ["prearchive", "archive"])
-def test_what_is_there_is_not_sent_again_and_asked_for_cheaply(server: StandIn, tree: Path, dest: str) -> None:
+def test_an_unchanged_session_costs_few_requests(server: StandIn, tree: Path, dest: str) -> None:
     send_one(server, tree, dest=dest)
     server.requests.clear()
     outcome = send_one(server, tree, dest=dest)
@@ -29,14 +29,14 @@ def test_what_is_there_is_not_sent_again_and_asked_for_cheaply(server: StandIn, 
 
 
 @pytest.mark.parametrize("dest", ["prearchive", "archive"])
-def test_a_session_that_was_archived_since_counts(server: StandIn, tree: Path, dest: str) -> None:
+def test_a_session_that_was_archived_since(server: StandIn, tree: Path, dest: str) -> None:
     send_one(server, tree)
     server.sessions[0].archived = True
     assert send_one(server, tree).state == "before"
 
 
-def test_a_session_that_xnat_is_at_work_on_is_waited_for(server: StandIn, tree: Path) -> None:
-    """A person archives it in this moment."""
+def test_a_session_that_xnat_is_working_on(server: StandIn, tree: Path) -> None:
+    """A person is archiving it; the upload waits."""
     send_one(server, tree)
     (session,) = server.sessions
     session.status, asked = "ARCHIVING", []
@@ -52,8 +52,8 @@ def test_a_session_that_xnat_is_at_work_on_is_waited_for(server: StandIn, tree: 
 
 
 @pytest.mark.parametrize("dest", ["prearchive", "archive"])
-def test_a_session_that_is_gone_is_said_every_time(server: StandIn, tree: Path, dest: str) -> None:
-    """Deleted on purpose, or renamed: it does not come back by itself."""
+def test_a_session_that_was_deleted_is_reported_each_time(server: StandIn, tree: Path, dest: str) -> None:
+    """It may have been deleted on purpose, or renamed: it is not sent again without being asked for."""
     send_one(server, tree, dest=dest)
     server.sessions.clear()
     for _ in range(2):
@@ -65,7 +65,7 @@ def test_a_session_that_is_gone_is_said_every_time(server: StandIn, tree: Path, 
 
 
 @pytest.mark.parametrize("overwrite", ["append", "delete"])
-def test_a_session_that_is_gone_is_sent_if_one_says_so(server: StandIn, tree: Path, overwrite: str) -> None:
+def test_a_session_that_was_deleted_is_sent_again_on_request(server: StandIn, tree: Path, overwrite: str) -> None:
     send_one(server, tree)
     server.sessions.clear()
     outcome = send_one(server, tree, overwrite=overwrite)
@@ -74,7 +74,7 @@ def test_a_session_that_is_gone_is_sent_if_one_says_so(server: StandIn, tree: Pa
     assert len(server.imports()) == 2
 
 
-def test_a_session_with_other_images_than_sent_is_said(server: StandIn, tree: Path) -> None:
+def test_a_session_with_an_added_image_is_reported(server: StandIn, tree: Path) -> None:
     send_one(server, tree)
     add_one(server)
     for _ in range(2):
@@ -101,8 +101,8 @@ def test_a_session_with_fewer_images_is_completed(server: StandIn, tree: Path, d
     assert [len(session.files) for session in server.sessions] == [5]
 
 
-def test_what_was_appended_is_there_beside_what_was(server: StandIn, tree: Path) -> None:
-    """The same images may be sent with both words, one after the other."""
+def test_appended_images_are_kept_with_the_others(server: StandIn, tree: Path) -> None:
+    """The same images, sent with append and then with delete."""
     send_one(server, tree)
     shutil.rmtree(tree / "sub-1" / "mr" / "02_bold")
     assert send_one(server, tree, overwrite="append").held == 5
@@ -114,7 +114,7 @@ def test_what_was_appended_is_there_beside_what_was(server: StandIn, tree: Path)
     assert len(server.imports()) == 3
 
 
-def test_a_session_that_changed_to_another_state_is_said(server: StandIn, tree: Path) -> None:
+def test_a_session_of_another_status_is_reported(server: StandIn, tree: Path) -> None:
     send_one(server, tree)
     server.sessions[0].status = "CONFLICT"
     assert "(CONFLICT, 5 images)" in send_one(server, tree).problem

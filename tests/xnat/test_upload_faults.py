@@ -1,6 +1,6 @@
-"""Uploads in bad weather: whatever is lost on the way, each session ends in XNAT exactly once.
+"""Uploads with faults of network and server: each session arrives in XNAT exactly once.
 
-``ICF_TRIALS=1000 pytest tests/xnat/test_faults.py`` takes a thousand sessions instead of a few dozen.
+``ICF_TRIALS=1000 pytest tests/xnat/test_upload_faults.py`` uploads a thousand sessions instead of sixty.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ OF_QUESTIONS = ("401", "500", "503", "reset", "reset-after")
 
 
 class Weather:
-    """Faults at random, at most ``in_a_row`` for one session: bad weather, no flood."""
+    """Faults at random, at most ``in_a_row`` for one session."""
 
     def __init__(self, seed: int, rate: float, in_a_row: int = 4) -> None:
         self._random, self._rate, self._most = random.Random(seed), rate, in_a_row
@@ -47,7 +47,7 @@ class Weather:
         self.seen: Counter[Fault] = Counter()
 
     def __call__(self, seen: Seen) -> Fault | None:
-        if seen.path == "/data/JSESSION":  # a login that is refused is not tried again, and should not be
+        if seen.path == "/data/JSESSION":  # a refused login is not repeated, and must not be
             return None
         is_import = seen.path == "/data/services/import"
         key = seen.query.get("EXPT_LABEL", seen.path)
@@ -62,7 +62,7 @@ class Weather:
             return fault
 
     def _draw(self, is_import: bool) -> Fault:
-        """As from a pack of cards: all of them come."""
+        """Each fault once, in random order, then all of them again."""
         if not self._decks[is_import]:
             cards = OF_IMPORTS if is_import else OF_QUESTIONS
             self._decks[is_import] = self._random.sample(cards, len(cards))
@@ -90,7 +90,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("dest", ["prearchive", "archive"])
-def test_each_session_ends_exactly_once(server: StandIn, tree: Path, tmp_path: Path, dest: str) -> None:
+def test_each_session_arrives_exactly_once(server: StandIn, tree: Path, tmp_path: Path, dest: str) -> None:
     weather = server.fault = Weather(seed=len(dest), rate=0.4)
     uploads = list_tree_uploads(tree, state=tmp_path).uploads
     place = target(server, dest=dest, timeout=0.4, patience=20.0, retries=12, pause=0.01)
@@ -102,13 +102,13 @@ def test_each_session_ends_exactly_once(server: StandIn, tree: Path, tmp_path: P
         assert (session.project, session.imports) == ("PILOT", 1), session
         assert session.archived == (dest == "archive")
     assert all(item.held == item.sent for item in result.sessions)
-    assert set(weather.seen) == {*OF_IMPORTS, *OF_QUESTIONS}, weather.seen  # all of them happened
+    assert set(weather.seen) == {*OF_IMPORTS, *OF_QUESTIONS}, weather.seen  # each of them occurred
 
 
 @pytest.mark.parametrize("dest", ["prearchive", "archive"])
 @pytest.mark.parametrize("fault", OF_IMPORTS)
-def test_each_fault_by_itself(server: StandIn, tree: Path, tmp_path: Path, fault: Fault, dest: str) -> None:
-    """The first import of a session meets it; the second try, if there is one, must not send what is there."""
+def test_each_fault_alone(server: StandIn, tree: Path, tmp_path: Path, fault: Fault, dest: str) -> None:
+    """The first import meets it. A second one, if necessary, must not duplicate what has arrived."""
     server.fault = lambda seen: fault if seen.path == "/data/services/import" and len(server.imports()) == 1 else None
     write_session(tmp_path / "tree" / "s" / "mr", {"01": 3})
     outcome = send_one(server, tmp_path / "tree", timeout=0.4, dest=dest)
@@ -122,7 +122,7 @@ def test_each_fault_by_itself(server: StandIn, tree: Path, tmp_path: Path, fault
 def test_an_interrupted_session_is_completed_where_the_project_archives_by_itself(
     server: StandIn, tmp_path: Path
 ) -> None:
-    """The commit of what broke off answers 301, not 200: that is a success."""
+    """The commit then answers 301 instead of 200: that is a success, too."""
     server.fault = lambda seen: "reset-after" if seen.path == "/data/services/import" else None
     server.auto_archive = True
     write_session(tmp_path / "tree" / "s" / "mr", {"01": 3})
@@ -139,8 +139,8 @@ def test_an_interrupted_session_is_completed_where_the_project_archives_by_itsel
     assert (outcome.state, outcome.held, len(server.imports())) == ("uploaded", 3, 1)
 
 
-def test_the_weather_may_be_too_bad(server: StandIn, tmp_path: Path) -> None:
-    """It is said what XNAT has, and the next run finds out by itself how things stand."""
+def test_too_many_faults(server: StandIn, tmp_path: Path) -> None:
+    """The outcome says what XNAT has; the next run uploads the session."""
     write_session(tmp_path / "tree" / "s" / "mr", {"01": 3})
     server.fault = lambda seen: "500" if seen.method == "POST" else None
     outcome = send_one(server, tmp_path / "tree", retries=2)
@@ -155,8 +155,8 @@ def environment() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_ended_goes_on(server: StandIn, tmp_path: Path, end: signal.Signals) -> None:
-    """Killed while sessions are on their way; the second run sends each that is not there, and no other."""
+def test_a_run_continues_after_it_was_ended(server: StandIn, tmp_path: Path, end: signal.Signals) -> None:
+    """Ended while sessions are being sent; the second run sends those that XNAT does not have, and no others."""
     for number in range(12):
         write_session(tmp_path / "tree" / f"s{number}" / "mr", {"01": 2})
     server.fault = lambda seen: "slow" if seen.path == "/data/services/import" else None
@@ -171,7 +171,7 @@ def test_a_run_that_is_ended_goes_on(server: StandIn, tmp_path: Path, end: signa
     assert first.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[end]
     if end != signal.SIGKILL:
         assert b"run the same command again: it first looks in XNAT for what was being sent" in said
-    time.sleep(2 * server.slow)  # the server ends what it has begun
+    time.sleep(2 * server.slow)  # the server finishes the imports that it has begun
     second = subprocess.run(command, env=environment(), capture_output=True, check=False, timeout=100)
     assert second.returncode == 0, second.stderr.decode()
     states = {item["state"] for item in json.loads(second.stdout)["result"]["sessions"]}
@@ -192,7 +192,7 @@ sys.exit(code)
 
 @pytest.mark.parametrize("kind", ["tree", "zip"])
 def test_memory_is_constant(server: StandIn, tmp_path: Path, kind: str) -> None:
-    """Twelve times the bytes, no more memory."""
+    """Twelve times the bytes take no more memory."""
     peaks = []
     for size in (4, 48):
         folder = write_session(tmp_path / f"{size}" / "s" / f"mr{size}", {"01": 1}, PixelData=bytes(size << 20))

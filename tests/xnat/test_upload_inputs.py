@@ -1,4 +1,4 @@
-"""What is uploaded: trees, zips, tars and visits of a store, each to a server that enforces the contract."""
+"""Inputs of uploads: trees of folders, zips, tars and visits of a store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.xnat.standin import StandIn
 from tests.xnat.uploads import LOGIN, send, send_one, target, write_session
 
 
-def test_files_that_are_no_images_stay_here(server: StandIn, tmp_path: Path) -> None:
+def test_files_that_are_not_images_are_not_sent(server: StandIn, tmp_path: Path) -> None:
     write_session(tmp_path / "tree" / "s" / "mr", {"01": 2}, {"notes.txt": b"hello", "01/more.zip": b"PK"})
     outcome = send_one(server, tmp_path / "tree")
     assert (outcome.state, outcome.sent, outcome.left_out) == ("uploaded", 2, ("01/more.zip", "notes.txt"))
@@ -70,7 +70,7 @@ def test_two_studies_in_a_zip_or_a_visit_are_refused(server: StandIn, tmp_path: 
     assert server.imports() == []
 
 
-def test_scans_are_left_out_by_their_names(server: StandIn, tree: Path) -> None:
+def test_excluded_scans(server: StandIn, tree: Path) -> None:
     found = list_tree_uploads(tree, exclude=Exclusions(("BOLD", "phoenix")), state=tree.parent)
     assert [(item.code, item.subject) for item in found.notices] == [
         ("unmatched-pattern", "phoenix"),
@@ -88,14 +88,14 @@ def test_labels(tree: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "label"), [("sub 1.a", "sub_1_a"), ("M\u00fcller", "M_ller"), ("a  b", "a__b")])
-def test_each_character_that_no_label_has_becomes_one_other(tree: Path, name: str, label: str) -> None:
+def test_each_forbidden_character_is_replaced(tree: Path, name: str, label: str) -> None:
     (tree / "sub-1").rename(tree / name)
     (session,) = list_tree_uploads(tree).uploads
     assert (session.subject, session.label) == (label, f"{label}_mr")
 
 
-def test_names_that_make_no_label_are_refused_by_themselves(tree: Path) -> None:
-    """Many of them would become one session."""
+def test_names_without_a_label_are_refused_one_by_one(tree: Path) -> None:
+    """Otherwise many of them would become one session."""
     write_session(tree / "\u00c4\u00d6" / "mr", {"01": 1})
     write_session(tree / "sub-2" / "\u00c4", {"01": 1})
     found = list_tree_uploads(tree)
@@ -110,7 +110,7 @@ def test_names_that_make_no_label_are_refused_by_themselves(tree: Path) -> None:
         list_tree_uploads(tree, label="-")
 
 
-def test_two_sessions_of_one_label_are_refused(server: StandIn, tree: Path) -> None:
+def test_two_sessions_with_one_label_are_refused(server: StandIn, tree: Path) -> None:
     write_session(tree / "sub 1" / "mr", {"01": 1})
     write_session(tree / "sub.1" / "mr", {"01": 1})
     with pytest.raises(InvalidSetting, match="would both be session 'sub_1_mr'"):
@@ -128,7 +128,7 @@ def zipped(path: Path, method: int = zipfile.ZIP_DEFLATED, other: str = "") -> P
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
-def test_a_zip_goes_as_it_is(server: StandIn, tmp_path: Path, method: int) -> None:
+def test_a_zip_is_sent_unchanged(server: StandIn, tmp_path: Path, method: int) -> None:
     path = zipped(tmp_path / "one.zip", method, "readme.txt")
     (outcome,) = upload([make_file_upload(path, "s1", "{name}", tmp_path)], target(server), LOGIN).sessions
     assert (outcome.state, outcome.label, outcome.held, outcome.left_out) == ("uploaded", "one", 3, ("readme.txt",))
@@ -138,9 +138,7 @@ def test_a_zip_goes_as_it_is(server: StandIn, tmp_path: Path, method: int) -> No
 
 
 @pytest.mark.parametrize(("method", "other"), [(zipfile.ZIP_LZMA, ""), (zipfile.ZIP_DEFLATED, "inner.zip")])
-def test_a_zip_that_xnat_would_stumble_over_goes_as_a_tar(
-    server: StandIn, tmp_path: Path, method: int, other: str
-) -> None:
+def test_a_zip_that_xnat_cannot_read_is_sent_as_a_tar(server: StandIn, tmp_path: Path, method: int, other: str) -> None:
     path = zipped(tmp_path / "one.zip", method, other)
     (outcome,) = upload([make_file_upload(path, "s1", "mr", tmp_path)], target(server), LOGIN).sessions
     assert (outcome.state, outcome.held) == ("uploaded", 3)
@@ -155,7 +153,7 @@ def test_a_compressed_tar_is_unpacked(server: StandIn, tree: Path) -> None:
     assert (outcome.state, outcome.held) == ("uploaded", 5)
 
 
-def test_a_zip_needs_labels(tmp_path: Path) -> None:
+def test_a_zip_requires_labels(tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting, match="--subject and --label"):
         make_file_upload(zipped(tmp_path / "one.zip"), "", "")
 
@@ -169,7 +167,7 @@ def store(tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
-def test_the_archive_of_a_visit_goes_as_it_is(server: StandIn, store: Path) -> None:
+def test_the_archive_of_a_visit_is_sent_unchanged(server: StandIn, store: Path) -> None:
     archive = store / "study-a" / "v1_dicom.tar"
     outcome = upload_visit(store, "study-a", "v1", target(server), LOGIN)
     assert (outcome.state, outcome.subject, outcome.label) == ("uploaded", "v1", "study-a_v1")
@@ -188,7 +186,7 @@ def test_all_visits_of_a_study(server: StandIn, store: Path) -> None:
 
 
 def test_a_damaged_archive_does_not_arrive(server: StandIn, store: Path) -> None:
-    """The last bytes are kept back until the checksum has proved right: XNAT never gets the whole."""
+    """The last bytes are withheld until the checksum is verified, so XNAT never gets the whole archive."""
     archive = store / "study-a" / "v1_dicom.tar"
     content = bytearray(archive.read_bytes())
     content[content.rindex(b"TEST01")] ^= 1
@@ -202,14 +200,14 @@ def test_a_damaged_archive_does_not_arrive(server: StandIn, store: Path) -> None
     assert all(session.status != "READY" for session in server.sessions)
 
 
-def test_a_visit_that_is_not_there(server: StandIn, store: Path) -> None:
+def test_a_visit_without_an_archive(server: StandIn, store: Path) -> None:
     outcome = upload_visit(store, "study-a", "v9", target(server), LOGIN)
     assert outcome.state == "failed"
     assert "make_studyvisit_archive" in outcome.problem
 
 
-def test_the_length_is_known_before(tree: Path) -> None:
-    """What is made on the way is a TAR, as long as was said, with names that say nothing."""
+def test_the_length_is_known_before_the_body_is_read(tree: Path) -> None:
+    """The body is a TAR of the announced length, with neutral names."""
     (session,) = list_tree_uploads(tree).uploads
     with session.open() as body:
         first, second = b"".join(body), b"".join(body)

@@ -1,4 +1,4 @@
-"""An XNAT that shows late what it has taken: it is waited for as long as ``--patience`` says, and no longer."""
+"""An XNAT that lists an uploaded session late: how long the upload waits for it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_session_that_shows_late_is_waited_for(server: StandIn, tree: Path, way: dict[str, Any]) -> None:
+def test_a_session_that_is_listed_late(server: StandIn, tree: Path, way: dict[str, Any]) -> None:
     server.shows_after = 0.7
     started = time.monotonic()
     outcome = send_one(server, tree, **way)
@@ -45,8 +45,8 @@ def test_a_session_that_shows_late_is_waited_for(server: StandIn, tree: Path, wa
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_patience_comes_to_an_end(server: StandIn, tree: Path, way: dict[str, Any]) -> None:
-    """It is said what XNAT claims to have; when the session has come, the next run counts it and sends nothing."""
+def test_a_session_that_is_listed_too_late(server: StandIn, tree: Path, way: dict[str, Any]) -> None:
+    """The outcome says what XNAT claims to have. The next run finds the session and sends nothing."""
     server.shows_after = 60.0
     outcome = send_one(server, tree, patience=0.5, **way)
     (session,) = server.sessions
@@ -57,8 +57,8 @@ def test_patience_comes_to_an_end(server: StandIn, tree: Path, way: dict[str, An
     assert len(server.imports()) == 1
 
 
-def test_what_leaves_the_prearchive_meanwhile_is_found_in_the_archive(server: StandIn, tree: Path) -> None:
-    """A project may archive by itself between XNAT's answer and the look at it."""
+def test_a_session_that_is_archived_before_it_is_listed(server: StandIn, tree: Path) -> None:
+    """A project may archive sessions automatically, right after XNAT's answer."""
 
     def archive(uris: list[str]) -> list[str]:
         server.archive(server.sessions[0])
@@ -70,25 +70,25 @@ def test_what_leaves_the_prearchive_meanwhile_is_found_in_the_archive(server: St
     assert outcome.uris == (server.sessions[0].prearchive_uri,)
 
 
-def test_an_old_session_is_not_taken_for_the_new_one(server: StandIn, tree: Path) -> None:
-    """The archive has one of the label from before; that the new one does not show must not be missed."""
+def test_an_old_session_is_not_mistaken_for_the_new_one(server: StandIn, tree: Path) -> None:
+    """The archive has an older session with this label. That the new one is not listed must be noticed."""
     send_one(server, tree, dest="archive")
-    shutil.rmtree(tree.parent / "state")  # the journal says nothing
+    shutil.rmtree(tree.parent / "state")  # the journal is empty then
     server.shows_after = 60.0
     outcome = send_one(server, tree, overwrite="append", patience=0.3)
     assert (outcome.state, len(server.imports())) == ("failed", 2)
     assert "has not listed it within 0.3 s" in outcome.problem
 
 
-def test_a_lost_answer_of_a_session_that_shows_late(server: StandIn, tree: Path) -> None:
-    """Directly into the archive: without waiting it would be sent twice."""
+def test_a_lost_answer_and_a_session_that_is_listed_late(server: StandIn, tree: Path) -> None:
+    """Directly into the archive: without the wait it would be sent twice."""
     server.shows_after = 0.7
     server.fault = lambda seen: "reset-after" if seen.path.endswith("/import") else None
     outcome = send_one(server, tree, dest="archive", direct_archive=True)
     assert (outcome.state, outcome.held, len(server.imports())) == ("uploaded", 3, 1)
 
 
-def test_the_command_says_so(server: StandIn, tree: Path) -> None:
+def test_the_message_of_the_command(server: StandIn, tree: Path) -> None:
     server.shows_after = 60.0
     options = ["--url", server.url, "--project", "PILOT", "--dest", "archive", "--direct-archive", "--wait", "0.4"]
     state = ["--state", str(tree.parent / "state")]

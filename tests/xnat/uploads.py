@@ -1,4 +1,4 @@
-"""Trees of sessions to upload, and an upload of one as the tests want it: quick, and to the stand-in."""
+"""Trees of sessions to upload, and uploads to the stand-in with short pauses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOGIN = Login(USER, Secret(PASSWORD))
 def write_session(
     folder: Path, scans: Mapping[str, int], other_files: Mapping[str, bytes] | None = None, **keywords: object
 ) -> Path:
-    """A session's folder: ``scans`` are their folders with numbers of images."""
+    """Write the folder of a session; ``scans`` maps the names of their folders to numbers of images."""
     study = uid(folder.parent.name, folder.name)
     for number, (scan, count) in enumerate(scans.items(), 1):
         (folder / scan).mkdir(parents=True)
@@ -37,7 +37,7 @@ def target(server: StandIn, **settings: Any) -> UploadTarget:
 
 
 def send(server: StandIn, root: Path, jobs: int = 1, **settings: Any) -> UploadResult:
-    """Upload the tree below ``root``; its journal lies beside."""
+    """Upload the tree below ``root``; the journal is in the folder next to it."""
     found: UploadList = list_tree_uploads(root, state=root.parent / "state")
     return upload(found.uploads, target(server, **settings), LOGIN, jobs=jobs)
 

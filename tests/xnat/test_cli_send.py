@@ -1,4 +1,4 @@
-"""Sending to XNAT's receiver: the routing beforehand, and real receivers under XNAT's title."""
+"""``icf-utils xnat send`` as a program: the printed routes, and real receivers with XNAT's AE title."""
 
 from __future__ import annotations
 
@@ -11,17 +11,6 @@ import pytest
 
 from icf_utils import make_studyvisit_archive
 from icf_utils.cli.parser import build_parser
-from icf_utils.dicom.constants import (
-    ACCESSION_NUMBER,
-    ADDITIONAL_PATIENT_HISTORY,
-    PATIENT_COMMENTS,
-    PATIENT_ID,
-    PATIENT_NAME,
-    STUDY_COMMENTS,
-    STUDY_DESCRIPTION,
-)
-from icf_utils.sources.open import open_source
-from icf_utils.xnat.receiver_routing import all_name_project, route_image
 from tests.cli.program import Inside, run
 from tests.data.make_dicom import uid, write_visit
 from tests.xnat.receivers import ask, free_port, orthanc, storescp
@@ -48,60 +37,12 @@ def visit(tmp_path: Path) -> Path:
     return folder
 
 
-TEXTS = {
-    PATIENT_COMMENTS: "Project:A",
-    STUDY_COMMENTS: "Project:B",
-    ADDITIONAL_PATIENT_HISTORY: "Project:C",
-    STUDY_DESCRIPTION: "D",
-    ACCESSION_NUMBER: "E",
-}
-
-
-@pytest.mark.parametrize("at", range(len(TEXTS) + 1))
-def test_where_the_project_comes_from(at: int) -> None:
-    """One after the other, in this order; the first that XNAT has is the one."""
-    texts = dict(list(TEXTS.items())[at:])
-    assert [choice.label for choice in route_image(texts).projects] == ["A", "B", "C", "D", "E"][at:]
-
-
-@pytest.mark.parametrize(
-    ("comment", "label"),
-    [
-        ("Project:X", "X"),
-        ("project : X", "X"),
-        ("scan of today; Project: X_1-b, Session:y", "X_1-b"),
-        ("Project:X\nmore", "X"),
-        ("Project:A Project:B", "A"),
-        ("for Project:A Project:B", "B"),
-        ("MyProject:X", ""),
-        ("Project X", ""),
-        ("Project:", ""),
-        ("", ""),
-    ],
-)
-def test_assignments_in_comments(comment: str, label: str) -> None:
-    found = route_image({PATIENT_COMMENTS: comment}).projects
-    assert [choice.label for choice in found] == ([label] if label else [])
-
-
-def test_subject_and_session() -> None:
-    plain = route_image({PATIENT_NAME: "Doe^Jane", PATIENT_ID: "ID.7 b"})
-    assert (plain.subject.label, plain.subject.source) == ("Doe_Jane", "PatientName")
-    assert (plain.session.label, plain.session.source) == ("ID_7_b", "PatientID")
-    assigned = route_image({PATIENT_NAME: "Doe", PATIENT_ID: "7", STUDY_COMMENTS: "Subject:s1 Session:e1"})
-    assert (assigned.subject.label, assigned.session.label) == ("s1", "e1")
-    assert route_image({}).session.label == "dicom_upload"
-    assert all_name_project([route_image({PATIENT_COMMENTS: "Project:pilot"})], "PILOT")
-    assert not all_name_project([route_image({STUDY_DESCRIPTION: "x", ACCESSION_NUMBER: "PILOT"})], "PILOT")
-    assert not all_name_project([route_image({})], "PILOT")
-
-
-def test_title_and_port_are_those_of_xnat() -> None:
+def test_default_title_and_port() -> None:
     args = build_parser().parse_args(["xnat", "send", "folder", "host"])
     assert (args.aec, args.port) == ("XNAT", 8104)
 
 
-def test_names_are_shown_only_when_asked_for(visit: Path, cli: Inside) -> None:
+def test_identifying_labels_are_masked(visit: Path, cli: Inside) -> None:
     ran = cli("xnat", "send", visit, "localhost", "--dry-run")
     assert ran.code == 0
     assert "5 images: project 'PILOT' (PatientComments), else '***' (StudyDescription)" in ran.out
@@ -114,12 +55,12 @@ def test_names_are_shown_only_when_asked_for(visit: Path, cli: Inside) -> None:
     assert "'Brain' (StudyDescription)" in asked
 
 
-def test_mixtures_are_seen(visit: Path, cli: Inside) -> None:
+def test_images_with_different_routes(visit: Path, cli: Inside) -> None:
     write_visit(visit / "more", {3: ("other", 1)}, StudyInstanceUID=uid("study", "send"), PatientID="other")
     assert len(cli("xnat", "send", visit, "localhost", "--dry-run").out.splitlines()) == 2
 
 
-def test_nothing_is_sent_to_a_project_that_is_not_meant(visit: Path, tmp_path: Path, cli: Inside) -> None:
+def test_nothing_is_sent_to_an_unexpected_project(visit: Path, tmp_path: Path, cli: Inside) -> None:
     with storescp(tmp_path / "scp") as port:
         ran = cli("xnat", "send", visit, "127.0.0.1", "--port", str(port), "--expect-project", "OTHER")
         assert ran.code == 2
@@ -154,7 +95,7 @@ def test_dcmtk_gets_every_image(visit: Path, tmp_path: Path, cli: Inside) -> Non
     assert order[0][0] == "Echo" or order[0][1] == "C-ECHO"
 
 
-def test_another_title_is_refused_by_the_echo(visit: Path, tmp_path: Path, cli: Inside) -> None:
+def test_a_wrong_ae_title_is_noticed_by_the_echo(visit: Path, tmp_path: Path, cli: Inside) -> None:
     with orthanc(tmp_path / "orthanc") as (port, http):
         ran = cli("xnat", "send", visit, "127.0.0.1", "--port", str(port), "--aec", "PACS", "--retries", "0")
         assert ran.code == 10
@@ -165,7 +106,7 @@ def test_another_title_is_refused_by_the_echo(visit: Path, tmp_path: Path, cli: 
         assert len(cast("list[str]", ask(f"{http}/instances"))) == 5
 
 
-def test_nobody_there(visit: Path) -> None:
+def test_no_receiver(visit: Path) -> None:
     # pynetdicom leaves the socket of a connection that failed to the garbage collector
     python = (sys.executable, "-W", "error", "-W", "ignore::ResourceWarning", "-m", "icf_utils.cli.main")
     ran = run(*python, "xnat", "send", visit, "127.0.0.1", "--port", str(free_port()), "--retries", "0")
@@ -185,25 +126,10 @@ def test_a_visit_of_the_store(visit: Path, tmp_path: Path, cli: Inside) -> None:
 
 
 def test_a_refused_image_is_named(visit: Path, tmp_path: Path, cli: Inside) -> None:
-    """Per file: what the receiver said; the exit code is 1 if any did not arrive."""
+    """Each file that does not arrive is named, and the exit code is 1."""
     (visit / "02_rest" / "0001.dcm").write_bytes((visit / "02_rest" / "0001.dcm").read_bytes()[:-6])
     with storescp(tmp_path / "scp") as port:
         ran = cli("xnat", "send", visit, "127.0.0.1", "--port", str(port))
     assert ran.code == 1
     assert "'02_rest/0001.dcm': is truncated or damaged" in ran.out
     assert "4 images sent" in ran.out
-
-
-def test_real_visits_have_a_route(open_visit: Path) -> None:
-    from icf_utils.errors import InputRefused
-    from icf_utils.sender.images import list_images
-    from icf_utils.xnat.receiver_routing import list_routes
-
-    with open_source(open_visit, open_visit.parent) as source:
-        try:
-            images = list_images(source).images
-        except InputRefused:
-            return
-        routes = list_routes(source, images)
-    assert sum(one.images for one in routes) == len(images)
-    assert all(re.fullmatch(r"[\w-]+", one.session.label) for one in routes)
