@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    from icf_utils.receiver.settings import check_machine, load_receiver_settings
+    from icf_utils.receiver.settings import check_machine, literal_title_notes, load_receiver_settings
 
     settings = load_receiver_settings(Path(args.settings))
     try:
@@ -47,6 +47,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
         raise missing_package(error.name or "pynetdicom", "intake") from error
     rules = [f"{rule.called_ae}: study {rule.study}, visits {rule.visit}" for rule in settings.rules]
+    for note in literal_title_notes(settings):
+        console.message(note)
     if args.check:
         check_machine(settings)
         console.result(args.command, {"rules": [rule.name for rule in settings.rules]}, rules)

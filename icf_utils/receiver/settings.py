@@ -1,13 +1,9 @@
-"""The receiver's settings: a TOML file of its own, with a table for each rule. Reads that one file.
+"""The receiver's settings: a TOML file with ``store``, ``spool``, ``[listen]``, ``[http]`` and a ``[[rule]]`` for each
+AE.
 
-All mistakes that can be seen in it are refused before anything listens.
-
-
-The receiver's rules: what becomes of images for one called AE title, and what a rule may not say. Pure.
-
-What can be seen of a receiver's settings on this machine before anything is received.
-
-Reads certificates, and takes the address for a moment.
+The dataclasses define keys, types, defaults and limits (see :mod:`icf_utils.settings`); relative paths are relative to
+the file. All mistakes that the file shows are refused when it is loaded. :func:`check_machine` refuses what cannot work
+on this machine, before the spool is touched: it reads the TLS files, and binds the address for a moment.
 """
 
 from __future__ import annotations
@@ -36,10 +32,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Listen:
-    """``[listen]``: where connections come in, and what they may cost. Times in seconds.
+    """``[listen]``: the address of the receiver, and its limits. ``timeout`` is in seconds, ``max_pdu`` in bytes.
 
-    ``reserve`` is what stays free on the spool's disk, in megabytes; ``max_pdu`` is in bytes. With ``client_ca`` a
-    client must show a certificate. ``durable = false`` answers before images are on the disk, for measurements only.
+    ``reserve`` is the space that stays free on the spool's disk, in megabytes. With ``client_ca``, senders must present
+    a certificate. ``durable = false`` answers before images are on the disk, for measurements only.
     """
 
     host: str = "127.0.0.1"
@@ -57,26 +53,23 @@ class Listen:
 
 @dataclass(frozen=True)
 class Http:
-    """``[http]``: what may be posted to the pages, in megabytes.
-
-    ``upload_limit`` is about a zip as it comes, ``unpacked_limit`` about all that is in it.
-    """
+    """``[http]``: limits of uploaded zips in megabytes, as they are and unpacked."""
 
     upload_limit: int = setting(16_000, least=1)
     unpacked_limit: int = setting(64_000, least=1)
 
 
-#: What a visit's template may use beside DICOM keywords.
-FACTS = ("called_ae", "calling_ae", "address", "study_key")
+#: The fields of a visit's template that are not DICOM keywords.
+ASSOCIATION_FIELDS = ("called_ae", "calling_ae", "address", "study_key")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """``[[rule]]``: what becomes of images for one called AE. Times in seconds; 0 of ``force`` and ``expected``: none.
+    """``[[rule]]``: what is done with images for one called AE title. Times are in seconds.
 
-    ``calling_ae`` and ``addresses`` (or networks) say who may send; empty: everybody. ``xnat`` is the address of an
-    XNAT that visits are uploaded to when they are in the store; its password comes from where ``icf-utils xnat`` takes
-    it.
+    ``calling_ae`` and ``addresses`` (or networks) say who may send; empty means everybody. ``force`` and ``expected``
+    are not used if they are 0. ``xnat`` is the address of an XNAT to which visits are uploaded when they are in the
+    store; its password comes from where ``icf-utils xnat`` takes it.
     """
 
     LABELS: ClassVar = ("name", "called_ae")
@@ -102,13 +95,13 @@ class Rule:
 
     @property
     def template(self) -> Template:
-        """How a visit gets its identifier."""
+        """The template of visit identifiers."""
         return Template(self.visit)
 
     @property
     def keywords(self) -> tuple[str, ...]:
         """The DICOM keywords that the template uses."""
-        return tuple(name for name in self.template.fields if name not in FACTS)
+        return tuple(name for name in self.template.fields if name not in ASSOCIATION_FIELDS)
 
     def mismatch(self, calling_ae: str, address: str) -> str:
         """Which condition of the rule a sender does not meet: ``calling AE``, ``address``, or empty for none."""
@@ -122,7 +115,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class _File:
-    """What the file has, as it is written."""
+    """The content of the file."""
 
     store: str
     spool: str
@@ -133,10 +126,7 @@ class _File:
 
 @dataclass(frozen=True)
 class ReceiverSettings:
-    """Everything that the file says: folders, ``[listen]``, the rules in their order, and ``[http]``.
-
-    ``source`` is the file, for messages.
-    """
+    """The settings, with absolute paths and the rules in their order. ``source`` is the file, for messages."""
 
     store: Path
     spool: Path
@@ -147,7 +137,7 @@ class ReceiverSettings:
 
 
 def load_receiver_settings(path: Path) -> ReceiverSettings:
-    """The settings in a file; relative folders are relative to it.
+    """Load the settings from a file.
 
     Raises :class:`~icf_utils.errors.InvalidSetting` and :class:`~icf_utils.errors.StorageFailure`.
     """
@@ -157,7 +147,7 @@ def load_receiver_settings(path: Path) -> ReceiverSettings:
 
 
 def parse_receiver_settings(raw: bytes, path: Path) -> ReceiverSettings:
-    """The same from the file's bytes; ``path`` says where it lies."""
+    """Parse the content of the file at ``path``. Raises :class:`~icf_utils.errors.InvalidSetting`."""
     source, here = str(path), path.absolute().parent
     file = build_settings(_File, parse_toml(raw, source), source)
     store, spool = _folders(file, here, source)
@@ -169,9 +159,8 @@ def parse_receiver_settings(raw: bytes, path: Path) -> ReceiverSettings:
 
 
 def _folders(file: _File, here: Path, source: str) -> tuple[Path, Path]:
-    """Store and spool: two folders, neither of them in the other, since each would take the other's files for its own.
-
-    Links are followed for this.
+    """Store and spool; neither may be inside the other, even through links, since each would treat the other's files
+    as its own.
     """
     for name in ("store", "spool"):
         if not getattr(file, name).strip():
@@ -179,17 +168,17 @@ def _folders(file: _File, here: Path, source: str) -> tuple[Path, Path]:
     store, spool = here / file.store, here / file.spool
     real = {name: Path(os.path.realpath(folder)) for name, folder in (("store", store), ("spool", spool))}
     if real["store"] == real["spool"]:
-        raise InvalidSetting(source, "'store' and 'spool' are the same folder; they must be two")
+        raise InvalidSetting(source, "'store' and 'spool' are the same folder; they must be different ones")
     for inner, outer in (("store", "spool"), ("spool", "store")):
         if real[inner].is_relative_to(real[outer]):
-            raise InvalidSetting(source, f"'{inner}' lies in '{outer}'; neither may lie in the other")
+            raise InvalidSetting(source, f"'{inner}' is inside '{outer}'; neither may be inside the other")
     return store, spool
 
 
 def _listen(listen: Listen, here: Path, source: str) -> Listen:
-    """The section with paths that are relative to the file."""
+    """The section with its paths made absolute."""
     if bool(listen.certificate) != bool(listen.key) or (listen.client_ca and not listen.key):
-        raise InvalidSetting(source, "[listen] TLS takes 'certificate' and 'key', and 'client_ca' with them")
+        raise InvalidSetting(source, "[listen] TLS needs both 'certificate' and 'key'; 'client_ca' requires them")
     given = (listen.certificate, listen.key, listen.client_ca)
     certificate, key, client_ca = (str(here / text) if text else "" for text in given)
     return replace(listen, certificate=certificate, key=key, client_ca=client_ca)
@@ -203,13 +192,13 @@ def _checked_rule(rule: Rule, number: int, source: str) -> Rule:
 
 
 def check_rule(rule: Rule, where: str, source: str) -> None:
-    """Refuse a rule that no visit could be made by. Raises :class:`~icf_utils.errors.InvalidSetting`.
+    """Refuse a rule that cannot work. Raises :class:`~icf_utils.errors.InvalidSetting`.
 
     ``source`` is the file and ``where`` the rule's place in it, for the message.
     """
     _check_study(rule, where, source)
     if wrong := [text for text in rule.addresses if not _is_network(text)]:
-        raise InvalidSetting(source, f"{where} addresses: '{printable(wrong[0])}' is no address or network")
+        raise InvalidSetting(source, f"{where} addresses: '{printable(wrong[0])}' is not an IP address or network")
     _check_template(rule, where, source)
     _check_time_zone(rule, where, source)
     _check_xnat(rule, where, source)
@@ -233,9 +222,9 @@ def _check_time_zone(rule: Rule, where: str, source: str) -> None:
 
 def _check_xnat(rule: Rule, where: str, source: str) -> None:
     if not rule.xnat:
-        lonely = [name for name in ("xnat_project", "xnat_user") if getattr(rule, name)]
-        if lonely:
-            raise InvalidSetting(source, f"{where} {lonely[0]}: this goes with 'xnat', the address of an XNAT")
+        given = [name for name in ("xnat_project", "xnat_user") if getattr(rule, name)]
+        if given:
+            raise InvalidSetting(source, f"{where} {given[0]}: requires 'xnat', the address of an XNAT")
         return
     try:
         xnat_target(rule)
@@ -246,12 +235,12 @@ def _check_xnat(rule: Rule, where: str, source: str) -> None:
         raise InvalidSetting(source, f"{where} {_XNAT_KEYS.get(error.source, error.source)}: {problem}") from error
 
 
-#: Options of the commands about XNAT, and the keys that stand for them here.
+#: Options of ``icf-utils xnat``, and the keys that correspond to them.
 _XNAT_KEYS = {"--url": "xnat", "--project": "xnat_project"}
 
 
 def xnat_target(rule: Rule) -> UploadTarget:
-    """Where the rule's visits go in XNAT. Raises :class:`~icf_utils.errors.InvalidSetting`."""
+    """Where the rule's visits are uploaded to. Raises :class:`~icf_utils.errors.InvalidSetting`."""
     from icf_utils.xnat.model import UploadTarget
 
     return UploadTarget(rule.xnat, rule.xnat_project, "archive" if rule.xnat_dest == "archive" else "prearchive")
@@ -266,38 +255,48 @@ def _is_network(text: str) -> bool:
 
 
 def _with_titles(rule: Rule, where: str, source: str) -> Rule:
-    """The rule with its AE titles without padding, and with a name."""
+    """The rule with a name, and with AE titles without padding."""
     try:
         called = parse_ae_title("called_ae", rule.called_ae)
         calling = tuple(parse_ae_title("calling_ae", title) for title in rule.calling_ae)
     except InvalidSetting as error:
         raise InvalidSetting(source, f"{where} {error.source}: {error.problem}") from error
-    if "*" in calling:  # a title like any other, but meant as a pattern, and nobody would get in
+    if "*" in calling:  # a valid title, but probably meant as a pattern
         advice = "there are no patterns; leave 'calling_ae' out to let everybody send"
         raise InvalidSetting(source, f"{where} calling_ae: '*' is taken literally: {advice}")
     return replace(rule, name=rule.name or called, called_ae=called, calling_ae=calling)
 
 
+def literal_title_notes(settings: ReceiverSettings) -> list[str]:
+    """A note for each calling AE title that looks like a pattern."""
+    return [
+        f"rule {printable(rule.name)}: calling_ae '{printable(title)}' is taken literally; there are no patterns"
+        for rule in settings.rules
+        for title in rule.calling_ae
+        if "*" in title
+    ]
+
+
 def _check_template(rule: Rule, where: str, source: str) -> None:
     keywords = [name for name in rule.template.fields if tag_for_keyword(name) is not None]
-    parse_template(f"{source}: {where} visit", rule.visit, {*FACTS, *keywords})
+    parse_template(f"{source}: {where} visit", rule.visit, {*ASSOCIATION_FIELDS, *keywords})
     for keyword in rule.keywords:
         tag = tag_for_keyword(keyword)
         assert tag is not None
         if dictionary_vr(tag) in (None, "SQ", *UNCONVERTIBLE_VRS):
-            raise InvalidSetting(source, f"{where} visit: {keyword} has no plain value")
+            raise InvalidSetting(source, f"{where} visit: {keyword} has no value that a text can contain")
         if is_identifying(tag) and not rule.allow_identifying:
             raise InvalidSetting(
                 source,
                 f"{where} visit: {keyword} can identify a person ({TABLE}); use {{study_key}}, "
-                "or say 'allow_identifying = true' in the rule",
+                "or set 'allow_identifying = true' in the rule",
             )
 
 
 def check_machine(settings: ReceiverSettings) -> None:
-    """Refuse TLS files that cannot be used, and an address that nobody could listen at.
+    """Refuse TLS files that cannot be used, and an address that is not one of this machine.
 
-    An address that is in use is none of the settings' faults: a receiver may run by them. Raises
+    An address that is in use is not a mistake: a receiver may be running with these settings. Raises
     :class:`~icf_utils.errors.InvalidSetting`.
     """
     tls_context(settings.listen, settings.source)
@@ -307,13 +306,13 @@ def check_machine(settings: ReceiverSettings) -> None:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((listen.host, listen.port))
-    except (OSError, UnicodeError) as error:  # of a name that is no host's, too
+    except (OSError, UnicodeError) as error:  # a UnicodeError for a malformed host name
         if getattr(error, "errno", None) != errno.EADDRINUSE:
             raise cannot_listen(settings, error) from error
 
 
 def cannot_listen(settings: ReceiverSettings, error: Exception) -> InvalidSetting:
-    """Why there is no listening at the settings' address."""
+    """The error for an address at which the receiver cannot listen."""
     listen, reason = settings.listen, getattr(error, "strerror", None) or error
     return InvalidSetting(
         settings.source, f"[listen] host, port: cannot listen at {printable(listen.host)}:{listen.port} ({reason})"
@@ -321,14 +320,14 @@ def cannot_listen(settings: ReceiverSettings, error: Exception) -> InvalidSettin
 
 
 def tls_context(listen: Listen, source: str) -> ssl.SSLContext | None:
-    """TLS 1.2 and later, as the BCP 195 profiles of PS3.15 section B.9 ask for; ``None`` without a certificate."""
+    """The TLS context of the receiver; ``None`` without a certificate. Raises ``InvalidSetting``."""
     if not listen.certificate:
         return None
     for name in ("certificate", "key", "client_ca"):
         _check_readable(name, getattr(listen, name), source)
     try:
         return server_context(listen.certificate, listen.key, listen.client_ca)
-    except (OSError, ValueError) as error:  # an SSLError is the former
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         problem = f"[listen] certificate, key or client_ca cannot be used ({reason})"
         raise InvalidSetting(source, problem) from error

@@ -45,12 +45,12 @@ def test_folders_are_relative_to_the_file() -> None:
         (_HEAD + _RULE + "quiet = 0", "at least 1"),
         (_HEAD + _RULE + 'quiet = "1"', "quiet: expected a whole number, found the text '1'"),
         (_HEAD + _RULE + _RULE, "several rules are called"),
-        (_HEAD + _RULE + 'addresses = ["10.0.0.300"]', "no address"),
+        (_HEAD + _RULE + 'addresses = ["10.0.0.300"]', "not an IP address"),
         (_HEAD + _RULE + 'until = "archive"', "expected 'metadata', 'dataset' or 'catalog', found 'archive'"),
         (_HEAD + _RULE + 'calling_ae = ["seventeen letters"]', "calling_ae: .* is not an AE title"),
         (_HEAD + _RULE + 'visit = "{PatientID}"', "can identify a person"),
         (_HEAD + _RULE + 'visit = "{Nonsense}"', "unknown field {Nonsense}"),
-        (_HEAD + _RULE + 'visit = "{PixelData}"', "has no plain value"),
+        (_HEAD + _RULE + 'visit = "{PixelData}"', "has no value that a text can contain"),
         (_HEAD + _RULE + 'visit = "../{study_key}"', "is not a template"),
         (_HEAD + _RULE + 'xnat = "https://xnat.example.org"', "xnat_project: .* is not a project ID"),
         (_HEAD + _RULE + 'xnat = "xnat.example.org"\nxnat_project = "P"', r"\(A\) xnat: expected an address"),
@@ -58,17 +58,17 @@ def test_folders_are_relative_to_the_file() -> None:
             _HEAD + _RULE + 'xnat = "https://x.org"\nxnat_project = "P"\nxnat_dest = "here"',
             r"\(A\) xnat_dest: .* found 'here'",
         ),
-        (_HEAD + _RULE + 'xnat_project = "P"', "xnat_project: this goes with 'xnat'"),
+        (_HEAD + _RULE + 'xnat_project = "P"', "xnat_project: requires 'xnat'"),
         (_HEAD + _RULE + 'timezone = "Europe/Nowhere"', r"number 1 \(A\) timezone: there is no time zone"),
         (_HEAD + _RULE + 'calling_ae = ["*"]', "no patterns"),
         ('store = ""\nspool = "i"\n' + _RULE, "'store' must name"),
         ('store = "s"\nspool = " "\n' + _RULE, "'spool' must name"),
         ('store = "s"\nspool = "./s/"\n' + _RULE, "are the same folder"),
-        ('store = "s"\nspool = "s/spool"\n' + _RULE, "'spool' lies in 'store'"),
-        ('store = "i/x/../s"\nspool = "i"\n' + _RULE, "'store' lies in 'spool'"),
+        ('store = "s"\nspool = "s/spool"\n' + _RULE, "'spool' is inside 'store'"),
+        ('store = "i/x/../s"\nspool = "i"\n' + _RULE, "'store' is inside 'spool'"),
         (_HEAD + "[http]\nunpacked_limit = 0\n" + _RULE, "at least 1"),
         (_HEAD + "[listen]\nport = 70000\n" + _RULE, "must be at most 65535, found 70000"),
-        (_HEAD + '[listen]\nkey = "k"\n' + _RULE, "TLS takes"),
+        (_HEAD + '[listen]\nkey = "k"\n' + _RULE, "TLS needs"),
     ],
 )
 def test_mistakes_are_refused(text: str, problem: str) -> None:
@@ -76,6 +76,13 @@ def test_mistakes_are_refused(text: str, problem: str) -> None:
         parse(text)
     assert str(refused.value).startswith("/etc/icf/receiver.toml: ")
     assert " --" not in str(refused.value)  # the file has no options
+
+
+def test_a_calling_title_that_looks_like_a_pattern_is_noted(tmp_path: Path) -> None:
+    pytest.importorskip("pynetdicom")
+    (tmp_path / "r.toml").write_text(f'{_HEAD}{_RULE}calling_ae = ["SCAN*", "PACS"]\n')
+    ran = icf("receive", "--check", tmp_path / "r.toml")
+    assert (ran.code, ran.err.count("taken literally"), "'SCAN*'" in ran.err) == (0, 1, True)
 
 
 def test_a_study_that_cannot_name_files() -> None:
@@ -93,7 +100,9 @@ def test_a_study_that_cannot_name_files() -> None:
     ],
 )
 @pytest.mark.parametrize("options", [["--check"], []])
-def test_what_this_machine_cannot_do_is_refused(tmp_path: Path, listen: str, problem: str, options: list[str]) -> None:
+def test_settings_that_cannot_work_on_this_machine_are_refused(
+    tmp_path: Path, listen: str, problem: str, options: list[str]
+) -> None:
     """Also at start, and before anything is made."""
     pytest.importorskip("pynetdicom")
     (tmp_path / "noise.pem").write_text("noise")
@@ -105,7 +114,7 @@ def test_what_this_machine_cannot_do_is_refused(tmp_path: Path, listen: str, pro
     assert not (tmp_path / "i").exists()
 
 
-def test_an_address_in_use_is_no_mistake_of_the_settings(tmp_path: Path) -> None:
+def test_an_address_in_use_is_not_a_mistake_of_the_settings(tmp_path: Path) -> None:
     pytest.importorskip("pynetdicom")
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -117,7 +126,7 @@ def test_an_address_in_use_is_no_mistake_of_the_settings(tmp_path: Path) -> None
 
 
 @given(st.text())
-def test_every_value_gives_an_identifier_or_none(text: str) -> None:
+def test_any_value_gives_a_valid_identifier_or_none(text: str) -> None:
     (rule,) = parse(_HEAD + _RULE + 'visit = "{PatientID}"\nallow_identifying = true')
     try:
         visit = visit_identifier(rule, Sender("A", "B", "::1"), "1.2.3", lambda _: text)
@@ -148,7 +157,7 @@ def test_an_association_is_rejected_with_the_codes_of_the_standard() -> None:
         assert rejection.codes == codes
 
 
-def test_the_page_names_every_setting_and_its_example_is_one() -> None:
+def test_the_page_lists_every_setting_and_its_example_is_valid() -> None:
     from dataclasses import fields
 
     from icf_utils.receiver.settings import Http, Listen
@@ -160,7 +169,7 @@ def test_the_page_names_every_setting_and_its_example_is_one() -> None:
         assert f"`{item.name}`" in page
 
 
-def test_the_page_has_a_template_that_is_taken_and_a_unit_that_is_one(tmp_path: Path) -> None:
+def test_the_template_and_the_systemd_unit_of_the_page_are_valid(tmp_path: Path) -> None:
     page = Path(__file__).resolve().parents[2].joinpath("docs", "receive.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"`(visit = \".*?\")`", page)
     assert parse(_HEAD + _RULE + example)[0].keywords
