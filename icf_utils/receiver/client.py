@@ -23,6 +23,7 @@ from icf_utils.receiver.spool import is_held
 from icf_utils.receiver.web import downloads
 from icf_utils.receiver.web.queries import parse_query
 from icf_utils.receiver.web.records import session_record
+from icf_utils.receiver.web.virtual_zip import make_virtual_zip
 from icf_utils.store.files import keep_access, rename_file
 
 Record = Mapping[str, Any]
@@ -92,7 +93,7 @@ class LocalSessions:
         session = self._known(session_id)
         is_input = kind == "input"
         members = downloads.input_members(session) if is_input else downloads.output_members(session, self._store)
-        found = downloads.ZipShelf().zip_of(members)
+        found = make_virtual_zip(members)
         target = _Target(folder, session.id, kind)
         with progress.task(target.path.name, found.size, "B") as task, target.writing(0) as write:
             for block in found.read(0, found.size):

@@ -28,7 +28,7 @@ def both(tmp_path: Path) -> Iterator[tuple[HttpSessions, LocalSessions, Journal]
     journal.close()
 
 
-def test_both_ways_give_the_same(both: tuple[HttpSessions, LocalSessions, Journal], tmp_path: Path) -> None:
+def test_http_and_local_access_give_the_same(both: tuple[HttpSessions, LocalSessions, Journal], tmp_path: Path) -> None:
     far, near, _ = both
     names = ("id", "state", "study", "visit", "images", "received")
     for words in ({}, {"state": "failed,partial"}, {"sender": "SCANNER2"}):
@@ -41,7 +41,7 @@ def test_both_ways_give_the_same(both: tuple[HttpSessions, LocalSessions, Journa
         assert one.sha256 == two.sha256
 
 
-def test_a_download_goes_on_where_it_stopped(both: tuple[HttpSessions, LocalSessions, Journal], tmp_path: Path) -> None:
+def test_an_interrupted_download_is_resumed(both: tuple[HttpSessions, LocalSessions, Journal], tmp_path: Path) -> None:
     far, _, _ = both
     whole = far.download("s000001", "output", tmp_path, SILENT).path
     raw, tag = whole.read_bytes(), tmp_path / "s000001-output.zip.tag"
@@ -64,7 +64,7 @@ def test_a_download_goes_on_where_it_stopped(both: tuple[HttpSessions, LocalSess
     assert sorted(path.name for path in tmp_path.glob("s000001*")) == ["s000001-output.zip"]
 
 
-def test_failures_have_words(both: tuple[HttpSessions, LocalSessions, Journal], tmp_path: Path) -> None:
+def test_failures_are_explained(both: tuple[HttpSessions, LocalSessions, Journal], tmp_path: Path) -> None:
     far, near, _ = both
     with pytest.raises(RemoteFailure, match="it is failed"):
         far.download("s000002", "output", tmp_path, SILENT)
@@ -110,7 +110,7 @@ def test_waiting_from_the_command_line(both: tuple[HttpSessions, LocalSessions, 
     assert (nothing.code, "--url URL, or --settings FILE" in nothing.err) == (2, True)
 
 
-def test_each_of_several_is_deleted_or_named(both: tuple[HttpSessions, LocalSessions, Journal], tmp_path: Path) -> None:
+def test_each_session_is_deleted_or_named(both: tuple[HttpSessions, LocalSessions, Journal], tmp_path: Path) -> None:
     far, _, journal = both
     access = access_by(far, tmp_path)
     ran = icf("sessions", "delete", "s000099", "s000001", "s000004", "s000003", *access)
@@ -122,7 +122,7 @@ def test_each_of_several_is_deleted_or_named(both: tuple[HttpSessions, LocalSess
     assert {item.id for item in journal.sessions()} == {"s000002", "s000004", "s000005", "s000006"}
 
 
-def test_trying_again_from_the_command_line(both: tuple[HttpSessions, LocalSessions, Journal], tmp_path: Path) -> None:
+def test_retrying_from_the_command_line(both: tuple[HttpSessions, LocalSessions, Journal], tmp_path: Path) -> None:
     far, near, journal = both
     for way in (far, near):
         with pytest.raises((InvalidSetting, RemoteFailure), match="no images"):
@@ -135,7 +135,7 @@ def test_trying_again_from_the_command_line(both: tuple[HttpSessions, LocalSessi
     settings = tmp_path / "r.toml"
     settings.write_text('store = "store"\nspool = "spool"\n[[rule]]\ncalled_ae = "ARCHIVE"\nstudy = "study-a"\n')
     assert icf("sessions", "retry", "s000002", "--settings", settings).out == "s000002: queued\n1 session queued\n"
-    # nobody is there to work on it: waiting for that has an end
+    # no receiver is running that could process it: --wait ends
     waited = icf("sessions", "--wait", "--settings", settings)
     assert (waited.code, "no receiver is running" in waited.err) == (1, True)
     assert "4 sessions not finished" in waited.err

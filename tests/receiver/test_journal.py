@@ -1,4 +1,4 @@
-"""The journal: what several processes write into it at once is all there, and what it removes is its own."""
+"""The journal: several processes write to it at once, and it removes only its own files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.model import SESSION_STATES, Association, AssociationState, SessionFilter, has_lost_association
 
 
-def test_a_session_from_its_begin_to_its_deletion(tmp_path: Path) -> None:
+def test_a_session_from_its_start_to_its_deletion(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "spool")
     session = journal.open_session(rule="r", study="a", visit="v", calling_ae="X")
     assert session.input.is_dir()
@@ -32,7 +32,7 @@ def test_a_session_from_its_begin_to_its_deletion(tmp_path: Path) -> None:
     assert not session.folder.exists()
     assert journal.sessions() == []
     assert journal.digests([session.id]) == {"c47f5b18b8a430e6": (session.id, b"digest")}
-    # its number and its visit's identifier are not given again
+    # its id and its visit's identifier are not used again
     again = journal.open_session(rule="r", study="a", visit="v")
     assert (again.id, again.visit) == ("s000002", "v-r2")
     assert sum(journal.counts().values()) == 1
@@ -41,7 +41,7 @@ def test_a_session_from_its_begin_to_its_deletion(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "s", "s1", "s0000001", "../s000001", "s000001'", "S000001", "s００００01", "1"])
-def test_other_texts_are_no_sessions(tmp_path: Path, text: str) -> None:
+def test_other_texts_are_not_session_ids(tmp_path: Path, text: str) -> None:
     journal = Journal(tmp_path)
     journal.open_session(rule="r", study="a", visit="v")
     assert journal.session(text) is None
@@ -50,7 +50,7 @@ def test_other_texts_are_no_sessions(tmp_path: Path, text: str) -> None:
     journal.close()
 
 
-def test_enqueued_inputs_are_moved_or_left_where_they_are(tmp_path: Path) -> None:
+def test_enqueued_inputs_are_moved_or_stay_where_they_are(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "spool")
     (tmp_path / "own.zip").write_bytes(b"zip")
     (tmp_path / "folder").mkdir()
@@ -80,7 +80,7 @@ for _ in range(25):
 """
 
 
-def test_processes_share_it(tmp_path: Path) -> None:
+def test_several_processes_use_it_at_once(tmp_path: Path) -> None:
     """Sessions of one visit, opened and claimed by four processes: none twice, none lost."""
     writers = [subprocess.Popen([sys.executable, "-c", _WRITER, str(tmp_path), f"W{at}"]) for at in range(4)]
     assert [writer.wait(120) for writer in writers] == [0] * 4
@@ -105,13 +105,13 @@ def test_associations(tmp_path: Path) -> None:
     journal.close()
 
 
-def test_a_file_that_is_no_journal(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_journal(tmp_path: Path) -> None:
     (tmp_path / "journal.sqlite").write_bytes(b"something else, long enough to be looked at" * 100)
     with pytest.raises(DepositDamaged, match="something else"):
         Journal(tmp_path)
 
 
-def test_a_visit_that_never_got_into_the_store_leaves_its_name(tmp_path: Path) -> None:
+def test_a_deleted_visit_that_never_reached_the_store_frees_its_identifier(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     for _ in range(2):
         session = journal.open_session(rule="r", study="a", visit="v", study_uid="1.2", expected=3)
@@ -128,7 +128,7 @@ def test_a_visit_that_never_got_into_the_store_leaves_its_name(tmp_path: Path) -
     journal.close()
 
 
-def test_only_what_failed_and_is_there_is_tried_again(tmp_path: Path) -> None:
+def test_only_a_failed_session_with_images_is_retried(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     session = journal.open_session(rule="r", study="a", visit="v")
     with pytest.raises(InvalidSetting, match="only a failed one"):
@@ -165,7 +165,7 @@ def association(state: AssociationState, started: float, ended: float | None) ->
         (True, [("lost", 1, 5), ("open", 6, None)]),
     ],
 )
-def test_whether_an_association_was_lost_for_good(
+def test_whether_an_association_was_lost(
     broken: bool, associations: list[tuple[AssociationState, float, float | None]]
 ) -> None:
     assert has_lost_association([association(*item) for item in associations]) is broken

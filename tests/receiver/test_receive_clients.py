@@ -60,7 +60,7 @@ def test_storescu_echo_and_the_journal(tmp_path: Path) -> None:
         assert newest.transfer_syntaxes == ("1.2.840.10008.1.2.1",)
 
 
-def test_storescu_in_implicit_syntax_gives_the_same_content(tmp_path: Path) -> None:
+def test_storescu_with_implicit_vr_gives_the_same_content(tmp_path: Path) -> None:
     """It encodes anew by itself, so that bytes cannot be compared."""
     sent = write_visit(tmp_path / "in", _SERIES)
     with running(tmp_path) as receiver:
@@ -109,7 +109,7 @@ def test_tls_with_client_certificates(tmp_path: Path) -> None:
         assert "the connection failed" in receiver.log
 
 
-def test_a_silent_tls_client_keeps_nobody_waiting(tmp_path: Path) -> None:
+def test_a_silent_tls_client_does_not_block_others(tmp_path: Path) -> None:
     import socket
 
     certificates(tmp_path)
@@ -121,7 +121,7 @@ def test_a_silent_tls_client_keeps_nobody_waiting(tmp_path: Path) -> None:
         receiver.finished(1)
 
 
-def test_orthanc_sends_to_us(tmp_path: Path) -> None:
+def test_orthanc_sends_images(tmp_path: Path) -> None:
     program = shutil.which("Orthanc", path=os.environ["PATH"] + ":/usr/sbin")
     if not program:
         pytest.skip("Orthanc is not installed")
@@ -242,7 +242,7 @@ def test_twenty_associations_of_several_patients_at_once(tmp_path: Path) -> None
             assert {key: data_set(raw) for key, raw in found.items()} == data_sets(paths)
 
 
-def test_a_visit_over_two_associations_is_one(tmp_path: Path) -> None:
+def test_images_over_two_associations_are_one_visit(tmp_path: Path) -> None:
     one = write_visit(tmp_path / "one", {1: ("t1", 3)})
     two = write_visit(tmp_path / "two", {2: ("bold", 3)})
     with running(tmp_path, rule='called_ae = "STUDYA"\nstudy = "study-a"\nquiet = 3') as receiver:

@@ -1,4 +1,4 @@
-"""A receiver that is killed at any moment loses nothing that it has answered for.
+"""A receiver that is killed at any moment loses no image that it answered with success.
 
 A few moments by default; ``ICF_TRIALS=100 pytest tests/receiver/test_receive_kill.py`` for more of them. ``ICF_SEED``
 chooses others.
@@ -52,7 +52,7 @@ def send(port: int, paths: list[Path], stored: set[str]) -> None:
         connection.close()  # the library forgets to where the peer was quicker
 
 
-def test_what_was_answered_is_in_the_archive(tmp_path: Path) -> None:
+def test_every_image_answered_with_success_is_in_the_archive(tmp_path: Path) -> None:
     dice = random.Random(SEED)
     receiver = Receiver(tmp_path, listen="reserve = 0\nworkers = 2", rule=_RULE)
     answered: dict[str, set[str]] = {}
@@ -80,7 +80,7 @@ def test_what_was_answered_is_in_the_archive(tmp_path: Path) -> None:
             sender.join()
         (tmp_path / "log").write_bytes(b"")  # processes that lost their receiver as they started may have complained
         receiver.start()
-        for at in range(len(receiver.sessions())):  # patience for each of them
+        for at in range(len(receiver.sessions())):
             wait_until(lambda: sum(item.is_finished for item in receiver.sessions()) > at, "one more is archived")  # noqa: B023
         sessions = receiver.sessions()
         # the sender did not come back, so that images may be missing, and the session says so

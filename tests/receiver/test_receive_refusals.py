@@ -1,4 +1,4 @@
-"""What the receiver does not take, and what it does with what comes again."""
+"""Images and associations that the receiver refuses, and images that are sent again."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def statuses(receiver: Receiver, paths: list[Path], calling: str = "TESTS") -> l
     return found
 
 
-def test_who_may_not_send_is_rejected(tmp_path: Path) -> None:
+def test_senders_that_no_rule_admits_are_rejected(tmp_path: Path) -> None:
     write_visit(tmp_path / "in", {1: ("t1", 1)})
     rule = f'{_RULE}\ncalling_ae = ["SCANNER"]\naddresses = ["127.0.0.0/8"]\n'
     rule += '[[rule]]\ncalled_ae = "STUDYB"\nstudy = "study-b"\naddresses = ["10.1.2.0/24"]'
@@ -69,7 +69,7 @@ def test_who_may_not_send_is_rejected(tmp_path: Path) -> None:
         assert "(calling AE 'STRANGER', called AE 'STUDYA'): the calling AE title is not" in receiver.log
 
 
-def test_too_many_associations(tmp_path: Path) -> None:
+def test_associations_above_the_limit_are_rejected(tmp_path: Path) -> None:
     from pynetdicom import AE
 
     entity = AE("TESTS")
@@ -84,14 +84,14 @@ def test_too_many_associations(tmp_path: Path) -> None:
         wait_until(lambda: entity.associate("127.0.0.1", receiver.port, ae_title="STUDYA").is_established, "room again")
 
 
-def test_the_disks_reserve(tmp_path: Path) -> None:
+def test_images_are_refused_when_the_reserve_is_reached(tmp_path: Path) -> None:
     paths = write_visit(tmp_path / "in", {1: ("t1", 2)})
     with running(tmp_path, listen=f"reserve = {10**12}") as receiver:
         assert statuses(receiver, paths) == [0xA700, 0xA700]
         assert receiver.sessions() == []
 
 
-def test_a_full_disk(tmp_path: Path) -> None:
+def test_images_are_refused_when_the_disk_is_full(tmp_path: Path) -> None:
     """A file system of a few megabytes; what was answered is archived once there is room again."""
     paths = write_visit(tmp_path / "in", {1: ("t1", 24)}, Rows=250, Columns=400, PixelData=bytes(200_000))
     place = tmp_path / "spool"
@@ -113,7 +113,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_what_cannot_be_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_cannot_be_parsed_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A data set that is cut, one that is noise, one without a study: refused; the others are taken."""
     from pynetdicom import _config
 
@@ -134,7 +134,7 @@ def test_what_cannot_be_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert "StudyInstanceUID is missing" in receiver.log
 
 
-def test_the_same_again_and_other_content(tmp_path: Path) -> None:
+def test_duplicates_and_conflicting_images(tmp_path: Path) -> None:
     paths = write_visit(tmp_path / "in", {1: ("t1", 3)})
     changed = pydicom.dcmread(paths[0])
     changed.SeriesDescription = "other"
@@ -172,7 +172,7 @@ def test_images_that_come_later_are_a_revision(tmp_path: Path) -> None:
         assert session.name in receiver.log
 
 
-def test_images_whose_names_were_lost_are_taken_back(tmp_path: Path) -> None:
+def test_images_that_lost_their_names_are_restored(tmp_path: Path) -> None:
     """As after a power failure: the rename of a stored image did not reach the disk, another one was never whole."""
     paths = write_visit(tmp_path / "in", {1: ("t1", 3)})
     receiver = Receiver(tmp_path, rule=_SLOW)
@@ -190,7 +190,7 @@ def test_images_whose_names_were_lost_are_taken_back(tmp_path: Path) -> None:
         assert not any(path.stat().st_size for path in parts.parent.glob("*/*"))
 
 
-def test_an_expected_number_of_images(tmp_path: Path) -> None:
+def test_a_visit_is_complete_with_the_expected_images(tmp_path: Path) -> None:
     paths = write_visit(tmp_path / "in", {1: ("t1", 3)})
     with running(tmp_path, rule=f"{_SLOW}\nexpected = 3") as receiver:
         statuses(receiver, paths)
@@ -198,7 +198,7 @@ def test_an_expected_number_of_images(tmp_path: Path) -> None:
         assert session.state == "success"
 
 
-def test_fewer_images_than_expected_are_a_part(tmp_path: Path) -> None:
+def test_a_visit_with_fewer_images_than_expected_is_partial(tmp_path: Path) -> None:
     paths = write_visit(tmp_path / "in", {1: ("t1", 3)})
     with running(tmp_path, rule=f"{_RULE}\nexpected = 5") as receiver:
         statuses(receiver, paths)
@@ -234,7 +234,7 @@ def test_an_open_association_keeps_a_visit_open_until_it_is_forced(tmp_path: Pat
     ],
     ids=["http", "4 GB", "empty request", "data first", "unknown", "cut"],
 )
-def test_malformed_pdus_disturb_nobody(tmp_path: Path, junk: bytes) -> None:
+def test_malformed_pdus_do_not_affect_others(tmp_path: Path, junk: bytes) -> None:
     paths = write_visit(tmp_path / "in", {1: ("t1", 1)})
     with running(tmp_path) as receiver:
         with socket.create_connection(("127.0.0.1", receiver.port)) as connection:
@@ -260,7 +260,7 @@ def _item(kind: int, body: bytes) -> bytes:
     return struct.pack(">BBH", kind, 0, len(body)) + body
 
 
-def test_connections_that_ask_for_nothing_take_no_place(tmp_path: Path) -> None:
+def test_connections_without_a_request_use_no_resources(tmp_path: Path) -> None:
     paths = write_visit(tmp_path / "in", {1: ("t1", 1)})
     with running(tmp_path) as receiver:
         assert receiver.process is not None

@@ -1,4 +1,4 @@
-"""A rule that names an XNAT: visits are uploaded when they are in the store, and a refusal is told."""
+"""A rule that names an XNAT: visits are uploaded when they are in the store, and failures are reported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytest.importorskip("pynetdicom")
 
 
 @pytest.mark.parametrize("password", [PASSWORD, "wrong"])
-def test_visits_go_on_to_xnat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, password: str) -> None:
+def test_visits_are_uploaded_to_xnat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, password: str) -> None:
     sent = write_visit(tmp_path / "in", {1: ("t1", 3)})
     monkeypatch.setenv("XNAT_PASS", password)
     with standin() as server:

@@ -1,4 +1,4 @@
-"""The pages over HTTP, by a real server: who may ask, what is answered, and what no request can reach."""
+"""The HTTP interface of a real server: authentication, responses, and what no request can reach."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def client(tmp_path: Path) -> Iterator[Client]:
     journal.close()
 
 
-def test_nobody_gets_in_without_the_token(client: Client) -> None:
+def test_every_request_needs_the_token(client: Client) -> None:
     for address, token in itertools.product(ADDRESSES, ("", "wrong", TOKEN[:-1], TOKEN + "x", "ä")):
         for method in ("GET", "POST", "DELETE", "PUT", "OPTIONS"):
             headers = {"Authorization": f"Bearer {token}".encode()} if token else {}
@@ -68,18 +68,18 @@ def test_nobody_gets_in_without_the_token(client: Client) -> None:
             assert answer.status_code == 401, (method, address)
             assert "study-a" not in answer.text
     assert len(client.journal.sessions()) == 6
-    assert all("refused: no or another token" in line for line in client.said.lines)
+    assert all("refused: no token, or a wrong one" in line for line in client.said.lines)
     assert not any(TOKEN in line for line in client.said.lines)
 
 
-def test_browsers_show_the_token_as_a_password(client: Client) -> None:
+def test_a_browser_sends_the_token_as_the_password(client: Client) -> None:
     answer = client.ask("/", token="", auth=("anybody", TOKEN))
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     asked = client.ask("/", token="")
     assert asked.headers["WWW-Authenticate"].startswith("Basic ")
 
 
-def test_every_answer_is_strict_with_browsers(client: Client) -> None:
+def test_every_response_has_the_security_headers(client: Client) -> None:
     for address in ADDRESSES:
         headers = client.ask(address).headers
         assert "default-src 'none'" in headers["Content-Security-Policy"], address
@@ -113,7 +113,7 @@ def test_the_list_and_its_filters(client: Client) -> None:
     assert counts == {"receiving": 0, "queued": 0, "running": 0, "success": 1, "failed": 1, "partial": 0}
 
 
-def test_magickboxs_fields_have_their_names_and_types(client: Client) -> None:
+def test_records_have_the_fields_of_magickbox(client: Client) -> None:
     kinds = {"processingTime": int, "processingLogSize": int, "processingLast": int}
     for address in ("/sessions", "/code/php/getScratch.php"):
         for item in client.ask(address).json():
@@ -125,7 +125,7 @@ def test_magickboxs_fields_have_their_names_and_types(client: Client) -> None:
             assert item["scratchdir"] == item["id"]
 
 
-def test_jq_recipes_with_the_state(client: Client) -> None:
+def test_the_jq_recipes_select_by_state(client: Client) -> None:
     """The filters that MagickBox's users have, with ``.state`` instead of the time that says nothing."""
     jq = shutil.which("jq")
     if not jq:
@@ -141,7 +141,7 @@ def test_jq_recipes_with_the_state(client: Client) -> None:
         assert done.stdout.split() == expected
 
 
-def test_no_text_is_taken_for_a_path(client: Client) -> None:
+def test_no_text_is_used_as_a_path(client: Client) -> None:
     for text in TRAVERSALS:
         ask_everywhere(client, text)
     assert len(client.journal.sessions()) == 6
@@ -221,7 +221,7 @@ def test_the_same_files_are_the_same_zip_after_a_restart(client: Client) -> None
     assert (again.headers["ETag"], again.content) == (first.headers["ETag"], first.content)
 
 
-def test_deleting(client: Client) -> None:
+def test_a_finished_session_can_be_deleted(client: Client) -> None:
     assert client.ask("/sessions/s000004", "DELETE").status_code == 409
     assert client.ask("/sessions/s000001", "DELETE").status_code == 204
     assert client.ask("/sessions/s000001").status_code == 404
@@ -230,7 +230,7 @@ def test_deleting(client: Client) -> None:
     assert not (client.root / "spool" / "sessions" / "s000001").exists()
 
 
-def test_another_sites_page_cannot_delete(client: Client) -> None:
+def test_a_page_of_another_site_cannot_delete(client: Client) -> None:
     for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "null"}):
         assert client.ask("/sessions/s000001", "DELETE", headers=headers).status_code == 403
         given = {"form": "x", "sure": "yes"}
@@ -245,7 +245,7 @@ def test_another_sites_page_cannot_delete(client: Client) -> None:
     assert client.ask("/view/s000001").status_code == 404
 
 
-def test_a_failed_session_is_tried_again(client: Client) -> None:
+def test_a_failed_session_can_be_retried(client: Client) -> None:
     failed = client.journal.session("s000002")
     assert failed is not None
     assert client.ask("/sessions/s000002/retry", "POST", "").status_code == 401
@@ -260,7 +260,7 @@ def test_a_failed_session_is_tried_again(client: Client) -> None:
     assert client.journal.claim_next("ARCHIVE", "worker") is not None
 
 
-def test_a_page_has_a_button_for_another_try(client: Client) -> None:
+def test_the_page_of_a_failed_session_has_a_retry_button(client: Client) -> None:
     failed = client.journal.session("s000002")
     assert failed is not None
     write_visit(failed.input, {1: ("a", 1)})
@@ -287,7 +287,7 @@ def zipped(folder: Path, more: Mapping[str, bytes] = MappingProxyType({}), packi
     return raw.getvalue()
 
 
-def test_a_posted_zip_is_queued(client: Client, tmp_path: Path) -> None:
+def test_an_uploaded_zip_is_queued(client: Client, tmp_path: Path) -> None:
     write_visit(tmp_path / "visit", {1: ("a", 2)})
     raw = zipped(tmp_path / "visit", {"notes.txt": b"no image"})
     address = "/sessions?rule=ARCHIVE&visit=visit-77&sender=SCRIPT"
@@ -304,7 +304,7 @@ def test_a_posted_zip_is_queued(client: Client, tmp_path: Path) -> None:
     assert list((tmp_path / "spool" / "uploads").iterdir()) == []
 
 
-def test_what_is_no_visit_is_not_taken(client: Client, tmp_path: Path) -> None:
+def test_uploads_that_are_not_a_visit_are_refused(client: Client, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("x")
     listing = json.dumps({"icf-selection": 1, "root": str(tmp_path), "files": [["secret", 1, 0]]}).encode()
@@ -329,7 +329,7 @@ def test_what_is_no_visit_is_not_taken(client: Client, tmp_path: Path) -> None:
     assert list((tmp_path / "spool" / "uploads").iterdir()) == []
 
 
-def test_a_zip_is_one_visit(client: Client, tmp_path: Path) -> None:
+def test_a_zip_must_be_one_visit(client: Client, tmp_path: Path) -> None:
     write_visit(tmp_path / "in" / "one", {1: ("a", 1)})
     write_visit(tmp_path / "in" / "two", {1: ("a", 1)}, StudyInstanceUID=uid("other"))
     (tmp_path / "nothing").mkdir()
@@ -337,11 +337,11 @@ def test_a_zip_is_one_visit(client: Client, tmp_path: Path) -> None:
     damaged[60:90] = bytes(30)
     single = (next((tmp_path / "in" / "one").rglob("*.dcm"))).read_bytes()
     for body, problem in (
-        (zipped(tmp_path / "in"), "holds 2 studies"),
-        (zipped(tmp_path / "nothing", {"a.txt": b"text", "b": b""}), "holds no DICOM image"),
+        (zipped(tmp_path / "in"), "contains 2 studies"),
+        (zipped(tmp_path / "nothing", {"a.txt": b"text", "b": b""}), "contains no DICOM images"),
         (zipped(tmp_path / "nothing"), "holds no files"),
         (bytes(damaged), "is damaged"),
-        (single, "is no zip"),
+        (single, "is not a zip"),
     ):
         answer = client.ask("/sessions?rule=ARCHIVE&visit=visit-9", "POST", data=body, headers=ZIP)
         assert (answer.status_code, problem in answer.json()["error"]) == (422, True), answer.text
@@ -352,12 +352,15 @@ def test_a_zip_is_one_visit(client: Client, tmp_path: Path) -> None:
     assert list((tmp_path / "spool" / "uploads").iterdir()) == []
 
 
-def test_a_zip_that_grows_too_much_is_not_taken(tmp_path: Path) -> None:
+def test_a_zip_that_is_too_large_when_unpacked_is_refused(tmp_path: Path) -> None:
     journal = fill(tmp_path)
     write_visit(tmp_path / "visit", {1: ("a", 1)})
     raw = zipped(tmp_path / "visit", {"zeros": bytes(2_000_000)}, zipfile.ZIP_DEFLATED)
     bomb = zipped(tmp_path / "visit", {f"z{at}": bytes(100_000_000) for at in range(11)}, zipfile.ZIP_DEFLATED)
-    for limit, body, problem in ((1_000_000, raw, "at most 1000000 are taken"), (10**12, bomb, "times its own size")):
+    for limit, body, problem in (
+        (1_000_000, raw, "at most 1000000 are accepted"),
+        (10**12, bomb, "times its own size"),
+    ):
         with served(tmp_path, journal, unpacked_limit=limit) as (url, said):
             client = Client(url, said, journal, tmp_path)
             answer = client.ask("/sessions?rule=ARCHIVE&visit=v", "POST", data=body, headers=ZIP)
@@ -365,12 +368,12 @@ def test_a_zip_that_grows_too_much_is_not_taken(tmp_path: Path) -> None:
     journal.close()
 
 
-def test_no_room_is_said_before_anything_is_kept(tmp_path: Path) -> None:
+def test_an_upload_that_is_too_large_is_refused(tmp_path: Path) -> None:
     journal = fill(tmp_path)
     with served(tmp_path, journal, reserve=1 << 60) as (url, said):
         client = Client(url, said, journal, tmp_path)
         answer = client.ask("/sessions?rule=ARCHIVE&visit=v", "POST", data=b"PK", headers=ZIP)
-        assert (answer.status_code, answer.json()) == (507, {"error": "there is no room for it"})
+        assert (answer.status_code, answer.json()) == (507, {"error": "not enough space"})
         assert client.ask("/sessions").status_code == 200
     with served(tmp_path, journal, upload_limit=10) as (url, said):
         client = Client(url, said, journal, tmp_path)
@@ -379,7 +382,7 @@ def test_no_room_is_said_before_anything_is_kept(tmp_path: Path) -> None:
     journal.close()
 
 
-def test_header_values_are_text_on_the_pages(client: Client) -> None:
+def test_values_are_escaped_on_the_pages(client: Client) -> None:
     for address in ("/", "/view/s000001", "/view/s000002", "/view/s000003"):
         page = client.ask(address).text
         assert HOSTILE not in page
@@ -390,7 +393,7 @@ def test_header_values_are_text_on_the_pages(client: Client) -> None:
     assert (log.headers["Content-Type"], log.text) == ("text/plain; charset=utf-8", f"complete: 3 images\n{HOSTILE}\n")
 
 
-def test_the_old_addresses_are_there_on_request_only(tmp_path: Path) -> None:
+def test_the_urls_of_magickbox_exist_only_on_request(tmp_path: Path) -> None:
     journal = fill(tmp_path)
     with served(tmp_path, journal, compatible=False) as (url, said):
         client = Client(url, said, journal, tmp_path)

@@ -66,7 +66,7 @@ def look(driver: Any, page: str, width: int, scheme: str, name: str) -> str:
 
 @pytest.mark.parametrize("width", [1300, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_person_sees_the_sessions(address: str, driver: Any, width: int, scheme: str) -> None:
+def test_the_list_of_sessions_is_readable(address: str, driver: Any, width: int, scheme: str) -> None:
     text = look(driver, f"{address}/", width, scheme, f"sessions-{width}-{scheme}")
     for words in ("all 6", "success 1", "study-a/visit-01", "SCANNER1 to ARCHIVE", "7 of 9", "7.0 kB"):
         assert words in " ".join(text.split()), words
@@ -76,14 +76,14 @@ def test_a_person_sees_the_sessions(address: str, driver: Any, width: int, schem
     assert f"2 images are missing {HOSTILE}" in page
 
 
-def test_the_picture_of_the_manual(driver: Any, tmp_path: Path) -> None:
+def test_the_screenshot_of_the_documentation(driver: Any, tmp_path: Path) -> None:
     journal = fill(tmp_path, "input is refused, nothing was written: '003/0001.dcm' is cut off")
     with served(tmp_path, journal) as (url, _):
         look(driver, url.replace("http://", f"http://me:{TOKEN}@"), 1300, "light", "sessions")
     journal.close()
 
 
-def test_states_can_be_chosen_and_a_session_deleted(address: str, driver: Any) -> None:
+def test_a_state_is_chosen_and_a_session_deleted(address: str, driver: Any) -> None:
     look(driver, f"{address}/", 1300, "light", "all")
     driver.find_element(By.PARTIAL_LINK_TEXT, "failed").click()
     rows = driver.find_elements(By.CSS_SELECTOR, "tbody tr")

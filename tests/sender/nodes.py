@@ -1,4 +1,4 @@
-"""DICOM nodes on the loopback interface: dcmtk's, Orthanc, and ones of pynetdicom that answer as a test wants."""
+"""DICOM nodes on the loopback interface: dcmtk, Orthanc, and scripted ones that use pynetdicom."""
 
 from __future__ import annotations
 

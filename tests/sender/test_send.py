@@ -1,4 +1,4 @@
-"""Sending to real receivers: what arrives, what they say, and what becomes of what they refuse."""
+"""Sending to real receivers: what arrives, and what is done about failures."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ def test_data_sets_arrive_byte_by_byte(visit: Path) -> None:
     assert len({syntax for _, syntax in sent.values()}) == 4
 
 
-def test_one_association_asks_for_each_kind_once(visit: Path) -> None:
+def test_one_association_proposes_each_context_once(visit: Path) -> None:
     with scripted() as receiver:
         send_folder(visit, receiver.port)
     assert receiver.associations == [5]  # MR in four transfer syntaxes, and CT
 
 
-def test_many_kinds_go_through_several_associations(tmp_path: Path) -> None:
+def test_many_contexts_need_several_associations(tmp_path: Path) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
     for number in range(MAX_CONTEXTS + 2):
@@ -99,14 +99,14 @@ def test_refused_images_are_sent_again(visit: Path) -> None:
     assert result.associations == 2
 
 
-def test_what_fails_every_time_is_named(visit: Path) -> None:
+def test_images_that_always_fail_are_named(visit: Path) -> None:
     with scripted(*[0xA700] * 100) as receiver:
         result = send_folder(visit, receiver.port, retries=1)
     assert (result.sent, result.failed, receiver.count) == (0, 11, 22)
     assert {(image.status, image.tries) for image in result.failures} == {(0xA700, 2)}
 
 
-def test_a_final_answer_is_not_asked_for_again(visit: Path) -> None:
+def test_an_image_with_a_final_status_is_not_sent_again(visit: Path) -> None:
     answers = (0x0122, 0xA900, 0x0124, 0xC000, 0xC002, 0xCFFF)
     with scripted(*answers) as receiver:
         result = send_folder(visit, receiver.port)
@@ -114,21 +114,21 @@ def test_a_final_answer_is_not_asked_for_again(visit: Path) -> None:
     assert sorted(image.status or 0 for image in result.failures) == sorted(answers)
 
 
-def test_a_warning_is_no_failure(visit: Path) -> None:
+def test_a_warning_is_not_a_failure(visit: Path) -> None:
     with scripted(0xB000, 0xB007) as receiver:
         result = send_folder(visit, receiver.port)
     assert result.failed == 0
     assert [image.status for image in result.images if image.state == "warned"] == [0xB000, 0xB007]
 
 
-def test_a_broken_association_is_made_again(visit: Path) -> None:
+def test_a_lost_association_is_opened_again(visit: Path) -> None:
     with scripted(abort_at=5) as receiver:
         result = send_folder(visit, receiver.port)
     assert (result.sent, result.failed, result.associations) == (11, 0, 2)
     assert receiver.count == 12
 
 
-def test_no_answer_in_time_is_a_failure_with_words(visit: Path) -> None:
+def test_a_missing_response_is_a_failure(visit: Path) -> None:
     with scripted(delay=3) as receiver, open_source(visit / "01_scout", visit) as source:
         peer = Peer(HOST, receiver.port, "SCRIPTED", timeout=1)
         result = send(source, list_images(source), peer, retries=0, pause=0)
@@ -139,7 +139,7 @@ def test_no_answer_in_time_is_a_failure_with_words(visit: Path) -> None:
     }
 
 
-def test_rejections_say_why(visit: Path) -> None:
+def test_rejections_are_explained(visit: Path) -> None:
     with scripted(titles=("SCANNER",)) as receiver:
         with pytest.raises(RemoteFailure, match=r"rejected the association: .*calling"):
             send_folder(visit, receiver.port)
@@ -147,7 +147,7 @@ def test_rejections_say_why(visit: Path) -> None:
             send_folder(visit, receiver.port, "WRONG")
 
 
-def test_a_busy_receiver_is_asked_again(visit: Path) -> None:
+def test_a_busy_receiver_is_tried_again(visit: Path) -> None:
     from pynetdicom import AE
 
     with scripted(most=1) as receiver:
@@ -161,7 +161,7 @@ def test_a_busy_receiver_is_asked_again(visit: Path) -> None:
         assert send_folder(visit, receiver.port).failed == 0
 
 
-def test_nobody_there() -> None:
+def test_a_host_where_nothing_listens() -> None:
     with pytest.raises(RemoteFailure, match=r"no connection .*refused"):
         echo(Peer(HOST, free_port(), "NOBODY", timeout=5))
     with pytest.raises(RemoteFailure, match=r"no connection|cannot find"):
@@ -174,12 +174,12 @@ def test_echo() -> None:
 
 
 @pytest.mark.parametrize("title", ["", " ", "A" * 17, "BACK\\SLASH", "NEW\nLINE", "UMLÄUT"])
-def test_titles_are_checked(title: str) -> None:
+def test_ae_titles_are_checked(title: str) -> None:
     with pytest.raises(InvalidSetting, match="AE title"):
         Peer(HOST, 104, title)
 
 
-def test_cut_and_odd_files_fail_alone(tmp_path: Path) -> None:
+def test_truncated_and_odd_files_do_not_affect_others(tmp_path: Path) -> None:
     folder = tmp_path / "visit"
     write_visit(folder, {1: ("a", 2)})
     whole = dicom_bytes(SeriesNumber=7)
@@ -194,7 +194,7 @@ def test_cut_and_odd_files_fail_alone(tmp_path: Path) -> None:
     }
 
 
-def test_dcmtk_receives_what_it_knows(visits: Path, tmp_path: Path) -> None:
+def test_dcmtk_receives_the_syntaxes_it_supports(visits: Path, tmp_path: Path) -> None:
     """All real visits; the pixels are those of the files, whatever dcmtk does to headers as it writes."""
     with storescp(tmp_path / "got", "+xa", "-pm", "+B") as port:
         result = send_folder(visits / "siemens-triotim-syntaxes", port, "STORESCP")
@@ -295,7 +295,7 @@ def test_a_store_without_the_visit(tmp_path: Path) -> None:
     assert ran.code == 5
 
 
-def test_nothing_to_send(tmp_path: Path) -> None:
+def test_a_folder_without_images(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("x")
     with open_source(tmp_path, tmp_path) as source, pytest.raises(InputRefused, match="contains no DICOM images"):
         list_images(source)

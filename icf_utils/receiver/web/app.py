@@ -1,9 +1,8 @@
-"""The pages and addresses of the intake: sessions as JSON and for people, downloads, deletion, posted zips.
+"""The web application about sessions, and its server: pages, JSON, downloads, retries, deletion, uploads of zips.
 
-Reads and writes the journal; every path on the disk comes from there or from the store, and no program is started.
-
-
-The server of the pages: waitress, in a thread of its own or in front. Listens on the network.
+Reads and writes the journal, and listens on the network. Every request needs the token
+(:mod:`icf_utils.receiver.web.guard`). Paths on the disk come from the journal or the store, never from a request, and
+no program is started. Flask routes requests; waitress serves them, in a thread of its own or in the main thread.
 """
 
 from __future__ import annotations
@@ -28,7 +27,8 @@ from icf_utils.receiver.web.downloads import zip_response
 from icf_utils.receiver.web.queries import parse_query
 from icf_utils.receiver.web.records import session_record
 from icf_utils.receiver.web.settings import WebSettings
-from icf_utils.receiver.web.uploads import take_in
+from icf_utils.receiver.web.uploads import enqueue_upload
+from icf_utils.receiver.web.virtual_zip import ZipCache
 
 Log = Callable[[str], None]
 
@@ -37,88 +37,94 @@ _STATUS: dict[type[IcfError], int] = {
     InvalidSetting: 400,
     InputRefused: 422,
     StorageFailure: 507,
-    downloads.NothingThere: 409,
+    downloads.NotAvailable: 409,
 }
 
 
 def create_app(journal: Journal, settings: WebSettings, log: Log) -> Flask:
-    """The WSGI application; ``log`` is told of what is refused or fails, one line each."""
+    """The WSGI application; ``log`` gets a line for each request that is refused, fails or changes something."""
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = settings.upload_limit + (1 << 20)
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    desk = _Desk(journal, settings, log)
-    app.before_request(desk.admit)
-    app.after_request(guard.protect)
-    app.register_error_handler(IcfError, desk.refuse)
-    app.register_error_handler(HTTPException, desk.fail)
-    app.register_error_handler(Exception, desk.break_down)
+    handlers = _Handlers(journal, settings, log)
+    app.before_request(handlers.admit)
+    app.after_request(guard.add_security_headers)
+    app.register_error_handler(IcfError, handlers.report_error)
+    app.register_error_handler(HTTPException, handlers.report_http_error)
+    app.register_error_handler(Exception, handlers.report_bug)
     views.add_filters(app)
-    _add_routes(app, desk)
+    _add_routes(app, handlers)
     if settings.compatible:
-        _add_compatible_routes(app, desk)
+        _add_compatible_routes(app, handlers)
     return app
 
 
-def _add_routes(app: Flask, desk: _Desk) -> None:
-    app.add_url_rule("/", "home", desk.home)
-    app.add_url_rule("/view/<session_id>", "view", desk.view)
-    app.add_url_rule("/view/<session_id>/delete", "delete_by_form", desk.delete_by_form, methods=["POST"])
-    app.add_url_rule("/view/<session_id>/retry", "retry_by_form", desk.retry_by_form, methods=["POST"])
-    app.add_url_rule("/sessions", "sessions", desk.sessions)
-    app.add_url_rule("/sessions", "post", desk.post, methods=["POST"])
-    app.add_url_rule("/sessions/counts", "counts", desk.counts)
-    app.add_url_rule("/sessions/<session_id>", "session", desk.session)
-    app.add_url_rule("/sessions/<session_id>", "delete", desk.delete, methods=["DELETE"])
-    app.add_url_rule("/sessions/<session_id>/retry", "retry", desk.retry, methods=["POST"])
-    app.add_url_rule("/sessions/<session_id>/log", "log", desk.log_text)
-    app.add_url_rule("/sessions/<session_id>/input.zip", "input", desk.input_zip)
-    app.add_url_rule("/sessions/<session_id>/output.zip", "output", desk.output_zip)
+def _add_routes(app: Flask, handlers: _Handlers) -> None:
+    app.add_url_rule("/", "home", handlers.home)
+    app.add_url_rule("/view/<session_id>", "view", handlers.view)
+    app.add_url_rule("/view/<session_id>/delete", "delete_by_form", handlers.delete_by_form, methods=["POST"])
+    app.add_url_rule("/view/<session_id>/retry", "retry_by_form", handlers.retry_by_form, methods=["POST"])
+    app.add_url_rule("/sessions", "sessions", handlers.sessions)
+    app.add_url_rule("/sessions", "post", handlers.post, methods=["POST"])
+    app.add_url_rule("/sessions/counts", "counts", handlers.counts)
+    app.add_url_rule("/sessions/<session_id>", "session", handlers.session)
+    app.add_url_rule("/sessions/<session_id>", "delete", handlers.delete, methods=["DELETE"])
+    app.add_url_rule("/sessions/<session_id>/retry", "retry", handlers.retry, methods=["POST"])
+    app.add_url_rule("/sessions/<session_id>/log", "log", handlers.log_text)
+    app.add_url_rule("/sessions/<session_id>/input.zip", "input", handlers.input_zip)
+    app.add_url_rule("/sessions/<session_id>/output.zip", "output", handlers.output_zip)
 
 
-def _add_compatible_routes(app: Flask, desk: _Desk) -> None:
-    """Addresses that clients of MagickBox know."""
-    app.add_url_rule("/code/php/getScratch.php", "get_scratch", desk.get_scratch)
-    app.add_url_rule("/code/php/getOutputZip.php", "get_output_zip", desk.get_output_zip)
+def _add_compatible_routes(app: Flask, handlers: _Handlers) -> None:
+    """The URLs of MagickBox."""
+    app.add_url_rule("/code/php/getScratch.php", "get_scratch", handlers.get_scratch)
+    app.add_url_rule("/code/php/getOutputZip.php", "get_output_zip", handlers.get_output_zip)
 
 
-class _Desk:
-    """Answers requests."""
+class _Handlers:
+    """Handles requests."""
 
     def __init__(self, journal: Journal, settings: WebSettings, log: Log) -> None:
         self._journal, self._settings, self._log = journal, settings, log
-        self._shelf = downloads.ZipShelf()
+        self._zips = ZipCache()
 
     def admit(self) -> Response | None:
-        """Before everything else: who is it, and does another site send it?"""
+        """Refuse a request without the token, or one that a page of another site sent; called before all others."""
         if not guard.is_known(request, self._settings.token):
-            self._note("refused: no or another token")
+            self._note("refused: no token, or a wrong one")
             headers = {"WWW-Authenticate": 'Basic realm="icf-utils", charset="UTF-8"'}
-            return _problem("the token is needed: as 'Authorization: Bearer TOKEN', or as a password", 401, headers)
+            return _problem(
+                "authentication required: send the token as 'Authorization: Bearer TOKEN', or as the password",
+                401,
+                headers,
+            )
         if request.method not in ("GET", "HEAD", "OPTIONS") and not guard.is_of_this_site(request):
-            self._note("refused: sent by another site's page")
-            return _problem("this was sent by another site's page", 403)
+            self._note("refused: sent by a page of another site")
+            return _problem("the request was sent by a page of another site", 403)
         return None
 
-    def refuse(self, error: IcfError) -> Response:
+    def report_error(self, error: IcfError) -> Response:
         status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
         self._note(f"{status}: {in_one_line(str(error))}")
-        text = "there is no room for it" if status == 507 else str(error)
-        return _problem(text if status < 500 or status == 507 else "an error; the server's log has it", status)
+        text = "not enough space" if status == 507 else str(error)
+        return _problem(
+            text if status < 500 or status == 507 else "an error occurred; the server's log has the details", status
+        )
 
-    def fail(self, error: HTTPException) -> Response:
+    def report_http_error(self, error: HTTPException) -> Response:
         self._note(f"{error.code}: {error.name}")
         return _problem(error.name.lower(), error.code or 500)
 
-    def break_down(self, error: Exception) -> Response:
-        """A fault of ours: its kind, not its text, which may hold anything."""
+    def report_bug(self, error: Exception) -> Response:
+        """Report a bug by its type; its text could contain anything."""
         self._note(f"500: internal error ({type(error).__name__})")
-        return _problem("an internal error", 500)
+        return _problem("internal error", 500)
 
     def _note(self, what: str) -> None:
         self._log(f"http: {request.remote_addr} {request.method} {printable(request.path[:200])}: {what}")
 
     def home(self) -> str:
-        query = parse_query(_words(request))
+        query = parse_query(_query_words(request))
         limit = min(query.limit or views.PAGE, views.PAGE)
         found = self._journal.sessions(query.wanted, limit + 1, query.offset)
         counts = self._journal.counts(_without_states(query.wanted))
@@ -141,7 +147,7 @@ class _Desk:
 
     def retry_by_form(self, session_id: str) -> Any:
         session = self._known_by_form("retry", session_id)
-        if session.state == "failed":  # else it was pressed twice, and is under way
+        if session.state == "failed":  # otherwise the button was pressed twice
             self._retry(session)
         return redirect(url_for("view", session_id=session.id), 303)
 
@@ -154,25 +160,25 @@ class _Desk:
     def retry(self, session_id: str) -> Response:
         session = self._known(session_id)
         if session.state != "failed":
-            return _problem(f"{session.id} is {session.state}; only a failed one is tried again", 409)
+            return _problem(f"{session.id} is {session.state}; only a failed one can be retried", 409)
         return jsonify(self._record(self._retry(session)))
 
     def _retry(self, session: Session) -> Session:
         if self._settings.rules and session.rule not in self._settings.rules:
             raise InvalidSetting("rule", f"'{printable(session.rule)}' is no longer in the settings")
         queued = self._journal.retry(session.id)
-        self._note("queued once more")
+        self._note("queued again")
         return queued
 
     def sessions(self) -> Response:
-        query = parse_query(_words(request))
+        query = parse_query(_query_words(request))
         found = self._journal.sessions(query.wanted, query.limit, query.offset)
         response = jsonify([self._record(session) for session in found])
         response.headers["X-Total-Count"] = str(sum(self._journal.counts(query.wanted).values()))
         return response
 
     def counts(self) -> Response:
-        return jsonify(self._journal.counts(parse_query(_words(request)).wanted))
+        return jsonify(self._journal.counts(parse_query(_query_words(request)).wanted))
 
     def session(self, session_id: str) -> Response:
         return jsonify(self._record(self._known(session_id)))
@@ -186,11 +192,11 @@ class _Desk:
         return Response(status=204)
 
     def post(self) -> Response:
-        """A zip of one visit, as the body or as the file of a form."""
+        """Accept a zip of one visit, as the request's body or as the file of a form."""
         given = request.files.get("file")
         if given is None and request.mimetype not in ("application/zip", "application/octet-stream"):
-            return _problem("expected a body of the type application/zip", 415)
-        session = take_in(
+            return _problem("expected a body of type application/zip", 415)
+        session = enqueue_upload(
             given.stream if given else request.stream,
             request.content_length,
             request.args.get("rule", ""),
@@ -210,31 +216,31 @@ class _Desk:
 
     def input_zip(self, session_id: str) -> Response:
         session = self._known(session_id)
-        found = self._shelf.zip_of(downloads.input_members(session))
+        found = self._zips.get(downloads.input_members(session))
         return zip_response(request, found, f"{session.id}-input.zip")
 
     def output_zip(self, session_id: str) -> Response:
         session = self._known(session_id)
-        found = self._shelf.zip_of(downloads.output_members(session, self._settings.store))
+        found = self._zips.get(downloads.output_members(session, self._settings.store))
         return zip_response(request, found, f"{session.id}-output.zip")
 
     def get_scratch(self) -> Response:
         return jsonify([self._record(session) for session in self._journal.sessions()])
 
     def get_output_zip(self) -> Response:
-        """``folder`` is a session's ``scratchdir``, which is compared with what the journal knows, and is no path."""
+        """Send a zip. ``folder`` is a session's ``scratchdir``: it is looked up in the journal, not used as a path."""
         session = self._known(request.args.get("folder", ""))
         kind = request.args.get("type", "output")
         if kind not in ("input", "output"):
-            raise InvalidSetting("type", "it is input or output")
+            raise InvalidSetting("type", "expected input or output")
         is_input = kind == "input"
         members = (
             downloads.input_members(session) if is_input else downloads.output_members(session, self._settings.store)
         )
-        return zip_response(request, self._shelf.zip_of(members), f"{session.id}.zip")
+        return zip_response(request, self._zips.get(members), f"{session.id}.zip")
 
     def _known(self, session_id: str) -> Session:
-        """The session of that id, if there is one that was not deleted; 404 whatever else the text is."""
+        """The session of an id, unless it was deleted; answers 404 to any other text."""
         session = self._journal.session(session_id)
         if session is None or session.deleted:
             abort(404)
@@ -244,7 +250,7 @@ class _Desk:
         return session_record(session, *downloads.log_status(session), time.time())
 
 
-def _words(given: Request) -> dict[str, list[str]]:
+def _query_words(given: Request) -> dict[str, list[str]]:
     return dict(given.args.lists())
 
 
@@ -263,15 +269,15 @@ def _problem(text: str, status: int, headers: dict[str, str] | None = None) -> R
     return response
 
 
-#: Requests that are worked on at a time; a download takes one.
+#: Requests that are handled at the same time; a download is one of them.
 _THREADS = 8
 
 
 class WebServer:
-    """The pages of a journal, from :meth:`start` to :meth:`stop`; ``url`` is where they are.
+    """Serves the sessions of a journal at ``url``.
 
-    Raises :class:`~icf_utils.errors.MissingRequirement` without flask and waitress, and
-    :class:`~icf_utils.errors.StorageFailure` for an address that cannot be had.
+    Raises :class:`~icf_utils.errors.MissingRequirement` without waitress, and
+    :class:`~icf_utils.errors.StorageFailure` for an address that cannot be used.
     """
 
     def __init__(
@@ -300,7 +306,7 @@ class WebServer:
         self._thread: threading.Thread | None = None
 
     def run(self) -> None:
-        """Serve until the process is asked to end."""
+        """Serve until the process is interrupted."""
         try:
             self._server.run()
         finally:
@@ -318,7 +324,7 @@ class WebServer:
             return
 
     def stop(self) -> None:
-        """End the thread; downloads under way are cut, and can be resumed."""
+        """Stop serving; downloads that are interrupted can be resumed."""
         self._server.close()
         for channel in list(self._server.active_channels.values()):
             channel.handle_close()

@@ -1,4 +1,4 @@
-"""Who may ask, and what every answer says to browsers. Pure decisions about requests; nothing is read or written."""
+"""Authentication of requests, protection against other sites' pages, and security headers. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin",  # with no-referrer, forms of our own pages would say they are of nobody
+    "Referrer-Policy": "same-origin",  # with no-referrer, the Origin of our own forms would be null
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
@@ -25,7 +25,7 @@ _HEADERS = {
 
 
 def is_known(request: Request, token: Secret) -> bool:
-    """Whether a request shows the token: as ``Authorization: Bearer``, or as the password of any user."""
+    """Whether a request has the token, as ``Authorization: Bearer`` or as the password of any user."""
     given = request.authorization
     if given is None:
         return False
@@ -34,9 +34,9 @@ def is_known(request: Request, token: Secret) -> bool:
 
 
 def is_of_this_site(request: Request) -> bool:
-    """Whether a request that changes something was not sent by another site's page.
+    """Whether a request that changes something was not sent by a page of another site.
 
-    Browsers add a known user's password to those, too; programs send neither of the headers.
+    Browsers add the stored password to such requests too. Programs send neither of the two headers.
     """
     if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
         return False
@@ -45,17 +45,17 @@ def is_of_this_site(request: Request) -> bool:
 
 
 def form_token(token: Secret, action: str, session_id: str) -> str:
-    """What a page's form for an action (``delete``, ``retry``) shows to prove that it is ours."""
+    """The text by which a form for an action (``delete``, ``retry``) proves that it comes from these pages."""
     return hmac.new(token.value.encode("utf-8"), f"{action} {session_id}".encode(), hashlib.sha256).hexdigest()
 
 
 def is_form_token(given: str, token: Secret, action: str, session_id: str) -> bool:
-    """Whether ``given`` is what :func:`form_token` says."""
+    """Whether ``given`` is the :func:`form_token`."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), form_token(token, action, session_id).encode("ascii"))
 
 
-def protect(response: Response) -> Response:
-    """Nothing is embedded, sniffed, run or kept."""
+def add_security_headers(response: Response) -> Response:
+    """Forbid browsers to embed the response, guess its type, run scripts or keep it."""
     for name, value in _HEADERS.items():
         response.headers[name] = value
     response.headers.setdefault("Cache-Control", "no-store")

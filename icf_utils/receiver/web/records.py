@@ -1,4 +1,4 @@
-"""A session as JSON has it: our fields, and those of MagickBox with their names and types. Pure."""
+"""A session as JSON: the fields of icf-utils, and those of MagickBox under their names and types. Pure."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ MAGICKBOX_FIELDS = (
 
 
 def session_record(session: Session, log_size: int, log_time: float | None, now: float) -> dict[str, object]:
-    """One session. ``log_size`` in bytes, ``log_time`` when the log last changed; ``now`` in POSIX seconds.
+    """The record of a session. ``log_size`` is in bytes, ``log_time`` the time of the log's last change.
 
-    Times of our fields are POSIX seconds. MagickBox's ``received`` is text as date(1) prints it, ``lastChangedTime``
-    as in RFC 5322, both in UTC; ``processingTime`` in whole seconds is not there before processing has begun.
+    All times are POSIX seconds, except in MagickBox's fields: ``received`` is written as date(1) prints it,
+    ``lastChangedTime`` as in RFC 5322, both in UTC. ``processingTime``, in whole seconds, is absent before processing
+    has started.
     """
     return {
         "id": session.id,
@@ -49,7 +50,7 @@ def _magickbox(session: Session, log_size: int, log_time: float | None, now: flo
         "CallerIP": session.address,
         "AETitleCalled": session.called_ae or session.rule,
         "AETitleCaller": session.calling_ae,
-        "received": _as_date_prints(session.first_received),
+        "received": _like_date(session.first_received),
         "scratchdir": session.id,
         "pid": f"scp_{session.study_uid}" if session.study_uid else session.id,
         "lastChangedTime": formatdate(changed).replace("-0000", "+0000"),
@@ -61,14 +62,14 @@ def _magickbox(session: Session, log_size: int, log_time: float | None, now: flo
 
 
 def processing_seconds(session: Session, now: float) -> float | None:
-    """How long the chain has worked on a session so far; ``None`` before it has begun."""
+    """How long a session has been processed, in seconds; ``None`` before that has started."""
     if session.processing_start is None:
         return None
     return max(0.0, (session.processing_end or now) - session.processing_start)
 
 
-def _as_date_prints(moment: float) -> str:
-    """As date(1) prints a time in the C locale, whatever ours is."""
+def _like_date(moment: float) -> str:
+    """A time as date(1) prints it in the C locale."""
     day = time.gmtime(moment)
     names, months = (
         ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"],

@@ -1,4 +1,4 @@
-"""What the pages need to know. Makes and reads the file of the token."""
+"""The settings of the web pages, and their token. Creates and reads the token's file."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from pathlib import Path
 from icf_utils.credentials import Secret, find_secret
 from icf_utils.errors import InvalidSetting, printable, storage_errors
 
-#: The environment's variable that holds the token, for server and clients.
+#: The environment variable with the token, for server and clients.
 TOKEN_VARIABLE = "ICF_SESSIONS_TOKEN"  # noqa: S105 - a name
-#: Below the spool: the token that is made where none is named.
+#: Below the spool: the file with the token that is created if none is given.
 TOKEN_NAME = "token"  # noqa: S105 - a name
-#: Where the pages are, unless something else is said.
+#: The default address.
 HOST, PORT = "127.0.0.1", 8042
-#: The largest zip that is taken in, and the most that may be in it, in bytes.
+#: The largest zip that is accepted, and its largest unpacked size, in bytes.
 UPLOAD_LIMIT, UNPACKED_LIMIT = 16_000_000_000, 64_000_000_000
-#: What must stay free on the spool's disk, in bytes.
+#: The space that stays free on the spool's disk, in bytes.
 RESERVE = 1 << 30
 
 
 @dataclass(frozen=True)
 class WebSettings:
-    """``store`` is where visits go, ``token`` what clients must show.
+    """``store`` is where visits are deposited, ``token`` what clients must send.
 
-    ``rules`` are the names of the receiver's rules with the study of each: under these, zips can be posted.
-    ``compatible`` adds MagickBox's addresses.
+    ``rules`` are the names of the receiver's rules, each with its study; zips can be uploaded for these. ``compatible``
+    adds the URLs of MagickBox.
     """
 
     store: Path
@@ -42,14 +42,14 @@ class WebSettings:
 
 
 def token_for(spool: Path, file: Path | None = None) -> Secret:
-    """The token from ``file``, the environment, or the spool's own file, which is made where it is missing.
+    """The token from ``file``, the environment, or the file in the spool, which is created if it is missing.
 
-    Raises :class:`~icf_utils.errors.InvalidSetting` for one that is too short to keep anybody out.
+    Raises :class:`~icf_utils.errors.InvalidSetting` for one with fewer than 16 characters.
     """
     token = find_secret(TOKEN_VARIABLE, file) or find_secret("", _own_file(spool))
     assert token is not None
     if len(token.value) < 16:
-        raise InvalidSetting("token", "it has fewer than 16 characters; take a longer one")
+        raise InvalidSetting("token", "it has fewer than 16 characters; use a longer one")
     return token
 
 
@@ -67,7 +67,7 @@ def _own_file(spool: Path) -> Path:
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Host and port from ``HOST:PORT``, ``HOST`` or ``:PORT``; what is not said is the default.
+    """Host and port of ``HOST:PORT``, ``HOST`` or ``:PORT``; what is missing is the default.
 
     >>> parse_address("[::1]:9000"), parse_address("")
     (('::1', 9000), ('127.0.0.1', 8042))
@@ -84,7 +84,7 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody outside this machine can reach ``host``."""
+    """Whether ``host`` can be reached only from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

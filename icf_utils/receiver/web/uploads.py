@@ -1,8 +1,7 @@
-"""A zip that somebody posts becomes a queued session. Writes below ``<spool>/uploads``, then to the journal.
+"""Uploaded zips: each is checked to be one visit, and becomes a queued session.
 
-Whether a posted zip is one visit. Reads the zip's directory, and the beginning of each file in it.
-
-Nothing that is said here names a place on the server.
+Writes the zip below ``<spool>/uploads`` and reads the header of each file in it; then the journal takes it over. Errors
+never contain a path of the server.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from icf_utils.store.layout import check_identifier
 _CHUNK = 1 << 20
 
 
-def take_in(
+def enqueue_upload(
     stream: IO[bytes],
     size: int | None,
     rule: str,
@@ -44,27 +43,28 @@ def take_in(
     journal: Journal,
     settings: WebSettings,
 ) -> Session:
-    """Keep a posted zip, look through it, and queue it.
+    """Store an uploaded zip, check it, and queue it as a session.
 
-    ``size`` is what the client says in bytes. Raises :class:`~icf_utils.errors.InvalidSetting` for an unknown rule,
-    :class:`~icf_utils.errors.InvalidIdentifier`, :class:`~icf_utils.errors.InputRefused` for what is no zip of one
-    visit, and :class:`~icf_utils.errors.StorageFailure` where there is no room.
+    ``size`` is the Content-Length in bytes, if the client sent one. Raises
+    :class:`~icf_utils.errors.InvalidSetting` for an unknown rule, :class:`~icf_utils.errors.InvalidIdentifier`,
+    :class:`~icf_utils.errors.InputRefused` for what is not a zip of one visit, and
+    :class:`~icf_utils.errors.StorageFailure` if there is not enough space.
     """
     if rule not in settings.rules:
         known = ", ".join(map(printable, settings.rules)) or "none"
-        raise InvalidSetting("rule", f"there is none called '{printable(rule[:40])}' (rules: {known})")
+        raise InvalidSetting("rule", f"no rule '{printable(rule[:40])}' (rules: {known})")
     check_identifier("visit", visit)
     folder = journal.spool / "uploads"
     with storage_errors(folder, "create"):
         folder.mkdir(exist_ok=True)
-    _check_room(folder, size or 0, settings.reserve)
+    _check_space(folder, size or 0, settings.reserve)
     descriptor, name = tempfile.mkstemp(prefix="upload-", suffix=".zip", dir=folder)
     path = Path(name)
     try:
         with os.fdopen(descriptor, "w+b") as file:
             taken = _copy(stream, file, path, settings)
             sync_file(file, path)
-        images = look_through(path, settings.unpacked_limit)
+        images = count_images(path, settings.unpacked_limit)
         return journal.enqueue(
             rule=rule,
             study=settings.rules[rule],
@@ -89,39 +89,39 @@ def _copy(stream: IO[bytes], file: IO[bytes], path: Path, settings: WebSettings)
         if taken > settings.upload_limit:
             raise InvalidSetting("upload", f"it has more than {settings.upload_limit} bytes")
         if taken - checked > (64 << 20):
-            _check_room(path.parent, 0, settings.reserve)
+            _check_space(path.parent, 0, settings.reserve)
             checked = taken
         with storage_errors(path, "write"):
             file.write(block)
     return taken
 
 
-def _check_room(folder: Path, size: int, reserve: int) -> None:
+def _check_space(folder: Path, size: int, reserve: int) -> None:
     with storage_errors(folder, "examine"):
         free = shutil.disk_usage(folder).free
     if free - size < reserve:
-        raise StorageFailure(folder, "write", OSError(28, "no space"))
+        raise StorageFailure(folder, "write", OSError(28, "not enough space"))
 
 
-#: What is posted has no other name for who has posted it.
+#: The name of an uploaded zip in messages.
 _UPLOAD = "the upload"
 
-#: A zip of more than so many bytes that are so many times its own size is no visit: images do not shrink like that,
-#: except blank ones, of which there are few.
-_SUSPICIOUS, _RATIO = 1_000_000_000, 200
+#: A zip with more unpacked bytes than the first number, and more than the second times its own size, is refused: images
+#: cannot be compressed like that, except blank ones, of which there are few.
+_SUSPICIOUS_SIZE, _SUSPICIOUS_RATIO = 1_000_000_000, 200
 
 
-def look_through(path: Path, unpacked_limit: int) -> int:
-    """The number of DICOM images in a zip.
+def count_images(path: Path, unpacked_limit: int) -> int:
+    """The number of DICOM images in a zip of one visit.
 
-    Raises :class:`~icf_utils.errors.InputRefused` for what is no zip, holds no image or those of several studies, or
-    has more than ``unpacked_limit`` bytes in it.
+    Raises :class:`~icf_utils.errors.InputRefused` for what is not a zip, contains no images or those of several
+    studies, or is larger than ``unpacked_limit`` bytes when it is unpacked.
     """
     try:
         _check_sizes(path, unpacked_limit)
         with open_source(path, path.parent) as source:
-            return _count_images(source)
-    except InputRefused as error:  # without the name that it has on the server
+            return _count_images_of_one_study(source)
+    except InputRefused as error:  # without its path on the server
         place = os.fspath(path)
         refusals = [
             (_UPLOAD if name == place else name, reason.replace(place, _UPLOAD)) for name, reason in error.refusals
@@ -130,23 +130,25 @@ def look_through(path: Path, unpacked_limit: int) -> int:
 
 
 def _check_sizes(path: Path, limit: int) -> None:
-    """By what the zip's directory says; no more than that is ever read of a member."""
+    """Check the sizes in the zip's directory; no more than these is ever read of a member."""
     with path.open("rb") as file:
         if not file.read(4).startswith(ZIP_MAGIC):
-            raise _refused("is no zip")
+            raise _refused("is not a zip")
         try:
             with zipfile.ZipFile(file) as archive:
                 size = sum(info.file_size for info in archive.infolist())
         except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
-            raise _refused("is damaged or cut") from error
+            raise _refused("is damaged or truncated") from error
         packed = os.fstat(file.fileno()).st_size
     if size > limit:
-        raise _refused(f"holds {size} bytes when it is unpacked; at most {limit} are taken")
-    if size > _SUSPICIOUS and size > packed * _RATIO:
-        raise _refused(f"holds {size} bytes when it is unpacked, {size // packed} times its own size: no images do")
+        raise _refused(f"contains {size} bytes when it is unpacked; at most {limit} are accepted")
+    if size > _SUSPICIOUS_SIZE and size > packed * _SUSPICIOUS_RATIO:
+        raise _refused(
+            f"contains {size} bytes when it is unpacked, {size // packed} times its own size, which images never do"
+        )
 
 
-def _count_images(source: Source) -> int:
+def _count_images_of_one_study(source: Source) -> int:
     studies: dict[str, str] = {}
     images = 0
     for file in scan_files(source, frozenset({STUDY_INSTANCE_UID})):
@@ -157,11 +159,11 @@ def _count_images(source: Source) -> int:
         if study_uid:
             studies.setdefault(study_uid, file.entry.name)
     if not images:
-        raise _refused("holds no DICOM image")
+        raise _refused("contains no DICOM images")
     if len(studies) > 1:
         firsts = [(name, f"is the first file of study {study_key(uid)}") for uid, name in studies.items()]
         raise InputRefused(
-            _UPLOAD, [(_UPLOAD, f"holds {format_count(len(studies), 'study')}; post each by itself"), *firsts]
+            _UPLOAD, [(_UPLOAD, f"contains {format_count(len(studies), 'study')}; upload each separately"), *firsts]
         )
     return images
 

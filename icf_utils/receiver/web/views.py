@@ -1,4 +1,4 @@
-"""What the pages show, as plain values for the templates: no names, no header values, no UIDs. Pure."""
+"""The values that the page templates show: no patient names, no header values, no UIDs. Pure."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from icf_utils.receiver.model import SESSION_STATES, Session, SessionState, in_o
 from icf_utils.receiver.web.queries import Query
 from icf_utils.receiver.web.records import processing_seconds
 
-#: So many sessions stand on one page.
+#: Sessions on one page.
 PAGE = 100
-#: While something happens a page loads itself again after so many seconds.
+#: Seconds after which a page reloads itself while a session is not finished.
 _RELOAD = 10
 _ACTIVE: tuple[SessionState, ...] = ("receiving", "queued", "running")
-#: So much of a log's end stands on a session's page, in characters.
+#: Characters of the log's end that a session's page shows.
 _LOG = 20_000
 
 
 @dataclass(frozen=True)
-class Chip:
-    """A choice above the list: a state, how many sessions are in it, where the choice leads."""
+class StateChoice:
+    """A choice above the list: a state, the number of sessions in it, and the URL of the list of these."""
 
     state: str
     count: int
@@ -37,11 +37,12 @@ class Chip:
 def list_page(
     sessions: Sequence[Session], counts: Mapping[SessionState, int], query: Query, now: float, has_more: bool
 ) -> dict[str, Any]:
-    """The list of sessions."""
+    """The values of the page with the list of sessions."""
     chosen = query.wanted.states
-    chips = [Chip("all", sum(counts.values()), _address(query, states=()), not chosen)]
+    chips = [StateChoice("all", sum(counts.values()), _list_url(query, states=()), not chosen)]
     chips += [
-        Chip(state, counts[state], _address(query, states=(state,)), chosen == (state,)) for state in SESSION_STATES
+        StateChoice(state, counts[state], _list_url(query, states=(state,)), chosen == (state,))
+        for state in SESSION_STATES
     ]
     is_active = any(counts[state] for state in _ACTIVE)
     return {
@@ -49,14 +50,14 @@ def list_page(
         "chips": chips,
         "query": query.wanted,
         "reload": _RELOAD if is_active and not query.offset else 0,
-        "newer": _address(query, offset=max(0, query.offset - PAGE)) if query.offset else "",
-        "older": _address(query, offset=query.offset + PAGE) if has_more else "",
+        "newer": _list_url(query, offset=max(0, query.offset - PAGE)) if query.offset else "",
+        "older": _list_url(query, offset=query.offset + PAGE) if has_more else "",
         "now": _moment(now),
     }
 
 
 def session_page(session: Session, log: str, forms: Mapping[str, str], now: float) -> dict[str, Any]:
-    """One session; ``forms`` are the tokens of its forms by what they do."""
+    """The values of a session's page; ``forms`` are the tokens of its forms by their actions."""
     return {
         "session": session,
         "row": _row(session, now),
@@ -82,7 +83,7 @@ def _row(session: Session, now: float) -> dict[str, Any]:
         "images": session.images,
         "expected": session.expected,
         "size": format_size(session.size),
-        "took": "" if seconds is None else readable_time(seconds),
+        "took": "" if seconds is None else format_duration(seconds),
         "problem": in_one_line(session.failure),
         "notes": len(session.notes),
         "has_input": session.state != "receiving",
@@ -90,8 +91,8 @@ def _row(session: Session, now: float) -> dict[str, Any]:
     }
 
 
-def _address(query: Query, **changes: Any) -> str:
-    """The list's address with other states or another offset; an offset does not outlive other states."""
+def _list_url(query: Query, **changes: Any) -> str:
+    """The URL of the list with other states or another offset; other states start at the first page."""
     wanted = query.wanted
     states = changes.get("states", wanted.states)
     words = {
@@ -111,10 +112,10 @@ def _moment(moment: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(moment))
 
 
-def readable_time(seconds: float) -> str:
-    """A duration for people.
+def format_duration(seconds: float) -> str:
+    """Format a duration.
 
-    >>> readable_time(75)
+    >>> format_duration(75)
     '1 min 15 s'
     """
     whole = int(seconds)
@@ -125,6 +126,6 @@ def readable_time(seconds: float) -> str:
 
 
 def add_filters(app: Flask) -> None:
-    """What the templates use."""
+    """Add the filters that the templates use."""
     app.add_template_filter(_moment, "moment")
     app.add_template_filter(format_size, "size")

@@ -38,7 +38,7 @@ def shell(tmp_path: Path) -> Iterator[tuple[Shell, str]]:
         own.close()
 
 
-def test_the_recipe_works_word_by_word(shell: tuple[Shell, str]) -> None:
+def test_the_commands_of_the_page_work(shell: tuple[Shell, str]) -> None:
     own, port = shell
     found = list(steps(PAGE))
     assert len(found) > 15
@@ -46,5 +46,5 @@ def test_the_recipe_works_word_by_word(shell: tuple[Shell, str]) -> None:
         own.run(Step(step.page, step.command.replace("11112", port), step.expected))
 
 
-def test_nothing_in_it_sleeps() -> None:
+def test_the_page_does_not_sleep() -> None:
     assert not re.search(r"\bsleep\b", " ".join(step.command for step in steps(PAGE)))

@@ -1,4 +1,4 @@
-"""What the receiver tries again, and what it says of visits that may not be whole."""
+"""Failed sessions that are retried, and visits whose images may be missing."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def failed(receiver: Receiver) -> Session:
     return receiver.sessions()[-1]
 
 
-def test_what_failed_for_a_passing_reason(tmp_path: Path) -> None:
+def test_sessions_that_failed_are_retried(tmp_path: Path) -> None:
     """The store cannot be written at first. Sent again, started again, deleted and sent: always the first revision."""
     (tmp_path / "store").write_text("in the way")
     sent = {
@@ -87,7 +87,7 @@ def test_what_failed_for_a_passing_reason(tmp_path: Path) -> None:
         assert sessions[0].duplicates == 2
 
 
-def test_other_content_after_the_end_is_told(tmp_path: Path) -> None:
+def test_conflicting_images_after_success_make_a_session_partial(tmp_path: Path) -> None:
     paths = write_visit(tmp_path / "in", {1: ("t1", 3)})
     others = []
     for path in paths[:2]:
@@ -107,7 +107,7 @@ def test_other_content_after_the_end_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("comes_back", [False, True])
-def test_a_sender_that_is_lost(tmp_path: Path, comes_back: bool) -> None:
+def test_a_lost_association_makes_a_session_partial(tmp_path: Path, comes_back: bool) -> None:
     paths = write_visit(tmp_path / "in", {1: ("t1", 3)})
     with running(tmp_path, rule=_RULE.replace("quiet = 1", "quiet = 4")) as receiver:
         association = associate(receiver)
@@ -121,7 +121,7 @@ def test_a_sender_that_is_lost(tmp_path: Path, comes_back: bool) -> None:
         assert (session.state, session.notes, session.images) == expected
 
 
-def test_a_sender_that_is_lost_after_all_expected_images(tmp_path: Path) -> None:
+def test_an_association_lost_after_all_expected_images(tmp_path: Path) -> None:
     paths = write_visit(tmp_path / "in", {1: ("t1", 2)})
     with running(tmp_path, rule=f"{_RULE}\nexpected = 2") as receiver:
         association = associate(receiver)
@@ -131,7 +131,7 @@ def test_a_sender_that_is_lost_after_all_expected_images(tmp_path: Path) -> None
         assert (session.state, session.notes) == ("success", ())
 
 
-def test_a_receiver_that_was_killed_amid_an_association_says_so(tmp_path: Path) -> None:
+def test_a_receiver_killed_during_an_association_reports_it(tmp_path: Path) -> None:
     paths = write_visit(tmp_path / "in", {1: ("t1", 2)})
     receiver = Receiver(tmp_path, rule=_RULE.replace("quiet = 1", "quiet = 600"))
     receiver.start()
@@ -161,7 +161,7 @@ def test_more_images_than_expected_are_one_visit(tmp_path: Path) -> None:
         assert (revision.visit, revision.expected, revision.state) == ("v-TESTS-r2", 0, "success")
 
 
-def test_a_visit_that_is_forced_amid_an_association(tmp_path: Path) -> None:
+def test_a_visit_that_is_forced_during_an_association(tmp_path: Path) -> None:
     paths = write_visit(tmp_path / "in", {1: ("t1", 2)})
     with running(tmp_path, rule=f"{_RULE}\nforce = 3") as receiver:
         association = associate(receiver)
