@@ -107,7 +107,7 @@ def test_waiting_from_the_command_line(both: tuple[HttpSessions, LocalSessions, 
     assert icf("sessions", "get", "s000001", "-d", tmp_path / "out", *access).code == 0
     assert icf("sessions", "delete", "s000001", *access).out == "s000001: deleted\n1 session deleted\n"
     nothing = icf("sessions")
-    assert (nothing.code, "--url URL, or --settings FILE" in nothing.err) == (2, True)
+    assert (nothing.code, "--url URL or --settings FILE" in nothing.err) == (2, True)
 
 
 def test_each_session_is_deleted_or_named(both: tuple[HttpSessions, LocalSessions, Journal], tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_each_session_is_deleted_or_named(both: tuple[HttpSessions, LocalSession
     ran = icf("sessions", "delete", "s000099", "s000001", "s000004", "s000003", *access)
     assert ran.code == 1
     lines = ran.out.splitlines()
-    assert (lines[:2], lines[-1]) == (["s000001: deleted", "s000003: deleted"], "2 sessions deleted, 2 not")
+    assert (lines[:2], lines[-1]) == (["s000001: deleted", "s000003: deleted"], "2 sessions deleted, 2 failed")
     assert [line.partition(":")[0] for line in lines[2:-1]] == ["s000099", "s000004"]
     assert "only a finished one" in lines[3]
     assert {item.id for item in journal.sessions()} == {"s000002", "s000004", "s000005", "s000006"}
