@@ -56,7 +56,7 @@ from icf_utils.errors import InvalidSetting, printable
 from icf_utils.fetch.addresses import AddressRule, NamedByUser
 from icf_utils.fetch.connections import Connections, Route
 from icf_utils.fetch.errors import ConnectionFailure, FetchFailure
-from icf_utils.fetch.responses import TRANSIENT
+from icf_utils.fetch.responses import TRANSIENT, UNTOUCHED
 from icf_utils.fetch.source import CHUNK
 from icf_utils.fetch.tls import TlsFiles, client_context, explain_tls_failure
 
@@ -144,6 +144,7 @@ class Response:
         self._raw, self.url, self.where, self.carried = raw, url, where, carried
         self.status = raw.status
         self.headers: Mapping[str, str] = raw.headers
+        self._body: bytes | None = None
 
     def __enter__(self) -> Response:
         return self
@@ -166,10 +167,12 @@ class Response:
             raise _lost(error, self.where) from error
 
     def read(self, limit: int) -> bytes:
-        """The whole body, of ``limit`` bytes at most.
+        """The whole body, of ``limit`` bytes at most; read once, and kept.
 
         Raises :class:`~icf_utils.fetch.errors.FetchFailure` of the kind ``size`` for a longer one.
         """
+        if self._body is not None:
+            return self._body
         parts, total = [], 0
         for piece in self.stream():
             parts.append(piece)
@@ -177,7 +180,8 @@ class Response:
             if total > limit:
                 problem = f"the answer is larger than the limit of {limit} bytes"
                 raise FetchFailure(self.where, problem, "check the address", kind="size", status=self.status)
-        return b"".join(parts)
+        self._body = b"".join(parts)
+        return self._body
 
     def text(self, limit: int) -> str:
         """The whole body as UTF-8 text; bytes that are not are replaced. Raises as :meth:`read` does."""
@@ -253,20 +257,31 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         body: Body | None = None,
         timeout: float | None = None,
+        limit: int | None = None,
         transient: frozenset[int] = TRANSIENT,
+        is_repeatable: bool = True,
     ) -> Response:
         """A request that is repeated, by the client's policy, while there is no answer or one of status ``transient``.
 
-        For requests whose repetition changes nothing. Other arguments are those of :meth:`request_once`. Raises
-        :class:`~icf_utils.fetch.errors.FetchFailure`, of the kind ``gave-up`` where repeating did not help.
+        With ``limit``, the body is read here, up to so many bytes, and a cut body counts as no answer. A request whose
+        repetition would change something has ``is_repeatable=False``: it is repeated only where the server has
+        certainly done nothing, after a refused connection, 429 or 503. Other arguments are those of
+        :meth:`request_once`.
+
+        Raises :class:`~icf_utils.fetch.errors.FetchFailure`, of the kind ``gave-up`` where repeating did not help.
         """
         retries = Retries(without_credentials(url), self.retry, self.stop)
+        transient = transient if is_repeatable else transient & UNTOUCHED
         while True:
             try:
                 response = self.request_once(
                     method, url, credential=credential, query=query, headers=headers, body=body, timeout=timeout
                 )
+                if limit is not None and response.status not in transient:
+                    response.read(limit)
             except ConnectionFailure as failure:
+                if not is_repeatable and failure.kind != "unreachable":
+                    raise
                 retries.pause(failure.problem)
                 continue
             if response.status not in transient:

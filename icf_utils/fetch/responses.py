@@ -12,7 +12,10 @@ from icf_utils.formatting import format_count
 #: Statuses that may be different the next time (RFC 9110, 15.5.9 and 15.6; RFC 6585, 4).
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 
-#: The same for an XNAT, which answers 423 while it is at work on a session.
+#: Statuses by which a server says that it has not begun (RFC 9110, 15.6.4; RFC 6585, 4).
+UNTOUCHED = frozenset({429, 503})
+
+#: The same as :data:`TRANSIENT` for an XNAT, which answers 423 while it is at work on a session.
 TRANSIENT_XNAT = TRANSIENT | {423}
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")

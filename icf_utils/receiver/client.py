@@ -1,12 +1,14 @@
-"""Sessions seen from elsewhere: over HTTP, or in the receiver's own folder. Uses the network, or reads the journal.
+"""The sessions of a receiver: over HTTP by :class:`HttpSessions`, or from its spool by :class:`LocalSessions`.
 
-Both give the same records and the same zips (see :mod:`icf_utils.receiver.web.records` and ``zips``).
+Both give the same records and the same zips (:mod:`icf_utils.receiver.web.records`,
+:mod:`icf_utils.receiver.web.downloads`). Uses the network, or reads the journal; writes the zips that are downloaded.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,9 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from icf_utils.credentials import Secret, without_credentials
+from icf_utils.credentials import Secret, bind_credential, origin_of, without_credentials
 from icf_utils.errors import InvalidSetting, RemoteFailure, printable, storage_errors
-from icf_utils.progress import SILENT, Progress
+from icf_utils.fetch.errors import FetchFailure
+from icf_utils.fetch.http import HttpClient, Response, RetryPolicy
+from icf_utils.fetch.http_source import HttpSource
+from icf_utils.fetch.responses import Identity
+from icf_utils.fetch.tls import TlsFiles
+from icf_utils.formatting import format_size
+from icf_utils.progress import Progress
 from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.spool import is_held
 from icf_utils.receiver.web import downloads
@@ -26,15 +34,20 @@ from icf_utils.receiver.web.records import session_record
 from icf_utils.receiver.web.virtual_zip import make_virtual_zip
 from icf_utils.store.files import keep_access, rename_file
 
-Record = Mapping[str, Any]
+#: What the pages say of a session (:func:`icf_utils.receiver.web.records.session_record`).
+SessionRecord = Mapping[str, Any]
 
-_TIMEOUT = (10, 600)
-_TRIES = 5
+#: Seconds to wait for an answer: the receiver may have to make a zip first.
+_TIMEOUT = 600.0
+_RETRY = RetryPolicy(connect=10.0, read=_TIMEOUT)
+
+#: Bytes of the longest answers that are read.
+_LARGEST_LIST, _LARGEST_LOG = 1 << 26, 1 << 28
 
 
 @dataclass(frozen=True)
 class Download:
-    """A zip on the disk. ``size`` in bytes; ``resumed_at`` is how much was there already."""
+    """A zip that was downloaded. ``size`` in bytes; ``resumed_at`` is how many of them were there before."""
 
     path: Path
     size: int
@@ -43,10 +56,14 @@ class Download:
 
 
 class Sessions(Protocol):
-    """Where sessions are asked for."""
+    """The sessions of one receiver.
 
-    def list(self, words: Mapping[str, str]) -> list[Record]:
-        """Sessions that fit the words of a query, the newest first."""
+    Methods raise :class:`~icf_utils.errors.InvalidSetting` for an unknown session, and
+    :class:`~icf_utils.errors.RemoteFailure` where the receiver does not answer or refuses.
+    """
+
+    def list(self, words: Mapping[str, str]) -> list[SessionRecord]:
+        """Sessions that match a query (field and value), the newest first."""
 
     def log(self, session_id: str) -> bytes:
         """A session's log."""
@@ -55,33 +72,33 @@ class Sessions(Protocol):
         """Delete a finished session."""
 
     def retry(self, session_id: str) -> None:
-        """Queue a failed session once more."""
+        """Queue a failed session again."""
 
     def is_served(self) -> bool:
-        """Whether a receiver works on them now, as far as can be seen from here."""
+        """Whether a receiver is processing them now, as far as is known here."""
 
     def download(self, session_id: str, kind: str, folder: Path, progress: Progress) -> Download:
-        """Put ``input`` or ``output`` of a session into ``folder`` as a zip, going on where an earlier try ended."""
+        """Download the zip of a session's ``input`` or ``output`` into ``folder``, resuming an earlier attempt."""
 
 
 class LocalSessions:
-    """The journal of this machine's receiver; ``store`` is where its visits go."""
+    """The sessions in the spool of a receiver on this machine; ``store`` is where its visits go."""
 
     def __init__(self, spool: Path, store: Path) -> None:
         if not spool.is_dir():
-            raise InvalidSetting(str(spool), "there is no such folder; has the receiver ever run?")
+            raise InvalidSetting(str(spool), "this folder does not exist; has the receiver run, and with this spool?")
         self._journal, self._store = Journal(spool), store
 
-    def list(self, words: Mapping[str, str]) -> list[Record]:
+    def list(self, words: Mapping[str, str]) -> list[SessionRecord]:
         query = parse_query({word: [text] for word, text in words.items()})
         found = self._journal.sessions(query.wanted, query.limit, query.offset)
         return [session_record(item, *downloads.log_status(item), time.time()) for item in found]
 
     def log(self, session_id: str) -> bytes:
-        return downloads.read_log(self._known(session_id))
+        return downloads.read_log(self._session(session_id))
 
     def delete(self, session_id: str) -> None:
-        self._journal.delete_session(self._known(session_id).id)
+        self._journal.delete_session(self._session(session_id).id)
 
     def retry(self, session_id: str) -> None:
         self._journal.retry(session_id)
@@ -90,113 +107,128 @@ class LocalSessions:
         return is_held(self._journal.spool)
 
     def download(self, session_id: str, kind: str, folder: Path, progress: Progress) -> Download:
-        session = self._known(session_id)
+        session = self._session(session_id)
         is_input = kind == "input"
         members = downloads.input_members(session) if is_input else downloads.output_members(session, self._store)
         found = make_virtual_zip(members)
-        target = _Target(folder, session.id, kind)
-        with progress.task(target.path.name, found.size, "B") as task, target.writing(0) as write:
+        zip_file = _PartialZip(folder, session.id, kind)
+        with progress.task(zip_file.path.name, found.size, "B") as task, zip_file.writing(0) as write:
             for block in found.read(0, found.size):
                 write(block)
                 task.advance(len(block))
-        target.finish(found.sha256)
-        return Download(target.path, found.size, found.sha256.hex(), 0)
+        zip_file.finish()
+        return Download(zip_file.path, found.size, found.sha256.hex(), 0)
 
-    def _known(self, session_id: str) -> Any:
+    def _session(self, session_id: str) -> Any:
         session = self._journal.session(session_id)
         if session is None or session.deleted:
-            raise InvalidSetting("session", f"there is none called '{printable(session_id[:40])}'")
+            raise InvalidSetting("session", f"no session '{printable(session_id[:40])}'")
         return session
 
 
 class HttpSessions:
-    """The pages of a receiver at ``url``."""
+    """The sessions of the receiver whose pages are at ``url``; ``token`` is sent to that origin alone, by no proxy."""
 
-    def __init__(self, url: str, token: Secret) -> None:
-        import requests
+    def __init__(self, url: str, token: Secret, tls: TlsFiles | None = None, retry: RetryPolicy = _RETRY) -> None:
+        self._url = without_credentials(url).rstrip("/")
+        self._credential = bind_credential(url, token)
+        self._client = HttpClient(1, retry, tls=tls, with_proxies=False)
 
-        self._url, self._errors = without_credentials(url).rstrip("/"), requests.RequestException
-        self._broken = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)
-        self._session = requests.Session()
-        self._session.trust_env = False  # no netrc and no proxy for a token that is for this address alone
-        self._session.headers.update({"Authorization": f"Bearer {token.value}", "Accept-Encoding": "identity"})
-
-    def list(self, words: Mapping[str, str]) -> list[Record]:
-        found = self._ask("GET", "/sessions", params=dict(words)).json()
-        return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    def list(self, words: Mapping[str, str]) -> list[SessionRecord]:
+        with self._request("GET", "/sessions", query=words) as response:
+            try:
+                found = json.loads(response.read(_LARGEST_LIST))
+            except (ValueError, RecursionError):
+                found = None
+        if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+            raise self._failure("expected a list of sessions, found something else")
+        return found
 
     def log(self, session_id: str) -> bytes:
-        return bytes(self._ask("GET", f"/sessions/{_checked(session_id)}/log").content)
+        with self._request("GET", f"/sessions/{_checked(session_id)}/log", limit=_LARGEST_LOG) as response:
+            return response.read(_LARGEST_LOG)
 
     def delete(self, session_id: str) -> None:
-        self._ask("DELETE", f"/sessions/{_checked(session_id)}")
+        self._request("DELETE", f"/sessions/{_checked(session_id)}", is_repeatable=False).close()
 
     def retry(self, session_id: str) -> None:
-        self._ask("POST", f"/sessions/{_checked(session_id)}/retry")
+        self._request("POST", f"/sessions/{_checked(session_id)}/retry", is_repeatable=False).close()
 
     def is_served(self) -> bool:
-        """Whoever has the pages knows; here it is believed until they stop to answer."""
+        """The pages are the receiver's own; when they stop answering, the next request says so."""
         return True
 
     def download(self, session_id: str, kind: str, folder: Path, progress: Progress) -> Download:
-        target, address = _Target(folder, _checked(session_id), kind), f"/sessions/{session_id}/{kind}.zip"
-        first = target.begun()
-        for _ in range(_TRIES):
-            with suppress(*self._broken):
-                return self._fetch(target, address, first, progress)
-        problem = f"the download broke off {_TRIES} times; {target.begun()} bytes are there, and the next try goes on"
-        raise self._failure(problem)
-
-    def _fetch(self, target: _Target, address: str, first: int, progress: Progress) -> Download:
-        start, tag = target.begun(), target.tag()
-        headers = {"Range": f"bytes={start}-", "If-Range": f'"{tag}"'} if start and tag else {}
-        with self._ask("GET", address, headers=headers, stream=True, allowed=(200, 206, 416)) as answer:
-            if answer.status_code == 416:  # all of it is there, or something else is
-                return self._whole(target, answer, first)
-            start = start if answer.status_code == 206 else 0
-            target.note_tag(answer.headers.get("ETag", "").strip('"'))
-            size = int(answer.headers.get("Content-Length", 0))
-            with progress.task(target.path.name, size, "B") as task, target.writing(start) as write:
-                for block in answer.iter_content(1 << 20):
+        zip_file = _PartialZip(folder, _checked(session_id), kind)
+        address = f"/sessions/{session_id}/{kind}.zip"
+        size, tag, digest = self._describe(address)
+        first = zip_file.resume(tag, size)
+        source = HttpSource(
+            f"{self._url}{address}", self._client, self._credential, known=Identity(f'"{tag}"' if tag else "", size)
+        )
+        try:
+            with progress.task(zip_file.path.name, size - first, "B") as task, zip_file.writing(first) as write:
+                for block in source.read(first, size - first):
                     write(block)
                     task.advance(len(block))
-            digest = _digest_of(answer.headers.get("Repr-Digest", ""))
-        return self._done(target, digest, min(first, start))
+        except FetchFailure as failure:
+            if failure.kind in ("changed", "no-ranges"):
+                zip_file.discard()
+            raise self._interrupted(failure, zip_file.size) from failure
+        if not digest or zip_file.digest() != digest:
+            zip_file.discard()
+            raise self._failure(f"'{zip_file.path.name}' did not arrive as it was sent; its checksum differs")
+        zip_file.finish()
+        return Download(zip_file.path, size, digest.hex(), first)
 
-    def _whole(self, target: _Target, answer: Any, first: int) -> Download:
-        size = answer.headers.get("Content-Range", "").rpartition("/")[2]
-        if size != str(target.begun()):
-            target.forget()
-            return self._fetch(target, answer.request.path_url, 0, SILENT)
-        head = self._ask("HEAD", answer.request.path_url)
-        return self._done(target, _digest_of(head.headers.get("Repr-Digest", "")), first)
+    def _describe(self, address: str) -> tuple[int, str, bytes]:
+        """Size, entity tag and SHA-256 of a zip, as the receiver describes it."""
+        with self._client.request("HEAD", f"{self._url}{address}", credential=self._credential) as response:
+            size, headers = response.headers.get("Content-Length", ""), response.headers
+            if response.status == 200 and size.isascii() and size.isdecimal():
+                return int(size), headers.get("ETag", "").strip('"'), _digest_of(headers.get("Repr-Digest", ""))
+        self._request("GET", address).close()  # which says in words why there is none
+        raise self._failure("expected a zip of known size, found something else")
 
-    def _done(self, target: _Target, digest: bytes, resumed_at: int) -> Download:
-        found = target.digest()
-        if not digest or found != digest:
-            target.forget()
-            raise self._failure(f"'{target.path.name}' did not arrive as it was sent; its checksum differs")
-        size = target.begun()
-        target.finish(digest)
-        return Download(target.path, size, digest.hex(), resumed_at)
+    def _interrupted(self, failure: FetchFailure, size: int) -> RemoteFailure:
+        if size:
+            received = f"{format_size(size)} are kept, and the same command continues from there"
+            return RemoteFailure(failure.where, f"{failure.problem}; {received}", failure.remedy)
+        return failure
 
-    def _ask(self, method: str, address: str, allowed: tuple[int, ...] = (200, 204), **more: Any) -> Any:
-        try:
-            answer = self._session.request(
-                method, f"{self._url}{address}", timeout=_TIMEOUT, allow_redirects=False, **more
-            )
-        except self._errors as error:
-            raise self._failure(f"no answer ({type(error).__name__})") from error
-        if answer.status_code in allowed:
-            return answer
-        raise self._failure(f"{method} {address}: {answer.status_code}{_words(answer)}")
+    def _request(
+        self,
+        method: str,
+        address: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        limit: int = _LARGEST_LIST,
+        is_repeatable: bool = True,
+    ) -> Response:
+        """The answer to a request that the receiver accepted. Raises :class:`~icf_utils.errors.RemoteFailure`."""
+        response = self._client.request(
+            method,
+            f"{self._url}{address}",
+            credential=self._credential,
+            query=query,
+            timeout=_TIMEOUT,
+            limit=limit if not address.endswith(".zip") else None,
+            is_repeatable=is_repeatable,
+        )
+        if response.status in (200, 204):
+            return response
+        with response:
+            if response.status == 401 and not response.carried:
+                problem = f"it redirects to {origin_of(response.url)}, and the token is not for that address"
+                raise RemoteFailure(self._url, problem, "give that address by --url, if it is the receiver's")
+            raise self._failure(f"{method} {address}: {response.status}{_reason_in(response)}")
 
     def _failure(self, problem: str) -> RemoteFailure:
         return RemoteFailure(self._url, printable(problem), "check address and token, and whether the server runs")
 
 
-class _Target:
-    """A zip on its way to the disk: ``<name>.part``, beside it the tag that it belongs to."""
+class _PartialZip:
+    """A zip that is being downloaded: ``<name>.part``, and ``<name>.tag`` with the entity tag that it belongs to."""
 
     def __init__(self, folder: Path, session_id: str, kind: str) -> None:
         self.path = folder / f"{session_id}-{kind}.zip"
@@ -204,23 +236,29 @@ class _Target:
         with storage_errors(folder, "create"):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def begun(self) -> int:
+    @property
+    def size(self) -> int:
+        """Bytes that are there."""
         with suppress(OSError):
             return self._part.stat().st_size
         return 0
 
-    def tag(self) -> str:
+    def resume(self, tag: str, size: int) -> int:
+        """How many bytes of the zip with this entity tag are there; those of another one are discarded."""
+        if not tag or self._read_tag() != tag or self.size > size:
+            self.discard()
+        with storage_errors(self._tag, "write"):
+            self._tag.write_text(tag, encoding="ascii", errors="replace")
+        return self.size
+
+    def _read_tag(self) -> str:
         with suppress(OSError, ValueError):
             return self._tag.read_text(encoding="ascii").strip()
         return ""
 
-    def note_tag(self, tag: str) -> None:
-        with storage_errors(self._tag, "write"):
-            self._tag.write_text(tag, encoding="ascii")
-
     @contextmanager
     def writing(self, start: int) -> Iterator[Callable[[bytes], None]]:
-        """What writes behind the first ``start`` bytes; failures of the block are not those of the disk."""
+        """A function that appends to the first ``start`` bytes. Failures of the block are not the disk's."""
         with storage_errors(self._part, "create"):
             descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         with os.fdopen(descriptor, "r+b", buffering=0) as file:
@@ -244,21 +282,21 @@ class _Target:
                 digest.update(block)
         return digest.digest()
 
-    def forget(self) -> None:
+    def discard(self) -> None:
         for path in (self._part, self._tag):
             path.unlink(missing_ok=True)
 
-    def finish(self, digest: bytes) -> None:
-        """Give the zip its name, if its bytes are the right ones."""
+    def finish(self) -> None:
+        """Give the zip its name."""
         with storage_errors(self.path, "write"):
             rename_file(self._part, self.path)
         self._tag.unlink(missing_ok=True)
 
 
 def _checked(session_id: str) -> str:
-    """An id as it may stand in an address."""
+    """An ID that can be part of an address."""
     if not (session_id.isascii() and session_id.isalnum() and len(session_id) < 20):
-        raise InvalidSetting("session", f"'{printable(session_id[:40])}' is no session's id, such as s000017")
+        raise InvalidSetting("session", f"'{printable(session_id[:40])}' is not the ID of a session, such as s000017")
     return session_id
 
 
@@ -272,8 +310,9 @@ def _digest_of(header: str) -> bytes:
     return b""
 
 
-def _words(answer: Any) -> str:
+def _reason_in(response: Response) -> str:
+    """The reason that the receiver gives, as JSON; empty where it gives none."""
     try:
-        return f", {answer.json()['error']}"
-    except (ValueError, KeyError, TypeError):
+        return f", {json.loads(response.read(_LARGEST_LIST))['error']}"
+    except (ValueError, RecursionError, KeyError, TypeError, FetchFailure):
         return ""

@@ -93,7 +93,7 @@ class ImageRemote:
         with self._lock:
             if self._archives is None:
                 clone = Clone(Path(job.ask("GETGITDIR")).absolute())
-                self._archives = Archives(clone, Opener(read_rule(clone, job.ask("GETUUID"))))
+                self._archives = Archives(clone, Opener(read_rule(clone, lambda: job.ask("GETUUID"))))
             return self._archives
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -66,7 +66,7 @@ class DatasetRule:
         if scheme not in self.schemes:
             raise _forbidden(
                 without_credentials(url),
-                f"git-annex's settings do not allow addresses with {scheme}:",
+                f"git-annex's settings do not allow {scheme}: addresses",
                 f"see {SCHEMES_SETTING} in git-annex's manual page",
             )
 
@@ -78,7 +78,7 @@ class DatasetRule:
             return
         raise _forbidden(
             where,
-            f"git-annex's settings do not allow to ask {address}, which is not a public address",
+            f"git-annex's settings do not allow asking {address}, which is not a public address",
             f"if you trust this server, allow it: git config {ADDRESSES_SETTING} '{address}'",
         )
 
@@ -97,18 +97,21 @@ def _forbidden(where: str, problem: str, remedy: str) -> FetchFailure:
     return FetchFailure(where, problem, remedy, kind="forbidden")
 
 
-def read_rule(clone: Clone, uuid: str) -> DatasetRule:
-    """The rule by the user's settings; ``uuid`` is the special remote's."""
+def read_rule(clone: Clone, ask_uuid: Callable[[], str]) -> DatasetRule:
+    """The rule by the user's settings; ``ask_uuid`` gives the special remote's UUID, if it must be known."""
     addresses = (clone.setting(ADDRESSES_SETTING) or clone.setting(_OLD_ADDRESSES_SETTING) or "").split()
     named = clone.setting(SCHEMES_SETTING)
     schemes = _DEFAULT_SCHEMES if named is None else named.split()
-    names = {name for name, value in clone.remotes_with("annex-uuid") if value == uuid}
-    stores = [Path(value) for name, value in clone.remotes_with(LOCAL_STORE_SETTING) if name in names]
+    stores = clone.remotes_with(LOCAL_STORE_SETTING)
+    if stores:
+        uuid = ask_uuid()
+        names = {name for name, value in clone.remotes_with("annex-uuid") if value == uuid}
+        stores = [(name, folder) for name, folder in stores if name in names]
     return DatasetRule(
         frozenset(scheme.lower().rstrip(":") for scheme in schemes),
         parse_allowed(addresses),
         addresses == ["all"],
-        tuple(store for store in stores if store.is_absolute()),
+        tuple(Path(folder) for _, folder in stores if os.path.isabs(folder)),
     )
 
 
