@@ -1,8 +1,8 @@
-"""Text by its SpecificCharacterSet (0008,0005), as far as it is certain. Pure: bytes in, text out, nothing is logged.
+"""Decode text by its SpecificCharacterSet (0008,0005). Pure: bytes in, text out; nothing is logged.
 
-The rules are those of DICOM PS3.3 section C.12.1.1.2 (the terms) and PS3.5 section 6.1.2 (code extensions after
-ISO/IEC 2022). Nothing is guessed: bytes that the declared sets do not hold become U+FFFD, and the caller is told. The
-graphic characters of ISO-IR 14 are read as ASCII, as every reader does, although two of them look different.
+The rules are those of DICOM PS3.3 section C.12.1.1.2 (the terms) and PS3.5 section 6.1.2 (code extensions by ISO/IEC
+2022). Nothing is guessed: bytes outside the declared sets become U+FFFD, and the caller learns of it. The graphic
+characters of ISO-IR 14 are read as ASCII, as every reader does, although two of them look different.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 
-_UNDECLARED = "no character set is declared, what is not ASCII was replaced"
-_UNKNOWN = "the declared character set is unknown, what is not ASCII was replaced"
+_UNDECLARED = "no character set is declared; characters outside ASCII were replaced"
+_UNKNOWN = "the declared character set is unknown; characters outside ASCII were replaced"
 _MISSPELT = "the name of the declared character set is misspelt"
 _REPLACED = "some bytes are not in the declared character set and were replaced"
-_ESCAPE = "an escape character stands in the text that the declared character sets do not explain"
-_IGNORED = "the declared character sets cannot be combined, the first one was used"
+_ESCAPE = "the text has an escape character that the declared character sets do not explain"
+_IGNORED = "the declared character sets cannot be combined; the first one was used"
 
 _ESC = b"\x1b"
 _TOKEN = re.compile(
@@ -29,8 +29,8 @@ _TOKEN = re.compile(
 class _CodeSet:
     """A set of graphic characters: the escape sequence that designates it, and Python's codec for its bytes.
 
-    ``right`` sets stand in bytes from 0xA0 (G1), the others below 0x7F (G0). ``prefix`` is what the codec needs to
-    see in front of the bytes.
+    ``right`` sets use bytes from 0xA0 (G1), the others bytes below 0x7F (G0). ``prefix`` is what the codec needs in
+    front of the bytes.
     """
 
     escape: bytes
@@ -63,7 +63,7 @@ _SETS = {
     "203": _CodeSet(b"\x1b-b", "iso8859_15"),
 }
 
-#: Encodings that stand alone, PS3.3 table C.12-5; beside their names the ones they are met under.
+#: Encodings that are used alone (PS3.3 table C.12-5), by their names, and by wrong names seen in files.
 _WHOLE = {"ISOIR192": "utf-8", "GB18030": "gb18030", "GBK": "gbk"}
 _WHOLE_MISSPELT = {"UTF8": "utf-8", "ISO2022IR192": "utf-8", "ISO2022GBK": "gbk", "ISO2022GB18030": "gb18030"}
 _PROPER = re.compile(r"(ISO_IR|ISO 2022 IR) [0-9]+|GB18030|GBK|")
@@ -72,9 +72,9 @@ _NUMBERED = re.compile(r"ISO(?:2022)?(?:IR)?([0-9]+)")
 
 @dataclass(frozen=True)
 class _Declared:
-    """What the terms come to: one stand-alone codec, or sets that escape sequences switch between.
+    """What the terms mean: one codec for everything, or sets that escape sequences switch between.
 
-    ``reason`` says why bytes outside of ASCII cannot be read at all, ``remark`` what was odd but understood.
+    ``reason`` says why bytes outside ASCII cannot be read, ``remark`` what was wrong but understood.
     """
 
     whole: str = ""
@@ -85,7 +85,7 @@ class _Declared:
 
 
 def parse_character_sets(raw: bytes) -> tuple[str, ...]:
-    r"""The terms in a value of SpecificCharacterSet; an empty first one stands for the default repertoire.
+    r"""Split a value of SpecificCharacterSet into its terms; an empty first term is the default repertoire.
 
     >>> parse_character_sets(b"\\ISO 2022 IR 87 ")
     ('', 'ISO 2022 IR 87')
@@ -95,12 +95,12 @@ def parse_character_sets(raw: bytes) -> tuple[str, ...]:
 
 
 def decode_text(raw: bytes, charsets: tuple[str, ...], delimiters: bytes = b"") -> tuple[str, str | None]:
-    """Text, and in a short sentence what is doubtful about it (``None`` where nothing is).
+    """Decode text; the second value is a sentence about what is doubtful, or ``None``.
 
-    ``charsets`` are the terms of SpecificCharacterSet, ``delimiters`` the bytes that end a value or a component:
-    behind them the first set is active again (PS3.5 section 6.1.2.5.3).
+    ``charsets`` are the terms of SpecificCharacterSet, ``delimiters`` the bytes that end a value or a component: after
+    them the first set is active again (PS3.5 section 6.1.2.5.3).
     """
-    if raw.isascii() and _ESC not in raw:  # the same in every set there is
+    if raw.isascii() and _ESC not in raw:  # the same in every set
         return raw.decode("ascii"), None
     declared = _declared(charsets)
     if declared.whole:
@@ -118,7 +118,7 @@ def _decode_whole(raw: bytes, codec: str) -> tuple[str, str]:
 
 
 def _decode_switched(raw: bytes, declared: _Declared, delimiters: bytes) -> tuple[str, str]:
-    """ISO/IEC 2022 with two halves: G0 is used for bytes below 0x80, G1 for those from 0xA0."""
+    """Decode by ISO/IEC 2022 with two halves: G0 for bytes below 0x80, G1 for bytes from 0xA0."""
     left, right = _ASCII, declared.first_right
     pieces: list[str] = []
     problem = ""
@@ -128,7 +128,7 @@ def _decode_switched(raw: bytes, declared: _Declared, delimiters: bytes) -> tupl
         if switch is not None:
             left, right = (left, switch) if switch.right else (switch, right)
             continue
-        # what is in neither half: space, control characters, escape sequences that nobody declared, 0x80 to 0x9F
+        # in neither half: space, control characters, escape sequences that were not declared, 0x80 to 0x9F
         codes = {"left": left, "right": right}.get(half or "", _ASCII if found.isascii() else None)
         text, certain = _read_run(found, codes)
         pieces.append(text)
@@ -141,7 +141,7 @@ def _decode_switched(raw: bytes, declared: _Declared, delimiters: bytes) -> tupl
 
 
 def _read_run(found: bytes, codes: _CodeSet | None) -> tuple[str, bool]:
-    """The text of some bytes in one set, and whether all of them are in it."""
+    """Decode bytes of one set; the second value is whether the set has all of them."""
     if codes is None:
         return "\ufffd" * len(found), False
     if codes.right and not codes.double:
@@ -155,7 +155,7 @@ def _read_run(found: bytes, codes: _CodeSet | None) -> tuple[str, bool]:
 
 @cache
 def _single_bytes(codec: str) -> tuple[str, ...]:
-    """What each byte alone stands for; that shift_jis has longer characters does not make them ISO-IR 13."""
+    """Map each byte to its character; the longer characters of shift_jis are not part of ISO-IR 13."""
     return tuple(bytes([code]).decode(codec, "replace") for code in range(256))
 
 
@@ -187,7 +187,7 @@ def _declared(charsets: tuple[str, ...]) -> _Declared:
 
 
 def _identity(term: str) -> str | None:
-    """A key of :data:`_SETS` or :data:`_WHOLE`, ``6`` for the default repertoire, ``None`` for what is unknown."""
+    """Map a term to a key of :data:`_SETS` or :data:`_WHOLE`, ``6`` (the default repertoire), or ``None`` (unknown)."""
     squeezed = re.sub(r"[^A-Z0-9]", "", term.upper())
     if not squeezed:
         return "6"

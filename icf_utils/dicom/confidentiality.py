@@ -1,6 +1,6 @@
-"""Which elements can identify a person: DICOM PS3.15 Table E.1-1, and everything nobody can vouch for.
+"""Decide which elements can identify a person: DICOM PS3.15 Table E.1-1, and everything of unknown content.
 
-The table is a data file of the package, read once. Nothing is decided here about what a configuration may allow.
+The table is a data file of the package, read once. What a configuration may allow is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TABLE_FILE = "confidentiality_profile.txt"
 
 @dataclass(frozen=True)
 class ProfileEntry:
-    """A line of the table: it is about every tag with ``tag & mask == number``; most are about a single one."""
+    """A line of the table. It covers every tag with ``tag & mask == number``, in most lines a single one."""
 
     number: int
     mask: int
@@ -29,15 +29,15 @@ class ProfileEntry:
 def is_identifying(tag: int) -> bool:
     """Whether an element can identify a person.
 
-    True for what the table lists, for person names, for private elements (odd groups, a rule of the same table), and
-    for what the dictionary does not know, since nobody can say what it holds.
+    True for the elements of the table, for person names, for private elements (odd groups, by a line of the table), and
+    for elements that the dictionary does not have, whose content is unknown.
     """
     return is_in_profile(tag) or dictionary_vr(tag) in (None, "PN")
 
 
 @lru_cache(maxsize=8192)
 def is_in_profile(tag: int) -> bool:
-    """Whether the table lists an element, or covers it with its line about private ones."""
+    """Whether the table lists an element or covers it by its line about private elements."""
     if (tag >> 16) % 2:
         return True
     return tag in _single_tags() or any(tag & entry.mask == entry.number for entry in _repeating())
@@ -45,7 +45,7 @@ def is_in_profile(tag: int) -> bool:
 
 @cache
 def profile_entries() -> tuple[ProfileEntry, ...]:
-    """The lines of the data file, in its order."""
+    """Read the lines of the data file, in its order."""
     text = files("icf_utils.dicom").joinpath(_TABLE_FILE).read_text(encoding="ascii")
     return tuple(_entry(line) for line in text.splitlines() if not line.startswith("#"))
 

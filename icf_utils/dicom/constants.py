@@ -1,6 +1,6 @@
-"""Tags, UIDs and value representations of the DICOM standard that the package uses, each in this one place.
+"""Tags, UIDs and value representations of the DICOM standard, each defined once.
 
-Tags (PS3.6) are numbers ``0xggggeeee`` and are called like their keywords. UIDs are those of PS3.6 annex A. Keywords
+Tags (PS3.6) are numbers ``0xggggeeee`` and are named like their keywords. UIDs are those of PS3.6 annex A. Keywords
 that are known only at run time are looked up by :mod:`icf_utils.dicom.values`.
 """
 
@@ -35,7 +35,7 @@ FLOAT_PIXEL_DATA = 0x7FE00008
 DOUBLE_FLOAT_PIXEL_DATA = 0x7FE00009
 PIXEL_DATA = 0x7FE00010
 
-# -- tags of items and delimiters (PS3.5 section 7.5), and the length that says "up to the delimiter"
+# -- tags of items and delimiters (PS3.5 section 7.5), and the length that means "up to the delimiter"
 ITEM = 0xFFFEE000
 ITEM_DELIMITATION_ITEM = 0xFFFEE00D
 SEQUENCE_DELIMITATION_ITEM = 0xFFFEE0DD
@@ -48,7 +48,7 @@ DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1.99"
 EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 JPIP_REFERENCED_DEFLATE = "1.2.840.10008.1.2.4.95"
 
-#: Syntaxes whose data set is one deflate stream.
+#: Transfer syntaxes whose data set is one deflate stream.
 DEFLATED_TRANSFER_SYNTAXES = frozenset({DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, JPIP_REFERENCED_DEFLATE})
 
 # -- SOP classes
@@ -57,20 +57,20 @@ MEDIA_STORAGE_DIRECTORY_STORAGE = "1.2.840.10008.1.3.10"
 
 # -- value representations (PS3.5 table 6.2-1)
 
-#: Explicit VR: the length has four bytes, after two reserved ones (PS3.5 table 7.1-1).
+#: In explicit VR, their length takes four bytes, after two reserved bytes (PS3.5 table 7.1-1).
 LONG_HEADER_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 
-#: Explicit VR: the length has two bytes (PS3.5 table 7.1-2).
+#: In explicit VR, their length takes two bytes (PS3.5 table 7.1-2).
 SHORT_HEADER_VRS = frozenset("AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())  # noqa: SIM905
 
-#: Representations whose value field is text.
+#: Their value field is text.
 TEXT_VRS = frozenset("AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UR UT".split())  # noqa: SIM905
 
-#: The ones among them that SpecificCharacterSet applies to.
+#: Text that SpecificCharacterSet applies to.
 CHARSET_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 
-#: The ones among them that have one value only; a backslash is text there.
+#: Text with one value only, in which a backslash is an ordinary character.
 SINGLE_VALUE_VRS = frozenset({"LT", "ST", "UR", "UT"})
 
-#: Representations whose value field is bytes without a plain form.
+#: Their value field is bytes without a plain form.
 BINARY_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})

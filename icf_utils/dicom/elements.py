@@ -1,9 +1,9 @@
-"""Find a few elements in the head of a DICOM file (PS3.5 section 7, PS3.10 section 7). Pure: bytes in, values out.
+"""Find a few elements in the head of a DICOM file (PS3.5 section 7). Pure: bytes in, values out.
 
-This is no DICOM library: pydicom is one. It exists because an archive is written in one pass over its input, with
-bounded memory, from files that may be hostile: only top-level elements in front of the pixel data are looked at,
-nothing is decoded, nesting costs no recursion, and a declared length is never believed beyond the file's size. Where
-pydicom reads a file as a whole, both find the same bytes (a test compares them on every file there is).
+This does not replace pydicom. It exists because an archive is written in one pass over its input, with bounded memory,
+from files that may be hostile: it looks at top-level elements in front of the pixel data only, decodes nothing, does
+not recurse into nested sequences, and never believes a declared length beyond the file's size. Where pydicom reads a
+file completely, both find the same bytes (a test compares them on every test file).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from icf_utils.dicom.constants import (
 )
 from icf_utils.dicom.part10 import read_file_meta, uid_value
 
-#: How much of a file is looked at, in bytes; header elements that start later are not found (state ``more``).
+#: How much of a file is searched, in bytes; header elements that start later are not found (state ``more``).
 HEAD_LIMIT = 64 << 20
 
 _LONG_VRS = frozenset(vr.encode("ascii") for vr in LONG_HEADER_VRS)
@@ -41,14 +41,14 @@ _SHORT_VRS = frozenset(vr.encode("ascii") for vr in SHORT_HEADER_VRS)
 _ALL_VRS = _LONG_VRS | _SHORT_VRS
 _PIXELS = frozenset({FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA, PIXEL_DATA})
 
-#: ``whole``: read up to the pixel data or the end; ``cut``: the file ends inside an element; ``malformed``: what
-#: follows is no element; ``more``: the buffer ends first, call again with more of the file.
+#: ``whole``: read up to the pixel data or the end; ``cut``: the file ends inside an element; ``malformed``: the next
+#: bytes are not an element; ``more``: the buffer ends first; call again with more of the file.
 State = Literal["whole", "cut", "malformed", "more"]
 
 
 @dataclass(frozen=True)
 class Element:
-    """A top-level element: the VR as the file says it (``None`` in implicit VR), and its value field."""
+    """A top-level element: the VR that the file states (``None`` in implicit VR), and the value field."""
 
     vr: str | None
     raw: bytes
@@ -56,11 +56,12 @@ class Element:
 
 @dataclass
 class Header:
-    """What was found. ``has_preamble``: the file begins with preamble and prefix (PS3.10 section 7.1).
+    """What was found in the head of a file.
 
-    ``pixels`` is ``(position of the value, declared length)`` of the pixel data in the buffer's terms, length ``-1``
-    where undefined, absent in deflated files; ``first_group`` the group of the first data set element; ``dataset_at``
-    where the data set begins, behind the file meta information.
+    ``has_preamble``: the file begins with preamble and prefix (PS3.10 section 7.1). ``meta`` and ``elements``: file
+    meta information and wanted elements by tag. ``first_group``: the group of the first element of the data set.
+    ``count``: how many of its elements were read. ``pixels``: position and declared length of the pixel data's value in
+    the buffer, the length ``-1`` if undefined; ``None`` in deflated files. ``dataset_at``: where the data set begins.
     """
 
     has_preamble: bool
@@ -80,18 +81,18 @@ class Header:
 
     @property
     def is_damaged(self) -> bool:
-        """Whether the file ends inside an element, or holds something that is not an element."""
+        """Whether the file ends inside an element or has bytes that are not an element."""
         return self.state in ("cut", "malformed")
 
     def uid(self, tag: int) -> str:
-        """The UID in an element of data set or file meta information; empty where there is none or it is malformed."""
+        """Return the UID of an element of data set or file meta information; empty if absent or malformed."""
         if tag >> 16 == 2:
             return uid_value(self.meta.get(tag))
         element = self.elements.get(tag)
         return uid_value(element.raw) if element else ""
 
     def ascii_text(self, tag: int) -> str:
-        """The text of an element that has the default character repertoire, without trailing padding."""
+        """Return the text of an element in the default character repertoire, without trailing padding."""
         element = self.elements.get(tag)
         if element is None or element.vr == "SQ":
             return ""
@@ -101,9 +102,9 @@ class Header:
 def scan_header(head: bytes, size: int, wanted: frozenset[int]) -> Header:
     """Scan the first bytes of a file.
 
-    ``head`` is the file's beginning, ``size`` the whole file's length in bytes, ``wanted`` the tags (``0xggggeeee``)
-    to return. Where a tag is repeated the last one counts, as in pydicom. A value that the file's end cuts is not
-    returned. Never raises.
+    ``head`` is the file's beginning, ``size`` the length of the whole file in bytes, ``wanted`` the tags
+    (``0xggggeeee``) to return. If a tag is repeated, the last element counts, as in pydicom. A value that is cut off by
+    the file's end is not returned. Never raises.
     """
     meta = read_file_meta(head, size)
     result = Header(meta.has_preamble, meta.elements, state=meta.state, dataset_at=meta.end)
@@ -125,7 +126,7 @@ def _stripped(raw: bytes | None) -> str:
 def _is_big_endian(head: bytes, position: int, syntax: str) -> bool:
     if syntax:
         return syntax == EXPLICIT_VR_BIG_ENDIAN
-    # no transfer syntax named: a big endian group 0008 reads as 0x0800, and big endian is always explicit
+    # no transfer syntax: a big endian group 0008 reads as 0x0800, and big endian is always explicit VR
     return (
         head[position + 4 : position + 6] in _ALL_VRS
         and int.from_bytes(head[position : position + 2], "little") >= 1024
@@ -133,7 +134,7 @@ def _is_big_endian(head: bytes, position: int, syntax: str) -> bool:
 
 
 def _scan_deflated(head: bytes, position: int, size: int, wanted: frozenset[int], result: Header) -> None:
-    """Inflate what there is, within the limit, and scan that (PS3.5 section A.5)."""
+    """Inflate as much as the limit allows, and scan that (PS3.5 section A.5)."""
     engine = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         data = engine.decompress(memoryview(head)[position:], HEAD_LIMIT)
@@ -144,7 +145,7 @@ def _scan_deflated(head: bytes, position: int, size: int, wanted: frozenset[int]
     reached_pixels, result.pixels = result.pixels is not None, None
     if engine.eof or result.state == "malformed":
         return
-    if len(data) >= HEAD_LIMIT:  # as far as anybody looks
+    if len(data) >= HEAD_LIMIT:
         result.state = "whole" if reached_pixels else "more"
     else:
         result.state = "more" if len(head) < size else "cut"
@@ -190,13 +191,13 @@ def _note_pixels(start: int, length: int, size: int, result: Header) -> None:
 
 
 class _Layout:
-    """How the fields of an element's header are packed in one byte order (PS3.5 section 7.1)."""
+    """Unpack the fields of an element's header in one byte order (PS3.5 section 7.1)."""
 
     def __init__(self, order: str) -> None:
         self.explicit: Callable[[bytes, int], tuple[int, int, bytes, int]] = struct.Struct(order + "HH2sH").unpack_from
         self.implicit: Callable[[bytes, int], tuple[int, int, int]] = struct.Struct(order + "HHL").unpack_from
         self.long: Callable[[bytes, int], tuple[int]] = struct.Struct(order + "L").unpack_from
-        # with the tag's four bytes as one number, which is quicker to compare
+        # with the four bytes of the tag as one number, which is faster to compare
         self.raw_explicit: Callable[[bytes, int], tuple[int, bytes, int]] = struct.Struct(order + "L2sH").unpack_from
         self.raw_implicit: Callable[[bytes, int], tuple[int, int]] = struct.Struct(order + "LL").unpack_from
 
@@ -206,25 +207,25 @@ _LITTLE, _BIG = _Layout("<"), _Layout(">")
 
 @lru_cache(maxsize=16)
 def _raw_tags(tags: frozenset[int], big_endian: bool) -> frozenset[int]:
-    """The tags as :class:`_Layout`'s raw functions return them."""
+    """Convert tags to the form in which :class:`_Layout`'s raw functions return them."""
     return tags if big_endian else frozenset((tag & 0xFFFF) << 16 | tag >> 16 for tag in tags)
 
 
 class _HeaderReader:
-    """Element headers of one data set: explicit or implicit VR as its first element shows, either byte order."""
+    """Read element headers of one data set; its first element shows whether it is explicit or implicit VR."""
 
     def __init__(self, data: bytes, position: int, big_endian: bool) -> None:
         self.data = data
         self._layout = _BIG if big_endian else _LITTLE
         first = data[position + 4 : position + 6]
-        # as pydicom: two capital letters cannot be the length of a sensible first element
+        # as pydicom does: two capital letters cannot be the length of a plausible first element
         self.is_implicit = not (len(first) == 2 and all(0x40 < byte < 0x5B for byte in first))
 
     def pass_over(self, position: int, stops: frozenset[int]) -> tuple[int, int]:
-        """Skip ordinary elements in a tight loop, as there are hundreds in front of each image's pixels.
+        """Skip ordinary elements in a tight loop; each image has hundreds of them in front of its pixels.
 
-        Returns the position of the first one that is in ``stops`` (as raw tags), has a long header or
-        undefined length, or leaves the data; and how many were skipped.
+        Returns the position of the first element that is in ``stops`` (raw tags), has a long header or undefined
+        length, or exceeds the data; and how many elements were skipped.
         """
         data, end, count = self.data, len(self.data), 0
         if self.is_implicit:
@@ -246,9 +247,9 @@ class _HeaderReader:
         return position, count
 
     def header(self, position: int, implicit: bool | None = None) -> tuple[int, bytes | None, int, int]:
-        """``(tag, VR or None, start of the value, length)`` of the element at ``position``; 8 bytes must be there.
+        """Return ``(tag, VR or None, start of the value, length)`` of the element at ``position``.
 
-        ``start`` lies beyond the data where a long header is cut off.
+        At least 8 bytes must follow ``position``. ``start`` is beyond the data if a long header is cut off.
         """
         if not (self.is_implicit if implicit is None else implicit):
             group, element, vr, length = self._layout.explicit(self.data, position)
@@ -258,7 +259,7 @@ class _HeaderReader:
                 return group << 16 | element, vr, position + 12, self._layout.long(self.data, position + 8)[0]
             if b"AA" <= vr <= b"ZZ":
                 return group << 16 | element, vr, position + 8, length
-        # some writers switch to implicit VR within an explicit file: no VR, so take it as that
+        # not a VR: some writers switch to implicit VR within an explicit VR file
         group, element, length = self._layout.implicit(self.data, position)
         return group << 16 | element, None, position + 8, length
 
@@ -267,9 +268,9 @@ _ITEM_LEVEL, _IMPLICIT_LEVEL = 1, 2
 
 
 def _skip_undefined(reader: _HeaderReader, position: int, vr: bytes | None) -> int:
-    """Where an element of undefined length ends; beyond the data if that is not in it, -1 if it is malformed.
+    """Return where an element of undefined length ends: beyond the data if not within it, -1 if it is malformed.
 
-    The open levels are bytes, not recursion (PS3.5 section 7.5): millions of them must not fill the memory.
+    Open levels (PS3.5 section 7.5) take a byte each instead of a call: millions of them must not fill the memory.
     """
     beyond = len(reader.data) + 1
     # PS3.5 section 6.2.2: UN of undefined length is implicit VR

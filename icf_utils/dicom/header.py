@@ -1,6 +1,7 @@
-"""As much of a file's beginning as its DICOM header takes, read once and in sequence by a given function.
+"""Read the head of a file, and say what kind of file it is and which study it belongs to.
 
-What an archive needs to know of a file: is it DICOM, when was the study, which study. Pure.
+The head is read once and in sequence through a given function, as much of it as the DICOM header takes. Whether a file
+is a DICOM image is decided here, by :func:`file_kind`, for every command. Pure.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from icf_utils.dicom.constants import (
 )
 from icf_utils.dicom.elements import HEAD_LIMIT, Header, scan_header
 
-#: What is read at first, in bytes: most images are smaller, most headers much smaller.
+#: Bytes of the first read: most images are smaller, most headers much smaller.
 FIRST_READ = 1 << 20
 
 
 def read_head(read: Callable[[int], bytes], size: int, wanted: frozenset[int]) -> tuple[bytes, Header]:
-    """The beginning of a file of ``size`` bytes, and what is in it.
+    """Read the beginning of a file of ``size`` bytes and scan it; returns the bytes and the scan.
 
-    ``read(n)`` returns up to ``n`` bytes, nothing at the end. The whole of a small file is returned; of a large one
-    its first mebibyte, or more where its header goes on. What is not a DICOM file is not read on. Where the whole file
-    was read, encapsulated pixel data without an end counts as ``cut``.
+    ``read(n)`` returns up to ``n`` bytes, nothing at the end. A small file is read completely; of a large one the first
+    mebibyte is read, and more if its DICOM header is longer. If the whole file was read, encapsulated pixel data
+    without an end counts as ``cut``. :data:`IDENTITY_TAGS` are added to ``wanted``.
     """
     wanted = wanted if wanted >= IDENTITY_TAGS else wanted | IDENTITY_TAGS
     head = _read_up_to(read, min(size, FIRST_READ))
@@ -51,7 +52,7 @@ def read_head(read: Callable[[int], bytes], size: int, wanted: frozenset[int]) -
 
 
 def check_pixels(found: Header, read_at: Callable[[int, int], bytes]) -> None:
-    """Set the state to ``cut`` where encapsulated pixel data does not run up to its end.
+    """Set the state to ``cut`` if encapsulated pixel data lacks its end.
 
     ``read_at(position, n)`` returns up to ``n`` bytes of the file.
     """
@@ -71,9 +72,9 @@ def _read_up_to(read: Callable[[int], bytes], size: int) -> bytes:
 
 
 def encapsulated_is_whole(read_at: Callable[[int, int], bytes], position: int) -> bool:
-    """Whether encapsulated pixel data (PS3.5 section A.4) runs up to its delimiter.
+    """Whether encapsulated pixel data (PS3.5 section A.4) has all its fragments and the delimiter.
 
-    ``read_at(position, n)`` returns up to ``n`` bytes of the file; ``position`` is where the value starts.
+    ``read_at(position, n)`` returns up to ``n`` bytes of the file; ``position`` is the start of the value.
     """
     while True:
         block = read_at(position, 8)
@@ -88,38 +89,38 @@ def encapsulated_is_whole(read_at: Callable[[int, int], bytes], position: int) -
         position += 8 + length
 
 
-#: The UIDs that tell a data set from other bytes; they are among the elements of every scan by :func:`read_head`.
+#: The UIDs that distinguish a data set from other bytes.
 IDENTITY_TAGS = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID})
 
-#: The tags that :func:`file_facts` looks at.
+#: The tags that :func:`file_facts` needs.
 FACT_TAGS = IDENTITY_TAGS | {STUDY_DATE, STUDY_TIME}
 
 
 class FileKind(Enum):
-    """What a file is, as far as its head tells."""
+    """What a file is, judged by its head."""
 
     #: A DICOM file that holds an instance, with or without pixels.
     IMAGE = "image"
-    #: The same without preamble, which needs proof.
+    #: The same without preamble; accepted only with proof (see :func:`file_kind`).
     BARE_IMAGE = "image without preamble"
     #: A DICOMDIR (PS3.10 section 8).
     DIRECTORY = "DICOMDIR"
-    #: It begins like a DICOM file, and no data set follows.
+    #: A file that begins like DICOM but has no data set.
     UNREADABLE = "unreadable"
     #: Not DICOM.
     OTHER = "other"
 
     @property
     def is_image(self) -> bool:
-        """Whether the file is a DICOM image; the answer is the same in every command."""
+        """Whether the file counts as a DICOM image."""
         return self in (FileKind.IMAGE, FileKind.BARE_IMAGE)
 
 
 def file_kind(found: Header) -> FileKind:
-    """What kind of file was scanned; the scan must have asked for :data:`IDENTITY_TAGS`.
+    """Classify a scanned file; the scan must have asked for :data:`IDENTITY_TAGS`.
 
-    A data set begins with an element of group 0004 or 0008, or, where somebody has not sorted the elements, has one of
-    the UIDs. Without preamble, SOP class and SOP instance must both be there and well-formed.
+    A data set begins with an element of group 0004 or 0008 or, if its elements are not sorted, has one of the UIDs.
+    Without preamble, SOPClassUID and SOPInstanceUID must both be present and well-formed.
     """
     if found.has_preamble:
         if found.is_directory:
@@ -137,9 +138,9 @@ def _is_dataset(found: Header) -> bool:
 class FileFacts:
     """What an archive needs to know of a file.
 
-    ``time``: StudyDate and StudyTime in seconds since 1970 (POSIX), ``None`` where there is no usable one, and in files
-    without preamble. ``study_uid``: empty where absent. ``is_cut``: it begins like DICOM and ends inside an element, or
-    what follows is not a data set.
+    ``time``: StudyDate and StudyTime in seconds since 1970 (POSIX), ``None`` if unusable or in files without preamble.
+    ``study_uid``: empty if absent. ``is_cut``: the file begins like DICOM but ends inside an element, or has no data
+    set.
     """
 
     kind: FileKind
@@ -149,7 +150,7 @@ class FileFacts:
 
 
 def file_facts(found: Header, zone: tzinfo) -> FileFacts:
-    """The facts in a scan for :data:`FACT_TAGS`; ``zone`` is the time zone that study times are taken in."""
+    """Collect the facts from a scan for :data:`FACT_TAGS`; ``zone`` is the time zone of study times."""
     kind = file_kind(found)
     has_time = kind in (FileKind.IMAGE, FileKind.DIRECTORY)
     return FileFacts(
@@ -166,11 +167,11 @@ _TIME = re.compile(r"([01]\d|2[0-3])(?:([0-5]\d)(?:([0-5]\d|60)(?:\.(\d{0,6}))?)
 
 @lru_cache(maxsize=1024)
 def posix_time(date: str, time: str, zone: tzinfo) -> float | None:
-    """Seconds since 1970 of a DA and a TM value (PS3.5 table 6.2-1) in ``zone``, with fractions; ``None`` if unusable.
+    """Convert a DA and a TM value (PS3.5 table 6.2-1) in ``zone`` to seconds since 1970; ``None`` if unusable.
 
-    Second 60 counts as 59, the retired date form ``YYYY.MM.DD`` is understood, the retired time form is not, a blank
-    may stand for a leading zero of a date: this decides about bytes, and is what pydicom and thus the facility's
-    original tool does.
+    The fraction is kept. Second 60 counts as 59; the retired date form ``YYYY.MM.DD`` is accepted, the retired time
+    form is not; a space may replace a leading zero of a date. This determines bytes of archives, and is what pydicom,
+    and so the facility's original tool, does.
 
     >>> posix_time("20200229", "101112.5", timezone.utc)
     1582971072.5
@@ -180,17 +181,17 @@ def posix_time(date: str, time: str, zone: tzinfo) -> float | None:
         return None
     hour, minute, second = (int(part or 0) for part in clock.groups()[:3])
     try:
-        moment = datetime(*_date(date), hour, minute, min(second, 59))  # noqa: DTZ001 - the zone follows
+        moment = datetime(*_date(date), hour, minute, min(second, 59))  # noqa: DTZ001 - the zone is applied below
         offset = zone.utcoffset(moment.replace(tzinfo=zone)) or timedelta(0)
     except (ValueError, OverflowError):
         return None
     seconds = (moment.replace(tzinfo=timezone.utc) - _EPOCH - offset).total_seconds()
-    # a sum of two floats, as in datetime.timestamp(): near 1970 it is not the float nearest to the true sum
+    # a sum of two floats, as in datetime.timestamp(): near 1970 this is not the float nearest to the exact sum
     return seconds + int((clock[4] or "").ljust(6, "0")) / 1e6
 
 
 def _date(text: str) -> tuple[int, int, int]:
-    """Year, month and day; ``ValueError`` where there is something else."""
+    """Split a date into year, month and day. Raises ``ValueError``."""
     if len(text) == 10 and text[4] == text[7] == ".":
         text = text[:4] + text[5:7] + text[8:]
     if len(text) != 8:

@@ -1,8 +1,8 @@
-"""How a DICOM file begins: preamble, prefix and file meta information (PS3.10 section 7.1). Pure: bytes in, bytes out.
+"""Read and write the beginning of a DICOM file: preamble, prefix and file meta information (PS3.10 section 7.1).
 
-The one reader and the one writer of it. The reader expects damage: it never raises, it believes no length beyond the
-file's size, and it reads file meta information also where the preamble is missing. The writer makes the same bytes for
-the same image: no time, no machine, no version of this program.
+Pure: bytes in, bytes out. The reader expects damage: it never raises, believes no length beyond the file's size, and
+reads file meta information even if the preamble is missing. The writer produces the same bytes for the same image: they
+depend on no time, machine or version of this program.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from icf_utils.dicom.constants import (
     TRANSFER_SYNTAX_UID,
 )
 
-#: 128 bytes of anything, then ``DICM``.
+#: 128 arbitrary bytes, then ``DICM``.
 PREAMBLE_SIZE, PREFIX = 128, b"DICM"
 
-#: How files written by this package name their writer (PS3.7 section D.3.3.2): a UID from a UUID (PS3.5 section B.2).
+#: Identifies this package in the files that it writes (PS3.7 section D.3.3.2): a UID from a UUID (PS3.5 section B.2).
 IMPLEMENTATION_UID = "2.25.89522051466358778486548207486004645830"
 
 _GROUP = 0x0002
@@ -35,11 +35,10 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)+", re.ASCII)
 
 @dataclass(frozen=True)
 class FileMeta:
-    """What was found of preamble and file meta information.
+    """Preamble and file meta information of a file.
 
-    ``has_preamble``: preamble and prefix are there. ``elements`` are the values of group 0002 by tag. ``end`` is the
-    byte position of the data set. ``state`` is ``cut`` where the file ends before it, ``more`` where only the part of
-    the file that was given does.
+    ``has_preamble``: preamble and prefix are present. ``elements``: the values of group 0002 by tag. ``end``: byte
+    position of the data set. ``state``: ``cut`` if the file ends before it, ``more`` if only the given part does.
     """
 
     has_preamble: bool
@@ -54,7 +53,7 @@ def has_preamble(head: bytes) -> bool:
 
 
 def read_file_meta(head: bytes, size: int) -> FileMeta:
-    """Read what precedes the data set; group 0002 is explicit VR little endian in every file.
+    """Read everything in front of the data set; group 0002 is explicit VR little endian in every file.
 
     ``head`` is the beginning of a file of ``size`` bytes. Never raises.
     """
@@ -78,7 +77,7 @@ def read_file_meta(head: bytes, size: int) -> FileMeta:
 
 
 def write_file_meta(sop_class: str, sop_instance: str, transfer_syntax: str) -> bytes:
-    """Preamble, prefix and file meta information of an image; its data set follows."""
+    """Make preamble, prefix and file meta information of an image; its data set follows them in the file."""
     elements = (
         _element(FILE_META_INFORMATION_VERSION, b"OB", b"\0\1")
         + _element(MEDIA_STORAGE_SOP_CLASS_UID, b"UI", _padded(sop_class))
@@ -100,7 +99,7 @@ def _padded(uid: str) -> bytes:
 
 
 def uid_value(raw: bytes | None) -> str:
-    """The UID in a value field (PS3.5 section 9.1); empty where there is none or it is malformed.
+    """Return the UID in a value field (PS3.5 section 9.1); empty if absent or malformed.
 
     >>> uid_value(b"1.2.840.10008.1.2" + bytes(1)), uid_value(b"1.2.x"), uid_value(None)
     ('1.2.840.10008.1.2', '', '')

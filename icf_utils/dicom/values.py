@@ -1,7 +1,7 @@
-"""The raw bytes of one DICOM element become plain JSON: text, a number, or a list of them. Pure.
+"""Convert the raw bytes of one DICOM element to plain JSON: text, a number, or a list of them. Pure.
 
-Value representations are those of DICOM PS3.5 section 6.2. Nothing here reads files, warns or logs; what is odd comes
-back as a sentence that never quotes the value. pydicom's data dictionary (PS3.6) is loaded with the first call.
+Value representations are those of DICOM PS3.5 section 6.2. Nothing here reads files, warns or logs; a problem comes
+back as a sentence that never quotes the value. pydicom's data dictionary (PS3.6) is loaded by the first call.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from icf_utils.dicom.constants import BINARY_VRS, CHARSET_VRS, SINGLE_VALUE_VRS,
 #: A value as JSON holds it: text, number, or a list of them for a DICOM multi-value.
 Value = Union[str, int, float, "list[str | int | float]"]
 
-#: Longer values, in bytes, are not converted: they are documents, not descriptions.
+#: Longer values (bytes) are not converted: they are documents, not descriptions.
 SIZE_LIMIT = 1 << 20
 
-#: What has no plain JSON form. The ones with "or" are ambiguous in the dictionary.
+#: Representations without a plain JSON form. Those with "or" are ambiguous in the dictionary.
 UNCONVERTIBLE_VRS = BINARY_VRS | {"OB or OW", "US or OW", "US or SS or OW"}
 
 _NUMBER_FORMATS = {"FD": "d", "FL": "f", "SL": "i", "SS": "h", "SV": "q", "UL": "I", "US": "H", "UV": "Q", "AT": "HH"}
@@ -32,15 +32,15 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,300}")
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _DECIMAL_LENGTH = 400
 
-#: Values up to this length, in bytes, are remembered: an archive repeats the same few in thousands of images.
+#: Values up to this length (bytes) are cached: an archive repeats the same few values in thousands of images.
 _REMEMBERED_LENGTH = 256
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """A plain value, and in a short sentence what was wrong with the element (``None``: nothing).
+    """A plain value, and a sentence about what was wrong with the element (``None``: nothing).
 
-    The value is empty text where an element has no plain value, or none that may be recorded.
+    The value is empty text if the element has no plain value, or none that may be recorded.
     """
 
     value: Value
@@ -50,14 +50,14 @@ class Conversion:
 def convert_value(
     tag: int, vr: str | None, raw: bytes, charsets: tuple[str, ...], big_endian: bool, person_names: bool = False
 ) -> Conversion:
-    r"""The value of one element.
+    r"""Convert the value of one element.
 
-    ``vr`` is what the file says, ``None`` in implicit VR; for text, and for ``UN``, the dictionary knows better.
+    ``vr`` is what the file states, ``None`` in implicit VR; for text and for ``UN``, the dictionary takes precedence.
     ``raw`` is the value field, ``charsets`` the terms of SpecificCharacterSet
     (:func:`~icf_utils.dicom.charsets.parse_character_sets`).
-    Person names are withheld, unless ``person_names`` and the dictionary too says that the element is one.
-    Text keeps its inner control characters; trailing spaces and NULs are padding. NaN and infinity, which JSON has
-    not, become text. AT becomes eight hexadecimal digits, as in PS3.18 section F.2. Raises nothing.
+    Person names are withheld, unless ``person_names`` is set and the dictionary also declares the element as one. Text
+    keeps its inner control characters; trailing spaces and NULs are padding. NaN and infinity, which JSON lacks, become
+    text. AT becomes eight hexadecimal digits, as in PS3.18 section F.2. Never raises.
 
     >>> convert_value(0x00200011, "IS", b"3\\4 ", (), False)
     Conversion(value=[3, 4], problem=None)
@@ -70,14 +70,14 @@ def convert_value(
     if len(raw) > _REMEMBERED_LENGTH:
         return _convert(kind, raw, charsets, big_endian)
     found = _remembered(kind, raw, charsets, big_endian)
-    if isinstance(found.value, list):  # nobody shares a list
+    if isinstance(found.value, list):  # the cached list must not be shared
         return Conversion(list(found.value), found.problem)
     return found
 
 
 @lru_cache(maxsize=8192)
 def dictionary_vr(tag: int) -> str | None:
-    """The representation that PS3.6 gives to ``tag``, such as ``LO`` or ``US or SS``; ``None`` if it has none."""
+    """Look up the representation of ``tag`` in PS3.6, such as ``LO`` or ``US or SS``; ``None`` if it has none."""
     from pydicom import datadict
 
     try:
@@ -89,7 +89,7 @@ def dictionary_vr(tag: int) -> str | None:
 
 @lru_cache(maxsize=8192)
 def tag_for_keyword(keyword: str) -> int | None:
-    """The tag of a PS3.6 keyword, ``None`` for what is none (or stands for many tags, as ``OverlayData`` does)."""
+    """Look up the tag of a PS3.6 keyword; ``None`` for other text, and for keywords of many tags (``OverlayData``)."""
     from pydicom import datadict
 
     found = datadict.tag_for_keyword(keyword)
@@ -98,7 +98,7 @@ def tag_for_keyword(keyword: str) -> int | None:
 
 @lru_cache(maxsize=8192)
 def keyword_for_tag(tag: int) -> str | None:
-    """The PS3.6 keyword of ``tag``, ``None`` where it has none."""
+    """Look up the PS3.6 keyword of ``tag``; ``None`` if it has none."""
     from pydicom import datadict
 
     return datadict.keyword_for_tag(tag) or None
@@ -106,7 +106,7 @@ def keyword_for_tag(tag: int) -> str | None:
 
 @lru_cache(maxsize=8192)
 def _reading(tag: int, vr: str | None, person_names: bool) -> tuple[str, str | None]:
-    """The representation to read an element by, and why it is not read at all (``None``: it is)."""
+    """Choose the representation to read an element by; the second value is why it is not read, or ``None``."""
     kind = _deciding_vr(tag, vr)
     if kind == "SQ":
         return kind, "a sequence has no plain value"
@@ -120,9 +120,10 @@ def _reading(tag: int, vr: str | None, person_names: bool) -> tuple[str, str | N
 
 
 def _deciding_vr(tag: int, vr: str | None) -> str:
-    """The dictionary decides between kinds of text, and where the file is silent.
+    """Choose between the VR of the file and that of the dictionary.
 
-    Otherwise the file does: its bytes were written that way. A person name stays one wherever it turns up.
+    The dictionary decides between kinds of text, and if the file states no VR. Otherwise the file decides, since its
+    bytes were written that way. An element declared as a person name stays one.
     """
     known = dictionary_vr(tag)
     if vr is None or vr == "UN" or vr not in _DECIDABLE_VRS:
@@ -160,11 +161,11 @@ def _decoded(kind: str, raw: bytes, charsets: tuple[str, ...]) -> tuple[str, str
         return decode_text(raw, charsets, delimiters)
     if raw.isascii():
         return raw.decode("ascii"), None
-    return raw.decode("ascii", "replace"), f"only ASCII is allowed in {kind}, the rest was replaced"
+    return raw.decode("ascii", "replace"), f"only ASCII is allowed in {kind}; other characters were replaced"
 
 
 def _without_padding(kind: str, item: str) -> str:
-    if kind == "AE":  # leading spaces too mean nothing here
+    if kind == "AE":  # leading spaces are not significant either
         return item.strip(" \0")
     return item.rstrip(" \0\t\r\n" if kind == "UR" else " \0")
 
@@ -176,7 +177,7 @@ class _Number:
 
 
 def _number(item: str, kind: str) -> _Number:
-    """A decimal or integer string (PS3.5 table 6.2-1) as the number that it is, or as it was found."""
+    """Convert a decimal or integer string (PS3.5 table 6.2-1) to a number; text that is not one stays text."""
     text = item.strip(" ")
     if not text:
         return _Number("")
@@ -198,7 +199,7 @@ def _binary_value(kind: str, raw: bytes, big_endian: bool) -> Conversion:
     order = ">" if big_endian else "<"
     size = struct.calcsize(order + code)
     if len(raw) % size:
-        return Conversion("", f"its length is no multiple of {size} bytes, as {kind} needs")
+        return Conversion("", f"its length is not a multiple of {size} bytes, as {kind} requires")
     found = list(struct.iter_unpack(order + code, raw))
     if kind == "AT":
         return _one_or_many([f"{group:04X}{element:04X}" for group, element in found], None)
@@ -209,7 +210,7 @@ def _binary_value(kind: str, raw: bytes, big_endian: bool) -> Conversion:
 
 
 def _signed_or_not(raw: bytes, big_endian: bool) -> Conversion:
-    """Where the file does not say whether numbers are signed, they are certain only if it makes no difference."""
+    """Read numbers whose sign the file leaves open; they are certain only if both readings agree."""
     unsigned, signed = (_binary_value(kind, raw, big_endian) for kind in ("US", "SS"))
     return unsigned if unsigned == signed else Conversion("", "the file does not say whether this number is signed")
 
