@@ -1,6 +1,6 @@
 """A directory as input. Reads the directory tree and its files; writes nothing.
 
-Names are handled as the bytes on disk and read as UTF-8 here, so that the locale has no say in them.
+Names are handled as the bytes on disk and decoded as UTF-8 here, so that they do not depend on the locale.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from icf_utils.errors import InputRefused, StorageFailure
 from icf_utils.results import Notice
 from icf_utils.sources.source import FileReader, InputFile, empty_folder_notices, name_notices, path_sort_key
 
-#: A file touched less than this many seconds ago may change again without a new time stamp, whose clock ticks coarsely.
+#: A file changed less than this many seconds ago may change again without a new time stamp: their clock is coarse.
 _TICK = 0.05
 
 _SPECIAL = {
@@ -30,7 +30,7 @@ _SPECIAL = {
 
 @dataclass(frozen=True)
 class _Seen:
-    """What tells whether a file is still the one that was found: where it is, and its state."""
+    """Identifies a file and its state, so that a later change is noticed."""
 
     path: bytes
     device: int
@@ -45,9 +45,9 @@ def _seen(path: bytes, status: os.stat_result) -> _Seen:
 
 
 class DirectorySource:
-    """All regular files below a directory, or those that ``only`` names; ``InputRefused`` names what cannot be taken.
+    """All regular files below a directory, or only those named in ``only`` (relative to the directory, and inside it).
 
-    Names in ``only`` are relative to the directory and do not leave it.
+    Raises :class:`~icf_utils.errors.InputRefused`, which names every file that cannot be archived.
     """
 
     def __init__(self, path: str, only: Sequence[str] | None = None) -> None:
@@ -68,7 +68,7 @@ class DirectorySource:
 
     @contextmanager
     def open(self, entry: InputFile) -> Iterator[FileReader]:
-        """Open one file; what it reads is refused if the file was changed before or meanwhile."""
+        """Open one file. Raises ``InputRefused`` if it changed since it was listed, or changes while it is read."""
         seen = self._seen[entry.name]
         _let_the_clock_tick(seen)
         try:
@@ -85,7 +85,7 @@ class DirectorySource:
             os.close(descriptor)
 
     def check_unchanged(self) -> None:
-        """Look through the whole tree once more: nothing added, removed or changed."""
+        """Walk the tree again and raise ``InputRefused`` if a file was added, removed or changed."""
         walk = _Walk(self._root, self._only)
         names = sorted(set(walk.files) ^ set(self._seen)) or [name for name, _ in walk.refused]
         if names:
@@ -100,7 +100,7 @@ class DirectorySource:
 
     def _changed(self, name: str, what: str) -> InputRefused:
         return InputRefused(
-            self.label, [(name, f"{what} while the input was read")], "Wait until nothing writes to the input any more."
+            self.label, [(name, f"{what} while the input was read")], "Wait until nothing writes to the input anymore."
         )
 
 
@@ -126,7 +126,7 @@ class _FileReader:
 
 
 class _Walk:
-    """One look at a tree, or at some of its files.
+    """The state of a tree, or of some of its files, at one time.
 
     ``files`` by relative name, ``folders``, and ``refused`` ``(name, reason)`` pairs.
     """
@@ -186,10 +186,10 @@ class _Walk:
             real = os.path.realpath(path, strict=True)
             status = os.lstat(real)
         except OSError:
-            self.refused.append((name, "is a symbolic link that leads nowhere"))
+            self.refused.append((name, "is a broken symbolic link"))
             return
         if not real.startswith(self._root.rstrip(b"/") + b"/"):
-            self.refused.append((name, "is a symbolic link that leaves the input"))
+            self.refused.append((name, "is a symbolic link to a place outside the input"))
         elif stat.S_ISDIR(status.st_mode):
             self.refused.append((name, "is a symbolic link to a folder"))
         else:
@@ -197,7 +197,7 @@ class _Walk:
 
     def _file(self, name: str, path: bytes, status: os.stat_result) -> None:
         if not stat.S_ISREG(status.st_mode):
-            self.refused.append((name, _SPECIAL.get(stat.S_IFMT(status.st_mode), "is no regular file")))
+            self.refused.append((name, _SPECIAL.get(stat.S_IFMT(status.st_mode), "is not a regular file")))
         elif not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
             self.refused.append((name, "cannot be read (no permission)"))
         else:

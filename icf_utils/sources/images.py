@@ -1,8 +1,8 @@
-"""Which files of an input are DICOM images, with the header elements that a caller wants. Reads the head of each file.
+"""Find the DICOM images of an input, and the header elements that a caller wants. Reads the head of each file.
 
-This is the one loop over an input's images: what an image is (:func:`icf_utils.dicom.header.file_kind`), how much of a
-file is read for it, and how progress is counted is the same for every command. What to make of images that are damaged,
-of several studies or without a UID is the caller's decision.
+This is the one loop over the files of an input: what counts as an image (:func:`icf_utils.dicom.header.file_kind`), how
+much of a file is read to find out, and how progress is counted are the same in every command. What to do about images
+that are damaged, belong to several studies or lack a UID is decided by the caller.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from icf_utils.sources.source import FileReader, InputFile
 
 
 class OpenableFiles(Protocol):
-    """What the loop needs of an input; every :class:`~icf_utils.sources.source.Source` has it."""
+    """Files that can be opened by name, such as a :class:`~icf_utils.sources.source.Source`."""
 
     @property
     def entries(self) -> tuple[InputFile, ...]:
-        """The files."""
+        """The files in their order."""
 
     def open(self, entry: InputFile) -> AbstractContextManager[FileReader]:
         """Open one file for one sequential read."""
@@ -32,7 +32,7 @@ class OpenableFiles(Protocol):
 
 @dataclass(frozen=True)
 class ScannedFile:
-    """A file of an input and what its head holds."""
+    """A file of an input, with what its head contains."""
 
     entry: InputFile
     header: Header
@@ -53,11 +53,11 @@ def scan_files(
     activity: str = "reading headers",
     on_failure: Callable[[InputFile, IcfError], None] | None = None,
 ) -> Iterator[ScannedFile]:
-    """Every file of ``source`` (or those in ``entries``) in order, images or not.
+    """Scan every file of ``source`` (or those in ``entries``) in order, and yield it, image or not.
 
-    ``wanted`` are tags (``0xggggeeee``); :data:`~icf_utils.dicom.header.IDENTITY_TAGS` are always among the elements.
-    A file that cannot be read raises what the source raises; with ``on_failure`` it is handed to that function and
-    passed over.
+    ``wanted`` are tags (``0xggggeeee``); :data:`~icf_utils.dicom.header.IDENTITY_TAGS` are added to them. If a file
+    cannot be read, the source's error is raised; with ``on_failure``, that function gets the error instead, and the
+    file is skipped.
     """
     chosen = source.entries if entries is None else tuple(entries)
     with progress.task(activity, len(chosen), "file") as task:
@@ -74,7 +74,7 @@ def scan_files(
 
 
 def scan_file(source: OpenableFiles, entry: InputFile, wanted: frozenset[int]) -> ScannedFile:
-    """One file of ``source``; ``wanted`` as for :func:`scan_files`."""
+    """Scan one file of ``source``; ``wanted`` as for :func:`scan_files`."""
     with source.open(entry) as reader:
         _, header = read_head(reader.read, entry.size, wanted)
     return ScannedFile(entry, header, file_kind(header))

@@ -1,4 +1,4 @@
-"""Which kind of input a path is. Touches the path; what is inside is read by the kinds themselves."""
+"""Open an input of any kind: a folder, a zip, a tar, or a list of files. Examines the path and the first bytes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from icf_utils.sources.source import Source
 
 @contextmanager
 def open_source(path: Path, spool_dir: Path, strip: int = 0) -> Iterator[Source]:
-    """Look through an input; kinds are told apart by content, not by name.
+    """Open an input and list its files; its kind is recognised by content, not by name.
 
-    ``spool_dir`` is an existing folder for the unnamed temporary file of a compressed tar; ``strip`` folders are taken
-    off the front of every name in a zip or tar. Raises :class:`~icf_utils.errors.InputRefused` for what cannot become
-    an archive, with every offending file named.
+    ``spool_dir`` is an existing folder for the unnamed temporary file of a compressed tar; the first ``strip`` folders
+    are removed from every name in a zip or tar. Raises :class:`~icf_utils.errors.InputRefused` for an input that cannot
+    become an archive, naming every offending file.
     """
     label = os.fspath(path)
     status = _examine(label)
     if stat.S_ISDIR(status.st_mode):
         if strip:
-            raise InvalidSetting("--strip-components", "this is for zip and tar inputs, not for folders")
+            raise InvalidSetting("--strip-components", "applies to zip and tar inputs only, not to folders")
         yield _not_empty(DirectorySource(label))
     elif stat.S_ISREG(status.st_mode):
         with storage_errors(label, "read"):
@@ -36,7 +36,7 @@ def open_source(path: Path, spool_dir: Path, strip: int = 0) -> Iterator[Source]
         with packed, ExitStack() as resources:
             start = packed.read(132)
             if start.endswith(b"DICM"):
-                raise InputRefused(label, [(label, "is a single DICOM file")], "Give the folder that it lies in.")
+                raise InputRefused(label, [(label, "is a single DICOM file")], "Give the folder that contains it.")
             packed.seek(0)
             if start.startswith(SELECTION_MAGIC):
                 yield _not_empty(_selected(label, packed, strip))
@@ -50,9 +50,9 @@ def open_source(path: Path, spool_dir: Path, strip: int = 0) -> Iterator[Source]
 
 
 def _selected(label: str, listing: BinaryIO, strip: int) -> Source:
-    """The files that a list names; see :mod:`icf_utils.sources.selection`."""
+    """Open the files named in a list; see :mod:`icf_utils.sources.selection`."""
     if strip:
-        raise InvalidSetting("--strip-components", "this is for zip and tar inputs, not for lists of files")
+        raise InvalidSetting("--strip-components", "applies to zip and tar inputs only, not to lists of files")
     with storage_errors(label, "read"):
         raw = listing.read()
     return open_selection(parse_selection(raw, label))
@@ -63,12 +63,14 @@ def _examine(label: str) -> os.stat_result:
         return os.stat(label)
     except (FileNotFoundError, NotADirectoryError) as error:
         advice = "Give a folder, a .zip or a .tar (plain, or compressed by gzip, bzip2, xz or zstd)."
-        raise InputRefused(label, [(label, "there is no such file or folder")], advice) from error
+        raise InputRefused(label, [(label, "does not exist")], advice) from error
     except OSError as error:
         raise StorageFailure(label, "read", error) from error
 
 
 def _not_empty(source: Source) -> Source:
     if not source.entries:
-        raise InputRefused(source.label, [(source.label, "holds no files")], "Check that this is the folder you mean.")
+        raise InputRefused(
+            source.label, [(source.label, "contains no files")], "Check that this is the folder you mean."
+        )
     return source

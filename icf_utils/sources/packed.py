@@ -1,16 +1,11 @@
-"""What zip and tar inputs have in common. Reads the packed file; nothing is ever extracted under a name.
+"""A zip or a tar as input. Reads the packed file; nothing is ever extracted under a name.
 
-Members that are no regular files, leave the archive, or stand in it twice are refused by name; links to files of the
-same archive become these files.
+The rules are the same for both: members that are not regular files, whose names leave the archive, or that occur twice
+are refused by name; links to files of the same archive become these files; data that readers would skip silently (in
+front of a zip, after a tar's end mark) is refused.
 
-
-A tar, plain or compressed, as input. A compressed one is unpacked into an unnamed temporary file first,
-
-because an archive's members are needed in the order of their names, and a compressed stream has no other order than
-its own.
-
-
-A zip as input (APPNOTE.TXT). Reads the zip's directory and, later, its members.
+An archive's members are needed in the order of their names, and a compressed tar can only be read from front to back:
+it is unpacked into an unnamed temporary file first. The format of zip is that of APPNOTE.TXT.
 """
 
 from __future__ import annotations
@@ -45,7 +40,7 @@ from icf_utils.sources.source import (
     strip_components,
 )
 
-#: What the readers of the standard library and zstandard raise for damaged, cut, encrypted or unknown packing.
+#: What the readers of the standard library and zstandard raise for damaged, cut, encrypted or unknown data.
 _DAMAGED = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -59,7 +54,7 @@ _DAMAGED = (
 
 
 class MemberListing:
-    """What a packed file says of its members, by clean name: size, how to open it, links, folders, refusals."""
+    """The directory of a packed file, by clean member name: sizes, functions that open members, links, and so on."""
 
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}
@@ -69,32 +64,32 @@ class MemberListing:
         self.refused: list[tuple[str, str]] = []
 
     def place(self, raw_name: str) -> str | None:
-        """The clean name of a new member, or ``None`` after noting why there is none."""
+        """Return the clean name of a new member, or ``None`` after recording why it is refused."""
         name = clean_member_name(raw_name)
         if not name:
-            self.refused.append((raw_name, "is an absolute name, leaves the archive, or is no name at all"))
+            self.refused.append((raw_name, "is an absolute name, a name outside the archive, or empty"))
         elif name in self.sizes or name in self.links:
-            self.refused.append((raw_name, "stands in the archive twice"))
+            self.refused.append((raw_name, "occurs in the archive twice"))
         else:
             return name
         return None
 
     def add_folder(self, raw_name: str) -> None:
-        """Note a folder; the top one has no name."""
+        """Record a folder; the topmost one has no name."""
         name = clean_member_name(raw_name)
         if name is None:
-            self.refused.append((raw_name, "is an absolute name or leaves the archive"))
+            self.refused.append((raw_name, "is an absolute name or a name outside the archive"))
         elif name:
             self.folders.append(name)
 
     def add_file(self, name: str, size: int, opener: Callable[[], IO[bytes]]) -> None:
-        """Note a regular file under its clean name."""
+        """Record a regular file under its clean name."""
         self.sizes[name] = size
         self.openers[name] = opener
 
 
 class PackedSource:
-    """The files of a zip or tar. ``strip`` folders are taken off the front of every name.
+    """The files of a zip or tar. The first ``strip`` folders are removed from every name.
 
     ``list_members`` reads the packed file's directory. Raises :class:`~icf_utils.errors.InputRefused`.
     """
@@ -114,17 +109,17 @@ class PackedSource:
 
     @contextmanager
     def open(self, entry: InputFile) -> Iterator[FileReader]:
-        """Open one member; a damaged one is refused by name."""
+        """Open one member. Raises ``InputRefused``, which names it, if it is damaged."""
         with self.refusing(entry.name):
             handle = self._openers[self._members[entry.name]]()
         with handle:
             yield _MemberReader(self, entry, handle)
 
     def check_unchanged(self) -> None:
-        """The packed file itself must be as it was."""
+        """Raise ``InputRefused`` if the packed file itself has changed."""
         if self._fingerprint() != self._status:
             refusals = [(self.label, "changed while it was read")]
-            raise InputRefused(self.label, refusals, "Wait until nothing writes to it any more.")
+            raise InputRefused(self.label, refusals, "Wait until nothing writes to it anymore.")
 
     def _fingerprint(self) -> tuple[int, ...]:
         with storage_errors(self.label, "examine"):
@@ -133,7 +128,7 @@ class PackedSource:
         return (named.st_dev, named.st_ino, now.st_size, now.st_mtime_ns)
 
     def _name_members(self, listing: MemberListing, strip: int) -> dict[str, str]:
-        """Name of each file in the archive to be -> name of the member that holds its content."""
+        """Map the name of each file in the new archive to the member with its content."""
         links, refused = follow_links(listing.links, listing.sizes)
         refused += listing.refused
         members: dict[str, str] = {}
@@ -142,17 +137,17 @@ class PackedSource:
             if not short:
                 refused.append((name, f"has no name left without its first {format_count(strip, 'part')}"))
             elif short in members:
-                refused.append((name, "stands in the archive twice"))
+                refused.append((name, "occurs in the archive twice"))
             else:
                 members[short] = links.get(name, name)
-        refused += [(name, "is a file and a folder at once") for name in _files_that_are_folders(members)]
+        refused += [(name, "is both a file and a folder") for name in _files_that_are_folders(members)]
         if refused:
             raise InputRefused(self.label, sorted(refused), "Pack the visit again without these members.")
         return members
 
     @contextmanager
     def refusing(self, name: str) -> Iterator[None]:
-        """Turn what a reader of packed files raises into a refusal of ``name``."""
+        """Convert errors of the readers of packed files into a refusal of ``name``."""
         try:
             yield
         except _DAMAGED as error:
@@ -176,10 +171,10 @@ def _files_that_are_folders(names: dict[str, str]) -> list[str]:
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, RuntimeError) and "encrypted" in str(error):
-        return "is encrypted, and there is no way to give a password"
+        return "is encrypted; passwords are not supported"
     if isinstance(error, NotImplementedError):
-        return "is packed by a method that cannot be read here"
-    return f"is damaged or cut, or neither a zip nor a tar ({type(error).__name__}: {error})"
+        return "is compressed by a method that is not supported"
+    return f"is damaged or cut off, or neither a zip nor a tar ({type(error).__name__}: {error})"
 
 
 class _MemberReader:
@@ -201,9 +196,9 @@ _BLOCK = 512
 
 
 def tar_source(path: str, packed: BinaryIO, spool_dir: Path, strip: int, resources: ExitStack) -> PackedSource:
-    """The files of a tar; ``packed`` is the open file and stays open as long as the source is used.
+    """Open a tar, plain or compressed. ``packed`` is the open file, which stays open as long as the source is used.
 
-    ``resources`` closes the temporary file that a compressed one needs.
+    ``resources`` closes the temporary file of a compressed tar.
     """
     return PackedSource(path, packed, lambda: _list_tar(_uncompressed(packed, spool_dir, resources)), strip)
 
@@ -216,7 +211,10 @@ def _open_zstd(packed: BinaryIO) -> IO[bytes]:
 
 
 def _refuse_cut_zstd(packed: BinaryIO) -> None:
-    """Walk over frames and blocks (RFC 8878 section 3.1): readers of zstandard take a cut file for a short one."""
+    """Raise for a file that is cut off; zstandard's readers mistake it for a shorter one.
+
+    Walks over frames and blocks (RFC 8878 section 3.1).
+    """
     import zstandard
 
     size, position = packed.seek(0, os.SEEK_END), 0
@@ -246,11 +244,13 @@ def _after_zstd_blocks(packed: BinaryIO, position: int) -> int:
             raise EOFError("the compressed file ends too early")
         header = int.from_bytes(raw, "little")
         is_last = bool(header & 1)
-        position += 3 + (1 if header >> 1 & 3 == 1 else header >> 3)  # a repeated byte, or as many as said
+        position += 3 + (
+            1 if header >> 1 & 3 == 1 else header >> 3
+        )  # a repeated byte, or as many bytes as the header says
     return position
 
 
-#: First bytes of a compressed file -> what unpacks it.
+#: First bytes of a compressed file -> its decompressor.
 _UNPACKERS: dict[bytes, Callable[[BinaryIO], IO[bytes]]] = {
     b"\x1f\x8b": lambda packed: cast("IO[bytes]", gzip.GzipFile(fileobj=packed)),
     b"BZh": bz2.BZ2File,
@@ -283,7 +283,7 @@ def _decompress(unpacked: IO[bytes]) -> bytes:
     try:
         return unpacked.read(_CHUNK)
     except Exception as error:
-        if type(error).__module__.startswith("zstandard"):  # its error class is known only once it is imported
+        if type(error).__module__.startswith("zstandard"):  # its error class exists only after its import
             raise ValueError(str(error)) from error
         raise
 
@@ -303,17 +303,16 @@ def _list_tar(tar: BinaryIO) -> MemberListing:
 
 
 def _check_end(tar: BinaryIO, offset: int) -> None:
-    """After the last member: an end mark of zeros (pax, IEEE Std 1003.1), and nothing else up to the file's end.
+    """Raise unless the last member is followed by an end mark of zeros (pax, IEEE Std 1003.1) and nothing else.
 
-    Readers of tars stop at the mark. What stands behind it (members after a header that became zeros, or another tar)
-    would be lost without a word.
+    Readers of tars stop at the mark: members after a header that became zeros, or a second tar, would be lost silently.
     """
     tar.seek(offset)
     if tar.read(_BLOCK) != bytes(_BLOCK):
-        raise tarfile.ReadError("there is no end mark, so something is missing")
+        raise tarfile.ReadError("it has no end mark, so members may be missing")
     while chunk := tar.read(_CHUNK):
         if chunk.strip(b"\0"):
-            raise tarfile.ReadError(f"more data after the end mark at byte {offset}: a lost header, or a second tar")
+            raise tarfile.ReadError(f"data after the end mark at byte {offset}: a lost header, or a second tar")
 
 
 def _add_member(listing: MemberListing, archive: tarfile.TarFile, info: tarfile.TarInfo, name: str) -> None:
@@ -327,14 +326,14 @@ def _add_member(listing: MemberListing, archive: tarfile.TarFile, info: tarfile.
         listing.refused.append((name, "is a device or a named pipe"))
 
 
-#: A zip starts with a member or, when empty, with the end record.
+#: A zip starts with a member or, if it is empty, with the end record.
 ZIP_MAGIC = (b"PK\3\4", b"PK\5\6")
 
 _UNIX, _UTF8_NAME, _UNICODE_PATH = 3, 0x800, 0x7075
 
 
 def zip_source(path: str, packed: BinaryIO, strip: int) -> PackedSource:
-    """The files of a zip; ``packed`` is the open file and stays open as long as the source is used."""
+    """Open a zip. ``packed`` is the open file, which stays open as long as the source is used."""
     return PackedSource(path, packed, lambda: _list_zip(packed), strip)
 
 
@@ -353,11 +352,11 @@ def _list_zip(packed: BinaryIO) -> MemberListing:
 
 
 def _check_begin(archive: zipfile.ZipFile) -> None:
-    """Nothing before the first member: a zip is read from its end, and one put before it would be lost silently."""
+    """Raise if data precede the first member: zips are read from the end, and a zip in front would be lost silently."""
     begin = min((info.header_offset for info in archive.infolist()), default=archive.start_dir)
     if begin:
         raise zipfile.BadZipFile(
-            f"its directory does not speak of the first {format_count(begin, 'byte')}: a second zip before it?"
+            f"its directory does not cover the first {format_count(begin, 'byte')}; perhaps another zip precedes it"
         )
 
 
@@ -367,15 +366,16 @@ def _add_entry(listing: MemberListing, archive: zipfile.ZipFile, info: zipfile.Z
         target = archive.read(info) if info.file_size <= 4096 else b"/"
         listing.links[name] = resolve_link(name, target.decode("utf-8", "surrogateescape"))
     elif kind not in (0, stat.S_IFREG):
-        listing.refused.append((name, "is no regular file"))
+        listing.refused.append((name, "is not a regular file"))
     else:
         listing.add_file(name, info.file_size, lambda: archive.open(info))
 
 
 def _name(info: zipfile.ZipInfo) -> str:
-    """The name as it was on disk: zips of Unix programs hold its bytes, which Python takes for code page 437.
+    """Return the name that the file had on disk.
 
-    Some Pythons look into the Unicode extra field by themselves, others do not; this must not make a difference.
+    Zips of Unix programs contain the bytes of the name, which Python decodes as code page 437. Some Python versions
+    apply the Unicode extra field themselves, others do not; the result must be the same.
     """
     if info.flag_bits & _UTF8_NAME:
         return info.orig_filename
@@ -387,7 +387,7 @@ def _name(info: zipfile.ZipInfo) -> str:
 
 
 def _unicode_name(extra: bytes, raw_name: bytes) -> str | None:
-    """What the Info-ZIP Unicode Path field says (APPNOTE.TXT 4.6.9), if it is about ``raw_name``."""
+    """Return the name in the Info-ZIP Unicode Path field (APPNOTE.TXT 4.6.9), if the field belongs to ``raw_name``."""
     while len(extra) >= 4:
         kind, length = struct.unpack_from("<HH", extra)
         field, extra = extra[4 : 4 + length], extra[4 + length :]

@@ -1,7 +1,7 @@
-"""Some files of a folder as an input: a list of them, as a value or in a small JSON file. Reads the list and the files.
+"""Some files of a folder as input: a list of them, as a value or in a small JSON file. Reads the list and the files.
 
-Nothing is copied or linked: the list says where the files are, and how large and how old they were when it was made,
-so that a later change is noticed.
+Nothing is copied or linked. The list records where the files are, and their sizes and modification times when it was
+made, so that a later change is noticed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from icf_utils.errors import InputRefused, InvalidSetting, storage_errors
 from icf_utils.sources.directory import DirectorySource
 from icf_utils.sources.tree import TreeVisit
 
-#: How the JSON file begins.
+#: The first bytes of the JSON file.
 SELECTION_MAGIC = b'{"icf-selection": 1, '
 
 
@@ -43,19 +43,19 @@ class FileSelection:
 
 
 def select_files(root: Path, names: Iterable[str]) -> FileSelection:
-    """The selection of these files, as they are now; raises :class:`~icf_utils.errors.StorageFailure`."""
+    """Select files and record their present state. Raises :class:`~icf_utils.errors.StorageFailure`."""
     return FileSelection(os.path.abspath(root), tuple(_chosen(root, name) for name in sorted(names)))
 
 
 def select_visit(visit: TreeVisit) -> FileSelection:
-    """All files of a visit's folder but those of the scans that are left out."""
+    """Select all files of a visit's folder, except those of excluded scans."""
     excluded = {scan.name for scan in visit.excluded}
     root = os.path.abspath(visit.path)
     return select_files(Path(root), list_files(root, lambda name: name not in excluded))
 
 
 def list_files(root: str, takes: Callable[[str], bool] = lambda _: True) -> list[str]:
-    """Relative names of all that is no folder; ``takes`` decides about each folder by its relative name."""
+    """List relative names of everything that is not a folder; ``takes`` says by its name whether to enter a folder."""
     found, pending = [], [""]
     while pending:
         below = pending.pop()
@@ -76,21 +76,21 @@ def _chosen(root: Path, name: str) -> SelectedFile:
 
 
 def encode_selection(selection: FileSelection) -> bytes:
-    """The JSON file's bytes: one line for each file; bytes of names that are no UTF-8 stand as surrogates."""
+    """Encode a selection as JSON, one line for each file; bytes of names outside UTF-8 become surrogates."""
     lines = ",\n".join(json.dumps([file.name, file.size, file.mtime_ns]) for file in selection.files)
     return SELECTION_MAGIC + f'"root": {json.dumps(selection.root)}, "files": [\n{lines}\n]}}\n'.encode("ascii")
 
 
 def parse_selection(raw: bytes, source: str) -> FileSelection:
-    """The selection in a JSON file's bytes. Raises :class:`~icf_utils.errors.InvalidSetting`."""
+    """Parse a selection from the bytes of a JSON file. Raises :class:`~icf_utils.errors.InvalidSetting`."""
     try:
         value = json.loads(raw)
         files = tuple(SelectedFile(str(name), int(size), int(mtime)) for name, size, mtime in value["files"])
         root = str(value["root"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InvalidSetting(source, "this list of files is damaged; run 'icf-utils ingest' again") from error
+        raise InvalidSetting(source, "the list of files is damaged; run 'icf-utils ingest' again") from error
     if not os.path.isabs(root) or any(_leaves(file.name) for file in files):
-        raise InvalidSetting(source, "this list names files outside its folder; run 'icf-utils ingest' again")
+        raise InvalidSetting(source, "the list names files outside its folder; run 'icf-utils ingest' again")
     return FileSelection(root, files)
 
 
@@ -99,7 +99,10 @@ def _leaves(name: str) -> bool:
 
 
 def open_selection(selection: FileSelection) -> DirectorySource:
-    """The files as an input; those that changed since the list was made are refused by name."""
+    """Open the selected files as an input.
+
+    Raises :class:`~icf_utils.errors.InputRefused`, which names the files that changed since they were selected.
+    """
     source = DirectorySource(selection.root, [file.name for file in selection.files])
     sizes = {entry.name: entry.size for entry in source.entries}
     changed = [file.name for file in selection.files if not _is_as_listed(selection.root, file, sizes[file.name])]

@@ -1,4 +1,4 @@
-"""What an input holds, as values, and the rules about names and links. Pure: nothing is read here."""
+"""The interface of an input, and the rules about names and links in it. Pure: nothing is read here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONGEST_NAME = 255
 class InputFile:
     """One regular file of an input: ``name`` with ``/``, relative to the input; ``size`` in bytes.
 
-    Bytes of a name that are no UTF-8 stand as surrogates (PEP 383).
+    Bytes of a name outside UTF-8 are surrogates (PEP 383).
     """
 
     name: str
@@ -29,11 +29,15 @@ class FileReader(Protocol):
     """An open file of an input."""
 
     def read(self, size: int) -> bytes:
-        """Up to ``size`` bytes; empty at the end. Raises ``InputRefused`` where the input is damaged."""
+        """Read up to ``size`` bytes; empty at the end. Raises ``InputRefused`` if the input is damaged."""
 
 
 class Source(Protocol):
-    """An input: a directory, a zip or a tar, already looked through and found acceptable."""
+    """An input (a directory, a zip or a tar) whose files are listed and found acceptable.
+
+    ``label`` names it in messages; ``entries`` are its files in the order of the archive; ``notices`` are remarks about
+    their names.
+    """
 
     label: str
     entries: tuple[InputFile, ...]
@@ -43,18 +47,18 @@ class Source(Protocol):
         """Open one file for one sequential read."""
 
     def check_unchanged(self) -> None:
-        """Raise ``InputRefused`` if anything is not as it was found at first."""
+        """Raise ``InputRefused`` if anything has changed since the files were listed."""
 
 
 def path_sort_key(entry: InputFile) -> list[str]:
-    """The sort key of the archive's members: path parts, as ``pathlib`` compares paths."""
+    """Return the sort key of an archive's member: the parts of its path, as ``pathlib`` compares paths."""
     return entry.name.split("/")
 
 
 def clean_member_name(name: str) -> str | None:
-    """The relative name that a member of a zip or tar stands for, or ``None`` where it is unsafe.
+    """Return the relative name that a member of a zip or tar denotes, or ``None`` if it is unsafe.
 
-    ``./a`` and ``a//b`` are tidied; absolute names, ``..`` and NUL are not accepted.
+    ``./a`` and ``a//b`` are normalised; absolute names, ``..`` and NUL are not accepted.
     """
     if name.startswith("/") or "\0" in name:
         return None
@@ -63,12 +67,12 @@ def clean_member_name(name: str) -> str | None:
 
 
 def strip_components(name: str, count: int) -> str:
-    """``name`` without its first ``count`` folders; empty where nothing is left."""
+    """Remove the first ``count`` folders from ``name``; empty if nothing is left."""
     return "/".join(name.split("/")[count:])
 
 
 def resolve_link(name: str, target: str) -> str | None:
-    """Where a symbolic link named ``name`` points, relative to the input; ``None`` where that is outside."""
+    """Return where a symbolic link ``name`` points, relative to the input; ``None`` if that is outside."""
     if target.startswith("/") or "\0" in target:
         return None
     parts = name.split("/")[:-1]
@@ -83,9 +87,9 @@ def resolve_link(name: str, target: str) -> str | None:
 
 
 def follow_links(links: Mapping[str, str | None], files: Iterable[str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Which file each link of a zip or tar stands for, and refusals ``(name, reason)`` of those without one.
+    """Find the file that each link of a zip or tar leads to; the second value is refusals ``(name, reason)``.
 
-    ``links`` maps a link's name to what :func:`resolve_link` says of it.
+    ``links`` maps the name of a link to the result of :func:`resolve_link`.
     """
     known = set(files)
     found: dict[str, str] = {}
@@ -97,25 +101,25 @@ def follow_links(links: Mapping[str, str | None], files: Iterable[str]) -> tuple
         if target is not None and target in known:
             found[name] = target
         else:
-            refused.append((name, "is a link that does not lead to a file of this input"))
+            refused.append((name, "is a link that does not lead to a file in this input"))
     return found, refused
 
 
 def name_notices(entries: Iterable[InputFile]) -> list[Notice]:
-    """Warnings about names that are archived as they are but cannot be unpacked everywhere."""
+    """Warn about names that are archived unchanged but cannot be unpacked on every system."""
     notices, seen = [], dict[str, str]()
     for entry in entries:
         twin = seen.setdefault(unicodedata.normalize("NFC", entry.name).casefold(), entry.name)
         if twin != entry.name:
-            how = "differs from another name by upper and lower case or by the form of its letters only"
+            how = "differs from another name only by upper and lower case or by the Unicode form of its letters"
             notices.append(Notice("case-clash", entry.name, how))
         if any(len(part.encode("utf-8", "surrogateescape")) > LONGEST_NAME for part in entry.name.split("/")):
-            notices.append(Notice("long-name", entry.name, f"has a part of more than {LONGEST_NAME} bytes"))
+            notices.append(Notice("long-name", entry.name, f"has a part longer than {LONGEST_NAME} bytes"))
     return notices
 
 
 def empty_folder_notices(folders: Iterable[str], entries: Iterable[InputFile]) -> list[Notice]:
-    """Folders that hold no file at any depth: an archive has no directory members, so they are dropped, and named."""
+    """Name the folders without a file at any depth; they are lost, as an archive has no members for directories."""
     filled = set()
     for entry in entries:
         parent = entry.name.rpartition("/")[0]
@@ -123,4 +127,4 @@ def empty_folder_notices(folders: Iterable[str], entries: Iterable[InputFile]) -
             filled.add(parent)
             parent = parent.rpartition("/")[0]
     empty = sorted(set(folders) - filled - {""})
-    return [Notice("empty-folder", name, "holds no file and is not kept") for name in empty]
+    return [Notice("empty-folder", name, "contains no files and is not archived") for name in empty]

@@ -1,9 +1,7 @@
-"""A tree of folders as visits: subject, session, scan, or other levels. Reads the names of folders and files.
+"""A tree of folders as visits: subject, session, scan, or other levels. Reads names of folders and files.
 
-What is in the files, and whether they can be archived, is seen when a visit is opened.
-
-
-Which scans to leave out: the file of patterns that dicomUpload reads. Reads that one file.
+The content of files, and whether they can be archived, is examined when a visit is opened. Scans can be excluded by a
+file of patterns, in the form that dicomUpload reads.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from pathlib import Path
 from icf_utils.errors import InputRefused, InvalidSetting, printable, storage_errors
 from icf_utils.results import Notice
 
-#: The level whose folders can be left out; the folder above it is the visit.
+#: The level whose folders can be excluded; the folder above it is the visit.
 SCAN = "scan"
 
 #: The levels of the trees that dicomUpload reads.
@@ -29,7 +27,7 @@ _LEVEL = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
 
 @dataclass(frozen=True)
 class ScanFolder:
-    """A folder in a visit's folder; ``excluded_by`` are the patterns that leave it out."""
+    """A folder in a visit's folder; ``excluded_by`` are the patterns that exclude it."""
 
     name: str
     excluded_by: tuple[str, ...] = ()
@@ -37,9 +35,9 @@ class ScanFolder:
 
 @dataclass(frozen=True)
 class TreeVisit:
-    """A visit's folder. ``values`` are the names of the folders on the way by level, such as ``subject``.
+    """A visit's folder. ``values`` are the names of the folders on its path by level, such as ``subject``.
 
-    ``scans`` are its folders by name, if the levels go down to scans; files beside them belong to the visit.
+    ``scans`` are its folders, sorted by name, if the levels include scans; files next to them belong to the visit.
     """
 
     path: Path
@@ -48,15 +46,15 @@ class TreeVisit:
 
     @property
     def excluded(self) -> tuple[ScanFolder, ...]:
-        """The scans that are left out."""
+        """The excluded scans."""
         return tuple(scan for scan in self.scans if scan.excluded_by)
 
 
 @dataclass(frozen=True)
 class Tree:
-    """What a tree holds. ``visits`` are sorted by the names of their folders.
+    """The visits in a tree, sorted by the names of their folders.
 
-    ``skipped`` names files and links above the visits, ``unmatched`` the patterns that left out nothing.
+    ``skipped`` names files and links above the visits, ``unmatched`` the patterns that excluded nothing.
     """
 
     visits: tuple[TreeVisit, ...]
@@ -65,7 +63,7 @@ class Tree:
 
 
 def parse_levels(text: str) -> tuple[str, ...]:
-    """Levels from text such as ``subject/session/scan``; ``*`` is a level without a name of its own.
+    """Parse levels from text such as ``subject/session/scan``; ``*`` is a level without a name.
 
     Raises :class:`~icf_utils.errors.InvalidSetting`.
     """
@@ -81,25 +79,27 @@ def parse_levels(text: str) -> tuple[str, ...]:
 
 
 def walk_tree(root: Path, levels: Sequence[str] = LEVELS, exclude: Exclusions | None = None) -> Tree:
-    """The visits below ``root``, without looking into their files.
+    """Find the visits below ``root`` by the names of folders alone.
 
-    Raises :class:`~icf_utils.errors.InputRefused` where there is no such folder or no visit in it, and
+    Raises :class:`~icf_utils.errors.InputRefused` if ``root`` is not a folder or has no visits, and
     :class:`~icf_utils.errors.InvalidSetting` for exclusions without a level of scans.
     """
     exclude = exclude or Exclusions()
     if exclude.patterns and SCAN not in levels:
-        raise InvalidSetting("exclusions", f"they are for folders of the level '{SCAN}', which is not in the levels")
+        raise InvalidSetting(
+            "exclusions", f"exclusions apply to folders of the level '{SCAN}', which the levels do not include"
+        )
     walk = _Walk(root, [level for level in levels if level != SCAN])
     visits = [read_visit_folder(path, values, exclude if SCAN in levels else None) for path, values in walk.folders()]
     if not visits:
-        found = "no folders in it" if len(levels) == 1 else f"no folders {len(walk.levels)} levels below it"
+        found = "no folders" if len(walk.levels) == 1 else f"no folders {len(walk.levels)} levels below it"
         raise InputRefused(root, [(str(root), f"has {found}")], "Check the folder and the levels.")
     names = [scan.name for visit in visits for scan in visit.scans]
     return Tree(tuple(visits), tuple(sorted(walk.skipped, key=_subject)), exclude.unmatched(names))
 
 
 def read_visit_folder(path: Path, values: Mapping[str, str], exclude: Exclusions | None) -> TreeVisit:
-    """One visit's folder with its scans; without any where ``exclude`` is ``None``."""
+    """Read one visit's folder with its scans; without scans if ``exclude`` is ``None``."""
     if exclude is None:
         return TreeVisit(path, values)
     names = sorted(item.name for item in _items(path) if item.is_dir(follow_symlinks=False))
@@ -113,9 +113,9 @@ class _Walk:
     skipped: list[Notice] = field(default_factory=list)
 
     def folders(self) -> Iterator[tuple[Path, dict[str, str]]]:
-        """The folders of the last level with the names on the way, sorted."""
+        """Yield the folders of the last level, sorted, with the names on their paths."""
         if not self.root.is_dir():
-            raise InputRefused(self.root, [(str(self.root), "is no folder")])
+            raise InputRefused(self.root, [(str(self.root), "is not a folder")])
         yield from self._below(self.root, 0, {})
 
     def _below(self, folder: Path, depth: int, values: dict[str, str]) -> Iterator[tuple[Path, dict[str, str]]]:
@@ -131,11 +131,13 @@ class _Walk:
     def _is_level(self, item: os.DirEntry[str]) -> bool:
         name = os.path.relpath(item.path, self.root)
         if item.is_symlink():
-            self.skipped.append(Notice("link-in-tree", name, "is a symbolic link, and stands above the visits"))
+            self.skipped.append(Notice("link-in-tree", name, "is a symbolic link above the level of visits"))
         elif not item.is_dir():
-            self.skipped.append(Notice("outside-visits", name, "is a file above the visits and belongs to none"))
+            self.skipped.append(
+                Notice("outside-visits", name, "is a file above the level of visits and belongs to none")
+            )
         elif item.name.startswith("."):
-            self.skipped.append(Notice("hidden-folder", name, "has a name that begins with a dot"))
+            self.skipped.append(Notice("hidden-folder", name, "is a folder whose name begins with a dot"))
         else:
             return True
         return False
@@ -155,12 +157,12 @@ _FORM = 'expected JSON such as {"Exclude": ["localizer", "phoenix"]}'
 
 @dataclass(frozen=True)
 class Exclusions:
-    """Patterns: a scan is left out if its folder's name holds one of them, upper or lower case being the same."""
+    """Patterns: a scan is excluded if the name of its folder contains one of them, ignoring case."""
 
     patterns: tuple[str, ...] = ()
 
     def matching(self, name: str) -> tuple[str, ...]:
-        """The patterns that leave out a folder of this name.
+        """Return the patterns that exclude a folder of this name.
 
         >>> Exclusions(("LOCALIZER", "phx")).matching("01_AAHead_Localizer")
         ('LOCALIZER',)
@@ -169,28 +171,28 @@ class Exclusions:
         return tuple(pattern for pattern in self.patterns if pattern.casefold() in folded)
 
     def unmatched(self, names: Iterable[str]) -> tuple[str, ...]:
-        """The patterns that leave out none of these folders: perhaps they are misspelt."""
+        """Return the patterns that exclude none of these folders; they may be misspelt."""
         used = {pattern for name in names for pattern in self.matching(name)}
         return tuple(pattern for pattern in self.patterns if pattern not in used)
 
 
 def read_exclusions(path: Path) -> Exclusions:
-    """The patterns of ``{"Exclude": [...]}``.
+    """Read the patterns of ``{"Exclude": [...]}``.
 
-    Raises :class:`~icf_utils.errors.InvalidSetting` for anything else, also for an empty pattern, which would leave
-    out everything.
+    Raises :class:`~icf_utils.errors.InvalidSetting` for anything else, including an empty pattern, which would exclude
+    everything.
     """
     with storage_errors(path, "read"):
         raw = path.read_bytes()
     try:
         value = json.loads(raw.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise InvalidSetting(str(path), f"this is not JSON; {_FORM}") from error
+        raise InvalidSetting(str(path), f"not JSON; {_FORM}") from error
     if not isinstance(value, dict) or "Exclude" not in value:
-        raise InvalidSetting(str(path), f"there is no 'Exclude' in it; {_FORM}")
+        raise InvalidSetting(str(path), f"'Exclude' is missing; {_FORM}")
     if unknown := sorted(set(value) - {"Exclude"}):
-        raise InvalidSetting(str(path), f"'{printable(unknown[0])}' means nothing here; {_FORM}")
+        raise InvalidSetting(str(path), f"'{printable(unknown[0])}' is not a known key; {_FORM}")
     patterns = value["Exclude"]
     if not isinstance(patterns, list) or not all(isinstance(item, str) and item for item in patterns):
-        raise InvalidSetting(str(path), f"'Exclude' must be a list of texts, none of them empty; {_FORM}")
+        raise InvalidSetting(str(path), f"'Exclude' must be a list of non-empty texts; {_FORM}")
     return Exclusions(tuple(dict.fromkeys(patterns)))

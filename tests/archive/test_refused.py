@@ -83,17 +83,17 @@ def test_allowed_identifiers(tmp_path: Path, identifier: str) -> None:
 
 def test_no_input(store: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "nothing", tmp_path / "earlier" / "01_a" / "0001.dcm" / "below"):
-        assert refusals(path, store) == {str(path): "there is no such file or folder"}
+        assert refusals(path, store) == {str(path): "does not exist"}
 
 
 def test_empty_folder(store: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    assert refusals(tmp_path / "in", store) == {str(tmp_path / "in"): "holds no files"}
+    assert refusals(tmp_path / "in", store) == {str(tmp_path / "in"): "contains no files"}
 
 
 def test_only_empty_folders(store: Path, tmp_path: Path) -> None:
     (tmp_path / "in" / "a" / "b").mkdir(parents=True)
-    assert refusals(tmp_path / "in", store) == {str(tmp_path / "in"): "holds no files"}
+    assert refusals(tmp_path / "in", store) == {str(tmp_path / "in"): "contains no files"}
 
 
 def test_a_device_as_input(store: Path) -> None:
@@ -140,9 +140,9 @@ def test_links(store: Path, tmp_path: Path) -> None:
     reasons = refusals(source, store)
     assert set(reasons) == set(links)
     assert reasons["folder"] == "is a symbolic link to a folder"
-    assert reasons["dangling"] == reasons["loop1"] == reasons["self"] == "is a symbolic link that leads nowhere"
+    assert reasons["dangling"] == reasons["loop1"] == reasons["self"] == "is a broken symbolic link"
     for name in ("up", "outside", "absolute", "device"):
-        assert reasons[name] == "is a symbolic link that leaves the input"
+        assert reasons[name] == "is a symbolic link to a place outside the input"
 
 
 def test_a_link_as_input_is_followed(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_a_message_names_twenty_and_counts_the_rest(store: Path, tmp_path: Path)
     assert isinstance(caught.value, InputRefused)
     assert len(caught.value.refusals) == 30
     message = str(caught.value)
-    assert message.count("leads nowhere") == 20
+    assert message.count("is a broken symbolic link") == 20
     assert "and 10 more" in message
     assert all(line.isprintable() for line in message.splitlines())
     assert len(message.splitlines()) < 25

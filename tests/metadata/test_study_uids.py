@@ -95,9 +95,9 @@ def test_what_is_no_dicom_is_said(folder: Path, tmp_path: Path, cli: Inside) -> 
     with pytest.raises(InputRefused, match="is no DICOM file, and neither a zip nor a tar"):
         find_studies(folder / "notes.txt")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputRefused, match="holds no files"):
+    with pytest.raises(InputRefused, match="contains no files"):
         find_studies(tmp_path / "empty")
-    with pytest.raises(InputRefused, match="no such file"):
+    with pytest.raises(InputRefused, match="does not exist"):
         find_studies(tmp_path / "nowhere")
     (tmp_path / "texts").mkdir()
     shutil.copy(folder / "notes.txt", tmp_path / "texts")

@@ -339,7 +339,7 @@ def test_a_zip_must_be_one_visit(client: Client, tmp_path: Path) -> None:
     for body, problem in (
         (zipped(tmp_path / "in"), "contains 2 studies"),
         (zipped(tmp_path / "nothing", {"a.txt": b"text", "b": b""}), "contains no DICOM images"),
-        (zipped(tmp_path / "nothing"), "holds no files"),
+        (zipped(tmp_path / "nothing"), "contains no files"),
         (bytes(damaged), "is damaged"),
         (single, "is not a zip"),
     ):
