@@ -1,4 +1,4 @@
-"""The archive's ``.md5sum`` file, in the form of ``md5sum -c``. Pure."""
+"""Write and parse the archive's ``.md5sum`` file, in the form that ``md5sum -c`` reads. Pure."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _LINE = re.compile(rb"([0-9a-f]{32})  ([^\n]+)\n")
 
 
 def format_checksum(md5: str, name: str) -> bytes:
-    """The file's bytes for an archive called ``name``."""
+    """Make the bytes of the checksum file of an archive ``name``."""
     return f"{md5}  {name}\n".encode("ascii")
 
 
 def parse_checksum(raw: bytes, name: str, source: str) -> str:
-    """The MD5 in the bytes of a checksum file that must speak of ``name``; ``source`` names it in errors.
+    """Return the MD5 in a checksum file, which must name the archive ``name``; ``source`` names the file in errors.
 
     Raises :class:`~icf_utils.errors.DepositDamaged`.
     """
@@ -24,5 +24,5 @@ def parse_checksum(raw: bytes, name: str, source: str) -> str:
     if not match:
         raise DepositDamaged(source, "one line 'MD5  NAME'", f"{len(raw)} other bytes", remedy)
     if match[2] != name.encode("ascii"):
-        raise DepositDamaged(source, f"the checksum of '{name}'", "that of another file", remedy)
+        raise DepositDamaged(source, f"the checksum of '{name}'", "the checksum of another file", remedy)
     return match[1].decode("ascii")

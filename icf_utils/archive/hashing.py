@@ -1,7 +1,8 @@
-"""Digests computed on another core while the caller reads and writes. Touches nothing but memory.
+"""Compute digests on another core while the caller reads and writes. Touches nothing but memory.
 
-The two threads meet in simple queues only. A condition variable, and ``queue.Queue`` which is made of them, can lose a
-wake-up for good when a signal's exception is raised within it, and a command that was interrupted would never end.
+The two threads communicate through simple queues only. A condition variable, and ``queue.Queue``, which is built on
+one, can lose a wake-up for good when a signal's exception is raised within it, and an interrupted command would never
+end.
 """
 
 from __future__ import annotations
@@ -12,18 +13,18 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-#: How many batches may wait: enough that neither side waits for the other, and with batches of about a megabyte this
-#: bounds the memory.
+#: How many batches may wait: enough that neither thread waits for the other; with batches of about a megabyte, this
+#: also bounds the memory.
 _WAITING = 64
 
-#: Bytes of a batch that nothing else may wait behind.
+#: After a batch larger than this (bytes), the caller waits until it is hashed.
 _LARGE = 4 << 20
 
 
 class BackgroundMd5:
-    """MD5 of byte batches, computed in a thread of its own (hashing releases the interpreter lock).
+    """Computes the MD5 of batches of bytes in a separate thread (hashing releases the interpreter lock).
 
-    Of one stream, or of several one after the other: :meth:`next_item` begins another.
+    The batches belong to one stream, or to several one after the other: :meth:`next_item` starts the next.
     """
 
     def __init__(self) -> None:
@@ -37,22 +38,22 @@ class BackgroundMd5:
         self._thread.start()
 
     def update(self, batch: Sequence[Any]) -> None:
-        """Add several buffers, in order; they must not change any more."""
+        """Add several buffers, in order; they must not change afterwards."""
         self._put(batch)
         if sum(map(len, batch)) > _LARGE:
             self._wait_for_all()
 
     def next_item(self) -> None:
-        """The present digest is complete; what follows belongs to another."""
+        """Complete the current digest; what follows belongs to the next one."""
         self._put(())
 
     def finish(self) -> str:
-        """The digest of everything since the last item, as 32 hexadecimal digits; the thread ends."""
+        """End the thread and return the digest since the last item, as 32 hexadecimal digits."""
         self.close()
         return self._digest.hexdigest()
 
     def finish_items(self) -> list[str]:
-        """The digests of all items in their order; the thread ends."""
+        """End the thread and return the digests of all items in their order."""
         self.close()
         return self._items
 
@@ -67,7 +68,7 @@ class BackgroundMd5:
         self._batches.put(batch)
 
     def _wait_for_all(self) -> None:
-        """Until all places are free."""
+        """Wait until all batches are hashed."""
         for _ in range(_WAITING):
             self._places.get()
         for _ in range(_WAITING):

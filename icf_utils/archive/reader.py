@@ -1,13 +1,13 @@
-"""Read an archive's TAR headers, and its content in one pass. The one TAR parser of the package.
+"""Read an archive: its TAR headers, and its content in one pass. This is the package's one TAR parser.
 
-It understands what ``make_studyvisit_archive`` writes (POSIX.1-2017 pax: "ustar Interchange Format" and "pax Extended
-Header", regular files), and links and the like as older tools stored them, which are passed on as members without
-content and never followed. Everything else is damage: sizes that lead beyond the file, a missing end mark, and, where
-names matter, GNU's headers and global ones. Python's ``tarfile`` takes a second for the headers of 10,000 members, more
-than all the rest of a dataset, and stops silently at a header of zeros.
+It reads what ``make_studyvisit_archive`` writes (POSIX.1-2017 pax: "ustar Interchange Format" and "pax Extended
+Header", regular files), and links and the like as older tools stored them, which become members without content and are
+never followed. Everything else is damage: sizes beyond the end of the file, a missing end mark and, where names matter,
+GNU's headers and global headers. Python's ``tarfile`` takes a second for the headers of 10,000 members, longer than all
+the rest of a dataset, and stops silently at a header of zeros.
 
-:func:`read_members` parses; where the bytes come from is up to its caller: one sequential pass over the whole file
-(:class:`ArchivePass`), or the headers alone (:func:`latest_time`). Reads that one file, writes nothing.
+:func:`read_members` parses; its callers provide the bytes: :class:`ArchivePass` reads the whole file in sequence,
+:func:`latest_time` the headers alone. Reads that one file, writes nothing.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _NAMING = (b"g", b"L", b"K")
 _OTHER_KINDS = (b"1", b"2", b"3", b"4", b"5", b"6")
 _EMPTY = bytes(BLOCK)
 
-#: A longer extended header (bytes) does not describe a member.
+#: A longer extended header (bytes) is taken for damage.
 _LONGEST_EXTENDED_HEADER = 1 << 20
 
-#: One read brings the extended header, its records and the header proper of nearly every member.
+#: One read gets the extended header, its records and the header proper of nearly every member.
 _HEADERS_READ = 3 * BLOCK
 
 
 class DamagedTar(ValueError):
-    """Where a TAR's structure breaks: what was expected there, and what was found."""
+    """The structure of a TAR is broken; ``expected`` and ``found`` say where and how."""
 
     def __init__(self, expected: str, found: str) -> None:
         self.expected, self.found = expected, found
@@ -48,8 +48,9 @@ class DamagedTar(ValueError):
 
 
 class ArchiveMember(NamedTuple):
-    """One member: ``offset`` is the byte position of its content in the archive, ``size`` the content's length,
+    """One member of an archive.
 
+    ``offset`` is the byte position of its content in the archive, ``size`` the length of the content in bytes,
     ``mtime`` its time in seconds since 1970. ``is_file`` is false for links and the like.
     """
 
@@ -68,11 +69,11 @@ class _Header(NamedTuple):
 
 
 def read_members(read: Callable[[int, int], bytes], *, any_names: bool = False) -> Iterator[ArchiveMember]:
-    """The members of an archive in their order.
+    """Yield the members of an archive in their order.
 
     ``read(position, size)`` returns exactly ``size`` bytes from ``position`` on, or raises :class:`DamagedTar`;
-    positions only grow. With ``any_names``, global headers and GNU's long names are passed over, and the names of their
-    members may be wrong. Raises :class:`DamagedTar` where the structure breaks.
+    positions only increase. With ``any_names``, global headers and GNU's long names are skipped, so that the names of
+    members may be wrong. Raises :class:`DamagedTar` if the structure is broken.
     """
     position = 0
     records: Mapping[str, bytes] = {}
@@ -95,7 +96,7 @@ def read_members(read: Callable[[int, int], bytes], *, any_names: bool = False) 
 
 def _read_records(read: Callable[[int, int], bytes], position: int, size: int) -> Mapping[str, bytes]:
     if not 0 <= size <= _LONGEST_EXTENDED_HEADER:
-        raise DamagedTar(f"a PAX header of sensible length at byte {position}", f"one of {format_count(size, 'byte')}")
+        raise DamagedTar(f"a PAX header of plausible length at byte {position}", f"one of {format_count(size, 'byte')}")
     try:
         return parse_pax_records(read(position, size))
     except DamagedTar:
@@ -105,7 +106,7 @@ def _read_records(read: Callable[[int, int], bytes], position: int, size: int) -
 
 
 def parse_pax_records(data: bytes) -> Mapping[str, bytes]:
-    """The records ``length key=value`` of a PAX header. Raises ``ValueError`` where they are malformed."""
+    """Parse the records ``length key=value`` of a PAX header. Raises ``ValueError`` if they are malformed."""
     records, position = {}, 0
     while position < len(data):
         space = data.index(b" ", position, position + 20)
@@ -137,7 +138,7 @@ def _name(block: bytes) -> bytes:
 
 
 def _has_checksum(block: bytes) -> bool:
-    """The sum of the header's bytes, its own field taken as eight spaces; some old tars added signed bytes."""
+    """Whether the sum of the bytes is right, the field of the sum counted as spaces; old tars may add signed bytes."""
     field = block[148:156]
     expected = _number(field)
     if sum(block) - sum(field) + 256 == expected:
@@ -147,7 +148,7 @@ def _has_checksum(block: bytes) -> bool:
 
 
 def _number(field: bytes) -> int:
-    """A header's number: octal text, or (GNU) big-endian with the first byte 0x80, for negative ones 0xFF."""
+    """Parse a number of a header: octal text, or (GNU) big-endian after a byte 0x80, or 0xFF if it is negative."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     if field[0] == 0xFF:
@@ -182,10 +183,10 @@ def _ends_early(missing: int, position: int) -> DamagedTar:
 
 
 class ArchivePass:
-    """Read an open archive once from its beginning to its end: members, content on demand, the MD5 of the whole file.
+    """One pass over an open archive: its members, their content on demand, and the MD5 of the whole file.
 
-    Close it to end its background thread. Raises :class:`~icf_utils.errors.DepositDamaged` where the file is cut or not
-    such an archive.
+    Close it to end its background thread. Raises :class:`~icf_utils.errors.DepositDamaged` if the file is cut off or is
+    not such an archive.
     """
 
     def __init__(self, handle: BinaryIO, path: Path, task: Task) -> None:
@@ -197,7 +198,7 @@ class ArchivePass:
         self._content_left = 0
 
     def members(self) -> Iterator[ArchiveMember]:
-        """The members in their order; :meth:`content` reads the current one's, what is left of it is passed over."""
+        """Yield the members in their order; :meth:`content` reads the current one's, and the rest of it is skipped."""
         try:
             for member in read_members(self._read_from):
                 self._content_left = member.size if member.is_file else 0
@@ -206,13 +207,13 @@ class ArchivePass:
             raise DepositDamaged(self._path, error.expected, error.found, _REMEDY) from error
 
     def content(self, size: int) -> bytes:
-        """Up to ``size`` bytes more of the current member's content; empty at its end."""
+        """Read up to ``size`` bytes more of the current member's content; empty at its end."""
         data = self._some(min(size, self._content_left))
         self._content_left -= len(data)
         return data
 
     def finish(self) -> tuple[str, int]:
-        """Read what is left of the file; returns the MD5 of all its bytes, and their number."""
+        """Read the rest of the file; returns the MD5 of all its bytes, and their number."""
         while self._some(_CHUNK):
             pass
         return self._md5.finish(), self._position
@@ -222,7 +223,7 @@ class ArchivePass:
         self._md5.close()
 
     def _some(self, size: int) -> bytes:
-        """At least one byte and up to ``size``, unless the file ends or nothing is wanted."""
+        """Read one to ``size`` bytes; nothing only if the file ends or ``size`` is 0."""
         if self._at == len(self._block) and size:
             with storage_errors(self._path, "read"):
                 self._block, self._at = self._handle.read(_CHUNK), 0
@@ -234,7 +235,7 @@ class ArchivePass:
         return data
 
     def _read_from(self, position: int, size: int) -> bytes:
-        """Exactly ``size`` bytes from ``position`` on, which is not behind what was read."""
+        """Read exactly ``size`` bytes from ``position`` on, which must not precede what was read."""
         while missing := position - self._position:
             if not self._some(min(missing, _CHUNK)):
                 raise _ends_early(missing, self._position)
@@ -248,10 +249,10 @@ class ArchivePass:
 
 
 def latest_time(path: Path, size: int) -> float:
-    """The latest time of an archive's regular files in seconds since 1970; 0 where it has none.
+    """Return the latest time of an archive's regular files in seconds since 1970; 0 if it has none.
 
-    Reads headers alone. ``size`` is the archive's size in bytes as the metadata has it. Raises
-    :class:`~icf_utils.errors.DepositDamaged`, or :class:`~icf_utils.errors.StorageFailure`.
+    Reads headers alone. ``size`` is the archive's size in bytes according to the metadata. Raises
+    :class:`~icf_utils.errors.DepositDamaged` or :class:`~icf_utils.errors.StorageFailure`.
     """
     with storage_errors(path, "read"), path.open("rb", buffering=0) as handle:
         found = os.fstat(handle.fileno()).st_size
@@ -267,7 +268,7 @@ def latest_time(path: Path, size: int) -> float:
 
 
 def _headers_of(descriptor: int, file_size: int) -> Callable[[int, int], bytes]:
-    """A reader for :func:`read_members` that skips content; three blocks at once save most of the calls."""
+    """Make a reader for :func:`read_members` that skips content; reading three blocks at once saves most calls."""
     start, chunk = 0, b""
 
     def read(position: int, size: int) -> bytes:
@@ -284,7 +285,7 @@ def _headers_of(descriptor: int, file_size: int) -> Callable[[int, int], bytes]:
 
 
 def read_header_time(data: bytes) -> float | None:
-    """The time in the header of a member at the start of ``data``; ``None`` where no such header is there."""
+    """Return the time in the header of a member at the start of ``data``; ``None`` if there is no such header."""
 
     def read(position: int, size: int) -> bytes:
         if position + size > len(data):

@@ -33,7 +33,7 @@ from icf_utils.store.locks import visit_lock
 
 @dataclass(frozen=True)
 class ArchiveResult:
-    """What ``make_studyvisit_archive`` did. ``size`` in bytes; ``time`` is the visit's time in seconds since 1970."""
+    """The result of ``make_studyvisit_archive``. ``size`` in bytes; ``time`` of the visit in seconds since 1970."""
 
     study: str
     visit: str
@@ -57,10 +57,11 @@ def make_studyvisit_archive(
     strip: int = 0,
     progress: Progress = SILENT,
 ) -> ArchiveResult:
-    """Archive a visit reproducibly: the bytes depend on the content and the names of the input only.
+    """Archive a visit reproducibly: the bytes depend only on content and names of the input's files and the time zone.
 
-    ``input_path`` is a folder, a zip, or a plain or compressed tar; ``time_zone`` an IANA name such as
-    ``Europe/Berlin`` that study times are taken in; ``strip`` leading folders are removed in a zip or tar.
+    ``input_path`` is a folder, a zip, or a plain or compressed tar; ``time_zone`` is the IANA name of the zone of study
+    times, such as ``Europe/Berlin``; the first ``strip`` folders of every name in a zip or tar are removed. An archive
+    that exists is compared, and never replaced.
 
     Raises :class:`~icf_utils.errors.InputRefused`, :class:`~icf_utils.errors.InvalidIdentifier`,
     :class:`~icf_utils.errors.DepositDiffers`, :class:`~icf_utils.errors.StorageFailure`.
@@ -82,7 +83,7 @@ def compare_archive(
     strip: int = 0,
     progress: Progress = SILENT,
 ) -> str | None:
-    """How the archive that ``input_path`` gives differs from the one in the store; ``None`` if it does not.
+    """Say how the archive of ``input_path`` would differ from the one in the store; ``None`` if it would not.
 
     Writes nothing to the store; a compressed tar is unpacked in the system's temporary folder (``TMPDIR``).
     Raises :class:`~icf_utils.errors.InputRefused`, :class:`~icf_utils.errors.StorageFailure`.
@@ -96,30 +97,30 @@ def compare_archive(
     return None
 
 
-#: Files beside the zones of some systems that say what this machine's own zone is: the archive would depend on it.
+#: Not zones: on some systems, files of these names hold the machine's own zone, which must not influence the archive.
 _OF_THIS_MACHINE = ("localtime", "posixrules")
 
 
 def parse_time_zone(name: str) -> tzinfo:
-    """The time zone of an IANA name. Raises :class:`~icf_utils.errors.InvalidSetting`."""
+    """Return the time zone with an IANA name. Raises :class:`~icf_utils.errors.InvalidSetting`."""
     if name == "UTC":
         return timezone.utc
     try:
         if name in _OF_THIS_MACHINE:
             raise ValueError(name)
         return ZoneInfo(name)
-    except (OSError, ValueError, KeyError) as error:  # not found, or no name of a zone at all
+    except (OSError, ValueError, KeyError) as error:  # not found, or not the name of a zone
         advice = "use an IANA name such as Europe/Berlin"
-        raise InvalidSetting("--timezone", f"there is no time zone '{printable(name)}'; {advice}") from error
+        raise InvalidSetting("--timezone", f"'{printable(name)}' is not a time zone; {advice}") from error
 
 
 def _refuse_store_in_input(place: Visit, input_path: Path) -> None:
-    """An archive must not swallow itself."""
+    """Refuse an input that contains the archive's own folder."""
     inner = os.path.realpath(place.of_study.folder)
     outer = os.path.realpath(input_path)
     if os.path.isdir(outer) and (inner + "/").startswith(outer.rstrip("/") + "/"):
         reason = f"contains the folder that the archive is written to ('{inner}')"
-        raise InputRefused(input_path, [(os.fspath(input_path), reason)], "Name another store with -o/--store-dir.")
+        raise InputRefused(input_path, [(os.fspath(input_path), reason)], "Give another store with -o/--store-dir.")
 
 
 def _make(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> ArchiveResult:
@@ -162,7 +163,7 @@ def _write(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> tu
 
 
 def _refuse_other_checksum(place: Visit, md5: str) -> None:
-    """Where only the checksum is left of an earlier archive, it must be this one's."""
+    """If only the checksum of an earlier archive is left, it must match the new one."""
     with storage_errors(place.checksum, "read"):
         if place.checksum.exists() and place.checksum.read_bytes() != format_checksum(md5, place.archive.name):
             raise DepositDiffers(place.checksum, f"this input gives the MD5 {md5}")

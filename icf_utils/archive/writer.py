@@ -1,12 +1,10 @@
-"""One pass over an input: headers read, members written, checksum computed, each input byte read once.
+"""Write an archive in one pass over an input: headers are read, members written, the checksum computed.
 
-Reads the source and writes to the output it is handed; decides nothing about names in the store.
+Each input byte is read once. The output is a new file, or an existing archive that is compared byte by byte; this
+module reads the source and touches that one file, and decides nothing about names in the store.
 
-
-Where an archive's bytes go: into a new file, or against an existing one. Both touch that one file only.
-
-A member whose time is not known yet gets a provisional header, which is put right at the end (``patch``). The
-checksum stops in front of the first such header and is completed from what then stands in the file.
+A member whose time is not known yet gets a provisional header, which is corrected at the end (``patch``). Hashing stops
+in front of the first such header and is completed from the file afterwards.
 """
 
 from __future__ import annotations
@@ -30,15 +28,15 @@ from icf_utils.sources.source import FileReader, InputFile, Source
 
 _CHUNK = 1 << 20
 
-#: How many of several studies are named, each by its UID and its first file, which are what tells them apart.
+#: How many of several studies a notice names, each by its UID and its first file.
 _STUDIES_NAMED = 5
 
-#: Members without a time of their own get this one where no file of the visit has any.
+#: The time of all members if no file of the visit has one.
 NO_TIME = 0.0
 
 
 class HeaderLengthChanged(Exception):
-    """A provisional header has not the right one's length (a name at a block's edge); start again with ``time``."""
+    """A provisional header differs in length from the final one (a name at a block's edge); restart with ``time``."""
 
     def __init__(self, time: float) -> None:
         self.time = time
@@ -47,9 +45,10 @@ class HeaderLengthChanged(Exception):
 
 @dataclass
 class PackingResult:
-    """What one pass has found: ``time`` is the visit's latest study time in seconds since 1970.
+    """The result of one pass. ``time`` is the visit's latest study time in seconds since 1970.
 
-    ``studies`` has the first file of each StudyInstanceUID.
+    ``studies`` has the first file of each StudyInstanceUID; ``waiting`` position, length and file of each provisional
+    header.
     """
 
     dicom_files: int = 0
@@ -61,9 +60,9 @@ class PackingResult:
 
 
 class Packer:
-    """Packs one input below the folder ``root`` of an archive; study times are taken in ``zone``.
+    """Packs one input below the folder ``root`` of an archive; ``zone`` is the time zone of study times.
 
-    ``assumed_time`` stands in the provisional headers of members that have no time of their own.
+    ``assumed_time`` is the time in provisional headers.
     """
 
     def __init__(self, source: Source, root: str, zone: tzinfo, assumed_time: float = NO_TIME) -> None:
@@ -72,8 +71,8 @@ class Packer:
     def run(self, output: ArchiveOutput, task: Task) -> PackingResult:
         """Write all members and the end mark to ``output``.
 
-        Raises :class:`HeaderLengthChanged`, ``InputRefused`` for an input that changes meanwhile, and what
-        ``output`` raises.
+        Raises :class:`HeaderLengthChanged`, ``InputRefused`` for an input that changes meanwhile, and the errors of
+        ``output``.
         """
         done = PackingResult()
         for entry in self._source.entries:
@@ -124,10 +123,10 @@ class Packer:
             output.patch(position, header, entry.name)
 
     def _provisional_header(self, entry: InputFile, output: ArchiveOutput) -> bytes:
-        """As long as the right one, if the archive is there already and is the same."""
+        """Make a header that is as long as the final one if an equal archive already exists."""
         header = self._header(entry, self._assumed_time)
-        there = output.time_there(len(header) + BLOCK)
-        return header if there is None else self._header(entry, there)
+        existing = output.existing_time(len(header) + BLOCK)
+        return header if existing is None else self._header(entry, existing)
 
     def _header(self, entry: InputFile, time: float) -> bytes:
         return member_header(f"{self._root}/{entry.name}", entry.size, time)
@@ -143,29 +142,31 @@ def _note(entry: InputFile, facts: FileFacts, done: PackingResult) -> None:
     if facts.time is not None:
         done.time = facts.time if done.time is None else max(done.time, facts.time)
     elif facts.kind is FileKind.DIRECTORY:
-        done.notices.append(Notice("dicomdir", entry.name, "is a DICOMDIR and is kept like a file that is not DICOM"))
+        done.notices.append(
+            Notice("dicomdir", entry.name, "is a DICOMDIR and is archived like a file that is not DICOM")
+        )
     elif facts.kind is FileKind.IMAGE:
-        message = "has no usable StudyDate and StudyTime and gets the visit's latest time"
+        message = "has no usable StudyDate and StudyTime; it gets the visit's latest time"
         done.notices.append(Notice("no-study-time", entry.name, message))
     elif facts.kind is FileKind.BARE_IMAGE:
-        message = "is DICOM without preamble and gets the visit's latest time, like a file that is not DICOM"
+        message = "is DICOM without preamble; it gets the visit's latest time, like a file that is not DICOM"
         done.notices.append(Notice("no-preamble", entry.name, message))
     if facts.is_cut:
         done.notices.append(
-            Notice("cut-dicom", entry.name, "is a DICOM file that was cut or is malformed; kept as it is")
+            Notice("cut-dicom", entry.name, "is a DICOM file that is cut off or malformed; it is archived unchanged")
         )
 
 
 def _visit_notices(source: Source, done: PackingResult) -> list[Notice]:
     notices = []
     if not done.dicom_files:
-        notices.append(Notice("no-dicom", source.label, "holds no DICOM file"))
+        notices.append(Notice("no-dicom", source.label, "contains no DICOM file"))
     if done.time is None:
-        notices.append(Notice("no-time", source.label, "has no study time at all; every file gets 1970-01-01 00:00:00"))
+        notices.append(Notice("no-time", source.label, "has no usable study time; every file gets 1970-01-01 00:00:00"))
     if len(done.studies) > 1:
-        named = [f"{uid} from '{printable(name)}' on" for uid, name in list(done.studies.items())[:_STUDIES_NAMED]]
+        named = [f"{uid} (first file '{printable(name)}')" for uid, name in list(done.studies.items())[:_STUDIES_NAMED]]
         message = (
-            f"holds {format_count(len(done.studies), 'study')}, not one visit; StudyInstanceUID {', '.join(named)}"
+            f"contains {format_count(len(done.studies), 'study')} instead of one: StudyInstanceUID {', '.join(named)}"
         )
         notices.append(Notice("several-studies", source.label, message))
     return notices
@@ -176,9 +177,9 @@ _MOST_BUFFERS = 512
 
 
 class ArchiveOutput(ABC):
-    """What the packing of an archive writes to; ``position`` is the number of bytes taken so far.
+    """The output of packing; ``position`` is the number of bytes taken so far.
 
-    ``is_new`` tells whether its layout is not settled yet, so that packing may start again.
+    ``is_new``: its layout is not fixed yet, so that packing may start again.
     """
 
     is_new: ClassVar[bool]
@@ -191,29 +192,29 @@ class ArchiveOutput(ABC):
         self._held_from: int | None = None
 
     def write(self, data: bytes, part: str, name: str) -> None:
-        """Take the next bytes; ``part`` of member ``name``, for a message."""
+        """Take the next bytes: the ``part`` of member ``name`` (both for messages)."""
         self._take(data, part, name)
         self.position += len(data)
 
     def provisional(self, header: bytes) -> None:
-        """Take a header that will be patched; from here on the checksum waits."""
+        """Take a header that will be patched; from here on, hashing is postponed."""
         self._flush()
         if self._held_from is None:
             self._held_from = self.position
         self._take_unchecked(header)
         self.position += len(header)
 
-    def time_there(self, most: int) -> float | None:
-        """The time in the header at ``position``, of ``most`` bytes at most, if one stands there already."""
+    def existing_time(self, most: int) -> float | None:
+        """Return the time in the existing header at ``position``, of at most ``most`` bytes; ``None`` without one."""
         return None
 
     def patch(self, position: int, header: bytes, name: str) -> None:
-        """Put a provisional header right; it must be as long as before."""
+        """Replace a provisional header by the final one of the same length."""
         self._flush()
         self._replace(position, header, name)
 
     def finish(self) -> str:
-        """Complete everything; returns the MD5 of all bytes as 32 hexadecimal digits."""
+        """Complete the output; returns the MD5 of all bytes as 32 hexadecimal digits."""
         self._flush()
         if self._held_from is not None:
             self._hash_again(self._held_from)
@@ -221,7 +222,7 @@ class ArchiveOutput(ABC):
         return self._md5.finish()
 
     def close(self) -> None:
-        """Let go of the background thread, after an error too."""
+        """End the background thread; needed after an error as well."""
         self._md5.close()
 
     def _hash(self, batch: list[bytes]) -> None:
@@ -254,7 +255,7 @@ class ArchiveOutput(ABC):
 
 
 class NewArchive(ArchiveOutput):
-    """Write to a new file, in batches of about a megabyte."""
+    """Writes to a new file in batches of about a megabyte."""
 
     is_new = True
 
@@ -278,7 +279,7 @@ class NewArchive(ArchiveOutput):
             return
         with storage_errors(self.path, "write"):
             written, total = os.writev(self._descriptor, batch), sum(map(len, batch))
-            while written < total:  # a nearly full disk or a signal: go on until the system says why
+            while written < total:  # a nearly full disk or a signal: continue until the system reports an error
                 written += os.write(self._descriptor, memoryview(b"".join(batch))[written:])
         self._hash(batch)
 
@@ -291,11 +292,11 @@ class NewArchive(ArchiveOutput):
 
 
 class ExistingArchive(ArchiveOutput):
-    """Compare with a file that is there; the first difference raises :class:`~icf_utils.errors.DepositDiffers`."""
+    """Compares with an existing file; the first difference raises :class:`~icf_utils.errors.DepositDiffers`."""
 
     is_new = False
 
-    def time_there(self, most: int) -> float | None:
+    def existing_time(self, most: int) -> float | None:
         with storage_errors(self.path, "read"):
             return read_header_time(os.pread(self._descriptor, most, self.position))
 
@@ -314,14 +315,14 @@ class ExistingArchive(ArchiveOutput):
 
     def _compare(self, position: int, data: bytes, part: str, name: str) -> None:
         with storage_errors(self.path, "read"):
-            there = os.pread(self._descriptor, len(data), position)
-            if there == data:
+            found = os.pread(self._descriptor, len(data), position)
+            if found == data:
                 return
             size = os.fstat(self._descriptor).st_size
-        if len(there) < len(data) and data.startswith(there):
+        if len(found) < len(data) and data.startswith(found):
             raise DepositDiffers(self.path, f"it ends at byte {size}, within the {part} of '{printable(name)}'")
         place = f"between bytes {position} and {position + len(data)}"
-        raise DepositDiffers(self.path, f"the {part} of '{printable(name)}' is not the same there ({place})")
+        raise DepositDiffers(self.path, f"the {part} of '{printable(name)}' differs ({place})")
 
     def _check_end(self) -> None:
         with storage_errors(self.path, "examine"):

@@ -1,7 +1,7 @@
-"""What is recorded of an image beside the standard tags: a list of DICOM keywords, checked before it is used.
+"""The allow-list: DICOM keywords whose values are recorded of each image in addition to the standard tags.
 
-:func:`read_allow_list` reads a file; everything else is pure. A list with any mistake is refused as a whole, with all
-mistakes named at once.
+:func:`read_allow_list` reads a file; everything else is pure. A list with any mistake is refused as a whole, and all
+mistakes are named at once.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _SWITCH = re.compile(r"allow_identifying\s*:\s*(.*)")
 
 @dataclass(frozen=True)
 class AllowList:
-    """``tags``: DICOM keyword to tag number, sorted by keyword, without the tags that are always recorded.
+    """``tags`` maps DICOM keywords to tag numbers, sorted by keyword, without the tags that are always recorded.
 
-    ``allow_identifying`` says that those may be among them which can identify a person.
+    ``allow_identifying``: tags that can identify a person may be among them.
     """
 
     tags: Mapping[str, int]
@@ -35,25 +35,25 @@ class AllowList:
 
 
 def read_allow_list(path: Path) -> AllowList:
-    """The list in a file, see :func:`parse_allow_list`. Raises ``StorageFailure`` and ``InvalidSetting``."""
+    """Read the list in a file (:func:`parse_allow_list`). Raises ``StorageFailure`` and ``InvalidSetting``."""
     with storage_errors(path, "read"):
         raw = path.read_bytes()
     try:
         return parse_allow_list(raw.decode("utf-8-sig"), str(path))
     except UnicodeDecodeError as error:
-        raise InvalidSetting(str(path), f"this is not text in UTF-8 ({error.reason})") from error
+        raise InvalidSetting(str(path), f"not text in UTF-8 ({error.reason})") from error
 
 
 def allow_list_from_settings(settings: MetadataSettings, source: str) -> AllowList:
-    """The list in ``[metadata]`` of a store's settings; ``source`` names them in errors. Raises ``InvalidSetting``."""
+    """Check the list in ``[metadata]`` of a store's settings; ``source`` names the file. Raises ``InvalidSetting``."""
     return _checked(settings.tags, settings.allow_identifying, source, "allow_identifying = true", [])
 
 
 def parse_allow_list(text: str, source: str) -> AllowList:
-    """The list in the text of a file.
+    """Parse the list in the text of a file.
 
-    Each line holds a DICOM keyword or a tag, as ``(gggg,eeee)`` or ``gggg,eeee``; ``#`` begins a comment. One line
-    may say ``allow_identifying: true`` (or ``false``). Raises :class:`~icf_utils.errors.InvalidSetting`.
+    Each line has a DICOM keyword or a tag, as ``(gggg,eeee)`` or ``gggg,eeee``; ``#`` begins a comment. One line may
+    be ``allow_identifying: true`` (or ``false``). Raises :class:`~icf_utils.errors.InvalidSetting`.
 
     >>> dict(parse_allow_list("EchoTime  # in ms", "tags.txt").tags)
     {'EchoTime': 1572993}
@@ -63,7 +63,7 @@ def parse_allow_list(text: str, source: str) -> AllowList:
     names = [line for line in lines if line and not _SWITCH.fullmatch(line)]
     problems = []
     if not set(switches) <= {"true", "false"} or len(set(switches)) > 1:
-        problems.append("'allow_identifying' must be said once, as 'true' or 'false'")
+        problems.append("'allow_identifying' must be given once, as 'true' or 'false'")
     return _checked(names, switches[-1:] == ["true"], source, "allow_identifying: true", problems)
 
 
@@ -83,14 +83,16 @@ def _checked(names: Iterable[str], allowed: bool, source: str, permission: str, 
 
 
 def _resolve(name: str) -> tuple[int | None, str | None]:
-    """The tag that ``name`` means, or why it means none."""
+    """Return the tag that ``name`` denotes, or why it denotes none."""
     as_number = _TAG.fullmatch(name)
     if as_number is None:
         tag = tag_for_keyword(name)
-        return (tag, None) if tag is not None else (None, f"'{printable(name)}' is no DICOM keyword{_suggestion(name)}")
+        return (
+            (tag, None) if tag is not None else (None, f"'{printable(name)}' is not a DICOM keyword{_suggestion(name)}")
+        )
     tag = int(as_number.group(1) + as_number.group(2), 16)
     if tag_for_keyword(keyword_for_tag(tag) or "") != tag:  # private, unknown, or one of a repeating group
-        return None, f"'{printable(name)}' is no tag with a DICOM keyword of its own"
+        return None, f"'{printable(name)}' is not a tag with its own DICOM keyword"
     return tag, None
 
 
@@ -100,11 +102,11 @@ def _objection(tag: int, name: str, allowed: bool, permission: str) -> str | Non
         return None
     vr = dictionary_vr(tag)
     if vr is None or vr == "SQ" or vr in UNCONVERTIBLE_VRS:
-        return f"'{printable(name)}' holds a sequence or binary data, which cannot be recorded"
+        return f"'{printable(name)}' is a sequence or binary data, which cannot be recorded"
     if allowed or not is_identifying(tag):
         return None
     why = f"is listed in {TABLE}" if is_in_profile(tag) else "is a person name"
-    return f"'{printable(name)}' {why}; it is recorded only where the list also says '{permission}'"
+    return f"'{printable(name)}' {why}; it is recorded only if the list also says '{permission}'"
 
 
 def _suggestion(name: str) -> str:
@@ -114,7 +116,7 @@ def _suggestion(name: str) -> str:
 
 
 def keywords_by_lower_case() -> dict[str, str]:
-    """Every DICOM keyword by its lower-case form, as git-annex's metadata has it."""
+    """Map the lower-case form of every DICOM keyword, as git-annex metadata has it, to the keyword."""
     return {keyword.lower(): keyword for keyword in _all_keywords()}
 
 

@@ -1,4 +1,7 @@
-"""A TAR becomes records: one pass over the archive, both checksums at once. Reads that one file, writes nothing."""
+"""Describe an archive: one pass over the TAR computes all digests and reads each image's header.
+
+Reads that one file, writes nothing.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +28,9 @@ _CHUNK = 1 << 20
 
 @dataclass
 class ArchiveDescription:
-    """What an archive holds: ``md5`` and ``size`` (bytes) of the whole, ``images`` in its order,
+    """The content of an archive: ``md5`` and ``size`` (bytes) of the file, ``images`` in their order.
 
-    ``others`` the members that are no DICOM instance (a notice each, saying why).
+    ``others`` has a notice for each member that is not a DICOM image, with the reason.
     """
 
     md5: str = ""
@@ -39,7 +42,7 @@ class ArchiveDescription:
 
 @dataclass(frozen=True)
 class _Tags:
-    """Tag numbers by keyword, looked up once."""
+    """Tag numbers by keyword."""
 
     values: dict[str, int]
     uids: dict[str, int]
@@ -51,11 +54,11 @@ class _Tags:
 
 
 def describe_archive(path: Path, root: str, allowed: AllowList, progress: Progress) -> ArchiveDescription:
-    """Read an archive once and describe each image; all members must lie below the folder ``root``.
+    """Read an archive once and describe each image; all members must be below the folder ``root``.
 
-    Two more threads hash, one the archive and one its members, so that two cores have work.
+    Two more threads compute digests, one of the archive and one of its members, which keeps two cores busy.
 
-    Raises :class:`~icf_utils.errors.DepositDamaged` where it is cut, no TAR, or another visit's.
+    Raises :class:`~icf_utils.errors.DepositDamaged` if the archive is cut off, is not a TAR, or is another visit's.
     """
     tags = _tags(allowed)
     done = ArchiveDescription()
@@ -70,7 +73,10 @@ def describe_archive(path: Path, root: str, allowed: AllowList, progress: Progre
         for member in archive.members():
             if not member.name.startswith(root + "/"):
                 raise DepositDamaged(
-                    path, f"members below '{root}/'", "another visit's", "check study and visit identifier"
+                    path,
+                    f"members below '{root}/'",
+                    "members of another visit",
+                    "check the study and visit identifiers",
                 )
             names.append(member.name)
             _describe(member, _read(member, archive, handle.fileno(), tags, digests), tags, done)
@@ -92,18 +98,20 @@ def _tags(allowed: AllowList) -> _Tags:
 
 _NOT_AN_IMAGE = {
     FileKind.DIRECTORY: ("dicomdir", "is a DICOMDIR, not an image"),
-    FileKind.UNREADABLE: ("unreadable-dicom", "begins like DICOM, but no header can be read"),
+    FileKind.UNREADABLE: ("unreadable-dicom", "begins like DICOM, but its header cannot be read"),
     FileKind.OTHER: ("not-dicom", "is not DICOM"),
 }
 
 
 def _describe(member: ArchiveMember, found: Header, tags: _Tags, done: ArchiveDescription) -> None:
     if not member.is_file:
-        done.others.append(Notice("not-a-file", member.name, "is a link or the like, as older tools stored it"))
+        done.others.append(
+            Notice("not-a-file", member.name, "is a link or another special member, as older tools stored them")
+        )
         return
     kind = file_kind(found)
     if kind is FileKind.BARE_IMAGE:
-        message = "is DICOM without preamble; its header was read all the same"
+        message = "is DICOM without preamble; its header was read anyway"
         done.notices.append(Notice("no-preamble", member.name, message))
     if kind.is_image:
         _add_image(member, found, tags, done)
@@ -113,7 +121,7 @@ def _describe(member: ArchiveMember, found: Header, tags: _Tags, done: ArchiveDe
 
 
 def _read(member: ArchiveMember, archive: ArchivePass, descriptor: int, tags: _Tags, digests: BackgroundMd5) -> Header:
-    """What the head of a member's content holds; the content goes to the background to be hashed."""
+    """Scan the head of a member's content, and hand the content to the hashing thread."""
     head, found = read_head(archive.content, member.size if member.is_file else 0, tags.wanted)
     if head:
         digests.update([head])
@@ -131,10 +139,10 @@ def _read_at(member: ArchiveMember, descriptor: int, at: int, count: int) -> byt
 
 def _add_image(member: ArchiveMember, found: Header, tags: _Tags, done: ArchiveDescription) -> None:
     if found.is_damaged:
-        message = "was cut or is malformed; what could be read for certain is recorded"
+        message = "is cut off or malformed; what could be read reliably is recorded"
         done.notices.append(Notice("cut-dicom", member.name, message))
     elif found.state == "more":
-        message = f"has a header that goes on after {HEAD_LIMIT >> 20} MiB; tags from there on are not recorded"
+        message = f"has a header longer than {HEAD_LIMIT >> 20} MiB; tags after that point are not recorded"
         done.notices.append(Notice("long-header", member.name, message))
     charset = found.elements.get(SPECIFIC_CHARACTER_SET)
     charsets = parse_character_sets(charset.raw) if charset else ()
@@ -153,7 +161,7 @@ def _add_image(member: ArchiveMember, found: Header, tags: _Tags, done: ArchiveD
 
 
 def _element(found: Header, tag: int) -> Element | None:
-    """An element of the data set, or of the file meta information (group 0002)."""
+    """Return an element of the data set, or of the file meta information (group 0002)."""
     if tag >> 16 == 2 and tag in found.meta:
         return Element(None, found.meta[tag])
     return found.elements.get(tag)

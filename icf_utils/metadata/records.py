@@ -1,13 +1,11 @@
-r"""The two JSON files of a visit as plain values: building, canonical bytes, strict reading. Pure, no file is touched.
+r"""A visit's two JSON files: their records, their canonical bytes, strict parsing, and what they must agree on.
 
-``<visit>_metadata_tarball.json`` is one object, ``<visit>_metadata_dicoms.json`` an array with one record per image
-on a line of its own. A name that is no UTF-8 stands with its bytes as lone surrogates (``\udcXX``), as Python's
-``os.fsdecode`` writes them; ``os.fsencode`` gives the bytes back.
+``<visit>_metadata_tarball.json`` is one object; ``<visit>_metadata_dicoms.json`` is an array with one record per image,
+each on its own line. In a name outside UTF-8, the offending bytes are lone surrogates (``\udcXX``), as Python's
+``os.fsdecode`` produces them; ``os.fsencode`` restores the bytes.
 
-
-Whether a visit's metadata is that visit's, and can be what it says. Pure.
-
-A visit's metadata as later steps read it. Reads the two JSON files; writes nothing.
+Encoding, parsing and checking are pure. :func:`read_visit_metadata` and :func:`read_unchecked_metadata` read the two
+files; nothing is written here.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from icf_utils.errors import DepositDamaged, printable
 from icf_utils.formatting import format_count
 from icf_utils.store.layout import Visit, read_deposit
 
-#: The tags that every record carries (DICOM keywords), empty text where an image lacks them.
+#: The tags in every record (DICOM keywords); empty text if an image lacks them.
 STANDARD_TAGS = (
     "SeriesDescription",
     "SeriesNumber",
@@ -33,7 +31,7 @@ STANDARD_TAGS = (
     "PulseSequenceName",
 )
 
-#: The identifiers that every record carries; they stay in the store's JSON and never enter a catalog.
+#: The identifiers in every record; they stay in the store's JSON and never enter a catalog.
 UID_TAGS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -42,10 +40,10 @@ _REMEDY = "run 'icf-utils deposit_visit_metadata' again after moving the damaged
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One DICOM instance of an archive.
+    """One DICOM image of an archive.
 
-    ``path`` is the member's name inside the TAR, ``offset`` the byte position of its content there, ``size`` its
-    length in bytes. ``tags`` holds the standard tags and what a configuration added; ``uids`` the three UIDs.
+    ``path`` is the member's name in the TAR, ``offset`` the byte position of its content there, ``size`` its length in
+    bytes. ``tags`` has the standard tags and those of the allow-list, ``uids`` the three UIDs.
     """
 
     path: str
@@ -58,7 +56,7 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class TarballRecord:
-    """The archive itself: ``size`` in bytes, ``md5`` in hexadecimal, its place in dataset and store."""
+    """The archive: ``size`` in bytes, ``md5`` in hexadecimal, its paths in the dataset and in the store."""
 
     size: int
     md5: str
@@ -68,28 +66,28 @@ class TarballRecord:
 
 @dataclass(frozen=True)
 class VisitMetadata:
-    """What the two JSON files of a visit say together; images are in the order of the archive."""
+    """The content of a visit's two JSON files; images are in the order of the archive."""
 
     tarball: TarballRecord
     images: tuple[ImageRecord, ...]
 
 
 def encode_tarball(record: TarballRecord) -> bytes:
-    """Canonical bytes of ``<visit>_metadata_tarball.json``."""
+    """Encode ``<visit>_metadata_tarball.json`` in its canonical form."""
     fields = {"size": record.size, "md5": record.md5, "dspath": record.dspath, "storepath": record.storepath}
     return encode_json(fields) + b"\n"
 
 
 def encode_images(records: Iterable[ImageRecord]) -> bytes:
-    """Canonical bytes of ``<visit>_metadata_dicoms.json``."""
+    """Encode ``<visit>_metadata_dicoms.json`` in its canonical form."""
     lines = [encode_json(_image_fields(record)) for record in records]
     return b"[\n" + b",\n".join(lines) + b"\n]\n" if lines else b"[]\n"
 
 
 def encode_json(value: object) -> bytes:
-    """JSON in UTF-8, keys in the order given, undecodable name bytes escaped; refuses NaN (``ValueError``)."""
+    """Encode JSON in UTF-8: keys in the order given, lone surrogates escaped. Raises ``ValueError`` for NaN."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes \udcXX, which is its JSON escape
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes its JSON escape, \udcXX
 
 
 def _image_fields(record: ImageRecord) -> dict[str, Any]:
@@ -106,7 +104,7 @@ def _image_fields(record: ImageRecord) -> dict[str, Any]:
 
 
 def parse_tarball(raw: bytes, source: str) -> TarballRecord:
-    """The record in the bytes of a ``_metadata_tarball.json``; ``source`` names the file in errors.
+    """Parse the bytes of a ``_metadata_tarball.json``; ``source`` names the file in errors.
 
     Raises :class:`~icf_utils.errors.DepositDamaged`.
     """
@@ -122,7 +120,7 @@ def parse_tarball(raw: bytes, source: str) -> TarballRecord:
 
 
 def parse_images(raw: bytes, source: str) -> tuple[ImageRecord, ...]:
-    """The records in the bytes of a ``_metadata_dicoms.json``. Raises :class:`~icf_utils.errors.DepositDamaged`."""
+    """Parse the bytes of a ``_metadata_dicoms.json``. Raises :class:`~icf_utils.errors.DepositDamaged`."""
     value = _json(raw, source)
     if not isinstance(value, list):
         raise DepositDamaged(source, "a JSON array", type(value).__name__, _REMEDY)
@@ -147,11 +145,11 @@ def _json(raw: bytes, source: str) -> Any:
     try:
         return json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise DepositDamaged(source, "JSON in UTF-8", f"what no JSON reader accepts ({error})", _REMEDY) from error
+        raise DepositDamaged(source, "JSON in UTF-8", f"invalid JSON ({error})", _REMEDY) from error
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _number(item: Mapping[str, Any], key: str, source: str) -> int:
@@ -189,12 +187,15 @@ def _kind(item: Mapping[str, Any], key: str) -> str:
     return type(item[key]).__name__ if key in item else "nothing"
 
 
-_REMEDY_OF_CHECKS = "move both metadata files of the visit away and run 'icf-utils deposit_visit_metadata' again"
+_REMOVE_REMEDY = "move both metadata files of the visit away and run 'icf-utils deposit_visit_metadata' again"
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9]*")
 
 
 def check_metadata(metadata: VisitMetadata, visit: Visit) -> None:
-    """Raise :class:`~icf_utils.errors.DepositDamaged` at the first thing that cannot be."""
+    """Check that the metadata belong to ``visit`` and are consistent.
+
+    Raises :class:`~icf_utils.errors.DepositDamaged` for the first contradiction.
+    """
     _same(visit, "storepath", visit.storepath, metadata.tarball.storepath)
     _same(visit, "dspath", visit.dspath, metadata.tarball.dspath)
     for record in metadata.images:
@@ -205,23 +206,21 @@ def check_metadata(metadata: VisitMetadata, visit: Visit) -> None:
 
 def _same(visit: Visit, key: str, expected: str, found: str) -> None:
     if found != expected:
-        raise DepositDamaged(
-            visit.tarball_json, f"'{expected}' under '{key}'", f"'{printable(found)}'", _REMEDY_OF_CHECKS
-        )
+        raise DepositDamaged(visit.tarball_json, f"'{expected}' under '{key}'", f"'{printable(found)}'", _REMOVE_REMEDY)
 
 
 def _damaged(visit: Visit, path: str, expected: str, found: str) -> DepositDamaged:
-    return DepositDamaged(visit.dicoms_json, f"{expected} for the image '{printable(path)}'", found, _REMEDY_OF_CHECKS)
+    return DepositDamaged(visit.dicoms_json, f"{expected} for the image '{printable(path)}'", found, _REMOVE_REMEDY)
 
 
 def _problems(record: ImageRecord, archive_size: int, root: str) -> Iterator[tuple[str, str]]:
-    """What was expected of the record, and what was found instead."""
+    """Yield what was expected of the record and what was found instead."""
     if not record.path.startswith(f"{root}/"):
         yield f"a path below '{root}/'", "another one"
     if not {"", ".", ".."}.isdisjoint(record.path.split("/")) or "\0" in record.path:
-        yield "a path of plain names", "an empty name, '.', '..' or a NUL"
+        yield "a path of plain names", "an empty name, '.', '..' or NUL"
     if not _encodes(record.path):
-        yield "a path that is a file name", "characters that no file name has"
+        yield "a path that can be a file name", "characters that file names cannot have"
     if record.offset + record.size > archive_size:
         yield (
             f"content within the archive's {format_count(archive_size, 'byte')}",
@@ -240,7 +239,7 @@ def _encodes(text: str) -> bool:
 
 
 def _is_plain(value: Value) -> bool:
-    """No lone surrogates and no NaN or infinity, which Python's JSON reader lets pass."""
+    """Whether a value has no lone surrogates, NaN or infinity, which Python's JSON parser accepts."""
     items = value if isinstance(value, list) else [value]
     return all(_encodes(item) if isinstance(item, str) else _is_json(item) for item in items)
 
@@ -277,11 +276,11 @@ def _upwards(folder: str) -> Iterator[str]:
         folder = folder.rpartition("/")[0]
 
 
-_REMEDY_OF_READING = "run 'icf-utils deposit_visit_metadata' for this visit first"
+_MISSING_REMEDY = "run 'icf-utils deposit_visit_metadata' for this visit first"
 
 
 def read_visit_metadata(visit: Visit) -> VisitMetadata:
-    """What the visit's two JSON files say, checked to be about this visit and to make sense.
+    """Read and check a visit's two JSON files.
 
     Raises :class:`~icf_utils.errors.DepositMissing` or :class:`~icf_utils.errors.DepositDamaged`.
     """
@@ -291,8 +290,8 @@ def read_visit_metadata(visit: Visit) -> VisitMetadata:
 
 
 def read_unchecked_metadata(visit: Visit) -> VisitMetadata:
-    """The same as far as the files can be read at all, for a reader that does the checking."""
-    tarball = parse_tarball(read_deposit(visit.tarball_json, _REMEDY_OF_READING), str(visit.tarball_json))
+    """Read and parse the files without :func:`check_metadata`, for a caller that checks by itself."""
+    tarball = parse_tarball(read_deposit(visit.tarball_json, _MISSING_REMEDY), str(visit.tarball_json))
     return VisitMetadata(
-        tarball, parse_images(read_deposit(visit.dicoms_json, _REMEDY_OF_READING), str(visit.dicoms_json))
+        tarball, parse_images(read_deposit(visit.dicoms_json, _MISSING_REMEDY), str(visit.dicoms_json))
     )

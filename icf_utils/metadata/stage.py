@@ -23,7 +23,7 @@ _REMEDY = "run 'icf-utils make_studyvisit_archive' for this visit first"
 
 @dataclass(frozen=True)
 class MetadataResult:
-    """What ``deposit_visit_metadata`` did; ``skipped`` names each member that has no record, with the reason."""
+    """The result of ``deposit_visit_metadata``; ``skipped`` names each member without a record, with the reason."""
 
     study: str
     visit: str
@@ -44,10 +44,11 @@ def deposit_visit_metadata(
 ) -> MetadataResult:
     """Describe an archive and its images in JSON.
 
-    ``tags`` is a file of DICOM keywords to record beside the standard ones; without it the store's settings say.
+    ``tags`` is a file of DICOM keywords to record in addition to the standard ones; the default is the list in the
+    store's settings.
 
-    Raises :class:`~icf_utils.errors.DepositMissing`, :class:`~icf_utils.errors.DepositDamaged` (cut archive, wrong
-    checksum), :class:`~icf_utils.errors.DepositDiffers`, :class:`~icf_utils.errors.InvalidSetting`.
+    Raises :class:`~icf_utils.errors.DepositMissing`, :class:`~icf_utils.errors.DepositDamaged` (archive cut off,
+    wrong checksum), :class:`~icf_utils.errors.DepositDiffers`, :class:`~icf_utils.errors.InvalidSetting`.
     """
     place = Visit(Path(store_dir), study, visit)
     allowed = choose_allow_list(place, tags, settings)
@@ -57,12 +58,12 @@ def deposit_visit_metadata(
         files = publish_bytes(place.of_study, encode_metadata_files(place, metadata))
     notices = tuple(found.notices)
     if not found.images:
-        notices += (Notice("no-dicom", place.storepath, "holds no DICOM image; the list of images is empty"),)
+        notices += (Notice("no-dicom", place.storepath, "contains no DICOM image; the list of images is empty"),)
     return MetadataResult(study, visit, files, len(found.images), tuple(found.others), notices)
 
 
 def choose_allow_list(place: Visit, tags: str | os.PathLike[str] | None, settings: Settings | None) -> AllowList:
-    """What may be recorded: the file ``tags`` if given, else the store's settings."""
+    """Choose what may be recorded: the file ``tags`` if given, else the list in the store's settings."""
     if tags is not None:
         return read_allow_list(Path(tags))
     chosen = load_settings(place.root) if settings is None else settings
@@ -70,25 +71,28 @@ def choose_allow_list(place: Visit, tags: str | os.PathLike[str] | None, setting
 
 
 def describe_verified_archive(place: Visit, allowed: AllowList, progress: Progress) -> ArchiveDescription:
-    """Describe the visit's archive after making sure that it is the one its checksum file speaks of."""
+    """Describe the visit's archive, and check its MD5 against the checksum file.
+
+    Raises :class:`~icf_utils.errors.DepositMissing` and :class:`~icf_utils.errors.DepositDamaged`.
+    """
     if not place.archive.exists():
         raise DepositMissing(place.archive, _REMEDY)
     expected = parse_checksum(read_deposit(place.checksum, _REMEDY), place.archive.name, str(place.checksum))
     found = describe_archive(place.archive, place.member_root, allowed, progress)
     if found.md5 != expected:
-        remedy = "the archive or its checksum was changed or damaged: restore it from a copy"
+        remedy = "the archive or its checksum file was changed or damaged: restore it from a copy"
         raise DepositDamaged(place.archive, f"the MD5 {expected} of its checksum file", found.md5, remedy)
     return found
 
 
 def build_visit_metadata(place: Visit, found: ArchiveDescription) -> VisitMetadata:
-    """The records of a described archive."""
+    """Build the metadata of a described archive."""
     tarball = TarballRecord(found.size, found.md5, place.dspath, place.storepath)
     return VisitMetadata(tarball, tuple(found.images))
 
 
 def encode_metadata_files(place: Visit, metadata: VisitMetadata) -> list[tuple[Path, bytes]]:
-    """The two files with their bytes; the small one, written last, tells that both are there."""
+    """Encode the two files; the small one is written last and shows that both are complete."""
     return [
         (place.dicoms_json, encode_images(metadata.images)),
         (place.tarball_json, encode_tarball(metadata.tarball)),

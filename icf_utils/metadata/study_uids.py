@@ -1,7 +1,7 @@
-"""Which study files belong to: the StudyInstanceUIDs (0020,000D) of a file, folder, packed file or visit.
+"""Find the StudyInstanceUIDs (0020,000D) of a file, a folder, a packed file or a visit.
 
-Reads the beginnings of files, or a visit's JSON; writes nothing (a compressed tar is unpacked into an unnamed file
-below TMPDIR).
+Reads the heads of files, or a visit's JSON; writes nothing (a compressed tar is unpacked into an unnamed file below
+TMPDIR).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NO_UID = "is a DICOM file without a usable StudyInstanceUID"
 
 @dataclass(frozen=True)
 class StudyFiles:
-    """A study: its UID, how many files are of it, and the name of the first one."""
+    """A DICOM study: its UID, the number of its files, and the name of the first one."""
 
     uid: str
     files: int
@@ -40,9 +40,9 @@ class StudyFiles:
 
 @dataclass(frozen=True)
 class StudyListing:
-    """The studies in one place, in the order in which they were found; ``skipped`` counts files that are no images.
+    """The DICOM studies in one place, in the order in which they were found; ``skipped`` counts files without image.
 
-    ``without`` names the DICOM files that belong to no study. ``is_one`` is true where everything is of one study.
+    ``without`` names the DICOM images that have no study. ``is_one``: everything belongs to one study.
     """
 
     path: str
@@ -57,9 +57,9 @@ class StudyListing:
 
 
 def find_studies(path: Path, *, progress: Progress = SILENT) -> StudyListing:
-    """The studies of a DICOM file, of a folder, or of a zip or tar, whatever they are called.
+    """Find the studies of a DICOM file, a folder, a zip or a tar, whatever its name.
 
-    Raises :class:`~icf_utils.errors.InputRefused` where there is no DICOM file, and for what cannot be read.
+    Raises :class:`~icf_utils.errors.InputRefused` if it has no DICOM image or cannot be read.
     """
     label = str(path)
     alone = _single_file(path)
@@ -73,55 +73,57 @@ def find_studies(path: Path, *, progress: Progress = SILENT) -> StudyListing:
             else:
                 skipped += 1
         source.check_unchanged()
-    return _finding(label, found, skipped, "holds no DICOM image")
+    return _finding(label, found, skipped, "contains no DICOM image")
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Source]:
-    """The input, with a message for files of no kind that could hold images."""
+    """Open the input, with a clear message for a file that is neither DICOM nor an archive."""
     try:
         with open_source(path, Path(tempfile.gettempdir())) as source:
             yield source
     except InputRefused as error:
         if path.is_file() and error.refusals[0][0] == str(path) and "neither a zip nor a tar" in error.refusals[0][1]:
-            reason = "is no DICOM file, and neither a zip nor a tar that can be read"
+            reason = "is not a DICOM file, and not a readable zip or tar"
             raise InputRefused(path, [(str(path), reason)], "Check that it is the right file.") from error
         raise
 
 
 def find_visit_studies(visit: Visit, *, progress: Progress = SILENT) -> StudyListing:
-    """The studies of a visit in a store: from its JSON where that is there, else from the archive.
+    """Find the studies of a visit in a store: in its JSON if there is one, else in the archive.
 
-    Raises :class:`~icf_utils.errors.DepositMissing` where the store has neither, and ``DepositDamaged``.
+    Raises :class:`~icf_utils.errors.DepositMissing` if the store has neither, and ``DepositDamaged``.
     """
     if visit.dicoms_json.exists():
         images = read_visit_metadata(visit).images
         found = [(image.path, image.uids["StudyInstanceUID"]) for image in images]
-        return _finding(str(visit.archive), found, 0, "holds no DICOM image")
+        return _finding(str(visit.archive), found, 0, "contains no DICOM image")
     if not visit.archive.exists():
-        raise DepositMissing(visit.archive, "check store and identifiers")
+        raise DepositMissing(visit.archive, "check the store and the identifiers")
     return find_studies(visit.archive, progress=progress)
 
 
 def _single_file(path: Path) -> str | None:
-    """The StudyInstanceUID of a DICOM file (empty where it has none); ``None`` for everything else."""
+    """Return the StudyInstanceUID of a DICOM file (empty if it has none); ``None`` for everything else."""
     with storage_errors(path, "read"):
         try:
             status = path.stat()
         except (FileNotFoundError, NotADirectoryError):
-            return None  # open_source() says what is expected
+            return None  # open_source() reports it
         if not stat.S_ISREG(status.st_mode):
             return None
         with path.open("rb") as file:
             _, head = read_head(file.read, status.st_size, _WANTED)
     kind = file_kind(head)
     if kind is FileKind.DIRECTORY:
-        raise InputRefused(path, [(str(path), "is a DICOMDIR, which belongs to no study")], "Name the images' folder.")
+        raise InputRefused(
+            path, [(str(path), "is a DICOMDIR, which belongs to no study")], "Give the folder of the images."
+        )
     return head.uid(STUDY_INSTANCE_UID) if kind.is_image else None
 
 
 def _finding(label: str, found: Iterable[tuple[str, str]], skipped: int, nothing: str) -> StudyListing:
-    """Count the files of each study; ``nothing`` is what is wrong where there is none."""
+    """Count the files of each study; ``nothing`` is the reason for the refusal if there is none."""
     counts: dict[str, StudyFiles] = {}
     without = []
     for name, uid in found:
@@ -140,6 +142,6 @@ def _finding(label: str, found: Iterable[tuple[str, str]], skipped: int, nothing
             for study in counts.values()
         )
         notices.append(
-            Notice("several-studies", label, f"holds {format_count(len(counts), 'study')}: {', '.join(parts)}")
+            Notice("several-studies", label, f"contains {format_count(len(counts), 'study')}: {', '.join(parts)}")
         )
     return StudyListing(label, tuple(counts.values()), tuple(without), skipped, tuple(notices))

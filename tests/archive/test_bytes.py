@@ -255,6 +255,6 @@ def test_two_studies_are_named(tmp_path: Path) -> None:
     result = make_studyvisit_archive(tmp_path / "in", tmp_path / "store", "study", "visit")
     (notice,) = result.notices
     assert notice.code == "several-studies"
-    assert f"{uid('study')} from 'one/01_a/0001.dcm' on" in notice.message
-    assert f"{uid('other')} from 'two/01_a/0001.dcm' on" in notice.message
+    assert f"{uid('study')} (first file 'one/01_a/0001.dcm')" in notice.message
+    assert f"{uid('other')} (first file 'two/01_a/0001.dcm')" in notice.message
     assert result.archive.path.read_bytes() == reference_archive(tmp_path / "in", "study_visit")

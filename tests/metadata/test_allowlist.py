@@ -43,7 +43,7 @@ def test_identifying_tags_need_the_permission() -> None:
     (problem,) = problems("PatientAge")
     assert problem == (
         "'PatientAge' is listed in the confidentiality profile of DICOM PS3.15 Table E.1-1; "
-        "it is recorded only where the list also says 'allow_identifying: true'"
+        "it is recorded only if the list also says 'allow_identifying: true'"
     )
     allowed = parse_allow_list("allow_identifying: true\nPatientAge\nPatientName", "tags.txt")
     assert allowed == AllowList({"PatientAge": PATIENT_AGE, "PatientName": PATIENT_NAME}, True)
@@ -66,19 +66,19 @@ def test_sequences_and_binary_data_are_refused_always(name: str, permission: str
 @pytest.mark.parametrize("name", ["0029,1010", "(0009,0010)", "0010,0099", "(6000,3000)", "0008,0000"])
 def test_tags_without_a_keyword_of_their_own_are_refused(name: str) -> None:
     (problem,) = problems(f"allow_identifying: true\n{name}")
-    assert f"'{name}' is no tag with a DICOM keyword of its own" in problem
+    assert f"'{name}' is not a tag with its own DICOM keyword" in problem
 
 
 @pytest.mark.parametrize(("name", "meant"), [("EchTime", "EchoTime"), ("echotime", "EchoTime"), ("RowsX", "Rows")])
 def test_unknown_keywords_get_a_suggestion(name: str, meant: str) -> None:
-    assert problems(name) == [f"'{name}' is no DICOM keyword; did you mean '{meant}'?"]
+    assert problems(name) == [f"'{name}' is not a DICOM keyword; did you mean '{meant}'?"]
 
 
 def test_all_mistakes_are_named_at_once() -> None:
     found = problems("EchTime\nPatientID\nEchoTime\nPixelData\nqqqqqqqqqqqq\nallow_identifying: yes")
     assert len(found) == 5
-    assert "'allow_identifying' must be said once" in found[0]
-    assert found[-1] == "'qqqqqqqqqqqq' is no DICOM keyword"
+    assert "'allow_identifying' must be given once" in found[0]
+    assert found[-1] == "'qqqqqqqqqqqq' is not a DICOM keyword"
 
 
 def test_a_flood_of_mistakes_is_counted() -> None:

@@ -92,7 +92,7 @@ def test_several_paths_stand_on_lines(folder: Path, tmp_path: Path, cli: Inside)
 
 
 def test_what_is_no_dicom_is_said(folder: Path, tmp_path: Path, cli: Inside) -> None:
-    with pytest.raises(InputRefused, match="is no DICOM file, and neither a zip nor a tar"):
+    with pytest.raises(InputRefused, match="is not a DICOM file, and not a readable zip or tar"):
         find_studies(folder / "notes.txt")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputRefused, match="contains no files"):
@@ -101,7 +101,7 @@ def test_what_is_no_dicom_is_said(folder: Path, tmp_path: Path, cli: Inside) -> 
         find_studies(tmp_path / "nowhere")
     (tmp_path / "texts").mkdir()
     shutil.copy(folder / "notes.txt", tmp_path / "texts")
-    with pytest.raises(InputRefused, match="holds no DICOM image"):
+    with pytest.raises(InputRefused, match="contains no DICOM image"):
         find_studies(tmp_path / "texts")
     assert cli("study-uid", folder / "notes.txt").code == 3
     ran = cli("study-uid", folder, folder / "notes.txt", tmp_path / "nowhere")
@@ -114,7 +114,7 @@ def test_a_visit_of_the_store(folder: Path, tmp_path: Path, cli: Inside) -> None
     """From the JSON where it is there, else from the archive."""
     store = tmp_path / "store"
     place = Visit(store, "s", "v")
-    with pytest.raises(DepositMissing, match="check store and identifiers"):
+    with pytest.raises(DepositMissing, match="check the store and the identifiers"):
         find_visit_studies(place)
     make_studyvisit_archive(folder, store, "s", "v")
     from_archive = find_visit_studies(place)
