@@ -1,7 +1,7 @@
-"""Deflate and zlib streams that compress nothing, written and read. Pure.
+"""Write and read deflate and zlib streams that compress nothing. Pure.
 
-zlib's successors (zlib-ng, Intel's, Apple's) turn the same input into different bytes, all correct. What icf-utils
-writes must be the same on every machine, so its streams consist of *stored* blocks (RFC 1951, 3.2.4), which leave
+Implementations of zlib (zlib-ng, Intel's, Apple's) turn the same input into different bytes, all correct. The output of
+icf-utils must be the same on every machine, so its streams consist of *stored* blocks (RFC 1951, 3.2.4), which leave
 nothing to choose. The price is space: a visit's dataset takes about one kilobyte per image, less than half a percent of
 the images.
 """
@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import zlib
 
-#: What a stored block can hold.
+#: The largest content of a stored block, in bytes.
 _BLOCK = 0xFFFF
 
 _ZLIB_HEADER = b"\x78\x01"
 
 
 def stored_deflate(data: bytes) -> bytes:
-    """``data`` as a raw deflate stream, as zip files hold it."""
+    """Make a raw deflate stream of ``data``, as zip files contain it."""
     if len(data) <= _BLOCK:
         return _block_head(len(data), last=True) + data
     parts: list[bytes | memoryview] = []
@@ -29,7 +29,7 @@ def stored_deflate(data: bytes) -> bytes:
 
 
 def stored_zlib(data: bytes) -> bytes:
-    """``data`` as a zlib stream (RFC 1950), as git's packs hold it."""
+    """Make a zlib stream (RFC 1950) of ``data``, as git's packs and PNG files contain it."""
     return b"".join((_ZLIB_HEADER, stored_deflate(data), zlib.adler32(data).to_bytes(4, "big")))
 
 
@@ -38,9 +38,9 @@ def _block_head(length: int, *, last: bool) -> bytes:
 
 
 def read_stored(raw: bytes, at: int) -> tuple[bytes, int]:
-    """The content of the raw deflate stream at ``at``, and where the stream ends.
+    """Read the raw deflate stream at ``at``; returns its content, and where the stream ends.
 
-    Raises ``ValueError`` where it is not one that :func:`stored_deflate` makes.
+    Raises ``ValueError`` for a stream that :func:`stored_deflate` does not make.
     """
     parts, last = [], 0
     while not last:
@@ -49,16 +49,16 @@ def read_stored(raw: bytes, at: int) -> tuple[bytes, int]:
         last = head[0] if head else 2
         part = raw[at + 5 : at + 5 + length]
         if last > 1 or head != _block_head(length, last=bool(last)) or len(part) != length:
-            raise ValueError(f"no stored block at byte {at}")
+            raise ValueError(f"other data than a stored block at byte {at}")
         parts.append(part)
         at += 5 + length
     return parts[0] if len(parts) == 1 else b"".join(parts), at
 
 
 def read_zlib(raw: bytes, at: int) -> tuple[bytes, int]:
-    """The content of the zlib stream at ``at``, and where it ends. Raises ``ValueError``."""
+    """Read the zlib stream at ``at``; returns its content, and where the stream ends. Raises ``ValueError``."""
     if raw[at : at + 2] != _ZLIB_HEADER:
-        raise ValueError(f"no zlib stream at byte {at}")
+        raise ValueError(f"other data than a zlib stream at byte {at}")
     data, end = read_stored(raw, at + 2)
     if raw[end : end + 4] != zlib.adler32(data).to_bytes(4, "big"):
         raise ValueError(f"wrong checksum at byte {end}")

@@ -160,7 +160,7 @@ def _note(entry: InputFile, facts: FileFacts, done: PackingResult) -> None:
 def _visit_notices(source: Source, done: PackingResult) -> list[Notice]:
     notices = []
     if not done.dicom_files:
-        notices.append(Notice("no-dicom", source.label, "contains no DICOM file"))
+        notices.append(Notice("no-dicom", source.label, "contains no DICOM files"))
     if done.time is None:
         notices.append(Notice("no-time", source.label, "has no usable study time; every file gets 1970-01-01 00:00:00"))
     if len(done.studies) > 1:

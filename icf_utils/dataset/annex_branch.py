@@ -1,10 +1,9 @@
-"""Which files the two branches of a visit's dataset hold. Pure: metadata in, paths and contents out.
+"""The files in the two branches of a visit's dataset: metadata in, paths and contents out. Pure.
 
-The text of the files in a ``git-annex`` branch. Pure.
-
-Formats: https://git-annex.branchable.com/internals/ ("The git-annex branch"). Every record carries a time; ``time`` is
-in whole seconds since 1970, and each file is byte for byte what git-annex's batch commands write when their clock
-(``GIT_ANNEX_VECTOR_CLOCK``) stands at it.
+``main`` has a symbolic link for each image and for the archive; ``git-annex`` has, for each key, where its content is,
+its addresses and its tags. The formats are those of https://git-annex.branchable.com/internals/ ("The git-annex
+branch"). Every record carries a time, in whole seconds since 1970; each file is byte for byte what git-annex's batch
+commands write with that time as their clock (``GIT_ANNEX_VECTOR_CLOCK``).
 """
 
 from __future__ import annotations
@@ -25,18 +24,18 @@ from icf_utils.metadata.records import ImageRecord, TarballRecord, VisitMetadata
 from icf_utils.results import Notice
 from icf_utils.store.layout import Visit
 
-#: Annexed files get the keys that this module writes, and git's own files stay in git.
+#: Makes git-annex use the kind of keys that this module writes, and keeps git's own files in git.
 ATTRIBUTES = b"* annex.backend=MD5E\n**/.git* annex.largefiles=nothing\n"
 
 _REPOSITORY, _UNCURL, _ARCHIVIST = "icf-utils", "uncurl", "archivist"
 
-_LEFT_OUT = "git takes this name for one of its own and cannot hold it; the file is in the archive, not in the dataset"
-_NO_IMAGES = "it has no readable DICOM image; the dataset holds the archive alone"
+_LEFT_OUT = "git reserves this name and refuses it in a tree; the file is in the archive but not in the dataset"
+_NO_IMAGES = "it has no readable DICOM image; the dataset contains only the archive"
 
 
 @dataclass(frozen=True)
 class Branches:
-    """Files by path of both branches, the number of images among them, and what a user should know."""
+    """Files of both branches by path, the number of images among them, and notices for the user."""
 
     main: Mapping[bytes, BranchFile]
     annex: Mapping[bytes, BranchFile]
@@ -46,7 +45,7 @@ class Branches:
 
 @dataclass(frozen=True)
 class _Annexed:
-    """An image as the dataset knows it."""
+    """An image with its path and key."""
 
     path: bytes
     key: bytes
@@ -54,7 +53,7 @@ class _Annexed:
 
 
 def make_branches(metadata: VisitMetadata, visit: Visit, origin: DatasetOrigin) -> Branches:
-    """Both branches of the dataset that ``metadata`` describes."""
+    """Make both branches of the dataset that ``metadata`` describes."""
     records = [record for record in metadata.images if git_can_hold(record.path)]
     images = [_annexed(record) for record in records]
     archive = archive_key(metadata.tarball)
@@ -71,12 +70,12 @@ def make_branches(metadata: VisitMetadata, visit: Visit, origin: DatasetOrigin) 
 
 
 def archive_key(tarball: TarballRecord) -> bytes:
-    """The annex key of the archive."""
+    """Return the annex key of the archive."""
     return md5e_key(tarball.size, tarball.md5, tarball.dspath.encode("ascii"))
 
 
 def encode_name(path: str) -> bytes:
-    """The bytes of a name in the metadata, whatever the locale."""
+    """Encode a name of the metadata, independently of the locale."""
     return path.encode("utf-8", "surrogateescape")
 
 
@@ -96,12 +95,12 @@ def _main(images: Iterable[_Annexed], archive: bytes, visit: Visit, uuids: Datas
 
 
 def dataset_config(uuids: DatasetUuids) -> bytes:
-    """``.datalad/config``, by which DataLad knows a dataset."""
+    """Make ``.datalad/config``, by which DataLad recognises a dataset."""
     return f'[datalad "dataset"]\n\tid = {uuids.dataset}\n'.encode("ascii")
 
 
 def repository_logs(origin: DatasetOrigin) -> dict[bytes, BranchFile]:
-    """The files of the ``git-annex`` branch that are about repositories, not keys."""
+    """Make the files of the ``git-annex`` branch about repositories (not keys)."""
     uuids, time = origin.uuids, origin.time
     remotes = {uuids.uncurl: _UNCURL, uuids.archivist: _ARCHIVIST}
     return {
@@ -111,7 +110,7 @@ def repository_logs(origin: DatasetOrigin) -> dict[bytes, BranchFile]:
 
 
 def key_log_path(key: bytes, suffix: bytes) -> bytes:
-    """Where a log of ``key`` stands in the ``git-annex`` branch."""
+    """Return the path of a log of ``key`` in the ``git-annex`` branch."""
     return b"%s/%s%s" % (lower_folder(key), key, suffix)
 
 
@@ -124,7 +123,7 @@ def _archive_files(archive: bytes, visit: Visit, origin: DatasetOrigin) -> dict[
 
 
 def _image_files(images: Iterable[_Annexed], archive: bytes, origin: DatasetOrigin) -> dict[bytes, BranchFile]:
-    """Equal images under several names have one key: several addresses, the union of their tags."""
+    """Make the logs of all images; equal images share a key, with all their addresses and the union of their tags."""
     by_key: dict[bytes, list[_Annexed]] = {}
     for image in images:
         by_key.setdefault(image.key, []).append(image)
@@ -145,7 +144,7 @@ def _locators(same: Iterable[_Annexed], archive: bytes) -> list[bytes]:
 
 
 def annex_fields(records: Iterable[ImageRecord]) -> dict[str, set[bytes]]:
-    """git-annex metadata of the images: lower-case tag names, their values as text; an empty text is no value."""
+    """Collect git-annex metadata of images with one key: names in lower case, values as text, without empty ones."""
     fields: dict[str, set[bytes]] = {}
     for record in records:
         for tag, value in record.tags.items():
@@ -155,7 +154,7 @@ def annex_fields(records: Iterable[ImageRecord]) -> dict[str, set[bytes]]:
 
 
 def _text(value: Any) -> bytes:
-    """Text as it is, a number as JSON writes it."""
+    """Encode a value: text unchanged, a number as JSON writes it."""
     return encode_name(value if isinstance(value, str) else json.dumps(value))
 
 
@@ -169,17 +168,17 @@ def _notices(metadata: VisitMetadata, visit: Visit) -> tuple[Notice, ...]:
     return tuple(notices)
 
 
-#: A metadata value with one of these would end or change the record; git-annex writes it in base64.
+#: git-annex writes values with these in base64, as they would end or change the record.
 _NEEDS_BASE64 = re.compile(rb"\A!|[ \r\n]")
 
 
 def uuid_log(descriptions: Mapping[UUID, str], time: int) -> bytes:
-    """``uuid.log``: who the repositories and remotes are."""
+    """Make ``uuid.log``: the descriptions of repositories and remotes."""
     return _by_uuid({uuid: f"{text} timestamp={time}s" for uuid, text in descriptions.items()})
 
 
 def remote_log(external: Mapping[UUID, str], time: int) -> bytes:
-    """``remote.log``: external special remotes that every clone enables by itself; each is named as its program."""
+    """Make ``remote.log``: external special remotes, named like their programs, that clones enable automatically."""
     line = "autoenable=true encryption=none externaltype={0} name={0} type=external timestamp={1}s"
     return _by_uuid({uuid: line.format(name, time) for uuid, name in external.items()})
 
@@ -189,22 +188,22 @@ def _by_uuid(texts: Mapping[UUID, str]) -> bytes:
 
 
 def location_log(uuid: UUID, time: int) -> bytes:
-    """``<key>.log``: the one place that has the key."""
+    """Make ``<key>.log``: the remote that has the key."""
     return b"%ds 1 %s\n" % (time, str(uuid).encode("ascii"))
 
 
 def url_log(urls: Iterable[bytes], time: int) -> bytes:
-    """``<key>.log.web``: where to ask for the key. The colon says that a special remote claims the address."""
+    """Make ``<key>.log.web``: addresses of the key. The colon means that a special remote claims the address."""
     return b"".join(b"%ds 1 :%s\n" % (time, url) for url in urls)
 
 
 def web_log(urls: Iterable[bytes], time: int) -> bytes:
-    """The same for addresses that git-annex itself asks, as its ``web`` special remote: without the colon."""
+    """Make ``<key>.log.web`` for addresses that git-annex's own ``web`` remote reads: without the colon."""
     return b"".join(b"%ds 1 %s\n" % (time, url) for url in urls)
 
 
 def metadata_log(fields: Mapping[str, Iterable[bytes]], time: int) -> bytes:
-    """``<key>.log.met``: the fields of a key, each with its set of values. Empty if there are none."""
+    """Make ``<key>.log.met``: the metadata fields of a key, each with a set of values. Empty if there are none."""
     texts = [_field(name, set(fields[name])) for name in sorted(fields) if fields[name]]
     return b"%ds %s\n" % (time, b" ".join(texts)) if texts else b""
 

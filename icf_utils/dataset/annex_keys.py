@@ -1,14 +1,14 @@
-"""git-annex keys and where their files lie, as bytes. Pure.
+"""git-annex keys, the paths derived from them, and the address of an image inside an archive. Pure.
 
-Sources: git-annex's pages "key format" and "hashing" (https://git-annex.branchable.com/internals/), and for the
-extension in an ``MD5E`` key its behaviour: ``git annex calckey --backend=MD5E`` agreed on 28,000 made-up names.
+Sources for keys and paths: git-annex's pages "key format" and "hashing" (https://git-annex.branchable.com/internals/),
+and for the extension in an ``MD5E`` key git-annex's behaviour: ``git annex calckey --backend=MD5E`` agreed for 28,000
+generated names.
 
-
-The address of one image inside the archive, as the ``archivist`` special remote reads it. Pure.
-
+An image locator is the address that the ``archivist`` special remote reads:
 ``dl+archive:<archive's key>#path=<path>&size=<bytes>&offset=<bytes>``. The form is that of datalad-next
-(``datalad_next.types.archivist``), which ignores what follows ``size``; ``offset``, the position of the image's content
-in the archive, is ours and always last. The archive's kind need not be said (``&atype=tar``): its key ends in ``.tar``.
+(``datalad_next.types.archivist``), which ignores what follows ``size``. ``offset``, the position of the image's content
+in the archive, is an addition of icf-utils and always last. The archive's type (``&atype=tar``) is not needed, as its
+key ends in ``.tar``.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _MIXED_ALPHABET = b"0123456789zqjxkmvwgpfZQJXKMVWGPF"
 
 
 def md5e_key(size: int, md5: str, path: bytes) -> bytes:
-    """The key of ``size`` bytes with the hexadecimal digest ``md5``, at ``path`` when git-annex first meets them.
+    """Make the key of a file at ``path`` with ``size`` bytes and the hexadecimal digest ``md5``.
 
-    Such a key has no ``&``, ``%``, ``:`` or ``/``, so the name of its file is the key itself, without escapes.
+    Such a key has no ``&``, ``%``, ``:`` or ``/``, so that the name of its file is the key itself, without escapes.
 
     >>> md5e_key(1, "9dd4e461268c8034f5c8564e155c67a6", b"a/x.tar.gz")
     b'MD5E-s1--9dd4e461268c8034f5c8564e155c67a6.tar.gz'
@@ -36,7 +36,7 @@ def md5e_key(size: int, md5: str, path: bytes) -> bytes:
 
 
 def key_size(key: str) -> int | None:
-    """The size in bytes that a key names, None where it names none.
+    """Return the size in bytes that a key states; ``None`` if it states none.
 
     >>> key_size("MD5E-s1--9dd4e461268c8034f5c8564e155c67a6.dcm"), key_size("WORM--x-s2")
     (1, None)
@@ -47,7 +47,7 @@ def key_size(key: str) -> int | None:
 
 
 def key_md5(key: str) -> str:
-    """The MD5 that a key of the backends ``MD5`` and ``MD5E`` names, empty for other keys.
+    """Return the MD5 in a key of the backends ``MD5`` and ``MD5E``; empty for other keys.
 
     >>> key_md5("MD5E-s1--9dd4e461268c8034f5c8564e155c67a6.dcm"), key_md5("WORM--9dd4e461268c8034f5c8564e155c67a6")
     ('9dd4e461268c8034f5c8564e155c67a6', '')
@@ -57,10 +57,10 @@ def key_md5(key: str) -> str:
 
 
 def key_extension(name: bytes) -> bytes:
-    """What git-annex takes for the extension of a file name, dots included; may be empty.
+    """Return what git-annex regards as the extension of a file name, dots included; may be empty.
 
-    Counted from the end, up to the first part that is longer than four bytes; a part with anything but ASCII letters,
-    digits and bytes above 127 is passed over, and an empty one (``a..dcm``) uses up one of the two places.
+    At most two parts count, from the end up to the first part longer than four bytes. A part with anything but ASCII
+    letters, digits and bytes above 127 is skipped; an empty part (``a..dcm``) counts as one of the two.
     """
     parts: list[bytes] = []
     for part in reversed(name.lstrip(b".").split(b".")[1:]):
@@ -72,7 +72,7 @@ def key_extension(name: bytes) -> bytes:
 
 
 def lower_folder(key: bytes) -> bytes:
-    """The two folders of ``key`` in the ``git-annex`` branch.
+    """Return the two folders of ``key`` in the ``git-annex`` branch.
 
     >>> lower_folder(b"XDLRA--refs")
     b'3f7/4a3'
@@ -82,7 +82,7 @@ def lower_folder(key: bytes) -> bytes:
 
 
 def mixed_folder(key: bytes) -> bytes:
-    """The two folders of ``key`` below ``.git/annex/objects`` of a repository with a work tree.
+    """Return the two folders of ``key`` below ``.git/annex/objects`` of a repository with a work tree.
 
     >>> mixed_folder(b"MD5E-s1--9dd4e461268c8034f5c8564e155c67a6")
     b'3V/f8'
@@ -93,35 +93,35 @@ def mixed_folder(key: bytes) -> bytes:
 
 
 def link_target(path: bytes, key: bytes) -> bytes:
-    """What the symbolic link at ``path`` in the dataset holds for an annexed file."""
+    """Return the target of the symbolic link at ``path`` of an annexed file."""
     up = b"../" * path.count(b"/")
     return b"%s.git/annex/objects/%s/%s/%s" % (up, mixed_folder(key), key, key)
 
 
-#: What ends a path for archivist's parser, or a line of the protocol that git-annex speaks with it.
+#: Characters that end a path for archivist's parser, or a line of git-annex's protocol.
 _BREAKS = re.compile(rb"[#&\r\n]")
 _QUOTED = re.compile(rb"[%#&\r\n]")
 
-#: A locator as text; a path may hold ``#``, as archivist's own locators do, but no ``&``.
+#: A locator; its path may contain ``#``, as in archivist's own locators, but not ``&``.
 _LOCATOR = re.compile(r"dl\+archive:(?P<key>[^#]+)#path=(?P<path>[^&]*)(?P<rest>(?:&[a-z]+=[^&]*)*)", re.DOTALL)
 
 _NO_SUCH_NAME = "DataLad's archivist cannot read a name with '#', '&' or a line break"
-_NO_UTF8 = "DataLad's archivist reads a name that is no UTF-8 in the locales C, POSIX and C.UTF-8 only"
-_INSTEAD = "; get this image with icf-utils' special remote, or from the archive"
+_NO_UTF8 = "DataLad's archivist reads a name outside UTF-8 only in the locales C, POSIX and C.UTF-8"
+_INSTEAD = "; get this image with the special remote of icf-utils, or from the archive"
 
 
 def image_locator(archive_key: bytes, path: bytes, size: int, offset: int) -> bytes:
-    """The locator of the member ``path``; ``size`` and ``offset`` in bytes.
+    """Make the locator of the member ``path``; ``size`` and ``offset`` in bytes.
 
-    archivist takes names as they are and decodes nothing. A name that it cannot read at all is percent-encoded, so
-    that the record stays one line and archivist fails for this image alone; a reader of ``offset`` has no use for it.
+    archivist does not decode names. A name that it cannot read at all is percent-encoded, so that the record stays on
+    one line and archivist fails for this image only; readers that use ``offset`` do not need the name.
     """
     written = _QUOTED.sub(_percent, path) if _BREAKS.search(path) else path
     return b"dl+archive:%s#path=%s&size=%d&offset=%d" % (archive_key, written, size, offset)
 
 
 def archivist_obstacle(path: bytes) -> str:
-    """Why archivist cannot get a member of this name, as a sentence; empty if it can."""
+    """Say in a sentence why archivist cannot get a member of this name; empty if it can."""
     if _BREAKS.search(path):
         return _NO_SUCH_NAME + _INSTEAD
     try:
@@ -133,9 +133,9 @@ def archivist_obstacle(path: bytes) -> str:
 
 @dataclass(frozen=True)
 class ImageLocator:
-    """Where an image is: the archive's key, its name there, size and position of its content in bytes.
+    """Where an image is: the archive's key, the member's name, size and position of its content in bytes.
 
-    ``size`` and ``offset`` are None where the locator does not tell them.
+    ``size`` and ``offset`` are ``None`` if the locator does not state them.
     """
 
     archive_key: str
@@ -145,7 +145,7 @@ class ImageLocator:
 
 
 def parse_locator(url: str) -> ImageLocator | None:
-    """What a ``dl+archive:`` address says; None for one that cannot be understood.
+    """Parse a ``dl+archive:`` address; ``None`` if it is malformed.
 
     >>> parse_locator("dl+archive:MD5E-s9--0.tar#path=a/b.dcm&size=3&offset=2")
     ImageLocator(archive_key='MD5E-s9--0.tar', path='a/b.dcm', size=3, offset=2)

@@ -1,14 +1,13 @@
-"""A deposit for git-annex's own ``annex::`` address: clones with git and git-annex, without DataLad. Pure.
+"""The deposit for git-annex's ``annex::`` addresses, which are cloned with git and git-annex, without DataLad.
 
 Format: git-annex's manual page *git-remote-annex* and its page "internals/git-remote-annex". A manifest lists the keys
-of git bundles (https://git-scm.com/docs/gitformat-bundle, version 2); both kinds of keys lie in a special remote, in
-folders by the MD5 of the key; a small file that can be downloaded says which remote that is.
+of git bundles (https://git-scm.com/docs/gitformat-bundle, version 2). Manifest and bundles are keys in a special
+remote, in folders by the MD5 of the key; a small file that can be downloaded contains the address of that remote.
 
-The dataset is the one of the ``_XDLRA`` pair. Only its ``git-annex`` branch goes on by one commit, which says that the
-archive is on the web: without DataLad, git-annex knows nobody else who could get it.
+The dataset is that of the ``_XDLRA`` pair. Only its ``git-annex`` branch has one commit more, which records that the
+archive is on the web: without DataLad, git-annex has no other remote that could get it.
 
-
-The deposit for ``annex::`` addresses in the store: publishing, comparing. Reads and writes the study's folder.
+Making the files is pure; the functions at the end read and create files in the study's folder.
 """
 
 from __future__ import annotations
@@ -31,40 +30,40 @@ from icf_utils.errors import DepositDiffers, InvalidSetting, storage_errors
 from icf_utils.store.files import make_folders, sync_folder
 from icf_utils.store.layout import Visit
 
-#: git-annex's fixed UUID of the web.
+#: git-annex's fixed UUID for the web.
 WEB = UUID("00000000-0000-0000-0000-000000000001")
 
 
 @dataclass(frozen=True)
 class DepositFile:
-    """A file of the deposit: its name relative to the study's folder, with slashes, and its bytes."""
+    """A file of the deposit: its name relative to the study's folder, with ``/``, and its bytes."""
 
     name: str
     data: bytes
 
 
 def check_annex_scheme(store_url: str) -> None:
-    """Raise :class:`~icf_utils.errors.InvalidSetting` for a store that git-annex's own remotes cannot read."""
+    """Check that git-annex's own remotes can read a store. Raises :class:`~icf_utils.errors.InvalidSetting`."""
     if urlsplit(store_url).scheme == "ssh":
         raise InvalidSetting("--annex-url", "git-annex reads stores over https://, http:// and file://, not ssh://")
 
 
 def remote_uuid(origin: DatasetOrigin) -> UUID:
-    """The UUID of the special remote that the deposit is; the same whenever the dataset's id is."""
+    """Return the UUID of the special remote with the deposit's keys; it follows from the dataset's id."""
     return uuid5(origin.uuids.dataset, "annex")
 
 
 def annex_address(visit: Visit, origin: DatasetOrigin) -> str:
-    """What ``git clone`` takes: the address of the small file, which git-annex gets from web servers only."""
+    """Return the address for ``git clone``: that of the small file, or the long one if no web server serves it."""
     if urlsplit(origin.store_url).scheme == "file":
         return long_annex_address(visit, origin)
     return f"annex::{origin.store_url}/{visit.study}/{visit.annex_url.name}"
 
 
 def web_branch_files(archive_stem: bytes, visit: Visit, origin: DatasetOrigin) -> dict[bytes, BranchFile]:
-    """The records that differ from the ``_XDLRA`` pair's: the archive is at DataLad's remote and on the web.
+    """Make the records that differ from the ``_XDLRA`` pair: the archive is in DataLad's remote and on the web.
 
-    ``archive_stem`` is where the archive's location log stands in the branch.
+    ``archive_stem`` is the path of the archive's location log in the branch.
     """
     url = f"{origin.store_url}/{visit.storepath}".encode("ascii")
     places = sorted((WEB, origin.uuids.uncurl), key=str)
@@ -79,9 +78,9 @@ def web_branch_files(archive_stem: bytes, visit: Visit, origin: DatasetOrigin) -
 def annex_deposit_files(
     objects: Mapping[bytes, GitObject], refs: Mapping[str, str], visit: Visit, origin: DatasetOrigin
 ) -> tuple[DepositFile, ...]:
-    """The deposit's files, the one that marks completeness last.
+    """Make the deposit's files; the last one marks the deposit as complete.
 
-    ``refs`` has the commits of both branches. Raises ``OverflowError`` where the bundle would be too large.
+    ``refs`` has the commits of both branches. Raises ``OverflowError`` if the bundle would be too large.
     """
     uuid = remote_uuid(origin)
     bundle = bundle_bytes(objects, refs, uuid)
@@ -100,9 +99,9 @@ def _key_file(visit: Visit, key: str, data: bytes) -> DepositFile:
 
 
 def bundle_bytes(objects: Mapping[bytes, GitObject], refs: Mapping[str, str], uuid: UUID) -> bytes:
-    """A git bundle of ``objects`` with the branches where git-annex looks for them.
+    """Make a git bundle of ``objects`` with the branches where git-annex looks for them.
 
-    ``HEAD`` is among them: without it, git checks out a branch of the name that the user's ``init.defaultBranch`` says.
+    ``HEAD`` is included; without it, git checks out the branch that the user's ``init.defaultBranch`` names.
     """
     space = f"refs/namespaces/git-remote-annex/{uuid}"
     places = {"HEAD": refs[MAIN], ANNEX: refs[ANNEX], MAIN: refs[MAIN]}
@@ -111,9 +110,9 @@ def bundle_bytes(objects: Mapping[bytes, GitObject], refs: Mapping[str, str], uu
 
 
 def long_annex_address(visit: Visit, origin: DatasetOrigin) -> str:
-    """The address that needs no file: all that git-annex must know of the special remote.
+    """Return the complete address, which contains all parameters of the special remote.
 
-    git-annex takes the parameters apart at ``&`` and decodes percent signs once.
+    git-annex splits the parameters at ``&`` and decodes percent-encoding once.
     """
     folder = f"{origin.store_url}/{visit.study}/{visit.annex_folder.name}"
     parts = urlsplit(folder)
@@ -124,41 +123,41 @@ def long_annex_address(visit: Visit, origin: DatasetOrigin) -> str:
     return f"annex::{remote_uuid(origin)}?encryption=none&{place}"
 
 
-_STRANGER = "it does not belong to this dataset"
+_UNEXPECTED = "it does not belong to this dataset"
 
 
 def deposit_paths(visit: Visit, files: Sequence[DepositFile]) -> list[tuple[Path, bytes]]:
-    """Where the files lie, and their bytes, for :func:`icf_utils.store.files.publish_bytes`."""
+    """Return the paths of the files, with their bytes, for :func:`icf_utils.store.files.publish_bytes`."""
     return [(visit.of_study.folder / file.name, file.data) for file in files]
 
 
 def has_annex_deposit(visit: Visit) -> bool:
-    """Whether there is any file of such a deposit."""
+    """Whether any file of such a deposit exists."""
     with storage_errors(visit.annex_url, "examine"):
         return visit.annex_url.exists() or next(list_stored_files(visit), None) is not None
 
 
 def list_stored_files(visit: Visit) -> Iterator[Path]:
-    """The files in the deposit's folder, whatever they are."""
+    """List all files in the deposit's folder."""
     for folder, _, names in os.walk(visit.annex_folder):
         yield from (Path(folder, name) for name in sorted(names))
 
 
 def create_folders(visit: Visit, files: Sequence[DepositFile]) -> None:
-    """Make the folders of the deposit's keys, durably.
+    """Create the folders of the deposit's keys, durably.
 
-    Raises :class:`~icf_utils.errors.DepositDiffers` if files of another deposit are there.
+    Raises :class:`~icf_utils.errors.DepositDiffers` if files of another deposit exist.
     """
     wanted = {path for path, _ in deposit_paths(visit, files)}
     for path in list_stored_files(visit):
         if path not in wanted:
-            raise DepositDiffers(path, _STRANGER)
+            raise DepositDiffers(path, _UNEXPECTED)
     for path in sorted(wanted):
         create_folder(visit, path.parent)
 
 
 def create_folder(visit: Visit, folder: Path) -> None:
-    """Make a folder and those above it; the names above are synced as well."""
+    """Create a folder and its parents, and sync the parents."""
     if folder.is_dir():
         return
     with storage_errors(folder, "create"):

@@ -1,8 +1,8 @@
-"""The two files of a deposit: the refs, and a bare repository in a zip file. Pure.
+"""The two files of a dataset's deposit: the refs, and a bare repository in a zip file. Pure.
 
-This is what ``datalad clone datalad-annex::`` reads (the module docstring of datalad-next's
-``gitremotes/datalad_annex.py``): the refs are looked at first, and only if they are new is the repository fetched.
-Zip format: PKWARE's APPNOTE.TXT. Entries are deflate streams of stored blocks, dated 1980-01-01, in a fixed order.
+``datalad clone datalad-annex::`` reads them (see the module docstring of datalad-next's
+``gitremotes/datalad_annex.py``): the refs first, and the repository only if the refs are new. Zip format: PKWARE's
+APPNOTE.TXT. Entries are deflate streams of stored blocks, dated 1980-01-01, in a fixed order.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ _CONFIG = b"[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = t
 _HEAD = f"ref: {MAIN}\n".encode("ascii")
 _PACKED_REFS = b"# pack-refs with: peeled fully-peeled sorted \n"
 
-#: Version 2.0 needed, no flags, method 8 (deflate), 00:00:00, 1980-01-01.
+#: Needs version 2.0, no flags, method 8 (deflate), 00:00:00, 1980-01-01.
 _COMMON = struct.pack("<HHHHH", 20, 0, 8, 0, 0x21)
 _LOCAL, _CENTRAL, _END = b"PK\3\4", b"PK\1\2", b"PK\5\6"
 
-#: Unix mode in the upper half, MS-DOS's folder bit in the lower.
+#: Unix mode in the upper half, the folder bit of MS-DOS in the lower.
 _FILE_MODE, _FOLDER_MODE = 0o100644 << 16, 0o40755 << 16 | 0x10
 
 
 class ZipMember(NamedTuple):
-    """A file of the zip, or a folder where ``name`` ends with a slash."""
+    """A file of the zip, or a folder if ``name`` ends with a slash."""
 
     name: str
     data: bytes
 
 
 def refs_bytes(refs: Mapping[str, str]) -> bytes:
-    """``<visit>_XDLRA--refs``: sorted by name, so that an unchanged fetch ends here. ``refs``: name to commit."""
+    """Make ``<visit>_XDLRA--refs`` from commits by branch; sorted, so that a fetch without changes ends here."""
     return _ref_lines(refs) + f"@{MAIN} HEAD\n".encode("ascii")
 
 
@@ -48,21 +48,21 @@ def _ref_lines(refs: Mapping[str, str]) -> bytes:
 
 
 def export_bytes(objects: Mapping[bytes, GitObject], refs: Mapping[str, str]) -> bytes:
-    """``<visit>_XDLRA--repo-export``. Raises ``OverflowError`` where the pack would be too large."""
+    """Make ``<visit>_XDLRA--repo-export``. Raises ``OverflowError`` if the pack would be too large."""
     pack = write_pack(objects)
     members = [
         *(ZipMember(name, b"") for name in _FOLDERS),
         ZipMember("HEAD", _HEAD),
         ZipMember("config", _CONFIG),
         ZipMember("packed-refs", _PACKED_REFS + _ref_lines(refs)),
-        ZipMember(f"objects/pack/pack-{pack.name}.idx", pack.listing),
+        ZipMember(f"objects/pack/pack-{pack.name}.idx", pack.idx),
         ZipMember(f"objects/pack/pack-{pack.name}.pack", pack.data),
     ]
     return write_zip(members)
 
 
 def write_zip(members: list[ZipMember]) -> bytes:
-    """A zip file of ``members``; see the module's docstring."""
+    """Make a zip file of ``members`` in their order."""
     parts: list[bytes] = []
     directory: list[bytes] = []
     at = 0
@@ -80,18 +80,17 @@ def write_zip(members: list[ZipMember]) -> bytes:
 
 
 def read_export(raw: bytes) -> tuple[dict[bytes, GitObject], dict[str, str]]:
-    """The objects and refs of an export. Raises ``ValueError`` unless it is byte for byte what this module writes.
+    """Read objects and refs of an export. Raises ``ValueError`` unless it is byte for byte what this module writes.
 
-    Whether every checksum, length and order is right is not asked one by one: what was read is written again, and
-    must be the same.
+    Checksums, lengths and order are not checked one by one: the result is written again and must give the same bytes.
     """
     found = _read_members(raw)
     packs = [data for name, data in found.items() if name.endswith(".pack")]
     if len(packs) != 1:
-        raise ValueError("no pack in it, or several")
+        raise ValueError("no pack, or several packs")
     objects, refs = read_pack(packs[0]), _read_refs(found.get("packed-refs", b""))
     if export_bytes(objects, refs) != raw:
-        raise ValueError("checksums, order or additional bytes that icf-utils does not write")
+        raise ValueError("other checksums, another order or more bytes than icf-utils writes")
     return objects, refs
 
 

@@ -1,8 +1,7 @@
-"""git's own verdict on a deposit, before it is published. Runs git on a temporary copy; writes nothing else.
+"""Have git check a dataset before it is published. Runs git on a temporary copy; nothing else is written.
 
-The export is unpacked into a temporary folder, as a clone will unpack it, and ``git fsck --strict`` reads every object
-of both branches at once. The user's configuration of git and any ``GIT_*`` variable of a surrounding repository have
-no say in it.
+The export is unpacked into a temporary folder, as a clone would unpack it, and ``git fsck --strict`` reads every object
+of both branches. The user's git configuration and the ``GIT_*`` variables of a surrounding repository have no effect.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ import zipfile
 from icf_utils.child_environment import git_environment
 from icf_utils.errors import InputRefused, MissingRequirement, printable, storage_errors
 
-_REMEDY = "install git (https://git-scm.com) and make sure that it is found on the PATH"
+_REMEDY = "install git (https://git-scm.com) and make sure that it is on the PATH"
 
 
 def check_with_git(export: bytes, refs: bytes, source: str) -> None:
-    """Raise :class:`~icf_utils.errors.InputRefused` about ``source`` unless git takes the deposit as it is.
+    """Check the two files of a dataset with git; ``source`` names what they were made from.
 
-    Raises :class:`~icf_utils.errors.MissingRequirement` without git, and
-    :class:`~icf_utils.errors.StorageFailure` where the temporary folder (``TMPDIR``) cannot be used.
+    Raises :class:`~icf_utils.errors.InputRefused` if git finds a fault, :class:`~icf_utils.errors.MissingRequirement`
+    without git, and :class:`~icf_utils.errors.StorageFailure` if the temporary folder (``TMPDIR``) cannot be used.
     """
     if shutil.which("git") is None:
         raise MissingRequirement("git", _REMEDY)
@@ -34,7 +33,7 @@ def check_with_git(export: bytes, refs: bytes, source: str) -> None:
             packed.extractall(folder)
         listed = _check(folder, source)
     if listed != refs[: refs.rindex(b"@")].rstrip(b"\n"):
-        raise InputRefused(source, [("git", "it finds other branches in the dataset than were put there")])
+        raise InputRefused(source, [("git", "it finds other branches in the dataset than icf-utils wrote")])
 
 
 def _check(folder: str, source: str) -> bytes:
@@ -63,7 +62,7 @@ def _git(folder: str, source: str, *arguments: str) -> bytes:
 
 
 def _environment(folder: str) -> dict[str, str]:
-    """Variables that replace whatever the caller's are: this repository, no configuration, no other objects."""
+    """Make environment variables that select this repository alone: no configuration, no other objects."""
     return {
         **git_environment(),
         "GIT_DIR": folder,

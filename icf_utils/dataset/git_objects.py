@@ -1,7 +1,7 @@
 r"""git objects as values: blobs, trees and commits, to bytes and back. Pure.
 
 Formats: "Git Internals - Git Objects" (https://git-scm.com/book/en/v2/Git-Internals-Git-Objects) and git's
-``object-file`` and ``tree`` documentation. An object's id is the SHA-1 of ``<kind> <size>\0`` and its content.
+``object-file`` and ``tree`` documentation. The id of an object is the SHA-1 of ``<kind> <size>\0`` and its content.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class GitObject(NamedTuple):
 
     @property
     def oid(self) -> bytes:
-        """The object's id, 20 bytes."""
+        """The id of the object (20 bytes)."""
         head = f"{self.kind} {len(self.data)}\0".encode("ascii")
         return hashlib.sha1(head + self.data, usedforsecurity=False).digest()
 
@@ -52,22 +52,22 @@ class GitObjects:
     objects: dict[bytes, GitObject] = field(default_factory=dict)
 
     def add(self, kind: str, data: bytes) -> bytes:
-        """Keep an object and return its id."""
+        """Add an object and return its id."""
         item = GitObject(kind, data)
         oid = item.oid
         self.objects[oid] = item
         return oid
 
     def add_commit(self, files: Mapping[bytes, BranchFile], time: int, message: str, parent: bytes = b"") -> bytes:
-        """A commit of ``files`` by path, dated ``time`` (seconds since 1970, UTC); returns its id.
+        """Add a commit of ``files`` by path, dated ``time`` (seconds since 1970, UTC); returns its id.
 
-        ``parent`` is the id of the commit that it follows; the first one of a branch has none.
+        ``parent`` is the id of the previous commit; the first commit of a branch has none.
         """
         tree = self.add_tree({path: (item.mode, self.add("blob", item.content)) for path, item in files.items()})
         return self.add("commit", encode_commit(tree, time, message, parent))
 
     def add_tree(self, blobs: Mapping[bytes, tuple[int, bytes]]) -> bytes:
-        """The trees of ``blobs`` (mode and id by path), one per folder; returns the id of the topmost.
+        """Add the trees of ``blobs`` (mode and id by path), one per folder; returns the id of the topmost tree.
 
         Linear in the number of files: git's own ``fast-import`` searches a folder for every name it adds to it, 11 s
         for 50,000 files in one folder.
@@ -83,7 +83,7 @@ class GitObjects:
 
 
 def _open(folders: dict[bytes, list[TreeEntry]], path: bytes) -> list[TreeEntry]:
-    """The list of the folder that ``path`` lies in; makes sure that all folders above exist, too."""
+    """Return the entries of the folder of ``path``, and add the folders above it that are missing."""
     nearest = path.rpartition(b"/")[0]
     folder = nearest
     while folder not in folders:
@@ -93,13 +93,13 @@ def _open(folders: dict[bytes, list[TreeEntry]], path: bytes) -> list[TreeEntry]
 
 
 def encode_tree(entries: list[TreeEntry]) -> bytes:
-    """A tree's content; git sorts folders as if their names ended with a slash."""
+    """Encode a tree; git sorts folders as if their names ended with a slash."""
     ordered = sorted(entries, key=lambda entry: entry.name + b"/" if entry.mode == FOLDER else entry.name)
     return b"".join(b"%o %s\0%s" % entry_fields for entry_fields in ((e.mode, e.name, e.oid) for e in ordered))
 
 
 def parse_tree(data: bytes) -> Iterator[TreeEntry]:
-    """The entries of a tree's content. Raises ``ValueError`` where it is none."""
+    """Parse the content of a tree. Raises ``ValueError`` if it is malformed."""
     at = 0
     while at < len(data):
         space, end = data.index(b" ", at), data.index(b"\0", at)
@@ -108,7 +108,7 @@ def parse_tree(data: bytes) -> Iterator[TreeEntry]:
 
 
 def encode_commit(tree: bytes, time: int, message: str, parent: bytes = b"") -> bytes:
-    """A commit's content, by the fixed author; ``parent`` as for :meth:`GitObjects.add_commit`."""
+    """Encode a commit of the fixed author; ``parent`` as for :meth:`GitObjects.add_commit`."""
     who = b"%s %d +0000" % (AUTHOR, time)
     text = message.encode("utf-8")
     after = b"parent %s\n" % parent.hex().encode("ascii") if parent else b""

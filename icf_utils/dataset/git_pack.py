@@ -1,8 +1,8 @@
-"""A git pack and its index from objects, and objects from a pack. Pure.
+"""Write a git pack and its index from objects, and read objects from a pack. Pure.
 
-Format: https://git-scm.com/docs/gitformat-pack (pack version 2, index version 2). Objects stand in the order of their
-ids, whole (no deltas) and uncompressed (:mod:`icf_utils.deflate`), so that the same objects are the same
-bytes on every machine, whatever its git and zlib.
+Format: https://git-scm.com/docs/gitformat-pack (pack version 2, index version 2). Objects are in the order of their
+ids, complete (no deltas) and uncompressed (:mod:`icf_utils.deflate`), so that the same objects give the same bytes on
+every machine, whatever its git and zlib.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from icf_utils.deflate import read_zlib, stored_zlib
 _KINDS = {"commit": 1, "tree": 2, "blob": 3}
 _NAMES = {number: name for name, number in _KINDS.items()}
 
-#: The offsets of an index have 31 bits; beyond that another form would be needed. Over a million images fit.
+#: Offsets in an index have 31 bits; larger packs would need another form. Over a million images fit.
 MOST_BYTES = 2**31 - 1
 
 
 class Pack(NamedTuple):
-    """``data`` and ``listing`` are the contents of the ``.pack`` and the ``.idx``; ``name`` is in both their names."""
+    """A pack: ``data`` and ``idx`` are the contents of its ``.pack`` and ``.idx``, ``name`` is part of both names."""
 
     name: str
     data: bytes
-    listing: bytes
+    idx: bytes
 
 
 def write_pack(objects: Mapping[bytes, GitObject]) -> Pack:
-    """The pack of ``objects`` by id. Raises ``OverflowError`` above :data:`MOST_BYTES`."""
+    """Write the pack of ``objects`` by id. Raises ``OverflowError`` above :data:`MOST_BYTES`."""
     oids = sorted(objects)
     parts = [b"PACK" + struct.pack(">II", 2, len(oids))]
     offsets, checks, at = [], [], 12
@@ -50,7 +50,7 @@ def write_pack(objects: Mapping[bytes, GitObject]) -> Pack:
 
 
 def _sealed(parts: list[bytes]) -> tuple[bytes, bytes]:
-    """The parts with their SHA-1 behind them, and that SHA-1."""
+    """Join the parts and append their SHA-1; the second value is that SHA-1."""
     digest = hashlib.sha1(usedforsecurity=False)
     for part in parts:
         digest.update(part)
@@ -68,7 +68,7 @@ def _index(oids: list[bytes], checks: list[int], offsets: list[int], pack_traile
 
 
 def _head(kind: int, size: int) -> bytes:
-    """Kind and size of an object: four bits of the size beside the kind, then seven a byte, lowest first."""
+    """Encode kind and size of an object: the kind with four bits of the size, then seven bits a byte, lowest first."""
     byte, size = kind << 4 | size & 15, size >> 4
     head = bytearray()
     while size:
@@ -79,12 +79,12 @@ def _head(kind: int, size: int) -> bytes:
 
 
 def read_pack(data: bytes) -> dict[bytes, GitObject]:
-    """The objects of a pack by their ids, which are computed anew.
+    """Read the objects of a pack by id; the ids are recomputed.
 
-    Raises ``ValueError`` where it is not one that :func:`write_pack` makes.
+    Raises ``ValueError`` for a pack that :func:`write_pack` does not make.
     """
     if data[:8] != b"PACK\0\0\0\2":
-        raise ValueError("no pack of version 2")
+        raise ValueError("other data than a pack of version 2")
     objects: dict[bytes, GitObject] = {}
     at = 12
     for _ in range(int.from_bytes(data[8:12], "big")):
@@ -96,12 +96,12 @@ def read_pack(data: bytes) -> dict[bytes, GitObject]:
 
 
 def _read_kind(data: bytes, at: int) -> tuple[str, int]:
-    """An object's kind, and where its content starts; the size is what the content will show."""
+    """Return the kind of an object, and where its content starts; the content itself shows the size."""
     if at >= len(data) - 20:
-        raise ValueError("fewer objects than announced")
+        raise ValueError("fewer objects than its header states")
     kind = _NAMES.get(data[at] >> 4 & 7)
     if kind is None:
-        raise ValueError(f"no whole object at byte {at}")
+        raise ValueError(f"an incomplete or unknown object at byte {at}")
     while data[at] & 0x80:
         at += 1
     return kind, at + 1

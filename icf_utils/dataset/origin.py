@@ -1,4 +1,7 @@
-"""Where a dataset comes from: its store's address, its UUIDs, its time. Pure; also checks what users say of them."""
+"""What a dataset is built from besides the metadata: the store's address, its UUIDs and its time. Pure.
+
+Addresses, store identities and dates that users give are checked here.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ from uuid import UUID
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.store.layout import Visit, store_identity, visit_uuid
 
-#: The latest time that a dataset can carry (2514-05-30T01:53:03Z). git keeps commit times in 34 bits of its
-#: commit-graph file; after a ``git gc``, ``git fsck`` calls a repository with a later one broken.
+#: The latest time of a dataset (2514-05-30T01:53:03Z). git keeps commit times in 34 bits of its commit-graph file;
+#: after ``git gc``, ``git fsck`` reports a repository with a later time as broken.
 LATEST_TIME = 2**34 - 1
 
-#: Address forms that DataLad's uncurl remote reads.
+#: URL schemes that DataLad's uncurl remote reads.
 SCHEMES = ("https", "http", "file", "ssh")
 
 _URL_TEXT = re.compile(r"(?:[A-Za-z0-9._~:/\[\]@!$()*+,;=-]|%[0-9A-Fa-f]{2})+")
@@ -24,7 +27,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.]\d{1,6})?)?([Zz]|[+-
 
 @dataclass(frozen=True)
 class DatasetUuids:
-    """The identifiers of a visit's dataset, of the repository it was made in, and of its two special remotes."""
+    """The UUIDs of a visit's dataset, of its original repository, and of its two special remotes."""
 
     dataset: UUID
     repository: UUID
@@ -33,14 +36,14 @@ class DatasetUuids:
 
     @classmethod
     def of(cls, identity: str, visit: Visit) -> DatasetUuids:
-        """Derived from the store's ``identity`` (:func:`icf_utils.store.layout.store_identity`)."""
+        """Derive the UUIDs from the store's ``identity`` (:func:`icf_utils.store.layout.store_identity`)."""
         names = ("dataset", "repository", "uncurl", "archivist")
         return cls(*(visit_uuid(identity, visit.study, visit.visit, name) for name in names))
 
 
 @dataclass(frozen=True)
 class DatasetOrigin:
-    """All that a dataset's bytes depend on beside the metadata: ``time`` in whole seconds since 1970."""
+    """All that a dataset's bytes depend on besides the metadata; ``time`` in whole seconds since 1970."""
 
     store_url: str
     uuids: DatasetUuids
@@ -48,15 +51,15 @@ class DatasetOrigin:
 
 
 def make_origin(store_url: str, store_id: str, visit: Visit, time: int) -> DatasetOrigin:
-    """The origin of a visit's dataset. Raises :class:`~icf_utils.errors.InvalidSetting`."""
+    """Check address and identity of a store and derive a dataset's origin. Raises ``InvalidSetting``."""
     url = check_store_url(store_url)
     return DatasetOrigin(url, DatasetUuids.of(store_identity(url, check_store_id(store_id)), visit), time)
 
 
 def clone_url(store_url: str, visit: Visit) -> str:
-    """What ``datalad clone`` takes. Holds ``&``, ``?`` and braces: to be quoted in a shell.
+    """Return the address for ``datalad clone``. It contains ``&``, ``?`` and braces: quote it in a shell.
 
-    DataLad takes the parameters apart at ``&`` and decodes percent signs once, hence the quoting of the store's URL.
+    DataLad splits the parameters at ``&`` and decodes percent-encoding once, hence the quoting of the store's URL.
     """
     quoted = store_url.replace("%", "%25")
     place = f"{quoted}/{visit.study}/{visit.visit}_{{{{annex_key}}}}"
@@ -64,9 +67,9 @@ def clone_url(store_url: str, visit: Visit) -> str:
 
 
 def check_store_url(url: str) -> str:
-    """``url`` without trailing slashes, if a clone on another machine can use it.
+    """Check that a clone on another machine can use ``url``, and return it without trailing slashes.
 
-    Raises :class:`~icf_utils.errors.InvalidSetting`; credentials are not repeated in the message.
+    Raises :class:`~icf_utils.errors.InvalidSetting`; the message does not repeat credentials.
     """
     problem = _url_problem(url)
     if problem:
@@ -79,15 +82,15 @@ def _url_problem(url: str) -> str:
         parts = urlsplit(url)
         port_ok = parts.port is None or parts.port > 0
     except ValueError:
-        return "this is not a URL"
+        return "not a URL"
     user, secret = parts.username, parts.password
     if secret is not None or (user is not None and parts.scheme != "ssh"):
-        return "it holds a user name or password; everyone who may read the dataset would see them. Leave them out"
+        return "it contains a user name or password, which everyone who can read the dataset would see; leave it out"
     if parts.scheme not in SCHEMES or not url.startswith(f"{parts.scheme}://"):
         return f"{_quoted(url)} must be complete and start with one of {', '.join(s + '://' for s in SCHEMES)}"
     if not _URL_TEXT.fullmatch(url) or {".", ".."} & set(parts.path.split("/")):
-        what = "characters that are not allowed there, or a folder '.' or '..'"
-        return f"{_quoted(url)} has {what}; write spaces and the like as %XX"
+        what = "characters that are not allowed in a URL, or a folder '.' or '..'"
+        return f"{_quoted(url)} has {what}; write spaces and similar characters as %XX"
     is_file, names_folder = parts.scheme == "file", bool(parts.path.strip("/"))
     host = parts.hostname or ""
     if not (not parts.netloc and names_folder if is_file else host and host[0] != "-" and port_ok):
@@ -97,19 +100,19 @@ def _url_problem(url: str) -> str:
 
 
 def _quoted(url: str) -> str:
-    """The address for a message, unless it may hold a password in a place that nobody expects."""
+    """Quote the address for a message, unless it may contain a password in an unusual place."""
     return "it (not repeated here)" if set("@?#&=") & set(url) else f"'{printable(url)}'"
 
 
 def check_store_id(store_id: str) -> str:
-    """``store_id``, if it is one printable line, or empty. Raises :class:`~icf_utils.errors.InvalidSetting`."""
+    """Check that ``store_id`` is one printable line, or empty. Raises :class:`~icf_utils.errors.InvalidSetting`."""
     if not store_id.isprintable() or (store_id and not store_id.strip()):
         raise InvalidSetting("store id", f"'{printable(store_id)}' must be printable text on one line")
     return store_id
 
 
 def parse_commit_date(text: str) -> int:
-    """Seconds since 1970 of an ISO 8601 date or date-time; UTC where it names no offset, fractions cut.
+    """Convert an ISO 8601 date or date-time to whole seconds since 1970; without an offset it is UTC.
 
     Raises :class:`~icf_utils.errors.InvalidSetting`.
 
@@ -130,11 +133,11 @@ def parse_commit_date(text: str) -> int:
 
 
 def _plain_iso(text: str) -> str:
-    """The subset that Python 3.10 reads: fractions of three or six digits, no ``Z``."""
+    """Reduce a date-time to the subset that Python 3.10 reads: without fraction and ``Z``."""
     whole, dot, rest = re.sub(r"[Zz]\Z", "+00:00", text).partition(".")
     return whole + re.sub(r"\A\d+", "", rest) if dot else whole
 
 
 def limit_time(seconds: float) -> int:
-    """``seconds`` as a time that git and git-annex take: whole, not before 1970, not after :data:`LATEST_TIME`."""
+    """Limit ``seconds`` to what git and git-annex accept: whole, from 1970 to :data:`LATEST_TIME`."""
     return int(min(max(seconds, 0), LATEST_TIME))

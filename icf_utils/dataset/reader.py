@@ -1,7 +1,7 @@
-"""A deposited dataset as plain values, read strictly. Reads the store, without git; writes nothing.
+"""Read a deposited dataset, strictly and without git. Reads the store; writes nothing.
 
-Every byte counts: what differs from what icf-utils writes for the same objects is damage, wherever it is. Deposits of
-other tools are therefore refused as well, with a message that says so.
+Every byte counts: any difference from what icf-utils writes for the same objects is damage. Deposits that other tools
+made are therefore refused as well, with a message that says so.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MISSING = "move '..._XDLRA--refs' away and run 'icf-utils deposit_visit_dataset
 
 @dataclass(frozen=True)
 class BranchContent:
-    """A branch: its commit's id and text, and its files by path."""
+    """A branch: id and text of its commit, and its files by path."""
 
     commit: str
     text: bytes
@@ -37,7 +37,7 @@ class BranchContent:
 
 @dataclass(frozen=True)
 class DepositedDataset:
-    """A visit's dataset. ``refs`` has the commits by branch; ``origin`` is what it was built with."""
+    """A visit's dataset. ``refs`` has the commits by branch; ``origin`` is what it was built from."""
 
     refs: Mapping[str, str]
     main: BranchContent
@@ -46,7 +46,7 @@ class DepositedDataset:
 
 
 def read_store_url(visit: Visit) -> str | None:
-    """The store's address that the visit's dataset gives for the archive; None where there is no dataset.
+    """Return the store's address that the visit's dataset records; ``None`` without a dataset.
 
     Raises :class:`~icf_utils.errors.DepositDamaged`.
     """
@@ -55,10 +55,10 @@ def read_store_url(visit: Visit) -> str | None:
 
 
 def read_dataset(visit: Visit) -> DepositedDataset | None:
-    """The visit's dataset; None where there is none (the refs, written last, are not there).
+    """Read the visit's dataset; ``None`` without one (the refs, which are written last, do not exist).
 
-    Raises :class:`~icf_utils.errors.DepositDamaged` for anything that icf-utils would not have written, and
-    :class:`~icf_utils.errors.DepositMissing` if only the refs are there.
+    Raises :class:`~icf_utils.errors.DepositDamaged` for anything that icf-utils would not write, and
+    :class:`~icf_utils.errors.DepositMissing` if only the refs exist.
     """
     try:
         refs = read_deposit(visit.refs, _MISSING)
@@ -69,7 +69,7 @@ def read_dataset(visit: Visit) -> DepositedDataset | None:
 
 
 def parse_dataset(refs: bytes, export: bytes, visit: Visit) -> DepositedDataset:
-    """The dataset in the bytes of its two files. Raises :class:`~icf_utils.errors.DepositDamaged`."""
+    """Parse the dataset in the bytes of its two files. Raises :class:`~icf_utils.errors.DepositDamaged`."""
     try:
         objects, heads = read_export(export)
         if set(heads) != {MAIN, ANNEX}:
@@ -79,7 +79,7 @@ def parse_dataset(refs: bytes, export: bytes, visit: Visit) -> DepositedDataset:
     except ValueError as error:
         raise _damaged(visit.export, "a dataset as icf-utils writes it", str(error)) from error
     if refs != refs_bytes(heads):
-        raise _damaged(visit.refs, f"the branches of '{visit.export.name}'", "others")
+        raise _damaged(visit.refs, f"the branches of '{visit.export.name}'", "other branches")
     return DepositedDataset(heads, main, annex, origin)
 
 
@@ -103,7 +103,7 @@ def _get(objects: Mapping[bytes, GitObject], oid: bytes, kind: str) -> bytes:
 
 
 def _files(objects: Mapping[bytes, GitObject], tree: bytes) -> dict[bytes, BranchFile]:
-    """All files below a tree; without recursion, as names may be nested deeper than Python calls."""
+    """Return all files below a tree; without recursion, as names may be nested deeper than Python's call stack."""
     files, waiting = {}, [(b"", tree)]
     while waiting:
         folder, oid = waiting.pop()
@@ -116,7 +116,7 @@ def _files(objects: Mapping[bytes, GitObject], tree: bytes) -> dict[bytes, Branc
 
 
 def _origin(main: BranchContent, annex: BranchContent, visit: Visit) -> DatasetOrigin:
-    """What the dataset was built with; the files that say so must be exactly those that it makes."""
+    """Return what the dataset was built from; the files that record it must be exactly those that result from it."""
     uuids = DatasetUuids(
         dataset=_uuid(rb"\tid = (.+)\n", _content(main, b".datalad/config")),
         repository=_uuid(rb"(?m)^(\S+) icf-utils ", _content(annex, b"uuid.log")),
@@ -128,7 +128,7 @@ def _origin(main: BranchContent, annex: BranchContent, visit: Visit) -> DatasetO
     made = {**repository_logs(origin), b".datalad/config": BranchFile(0o100644, dataset_config(uuids))}
     found = {**annex.files, **main.files}
     if any(found.get(path) != item for path, item in made.items()):
-        raise ValueError("a dataset's id, remotes or times that do not agree")
+        raise ValueError("a dataset id, remotes or times that contradict each other")
     return origin
 
 

@@ -1,6 +1,6 @@
-"""The stage that deposits a visit's dataset. Reads the metadata and the archive's headers, publishes two files.
+"""The stage that deposits a visit's dataset. Reads the metadata and the archive's headers; writes two files.
 
-Or five, where the dataset can be cloned without DataLad as well.
+A dataset that can also be cloned without DataLad has three more.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from icf_utils.store.files import publish_bytes, refuse_different
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import visit_lock
 
-_NO_ARCHIVE = "the dataset's time is the archive's; bring the archive back or name a time with --commit-date"
+_NO_ARCHIVE = "the dataset takes its time from the archive; restore the archive, or give a time with --commit-date"
 
 
 @dataclass(frozen=True)
 class DatasetResult:
-    """A deposited dataset. ``images`` counts the images in it; ``clone_url`` needs quotes in a shell.
+    """A deposited dataset. ``images`` counts its images; ``clone_url`` needs quotes in a shell.
 
-    ``annex_url`` is the address for git and git-annex alone, empty where there is no such deposit.
+    ``annex_url`` is the address for git and git-annex without DataLad; empty without such a deposit.
     """
 
     study: str
@@ -64,12 +64,12 @@ def deposit_visit_dataset(
     settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> DatasetResult:
-    """Build the DataLad dataset of a visit from its metadata and publish it beside the archive.
+    """Build the DataLad dataset of a visit from its metadata and publish it next to the archive.
 
-    ``store_url`` is where the store will be reached, ``store_id`` what identifies it instead of that URL; both
-    default to the store's settings. ``commit_date`` (ISO 8601, UTC unless it has an offset) replaces the time of the
-    archive's latest member, from 1970 to 2514, in commits and git-annex's records alike. ``annex_url`` adds the
-    deposit for git-annex's ``annex::`` addresses; it defaults to the store's settings. A visit that has one keeps it.
+    ``store_url`` is the store address, ``store_id`` the store identity; both default to the store's settings.
+    ``commit_date`` (ISO 8601, UTC unless it has an offset, from 1970 to 2514) replaces the time of the archive's latest
+    member in commits and git-annex's records. ``annex_url`` adds the deposit for git-annex's ``annex::`` addresses; it
+    defaults to the store's settings. A visit that has one keeps it.
 
     Raises an :class:`~icf_utils.errors.IcfError`: ``InvalidIdentifier``, ``InvalidSetting``, ``DepositMissing``,
     ``DepositDamaged``, ``DepositDiffers``, ``InputRefused``, ``MissingRequirement``, ``StorageFailure``, ``Busy``.
@@ -77,8 +77,8 @@ def deposit_visit_dataset(
     place = Visit(Path(store_dir), study, visit)
     chosen = settings or load_settings(place.root)
     url, identity = _first(store_url, chosen.store.url), _first(store_id, chosen.store.id)
-    is_plain = has_annex_deposit(place) or (chosen.dataset.annex_url if annex_url is None else annex_url)
-    if is_plain:
+    has_annex = has_annex_deposit(place) or (chosen.dataset.annex_url if annex_url is None else annex_url)
+    if has_annex:
         check_annex_scheme(url)
     metadata = read_visit_metadata(place)
     time, notices = _time(place, metadata.tarball, commit_date)
@@ -86,13 +86,13 @@ def deposit_visit_dataset(
     with progress.task("dataset", len(metadata.images), "image") as task:
         built = build_dataset(metadata, place, origin)
         check_with_git(built.export, built.refs, str(place.dicoms_json))
-        plain = build_annex_deposit(metadata, place, origin) if is_plain else None
-        if plain:
-            check_with_git(plain.export, plain.refs, str(place.dicoms_json))
+        annex = build_annex_deposit(metadata, place, origin) if has_annex else None
+        if annex:
+            check_with_git(annex.export, annex.refs, str(place.dicoms_json))
         task.advance(len(metadata.images))
     with visit_lock(place, progress):
-        files = _publish(place, built, plain, origin)
-    return _result(place, built, origin, files, notices, annex_address(place, origin) if plain else "")
+        files = _publish(place, built, annex, origin)
+    return _result(place, built, origin, files, notices, annex_address(place, origin) if annex else "")
 
 
 def _first(option: str | None, setting: str) -> str:
@@ -100,7 +100,7 @@ def _first(option: str | None, setting: str) -> str:
 
 
 def _time(visit: Visit, tarball: TarballRecord, commit_date: str | None) -> tuple[int, tuple[Notice, ...]]:
-    """The time that the dataset carries, in seconds since 1970."""
+    """Determine the dataset's time in seconds since 1970."""
     if commit_date is not None:
         return parse_commit_date(commit_date), ()
     try:
@@ -111,36 +111,36 @@ def _time(visit: Visit, tarball: TarballRecord, commit_date: str | None) -> tupl
         raise
     if 0 <= latest < LATEST_TIME + 1:
         return int(latest), ()
-    text = "its latest time is outside of what git can record; the dataset carries the nearest that is not"
+    text = "its latest time is outside the range of git; the dataset has the nearest time within it"
     return limit_time(latest), (Notice("commit-date-limited", visit.archive.name, text),)
 
 
 def _publish(
-    visit: Visit, built: BuiltDataset, plain: BuiltAnnexDeposit | None, origin: DatasetOrigin
+    visit: Visit, built: BuiltDataset, annex: BuiltAnnexDeposit | None, origin: DatasetOrigin
 ) -> tuple[Written, ...]:
-    """The refs come last: with them the dataset is complete. The other deposit has a last file of its own."""
+    """Publish the files; the refs come last and complete the dataset. The ``annex::`` deposit has its own last file."""
     files = [(visit.export, built.export), (visit.refs, built.refs)]
     try:
-        if plain:
+        if annex:
             refuse_different(files)
-            create_folders(visit, plain.files)
-            files += deposit_paths(visit, plain.files)
+            create_folders(visit, annex.files)
+            files += deposit_paths(visit, annex.files)
         return publish_bytes(visit.of_study, files)
     except DepositDiffers as error:
         raise DepositDiffers(error.path, error.how + _likely_cause(visit, origin)) from error
 
 
 def _likely_cause(visit: Visit, origin: DatasetOrigin) -> str:
-    """What the dataset that is there was built with, where that differs."""
+    """Say what the existing dataset was built from, as far as that differs."""
     try:
-        there = read_dataset(visit)
+        existing = read_dataset(visit)
     except IcfError as error:
-        return f"; besides, it cannot be read ({error})"
-    if there is None:
+        return f"; it also cannot be read ({error})"
+    if existing is None:
         return ""
-    old = there.origin
+    old = existing.origin
     causes = [
-        (old.store_url != origin.store_url, f"its store URL is '{old.store_url}', now it is '{origin.store_url}'"),
+        (old.store_url != origin.store_url, f"its store URL is '{old.store_url}' instead of '{origin.store_url}'"),
         (old.uuids != origin.uuids, "it was made for another store identity (--store-id, or the store URL)"),
         (old.time != origin.time, "it has another commit date"),
     ]

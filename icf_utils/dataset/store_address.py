@@ -1,7 +1,7 @@
-"""Which store a visit's files speak of. Reads the visit's dataset, where there is one; writes nothing.
+"""Find the store address that a visit's files name. Reads the visit's dataset if there is one; writes nothing.
 
-What a user says comes first, then what the deposited dataset was made with, then the store's settings: so that all of
-a visit's files name the same address.
+Options of the user take precedence, then what the deposited dataset was built from, then the store's settings, so that
+all files of a visit name the same address.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from icf_utils.store.layout import Visit, store_identity, visit_uuid
 
 @dataclass(frozen=True)
 class StoreAddress:
-    """The store's address, and the id of the visit's dataset in it.
+    """The store address, and the id of the visit's dataset in it.
 
-    ``time`` is that of the dataset's commits in seconds since 1970, where the dataset was read to know all this.
+    ``time`` is that of the dataset's commits in seconds since 1970; ``None`` if the dataset was not used.
     """
 
     url: str
@@ -27,7 +27,7 @@ class StoreAddress:
 
 
 def find_store_address(visit: Visit, settings: Settings, store_url: str | None, store_id: str | None) -> StoreAddress:
-    """The place that options, deposited dataset and settings tell, in this order.
+    """Take the address from options, the deposited dataset or the settings, in this order.
 
     Raises :class:`~icf_utils.errors.InvalidSetting`, and :class:`~icf_utils.errors.DepositDamaged` or
     :class:`~icf_utils.errors.DepositMissing` for a damaged dataset.
@@ -40,7 +40,7 @@ def find_store_address(visit: Visit, settings: Settings, store_url: str | None, 
 
 
 def _agrees(origin: DatasetOrigin, visit: Visit, store_url: str | None, store_id: str | None) -> bool:
-    """Whether a dataset was made for what the user says of the store."""
+    """Whether a dataset was built for the address and identity that the user gave."""
     if store_url is not None and check_store_url(store_url) != origin.store_url:
         return False
     return store_id is None or origin == make_origin(origin.store_url, store_id, visit, origin.time)
@@ -49,7 +49,7 @@ def _agrees(origin: DatasetOrigin, visit: Visit, store_url: str | None, store_id
 def address_from_settings(
     visit: Visit, settings: Settings, store_url: str | None, store_id: str | None
 ) -> StoreAddress:
-    """The same without looking at the dataset."""
+    """Take the address from options or the settings, without reading the dataset."""
     url = check_store_url(settings.store.url if store_url is None else store_url)
     identity = store_identity(url, check_store_id(settings.store.id if store_id is None else store_id))
     return StoreAddress(url, str(visit_uuid(identity, visit.study, visit.visit, "dataset")))

@@ -58,7 +58,7 @@ def deposit_visit_metadata(
         files = publish_bytes(place.of_study, encode_metadata_files(place, metadata))
     notices = tuple(found.notices)
     if not found.images:
-        notices += (Notice("no-dicom", place.storepath, "contains no DICOM image; the list of images is empty"),)
+        notices += (Notice("no-dicom", place.storepath, "contains no DICOM images; the list of images is empty"),)
     return MetadataResult(study, visit, files, len(found.images), tuple(found.others), notices)
 
 

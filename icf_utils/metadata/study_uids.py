@@ -73,7 +73,7 @@ def find_studies(path: Path, *, progress: Progress = SILENT) -> StudyListing:
             else:
                 skipped += 1
         source.check_unchanged()
-    return _finding(label, found, skipped, "contains no DICOM image")
+    return _finding(label, found, skipped, "contains no DICOM images")
 
 
 @contextmanager
@@ -97,7 +97,7 @@ def find_visit_studies(visit: Visit, *, progress: Progress = SILENT) -> StudyLis
     if visit.dicoms_json.exists():
         images = read_visit_metadata(visit).images
         found = [(image.path, image.uids["StudyInstanceUID"]) for image in images]
-        return _finding(str(visit.archive), found, 0, "contains no DICOM image")
+        return _finding(str(visit.archive), found, 0, "contains no DICOM images")
     if not visit.archive.exists():
         raise DepositMissing(visit.archive, "check the store and the identifiers")
     return find_studies(visit.archive, progress=progress)

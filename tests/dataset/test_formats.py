@@ -57,7 +57,7 @@ def test_git_reads_the_same_objects(tmp_path: Path) -> None:
     told = run("git", "index-pack", "--strict", "--stdin", cwd=tmp_path, stdin=packed.data)
     assert told == f"pack\t{packed.name}\n".encode()
     stem = tmp_path / "objects" / "pack" / f"pack-{packed.name}"
-    assert stem.with_suffix(".idx").read_bytes() == packed.listing
+    assert stem.with_suffix(".idx").read_bytes() == packed.idx
     run("git", "update-ref", "refs/heads/main", commit.hex(), cwd=tmp_path)
     assert branch_files(tmp_path, "main") == {path: tuple(item) for path, item in FILES.items()}
     assert run("git", "log", "-1", "--format=%an %ae %at %cn %ce %ct %B", commit.hex(), cwd=tmp_path).split() == (

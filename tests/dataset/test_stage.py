@@ -275,7 +275,7 @@ def test_odd_names_are_told(tmp_path: Path) -> None:
 
 def test_no_git(place: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(MissingRequirement, match="git is needed"):
+    with pytest.raises(MissingRequirement, match="git is required"):
         deposit(place)
     assert not place.export.exists()
 
