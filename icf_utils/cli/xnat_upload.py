@@ -165,7 +165,7 @@ def _target(args: argparse.Namespace) -> UploadTarget:
         args.direct_archive,
         ca=args.ca,
         timeout=args.timeout,
-        patience=args.wait,
+        wait=args.wait,
         retries=args.retries,
         pause=args.pause,
     )

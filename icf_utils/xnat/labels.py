@@ -61,7 +61,7 @@ def fill_label(template: str, values: Mapping[str, str], option: str) -> str:
     Raises :class:`NameWithoutLabel` where a label can keep no character of a field's value, and
     :class:`~icf_utils.errors.InvalidSetting` for what is not a template or makes an empty label.
 
-    >>> fill_label("{subject}_{session}", {"subject": "s1", "session": "mr"}, "--label")
+    >>> fill_label("{subject}_{session}", {"subject": "s1", "session": "mr"}, "--session")
     's1_mr'
     """
     try:

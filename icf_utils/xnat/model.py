@@ -46,7 +46,7 @@ class UploadTarget:
     """A project of an XNAT, and how to upload sessions to it. Times are in seconds.
 
     ``timeout`` bounds the wait for each response; XNAT answers an import when it has taken in everything.
-    ``patience`` bounds how long XNAT may take after its answer to show a session and to finish its work on it.
+    ``wait`` bounds how long XNAT may take after its answer to show a session and to finish its work on it.
     ``retries`` says how often a session is sent again, ``pause`` how long to wait before the first time; the pause
     doubles each time. ``ca`` is a file of trusted CA certificates (PEM).
 
@@ -60,7 +60,7 @@ class UploadTarget:
     direct_archive: bool = False
     ca: Path | None = None
     timeout: float = 900.0
-    patience: float = 600.0
+    wait: float = 600.0
     retries: int = 5
     pause: float = 2.0
 

@@ -140,7 +140,8 @@ def refuse_duplicate_labels(uploads: Sequence[SessionUpload]) -> None:
         subject, label = twice[0]
         places = [f"'{printable(item.where)}'" for item in uploads if (item.subject, item.label) == twice[0]]
         raise InvalidSetting(
-            "labels", f"{' and '.join(places[:2])} would both be session '{label}' of subject '{subject}'; see --label"
+            "labels",
+            f"{' and '.join(places[:2])} would both be session '{label}' of subject '{subject}'; see --session",
         )
 
 
@@ -372,7 +373,7 @@ class _Delivery:
         return self._outcome("failed", problem, held, uris)
 
     def _look_again(self, found: Sequence[SessionStatus]) -> tuple[SessionStatus, ...]:
-        """What XNAT has of the session once it no longer works on it, or once the patience is used up."""
+        """What XNAT has of the session once it no longer works on it, or once the wait is over."""
         for item in found:
             if item.is_busy:
                 self._wait_while_busy(item.uri)
@@ -426,7 +427,7 @@ class _Delivery:
         after an answer.
         """
         target = self._target
-        seconds = max(target.timeout if was_silent else 0.0, target.patience if target.direct_archive else 0.0)
+        seconds = max(target.timeout if was_silent else 0.0, target.wait if target.direct_archive else 0.0)
         if seconds:
             for _ in poll(target.pause, _LONGEST_LOOK, timeout=seconds, sleep=self._run.sleep):
                 if self._arrived(self._find_new()):
@@ -464,12 +465,12 @@ class _Delivery:
                 self._wait_while_busy(found.uri)
 
     def _wait_while_busy(self, uri: str) -> SessionStatus:
-        """The session at an address once XNAT no longer works on it, or once the patience is used up."""
+        """The session at an address once XNAT no longer works on it, or once the wait is over."""
         return self._poll(lambda: self._xnat.read_session(uri), lambda found: not found.is_busy)
 
     def _poll(self, ask: Callable[[], SessionStatus], is_final: Callable[[SessionStatus], bool]) -> SessionStatus:
-        """Ask until the answer is final, or until the patience is used up; returns the last answer."""
-        for _ in poll(_FIRST_POLL, _LONGEST_POLL, timeout=self._target.patience, sleep=self._run.sleep):
+        """Ask until the answer is final, or until the wait is over; returns the last answer."""
+        for _ in poll(_FIRST_POLL, _LONGEST_POLL, timeout=self._target.wait, sleep=self._run.sleep):
             found = ask()
             if is_final(found):
                 break
@@ -498,7 +499,7 @@ class _Delivery:
         if hidden := [item.uri for item in found if item.status == NOT_LISTED]:
             problem = (
                 f"XNAT answered that it has {', '.join(hidden)}, but has not listed it within "
-                f"{self._target.patience:g} s (--patience); look for it in XNAT, then run the command again: "
+                f"{self._target.wait:g} s (--wait); look for it in XNAT, then run the command again: "
                 "it counts what XNAT has by then, and sends the session again if that is nothing"
             )
             return self._outcome("failed", problem, uris=uris)
@@ -523,7 +524,7 @@ class _Delivery:
         return f"XNAT put it into project '{', '.join(others)}' instead of '{wanted}'; have it moved or deleted there"
 
     def _wait_for_listing(self, uri: str) -> SessionStatus:
-        """The session at an answer's address once XNAT lists it and has finished, or once the patience is used up."""
+        """The session at an answer's address once XNAT lists it and has finished, or once the wait is over."""
 
         def is_final(found: SessionStatus) -> bool:
             is_empty = found.status == ARCHIVED and not found.files

@@ -68,7 +68,7 @@ def _body_opener(visit: TreeVisit) -> Callable[[], AbstractContextManager[Upload
 def make_file_upload(path: Path, subject: str, label: str, state: Path | None = None) -> SessionUpload:
     """A zip or tar of one session. Its name does not tell subject and session, so both labels must be given."""
     if not subject or not label:
-        raise InvalidSetting("--subject and --label", "required for a zip or tar: they name its subject and session")
+        raise InvalidSetting("--subject and --session", "required for a zip or tar: they name its subject and session")
     values = {"name": path.name.partition(".")[0]}
     names = _fill_labels(subject, label, values)
     return SessionUpload(*names, path.name, state or default_journal_folder(), lambda: open_file_body(path))
@@ -95,4 +95,4 @@ def list_store_uploads(
 
 
 def _fill_labels(subject: str, label: str, values: Mapping[str, str]) -> tuple[str, str]:
-    return fill_label(subject, values, "--subject"), fill_label(label, values, "--label")
+    return fill_label(subject, values, "--subject"), fill_label(label, values, "--session")

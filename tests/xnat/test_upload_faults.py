@@ -93,7 +93,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_each_session_arrives_exactly_once(server: StandIn, tree: Path, tmp_path: Path, dest: str) -> None:
     weather = server.fault = Weather(seed=len(dest), rate=0.4)
     uploads = list_tree_uploads(tree, state=tmp_path).uploads
-    place = target(server, dest=dest, timeout=0.4, patience=20.0, retries=12, pause=0.01)
+    place = target(server, dest=dest, timeout=0.4, wait=20.0, retries=12, pause=0.01)
     result = upload(uploads, place, LOGIN, jobs=8)
     assert [item.problem for item in result.failed] == []
     assert Counter(item.subject for item in server.sessions) == Counter({f"s{at:04}": 1 for at in range(TRIALS)})

@@ -154,7 +154,7 @@ def test_a_compressed_tar_is_unpacked(server: StandIn, tree: Path) -> None:
 
 
 def test_a_zip_requires_labels(tmp_path: Path) -> None:
-    with pytest.raises(InvalidSetting, match="--subject and --label"):
+    with pytest.raises(InvalidSetting, match="--subject and --session"):
         make_file_upload(zipped(tmp_path / "one.zip"), "", "")
 
 

@@ -48,10 +48,10 @@ def test_a_session_that_is_listed_late(server: StandIn, tree: Path, way: dict[st
 def test_a_session_that_is_listed_too_late(server: StandIn, tree: Path, way: dict[str, Any]) -> None:
     """The outcome says what XNAT claims to have. The next run finds the session and sends nothing."""
     server.shows_after = 60.0
-    outcome = send_one(server, tree, patience=0.5, **way)
+    outcome = send_one(server, tree, wait=0.5, **way)
     (session,) = server.sessions
     assert (outcome.state, outcome.held, outcome.uris) == ("failed", None, (session.uri,))
-    assert f"answered that it has {session.uri}, but has not listed it within 0.5 s (--patience)" in outcome.problem
+    assert f"answered that it has {session.uri}, but has not listed it within 0.5 s (--wait)" in outcome.problem
     session.hidden_until = 0.0
     assert send_one(server, tree, **way).state == "present"
     assert len(server.imports()) == 1
@@ -75,7 +75,7 @@ def test_an_old_session_is_not_mistaken_for_the_new_one(server: StandIn, tree: P
     send_one(server, tree, dest="archive")
     shutil.rmtree(tree.parent / "state")  # the journal is empty then
     server.shows_after = 60.0
-    outcome = send_one(server, tree, overwrite="append", patience=0.3)
+    outcome = send_one(server, tree, overwrite="append", wait=0.3)
     assert (outcome.state, len(server.imports())) == ("failed", 2)
     assert "has not listed it within 0.3 s" in outcome.problem
 
@@ -96,4 +96,4 @@ def test_the_message_of_the_command(server: StandIn, tree: Path) -> None:
     ran = icf("xnat", "upload", tree, *options, *state, env=login)
     assert ran.code == 1
     assert "sub-1/sub-1_mr: FAILED: XNAT answered that it has /archive/projects/PILOT/" in ran.out
-    assert "not listed it within 0.4 s (--patience); look for it in XNAT, then run the command again" in ran.out
+    assert "not listed it within 0.4 s (--wait); look for it in XNAT, then run the command again" in ran.out

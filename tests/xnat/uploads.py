@@ -32,7 +32,7 @@ def write_session(
 
 
 def target(server: StandIn, **settings: Any) -> UploadTarget:
-    quick: dict[str, Any] = {"timeout": 10.0, "patience": 10.0, "retries": 8, "pause": 0.02, "project": "PILOT"}
+    quick: dict[str, Any] = {"timeout": 10.0, "wait": 10.0, "retries": 8, "pause": 0.02, "project": "PILOT"}
     return UploadTarget(server.url, **{**quick, **settings})
 
 
