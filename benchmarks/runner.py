@@ -66,12 +66,12 @@ def _per_stage(folder: Path, table: Path, again: bool) -> float:
     With ``again`` every stage runs, by functions that do nothing.
     """
     visits = collect_visits(folder / "store", table)[:200]
-    chain = RunConfig(folder / "store", always_make=again)
+    config = RunConfig(folder / "store", always_make=again)
     idle = {name: replace(stage, function=lambda *_: StageResult()) for name, stage in STAGES.items()}
     with patch.dict(STAGES, idle if again else {}):
         started = time.perf_counter()
         for wanted in visits:
-            make_visit(wanted, chain, SILENT)
+            make_visit(wanted, config, SILENT)
         return (time.perf_counter() - started) / len(visits) / 3
 
 

@@ -38,7 +38,7 @@ class PlannedStage:
 
 
 class Planner:
-    """Decides for one visit which stages have to run. Reads each file once at most, and none if ``quick``."""
+    """Decides for one visit which stages have to run. Reads each file at most once, and none if ``quick``."""
 
     def __init__(self, visit_input: VisitInput, config: RunConfig, quick: bool = False) -> None:
         self.visit_input, self.config = visit_input, config
@@ -115,7 +115,7 @@ class Planner:
         return [name for name in names if not self.fingerprinter.exists(name)]
 
     def _maker(self, needed: Sequence[str]) -> str:
-        """The last of the stages that make files of these names."""
+        """The last of the stages that make the needed files."""
         return [stage for stage, names in self._outputs.items() if not set(names).isdisjoint(needed)][-1]
 
     def _requested_reasons(self, stage: Stage) -> list[str]:
@@ -190,17 +190,17 @@ def _known(states: Mapping[str, StageRecord]) -> dict[str, Fingerprint]:
 def plan_visit(visit_input: VisitInput, config: RunConfig, catalog_state: CatalogState | None) -> VisitPlan:
     """What a run would do for a visit; ``catalog_state`` is the study's, if the run includes the catalog."""
     planner = Planner(visit_input, config, quick=True)
-    findings = [planner.decide(name, catalog_state if name == "catalog" else None) for name in config.stage_names]
-    return VisitPlan(visit_input, tuple(planned.decision for planned in findings))
+    planned_stages = [planner.decide(name, catalog_state if name == "catalog" else None) for name in config.stage_names]
+    return VisitPlan(visit_input, tuple(planned.decision for planned in planned_stages))
 
 
 def make_plan(visits: Iterable[VisitInput], config: RunConfig) -> list[VisitPlan]:
     """What a run would do for each visit, and why. Writes nothing, not even records, and reads no large file."""
-    shelves: dict[str, CatalogState] = {}
+    catalog_states: dict[str, CatalogState] = {}
     plans = []
     for visit_input in visits:
-        if "catalog" in config.stage_names and visit_input.study not in shelves:
+        if "catalog" in config.stage_names and visit_input.study not in catalog_states:
             study = Study(config.root, visit_input.study)
-            shelves[visit_input.study] = read_catalog_state(study, config.settings.catalog, config.paranoid)
-        plans.append(plan_visit(visit_input, config, shelves.get(visit_input.study)))
+            catalog_states[visit_input.study] = read_catalog_state(study, config.settings.catalog, config.paranoid)
+        plans.append(plan_visit(visit_input, config, catalog_states.get(visit_input.study)))
     return plans

@@ -194,33 +194,41 @@ def check_visits(
     one: Callable[[str, str], _T],
     of_failed: Callable[[VisitCheck], _T],
 ) -> list[_T]:
-    """The results of ``one`` for the selected visits, including those that only a catalog shows.
+    """Apply ``one`` to the selected visits, including those that only a catalog shows; returns the results.
 
-    A visit that cannot be read, or that another process holds, does not stop the others: ``of_failed`` makes its
-    result. Raises as :func:`verify_store` does.
+    If a visit cannot be read, or another process has locked it, ``of_failed`` makes its result, and the other visits
+    are checked. Raises as :func:`verify_store` does.
     """
     done: list[_T] = []
-    wanted, found = set(targets), set()
-    studies = {target.partition("/")[0] for target in targets}
-    for study in study_folders(root):
-        if targets and study.study not in studies:
-            continue
-        try:
-            visits = _visits(study)
-        except StorageFailure as error:
-            done.append(of_failed(VisitCheck(study.study, "", 0, (), (finding_from_error(study.folder, error),))))
-            found |= {target for target in wanted if target.partition("/")[0] == study.study}
-            continue
-        for visit in visits:
-            names = {study.study, f"{study.study}/{visit}"}
-            if not targets or names & wanted:
-                found |= names
-                done.append(_checked(Visit(root, study.study, visit), one, of_failed))
-    if unknown := sorted(wanted - found):
-        raise InvalidSetting("STUDY[/VISIT]", f"no such visit in the store: {', '.join(map(printable, unknown))}")
+    for study, visit in _select_visits(root, targets):
+        if isinstance(visit, StorageFailure):
+            done.append(of_failed(VisitCheck(study.study, "", 0, (), (finding_from_error(study.folder, visit),))))
+        else:
+            done.append(_checked(Visit(root, study.study, visit), one, of_failed))
     if not done:
         raise DepositMissing(root, "this store has no visits; name another one with -o/--store-dir")
     return done
+
+
+def _select_visits(root: Path, targets: Sequence[str]) -> list[tuple[Study, str | StorageFailure]]:
+    """List the visits that ``targets`` name, all without targets; an error takes the place of an unreadable study's."""
+    selected: list[tuple[Study, str | StorageFailure]] = []
+    known: set[str] = set()
+    for study in study_folders(root):
+        try:
+            visits = _list_visits(study, targets)
+        except StorageFailure as error:
+            selected.append((study, error))
+            known |= {target for target in targets if target.partition("/")[0] == study.study}
+            continue
+        for visit in visits:
+            names = {study.study, f"{study.study}/{visit}"}
+            if not targets or names & set(targets):
+                selected.append((study, visit))
+                known |= names
+    if unknown := sorted(set(targets) - known):
+        raise InvalidSetting("STUDY[/VISIT]", f"no such visit in the store: {', '.join(map(printable, unknown))}")
+    return selected
 
 
 def _checked(place: Visit, one: Callable[[str, str], _T], of_failed: Callable[[VisitCheck], _T]) -> _T:
@@ -230,7 +238,10 @@ def _checked(place: Visit, one: Callable[[str, str], _T], of_failed: Callable[[V
         return of_failed(VisitCheck(place.study, place.visit, 0, (), (finding_from_error(place.archive, error),)))
 
 
-def _visits(study: Study) -> list[str]:
+def _list_visits(study: Study, targets: Sequence[str]) -> list[str]:
+    """The visits of a study; none if no target is in it, as the study then does not have to be readable."""
+    if targets and study.study not in {target.partition("/")[0] for target in targets}:
+        return []
     return sorted({*study.visits(), *filter(_is_identifier, catalogued_visits(study))})
 
 

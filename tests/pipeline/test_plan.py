@@ -21,29 +21,29 @@ from tests.pipeline.conftest import NAMES, content, make_one_by_one
 
 
 @pytest.fixture
-def chain(tmp_path: Path) -> RunConfig:
+def config(tmp_path: Path) -> RunConfig:
     return RunConfig(tmp_path / "store")
 
 
-def run(inputs: Path, chain: RunConfig, only: Sequence[tuple[str, str]] = NAMES) -> RunResult:
-    visits = [item for item in collect_visits(chain.root, inputs / "visits.csv") if (item.study, item.visit) in only]
-    return run_visits(visits, chain)
+def run(inputs: Path, config: RunConfig, only: Sequence[tuple[str, str]] = NAMES) -> RunResult:
+    visits = [item for item in collect_visits(config.root, inputs / "visits.csv") if (item.study, item.visit) in only]
+    return run_visits(visits, config)
 
 
-def plan(inputs: Path, chain: RunConfig) -> dict[str, str]:
+def plan(inputs: Path, config: RunConfig) -> dict[str, str]:
     """The reasons, by ``study/visit stage``."""
-    visits = collect_visits(chain.root, inputs / "visits.csv")
-    found = make_plan(visits, chain)
+    visits = collect_visits(config.root, inputs / "visits.csv")
+    found = make_plan(visits, config)
     return {f"{item.visit_input.name} {stage.stage}": "; ".join(stage.reasons) for item in found for stage in item.runs}
 
 
 @pytest.fixture
-def made(inputs: Path, chain: RunConfig) -> RunConfig:
+def made(inputs: Path, config: RunConfig) -> RunConfig:
     """A store in which everything is done."""
-    result = run(inputs, chain)
+    result = run(inputs, config)
     assert result.counts == {"done": 3, "up to date": 0, "failed": 0, "not reached": 0}
-    assert plan(inputs, chain) == {}
-    return chain
+    assert plan(inputs, config) == {}
+    return config
 
 
 @pytest.fixture
@@ -51,16 +51,16 @@ def v1(made: RunConfig) -> Visit:
     return Visit(made.root, "study-a", "v1")
 
 
-def test_a_new_store(inputs: Path, chain: RunConfig) -> None:
-    found = plan(inputs, chain)
+def test_a_new_store(inputs: Path, config: RunConfig) -> None:
+    found = plan(inputs, config)
     assert len(found) == 12
-    assert [found[f"study-a/v1 {name}"] for name in chain.stage_names] == [
+    assert [found[f"study-a/v1 {name}"] for name in config.stage_names] == [
         "not made yet",
         "after archive",
         "after metadata",
         "after dataset",
     ]
-    assert not chain.root.exists()
+    assert not config.root.exists()
 
 
 def test_the_same_store_as_by_the_four_commands(inputs: Path, made: RunConfig, tmp_path: Path) -> None:
@@ -68,28 +68,28 @@ def test_the_same_store_as_by_the_four_commands(inputs: Path, made: RunConfig, t
     assert content(made.root) == content(tmp_path / "other")
 
 
-def test_a_store_made_by_commands_is_adopted(inputs: Path, chain: RunConfig) -> None:
-    make_one_by_one(inputs, chain.root)
-    before = {path: path.stat().st_mtime_ns for path in chain.root.rglob("*") if path.is_file()}
-    assert run(inputs, chain).counts["done"] == 3
+def test_a_store_made_by_commands_is_adopted(inputs: Path, config: RunConfig) -> None:
+    make_one_by_one(inputs, config.root)
+    before = {path: path.stat().st_mtime_ns for path in config.root.rglob("*") if path.is_file()}
+    assert run(inputs, config).counts["done"] == 3
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
-    assert plan(inputs, chain) == {}
+    assert plan(inputs, config) == {}
 
 
-def test_adoption_without_an_input(inputs: Path, chain: RunConfig) -> None:
-    make_one_by_one(inputs, chain.root)
-    visits = collect_visits(chain.root)
-    assert run_visits(visits, chain).counts["done"] == 3
-    assert run_visits(visits, chain).counts["up to date"] == 3
+def test_adoption_without_an_input(inputs: Path, config: RunConfig) -> None:
+    make_one_by_one(inputs, config.root)
+    visits = collect_visits(config.root)
+    assert run_visits(visits, config).counts["done"] == 3
+    assert run_visits(visits, config).counts["up to date"] == 3
     reason = "the archive has not been compared with this input yet"
-    assert plan(inputs, chain) == {f"{study}/{visit} archive": reason for study, visit in NAMES}
+    assert plan(inputs, config) == {f"{study}/{visit} archive": reason for study, visit in NAMES}
 
 
-def test_a_damaged_archive_is_not_adopted(inputs: Path, chain: RunConfig) -> None:
-    make_one_by_one(inputs, chain.root)
-    place = Visit(chain.root, "study-a", "v1")
+def test_a_damaged_archive_is_not_adopted(inputs: Path, config: RunConfig) -> None:
+    make_one_by_one(inputs, config.root)
+    place = Visit(config.root, "study-a", "v1")
     _flip(place.archive)
-    (failed,) = run_visits(collect_visits(chain.root), chain).failed
+    (failed,) = run_visits(collect_visits(config.root), config).failed
     assert failed.failed is not None
     assert failed.failed.failure is not None
     assert (failed.failed.stage, failed.failed.failure.type) == ("archive", "DepositDamaged")
@@ -254,10 +254,10 @@ def test_a_lost_or_damaged_page(inputs: Path, made: RunConfig) -> None:
             assert plan(inputs, made) == {}
 
 
-def test_visits_added_by_a_command_leave_others_up_to_date(inputs: Path, chain: RunConfig) -> None:
-    run(inputs, chain, NAMES[:1])
-    make_one_by_one(inputs, chain.root)
-    assert {key.split()[0] for key in plan(inputs, chain)} == {"study-a/v2", "study-b/v1"}
+def test_visits_added_by_a_command_leave_others_up_to_date(inputs: Path, config: RunConfig) -> None:
+    run(inputs, config, NAMES[:1])
+    make_one_by_one(inputs, config.root)
+    assert {key.split()[0] for key in plan(inputs, config)} == {"study-a/v2", "study-b/v1"}
 
 
 def test_a_changed_input_is_refused(inputs: Path, made: RunConfig, v1: Visit) -> None:
@@ -272,7 +272,7 @@ def test_a_changed_input_is_refused(inputs: Path, made: RunConfig, v1: Visit) ->
         assert failed.failed is not None
         assert failed.failed.failure is not None
         assert failed.failed.failure.type == "InputChanged"
-        assert "has changed after it was archived: in" in failed.failed.failure.message
+        assert "has changed since it was archived: in" in failed.failed.failure.message
         assert "01_t1/0001.dcm" in failed.failed.failure.message
         assert content(made.root) == before
     changed.write_bytes(original)
@@ -325,10 +325,10 @@ def test_always_make_and_paranoid(inputs: Path, made: RunConfig, v1: Visit) -> N
     assert failed.failed.stage == "dataset"
 
 
-def test_until(inputs: Path, chain: RunConfig) -> None:
+def test_until(inputs: Path, config: RunConfig) -> None:
     for until, files in (("archive", 2), ("metadata", 4), ("dataset", 6)):
-        result = run(inputs, replace(chain, until=until))
-        assert [stage.stage for stage in result.visits[0].stages] == list(replace(chain, until=until).stage_names)
-        assert len(content(chain.root)) == 3 * files
-        assert plan(inputs, replace(chain, until=until)) == {}
-    assert {key.split()[1] for key in plan(inputs, chain)} == {"catalog"}
+        result = run(inputs, replace(config, until=until))
+        assert [stage.stage for stage in result.visits[0].stages] == list(replace(config, until=until).stage_names)
+        assert len(content(config.root)) == 3 * files
+        assert plan(inputs, replace(config, until=until)) == {}
+    assert {key.split()[1] for key in plan(inputs, config)} == {"catalog"}

@@ -58,26 +58,26 @@ class Listener:
 
 
 @pytest.fixture
-def chain(tmp_path: Path) -> RunConfig:
+def config(tmp_path: Path) -> RunConfig:
     return RunConfig(tmp_path / "store")
 
 
 @pytest.mark.parametrize("jobs", [1, 4])
-def test_the_same_bytes_with_any_number_of_jobs(jobs: int, inputs: Path, chain: RunConfig, tmp_path: Path) -> None:
+def test_the_same_bytes_with_any_number_of_jobs(jobs: int, inputs: Path, config: RunConfig, tmp_path: Path) -> None:
     told: list[tuple[VisitOutcome, int, int]] = []
-    visits = collect_visits(chain.root, inputs / "visits.csv")
-    result = run_visits(visits, chain, jobs=jobs, on_visit=lambda *finished: told.append(finished))
+    visits = collect_visits(config.root, inputs / "visits.csv")
+    result = run_visits(visits, config, jobs=jobs, on_visit=lambda *finished: told.append(finished))
     assert result.counts["done"] == 3
     assert sorted(item.name for item, _, _ in told) == [f"{study}/{visit}" for study, visit in NAMES]
     assert [place for _, *place in told] == [[1, 3], [2, 3], [3, 3]]
     assert [item.name for item in result.visits] == [f"{study}/{visit}" for study, visit in NAMES]
     make_one_by_one(inputs, tmp_path / "other")
-    assert content(chain.root) == content(tmp_path / "other")
-    assert not list(chain.root.rglob("*.lock*"))
-    assert not list(chain.root.rglob("*.part"))
+    assert content(config.root) == content(tmp_path / "other")
+    assert not list(config.root.rglob("*.lock*"))
+    assert not list(config.root.rglob("*.part"))
 
 
-def test_real_visits(visits: Path, chain: RunConfig, tmp_path: Path) -> None:
+def test_real_visits(visits: Path, config: RunConfig, tmp_path: Path) -> None:
     from icf_utils import (
         catalogify_studyvisit_from_meta,
         deposit_visit_dataset,
@@ -85,61 +85,61 @@ def test_real_visits(visits: Path, chain: RunConfig, tmp_path: Path) -> None:
         make_studyvisit_archive,
     )
 
-    found = collect_visits(chain.root, pattern=f"{visits.parent}/{{study}}/{{visit}}")
+    found = collect_visits(config.root, pattern=f"{visits.parent}/{{study}}/{{visit}}")
     assert {item.visit for item in found} >= set(VISIT_NAMES)
     found = [item for item in found if item.visit in VISIT_NAMES]
-    assert run_visits(found, chain, jobs=2).counts["done"] == len(VISIT_NAMES)
+    assert run_visits(found, config, jobs=2).counts["done"] == len(VISIT_NAMES)
     for name in VISIT_NAMES:
         make_studyvisit_archive(visits / name, tmp_path / "other", "visits", name)
         deposit_visit_metadata(tmp_path / "other", "visits", name)
         deposit_visit_dataset(tmp_path / "other", "visits", name)
         catalogify_studyvisit_from_meta(tmp_path / "other", "visits", name)
-    assert content(chain.root) == content(tmp_path / "other")
-    assert run_visits(found, chain).counts["up to date"] == len(VISIT_NAMES)
+    assert content(config.root) == content(tmp_path / "other")
+    assert run_visits(found, config).counts["up to date"] == len(VISIT_NAMES)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_failed_visit_does_not_stop_the_others(jobs: int, inputs: Path, chain: RunConfig) -> None:
+def test_a_failed_visit_does_not_stop_the_others(jobs: int, inputs: Path, config: RunConfig) -> None:
     bad = inputs / "study-a" / "v1" / "nowhere"
     bad.symlink_to("/nowhere")
-    visits = collect_visits(chain.root, inputs / "visits.csv")
-    result = run_visits(visits, chain, jobs=jobs)
+    visits = collect_visits(config.root, inputs / "visits.csv")
+    result = run_visits(visits, config, jobs=jobs)
     assert result.counts == {"done": 2, "up to date": 0, "failed": 1, "not reached": 0}
     (failed,) = result.failed
     assert failed.failed is not None
     assert failed.failed.failure is not None
     assert (failed.failed.failure.type, failed.failed.failure.exit_code) == ("InputRefused", 3)
     assert [stage.state for stage in failed.stages] == ["failed", *["not reached"] * 3]
-    status = {(item.study, item.visit): item.stages for item in store_status(chain.root)}
+    status = {(item.study, item.visit): item.stages for item in store_status(config.root)}
     assert [stage.state for stage in status["study-a", "v1"]] == ["failed", *["not made"] * 3]
     assert status["study-a", "v1"][0].failure == failed.failed.failure
     assert {stage.state for stage in status["study-a", "v2"]} == {"done"}
     bad.unlink()
-    assert run_visits(visits, chain, jobs=jobs).counts == {"done": 1, "up to date": 2, "failed": 0, "not reached": 0}
-    assert {stage.state for item in store_status(chain.root) for stage in item.stages} == {"done"}
+    assert run_visits(visits, config, jobs=jobs).counts == {"done": 1, "up to date": 2, "failed": 0, "not reached": 0}
+    assert {stage.state for item in store_status(config.root) for stage in item.stages} == {"done"}
 
 
-def test_stop_on_error(inputs: Path, chain: RunConfig) -> None:
+def test_stop_on_error(inputs: Path, config: RunConfig) -> None:
     (inputs / "study-a" / "v2" / "nowhere").symlink_to("/nowhere")
-    result = run_visits(collect_visits(chain.root, inputs / "visits.csv"), chain, keep_going=False)
+    result = run_visits(collect_visits(config.root, inputs / "visits.csv"), config, keep_going=False)
     assert result.counts == {"done": 1, "up to date": 0, "failed": 1, "not reached": 1}
     assert [len(item.stages) for item in result.visits] == [4, 4, 4]
 
 
-def test_a_stage_that_fails_after_the_archive(inputs: Path, chain: RunConfig) -> None:
+def test_a_stage_that_fails_after_the_archive(inputs: Path, config: RunConfig) -> None:
     """The catalog's folder was not made by icf-utils."""
-    foreign = Study(chain.root, "study-a").catalog
+    foreign = Study(config.root, "study-a").catalog
     foreign.mkdir(parents=True)
     (foreign / "notes.txt").touch()
-    result = run_visits(collect_visits(chain.root, inputs / "visits.csv"), chain, jobs=2)
+    result = run_visits(collect_visits(config.root, inputs / "visits.csv"), config, jobs=2)
     assert [stage.state for stage in result.visits[0].stages] == ["done", "done", "done", "failed"]
     assert [item.name for item in result.failed] == ["study-a/v1", "study-a/v2"]
     shutil.rmtree(foreign)
-    assert run_visits(collect_visits(chain.root), chain).counts["done"] == 2
+    assert run_visits(collect_visits(config.root), config).counts["done"] == 2
 
 
 def test_an_internal_error_fails_one_visit_only(
-    inputs: Path, chain: RunConfig, monkeypatch: pytest.MonkeyPatch
+    inputs: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = execute._make_stage
 
@@ -149,7 +149,7 @@ def test_an_internal_error_fails_one_visit_only(
         return real(planner, name, *others)
 
     monkeypatch.setattr(execute, "_make_stage", broken)
-    result = run_visits(collect_visits(chain.root, inputs / "visits.csv"), chain)
+    result = run_visits(collect_visits(config.root, inputs / "visits.csv"), config)
     assert result.counts["done"] == 2
     (failed,) = result.failed
     assert failed.failed is not None
@@ -158,27 +158,27 @@ def test_an_internal_error_fails_one_visit_only(
     assert "a value" not in failed.failed.failure.message
 
 
-def test_mistakes_in_options_are_found_before_anything_runs(inputs: Path, chain: RunConfig, tmp_path: Path) -> None:
-    visits = collect_visits(chain.root, inputs / "visits.csv")
+def test_mistakes_in_options_are_found_before_anything_runs(inputs: Path, config: RunConfig, tmp_path: Path) -> None:
+    visits = collect_visits(config.root, inputs / "visits.csv")
     tags = tmp_path / "tags.txt"
     tags.write_text("PatientName\n", encoding="utf-8")
     for options in (StageOptions(store_url="no url"), StageOptions(time_zone="Mars/Olympus"), StageOptions(tags=tags)):
         with pytest.raises(InvalidSetting):
-            run_visits(visits, replace(chain, options=options))
-    assert not chain.root.exists()
+            run_visits(visits, replace(config, options=options))
+    assert not config.root.exists()
 
 
-def test_a_worker_that_is_killed_costs_its_visit_only(inputs: Path, chain: RunConfig) -> None:
+def test_a_worker_that_is_killed_costs_its_visit_only(inputs: Path, config: RunConfig) -> None:
     """The first input is a huge file with a hole, so that there is time to kill its worker."""
     with open(inputs / "study-a" / "v1" / "hole.bin", "wb") as handle:
         handle.truncate(1 << 30)
-    visits = collect_visits(chain.root, inputs / "visits.csv")
+    visits = collect_visits(config.root, inputs / "visits.csv")
     results: list[RunResult] = []
-    runner = threading.Thread(target=lambda: results.append(run_visits(visits, chain, jobs=2)))
+    runner = threading.Thread(target=lambda: results.append(run_visits(visits, config, jobs=2)))
     runner.start()
-    part = Visit(chain.root, "study-a", "v1").workdir / "v1_dicom.tar.part"
+    part = Visit(config.root, "study-a", "v1").workdir / "v1_dicom.tar.part"
     _wait_for(lambda: part.exists() and part.stat().st_size > 1 << 20)
-    (holder,) = [text for visit, text in running_visits(Study(chain.root, "study-a")).items() if visit == "v1"]
+    (holder,) = [text for visit, text in running_visits(Study(config.root, "study-a")).items() if visit == "v1"]
     os.kill(int(holder.split()[1]), signal.SIGKILL)
     runner.join(120)
     (result,) = results
@@ -188,8 +188,8 @@ def test_a_worker_that_is_killed_costs_its_visit_only(inputs: Path, chain: RunCo
     assert failed.failed.failure is not None
     assert "signal 9" in failed.failed.failure.message
     os.truncate(inputs / "study-a" / "v1" / "hole.bin", 10)
-    assert not run_visits(visits, chain).failed
-    assert not list(chain.root.rglob("*.part"))
+    assert not run_visits(visits, config).failed
+    assert not list(config.root.rglob("*.part"))
 
 
 def _wait_for(condition: Callable[[], bool]) -> None:
@@ -199,89 +199,89 @@ def _wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def test_a_visit_that_another_run_works_on_comes_last(inputs: Path, chain: RunConfig) -> None:
+def test_a_visit_that_another_run_works_on_comes_last(inputs: Path, config: RunConfig) -> None:
     listener, told = Listener(), list[str]()
-    visits = collect_visits(chain.root, inputs / "visits.csv")
+    visits = collect_visits(config.root, inputs / "visits.csv")
     entered, leave = threading.Event(), threading.Event()
 
     def other_run() -> None:
-        with run_lock(Visit(chain.root, "study-a", "v1"), SILENT):
+        with run_lock(Visit(config.root, "study-a", "v1"), SILENT):
             entered.set()
             leave.wait(60)
 
     other = threading.Thread(target=other_run)
     other.start()
     entered.wait(60)
-    (running,) = [item for item in store_status(chain.root, visits) if (item.study, item.visit) == ("study-a", "v1")]
+    (running,) = [item for item in store_status(config.root, visits) if (item.study, item.visit) == ("study-a", "v1")]
     assert [stage.state for stage in running.stages] == ["running", *["not made"] * 3]
 
     def tell(outcome: VisitOutcome, number: int, total: int) -> None:
         told.append(outcome.name)
         leave.set()
 
-    result = run_visits(visits, chain, progress=listener, on_visit=tell)
+    result = run_visits(visits, config, progress=listener, on_visit=tell)
     other.join()
     assert result.counts["done"] == 3
     assert told[0] == "study-b/v1"
     assert f"study-a/v1: process {os.getpid()} on" in listener.messages[0]
 
 
-def test_waiting_too_long(inputs: Path, chain: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_too_long(inputs: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ICF_LOCK_TIMEOUT", "0.2")
-    place = Visit(chain.root, "study-a", "v1")
-    with run_lock(place, SILENT), catalog_lock(Study(chain.root, "study-b"), SILENT):
-        result = run_visits(collect_visits(chain.root, inputs / "visits.csv"), chain)
+    place = Visit(config.root, "study-a", "v1")
+    with run_lock(place, SILENT), catalog_lock(Study(config.root, "study-b"), SILENT):
+        result = run_visits(collect_visits(config.root, inputs / "visits.csv"), config)
     assert {item.name for item in result.failed} == {"study-a/v1", "study-b/v1"}
     assert {item.failed.failure.type for item in result.failed if item.failed and item.failed.failure} == {"Busy"}
     with run_lock(place, SILENT), pytest.raises(Busy), run_lock(place, SILENT):
         pass
-    assert not run_visits(collect_visits(chain.root, inputs / "visits.csv"), chain).failed
+    assert not run_visits(collect_visits(config.root, inputs / "visits.csv"), config).failed
 
 
-def test_two_runs_at_once(inputs: Path, chain: RunConfig, tmp_path: Path) -> None:
-    visits = collect_visits(chain.root, inputs / "visits.csv")
+def test_two_runs_at_once(inputs: Path, config: RunConfig, tmp_path: Path) -> None:
+    visits = collect_visits(config.root, inputs / "visits.csv")
     results: list[RunResult] = []
-    runs = [threading.Thread(target=lambda: results.append(run_visits(visits, chain, jobs=2))) for _ in range(2)]
+    runs = [threading.Thread(target=lambda: results.append(run_visits(visits, config, jobs=2))) for _ in range(2)]
     for run in runs:
         run.start()
     for run in runs:
         run.join()
     assert [result.failed for result in results] == [(), ()]
     make_one_by_one(inputs, tmp_path / "other")
-    assert content(chain.root) == content(tmp_path / "other")
-    assert run_visits(visits, chain).counts["up to date"] == 3
+    assert content(config.root) == content(tmp_path / "other")
+    assert run_visits(visits, config).counts["up to date"] == 3
 
 
 def test_a_store_that_cannot_be_written(
     inputs: Path, open_tmp_path: Path, as_nobody: Callable[[], AbstractContextManager[None]]
 ) -> None:
-    chain = RunConfig(open_tmp_path / "store")
-    chain.root.mkdir()
+    config = RunConfig(open_tmp_path / "store")
+    config.root.mkdir()
     shutil.copytree(inputs, open_tmp_path / "inputs")
-    visits = collect_visits(chain.root, open_tmp_path / "inputs" / "visits.csv")
-    run_visits(visits[:2], chain)
-    before = content(chain.root)
+    visits = collect_visits(config.root, open_tmp_path / "inputs" / "visits.csv")
+    run_visits(visits[:2], config)
+    before = content(config.root)
     with as_nobody():
-        result = run_visits(visits, chain)
+        result = run_visits(visits, config)
         assert result.counts == {"done": 0, "up to date": 2, "failed": 1, "not reached": 0}
         (failed,) = result.failed
         assert failed.failed is not None
         assert failed.failed.failure is not None
         assert failed.failed.failure.type == "StorageFailure"
         listener = Listener()
-        again = run_visits(visits[:2], replace(chain, always_make=True, until="dataset"), progress=listener)
+        again = run_visits(visits[:2], replace(config, always_make=True, until="dataset"), progress=listener)
         assert len(again.failed) == 2
-    assert content(chain.root) == before
-    assert run_visits(visits, chain).counts["done"] == 1
+    assert content(config.root) == before
+    assert run_visits(visits, config).counts["done"] == 1
 
 
-def test_records_that_cannot_be_written_are_reported(inputs: Path, chain: RunConfig) -> None:
-    chain.root.mkdir()
-    state = Study(chain.root, "study-b").workdir / "state"
+def test_records_that_cannot_be_written_are_reported(inputs: Path, config: RunConfig) -> None:
+    config.root.mkdir()
+    state = Study(config.root, "study-b").workdir / "state"
     state.parent.mkdir(parents=True)
     state.touch()  # a file in place of the folder
     listener = Listener()
-    result = run_visits(collect_visits(chain.root, inputs / "visits.csv"), chain, progress=listener)
+    result = run_visits(collect_visits(config.root, inputs / "visits.csv"), config, progress=listener)
     assert result.counts["done"] == 3
     assert all("the next run will check this stage again" in message for message in listener.messages)
     assert len(listener.messages) >= 4
@@ -337,10 +337,10 @@ def test_a_report_escapes_everything(tmp_path: Path) -> None:
     assert report["visits"][0]["stages"][1]["failure"]["message"] == HOSTILE
 
 
-def test_graphs(inputs: Path, chain: RunConfig, tmp_path: Path) -> None:
-    visits = collect_visits(chain.root, inputs / "visits.csv")
-    cells = plan_cells(make_plan(visits, chain))
-    picture = ElementTree.fromstring(svg_graph(cells, chain.stage_names))
+def test_graphs(inputs: Path, config: RunConfig, tmp_path: Path) -> None:
+    visits = collect_visits(config.root, inputs / "visits.csv")
+    cells = plan_cells(make_plan(visits, config))
+    picture = ElementTree.fromstring(svg_graph(cells, config.stage_names))
     titles = [item.text for item in picture.iter("{http://www.w3.org/2000/svg}title")]
     assert titles[0] == "study-a/v1 archive: to do; not made yet"
     assert len(titles) == 12
@@ -349,7 +349,7 @@ def test_graphs(inputs: Path, chain: RunConfig, tmp_path: Path) -> None:
     text = mermaid_graph(cells)
     assert text.startswith("flowchart LR\n")
     assert '  v0_archive --> v0_metadata["study-a/v1<br/>metadata: to do"]:::to_do\n' in text
-    write_graph(tmp_path / "chain.mmd", cells, chain.stage_names)
+    write_graph(tmp_path / "chain.mmd", cells, config.stage_names)
     assert (tmp_path / "chain.mmd").read_text(encoding="utf-8") == text
     with pytest.raises(StorageFailure):
-        write_graph(tmp_path / "none" / "chain.svg", cells, chain.stage_names)
+        write_graph(tmp_path / "none" / "chain.svg", cells, config.stage_names)

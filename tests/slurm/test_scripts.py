@@ -76,12 +76,12 @@ def test_a_script_holds_odd_paths(tmp_path: Path) -> None:
     stand_in = tmp_path / "python"
     stand_in.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n", encoding="utf-8")
     stand_in.chmod(0o755)
-    chain = RunConfig(
+    config = RunConfig(
         folder, options=StageOptions("https://x.org/?a=b&c", "my store", None, "Europe/Berlin", 2), always_make=True
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", str(stand_in))
-        text = visits_script("name", folder, [[VisitInput("s", "v")]], chain, JobRequest(cpus=3))
+        text = visits_script("name", folder, [[VisitInput("s", "v")]], config, JobRequest(cpus=3))
     assert f'#SBATCH --output="{str(folder).replace("%", "%%")}/visits-%a.log"\n' in text
     done = subprocess.run(
         ["sh", "-c", text], env={**os.environ, "SLURM_ARRAY_TASK_ID": "7"}, capture_output=True, text=True, check=True
