@@ -7,11 +7,14 @@ author = "the icf-utils developers"
 copyright = "the icf-utils developers"  # noqa: A001 - Sphinx's name
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
 nitpicky = False
 
 html_theme = "furo"
+html_static_path = ["static"]
+html_favicon = "static/favicon.svg"
+html_baseurl = ""
 html_title = f"icf-utils {release}"
 html_show_sphinx = False
 html_copy_source = False
@@ -23,3 +26,9 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_class_signature = "separated"
+
+# the copy button copies commands, without prompts and output
+copybutton_prompt_text = r"\$ |> "
+copybutton_prompt_is_regexp = True
+copybutton_only_copy_prompt_lines = True
+copybutton_remove_prompts = True

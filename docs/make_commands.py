@@ -27,7 +27,7 @@ same as `icf-utils make_studyvisit_archive ...`, and so on.
 
 Results are printed on standard output; progress, warnings and errors on standard error. With `--json`, standard
 output holds one JSON object: `{"command": ..., "ok": true, "result": {...}}`, or with `"ok": false`, an `exit_code`
-and an `error` of a `type` and a `message`. The results' fields are described under {doc}`python`, exit codes under
+and an `error` of a `type` and a `message`. `icf-utils schema COMMAND` prints its JSON Schema; exit codes are under
 {doc}`errors`.
 """
 

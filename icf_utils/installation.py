@@ -13,7 +13,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
@@ -61,6 +60,8 @@ def requirements_of(extra: str = "") -> list[str]:
 
     Empty where nothing is recorded, as in a checkout that was not installed.
     """
+    from importlib import metadata  # here: every command would load it
+
     try:
         listed = metadata.requires(NAME) or []
     except metadata.PackageNotFoundError:
@@ -115,6 +116,8 @@ def _command(found: Installation, extra: str, wanted: Sequence[str]) -> Sequence
 
 def _origin() -> tuple[str, bool]:
     """The folder or file on this machine that this copy was installed from, and whether it is used in place."""
+    from importlib import metadata
+
     try:
         text = metadata.distribution(NAME).read_text("direct_url.json")
     except metadata.PackageNotFoundError:

@@ -18,11 +18,14 @@ PACKAGE = Path(icf_utils.__file__).parent
 ROOMS = [
     *(
         "errors",
+        "json_schema",
+        "schemas",
         "formatting",
         "waiting",
         "installation",
         "results",
         "progress",
+        "notebook",
         "interrupts",
         "child_environment",
         "worker_process",

@@ -28,6 +28,7 @@ from icf_utils.cli import (
     receive,
     retrieve,
     run,
+    schema,
     send,
     sessions,
     status,
@@ -64,6 +65,7 @@ _COMMANDS: Sequence[Command | Group] = (
     xnat,
     doctor,
     completion,
+    schema,
 )
 
 _DESCRIPTION = """\

@@ -45,9 +45,17 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if problem:
         console.message(problem)
     table_of_counts = count_states(visits)
-    result = {"studies": table_of_counts, "visits": to_json_value(visits)}
+    result = {"studies": _without_blanks(table_of_counts), "visits": to_json_value(visits)}
     console.result(args.command, result, [*_table(table_of_counts), *_remarks(visits)])
     return 0
+
+
+def _without_blanks(value: Mapping[str, object]) -> dict[str, object]:
+    """The counts with names that every program can use as a key: ``not_made``."""
+    return {
+        name.replace(" ", "_"): _without_blanks(inner) if isinstance(inner, dict) else inner
+        for name, inner in value.items()
+    }
 
 
 def _table(studies: Mapping[str, Mapping[str, Mapping[str, int]]]) -> list[str]:

@@ -97,9 +97,9 @@ def _tags(allowed: AllowList) -> _Tags:
 
 
 _NOT_AN_IMAGE = {
-    FileKind.DIRECTORY: ("dicomdir", "is a DICOMDIR, not an image"),
-    FileKind.UNREADABLE: ("unreadable-dicom", "begins like DICOM, but its header cannot be read"),
-    FileKind.OTHER: ("not-dicom", "is not DICOM"),
+    FileKind.DIRECTORY: Notice("dicomdir", "", "is a DICOMDIR, not an image"),
+    FileKind.UNREADABLE: Notice("unreadable-dicom", "", "begins like DICOM, but its header cannot be read"),
+    FileKind.OTHER: Notice("not-dicom", "", "is not DICOM"),
 }
 
 
@@ -116,8 +116,7 @@ def _describe(member: ArchiveMember, found: Header, tags: _Tags, done: ArchiveDe
     if kind.is_image:
         _add_image(member, found, tags, done)
     else:
-        code, message = _NOT_AN_IMAGE[kind]
-        done.others.append(Notice(code, member.name, message))
+        done.others.append(replace(_NOT_AN_IMAGE[kind], subject=member.name))
 
 
 def _read(member: ArchiveMember, archive: ArchivePass, descriptor: int, tags: _Tags, digests: BackgroundMd5) -> Header:

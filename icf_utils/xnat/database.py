@@ -172,17 +172,28 @@ def delete_row(database: XnatDatabase, key: PrearchiveRow | dict[str, object], s
     return str(found[0]) if found else None
 
 
+_OTHER_XNAT = "this version of XNAT is not supported; use 'xnat upload'"
+
+
 def check_table(database: XnatDatabase) -> None:
-    """Raise :class:`~icf_utils.errors.RemoteFailure` unless the table exists, with every column that is written."""
+    """Raise :class:`~icf_utils.errors.RemoteFailure` unless the table is one that rows can be added to.
+
+    It has every column that is written, and no other that must have a value, as a later version of XNAT may add one.
+    """
     with _transaction(database) as cursor:
-        query = "SELECT column_name FROM information_schema.columns WHERE table_schema = %s AND table_name = %s"
-        found = {str(name) for (name,) in cursor.execute(query, TABLE.split(".")).fetchall()}
+        query = (
+            "SELECT column_name, is_nullable = 'NO' AND column_default IS NULL FROM information_schema.columns "
+            "WHERE table_schema = %s AND table_name = %s"
+        )
+        found = {str(name): bool(needed) for name, needed in cursor.execute(query, TABLE.split(".")).fetchall()}
     if not found:
         problem, remedy = f"table {TABLE} does not exist, or this user may not see it", "check database and user"
         raise RemoteFailure(database.place, problem, remedy)
-    if missing := sorted(set(COLUMNS) - found):
-        problem = f"{TABLE} has no column {', '.join(missing)}"
-        raise RemoteFailure(database.place, problem, "this version of XNAT is not supported; use 'xnat upload'")
+    if missing := sorted(set(COLUMNS) - set(found)):
+        raise RemoteFailure(database.place, f"{TABLE} has no column {', '.join(missing)}", _OTHER_XNAT)
+    if unknown := sorted(name for name, needed in found.items() if needed and name not in COLUMNS):
+        problem = f"{TABLE} needs a value for {', '.join(unknown)}, which icf-utils does not know"
+        raise RemoteFailure(database.place, problem, _OTHER_XNAT)
 
 
 def _key(key: PrearchiveRow | dict[str, object]) -> dict[str, object]:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
+from icf_utils.cli.json_results import output_schema, result_types
 from icf_utils.cli.main import main
 
 #: Python as the tests run it; a warning of the program's is an error.
@@ -52,7 +54,19 @@ def surrounding(**environment: str) -> dict[str, str]:
 
 def icf(*arguments: str | bytes | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Ran:
     """Run ``icf-utils`` with ``arguments``; ``env`` is added to the environment."""
-    return run(*PROGRAM, *arguments, env=env, cwd=cwd)
+    ran = run(*PROGRAM, *arguments, env=env, cwd=cwd)
+    if ran.out.startswith('{"command": '):
+        check_output(ran.json)
+    return ran
+
+
+def check_output(printed: dict[str, Any]) -> None:
+    """What a command printed with ``--json`` is what its schema says, and nothing else."""
+    command = printed["command"] or "version"
+    if command in result_types() and (printed["command"] or printed["ok"]):
+        Draft202012Validator(output_schema(command, closed=True)).validate(printed)
+    elif printed["ok"]:
+        raise AssertionError(f"'{printed['command']}' has no schema: see icf_utils/cli/json_results.py")
 
 
 def run(*command: str | bytes | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Ran:

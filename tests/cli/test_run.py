@@ -50,7 +50,7 @@ def test_a_run_a_second_one_and_status(inside: Inside, table: Path, root: Path, 
     ]
     assert status.out.splitlines()[1].split() == ["study-a", "archive", "2", "0", "0", "0", "0"]
     counts = inside("status", "-o", root, "--json").json["result"]["studies"]
-    assert counts["study-b"]["catalog"] == {"done": 1, "running": 0, "queued": 0, "failed": 0, "not made": 0}
+    assert counts["study-b"]["catalog"] == {"done": 1, "running": 0, "queued": 0, "failed": 0, "not_made": 0}
 
 
 def test_dry_run(inside: Inside, table: Path, root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import tarfile
 from pathlib import Path
 
@@ -72,11 +73,10 @@ def test_a_made_bucket(
     check_bucket(kind, prefix, made_folder, tmp_path)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_sample_bucket(kind: str, real_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sample_bucket(real_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
-    for at, prefix in enumerate(PREFIXES):
-        check_bucket(kind, prefix, real_folder, tmp_path / str(at))
+    for kind, prefix in itertools.product(KINDS, PREFIXES):
+        check_bucket(kind, prefix, real_folder, tmp_path / kind / prefix)
 
 
 def check_bucket(kind: str, prefix: str, folder: Path, target: Path) -> None:

@@ -81,7 +81,7 @@ def test_forty_visits_with_everything_that_goes_wrong(
     wait_for(lambda: not queued(slurm), "jobs are left", seconds=120)
 
     found = states()
-    assert found["north"]["archive"] == {"done": 18, "running": 1, "queued": 0, "failed": 1, "not made": 0}
+    assert found["north"]["archive"] == {"done": 18, "running": 1, "queued": 0, "failed": 1, "not_made": 0}
     assert found["north"]["catalog"]["done"] == 18, "a visit that fails does not keep the others out of the catalog"
     assert found["south"]["catalog"]["done"] == 19
     logs = "".join(path.read_text(encoding="utf-8") for path in store.glob("*/.icf/slurm/*/visits-*.log"))

@@ -148,3 +148,14 @@ def test_the_documented_permissions_are_necessary_and_sufficient(postgres: Serve
     finally:
         postgres.sql("DROP OWNED BY xnat_import")
         postgres.sql("DROP ROLE xnat_import")
+
+
+def test_a_column_of_a_later_xnat_is_refused_before_anything_is_copied(postgres: Server) -> None:
+    postgres.sql(f"ALTER TABLE {TABLE} ADD COLUMN later VARCHAR(255) NOT NULL")
+    try:
+        with pytest.raises(RemoteFailure, match="needs a value for later"):
+            check_table(postgres.database)
+        postgres.sql(f"ALTER TABLE {TABLE} ALTER COLUMN later SET DEFAULT ''")
+        check_table(postgres.database)
+    finally:
+        postgres.sql(f"ALTER TABLE {TABLE} DROP COLUMN later")
