@@ -89,7 +89,7 @@ def test_a_list_that_changes_later_fails_the_visit(tree: Path) -> None:
 def test_a_visit_without_any_scan_left_is_reported(tree: Path) -> None:
     ran = ingest(tree, "--exclude", exclude(tree, "T1", "rest", "scout"), "--json")
     result = ran.json["result"]
-    assert [visit["visit"] for visit in result["run"]["visits"]] == ["sub-2_ses-1"]  # its notes are left
+    assert [visit["visit"] for visit in result["run"]["visits"]] == ["sub-2_ses-1"]  # it still has its notes
     assert [item["subject"] for item in result["skipped"] if item["code"] == "all-scans-excluded"] == [
         "sub 1/ses-1",
         "sub 1/ses-2",

@@ -1,4 +1,4 @@
-"""A real receiver in a process of its own, real senders, and what has arrived."""
+"""A real receiver in a process of its own, real senders, and what was received."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ import pytest
 from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.model import Session, SessionFilter
 
-#: dcmtk's programs, not those of the same names that pynetdicom installs.
+#: Where dcmtk's programs are; pynetdicom installs others of the same names.
 _DCMTK = "/usr/bin:/usr/local/bin"
 
 #: Seconds that anything may take on a busy machine.
@@ -47,7 +47,7 @@ def free_port() -> int:
 def wait_until(condition: Callable[[], object], what: str) -> None:
     limit = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < limit, f"in vain: {what}"
+        assert time.monotonic() < limit, f"timeout: {what}"
         time.sleep(0.05)
 
 
@@ -152,7 +152,7 @@ def storescu(
 
 def store(association: Any, path: Path) -> int:
     """Send one image by pynetdicom; the status of the answer."""
-    # while its thread still rests for the image before, it would take the next answer for a request
+    # while the association's thread is still paused for the image before, it would take the response for a request
     while association.is_established and association._is_paused:
         time.sleep(0.001)
     return int(association.send_c_store(path).Status)

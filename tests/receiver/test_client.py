@@ -1,4 +1,4 @@
-"""Sessions from a terminal: over HTTP and in the receiver's folder the same, downloads that go on, waiting."""
+"""Sessions from the command line: HTTP and local access give the same, downloads are resumed, waiting ends."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_an_interrupted_download_is_resumed(both: tuple[HttpSessions, LocalSessi
     part.write_bytes(b"of another zip" * 9)
     tag.write_text("another")
     assert far.download("s000001", "output", tmp_path, SILENT).path.read_bytes() == raw
-    part.write_bytes(b"\0" * 100)  # damaged on this side: noticed, and the next try is right
+    part.write_bytes(b"\0" * 100)  # damaged on the disk: detected, and corrected by the next attempt
     tag.write_text(head)
     with pytest.raises(RemoteFailure, match="checksum differs"):
         far.download("s000001", "output", tmp_path, SILENT)

@@ -118,7 +118,7 @@ def test_a_deleted_visit_that_never_reached_the_store_frees_its_identifier(tmp_p
         assert (session.visit, session.revision, session.expected) == ("v", 1, 3)
         journal.change_state(session.id, "failed", "why")
         journal.delete_session(session.id)
-    # one that did get there does not, nor one of which the chain knows the images
+    # a visit that reached the store keeps its identifier, and so does one whose digests are recorded
     session = journal.open_session(rule="r", study="a", visit="v")
     journal.record_digests(session.id, {"c47f5b18b8a430e6": b"digest"})
     journal.change_state(session.id, "failed", "XNAT refused it")
@@ -159,7 +159,7 @@ def association(state: AssociationState, started: float, ended: float | None) ->
         (False, []),
         (False, [("released", 1, 5)]),
         (True, [("aborted", 1, 5)]),
-        (True, [("interrupted", 1, 5), ("released", 4, 9)]),  # beside it: it knew nothing of the loss
+        (True, [("interrupted", 1, 5), ("released", 4, 9)]),  # started before the loss
         (False, [("lost", 1, 5), ("released", 6, 9)]),
         (True, [("lost", 1, 5), ("released", 6, 9), ("aborted", 10, 11)]),
         (True, [("lost", 1, 5), ("open", 6, None)]),

@@ -1,4 +1,4 @@
-"""Images from real senders arrive as they were sent."""
+"""Images from real senders are stored as they were sent."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_twenty_associations_of_several_patients_at_once(tmp_path: Path) -> None
         assert association.is_established
         for at in (own * 2, own * 2 + 1):
             for number in range(patients):
-                # while its thread still rests, it would take the next answer for a request
+                # while the association's thread is still paused, it would take the response for a request
                 while association.is_established and association._is_paused:
                     time.sleep(0.001)
                 answers.append(association.send_c_store(sent[number][at]).Status)

@@ -42,14 +42,14 @@ def send(port: int, paths: list[Path], stored: set[str]) -> None:
     association = entity.associate("127.0.0.1", port, ae_title="STUDYA")
     link = association.dul.socket
     connection = link.socket if link else None
-    with suppress(RuntimeError, ValueError):  # it is not established any more
+    with suppress(RuntimeError, ValueError):  # the association has ended
         for path in paths:
             answer = association.send_c_store(path)
             if "Status" in answer and answer.Status == 0:
                 stored.add(path.stem)
         association.release()
     if connection is not None:
-        connection.close()  # the library forgets to where the peer was quicker
+        connection.close()  # the library does not if the peer was quicker
 
 
 def test_every_image_answered_with_success_is_in_the_archive(tmp_path: Path) -> None:
@@ -78,12 +78,12 @@ def test_every_image_answered_with_success_is_in_the_archive(tmp_path: Path) -> 
             time.sleep(dice.uniform(0.0, 1.2))
             receiver.kill()
             sender.join()
-        (tmp_path / "log").write_bytes(b"")  # processes that lost their receiver as they started may have complained
+        (tmp_path / "log").write_bytes(b"")  # worker processes may have reported that their receiver is gone
         receiver.start()
         for at in range(len(receiver.sessions())):
             wait_until(lambda: sum(item.is_finished for item in receiver.sessions()) > at, "one more is archived")  # noqa: B023
         sessions = receiver.sessions()
-        # the sender did not come back, so that images may be missing, and the session says so
+        # the sender did not try again, so images may be missing, and the session is partial
         assert {session.state for session in sessions} <= {"success", "partial", "failed"}
         assert all(not session.images for session in sessions if session.state == "failed"), receiver.log
         found: dict[str, set[str]] = {}

@@ -81,7 +81,10 @@ def test_associations_above_the_limit_are_rejected(tmp_path: Path) -> None:
         for item in first:
             assert item.send_c_echo().Status == 0
             item.release()
-        wait_until(lambda: entity.associate("127.0.0.1", receiver.port, ae_title="STUDYA").is_established, "room again")
+        wait_until(
+            lambda: entity.associate("127.0.0.1", receiver.port, ae_title="STUDYA").is_established,
+            "room again",
+        )
 
 
 def test_images_are_refused_when_the_reserve_is_reached(tmp_path: Path) -> None:
@@ -117,7 +120,7 @@ def test_images_that_cannot_be_parsed_are_refused(tmp_path: Path, monkeypatch: p
     """A data set that is cut, one that is noise, one without a study: refused; the others are taken."""
     from pynetdicom import _config
 
-    monkeypatch.setattr(_config, "STORE_SEND_CHUNKED_DATASET", True)  # the bytes as they are in the file
+    monkeypatch.setattr(_config, "STORE_SEND_CHUNKED_DATASET", True)  # send the bytes of the file
     whole, *_ = write_visit(tmp_path / "in", {1: ("t1", 1)})
     raw = whole.read_bytes()
     start = 144 + int.from_bytes(raw[140:144], "little")
@@ -165,7 +168,7 @@ def test_images_that_come_later_are_a_revision(tmp_path: Path) -> None:
         assert [item.images for item in sessions] == [2, 3]
         assert "after the visit was complete" in sessions[1].notes[0]
         assert (receiver.store / "study-a" / "v-TESTS_dicom.tar").read_bytes() == before
-        # another study under the same identifier is kept apart, too
+        # another study with the same identifier is a revision too
         other = write_visit(tmp_path / "other", {1: ("t1", 2)}, StudyInstanceUID=uid("other"))
         statuses(receiver, other)
         assert receiver.finished(3)[2].visit == "v-TESTS-r3"
@@ -271,7 +274,7 @@ def test_connections_without_a_request_use_no_resources(tmp_path: Path) -> None:
                 connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert statuses(receiver, paths) == [0]
         receiver.finished(1)
-        wait_until(lambda: len(list(descriptors.iterdir())) < before + 10, "their descriptors are given back")
+        wait_until(lambda: len(list(descriptors.iterdir())) < before + 10, "the descriptors are closed")
 
 
 def test_malformed_pdus_within_an_association(tmp_path: Path) -> None:

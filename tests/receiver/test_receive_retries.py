@@ -54,7 +54,7 @@ def failed(receiver: Receiver) -> Session:
 
 
 def test_sessions_that_failed_are_retried(tmp_path: Path) -> None:
-    """The store cannot be written at first. Sent again, started again, deleted and sent: always the first revision."""
+    """The store cannot be written at first. However a session is retried, it stays the first revision."""
     (tmp_path / "store").write_text("in the way")
     sent = {
         name: write_visit(tmp_path / name, {1: ("t1", 2)}, StudyInstanceUID=uid(name)) for name in ("A", "B", "C", "D")
@@ -70,14 +70,14 @@ def test_sessions_that_failed_are_retried(tmp_path: Path) -> None:
         assert (failed(receiver).visit, failed(receiver).revision) == ("v-D", 1)
         (tmp_path / "store").unlink()
         assert send(receiver, sent["A"], "A") == [0, 0]
-        wait_until(lambda: receiver.sessions()[0].state == "success", "it was sent again, and is tried again")
+        wait_until(lambda: receiver.sessions()[0].state == "success", "it is retried")
         assert "its images were sent again" in receiver.log
         journal.retry("s000002")
-        wait_until(lambda: receiver.sessions()[1].state == "success", "somebody asked for it")
+        wait_until(lambda: receiver.sessions()[1].state == "success", "it is retried on request")
         assert [item.state for item in receiver.sessions()] == ["success", "success", "failed", "failed"]
         journal.close()
     with running(tmp_path, rule=_RULE) as receiver:
-        wait_until(lambda: all(item.state == "success" for item in receiver.sessions()), "all are tried once more")
+        wait_until(lambda: all(item.state == "success" for item in receiver.sessions()), "all are retried")
         sessions = receiver.sessions()
         assert [(item.visit, item.state, item.failure) for item in sessions] == [
             (f"v-{name}", "success", "") for name in sent
@@ -99,7 +99,7 @@ def test_conflicting_images_after_success_make_a_session_partial(tmp_path: Path)
         send(receiver, paths)
         (session,) = receiver.finished(1)
         assert (session.state, session.notes) == ("success", ())
-        for _ in range(3):  # a sender that tries again and again
+        for _ in range(3):  # the sender repeats it
             assert send(receiver, others) == [0xC002, 0xC002]
         (session,) = receiver.sessions()
         assert (session.state, session.quarantined, session.notes) == ("partial", 2, (CONFLICTING,))
@@ -114,7 +114,7 @@ def test_a_lost_association_makes_a_session_partial(tmp_path: Path, comes_back: 
         assert store(association, paths[0]) == 0
         association.abort()
         if comes_back:
-            wait_until(lambda: "was aborted" in receiver.log or "was lost" in receiver.log, "the receiver knows of it")
+            wait_until(lambda: "was aborted" in receiver.log or "was lost" in receiver.log, "the loss is reported")
             assert send(receiver, paths) == [0, 0, 0]
         (session,) = receiver.finished(1)
         expected = ("success", (), 3) if comes_back else ("partial", (ASSOCIATION_LOST,), 1)
@@ -155,7 +155,7 @@ def test_more_images_than_expected_are_one_visit(tmp_path: Path) -> None:
         association.release()
         (session,) = receiver.finished(1)
         assert (session.images, session.state) == (6, "success")
-        # a revision expects nothing
+        # nothing is expected of a revision
         assert send(receiver, later) == [0]
         revision = receiver.finished(2)[1]
         assert (revision.visit, revision.expected, revision.state) == ("v-TESTS-r2", 0, "success")
@@ -169,7 +169,7 @@ def test_a_visit_that_is_forced_during_an_association(tmp_path: Path) -> None:
         (session,) = receiver.finished(1)
         assert (session.state, session.notes) == ("partial", (FORCED,))
         association.release()
-        # without one it is like any other
+        # without an open association nothing is noted
         other = write_visit(tmp_path / "other", {1: ("t1", 2)}, StudyInstanceUID=uid("other"))
         send(receiver, other, "OTHER")
         assert receiver.finished(2)[1].state == "success"

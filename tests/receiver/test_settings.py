@@ -1,4 +1,4 @@
-"""The receiver's settings: mistakes are refused, and visits get safe identifiers."""
+"""The receiver's settings: mistakes are refused, and visits get valid identifiers."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_the_template_and_the_systemd_unit_of_the_page_are_valid(tmp_path: Path)
     found = configparser.ConfigParser(strict=True, interpolation=None)
     found.optionxform = str  # type: ignore[assignment,method-assign]
     found.read_string(unit)
-    assert found["Service"]["SuccessExitStatus"] == "143"  # what a receiver that is stopped ends with
+    assert found["Service"]["SuccessExitStatus"] == "143"  # the exit code of a receiver that is stopped
     program = shutil.which("systemd-analyze")
     if not program:
         pytest.skip("systemd is not installed")

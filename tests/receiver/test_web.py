@@ -268,9 +268,9 @@ def test_the_page_of_a_failed_session_has_a_retry_button(client: Client) -> None
     page = client.ask("/view/s000002").text.partition('action="/view/s000002/retry"')[2]
     form = page.partition('name="form" value="')[2].partition('"')[0]
     given = {"form": form, "sure": "yes"}
-    assert client.ask("/view/s000002/delete", "POST", data=given).status_code == 403  # it is for trying only
+    assert client.ask("/view/s000002/delete", "POST", data=given).status_code == 403  # its token is for retrying
     assert client.ask("/view/s000002/retry", "POST", data={"form": form[::-1]}).status_code == 403
-    for _ in range(2):  # pressed twice
+    for _ in range(2):  # the button is pressed twice
         assert client.ask("/view/s000002/retry", "POST", data=given).status_code == 303
     now = client.journal.session("s000002")
     assert now is not None
@@ -300,7 +300,7 @@ def test_an_uploaded_zip_is_queued(client: Client, tmp_path: Path) -> None:
     form = client.ask(address.replace("77", "78"), "POST", files={"file": ("../../x.zip", raw)})
     assert form.status_code == 201
     again = client.ask(address, "POST", data=raw, headers=ZIP)
-    assert again.json()["visit"] == "visit-77-r2"  # never mixed into what is there
+    assert again.json()["visit"] == "visit-77-r2"  # a revision: the archive is not changed
     assert list((tmp_path / "spool" / "uploads").iterdir()) == []
 
 

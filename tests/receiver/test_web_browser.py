@@ -1,6 +1,6 @@
-"""The pages in a real browser: what a person sees on a desk and on a phone, and what a hostile value cannot do.
+"""The pages in a real browser, on a desktop and on a phone, with hostile values.
 
-With ``ICF_SCREENSHOTS`` set to a folder, pictures are left there: ``sessions.png`` is the one of the manual.
+With ``ICF_SCREENSHOTS`` set to a folder, screenshots are saved there: ``sessions.png`` is the one of the documentation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
-#: Read before the tests clear the surroundings.
+#: Read before the tests clear the environment.
 SCREENSHOTS = os.environ.get("ICF_SCREENSHOTS", "")
 
 pytestmark = pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="Chromium or chromedriver is not installed")

@@ -19,7 +19,7 @@ import pytest
 
 HOST = "127.0.0.1"
 
-#: pynetdicom brings programs of the same names as dcmtk's; those lie beside Python.
+#: Where dcmtk's programs are; pynetdicom installs others of the same names next to Python.
 _PLACES = [
     place for place in (*os.environ["PATH"].split(os.pathsep), "/usr/sbin") if place != str(Path(sys.executable).parent)
 ]

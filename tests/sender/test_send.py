@@ -85,7 +85,7 @@ def test_many_contexts_need_several_associations(tmp_path: Path) -> None:
         result = send_folder(folder, receiver.port, retries=0)
     assert receiver.associations == [MAX_CONTEXTS, 2]
     assert result.associations == 2
-    assert result.failed == MAX_CONTEXTS + 2  # it knows none of these classes
+    assert result.failed == MAX_CONTEXTS + 2  # it supports none of these classes
     assert {image.tries for image in result.images} == {0}
     with open_source(folder, tmp_path) as source:
         assert [len(batch) for batch in split_by_contexts(list_images(source).images, 50)] == [50, 50, 30]
