@@ -181,7 +181,7 @@ def _tell(console: Console, plan: IngestPlan) -> None:
 
 
 def _unmatched(plan: IngestPlan) -> list[Notice]:
-    return [Notice("unmatched-pattern", text, "matches no folder; is it misspelt?") for text in plan.unmatched]
+    return [Notice("unmatched-pattern", text, "matches no folder; check its spelling") for text in plan.unmatched]
 
 
 def _rest(plan: IngestPlan) -> dict[str, object]:

@@ -69,7 +69,7 @@ def test_scans_are_excluded_by_parts_of_their_names(tree: Path) -> None:
     ran = ingest(tree, "--exclude", exclude(tree, "SCOUT", "phoenix"))
     assert ran.code == 0, ran.err
     assert ran.out.endswith("3 scans excluded\n")
-    assert "warning [unmatched-pattern]: 'phoenix': excludes no folder" in ran.err
+    assert "warning [unmatched-pattern]: 'phoenix': matches no folder" in ran.err
     assert members(tree, "sub-2_ses-1") == ["02_T1w/0001.dcm", "02_T1w/0002.dcm", "03_rest/0001.dcm", "notes.txt"]
     assert ingest(tree, "--exclude", exclude(tree, "scout", "phoenix")).out.startswith("3 visits: 0 made, 3 up to date")
 
