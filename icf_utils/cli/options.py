@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from icf_utils.fetch.tls import TlsFiles
 
 
 class _Renamed(argparse.Action):
@@ -173,11 +177,31 @@ def add_login(parser: argparse.ArgumentParser, server: str, token: str, user: st
     parser.add_argument("--token-file", metavar="FILE", type=Path, help=f"file with {token}, instead of a user")
 
 
-def add_ca(parser: argparse.ArgumentParser, default: str, condition: str = "") -> None:
-    """``--ca``."""
+def add_ca(parser: argparse.ArgumentParser, condition: str = "") -> None:
+    """``--ca``: the certificates that are trusted instead of the default ones (:mod:`icf_utils.fetch.tls`)."""
     parser.add_argument(
-        "--ca", metavar="FILE", type=Path, help=f"{condition}trusted CA certificates (PEM; default: {default})"
+        "--ca", metavar="FILE", type=Path, help=f"{condition}trusted CA certificates (PEM; default: the system's)"
     )
+
+
+def add_tls(parser: argparse.ArgumentParser, condition: str = "") -> None:
+    """``--ca``, ``--cert`` and ``--key``."""
+    add_ca(parser, condition)
+    parser.add_argument("--cert", metavar="FILE", type=Path, help=f"{condition}client certificate (PEM)")
+    parser.add_argument(
+        "--key",
+        metavar="FILE",
+        type=Path,
+        help=f"{condition}private key of the certificate, if not in the same file",
+    )
+
+
+def tls_of(args: argparse.Namespace) -> TlsFiles | None:
+    """The files that the options of :func:`add_tls` name, ``None`` for none."""
+    from icf_utils.fetch.tls import TlsFiles
+
+    files = (args.ca, args.cert, args.key)
+    return TlsFiles(*files) if any(files) else None
 
 
 def number(text: str) -> int:

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console
-from icf_utils.cli.options import add_directory, add_dry_run, add_login, add_targets, targets_of
+from icf_utils.cli.options import add_directory, add_dry_run, add_login, add_targets, add_tls, targets_of, tls_of
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.formatting import format_count, format_size
 
@@ -32,6 +32,8 @@ from --token-file, --ask-token or ICF_TOKEN; never from the command line."""
 EXAMPLE = "icf-utils retrieve -o https://data.example.org study-a/visit-01 --series 2 -d images"
 
 PASSWORD_VARIABLE, TOKEN_VARIABLE = "ICF_STORE_PASSWORD", "ICF_TOKEN"
+
+_TLS = ("ca", "cert", "key")
 
 #: How many images a line names before it counts the rest; ``--json`` names all.
 _NAMED_AT_MOST = 5
@@ -83,6 +85,7 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--endpoint", metavar="URL", help="server of the bucket, if it is not the provider's own")
     add_login(parser, "the store", "a bearer token")
     parser.add_argument("--ask-token", action="store_true", help="ask for a bearer token on the terminal")
+    add_tls(parser)
 
 
 def _add_how(parser: argparse.ArgumentParser) -> None:
@@ -119,6 +122,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         layout=args.layout,
         zipped=args.zip,
         connections=args.connections,
+        tls=tls_of(args),
         progress=console,
     ) as retriever:
         if args.stats:
@@ -149,6 +153,8 @@ def _origin(args: argparse.Namespace) -> Origin:
         )
     if args.bucket.startswith(("file:", "s3:")):
         _refuse(args, "a bucket at file:// or s3://", "token_file", "ask_token")
+    if args.bucket.startswith(("file:", "s3:", "gs:")):
+        _refuse(args, "a bucket at file://, s3:// or gs://", *_TLS)
     place = parse_bucket(args.bucket, args.prefix, args.endpoint, _token(args, "the bucket"))
     return BucketOrigin(place, tuple(targets))
 
@@ -174,7 +180,7 @@ def _store_auth(args: argparse.Namespace, url: str) -> Login | Secret | None:
     from icf_utils.credentials import find_login
 
     if not url.startswith("http"):
-        _refuse(args, "a store on this machine", "user", "password_file", "token_file", "ask_token")
+        _refuse(args, "a store on this machine", "user", "password_file", "token_file", "ask_token", *_TLS)
         return None
     if not args.user:
         if args.password_file:

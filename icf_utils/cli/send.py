@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console
-from icf_utils.cli.options import add_ca, add_source, number, path_of_source, port, seconds
+from icf_utils.cli.options import add_source, add_tls, number, path_of_source, port, seconds
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.formatting import format_count, format_size
 
@@ -75,11 +75,7 @@ def add_association(parser: argparse.ArgumentParser) -> None:
         help="seconds to wait for each response (default: 30)",
     )
     parser.add_argument("--tls", action="store_true", help="use TLS; the receiver's certificate must be valid for HOST")
-    add_ca(parser, "the system's", "with --tls: ")
-    parser.add_argument("--cert", metavar="FILE", type=Path, help="with --tls: client certificate (PEM)")
-    parser.add_argument(
-        "--key", metavar="FILE", type=Path, help="with --tls: private key of the certificate, if not in the same file"
-    )
+    add_tls(parser, "with --tls: ")
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

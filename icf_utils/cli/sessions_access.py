@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console
+from icf_utils.cli.options import add_tls, tls_of
 from icf_utils.errors import IcfError, InvalidSetting, printable
 from icf_utils.formatting import format_count
 
@@ -34,6 +35,7 @@ def add_access(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--token-file", metavar="FILE", type=Path, help=f"with --url: file with the token (default: ${TOKEN_VARIABLE})"
     )
+    add_tls(parser, "with --url: ")
 
 
 def add_ids(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
@@ -74,7 +76,7 @@ def sessions_of(args: argparse.Namespace) -> Sessions:
         token = find_secret(TOKEN_VARIABLE, args.token_file, "Token")
         if token is None:
             raise InvalidSetting("--token-file", f"no token: name its file, or set {TOKEN_VARIABLE}")
-        return HttpSessions(url, token)
+        return HttpSessions(url, token, tls_of(args))
     if not settings:
         raise InvalidSetting("command line", "name the receiver: --url URL or --settings FILE")
     found = load_receiver_settings(Path(settings))

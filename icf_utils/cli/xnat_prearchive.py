@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_connections(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", metavar="URL", help="address of the XNAT (not needed with --dry-run)")
     add_login(parser, "XNAT", "a token (alias:secret)", " (default: XNAT_USER, or as netrc says)")
-    add_ca(parser, "those of the Python package certifi")
+    add_ca(parser)
     parser.add_argument("--db-host", metavar="HOST", default="", help="host of XNAT's PostgreSQL (default: PGHOST)")
     parser.add_argument("--db-port", metavar="PORT", type=port, help="port of the PostgreSQL (default: PGPORT)")
     parser.add_argument("--db-name", metavar="NAME", default="", help="name of the database (default: PGDATABASE)")

@@ -111,7 +111,7 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--direct-archive", action="store_true", help="with --dest archive: bypass the prearchive (XNAT 1.8.3 or later)"
     )
-    add_ca(parser, "those of the Python package certifi")
+    add_ca(parser)
 
 
 def _add_labels(parser: argparse.ArgumentParser) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 from icf_utils.credentials import Login, Secret, bind_credential, without_credentials
 from icf_utils.errors import InvalidSetting
 from icf_utils.fetch.http import DEFAULT_RETRY, HttpClient, RetryPolicy
+from icf_utils.fetch.tls import TlsFiles
 from icf_utils.progress import SILENT, Progress
 from icf_utils.retrieve.buckets import Bucket, BucketPlace, FolderBucket, GcsBucket, parse_bucket, place_of
 from icf_utils.retrieve.files import WORK_NAME, FolderShelf, check_saved, read_log
@@ -53,7 +54,8 @@ class Retriever:
     """Retrieves what ``selection`` takes of ``origin`` into ``directory``; a context manager.
 
     ``layout`` is a template for the images' paths (empty: the origin's usual one), ``zipped`` makes one zip for each
-    study, ``connections`` is how many requests run at a time. Raises :class:`~icf_utils.errors.InvalidSetting`.
+    study, ``connections`` is how many requests run at a time, ``tls`` names certificates for ``https``. Raises
+    :class:`~icf_utils.errors.InvalidSetting`.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Retriever:
         zipped: bool = False,
         connections: int = 4,
         retry: RetryPolicy = DEFAULT_RETRY,
+        tls: TlsFiles | None = None,
         progress: Progress = SILENT,
     ) -> None:
         if connections < 1:
@@ -76,7 +79,7 @@ class Retriever:
         self._connections, self._retry, self._progress = connections, retry, progress
         self._plan: Plan | None = None
         self._stop = threading.Event()
-        self._client = HttpClient(connections, retry, stop=self._stop)
+        self._client = HttpClient(connections, retry, tls=tls, stop=self._stop)
 
     def __enter__(self) -> Retriever:
         return self
