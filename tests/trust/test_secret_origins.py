@@ -76,7 +76,7 @@ Command = Callable[[Servers, Path], tuple[list[str | Path], Mapping[str, str]]]
 
 def store(*options: str | Path, **environment: str) -> Command:
     def command(servers: Servers, folder: Path) -> tuple[list[str | Path], Mapping[str, str]]:
-        found: list[str | Path] = [secret_file(folder) if option == "FILE" else option for option in options]
+        found = [str(secret_file(folder)) if option == "FILE" else str(option) for option in options]
         values = netrc(folder, servers.named) if "netrc" in environment else environment
         words = ["retrieve", "-o", servers.named.url, "study/v1", "-d", folder / "out"]
         return [*words, *found], values
