@@ -78,7 +78,7 @@ def store(*options: str | Path, **environment: str) -> Command:
     def command(servers: Servers, folder: Path) -> tuple[list[str | Path], Mapping[str, str]]:
         found = [str(secret_file(folder)) if option == "FILE" else str(option) for option in options]
         values = netrc(folder, servers.named) if "netrc" in environment else environment
-        words = ["retrieve", "-o", servers.named.url, "study/v1", "-d", folder / "out"]
+        words = ["retrieve", "-o", servers.named.url, "study/v1", "-d", str(folder / "out")]
         return [*words, *found], values
 
     return command
