@@ -1,4 +1,4 @@
-"""One retry rule: ``retrieve`` and ``xnat upload`` behave alike towards a server that has trouble."""
+"""One retry rule: ``retrieve``, ``xnat upload`` and ``sessions get`` behave alike towards a server that has trouble."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tests.cli.program import Inside
 from tests.data.make_dicom import write_visit
 from tests.fetch.flaky_proxy import BAD_MINUTE, RETRY_AFTER, FlakyProxy, flaky_proxy
 from tests.fetch.server import FaultyServer, serving
+from tests.receiver.pages import TOKEN, fill, served
 from tests.xnat.standin import PASSWORD, USER, standin
 from tests.xnat.uploads import write_session
 
@@ -55,4 +56,18 @@ def test_xnat_upload(cli: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert ran.code == 0, ran.out + ran.err
     ((session,), (_,)) = (xnat.sessions, xnat.imports())
     assert (len(session.files), session.imports) == (3, 1)
+    check_attempts(proxy)
+
+
+def test_sessions_get(cli: Inside, tmp_path: Path) -> None:
+    pytest.importorskip("flask", reason="flask is not installed")
+    (tmp_path / "token").write_text(TOKEN)
+    (tmp_path / "token").chmod(0o600)
+    journal = fill(tmp_path)
+    with served(tmp_path, journal) as (url, _), flaky_proxy(url, r"GET /sessions/s000001/output\.zip") as proxy:
+        access = ("--url", proxy.url, "--token-file", tmp_path / "token")
+        ran = cli("sessions", "get", "s000001", "-d", tmp_path / "out", *access)
+    journal.close()
+    assert ran.code == 0, ran.err
+    assert len(list((tmp_path / "out").glob("*.zip"))) == 1
     check_attempts(proxy)
