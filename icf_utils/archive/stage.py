@@ -26,7 +26,7 @@ from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice, Written
 from icf_utils.sources.open import open_source
 from icf_utils.sources.source import Source
-from icf_utils.store.files import new_part, part_name, prepare_workdir, publish_bytes, publish_part, sync_file
+from icf_utils.store.files import make_workdir, new_part, part_name, publish_bytes, publish_part, sync_file
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import visit_lock
 
@@ -70,7 +70,7 @@ def make_studyvisit_archive(
     zone = parse_time_zone(time_zone)
     _refuse_store_in_input(place, Path(input_path))
     with visit_lock(place, progress):
-        prepare_workdir(place.of_study)
+        make_workdir(place.of_study)
         with open_source(Path(input_path), place.workdir, strip) as source:
             return _make(source, place, zone, progress)
 

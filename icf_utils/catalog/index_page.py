@@ -19,7 +19,7 @@ from icf_utils.formatting import format_size
 from icf_utils.results import Notice
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.files import replace_file, sync_folder
-from icf_utils.store.layout import Study, stored_studies
+from icf_utils.store.layout import Study, list_studies
 
 #: The page's name below the store.
 INDEX_PAGE = "index.html"
@@ -93,7 +93,7 @@ def build_index(store_dir: str | os.PathLike[str], *, settings: Settings | None 
     root = Path(store_dir)
     chosen = load_settings(root) if settings is None else settings
     lines, notices = [], []
-    for study in stored_studies(root):
+    for study in list_studies(root):
         if writer.read_marker(study, study_id(study.study)) is not None:
             lines.append(_line(study, chosen))
         else:

@@ -26,7 +26,7 @@ from icf_utils.metadata.records import TarballRecord, read_visit_metadata
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice, Written
 from icf_utils.settings import Settings, load_settings
-from icf_utils.store.files import publish_bytes, refuse_different
+from icf_utils.store.files import compare_existing, publish_bytes
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import visit_lock
 

@@ -20,7 +20,7 @@ from icf_utils.pipeline.state import remove_unfinished_records
 from icf_utils.pipeline.workers import WorkerPool, start_workers
 from icf_utils.progress import SILENT, Progress
 from icf_utils.store.layout import Study
-from icf_utils.store.locks import clear_dead
+from icf_utils.store.locks import remove_dead_locks
 
 #: While there are visits to make, a catalog is updated for at least so many of them at a time.
 _CATALOG_BATCH = 25
@@ -53,7 +53,7 @@ def run_visits(
     started = time.monotonic()
     plans = make_plan(visits, config)
     for name in {plan.visit_input.study for plan in plans}:
-        clear_dead(Study(config.root, name))
+        remove_dead_locks(Study(config.root, name))
     todo = [plan for plan in plans if plan.runs]
     outcomes = [_up_to_date(plan) for plan in plans if not plan.runs]
     if todo:

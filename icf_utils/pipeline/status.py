@@ -19,7 +19,7 @@ from icf_utils.pipeline.stages import STAGES
 from icf_utils.pipeline.state import read_errors
 from icf_utils.settings import STAGE_NAMES
 from icf_utils.store.layout import Study, Visit
-from icf_utils.store.locks import running_visits
+from icf_utils.store.locks import list_running_visits
 
 ProgressState = Literal["done", "running", "queued", "failed", "not made"]
 
@@ -81,7 +81,7 @@ def _can_be_study(root: Path, name: str) -> bool:
 
 
 def _study_status(study: Study, wanted: Collection[str]) -> list[VisitStatus]:
-    names, errors, running = _names(study), read_errors(study), running_visits(study)
+    names, errors, running = _names(study), read_errors(study), list_running_visits(study)
     shown_in_catalog = set(catalogued_visits(study))
     visits = sorted({*study.visits(), *wanted, *(visit for visit, _ in errors), *running})
     return [

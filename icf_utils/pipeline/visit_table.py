@@ -17,7 +17,7 @@ from pathlib import Path
 
 from icf_utils.errors import InvalidIdentifier, InvalidSetting, TableRefused, printable, storage_errors
 from icf_utils.pipeline.model import VisitInput
-from icf_utils.store.layout import Visit, check_identifier, stored_studies
+from icf_utils.store.layout import Visit, check_identifier, list_studies
 from icf_utils.templates import Template
 
 #: The columns of a table, in any order, in upper or lower case.
@@ -249,7 +249,7 @@ def collect_visits(store: Path, table: Path | None = None, pattern: str = "") ->
     """
     named = read_table(table, store) if table else expand_pattern(pattern, store) if pattern else []
     known = {(wanted.study, wanted.visit): wanted for wanted in named}
-    for study in stored_studies(store):
+    for study in list_studies(store):
         for visit in study.visits():
             known.setdefault((study.study, visit), VisitInput(study.study, visit))
     return [known[key] for key in sorted(known)]

@@ -19,7 +19,7 @@ from icf_utils.metadata.records import ImageRecord, VisitMetadata, check_metadat
 from icf_utils.progress import Progress
 from icf_utils.retrieve.layout import unsafe
 from icf_utils.retrieve.model import Digest, Found, Image, Tar, Trouble
-from icf_utils.store.layout import Study, Visit, stored_studies
+from icf_utils.store.layout import Study, Visit, list_studies
 
 if TYPE_CHECKING:
     from icf_utils.credentials import Credential
@@ -52,7 +52,7 @@ def visits_of(url: str, studies: Sequence[str]) -> tuple[tuple[str, str], ...]:
     if not url.startswith("file:"):
         raise InvalidSetting("STUDY", "a store on a web server has no list of its visits: name each as STUDY/VISIT")
     root = path_of(url)
-    found = [Study(root, study) for study in studies] if studies else stored_studies(root)
+    found = [Study(root, study) for study in studies] if studies else list_studies(root)
     visits = tuple((study.study, visit) for study in found for visit in study.visits())
     missing = [study.study for study in found if not study.visits()]
     if missing or not visits:

@@ -41,17 +41,17 @@ from icf_utils.results import Written
 from icf_utils.settings import SETTINGS_NAME, load_settings
 from icf_utils.store.layout import ANNEX_FOLDER_SUFFIX, ANNEX_URL_SUFFIX, VISIT_SUFFIXES, Study, Visit
 
-#: File names may have 255 bytes; a part's longer than this is cut, and told apart by a digest.
+#: File names may have 255 bytes: the name of a part is cut after this many, and made distinct by a digest.
 _LONGEST_PART = 180
 
 #: The extended attribute that holds a POSIX ACL, see acl(5).
 _ACL = "system.posix_acl_access"
 
 
-def prepare_workdir(study: Study) -> Path:
-    """Make sure that the study's work folder exists, and return it.
+def make_workdir(study: Study) -> Path:
+    """Create the study's work folder if it is missing, and return it.
 
-    Others may be tidying it away at the same time, at every step of making it; nobody is that unlucky for long.
+    Other processes may remove it, empty, at any moment of this; it is then created again.
     """
     with storage_errors(study.workdir, "create"):
         for _ in range(1000):
@@ -63,7 +63,7 @@ def prepare_workdir(study: Study) -> Path:
 
 
 def tidy_workdir(study: Study) -> None:
-    """Remove the work folder, the study's, and a store's that was made for nothing, where nothing was left in them."""
+    """Remove the study's work folder, its folder, and those that this process created for the store, where empty."""
     with suppress(OSError):
         study.workdir.rmdir()
         study.folder.rmdir()
@@ -71,7 +71,7 @@ def tidy_workdir(study: Study) -> None:
 
 
 def part_name(study: Study, target: Path) -> Path:
-    """Where the file that will be ``target`` is written first: a fixed name, so that a rerun replaces a leftover."""
+    """The file that will be renamed to ``target``: a fixed name, so that a rerun replaces a leftover."""
     name = target.relative_to(study.folder).as_posix().replace("/", "+")
     if len(name) > _LONGEST_PART:
         digest = hashlib.md5(os.fsencode(name), usedforsecurity=False).hexdigest()
@@ -79,8 +79,8 @@ def part_name(study: Study, target: Path) -> Path:
     return study.workdir / f"{name}.part"
 
 
-def clear_parts(visit: Visit) -> None:
-    """Remove unfinished files of this visit; the caller holds its lock, so nobody is writing them any more."""
+def remove_parts(visit: Visit) -> None:
+    """Remove unfinished files of this visit; the caller has its lock, so that no process is writing them."""
     names = [f"{visit.visit}{suffix}" for suffix in (*VISIT_SUFFIXES, ANNEX_URL_SUFFIX)]
     parts = [part_name(visit.of_study, visit.of_study.folder / name) for name in names]
     for part in [*parts, *visit.workdir.glob(f"{visit.visit}{ANNEX_FOLDER_SUFFIX}+*.part")]:
@@ -140,12 +140,12 @@ def link_file(part: Path, target: Path) -> None:
 
 
 def replace_file(path: Path, data: bytes, *, root: Path | None = None, durable: bool = True) -> None:
-    """Write ``data`` under a name beside ``path``, then give it that name; what was there is replaced.
+    """Write ``data`` to a new file in the folder of ``path``, then give it that name; what was there is replaced.
 
     The bytes are on the device on return, unless ``durable`` is false; for the name, call :func:`sync_folder`.
     Raises :class:`~icf_utils.errors.StorageFailure`.
     """
-    part = part_beside(path)
+    part = temporary_name(path)
     with new_file(part, root=root, like=path) as handle:
         with storage_errors(path, "write"):
             handle.write(data)
@@ -155,7 +155,7 @@ def replace_file(path: Path, data: bytes, *, root: Path | None = None, durable: 
         rename_file(part, path)
 
 
-def part_beside(path: Path) -> Path:
+def temporary_name(path: Path) -> Path:
     """A new name in the folder of ``path``, for a file that will be renamed to it."""
     return path.with_name(f".{path.name[:_LONGEST_PART]}.{secrets.token_hex(4)}.part")
 
@@ -167,7 +167,7 @@ def new_part(study: Study, target: Path) -> Iterator[BinaryIO]:
     The caller holds the lock of the visit or study; what another process left under the name is removed.
     """
     part = part_name(study, target)
-    prepare_workdir(study)
+    make_workdir(study)
     with storage_errors(part, "replace"):
         part.unlink(missing_ok=True)
     with new_file(part, root=study.root, like=target, folders=(study.workdir, study.folder)) as handle:
@@ -224,25 +224,25 @@ def replace_with_part(study: Study, target: Path) -> None:
 def publish_bytes(study: Study, files: Sequence[tuple[Path, bytes]]) -> tuple[Written, ...]:
     """Publish small files in the given order, the one that marks completeness last.
 
-    All existing ones are compared before the first is written; what is the same stays untouched.
+    All existing ones are compared before the first is written; identical ones are not touched.
     Raises :class:`~icf_utils.errors.DepositDiffers` or :class:`~icf_utils.errors.StorageFailure`.
     """
-    present = refuse_different(files)
+    present = compare_existing(files)
     outcome = []
     for (path, data), there in zip(files, present, strict=True):
         if not there:
-            write_new(study, path, data)
+            publish_file(study, path, data)
         outcome.append(Written(path, "unchanged" if there else "written"))
     return tuple(outcome)
 
 
-def refuse_different(files: Sequence[tuple[Path, bytes]]) -> list[bool]:
-    """Which of the files are there. Raises :class:`~icf_utils.errors.DepositDiffers` for one with other bytes."""
+def compare_existing(files: Sequence[tuple[Path, bytes]]) -> list[bool]:
+    """Say which files exist. Raises :class:`~icf_utils.errors.DepositDiffers` for one with other content."""
     return [_same_or_absent(path, data) for path, data in files]
 
 
-def write_new(study: Study, path: Path, data: bytes) -> None:
-    """Write ``data`` beside ``path``, sync it and give it its name."""
+def publish_file(study: Study, path: Path, data: bytes) -> None:
+    """Write a new file of a deposit durably; nothing is replaced."""
     with new_part(study, path) as handle:
         with storage_errors(path, "write"):
             handle.write(data)
@@ -259,12 +259,12 @@ def _same_or_absent(path: Path, data: bytes) -> bool:
             return False
         raise
     if existing != data:
-        raise DepositDiffers(path, difference(existing, data))
+        raise DepositDiffers(path, describe_difference(existing, data))
     return True
 
 
-def difference(existing: bytes, new: bytes) -> str:
-    """Where and how two byte strings part, in words; never quotes their content."""
+def describe_difference(existing: bytes, new: bytes) -> str:
+    """Describe where two byte strings differ, without quoting them."""
     pairs = enumerate(zip(existing, new, strict=False))
     first = next((at for at, (old, now) in pairs if old != now), min(len(existing), len(new)))
     same_size = len(existing) == len(new)
@@ -276,17 +276,16 @@ def difference(existing: bytes, new: bytes) -> str:
     return f"first difference at byte {first} (line {existing[:first].count(10) + 1}), {sizes}"
 
 
-#: What a group-shared store adds: its group may read every file, and change what lies in a folder. New folders hand
-#: their group on (setgid), so that it does not matter who makes them.
+#: What a group-shared store adds to modes: its group may read every file, and add to and remove from every folder. New
+#: folders pass on their group (setgid), whoever creates them.
 _SHARED_FILE, _SHARED_FOLDER = stat.S_IRGRP, stat.S_ISGID | stat.S_IRWXG
 
 
 def make_folders(root: Path, folder: Path) -> None:
-    """Make ``folder`` of the store at ``root``, and what is missing above it. Raises ``OSError``.
+    """Create ``folder`` of the store at ``root``, and what is missing above it. Raises ``OSError``.
 
-    The store's own folder, and those above, are remembered: see
-    :func:`~icf_utils.interrupts.remove_made_folders`. The names of these, and of a
-    study's folder, are durable on return.
+    The store's own folder and those above it are registered (:func:`~icf_utils.interrupts.remove_made_folders`). The
+    names of these and of a study's folder are durable on return.
     """
     missing = [folder] if not folder.is_dir() else []
     while missing and missing[-1] != missing[-1].parent and not missing[-1].parent.is_dir():
@@ -300,8 +299,8 @@ def make_folders(root: Path, folder: Path) -> None:
         path.mkdir(exist_ok=True)
         if path not in above or path == root:
             _share(root, path, _SHARED_FOLDER)
-        if path in above or path.parent == root:  # below a study, who names files there makes the names durable
-            with suppress(PermissionError):  # a folder that may be written to, and not be looked into
+        if path in above or path.parent == root:  # below a study, whoever names files makes names durable
+            with suppress(PermissionError):  # a folder that may be written, but not read
                 sync_names(path.parent)
 
 
@@ -315,7 +314,7 @@ def sync_names(folder: Path) -> None:
 
 
 def share_file(root: Path, file: int) -> None:
-    """Give the open file of the store at ``root`` the mode that the store's settings want, beyond the umask."""
+    """Give an open file of the store at ``root`` the mode that its settings ask for in addition to the umask."""
     _share(root, file, _SHARED_FILE)
 
 
@@ -371,12 +370,12 @@ def _set_acl(descriptor: int, acl: bytes) -> bool:
 def _share(root: Path, place: Path | int, more: int) -> None:
     if not is_group_shared(root):
         return
-    with suppress(PermissionError):  # another user has just made the folder, and does the same
+    with suppress(PermissionError):  # another user has just created the folder, and does the same
         os.chmod(place, stat.S_IMODE(os.stat(place).st_mode) | more)
 
 
 def is_group_shared(root: Path) -> bool:
-    """Whether the store's settings say so."""
+    """Whether the store's settings have ``group_shared``."""
     try:
         found = os.stat(root / SETTINGS_NAME)
     except OSError:

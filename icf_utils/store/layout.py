@@ -1,8 +1,11 @@
-"""The store: identifiers, and every file name that others read. Lists folders and reads files, writes nothing.
+"""The layout of a store: identifiers, the names of all files that others read, and UUIDs. Reads; writes nothing.
 
-Who a thing is, on every machine: version-5 UUIDs of a store's identity, a study and a visit. Pure.
+An identifier of a study or visit names files, so only characters that are safe in all file systems and URLs are
+allowed. Below the store's root each study has a folder, and each visit its files in it, ``<visit><suffix>``. What is
+only for icf-utils (locks, unfinished files, states) is in the study's work folder ``.icf``, never between users' files.
 
-The store's identity is its URL, unless the settings or ``--store-id`` name something that outlives a move.
+UUIDs are of version 5 (RFC 9562), made from the store's identity, the study and the visit, so that they are the same on
+every machine. The identity is the store's URL, unless the settings or ``--store-id`` give one that outlives a move.
 """
 
 from __future__ import annotations
@@ -16,10 +19,10 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 from icf_utils.errors import DepositMissing, InvalidIdentifier, storage_errors
 from icf_utils.settings import SETTINGS_NAME
 
-#: Below a study: locks, unfinished files and the state of runs. Never between the users' files.
+#: The work folder below a study's folder: locks, unfinished files and the state of runs.
 WORK_DIR_NAME = ".icf"
 
-#: What follows a visit's identifier in the names of its files, in the order in which they are made.
+#: What follows a visit's identifier in the names of its files, in the order in which they are created.
 VISIT_SUFFIXES = (
     "_dicom.tar",
     "_dicom.tar.md5sum",
@@ -29,15 +32,15 @@ VISIT_SUFFIXES = (
     "_XDLRA--refs",
 )
 
-#: The deposit for git-annex's ``annex::`` addresses, which not every visit has: its last file, and the folder of the
-#: others. Not among the suffixes by which a visit is found: there is none without the six files.
+#: The deposit for git-annex's ``annex::`` addresses, which is optional: its last file, and the folder of the others.
+#: Visits are not found by these, since every visit has the six files.
 ANNEX_URL_SUFFIX, ANNEX_FOLDER_SUFFIX = ".annex", "_annex"
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 
 def check_identifier(kind: str, value: str) -> str:
-    """``value``, if it can name files; ``kind`` is ``'study'`` or ``'visit'``.
+    """Return ``value`` if it is a valid identifier; ``kind`` is ``'study'`` or ``'visit'``.
 
     Raises :class:`~icf_utils.errors.InvalidIdentifier`, with the rule in its message.
     """
@@ -47,13 +50,13 @@ def check_identifier(kind: str, value: str) -> str:
 
 
 def _is_identifier(kind: str, value: str) -> bool:
-    """The settings file lies beside the studies' folders, so no study can have its name."""
+    """The settings file is in the same folder as the studies' folders, so a study cannot have its name."""
     return _IDENTIFIER.fullmatch(value) is not None and (kind, value) != ("study", SETTINGS_NAME)
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study's place in a store. ``root`` is the store's directory; the identifier is checked on creation."""
+    """A study in the store at ``root``. Raises ``InvalidIdentifier`` on creation."""
 
     root: Path
     study: str
@@ -74,7 +77,7 @@ class Study:
         return self.folder / WORK_DIR_NAME
 
     def visits(self) -> list[str]:
-        """Identifiers of the visits that any file speaks of, sorted. Empty where the study does not exist."""
+        """The identifiers of visits of which there is any file, sorted. Empty if the study does not exist."""
         with storage_errors(self.folder, "read"):
             try:
                 names = os.listdir(self.folder)
@@ -86,7 +89,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Visit:
-    """A visit's place in a store: every file name that others read stands here."""
+    """A visit in the store at ``root``, with the names of all its files. Raises ``InvalidIdentifier`` on creation."""
 
     root: Path
     study: str
@@ -134,17 +137,17 @@ class Visit:
 
     @property
     def storepath(self) -> str:
-        """The archive relative to the store's root: what follows the store's URL."""
+        """The archive's path relative to the store's root, which follows the store's URL."""
         return f"{self.study}/{self.visit}_dicom.tar"
 
     @property
     def dspath(self) -> str:
-        """The archive inside the visit's dataset."""
+        """The archive's path in the visit's dataset."""
         return f"icf/{self.visit}_dicom.tar"
 
     @property
     def member_root(self) -> str:
-        """The folder that all members of the archive lie in."""
+        """The folder of all members of the archive."""
         return f"{self.study}_{self.visit}"
 
     @property
@@ -155,13 +158,13 @@ class Visit:
         return self.root / self.study / f"{self.visit}{suffix}"
 
 
-def stored_studies(root: Path) -> list[Study]:
-    """The studies in a store that have a visit, sorted. Empty where the store does not exist."""
-    return [study for study in study_folders(root) if study.visits()]
+def list_studies(root: Path) -> list[Study]:
+    """List the studies of a store that have a visit, sorted. Empty if the store does not exist."""
+    return [study for study in list_study_folders(root) if study.visits()]
 
 
-def study_folders(root: Path) -> list[Study]:
-    """All that can be a study in a store, sorted; there may be only a catalog left of it, or nothing at all."""
+def list_study_folders(root: Path) -> list[Study]:
+    """List all folders of a store that can be studies, sorted; some may have a catalog only, or nothing."""
     with storage_errors(root, "read"):
         try:
             names = sorted(os.listdir(root))
@@ -171,7 +174,7 @@ def study_folders(root: Path) -> list[Study]:
 
 
 def read_deposit(path: Path, remedy: str) -> bytes:
-    """The bytes of a file that an earlier step has made.
+    """Read a file that an earlier stage has made.
 
     Raises :class:`~icf_utils.errors.DepositMissing` with ``remedy``, or ``StorageFailure``.
     """
@@ -182,20 +185,20 @@ def read_deposit(path: Path, remedy: str) -> bytes:
             raise DepositMissing(path, remedy) from error
 
 
-#: Everything derived here hangs below this namespace; changing it changes every dataset.
+#: The namespace of all UUIDs. Changing it would change every dataset.
 _NAMESPACE = uuid5(NAMESPACE_URL, "https://icf-utils.invalid/identity/1")
 
 
 def store_identity(url: str, store_id: str) -> str:
-    """What identifies the store: ``store_id`` if there is one, else its URL without trailing slashes."""
+    """The identity of a store: ``store_id`` if there is one, else the URL without trailing slashes."""
     return store_id or url.rstrip("/")
 
 
 def study_uuid(identity: str, study: str, role: str) -> UUID:
-    """The UUID of something that belongs to a study as a whole; ``role`` is a fixed word such as ``catalog``."""
+    """The UUID of what belongs to a whole study; ``role`` is a fixed word such as ``catalog``."""
     return uuid5(_NAMESPACE, f"{identity}\n{study}\n\n{role}")
 
 
 def visit_uuid(identity: str, study: str, visit: str, role: str) -> UUID:
-    """The UUID of something that belongs to one visit, such as its ``dataset`` or its ``archivist`` remote."""
+    """The UUID of what belongs to one visit; ``role`` is a fixed word such as ``dataset`` or ``archivist``."""
     return uuid5(_NAMESPACE, f"{identity}\n{study}\n{visit}\n{role}")

@@ -1,8 +1,8 @@
-"""Who holds a lock: a process, as a line of text, and whether it is dead for certain. Reads ``/proc``; writes nothing.
+"""Which process owns a lock, as a line of text, and whether it is certainly dead. Reads ``/proc``; writes nothing.
 
-A host's name and a process id are not enough. Ids are used again, so the line has the time at which the process began;
-containers have process ids of their own under their host's name, so it has the pid namespace; and a host starts anew,
-so it has the boot. What cannot be seen from here counts as alive.
+A host name and a process ID do not identify a process. IDs are reused, so the line has the process's start time;
+containers may have their host's name and process IDs of their own, so it has the pid namespace; and a host restarts, so
+it has the boot ID. A process that cannot be examined from here counts as alive.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _UNKNOWN = "-"
 
 
 @dataclass(frozen=True)
-class Holder:
-    """``start``: clock ticks from boot to the process's begin. ``-`` stands for what is not known."""
+class LockOwner:
+    """A process. ``start`` is its start time in clock ticks since boot; ``-`` is what is not known."""
 
     host: str
     pid: int
@@ -36,66 +36,66 @@ class Holder:
 
     @property
     def mark(self) -> bytes:
-        """The content of this holder's locks."""
+        """The content of the locks of this process."""
         words = (self.host, str(self.pid), self.start, self.namespace, self.boot, self.machine)
         return (" ".join(words) + "\n").encode("utf-8", "surrogateescape")
 
 
-#: Stands for the holder of a lock that names none.
-NOBODY = Holder("an unknown host", 0, _UNKNOWN)
+#: The owner of a lock that does not name one.
+UNKNOWN_OWNER = LockOwner("an unknown host", 0, _UNKNOWN)
 
 
-def own_holder() -> Holder:
-    """What others have to know of this process."""
-    return Holder(HOST, os.getpid(), process_start(os.getpid()), *_own_place())
+def this_process() -> LockOwner:
+    """The owner of the locks that this process takes."""
+    return LockOwner(HOST, os.getpid(), process_start(os.getpid()), *_this_machine())
 
 
-def parse_holder(raw: bytes) -> Holder:
-    """The holder that a lock's bytes name; process 0 of an unknown host where they name none."""
+def parse_owner(raw: bytes) -> LockOwner:
+    """The owner that a lock's bytes name; :data:`UNKNOWN_OWNER` if they name none."""
     words = raw.decode("utf-8", "replace").split()
     if len(words) not in (3, 6) or not re.fullmatch("[0-9]{1,10}", words[1]):
-        return NOBODY
-    return Holder(words[0], int(words[1]), *words[2:])
+        return UNKNOWN_OWNER
+    return LockOwner(words[0], int(words[1]), *words[2:])
 
 
-def is_dead(holder: Holder) -> bool:
-    """Whether the process has ended for certain."""
-    if holder.host != HOST or not holder.pid:
+def is_dead(owner: LockOwner) -> bool:
+    """Whether the process has certainly ended."""
+    if owner.host != HOST or not owner.pid:
         return False
-    namespace, boot, machine = _own_place()
-    if holder.boot not in (_UNKNOWN, boot):  # this host before it was started anew, or one of the same name
-        return holder.machine == machine != _UNKNOWN and holder.namespace == namespace == _HOSTS_OWN
-    if holder.namespace not in (_UNKNOWN, namespace):
+    namespace, boot, machine = _this_machine()
+    if owner.boot not in (_UNKNOWN, boot):  # this host before a restart, or another of the same name
+        return owner.machine == machine != _UNKNOWN and owner.namespace == namespace == _HOSTS_OWN
+    if owner.namespace not in (_UNKNOWN, namespace):
         return False
     try:
-        os.kill(holder.pid, 0)
+        os.kill(owner.pid, 0)
     except ProcessLookupError:
         return True
-    except (OSError, OverflowError):  # it is another user's, whose processes may be hidden below /proc
+    except (OSError, OverflowError):  # another user's, whose processes may be hidden below /proc
         pass
-    now = process_start(holder.pid)
-    return now == "ended" or (_UNKNOWN not in (now, holder.start) and now != holder.start)
+    now = process_start(owner.pid)
+    return now == "ended" or (_UNKNOWN not in (now, owner.start) and now != owner.start)
 
 
-def is_out_of_sight(holder: Holder) -> bool:
-    """Whether nobody here can look at the process: it runs on another host or in another container, or is not named.
+def is_out_of_sight(owner: LockOwner) -> bool:
+    """Whether the process cannot be examined from here: it runs on another host or in another container, or is unknown.
 
-    The latter is what a machine that lost its power can leave of a lock.
+    A power failure can leave a lock without content, whose owner is unknown.
     """
-    if not holder.pid:
+    if not owner.pid:
         return True
-    return (holder.host, holder.namespace, holder.boot) != (HOST, *_own_place()[:2]) and holder.boot != _UNKNOWN
+    return (owner.host, owner.namespace, owner.boot) != (HOST, *_this_machine()[:2]) and owner.boot != _UNKNOWN
 
 
-def leavers_gone(files: Iterable[Path]) -> Iterable[Path]:
-    """Those of the files ``NAME.HOST.PID.NUMBER`` whose process does not run here."""
+def files_of_ended_processes(files: Iterable[Path]) -> Iterable[Path]:
+    """Those of the files ``NAME.HOST.PID.NUMBER`` whose process does not run on this host."""
     return [path for path in files if not os.path.exists(f"/proc/{path.name.split('.')[-2]}")]
 
 
 def process_start(pid: int) -> str:
-    """When the process began, in clock ticks since boot (proc(5), field 22): tells a reused process id apart.
+    """The start time of a process in clock ticks since boot (proc(5), field 22), which distinguishes a reused ID.
 
-    ``-`` where that cannot be known, ``ended`` for a process whose parent has only not asked for it yet.
+    ``-`` where it is not known, ``ended`` for a zombie.
     """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
@@ -106,8 +106,8 @@ def process_start(pid: int) -> str:
 
 
 @cache
-def _own_place() -> tuple[str, str, str]:
-    """The pid namespace, the boot, and a digest of the machine's id, which itself is not for others to see."""
+def _this_machine() -> tuple[str, str, str]:
+    """The pid namespace, the boot ID, and a digest of the machine ID, which itself must not be published."""
     try:
         namespace = os.readlink("/proc/self/ns/pid")
     except OSError:

@@ -123,7 +123,7 @@ def repair_visit(
             place.root, study, visit, store_url=store_url, store_id=store_id, settings=chosen, progress=progress
         )
 
-    clear_dead(place.of_study)
+    remove_dead_locks(place.of_study)
     before = verified()
     if not before.findings:
         return VisitRepair(study, visit, (), before)

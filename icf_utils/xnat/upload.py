@@ -37,14 +37,7 @@ from icf_utils.interrupts import note_leftovers
 from icf_utils.progress import SILENT, Progress, Task
 from icf_utils.store.layout import Visit
 from icf_utils.waiting import poll
-from icf_utils.xnat.model import (
-    INTERRUPTED,
-    UploadOutcome,
-    UploadResult,
-    UploadState,
-    UploadTarget,
-    cleartext_notices,
-)
+from icf_utils.xnat.model import INTERRUPTED, UploadOutcome, UploadResult, UploadState, UploadTarget, cleartext_notices
 from icf_utils.xnat.rest import (
     ARCHIVED,
     ASK_AGAIN,

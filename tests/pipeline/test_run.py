@@ -37,7 +37,7 @@ from icf_utils.pipeline.state import StageRecord
 from icf_utils.progress import SILENT, Task
 from icf_utils.results import Notice
 from icf_utils.store.layout import Study, Visit
-from icf_utils.store.locks import catalog_lock, run_lock, running_visits
+from icf_utils.store.locks import catalog_lock, list_running_visits, run_lock
 from tests.conftest import VISIT_NAMES
 from tests.pipeline.conftest import NAMES, content, make_one_by_one
 

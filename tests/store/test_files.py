@@ -18,20 +18,20 @@ from hypothesis import strategies as st
 from icf_utils.errors import DepositDiffers, StorageFailure
 from icf_utils.interrupts import remove_unfinished
 from icf_utils.store.files import (
-    difference,
+    describe_difference,
     link_file,
+    make_workdir,
     new_file,
     new_part,
-    part_beside,
     part_name,
-    prepare_workdir,
     publish_bytes,
+    publish_file,
     publish_part,
     rename_file,
     replace_file,
     sync_file,
+    temporary_name,
     tidy_workdir,
-    write_new,
 )
 from icf_utils.store.layout import Study
 
@@ -73,7 +73,7 @@ def test_nothing_is_published_where_one_differs(study: Study) -> None:
 @given(existing=st.binary(max_size=20), new=st.binary(max_size=20))
 def test_differences(existing: bytes, new: bytes) -> None:
     if existing != new:
-        at = int(difference(existing, new).split("byte ")[1].split()[0])
+        at = int(describe_difference(existing, new).split("byte ")[1].split()[0])
         assert existing[:at] == new[:at]
         assert existing[at : at + 1] != new[at : at + 1]
 
@@ -105,9 +105,9 @@ def test_a_part_goes_away_after_an_error(study: Study, error: type[BaseException
 def test_a_left_over_part_is_replaced_even_if_it_is_a_link(study: Study, tmp_path: Path) -> None:
     target = study.folder / "one"
     (tmp_path / "elsewhere").write_bytes(b"untouched")
-    prepare_workdir(study)
+    make_workdir(study)
     part_name(study, target).symlink_to(tmp_path / "elsewhere")
-    write_new(study, target, b"new")
+    publish_file(study, target, b"new")
     assert target.read_bytes() == b"new"
     assert not target.is_symlink()
     assert (tmp_path / "elsewhere").read_bytes() == b"untouched"
@@ -116,13 +116,13 @@ def test_a_left_over_part_is_replaced_even_if_it_is_a_link(study: Study, tmp_pat
 def test_parts_of_files_below_the_study(study: Study) -> None:
     target = study.catalog / "metadata" / "a.json"
     target.parent.mkdir(parents=True)
-    write_new(study, target, b"{}")
+    publish_file(study, target, b"{}")
     assert target.read_bytes() == b"{}"
     assert part_name(study, target).parent == study.workdir
 
 
 def test_the_work_folder_stays_while_something_is_in_it(study: Study) -> None:
-    prepare_workdir(study)
+    make_workdir(study)
     (study.workdir / "state").write_bytes(b"")
     tidy_workdir(study)
     assert names(study) == [".icf", "state"]
@@ -135,7 +135,7 @@ def test_work_folders_are_made_and_tidied_at_the_same_time(study: Study) -> None
     def work() -> None:
         for _ in range(400):
             try:
-                prepare_workdir(study)
+                make_workdir(study)
             except StorageFailure as error:
                 failures.append(error)
             tidy_workdir(study)
@@ -154,13 +154,13 @@ def test_a_file_in_the_place_of_the_work_folder(tmp_path: Path, name: str) -> No
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_bytes(b"")
     with pytest.raises(StorageFailure, match=r"cannot create"):
-        prepare_workdir(Study(tmp_path / "store", "study"))
+        make_workdir(Study(tmp_path / "store", "study"))
     assert (tmp_path / name).read_bytes() == b""
 
 
 def test_a_target_without_a_folder(study: Study) -> None:
     with pytest.raises(StorageFailure, match="No such file or directory"):
-        write_new(study, study.folder / "missing" / "one", b"1")
+        publish_file(study, study.folder / "missing" / "one", b"1")
     assert os.listdir(study.workdir) == []
 
 
@@ -169,7 +169,7 @@ def test_file_systems_without_hard_links(study: Study, monkeypatch: pytest.Monke
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
-    write_new(study, study.folder / "one", b"1")
+    publish_file(study, study.folder / "one", b"1")
     assert (study.folder / "one").read_bytes() == b"1"
     assert os.listdir(study.workdir) == []
 
@@ -187,7 +187,7 @@ def test_a_final_name_never_shows_a_part(study: Study) -> None:
     looker = threading.Thread(target=look)
     looker.start()
     for _ in range(10):
-        write_new(study, target, data)
+        publish_file(study, target, data)
         target.unlink()
     stop.set()
     looker.join()
@@ -197,7 +197,7 @@ def test_a_final_name_never_shows_a_part(study: Study) -> None:
 def test_modes_follow_the_umask(study: Study) -> None:
     before = os.umask(0o027)
     try:
-        write_new(study, study.folder / "one", b"1")
+        publish_file(study, study.folder / "one", b"1")
     finally:
         os.umask(before)
     assert stat.S_IMODE((study.folder / "one").stat().st_mode) == 0o640
@@ -210,7 +210,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     try:
         with pytest.raises(StorageFailure) as caught:
-            write_new(study, study.folder / "a", bytes(5000))
+            publish_file(study, study.folder / "a", bytes(5000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert str(study.folder / "a") in str(caught.value)
@@ -226,7 +226,7 @@ def test_the_names_of_new_folders_are_durable(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(os, "fsync", noting)
     study = Study(tmp_path / "deep" / "store", "study")
-    write_new(study, study.folder / "a", b"a")
+    publish_file(study, study.folder / "a", b"a")
     assert {tmp_path, tmp_path / "deep", tmp_path / "deep" / "store", study.folder} <= set(synced)
 
 
@@ -352,7 +352,7 @@ def test_a_link_is_replaced_and_what_it_leads_to_is_not_touched(target: Path) ->
 
 def test_an_unfinished_file_is_never_open_to_more_people(target: Path) -> None:
     target.chmod(0o600)
-    part = part_beside(target)
+    part = temporary_name(target)
     with new_file(part, like=target):
         assert mode_of(part) == 0o600
     rename_file(part, target)
@@ -367,7 +367,7 @@ def test_what_cannot_get_its_name_is_removed(target: Path) -> None:
 
 
 def test_a_name_is_given_once(target: Path) -> None:
-    part = part_beside(target)
+    part = temporary_name(target)
     with new_file(part) as handle:
         handle.write(b"new")
     with pytest.raises(FileExistsError):

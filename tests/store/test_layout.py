@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from icf_utils.errors import DepositMissing, InvalidIdentifier, StorageFailure
 from icf_utils.store.files import part_name
-from icf_utils.store.layout import Study, Visit, check_identifier, read_deposit, stored_studies
+from icf_utils.store.layout import Study, Visit, check_identifier, list_studies, read_deposit
 
 
 @pytest.fixture
@@ -87,4 +87,4 @@ def test_the_settings_file_is_no_study(tmp_path: Path) -> None:
     (tmp_path / "icf.toml").touch()
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "v1_dicom.tar").touch()
-    assert [study.study for study in stored_studies(tmp_path)] == ["study"]
+    assert [study.study for study in list_studies(tmp_path)] == ["study"]

@@ -309,7 +309,7 @@ from pathlib import Path
 from icf_utils.store import locks
 from icf_utils.store.layout import Study
 Path.unlink = lambda *_, **__: os._exit(9)
-locks.clear_dead(Study(Path(sys.argv[1]), "study"))
+locks.remove_dead_locks(Study(Path(sys.argv[1]), "study"))
 """
 
 
@@ -346,7 +346,7 @@ def test_a_name_that_is_no_lock_is_not_waited_for_without_end(
 def test_no_number_of_seconds(visit: Visit, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ICF_LOCK_TIMEOUT", text)
     put_lock(visit, "another.example 1 1\n")
-    with pytest.raises(InvalidSetting, match="no number of seconds"), visit_lock(visit, SILENT):
+    with pytest.raises(InvalidSetting, match="not a number of seconds"), visit_lock(visit, SILENT):
         pass
 
 

@@ -21,7 +21,7 @@ from icf_utils.errors import Busy
 from icf_utils.progress import SILENT
 from icf_utils.store import lock_owner, locks
 from icf_utils.store.layout import Visit
-from icf_utils.store.lock_owner import HOST, Holder, is_dead, is_out_of_sight, own_holder, parse_holder
+from icf_utils.store.lock_owner import HOST, LockOwner, is_dead, is_out_of_sight, parse_owner, this_process
 from icf_utils.store.locks import catalog_lock, visit_lock
 from tests.cli.program import PROGRAM, icf, surrounding
 from tests.trust.scene import leftovers, visible
@@ -90,7 +90,7 @@ def test_the_answer_to_a_hard_link_gets_lost(tmp_path: Path, monkeypatch: pytest
     visit = Visit(tmp_path / "store", STUDY, "v1")
     monkeypatch.setattr(os, "link", repeated)
     with visit_lock(visit, SILENT):
-        assert parse_holder((visit.workdir / "v1.lock").read_bytes()) == own_holder()
+        assert parse_owner((visit.workdir / "v1.lock").read_bytes()) == this_process()
     assert os.listdir(tmp_path) == []
 
 
@@ -98,8 +98,8 @@ def test_names_that_appear_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """A directory cache may hide a lock that is there: it is waited for all the same."""
     visit = Visit(tmp_path / "store", STUDY, "v1")
     order: list[str] = []
-    read, started = locks.read_holder, time.monotonic()
-    monkeypatch.setattr(locks, "read_holder", lambda path: None if time.monotonic() < started + 0.5 else read(path))
+    read, started = locks.read_owner, time.monotonic()
+    monkeypatch.setattr(locks, "read_owner", lambda path: None if time.monotonic() < started + 0.5 else read(path))
     with visit_lock(visit, SILENT):
         other = threading.Thread(target=lambda: _note(visit, order))
         other.start()
@@ -130,18 +130,18 @@ def test_catalog_and_visit_by_threads(tmp_path: Path) -> None:
 
 # -- who is dead
 
-OWN = own_holder()
+OWN = this_process()
 
 
 def test_a_container_of_the_same_host_name_is_alive() -> None:
     """Its process ids mean nothing here."""
-    other = Holder(HOST, 4194305, "5", "pid:[1]", OWN.boot, OWN.machine)
+    other = LockOwner(HOST, 4194305, "5", "pid:[1]", OWN.boot, OWN.machine)
     assert not is_dead(other)
     assert is_out_of_sight(other)
 
 
 def test_a_namesake_of_this_host_is_alive() -> None:
-    other = Holder(HOST, 4194305, "5", OWN.namespace, "another-boot", "another-machine")
+    other = LockOwner(HOST, 4194305, "5", OWN.namespace, "another-boot", "another-machine")
     assert not is_dead(other)
     assert is_out_of_sight(other)
 
@@ -149,10 +149,10 @@ def test_a_namesake_of_this_host_is_alive() -> None:
 def test_this_host_before_it_was_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same machine with another boot: nothing of then lives, also where the process id is used again."""
     monkeypatch.setattr(lock_owner, "_own_place", lambda: ("pid:[4026531836]", "boot-2", "machine"))
-    before = Holder(HOST, os.getpid(), "5", "pid:[4026531836]", "boot-1", "machine")
+    before = LockOwner(HOST, os.getpid(), "5", "pid:[4026531836]", "boot-1", "machine")
     assert is_dead(before)
-    assert not is_dead(Holder(HOST, os.getpid(), "5", "pid:[1]", "boot-1", "machine"))
-    assert not is_dead(Holder(HOST, os.getpid(), "5", "pid:[4026531836]", "boot-1", "-"))
+    assert not is_dead(LockOwner(HOST, os.getpid(), "5", "pid:[1]", "boot-1", "machine"))
+    assert not is_dead(LockOwner(HOST, os.getpid(), "5", "pid:[4026531836]", "boot-1", "-"))
 
 
 def test_a_holder_out_of_sight_that_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +160,7 @@ def test_a_holder_out_of_sight_that_is_silent(tmp_path: Path, monkeypatch: pytes
     visit = Visit(tmp_path / "store", STUDY, "v1")
     visit.workdir.mkdir(parents=True)
     path = visit.workdir / "v1.lock"
-    path.write_bytes(Holder("elsewhere", 1, "5", "pid:[1]", "b", "m").mark)
+    path.write_bytes(LockOwner("elsewhere", 1, "5", "pid:[1]", "b", "m").mark)
     monkeypatch.setattr(locks, "SILENCE", 0.3)
     with pytest.raises(Busy, match="has not touched it for") as caught, visit_lock(visit, SILENT):
         pass
@@ -173,7 +173,7 @@ def test_a_holder_out_of_sight_that_gives_signs_of_life(tmp_path: Path, monkeypa
     visit = Visit(tmp_path / "store", STUDY, "v1")
     visit.workdir.mkdir(parents=True)
     path = visit.workdir / "v1.lock"
-    path.write_bytes(Holder("elsewhere", 1, "5", "pid:[1]", "b", "m").mark)
+    path.write_bytes(LockOwner("elsewhere", 1, "5", "pid:[1]", "b", "m").mark)
     monkeypatch.setattr(locks, "SILENCE", 0.6)
 
     def live() -> None:
@@ -203,7 +203,7 @@ def test_a_holder_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_lock_that_was_taken_away_is_not_given_back(tmp_path: Path) -> None:
     """Whoever removed it by hand let another one in, whose lock it is now."""
     visit = Visit(tmp_path / "store", STUDY, "v1")
-    other = Holder("elsewhere", 1, "5", "pid:[1]", "b", "m").mark
+    other = LockOwner("elsewhere", 1, "5", "pid:[1]", "b", "m").mark
     with visit_lock(visit, SILENT):
         (visit.workdir / "v1.lock").write_bytes(other)
     assert (visit.workdir / "v1.lock").read_bytes() == other
@@ -212,7 +212,7 @@ def test_a_lock_that_was_taken_away_is_not_given_back(tmp_path: Path) -> None:
 def test_a_stale_lock_is_said_by_the_command(tmp_path: Path) -> None:
     source, store = write_input(tmp_path / "in"), tmp_path / "store"
     process = subprocess.Popen(["sleep", "60"])
-    mark = Holder(HOST, process.pid, lock_owner.process_start(process.pid), *OWN.mark.decode().split()[3:]).mark
+    mark = LockOwner(HOST, process.pid, lock_owner.process_start(process.pid), *OWN.mark.decode().split()[3:]).mark
     process.kill()
     process.wait()
     workdir = store / STUDY / ".icf"
