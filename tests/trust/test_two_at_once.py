@@ -146,16 +146,16 @@ def test_a_namesake_of_this_host_is_alive() -> None:
     assert is_out_of_sight(other)
 
 
-def test_this_host_before_it_was_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_host_before_it_was_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same machine with another boot: nothing of then lives, also where the process id is used again."""
-    monkeypatch.setattr(lock_owner, "_own_place", lambda: ("pid:[4026531836]", "boot-2", "machine"))
+    monkeypatch.setattr(lock_owner, "_this_machine", lambda: ("pid:[4026531836]", "boot-2", "machine"))
     before = LockOwner(HOST, os.getpid(), "5", "pid:[4026531836]", "boot-1", "machine")
     assert is_dead(before)
     assert not is_dead(LockOwner(HOST, os.getpid(), "5", "pid:[1]", "boot-1", "machine"))
     assert not is_dead(LockOwner(HOST, os.getpid(), "5", "pid:[4026531836]", "boot-1", "-"))
 
 
-def test_a_holder_out_of_sight_that_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_owner_that_cannot_be_examined_and_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said early that nothing is heard of it; the lock stays, as the host may only be asleep."""
     visit = Visit(tmp_path / "store", STUDY, "v1")
     visit.workdir.mkdir(parents=True)
@@ -165,7 +165,7 @@ def test_a_holder_out_of_sight_that_is_silent(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(Busy, match="has not touched it for") as caught, visit_lock(visit, SILENT):
         pass
     assert caught.value.silent
-    assert "if that process is dead for certain, remove the file" in str(caught.value)
+    assert "if you are certain that the process is dead, remove the file" in str(caught.value)
     assert path.exists()
 
 
