@@ -101,13 +101,9 @@ def test_no_circles() -> None:
         visit(name, ())
 
 
-#: Modules that may use the standard streams: the console, and what has no console yet or speaks a protocol on them.
+#: Modules that may use the standard streams.
 WRITERS = {
     "cli.console": "prints",
-    "cli.main": "prepares the streams before there is a console, and closes them",
-    "cli.options": "says what an option is called now, before there is a console",
-    "cli.parser": "prints help and versions, for argparse",
-    "cli.run": "asks whether there is a terminal",
     "dataset.special_remote.program": "its standard output is git-annex's",
 }
 

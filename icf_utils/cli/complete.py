@@ -89,9 +89,9 @@ def _identifiers(parsed_args: argparse.Namespace, **_: object) -> list[str]:
 
 
 def _stored_visits(parsed_args: argparse.Namespace) -> list[tuple[str, list[str]]]:
-    from icf_utils.store.layout import stored_studies
+    from icf_utils.store.layout import list_studies
 
     try:
-        return [(study.study, study.visits()) for study in stored_studies(Path(parsed_args.store_dir or "."))]
+        return [(study.study, study.visits()) for study in list_studies(Path(parsed_args.store_dir or "."))]
     except (IcfError, OSError):
         return []

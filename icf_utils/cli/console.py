@@ -5,6 +5,7 @@ Writes to standard output (results) and standard error (progress, warnings, erro
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -95,14 +96,57 @@ class Console:
         self._line(json.dumps(value, ensure_ascii=True), sys.stdout)
 
     def _line(self, text: str, stream: TextIO) -> None:
+        write_text(f"{text}\n", stream)
+
+
+def write_text(text: str, stream: TextIO) -> None:
+    """Write to a standard stream at once. A reader of it that has gone away is not an error.
+
+    Raises :class:`~icf_utils.errors.StorageFailure` if standard output cannot be written to.
+    """
+    try:
+        print(text, end="", file=stream, flush=True)
+    except BrokenPipeError:
+        abandon(stream)
+    except OSError as error:
+        abandon(stream)
+        if stream is sys.stdout:
+            raise StorageFailure("standard output", "write to", error) from error
+
+
+def print_help(text: str, file: object | None = None) -> None:
+    """Print help or usage where argparse wants it: to standard output, unless ``file`` is another stream."""
+    write_text(text, sys.stdout if file in (None, sys.stdout) else sys.stderr)
+
+
+def prepare_streams() -> None:
+    """Write UTF-8 whatever the locale, with escapes for what cannot be encoded; a closed stream is the null device."""
+    if sys.stdout is None:
+        sys.stdout = _null_device()
+    if sys.stderr is None:
+        sys.stderr = _null_device()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def _null_device() -> TextIO:
+    """The null device; open until the process ends."""
+    return open(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8", closefd=False)
+
+
+def flush_streams() -> None:
+    """Flush both; a reader that has gone away is not an error."""
+    for stream in (sys.stdout, sys.stderr):
         try:
-            print(text, file=stream, flush=True)
-        except BrokenPipeError:  # who reads has seen enough; what the command did counts all the same
+            stream.flush()
+        except OSError:  # noqa: PERF203 - two streams
             abandon(stream)
-        except OSError as error:
-            abandon(stream)
-            if stream is sys.stdout:
-                raise StorageFailure("standard output", "write to", error) from error
+
+
+def is_on_terminal() -> bool:
+    """Whether messages go to a terminal."""
+    return sys.stderr.isatty()
 
 
 def _can_show_bars(stream: TextIO) -> bool:

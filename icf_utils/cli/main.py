@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 from types import FrameType
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
 from icf_utils.cli.complete import complete_line
-from icf_utils.cli.console import Console, abandon
+from icf_utils.cli.console import Console, flush_streams, prepare_streams
 from icf_utils.cli.parser import UsageError, build_parser
 from icf_utils.cli.version import show_version
 from icf_utils.errors import IcfError, InvalidSetting, StorageFailure
@@ -35,7 +34,7 @@ _ENDS: Mapping[type[BaseException], tuple[str, int]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (documented in ``docs/errors.md``)."""
-    _prepare_streams()
+    prepare_streams()
     if arguments is None:  # not called by another program
         quiet_interrupts()
     given = sys.argv[1:] if arguments is None else arguments
@@ -61,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.error(error.command, InvalidSetting("command line", str(error)))
         return InvalidSetting.exit_code
     finally:
-        _finish_streams()
+        flush_streams()
 
 
 def _run(args: argparse.Namespace, console: Console) -> int:
@@ -127,35 +126,6 @@ def _bug(command: str, error: Exception, console: Console) -> int:
     )
     console.failure(command, "InternalError", message, EXIT_BUG)
     return EXIT_BUG
-
-
-def _prepare_streams() -> None:
-    """Write UTF-8 whatever the locale, with escapes for what cannot be encoded; a closed stream is the null device."""
-    if sys.stdout is None:
-        sys.stdout = _nowhere()
-    if sys.stderr is None:
-        sys.stderr = _nowhere()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-
-
-def _nowhere() -> TextIO:
-    """The null device; open until the process ends."""
-    return open(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8", closefd=False)
-
-
-def _finish_streams() -> None:
-    """Flush; a reader that has gone away is not an error."""
-    for stream in (sys.stdout, sys.stderr):
-        _flush(stream)
-
-
-def _flush(stream: TextIO) -> None:
-    try:
-        stream.flush()
-    except OSError:
-        abandon(stream)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn
 
 from icf_utils.cli import (
     catalog,
@@ -37,9 +37,9 @@ from icf_utils.cli import (
     xnat,
 )
 from icf_utils.cli.command import Command, Group
-from icf_utils.cli.console import Console, abandon
+from icf_utils.cli.console import Console, print_help
 from icf_utils.cli.options import add_output
-from icf_utils.errors import StorageFailure, printable
+from icf_utils.errors import printable
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -253,14 +253,7 @@ class Parser(argparse.ArgumentParser):
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         """Help and usage; argparse's own ignores that the output is full."""
-        stream: TextIO = sys.stdout if file in (None, sys.stdout) else sys.stderr
-        try:
-            print(message, end="", file=stream, flush=True)
-        except BrokenPipeError:
-            abandon(stream)
-        except OSError as error:
-            abandon(stream)
-            raise StorageFailure("standard output", "write to", error) from error
+        print_help(message, file)
 
 
 if TYPE_CHECKING:

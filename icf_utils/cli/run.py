@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icf_utils.cli.console import Console
+from icf_utils.cli.console import Console, is_on_terminal
 from icf_utils.cli.options import (
     add_dry_run,
     add_jobs,
@@ -248,7 +247,7 @@ class Teller:
 
     def tell(self, outcome: VisitOutcome, number: int, total: int) -> None:
         self.number = number
-        if not sys.stderr.isatty():
+        if not is_on_terminal():
             seconds = sum(stage.seconds for stage in outcome.stages)
             place = format_counter(number, total)
             self._console.message(f"{place} {outcome.name}: {summary(outcome)} in {seconds:.1f} s")

@@ -21,7 +21,7 @@ from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.files import path_of
 from icf_utils.fetch.http import HttpClient, Response, RetryPolicy
 from icf_utils.settings import DEFAULT_STORE_URL, SETTINGS_NAME
-from icf_utils.store.layout import Visit, stored_studies
+from icf_utils.store.layout import Visit, list_studies
 
 _SAMPLE = 512
 _RETRY = RetryPolicy(attempts=1, connect=10.0, read=20.0)
@@ -83,7 +83,7 @@ def _check_web_address(store: Path, url: str) -> Iterator[Check]:
 
 
 def _find_sample(store: Path) -> _Sample | None:
-    for study in stored_studies(store):
+    for study in list_studies(store):
         for name in study.visits():
             visit = Visit(store, study.study, name)
             try:
@@ -157,7 +157,7 @@ def _problem_of(response: Response, sample: _Sample) -> tuple[str, str]:
 
 def _check_hidden(client: HttpClient, url: str, store: Path) -> Iterator[Check]:
     """The administrator's guide wants settings and work folders to be hidden from readers."""
-    names = [SETTINGS_NAME, *(f"{study.study}/.icf/" for study in stored_studies(store)[:1])]
+    names = [SETTINGS_NAME, *(f"{study.study}/.icf/" for study in list_studies(store)[:1])]
     served = [name for name in names if (store / name).exists() and _is_served(client, f"{url}/{name}")]
     if served:
         listed = ", ".join(f"'{name}'" for name in served)

@@ -16,7 +16,7 @@ from icf_utils.doctor.model import Check
 from icf_utils.errors import IcfError, printable
 from icf_utils.formatting import format_count, format_size
 from icf_utils.settings import SETTINGS_NAME, Settings, load_settings
-from icf_utils.store.layout import stored_studies
+from icf_utils.store.layout import list_studies
 
 #: Below these, space is short: bytes, and the share of the file system. No visit fits in the first.
 _TOO_LITTLE, _LITTLE, _SMALL_SHARE = 1_000_000_000, 20_000_000_000, 0.05
@@ -61,14 +61,14 @@ def _settings_text(store: Path) -> str:
 
 
 def _check_contents(store: Path) -> Check:
-    studies = stored_studies(store)
+    studies = list_studies(store)
     visits = sum(len(study.visits()) for study in studies)
     text = f"'{printable(store)}': {format_count(len(studies), 'study')}, {format_count(visits, 'visit')}"
     return Check("store", "ok", text)
 
 
 def _check_rights(store: Path, settings: Settings | Check) -> Iterator[Check]:
-    folders = [store, *(study.folder for study in stored_studies(store))]
+    folders = [store, *(study.folder for study in list_studies(store))]
     closed = [folder for folder in folders if not _may(folder, os.W_OK)]
     if len(closed) == len(folders):
         yield Check("rights", "warning", "this user can read the store, but not deposit in it")

@@ -30,7 +30,7 @@ from icf_utils.errors import (
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.progress import SILENT, Progress
 from icf_utils.settings import Settings, load_settings
-from icf_utils.store.layout import Study, Visit, check_identifier
+from icf_utils.store.layout import Study, Visit, check_identifier, list_study_folders
 from icf_utils.verify.checks import (
     HALF_MISSING,
     Finding,
