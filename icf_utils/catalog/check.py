@@ -19,7 +19,6 @@ from icf_utils.dataset.store_address import StoreAddress
 from icf_utils.errors import DepositDamaged, StorageFailure
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.settings import CatalogSettings
-from icf_utils.store.files import describe_difference
 from icf_utils.store.layout import Study, Visit
 
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

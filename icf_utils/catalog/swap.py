@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from icf_utils.errors import storage_errors
-from icf_utils.store.files import make_folders, make_workdir, share_file, sync_folder
+from icf_utils.store.files import make_folders, share_file, sync_folder
 from icf_utils.store.layout import Study
 
 #: No visit has files of these names: identifiers contain no ``+``.
