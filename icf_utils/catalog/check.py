@@ -19,6 +19,7 @@ from icf_utils.dataset.store_address import StoreAddress
 from icf_utils.errors import DepositDamaged, StorageFailure
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.settings import CatalogSettings
+from icf_utils.store.files import describe_difference
 from icf_utils.store.layout import Study, Visit
 
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -92,7 +93,7 @@ def _compared(study: Study, files: Mapping[str, bytes]) -> Iterator[Problem]:
         if found is None:
             yield str(study.catalog / name), "is missing"
         elif found != expected:
-            yield str(study.catalog / name), f"is not what the metadata gives: {difference(found, expected)}"
+            yield str(study.catalog / name), f"is not what the metadata gives: {describe_difference(found, expected)}"
 
 
 def _left_over(

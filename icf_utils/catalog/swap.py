@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from icf_utils.errors import storage_errors
-from icf_utils.store.files import make_folders, share_file, sync_folder
+from icf_utils.store.files import make_folders, make_workdir, share_file, sync_folder
 from icf_utils.store.layout import Study
 
 #: No visit has files of these names: identifiers contain no ``+``.
@@ -24,7 +24,7 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 def create_new_folder(study: Study) -> None:
     """Create an empty folder for the new catalog; remove what an interrupted attempt left."""
-    prepare_workdir(study)
+    make_workdir(study)
     remove_work_folders(study)
     folder = study.workdir / _NEW
     with storage_errors(folder, "create"):

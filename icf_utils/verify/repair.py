@@ -34,7 +34,7 @@ from icf_utils.progress import SILENT, Progress
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.files import make_folders, new_part, replace_with_part, sync_file, sync_folder
 from icf_utils.store.layout import Study, Visit
-from icf_utils.store.locks import visit_lock
+from icf_utils.store.locks import remove_dead_locks, visit_lock
 from icf_utils.verify.checks import Finding, VisitCheck, check_archive, finding_from_error, read_metadata
 from icf_utils.verify.evidence import collect_evidence, weigh_evidence
 from icf_utils.verify.recover import StoreOptions, find_catalogued_store, recover_origin, recover_tags
