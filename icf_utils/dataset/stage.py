@@ -122,7 +122,7 @@ def _publish(
     files = [(visit.export, built.export), (visit.refs, built.refs)]
     try:
         if annex:
-            refuse_different(files)
+            compare_existing(files)
             create_folders(visit, annex.files)
             files += deposit_paths(visit, annex.files)
         return publish_bytes(visit.of_study, files)

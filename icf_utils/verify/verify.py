@@ -214,7 +214,7 @@ def _select_visits(root: Path, targets: Sequence[str]) -> list[tuple[Study, str 
     """List the visits that ``targets`` name, all without targets; an error takes the place of an unreadable study's."""
     selected: list[tuple[Study, str | StorageFailure]] = []
     known: set[str] = set()
-    for study in study_folders(root):
+    for study in list_study_folders(root):
         try:
             visits = _list_visits(study, targets)
         except StorageFailure as error:

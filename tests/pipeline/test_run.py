@@ -178,7 +178,7 @@ def test_a_worker_that_is_killed_costs_its_visit_only(inputs: Path, config: RunC
     runner.start()
     part = Visit(config.root, "study-a", "v1").workdir / "v1_dicom.tar.part"
     _wait_for(lambda: part.exists() and part.stat().st_size > 1 << 20)
-    (holder,) = [text for visit, text in running_visits(Study(config.root, "study-a")).items() if visit == "v1"]
+    (holder,) = [text for visit, text in list_running_visits(Study(config.root, "study-a")).items() if visit == "v1"]
     os.kill(int(holder.split()[1]), signal.SIGKILL)
     runner.join(120)
     (result,) = results
