@@ -30,6 +30,6 @@ def test_a_changed_stream_is_noticed(data: bytes, chosen: st.DataObject) -> None
         read_zlib(bytes(stream), 0)
 
 
-def test_a_compressed_stream_is_not_ours() -> None:
+def test_a_compressed_stream_is_refused() -> None:
     with pytest.raises(ValueError, match="stored block"):
         read_stored(zlib.compress(b"a" * 100)[2:], 0)

@@ -1,4 +1,4 @@
-"""An archive made the plain way: pydicom reads whole files, ``tarfile`` writes. Nothing of the package is used here."""
+"""An archive made in the simplest way: pydicom reads whole files, ``tarfile`` writes. The package is not used here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pydicom.valuerep import DA, TM
 
 @contextmanager
 def local_zone(name: str) -> Iterator[None]:
-    """The process's time zone for a while."""
+    """Set the process's time zone for a block."""
     before = os.environ.get("TZ")
     os.environ["TZ"] = name
     time.tzset()
@@ -34,7 +34,7 @@ def local_zone(name: str) -> Iterator[None]:
 
 
 def study_time(date: object, clock: object) -> float | None:
-    """``StudyDate`` and ``StudyTime`` as a local time of the process's zone; ``None`` where pydicom finds none."""
+    """``StudyDate`` and ``StudyTime`` as a local time of the process's zone; ``None`` if pydicom finds none."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -45,7 +45,7 @@ def study_time(date: object, clock: object) -> float | None:
 
 
 def image_time(path: bytes) -> float | None:
-    """The study time of an image in the local zone; ``None`` for what is no DICOM, and where there is none."""
+    """The study time of an image in the local zone; ``None`` if it has none or is not DICOM."""
     with warnings.catch_warnings(), open(path, "rb") as handle:
         warnings.simplefilter("ignore")
         try:

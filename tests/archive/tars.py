@@ -1,4 +1,4 @@
-"""TARs made from the parts that the package makes, for tests of what reads them."""
+"""TARs from the headers that the package makes, for tests of their readers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from icf_utils.archive.tar_headers import content_padding, end_of_archive, membe
 
 
 def archive_of(members: dict[str, bytes], mtime: float = 1.5) -> bytes:
-    """An archive's bytes from the parts that the package makes."""
+    """Make an archive of these members."""
     data = b""
     for name, content in members.items():
         data += member_header(f"study_visit/{name}", len(content), mtime) + content + content_padding(len(content))
@@ -14,7 +14,7 @@ def archive_of(members: dict[str, bytes], mtime: float = 1.5) -> bytes:
 
 
 def record(text: str) -> bytes:
-    """A record of a PAX header with its length in front."""
+    """Make a record of a PAX header, with its length."""
     length = len(text) + 3
     while len(f"{length} {text}\n") != length:
         length += 1

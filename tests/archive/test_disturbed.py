@@ -1,4 +1,4 @@
-"""Files that change while they are read: either refused, or archived as they were at one moment. Never a mixture."""
+"""Files that change while they are read: either refused, or archived in one state. Never a mixture."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ MEMORY_LIMIT = 150 << 20
 
 
 class CountingSource:
-    """A source that notes what is read of each file."""
+    """A source that records what is read of each file."""
 
     def __init__(self, source: DirectorySource) -> None:
         self._source = source
@@ -83,9 +83,9 @@ def test_each_byte_is_read_once(tmp_path: Path) -> None:
 
 
 def test_each_byte_is_read_once_says_the_system(tmp_path: Path) -> None:
-    """The same by the system calls of a process."""
+    """The same, measured by the system calls of a process."""
     if not shutil.which("strace"):
-        pytest.skip("there is no strace")
+        pytest.skip("strace is not installed")
     source = tmp_path / "in"
     large_and_small_visit(source)
     log = tmp_path / "log"
@@ -128,7 +128,7 @@ print(json.dumps([first, peak(), made.dicom_files, described.images, made.size])
 
 
 def measured(source: Path, store: Path) -> tuple[int, int, int]:
-    """Archive and describe in a process of its own: its number of images twice, and the archive's size."""
+    """Archive and describe in a separate process; returns the number of images twice, and the archive's size."""
     done = subprocess.run([sys.executable, "-c", _MEASURED, str(source), str(store)], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     first, peak, images, described, size = json.loads(done.stdout)
@@ -157,7 +157,7 @@ def test_memory_with_a_large_file(tmp_path: Path) -> None:
 
 
 def test_memory_with_a_large_file_in_a_packed_input(tmp_path: Path) -> None:
-    """A small packed file that unpacks to a large one: memory does not follow."""
+    """A small packed file that unpacks to a large one: memory does not grow with it."""
     size = 200 << 20
     if not has_room(tmp_path, 2 * size):
         pytest.skip("there is not enough room on this disk")
@@ -205,7 +205,7 @@ except StorageFailure as error:
 
 @pytest.mark.parametrize("limit", [0, 20, 100_000, 1 << 20, 3 << 20])
 def test_file_size_limit(tmp_path: Path, limit: int) -> None:
-    """As near to a full disk as one comes without one: writing fails, for the lock, in the middle, near the end."""
+    """Writing fails as on a full disk: for the lock, in the middle, near the end."""
     source, store = tmp_path / "in", tmp_path / "store"
     write_visit(source, {1: ("a", 3)}, companions={"a companion": b"x", "pixels": bytes(3 << 20)})
     write_visit(tmp_path / "earlier", {1: ("a", 1)})

@@ -1,4 +1,4 @@
-"""Archives are read as ``tarfile`` reads them, in whole or their headers alone; damage is named."""
+"""Archives are read as ``tarfile`` reads them, completely or their headers alone; damage is named."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _no_end_mark(raw: bytes) -> bytes:
 
 
 def _lost_header(raw: bytes) -> bytes:
-    """A header of zeros, where readers of tars stop without a word."""
+    """A header of zeros, at which readers of tars stop silently."""
     return raw[:1536] + bytes(512) + raw[2048:]
 
 
@@ -129,11 +129,11 @@ def test_headers_are_read_back(name: str, size: int, mtime: float) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", bytes(512), b"x" * 2000, member_header("a", 1, 1.5)[:512], b"\xff" * 1024])
-def test_no_time_in_what_is_no_header(data: bytes) -> None:
+def test_no_time_without_a_header(data: bytes) -> None:
     assert read_header_time(data) is None
 
 
-def test_an_endless_time_is_no_time() -> None:
+def test_an_infinite_time_is_refused() -> None:
     header = member_header("a", 1, 1234567890.25)
     for text in (b"nan", b"inf"):
         assert read_header_time(header.replace(b"1234567890.25", text.ljust(13))) is None
@@ -145,7 +145,7 @@ def test_records() -> None:
 
 
 def test_content_in_any_portions(tmp_path: Path) -> None:
-    """Whoever asks for a member's content in odd pieces, or not at all, gets the right one."""
+    """Content read in pieces of any size, or skipped, is that of the right member."""
     contents = {"a": os.urandom(3000), "b": b"", "c": os.urandom((2 << 20) + 7), "d": os.urandom(512)}
     data = archive_of(contents)
     path = tmp_path / "a"

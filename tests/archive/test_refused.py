@@ -1,4 +1,4 @@
-"""What cannot become an archive: refused by name, with nothing written and what was there untouched."""
+"""Inputs that cannot become an archive are refused by name; nothing is written, and existing files stay untouched."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int, bytes]]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """A store in which the study has another visit already."""
+    """A store in which the study already has another visit."""
     write_visit(tmp_path / "earlier", {1: ("a", 1)})
     make_studyvisit_archive(tmp_path / "earlier", tmp_path / "store", "study", "earlier")
     return tmp_path / "store"
@@ -37,7 +37,7 @@ def store(tmp_path: Path) -> Path:
 
 @contextmanager
 def refused(store: Path, kind: type[IcfError] = InputRefused) -> Iterator[pytest.ExceptionInfo[IcfError]]:
-    """The block is refused, and the store is as before."""
+    """The block is refused, and the store does not change."""
     before = snapshot(store)
     with pytest.raises(kind) as caught:
         yield caught
@@ -45,7 +45,7 @@ def refused(store: Path, kind: type[IcfError] = InputRefused) -> Iterator[pytest
 
 
 def refusals(source: Path, store: Path) -> dict[str, str]:
-    """Names and reasons with which an input is refused."""
+    """The names and reasons of a refusal."""
     with refused(store) as caught:
         make_studyvisit_archive(source, store, "study", "visit")
     assert isinstance(caught.value, InputRefused)
@@ -106,7 +106,7 @@ def test_a_pipe_as_input(store: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"text\n", b"\0" * 10240, b"PK\5\6" + bytes(18)])
-def test_a_file_that_is_no_packed_visit(store: Path, tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_packed_visit(store: Path, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
     assert set(refusals(tmp_path / "file", store)) == {str(tmp_path / "file")}
 
@@ -302,7 +302,7 @@ def test_a_message_names_twenty_and_counts_the_rest(store: Path, tmp_path: Path)
 
 
 def notice_codes(source: Path, tmp_path: Path) -> dict[str, list[str]]:
-    """Notice code to subjects, of an archive that is as the reference says."""
+    """Subjects by notice code, for an archive that equals the reference."""
     result = make_studyvisit_archive(source, tmp_path / "store", "study", "visit")
     assert result.archive.path.read_bytes() == reference_archive(source, "study_visit")
     codes: dict[str, list[str]] = {}

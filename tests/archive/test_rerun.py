@@ -1,4 +1,4 @@
-"""The same command again: nothing changes, an interrupted run is completed, another content is refused."""
+"""The same command again: nothing changes, an interrupted run is completed, different content is refused."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def identity(path: Path) -> tuple[int, int, int]:
     return status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
-def test_again(source: Path, place: Visit) -> None:
+def test_repeated(source: Path, place: Visit) -> None:
     before = identity(place.archive), identity(place.checksum)
     time.sleep(0.02)
     assert states(source, place) == ("unchanged", "unchanged")
@@ -87,7 +87,7 @@ def test_left_over_parts_are_replaced(source: Path, tmp_path: Path) -> None:
 
 
 def differs(source: Path, place: Visit) -> str:
-    """Why the deposit is refused; it is as before."""
+    """The reason of a refusal; the deposit does not change."""
     before = snapshot(place.root)
     with pytest.raises(DepositDiffers) as caught:
         make_studyvisit_archive(source, place.root, "study", "visit")
@@ -113,7 +113,7 @@ def test_another_time(source: Path, place: Visit) -> None:
 
 
 def test_another_latest_time(source: Path, place: Visit) -> None:
-    """Nothing in front of the changed image differs but the companion's time."""
+    """In front of the changed image, only the companion's time differs."""
     image = source / "02_bold" / "0002.dcm"
     image.write_bytes(image.read_bytes().replace(b"101112", b"235959"))
     assert "02_bold/0002.dcm" in differs(source, place)
@@ -124,7 +124,7 @@ def test_another_companion(source: Path, place: Visit) -> None:
     assert differs(source, place).startswith("the content of 'z last.txt'")
 
 
-def test_a_file_more_and_a_file_less(source: Path, place: Visit) -> None:
+def test_one_file_more_or_less(source: Path, place: Visit) -> None:
     (source / "m.txt").write_bytes(b"new")
     assert "'m.txt'" in differs(source, place)
     (source / "m.txt").unlink()
@@ -134,7 +134,7 @@ def test_a_file_more_and_a_file_less(source: Path, place: Visit) -> None:
     assert states(source, place) == ("unchanged", "unchanged")
 
 
-def test_an_archive_that_is_cut_or_goes_on(source: Path, place: Visit) -> None:
+def test_an_archive_that_is_cut_off_or_too_long(source: Path, place: Visit) -> None:
     whole = place.archive.read_bytes()
     for at in (0, 1, 511, 512, 2000, len(whole) - 10240, len(whole) - 1):
         place.archive.write_bytes(whole[:at])
@@ -145,7 +145,7 @@ def test_an_archive_that_is_cut_or_goes_on(source: Path, place: Visit) -> None:
 
 
 def test_every_damaged_byte_is_noticed(tmp_path: Path) -> None:
-    """Of a small archive, some bytes of each block turned over."""
+    """Some bytes of each block of a small archive, inverted."""
     source = tmp_path / "in"
     source.mkdir()
     (source / "a.txt").write_bytes(b"companion")
@@ -158,7 +158,7 @@ def test_every_damaged_byte_is_noticed(tmp_path: Path) -> None:
         assert compare_archive(source, place) is not None, at
 
 
-def test_zone_makes_a_difference(source: Path, place: Visit) -> None:
+def test_the_zone_changes_the_bytes(source: Path, place: Visit) -> None:
     with pytest.raises(DepositDiffers, match="header"):
         make_studyvisit_archive(source, place.root, "study", "visit", time_zone="Europe/Berlin")
     assert compare_archive(source, place, time_zone="Europe/Berlin") is not None
@@ -169,7 +169,7 @@ def test_checksum_file_is_what_md5sum_reads(place: Visit) -> None:
     import subprocess
 
     if not shutil.which("md5sum"):
-        pytest.skip("there is no md5sum")
+        pytest.skip("md5sum is not installed")
     done = subprocess.run(
         ["md5sum", "-c", "--strict", place.checksum.name],
         cwd=place.checksum.parent,

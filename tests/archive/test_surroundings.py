@@ -1,4 +1,4 @@
-"""The same bytes whatever the machine is set to, and in whatever form the input comes."""
+"""The same bytes whatever the settings of the machine and the form of the input."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.data.make_dicom import dicom_bytes, write_visit
 
 @pytest.fixture(scope="module")
 def visit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A visit with names that are easily mangled, times near a change of clocks, and companions."""
+    """A visit with names that are easily garbled, times near a clock change, and companions."""
     folder = tmp_path_factory.mktemp("surroundings") / "in"
     write_visit(folder, {1: ("localizer", 2), 2: ("t1 mprage", 2)}, companions={"a first.txt": b"1", "z/last": b"2"})
     times = ("023000.5", "013000", "120000")
@@ -50,7 +50,7 @@ def expected(visit: Path) -> str:
 
 
 def run(source: Path | str, store: Path, *options: str, preparation: str = "", **environment: str) -> str:
-    """Archive in a process of its own; the MD5 of what it wrote."""
+    """Archive in a separate process; returns the MD5 of the archive."""
     program = f"import os, sys\n{preparation}\nfrom icf_utils.cli.main import main\nsys.exit(main(sys.argv[1:]))"
     command = ["make_studyvisit_archive", "-o", str(store), "--id", "study", "visit", "--json", *options, str(source)]
     done = subprocess.run(
@@ -84,7 +84,7 @@ def test_umask(visit: Path, expected: str, tmp_path: Path, mask: int) -> None:
 def latin_locale(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     """A locale whose character set is ISO-8859-1, made here."""
     if not shutil.which("localedef"):
-        pytest.skip("there is no localedef to make a locale with")
+        pytest.skip("localedef is not installed")
     place = tmp_path_factory.mktemp("locales")
     command = ["localedef", "-i", "de_DE", "-f", "ISO-8859-1", "--no-warnings=ascii", str(place / "de_DE.ISO-8859-1")]
     done = subprocess.run(command, capture_output=True, check=False)
@@ -105,7 +105,7 @@ def test_latin_locale(visit: Path, expected: str, tmp_path: Path, latin_locale: 
     settings = {**latin_locale, **PLAIN}
     check = "assert sys.getfilesystemencoding() == 'iso8859-1', sys.getfilesystemencoding()"
     assert run(visit, tmp_path / "store", preparation=check, **settings) == expected
-    # the input itself under a name that is no ASCII, and packed
+    # the input itself with a name outside ASCII, and packed
     copy = tmp_path / "\u00fcbung"
     shutil.copytree(visit, copy)
     assert run(copy, tmp_path / "second", **settings) == expected
@@ -178,7 +178,7 @@ def pack_tar(folder: Path, path: Path, mode: str = "w", prefix: bool = True, **o
 def by_program(command: Sequence[str | bytes], folder: Path, path: Path) -> Path:
     """Pack with a program, in the folder."""
     if not shutil.which(command[0]):
-        pytest.skip(f"there is no program {command[0]!r}")
+        pytest.skip(f"{command[0]!r} is not installed")
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     return path
 
@@ -290,7 +290,7 @@ def test_sparse_members(tmp_path: Path, form: list[str]) -> None:
 
 
 def test_unicode_path_field_of_a_zip(tmp_path: Path) -> None:
-    """A name in an old code page and, in an extra field, as it was meant: the same in every Python."""
+    """A name in an old code page, with the right name in an extra field: the same in every Python version."""
     import struct
     import zlib
 

@@ -1,4 +1,4 @@
-"""Running programs in tests, failing with what they said."""
+"""Run programs in tests; a failure shows their output."""
 
 from __future__ import annotations
 

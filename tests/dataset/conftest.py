@@ -1,4 +1,4 @@
-"""Nothing of the machine's git, DataLad or keyring settings may reach these tests, nor they it."""
+"""These tests and the machine's settings of git, DataLad and keyring must not affect each other."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _own_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
 
 @pytest.fixture
 def clone_tools(_own_settings: None) -> None:
-    """Skip where a program that a clone needs is not installed."""
+    """Skip if a program that a clone needs is not installed."""
     require(*CLONE_TOOLS)
 
 

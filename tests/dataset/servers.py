@@ -22,7 +22,7 @@ class Server:
     access_log: Path
 
     def credential(self) -> dict[str, str]:
-        """The environment that tells DataLad user and password for this server's realm."""
+        """The environment that gives DataLad the user and password for this server's realm."""
         prefix = "DATALAD_CREDENTIAL_ICFTEST"
         return {
             f"{prefix}_TYPE": "user_password",
@@ -37,7 +37,7 @@ class Server:
 
 @contextmanager
 def nginx(root: Path, scratch: Path, more: str = "") -> Iterator[Server]:
-    """Serve ``root`` to who knows the password; ``scratch`` takes the server's own files.
+    """Serve ``root`` to users with the password; ``scratch`` is for the server's own files.
 
     ``more`` are further directives for what is served.
     """

@@ -87,7 +87,7 @@ def built_by_git_annex(folder: Path, metadata: VisitMetadata, uuids: DatasetUuid
 
 
 def _place(folder: Path, metadata: VisitMetadata) -> None:
-    """The links, each made under a plain name in its folder: ``fromkey --batch`` cannot be given every name."""
+    """The links, each made under a simple name in its folder: ``fromkey --batch`` does not accept every name."""
     pairs = [(archive_key(metadata.tarball), PLACE.dspath.encode())]
     pairs += [(_key(record), encode_name(record.path)) for record in metadata.images if git_can_hold(record.path)]
     plain = [b"%s/stand-in-%d" % (path.rpartition(b"/")[0], at) for at, (_, path) in enumerate(pairs)]
@@ -113,7 +113,7 @@ def _annotate(folder: Path, metadata: VisitMetadata, uuids: DatasetUuids) -> Non
 
 
 def _tag(folder: Path, by_key: dict[bytes, list[ImageRecord]]) -> None:
-    """The metadata; a key that is no UTF-8 cannot be named in JSON, so it gets its own call."""
+    """The metadata; a key outside UTF-8 cannot be named in JSON, so it gets a separate call."""
     lines = []
     for key, same in by_key.items():
         fields = {name: [value.decode() for value in values] for name, values in annex_fields(same).items() if values}
@@ -138,5 +138,5 @@ def unpacked(export: bytes, folder: Path) -> Path:
     return folder
 
 
-def test_where_the_logs_stand() -> None:
+def test_paths_of_the_logs() -> None:
     assert key_log_path(b"XDLRA--refs", b".log.web") == b"3f7/4a3/XDLRA--refs.log.web"

@@ -1,4 +1,4 @@
-"""Key names and places, against git-annex's own."""
+"""Keys and their folders, compared with git-annex."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _NAMES = st.lists(_PARTS, min_size=1, max_size=8).map(b"".join).filter(lambda na
 
 @given(names=st.sets(_NAMES, min_size=40, max_size=120))
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
-def test_git_annex_names_keys_alike(names: set[bytes], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_git_annex_makes_the_same_keys(names: set[bytes], tmp_path_factory: pytest.TempPathFactory) -> None:
     require("git-annex")
     repository = annex(tmp_path_factory.mktemp("annex"))
     folder = tmp_path_factory.mktemp("files")
@@ -65,7 +65,7 @@ def test_git_annex_names_keys_alike(names: set[bytes], tmp_path_factory: pytest.
     assert answer.split(b"\n")[:-1] == [md5e_key(1, MD5_OF_X, path) for path in paths]
 
 
-def test_git_annex_places_keys_alike(tmp_path: Path) -> None:
+def test_git_annex_uses_the_same_folders(tmp_path: Path) -> None:
     require("git-annex")
     repository = annex(tmp_path)
     keys = [md5e_key(size, MD5_OF_X, name) for name in EXTENSIONS for size in (0, 1, 2**40) if b"\r" not in name]

@@ -35,7 +35,7 @@ PINNED = {
     "odd": "1943d640f980c1f739c7c89821efee0833882a9728c3ceab207a72f939a5af9c",
 }
 
-#: All that this consumer has beside git and git-annex: what those call themselves.
+#: The only programs that this consumer has besides git and git-annex: those that they call.
 ALLOWED = ("git", "git-annex", "git-remote-annex", "sh", "env", "uname", "cat", "rm", "cp", "ls", "sed")
 
 
@@ -70,8 +70,8 @@ def test_the_mark_of_completeness_is_written_last(tmp_path: Path) -> None:
     assert [path for path, _ in deposit(place)][-1] == place.annex_url
 
 
-def test_again(tmp_path: Path) -> None:
-    """The same deposit is left alone; a visit that has it keeps it without being told."""
+def test_repeated(tmp_path: Path) -> None:
+    """An equal deposit is not touched; a visit that has one keeps it without the option."""
     place = make_visit(tmp_path)
     deposit(place)
     stamps = [(path.stat().st_ino, path.stat().st_mtime_ns) for path in deposit_files(place)]
@@ -81,7 +81,7 @@ def test_again(tmp_path: Path) -> None:
 
 
 def test_later(tmp_path: Path) -> None:
-    """To a dataset that is there already it can be added."""
+    """It can be added to an existing dataset."""
     place = make_visit(tmp_path)
     deposit(place, annex_url=False)
     assert deposit_files(place) == [place.annex_url]
@@ -161,7 +161,7 @@ def test_verify_sees_every_file(tmp_path: Path) -> None:
     assert not _sound(place)
 
 
-def test_a_run_makes_it_when_the_settings_say_so(tmp_path: Path) -> None:
+def test_a_run_makes_it_if_the_settings_say_so(tmp_path: Path) -> None:
     place = make_visit(tmp_path)
     digest_line = f"{hashlib.md5(place.archive.read_bytes()).hexdigest()}  {place.archive.name}\n"
     place.checksum.write_text(digest_line, encoding="ascii")
@@ -194,7 +194,7 @@ def test_a_run_makes_it_when_the_settings_say_so(tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Plain:
-    """A consumer without DataLad: a folder to work in and the whole environment."""
+    """A consumer without DataLad: a working folder and the complete environment."""
 
     folder: Path
     environment: Mapping[str, str]
@@ -250,7 +250,7 @@ def test_a_clone_over_file(plain: Plain, tmp_path: Path) -> None:
 
 
 def _gets_all_without_datalad(plain: Plain, place: Visit) -> None:
-    """What the manual says, for an unpacked archive beside the clone."""
+    """The steps of the manual, for an unpacked archive next to the clone."""
     clone = plain.folder / "clone"
     plain.run("git", "fsck", "--strict", "--full", folder="clone")
     plain.run("git", "annex", "get", "icf/", folder="clone")
@@ -264,8 +264,8 @@ def _gets_all_without_datalad(plain: Plain, place: Visit) -> None:
         if member.tags is not None:
             assert (clone / "study_v1" / member.name).read_bytes() == member.content
     plain.run("git", "annex", "fsck", folder="clone")
-    told = plain.run("git", "annex", "whereis", "--json", "icf/v1_dicom.tar", folder="clone")
-    assert {"web", "uncurl"} <= {item["description"].strip("[]") for item in json.loads(told)["whereis"]}
+    output = plain.run("git", "annex", "whereis", "--json", "icf/v1_dicom.tar", folder="clone")
+    assert {"web", "uncurl"} <= {item["description"].strip("[]") for item in json.loads(output)["whereis"]}
     plain.run("git", "annex", "drop", "icf/", folder="clone")
 
 
@@ -274,8 +274,8 @@ def _updates(plain: Plain) -> None:
     assert plain.run("git", "status", "--porcelain", folder="clone") == b""
 
 
-def test_the_branch_goes_on_from_the_other_deposit(tmp_path: Path) -> None:
-    """Who has cloned with DataLad can fetch from here, too: nothing forks."""
+def test_the_branch_continues_that_of_the_other_deposit(tmp_path: Path) -> None:
+    """A clone by DataLad can fetch from here as well: the histories do not diverge."""
     require("git")
     place = make_visit(tmp_path / "store")
     result = deposit_visit_dataset(place.root, "study", "v1", store_url=URL, annex_url=True)

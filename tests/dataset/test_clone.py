@@ -95,7 +95,7 @@ def _is_complete(cloned: Cloned) -> None:
 
 
 def _has_history(cloned: Cloned) -> None:
-    """A pack without compression is no obstacle to what git does with a repository later."""
+    """git can maintain a repository whose pack is not compressed."""
     assert cloned.run("git", "rev-parse", "main", "origin/git-annex").decode().split() == [
         cloned.deposit.main_commit,
         cloned.deposit.annex_commit,
@@ -106,8 +106,8 @@ def _has_history(cloned: Cloned) -> None:
 
 
 def _can_be_viewed(cloned: Cloned) -> None:
-    told = cloned.run("git", "annex", "metadata", "--json", "study_v1/anat/1.2.840.113.dcm")
-    fields = {name: values for name, values in json.loads(told)["fields"].items() if "lastchanged" not in name}
+    output = cloned.run("git", "annex", "metadata", "--json", "study_v1/anat/1.2.840.113.dcm")
+    fields = {name: values for name, values in json.loads(output)["fields"].items() if "lastchanged" not in name}
     # the same bytes, and so the same key, as func/again.113.dcm
     assert fields == {"seriesnumber": ["1", "3"], "seriesdescription": ["t1 mprage"], "modality": ["MR"]}
     cloned.run("git", "annex", "view", "seriesnumber=*")
@@ -138,11 +138,11 @@ def _has_no_secret(cloned: Cloned) -> None:
 
 
 def test_odd_names(tmp_path: Path) -> None:
-    """Everything is in the tree; what was not announced as out of archivist's reach can be got."""
+    """Everything is in the tree, and archivist gets every image except those that a notice names."""
     names = [*ODD_NAMES, *(name for name in GIT_NAMES if name != ".git")]
     members = [Member(name, b"content %d" % at) for at, name in enumerate(names)]
     cloned = clone(make_visit(tmp_path / "store", members), f"file://{tmp_path}/store", tmp_path / "clone", {})
-    told = {
+    output = {
         code: {n.subject for n in cloned.deposit.notices if n.code == code}
         for code in ("archivist-unreachable", "not-in-dataset")
     }
@@ -150,8 +150,8 @@ def test_odd_names(tmp_path: Path) -> None:
     for member in members:
         name = f"study_v1/{member.name}"
         path = cloned.folder / name
-        assert path.is_symlink() == (name not in told["not-in-dataset"])
-        if name not in told["archivist-unreachable"] | told["not-in-dataset"]:
+        assert path.is_symlink() == (name not in output["not-in-dataset"])
+        if name not in output["archivist-unreachable"] | output["not-in-dataset"]:
             assert path.read_bytes() == member.content
     cloned.run("git", "fsck", "--strict", "--full")
     cloned.run("git", "annex", "fsck")

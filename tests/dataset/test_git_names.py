@@ -1,4 +1,4 @@
-"""Names in git trees: what passes the rule must pass git's own check."""
+"""Names in git trees: names that pass the rule must pass git's check."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NTFS_NAMES = (
 
 
 @pytest.mark.parametrize("name", [*GIT_NAMES, *NTFS_NAMES])
-def test_git_s_own_names(name: str) -> None:
+def test_names_reserved_by_git(name: str) -> None:
     assert not git_can_hold(f"root/{name}")
 
 
@@ -73,7 +73,7 @@ _PATHS = (_WEIRD | _ANY).filter(lambda path: {"", ".", ".."}.isdisjoint(path.spl
 
 @given(paths=st.sets(_PATHS, min_size=20, max_size=60))
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-def test_git_takes_what_passes(paths: set[str]) -> None:
+def test_git_accepts_what_passes(paths: set[str]) -> None:
     metadata = _metadata([f"study_v1/{number}/{path}" for number, path in enumerate(sorted(paths))])
     built = build_dataset(metadata, PLACE, make_origin("https://example.org", "", PLACE, 0))
     check_with_git(built.export, built.refs, "test")

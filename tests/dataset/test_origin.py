@@ -1,4 +1,4 @@
-"""What users may say about a dataset's origin, and what is refused."""
+"""Addresses, identities and dates that users give: accepted or refused."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_urls_that_clones_can_use(url: str) -> None:
         "ssh://-oProxyCommand=x/y",
     ],
 )
-def test_urls_that_mean_nothing(url: str) -> None:
+def test_malformed_urls(url: str) -> None:
     with pytest.raises(InvalidSetting):
         check_store_url(url)
 
@@ -100,7 +100,7 @@ def test_credentials_in_a_mistyped_url_are_not_repeated(url: str) -> None:
 
 
 @pytest.mark.parametrize("name", [" ", "\t", "a\nb"])
-def test_store_ids_that_nobody_sees(name: str) -> None:
+def test_invisible_store_ids(name: str) -> None:
     with pytest.raises(InvalidSetting):
         check_store_id(name)
 
@@ -138,7 +138,7 @@ def test_commit_dates(text: str, seconds: int) -> None:
         "２021-03-04",
     ],
 )
-def test_dates_that_are_none(text: str) -> None:
+def test_malformed_dates(text: str) -> None:
     with pytest.raises(InvalidSetting, match="commit date"):
         parse_commit_date(text)
 

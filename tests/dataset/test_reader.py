@@ -1,4 +1,4 @@
-"""Reading a deposit back: all of it, and no byte of damage overlooked."""
+"""A deposited dataset is read back completely, and no damaged byte is overlooked."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ORIGIN = make_origin(URL, "named", PLACE, TIME)
 BUILT = build_dataset(METADATA, PLACE, ORIGIN)
 
 
-def test_what_was_deposited_comes_back(tmp_path: Path) -> None:
+def test_a_deposit_is_read_back(tmp_path: Path) -> None:
     place = make_visit(tmp_path)
     result = deposit_visit_dataset(tmp_path, "study", "v1", store_url=URL, store_id="named")
     found = read_dataset(place)
@@ -68,7 +68,7 @@ def test_any_changed_byte_is_damage(at: int, change: int) -> None:
 
 @given(st.data())
 @settings(max_examples=100, deadline=None)
-def test_cut_or_longer_is_damage(chosen: st.DataObject) -> None:
+def test_shorter_or_longer_is_damage(chosen: st.DataObject) -> None:
     cut = chosen.draw(st.integers(0, len(BUILT.export) - 1))
     for raw in (BUILT.export[:cut], BUILT.export + b"\0", b"\0" + BUILT.export):
         with pytest.raises(DepositDamaged):

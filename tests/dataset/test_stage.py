@@ -1,4 +1,4 @@
-"""Depositing a dataset: what is written, what is left alone, what is refused."""
+"""Depositing a dataset: what is written, what is not touched, what is refused."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ DAMAGE = [_other_storepath, _other_dspath, _other_root, _upwards, _nul, _no_name
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_metadata_that_cannot_be(damage: Callable[..., None], place: Visit) -> None:
+def test_contradictory_metadata(damage: Callable[..., None], place: Visit) -> None:
     images, tarball = json.loads(place.dicoms_json.read_bytes()), json.loads(place.tarball_json.read_bytes())
     damage(place, images, tarball)
     place.dicoms_json.write_text(json.dumps(images), encoding="ascii")
@@ -261,12 +261,14 @@ def test_a_visit_without_images(tmp_path: Path) -> None:
     assert (result.images, [notice.code for notice in result.notices]) == (0, ["no-images"])
 
 
-def test_odd_names_are_told(tmp_path: Path) -> None:
+def test_special_names_are_reported(tmp_path: Path) -> None:
     names = [*ODD_NAMES, *(name for name in GIT_NAMES if name != ".git")]
     members = [Member(name, b"%d" % at) for at, name in enumerate(names)]
     result = deposit(make_visit(tmp_path, members))
-    told = {code: [n.subject for n in result.notices if n.code == code] for code in {n.code for n in result.notices}}
-    assert told == {
+    reported = {
+        code: [n.subject for n in result.notices if n.code == code] for code in {n.code for n in result.notices}
+    }
+    assert reported == {
         "archivist-unreachable": [f"study_v1/{name}" for name in ODD_NAMES if re.search("[#&\r\n\udc80-\udcff]", name)],
         "not-in-dataset": [f"study_v1/{name}" for name in GIT_NAMES if name != ".git"],
     }
@@ -280,7 +282,7 @@ def test_no_git(place: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not place.export.exists()
 
 
-def test_git_is_asked(place: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_git_checks_the_dataset(place: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
     """What git refuses is not published."""
     monkeypatch.setattr("icf_utils.dataset.annex_branch.git_can_hold", lambda path: True)
     odd = make_visit(place.root / "odd", [Member(".git/x.dcm", b"x")])
@@ -289,9 +291,9 @@ def test_git_is_asked(place: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not odd.export.exists()
 
 
-def test_surrounding_git_has_no_say(place: Visit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_surrounding_repository_has_no_effect(place: Visit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = deposit(place)
-    (tmp_path / "config").write_text("this is no configuration\n", encoding="utf-8")
+    (tmp_path / "config").write_text("not a configuration\n", encoding="utf-8")
     for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
         monkeypatch.setenv(name, str(tmp_path / "config"))
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_OBJECT_DIRECTORY", "GIT_INDEX_FILE", "GIT_COMMON_DIR"):
@@ -313,12 +315,12 @@ def test_temporary_files_are_gone(place: Visit, tmp_path: Path, monkeypatch: pyt
         deposit(place)
 
 
-def test_progress_is_told(place: Visit) -> None:
-    told: list[tuple[str, int, str]] = []
+def test_progress_is_reported(place: Visit) -> None:
+    reported: list[tuple[str, int, str]] = []
 
     class Teller:
         def task(self, label: str, total: int, unit: str) -> Teller:
-            told.append((label, total, unit))
+            reported.append((label, total, unit))
             return self
 
         def __enter__(self) -> Teller:
@@ -328,14 +330,14 @@ def test_progress_is_told(place: Visit) -> None:
             pass
 
         def advance(self, amount: int) -> None:
-            told.append(("advance", amount, ""))
+            reported.append(("advance", amount, ""))
 
         def message(self, text: str) -> None:
             raise AssertionError(text)
 
     deposit_visit_dataset(place.root, "study", "v1", store_url=URL, progress=Teller())
-    assert told == [("dataset", 4, "image"), ("advance", 4, "")]
+    assert reported == [("dataset", 4, "image"), ("advance", 4, "")]
 
 
-def test_small_is_what_it_says() -> None:
+def test_names_of_the_small_visit_are_unique() -> None:
     assert len({member.name for member in SMALL}) == len(SMALL)

@@ -1,4 +1,4 @@
-"""Small visits as earlier steps leave them in a store: a pax archive with float times and its two JSON files."""
+"""Small visits as earlier stages leave them in a store: a PAX archive with float times, and its two JSON files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TIME = 1614834367
 
 @dataclass(frozen=True)
 class Member:
-    """A file for the archive, named below the visit's folder; an image where it has tags."""
+    """A file for the archive, named relative to the visit's folder; an image if it has tags."""
 
     name: str
     content: bytes

@@ -1,4 +1,4 @@
-"""AE titles: what the sender accepts, the receiver's settings accept too, and padding is never significant."""
+"""AE titles: the sender and the receiver's settings accept the same titles, and padding is never significant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of identifying attributes: complete, well-formed, and strict about what nobody knows."""
+"""The table of identifying attributes: complete, well-formed, and strict about unknown elements."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SINGLE = 0xFFFFFFFF
 
 
 def test_the_table_has_all_its_lines_in_order() -> None:
-    """Edition 2026c: 654 lines, beside the one about private attributes."""
+    """Edition 2026c: 654 lines, and one about private attributes."""
     numbers = [entry.number for entry in profile_entries()]
     assert len(numbers) == len(set(numbers)) == 654
     assert numbers == sorted(numbers)
@@ -21,10 +21,10 @@ def test_the_table_has_all_its_lines_in_order() -> None:
     assert repeating == [(0x50000000, 0xFF000000), (0x60003000, 0xFF00FFFF), (0x60004000, 0xFF00FFFF)]
 
 
-def test_every_keyword_is_the_dictionary_s() -> None:
+def test_every_keyword_is_in_the_dictionary() -> None:
     newer = []
     for entry in profile_entries():
-        if entry.keyword == "CurveData":  # stands for a whole range
+        if entry.keyword == "CurveData":  # covers a whole range
             continue
         known = keyword_for_tag(entry.number)
         if known is None:

@@ -1,4 +1,4 @@
-"""The scanner finds what pydicom finds, never a value that was cut, and the same wherever its buffer ends."""
+"""The scan finds what pydicom finds, never a truncated value, and the same wherever its buffer ends."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ WANTED = frozenset(
 
 
 def raw_values(data: bytes) -> dict[int, bytes] | None:
-    """The wanted values as pydicom finds them, undecoded; ``None`` where it takes the file for no DICOM."""
+    """The wanted values as pydicom finds them, undecoded; ``None`` if it does not accept the file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -102,7 +102,7 @@ def test_files_of_pydicom(path: Path) -> None:
 
 
 def assert_independent_of_the_buffer(data: bytes, whole: Header) -> None:
-    """A buffer that is long enough gives the same; one that is not says so, and what it gives is right."""
+    """A long enough buffer gives the same; a shorter one reports it, and its values are right."""
     sizes = {random.Random(len(data)).randrange(len(data)) for _ in range(12)}
     for size in sorted(sizes | {len(data) - 1, len(data) - 7, len(data) // 2}):
         part = scan_header(data[:size], len(data), WANTED)
@@ -118,7 +118,7 @@ SYNTAXES = [IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED, JPEG_BASEL
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
 def test_cut_at_every_byte(syntax: str) -> None:
-    """A value that is reported is a whole one; the cut is noticed."""
+    """A reported value is complete; the cut is noticed."""
     data = dicom_bytes(transfer_syntax=syntax, PixelData=bytes(range(100)), SeriesDescription="x" * 40)
     whole = check_against_pydicom(data)
     assert whole.state == "whole"
@@ -140,14 +140,14 @@ def test_cut_at_every_byte(syntax: str) -> None:
 
 
 def is_between_elements(data: bytes, size: int, whole: Header) -> bool:
-    """Whether what is left of a file of explicit or implicit VR is a file by itself, only without its end."""
+    """Whether the rest of a file in explicit or implicit VR is a valid file that only lacks its end."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             dataset = pydicom.dcmread(BytesIO(data[:size]))
             buffer = BytesIO()
             dataset.save_as(buffer, enforce_file_format=False)
-        except Exception:  # noqa: BLE001 - it is no such place
+        except Exception:  # noqa: BLE001 - not such a place
             return False
     return len(dataset) > 0 and buffer.getvalue() == data[:size]
 
@@ -170,7 +170,7 @@ def test_buffer_that_ends_anywhere(syntax: str) -> None:
 
 @pytest.mark.parametrize("syntax", [IMPLICIT_LITTLE, EXPLICIT_LITTLE])
 def test_last_element_is_wanted_and_ends_the_file(syntax: str) -> None:
-    """No pixel data behind it: a buffer one byte too short must not make it vanish."""
+    """Without pixel data after it, a buffer one byte too short must not hide it."""
     last = {0x00400244: element(0x00400244, "DA", b"20200229", transfer_syntax=syntax)}
     data = dicom_bytes(transfer_syntax=syntax, raw=last, PixelData=None)
     for size in range(len(data) - 20, len(data)):
@@ -237,7 +237,7 @@ def delimiter(number: int, syntax: str) -> bytes:
     parts=nested(4), undefined=st.booleans(), syntax=st.sampled_from([IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG])
 )
 def test_nested_sequences(parts: list[object], undefined: bool, syntax: str) -> None:
-    """In front of what is wanted: as pydicom, whatever lengths are defined; cut anywhere: no cut value."""
+    """In front of wanted elements: as in pydicom, whichever lengths are defined; no truncated value wherever cut."""
     content = encode_item(parts, undefined, syntax) * 2 + (delimiter(0xE0DD, syntax) if undefined else b"")
     length = UNDEFINED_LENGTH if undefined else None
     sequence = element(0x00081140, "SQ", content, length=length, transfer_syntax=syntax)
@@ -258,7 +258,7 @@ def test_nested_sequences(parts: list[object], undefined: bool, syntax: str) -> 
     changes=st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=6)), max_size=5),
     length=st.integers(0, 1 << 33) | st.none(),
 )
-def test_anything_at_all(start: bytes, changes: list[tuple[float, bytes]], length: int | None) -> None:
+def test_arbitrary_bytes(start: bytes, changes: list[tuple[float, bytes]], length: int | None) -> None:
     data = bytearray(start)
     for where, what in changes:
         at = int(where * len(data))
@@ -365,7 +365,7 @@ def test_read_head(header: int) -> None:
     assert found.elements[PROTOCOL_NAME].raw.rstrip() == b"t1_mprage_sag"
 
 
-def test_what_is_no_dicom_is_not_read_on() -> None:
+def test_files_that_are_not_dicom_are_not_read_further() -> None:
     data = bytes(5 << 20)
     sizes, read = reading(data)
     head, found = read_head(read, len(data), WANTED)
@@ -401,7 +401,7 @@ def dataset_start(data: bytes) -> int:
 
 
 def test_a_large_deflated_image_is_not_cut() -> None:
-    """It inflates to more than is ever looked at."""
+    """It inflates to more than is ever searched."""
     data = deflated(bytes(HEAD_LIMIT + (1 << 20)), 9)
     assert len(data) < 1 << 20
     _, found = read_head(reading(data)[1], len(data), WANTED)

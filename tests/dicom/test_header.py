@@ -1,4 +1,4 @@
-"""When a study was, whether a file is DICOM, which study it belongs to: as pydicom says, with nothing raised."""
+"""The time of a study, the kind of a file and its study: as in pydicom, and nothing is raised."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_times_are_those_of_pydicom(date: str, clock: str) -> None:
     with local_zone("UTC"):
         expected = study_time(date, clock)
     found = posix_time(date, clock, UTC)
-    if expected is None and found is not None:  # within a day of the calendar's ends only we go on
+    if expected is None and found is not None:  # within a day of the calendar's ends, only this package has a result
         assert not -62135510400 <= found < 253402214400
     else:
         assert found == expected
@@ -100,7 +100,7 @@ def test_an_image(syntax: str) -> None:
 
 @pytest.mark.parametrize("meta", [True, False])
 def test_an_image_without_preamble(meta: bool) -> None:
-    """It gives no time, as pydicom does not read it, yet it is recognised."""
+    """It has no time, because pydicom does not read it, but it is recognised."""
     found = facts(dicom_bytes(preamble=False, file_meta=meta))
     assert (found.kind, found.time) == (FileKind.BARE_IMAGE, None)
 
@@ -121,7 +121,7 @@ def test_a_directory(preamble: bool) -> None:
 
 
 def test_every_scan_of_a_head_can_tell_an_image() -> None:
-    """The elements that this takes are there, whatever the caller asks for."""
+    """The elements that this requires are present, whatever the caller asks for."""
     for data in (dicom_bytes(), dicom_bytes(preamble=False, file_meta=False)):
         _, found = read_head(BytesIO(data).read, len(data), frozenset())
         assert file_kind(found).is_image
@@ -130,7 +130,7 @@ def test_every_scan_of_a_head_can_tell_an_image() -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"text", bytes(132), b"x" * 128 + b"DICM", b"x" * 128 + b"DICM" + b"plain text, no data set\n" * 9]
 )
-def test_what_is_no_dicom(data: bytes) -> None:
+def test_files_that_are_not_dicom(data: bytes) -> None:
     found = facts(data)
     assert (found.time, found.study_uid) == (None, "")
     assert found.kind is (FileKind.UNREADABLE if b"DICM" in data else FileKind.OTHER)
@@ -161,7 +161,7 @@ def test_representations_of_the_date(vr: str) -> None:
 
 
 def test_values_in_a_scan() -> None:
-    """UIDs of data set and file meta information, and text; empty where there is none."""
+    """UIDs of data set and file meta information, and text; empty if absent."""
     data = dicom_bytes(SeriesNumber=7, StudyInstanceUID=b"1.x")
     found = scan_header(
         data, len(data), frozenset({STUDY_INSTANCE_UID, SOP_INSTANCE_UID, SERIES_NUMBER, SERIES_INSTANCE_UID})

@@ -1,4 +1,4 @@
-"""File meta information: what is written is what pydicom reads, the same bytes each time; what is read is believed."""
+"""File meta information: pydicom reads what is written, which is the same bytes each time; damage is noticed."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_pydicom_reads_it(syntax: str) -> None:
     assert meta.FileMetaInformationGroupLength == len(write_file_meta(CT_IMAGE, "1.2.34", syntax)) - 144
 
 
-def test_a_file_that_ends_early_and_a_head_that_does() -> None:
-    """A value beyond the file's end is not one; a value beyond the part that was read may be."""
+def test_a_file_that_ends_early_and_a_part_of_a_file() -> None:
+    """A value beyond the end of the file is damage; a value beyond the part that was read is not."""
     raw = dicom_bytes()
     whole = read_file_meta(raw, len(raw))
     assert whole.state == "whole"

@@ -1,4 +1,4 @@
-"""One element becomes plain JSON: as pydicom reads it where it is valid, and never wrongly where it is not."""
+"""One element becomes plain JSON: as in pydicom if it is valid, and never wrong if it is not."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def read(tag: int, vr: str | None, raw: bytes, declared: str = "", **kwargs: Any
 
 
 def value(tag: int, vr: str | None, raw: bytes, declared: str = "", **kwargs: Any) -> Value:
-    """The value of an element that has nothing wrong."""
+    """The value of a valid element."""
     found = read(tag, vr, raw, declared, **kwargs)
     assert found.problem is None
     return found.value
@@ -202,9 +202,7 @@ def test_text_is_decoded_by_its_character_set(declared: str, raw: bytes, expecte
         ("", b"tab\there\x1bnul\x00end", "tab\there\x1bnul\x00end", "escape"),
     ],
 )
-def test_what_cannot_be_decoded_for_certain_is_replaced_and_reported(
-    declared: str, raw: bytes, expected: str, problem: str
-) -> None:
+def test_undecodable_text_is_replaced_and_reported(declared: str, raw: bytes, expected: str, problem: str) -> None:
     found = read(SERIES_DESCRIPTION, "LO", raw, declared)
     assert found.value == expected
     assert problem in str(found.problem)
@@ -214,7 +212,7 @@ def test_plain_text_needs_no_character_set() -> None:
     assert value(SERIES_DESCRIPTION, "LO", b"t1_mprage ", "ISO_IR 999") == "t1_mprage"
 
 
-# ---------------------------------------------------------------- rules of its own
+# ---------------------------------------------------------------- rules beyond pydicom's
 
 
 @pytest.mark.parametrize(
@@ -255,14 +253,14 @@ def test_numbers_stay_numbers(vr: str, raw: bytes, expected: Value) -> None:
         ("DS", b"1,5 ", "1,5"),
     ],
 )
-def test_what_is_no_number_is_kept_as_text_and_reported(vr: str, raw: bytes, expected: Value) -> None:
+def test_text_that_is_not_a_number_is_kept_and_reported(vr: str, raw: bytes, expected: Value) -> None:
     found = read(TAG_OF_VR[vr], vr, raw)
     assert found.value == expected
     assert "number" in str(found.problem)
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-def test_binary_floats_that_json_has_not_become_text(number: float) -> None:
+def test_binary_floats_outside_json_become_text(number: float) -> None:
     found = read(PRIVATE, "FD", struct.pack("<2d", number, 1.5))
     assert found == Conversion([str(number), 1.5], "not a number")
 
@@ -291,7 +289,7 @@ def test_binary_floats_that_json_has_not_become_text(number: float) -> None:
         (0x0020000D, "UI", b"1.2.3\0", "1.2.3"),
     ],
 )
-def test_which_representation_decides(tag: int, vr: str | None, raw: bytes, expected: Value) -> None:
+def test_the_representation_that_decides(tag: int, vr: str | None, raw: bytes, expected: Value) -> None:
     assert value(tag, vr, raw) == expected
 
 
@@ -317,7 +315,7 @@ def test_which_representation_decides(tag: int, vr: str | None, raw: bytes, expe
         (PATIENT_NAME, None, b"Test^Name ", "a person name"),
     ],
 )
-def test_what_has_no_plain_value_is_empty_and_reported(tag: int, vr: str | None, raw: bytes, problem: str) -> None:
+def test_values_without_a_plain_form_are_empty_and_reported(tag: int, vr: str | None, raw: bytes, problem: str) -> None:
     found = read(tag, vr, raw)
     assert found.value == ""
     assert problem in str(found.problem)

@@ -1,4 +1,4 @@
-"""What is recorded beside the standard tags: read as written, refused as a whole with every mistake named."""
+"""Lists of additional tags: parsed as written, or refused as a whole with every mistake named."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def test_keywords_tags_comments_and_blank_lines() -> None:
     assert list(found.tags) == ["EchoTime", "RepetitionTime"]
 
 
-def test_nothing_is_a_list_too() -> None:
+def test_an_empty_list() -> None:
     assert parse_allow_list("", "tags.txt") == AllowList({}, False)
     assert allow_list_from_settings(MetadataSettings(), "icf.toml") == AllowList({}, False)
 
 
-def test_what_is_always_recorded_may_be_named() -> None:
+def test_tags_that_are_always_recorded_may_be_listed() -> None:
     assert parse_allow_list("\n".join([*STANDARD_TAGS, *UID_TAGS]), "tags.txt").tags == {}
 
 
@@ -49,7 +49,7 @@ def test_identifying_tags_need_the_permission() -> None:
     assert allowed == AllowList({"PatientAge": PATIENT_AGE, "PatientName": PATIENT_NAME}, True)
 
 
-def test_a_person_name_needs_it_though_the_table_does_not_list_it() -> None:
+def test_a_person_name_needs_permission_although_the_table_does_not_list_it() -> None:
     (problem,) = problems("EvaluatorName\nEchoTime")
     assert problem.startswith("'EvaluatorName' is a person name")
 
@@ -90,7 +90,7 @@ def test_a_flood_of_mistakes_is_counted() -> None:
 @pytest.mark.parametrize(
     "text", ["allow_identifying: true\nallow_identifying: false", "allow_identifying:", "allow_identifying: True"]
 )
-def test_a_permission_that_is_not_clear_is_none(text: str) -> None:
+def test_an_ambiguous_permission_is_not_one(text: str) -> None:
     assert len(problems(text)) == 1
 
 
@@ -119,7 +119,7 @@ def test_reading_a_file(tmp_path: Path) -> None:
 
 @settings(deadline=None)  # the first example loads pydicom
 @given(st.text(max_size=60))
-def test_any_text_is_a_list_or_refused(text: str) -> None:
+def test_any_text_is_parsed_or_refused(text: str) -> None:
     try:
         found = parse_allow_list(text, "tags.txt")
     except InvalidSetting:

@@ -1,4 +1,4 @@
-"""An archive read back in one pass: members, places and digests are right, or the archive is refused."""
+"""An archive read back in one pass: members, positions and digests are right, or the archive is refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def put(path: Path, data: bytes) -> Path:
 
 
 def test_open_visits(open_visit: Path, tmp_path: Path) -> None:
-    """Places and digests, and what ``tarfile`` says of the same archive."""
+    """Positions and digests, compared with ``tarfile``."""
     result = make_studyvisit_archive(open_visit, tmp_path, "study", "visit")
     found = describe(result.archive.path)
     assert (found.md5, found.size) == (result.md5, result.size)
@@ -83,7 +83,7 @@ def test_malformed_uids_are_not_recorded(tmp_path: Path) -> None:
 
 
 def test_large_images_are_followed_to_their_end(tmp_path: Path) -> None:
-    """Pixel data beyond what is read of a header: fragments are counted up in the archive."""
+    """Pixel data beyond the part that is read for a header: fragments are followed in the archive."""
     whole = dicom_bytes(transfer_syntax=JPEG_BASELINE, PixelData=os.urandom(3 << 20))
     members = {"a_whole": whole, "b_cut": whole[:-100], "c_plain": dicom_bytes(PixelData=bytes(3 << 20))}
     found = describe(put(tmp_path / "a", archive_of(members)))

@@ -1,4 +1,4 @@
-"""The JSON of a visit: canonical bytes, read back as they were written, and nothing else accepted."""
+"""The JSON of a visit: canonical bytes, read back unchanged, and nothing else accepted."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_form_of_the_tarball() -> None:
 
 
 @pytest.mark.parametrize("odd", [float("nan"), float("inf"), [1, float("-inf")]])
-def test_what_json_has_not_is_never_written(odd: object) -> None:
+def test_nan_and_infinity_are_never_written(odd: object) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         encode_json({"a": odd})
 
@@ -101,7 +101,7 @@ GOOD_TARBALL: dict[str, Any] = {"size": 1, "md5": "0" * 32, "dspath": "icf/v_dic
         *(("Modality", True), ("SeriesNumber", float("nan"))),
     ],
 )
-def test_images_that_cannot_be(key: str, odd: object) -> None:
+def test_contradictory_image_records(key: str, odd: object) -> None:
     raw = json.dumps([GOOD_IMAGE, {**GOOD_IMAGE, key: odd}]).encode()
     with pytest.raises(DepositDamaged, match="'here") as caught:
         parse_images(raw, "here")
@@ -120,7 +120,7 @@ def test_images_that_lack_something(key: str) -> None:
     ("key", "odd"),
     [("size", -1), ("size", None), ("size", True), ("md5", "0"), ("dspath", 1), ("storepath", None), ("storepath", [])],
 )
-def test_tarballs_that_cannot_be(key: str, odd: object) -> None:
+def test_malformed_tarball_records(key: str, odd: object) -> None:
     assert parse_tarball(json.dumps(GOOD_TARBALL).encode(), "here").size == 1
     with pytest.raises(DepositDamaged, match="'here'"):
         parse_tarball(json.dumps({**GOOD_TARBALL, key: odd}).encode(), "here")
@@ -129,7 +129,7 @@ def test_tarballs_that_cannot_be(key: str, odd: object) -> None:
 @pytest.mark.parametrize(
     "raw", [b"", b"{", b"[1]", b"5", b"null", b'"x"', b"\xff", b"[NaN]", b"[" * 100_000, b"[]]", b"\xef\xbb\xbf[]"]
 )
-def test_what_is_no_such_json(raw: bytes) -> None:
+def test_other_json(raw: bytes) -> None:
     for parse in (parse_tarball, parse_images):
         with pytest.raises(DepositDamaged, match="'here"):
             parse(raw, "here")

@@ -1,4 +1,4 @@
-"""``deposit_visit_metadata``: from the archive alone, always the same bytes; refused where the archive is not right."""
+"""``deposit_visit_metadata``: from the archive alone, always the same bytes; refused if the archive is not right."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_both_files(place: Visit) -> None:
     assert not place.workdir.exists()
 
 
-def test_again(place: Visit) -> None:
+def test_repeated(place: Visit) -> None:
     assert deposit(place) == ["written", "written"]
     before = snapshot(place.root)
     assert deposit(place) == ["unchanged", "unchanged"]
@@ -129,7 +129,7 @@ def test_without_checksum(place: Visit) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"0" * 32 + b"\n", b"0" * 32 + b"  other_dicom.tar\n", b"x" * 32 + b"  visit_dicom.tar\n"]
 )
-def test_a_checksum_file_that_cannot_be(place: Visit, content: bytes) -> None:
+def test_a_malformed_checksum_file(place: Visit, content: bytes) -> None:
     place.checksum.write_bytes(content)
     refused(place, DepositDamaged, place.checksum)
 
@@ -153,15 +153,15 @@ def test_a_damaged_archive(place: Visit) -> None:
         refused(place, DepositDamaged, place.archive)
 
 
-def test_an_archive_that_is_none(place: Visit) -> None:
-    data = b"this is no archive\n" * 1000
+def test_a_file_that_is_not_an_archive(place: Visit) -> None:
+    data = b"not an archive....\n" * 1000
     place.archive.write_bytes(data)
     place.checksum.write_bytes(f"{hashlib.md5(data).hexdigest()}  visit_dicom.tar\n".encode())
     refused(place, DepositDamaged, place.archive)
 
 
 def test_the_archive_of_another_visit(place: Visit) -> None:
-    """Renamed by hand, with a checksum that is right."""
+    """Renamed by hand, with a correct checksum."""
     other = Visit(place.root, "study", "other")
     shutil.copyfile(place.archive, other.archive)
     other.checksum.write_bytes(place.checksum.read_bytes().replace(b"visit_", b"other_"))
@@ -175,7 +175,7 @@ def test_a_folder_under_the_name_of_the_archive(place: Visit) -> None:
 
 
 def test_an_archive_of_the_original_tool(place: Visit, tmp_path: Path) -> None:
-    """Made by ``tarfile`` and ``md5sum``: described like ours."""
+    """Made by ``tarfile`` and ``md5sum``, and described like any other."""
     deposit(place)
     other = Visit(tmp_path / "other", "study", "visit")
     other.archive.parent.mkdir(parents=True)
@@ -286,7 +286,7 @@ def test_without_permission_no_identifying_value_is_in_the_files(place: Visit) -
     assert uid("study").encode() in written
 
 
-def test_a_list_of_tags_that_is_not_there(place: Visit, tmp_path: Path) -> None:
+def test_a_missing_list_of_tags(place: Visit, tmp_path: Path) -> None:
     with pytest.raises(StorageFailure, match=r"tags\.txt"):
         deposit(place, tags=tmp_path / "tags.txt")
     (place.root / "icf.toml").write_text("[metadata]\ntags = ['NoSuchTag']\n", encoding="utf-8")

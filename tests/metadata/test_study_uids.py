@@ -1,4 +1,4 @@
-"""``study-uid``: which study files, folders, archives and visits belong to, against dcmtk where it is there."""
+"""``study-uid``: which study files, folders, archives and visits belong to, compared with dcmtk if it is installed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ONE, OTHER = uid("study", 1), uid("study", 2)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A visit of one study, with a file that is no image."""
+    """A visit of one study, with a file that is not an image."""
     path = tmp_path / "visit"
     write_visit(path, {1: ("scout", 2), 2: ("rest", 3)}, companions={"notes.txt": b"x"}, StudyInstanceUID=ONE)
     return path
@@ -47,7 +47,7 @@ def packed(folder: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "zip", "tar", "tgz"])
-def test_the_uid_stands_alone(folder: Path, kind: str, cli: Inside) -> None:
+def test_only_the_uid_is_printed(folder: Path, kind: str, cli: Inside) -> None:
     path = {"folder": folder, "file": folder / "01_scout" / "0001.dcm"}.get(kind) or packed(folder, kind)
     ran = cli("study-uid", path)
     assert (ran.code, ran.out) == (0, f"{ONE}\n")
@@ -59,15 +59,15 @@ def test_files_are_counted(folder: Path) -> None:
     assert (finding.is_one, finding.skipped, finding.notices) == (True, 1, ())
 
 
-def test_a_mixture_is_complained_about(folder: Path, cli: Inside) -> None:
+def test_several_studies_are_reported(folder: Path, cli: Inside) -> None:
     (folder / "02_rest" / "stray.dcm").write_bytes(dicom_bytes(StudyInstanceUID=OTHER))
     ran = cli("study-uid", folder)
     assert (ran.code, ran.out) == (1, f"{ONE}\n{OTHER}\n")
     assert "[several-studies]" in ran.err
     assert "02_rest/stray.dcm" in ran.err
-    told = cli("study-uid", folder, "--json")
-    assert (told.code, told.json["ok"]) == (1, False)
-    (notice,) = told.json["result"]["notices"]
+    output = cli("study-uid", folder, "--json")
+    assert (output.code, output.json["ok"]) == (1, False)
+    (notice,) = output.json["result"]["notices"]
     assert notice["code"] == "several-studies"
     assert OTHER in cli("study-uid", folder, "--quiet").err
 
@@ -82,7 +82,7 @@ def test_an_image_without_a_study_is_named(folder: Path, cli: Inside, value: byt
         find_studies(folder / "lost.dcm")
 
 
-def test_several_paths_stand_on_lines(folder: Path, tmp_path: Path, cli: Inside) -> None:
+def test_several_paths_are_printed_on_lines(folder: Path, tmp_path: Path, cli: Inside) -> None:
     other = tmp_path / "other"
     write_visit(other, {1: ("scout", 1)}, StudyInstanceUID=OTHER)
     ran = cli("study-uid", folder, other)
@@ -91,7 +91,7 @@ def test_several_paths_stand_on_lines(folder: Path, tmp_path: Path, cli: Inside)
     assert cli("study-uid", "--same", folder, folder / "01_scout").code == 0
 
 
-def test_what_is_no_dicom_is_said(folder: Path, tmp_path: Path, cli: Inside) -> None:
+def test_a_path_without_dicom_is_refused(folder: Path, tmp_path: Path, cli: Inside) -> None:
     with pytest.raises(InputRefused, match="is not a DICOM file, and not a readable zip or tar"):
         find_studies(folder / "notes.txt")
     (tmp_path / "empty").mkdir()
@@ -111,7 +111,7 @@ def test_what_is_no_dicom_is_said(folder: Path, tmp_path: Path, cli: Inside) -> 
 
 
 def test_a_visit_of_the_store(folder: Path, tmp_path: Path, cli: Inside) -> None:
-    """From the JSON where it is there, else from the archive."""
+    """From the JSON if it exists, else from the archive."""
     store = tmp_path / "store"
     place = Visit(store, "s", "v")
     with pytest.raises(DepositMissing, match="check the store and the identifiers"):

@@ -27,7 +27,7 @@ IMAGES = ["bare.dcm", "bare_with_meta.dcm", "image.dcm", "no_extension"]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Images in all their forms, and what may be taken for one."""
+    """Images in all forms, and files that could be mistaken for images."""
     files = {
         "image.dcm": dicom_bytes(SOPInstanceUID="1.2.1"),
         "no_extension": dicom_bytes(SOPInstanceUID="1.2.2"),
@@ -80,7 +80,7 @@ def test_some_files_of_a_source(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read(folder: Path, tmp_path: Path) -> None:
-    """It ends the loop, or is handed to the caller and passed over."""
+    """It ends the loop, or the caller gets the error and the file is skipped."""
     failures: list[tuple[str, IcfError]] = []
 
     def note(entry: InputFile, error: IcfError) -> None:

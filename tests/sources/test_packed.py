@@ -1,4 +1,4 @@
-"""Zip and tar inputs that are hostile, damaged or cut: refused by name, in bounded time and memory."""
+"""Zip and tar inputs that are hostile, damaged or cut off: refused by name, in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ IMAGE = dicom_bytes()
 
 
 def contents(path: Path, strip: int = 0) -> dict[str, bytes]:
-    """Everything in an input, read through."""
+    """Read everything in an input."""
     found = {}
     with open_source(path, path.parent, strip) as source:
         for entry in source.entries:
@@ -125,7 +125,7 @@ def test_duplicate_names(tmp_path: Path, twins: tuple[str, str]) -> None:
     assert refusals(put(tmp_path / "in", tar_bytes([GOOD, *link]))) == {twins[1]: "occurs in the archive twice"}
 
 
-def test_a_file_that_is_a_folder_too(tmp_path: Path) -> None:
+def test_a_name_that_is_both_file_and_folder(tmp_path: Path) -> None:
     found = refusals(put(tmp_path / "in", tar_bytes([("a", REG, "", b"x"), ("a/b", REG, "", b"x")])))
     assert found == {"a": "is both a file and a folder"}
 
@@ -176,7 +176,7 @@ def test_links_in_a_zip(tmp_path: Path) -> None:
 
 def test_encrypted_zip(tmp_path: Path) -> None:
     if not shutil.which("zip"):
-        pytest.skip("there is no zip")
+        pytest.skip("zip is not installed")
     (tmp_path / "a.dcm").write_bytes(IMAGE)
     subprocess.run(["zip", "-q", "-P", "secret", "in.zip", "a.dcm"], cwd=tmp_path, check=True)
     assert refusals(tmp_path / "in.zip") == {"a.dcm": "is encrypted; passwords are not supported"}
@@ -213,7 +213,7 @@ COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("form", COMPRESSORS)
 def test_cut_anywhere(tmp_path: Path, form: str) -> None:
-    """However little is missing of a packed file, it is refused; what lies in the padding of a tar is nobody's."""
+    """However little of a packed file is missing, it is refused; the padding of a tar does not matter."""
     members = [("a.dcm", REG, "", os.urandom(3000)), ("b.txt", REG, "", b"text" * 500)]
     plain = tar_bytes(members)
     packed = COMPRESSORS[form](plain)
@@ -240,7 +240,7 @@ def test_cut_zip(tmp_path: Path, size: int) -> None:
     assert len(refusals(put(tmp_path / "cut.zip", whole[:size]))) == 1
 
 
-def test_a_zip_inside_another_name_is_told_by_content(tmp_path: Path) -> None:
+def test_kinds_are_recognised_by_content(tmp_path: Path) -> None:
     path = zip_path(tmp_path / "really-a-zip.tar.gz", [("a.dcm", IMAGE, 0o100644)])
     assert contents(path) == {"a.dcm": IMAGE}
 
@@ -270,7 +270,7 @@ def test_nothing_stays_open(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-# -- arbitrary damage: an error of ours or the right content, nothing else
+# -- arbitrary damage: an IcfError or the right content, nothing else
 
 _TAR = tar_bytes([("d/a.dcm", REG, "", IMAGE), ("l", SYM, "d/a.dcm", b""), ("n\u00e4me", REG, "", b"x"), GOOD])
 _GNU = tar_bytes([("d" * 120, REG, "", IMAGE), ("l", LNK, "d" * 120, b"")], tarfile.GNU_FORMAT)
@@ -347,7 +347,7 @@ def _packings(data: bytes) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("packing", ["tar", "tar.gz", "tar.xz"])
 @pytest.mark.parametrize("what", ["a header of zeros", "another tar", "noise"])
-def test_what_stands_behind_the_end_of_a_tar_is_not_lost_silently(tmp_path: Path, what: str, packing: str) -> None:
+def test_data_after_the_end_of_a_tar_is_not_lost_silently(tmp_path: Path, what: str, packing: str) -> None:
     data = _two_images()
     second = data.index(b"b" + bytes(99))
     if what == "a header of zeros":
@@ -360,7 +360,7 @@ def test_what_stands_behind_the_end_of_a_tar_is_not_lost_silently(tmp_path: Path
 
 @pytest.mark.parametrize("size", [512, 1024, 10240, 3 << 20])
 def test_an_end_mark_of_any_length(tmp_path: Path, size: int) -> None:
-    """Programs fill up to their record's size; some write one block only."""
+    """Programs fill up to their record size; some write a single block."""
     path = put(tmp_path / "visit.tar", _two_images().rstrip(b"\0") + bytes(511))
     with tarfile.open(path) as archive:
         end = archive.getmembers()[-1].offset_data + (len(IMAGE) + 511) // 512 * 512

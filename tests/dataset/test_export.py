@@ -1,4 +1,4 @@
-"""Streams, packs and zip files without compression, read by the tools that will read them."""
+"""Streams, packs and zip files without compression, read by the programs that users have."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def test_git_reads_the_same_objects(tmp_path: Path) -> None:
     commit = objects.add_commit(FILES, 86400, "A test")
     packed = git_pack.write_pack(objects.objects)
     run("git", "init", "-q", "--bare", ".", cwd=tmp_path)
-    told = run("git", "index-pack", "--strict", "--stdin", cwd=tmp_path, stdin=packed.data)
-    assert told == f"pack\t{packed.name}\n".encode()
+    output = run("git", "index-pack", "--strict", "--stdin", cwd=tmp_path, stdin=packed.data)
+    assert output == f"pack\t{packed.name}\n".encode()
     stem = tmp_path / "objects" / "pack" / f"pack-{packed.name}"
     assert stem.with_suffix(".idx").read_bytes() == packed.idx
     run("git", "update-ref", "refs/heads/main", commit.hex(), cwd=tmp_path)
@@ -65,7 +65,7 @@ def test_git_reads_the_same_objects(tmp_path: Path) -> None:
     )
 
 
-def test_pack_and_export_come_back() -> None:
+def test_pack_and_export_are_read_back() -> None:
     objects = GitObjects()
     refs = {MAIN: objects.add_commit(FILES, 0, "x").hex(), ANNEX: objects.add_commit({}, 0, "y").hex()}
     assert git_pack.read_pack(git_pack.write_pack(objects.objects).data) == objects.objects
@@ -79,7 +79,7 @@ def test_a_pack_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
         git_pack.write_pack({item.oid: item for item in [GitObject("blob", bytes(1000))]})
 
 
-def test_a_tree_that_is_none() -> None:
+def test_a_malformed_tree() -> None:
     with pytest.raises(ValueError, match="not found"):
         list(parse_tree(b"nonsense"))
 
@@ -88,8 +88,8 @@ def test_nothing_heavy_is_imported() -> None:
     code = (
         "import sys, icf_utils.dataset.stage as s; print(any(m in sys.modules for m in ('git', 'datalad', 'pydicom')))"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
-    assert told.stdout == "False\n"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert output.stdout == "False\n"
 
 
 def test_zipped_repository_needs_nothing_else(tmp_path: Path) -> None:
