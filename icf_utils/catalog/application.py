@@ -60,9 +60,8 @@ def load_application_files(title: str) -> ApplicationFiles:
     """
     files = _read(find_datalad_catalog())
     pages = {INDEX: files[INDEX].decode("utf-8")}
-    pages, _ = apply_patches(
-        [LOCAL_VUE_PATCH], pages
-    )  # a version that needs no patch is fine: the result is checked below
+    # a version that needs no patch is fine: the result is checked below
+    pages, _ = apply_patches([LOCAL_VUE_PATCH], pages)
     pages, untitled = apply_patches([title_patch(title)], pages)
     changed, missing = apply_patches(VIEW_PATCHES, pages)
     if not missing:

@@ -100,7 +100,7 @@ def build_index(store_dir: str | os.PathLike[str], *, settings: Settings | None 
             why = "has no catalog yet and is not on the page of all studies"
             notices.append(Notice("not-in-index", study.study, why))
     if not lines and not notices and not (root / INDEX_PAGE).exists():
-        raise InvalidSetting(str(root), "it contains no study; name the folder of a whole store")
+        raise InvalidSetting(str(root), "it contains no study; name another store with -o/--store-dir")
     changed = _replace(root / INDEX_PAGE, index_bytes(lines), root)
     return IndexResult(root / INDEX_PAGE, len(lines), changed, tuple(notices))
 

@@ -101,7 +101,7 @@ def make_previews(place: Visit, page: VisitPage, progress: Progress) -> tuple[di
 def _number(page: VisitPage, at: int) -> str:
     """How a notice names a series: by its number, never by text from a header."""
     number = page.series[at].number
-    return number if number.isascii() and number.isdigit() else f"in place {at + 1} of the page"
+    return number if number.isascii() and number.isdigit() else f"at position {at + 1} on the page"
 
 
 def _face(subject: str) -> Notice:

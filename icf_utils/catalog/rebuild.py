@@ -73,9 +73,12 @@ def build_catalog(
     chosen = load_settings(place.root) if settings is None else settings
     if not place.visits() and not place.catalog.is_dir():
         if os.path.lexists(place.folder):
-            problem = "it has no visits; name a study's folder in a store, as in STORE/STUDY"
+            problem = "it has no visits; name a study of the store"
             raise InvalidSetting(str(place.folder), problem)
-        raise DepositMissing(place.folder, "the store has no visit of this study; name a study's folder in a store")
+        raise DepositMissing(
+            place.folder,
+            "this store has no such study; name another one, or another store with -o/--store-dir",
+        )
     options = ContentOptions(
         chosen, store_url, store_id, "keep" if previews is None else "make" if previews else "none"
     )

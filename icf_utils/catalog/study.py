@@ -24,10 +24,7 @@ from icf_utils.store.layout import study_uuid
 #: The study's page keeps its address whatever is added, so its version is a fixed word.
 STUDY_VERSION = "latest"
 
-#: Says what the application shows first.
-SUPER_PATH = "metadata/super.json"
-
-#: Says what the application shows first.
+#: The path of the file that says what the application shows first.
 SUPER_PATH = "metadata/super.json"
 
 _LINKS = ("about", "documentation", "github", "mastodon", "x")
@@ -162,7 +159,7 @@ def parse_study_page(raw: bytes, source: str) -> StudyPage:
         return StudyPage(entries, "dates" in record.get("hides", []))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         found = f"something else ({type(error).__name__}: {error})"
-        raise DepositDamaged(source, "the page of a study as this program writes it", found, _REMEDY) from error
+        raise DepositDamaged(source, "the page of a study as icf-utils writes it", found, _REMEDY) from error
 
 
 def _value(item: Any) -> TagValue:
@@ -176,7 +173,7 @@ def _entry(item: Any, values: Sequence[TagValue]) -> VisitEntry:
     numbers = {key: _of_type(item[key], int) for key in ("series", "images", "bytes")}
     places = [_of_type(place, int) for place in item.get("values", [])]
     if any(place < 0 for place in places):
-        raise ValueError("a negative place")
+        raise ValueError("a negative position")
     return VisitEntry(
         visit=texts["dataset_path"],
         dataset_id=texts["dataset_id"],

@@ -130,8 +130,8 @@ def check_archive(
 def _disagreement(place: Visit, metadata: VisitMetadata | None, md5: str, expected: str) -> Finding:
     """Blame the checksum file if the metadata agrees with the archive, else the archive."""
     if metadata and metadata.tarball.md5 == md5:
-        return Finding(place.checksum, "", f"says {expected}, the archive's MD5 and its metadata say {md5}")
-    return Finding(place.archive, "", f"its MD5 is {md5}, the checksum file says {expected}")
+        return Finding(place.checksum, "", f"says {expected}, but the archive's MD5 and its metadata say {md5}")
+    return Finding(place.archive, "", f"its MD5 is {md5}, but the checksum file says {expected}")
 
 
 def read_metadata(place: Visit) -> tuple[VisitMetadata | None, list[Finding]]:

@@ -233,4 +233,4 @@ def test_the_archive_of_another_visit_with_a_right_checksum(two: tuple[Visit, Vi
     one.checksum.write_bytes(format_checksum(md5, one.archive.name))
     found = check(one)
     assert one.archive in blamed(found)
-    assert any("another visit's" in finding.problem for finding in found.findings)
+    assert any("members of another visit" in finding.problem for finding in found.findings)
