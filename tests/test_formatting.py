@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from itertools import pairwise
+from pathlib import Path
+
 import pytest
 
+import icf_utils
 from icf_utils.formatting import format_count, format_size, format_table
 
 
@@ -46,3 +52,26 @@ def test_a_table_of_nothing_has_no_lines() -> None:
 def test_a_row_of_another_length_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="argument 2"):
         format_table([("a", "b"), ("c",)])
+
+
+_COUNTED = re.compile(r" (files|images|visits|sessions|studies|stages|jobs|series|problems|errors)\b")
+
+
+def hand_made_counts(text: str) -> list[str]:
+    """F-strings of a module in which a number is followed by a plural, whatever the number is."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.JoinedStr):
+            for value, after in pairwise(node.values):
+                is_value = isinstance(value, ast.FormattedValue) and not isinstance(value.value, ast.Constant)
+                if is_value and isinstance(after, ast.Constant) and _COUNTED.match(str(after.value)):
+                    found.append(ast.unparse(node))
+    return found
+
+
+def test_counts_have_one_form_in_the_whole_package() -> None:
+    assert hand_made_counts('f"{len(x)} files"') == ["f'{len(x)} files'"]
+    assert hand_made_counts("f\"{format_count(len(x), 'file')} in it\"") == []
+    package = Path(icf_utils.__file__).parent
+    found = {path.name: counts for path in package.rglob("*.py") if (counts := hand_made_counts(path.read_text()))}
+    assert found == {}

@@ -57,7 +57,7 @@ def html_report(result: RunResult) -> str:
 </head>
 <body>
 <h1>icf-utils run</h1>
-<p>{len(result.visits)} visits: {counts}. Finished in {result.seconds:.1f} s.</p>
+<p>{format_count(len(result.visits), "visit")}: {counts}. Finished in {result.seconds:.1f} s.</p>
 {_failures(result)}<table>
 <thead><tr><th>Visit</th><th>Stage</th><th>State</th><th>Why</th><th>Seconds</th><th>Bytes</th><th>Notices</th></tr></thead>
 <tbody>

@@ -79,7 +79,7 @@ def run_session(
 
 
 def _run_stages(settings: ReceiverSettings, rule: Rule, session: Session, log: _Log) -> SessionOutcome:
-    log.line(f"{session.name} from '{printable(session.input)}', {session.images} images")
+    log.line(f"{session.name} from '{printable(session.input)}', {format_count(session.images, 'image')}")
     # a process whose receiver was killed may have finished the archive and removed the input
     has_input = session.input.exists() or not Visit(settings.store, session.study, session.visit).archive.exists()
     wanted = VisitInput(session.study, session.visit, session.input if has_input else None)

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from icf_utils.errors import InvalidSetting, RemoteFailure, printable, storage_errors
+from icf_utils.formatting import format_count
 from icf_utils.interrupts import note_leftovers
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
@@ -134,7 +135,7 @@ def import_through_inbox(
     if copy and built:
         _discard(copy, session.root)
     if status == "READY" and counted != len(layout.files):
-        problem = f"expected {len(layout.files)} files in the session, XNAT counts {counted}"
+        problem = f"expected {format_count(len(layout.files), 'file')} in the session, XNAT counts {counted}"
         raise RemoteFailure("XNAT", problem, "look at the session in its prearchive")
     return InboxResult(
         project=session.project,

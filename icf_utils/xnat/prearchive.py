@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 from icf_utils.errors import IcfError, InvalidSetting, RemoteFailure, printable
+from icf_utils.formatting import format_count
 from icf_utils.interrupts import note_leftovers
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
@@ -187,7 +188,7 @@ def put_into_prearchive(
     ):
         target = reservation.staging / session.label
         copied = copy_session(source, layout, target, session.rights, expected or {}, progress)
-        progress.message(f"copied and checked {len(copied)} files")
+        progress.message(f"copied and checked {format_count(len(copied), 'file')}")
         move_into_place(reservation)
         set_folder_rights(reservation.made_folders, session.rights)
         progress.message(f"moved to '{printable(reservation.session_dir)}'")
