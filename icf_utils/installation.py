@@ -13,8 +13,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from icf_utils.errors import MissingRequirement
@@ -75,7 +76,7 @@ def requirements_of(extra: str = "") -> list[str]:
 
 
 def install_hint(extra: str = "", package: str = "", installation: Installation | None = None) -> str:
-    """What to type to have an extra of this copy, or one ``package`` that it asks for.
+    """What to type to have an extra of this copy, or one ``package`` that it asks for; with neither, all of these.
 
     >>> here = Installation("pip", "/src/icf-utils", editable=True, python="/venv/bin/python")
     >>> print(install_hint("cloud", installation=here))
@@ -86,7 +87,7 @@ def install_hint(extra: str = "", package: str = "", installation: Installation 
         return "this image was built without it: build one from the project's recipe, which includes it"
     wanted = requirements_of(extra)
     if not extra:
-        wanted = [requirement for requirement in wanted if _name(requirement) == _name(package)] or [package]
+        wanted = [one for one in wanted if not package or _name(one) == _name(package)] or [package or NAME]
     return f"install it with: {shlex.join(_command(found, extra, wanted))}"
 
 
@@ -96,6 +97,17 @@ def missing_package(package: str, extra: str = "") -> MissingRequirement:
     Without ``extra``, it is one that every full installation has (a minimal one leaves it out).
     """
     return MissingRequirement(f"the Python package {package}", install_hint(extra, package))
+
+
+def import_package(module: str, package: str = "", extra: str = "") -> Any:
+    """Import a module of another package, which is called ``package`` if not the same.
+
+    Raises :class:`~icf_utils.errors.MissingRequirement` where it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise missing_package(package or module, extra) from error
 
 
 def _name(requirement: str) -> str:

@@ -66,6 +66,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise InvalidSetting("--rebuild", "an input is one visit: name it with --id")
     else:
         result = verify_store(args.store_dir, targets_of(args), **store, progress=console)
+    console.notices(notice for check in result.visits for notice in check.notices)
     lines = [line for check in result.visits if check.findings or not args.quiet for line in _lines(check)]
     console.result(args.command, result, lines, ok=not result.findings)
     return 1 if result.findings else 0

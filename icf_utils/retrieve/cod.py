@@ -25,6 +25,7 @@ from icf_utils.errors import InvalidSetting, printable
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.open import read_all
 from icf_utils.fetch.ranges import Span
+from icf_utils.installation import import_package
 from icf_utils.progress import Progress
 from icf_utils.results import Notice
 from icf_utils.retrieve.buckets import Bucket, BucketPlace, Listed
@@ -175,8 +176,7 @@ def _elements(metadata: Any) -> Mapping[str, Any]:
         return metadata
     if not isinstance(metadata, str):
         return {}
-    import zstandard
-
+    zstandard = import_package("zstandard")
     try:
         packed = base64.b64decode(metadata)
         raw = zstandard.ZstdDecompressor().stream_reader(packed).read(_LARGEST_RECORD)

@@ -12,6 +12,7 @@ from typing import Literal
 from icf_utils.dicom.values import Value
 from icf_utils.fetch.ranges import Span
 from icf_utils.fetch.source import Source
+from icf_utils.installation import import_package
 from icf_utils.results import Notice
 
 
@@ -33,9 +34,7 @@ class Running:
         if self._kind == "md5":
             self._md5.update(chunk)
         else:
-            import google_crc32c
-
-            self._crc = google_crc32c.extend(self._crc, chunk)
+            self._crc = import_package("google_crc32c", "google-crc32c").extend(self._crc, chunk)
 
     def digest(self) -> Digest:
         crc32c = base64.b64encode(self._crc.to_bytes(4, "big")).decode("ascii")

@@ -27,6 +27,7 @@ from typing import IO, BinaryIO, cast
 
 from icf_utils.errors import InputRefused, StorageFailure, storage_errors
 from icf_utils.formatting import format_count
+from icf_utils.installation import import_package
 from icf_utils.results import Notice
 from icf_utils.sources.source import (
     FileReader,
@@ -204,8 +205,7 @@ def tar_source(path: str, packed: BinaryIO, spool_dir: Path, strip: int, resourc
 
 
 def _open_zstd(packed: BinaryIO) -> IO[bytes]:
-    import zstandard
-
+    zstandard = import_package("zstandard")
     _refuse_cut_zstd(packed)
     return cast("IO[bytes]", zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True, closefd=False))
 
@@ -215,8 +215,7 @@ def _refuse_cut_zstd(packed: BinaryIO) -> None:
 
     Walks over frames and blocks (RFC 8878 section 3.1).
     """
-    import zstandard
-
+    zstandard = import_package("zstandard")
     size, position = packed.seek(0, os.SEEK_END), 0
     while position < size:
         packed.seek(position)

@@ -23,12 +23,14 @@ from icf_utils.errors import (
     IcfError,
     InvalidIdentifier,
     InvalidSetting,
+    MissingRequirement,
     StorageFailure,
     printable,
     storage_errors,
 )
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.progress import SILENT, Progress
+from icf_utils.results import Notice
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.layout import Study, Visit, check_identifier, list_study_folders
 from icf_utils.verify.checks import (
@@ -76,10 +78,10 @@ def verify_visit(
     """Verify one visit: archive, checksum, metadata, dataset and catalog against each other.
 
     ``rebuild`` is an input that must still give the same archive, with ``time_zone`` and ``strip`` as for
-    ``make_studyvisit_archive``. Whatever is wrong is returned as findings. Raises only
+    ``make_studyvisit_archive``. Whatever is wrong is returned as findings; that the catalog could not be checked, as
+    datalad-catalog is not installed, as a notice. Raises only
     :class:`~icf_utils.errors.DepositMissing` for a visit with no file in the store,
     :class:`~icf_utils.errors.InvalidIdentifier`, :class:`~icf_utils.errors.InvalidSetting`,
-    :class:`~icf_utils.errors.MissingRequirement` if the catalog cannot be checked without datalad-catalog,
     :class:`~icf_utils.errors.StorageFailure` for a store that cannot be read, and refusals of ``rebuild``.
     """
     place = Visit(Path(store_dir), study, visit)
@@ -88,8 +90,7 @@ def verify_visit(
     catalogued = is_in_catalog(place, where.place.dataset_id)
     if not catalogued and not any(map(_exists, _files(place))):
         raise DepositMissing(place.archive, "the store has no file of this visit")
-    if catalogued:
-        _refuse_without_application(place.of_study, chosen)
+    notices = _missing_application(place.of_study, chosen) if catalogued else ()
     absent, findings = _presence(place, catalogued)
     metadata = None
     if "metadata" not in absent:
@@ -104,11 +105,12 @@ def verify_visit(
     elif "dataset" in absent:
         findings += check_no_annex_deposit(place)
         findings += _lost_dataset(place, metadata) if metadata else []
-    if metadata and catalogued:
+    if metadata and catalogued and not notices:
         findings += _check_catalog(place, metadata, where, chosen)
     if rebuild is not None and _exists(place.archive):
         findings += _check_rebuild(place, rebuild, time_zone, strip, progress)
-    return VisitCheck(study, visit, len(found.images) if found else 0, absent, tuple(dict.fromkeys(findings)))
+    images = len(found.images) if found else 0
+    return VisitCheck(study, visit, images, absent, tuple(dict.fromkeys(findings)), notices)
 
 
 def _expected_store(place: Visit, store_url: str | None, store_id: str | None, settings: Settings) -> _ExpectedStore:
@@ -153,12 +155,18 @@ def _files(place: Visit) -> tuple[Path, ...]:
     return (place.archive, place.checksum, place.dicoms_json, place.tarball_json, place.export, place.refs)
 
 
-def _refuse_without_application(study: Study, settings: Settings) -> None:
-    """Find out whether the catalog can be checked at all, before an archive is read for hours."""
+def _missing_application(study: Study, settings: Settings) -> tuple[Notice, ...]:
+    """Find out whether the catalog can be checked at all: its pages are compared with datalad-catalog's.
+
+    A small installation, for those who only read, does not have that.
+    """
     try:
         load_application(study, settings.catalog)
     except StorageFailure:  # a file of the store; found again when the catalog is checked
-        return
+        return ()
+    except MissingRequirement as error:
+        return (Notice("catalog-not-checked", str(study.catalog), f"was not checked: {error}"),)
+    return ()
 
 
 def verify_store(
