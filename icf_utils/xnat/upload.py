@@ -58,7 +58,7 @@ from icf_utils.xnat.upload_journal import UploadJournal
 #: After these answers to an import another attempt may succeed. 409: XNAT is working on a session of this name.
 _SEND_AGAIN = ASK_AGAIN | {409}
 
-#: Attempts at a question. They last about four minutes, in which an XNAT can be restarted.
+#: Attempts at a question. With the default pause they last some three minutes, in which an XNAT can be restarted.
 _QUESTIONS = 12
 
 #: How often a session that XNAT was working on is looked for again.

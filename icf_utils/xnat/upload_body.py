@@ -34,7 +34,7 @@ _CHUNK = 1 << 20
 _WANTED = frozenset({SOP_INSTANCE_UID, STUDY_INSTANCE_UID})
 _ZIP_STREAMED, _ZIP_ENCRYPTED = 8, 1
 
-#: XNAT unpacks members with these names, too, as archives in the archive.
+#: XNAT takes members with these names for archives, and unpacks them.
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".xar")
 
 

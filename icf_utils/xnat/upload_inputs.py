@@ -66,7 +66,7 @@ def _body_opener(visit: TreeVisit) -> Callable[[], AbstractContextManager[Upload
 
 
 def make_file_upload(path: Path, subject: str, label: str, state: Path | None = None) -> SessionUpload:
-    """A zip or tar of one session. Its name does not tell subject and session, so both labels must be given."""
+    """A zip or tar of one session. Its name does not contain subject and session: both labels must be given."""
     if not subject or not label:
         raise InvalidSetting("--subject and --session", "required for a zip or tar: they name its subject and session")
     values = {"name": path.name.partition(".")[0]}
