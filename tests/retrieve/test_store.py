@@ -137,7 +137,7 @@ def test_selections(store: Path, tmp_path: Path, options: tuple[str, ...], count
 def test_a_layout(store: Path, tmp_path: Path) -> None:
     layout = "{study}/{visit}/{SeriesNumber}_{SeriesDescription}/{name}"
     assert run("-o", store, "--id", "study-b", "v1", "--layout", layout, "-d", tmp_path) == 0
-    assert set(files(tmp_path)) == {f"study-b/v1/7_bold_rest/{number:04}.dcm" for number in range(1, 6)}
+    assert set(files(tmp_path)) == {f"study-b/v1/7_bold___rest/{number:04}.dcm" for number in range(1, 6)}
 
 
 def test_a_layout_with_a_value_that_no_image_has(
