@@ -15,7 +15,7 @@ from icf_utils.formatting import format_count, format_size
 from icf_utils.results import Notice, to_json_value
 
 if TYPE_CHECKING:
-    from icf_utils.ingest.plan import IngestPlan, NameTemplates, PlannedVisit
+    from icf_utils.ingest.plan import IngestPlan, IngestVisit, NameTemplates
     from icf_utils.pipeline.model import RunConfig
 
 NAME = "ingest"
@@ -128,7 +128,7 @@ def _dry_run(args: argparse.Namespace, console: Console, plan: IngestPlan, chain
     return 1 if plan.refused else 0
 
 
-def _row(item: PlannedVisit, state: str) -> dict[str, object]:
+def _row(item: IngestVisit, state: str) -> dict[str, object]:
     from icf_utils.sources.selection import list_files, select_files
 
     selection = item.selection

@@ -35,7 +35,7 @@ class NameTemplates:
 
 
 @dataclass(frozen=True)
-class PlannedVisit:
+class IngestVisit:
     """A visit to take in: its identifiers, its folder, and the scans that are excluded.
 
     ``selection`` lists its files if not all files of the folder belong to it. The folder of unsorted files is that of
@@ -60,7 +60,7 @@ class IngestPlan:
     ``skipped`` names what belongs to no visit, ``unmatched`` the exclusion patterns that excluded nothing.
     """
 
-    visits: tuple[PlannedVisit, ...]
+    visits: tuple[IngestVisit, ...]
     refused: tuple[tuple[str, str], ...] = ()
     skipped: tuple[Notice, ...] = ()
     unmatched: tuple[str, ...] = ()
@@ -109,7 +109,7 @@ def plan_unsorted(
             reason = f"the files of this DICOM study have different values of {', '.join(visit.differing)}"
             found.refused.append((label, reason))
         elif named := found.named(label, names, visit.values):
-            found.add(label, PlannedVisit(*named, root, selection=select_files(root, visit.files)))
+            found.add(label, IngestVisit(*named, root, selection=select_files(root, visit.files)))
     return IngestPlan(found.sorted_visits(), (*grouped.unreadable, *found.refused), grouped.skipped)
 
 
@@ -117,7 +117,7 @@ class _Collector:
     """Collects planned visits, and refuses those without valid or unique identifiers."""
 
     def __init__(self) -> None:
-        self._items: dict[tuple[str, str], tuple[str, PlannedVisit]] = {}
+        self._items: dict[tuple[str, str], tuple[str, IngestVisit]] = {}
         self._twice: set[tuple[str, str]] = set()
         self.refused: list[tuple[str, str]] = []
         self.skipped: list[Notice] = []
@@ -138,9 +138,9 @@ class _Collector:
         elif not excluded and found.path.is_dir() and not list_files(os.fspath(found.path)):
             self.skipped.append(Notice("empty-visit", label, "contains no files"))
         else:
-            self.add(label, PlannedVisit(study, visit, found.path, excluded, selection))
+            self.add(label, IngestVisit(study, visit, found.path, excluded, selection))
 
-    def add(self, label: str, item: PlannedVisit) -> None:
+    def add(self, label: str, item: IngestVisit) -> None:
         """Add a visit; of several with the same identifiers none is kept."""
         key = item.study, item.visit
         try:
@@ -155,7 +155,7 @@ class _Collector:
         else:
             self._items[key] = label, item
 
-    def sorted_visits(self) -> tuple[PlannedVisit, ...]:
+    def sorted_visits(self) -> tuple[IngestVisit, ...]:
         """The visits, sorted by study and visit; to be called once."""
         for key in sorted(self._twice):
             label, item = self._items.pop(key)
@@ -163,7 +163,7 @@ class _Collector:
         return tuple(self._items[key][1] for key in sorted(self._items))
 
 
-def write_input(item: PlannedVisit, store: Path) -> VisitInput:
+def write_input(item: IngestVisit, store: Path) -> VisitInput:
     """The input of the stages: the visit's folder, or the list of its files, which is written if it differs.
 
     Raises :class:`~icf_utils.errors.StorageFailure`.
@@ -178,12 +178,12 @@ def write_input(item: PlannedVisit, store: Path) -> VisitInput:
     return VisitInput(item.study, item.visit, path)
 
 
-def list_path(item: PlannedVisit, store: Path) -> Path:
+def list_path(item: IngestVisit, store: Path) -> Path:
     """The path of the list of a visit's files."""
     return Path(os.path.abspath(Visit(store, item.study, item.visit).workdir / "inputs" / f"{item.visit}.json"))
 
 
-def is_list_current(item: PlannedVisit, store: Path) -> bool:
+def is_list_current(item: IngestVisit, store: Path) -> bool:
     """Whether the list of files in the store is up to date."""
     with suppress(OSError):
         return item.selection is not None and list_path(item, store).read_bytes() == encode_selection(item.selection)
@@ -198,7 +198,7 @@ def refuse_root_in_store(root: Path, store: Path) -> None:
         raise InputRefused(root, [(str(root), f"is inside the store '{printable(store)}', or contains it")], advice)
 
 
-def preview_input(item: PlannedVisit, store: Path) -> VisitInput:
+def preview_input(item: IngestVisit, store: Path) -> VisitInput:
     """The input as :func:`write_input` returns it; without a source if the list would have to be written."""
     if item.selection is None:
         return VisitInput(item.study, item.visit, Path(os.path.abspath(item.folder)))

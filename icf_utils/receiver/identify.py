@@ -47,7 +47,7 @@ class Sender:
 
 
 @dataclass(frozen=True)
-class Identity:
+class ImageIdentity:
     """Where an image belongs. ``visit`` is without a revision's suffix, ``image`` is its :func:`image_key`.
 
     ``name`` is the file's name relative to the session's input.
@@ -112,7 +112,9 @@ def sop_uids(found: Header) -> tuple[str, str]:
     return _uid(found, SOP_CLASS_UID), _uid(found, SOP_INSTANCE_UID)
 
 
-def identify(found: Header, rule: Rule, sender: Sender, sop_class: str, sop_instance: str) -> Identity | ImageRejection:
+def identify(
+    found: Header, rule: Rule, sender: Sender, sop_class: str, sop_instance: str
+) -> ImageIdentity | ImageRejection:
     """Where an image belongs, or why it is not accepted; the last two arguments are the UIDs of the request."""
     study_uid = _uid(found, STUDY_INSTANCE_UID)
     if not is_uid(study_uid):
@@ -127,7 +129,7 @@ def identify(found: Header, rule: Rule, sender: Sender, sop_class: str, sop_inst
         return ImageRejection(f"no usable value of {error.field} for the visit", lacks_identifier=True)
     image = image_key(sop_instance)
     name = f"{_number(found, 'SeriesNumber'):03d}/{_number(found, 'InstanceNumber'):05d}-{image}.dcm"
-    return Identity(study_uid, image, visit, name)
+    return ImageIdentity(study_uid, image, visit, name)
 
 
 def _number(found: Header, keyword: str) -> int:

@@ -26,7 +26,7 @@ from typing import Literal, NamedTuple
 from icf_utils.errors import InvalidSetting, printable, storage_errors
 from icf_utils.formatting import format_count
 from icf_utils.progress import Progress
-from icf_utils.receiver.identify import Identity, Sender, identify, read_file_header, sop_uids
+from icf_utils.receiver.identify import ImageIdentity, Sender, identify, read_file_header, sop_uids
 from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.model import (
     ASSOCIATION_LOST,
@@ -244,7 +244,9 @@ class SessionManager:
             session = opened.session
             sender = Sender(session.called_ae, session.calling_ae, session.address)
             identity = identify(header, rule, sender, *sop_uids(header))
-            if not isinstance(identity, Identity) or (identity.visit, identity.study_uid) != (key.visit, key.study_uid):
+            if not isinstance(identity, ImageIdentity):
+                continue
+            if (identity.visit, identity.study_uid) != (key.visit, key.study_uid):
                 continue
             if identity.image not in opened.files:
                 target = opened.files[identity.image] = session.input / identity.name
@@ -256,7 +258,7 @@ class SessionManager:
     # images
 
     def store(
-        self, rule: Rule, sender: Sender, association: int, identity: Identity, part: PartialImage
+        self, rule: Rule, sender: Sender, association: int, identity: ImageIdentity, part: PartialImage
     ) -> tuple[str, Disposition]:
         """Store a synced image, or find that it is known; returns the session's id and what became of the image.
 
@@ -286,7 +288,7 @@ class SessionManager:
         return opened.session.id, disposition
 
     def _store_open(
-        self, opened: OpenSession, identity: Identity, existing: Path | None, part: PartialImage
+        self, opened: OpenSession, identity: ImageIdentity, existing: Path | None, part: PartialImage
     ) -> Disposition:
         if existing is None:
             target = opened.session.input / identity.name

@@ -261,18 +261,21 @@ def _with_titles(rule: Rule, where: str, source: str) -> Rule:
         calling = tuple(parse_ae_title("calling_ae", title) for title in rule.calling_ae)
     except InvalidSetting as error:
         raise InvalidSetting(source, f"{where} {error.source}: {error.problem}") from error
-    if "*" in calling:  # a valid title, but probably meant as a pattern
-        advice = "there are no patterns; leave 'calling_ae' out to let everybody send"
-        raise InvalidSetting(source, f"{where} calling_ae: '*' is taken literally: {advice}")
+    for key, titles, advice in (
+        ("called_ae", (called,), "write a rule for each AE title"),
+        ("calling_ae", calling, "leave 'calling_ae' out to let everybody send"),
+    ):
+        if "*" in titles:  # a valid title, but certainly meant as a pattern
+            raise InvalidSetting(source, f"{where} {key}: '*' is taken literally, there are no patterns; {advice}")
     return replace(rule, name=rule.name or called, called_ae=called, calling_ae=calling)
 
 
 def literal_title_notes(settings: ReceiverSettings) -> list[str]:
-    """A note for each calling AE title that looks like a pattern."""
+    """A note for each AE title that looks like a pattern."""
     return [
-        f"rule {printable(rule.name)}: calling_ae '{printable(title)}' is taken literally; there are no patterns"
+        f"rule {printable(rule.name)}: the AE title '{printable(title)}' is taken literally; there are no patterns"
         for rule in settings.rules
-        for title in rule.calling_ae
+        for title in (rule.called_ae, *rule.calling_ae)
         if "*" in title
     ]
 

@@ -15,7 +15,7 @@ from flask import Request, Response
 
 from icf_utils.errors import IcfError, storage_errors
 from icf_utils.receiver.model import Session
-from icf_utils.receiver.web.virtual_zip import VirtualZip, ZipMember
+from icf_utils.receiver.web.virtual_zip import VirtualZip, ZippedFile
 from icf_utils.sources.selection import list_files
 from icf_utils.store.layout import VISIT_SUFFIXES, Visit
 
@@ -24,28 +24,28 @@ class NotAvailable(IcfError):
     """A session does not have the requested files; the message says why."""
 
 
-def input_members(session: Session) -> list[ZipMember]:
+def input_members(session: Session) -> list[ZippedFile]:
     """The received files, as ``<id>/INPUT/...``. Raises :class:`NotAvailable`."""
     place = session.input
     if session.state == "receiving":
         raise NotAvailable(f"the images of {session.id} are still being received")
     if place.is_dir():
         names = list_files(os.fspath(place))
-        members = [ZipMember(f"{session.id}/INPUT/{name}", place / name) for name in names if (place / name).is_file()]
+        members = [ZippedFile(f"{session.id}/INPUT/{name}", place / name) for name in names if (place / name).is_file()]
     else:
-        members = [ZipMember(f"{session.id}/INPUT/{place.name}", place)] if place.is_file() else []
+        members = [ZippedFile(f"{session.id}/INPUT/{place.name}", place)] if place.is_file() else []
     if not members:
         raise NotAvailable(f"{session.id} has no images, or they were removed")
     return members
 
 
-def output_members(session: Session, store: Path) -> list[ZipMember]:
+def output_members(session: Session, store: Path) -> list[ZippedFile]:
     """The visit's files in the store, as ``<id>/OUTPUT/...``. Raises :class:`NotAvailable`."""
     if session.state not in ("success", "partial"):
         raise NotAvailable(f"{session.id} has no results: it is {session.state}")
     place = Visit(store, session.study, session.visit)
     paths = [place.of_study.folder / f"{session.visit}{suffix}" for suffix in VISIT_SUFFIXES]
-    members = [ZipMember(f"{session.id}/OUTPUT/{path.name}", path) for path in paths if path.is_file()]
+    members = [ZippedFile(f"{session.id}/OUTPUT/{path.name}", path) for path in paths if path.is_file()]
     if not members:
         raise NotAvailable(f"the files of {session.name} are no longer in the store")
     return members

@@ -25,7 +25,7 @@ _MODE = 0o100644 << 16
 
 
 @dataclass(frozen=True)
-class ZipMember:
+class ZippedFile:
     """A file and its name in the zip."""
 
     name: str
@@ -75,7 +75,7 @@ def _read(path: Path, start: int, size: int) -> Iterator[bytes]:
             yield block
 
 
-def files_fingerprint(members: Sequence[ZipMember]) -> str:
+def files_fingerprint(members: Sequence[ZippedFile]) -> str:
     """A text that changes when the files change: of their names, sizes, times and inodes."""
     digest = hashlib.sha256()
     for member in members:
@@ -86,7 +86,7 @@ def files_fingerprint(members: Sequence[ZipMember]) -> str:
     return digest.hexdigest()
 
 
-def make_virtual_zip(members: Sequence[ZipMember]) -> VirtualZip:
+def make_virtual_zip(members: Sequence[ZippedFile]) -> VirtualZip:
     """Make a zip of files. Reads each twice: for its checksum in the zip, and for the digest of the zip."""
     recorder = _Recorder()
     with zipfile.ZipFile(cast(Any, recorder), "w") as archive:
@@ -163,7 +163,7 @@ class ZipCache:
         self._known: OrderedDict[str, VirtualZip] = OrderedDict()
         self._making: dict[str, threading.Lock] = {}
 
-    def get(self, members: Sequence[ZipMember]) -> VirtualZip:
+    def get(self, members: Sequence[ZippedFile]) -> VirtualZip:
         """The zip of some files. Raises :class:`~icf_utils.errors.StorageFailure`."""
         fingerprint = files_fingerprint(members)
         with self._lock:
