@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from singularity.building import META, CheckFailed, build, chroot_as, mount, run
+from singularity.containerfile import entrypoint
 from singularity.recipe import Recipe, read_recipe
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -91,6 +92,8 @@ def check(recipe: Recipe, folder: Path, visit: Path | None) -> Iterator[str]:
     _prepare_visit(visit, data / "visit")
     yield check_same_bytes(image, data, folder / "outside")
     yield image.check_clone()
+    yield image.check_containerfile(recipe)
+    yield from image.check_extras()
 
 
 def _own_versions() -> str:
@@ -205,6 +208,57 @@ class Image:
         self.output("datalad", "get", "--dataset", "clone", f"clone/{name}", **user)
         self.output("sh", "-c", 'test -s "$1"', "sh", f"clone/{name}")
         return "datalad clones a visit and gets an image"
+
+    def check_containerfile(self, recipe: Recipe) -> str:
+        """Start programs as an image of the ``Containerfile`` does, which has the same tree and no Apptainer."""
+        (self._data / "entrypoint").write_text(entrypoint(recipe), encoding="utf-8")
+        given = [f"{key}={value}" for key, value in {"TMPDIR": "/data/scratch", **_INSIDE}.items()]
+        command = ["chroot", f"--userspec={USER}:{USER}", "--groups=", str(self._root), "/usr/bin/env", "-i", *given]
+        said = run(*command, "/bin/sh", "/data/entrypoint", "verify", "-q", "-o", "/data/store")
+        if said:
+            raise CheckFailed(f"the entrypoint of the Containerfile does not verify the store: {said}")
+        return "the entrypoint of the Containerfile starts the same programs"
+
+    def check_extras(self) -> Iterator[str]:
+        """Use what the extras bring, and the programs that the examples of the guides use."""
+        self.output("icf-utils", "catalog", "build", "/data/store2/clone", "--previews")
+        if not list((self._data / "store2/clone/catalog").rglob("*.png")):
+            raise CheckFailed("the catalog has no previews")
+        yield "previews are made"
+        self.output("icf-utils", "retrieve", "-o", "/data/store2", "-d", "/data/out", "clone/visit")
+        yield "a visit is retrieved as plain files"
+        said = self.output("sh", "-c", _RECEIVE_AND_SEND)
+        if "success" not in said:
+            raise CheckFailed(f"a visit that storescu and icf-utils send does not arrive:\n{said}")
+        yield "storescu and icf-utils send to a receiver, which archives the visit"
+        self.output("dcm2niix", "-h")
+        self.output("python", "-c", "import obstore, psycopg, numpy, pylibjpeg")
+        yield "dcm2niix and the packages of all extras can be used"
+
+
+#: A receiver, an image by dcmtk and a visit by icf-utils, and the receiver's own word about them. Loopback only.
+_RECEIVE_AND_SEND = """
+set -eu
+mkdir /data/spool /data/received
+cat > /data/receiver.toml <<TOML
+store = "/data/received"
+spool = "/data/spool"
+[listen]
+port = 11199
+[[rule]]
+called_ae = "TRIAL"
+study = "trial"
+quiet = 1
+TOML
+icf-utils receive --check /data/receiver.toml
+icf-utils receive /data/receiver.toml > /data/receive.log 2>&1 &
+receiver=$!
+trap 'kill $receiver' EXIT
+until echoscu -aec TRIAL 127.0.0.1 11199 2> /dev/null; do kill -0 $receiver; sleep 0.2; done
+storescu -aec TRIAL 127.0.0.1 11199 "$(find /data/out -type f -name '*.dcm' | head -n 1)"
+icf-utils send /data/out 127.0.0.1 11199 --aec TRIAL --quiet
+icf-utils sessions --settings /data/receiver.toml --wait --timeout 120
+"""
 
 
 def _stages(identity: list[str], store: str, visit: str, url: str) -> Iterator[list[str]]:

@@ -39,7 +39,7 @@ def first_cells(name: str) -> list[str]:
     return [cell.strip("`") for cell in cells if cell.startswith("`") or cell.isdecimal()]
 
 
-@pytest.mark.parametrize("program", ["make_commands.py", "make_architecture.py"])
+@pytest.mark.parametrize("program", ["make_commands.py", "make_architecture.py", "make_man.py"])
 def test_made_pages_are_current(program: str) -> None:
     done = subprocess.run(
         [sys.executable, DOCS / program, "--check"], capture_output=True, text=True, check=False, timeout=60

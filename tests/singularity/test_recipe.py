@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from singularity import containerfile
 from singularity.check_recipe import PROJECT, different_files, missing_requirements
 from singularity.recipe import Copy, RecipeError, parse_recipe, read_recipe
+from tests.cli.program import icf
 from tests.data.make_dicom import write_visit
 
 OWN = PROJECT / "singularity/icf.def"
@@ -77,6 +80,18 @@ def test_lines_of_files_are_checked(line: str) -> None:
         recipe.files()
 
 
+def test_the_containerfile_is_that_of_the_recipe() -> None:
+    assert containerfile.main(["--check"]) == 0
+    subprocess.run(["sh", "-n"], input=containerfile.entrypoint(read_recipe(OWN)).encode(), check=True, timeout=10)
+
+
+def test_the_options_in_the_help_are_known() -> None:
+    for line in re.findall(r"(?m)^ +apptainer run icf\.sif (\w+ -.*?)(?: {2}|$)", read_recipe(OWN).script("help")):
+        command, *words = line.split()
+        known = icf(command, "--help").out
+        assert all(word in known for word in words if word.startswith("-")), line
+
+
 def test_the_recipe_copies_existing_files() -> None:
     recipe = read_recipe(OWN)
     for copy in recipe.files():
@@ -131,5 +146,8 @@ def test_the_recipe_builds_and_the_image_works(tmp_path: Path) -> None:
         "'datalad wtf' works",
         "files inside and outside, under another locale and time zone",
         "datalad clones a visit and gets an image",
+        "the entrypoint of the Containerfile starts the same programs",
+        "storescu and icf-utils send to a receiver, which archives the visit",
+        "dcm2niix and the packages of all extras can be used",
     ):
         assert line in done.stdout
