@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from icf_utils.dicom.constants import (
     FILE_META_INFORMATION_GROUP_LENGTH,
@@ -33,8 +32,7 @@ _LONG_VRS = frozenset(vr.encode("ascii") for vr in LONG_HEADER_VRS)
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+", re.ASCII)
 
 
-@dataclass(frozen=True)
-class FileMeta:
+class FileMeta(NamedTuple):
     """Preamble and file meta information of a file.
 
     ``has_preamble``: preamble and prefix are present. ``elements``: the values of group 0002 by tag. ``end``: byte
@@ -42,8 +40,8 @@ class FileMeta:
     """
 
     has_preamble: bool
-    elements: dict[int, bytes] = field(default_factory=dict)
-    end: int = 0
+    elements: dict[int, bytes]
+    end: int
     state: Literal["whole", "cut", "more"] = "whole"
 
 
