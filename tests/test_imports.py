@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +152,39 @@ def test_errors_do_no_input_or_output() -> None:
     assert {name for name in names if not name.startswith(allowed)} == {"os.PathLike", "os.fspath", "os.strerror"}
     called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
     assert not called & {"open", "print", "input", "exec", "eval", "__import__"}
+
+
+#: What is defined once, as a pattern of source text, and the modules that may contain it.
+DEFINED_ONCE = [
+    (r"\b0x00[0-9A-Fa-f]{6}\b|\b0x7FE0[0-9A-Fa-f]{4}\b", {"dicom.constants", "dicom.part10"}),  # tags
+    (r"[\"']1\.2\.840\.", {"dicom.constants"}),  # UIDs
+    (r"\bb[\"']DICM", {"dicom.part10"}),
+    (
+        r"\bread_head\(",
+        {"dicom.header", "sources.images", "archive.writer", "metadata.describe", "metadata.study_uids"}
+        | {"receiver.identify"},
+    ),
+    (r"[\"']\\x78\\x01[\"']", {"deflate"}),
+]
+
+
+@pytest.mark.parametrize(("pattern", "places"), DEFINED_ONCE)
+def test_defined_once(pattern: str, places: set[str]) -> None:
+    """DICOM constants, file meta information, reading a file's head and stored deflate have one place each."""
+    found = set()
+    for name, path in MODULES.items():
+        text = path.read_text("utf-8")
+        docs = [
+            node.value
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        ]
+        lines = text.splitlines()
+        for node in docs:  # examples in docstrings may write numbers
+            lines[node.lineno - 1 : node.end_lineno] = [""] * ((node.end_lineno or node.lineno) - node.lineno + 1)
+        if re.search(pattern, "\n".join(lines)):
+            found.add(name)
+    assert found <= places
 
 
 def loaded(statement: str) -> set[str]:

@@ -31,7 +31,7 @@ _LOCAL, _CENTRAL, _END = b"PK\3\4", b"PK\1\2", b"PK\5\6"
 _FILE_MODE, _FOLDER_MODE = 0o100644 << 16, 0o40755 << 16 | 0x10
 
 
-class ZipMember(NamedTuple):
+class ExportMember(NamedTuple):
     """A file of the zip, or a folder if ``name`` ends with a slash."""
 
     name: str
@@ -51,17 +51,17 @@ def export_bytes(objects: Mapping[bytes, GitObject], refs: Mapping[str, str]) ->
     """Make ``<visit>_XDLRA--repo-export``. Raises ``OverflowError`` if the pack would be too large."""
     pack = write_pack(objects)
     members = [
-        *(ZipMember(name, b"") for name in _FOLDERS),
-        ZipMember("HEAD", _HEAD),
-        ZipMember("config", _CONFIG),
-        ZipMember("packed-refs", _PACKED_REFS + _ref_lines(refs)),
-        ZipMember(f"objects/pack/pack-{pack.name}.idx", pack.idx),
-        ZipMember(f"objects/pack/pack-{pack.name}.pack", pack.data),
+        *(ExportMember(name, b"") for name in _FOLDERS),
+        ExportMember("HEAD", _HEAD),
+        ExportMember("config", _CONFIG),
+        ExportMember("packed-refs", _PACKED_REFS + _ref_lines(refs)),
+        ExportMember(f"objects/pack/pack-{pack.name}.idx", pack.idx),
+        ExportMember(f"objects/pack/pack-{pack.name}.pack", pack.data),
     ]
     return write_zip(members)
 
 
-def write_zip(members: list[ZipMember]) -> bytes:
+def write_zip(members: list[ExportMember]) -> bytes:
     """Make a zip file of ``members`` in their order."""
     parts: list[bytes] = []
     directory: list[bytes] = []

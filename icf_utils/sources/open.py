@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from icf_utils.dicom.part10 import PREAMBLE_SIZE, PREFIX, has_preamble
 from icf_utils.errors import InputRefused, InvalidSetting, StorageFailure, storage_errors
 from icf_utils.sources.directory import DirectorySource
 from icf_utils.sources.packed import ZIP_MAGIC, tar_source, zip_source
@@ -34,8 +35,8 @@ def open_source(path: Path, spool_dir: Path, strip: int = 0) -> Iterator[Source]
         with storage_errors(label, "read"):
             packed = open(label, "rb")  # noqa: SIM115 - closed below
         with packed, ExitStack() as resources:
-            start = packed.read(132)
-            if start.endswith(b"DICM"):
+            start = packed.read(PREAMBLE_SIZE + len(PREFIX))
+            if has_preamble(start):
                 raise InputRefused(label, [(label, "is a single DICOM file")], "Give the folder that contains it.")
             packed.seek(0)
             if start.startswith(SELECTION_MAGIC):

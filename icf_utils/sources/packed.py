@@ -193,7 +193,6 @@ class _MemberReader:
 
 
 _CHUNK = 1 << 20
-_BLOCK = 512
 
 
 def tar_source(path: str, packed: BinaryIO, spool_dir: Path, strip: int, resources: ExitStack) -> PackedSource:
@@ -307,7 +306,7 @@ def _check_end(tar: BinaryIO, offset: int) -> None:
     Readers of tars stop at the mark: members after a header that became zeros, or a second tar, would be lost silently.
     """
     tar.seek(offset)
-    if tar.read(_BLOCK) != bytes(_BLOCK):
+    if tar.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError("it has no end mark, so members may be missing")
     while chunk := tar.read(_CHUNK):
         if chunk.strip(b"\0"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from icf_utils.dataset import git_pack
-from icf_utils.dataset.export import ANNEX, MAIN, ZipMember, export_bytes, read_export, refs_bytes, write_zip
+from icf_utils.dataset.export import ANNEX, MAIN, ExportMember, export_bytes, read_export, refs_bytes, write_zip
 from icf_utils.dataset.git_objects import FILE, LINK, BranchFile, GitObject, GitObjects, parse_tree
 from tests.dataset.commands import branch_files, run
 from tests.dataset.conftest import require
@@ -19,10 +19,10 @@ from tests.dataset.conftest import require
 
 def test_zip_is_read_by_others(tmp_path: Path) -> None:
     members = [
-        ZipMember("folder/", b""),
-        ZipMember("folder/empty", b""),
-        ZipMember("large", bytes(200_000)),
-        ZipMember("x", b"x"),
+        ExportMember("folder/", b""),
+        ExportMember("folder/empty", b""),
+        ExportMember("large", bytes(200_000)),
+        ExportMember("x", b"x"),
     ]
     path = tmp_path / "test.zip"
     path.write_bytes(write_zip(members))
