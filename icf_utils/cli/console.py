@@ -1,4 +1,4 @@
-"""How a command speaks: bars on a terminal, one line per stage elsewhere, notices in groups, or one JSON object.
+"""What a command prints: progress bars on a terminal, one line for each task elsewhere, notices in groups, or JSON.
 
 Writes to standard output (results) and standard error (progress, warnings, errors); nothing else in the package does.
 """
@@ -19,7 +19,7 @@ from icf_utils.formatting import format_amount
 from icf_utils.progress import Task
 from icf_utils.results import Notice, to_json_value
 
-#: How many files a warning names before it only counts the rest; ``--json`` names all.
+#: How many subjects a warning names before it counts the rest; ``--json`` names all.
 _NAMED_AT_MOST = 5
 
 
@@ -32,7 +32,7 @@ class Console:
 
     @contextmanager
     def task(self, label: str, total: int, unit: str) -> Iterator[Task]:
-        """A bar on a terminal; in a log a line when the task is done."""
+        """Show a bar on a terminal; elsewhere, print a line when the task is done."""
         if self._quiet:
             yield _Counter()
         elif self._has_bars:
@@ -48,18 +48,18 @@ class Console:
             self._line(f"{label}: {amount} in {time.monotonic() - started:.1f} s", sys.stderr)
 
     def message(self, text: str) -> None:
-        """One line that is not a result."""
+        """Print a line that is not a result, unless ``--quiet``."""
         if not self._quiet:
             self._line(text, sys.stderr)
 
     def warning(self, text: str) -> None:
-        """One line about a possible mistake; printed even with ``--quiet``."""
+        """Print a line about a possible mistake, even with ``--quiet``."""
         self._line(f"warning: {text}", sys.stderr)
 
     def notices(self, notices: Iterable[Notice], word: str = "warning") -> None:
-        """Warnings, those of a kind together: what, how many, the first few by name.
+        """Print warnings. Those with the same code and message share a line, which names the first few subjects.
 
-        Another ``word`` says that they are none, and need not be seen by who wants warnings and errors only.
+        A ``word`` other than "warning" introduces notes, which ``--quiet`` suppresses.
         """
         if self._as_json or (self._quiet and word != "warning"):
             return
@@ -72,7 +72,7 @@ class Console:
             self._line(f"{word} [{code}]: {named}{rest}: {message}", sys.stderr)
 
     def result(self, command: str, result: object, lines: Iterable[str], ok: bool = True) -> None:
-        """What the command did: ``lines`` for people, or ``result`` as one JSON object for scripts."""
+        """Print what the command did: ``lines`` for people, or ``result`` as one JSON object for scripts."""
         if self._as_json:
             self._json({"command": command, "ok": ok, "result": to_json_value(result)})
         elif not self._quiet or not ok:
@@ -80,11 +80,11 @@ class Console:
                 self._line(line, sys.stdout)
 
     def error(self, command: str, error: IcfError) -> None:
-        """Why the command failed."""
+        """Print why the command failed."""
         self.failure(command, type(error).__name__, str(error), error.exit_code)
 
     def failure(self, command: str, kind: str, message: str, exit_code: int) -> None:
-        """Why the command ended, by whatever it was. That nobody reads it on standard output is no second failure."""
+        """Print why the command ended. If standard output cannot be written as well, that is not reported."""
         if self._as_json:
             details = {"type": kind, "message": message}
             with suppress(StorageFailure):
@@ -92,7 +92,7 @@ class Console:
         self._line(f"icf-utils {command}: {message}" if command else f"icf-utils: {message}", sys.stderr)
 
     def _json(self, value: object) -> None:
-        # escapes only: names may hold what the terminal's encoding does not
+        # ASCII with escapes: names may contain what the terminal cannot encode
         self._line(json.dumps(value, ensure_ascii=True), sys.stdout)
 
     def _line(self, text: str, stream: TextIO) -> None:
@@ -150,12 +150,12 @@ def is_on_terminal() -> bool:
 
 
 def _can_show_bars(stream: TextIO) -> bool:
-    """Whether it is a terminal with room; those of build servers may have no lines at all, and show no bar."""
+    """Whether the stream is a terminal of a usable size; those of build servers may have no columns."""
     return stream.isatty() and 0 not in os.get_terminal_size(stream.fileno())
 
 
 def abandon(stream: TextIO) -> None:
-    """Send what is left in a stream's buffer, and all that may come, nowhere."""
+    """Redirect a stream to the null device, with what is in its buffer and all that follows."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console
 from icf_utils.cli.options import add_dry_run, add_exclude, add_jobs, add_levels, add_store, add_store_url
-from icf_utils.cli.run import Teller, add_timezone, add_until, extent, result_lines, result_notices
+from icf_utils.cli.run import VisitReporter, add_timezone, add_until, extent, result_lines, result_notices
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.formatting import format_count, format_size
 from icf_utils.results import Notice, to_json_value
@@ -70,10 +70,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     plan = _plan(args, console, store)
     settings = load_settings(store)
     jobs, until, zone = extent(args, settings.run)
-    chain = RunConfig(store, settings, StageOptions(args.store_url, args.store_id, time_zone=zone), until)
+    config = RunConfig(store, settings, StageOptions(args.store_url, args.store_id, time_zone=zone), until)
     if args.dry_run:
-        return _dry_run(args, console, plan, chain)
-    return _ingest(args, console, plan, chain, jobs)
+        return _dry_run(args, console, plan, config)
+    return _ingest(args, console, plan, config, jobs)
 
 
 def _plan(args: argparse.Namespace, console: Console, store: Path) -> IngestPlan:
@@ -109,20 +109,20 @@ def _names(args: argparse.Namespace, fields: list[str] | None, visit: str) -> Na
     return NameTemplates(study, name)
 
 
-def _dry_run(args: argparse.Namespace, console: Console, plan: IngestPlan, chain: RunConfig) -> int:
+def _dry_run(args: argparse.Namespace, console: Console, plan: IngestPlan, config: RunConfig) -> int:
     from icf_utils.ingest.plan import is_list_current, preview_input
     from icf_utils.pipeline.plan import make_plan
 
-    inputs = {item.name: preview_input(item, chain.root) for item in plan.visits}
-    known = {found.visit_input.name: found for found in make_plan(list(inputs.values()), chain)}
+    inputs = {item.name: preview_input(item, config.root) for item in plan.visits}
+    known = {found.visit_input.name: found for found in make_plan(list(inputs.values()), config)}
     rows = []
     for item in plan.visits:
-        changed = item.selection is not None and not is_list_current(item, chain.root)
+        changed = item.selection is not None and not is_list_current(item, config.root)
         rows.append(_row(item, "to do" if changed or known[item.name].runs else "up to date"))
     todo = sum(row["state"] == "to do" for row in rows)
     lines = [_row_text(row) for row in rows]
     lines.append(f"{format_count(len(rows), 'visit')}: {todo} to do, {len(rows) - todo} up to date")
-    _tell(console, plan)
+    _print_notices(console, plan)
     result = {"dry_run": True, "visits": rows, **_rest(plan)}
     console.result(args.command, result, [*_refused(plan), *lines], ok=not plan.refused)
     return 1 if plan.refused else 0
@@ -151,17 +151,17 @@ def _row_text(row: dict[str, object]) -> str:
     )
 
 
-def _ingest(args: argparse.Namespace, console: Console, plan: IngestPlan, chain: RunConfig, jobs: int) -> int:
+def _ingest(args: argparse.Namespace, console: Console, plan: IngestPlan, config: RunConfig, jobs: int) -> int:
     from icf_utils.ingest.plan import write_input
     from icf_utils.pipeline.run import run_visits
 
-    _tell(console, plan)
-    visits = [write_input(item, chain.root) for item in plan.visits]
-    teller = Teller(console)
+    _print_notices(console, plan)
+    visits = [write_input(item, config.root) for item in plan.visits]
+    reporter = VisitReporter(console)
     try:
-        result = run_visits(visits, chain, jobs=jobs, progress=console, on_visit=teller.tell)
+        result = run_visits(visits, config, jobs=jobs, progress=console, on_visit=reporter.report)
     except (KeyboardInterrupt, SystemExit):
-        console.message(f"{format_count(teller.number, 'visit')} finished; the same command continues from there")
+        console.message(f"{format_count(reporter.number, 'visit')} finished; the same command continues from there")
         raise
     console.notices(result_notices(result))
     left_out = sum(len(item.excluded) for item in plan.visits)
@@ -175,7 +175,7 @@ def _ingest(args: argparse.Namespace, console: Console, plan: IngestPlan, chain:
     return 0 if ok else 1
 
 
-def _tell(console: Console, plan: IngestPlan) -> None:
+def _print_notices(console: Console, plan: IngestPlan) -> None:
     console.notices(plan.skipped, word="skipped")
     console.notices(_unmatched(plan))
 

@@ -179,9 +179,9 @@ class Parser(argparse.ArgumentParser):
         self.error(f"unknown option '{name}'{_did_you_mean(name, visible)}")
 
     def _operands_last(self, words: Sequence[str]) -> list[str]:
-        """The same words with the operands at the end, so that argparse sees all of them at once.
+        """The same words with the operands at the end, so that argparse assigns all of them at once.
 
-        It assigns operands as it meets them, and would refuse ``run study-a -j 2 study-b``.
+        It assigns operands as it reads them, and would refuse ``run study-a -j 2 study-b``.
         """
         at = words.index("--") if "--" in words else len(words)
         marked = [_Word(word) for word in words[:at]]
@@ -280,13 +280,13 @@ class _Subcommands(_SubParsersAction):
 
 
 class _Word(str):
-    """A word of the command line that is itself, and not another one with the same text."""
+    """A word of the command line; equal words differ by their identity."""
 
     __slots__ = ()
 
 
 def _differs(namespace: argparse.Namespace, action: argparse.Action) -> bool:
-    """Whether an option was given a value other than its default. An alias, which has no default, is not looked at."""
+    """Whether an option was given a value other than its default. Aliases, which have no default, do not count."""
     return action.default != argparse.SUPPRESS and bool(getattr(namespace, action.dest) != action.default)
 
 

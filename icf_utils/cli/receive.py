@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from icf_utils.cli.console import Console
-from icf_utils.cli.sessions_serve import add_pages, pages_beside
+from icf_utils.cli.sessions_serve import add_pages, serve_in_background
 
 NAME = "receive"
 HELP = "receive images by DICOM C-STORE and archive each visit"
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         return 0
     with Receiver(settings, console) as receiver:
         console.message(f"listening on {settings.listen.host}:{receiver.port}; " + "; ".join(rules))
-        with pages_beside(args, console, settings):
+        with serve_in_background(args, console, settings):
             while not threading.Event().wait(3600.0):
                 pass
     return 0

@@ -96,7 +96,7 @@ def _add_reports(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class _Choice:
-    """What options, environment and settings say together, in this order."""
+    """The values of options, environment variables and settings; the first that is given counts."""
 
     table: Path | None
     pattern: str
@@ -115,14 +115,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
     choice = _choose(args, store, settings.run)
     of_job = visits_of_job(args)
     visits = wanted_visits(store, choice.table, choice.pattern, targets_of(args)) if of_job is None else of_job
-    chain = _chain(args, store, settings, choice)
+    config = _run_config(args, store, settings, choice)
     if args.catalog_of:
-        return catalog_job(args, console, visits, chain)
+        return catalog_job(args, console, visits, config)
     if args.slurm:
-        return submit(args, console, visits, chain)
+        return submit(args, console, visits, config)
     if args.dry_run:
-        return _dry_run(args, console, visits, chain)
-    return _run(args, console, visits, chain, choice.jobs)
+        return _dry_run(args, console, visits, config)
+    return _run(args, console, visits, config, choice.jobs)
 
 
 def wanted_visits(store: Path, table: Path | None, pattern: str, targets: list[str]) -> list[VisitInput]:
@@ -147,7 +147,7 @@ def _check_files(args: argparse.Namespace) -> None:
 
 
 def inputs_from(args: argparse.Namespace, store: Path, settings: RunSettings) -> tuple[Path | None, str]:
-    """Table or pattern: options come before the environment, which comes before the store's settings."""
+    """Table or pattern; options take precedence over the environment, and this over the store's settings."""
     if args.table or args.pattern:
         return Path(args.table) if args.table else None, args.pattern or ""
     table, pattern = os.environ.get("ICF_RUN_TABLE", ""), os.environ.get("ICF_RUN_PATTERN", "")
@@ -165,7 +165,7 @@ def _choose(args: argparse.Namespace, store: Path, settings: RunSettings) -> _Ch
 
 
 def extent(args: argparse.Namespace, settings: RunSettings) -> tuple[int, str, str]:
-    """Visits at a time, the last stage, and the time zone."""
+    """The number of visits at a time, the last stage and the time zone."""
     from icf_utils.pipeline.run import count_processors
 
     until = args.until or os.environ.get("ICF_RUN_UNTIL") or settings.until
@@ -186,7 +186,7 @@ def _jobs(option: int | None, setting: int) -> int:
     return int(text) if text else setting
 
 
-def _chain(args: argparse.Namespace, store: Path, settings: Settings, choice: _Choice) -> RunConfig:
+def _run_config(args: argparse.Namespace, store: Path, settings: Settings, choice: _Choice) -> RunConfig:
     from icf_utils.pipeline.model import RunConfig, StageOptions
 
     tags = Path(args.tags) if args.tags else None
@@ -194,13 +194,13 @@ def _chain(args: argparse.Namespace, store: Path, settings: Settings, choice: _C
     return RunConfig(store, settings, options, choice.until, args.always_make, args.paranoid)
 
 
-def _dry_run(args: argparse.Namespace, console: Console, visits: list[VisitInput], chain: RunConfig) -> int:
+def _dry_run(args: argparse.Namespace, console: Console, visits: list[VisitInput], config: RunConfig) -> int:
     from icf_utils.pipeline.plan import make_plan
     from icf_utils.pipeline.report import plan_cells, write_graph
 
-    plans = make_plan(visits, chain)
+    plans = make_plan(visits, config)
     if args.graph:
-        write_graph(Path(args.graph), plan_cells(plans), chain.stage_names)
+        write_graph(Path(args.graph), plan_cells(plans), config.stage_names)
     todo = [plan for plan in plans if plan.runs]
     lines = [f"{plan.visit_input.name} {item.stage}: {'; '.join(item.reasons)}" for plan in todo for item in plan.runs]
     stages = sum(len(plan.runs) for plan in todo)
@@ -217,35 +217,35 @@ def _plain_plan(plan: VisitPlan) -> dict[str, object]:
     return {"study": plan.visit_input.study, "visit": plan.visit_input.visit, "stages": stages}
 
 
-def _run(args: argparse.Namespace, console: Console, visits: list[VisitInput], chain: RunConfig, jobs: int) -> int:
+def _run(args: argparse.Namespace, console: Console, visits: list[VisitInput], config: RunConfig, jobs: int) -> int:
     from icf_utils.pipeline.report import outcome_cells, write_graph, write_report
     from icf_utils.pipeline.run import run_visits
 
-    teller = Teller(console)
+    reporter = VisitReporter(console)
     try:
         result = run_visits(
-            visits, chain, jobs=jobs, keep_going=not args.stop_on_error, progress=console, on_visit=teller.tell
+            visits, config, jobs=jobs, keep_going=not args.stop_on_error, progress=console, on_visit=reporter.report
         )
     except (KeyboardInterrupt, SystemExit):
-        console.message(f"{format_count(teller.number, 'visit')} finished; the next run continues from there")
+        console.message(f"{format_count(reporter.number, 'visit')} finished; the next run continues from there")
         raise
     if args.report:
         write_report(Path(args.report), result)
     if args.graph:
-        write_graph(Path(args.graph), outcome_cells(result), chain.stage_names)
+        write_graph(Path(args.graph), outcome_cells(result), config.stage_names)
     console.notices(result_notices(result))
     ok = not result.failed
     console.result(args.command, result, result_lines(result), ok=ok)
     return 0 if ok else 1
 
 
-class Teller:
-    """Says in a log what became of each visit; a terminal shows a bar instead."""
+class VisitReporter:
+    """Prints a line for each visit that is finished, where no terminal shows a bar."""
 
     def __init__(self, console: Console) -> None:
         self._console, self.number = console, 0
 
-    def tell(self, outcome: VisitOutcome, number: int, total: int) -> None:
+    def report(self, outcome: VisitOutcome, number: int, total: int) -> None:
         self.number = number
         if not is_on_terminal():
             seconds = sum(stage.seconds for stage in outcome.stages)
@@ -254,7 +254,7 @@ class Teller:
 
 
 def summary(outcome: VisitOutcome) -> str:
-    """What became of a visit, in a few words."""
+    """The outcome of a visit in a few words."""
     if outcome.failed:
         return f"{outcome.failed.stage} failed"
     done = [stage.stage for stage in outcome.stages if stage.state == "done"]
@@ -267,7 +267,7 @@ def result_notices(result: RunResult) -> list[Notice]:
 
 
 def result_lines(result: RunResult) -> list[str]:
-    """What a run did, for people: failures by name, and a summary."""
+    """The failures of a run by name, and a summary."""
     lines = []
     for visit in result.failed:
         assert visit.failed is not None

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     settings = load_receiver_settings(Path(args.settings))
     journal = Journal(settings.spool)
     server = pages(args, console, settings, journal, args.http)
-    console.message(f"serving {server.url}; the token is in {_place_of_token(args, settings)}")
+    console.message(f"serving {server.url}; the token is in {_token_place(args, settings)}")
     try:
         server.run()
     finally:
@@ -85,8 +85,8 @@ def pages(
 
 
 @contextmanager
-def pages_beside(args: argparse.Namespace, console: Console, settings: ReceiverSettings) -> Iterator[None]:
-    """Serve the pages in a thread during the block, if ``--http`` was given."""
+def serve_in_background(args: argparse.Namespace, console: Console, settings: ReceiverSettings) -> Iterator[None]:
+    """Serve the pages in a thread during the block, if ``--http`` is given."""
     from icf_utils.receiver.journal import Journal
 
     if args.http is None:
@@ -95,7 +95,7 @@ def pages_beside(args: argparse.Namespace, console: Console, settings: ReceiverS
     journal = Journal(settings.spool)
     server = pages(args, console, settings, journal, args.http)
     server.start()
-    console.message(f"serving {server.url}; the token is in {_place_of_token(args, settings)}")
+    console.message(f"serving {server.url}; the token is in {_token_place(args, settings)}")
     try:
         yield
     finally:
@@ -103,7 +103,7 @@ def pages_beside(args: argparse.Namespace, console: Console, settings: ReceiverS
         journal.close()
 
 
-def _place_of_token(args: argparse.Namespace, settings: ReceiverSettings) -> str:
+def _token_place(args: argparse.Namespace, settings: ReceiverSettings) -> str:
     import os
 
     from icf_utils.errors import printable

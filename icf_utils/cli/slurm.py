@@ -1,4 +1,4 @@
-"""The options of ``icf-utils run`` that hand the work to SLURM, and what its jobs call."""
+"""The options of ``icf-utils run`` that submit its work to SLURM, and what the jobs run."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from icf_utils.slurm.submit import SubmissionPlan
 
 #: Options that need ``--slurm``, by the names of their values.
-_OWN = ("partition", "time", "mem", "account", "array_size", "container", "wait")
+_NEED_SLURM = ("partition", "time", "mem", "account", "array_size", "container", "wait")
 
 #: Options of a run that cannot be combined with ``--slurm``.
-_NOT_HERE = ("report", "graph", "stop_on_error")
+_NOT_WITH_SLURM = ("report", "graph", "stop_on_error")
 
 
 def add_slurm(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +52,7 @@ def _count(text: str) -> int:
 
 def check_slurm(args: argparse.Namespace) -> None:
     """Refuse options that contradict each other."""
-    for name in _OWN if not args.slurm else _NOT_HERE:
+    for name in _NEED_SLURM if not args.slurm else _NOT_WITH_SLURM:
         if getattr(args, name):
             problem = "cannot be combined with --slurm" if args.slurm else "needs --slurm"
             raise InvalidSetting(f"--{name.replace('_', '-')}", problem)
@@ -68,11 +68,11 @@ def visits_of_job(args: argparse.Namespace) -> list[VisitInput] | None:
     return read_visits(Path(name))
 
 
-def catalog_job(args: argparse.Namespace, console: Console, visits: list[VisitInput], chain: RunConfig) -> int:
+def catalog_job(args: argparse.Namespace, console: Console, visits: list[VisitInput], config: RunConfig) -> int:
     """Build the catalogs, in the job after the arrays."""
     from icf_utils.slurm.catalog_job import run_catalog_job
 
-    result = run_catalog_job(visits, chain, console)
+    result = run_catalog_job(visits, config, console)
     console.notices([notice for visit in result.visits for stage in visit.stages for notice in stage.notices])
     failed = [visit for visit in result.visits if visit.failed]
     lines = [
@@ -86,18 +86,18 @@ def catalog_job(args: argparse.Namespace, console: Console, visits: list[VisitIn
     return 1 if failed else 0
 
 
-def submit(args: argparse.Namespace, console: Console, visits: list[VisitInput], chain: RunConfig) -> int:
+def submit(args: argparse.Namespace, console: Console, visits: list[VisitInput], config: RunConfig) -> int:
     """Submit the run to SLURM."""
     from icf_utils.slurm.submit import plan_jobs, submit_jobs
 
-    chain = replace(chain, root=Path(os.path.abspath(chain.root)))
+    config = replace(config, root=Path(os.path.abspath(config.root)))
     request = _request(args)
     if args.dry_run:
-        return _print_scripts(args, console, plan_jobs(visits, chain, request, ask_queue=False), chain, request)
-    planned = plan_jobs(visits, chain, request)
-    submissions = submit_jobs(planned, chain, request, console)
+        return _print_scripts(args, console, plan_jobs(visits, config, request, ask_queue=False), config, request)
+    planned = plan_jobs(visits, config, request)
+    submissions = submit_jobs(planned, config, request, console)
     if args.wait:
-        return _wait(args, console, visits, chain, submissions)
+        return _wait(args, console, visits, config, submissions)
     lines = [*_summary(planned, submissions)]
     lines += ["follow them with: icf-utils status; repeat this command if visits fail"] if submissions else []
     console.result(args.command, {"slurm": True, "jobs": to_json_value(submissions)}, lines)
@@ -128,13 +128,13 @@ def _image(name: str | None) -> Path | None:
 
 
 def _print_scripts(
-    args: argparse.Namespace, console: Console, planned: SubmissionPlan, chain: RunConfig, request: JobRequest
+    args: argparse.Namespace, console: Console, planned: SubmissionPlan, config: RunConfig, request: JobRequest
 ) -> int:
     from icf_utils.slurm.records import next_folder
     from icf_utils.slurm.submit import job_scripts
 
     found = [
-        script for jobs in planned.studies for script in job_scripts(jobs, next_folder(jobs.study), chain, request)
+        script for jobs in planned.studies for script in job_scripts(jobs, next_folder(jobs.study), config, request)
     ]
     lines = []
     for script in found:
@@ -159,18 +159,18 @@ def _wait(
     args: argparse.Namespace,
     console: Console,
     visits: list[VisitInput],
-    chain: RunConfig,
+    config: RunConfig,
     submissions: list[Submission],
 ) -> int:
     from icf_utils.slurm.wait import find_unfinished_visits, wait_for_jobs
     from icf_utils.store.layout import Study
 
     try:
-        wait_for_jobs([Study(chain.root, name) for name in sorted({visit.study for visit in visits})], console)
+        wait_for_jobs([Study(config.root, name) for name in sorted({visit.study for visit in visits})], console)
     except (KeyboardInterrupt, SystemExit):
         console.message("the jobs continue; 'squeue' lists them, 'scancel' stops them")
         raise
-    left = find_unfinished_visits(visits, replace(chain, always_make=False))
+    left = find_unfinished_visits(visits, replace(config, always_make=False))
     lines = [f"{one.study}/{one.visit}: {one.stage} failed: {one.reason}" for one in left]
     lines.append(f"{format_count(len(visits), 'visit')}: {len(visits) - len(left)} done, {len(left)} failed")
     result = {"slurm": True, "jobs": to_json_value(submissions), "failed": to_json_value(left)}

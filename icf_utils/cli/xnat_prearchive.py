@@ -108,7 +108,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         session = _session(args)
         if args.dry_run:
             return _show_plan(args, console, source, session)
-        return _put(args, console, source, session, expected)
+        return _import(args, console, source, session, expected)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -151,7 +151,7 @@ def _session(args: argparse.Namespace) -> PrearchiveSession:
         project=args.project,
         subject=args.subject,
         server_root=args.server_path,
-        rights=_rights(args),
+        rights=_file_rights(args),
         prevent_anon=args.prevent_anon,
         prevent_auto_commit=args.prevent_auto_commit,
         again=args.again,
@@ -159,7 +159,7 @@ def _session(args: argparse.Namespace) -> PrearchiveSession:
     )
 
 
-def _rights(args: argparse.Namespace) -> FileRights:
+def _file_rights(args: argparse.Namespace) -> FileRights:
     from icf_utils.xnat.staging import FileRights
 
     if not args.owner:
@@ -195,7 +195,7 @@ def _plan_lines(planned: PrearchivePlan) -> list[str]:
     return [*lines, "requests:", *(f"  {request}" for request in planned.requests)]
 
 
-def _put(
+def _import(
     args: argparse.Namespace, console: Console, source: Source, session: PrearchiveSession, expected: Mapping[str, str]
 ) -> int:
     from icf_utils.xnat.login import find_xnat_login
@@ -203,7 +203,7 @@ def _put(
     from icf_utils.xnat.rest import XnatClient
 
     database = _database(args)
-    in_clear = _warned(args, console)
+    in_clear = _warn_of_clear_text(args, console)
     login = find_xnat_login(args.url, args.user, args.password_file, args.token_file)
     with XnatClient(args.url, login, args.ca) as xnat:
         done = put_into_prearchive(source, session, database, xnat, expected=expected, progress=console)
@@ -219,7 +219,7 @@ def _put(
     return 0 if ready or not args.wait else 1
 
 
-def _warned(args: argparse.Namespace, console: Console) -> tuple[Notice, ...]:
+def _warn_of_clear_text(args: argparse.Namespace, console: Console) -> tuple[Notice, ...]:
     """A warning, before the password is sent, if the connection is not encrypted."""
     from icf_utils.xnat.model import check_url, cleartext_notices
 
@@ -246,7 +246,7 @@ def _inbox_session(args: argparse.Namespace) -> InboxSession:
         project=args.project,
         subject=args.subject,
         server_root=args.server_path,
-        rights=_rights(args),
+        rights=_file_rights(args),
         wait=args.wait,
     )
 
@@ -265,7 +265,7 @@ def _through_inbox(args: argparse.Namespace, console: Console, source: Source, p
         ]
         console.result(args.command, planned, [*lines, f"request: POST /data/services/import?{printable(query)}"])
         return 0
-    in_clear = _warned(args, console)
+    in_clear = _warn_of_clear_text(args, console)
     login = find_xnat_login(args.url, args.user, args.password_file, args.token_file)
     with XnatClient(args.url, login, args.ca) as xnat:
         done = import_through_inbox(source, place, session, xnat, progress=console)

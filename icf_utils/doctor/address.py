@@ -101,10 +101,10 @@ def _get(client: HttpClient, url: str, credential: Credential | None) -> Respons
 
 def _check_server_clock(response: Response) -> Iterator[Check]:
     try:
-        told = parsedate_to_datetime(response.headers.get("Date", "")).timestamp()
+        stated = parsedate_to_datetime(response.headers.get("Date", "")).timestamp()
     except ValueError:
         return
-    yield clock_check("clock (server)", abs(told - time.time()))
+    yield clock_check("clock (server)", abs(stated - time.time()))
 
 
 def _check_sample(client: HttpClient, url: str, target: str, sample: _Sample) -> Iterator[Check]:
@@ -134,7 +134,7 @@ def _check_ranges(response: Response, sample: _Sample) -> Check:
     problem, remedy = _problem_of(response, sample)
     if problem:
         return Check("byte ranges", "failed", problem, remedy)
-    return Check("byte ranges", "ok", f"'{sample.path}' is served as it is in the store")
+    return Check("byte ranges", "ok", f"'{sample.path}' is the same as in the store")
 
 
 def _problem_of(response: Response, sample: _Sample) -> tuple[str, str]:

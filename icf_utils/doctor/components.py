@@ -138,7 +138,7 @@ def _check_program(program: Program) -> Check:
 
 
 def _check_hidden(program: Program) -> Check:
-    """A program that is not on the PATH, but perhaps beside this Python."""
+    """A program that is not on the PATH, but perhaps in the folder of this Python."""
     folder = os.path.dirname(sys.executable)
     if shutil.which(program.name, path=folder):
         remedy = f"activate the environment, or add '{folder}' to PATH"

@@ -41,7 +41,7 @@ def test_a_server_as_it_should_be(store: Path, server: FaultyServer) -> None:
     assert {check.state for check in found.values()} == {"ok"}
     assert list(found) == ["address", "clock (server)", "authentication", "byte ranges", "hidden files"]
     assert found["authentication"].message == "not required"
-    assert found["byte ranges"].message == "'study-a/v1_dicom.tar' is served as it is in the store"
+    assert found["byte ranges"].message == "'study-a/v1_dicom.tar' is the same as in the store"
     assert server.sent < 2000
 
 
