@@ -2,7 +2,7 @@
 
 The picture is a matrix: a dot says that the room of the row imports the room of the column. Rooms are in the order of
 their layers, so that dots above the diagonal would be imports upwards or circles. With ``--check`` nothing is
-written; the exit code is 1 if the picture is not what the code says, or if there is such a dot.
+written; the exit code is 1 if the picture differs from the code, or if there is such a dot.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def rooms() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
-        if parts == ("__init__",):  # the package's front door, which loads on first use
+        if parts == ("__init__",):  # loads the other modules on first use
             continue
         room = parts[0]
         found.setdefault(room, set()).update(set(_imports(path)) - {room})
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--check"]:
         if PICTURE.read_text(encoding="utf-8") == made:
             return 0
-        sys.stderr.write(f"{PICTURE.name} is not what the code says; run: python docs/make_architecture.py\n")
+        sys.stderr.write(f"{PICTURE.name} differs from the code; run: python docs/make_architecture.py\n")
         return 1
     PICTURE.write_text(made, encoding="utf-8")
     return 0

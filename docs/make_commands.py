@@ -1,6 +1,6 @@
 """Write ``commands.md`` from the program's own help texts: ``python docs/make_commands.py [--check]``.
 
-With ``--check`` nothing is written; the exit code is 1 if the page is not what the program says.
+With ``--check`` nothing is written; the exit code is 1 if the page differs from the help texts.
 """
 
 from __future__ import annotations
@@ -19,16 +19,26 @@ PAGE = Path(__file__).with_name("commands.md")
 _INTRODUCTION = """\
 # Commands
 
-The help texts of the program, as `icf-utils COMMAND --help` prints them. This page is made by
-`docs/make_commands.py` and compared with the program by a test.
+The help texts of the program, as `icf-utils COMMAND --help` prints them. `docs/make_commands.py` generates this page, and
+a test compares it with the program.
 
-The four commands that make something are also installed under their own names: `make_studyvisit_archive ...` is the
-same as `icf-utils make_studyvisit_archive ...`, and so on.
+| what | is written |
+|---|---|
+| a store | `-o STORE` or `--store-dir STORE`; the current directory if omitted, where a command needs one |
+| one visit | `--id STUDY VISIT` |
+| several visits | `STUDY` or `STUDY/VISIT`, any number of them |
+| a folder to download to | `-d DIR` or `--directory DIR` |
+| a dry run | `-n` or `--dry-run` |
+| things at a time | `-j N` or `--jobs N` |
 
-Results are printed on standard output; progress, warnings and errors on standard error. With `--json`, standard
-output holds one JSON object: `{"command": ..., "ok": true, "result": {...}}`, or with `"ok": false`, an `exit_code`
-and an `error` of a `type` and a `message`. `icf-utils schema COMMAND` prints its JSON Schema; exit codes are under
-{doc}`errors`.
+Options may be written before or after a subcommand and between operands. Long options may be abbreviated. The commands of
+the four stages are also installed under their own names: `make_studyvisit_archive ...` is the same as
+`icf-utils make_studyvisit_archive ...`. `icf-utils completion SHELL` prints a script for completion in bash, zsh or fish.
+
+Results are printed on standard output; progress, warnings and errors on standard error. With `--json`, standard output
+is one JSON object: `{"command": ..., "ok": true, "result": {...}}`, or with `"ok": false`, an `exit_code` and an `error`
+with a `type` and a `message`. `icf-utils schema COMMAND` prints the JSON Schema of
+the result; {doc}`errors` lists the exit codes.
 """
 
 
@@ -43,7 +53,7 @@ def _help_texts() -> Iterator[tuple[str, str]]:
 
 
 def _below(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
-    """The help of a parser and of all its subcommands, however deep."""
+    """The help of a parser and of all its subcommands."""
     yield parser.prog, parser.format_help()
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
@@ -52,7 +62,7 @@ def _below(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
 
 
 def same_help(one: str, other: str) -> bool:
-    """Whether two pages say the same: versions of Python differ in white space and in joining an option's names."""
+    """Whether two pages have the same text; versions of Python differ in white space and in the form of options."""
     return _essence(one) == _essence(other)
 
 
@@ -68,7 +78,7 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--check"]:
         if same_help(page, PAGE.read_text(encoding="utf-8")):
             return 0
-        sys.stderr.write(f"{PAGE.name} is not what the program's help says; run: python docs/make_commands.py\n")
+        sys.stderr.write(f"{PAGE.name} differs from the program's help; run: python docs/make_commands.py\n")
         return 1
     PAGE.write_text(page, encoding="utf-8")
     return 0

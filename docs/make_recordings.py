@@ -28,20 +28,20 @@ COLUMNS, ROWS = 120, 24
 WIDTH, HEIGHT, MARGIN = 7.6, 18, 14
 #: Seconds: between two pictures at least, for one at most while a command runs, after a command, at the end.
 STEP, LONGEST, READING, END = 0.1, 0.6, 1.6, 5.0
-#: Where a reader would be; the temporary folder's name is nobody's business.
+#: Shown instead of the name of the temporary folder.
 HOME = "/home/reader"
 
 
 @dataclass
 class Recording:
-    """What a terminal showed, as ``(seconds, rows)``; a row is its text without trailing blanks."""
+    """The states of a terminal, as ``(seconds, rows)``; rows have no trailing blanks."""
 
     screen: pyte.Screen = field(default_factory=lambda: pyte.Screen(COLUMNS, ROWS))
     frames: list[tuple[float, tuple[str, ...]]] = field(default_factory=list)
     now: float = 0.0
 
     def show(self, text: str, seconds: float) -> None:
-        """Let a text appear, and ``seconds`` pass."""
+        """Print a text, and wait ``seconds``."""
         pyte.Stream(self.screen).feed(text)
         rows = tuple(row.rstrip() for row in self.screen.display)
         if not self.frames or self.frames[-1][1] != rows:
@@ -49,7 +49,7 @@ class Recording:
         self.now += seconds
 
     def command(self, command: str, folder: Path, environment: Mapping[str, str], hide: Mapping[str, str]) -> None:
-        """Type a command, run it in ``folder``, and show what it prints; ``hide`` replaces texts in what is shown."""
+        """Type a command, run it in ``folder``, and show its output; ``hide`` replaces texts in the output."""
         self.show(f"\x1b[1m$ {hidden(command, hide)}\x1b[0m".replace("\n", "\r\n> ") + "\r\n", 0.7)
         child = pexpect.spawn(
             "sh", ["-c", command], cwd=str(folder), env=dict(environment), dimensions=(ROWS, COLUMNS), encoding="utf-8"
@@ -78,7 +78,7 @@ def hidden(text: str, hide: Mapping[str, str]) -> str:
 
 
 def intervals(frames: Sequence[tuple[float, tuple[str, ...]]], end: float) -> Iterator[tuple[int, str, float, float]]:
-    """Each row's texts with the time that they are there: ``(row, text, from, to)``."""
+    """Every text of every row with the seconds at which it appears and disappears: ``(row, text, from, to)``."""
     for row in range(ROWS):
         text, since = "", 0.0
         for at, rows in [*frames, (end, ("",) * ROWS)]:
@@ -89,7 +89,7 @@ def intervals(frames: Sequence[tuple[float, tuple[str, ...]]], end: float) -> It
 
 
 def svg(recording: Recording, title: str) -> str:
-    """A recording as a picture that moves; its last state is what stays for those who want no motion."""
+    """A recording as an animated picture. It shows its last state to people who have switched off animations."""
     end = recording.now + END
     used = max(number + 1 for _, rows in recording.frames for number, row in enumerate(rows) if row)
     width, height = COLUMNS * WIDTH + 2 * MARGIN, used * HEIGHT + 2 * MARGIN
@@ -119,7 +119,7 @@ def svg(recording: Recording, title: str) -> str:
     )
 
 
-#: The parts: a picture's name, its title, and how the tutorial's commands begin that it shows.
+#: The parts: the name and title of a picture, and the beginnings of the tutorial's commands that it shows.
 PARTS = {
     "recording-steps": (
         "Four steps from a folder to a store",
@@ -133,7 +133,7 @@ PARTS = {
 
 
 def main(target: Path) -> None:
-    """Follow the tutorial; show the commands of each part, and run those between them unseen."""
+    """Run the commands of the tutorial, and record those of each part."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "reader")
         folder.mkdir()

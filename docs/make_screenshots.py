@@ -35,7 +35,7 @@ from icf_utils.settings import CatalogSettings, Settings
 IMAGES = Path(__file__).parent / "images"
 STUDY, STORE_URL = "memory-1", "https://data.example.org"
 DESKTOP, PHONE = 1280, 390
-#: No picture is higher than this (pixels), nor larger than this (bytes).
+#: Largest height (pixels) and size (bytes) of a picture.
 HIGHEST, LARGEST = 1500, 150_000
 
 #: Number, description, protocol, modality and images of each kind of series.
@@ -56,7 +56,7 @@ SETTINGS = Settings(
 
 
 def drawn(seed: int, at: int) -> bytes:
-    """Ellipses in an ellipse: something that looks like an image, and is of nobody."""
+    """Ellipses in an ellipse: a phantom that looks like an image."""
     rows, columns = np.mgrid[-1:1:192j, -1:1:192j]
     random = np.random.default_rng(seed)
     picture = np.where(rows**2 / 0.8 + columns**2 / 0.55 < 1, 350.0, 0.0)
@@ -73,7 +73,7 @@ def write_image(path: Path, visit: int, series: tuple[int, str, str, str, int], 
     dataset.SOPInstanceUID = generate_uid(entropy_srcs=[f"{visit} {number} {at}"])
     dataset.StudyInstanceUID = generate_uid(entropy_srcs=[f"{visit}"])
     dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[f"{visit} {number}"])
-    month = (visit + visit * visit // 9) % 20  # a study that has busy months, and others
+    month = (visit + visit * visit // 9) % 20  # some months have more visits than others
     dataset.StudyDate, dataset.StudyTime = f"202{2 + month // 12}{1 + month % 12:02}14", "101500"
     dataset.Modality, dataset.SeriesNumber, dataset.SeriesDescription = modality, number, description
     dataset.ProtocolName, dataset.InstanceNumber = protocol, at + 1

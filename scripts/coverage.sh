@@ -1,18 +1,18 @@
 #!/bin/sh
-# Which lines and branches of icf_utils the tests reach, in the processes that they start as well.
-# Arguments are passed to pytest. Pages are written to build/coverage. Fails below the share that pyproject.toml asks for.
+# Measure which lines and branches of icf_utils the tests reach, including the processes that they start.
+# Arguments are passed to pytest. Pages are written to build/coverage. Fails below the share that pyproject.toml requires.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
 . scripts/programs.sh
 
 install_programs
-begin_beside
+begin_installations
 make_environment .venv-test "$all_extras"
 bin=$PWD/.venv-test/bin
 PATH=$bin:$PATH
 export PATH
-end_beside
+end_installations
 
 rm -rf build/coverage
 mkdir -p build/coverage

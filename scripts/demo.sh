@@ -1,5 +1,5 @@
 #!/bin/sh
-# From nothing to a catalog: a small real visit, made of DICOM files that pydicom ships, goes through all steps.
+# Make a store with a catalog from a small real visit, which consists of DICOM files that pydicom ships.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/environment.sh

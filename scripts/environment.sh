@@ -2,14 +2,14 @@
 #
 #   make_environment FOLDER EXTRAS
 #
-# Needs Python's venv module, which Debian has in a package of its own.
+# Needs Python's venv module, which is a separate package on Debian.
 
 #: All extras; tests and documentation use them.
 all_extras='[clone,cloud,docs,intake,previews,test,xnat]'
 
 make_environment() {
     python=$1/bin/python
-    # nothing to do where the same project file and extras are installed already
+    # nothing to do if the same project file and extras are installed
     installed=$1/installed-from
     wanted=$(printf '%s %s\n' "$2" "$(cksum pyproject.toml icf_utils/__init__.py)")
     if [ -x "$python" ] && [ "$(cat "$installed" 2>/dev/null)" = "$wanted" ]; then
@@ -24,14 +24,14 @@ make_environment() {
     echo "$wanted" > "$installed"
 }
 
-# Install packages of Debian if this is Debian and we may; false if not.
+# Install packages of Debian. False if this is not Debian, or not root.
 install_debian_packages() {
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
-# Debian has Python's venv module in a package of its own.
+# Python's venv module is a separate package on Debian.
 need_venv() {
     python3 -c 'import ensurepip, venv' 2>/dev/null && return
     install_debian_packages python3-venv || {

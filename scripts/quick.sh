@@ -1,5 +1,5 @@
 #!/bin/sh
-# What a developer runs after each edit: style, types, and the tests that need neither a server nor half a second each.
+# Check style and types, and run the tests that take less than half a second and need no server: for each edit.
 # Arguments are passed to pytest.
 set -eu
 cd "$(dirname "$0")/.."

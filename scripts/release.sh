@@ -1,5 +1,5 @@
 #!/bin/sh
-# Build what is released, and check it as an index and its users will. Uploads nothing.
+# Build a release, and check it as a package index and its users would. Uploads nothing.
 set -eu
 cd "$(dirname "$0")/.."
 sh scripts/wheel.sh

@@ -38,7 +38,7 @@ def add_store(parser: argparse.ArgumentParser, default: str | None = ".") -> Non
     )
 
 
-def add_id(parser: argparse.ArgumentParser, required: bool = True, what: str = "the visit's study and name") -> None:
+def add_id(parser: argparse.ArgumentParser, required: bool = True, what: str = "study and visit") -> None:
     """``--id STUDY VISIT``: one visit."""
     parser.add_argument(
         "--id",
