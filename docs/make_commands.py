@@ -19,8 +19,8 @@ PAGE = Path(__file__).with_name("commands.md")
 _INTRODUCTION = """\
 # Commands
 
-The help texts of the program, as `icf-utils COMMAND --help` prints them. `docs/make_commands.py` generates this page, and
-a test compares it with the program.
+The help texts of the program, as `icf-utils COMMAND --help` prints them. `docs/make_commands.py` generates this page,
+and a test compares it with the program.
 
 | what | is written |
 |---|---|
@@ -31,13 +31,14 @@ a test compares it with the program.
 | a dry run | `-n` or `--dry-run` |
 | things at a time | `-j N` or `--jobs N` |
 
-Options may be written before or after a subcommand and between operands. Long options may be abbreviated. The commands of
-the four stages are also installed under their own names: `make_studyvisit_archive ...` is the same as
-`icf-utils make_studyvisit_archive ...`. `icf-utils completion SHELL` prints a script for completion in bash, zsh or fish.
+Options may be written before or after a subcommand and between operands. Long options may be abbreviated. The
+commands of the four stages are also installed under their own names: `make_studyvisit_archive ...` is the same as
+`icf-utils make_studyvisit_archive ...`. `icf-utils completion SHELL` prints a script for completion in bash, zsh or
+fish.
 
-Results are printed on standard output; progress, warnings and errors on standard error. With `--json`, standard output
-is one JSON object: `{"command": ..., "ok": true, "result": {...}}`, or with `"ok": false`, an `exit_code` and an `error`
-with a `type` and a `message`. `icf-utils schema COMMAND` prints the JSON Schema of
+Results are printed on standard output; progress, warnings and errors on standard error. With `--json`, standard
+output is one JSON object: `{"command": ..., "ok": true, "result": {...}}`, or with `"ok": false`, an `exit_code` and
+an `error` with a `type` and a `message`. `icf-utils schema COMMAND` prints the JSON Schema of
 the result; {doc}`errors` lists the exit codes.
 """
 
