@@ -163,14 +163,13 @@ def test_findings(source: Path, root: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "command"),
     [
-        ((), ""),
         (("nonsense",), ""),
         (("--nonsense",), ""),
         ((ARCHIVE,), ARCHIVE),
         ((METADATA, "--id", "only-one"), METADATA),
         ((ARCHIVE, "--id", "a", "b", "--strip-components", "-1", "in"), ARCHIVE),
         ((ARCHIVE, "--id", "a", "b", "--strip-components", "x\x1b[31m", "in"), ARCHIVE),
-        ((VERIFY, "\x1b[31mtoo\nmuch"), VERIFY),
+        (("xnat", "\x1b[31mtoo\nmuch"), "xnat"),
         (("catalog", "build", "study", "more"), "catalog build"),
     ],
 )

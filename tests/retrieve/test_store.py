@@ -349,7 +349,7 @@ def test_a_user_counts_and_not_a_token_of_the_environment(
     assert run(*what) == 10
     assert "rejects the token (401)" in capsys.readouterr().err
     assert run(*what, "--password-file", file) == 2
-    assert "--password-file: give --user, too" in capsys.readouterr().err
+    assert "--password-file: give the user's name with --user" in capsys.readouterr().err
     assert run(*what, "--user", "anna") == 2
     assert "--user: there is no password for 'anna'" in capsys.readouterr().err
 
