@@ -351,7 +351,7 @@ def test_a_user_counts_and_not_a_token_of_the_environment(
     assert run(*what, "--password-file", file) == 2
     assert "--password-file: give the user's name with --user" in capsys.readouterr().err
     assert run(*what, "--user", "anna") == 2
-    assert "--user: there is no password for 'anna'" in capsys.readouterr().err
+    assert "--user: no password for 'anna'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("token", ["t0\nken", "t0ken\r"])
