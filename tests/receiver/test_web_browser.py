@@ -77,7 +77,7 @@ def test_the_list_of_sessions_is_readable(address: str, driver: Any, width: int,
 
 
 def test_the_screenshot_of_the_documentation(driver: Any, tmp_path: Path) -> None:
-    journal = fill(tmp_path, "input is refused, nothing was written: '003/0001.dcm' is cut off")
+    journal = fill(tmp_path, "input is refused; nothing was written: '003/0001.dcm' is cut off")
     with served(tmp_path, journal) as (url, _):
         look(driver, url.replace("http://", f"http://me:{TOKEN}@"), 1300, "light", "sessions")
     journal.close()
