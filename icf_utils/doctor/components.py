@@ -17,6 +17,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from icf_utils import __version__
+from icf_utils.child_environment import user_environment
 from icf_utils.doctor.model import Check
 from icf_utils.errors import printable
 from icf_utils.installation import NAME, install_hint, requirements_of
@@ -154,7 +155,6 @@ def _component(program: Program) -> Component:
 
 def _ask_version(path: str, arguments: Sequence[str]) -> tuple[str, str]:
     """The first number like 1.2 that the program prints, empty if there is none, and its first line on an error."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "SLURM_CONF") if name in os.environ}
     try:
         done = subprocess.run(  # noqa: S603 - programs of the table above
             [path, *arguments],
@@ -162,7 +162,7 @@ def _ask_version(path: str, arguments: Sequence[str]) -> tuple[str, str]:
             check=False,
             timeout=_SECONDS,
             stdin=subprocess.DEVNULL,
-            env={**kept, "LC_ALL": "C"},
+            env={**user_environment(), "LC_ALL": "C"},
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return "", printable(str(error))
