@@ -17,6 +17,13 @@ from tests.xnat.standin import PASSWORD, USER, standin
 from tests.xnat.uploads import write_session
 
 
+def check_resumed(proxy: FlakyProxy) -> None:
+    """The stream that was cut is continued where it was cut, not begun again."""
+    *before, resumed = (int(text.removeprefix("bytes=").partition("-")[0] or 0) for text in proxy.ranges)
+    assert len(set(before)) == 1
+    assert resumed > before[0]
+
+
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Inside:
     return Inside(capsys)
@@ -41,6 +48,7 @@ def test_retrieve(cli: Inside, tmp_path: Path) -> None:
     assert ran.code == 0, ran.err
     assert len(list((tmp_path / "out").rglob("*.dcm"))) == 4
     check_attempts(proxy)
+    check_resumed(proxy)
 
 
 @pytest.mark.parametrize("pattern", [r"POST /data/services/import", r"GET /data/prearchive/projects/PILOT\?"])
@@ -71,3 +79,4 @@ def test_sessions_get(cli: Inside, tmp_path: Path) -> None:
     assert ran.code == 0, ran.err
     assert len(list((tmp_path / "out").glob("*.zip"))) == 1
     check_attempts(proxy)
+    check_resumed(proxy)

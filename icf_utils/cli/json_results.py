@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from icf_utils.pipeline.status import VisitStatus
     from icf_utils.receiver.client import Download
     from icf_utils.results import Notice
-    from icf_utils.retrieve.model import Trouble
+    from icf_utils.retrieve.model import Failure
     from icf_utils.retrieve.plan import SeriesLine, Stats
     from icf_utils.sender.model import SendResult
     from icf_utils.slurm.model import Submission
@@ -83,7 +83,7 @@ class RetrieveStats(TypedDict):
     """What ``retrieve --stats`` found."""
 
     stats: Stats
-    troubles: Sequence[Trouble]
+    troubles: Sequence[Failure]
     notices: Sequence[Notice]
 
 
@@ -91,7 +91,7 @@ class RetrievePlan(TypedDict):
     """What ``retrieve --dry-run`` found, one line a series."""
 
     series: Sequence[SeriesLine]
-    troubles: Sequence[Trouble]
+    troubles: Sequence[Failure]
     notices: Sequence[Notice]
 
 
@@ -253,7 +253,7 @@ def result_types() -> dict[str, Any]:
     from icf_utils.doctor.model import Examination
     from icf_utils.metadata.stage import MetadataResult
     from icf_utils.pipeline.model import RunResult
-    from icf_utils.retrieve.job import Retrieved
+    from icf_utils.retrieve.job import RetrieveResult
     from icf_utils.sender.model import SendResult
     from icf_utils.verify.repair import RepairResult
     from icf_utils.verify.verify import VerifyResult
@@ -270,7 +270,7 @@ def result_types() -> dict[str, Any]:
         "run": RunResult | RunPlan | SlurmJobsDone | SlurmJobs | SlurmScripts,
         "status": StoreStatus,
         "verify": VerifyResult | RepairResult,
-        "retrieve": Retrieved | RetrieveStats | RetrievePlan,
+        "retrieve": RetrieveResult | RetrieveStats | RetrievePlan,
         "configure-clone": ConfiguredClone,
         "study-uid": StudyUids,
         "send": SendResult,

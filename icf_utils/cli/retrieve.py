@@ -14,8 +14,8 @@ from icf_utils.formatting import format_count, format_size
 
 if TYPE_CHECKING:
     from icf_utils.credentials import Login, Secret
-    from icf_utils.retrieve.api import Origin, Retrieved, Retriever
-    from icf_utils.retrieve.model import Trouble
+    from icf_utils.retrieve.api import ImageSource, Retriever, RetrieveResult
+    from icf_utils.retrieve.model import Failure
     from icf_utils.retrieve.plan import Plan, SeriesLine, Stats
 
 NAME = "retrieve"
@@ -132,8 +132,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         return _retrieve(args, console, retriever)
 
 
-def _origin(args: argparse.Namespace) -> Origin:
-    from icf_utils.retrieve.api import BucketOrigin, StoreOrigin
+def _origin(args: argparse.Namespace) -> ImageSource:
+    from icf_utils.retrieve.api import BucketSource, StoreSource
     from icf_utils.retrieve.buckets import has_token, parse_bucket
     from icf_utils.retrieve.store_source import store_url
 
@@ -143,7 +143,7 @@ def _origin(args: argparse.Namespace) -> Origin:
         url = store_url(args.store_dir)
         studies = tuple(target for target in targets if "/" not in target)
         visits = tuple((study, visit) for study, slash, visit in (one.partition("/") for one in targets) if slash)
-        return StoreOrigin(url, visits, studies, _store_auth(args, url))
+        return StoreSource(url, visits, studies, _store_auth(args, url))
     _refuse(args, "--bucket", "id", "user", "password_file")
     if has_token(args.bucket):
         raise InvalidSetting(
@@ -156,7 +156,7 @@ def _origin(args: argparse.Namespace) -> Origin:
     if args.bucket.startswith(("file:", "s3:", "gs:")):
         _refuse(args, "a bucket at file://, s3:// or gs://", *_TLS)
     place = parse_bucket(args.bucket, args.prefix, args.endpoint, _token(args, "the bucket"))
-    return BucketOrigin(place, tuple(targets))
+    return BucketSource(place, tuple(targets))
 
 
 def _refuse(args: argparse.Namespace, place: str, *names: str) -> None:
@@ -244,7 +244,7 @@ def _retrieve(args: argparse.Namespace, console: Console, retriever: Retriever) 
     return _finish(args, console, result, result, [_summary(result)])
 
 
-def _summary(result: Retrieved) -> str:
+def _summary(result: RetrieveResult) -> str:
     known = f"; {format_count(result.unchanged, 'image')} already saved" if result.unchanged else ""
     failed = f"; {format_count(len(result.troubles), 'failure')}, see above" if result.troubles else ""
     came = f"{format_count(result.saved, 'image')} retrieved ({format_size(result.size)})"
@@ -252,7 +252,7 @@ def _summary(result: Retrieved) -> str:
 
 
 def _finish(
-    args: argparse.Namespace, console: Console, result: object, seen: Plan | Retrieved, lines: Iterable[str]
+    args: argparse.Namespace, console: Console, result: object, seen: Plan | RetrieveResult, lines: Iterable[str]
 ) -> int:
     """Show failures and the result; returns the exit code."""
     console.notices(seen.notices)
@@ -260,7 +260,7 @@ def _finish(
     return 1 if seen.troubles else 0
 
 
-def _failures(troubles: Iterable[Trouble]) -> Iterator[str]:
+def _failures(troubles: Iterable[Failure]) -> Iterator[str]:
     """One line for each failure. Images of one TAR that failed for the same reason share a line that names a few."""
     groups: dict[tuple[str, str], list[str]] = {}
     for trouble in troubles:

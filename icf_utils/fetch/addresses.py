@@ -3,7 +3,7 @@
 Two rules keep a client from being led where its user never meant to go (server-side request forgery):
 
 - The user names an address, and a redirect never leads from there into a more private network: not from the internet
-  to an intranet, and from neither to this machine (:class:`NamedByUser`).
+  to an intranet, and from neither to this machine (:class:`UserRule`).
 - Where a stranger's text names the addresses, as a dataset does, only those are asked that the user has allowed; see
   :mod:`icf_utils.dataset.special_remote.security`.
 
@@ -83,7 +83,7 @@ class AddressRule(Protocol):
         """
 
 
-class NamedByUser:
+class UserRule:
     """The address is the user's own choice: anything goes but a redirect into a more private network."""
 
     def check_url(self, url: str) -> None:

@@ -53,7 +53,7 @@ import urllib3.util
 from icf_utils import __version__
 from icf_utils.credentials import Credential, origin_of, without_credentials
 from icf_utils.errors import InvalidSetting, printable
-from icf_utils.fetch.addresses import AddressRule, NamedByUser
+from icf_utils.fetch.addresses import AddressRule, UserRule
 from icf_utils.fetch.connections import Connections, Route
 from icf_utils.fetch.errors import ConnectionFailure, FetchFailure
 from icf_utils.fetch.responses import TRANSIENT, UNTOUCHED
@@ -122,7 +122,7 @@ class Retries:
         self.check()
 
 
-class Body(Protocol):
+class RequestBody(Protocol):
     """A request's body of known length in bytes, which can be iterated again for another attempt."""
 
     @property
@@ -208,7 +208,7 @@ class _Request:
     where: str
     credential: Credential | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: Body | None = None
+    body: RequestBody | None = None
     timeout: float | None = None
 
 
@@ -232,7 +232,7 @@ class HttpClient:
         stop: threading.Event | None = None,
     ) -> None:
         self.retry, self.stop = retry, stop or threading.Event()
-        self._rule: AddressRule = rule or NamedByUser()
+        self._rule: AddressRule = rule or UserRule()
         if tls:
             client_context(tls)  # says at once what is wrong with the files
         self._connections = Connections(connections, tls or TlsFiles(), self._rule, with_proxies)
@@ -255,7 +255,7 @@ class HttpClient:
         credential: Credential | None = None,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-        body: Body | None = None,
+        body: RequestBody | None = None,
         timeout: float | None = None,
         limit: int | None = None,
         transient: frozenset[int] = TRANSIENT,
@@ -297,7 +297,7 @@ class HttpClient:
         credential: Credential | None = None,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-        body: Body | None = None,
+        body: RequestBody | None = None,
         timeout: float | None = None,
     ) -> Response:
         """One request, sent once. ``timeout`` in seconds replaces the policy's ``read``.

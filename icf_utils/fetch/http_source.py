@@ -10,13 +10,13 @@ from icf_utils.fetch.errors import ConnectionFailure, FetchFailure
 from icf_utils.fetch.http import HttpClient, Response, Retries, pause_after
 from icf_utils.fetch.responses import (
     TRANSIENT,
-    Asked,
-    Body,
-    Identity,
-    condition,
-    identity_of,
-    judge,
-    refusal,
+    BodyPart,
+    ObjectState,
+    RequestedRange,
+    failure_for,
+    interpret,
+    range_condition,
+    state_of,
     unauthorised,
     whole_size,
 )
@@ -47,13 +47,13 @@ class HttpSource:
         credential: Credential | None = None,
         expected: int | None = None,
         advice: str = "give a user name and password, or a token",
-        known: Identity | None = None,
+        known: ObjectState | None = None,
     ) -> None:
         self._url, self._client, self._advice = url, client, advice
         origin_of(url)  # raises for what is not a web address
         self._credential = credential
         self._where = without_credentials(url)
-        self._pinned = known or Identity("", expected)
+        self._pinned = known or ObjectState("", expected)
         self._lock = threading.Lock()
 
     @property
@@ -78,7 +78,7 @@ class HttpSource:
     def read(self, start: int = 0, size: int | None = None) -> Iterator[bytes]:
         retries, done = Retries(self._where, self._client.retry, self._client.stop), 0
         while size is None or done < size:
-            asked = Asked(start, size, done)
+            asked = RequestedRange(start, size, done)
             try:
                 with self._ask("GET", asked) as response:
                     if response.status in TRANSIENT:
@@ -96,13 +96,13 @@ class HttpSource:
             except ConnectionFailure as failure:
                 retries.pause(failure.problem)
 
-    def _ask(self, method: str, asked: Asked) -> Response:
+    def _ask(self, method: str, asked: RequestedRange) -> Response:
         """One request; 401 is raised."""
         headers = {}
         if asked.at or asked.size is not None:
             end = "" if asked.left is None else asked.at + asked.left - 1
             headers["Range"] = f"bytes={asked.at}-{end}"
-            headers.update(condition(self._pinned.mark))
+            headers.update(range_condition(self._pinned.mark))
         response = self._client.request_once(method, self._url, credential=self._credential, headers=headers)
         return self._authorised(response)
 
@@ -115,11 +115,11 @@ class HttpSource:
                 raise unauthorised(self._where, response.headers, response.url, response.carried, advice)
         return response
 
-    def _body(self, response: Response, asked: Asked) -> Iterator[bytes]:
+    def _body(self, response: Response, asked: RequestedRange) -> Iterator[bytes]:
         """The part of an answer's body that was asked for; raises :class:`_CutShort` if it ends early."""
         if response.status in (200, 206):
-            self._refuse_replaced(identity_of(response.headers, None))
-        body = judge(self._where, response.status, response.headers, asked)
+            self._refuse_replaced(state_of(response.headers, None))
+        body = interpret(self._where, response.status, response.headers, asked)
         self._pin(body.identity)
         come = 0
         try:
@@ -134,7 +134,7 @@ class HttpSource:
         if asked.size is None and self._pinned.size is not None and end < self._pinned.size:
             raise _CutShort(f"the stream was cut after {end} of {self._pinned.size} bytes")
 
-    def _pin(self, found: Identity) -> None:
+    def _pin(self, found: ObjectState) -> None:
         """What is read is one state of the object: the one of the first answer."""
         with self._lock:
             pinned = self._pinned
@@ -143,9 +143,9 @@ class HttpSource:
                 raise FetchFailure(self._where, problem, "it is another or a damaged file", kind="size")
             self._refuse_replaced(found)
             size = found.size if pinned.size is None else pinned.size
-            self._pinned = Identity(pinned.mark or found.mark, size)
+            self._pinned = ObjectState(pinned.mark or found.mark, size)
 
-    def _refuse_replaced(self, found: Identity) -> None:
+    def _refuse_replaced(self, found: ObjectState) -> None:
         """Before anything else that an answer may be wrong about: of another object, all else says nothing."""
         if not self._pinned.agrees(found):
             raise FetchFailure(self._where, "it was replaced during the transfer", "begin again", kind="changed")
@@ -156,7 +156,7 @@ class HttpSource:
             if not _is_dislike(response):
                 self._learn(response)
                 return
-        with self._request("GET", {"Range": "bytes=0-0", **condition(self._pinned.mark)}) as response:
+        with self._request("GET", {"Range": "bytes=0-0", **range_condition(self._pinned.mark)}) as response:
             self._learn(response)
 
     def _request(self, method: str, headers: dict[str, str]) -> Response:
@@ -165,20 +165,20 @@ class HttpSource:
     def _learn(self, response: Response) -> None:
         status, headers = response.status, response.headers
         if status == 200:
-            self._pin(judge(self._where, 200, headers, Asked(0, None)).identity)
+            self._pin(interpret(self._where, 200, headers, RequestedRange(0, None)).identity)
         elif status == 206:
-            self._pin(judge(self._where, 206, headers, Asked(0, 1)).identity)
+            self._pin(interpret(self._where, 206, headers, RequestedRange(0, 1)).identity)
         elif status == 416:  # of an empty object there is no first byte
-            self._pin(identity_of(headers, 0))
+            self._pin(state_of(headers, 0))
         else:
-            raise refusal(self._where, status)
+            raise failure_for(self._where, status)
 
 
 def _meant_for_another(origin: WebOrigin, url: str) -> str:
     return f"it redirects to {origin_of(url)}, and the credentials are for {origin}: use the address it redirects to"
 
 
-def _trimmed(response: Response, body: Body) -> Iterator[bytes]:
+def _trimmed(response: Response, body: BodyPart) -> Iterator[bytes]:
     """The body without what precedes and follows the part that is ours; bytes as they were sent, not decoded."""
     skip, left = body.skip, body.length
     for chunk in response.stream():

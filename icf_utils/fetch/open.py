@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from icf_utils.fetch.files import FileSource, path_of
 from icf_utils.fetch.responses import web_page
-from icf_utils.fetch.source import Source
+from icf_utils.fetch.source import ByteSource
 
 if TYPE_CHECKING:
     from icf_utils.credentials import Credential
@@ -24,7 +24,7 @@ def open_source(
     credential: Credential | None = None,
     expected: int | None = None,
     advice: str = "give --user and a password, or a token",
-) -> Source:
+) -> ByteSource:
     """The place that ``url`` (``file://``, ``http://``, ``https://``) names; nothing is asked yet.
 
     ``client`` holds the connections of several sources; without it the source has one connection of its own.
@@ -40,7 +40,7 @@ def open_source(
     return HttpSource(url, client or HttpClient(connections=1), credential, expected, advice)
 
 
-def read_all(source: Source, limit: int) -> bytes:
+def read_whole(source: ByteSource, limit: int) -> bytes:
     """A whole small object that is no web page.
 
     Raises :class:`~icf_utils.fetch.errors.FetchFailure` for a page, also one that the server does not call so, and

@@ -30,7 +30,7 @@ _REFUSALS: Mapping[int, tuple[Kind, str, str]] = {
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestedRange:
     """What was asked for: ``size`` bytes from ``start``, ``None`` for all the rest; of which ``done`` have come."""
 
     start: int
@@ -48,7 +48,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Identity:
+class ObjectState:
     """What tells one state of an object from another. ``mark``: ETag or, without one, Last-Modified; may be empty.
 
     ``size`` in bytes, ``None`` where the server does not say.
@@ -57,28 +57,28 @@ class Identity:
     mark: str
     size: int | None
 
-    def agrees(self, other: Identity) -> bool:
+    def agrees(self, other: ObjectState) -> bool:
         marks = self.mark == other.mark or not (self.mark and other.mark)
         sizes = self.size == other.size or None in (self.size, other.size)
         return marks and sizes
 
 
 @dataclass(frozen=True)
-class Body:
+class BodyPart:
     """How to read the body: leave out ``skip`` bytes, then ``length`` are ours (``None``: up to the end)."""
 
-    identity: Identity
+    identity: ObjectState
     skip: int
     length: int | None
 
 
-def identity_of(headers: Mapping[str, str], size: int | None) -> Identity:
+def state_of(headers: Mapping[str, str], size: int | None) -> ObjectState:
     """The state of the object that an answer speaks of."""
     mark = headers.get("x-goog-generation") or headers.get("ETag") or headers.get("Last-Modified") or ""
-    return Identity(mark, size)
+    return ObjectState(mark, size)
 
 
-def condition(headers_mark: str) -> dict[str, str]:
+def range_condition(headers_mark: str) -> dict[str, str]:
     """The header that has a range sent only if the object is still the same; empty for marks that cannot be used.
 
     ``If-Range`` takes strong entity tags (RFC 9110, 13.1.5).
@@ -92,7 +92,7 @@ def whole_size(headers: Mapping[str, str]) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and not _encoding(headers) else None
 
 
-def judge(where: str, status: int, headers: Mapping[str, str], asked: Asked) -> Body:
+def interpret(where: str, status: int, headers: Mapping[str, str], asked: RequestedRange) -> BodyPart:
     """How to read this answer. Raises :class:`~icf_utils.fetch.errors.FetchFailure` for one that is of no use.
 
     Answers in :data:`TRANSIENT` are the caller's to repeat.
@@ -103,10 +103,10 @@ def judge(where: str, status: int, headers: Mapping[str, str], asked: Asked) -> 
         return _whole(where, headers, asked)
     if status == 416:
         return _beyond(where, headers, asked)
-    raise refusal(where, status)
+    raise failure_for(where, status)
 
 
-def refusal(where: str, status: int) -> FetchFailure:
+def failure_for(where: str, status: int) -> FetchFailure:
     """What this status means, but for 401: see :func:`unauthorised`."""
     other: tuple[Kind, str, str] = ("refused", f"the server answered {status}", "check the address")
     kind, problem, remedy = _REFUSALS.get(status, other)
@@ -124,7 +124,7 @@ def unauthorised(where: str, headers: Mapping[str, str], url: str, sent: str, ad
     return FetchFailure(where, problem, remedy, kind="unauthorised", status=401, challenge=challenge, challenger=url)
 
 
-def _part(where: str, headers: Mapping[str, str], asked: Asked) -> Body:
+def _part(where: str, headers: Mapping[str, str], asked: RequestedRange) -> BodyPart:
     found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
     if not found or int(found[1]) != asked.at:
         raise FetchFailure(
@@ -140,10 +140,10 @@ def _part(where: str, headers: Mapping[str, str], asked: Asked) -> Body:
     if asked.size is not None and total is not None and asked.start + asked.size > total:
         raise _too_short(where, asked.start + asked.size, total)
     length = int(found[2]) - int(found[1]) + 1
-    return Body(identity_of(headers, total), 0, length if asked.left is None else min(length, asked.left))
+    return BodyPart(state_of(headers, total), 0, length if asked.left is None else min(length, asked.left))
 
 
-def _whole(where: str, headers: Mapping[str, str], asked: Asked) -> Body:
+def _whole(where: str, headers: Mapping[str, str], asked: RequestedRange) -> BodyPart:
     """All of it from the start: what came before a cut is read once more, a part further on is not waited for."""
     if headers.get("Content-Type", "").partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml"):
         raise web_page(where)
@@ -155,7 +155,7 @@ def _whole(where: str, headers: Mapping[str, str], asked: Asked) -> Body:
     if asked.size is not None and total is not None and asked.size > total:
         raise _too_short(where, asked.size, total)
     length = asked.left if asked.left is not None else None if total is None else total - asked.done
-    return Body(identity_of(headers, total), asked.done, length)
+    return BodyPart(state_of(headers, total), asked.done, length)
 
 
 def web_page(where: str) -> FetchFailure:
@@ -169,12 +169,12 @@ def web_page(where: str) -> FetchFailure:
     )
 
 
-def _beyond(where: str, headers: Mapping[str, str], asked: Asked) -> Body:
+def _beyond(where: str, headers: Mapping[str, str], asked: RequestedRange) -> BodyPart:
     """416: fine at the very end of an object, else the object is shorter than expected."""
     found = _UNSATISFIED.fullmatch(headers.get("Content-Range", "").strip())
     total = int(found[1]) if found else None
     if asked.size is None and asked.at == total:
-        return Body(identity_of(headers, total), 0, 0)
+        return BodyPart(state_of(headers, total), 0, 0)
     raise _too_short(where, asked.start + (asked.size or 0), total)
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 CHUNK = 256 * 1024
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """One file or object somewhere; safe to use from several threads.
 
     All methods raise :class:`~icf_utils.fetch.errors.FetchFailure`. What is read belongs to one state of the object:

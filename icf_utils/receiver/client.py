@@ -22,7 +22,7 @@ from icf_utils.errors import InvalidSetting, RemoteFailure, printable, storage_e
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.http import HttpClient, Response, RetryPolicy
 from icf_utils.fetch.http_source import HttpSource
-from icf_utils.fetch.responses import Identity
+from icf_utils.fetch.responses import ObjectState
 from icf_utils.fetch.tls import TlsFiles
 from icf_utils.formatting import format_size
 from icf_utils.progress import Progress
@@ -164,7 +164,7 @@ class HttpSessions:
         size, tag, digest = self._describe(address)
         first = zip_file.resume(tag, size)
         source = HttpSource(
-            f"{self._url}{address}", self._client, self._credential, known=Identity(f'"{tag}"' if tag else "", size)
+            f"{self._url}{address}", self._client, self._credential, known=ObjectState(f'"{tag}"' if tag else "", size)
         )
         try:
             with progress.task(zip_file.path.name, size - first, "B") as task, zip_file.writing(first) as write:

@@ -23,29 +23,29 @@ from icf_utils.errors import InvalidSetting
 from icf_utils.fetch.http import DEFAULT_RETRY, HttpClient, RetryPolicy
 from icf_utils.fetch.tls import TlsFiles
 from icf_utils.progress import SILENT, Progress
-from icf_utils.retrieve.buckets import Bucket, BucketPlace, FolderBucket, GcsBucket, parse_bucket, place_of
-from icf_utils.retrieve.files import WORK_NAME, FolderShelf, check_saved, read_log
-from icf_utils.retrieve.job import Job, Retrieved
+from icf_utils.retrieve.buckets import Bucket, BucketPlace, FolderBucket, GcsBucket, parse_bucket, parse_bucket_details
+from icf_utils.retrieve.files import WORK_NAME, FolderDestination, check_saved, read_log
+from icf_utils.retrieve.job import RetrieveJob, RetrieveResult
 from icf_utils.retrieve.layout import BUCKET_LAYOUT, BUCKET_ZIP_LAYOUT, STORE_LAYOUT, template_keywords
-from icf_utils.retrieve.model import Found, Wanted
+from icf_utils.retrieve.model import Listing, PlannedFile
 from icf_utils.retrieve.plan import Plan, Stats, make_plan, make_stats
 from icf_utils.retrieve.selection import ALL, Selection
-from icf_utils.retrieve.store_source import check_folder, store_url, visits_of
-from icf_utils.retrieve.zips import ZipShelf
+from icf_utils.retrieve.store_source import check_folder, list_visits, store_url
+from icf_utils.retrieve.zips import ZipDestination
 
 if TYPE_CHECKING:
     from icf_utils.fetch.http import HttpClient
 
 
 __all__ = [
-    "BucketOrigin",
     "BucketPlace",
+    "BucketSource",
     "CodRetrieve",
-    "Job",
-    "Retrieved",
+    "RetrieveJob",
+    "RetrieveResult",
     "Retriever",
     "Selection",
-    "StoreOrigin",
+    "StoreSource",
     "parse_bucket",
 ]
 
@@ -60,7 +60,7 @@ class Retriever:
 
     def __init__(
         self,
-        origin: Origin,
+        origin: ImageSource,
         directory: str | os.PathLike[str],
         *,
         selection: Selection = ALL,
@@ -94,25 +94,25 @@ class Retriever:
             self._plan = make_plan(found, self._selection, self._layout, self._origin.where)
         return self._plan
 
-    def saved(self) -> dict[Wanted, bool]:
+    def saved(self) -> dict[PlannedFile, bool]:
         """Which images are there and correct; reads them all, changes nothing."""
         items, work = self.plan().items, self._root / WORK_NAME
-        shelf = ZipShelf(self._root, work, items) if self._zipped else FolderShelf(self._root, work)
+        shelf = ZipDestination(self._root, work, items) if self._zipped else FolderDestination(self._root, work)
         with ThreadPoolExecutor(self._connections) as pool:
             try:
                 return check_saved(items, shelf.has, pool, self._progress)
             finally:
-                if isinstance(shelf, ZipShelf):
+                if isinstance(shelf, ZipDestination):
                     shelf.close()
 
     def stats(self) -> Stats:
         """How much there is, and how much of it is saved; the same at every call until something changes."""
         return make_stats(self.plan().items, self.saved().values())
 
-    def job(self) -> Job:
+    def job(self) -> RetrieveJob:
         """A job that retrieves what is not saved yet; nothing happens before its ``start()``."""
         self._stop.clear()
-        return Job(
+        return RetrieveJob(
             self.plan,
             self._root,
             zipped=self._zipped,
@@ -148,22 +148,22 @@ class CodRetrieve:
         with self._retriever(studies, zipped=False) as retriever:
             return retriever.stats()
 
-    def download(self, studies: Sequence[str], zip_output: bool = False) -> Job:
+    def download(self, studies: Sequence[str], zip_output: bool = False) -> RetrieveJob:
         """A job for these studies; ``zip_output`` makes one zip for each."""
         return self._retriever(studies, zip_output).job()
 
     def _retriever(self, studies: Sequence[str], zipped: bool) -> Retriever:
-        origin = BucketOrigin(self._place, tuple(studies))
+        origin = BucketSource(self._place, tuple(studies))
         return Retriever(origin, self._directory, zipped=zipped, connections=self._connections)
 
 
 def _place(bucket: str | Mapping[str, object] | BucketPlace) -> BucketPlace:
     if isinstance(bucket, str):
         return parse_bucket(bucket)
-    return place_of(bucket) if isinstance(bucket, Mapping) else bucket
+    return parse_bucket_details(bucket) if isinstance(bucket, Mapping) else bucket
 
 
-class Origin(Protocol):
+class ImageSource(Protocol):
     """A place with TARs of images."""
 
     @property
@@ -175,12 +175,12 @@ class Origin(Protocol):
 
     def look(
         self, selection: Selection, keywords: Sequence[str], jobs: int, client: HttpClient, progress: Progress
-    ) -> Found:
+    ) -> Listing:
         """What is there; at least what the selection takes, with values of the DICOM ``keywords``."""
 
 
 @dataclass(frozen=True)
-class BucketOrigin:
+class BucketSource:
     """Studies of a COD bucket; none named: all."""
 
     place: BucketPlace
@@ -195,16 +195,16 @@ class BucketOrigin:
 
     def look(
         self, selection: Selection, keywords: Sequence[str], jobs: int, client: HttpClient, progress: Progress
-    ) -> Found:
-        from icf_utils.retrieve.cod import look
+    ) -> Listing:
+        from icf_utils.retrieve.cod import list_images
 
         only = frozenset() if selection.has_numbers() else frozenset(selection.series)
         bucket = open_bucket(self.place, client)
-        return look(bucket, self.place, self.studies, only=only, keywords=keywords, jobs=jobs, progress=progress)
+        return list_images(bucket, self.place, self.studies, only=only, keywords=keywords, jobs=jobs, progress=progress)
 
 
 @dataclass(frozen=True)
-class StoreOrigin:
+class StoreSource:
     """Visits (pairs of study and visit) of a store of ours; none named: all of ``studies``, or all there are.
 
     ``url`` may be a path on this machine, too.
@@ -224,15 +224,15 @@ class StoreOrigin:
 
     def look(
         self, selection: Selection, keywords: Sequence[str], jobs: int, client: HttpClient, progress: Progress
-    ) -> Found:
-        from icf_utils.retrieve.store_source import look
+    ) -> Listing:
+        from icf_utils.retrieve.store_source import list_images
 
         url, visits = store_url(self.url), self.visits
         check_folder(url)
         if self.studies or not visits:
-            visits += visits_of(url, self.studies)
+            visits += list_visits(url, self.studies)
         credential = bind_credential(url, self.auth) if url.startswith("http") else None
-        return look(url, visits, client, credential, jobs, progress)
+        return list_images(url, visits, client, credential, jobs, progress)
 
 
 def open_bucket(place: BucketPlace, client: HttpClient) -> Bucket:

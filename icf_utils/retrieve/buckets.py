@@ -21,8 +21,8 @@ from icf_utils.credentials import Secret, bind_credential, without_credentials
 from icf_utils.errors import InvalidSetting, printable, storage_errors
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.files import FileSource
-from icf_utils.fetch.open import open_source, read_all
-from icf_utils.fetch.source import Source
+from icf_utils.fetch.open import open_source, read_whole
+from icf_utils.fetch.source import ByteSource
 
 if TYPE_CHECKING:
     from icf_utils.fetch.http import HttpClient
@@ -106,7 +106,7 @@ def parse_bucket(
     return BucketPlace(bucket, own, token or _token(parts.query), parts.scheme, host)
 
 
-def place_of(details: Mapping[str, object]) -> BucketPlace:
+def parse_bucket_details(details: Mapping[str, object]) -> BucketPlace:
     """The bucket that ``{bucket, bucketPrefix, token}`` means, as ``cod-retrieve`` takes it; all used as given.
 
     ``endpoint`` is the server, if it is not Google's. Raises :class:`~icf_utils.errors.InvalidSetting`.
@@ -153,7 +153,7 @@ _LARGEST_PAGE = 1 << 26
 
 
 @dataclass(frozen=True)
-class Listed:
+class BucketObject:
     """An object: its name in the bucket, size in bytes, and its generation, or ETag, or empty text.
 
     The size is -1 where the object may be stored compressed, and be sent with another size.
@@ -170,10 +170,10 @@ class Bucket(Protocol):
     def url(self, name: str) -> str:
         """An object's address as it may be shown."""
 
-    def list(self, prefix: str) -> Iterator[Listed]:
+    def list(self, prefix: str) -> Iterator[BucketObject]:
         """All objects whose names begin with ``prefix``."""
 
-    def open(self, item: Listed) -> Source:
+    def open(self, item: BucketObject) -> ByteSource:
         """The bytes of an object, in the state that was listed."""
 
 
@@ -188,7 +188,7 @@ class GcsBucket:
     def url(self, name: str) -> str:
         return f"{self._shown}/{name}"
 
-    def list(self, prefix: str) -> Iterator[Listed]:
+    def list(self, prefix: str) -> Iterator[BucketObject]:
         page = ""
         seen: set[str] = set()
         while page not in seen:
@@ -201,12 +201,12 @@ class GcsBucket:
                 return
         raise FetchFailure(self._shown, "its list of objects has no end", "the server is at fault", kind="refused")
 
-    def open(self, item: Listed) -> Source:
+    def open(self, item: BucketObject) -> ByteSource:
         pinned = {"generation": item.state} if item.state else {}
         url = f"{self._base}/{quote(item.name, safe='')}?{urlencode({'alt': 'media', **pinned})}"
         return self._open(url, None if item.size < 0 else item.size)
 
-    def _open(self, url: str, expected: int | None = None) -> Source:
+    def _open(self, url: str, expected: int | None = None) -> ByteSource:
         return open_source(url, self._client, self._credential, expected, advice="give a token")
 
     def _page(self, prefix: str, page: str) -> dict[str, Any]:
@@ -215,7 +215,7 @@ class GcsBucket:
             asked["pageToken"] = page
         source = self._open(f"{self._base}?{urlencode(asked)}")
         try:
-            answer = json.loads(read_all(source, _LARGEST_PAGE))
+            answer = json.loads(read_whole(source, _LARGEST_PAGE))
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict) or not isinstance(answer.get("items", []), list):
@@ -224,7 +224,7 @@ class GcsBucket:
             )
         return answer
 
-    def _listed(self, item: Any) -> Listed:
+    def _listed(self, item: Any) -> BucketObject:
         """Objects stored compressed are listed with a size that they may not be sent with.
 
         Not every server says which ones these are. Only a TAR's size is needed: JSON that was cut is none any more.
@@ -232,7 +232,7 @@ class GcsBucket:
         try:
             name, size = str(item["name"]), int(item["size"])
             packed = bool(item.get("contentEncoding")) or not name.endswith(".tar")
-            return Listed(name, -1 if packed else size, str(item.get("generation", "")))
+            return BucketObject(name, -1 if packed else size, str(item.get("generation", "")))
         except (AttributeError, KeyError, TypeError, ValueError):
             raise FetchFailure(
                 self._shown, "its list of objects cannot be understood", "check the address", kind="refused"
@@ -248,14 +248,14 @@ class FolderBucket:
     def url(self, name: str) -> str:
         return str(self._root / name)
 
-    def list(self, prefix: str) -> Iterator[Listed]:
+    def list(self, prefix: str) -> Iterator[BucketObject]:
         """``prefix`` ends with a slash here."""
         with storage_errors(self._root, "read"):
             for folder, folders, names in os.walk(self._root / prefix):
                 folders.sort()
                 for path in (Path(folder, name) for name in sorted(names)):
                     if path.is_file():
-                        yield Listed(path.relative_to(self._root).as_posix(), path.stat().st_size)
+                        yield BucketObject(path.relative_to(self._root).as_posix(), path.stat().st_size)
 
-    def open(self, item: Listed) -> Source:
+    def open(self, item: BucketObject) -> ByteSource:
         return FileSource(self._root / item.name, item.size)

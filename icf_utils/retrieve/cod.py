@@ -23,14 +23,14 @@ from typing import Any
 from icf_utils.dicom.values import Value
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.fetch.errors import FetchFailure
-from icf_utils.fetch.open import read_all
+from icf_utils.fetch.open import read_whole
 from icf_utils.fetch.ranges import Span
 from icf_utils.installation import import_package
 from icf_utils.progress import Progress
 from icf_utils.results import Notice
-from icf_utils.retrieve.buckets import Bucket, BucketPlace, Listed
-from icf_utils.retrieve.layout import unsafe
-from icf_utils.retrieve.model import Digest, Found, Image, Tar, Trouble
+from icf_utils.retrieve.buckets import Bucket, BucketObject, BucketPlace
+from icf_utils.retrieve.layout import why_unsafe
+from icf_utils.retrieve.model import Digest, Failure, Image, Listing, Tar
 
 #: The largest ``metadata.json`` that is read, unpacked, in bytes; and the largest record of one instance.
 LARGEST, _LARGEST_RECORD = 1 << 30, 1 << 26
@@ -38,24 +38,24 @@ LARGEST, _LARGEST_RECORD = 1 << 30, 1 << 26
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
 
-class NotMetadata(Exception):
+class InvalidMetadata(Exception):
     """The bytes are no ``metadata.json``; the text says why."""
 
 
 @dataclass(frozen=True)
-class Series:
+class SeriesMetadata:
     """What a ``metadata.json`` says: instances that can be had, and those that cannot."""
 
     images: tuple[Image, ...]
-    troubles: tuple[Trouble, ...]
+    troubles: tuple[Failure, ...]
 
 
-def is_name(text: str) -> bool:
+def is_object_name(text: str) -> bool:
     """Whether a UID, or a hashed one, can be part of an object's name."""
     return _NAME.fullmatch(text) is not None
 
 
-def unpack(raw: bytes) -> bytes:
+def decompress(raw: bytes) -> bytes:
     """The JSON of a ``metadata.json``, which may be gzip (known by its first bytes). Raises :class:`NotMetadata`."""
     if not raw.startswith(b"\x1f\x8b"):
         return raw
@@ -63,51 +63,51 @@ def unpack(raw: bytes) -> bytes:
     try:
         data = machine.decompress(raw, LARGEST)
     except zlib.error as error:
-        raise NotMetadata(f"it begins like gzip and is none ({error})") from error
+        raise InvalidMetadata(f"it begins like gzip and is none ({error})") from error
     if not machine.eof:
-        raise NotMetadata("it was cut, or is larger than makes sense")
+        raise InvalidMetadata("it was cut, or is larger than makes sense")
     return data
 
 
-def read_series(raw: bytes, study: str, series: str, url: str, keywords: Sequence[str] = ()) -> Series:
+def read_series(raw: bytes, study: str, series: str, url: str, keywords: Sequence[str] = ()) -> SeriesMetadata:
     """The instances of the series at ``studies/<study>/series/<series>``, with values of the DICOM ``keywords``.
 
     ``url`` names the series' TAR in troubles. Raises :class:`NotMetadata`.
     """
     try:
-        document = json.loads(unpack(raw))
+        document = json.loads(decompress(raw))
     except (ValueError, RecursionError) as error:
-        raise NotMetadata("it is no JSON") from error
+        raise InvalidMetadata("it is no JSON") from error
     instances = _instances(document)
     read = [_one(key, record, study, series, keywords, url) for key, record in instances.items()]
     images = tuple(item for item in read if isinstance(item, Image))
-    return Series(images, tuple(item for item in read if isinstance(item, Trouble)))
+    return SeriesMetadata(images, tuple(item for item in read if isinstance(item, Failure)))
 
 
-def _one(key: str, record: Any, study: str, series: str, keywords: Sequence[str], url: str) -> Image | Trouble:
+def _one(key: str, record: Any, study: str, series: str, keywords: Sequence[str], url: str) -> Image | Failure:
     try:
         return _image(key, record, study, series, keywords)
-    except NotMetadata as error:
-        return Trouble(url, str(error), image=key, study=study)
+    except InvalidMetadata as error:
+        return Failure(url, str(error), image=key, study=study)
 
 
 def _instances(document: Any) -> Mapping[str, Any]:
     cod = document.get("cod") if isinstance(document, dict) else None
     instances = cod.get("instances") if isinstance(cod, dict) else None
     if not isinstance(instances, dict):
-        raise NotMetadata("expected instances under 'cod', found none")
+        raise InvalidMetadata("expected instances under 'cod', found none")
     return instances
 
 
 def _image(key: str, record: Any, study: str, series: str, keywords: Sequence[str]) -> Image:
     if not isinstance(record, dict):
-        raise NotMetadata("expected a JSON object for the instance")
+        raise InvalidMetadata("expected a JSON object for the instance")
     member = _member(record, study, series)
     headers = record.get("headers")
     start = headers.get("start_byte") if isinstance(headers, dict) else None
     size = record.get("size")
     if type(start) is not int or type(size) is not int or start < 0 or size < 0:
-        raise NotMetadata("expected start_byte and size as whole numbers")
+        raise InvalidMetadata("expected start_byte and size as whole numbers")
     return Image(
         study=study,
         visit="",
@@ -125,15 +125,15 @@ def _member(record: Mapping[str, Any], study: str, series: str) -> str:
     """The member's name in the TAR: what the URI says after ``studies/``, which must be about this series."""
     uri = record.get("uri", record.get("url"))
     if not isinstance(uri, str):
-        raise NotMetadata("expected a 'uri' or 'url'")
+        raise InvalidMetadata("expected a 'uri' or 'url'")
     outside, _, member = uri.partition(".tar://")
     place = f"{study}/series/{series}"
     if outside.rpartition("studies/")[2] != place:
-        raise NotMetadata(f"expected a place in {printable(place)}.tar, its 'uri' names another")
-    if problem := unsafe(member):
-        raise NotMetadata(f"its name in the TAR is unsafe: {problem}")
-    if not is_name(member.rpartition("/")[2]):
-        raise NotMetadata("its name in the TAR is unsafe: it has unusual characters")
+        raise InvalidMetadata(f"expected a place in {printable(place)}.tar, its 'uri' names another")
+    if problem := why_unsafe(member):
+        raise InvalidMetadata(f"its name in the TAR is unsafe: {problem}")
+    if not is_object_name(member.rpartition("/")[2]):
+        raise InvalidMetadata("its name in the TAR is unsafe: it has unusual characters")
     return member
 
 
@@ -144,7 +144,7 @@ def _digest(record: Mapping[str, Any]) -> Digest:
     except (binascii.Error, ValueError):
         raw = b""
     if len(raw) != 4:
-        raise NotMetadata("expected a CRC32C, without which nothing can be checked")
+        raise InvalidMetadata("expected a CRC32C, without which nothing can be checked")
     return Digest("crc32c", base64.b64encode(raw).decode("ascii"))
 
 
@@ -182,7 +182,7 @@ def _elements(metadata: Any) -> Mapping[str, Any]:
         raw = zstandard.ZstdDecompressor().stream_reader(packed).read(_LARGEST_RECORD)
         elements = json.loads(raw)
     except (ValueError, RecursionError, zstandard.ZstdError) as error:
-        raise NotMetadata("its DICOM elements cannot be read") from error
+        raise InvalidMetadata("its DICOM elements cannot be read") from error
     return elements if isinstance(elements, dict) else {}
 
 
@@ -192,13 +192,13 @@ class SeriesObjects:
 
     study: str
     series: str
-    tar: Listed | None
-    metadata: Listed | None
+    tar: BucketObject | None
+    metadata: BucketObject | None
     is_locked: bool
     has_error: bool
 
 
-def look(
+def list_images(
     bucket: Bucket,
     place: BucketPlace,
     studies: Sequence[str],
@@ -207,7 +207,7 @@ def look(
     keywords: Sequence[str],
     jobs: int,
     progress: Progress,
-) -> Found:
+) -> Listing:
     """All series of the named studies, or of all; tags for the DICOM ``keywords``.
 
     If ``only`` names series, no others are looked into.
@@ -223,35 +223,35 @@ def look(
             parts.append(part)
             task.advance(1)
     notices = [notice for one in series for notice in _notices(one)]
-    return Found(
+    return Listing(
         tuple(tar for part in parts for tar in part.tars),
         (*troubles, *(trouble for part in parts for trouble in part.troubles)),
         (*notices, *(notice for part in parts for notice in part.notices)),
     )
 
 
-def _listed(bucket: Bucket, place: BucketPlace, studies: Sequence[str]) -> tuple[list[SeriesObjects], list[Trouble]]:
+def _listed(bucket: Bucket, place: BucketPlace, studies: Sequence[str]) -> tuple[list[SeriesObjects], list[Failure]]:
     root = place.named("studies") + "/"
     for study in studies:
-        if not is_name(study):
+        if not is_object_name(study):
             raise InvalidSetting("--study", f"'{printable(study)}' cannot be a study of a bucket")
     if not studies:
-        everything = group(bucket.list(root), root)
-        nothing = Trouble(bucket.url(root), "there are no studies; check bucket and prefix")
+        everything = group_by_series(bucket.list(root), root)
+        nothing = Failure(bucket.url(root), "there are no studies; check bucket and prefix")
         return everything, [] if everything else [nothing]
     found: list[SeriesObjects] = []
     troubles = []
     for study in dict.fromkeys(studies):
-        here = group(bucket.list(f"{root}{study}/"), root)
+        here = group_by_series(bucket.list(f"{root}{study}/"), root)
         found += here
         if not here:
-            troubles.append(Trouble(bucket.url(f"{root}{study}"), "there is no such study; check its name and prefix"))
+            troubles.append(Failure(bucket.url(f"{root}{study}"), "there is no such study; check its name and prefix"))
     return found, troubles
 
 
-def group(objects: Iterable[Listed], root: str) -> list[SeriesObjects]:
+def group_by_series(objects: Iterable[BucketObject], root: str) -> list[SeriesObjects]:
     """Objects by series, in the order of their names; ``root`` is the common beginning of all names. Pure."""
-    parts: dict[tuple[str, str], dict[str, Listed]] = {}
+    parts: dict[tuple[str, str], dict[str, BucketObject]] = {}
     for item in objects:
         for study, series, kind in _kinds(item.name.removeprefix(root)):
             parts.setdefault((study, series), {})[kind] = item
@@ -266,11 +266,11 @@ def group(objects: Iterable[Listed], root: str) -> list[SeriesObjects]:
 
 def _kinds(name: str) -> Iterator[tuple[str, str, str]]:
     parts = name.split("/")
-    if len(parts) < 3 or parts[1] != "series" or not is_name(parts[0]):
+    if len(parts) < 3 or parts[1] != "series" or not is_object_name(parts[0]):
         return
-    if len(parts) == 3 and parts[2].endswith(".tar") and is_name(parts[2][:-4]):
+    if len(parts) == 3 and parts[2].endswith(".tar") and is_object_name(parts[2][:-4]):
         yield parts[0], parts[2][:-4], "tar"
-    if len(parts) == 4 and is_name(parts[2]):
+    if len(parts) == 4 and is_object_name(parts[2]):
         yield parts[0], parts[2], parts[3]
 
 
@@ -282,29 +282,29 @@ def _notices(one: SeriesObjects) -> Iterator[Notice]:
         yield Notice("writer-failed", name, "it has an error.log: its writer failed, images may be missing")
 
 
-def _read(bucket: Bucket, place: BucketPlace, one: SeriesObjects, keywords: Sequence[str]) -> Found:
+def _read(bucket: Bucket, place: BucketPlace, one: SeriesObjects, keywords: Sequence[str]) -> Listing:
     url = bucket.url(place.named("studies", one.study, "series", f"{one.series}.tar"))
     if one.metadata is None:
-        return Found((), (Trouble(url, "it has no metadata.json: nobody knows what is in it", study=one.study),))
+        return Listing((), (Failure(url, "it has no metadata.json: nobody knows what is in it", study=one.study),))
     try:
-        raw = read_all(bucket.open(one.metadata), LARGEST)
+        raw = read_whole(bucket.open(one.metadata), LARGEST)
         series = read_series(raw, one.study, one.series, url, keywords)
-    except NotMetadata as error:
-        return Found((), (Trouble(url, f"its metadata.json cannot be used: {error}", study=one.study),))
+    except InvalidMetadata as error:
+        return Listing((), (Failure(url, f"its metadata.json cannot be used: {error}", study=one.study),))
     except FetchFailure as error:
         if error.kind in ("unauthorised", "stopped"):
             raise
-        return Found((), (Trouble(url, f"its metadata.json did not come: {error}", study=one.study),))
+        return Listing((), (Failure(url, f"its metadata.json did not come: {error}", study=one.study),))
     if not series.images and not series.troubles:
         notice = Notice("empty-series", f"{one.study}/{one.series}", "its metadata.json names no image")
-        return Found((), notices=(notice,))
+        return Listing((), notices=(notice,))
     if one.tar is None:
         size = sum(image.span.size for image in series.images)
-        return Found(
+        return Listing(
             (),
             (
-                Trouble(url, "it has a metadata.json, but there is no such TAR", size=size, study=one.study),
+                Failure(url, "it has a metadata.json, but there is no such TAR", size=size, study=one.study),
                 *series.troubles,
             ),
         )
-    return Found((Tar(url, bucket.open(one.tar), series.images),), series.troubles)
+    return Listing((Tar(url, bucket.open(one.tar), series.images),), series.troubles)

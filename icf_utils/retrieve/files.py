@@ -26,7 +26,7 @@ from icf_utils.errors import Busy, InvalidSetting, StorageFailure, printable, st
 from icf_utils.fetch.source import CHUNK
 from icf_utils.interrupts import remove_file
 from icf_utils.progress import Progress
-from icf_utils.retrieve.model import Digest, Running, Wanted
+from icf_utils.retrieve.model import Digest, PlannedFile, RunningDigest
 from icf_utils.store.files import new_file, rename_file, sync_file
 from icf_utils.store.flock import open_locked
 
@@ -41,11 +41,11 @@ _OF_ONE_NAME = {
 }
 
 
-class InTheWay(Exception):
+class PathBlocked(Exception):
     """An image cannot get its name, which stops no other one. The text says why, and what to do."""
 
 
-def obstacle(target: Path) -> str:
+def find_obstacle(target: Path) -> str:
     """What keeps a file from getting this name, and what to do; empty if nothing is seen."""
     if os.path.isdir(target) and not os.path.islink(target):
         return f"'{printable(target)}' is a folder, and a file belongs there: move it away"
@@ -59,19 +59,19 @@ def obstacle(target: Path) -> str:
 
 def digest_of(chunks: Iterable[bytes], like: Digest) -> Digest:
     """The checksum of bytes, of the kind that ``like`` is."""
-    running = Running(like.kind)
+    running = RunningDigest(like.kind)
     for chunk in chunks:
         running.update(chunk)
     return running.digest()
 
 
-class FolderShelf:
+class FolderDestination:
     """A directory that images go to; ``work`` is where they are written first, on the same file system."""
 
     def __init__(self, root: Path, work: Path) -> None:
         self._root, self._work = root, work
 
-    def has(self, wanted: Wanted) -> bool:
+    def has(self, wanted: PlannedFile) -> bool:
         """Whether the image is there, with the right size and checksum; not if it cannot be read."""
         path = self.path(wanted)
         with storage_errors(path, "read"):
@@ -84,35 +84,35 @@ class FolderShelf:
                     return False
                 raise
 
-    def obstacle(self, wanted: Wanted) -> str:
+    def obstacle(self, wanted: PlannedFile) -> str:
         """Why the image cannot get its name, as far as can be seen; empty if it can."""
-        return obstacle(self.path(wanted))
+        return find_obstacle(self.path(wanted))
 
-    def is_taken(self, wanted: Wanted) -> bool:
+    def is_taken(self, wanted: PlannedFile) -> bool:
         """Whether something stands under the image's name."""
         return os.path.lexists(self.path(wanted))
 
-    def path(self, wanted: Wanted) -> Path:
+    def path(self, wanted: PlannedFile) -> Path:
         return self._root / wanted.path
 
-    def new(self, wanted: Wanted) -> Incoming:
+    def new(self, wanted: PlannedFile) -> IncomingFile:
         """Begin to write an image."""
-        return Incoming(wanted, self.path(wanted), self._work)
+        return IncomingFile(wanted, self.path(wanted), self._work)
 
 
-class Incoming:
+class IncomingFile:
     """An image that is coming; a context manager that leaves nothing behind unless :meth:`keep` has returned true."""
 
-    def __init__(self, wanted: Wanted, target: Path, work: Path) -> None:
+    def __init__(self, wanted: PlannedFile, target: Path, work: Path) -> None:
         self._wanted, self._target = wanted, target
         self._part = work / f"{os.getpid()}-{id(self)}.part"
-        self._running, self._size = Running(wanted.image.digest.kind), 0
+        self._running, self._size = RunningDigest(wanted.image.digest.kind), 0
         self._stack = ExitStack()
         with storage_errors(self._part, "create"):
             work.mkdir(parents=True, exist_ok=True)
         self._file: BinaryIO = self._stack.enter_context(new_file(self._part, like=target))
 
-    def __enter__(self) -> Incoming:
+    def __enter__(self) -> IncomingFile:
         return self
 
     def __exit__(
@@ -144,7 +144,7 @@ class Incoming:
             except OSError as error:
                 if error.errno not in _OF_ONE_NAME:
                     raise
-                raise InTheWay(obstacle(self._target) or _refused(self._target, error)) from error
+                raise PathBlocked(find_obstacle(self._target) or _refused(self._target, error)) from error
         return True
 
 
@@ -154,8 +154,8 @@ def _refused(target: Path, error: OSError) -> str:
 
 
 def check_saved(
-    items: Sequence[Wanted], has: Callable[[Wanted], bool], pool: Executor, progress: Progress
-) -> dict[Wanted, bool]:
+    items: Sequence[PlannedFile], has: Callable[[PlannedFile], bool], pool: Executor, progress: Progress
+) -> dict[PlannedFile, bool]:
     """Which of the images are there and correct, in the order given."""
     with progress.task("Looking at what is there", len(items), "image") as task:
         found = {}
@@ -172,7 +172,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 @contextmanager
-def sole_writer(root: Path) -> Iterator[Path]:
+def lock_directory(root: Path) -> Iterator[Path]:
     """The work folder below ``root``, for this process alone; removed at the end if nothing waits in it.
 
     So is ``root``, if it is new and nothing has come. Raises :class:`~icf_utils.errors.Busy` if another process has it.

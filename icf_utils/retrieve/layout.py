@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 from icf_utils.errors import InvalidSetting, printable
-from icf_utils.retrieve.model import Image, Wanted
+from icf_utils.retrieve.model import Image, PlannedFile
 from icf_utils.templates import NameRule, Template, parse_template
 
 #: Where images of buckets go, as ``cod-retrieve`` puts them; the second is inside a study's zip.
@@ -26,7 +26,7 @@ PATH = NameRule(r"\w.+=@-", "text without other braces", around=r"^{}")
 _LONGEST = 255
 
 
-def unsafe(path: str) -> str:
+def why_unsafe(path: str) -> str:
     """Why a name from outside must not become a path; empty if it may.
 
     >>> unsafe("../../.bashrc")
@@ -58,14 +58,14 @@ def template_keywords(template: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name not in _OWN_FIELDS))
 
 
-def place(image: Image, template: str) -> PurePosixPath:
+def path_of_image(image: Image, template: str) -> PurePosixPath:
     """The path of an image. Raises :class:`~icf_utils.errors.InvalidSetting` for a template that leaves the folder."""
     known = {"study": image.study, "visit": image.visit, "series": image.series, "sop": image.sop}
     known["name"] = image.path.rpartition("/")[2]
     parsed = Template(template)
     values = {name: _part(known[name] if name in known else image.tags.get(name, "")) for name in parsed.fields}
     text = parsed.fill_as_is({**values, "path": image.path})
-    if problem := unsafe(text):
+    if problem := why_unsafe(text):
         raise InvalidSetting("--layout", f"'{printable(template)}' gives the path '{printable(text)}': {problem}")
     return PurePosixPath(text)
 
@@ -80,10 +80,10 @@ def _part(value: object) -> str:
     return PATH.replace(text)[:100] or "_"
 
 
-def arrange(images: Iterable[Image], template: str) -> tuple[Wanted, ...]:
+def plan_files(images: Iterable[Image], template: str) -> tuple[PlannedFile, ...]:
     """All images with their places. Raises :class:`~icf_utils.errors.InvalidSetting` where two would be one."""
-    wanted = tuple(Wanted(image, place(image, template), _part(image.study)) for image in images)
-    taken: dict[tuple[str, PurePosixPath], Wanted] = {}
+    wanted = tuple(PlannedFile(image, path_of_image(image, template), _part(image.study)) for image in images)
+    taken: dict[tuple[str, PurePosixPath], PlannedFile] = {}
     for item in wanted:
         other = taken.setdefault((item.box, item.path), item)
         if other is not item:
@@ -93,7 +93,7 @@ def arrange(images: Iterable[Image], template: str) -> tuple[Wanted, ...]:
     return wanted
 
 
-def _refuse_nesting(wanted: Sequence[Wanted]) -> None:
+def _refuse_nesting(wanted: Sequence[PlannedFile]) -> None:
     """No image's path may be another one's folder."""
     files = {(item.box, item.path) for item in wanted}
     for item in wanted:

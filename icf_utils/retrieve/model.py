@@ -11,8 +11,8 @@ from typing import Literal
 
 from icf_utils.dicom.values import Value
 from icf_utils.fetch.ranges import Span
-from icf_utils.fetch.source import Source
 from icf_utils.installation import import_package
+from icf_utils.fetch.source import ByteSource
 from icf_utils.results import Notice
 
 
@@ -24,7 +24,7 @@ class Digest:
     value: str
 
 
-class Running:
+class RunningDigest:
     """The checksum of what has come so far."""
 
     def __init__(self, kind: Literal["md5", "crc32c"]) -> None:
@@ -66,7 +66,7 @@ class Tar:
     """One TAR of a store or bucket, and the images that are wanted of it."""
 
     url: str
-    source: Source = field(compare=False)
+    source: ByteSource = field(compare=False)
     images: tuple[Image, ...]
 
     @property
@@ -76,7 +76,7 @@ class Tar:
 
 
 @dataclass(frozen=True)
-class Trouble:
+class Failure:
     """What could not be had: a place, perhaps one image of it, and why. ``size`` in bytes, 0 where it is unknown.
 
     ``study`` is the study that is incomplete by this, empty where it is none in particular.
@@ -90,20 +90,20 @@ class Trouble:
 
 
 @dataclass(frozen=True)
-class Found:
+class Listing:
     """What a look at a store or bucket has found.
 
     ``recorded`` are all DICOM keywords that it records, where every image comes with all of its tags.
     """
 
     tars: tuple[Tar, ...]
-    troubles: tuple[Trouble, ...] = ()
+    troubles: tuple[Failure, ...] = ()
     notices: tuple[Notice, ...] = ()
     recorded: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PlannedFile:
     """An image and where it goes: ``path`` below the directory, or inside ``<box>.zip``."""
 
     image: Image

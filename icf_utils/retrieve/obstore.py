@@ -17,7 +17,7 @@ from icf_utils.fetch.errors import FetchFailure, Kind
 from icf_utils.fetch.source import CHUNK
 from icf_utils.formatting import format_count
 from icf_utils.installation import missing_package
-from icf_utils.retrieve.buckets import BucketPlace, Listed
+from icf_utils.retrieve.buckets import BucketObject, BucketPlace
 
 if TYPE_CHECKING:
     from icf_utils.fetch.http import HttpClient, RetryPolicy
@@ -57,22 +57,22 @@ class CloudBucket:
     def url(self, name: str) -> str:
         return f"{self._shown}/{name}"
 
-    def list(self, prefix: str) -> Iterator[Listed]:
+    def list(self, prefix: str) -> Iterator[BucketObject]:
         try:
             for page in self._store.list(prefix or None):
                 for meta in page:
-                    yield Listed(meta["path"], meta["size"], meta["e_tag"] or "")
+                    yield BucketObject(meta["path"], meta["size"], meta["e_tag"] or "")
         except _errors() as error:
-            raise failure(self._shown, error, self._has_token) from None
+            raise failure_of(self._shown, error, self._has_token) from None
 
-    def open(self, item: Listed) -> CloudSource:
+    def open(self, item: BucketObject) -> CloudSource:
         return CloudSource(self._store, item, self.url(item.name), self._client, self._has_token)
 
 
 class CloudSource:
     """An object that obstore reads; see :class:`~icf_utils.fetch.source.Source`."""
 
-    def __init__(self, store: Any, item: Listed, where: str, client: HttpClient, has_token: bool) -> None:
+    def __init__(self, store: Any, item: BucketObject, where: str, client: HttpClient, has_token: bool) -> None:
         self._store, self._item, self._where, self._client = store, item, where, client
         self._has_token = has_token
 
@@ -87,7 +87,7 @@ class CloudSource:
         try:
             size: int = self._store.head(self._item.name)["size"]
         except _errors() as error:
-            found = failure(self._where, error, self._has_token)
+            found = failure_of(self._where, error, self._has_token)
             if found.kind == "missing":
                 return False
             raise found from None
@@ -119,7 +119,7 @@ class CloudSource:
         try:
             stream = self._store.get(self._item.name, options=options).stream(min_chunk_size=CHUNK)
         except _errors() as error:  # obstore has repeated it already where that made sense
-            raise failure(self._where, error, self._has_token) from None
+            raise failure_of(self._where, error, self._has_token) from None
         with suppress(*_errors()):
             for chunk in stream:
                 yield bytes(chunk)
@@ -132,7 +132,7 @@ def _errors() -> tuple[type[Exception], ...]:
     return (BaseError, OSError)
 
 
-def failure(where: str, error: Exception, has_token: bool) -> FetchFailure:
+def failure_of(where: str, error: Exception, has_token: bool) -> FetchFailure:
     """What an error of obstore means; its text may have addresses with signatures in it and is not repeated.
 
     Whether credentials of the environment were sent, only obstore knows; of a token given to us we know.
@@ -177,7 +177,7 @@ def _open(place: BucketPlace, retry: RetryPolicy) -> Any:
     try:
         return (S3Store if place.scheme == "s3" else GCSStore)(place.bucket, **config)
     except BaseError as error:
-        raise failure(f"{place.scheme}://{place.bucket}", error, _takes_token(place)) from None
+        raise failure_of(f"{place.scheme}://{place.bucket}", error, _takes_token(place)) from None
 
 
 def _takes_token(place: BucketPlace) -> bool:

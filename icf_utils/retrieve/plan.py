@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from icf_utils.dicom.values import Value
 from icf_utils.results import Notice
-from icf_utils.retrieve.layout import arrange, template_keywords
-from icf_utils.retrieve.model import Found, Image, Tar, Trouble, Wanted
+from icf_utils.retrieve.layout import plan_files, template_keywords
+from icf_utils.retrieve.model import Failure, Image, Listing, PlannedFile, Tar
 from icf_utils.retrieve.selection import Selection
 
 
@@ -16,12 +16,12 @@ from icf_utils.retrieve.selection import Selection
 class Plan:
     """TARs with the wanted images and their places; ``troubles`` and ``notices`` of the look."""
 
-    parts: tuple[tuple[Tar, tuple[Wanted, ...]], ...]
-    troubles: tuple[Trouble, ...]
+    parts: tuple[tuple[Tar, tuple[PlannedFile, ...]], ...]
+    troubles: tuple[Failure, ...]
     notices: tuple[Notice, ...]
 
     @property
-    def items(self) -> tuple[Wanted, ...]:
+    def items(self) -> tuple[PlannedFile, ...]:
         return tuple(item for _, items in self.parts for item in items)
 
 
@@ -53,7 +53,7 @@ class SeriesLine:
     saved: int
 
 
-def make_plan(found: Found, selection: Selection, template: str, where: str) -> Plan:
+def make_plan(found: Listing, selection: Selection, template: str, where: str) -> Plan:
     """What the selection takes of what was found. Raises :class:`~icf_utils.errors.InvalidSetting` for the layout."""
     unmet = selection.unmet((image for tar in found.tars for image in tar.images), found.recorded)
     chosen = [
@@ -61,9 +61,9 @@ def make_plan(found: Found, selection: Selection, template: str, where: str) -> 
     ]
     chosen = [tar for tar in chosen if tar.images]
     images = [image for tar in chosen for image in tar.images]
-    wanted = iter(arrange(images, template))
+    wanted = iter(plan_files(images, template))
     parts = tuple((tar, tuple(next(wanted) for _ in tar.images)) for tar in chosen)
-    missing = tuple(Trouble(where, f"nothing fits {what}") for what in unmet)
+    missing = tuple(Failure(where, f"nothing fits {what}") for what in unmet)
     return Plan(parts, (*found.troubles, *missing), (*found.notices, *_without_value(images, template)))
 
 
@@ -80,10 +80,10 @@ def series_key(image: Image) -> str:
     return f"{study}/{image.series}" if rest else image.key
 
 
-def make_stats(items: Sequence[Wanted], saved: Iterable[bool]) -> Stats:
+def make_stats(items: Sequence[PlannedFile], saved: Iterable[bool]) -> Stats:
     """The figures of these images, of which some are saved. Pure."""
     there = dict(zip(items, saved, strict=True))
-    by_series: dict[str, list[Wanted]] = {}
+    by_series: dict[str, list[PlannedFile]] = {}
     for item in items:
         by_series.setdefault(series_key(item.image), []).append(item)
     left = [name for name, members in by_series.items() if not all(there[item] for item in members)]
@@ -97,9 +97,9 @@ def make_stats(items: Sequence[Wanted], saved: Iterable[bool]) -> Stats:
     )
 
 
-def series_lines(items: Sequence[Wanted], there: Mapping[Wanted, bool]) -> tuple[SeriesLine, ...]:
+def series_lines(items: Sequence[PlannedFile], there: Mapping[PlannedFile, bool]) -> tuple[SeriesLine, ...]:
     """One line for each series, in the order of the items. Pure."""
-    groups: dict[tuple[str, str, str], list[Wanted]] = {}
+    groups: dict[tuple[str, str, str], list[PlannedFile]] = {}
     for item in items:
         groups.setdefault((item.image.study, item.image.visit, item.image.series), []).append(item)
     return tuple(

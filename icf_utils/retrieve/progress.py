@@ -9,8 +9,8 @@ from typing import Any, Literal
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.ranges import Batch
 from icf_utils.progress import Task
-from icf_utils.retrieve.model import Tar, Trouble, Wanted
-from icf_utils.retrieve.transfer import Shelf, TarTransfer
+from icf_utils.retrieve.model import Failure, PlannedFile, Tar
+from icf_utils.retrieve.transfer import Destination, TarTransfer
 
 Event = Literal["progress", "download", "extract", "save", "complete", "error"]
 Payload = dict[str, Any]
@@ -31,17 +31,17 @@ class Listeners:
             for callback in self._callbacks.get(event, ()):
                 callback(payload)
 
-    def trouble(self, trouble: Trouble) -> None:
+    def trouble(self, trouble: Failure) -> None:
         """Tell of a failure."""
         error = f"{trouble.image}: {trouble.problem}" if trouble.image else trouble.problem
         self.tell("error", {"url": trouble.url, "size": trouble.size, "error": error})
 
 
-class Watched:
+class ObservedTransfer:
     """The transfer of one TAR, whose events are told: pieces as they come, the rest when all requests are through."""
 
     def __init__(
-        self, tar: Tar, items: Sequence[Wanted], shelf: Shelf, stop: threading.Event, listeners: Listeners
+        self, tar: Tar, items: Sequence[PlannedFile], shelf: Destination, stop: threading.Event, listeners: Listeners
     ) -> None:
         self._transfer = TarTransfer(tar, items, shelf)
         self._stop, self._listeners = stop, listeners
@@ -50,11 +50,11 @@ class Watched:
         self._left, self._lock = len(self.batches), threading.Lock()
 
     @property
-    def saved(self) -> Sequence[Wanted]:
+    def saved(self) -> Sequence[PlannedFile]:
         return self._transfer.saved
 
     @property
-    def troubles(self) -> Sequence[Trouble]:
+    def troubles(self) -> Sequence[Failure]:
         return self._transfer.troubles
 
     def run(self, batch: Batch, task: Task, after: Callable[[], None]) -> None:

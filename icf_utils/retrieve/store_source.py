@@ -12,13 +12,13 @@ from icf_utils.dicom.values import Value
 from icf_utils.errors import DepositDamaged, InvalidSetting, printable
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.files import path_of
-from icf_utils.fetch.open import open_source, read_all
+from icf_utils.fetch.open import open_source, read_whole
 from icf_utils.fetch.ranges import Span
-from icf_utils.fetch.source import Source
+from icf_utils.fetch.source import ByteSource
 from icf_utils.metadata.records import ImageRecord, VisitMetadata, check_metadata, parse_images, parse_tarball
 from icf_utils.progress import Progress
-from icf_utils.retrieve.layout import unsafe
-from icf_utils.retrieve.model import Digest, Found, Image, Tar, Trouble
+from icf_utils.retrieve.layout import why_unsafe
+from icf_utils.retrieve.model import Digest, Failure, Image, Listing, Tar
 from icf_utils.store.layout import Study, Visit, list_studies
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def check_folder(url: str) -> None:
         raise InvalidSetting("--store-dir", f"the folder '{printable(path_of(url))}' does not exist")
 
 
-def visits_of(url: str, studies: Sequence[str]) -> tuple[tuple[str, str], ...]:
+def list_visits(url: str, studies: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """All visits of the named studies, or of all, of a store on this machine.
 
     Raises :class:`~icf_utils.errors.InvalidSetting` for one on a web server, which has no list of its visits.
@@ -62,14 +62,14 @@ def visits_of(url: str, studies: Sequence[str]) -> tuple[tuple[str, str], ...]:
     return visits
 
 
-def look(
+def list_images(
     url: str,
     visits: Sequence[tuple[str, str]],
     client: HttpClient,
     credential: Credential | None,
     jobs: int,
     progress: Progress,
-) -> Found:
+) -> Listing:
     """The images of the visits, pairs of study and visit. Visits that cannot be had are troubles.
 
     Raises :class:`~icf_utils.errors.InvalidIdentifier` for names that can be none, and
@@ -83,36 +83,36 @@ def look(
             task.advance(1)
     tars = tuple(tar for part in parts for tar in part.tars)
     recorded = frozenset(keyword for tar in tars for image in tar.images for keyword in image.tags)
-    return Found(tars, tuple(trouble for part in parts for trouble in part.troubles), recorded=recorded)
+    return Listing(tars, tuple(trouble for part in parts for trouble in part.troubles), recorded=recorded)
 
 
-def _read(url: str, place: Visit, client: HttpClient, credential: Credential | None) -> Found:
+def _read(url: str, place: Visit, client: HttpClient, credential: Credential | None) -> Listing:
     archive = f"{url}/{place.storepath}"
     try:
         metadata = _metadata(url, place, client, credential)
     except FetchFailure as error:
         if error.kind in ("unauthorised", "stopped"):
             raise
-        return Found((), (Trouble(archive, f"its metadata did not come: {error}", study=place.study),))
+        return Listing((), (Failure(archive, f"its metadata did not come: {error}", study=place.study),))
     except DepositDamaged as error:
         problem = (
             f"its metadata cannot be used: '{printable(error.path)}': expected {error.expected}, found {error.found}"
         )
-        return Found((), (Trouble(archive, f"{problem}; {_REMEDY}", study=place.study),))
+        return Listing((), (Failure(archive, f"{problem}; {_REMEDY}", study=place.study),))
     source = open_source(archive, client, credential, metadata.tarball.size)
     bad = tuple(
-        Trouble(archive, f"its name is unsafe: {problem}", image=record.path, size=record.size, study=place.study)
+        Failure(archive, f"its name is unsafe: {problem}", image=record.path, size=record.size, study=place.study)
         for record in metadata.images
-        if (problem := unsafe(record.path))
+        if (problem := why_unsafe(record.path))
     )
-    images = tuple(_image(place, record) for record in metadata.images if not unsafe(record.path))
-    return Found((Tar(archive, source, images),), bad)
+    images = tuple(_image(place, record) for record in metadata.images if not why_unsafe(record.path))
+    return Listing((Tar(archive, source, images),), bad)
 
 
 def _metadata(url: str, place: Visit, client: HttpClient, credential: Credential | None) -> VisitMetadata:
-    def fetch(path: Path) -> tuple[bytes, Source]:
+    def fetch(path: Path) -> tuple[bytes, ByteSource]:
         source = open_source(f"{url}/{path.as_posix()}", client, credential)
-        return read_all(source, _LARGEST), source
+        return read_whole(source, _LARGEST), source
 
     raw, source = fetch(place.tarball_json)
     tarball = parse_tarball(raw, source.where)

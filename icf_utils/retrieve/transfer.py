@@ -13,32 +13,32 @@ from typing import Protocol
 
 from icf_utils.fetch.errors import FetchFailure, RangesRefused
 from icf_utils.fetch.ranges import Batch, Span, coalesce, split
-from icf_utils.retrieve.files import Incoming, InTheWay
-from icf_utils.retrieve.model import Tar, Trouble, Wanted
+from icf_utils.retrieve.files import IncomingFile, PathBlocked
+from icf_utils.retrieve.model import Failure, PlannedFile, Tar
 
 #: The longest request, in bytes: a large TAR comes by several connections.
 LONGEST = 64 * 1024 * 1024
 
 
-class Shelf(Protocol):
+class Destination(Protocol):
     """Where images go. Implementations: a directory, and zips."""
 
-    def has(self, wanted: Wanted) -> bool: ...
+    def has(self, wanted: PlannedFile) -> bool: ...
 
-    def is_taken(self, wanted: Wanted) -> bool: ...
+    def is_taken(self, wanted: PlannedFile) -> bool: ...
 
-    def obstacle(self, wanted: Wanted) -> str: ...
+    def obstacle(self, wanted: PlannedFile) -> str: ...
 
-    def new(self, wanted: Wanted) -> Incoming: ...
+    def new(self, wanted: PlannedFile) -> IncomingFile: ...
 
 
 class TarTransfer:
     """The transfer of ``items``, which are all images of ``tar``."""
 
-    def __init__(self, tar: Tar, items: Sequence[Wanted], shelf: Shelf) -> None:
+    def __init__(self, tar: Tar, items: Sequence[PlannedFile], shelf: Destination) -> None:
         self.tar, self.items = tar, tuple(items)
-        self.saved: list[Wanted] = []
-        self.troubles: list[Trouble] = []
+        self.saved: list[PlannedFile] = []
+        self.troubles: list[Failure] = []
         self._shelf = shelf
         self._spans = [item.image.span for item in self.items]
         self._settled: set[int] = set()
@@ -93,14 +93,14 @@ class TarTransfer:
             else:
                 self._fail([index], self._mismatch(index))
 
-    def _close(self, index: int, incoming: Incoming | None) -> list[int]:
+    def _close(self, index: int, incoming: IncomingFile | None) -> list[int]:
         """Keep a finished image; returns its index if it is wrong."""
         if incoming is None or index in self._settled:
             return []
         try:
             if not incoming.keep():
                 return [index]
-        except InTheWay as error:
+        except PathBlocked as error:
             self._fail([index], str(error))
             return []
         with self._lock:
@@ -141,7 +141,7 @@ class TarTransfer:
                 if index not in self._settled:
                     self._settled.add(index)
                     image = self.items[index].image
-                    self.troubles.append(Trouble(self.tar.url, problem, image=image.path, size=image.span.size))
+                    self.troubles.append(Failure(self.tar.url, problem, image=image.path, size=image.span.size))
 
     def _mismatch(self, index: int) -> str:
         digest = self.items[index].image.digest

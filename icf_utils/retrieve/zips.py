@@ -19,8 +19,8 @@ from typing import IO
 
 from icf_utils.errors import printable, storage_errors
 from icf_utils.fetch.source import CHUNK
-from icf_utils.retrieve.files import FolderShelf, Incoming, digest_of
-from icf_utils.retrieve.model import Digest, Wanted
+from icf_utils.retrieve.files import FolderDestination, IncomingFile, digest_of
+from icf_utils.retrieve.model import Digest, PlannedFile
 from icf_utils.store.files import new_file, rename_file, sync_file
 
 #: The time of all entries: the earliest that a zip can say, so that the same images are the same zip.
@@ -30,18 +30,18 @@ _WHEN = (1980, 1, 1, 0, 0, 0)
 _MODE = 0o644 << 16
 
 
-class ZipShelf:
+class ZipDestination:
     """Zips that images go to, ``<box>.zip`` in a directory; ``items`` are all that belong into them."""
 
-    def __init__(self, root: Path, work: Path, items: Iterable[Wanted]) -> None:
+    def __init__(self, root: Path, work: Path, items: Iterable[PlannedFile]) -> None:
         self._root, self._work = root, work
-        self._items: dict[str, list[Wanted]] = {}
+        self._items: dict[str, list[PlannedFile]] = {}
         for item in items:
             self._items.setdefault(item.box, []).append(item)
         self._opened: dict[str, zipfile.ZipFile | None] = {}
         self._renamed: dict[str, dict[str, Digest]] = {}
         self._by_digest: dict[str, dict[Digest, str]] = {}
-        self._entries: dict[Wanted, str] = {}
+        self._entries: dict[PlannedFile, str] = {}
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -52,11 +52,11 @@ class ZipShelf:
                     file.close()
             self._opened.clear()
 
-    def has(self, wanted: Wanted) -> bool:
+    def has(self, wanted: PlannedFile) -> bool:
         """Whether the image is staged for the zip, or in it under any name, with the right size and checksum."""
         return self._stage(wanted.box).has(wanted) or self._has_entry(wanted)
 
-    def obstacle(self, wanted: Wanted) -> str:
+    def obstacle(self, wanted: PlannedFile) -> str:
         """Why the zip of an image must not be written, and what to do; empty if it may."""
         path = self._zip(wanted.box)
         if not os.path.lexists(path):
@@ -74,18 +74,18 @@ class ZipShelf:
             )
         return ""
 
-    def is_taken(self, wanted: Wanted) -> bool:
+    def is_taken(self, wanted: PlannedFile) -> bool:
         """Images in a zip are replaced with the zip as a whole."""
         return False
 
-    def path(self, wanted: Wanted) -> Path:
+    def path(self, wanted: PlannedFile) -> Path:
         return self._zip(wanted.box) / wanted.path
 
-    def new(self, wanted: Wanted) -> Incoming:
+    def new(self, wanted: PlannedFile) -> IncomingFile:
         """Begin to write an image, which is staged."""
         return self._stage(wanted.box).new(wanted)
 
-    def pack(self, box: str, items: Sequence[Wanted]) -> Path:
+    def pack(self, box: str, items: Sequence[PlannedFile]) -> Path:
         """Make the zip of these images, all of which are there; nothing happens if it is what it should be.
 
         :meth:`obstacle` and :meth:`has` must have been asked about each before.
@@ -103,17 +103,17 @@ class ZipShelf:
             shutil.rmtree(self._work / box, ignore_errors=True)
         return path
 
-    def _fill(self, new: zipfile.ZipFile, box: str, items: Sequence[Wanted]) -> None:
+    def _fill(self, new: zipfile.ZipFile, box: str, items: Sequence[PlannedFile]) -> None:
         """What the old zip has goes in, else what is staged; names in their order."""
         stage, old = self._stage(box), self._open(box)
         for item in sorted(items, key=_entry):
             known = self._entries.get(item)
             _copy(new, _entry(item), old.open(known) if old and known else stage.path(item).open("rb"))
 
-    def _is_in_place(self, wanted: Wanted) -> bool:
+    def _is_in_place(self, wanted: PlannedFile) -> bool:
         return self._entries.get(wanted) == _entry(wanted)
 
-    def _has_entry(self, wanted: Wanted) -> bool:
+    def _has_entry(self, wanted: PlannedFile) -> bool:
         """Whether the old zip has the image; under which name is kept in mind."""
         old = self._open(wanted.box)
         if old is None:
@@ -158,8 +158,8 @@ class ZipShelf:
     def _zip(self, box: str) -> Path:
         return self._root / f"{box}.zip"
 
-    def _stage(self, box: str) -> FolderShelf:
-        return FolderShelf(self._work / box, self._work)
+    def _stage(self, box: str) -> FolderDestination:
+        return FolderDestination(self._work / box, self._work)
 
 
 def _open_ours(path: Path) -> zipfile.ZipFile | None:
@@ -193,7 +193,7 @@ def _digest_in(file: zipfile.ZipFile, name: str, size: int, like: Digest) -> Dig
     return None
 
 
-def _entry(wanted: Wanted) -> str:
+def _entry(wanted: PlannedFile) -> str:
     return str(wanted.path)
 
 

@@ -32,7 +32,7 @@ from urllib.parse import quote, unquote
 from icf_utils.credentials import Credential, Login, Secret, SessionCookie, bind_credential, origin_of
 from icf_utils.errors import RemoteFailure, printable
 from icf_utils.fetch.errors import ConnectionFailure
-from icf_utils.fetch.http import DEFAULT_RETRY, Body, HttpClient, Response, Retries, RetryPolicy
+from icf_utils.fetch.http import DEFAULT_RETRY, HttpClient, RequestBody, Response, Retries, RetryPolicy
 from icf_utils.fetch.responses import TRANSIENT_XNAT
 from icf_utils.fetch.tls import TlsFiles
 from icf_utils.xnat.model import INTERRUPTED, UploadTarget, is_busy
@@ -205,7 +205,7 @@ class XnatClient:
 
     # -- what XNAT is to do -------------------------------------------------------------------------------------------
 
-    def import_session(self, query: Mapping[str, str], body: Body) -> XnatAnswer:
+    def import_session(self, query: Mapping[str, str], body: RequestBody) -> XnatAnswer:
         """Have XNAT import an upload; ``query`` is made by :func:`import_query`. Sent once."""
         return self._request("POST", IMPORT, query, body)
 
@@ -265,7 +265,7 @@ class XnatClient:
                 return answer
             retries.pause(f"the server answered {answer}", answer.retry_after, answer.status)
 
-    def _request(self, method: str, path: str, query: Mapping[str, str], body: Body | None = None) -> XnatAnswer:
+    def _request(self, method: str, path: str, query: Mapping[str, str], body: RequestBody | None = None) -> XnatAnswer:
         """The answer to a request that is sent once, or again where the login session had ended (401)."""
         session = self._session
         answer = self._request_once(method, path, query, body, self._timeout)
@@ -275,7 +275,7 @@ class XnatClient:
         return answer
 
     def _request_once(
-        self, method: str, path: str, query: Mapping[str, str], body: Body | None, timeout: float
+        self, method: str, path: str, query: Mapping[str, str], body: RequestBody | None, timeout: float
     ) -> XnatAnswer:
         with self._http.request_once(
             method, self.url + path, credential=self._session, query=query, body=body, timeout=timeout

@@ -22,21 +22,23 @@ class FlakyProxy:
     """Passes requests on to ``backend``. Those whose method and path fit ``pattern`` first meet the bad minute.
 
     A cut request with a body is cut while the body is sent, and never reaches the backend; of others the answer is cut.
-    ``moments`` are the times of the requests that fit, by the monotonic clock.
+    ``moments`` are the times of the requests that fit, by the monotonic clock; ``ranges`` are the parts they ask for.
     """
 
     def __init__(self, backend: str, pattern: str) -> None:
         self.url = ""
         self.backend, self.pattern = urlsplit(backend), re.compile(pattern)
         self.moments: list[float] = []
+        self.ranges: list[str] = []
         self._lock = threading.Lock()
 
-    def next_fault(self, request: str) -> str:
+    def next_fault(self, request: str, asked: str = "") -> str:
         """What happens to a request, empty where it is served."""
         if not self.pattern.search(request):
             return ""
         with self._lock:
             self.moments.append(time.monotonic())
+            self.ranges.append(asked)
             return dict(enumerate(BAD_MINUTE, 1)).get(len(self.moments), "")
 
 
@@ -50,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.close_connection = True
         length = int(self.headers.get("Content-Length") or 0)
-        fault = self.proxy.next_fault(f"{self.command} {self.path}")
+        fault = self.proxy.next_fault(f"{self.command} {self.path}", self.headers.get("Range", ""))
         body = self.rfile.read(length // 2 if fault == "cut" else length)
         if fault == "cut" and length:
             return

@@ -14,7 +14,7 @@ import urllib3.connection
 
 from icf_utils.credentials import Login, Secret, SessionCookie, bind_credential, origin_of
 from icf_utils.errors import InvalidSetting, StorageFailure
-from icf_utils.fetch.addresses import IpAddress, NamedByUser, Network, network_of
+from icf_utils.fetch.addresses import IpAddress, Network, UserRule, network_of
 from icf_utils.fetch.errors import ConnectionFailure, FetchFailure
 from icf_utils.fetch.http import HttpClient
 from icf_utils.fetch.tls import TlsFiles, server_context
@@ -279,7 +279,7 @@ def test_networks(text: str, network: str) -> None:
 )
 def test_no_redirect_into_a_more_private_network(before: Network | None, address: str, is_allowed: bool) -> None:
     def check() -> None:
-        NamedByUser().check_address("x", ipaddress.ip_address(address), 80, before)
+        UserRule().check_address("x", ipaddress.ip_address(address), 80, before)
 
     if is_allowed:
         check()

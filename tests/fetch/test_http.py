@@ -16,7 +16,7 @@ from icf_utils.credentials import Login, Secret, bind_credential
 from icf_utils.errors import InvalidSetting
 from icf_utils.fetch.errors import FetchFailure, RangesRefused
 from icf_utils.fetch.http import HttpClient, RetryPolicy
-from icf_utils.fetch.open import open_source, read_all
+from icf_utils.fetch.open import open_source, read_whole
 from tests.fetch.conftest import QUICK
 from tests.fetch.server import Fault, FaultyServer, serving
 
@@ -176,7 +176,7 @@ def test_a_web_page_that_is_called_something_else(server: FaultyServer, client: 
     """What is read whole is never one."""
     server.objects["/a.json"] = begin + b"log in"
     with pytest.raises(FetchFailure, match="a web page came instead of the file") as caught:
-        read_all(open_source(f"{server.url}/a.json", client), 1000)
+        read_whole(open_source(f"{server.url}/a.json", client), 1000)
     assert caught.value.kind == "page"
 
 
@@ -292,4 +292,4 @@ def test_stopping_ends_a_pause(server: FaultyServer) -> None:
 
 def test_no_more_than_a_small_object_is_read_whole(server: FaultyServer, client: HttpClient) -> None:
     with pytest.raises(FetchFailure, match="larger than"):
-        read_all(open_source(f"{server.url}/a.tar", client), 1000)
+        read_whole(open_source(f"{server.url}/a.tar", client), 1000)

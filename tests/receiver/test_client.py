@@ -15,6 +15,7 @@ from icf_utils.progress import SILENT
 from icf_utils.receiver.client import HttpSessions, LocalSessions
 from icf_utils.receiver.journal import Journal
 from tests.cli.program import icf
+from tests.fetch.flaky_proxy import flaky_proxy
 from tests.receiver.pages import TOKEN, fill, served
 
 pytest.importorskip("flask", reason="flask is not installed")
@@ -139,3 +140,14 @@ def test_retrying_from_the_command_line(both: tuple[HttpSessions, LocalSessions,
     waited = icf("sessions", "--wait", "--settings", settings)
     assert (waited.code, "no receiver is running" in waited.err) == (1, True)
     assert "4 sessions not finished" in waited.err
+
+
+def test_what_changes_something_is_repeated_where_nothing_was_done(
+    both: tuple[HttpSessions, LocalSessions, Journal],
+) -> None:
+    """After 503 and 429; once it may have been done, it is not sent again."""
+    far, _, journal = both
+    with flaky_proxy(far._url, "^DELETE ") as proxy:
+        HttpSessions(proxy.url, Secret(TOKEN)).delete("s000001")
+        assert len(proxy.moments) == 3
+    assert "s000001" not in {item.id for item in journal.sessions()}

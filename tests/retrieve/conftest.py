@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from icf_utils.fetch.http import RetryPolicy
-from icf_utils.retrieve.api import BucketOrigin, Retriever, parse_bucket
+from icf_utils.retrieve.api import BucketSource, Retriever, parse_bucket
 from tests.data.make_cod import CodSeries
 from tests.fetch.server import serving
 from tests.retrieve.bucket_server import BucketServer
@@ -41,7 +41,7 @@ def bucket(two: tuple[CodSeries, CodSeries]) -> Iterator[BucketServer]:
 
 
 def retriever(bucket: BucketServer, directory: Path, *studies: str, **options: object) -> Retriever:
-    origin = BucketOrigin(parse_bucket(bucket.place), studies)
+    origin = BucketSource(parse_bucket(bucket.place), studies)
     return Retriever(origin, directory, retry=QUICK, **options)  # type: ignore[arg-type]
 
 

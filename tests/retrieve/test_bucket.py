@@ -12,8 +12,8 @@ import pytest
 from icf_utils.credentials import Secret
 from icf_utils.errors import InvalidSetting
 from icf_utils.fetch.errors import FetchFailure
-from icf_utils.retrieve.api import BucketOrigin, BucketPlace, CodRetrieve, Retriever, parse_bucket
-from icf_utils.retrieve.buckets import place_of
+from icf_utils.retrieve.api import BucketPlace, BucketSource, CodRetrieve, Retriever, parse_bucket
+from icf_utils.retrieve.buckets import parse_bucket_details
 from tests.data.make_cod import CodSeries, sample_bucket, write_bucket
 from tests.fetch.server import Fault, serving
 from tests.retrieve.bucket_server import BUCKET, BucketServer
@@ -84,7 +84,7 @@ def check_bucket(kind: str, prefix: str, folder: Path, target: Path) -> None:
     state = BucketServer()
     state.load(folder)
     with serving(state):
-        origin = BucketOrigin(place(kind, state, folder, prefix))
+        origin = BucketSource(place(kind, state, folder, prefix))
         with Retriever(origin, target, retry=QUICK) as own:
             done = own.job().result()
             assert done.troubles == ()
@@ -121,7 +121,7 @@ def test_all_pages_are_read(bucket: BucketServer, tmp_path: Path) -> None:
 
 def test_the_token_is_sent_and_no_other(bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
     bucket.authorization = "Bearer t0ken"
-    with Retriever(BucketOrigin(parse_bucket(f"{bucket.place}?token=t0ken")), tmp_path, retry=QUICK) as own:
+    with Retriever(BucketSource(parse_bucket(f"{bucket.place}?token=t0ken")), tmp_path, retry=QUICK) as own:
         assert own.job().result().troubles == ()
     assert files(tmp_path) == expected(*two)
     with pytest.raises(FetchFailure, match=r"authentication \(401\); give a token$"):
@@ -168,7 +168,7 @@ def test_refusals_through_obstore(
     pytest.importorskip("obstore")
     monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
     bucket.faults.append(fault)
-    origin = BucketOrigin(parse_bucket(f"{kind}://{BUCKET}/dicomweb", endpoint=bucket.url, token=Secret("t0ken")))
+    origin = BucketSource(parse_bucket(f"{kind}://{BUCKET}/dicomweb", endpoint=bucket.url, token=Secret("t0ken")))
     with pytest.raises(FetchFailure, match=word) as caught, Retriever(origin, tmp_path, retry=QUICK) as own:
         own.job().result()
     assert "t0ken" not in str(caught.value)
@@ -199,7 +199,7 @@ def test_a_stream_of_obstore_that_is_cut(
     pytest.importorskip("obstore")
     monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
     bucket.faults.append(Fault(r"\.tar$", times=2, cut=500))
-    origin = BucketOrigin(parse_bucket(f"s3://{BUCKET}/dicomweb", endpoint=bucket.url))
+    origin = BucketSource(parse_bucket(f"s3://{BUCKET}/dicomweb", endpoint=bucket.url))
     with Retriever(origin, tmp_path, retry=QUICK) as own:
         assert own.job().result().troubles == ()
     assert files(tmp_path) == expected(*two)
@@ -221,13 +221,13 @@ def test_the_details_of_cod_retrieve(bucket: BucketServer, two: tuple[CodSeries,
     ],
 )
 def test_details_are_used_as_given(details: dict[str, object], place: BucketPlace) -> None:
-    assert place_of(details) == place
+    assert parse_bucket_details(details) == place
 
 
 @pytest.mark.parametrize("details", [{}, {"bucket": "b", "prefix": "p"}, {"bucket": 7}, {"bucket": "a b"}])
 def test_details_of_no_bucket(details: dict[str, object]) -> None:
     with pytest.raises(InvalidSetting, match="bucket"):
-        place_of(details)
+        parse_bucket_details(details)
 
 
 def test_a_token_in_the_address_is_not_shown() -> None:

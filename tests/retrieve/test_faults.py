@@ -14,7 +14,7 @@ import pytest
 
 from icf_utils.errors import StorageFailure, storage_errors
 from icf_utils.fetch.errors import FetchFailure
-from icf_utils.retrieve.api import Retrieved
+from icf_utils.retrieve.api import RetrieveResult
 from icf_utils.retrieve.selection import Selection
 from tests.data.make_cod import CodSeries
 from tests.fetch.server import Fault
@@ -25,7 +25,7 @@ BAD, GOOD = "1.2.3.1", "1.2.3.2"
 BAD_TAR, BAD_JSON = r"1\.2\.3\.1\.tar", r"1\.2\.3\.1/metadata"
 
 
-def result(bucket: BucketServer, directory: Path, **options: object) -> Retrieved:
+def result(bucket: BucketServer, directory: Path, **options: object) -> RetrieveResult:
     with retriever(bucket, directory, STUDY, **options) as own:
         return own.job().result()
 

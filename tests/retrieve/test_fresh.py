@@ -14,7 +14,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from icf_utils.retrieve.api import BucketOrigin, Retriever, parse_bucket
+from icf_utils.retrieve.api import BucketSource, Retriever, parse_bucket
 from tests.data.make_dicom import write_visit
 from tests.fetch.server import serving
 from tests.retrieve.bucket_server import BUCKET, BucketServer
@@ -66,7 +66,7 @@ def fresh(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Buck
 def test_what_was_put_in_comes_out(fresh: tuple[BucketServer, list[bytes]], tmp_path: Path) -> None:
     server, images = fresh
     out = tmp_path / "out"
-    with Retriever(BucketOrigin(parse_bucket(server.place)), out, retry=QUICK) as own:
+    with Retriever(BucketSource(parse_bucket(server.place)), out, retry=QUICK) as own:
         done = own.job().result()
         assert (done.troubles, done.notices) == ((), ())
         assert own.stats().items == ()

@@ -16,7 +16,7 @@ import pytest
 
 from icf_utils.errors import Busy, InvalidSetting, StorageFailure
 from icf_utils.retrieve.api import CodRetrieve, Retriever
-from icf_utils.retrieve.files import sole_writer
+from icf_utils.retrieve.files import lock_directory
 from tests.data.make_cod import CodSeries
 from tests.fetch.server import Fault, serving
 from tests.retrieve.bucket_server import BucketServer
@@ -107,9 +107,9 @@ def test_cancelled_and_taken_up(bucket: BucketServer, tmp_path: Path) -> None:
     many = [made(f"1.2.3.5{number}", 4) for number in range(30)]
     for series in many:
         bucket.fill(series.objects(), "other")
-    from icf_utils.retrieve.api import BucketOrigin, parse_bucket
+    from icf_utils.retrieve.api import BucketSource, parse_bucket
 
-    origin = BucketOrigin(parse_bucket(bucket.place, "other"))
+    origin = BucketSource(parse_bucket(bucket.place, "other"))
     with Retriever(origin, tmp_path, connections=1) as own:
         job = own.job()
         job.on("save", lambda _: job.cancel())
@@ -163,7 +163,7 @@ def test_a_log_of_something_else_is_left_alone(bucket: BucketServer, tmp_path: P
 
 
 def test_two_at_a_time_in_one_directory(bucket: BucketServer, tmp_path: Path) -> None:
-    with sole_writer(tmp_path), pytest.raises(Busy, match=r"is at work in .*; wait for it") as caught:
+    with lock_directory(tmp_path), pytest.raises(Busy, match=r"is at work in .*; wait for it") as caught:
         retriever(bucket, tmp_path, STUDY).job().result()
     assert "remove" not in str(caught.value)  # its lock cannot be left behind
     assert tmp_path.exists()

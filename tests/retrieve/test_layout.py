@@ -8,7 +8,7 @@ import pytest
 
 from icf_utils.errors import InvalidSetting
 from icf_utils.fetch.ranges import Span
-from icf_utils.retrieve.layout import arrange, place, template_keywords, unsafe
+from icf_utils.retrieve.layout import path_of_image, plan_files, template_keywords, why_unsafe
 from icf_utils.retrieve.model import Digest, Image
 from icf_utils.retrieve.selection import Selection, parse_tag
 
@@ -19,12 +19,12 @@ def image(path: str = "instances/1.dcm", **tags: object) -> Image:
 
 @pytest.mark.parametrize("path", ["", "/a", "../a", "a/../b", "a//b", "./a", "a/", "a/\0", "x" * 300])
 def test_unsafe_names(path: str) -> None:
-    assert unsafe(path)
+    assert why_unsafe(path)
 
 
 @pytest.mark.parametrize("path", ["a", "a/b", "..a/b..", "ä/ b", "a\\b", "-rf"])
 def test_names_that_are_only_unusual(path: str) -> None:
-    assert not unsafe(path)
+    assert not why_unsafe(path)
 
 
 @pytest.mark.parametrize(
@@ -37,14 +37,14 @@ def test_names_that_are_only_unusual(path: str) -> None:
     ],
 )
 def test_templates(template: str, expected: str) -> None:
-    found = place(image(SeriesNumber=3, SeriesDescription="T1 w/../x"), template)
+    found = path_of_image(image(SeriesNumber=3, SeriesDescription="T1 w/../x"), template)
     assert found == PurePosixPath(expected)
 
 
 @pytest.mark.parametrize("value", ["..", ".", "", "/", "../..", "\0", "\n"])
 def test_values_stay_in_their_place(value: str) -> None:
-    assert place(image(SeriesDescription=value), "{SeriesDescription}/{name}").parts[0].strip("_.") == ""
-    assert len(place(image(SeriesDescription=value), "{SeriesDescription}/{name}").parts) == 2
+    assert path_of_image(image(SeriesDescription=value), "{SeriesDescription}/{name}").parts[0].strip("_.") == ""
+    assert len(path_of_image(image(SeriesDescription=value), "{SeriesDescription}/{name}").parts) == 2
 
 
 @pytest.mark.parametrize(
@@ -70,17 +70,17 @@ def test_what_is_no_template(template: str) -> None:
 @pytest.mark.parametrize("template", ["../{name}", "/etc/{name}", "a//{name}"])
 def test_a_template_that_leaves_the_directory(template: str) -> None:
     with pytest.raises(InvalidSetting):
-        arrange([image()], template)
+        plan_files([image()], template)
 
 
 def test_two_images_of_one_name() -> None:
     with pytest.raises(InvalidSetting, match="would both become"):
-        arrange([image("a/1.dcm"), image("b/1.dcm")], "{name}")
+        plan_files([image("a/1.dcm"), image("b/1.dcm")], "{name}")
 
 
 def test_a_file_that_would_be_a_folder() -> None:
     with pytest.raises(InvalidSetting, match="a file and a folder"):
-        arrange([image("a"), image("a/b")], "{path}")
+        plan_files([image("a"), image("a/b")], "{path}")
 
 
 def test_selections() -> None:

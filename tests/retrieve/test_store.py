@@ -19,7 +19,7 @@ import pytest
 from icf_utils import deposit_visit_metadata, make_studyvisit_archive
 from icf_utils.cli.main import main
 from icf_utils.formatting import format_size
-from icf_utils.retrieve.api import Retriever, StoreOrigin
+from icf_utils.retrieve.api import Retriever, StoreSource
 from tests.data.make_cod import CodSeries
 from tests.data.make_dicom import write_visit
 from tests.dataset.servers import PASSWORD, USER, Server, nginx
@@ -151,7 +151,7 @@ def test_a_layout_with_a_value_that_no_image_has(
 
 @pytest.mark.parametrize("as_url", [False, True])
 def test_from_python_by_path_and_address(store: Path, tmp_path: Path, as_url: bool) -> None:
-    origin = StoreOrigin(store.as_uri() if as_url else store, studies=("study-a",))
+    origin = StoreSource(store.as_uri() if as_url else store, studies=("study-a",))
     assert origin.where == store.as_uri()
     with Retriever(origin, tmp_path) as own:
         assert own.job().result().troubles == ()

@@ -23,7 +23,7 @@ from icf_utils.dataset.annex_keys import ImageLocator, key_size
 from icf_utils.dataset.special_remote.clone import Clone
 from icf_utils.dataset.special_remote.opener import Opener
 from icf_utils.dataset.special_remote.protocol import Job
-from icf_utils.dataset.special_remote.reader import Reader
+from icf_utils.dataset.special_remote.reader import ImageReader
 from icf_utils.errors import DepositDamaged, InvalidSetting
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.files import FileSource
@@ -59,7 +59,7 @@ class Archive:
     urls: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     local: Path | None = None
-    reader: Reader | None = None
+    reader: ImageReader | None = None
     is_known: bool = False
     is_whole_only: bool = False
     asked: float = float("-inf")
@@ -152,21 +152,21 @@ class Archives:
             status=failure.status,
         )
 
-    def _reader(self, archive: Archive) -> Reader:
+    def _reader(self, archive: Archive) -> ImageReader:
         """The archive at the first of its addresses that works, which is kept."""
         with archive.lock:
             if archive.reader is None:
                 archive.reader = self._open_first(archive)
             return archive.reader
 
-    def _open_first(self, archive: Archive) -> Reader:
+    def _open_first(self, archive: Archive) -> ImageReader:
         total = key_size(archive.key)
         failure = FetchFailure(
             f"archive {archive.key}", "its size or its address is not known", "get it whole", kind="missing"
         )
         for url in archive.urls if total else ():
             try:
-                return Reader(self._opener.open(url, total), total or 0)
+                return ImageReader(self._opener.open(url, total), total or 0)
             except FetchFailure as problem:  # noqa: PERF203
                 failure = problem
         raise failure

@@ -37,7 +37,7 @@ from icf_utils.errors import InvalidSetting, printable
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.http import HttpClient
 from icf_utils.fetch.open import open_source
-from icf_utils.fetch.source import Source
+from icf_utils.fetch.source import ByteSource
 
 #: Authentication schemes that a transfer can use, and the type of DataLad's credentials for each.
 _TYPES = {"basic": "user_password", "bearer": "token"}
@@ -60,7 +60,7 @@ class Opener:
         self._known: dict[tuple[WebOrigin, str, str], Credential | None] = {}
         self._used: set[WebOrigin] = set()
 
-    def open(self, url: str, expected: int | None) -> Source:
+    def open(self, url: str, expected: int | None) -> ByteSource:
         """The source at ``url``, which exists, and has ``expected`` bytes if that is given.
 
         Raises :class:`~icf_utils.fetch.errors.FetchFailure`.
@@ -112,7 +112,7 @@ class Opener:
             return self._known[origin, scheme, realm], _advice(origin, scheme, realm)
 
 
-def _present(source: Source) -> Source:
+def _present(source: ByteSource) -> ByteSource:
     if source.exists():
         return source
     raise FetchFailure(source.where, "not found (404)", "check the address", kind="missing", status=404)

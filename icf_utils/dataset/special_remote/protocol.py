@@ -74,7 +74,7 @@ class Remote(Protocol):
         """Where the content comes from, in words; may be empty."""
 
 
-def claims(url: str) -> bool:
+def is_claimed(url: str) -> bool:
     """Whether an address is one of ours to read."""
     return url.startswith("dl+archive:")
 
@@ -134,9 +134,9 @@ class Conversation:
             words = self._remote.whereis(job, rest)
             return f"WHEREIS-SUCCESS {printable(words)}" if words else "WHEREIS-FAILURE"
         if word == "CLAIMURL":
-            return "CLAIMURL-SUCCESS" if claims(rest) else "CLAIMURL-FAILURE"
+            return "CLAIMURL-SUCCESS" if is_claimed(rest) else "CLAIMURL-FAILURE"
         if word == "CHECKURL":
-            return "CHECKURL-CONTENTS UNKNOWN" if claims(rest) else "CHECKURL-FAILURE"
+            return "CHECKURL-CONTENTS UNKNOWN" if is_claimed(rest) else "CHECKURL-FAILURE"
         if word == "REMOVE":
             return f"REMOVE-FAILURE {rest} nothing can be removed from an archive"
         return _PLAIN_ANSWERS.get(word, "UNSUPPORTED-REQUEST")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from icf_utils.fetch.ranges import DEFAULT_GAP, Span
-from icf_utils.fetch.source import Source
+from icf_utils.fetch.source import ByteSource
 
 #: Bytes that one request asks for ahead, at most.
 MOST_AHEAD = 64 * 2**20
@@ -31,10 +31,10 @@ _FREE_SKIP = 2**20
 MOST_RUNS = 4
 
 
-class Reader:
+class ImageReader:
     """Reads images from one archive of ``total`` bytes; safe to use from several threads, which take turns."""
 
-    def __init__(self, source: Source, total: int) -> None:
+    def __init__(self, source: ByteSource, total: int) -> None:
         self._source, self._total = source, total
         self._turns = _Turns()
         self._runs: list[_Run] = []
@@ -95,7 +95,7 @@ class Reader:
 class _Run:
     """Bytes read in a row from ``start`` up to ``position``, by requests that grow with what was read."""
 
-    def __init__(self, source: Source, start: int) -> None:
+    def __init__(self, source: ByteSource, start: int) -> None:
         self.start = self.position = start
         self._source = source
         self._end = start

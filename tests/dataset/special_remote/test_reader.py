@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from icf_utils.dataset.annex_keys import key_md5, key_size, parse_locator
 from icf_utils.dataset.special_remote.protocol import Conversation, Job
-from icf_utils.dataset.special_remote.reader import Reader
+from icf_utils.dataset.special_remote.reader import ImageReader
 from icf_utils.fetch.ranges import Span
 
 DATA = random.Random(3).randbytes(4_000_000)
@@ -56,20 +56,20 @@ def test_the_right_bytes_in_any_order(chosen: st.DataObject) -> None:
     spans = images(chosen.draw(st.lists(st.integers(0, 60_000), min_size=1, max_size=40)))
     order = chosen.draw(st.lists(st.sampled_from(spans), min_size=1, max_size=60))
     source = Memory()
-    reader = Reader(source, len(DATA))
+    reader = ImageReader(source, len(DATA))
     for span in order:
         assert b"".join(reader.pieces(span)) == DATA[span.start : span.end]
 
 
 def test_one_image_is_one_request_for_itself() -> None:
     source = Memory()
-    b"".join(Reader(source, len(DATA)).pieces(Span(5000, 300)))
+    b"".join(ImageReader(source, len(DATA)).pieces(Span(5000, 300)))
     assert source.asked == [Span(5000, 300)]
 
 
 def test_a_series_takes_few_requests() -> None:
     source, spans = Memory(), images([9000] * 300)
-    reader = Reader(source, len(DATA))
+    reader = ImageReader(source, len(DATA))
     for span in spans:
         assert b"".join(reader.pieces(span)) == DATA[span.start : span.end]
     assert len(source.asked) <= 12
@@ -78,7 +78,7 @@ def test_a_series_takes_few_requests() -> None:
 
 def test_several_jobs() -> None:
     source, spans = Memory(), images([9000] * 300)
-    reader, waiting, wrong = Reader(source, len(DATA)), iter(spans), []
+    reader, waiting, wrong = ImageReader(source, len(DATA)), iter(spans), []
     lock = threading.Lock()
 
     def work() -> None:
