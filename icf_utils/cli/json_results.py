@@ -83,7 +83,7 @@ class RetrieveStats(TypedDict):
     """What ``retrieve --stats`` found."""
 
     stats: Stats
-    troubles: Sequence[Failure]
+    failures: Sequence[Failure]
     notices: Sequence[Notice]
 
 
@@ -91,7 +91,7 @@ class RetrievePlan(TypedDict):
     """What ``retrieve --dry-run`` found, one line a series."""
 
     series: Sequence[SeriesLine]
-    troubles: Sequence[Failure]
+    failures: Sequence[Failure]
     notices: Sequence[Notice]
 
 

@@ -199,7 +199,7 @@ def _store_auth(args: argparse.Namespace, url: str) -> Login | Secret | None:
 
 def _show_stats(args: argparse.Namespace, retriever: Retriever) -> int:
     stats, plan = retriever.stats(), retriever.plan()
-    result = {"stats": stats, "troubles": plan.troubles, "notices": plan.notices}
+    result = {"stats": stats, "failures": plan.failures, "notices": plan.notices}
     return _finish(args, _answering(args), result, plan, _figures(stats))
 
 
@@ -217,7 +217,7 @@ def _show_plan(args: argparse.Namespace, retriever: Retriever) -> int:
 
     plan = retriever.plan()
     lines = series_lines(plan.items, retriever.saved())
-    result = {"series": lines, "troubles": plan.troubles, "notices": plan.notices}
+    result = {"series": lines, "failures": plan.failures, "notices": plan.notices}
     return _finish(args, _answering(args), result, plan, map(_series_text, lines))
 
 
@@ -246,7 +246,7 @@ def _retrieve(args: argparse.Namespace, console: Console, retriever: Retriever) 
 
 def _summary(result: RetrieveResult) -> str:
     known = f"; {format_count(result.unchanged, 'image')} already saved" if result.unchanged else ""
-    failed = f"; {format_count(len(result.troubles), 'failure')}, see above" if result.troubles else ""
+    failed = f"; {format_count(len(result.failures), 'failure')}, see above" if result.failures else ""
     came = f"{format_count(result.saved, 'image')} retrieved ({format_size(result.size)})"
     return f"{came} into '{printable(result.directory)}'{known}{failed}"
 
@@ -256,15 +256,15 @@ def _finish(
 ) -> int:
     """Show failures and the result; returns the exit code."""
     console.notices(seen.notices)
-    console.result(args.command, result, chain(_failures(seen.troubles), lines), ok=not seen.troubles)
-    return 1 if seen.troubles else 0
+    console.result(args.command, result, chain(_failures(seen.failures), lines), ok=not seen.failures)
+    return 1 if seen.failures else 0
 
 
-def _failures(troubles: Iterable[Failure]) -> Iterator[str]:
+def _failures(failures: Iterable[Failure]) -> Iterator[str]:
     """One line for each failure. Images of one TAR that failed for the same reason share a line that names a few."""
     groups: dict[tuple[str, str], list[str]] = {}
-    for trouble in troubles:
-        groups.setdefault((trouble.url, trouble.problem), []).append(trouble.image)
+    for failure in failures:
+        groups.setdefault((failure.url, failure.problem), []).append(failure.image)
     for (url, problem), images in groups.items():
         named = ", ".join(f"'{printable(image)}'" for image in images[:_NAMED_AT_MOST] if image)
         rest = f" and {len(images) - _NAMED_AT_MOST} more" if len(images) > _NAMED_AT_MOST else ""

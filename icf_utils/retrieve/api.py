@@ -1,11 +1,7 @@
-"""Retrieving images from Python: a :class:`Retriever` looks, counts and makes jobs. Uses the network and a directory.
+"""Retrieving images from Python. Uses the network and the target directory.
 
-:class:`CodRetrieve` offers the same as ``cod-retrieve`` does, under the same names.
-
-
-Where images are retrieved from: a COD bucket, or a store of ours. Uses the network when it looks.
-
-From a bucket's place to the bucket. Touches neither disk nor network by itself.
+A :class:`Retriever` lists, counts and retrieves the images of an :class:`ImageSource`: a :class:`StoreSource` or a
+:class:`BucketSource`. :class:`CodRetrieve` has the functions of ``cod-retrieve`` by the same names.
 """
 
 from __future__ import annotations
@@ -51,16 +47,16 @@ __all__ = [
 
 
 class Retriever:
-    """Retrieves what ``selection`` takes of ``origin`` into ``directory``; a context manager.
+    """Retrieves the images of ``source`` that match ``selection`` into ``directory``; a context manager.
 
-    ``layout`` is a template for the images' paths (empty: the origin's usual one), ``zipped`` makes one zip for each
+    ``layout`` is a template for the images' paths (empty: the source's default), ``zipped`` makes one zip for each
     study, ``connections`` is how many requests run at a time, ``tls`` names certificates for ``https``. Raises
     :class:`~icf_utils.errors.InvalidSetting`.
     """
 
     def __init__(
         self,
-        origin: ImageSource,
+        source: ImageSource,
         directory: str | os.PathLike[str],
         *,
         selection: Selection = ALL,
@@ -73,8 +69,8 @@ class Retriever:
     ) -> None:
         if connections < 1:
             raise InvalidSetting("connections", "expected 1 or more")
-        self._origin, self._root, self._zipped = origin, Path(directory), zipped
-        self._selection, self._layout = selection, layout or origin.layout(zipped)
+        self._source, self._root, self._zipped = source, Path(directory), zipped
+        self._selection, self._layout = selection, layout or source.layout(zipped)
         self._keywords = tuple(dict.fromkeys((*selection.keywords(), *template_keywords(self._layout))))
         self._connections, self._retry, self._progress = connections, retry, progress
         self._plan: Plan | None = None
@@ -88,29 +84,31 @@ class Retriever:
         self._client.close()
 
     def plan(self) -> Plan:
-        """What there is to retrieve; looked up once. Raises :class:`~icf_utils.errors.IcfError`."""
+        """What is to be retrieved; determined once. Raises :class:`~icf_utils.errors.IcfError`."""
         if self._plan is None:
-            found = self._origin.look(self._selection, self._keywords, self._connections, self._client, self._progress)
-            self._plan = make_plan(found, self._selection, self._layout, self._origin.where)
+            found = self._source.list_images(
+                self._selection, self._keywords, self._connections, self._client, self._progress
+            )
+            self._plan = make_plan(found, self._selection, self._layout, self._source.where)
         return self._plan
 
     def saved(self) -> dict[PlannedFile, bool]:
-        """Which images are there and correct; reads them all, changes nothing."""
+        """For each image, whether it exists and is correct; reads them all, changes nothing."""
         items, work = self.plan().items, self._root / WORK_NAME
-        shelf = ZipDestination(self._root, work, items) if self._zipped else FolderDestination(self._root, work)
+        destination = ZipDestination(self._root, work, items) if self._zipped else FolderDestination(self._root, work)
         with ThreadPoolExecutor(self._connections) as pool:
             try:
-                return check_saved(items, shelf.has, pool, self._progress)
+                return check_saved(items, destination.has_correct, pool, self._progress)
             finally:
-                if isinstance(shelf, ZipDestination):
-                    shelf.close()
+                if isinstance(destination, ZipDestination):
+                    destination.close()
 
     def stats(self) -> Stats:
-        """How much there is, and how much of it is saved; the same at every call until something changes."""
+        """How much there is, and how much of it is saved."""
         return make_stats(self.plan().items, self.saved().values())
 
     def job(self) -> RetrieveJob:
-        """A job that retrieves what is not saved yet; nothing happens before its ``start()``."""
+        """A job that retrieves what is not saved yet, when it is started."""
         self._stop.clear()
         return RetrieveJob(
             self.plan,
@@ -123,11 +121,11 @@ class Retriever:
 
 
 class CodRetrieve:
-    """A COD bucket and a directory, as ``cod-retrieve`` has them.
+    """A COD bucket and a directory, with the functions of ``cod-retrieve``.
 
     ``bucket`` is a URL, which may have ``?token=`` (see :func:`~icf_utils.retrieve.buckets.parse_bucket`), the details
     ``{bucket, bucketPrefix, token}`` (see :func:`~icf_utils.retrieve.buckets.place_of`), or a
-    :class:`~icf_utils.retrieve.buckets.BucketPlace`. The latter two are used as they are.
+    :class:`~icf_utils.retrieve.buckets.BucketPlace`. The latter two are used unchanged.
     """
 
     def __init__(
@@ -140,21 +138,21 @@ class CodRetrieve:
         self._directory, self._connections = Path(directory), connections
 
     def logs(self) -> tuple[str, ...]:
-        """What ``log.json`` says: ``STUDY/SERIES/SOP``."""
+        """The entries of ``log.json``: ``STUDY/SERIES/SOP``."""
         return read_log(self._directory)
 
     def get_stats(self, studies: Sequence[str]) -> Stats:
-        """Figures of these studies; none named: of all."""
+        """Figures of these studies; of all studies if none is given."""
         with self._retriever(studies, zipped=False) as retriever:
             return retriever.stats()
 
     def download(self, studies: Sequence[str], zip_output: bool = False) -> RetrieveJob:
-        """A job for these studies; ``zip_output`` makes one zip for each."""
+        """A job for these studies; with ``zip_output`` it makes one zip for each."""
         return self._retriever(studies, zip_output).job()
 
     def _retriever(self, studies: Sequence[str], zipped: bool) -> Retriever:
-        origin = BucketSource(self._place, tuple(studies))
-        return Retriever(origin, self._directory, zipped=zipped, connections=self._connections)
+        source = BucketSource(self._place, tuple(studies))
+        return Retriever(source, self._directory, zipped=zipped, connections=self._connections)
 
 
 def _place(bucket: str | Mapping[str, object] | BucketPlace) -> BucketPlace:
@@ -164,24 +162,24 @@ def _place(bucket: str | Mapping[str, object] | BucketPlace) -> BucketPlace:
 
 
 class ImageSource(Protocol):
-    """A place with TARs of images."""
+    """A store or bucket with TARs of images."""
 
     @property
     def where(self) -> str:
-        """What it is called in messages; without credentials."""
+        """Its address for messages, without credentials."""
 
     def layout(self, zipped: bool) -> str:
-        """The template that says where images go if nothing else does."""
+        """The default template for the paths of images."""
 
-    def look(
+    def list_images(
         self, selection: Selection, keywords: Sequence[str], jobs: int, client: HttpClient, progress: Progress
     ) -> Listing:
-        """What is there; at least what the selection takes, with values of the DICOM ``keywords``."""
+        """Its images, at least those that match the selection, with values of the DICOM ``keywords``."""
 
 
 @dataclass(frozen=True)
 class BucketSource:
-    """Studies of a COD bucket; none named: all."""
+    """Studies of a COD bucket; all studies if none is given."""
 
     place: BucketPlace
     studies: tuple[str, ...] = ()
@@ -193,7 +191,7 @@ class BucketSource:
     def layout(self, zipped: bool) -> str:
         return BUCKET_ZIP_LAYOUT if zipped else BUCKET_LAYOUT
 
-    def look(
+    def list_images(
         self, selection: Selection, keywords: Sequence[str], jobs: int, client: HttpClient, progress: Progress
     ) -> Listing:
         from icf_utils.retrieve.cod import list_images
@@ -205,9 +203,9 @@ class BucketSource:
 
 @dataclass(frozen=True)
 class StoreSource:
-    """Visits (pairs of study and visit) of a store of ours; none named: all of ``studies``, or all there are.
+    """Visits (pairs of study and visit) of a store; if none is given, all of ``studies``, or all of the store.
 
-    ``url`` may be a path on this machine, too.
+    ``url`` may be a path on this machine. ``auth`` is sent to the server of ``url`` only.
     """
 
     url: str | os.PathLike[str]
@@ -222,7 +220,7 @@ class StoreSource:
     def layout(self, zipped: bool) -> str:
         return STORE_LAYOUT
 
-    def look(
+    def list_images(
         self, selection: Selection, keywords: Sequence[str], jobs: int, client: HttpClient, progress: Progress
     ) -> Listing:
         from icf_utils.retrieve.store_source import list_images

@@ -1,9 +1,9 @@
-"""How a bucket is called: by URL or by its details. Pure, no input or output happens here.
+"""Buckets: their addresses, the names of their objects, and the objects' bytes.
 
-Buckets: names of their objects, and the bytes. Uses the network, or reads a folder that is laid out like a bucket.
-
-:class:`GcsBucket` speaks the JSON API of Google Cloud Storage (``objects: list`` and ``objects: get``);
-``gs://`` and ``s3://`` are in :mod:`icf_utils.retrieve.obstore`.
+An address is a URL (:func:`parse_bucket`) or the details that ``cod-retrieve`` takes (:func:`parse_bucket_details`).
+:class:`GcsBucket` uses the JSON API of Google Cloud Storage (``objects: list`` and ``objects: get``),
+:class:`FolderBucket` reads a folder with the layout of a bucket; ``gs://`` and ``s3://`` are in
+:mod:`icf_utils.retrieve.obstore`. Uses the network, or reads files.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from icf_utils.fetch.http import HttpClient
 
 
-#: Where Google's buckets are.
+#: The server of Google's buckets.
 GOOGLE = "https://storage.googleapis.com"
 
 #: The last part of the prefix of most buckets.
@@ -37,10 +37,10 @@ USUAL_PREFIX = "dicomweb"
 
 @dataclass(frozen=True)
 class BucketPlace:
-    """A COD bucket. ``prefix`` is what stands before ``studies/``, without slashes around it; it may be empty.
+    """The place of a COD bucket. ``prefix`` precedes ``studies/``, without slashes at its ends; it may be empty.
 
     ``scheme``: ``https`` or ``http`` for the JSON API of Google Cloud Storage at ``endpoint``, ``gs`` and ``s3`` for
-    the cloud providers' own ways (``endpoint`` empty: the provider's), ``file`` for a folder, named by ``bucket``.
+    the providers' own APIs (``endpoint`` empty: the provider's server), ``file`` for the folder ``bucket``.
     """
 
     bucket: str
@@ -53,31 +53,31 @@ class BucketPlace:
         bad = any(part in ("", ".", "..") for part in self.prefix.split("/")) if self.prefix else False
         if not self.bucket or bad or re.search(r"[\x00-\x1f]", self.bucket + self.prefix):
             raise InvalidSetting(
-                "bucket", f"'{printable(self.bucket)}' with prefix '{printable(self.prefix)}' names no place"
+                "bucket", f"'{printable(self.bucket)}' with prefix '{printable(self.prefix)}' is not a place"
             )
         if self.scheme != "file" and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.bucket):
-            raise InvalidSetting("bucket", f"'{printable(self.bucket)}' is no name of a bucket")
+            raise InvalidSetting("bucket", f"'{printable(self.bucket)}' is not the name of a bucket")
 
     @property
     def where(self) -> str:
-        """The bucket and prefix as they may be shown."""
+        """Bucket and prefix for messages, without credentials."""
         root = self.endpoint if self.scheme in ("http", "https") else f"{self.scheme}:/"
         return f"{root}/{self.bucket}/{self.prefix}".rstrip("/")
 
     def named(self, *parts: str) -> str:
-        """The name of an object below the prefix."""
+        """The full name of an object below the prefix."""
         return "/".join((*((self.prefix,) if self.prefix else ()), *parts))
 
 
 def parse_bucket(
     text: str, prefix: str | None = None, endpoint: str | None = None, token: Secret | None = None
 ) -> BucketPlace:
-    """The bucket that a URL or a plain name means.
+    """The place of the bucket that a URL or a plain name means.
 
-    ``https://host/bucket[/prefix...][?token=T]`` as ``cod-retrieve`` documents it: ``/dicomweb`` is appended to the
-    prefix unless it ends so, and is the prefix where there is none. Prefixes of ``gs://bucket/prefix``,
-    ``s3://bucket/prefix`` and ``file:///folder/prefix`` stand as they are, and so does a ``prefix`` given apart.
-    A plain name is a bucket of Google's. A ``token`` given apart counts instead of one in the URL.
+    ``https://host/bucket[/prefix...][?token=T]`` as ``cod-retrieve`` documents it: ``/dicomweb`` is appended to a
+    prefix that does not end with it. The prefixes of ``gs://bucket/prefix``, ``s3://bucket/prefix`` and
+    ``file:///folder/prefix``, and the argument ``prefix``, are used unchanged. A plain name is a bucket of Google's.
+    The argument ``token`` takes precedence over one in the URL.
 
     Raises :class:`~icf_utils.errors.InvalidSetting`.
     """
@@ -86,10 +86,10 @@ def parse_bucket(
         return BucketPlace(text, _trim(prefix or ""), token, endpoint=(endpoint or GOOGLE).rstrip("/"))
     if parts.scheme not in ("http", "https", "gs", "s3", "file"):
         raise InvalidSetting(
-            "bucket", f"'{printable(without_credentials(text))}': known are https, http, gs, s3 and file"
+            "bucket", f"'{printable(without_credentials(text))}': expected https, http, gs, s3 or file"
         )
     if "@" in parts.netloc:
-        raise InvalidSetting("bucket", "user and password do not belong into the address of a bucket")
+        raise InvalidSetting("bucket", "the address of a bucket must not contain a user name or password")
     if parts.scheme == "file":
         from icf_utils.fetch.files import path_of
 
@@ -99,7 +99,7 @@ def parse_bucket(
         server = (endpoint or "").rstrip("/")
         return BucketPlace(parts.netloc, _trim(own), token or _token(parts.query), parts.scheme, server)
     if endpoint:
-        raise InvalidSetting("--endpoint", "an address with http or https says already where the bucket is")
+        raise InvalidSetting("--endpoint", "cannot be combined with an http or https address")
     bucket, _, rest = unquote(parts.path).lstrip("/").partition("/")
     own = _usual(_trim(rest)) if prefix is None else _trim(prefix)
     host = f"{parts.scheme}://{parts.netloc}"
@@ -107,14 +107,14 @@ def parse_bucket(
 
 
 def parse_bucket_details(details: Mapping[str, object]) -> BucketPlace:
-    """The bucket that ``{bucket, bucketPrefix, token}`` means, as ``cod-retrieve`` takes it; all used as given.
+    """The place of the bucket ``{bucket, bucketPrefix, token}``, as ``cod-retrieve`` takes it; all used unchanged.
 
-    ``endpoint`` is the server, if it is not Google's. Raises :class:`~icf_utils.errors.InvalidSetting`.
+    ``endpoint`` is the server, unless it is Google's. Raises :class:`~icf_utils.errors.InvalidSetting`.
     """
     known = {"bucket", "bucketPrefix", "token", "endpoint"}
     if unknown := sorted(str(key) for key in details if key not in known):
         raise InvalidSetting(
-            "bucket", f"its details have {', '.join(map(printable, unknown))}; known are {', '.join(sorted(known))}"
+            "bucket", f"unknown details {', '.join(map(printable, unknown))} (known: {', '.join(sorted(known))})"
         )
     texts = {key: details.get(key) or "" for key in known}
     if wrong := [key for key in sorted(known) if not isinstance(texts[key], (str, Secret))]:
@@ -126,7 +126,7 @@ def parse_bucket_details(details: Mapping[str, object]) -> BucketPlace:
 
 
 def has_token(text: str) -> bool:
-    """Whether an address carries a token, which does not belong on a command line."""
+    """Whether an address contains a token, which must not be on a command line."""
     return _token(urlsplit(text).query) is not None
 
 
@@ -148,15 +148,15 @@ def _secret(value: str) -> Secret | None:
     return Secret(value) if value not in ("", "null", "undefined") else None
 
 
-#: The largest page of a listing that is read, in bytes; a page has 1000 names.
+#: The largest page of a listing that is read, in bytes; a page has at most 1,000 names.
 _LARGEST_PAGE = 1 << 26
 
 
 @dataclass(frozen=True)
 class BucketObject:
-    """An object: its name in the bucket, size in bytes, and its generation, or ETag, or empty text.
+    """An object: its name in the bucket, its size in bytes, and its generation or ETag, if the bucket has them.
 
-    The size is -1 where the object may be stored compressed, and be sent with another size.
+    The size is -1 where the object may be stored compressed, and so be sent with another size.
     """
 
     name: str
@@ -168,7 +168,7 @@ class Bucket(Protocol):
     """Objects by name. All methods raise :class:`~icf_utils.fetch.errors.FetchFailure`."""
 
     def url(self, name: str) -> str:
-        """An object's address as it may be shown."""
+        """An object's address for messages."""
 
     def list(self, prefix: str) -> Iterator[BucketObject]:
         """All objects whose names begin with ``prefix``."""
@@ -178,7 +178,7 @@ class Bucket(Protocol):
 
 
 class GcsBucket:
-    """A bucket of Google's, or of a server that speaks its JSON API, with a bearer token or none."""
+    """A bucket at Google, or at a server with the same JSON API, with a bearer token or without."""
 
     def __init__(self, place: BucketPlace, client: HttpClient) -> None:
         self._base = f"{place.endpoint}/storage/v1/b/{quote(place.bucket, safe='')}/o"
@@ -199,7 +199,9 @@ class GcsBucket:
             page = answer.get("nextPageToken", "")
             if not page:
                 return
-        raise FetchFailure(self._shown, "its list of objects has no end", "the server is at fault", kind="refused")
+        raise FetchFailure(
+            self._shown, "its list of objects does not end", "report it to the server's administrator", kind="refused"
+        )
 
     def open(self, item: BucketObject) -> ByteSource:
         pinned = {"generation": item.state} if item.state else {}
@@ -225,9 +227,9 @@ class GcsBucket:
         return answer
 
     def _listed(self, item: Any) -> BucketObject:
-        """Objects stored compressed are listed with a size that they may not be sent with.
+        """An object that is stored compressed is listed with a size other than that of what is sent.
 
-        Not every server says which ones these are. Only a TAR's size is needed: JSON that was cut is none any more.
+        Not every server says which ones these are. Only the size of TARs is needed: JSON that was cut is invalid.
         """
         try:
             name, size = str(item["name"]), int(item["size"])
@@ -235,12 +237,15 @@ class GcsBucket:
             return BucketObject(name, -1 if packed else size, str(item.get("generation", "")))
         except (AttributeError, KeyError, TypeError, ValueError):
             raise FetchFailure(
-                self._shown, "its list of objects cannot be understood", "check the address", kind="refused"
+                self._shown,
+                "expected names and sizes of objects, found something else",
+                "check the address",
+                kind="refused",
             ) from None
 
 
 class FolderBucket:
-    """A folder that is laid out like a bucket."""
+    """A folder with the layout of a bucket."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -249,7 +254,7 @@ class FolderBucket:
         return str(self._root / name)
 
     def list(self, prefix: str) -> Iterator[BucketObject]:
-        """``prefix`` ends with a slash here."""
+        """``prefix`` must end with a slash."""
         with storage_errors(self._root, "read"):
             for folder, folders, names in os.walk(self._root / prefix):
                 folders.sort()

@@ -1,11 +1,11 @@
-"""A series of a COD bucket: what its ``metadata.json`` says, versions 1.0 and 2.0. Pure, no input or output here.
+"""COD buckets: the images of studies, by the ``metadata.json`` of each series. Uses the network.
 
-Facts: the format of the package ``cloud-optimized-dicom``. Names are taken from what follows ``studies/`` in an
-instance's URI, since a bucket may have moved; positions are ``start_byte`` and ``size``. Where a bucket hashes UIDs,
-the hashed ones are in names and URIs, and only these are used.
+The format is that of the package ``cloud-optimized-dicom``, versions 1.0 and 2.0. The rules:
 
-
-What a COD bucket has of the wanted studies: lists it and reads the series' metadata. Uses the network.
+- A member's name is what follows ``studies/`` in an instance's URI, since a bucket may have moved; it must be in the
+  TAR of its own series. The position is ``start_byte`` and ``size``.
+- An image without a CRC32C is not retrieved, since it could not be checked.
+- Where a bucket hashes UIDs, names and URIs contain the hashed ones, and only these are used.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
 
 class InvalidMetadata(Exception):
-    """The bytes are no ``metadata.json``; the text says why."""
+    """The bytes are not a valid ``metadata.json``; the text says why."""
 
 
 @dataclass(frozen=True)
 class SeriesMetadata:
-    """What a ``metadata.json`` says: instances that can be had, and those that cannot."""
+    """The instances in a ``metadata.json``: images, and those that cannot be retrieved."""
 
     images: tuple[Image, ...]
-    troubles: tuple[Failure, ...]
+    failures: tuple[Failure, ...]
 
 
 def is_object_name(text: str) -> bool:
@@ -56,28 +56,28 @@ def is_object_name(text: str) -> bool:
 
 
 def decompress(raw: bytes) -> bytes:
-    """The JSON of a ``metadata.json``, which may be gzip (known by its first bytes). Raises :class:`NotMetadata`."""
+    """The JSON of a ``metadata.json``, which may be compressed by gzip. Raises :class:`NotMetadata`."""
     if not raw.startswith(b"\x1f\x8b"):
         return raw
     machine = zlib.decompressobj(wbits=31)
     try:
         data = machine.decompress(raw, LARGEST)
     except zlib.error as error:
-        raise InvalidMetadata(f"it begins like gzip and is none ({error})") from error
+        raise InvalidMetadata(f"it is damaged gzip ({error})") from error
     if not machine.eof:
-        raise InvalidMetadata("it was cut, or is larger than makes sense")
+        raise InvalidMetadata(f"it is incomplete, or larger than {LARGEST} bytes")
     return data
 
 
 def read_series(raw: bytes, study: str, series: str, url: str, keywords: Sequence[str] = ()) -> SeriesMetadata:
     """The instances of the series at ``studies/<study>/series/<series>``, with values of the DICOM ``keywords``.
 
-    ``url`` names the series' TAR in troubles. Raises :class:`NotMetadata`.
+    ``url`` is the TAR's address for failures. Raises :class:`NotMetadata`.
     """
     try:
         document = json.loads(decompress(raw))
     except (ValueError, RecursionError) as error:
-        raise InvalidMetadata("it is no JSON") from error
+        raise InvalidMetadata("it is not JSON") from error
     instances = _instances(document)
     read = [_one(key, record, study, series, keywords, url) for key, record in instances.items()]
     images = tuple(item for item in read if isinstance(item, Image))
@@ -95,7 +95,7 @@ def _instances(document: Any) -> Mapping[str, Any]:
     cod = document.get("cod") if isinstance(document, dict) else None
     instances = cod.get("instances") if isinstance(cod, dict) else None
     if not isinstance(instances, dict):
-        raise InvalidMetadata("expected instances under 'cod', found none")
+        raise InvalidMetadata("expected instances in 'cod', found none")
     return instances
 
 
@@ -107,7 +107,7 @@ def _image(key: str, record: Any, study: str, series: str, keywords: Sequence[st
     start = headers.get("start_byte") if isinstance(headers, dict) else None
     size = record.get("size")
     if type(start) is not int or type(size) is not int or start < 0 or size < 0:
-        raise InvalidMetadata("expected start_byte and size as whole numbers")
+        raise InvalidMetadata("expected integers for start_byte and size")
     return Image(
         study=study,
         visit="",
@@ -122,18 +122,18 @@ def _image(key: str, record: Any, study: str, series: str, keywords: Sequence[st
 
 
 def _member(record: Mapping[str, Any], study: str, series: str) -> str:
-    """The member's name in the TAR: what the URI says after ``studies/``, which must be about this series."""
+    """The member's name in the TAR, by the URI, which must be of this series."""
     uri = record.get("uri", record.get("url"))
     if not isinstance(uri, str):
-        raise InvalidMetadata("expected a 'uri' or 'url'")
+        raise InvalidMetadata("expected a 'uri' or a 'url'")
     outside, _, member = uri.partition(".tar://")
     place = f"{study}/series/{series}"
     if outside.rpartition("studies/")[2] != place:
-        raise InvalidMetadata(f"expected a place in {printable(place)}.tar, its 'uri' names another")
+        raise InvalidMetadata(f"expected a 'uri' in {printable(place)}.tar, found another")
     if problem := why_unsafe(member):
         raise InvalidMetadata(f"its name in the TAR is unsafe: {problem}")
     if not is_object_name(member.rpartition("/")[2]):
-        raise InvalidMetadata("its name in the TAR is unsafe: it has unusual characters")
+        raise InvalidMetadata("its name in the TAR is unsafe: it contains unusual characters")
     return member
 
 
@@ -144,7 +144,7 @@ def _digest(record: Mapping[str, Any]) -> Digest:
     except (binascii.Error, ValueError):
         raw = b""
     if len(raw) != 4:
-        raise InvalidMetadata("expected a CRC32C, without which nothing can be checked")
+        raise InvalidMetadata("expected a CRC32C, without which the image cannot be checked")
     return Digest("crc32c", base64.b64encode(raw).decode("ascii"))
 
 
@@ -164,7 +164,7 @@ def _tags(record: Mapping[str, Any], keywords: Sequence[str]) -> dict[str, Value
 
 
 def _text(value: Any) -> str | int | float:
-    """One value of the DICOM JSON model (PS3.18, annex F); names of persons are objects there."""
+    """One value of the DICOM JSON model (PS3.18, annex F); person names are objects there."""
     if isinstance(value, dict):
         return str(value.get("Alphabetic", ""))
     return value if isinstance(value, (str, int, float)) and not isinstance(value, bool) else str(value)
@@ -208,14 +208,13 @@ def list_images(
     jobs: int,
     progress: Progress,
 ) -> Listing:
-    """All series of the named studies, or of all; tags for the DICOM ``keywords``.
+    """The images of these studies, or of all, with values of the DICOM ``keywords``.
 
-    If ``only`` names series, no others are looked into.
-
-    Series that cannot be had are troubles. Raises :class:`~icf_utils.fetch.errors.FetchFailure` where the bucket
-    as a whole cannot be used, and :class:`~icf_utils.errors.InvalidSetting` for what is no study's name.
+    If ``only`` is given, these series are listed and no others. Series that cannot be read are in the listing's
+    failures. Raises :class:`~icf_utils.fetch.errors.FetchFailure` where the bucket
+    as a whole cannot be read, and :class:`~icf_utils.errors.InvalidSetting` for an invalid name of a study.
     """
-    series, troubles = _listed(bucket, place, studies)
+    series, failures = _listed(bucket, place, studies)
     series = [one for one in series if not only or one.series in only]
     with progress.task("Reading metadata", len(series), "series") as task, ThreadPoolExecutor(jobs) as pool:
         parts = []
@@ -225,7 +224,7 @@ def list_images(
     notices = [notice for one in series for notice in _notices(one)]
     return Listing(
         tuple(tar for part in parts for tar in part.tars),
-        (*troubles, *(trouble for part in parts for trouble in part.troubles)),
+        (*failures, *(failure for part in parts for failure in part.failures)),
         (*notices, *(notice for part in parts for notice in part.notices)),
     )
 
@@ -237,20 +236,20 @@ def _listed(bucket: Bucket, place: BucketPlace, studies: Sequence[str]) -> tuple
             raise InvalidSetting("--study", f"'{printable(study)}' cannot be a study of a bucket")
     if not studies:
         everything = group_by_series(bucket.list(root), root)
-        nothing = Failure(bucket.url(root), "there are no studies; check bucket and prefix")
+        nothing = Failure(bucket.url(root), "no studies found; check bucket and prefix")
         return everything, [] if everything else [nothing]
     found: list[SeriesObjects] = []
-    troubles = []
+    failures = []
     for study in dict.fromkeys(studies):
         here = group_by_series(bucket.list(f"{root}{study}/"), root)
         found += here
         if not here:
-            troubles.append(Failure(bucket.url(f"{root}{study}"), "there is no such study; check its name and prefix"))
-    return found, troubles
+            failures.append(Failure(bucket.url(f"{root}{study}"), "no such study; check its name and the prefix"))
+    return found, failures
 
 
 def group_by_series(objects: Iterable[BucketObject], root: str) -> list[SeriesObjects]:
-    """Objects by series, in the order of their names; ``root`` is the common beginning of all names. Pure."""
+    """Objects by series, in the order of their names; ``root`` is the common prefix of all names."""
     parts: dict[tuple[str, str], dict[str, BucketObject]] = {}
     for item in objects:
         for study, series, kind in _kinds(item.name.removeprefix(root)):
@@ -277,15 +276,17 @@ def _kinds(name: str) -> Iterator[tuple[str, str, str]]:
 def _notices(one: SeriesObjects) -> Iterator[Notice]:
     name = f"{one.study}/{one.series}"
     if one.is_locked:
-        yield Notice("being-written", name, "it has a .gradient.lock: somebody is writing it, or was interrupted")
+        yield Notice(
+            "being-written", name, "it has a .gradient.lock: it is being written, or its writer was interrupted"
+        )
     if one.has_error:
-        yield Notice("writer-failed", name, "it has an error.log: its writer failed, images may be missing")
+        yield Notice("writer-failed", name, "it has an error.log: its writer failed, and images may be missing")
 
 
 def _read(bucket: Bucket, place: BucketPlace, one: SeriesObjects, keywords: Sequence[str]) -> Listing:
     url = bucket.url(place.named("studies", one.study, "series", f"{one.series}.tar"))
     if one.metadata is None:
-        return Listing((), (Failure(url, "it has no metadata.json: nobody knows what is in it", study=one.study),))
+        return Listing((), (Failure(url, "it has no metadata.json, which lists its images", study=one.study),))
     try:
         raw = read_whole(bucket.open(one.metadata), LARGEST)
         series = read_series(raw, one.study, one.series, url, keywords)
@@ -294,17 +295,17 @@ def _read(bucket: Bucket, place: BucketPlace, one: SeriesObjects, keywords: Sequ
     except FetchFailure as error:
         if error.kind in ("unauthorised", "stopped"):
             raise
-        return Listing((), (Failure(url, f"its metadata.json did not come: {error}", study=one.study),))
-    if not series.images and not series.troubles:
-        notice = Notice("empty-series", f"{one.study}/{one.series}", "its metadata.json names no image")
+        return Listing((), (Failure(url, f"its metadata.json could not be fetched: {error}", study=one.study),))
+    if not series.images and not series.failures:
+        notice = Notice("empty-series", f"{one.study}/{one.series}", "its metadata.json lists no images")
         return Listing((), notices=(notice,))
     if one.tar is None:
         size = sum(image.span.size for image in series.images)
         return Listing(
             (),
             (
-                Failure(url, "it has a metadata.json, but there is no such TAR", size=size, study=one.study),
-                *series.troubles,
+                Failure(url, "it has a metadata.json, but the TAR does not exist", size=size, study=one.study),
+                *series.failures,
             ),
         )
-    return Listing((Tar(url, bucket.open(one.tar), series.images),), series.troubles)
+    return Listing((Tar(url, bucket.open(one.tar), series.images),), series.failures)

@@ -1,12 +1,10 @@
-"""Images on disk: whether they are there and correct, and writing them so that no name shows a partial file.
+"""The target directory: which images it has, writing others, and its ``log.json``. Reads and writes files.
 
-Touches the target directory. Files are written below its work folder, compared with their checksums as they come,
-synced, and renamed. A lock that the operating system drops with the process keeps other writers out.
+An image is written in the work folder (:data:`WORK_NAME`), compared with its checksum as it arrives, synced, and renamed,
+so that no name ever shows a partial file. A lock that ends with the process keeps other writers out.
 
-
-``log.json`` as ``cod-retrieve`` writes it: ``{"logs": ["STUDY/SERIES/SOP", ...]}``. Reads and writes that file.
-
-It is a list for other programs. Whether an image is there is never decided by it.
+``log.json`` is that of ``cod-retrieve``, ``{"logs": ["STUDY/SERIES/SOP", ...]}``. It is written for other programs;
+icf-utils never relies on it.
 """
 
 from __future__ import annotations
@@ -30,11 +28,11 @@ from icf_utils.retrieve.model import Digest, PlannedFile, RunningDigest
 from icf_utils.store.files import new_file, rename_file, sync_file
 from icf_utils.store.flock import open_locked
 
-#: Below the target directory, while something runs or waits to be finished.
+#: The work folder in the target directory, while a retrieval runs or is unfinished.
 WORK_NAME = ".icf-retrieve"
 
 
-#: What the operating system says of one name; a full or broken disk, for instance, would stop all images.
+#: Errors that concern one name only; others, such as a full disk, end the retrieval.
 _OF_ONE_NAME = {
     *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.EACCES, errno.EPERM),
     *(errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EXDEV, errno.EBUSY),
@@ -42,23 +40,23 @@ _OF_ONE_NAME = {
 
 
 class PathBlocked(Exception):
-    """An image cannot get its name, which stops no other one. The text says why, and what to do."""
+    """An image cannot get its name; other images are not affected. The text says why, and what to do."""
 
 
 def find_obstacle(target: Path) -> str:
-    """What keeps a file from getting this name, and what to do; empty if nothing is seen."""
+    """What prevents a file from getting this name, and what to do; empty if nothing is found."""
     if os.path.isdir(target) and not os.path.islink(target):
         return f"'{printable(target)}' is a folder, and a file belongs there: move it away"
     for folder in target.parents:
         if os.path.isdir(folder):
             break
         if os.path.lexists(folder):
-            return f"'{printable(folder)}' is no folder, and one belongs there: move it away"
+            return f"'{printable(folder)}' is not a folder, and a folder belongs there: move it away"
     return ""
 
 
 def digest_of(chunks: Iterable[bytes], like: Digest) -> Digest:
-    """The checksum of bytes, of the kind that ``like`` is."""
+    """The checksum of bytes, of the same kind as ``like``."""
     running = RunningDigest(like.kind)
     for chunk in chunks:
         running.update(chunk)
@@ -66,47 +64,47 @@ def digest_of(chunks: Iterable[bytes], like: Digest) -> Digest:
 
 
 class FolderDestination:
-    """A directory that images go to; ``work`` is where they are written first, on the same file system."""
+    """The target directory ``root``; images are written in ``work`` first, on the same file system."""
 
     def __init__(self, root: Path, work: Path) -> None:
         self._root, self._work = root, work
 
-    def has(self, wanted: PlannedFile) -> bool:
-        """Whether the image is there, with the right size and checksum; not if it cannot be read."""
-        path = self.path(wanted)
+    def has_correct(self, planned: PlannedFile) -> bool:
+        """Whether the image exists with the right size and checksum; false if it cannot be read."""
+        path = self.path(planned)
         with storage_errors(path, "read"):
             try:
-                if path.is_symlink() or not path.is_file() or path.stat().st_size != wanted.image.span.size:
+                if path.is_symlink() or not path.is_file() or path.stat().st_size != planned.image.span.size:
                     return False
-                return digest_of(_chunks(path), wanted.image.digest) == wanted.image.digest
+                return digest_of(_chunks(path), planned.image.digest) == planned.image.digest
             except OSError as error:
                 if error.errno in {errno.ENOENT, *_OF_ONE_NAME}:
                     return False
                 raise
 
-    def obstacle(self, wanted: PlannedFile) -> str:
-        """Why the image cannot get its name, as far as can be seen; empty if it can."""
-        return find_obstacle(self.path(wanted))
+    def find_obstacle(self, planned: PlannedFile) -> str:
+        """Why the image cannot get its name, as far as can be known before it is written; empty if it can."""
+        return find_obstacle(self.path(planned))
 
-    def is_taken(self, wanted: PlannedFile) -> bool:
-        """Whether something stands under the image's name."""
-        return os.path.lexists(self.path(wanted))
+    def exists(self, planned: PlannedFile) -> bool:
+        """Whether something has the image's name."""
+        return os.path.lexists(self.path(planned))
 
-    def path(self, wanted: PlannedFile) -> Path:
-        return self._root / wanted.path
+    def path(self, planned: PlannedFile) -> Path:
+        return self._root / planned.path
 
-    def new(self, wanted: PlannedFile) -> IncomingFile:
+    def begin(self, planned: PlannedFile) -> IncomingFile:
         """Begin to write an image."""
-        return IncomingFile(wanted, self.path(wanted), self._work)
+        return IncomingFile(planned, self.path(planned), self._work)
 
 
 class IncomingFile:
-    """An image that is coming; a context manager that leaves nothing behind unless :meth:`keep` has returned true."""
+    """An image that is being received; a context manager that removes it unless :meth:`keep` has returned true."""
 
-    def __init__(self, wanted: PlannedFile, target: Path, work: Path) -> None:
-        self._wanted, self._target = wanted, target
+    def __init__(self, planned: PlannedFile, target: Path, work: Path) -> None:
+        self._planned, self._target = planned, target
         self._part = work / f"{os.getpid()}-{id(self)}.part"
-        self._running, self._size = RunningDigest(wanted.image.digest.kind), 0
+        self._running, self._size = RunningDigest(planned.image.digest.kind), 0
         self._stack = ExitStack()
         with storage_errors(self._part, "create"):
             work.mkdir(parents=True, exist_ok=True)
@@ -118,7 +116,7 @@ class IncomingFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(StorageFailure):  # what could not be written is not kept; why is said already
+        with suppress(StorageFailure):  # it is not kept, and the reason was raised before
             self._stack.close()
         remove_file(self._part)
 
@@ -129,11 +127,11 @@ class IncomingFile:
             self._file.write(chunk)
 
     def keep(self) -> bool:
-        """Give the image its name if size and checksum are right; replaces what was there. Says whether they were.
+        """Give the image its name, replacing what has it, if size and checksum are right; returns whether they are.
 
-        Raises :class:`InTheWay`.
+        Raises :class:`PathBlocked`.
         """
-        image = self._wanted.image
+        image = self._planned.image
         if self._size != image.span.size or self._running.digest() != image.digest:
             return False
         with storage_errors(self._target, "write"):
@@ -149,18 +147,19 @@ class IncomingFile:
 
 
 def _refused(target: Path, error: OSError) -> str:
-    """Names the folder: all images that belong there have the same reason, and are named together."""
-    return f"cannot write into '{printable(target.parent)}' ({os.strerror(error.errno or 0)}): have it changed"
+    """Names the folder: the images that belong there fail for the same reason, and are reported together."""
+    problem = f"cannot write into '{printable(target.parent)}' ({os.strerror(error.errno or 0)})"
+    return f"{problem}: change its permissions, or choose another folder"
 
 
 def check_saved(
-    items: Sequence[PlannedFile], has: Callable[[PlannedFile], bool], pool: Executor, progress: Progress
+    items: Sequence[PlannedFile], has_correct: Callable[[PlannedFile], bool], pool: Executor, progress: Progress
 ) -> dict[PlannedFile, bool]:
-    """Which of the images are there and correct, in the order given."""
-    with progress.task("Looking at what is there", len(items), "image") as task:
+    """For each image, in the given order, whether it exists and is correct."""
+    with progress.task("Checking saved images", len(items), "image") as task:
         found = {}
-        for item, is_there in zip(items, pool.map(has, items), strict=True):
-            found[item] = is_there
+        for item, is_saved in zip(items, pool.map(has_correct, items), strict=True):
+            found[item] = is_saved
             task.advance(1)
     return found
 
@@ -173,9 +172,9 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 @contextmanager
 def lock_directory(root: Path) -> Iterator[Path]:
-    """The work folder below ``root``, for this process alone; removed at the end if nothing waits in it.
+    """The work folder in ``root``, locked for this process; removed at the end if it is empty.
 
-    So is ``root``, if it is new and nothing has come. Raises :class:`~icf_utils.errors.Busy` if another process has it.
+    So is ``root``, if it is new and empty. Raises :class:`~icf_utils.errors.Busy` if another process has the lock.
     """
     work = root / WORK_NAME
     new = [folder for folder in (root, *root.parents) if not os.path.lexists(folder)]
@@ -193,14 +192,14 @@ def lock_directory(root: Path) -> Iterator[Path]:
 
 
 def _lock(work: Path) -> IO[bytes]:
-    """The lock file, held."""
+    """The lock file, locked."""
     path = work / "lock"
     while True:
         with storage_errors(path, "create"):
             work.mkdir(parents=True, exist_ok=True)
             try:
                 lock = open_locked(path)
-            except FileNotFoundError:  # another process has just tidied the empty folder away
+            except FileNotFoundError:  # another process has just removed the empty folder
                 continue
         if lock is None:
             raise _busy(path, work.parent)
@@ -208,16 +207,16 @@ def _lock(work: Path) -> IO[bytes]:
 
 
 def _busy(path: Path, root: Path) -> Busy:
-    """Nobody has waited, and the lock goes with its process: the usual advice would be wrong."""
+    """The usual advice would be wrong: this lock ends with its process, and was not waited for."""
     error = Busy(path, "another icf-utils retrieve", 0.0)
     error.args = (
-        f"another icf-utils retrieve is at work in '{printable(root)}'; wait for it, or choose another folder",
+        f"another icf-utils retrieve is writing to '{printable(root)}'; wait for it, or choose another folder",
     )
     return error
 
 
 def _sweep(work: Path) -> None:
-    """Remove what processes that were killed have left unfinished."""
+    """Remove unfinished files of processes that were killed."""
     for part in work.glob("*.part"):
         with suppress(OSError):
             part.unlink()
@@ -227,9 +226,9 @@ LOG_NAME = "log.json"
 
 
 def read_log(root: Path) -> tuple[str, ...]:
-    """The images that the log of a directory names; empty without a log.
+    """The images that the log in a directory lists; empty without a log.
 
-    Raises :class:`~icf_utils.errors.InvalidSetting` for a file of that name that is something else.
+    Raises :class:`~icf_utils.errors.InvalidSetting` for another kind of file of that name.
     """
     path = root / LOG_NAME
     with storage_errors(path, "read"):
@@ -248,7 +247,7 @@ def read_log(root: Path) -> tuple[str, ...]:
 
 
 def update_log(root: Path, work: Path, saved: Collection[str], absent: Collection[str]) -> None:
-    """Have the log name ``saved`` and not ``absent``; what it says of other images stays."""
+    """Add ``saved`` to the log and remove ``absent``; entries for other images stay."""
     old = read_log(root)
     gone = set(absent)
     new = tuple(dict.fromkeys((*(item for item in old if item not in gone), *saved)))

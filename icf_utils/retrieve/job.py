@@ -1,6 +1,6 @@
-"""A retrieval under way, in threads of its own. Uses the network and the target directory.
+"""A running retrieval, in its own threads. Uses the network and the target directory.
 
-Callbacks are those of ``cod-retrieve``, by name and payload; they are called one at a time, from the job's threads.
+Events have the names and payloads of ``cod-retrieve``. Callbacks are called one at a time, from the job's threads.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ _LOG_PAUSE = 5.0
 
 @dataclass(frozen=True)
 class RetrieveResult:
-    """What a job did. ``files`` are names below ``directory``: of images, or of zips.
+    """What a job did. ``files`` are names of images, or of zips, below ``directory``.
 
-    ``saved`` images have come, ``unchanged`` ones were there already; ``size`` in bytes of those that have come.
+    ``saved`` counts the images that were transferred, ``unchanged`` those that were saved before; ``size`` is that of
+    the former in bytes.
     """
 
     directory: Path
@@ -38,13 +39,13 @@ class RetrieveResult:
     unchanged: int
     size: int
     files: tuple[str, ...]
-    troubles: tuple[Failure, ...]
+    failures: tuple[Failure, ...]
     notices: tuple[Notice, ...]
     cancelled: bool = False
 
 
 class RetrieveJob:
-    """Retrieves what a plan says; made by :class:`~icf_utils.retrieve.api.Retriever`."""
+    """Retrieves the files of a plan; made by :class:`~icf_utils.retrieve.api.Retriever`."""
 
     def __init__(
         self,
@@ -64,43 +65,42 @@ class RetrieveJob:
         self._logged_at = time.monotonic()
 
     def on(self, event: Event, callback: Callable[[Payload], None]) -> RetrieveJob:
-        """Have ``callback`` called at each event; any number may be registered for one.
+        """Call ``callback`` at each event of a kind; several callbacks can be registered for one.
 
-        ``progress``: ``{url, bytesDownloaded, bytesTotal}``, new bytes of an image and the bytes of all images of the
-        TAR that are to come. ``download``: ``{url, size, file}``, all of a TAR's wanted bytes have come, ``file`` is
-        the TAR's name. ``extract``: ``{url, size, files}``, the images of it that were right. ``save``: ``{url,
-        file}``, this one is under its name. ``complete``: ``{files}``, the job is through. ``error``: ``{url, size,
-        error}``.
+        ``progress``: ``{url, bytesDownloaded, bytesTotal}``, new bytes of an image, and the bytes of all images of the
+        TAR that are to be transferred. ``download``: ``{url, size, file}``, all selected bytes of a TAR have arrived,
+        ``file`` is the TAR's name. ``extract``: ``{url, size, files}``, the correct images of it. ``save``: ``{url,
+        file}``, an image has its name. ``complete``: ``{files}``, the job is done. ``error``: ``{url, size, error}``.
         """
         self._listeners.add(event, callback)
         return self
 
     def start(self) -> RetrieveJob:
-        """Begin, in another thread; a second call changes nothing."""
+        """Start in another thread; a second call does nothing."""
         if self._future is None:
             self._future = self._runner.submit(self._run)
             self._runner.shutdown(wait=False)
         return self
 
     def cancel(self) -> None:
-        """End soon: what is complete stays, unfinished images are removed. A later job goes on from there."""
+        """End soon: complete images are kept, unfinished ones removed. A later job continues from saved_before."""
         self._stop.set()
 
     def result(self, timeout: float | None = None) -> RetrieveResult:
-        """Wait for the end (at most ``timeout`` seconds, else ``TimeoutError``), and say what was done.
+        """Wait for the end (at most ``timeout`` seconds, else ``TimeoutError``), and return what was done.
 
         Raises what ended the job as a whole: :class:`~icf_utils.errors.IcfError`, or what a callback raised.
         """
         return self.start()._future.result(timeout)  # type: ignore[union-attr]
 
     def wait(self) -> None:
-        """Wait for the end, however it ends; returns at once if the job was never started."""
+        """Wait for the end, without raising; returns at once if the job was never started."""
         if self._future is not None:
             wait([self._future])
 
     def _run(self) -> RetrieveResult:
         try:
-            read_log(self._root)  # which refuses a file of somebody else's before anything comes
+            read_log(self._root)  # refuses another kind of file of that name before anything is transferred
             plan = self._make_plan()
             if not plan.items:
                 return self._nothing(plan)
@@ -109,53 +109,55 @@ class RetrieveJob:
         except IcfError as error:
             if isinstance(error, FetchFailure) and error.kind == "stopped":
                 return RetrieveResult(self._root, 0, 0, 0, (), (), (), cancelled=True)
-            self._listeners.tell("error", {"url": getattr(error, "where", ""), "size": 0, "error": str(error)})
+            self._listeners.emit("error", {"url": getattr(error, "where", ""), "size": 0, "error": str(error)})
             raise
 
     def _nothing(self, plan: Plan) -> RetrieveResult:
-        """Of a plan without images: no file and no folder is made."""
-        for trouble in plan.troubles:
-            self._listeners.trouble(trouble)
-        self._listeners.tell("complete", {"files": []})
-        return RetrieveResult(self._root, 0, 0, 0, (), plan.troubles, plan.notices)
+        """For a plan without images: no file and no folder is made."""
+        for failure in plan.failures:
+            self._listeners.emit_failure(failure)
+        self._listeners.emit("complete", {"files": []})
+        return RetrieveResult(self._root, 0, 0, 0, (), plan.failures, plan.notices)
 
     def _retrieve(self, plan: Plan, work: Path) -> RetrieveResult:
-        shelf = ZipDestination(self._root, work, plan.items) if self._zipped else FolderDestination(self._root, work)
+        destination = (
+            ZipDestination(self._root, work, plan.items) if self._zipped else FolderDestination(self._root, work)
+        )
         with ThreadPoolExecutor(self._connections, "retrieve") as pool:
-            there = check_saved(plan.items, shelf.has, pool, self._progress)
-            blocked = _blocked(plan, shelf, there)
-            known = (*plan.troubles, *blocked.values())
-            for trouble in known:
-                self._listeners.trouble(trouble)
-            left = {item for item in plan.items if not there[item] and item not in blocked}
-            replaced = {item for item in left if shelf.is_taken(item)}
-            transfers = self._transfers(plan, shelf, left)
-            self._transfer(transfers, pool, lambda: self._log(work, there, transfers, at_once=False))
+            saved_before = check_saved(plan.items, destination.has_correct, pool, self._progress)
+            blocked = _blocked(plan, destination, saved_before)
+            known = (*plan.failures, *blocked.values())
+            for failure in known:
+                self._listeners.emit_failure(failure)
+            left = {item for item in plan.items if not saved_before[item] and item not in blocked}
+            replaced = {item for item in left if destination.exists(item)}
+            transfers = self._transfers(plan, destination, left)
+            self._transfer(transfers, pool, lambda: self._log(work, saved_before, transfers, at_once=False))
         saved = [item for transfer in transfers for item in transfer.saved]
         names = [str(item.path) for item in saved]
-        if isinstance(shelf, ZipDestination):
-            have = {item for item, is_there in there.items() if is_there} | set(saved)
-            names = _pack(shelf, plan, have - blocked.keys())
-        self._log(work, there, transfers, at_once=True)
+        if isinstance(destination, ZipDestination):
+            have = {item for item, is_saved in saved_before.items() if is_saved} | set(saved)
+            names = _pack(destination, plan, have - blocked.keys())
+        self._log(work, saved_before, transfers, at_once=True)
         cancelled = self._stop.is_set()
         if not cancelled:
-            self._listeners.tell("complete", {"files": names})
+            self._listeners.emit("complete", {"files": names})
         return RetrieveResult(
             directory=self._root,
             saved=len(saved),
-            unchanged=sum(is_there and item not in blocked for item, is_there in there.items()),
+            unchanged=sum(is_saved and item not in blocked for item, is_saved in saved_before.items()),
             size=sum(item.image.span.size for item in saved),
             files=tuple(names),
-            troubles=(*known, *(trouble for transfer in transfers for trouble in transfer.troubles)),
+            failures=(*known, *(failure for transfer in transfers for failure in transfer.failures)),
             notices=(*plan.notices, *(_replaced(item) for item in saved if item in replaced)),
             cancelled=cancelled,
         )
 
     def _transfers(
-        self, plan: Plan, shelf: FolderDestination | ZipDestination, left: set[PlannedFile]
+        self, plan: Plan, destination: FolderDestination | ZipDestination, left: set[PlannedFile]
     ) -> list[ObservedTransfer]:
         parts = [(tar, [item for item in items if item in left]) for tar, items in plan.parts]
-        return [ObservedTransfer(tar, items, shelf, self._stop, self._listeners) for tar, items in parts if items]
+        return [ObservedTransfer(tar, items, destination, self._stop, self._listeners) for tar, items in parts if items]
 
     def _transfer(
         self, transfers: list[ObservedTransfer], pool: ThreadPoolExecutor, after_each: Callable[[], None]
@@ -175,45 +177,46 @@ class RetrieveJob:
                 raise
 
     def _log(
-        self, work: Path, there: dict[PlannedFile, bool], transfers: list[ObservedTransfer], at_once: bool
+        self, work: Path, saved_before: dict[PlannedFile, bool], transfers: list[ObservedTransfer], at_once: bool
     ) -> None:
         with self._log_lock:
             if not at_once and time.monotonic() - self._logged_at < _LOG_PAUSE:
                 return
             self._logged_at = time.monotonic()
-            have = {item for item, is_there in there.items() if is_there}
+            have = {item for item, is_saved in saved_before.items() if is_saved}
             have.update(item for transfer in transfers for item in list(transfer.saved))
-            saved = [item.image.key for item in there if item in have]
-            update_log(self._root, work, saved, [item.image.key for item in there if item not in have])
+            saved = [item.image.key for item in saved_before if item in have]
+            update_log(self._root, work, saved, [item.image.key for item in saved_before if item not in have])
 
 
 def _blocked(
-    plan: Plan, shelf: FolderDestination | ZipDestination, there: Mapping[PlannedFile, bool]
+    plan: Plan, destination: FolderDestination | ZipDestination, saved_before: Mapping[PlannedFile, bool]
 ) -> dict[PlannedFile, Failure]:
-    """Images that cannot be put where they belong, which is seen before they are transferred."""
+    """Images that cannot get their names, as far as is known before they are transferred."""
     return {
         item: Failure(tar.url, problem, item.image.path, item.image.span.size, item.image.study)
         for tar, items in plan.parts
         for item in items
-        if (isinstance(shelf, ZipDestination) or not there[item]) and (problem := shelf.obstacle(item))
+        if (isinstance(destination, ZipDestination) or not saved_before[item])
+        and (problem := destination.find_obstacle(item))
     }
 
 
-def _pack(shelf: ZipDestination, plan: Plan, have: set[PlannedFile]) -> list[str]:
-    """The zips of the studies of which everything is there."""
+def _pack(destination: ZipDestination, plan: Plan, have: set[PlannedFile]) -> list[str]:
+    """Make the zips of the studies whose images are all saved."""
     boxes: dict[str, list[PlannedFile]] = {}
     for item in plan.items:
         boxes.setdefault(item.box, []).append(item)
-    bad = {trouble.study for trouble in plan.troubles}
+    bad = {failure.study for failure in plan.failures}
     try:
         return [
-            shelf.pack(box, items).name
+            destination.pack(box, items).name
             for box, items in boxes.items()
             if items[0].image.study not in bad and have.issuperset(items)
         ]
     finally:
-        shelf.close()
+        destination.close()
 
 
 def _replaced(item: PlannedFile) -> Notice:
-    return Notice("replaced", str(item.path), "what was there was not this image, and was replaced by it")
+    return Notice("replaced", str(item.path), "another file had this name, and was replaced by the image")

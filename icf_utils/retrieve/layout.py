@@ -1,4 +1,4 @@
-"""Where a retrieved image is put: a template, filled with values that were made safe. Pure, no file is touched."""
+"""The path of a retrieved image: a template, filled with safe values. Pure, no input or output happens here."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from icf_utils.errors import InvalidSetting, printable
 from icf_utils.retrieve.model import Image, PlannedFile
 from icf_utils.templates import NameRule, Template, parse_template
 
-#: Where images of buckets go, as ``cod-retrieve`` puts them; the second is inside a study's zip.
+#: Paths of images from buckets, as in ``cod-retrieve``; the second is inside a study's zip.
 BUCKET_LAYOUT, BUCKET_ZIP_LAYOUT = "{study}/{series}/instances/{name}", "{series}/instances/{name}"
-#: Where images of our stores go: as if the TAR was unpacked.
+#: Paths of images from stores: those inside the TAR.
 STORE_LAYOUT = "{path}"
 
 _OWN_FIELDS = ("study", "visit", "series", "sop", "name", "path")
 _KEYWORD = re.compile(r"[A-Z][A-Za-z0-9]{1,63}")
 
-#: What a component of a path is made of; templates may have more between their fields.
+#: The characters of a component of a path; a template may have others between its fields.
 PATH = NameRule(r"\w.+=@-", "text without other braces", around=r"^{}")
 
 #: A component of a path may not be longer, in bytes, on the usual file systems.
@@ -27,27 +27,27 @@ _LONGEST = 255
 
 
 def why_unsafe(path: str) -> str:
-    """Why a name from outside must not become a path; empty if it may.
+    """Why a name from elsewhere must not become a path; empty if it may.
 
-    >>> unsafe("../../.bashrc")
-    "it has '..' in it"
+    >>> why_unsafe("../../.bashrc")
+    "it contains '..'"
     """
     parts = path.split("/")
     if not path or path.startswith("/"):
         return "it is empty" if not path else "it is absolute"
     if ".." in parts:
-        return "it has '..' in it"
+        return "it contains '..'"
     if "" in parts or "." in parts:
-        return "it has an empty part"
+        return "it has an empty component"
     if "\0" in path:
-        return "it has a zero byte in it"
+        return "it contains a zero byte"
     if any(len(os.fsencode(part)) > _LONGEST for part in parts):
-        return f"a part of it is longer than {_LONGEST} bytes"
+        return f"a component is longer than {_LONGEST} bytes"
     return ""
 
 
 def template_keywords(template: str) -> tuple[str, ...]:
-    """The DICOM keywords that a template uses. Raises :class:`~icf_utils.errors.InvalidSetting` for no template."""
+    """The DICOM keywords that a template uses. Raises :class:`~icf_utils.errors.InvalidSetting` for an invalid one."""
     names = parse_template("--layout", template, None, PATH).fields
     unknown = [name for name in names if name not in _OWN_FIELDS and not _KEYWORD.fullmatch(name)]
     if unknown:
@@ -59,7 +59,10 @@ def template_keywords(template: str) -> tuple[str, ...]:
 
 
 def path_of_image(image: Image, template: str) -> PurePosixPath:
-    """The path of an image. Raises :class:`~icf_utils.errors.InvalidSetting` for a template that leaves the folder."""
+    """The path of an image, below the target directory.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting` for a template whose path would leave it.
+    """
     known = {"study": image.study, "visit": image.visit, "series": image.series, "sop": image.sop}
     known["name"] = image.path.rpartition("/")[2]
     parsed = Template(template)
@@ -81,22 +84,22 @@ def _part(value: object) -> str:
 
 
 def plan_files(images: Iterable[Image], template: str) -> tuple[PlannedFile, ...]:
-    """All images with their places. Raises :class:`~icf_utils.errors.InvalidSetting` where two would be one."""
-    wanted = tuple(PlannedFile(image, path_of_image(image, template), _part(image.study)) for image in images)
+    """The files that the images become. Raises :class:`~icf_utils.errors.InvalidSetting` where two have one path."""
+    planned = tuple(PlannedFile(image, path_of_image(image, template), _part(image.study)) for image in images)
     taken: dict[tuple[str, PurePosixPath], PlannedFile] = {}
-    for item in wanted:
+    for item in planned:
         other = taken.setdefault((item.box, item.path), item)
         if other is not item:
             names = f"'{printable(other.image.path)}' and '{printable(item.image.path)}'"
             raise InvalidSetting("--layout", f"{names} would both become '{printable(str(item.path))}'")
-    _refuse_nesting(wanted)
-    return wanted
+    _refuse_nesting(planned)
+    return planned
 
 
-def _refuse_nesting(wanted: Sequence[PlannedFile]) -> None:
-    """No image's path may be another one's folder."""
-    files = {(item.box, item.path) for item in wanted}
-    for item in wanted:
+def _refuse_nesting(planned: Sequence[PlannedFile]) -> None:
+    """Raise where an image's path is another one's folder."""
+    files = {(item.box, item.path) for item in planned}
+    for item in planned:
         for folder in item.path.parents:
             if (item.box, folder) in files:
-                raise InvalidSetting("--layout", f"'{printable(str(folder))}' would be a file and a folder")
+                raise InvalidSetting("--layout", f"'{printable(str(folder))}' would be both a file and a folder")

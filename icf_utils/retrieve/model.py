@@ -1,4 +1,4 @@
-"""What is retrieved, as plain frozen values, and checksums as bytes come. No input or output happens here."""
+"""What is retrieved, as frozen values; checksums of bytes as they arrive. Pure, no input or output happens here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Digest:
 
 
 class RunningDigest:
-    """The checksum of what has come so far."""
+    """The checksum of the bytes so far."""
 
     def __init__(self, kind: Literal["md5", "crc32c"]) -> None:
         self._kind, self._crc, self._md5 = kind, 0, hashlib.md5(usedforsecurity=False)
@@ -45,9 +45,9 @@ class RunningDigest:
 class Image:
     """One DICOM instance inside a TAR.
 
-    ``study`` is a bucket's study or a store's, ``visit`` empty for buckets, ``series`` and ``sop`` are UIDs (or what a
-    bucket with hashed UIDs has in their place), ``path`` the member's name in the TAR. ``key`` is what ``log.json``
-    calls it. ``tags`` holds DICOM keywords and values as far as they were asked for.
+    ``study`` is that of a bucket or a store, ``visit`` is empty for buckets. ``series`` and ``sop`` are UIDs, hashed in
+    buckets that hash them, ``path`` is the member's name in the TAR, ``key`` the name in ``log.json``. ``tags`` are
+    DICOM keywords and values, as far as they were requested.
     """
 
     study: str
@@ -63,7 +63,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Tar:
-    """One TAR of a store or bucket, and the images that are wanted of it."""
+    """One TAR of a store or bucket, and the images to get from it."""
 
     url: str
     source: ByteSource = field(compare=False)
@@ -71,15 +71,15 @@ class Tar:
 
     @property
     def size(self) -> int:
-        """Bytes of the wanted images."""
+        """Bytes of these images."""
         return sum(image.span.size for image in self.images)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What could not be had: a place, perhaps one image of it, and why. ``size`` in bytes, 0 where it is unknown.
+    """What could not be retrieved: an address, perhaps one image in it, and why. ``size`` in bytes, 0 if unknown.
 
-    ``study`` is the study that is incomplete by this, empty where it is none in particular.
+    ``study`` is the study that is incomplete because of it, empty if that is not known.
     """
 
     url: str
@@ -91,20 +91,20 @@ class Failure:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a look at a store or bucket has found.
+    """The images of a store or bucket.
 
-    ``recorded`` are all DICOM keywords that it records, where every image comes with all of its tags.
+    ``recorded`` are all DICOM keywords that it records, if every image is listed with all of its tags.
     """
 
     tars: tuple[Tar, ...]
-    troubles: tuple[Failure, ...] = ()
+    failures: tuple[Failure, ...] = ()
     notices: tuple[Notice, ...] = ()
     recorded: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """An image and where it goes: ``path`` below the directory, or inside ``<box>.zip``."""
+    """The file that an image becomes: ``path`` below the directory, or inside ``<box>.zip``."""
 
     image: Image
     path: PurePosixPath

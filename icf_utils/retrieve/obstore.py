@@ -1,4 +1,4 @@
-"""Buckets at ``gs://`` and ``s3://``, also behind an endpoint of one's own, through obstore. Uses the network.
+"""Buckets at ``gs://`` and ``s3://``, or at another endpoint, by obstore. Uses the network.
 
 Credentials are those of the environment, as obstore documents them (``AWS_ACCESS_KEY_ID``, an instance's role,
 ``GOOGLE_APPLICATION_CREDENTIALS``, ...), or a bearer token for ``gs://``.
@@ -22,15 +22,15 @@ from icf_utils.retrieve.buckets import BucketObject, BucketPlace
 if TYPE_CHECKING:
     from icf_utils.fetch.http import HttpClient, RetryPolicy
 
-_MISSING: tuple[Kind, str, str] = ("missing", "there is no such thing (404)", "check the address")
-_FORBIDDEN: tuple[Kind, str, str] = ("forbidden", "it is not allowed (403)", "ask who runs it for access")
+_MISSING: tuple[Kind, str, str] = ("missing", "not found (404)", "check the address")
+_FORBIDDEN: tuple[Kind, str, str] = ("forbidden", "access denied (403)", "ask its administrator for access")
 _UNKNOWN: tuple[Kind, str, str] = (
     "unauthorised",
-    "it wants to know who asks, or refuses the credentials that it got (401)",
-    "give those of the environment that its provider documents, or a token for gs://",
+    "it requires other credentials (401)",
+    "set the environment variables that its provider documents, or give a token for gs://",
 )
-_REFUSED: tuple[Kind, str, str] = ("unauthorised", "it refuses the token that it got (401)", "check the token")
-_REPLACED: tuple[Kind, str, str] = ("changed", "it was replaced during the transfer", "begin again")
+_REFUSED: tuple[Kind, str, str] = ("unauthorised", "it rejects the token (401)", "check the token")
+_REPLACED: tuple[Kind, str, str] = ("changed", "it was replaced during the transfer", "run the same command again")
 
 #: By the class of the error, or by the status of the answer, which obstore gives in some texts only.
 _REFUSALS = {
@@ -99,7 +99,7 @@ class CloudSource:
         end = self._item.size if size is None else start + size
         if end > self._item.size:
             problem = f"expected {format_count(end, 'byte')} at least, found {self._item.size}"
-            raise FetchFailure(self._where, problem, "it is another or a damaged file", kind="size")
+            raise FetchFailure(self._where, problem, "it is another file, or damaged", kind="size")
         retries = Retries(self._where, self._client.retry, self._client.stop)
         while start < end:
             begun = start
@@ -112,13 +112,13 @@ class CloudSource:
                 retries.pause(f"the stream was cut after {start - begun} bytes")
 
     def _attempt(self, start: int, end: int) -> Iterator[bytes]:
-        """Bytes up to ``end``, or fewer where the connection fails."""
+        """Bytes up to ``end``, or fewer if the connection fails."""
         options: dict[str, Any] = {"range": (start, end)}
         if self._item.state:
             options["if_match"] = self._item.state
         try:
             stream = self._store.get(self._item.name, options=options).stream(min_chunk_size=CHUNK)
-        except _errors() as error:  # obstore has repeated it already where that made sense
+        except _errors() as error:  # after obstore's own repetitions
             raise failure_of(self._where, error, self._has_token) from None
         with suppress(*_errors()):
             for chunk in stream:
@@ -126,16 +126,16 @@ class CloudSource:
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """What obstore raises for answers and connections."""
+    """The exceptions of obstore."""
     from obstore.exceptions import BaseError
 
     return (BaseError, OSError)
 
 
 def failure_of(where: str, error: Exception, has_token: bool) -> FetchFailure:
-    """What an error of obstore means; its text may have addresses with signatures in it and is not repeated.
+    """What an exception of obstore means; its text is not repeated, since it may contain signed addresses.
 
-    Whether credentials of the environment were sent, only obstore knows; of a token given to us we know.
+    Only obstore knows whether credentials of the environment were sent; ``has_token`` says that a token was.
     """
     name, status = type(error).__name__, _STATUS.search(str(error))
     number = status[1] if status else ""

@@ -1,4 +1,4 @@
-"""What is to be retrieved, and how much of it is there already. Pure but for looking at the target directory."""
+"""What is to be retrieved, and how much of it is saved. Pure, no input or output happens here."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from icf_utils.retrieve.selection import Selection
 
 @dataclass(frozen=True)
 class Plan:
-    """TARs with the wanted images and their places; ``troubles`` and ``notices`` of the look."""
+    """TARs with the files that their selected images become; ``failures`` and ``notices`` of the listing."""
 
     parts: tuple[tuple[Tar, tuple[PlannedFile, ...]], ...]
-    troubles: tuple[Failure, ...]
+    failures: tuple[Failure, ...]
     notices: tuple[Notice, ...]
 
     @property
@@ -27,7 +27,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Stats:
-    """What ``getStats`` of ``cod-retrieve`` counts, under its names; sizes are sums of images' sizes in bytes.
+    """What ``getStats`` of ``cod-retrieve`` counts, by the same names; sizes are sums of images' sizes in bytes.
 
     ``series`` and ``items`` are those that are not saved yet: ``STUDY/SERIES`` and ``STUDY/SERIES/SOP``.
     """
@@ -53,52 +53,58 @@ class SeriesLine:
     saved: int
 
 
-def make_plan(found: Listing, selection: Selection, template: str, where: str) -> Plan:
-    """What the selection takes of what was found. Raises :class:`~icf_utils.errors.InvalidSetting` for the layout."""
-    unmet = selection.unmet((image for tar in found.tars for image in tar.images), found.recorded)
+def make_plan(listing: Listing, selection: Selection, template: str, where: str) -> Plan:
+    """The selected images of a listing, and their files.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting` for the template.
+    """
+    unmatched = selection.unmatched((image for tar in listing.tars for image in tar.images), listing.recorded)
     chosen = [
-        Tar(tar.url, tar.source, tuple(image for image in tar.images if selection.takes(image))) for tar in found.tars
+        Tar(tar.url, tar.source, tuple(image for image in tar.images if selection.matches(image)))
+        for tar in listing.tars
     ]
     chosen = [tar for tar in chosen if tar.images]
     images = [image for tar in chosen for image in tar.images]
-    wanted = iter(plan_files(images, template))
-    parts = tuple((tar, tuple(next(wanted) for _ in tar.images)) for tar in chosen)
-    missing = tuple(Failure(where, f"nothing fits {what}") for what in unmet)
-    return Plan(parts, (*found.troubles, *missing), (*found.notices, *_without_value(images, template)))
+    planned = iter(plan_files(images, template))
+    parts = tuple((tar, tuple(next(planned) for _ in tar.images)) for tar in chosen)
+    missing = tuple(Failure(where, f"no image matches {what}") for what in unmatched)
+    return Plan(parts, (*listing.failures, *missing), (*listing.notices, *_without_value(images, template)))
 
 
 def _without_value(images: Sequence[Image], template: str) -> Iterator[Notice]:
-    """Keywords of the layout that have a value in no image: misspelt, or not recorded."""
+    """Keywords of the template that have no value in any image: misspelled, or not recorded."""
     for keyword in template_keywords(template) if images else ():
         if not any(image.tags.get(keyword, "") not in ("", [], ()) for image in images):
-            yield Notice("not-recorded", keyword, "no image that is wanted has a value of it: it is '_' in the layout")
+            yield Notice(
+                "not-recorded", keyword, "none of the selected images has a value of it; its place in the layout is '_'"
+            )
 
 
 def series_key(image: Image) -> str:
-    """A series as ``log.json`` and :class:`Stats` name it."""
+    """The name of a series in ``log.json`` and :class:`Stats`."""
     study, _, rest = image.key.partition("/")
     return f"{study}/{image.series}" if rest else image.key
 
 
 def make_stats(items: Sequence[PlannedFile], saved: Iterable[bool]) -> Stats:
-    """The figures of these images, of which some are saved. Pure."""
-    there = dict(zip(items, saved, strict=True))
+    """The figures of these images; ``saved`` says for each whether it is saved."""
+    is_saved = dict(zip(items, saved, strict=True))
     by_series: dict[str, list[PlannedFile]] = {}
     for item in items:
         by_series.setdefault(series_key(item.image), []).append(item)
-    left = [name for name, members in by_series.items() if not all(there[item] for item in members)]
+    left = [name for name, members in by_series.items() if not all(is_saved[item] for item in members)]
     return Stats(
         totalSeriesCount=len(by_series),
         totalSavedSeriesCount=len(by_series) - len(left),
         totalSizeBytes=sum(item.image.span.size for item in items),
-        totalSavedSizeBytes=sum(item.image.span.size for item in items if there[item]),
+        totalSavedSizeBytes=sum(item.image.span.size for item in items if is_saved[item]),
         series=tuple(left),
-        items=tuple(item.image.key for item in items if not there[item]),
+        items=tuple(item.image.key for item in items if not is_saved[item]),
     )
 
 
-def series_lines(items: Sequence[PlannedFile], there: Mapping[PlannedFile, bool]) -> tuple[SeriesLine, ...]:
-    """One line for each series, in the order of the items. Pure."""
+def series_lines(items: Sequence[PlannedFile], saved: Mapping[PlannedFile, bool]) -> tuple[SeriesLine, ...]:
+    """One line for each series, in the order of the items."""
     groups: dict[tuple[str, str, str], list[PlannedFile]] = {}
     for item in items:
         groups.setdefault((item.image.study, item.image.visit, item.image.series), []).append(item)
@@ -108,7 +114,7 @@ def series_lines(items: Sequence[PlannedFile], there: Mapping[PlannedFile, bool]
             number=members[0].image.tags.get("SeriesNumber", ""),
             images=len(members),
             size=sum(item.image.span.size for item in members),
-            saved=sum(there[item] for item in members),
+            saved=sum(saved[item] for item in members),
         )
         for names, members in groups.items()
     )

@@ -1,4 +1,4 @@
-"""Who is told of a retrieval, and the transfer of one TAR with its events. Uses the network through the transfer."""
+"""The events of a retrieval: callbacks, and a transfer that reports to them. Uses the network through the transfer."""
 
 from __future__ import annotations
 
@@ -26,24 +26,29 @@ class Listeners:
     def add(self, event: Event, callback: Callable[[Payload], None]) -> None:
         self._callbacks.setdefault(event, []).append(callback)
 
-    def tell(self, event: Event, payload: Payload) -> None:
+    def emit(self, event: Event, payload: Payload) -> None:
         with self._lock:
             for callback in self._callbacks.get(event, ()):
                 callback(payload)
 
-    def trouble(self, trouble: Failure) -> None:
-        """Tell of a failure."""
-        error = f"{trouble.image}: {trouble.problem}" if trouble.image else trouble.problem
-        self.tell("error", {"url": trouble.url, "size": trouble.size, "error": error})
+    def emit_failure(self, failure: Failure) -> None:
+        """Report a failure by the event ``error``."""
+        error = f"{failure.image}: {failure.problem}" if failure.image else failure.problem
+        self.emit("error", {"url": failure.url, "size": failure.size, "error": error})
 
 
 class ObservedTransfer:
-    """The transfer of one TAR, whose events are told: pieces as they come, the rest when all requests are through."""
+    """The transfer of one TAR with its events: ``progress`` for each piece, the others at the end."""
 
     def __init__(
-        self, tar: Tar, items: Sequence[PlannedFile], shelf: Destination, stop: threading.Event, listeners: Listeners
+        self,
+        tar: Tar,
+        items: Sequence[PlannedFile],
+        destination: Destination,
+        stop: threading.Event,
+        listeners: Listeners,
     ) -> None:
-        self._transfer = TarTransfer(tar, items, shelf)
+        self._transfer = TarTransfer(tar, items, destination)
         self._stop, self._listeners = stop, listeners
         self.batches = self._transfer.batches()
         self.size = sum(item.image.span.size for item in items)
@@ -54,22 +59,22 @@ class ObservedTransfer:
         return self._transfer.saved
 
     @property
-    def troubles(self) -> Sequence[Failure]:
-        return self._transfer.troubles
+    def failures(self) -> Sequence[Failure]:
+        return self._transfer.failures
 
     def run(self, batch: Batch, task: Task, after: Callable[[], None]) -> None:
-        """Do one request; the last one tells how it went and calls ``after``. Nothing happens once it was stopped."""
+        """Make one request; the last one reports the outcome and calls ``after``. Does nothing once stopped."""
 
-        def came(size: int) -> None:
-            self._refuse_when_stopped()
+        def on_bytes(size: int) -> None:
+            self._check_not_stopped()
             if size:
                 task.advance(size)
                 url = self._transfer.tar.url
-                self._listeners.tell("progress", {"url": url, "bytesDownloaded": size, "bytesTotal": self.size})
+                self._listeners.emit("progress", {"url": url, "bytesDownloaded": size, "bytesTotal": self.size})
 
         try:
-            self._refuse_when_stopped()
-            self._transfer.run(batch, came)
+            self._check_not_stopped()
+            self._transfer.run(batch, on_bytes)
         except FetchFailure as error:
             if error.kind != "stopped":
                 raise
@@ -77,9 +82,11 @@ class ObservedTransfer:
             self._finish()
             after()
 
-    def _refuse_when_stopped(self) -> None:
+    def _check_not_stopped(self) -> None:
         if self._stop.is_set():
-            raise FetchFailure(self._transfer.tar.url, "stopped", "begin again to go on", kind="stopped")
+            raise FetchFailure(
+                self._transfer.tar.url, "stopped", "run the same command again to continue", kind="stopped"
+            )
 
     def _is_last(self) -> bool:
         with self._lock:
@@ -89,11 +96,11 @@ class ObservedTransfer:
     def _finish(self) -> None:
         url, saved = self._transfer.tar.url, list(self.saved)
         size = sum(item.image.span.size for item in saved)
-        if not self.troubles and not self._stop.is_set():
-            self._listeners.tell("download", {"url": url, "size": size, "file": url.rpartition("/")[2]})
+        if not self.failures and not self._stop.is_set():
+            self._listeners.emit("download", {"url": url, "size": size, "file": url.rpartition("/")[2]})
         if saved:
-            self._listeners.tell("extract", {"url": url, "size": size, "files": [item.image.path for item in saved]})
+            self._listeners.emit("extract", {"url": url, "size": size, "files": [item.image.path for item in saved]})
         for item in saved:
-            self._listeners.tell("save", {"url": url, "file": str(item.path)})
-        for trouble in self.troubles:
-            self._listeners.trouble(trouble)
+            self._listeners.emit("save", {"url": url, "file": str(item.path)})
+        for failure in self.failures:
+            self._listeners.emit_failure(failure)

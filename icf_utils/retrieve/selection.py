@@ -1,4 +1,4 @@
-"""Which images are wanted: by series, by tags, by name. Pure, no input or output happens here."""
+"""Which images are selected: by series, by tags, by name. Pure, no input or output happens here."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from icf_utils.retrieve.model import Image
 
 @dataclass(frozen=True)
 class Selection:
-    """What an image must fulfil; nothing said: all images.
+    """The conditions for an image; without any, all images match.
 
-    ``series``: SeriesInstanceUIDs or SeriesNumbers, one of which must fit. ``tags``: DICOM keywords and values, all of
-    which must fit. ``images``: names inside the TAR, or SOPInstanceUIDs, one of which must fit.
+    ``series``: SeriesInstanceUIDs or SeriesNumbers, one of which must match. ``tags``: DICOM keywords and values, all
+    of which must match. ``images``: names inside the TAR, or SOPInstanceUIDs, one of which must match.
     """
 
     series: tuple[str, ...] = ()
@@ -23,23 +23,24 @@ class Selection:
     images: tuple[str, ...] = ()
 
     def keywords(self) -> tuple[str, ...]:
-        """The DICOM keywords that :meth:`takes` needs to know."""
+        """The DICOM keywords whose values :meth:`matches` needs."""
         number = ("SeriesNumber",) if self.has_numbers() else ()
         return (*number, *(keyword for keyword, _ in self.tags))
 
     def has_numbers(self) -> bool:
-        """Whether a series is asked for by its SeriesNumber."""
+        """Whether a series is selected by its SeriesNumber."""
         return any(map(_is_number, self.series))
 
-    def takes(self, image: Image) -> bool:
+    def matches(self, image: Image) -> bool:
         series = not self.series or any(_is_series(image, name) for name in self.series)
         named = not self.images or any(_is_image(image, name) for name in self.images)
         return series and named and all(_has(image, keyword, value) for keyword, value in self.tags)
 
-    def unmet(self, images: Iterable[Image], recorded: Collection[str] = ()) -> tuple[str, ...]:
-        """What was asked for and fits none of all the images that there are, in the words of the command line.
+    def unmatched(self, images: Iterable[Image], recorded: Collection[str] = ()) -> tuple[str, ...]:
+        """The conditions that no image matches, as options of the command line.
 
-        ``recorded`` are the DICOM keywords that the images may have, where that is known. No value of a tag is named.
+        ``recorded`` are the DICOM keywords that the images may have, where that is known. Values that images have are
+        not repeated.
         """
         everything = tuple(images)
         missing = [f"--series {name}" for name in self.series if not any(_is_series(i, name) for i in everything)]
@@ -49,12 +50,12 @@ class Selection:
             for key, value in self.tags
             if not any(_has(i, key, value) for i in everything)
         ]
-        if not missing and everything and not any(map(self.takes, everything)):
+        if not missing and everything and not any(map(self.matches, everything)):
             missing.append(f"{' and '.join(self._given())} together")
         return tuple(missing)
 
     def _given(self) -> list[str]:
-        """What was said, in the words of the command line: each tag, which must all fit, and which other options."""
+        """The conditions as options of the command line: each tag, and the other options without their values."""
         others = [option for option, names in (("--series", self.series), ("--image", self.images)) if names]
         return [*others, *(f"--tag {key}={value}" for key, value in self.tags)]
 
@@ -69,7 +70,7 @@ def parse_tag(text: str) -> tuple[str, str]:
     if not equals or not re.fullmatch(r"[A-Z][A-Za-z0-9]{1,63}", keyword):
         raise InvalidSetting(
             "--tag",
-            "expected a DICOM keyword, in upper and lower case as the standard has it, and a value, as in Modality=MR; "
+            "expected a DICOM keyword, spelled as in the standard, and a value, as in Modality=MR; "
             f"found '{printable(text)}'",
         )
     return keyword, value
@@ -100,14 +101,14 @@ def _values(image: Image, keyword: str) -> tuple[str, ...]:
 
 
 def _reason(images: Sequence[Image], keyword: str, value: str, recorded: Collection[str]) -> str:
-    """Why a tag may fit no image, if that can be told; begins with a colon."""
+    """Why a tag may match no image, as far as is known; begins with a colon."""
     same = [name for name in sorted(recorded) if name.lower() == keyword.lower()]
     if recorded and not same:
-        return f": {keyword} is not recorded here, but {', '.join(sorted(recorded))}"
+        return f": {keyword} is not recorded here; recorded are {', '.join(sorted(recorded))}"
     if recorded and keyword not in recorded:
-        return f": {keyword} is not recorded here, but {', '.join(same)}; upper and lower case count"
+        return f": {keyword} is not recorded here; recorded is {', '.join(same)} (upper and lower case differ)"
     if images and not any(keyword in image.tags for image in images):
         return f": no image here has {keyword}"
     if any(value.lower() == there.lower() for image in images for there in _values(image, keyword)):
-        return ": upper and lower case count, and only they differ"
+        return ": an image has the same value in other upper and lower case"
     return ""

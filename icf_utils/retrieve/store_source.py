@@ -1,4 +1,4 @@
-"""What our own stores have of the wanted visits: reads their metadata. Uses the network, or reads a store on disk."""
+"""The images of visits in a store, by their metadata. Uses the network, or reads a store on this machine."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ if TYPE_CHECKING:
 #: The largest metadata that is read, in bytes.
 _LARGEST = 1 << 30
 
-#: Who downloads cannot mend a store, and must not be told to.
-_REMEDY = "check the address and the names of study and visit, or tell who keeps the store"
+#: Whoever downloads cannot repair a store.
+_REMEDY = "check the address and the names of study and visit, or tell the store's administrator"
 
 
 def store_url(place: str | os.PathLike[str]) -> str:
-    """The URL of a store that is given as URL or as a path."""
+    """The URL of a store, given as a URL or a path."""
     text = os.fspath(place)
     return text.rstrip("/") if "://" in text else Path(text).absolute().as_uri()
 
 
 def check_folder(url: str) -> None:
-    """Raise :class:`~icf_utils.errors.InvalidSetting` for a store on this machine whose folder is not there."""
+    """Raise :class:`~icf_utils.errors.InvalidSetting` for a store on this machine whose folder does not exist."""
     if url.startswith("file:") and not path_of(url).is_dir():
         raise InvalidSetting("--store-dir", f"the folder '{printable(path_of(url))}' does not exist")
 
 
 def list_visits(url: str, studies: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """All visits of the named studies, or of all, of a store on this machine.
+    """All visits of these studies, or of all studies, in a store on this machine.
 
-    Raises :class:`~icf_utils.errors.InvalidSetting` for one on a web server, which has no list of its visits.
+    Raises :class:`~icf_utils.errors.InvalidSetting` for a store on a web server, which has no list of its visits.
     """
     if not url.startswith("file:"):
         raise InvalidSetting("STUDY", "a store on a web server has no list of its visits: name each as STUDY/VISIT")
@@ -70,10 +70,10 @@ def list_images(
     jobs: int,
     progress: Progress,
 ) -> Listing:
-    """The images of the visits, pairs of study and visit. Visits that cannot be had are troubles.
+    """The images of visits (pairs of study and visit). Visits that cannot be read are in the listing's failures.
 
-    Raises :class:`~icf_utils.errors.InvalidIdentifier` for names that can be none, and
-    :class:`~icf_utils.fetch.errors.FetchFailure` where the server wants other credentials.
+    Raises :class:`~icf_utils.errors.InvalidIdentifier` for a name that is not an identifier, and
+    :class:`~icf_utils.fetch.errors.FetchFailure` where the server requires other credentials.
     """
     places = [Visit(Path(), study, visit) for study, visit in dict.fromkeys(visits)]
     with progress.task("Reading metadata", len(places), "visit") as task, ThreadPoolExecutor(jobs) as pool:
@@ -83,7 +83,7 @@ def list_images(
             task.advance(1)
     tars = tuple(tar for part in parts for tar in part.tars)
     recorded = frozenset(keyword for tar in tars for image in tar.images for keyword in image.tags)
-    return Listing(tars, tuple(trouble for part in parts for trouble in part.troubles), recorded=recorded)
+    return Listing(tars, tuple(failure for part in parts for failure in part.failures), recorded=recorded)
 
 
 def _read(url: str, place: Visit, client: HttpClient, credential: Credential | None) -> Listing:
@@ -93,7 +93,7 @@ def _read(url: str, place: Visit, client: HttpClient, credential: Credential | N
     except FetchFailure as error:
         if error.kind in ("unauthorised", "stopped"):
             raise
-        return Listing((), (Failure(archive, f"its metadata did not come: {error}", study=place.study),))
+        return Listing((), (Failure(archive, f"its metadata could not be fetched: {error}", study=place.study),))
     except DepositDamaged as error:
         problem = (
             f"its metadata cannot be used: '{printable(error.path)}': expected {error.expected}, found {error.found}"

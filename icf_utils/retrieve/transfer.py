@@ -1,7 +1,7 @@
-"""The images of one TAR: few requests, each image written and checked as its bytes come.
+"""The images of one TAR: few requests, each image written and checked as its bytes arrive.
 
-Uses the network and the target directory. A request that fails ends no other one; an image with a wrong checksum is
-asked for once more on its own. Where a server sends whole files only, the TAR is read once from its start.
+Uses the network and the target directory. A request that fails does not affect the others; an image with a wrong
+checksum is requested once more by itself. From a server that sends whole files only, the TAR is read once as a whole.
 """
 
 from __future__ import annotations
@@ -21,80 +21,80 @@ LONGEST = 64 * 1024 * 1024
 
 
 class Destination(Protocol):
-    """Where images go. Implementations: a directory, and zips."""
+    """Where images are written: :class:`~icf_utils.retrieve.files.FolderDestination`, or zips."""
 
-    def has(self, wanted: PlannedFile) -> bool: ...
+    def has_correct(self, planned: PlannedFile) -> bool: ...
 
-    def is_taken(self, wanted: PlannedFile) -> bool: ...
+    def exists(self, planned: PlannedFile) -> bool: ...
 
-    def obstacle(self, wanted: PlannedFile) -> str: ...
+    def find_obstacle(self, planned: PlannedFile) -> str: ...
 
-    def new(self, wanted: PlannedFile) -> IncomingFile: ...
+    def begin(self, planned: PlannedFile) -> IncomingFile: ...
 
 
 class TarTransfer:
-    """The transfer of ``items``, which are all images of ``tar``."""
+    """The transfer of ``items``, all of which are images of ``tar``."""
 
-    def __init__(self, tar: Tar, items: Sequence[PlannedFile], shelf: Destination) -> None:
+    def __init__(self, tar: Tar, items: Sequence[PlannedFile], destination: Destination) -> None:
         self.tar, self.items = tar, tuple(items)
         self.saved: list[PlannedFile] = []
-        self.troubles: list[Failure] = []
-        self._shelf = shelf
+        self.failures: list[Failure] = []
+        self._destination = destination
         self._spans = [item.image.span for item in self.items]
         self._settled: set[int] = set()
-        self._come = [0] * len(self.items)
+        self._received = [0] * len(self.items)
         self._lock, self._whole_lock = threading.Lock(), threading.Lock()
-        self._hopeless: FetchFailure | None = None
+        self._permanent_failure: FetchFailure | None = None
 
     def batches(self) -> tuple[Batch, ...]:
-        """The requests, which may run at the same time."""
+        """The requests, which may be made at the same time."""
         return coalesce(self._spans, longest=LONGEST)
 
-    def run(self, batch: Batch, came: Callable[[int], None]) -> None:
-        """Do one request. What fails is in :attr:`troubles`.
+    def run(self, batch: Batch, on_bytes: Callable[[int], None]) -> None:
+        """Make one request. What fails is added to :attr:`failures`.
 
-        ``came`` hears of each piece how many bytes of images it brought, perhaps none: what comes between images, or a
-        second time, is not counted. So the sum is the size of all images when they have come.
+        ``on_bytes`` is called for each piece with the number of bytes of images in it, perhaps 0: bytes between images,
+        or received a second time, are not counted, so that the sum is the size of all images in the end.
 
         Raises only for failures of the disk, and when stopped.
         """
-        if self._hopeless is not None:
-            self._fail(batch.members, str(self._hopeless))
+        if self._permanent_failure is not None:
+            self._fail(batch.members, str(self._permanent_failure))
             return
         try:
-            self._stream(batch, came, again=True)
+            self._stream(batch, on_bytes, again=True)
         except RangesRefused:
-            self._run_whole(came)
+            self._run_whole(on_bytes)
         except FetchFailure as error:
             if error.kind == "stopped":
                 raise
             if error.kind not in ("gave-up", "size"):
-                self._hopeless = error
+                self._permanent_failure = error
             self._fail(batch.members, str(error))
 
-    def _stream(self, batch: Batch, came: Callable[[int], None], again: bool) -> None:
+    def _stream(self, batch: Batch, on_bytes: Callable[[int], None], again: bool) -> None:
         wrong, done = [], 0
-        with closing(self._read(batch, came)) as stream, ExitStack() as stack:
+        with closing(self._read(batch, on_bytes)) as stream, ExitStack() as stack:
             current, incoming = -1, None
             for index, chunk in split(batch, self._spans, stream):
                 if index != current:
                     wrong += self._close(current, incoming)
                     stack.close()
-                    current, incoming = index, stack.enter_context(self._shelf.new(self.items[index]))
+                    current, incoming = index, stack.enter_context(self._destination.begin(self.items[index]))
                     done = 0
                 if incoming is not None:
                     incoming.write(chunk)
                 done += len(chunk)
-                came(self._count(index, done))
+                on_bytes(self._count(index, done))
             wrong += self._close(current, incoming)
         for index in wrong:
             if again:
-                self._stream(Batch(self._spans[index], (index,)), came, again=False)
+                self._stream(Batch(self._spans[index], (index,)), on_bytes, again=False)
             else:
                 self._fail([index], self._mismatch(index))
 
     def _close(self, index: int, incoming: IncomingFile | None) -> list[int]:
-        """Keep a finished image; returns its index if it is wrong."""
+        """Keep a finished image; returns its index if it is not correct."""
         if incoming is None or index in self._settled:
             return []
         try:
@@ -109,19 +109,19 @@ class TarTransfer:
         return []
 
     def _count(self, index: int, done: int) -> int:
-        """How many bytes of an image are new, of which ``done`` have come this time."""
+        """How many bytes of an image are new, of which ``done`` were received this time."""
         with self._lock:
-            new = max(done - self._come[index], 0)
-            self._come[index] += new
+            new = max(done - self._received[index], 0)
+            self._received[index] += new
         return new
 
-    def _read(self, batch: Batch, came: Callable[[int], None]) -> Generator[bytes, None, None]:
+    def _read(self, batch: Batch, on_bytes: Callable[[int], None]) -> Generator[bytes, None, None]:
         for chunk in self.tar.source.read(batch.span.start, batch.span.size):
-            came(0)
+            on_bytes(0)
             yield chunk
 
-    def _run_whole(self, came: Callable[[int], None]) -> None:
-        """Once for all requests: from the TAR's first byte to the last wanted one."""
+    def _run_whole(self, on_bytes: Callable[[int], None]) -> None:
+        """Once for all requests: from the TAR's first byte to the last one that is needed."""
         with self._whole_lock:
             left = tuple(index for index in range(len(self.items)) if index not in self._settled)
             members = tuple(sorted(left, key=lambda index: self._spans[index].start))
@@ -129,7 +129,7 @@ class TarTransfer:
                 return
             end = max(self._spans[index].end for index in members)
             try:
-                self._stream(Batch(Span(0, end), members), came, again=False)
+                self._stream(Batch(Span(0, end), members), on_bytes, again=False)
             except FetchFailure as error:
                 if error.kind == "stopped":
                     raise
@@ -141,11 +141,11 @@ class TarTransfer:
                 if index not in self._settled:
                     self._settled.add(index)
                     image = self.items[index].image
-                    self.troubles.append(Failure(self.tar.url, problem, image=image.path, size=image.span.size))
+                    self.failures.append(Failure(self.tar.url, problem, image=image.path, size=image.span.size))
 
     def _mismatch(self, index: int) -> str:
         digest = self.items[index].image.digest
         return (
-            f"expected {digest.kind} {digest.value}, found another: "
-            "the TAR is not the one that its metadata speaks of, or is damaged"
+            f"expected {digest.kind} {digest.value}, found another one: "
+            "the TAR is damaged, or its metadata describe another TAR"
         )

@@ -1,8 +1,9 @@
-"""One zip for each study. Touches the target directory: images are staged in its work folder, then packed.
+"""The target directory with one zip for each study: images are staged in its work folder, then packed.
 
-A zip appears when all images of its study are there, and is never half-written. Entries are stored as they are, with
-the same times everywhere; there is one for each wanted image and no other. A file under the zip's name is replaced only
-if it is a zip of ours and nothing is lost by it.
+A zip appears when all images of its study have arrived, and is never partial. Its entries are exactly the planned
+images, stored without compression and with the same time everywhere, so that the same images give the same zip. An
+existing file of that name is replaced only if icf-utils has made it and all of its images are planned. Reads and
+writes files.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from icf_utils.retrieve.files import FolderDestination, IncomingFile, digest_of
 from icf_utils.retrieve.model import Digest, PlannedFile
 from icf_utils.store.files import new_file, rename_file, sync_file
 
-#: The time of all entries: the earliest that a zip can say, so that the same images are the same zip.
+#: The time of all entries: the earliest that a zip can express.
 _WHEN = (1980, 1, 1, 0, 0, 0)
 
-#: The mode of all entries, where a zip has it.
+#: The mode of all entries, in the upper half of ``external_attr``.
 _MODE = 0o644 << 16
 
 
 class ZipDestination:
-    """Zips that images go to, ``<box>.zip`` in a directory; ``items`` are all that belong into them."""
+    """Zips ``<box>.zip`` in the directory ``root``; ``items`` are all images that belong into them."""
 
     def __init__(self, root: Path, work: Path, items: Iterable[PlannedFile]) -> None:
         self._root, self._work = root, work
@@ -45,50 +46,50 @@ class ZipDestination:
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Close the zips that were looked into."""
+        """Close the existing zips that were read."""
         with self._lock:
             for file in self._opened.values():
                 if file:
                     file.close()
             self._opened.clear()
 
-    def has(self, wanted: PlannedFile) -> bool:
+    def has_correct(self, planned: PlannedFile) -> bool:
         """Whether the image is staged for the zip, or in it under any name, with the right size and checksum."""
-        return self._stage(wanted.box).has(wanted) or self._has_entry(wanted)
+        return self._stage(planned.box).has_correct(planned) or self._has_entry(planned)
 
-    def obstacle(self, wanted: PlannedFile) -> str:
-        """Why the zip of an image must not be written, and what to do; empty if it may."""
-        path = self._zip(wanted.box)
+    def find_obstacle(self, planned: PlannedFile) -> str:
+        """Why the zip of an image must not be written, and what to do; empty if it may be."""
+        path = self._zip(planned.box)
         if not os.path.lexists(path):
             return ""
-        old = self._open(wanted.box)
+        old = self._open(planned.box)
         if old is None:
             return (
-                f"'{printable(path)}' cannot be read as a zip that icf-utils has made, and was left as it is: "
+                f"'{printable(path)}' is not a zip that icf-utils has made, and was left unchanged: "
                 "move it away, or choose another folder"
             )
-        if self._others(wanted.box, old) > len(self._renamed_ones(wanted.box, old)):
+        if self._others(planned.box, old) > len(self._renamed_ones(planned.box, old)):
             return (
-                f"'{printable(path)}' holds other files than those that are asked for now, and was left as it is: "
-                "ask for all, move it away, or choose another folder"
+                f"'{printable(path)}' contains files that are not selected now, and was left unchanged: "
+                "select them as well, move it away, or choose another folder"
             )
         return ""
 
-    def is_taken(self, wanted: PlannedFile) -> bool:
+    def exists(self, planned: PlannedFile) -> bool:
         """Images in a zip are replaced with the zip as a whole."""
         return False
 
-    def path(self, wanted: PlannedFile) -> Path:
-        return self._zip(wanted.box) / wanted.path
+    def path(self, planned: PlannedFile) -> Path:
+        return self._zip(planned.box) / planned.path
 
-    def new(self, wanted: PlannedFile) -> IncomingFile:
-        """Begin to write an image, which is staged."""
-        return self._stage(wanted.box).new(wanted)
+    def begin(self, planned: PlannedFile) -> IncomingFile:
+        """Begin to write an image to its stage."""
+        return self._stage(planned.box).begin(planned)
 
     def pack(self, box: str, items: Sequence[PlannedFile]) -> Path:
-        """Make the zip of these images, all of which are there; nothing happens if it is what it should be.
+        """Make the zip of these images, all of which must be correct; does nothing if the zip is already right.
 
-        :meth:`obstacle` and :meth:`has` must have been asked about each before.
+        :meth:`find_obstacle` and :meth:`has_correct` must have been called for each before.
         """
         path, part, old = self._zip(box), self._work / f"{os.getpid()}-zip.part", self._open(box)
         if old and old.namelist() == sorted(map(_entry, items)) and all(map(self._is_in_place, items)):
@@ -104,34 +105,34 @@ class ZipDestination:
         return path
 
     def _fill(self, new: zipfile.ZipFile, box: str, items: Sequence[PlannedFile]) -> None:
-        """What the old zip has goes in, else what is staged; names in their order."""
+        """Write the entries in the order of their names, from the old zip or from the stage."""
         stage, old = self._stage(box), self._open(box)
         for item in sorted(items, key=_entry):
             known = self._entries.get(item)
             _copy(new, _entry(item), old.open(known) if old and known else stage.path(item).open("rb"))
 
-    def _is_in_place(self, wanted: PlannedFile) -> bool:
-        return self._entries.get(wanted) == _entry(wanted)
+    def _is_in_place(self, planned: PlannedFile) -> bool:
+        return self._entries.get(planned) == _entry(planned)
 
-    def _has_entry(self, wanted: PlannedFile) -> bool:
-        """Whether the old zip has the image; under which name is kept in mind."""
-        old = self._open(wanted.box)
+    def _has_entry(self, planned: PlannedFile) -> bool:
+        """Whether the old zip has the image; remembers under which name."""
+        old = self._open(planned.box)
         if old is None:
             return False
-        name, digest = _entry(wanted), wanted.image.digest
-        if name not in old.NameToInfo or _digest_in(old, name, wanted.image.span.size, digest) != digest:
-            self._renamed_ones(wanted.box, old)
-            name = self._by_digest[wanted.box].get(digest, "")
+        name, digest = _entry(planned), planned.image.digest
+        if name not in old.NameToInfo or _digest_in(old, name, planned.image.span.size, digest) != digest:
+            self._renamed_ones(planned.box, old)
+            name = self._by_digest[planned.box].get(digest, "")
         if name:
-            self._entries[wanted] = name
+            self._entries[planned] = name
         return bool(name)
 
     def _others(self, box: str, old: zipfile.ZipFile) -> int:
-        """How many files the zip has under names that are no wanted image's."""
+        """How many files the zip has under names that are not planned."""
         return len(set(old.namelist()) - set(map(_entry, self._items[box])))
 
     def _renamed_ones(self, box: str, old: zipfile.ZipFile) -> dict[str, Digest]:
-        """Wanted images that the zip has under other names, as another layout gave them; looked for once."""
+        """Planned images that the zip has under names of another layout; searched once."""
         with self._lock:
             if box not in self._renamed:
                 found = dict(self._find_renamed(box, old))
@@ -140,19 +141,19 @@ class ZipDestination:
             return self._renamed[box]
 
     def _find_renamed(self, box: str, old: zipfile.ZipFile) -> Iterator[tuple[str, Digest]]:
-        wanted = {(item.image.span.size, item.image.digest) for item in self._items[box]}
+        planned = {(item.image.span.size, item.image.digest) for item in self._items[box]}
         like = self._items[box][0].image.digest
         for name in sorted(set(old.namelist()) - set(map(_entry, self._items[box]))):
             size = old.getinfo(name).file_size
             found = _digest_in(old, name, size, like)
-            if found is not None and (size, found) in wanted:
+            if found is not None and (size, found) in planned:
                 yield name, found
 
     def _open(self, box: str) -> zipfile.ZipFile | None:
-        """The zip of ours that is there, opened once; none where it is missing, damaged, or somebody else's."""
+        """The existing zip, opened once; ``None`` if it is missing, damaged, or not made by icf-utils."""
         with self._lock, storage_errors(self._zip(box), "read"):
             if box not in self._opened:
-                self._opened[box] = _open_ours(self._zip(box))
+                self._opened[box] = _open_own(self._zip(box))
             return self._opened[box]
 
     def _zip(self, box: str) -> Path:
@@ -162,30 +163,30 @@ class ZipDestination:
         return FolderDestination(self._work / box, self._work)
 
 
-def _open_ours(path: Path) -> zipfile.ZipFile | None:
+def _open_own(path: Path) -> zipfile.ZipFile | None:
     try:
         file = zipfile.ZipFile(path)
     except (FileNotFoundError, IsADirectoryError, PermissionError, zipfile.BadZipFile):
         return None
-    if not file.comment and all(map(_is_ours, file.infolist())) and not _begins_late(file):
+    if not file.comment and all(map(_is_own, file.infolist())) and not _has_prefix(file):
         return file
     file.close()
     return None
 
 
-def _is_ours(info: zipfile.ZipInfo) -> bool:
-    """Whether an entry is as :func:`_copy` makes it; of those that other programs make, some time differs."""
-    plain = info.compress_type == zipfile.ZIP_STORED and not info.comment and info.external_attr == _MODE
-    return plain and info.date_time == _WHEN
+def _is_own(info: zipfile.ZipInfo) -> bool:
+    """Whether an entry is like those of :func:`_copy`; in the zips of other programs, some time differs."""
+    is_stored = info.compress_type == zipfile.ZIP_STORED and not info.comment and info.external_attr == _MODE
+    return is_stored and info.date_time == _WHEN
 
 
-def _begins_late(file: zipfile.ZipFile) -> bool:
-    """Whether something stands before the first entry, as in a program that unpacks itself."""
+def _has_prefix(file: zipfile.ZipFile) -> bool:
+    """Whether there is something before the first entry, as in a self-extracting program."""
     return min((info.header_offset for info in file.infolist()), default=0) > 0
 
 
 def _digest_in(file: zipfile.ZipFile, name: str, size: int, like: Digest) -> Digest | None:
-    """The checksum of an entry; none where it is damaged, or has another size."""
+    """The checksum of an entry; ``None`` if it is damaged, or has another size."""
     with suppress(zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error):
         if file.getinfo(name).file_size == size:
             with file.open(name) as entry:
@@ -193,8 +194,8 @@ def _digest_in(file: zipfile.ZipFile, name: str, size: int, like: Digest) -> Dig
     return None
 
 
-def _entry(wanted: PlannedFile) -> str:
-    return str(wanted.path)
+def _entry(planned: PlannedFile) -> str:
+    return str(planned.path)
 
 
 def _copy(new: zipfile.ZipFile, name: str, file: IO[bytes]) -> None:

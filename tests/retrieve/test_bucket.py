@@ -87,7 +87,7 @@ def check_bucket(kind: str, prefix: str, folder: Path, target: Path) -> None:
         origin = BucketSource(place(kind, state, folder, prefix))
         with Retriever(origin, target, retry=QUICK) as own:
             done = own.job().result()
-            assert done.troubles == ()
+            assert done.failures == ()
             assert files(target) == in_tars(state.objects, prefix) != {}
             stats = own.stats()
             assert stats.totalSavedSizeBytes == stats.totalSizeBytes == sum(map(len, files(target).values()))
@@ -106,7 +106,7 @@ def test_metadata_packed_and_plain(
     bucket.raw, bucket.tells_encoding = raw, told
     for series in two:
         bucket.fill(series.objects(packed))
-    assert retriever(bucket, tmp_path, STUDY).job().result().troubles == ()
+    assert retriever(bucket, tmp_path, STUDY).job().result().failures == ()
     assert files(tmp_path) == expected(*two)
 
 
@@ -122,7 +122,7 @@ def test_all_pages_are_read(bucket: BucketServer, tmp_path: Path) -> None:
 def test_the_token_is_sent_and_no_other(bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
     bucket.authorization = "Bearer t0ken"
     with Retriever(BucketSource(parse_bucket(f"{bucket.place}?token=t0ken")), tmp_path, retry=QUICK) as own:
-        assert own.job().result().troubles == ()
+        assert own.job().result().failures == ()
     assert files(tmp_path) == expected(*two)
     with pytest.raises(FetchFailure, match=r"authentication \(401\); give a token$"):
         retriever(bucket, tmp_path).job().result()
@@ -138,7 +138,7 @@ def test_what_a_listing_does_not_tell_is_checked_all_the_same(
     bucket.fill({f"{two[1].name}/metadata.json": two[1].objects()[f"{two[1].name}/metadata.json"][:-9]})
     bucket.raw = True
     done = retriever(bucket, tmp_path, STUDY).job().result()
-    assert sorted(trouble.problem[:30] for trouble in done.troubles) == [
+    assert sorted(failure.problem[:30] for failure in done.failures) == [
         f"expected crc32c {two[0].records[f'{two[0].series}.1']['crc32c']}, found"[:30],
         "its metadata.json cannot be us",
     ]
@@ -201,7 +201,7 @@ def test_a_stream_of_obstore_that_is_cut(
     bucket.faults.append(Fault(r"\.tar$", times=2, cut=500))
     origin = BucketSource(parse_bucket(f"s3://{BUCKET}/dicomweb", endpoint=bucket.url))
     with Retriever(origin, tmp_path, retry=QUICK) as own:
-        assert own.job().result().troubles == ()
+        assert own.job().result().failures == ()
     assert files(tmp_path) == expected(*two)
 
 

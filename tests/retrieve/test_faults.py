@@ -58,15 +58,15 @@ def test_one_bad_series_is_named_and_the_other_comes(
     else:
         bucket.faults.append(fault)
     done = result(bucket, tmp_path)
-    assert {trouble.url.rpartition("/")[2] for trouble in done.troubles} == {f"{BAD}.tar"}
-    assert all(re.search(words, trouble.problem) for trouble in done.troubles), done.troubles
+    assert {failure.url.rpartition("/")[2] for failure in done.failures} == {f"{BAD}.tar"}
+    assert all(re.search(words, failure.problem) for failure in done.failures), done.failures
     good = expected(two[1])
     if fault.flip:
         good |= {name: data for name, data in expected(two[0]).items() if not name.endswith("1.1.dcm")}
     assert files(tmp_path) == good
     bucket.faults.clear()
     bucket.fill(two[0].objects())
-    assert result(bucket, tmp_path).troubles == ()
+    assert result(bucket, tmp_path).failures == ()
     assert files(tmp_path) == expected(*two)
 
 
@@ -88,7 +88,7 @@ def test_what_can_be_overcome(
     fault: Fault, bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path
 ) -> None:
     bucket.faults.append(fault)
-    assert result(bucket, tmp_path).troubles == ()
+    assert result(bucket, tmp_path).failures == ()
     assert files(tmp_path) == expected(*two)
 
 
@@ -114,14 +114,14 @@ def test_wrong_credentials_are_tried_once(bucket: BucketServer, tmp_path: Path) 
 def test_an_unknown_study(bucket: BucketServer, tmp_path: Path) -> None:
     with retriever(bucket, tmp_path, STUDY, "9.9") as own:
         done = own.job().result()
-    assert [trouble.problem for trouble in done.troubles] == ["there is no such study; check its name and prefix"]
+    assert [failure.problem for failure in done.failures] == ["there is no such study; check its name and prefix"]
     assert done.saved == 6
 
 
 def test_without_a_metadata_or_a_tar(bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
     del bucket.objects[f"dicomweb/{two[0].name}/metadata.json"]
     del bucket.objects[f"dicomweb/{two[1].name}.tar"]
-    assert [trouble.problem.partition(":")[0] for trouble in result(bucket, tmp_path).troubles] == [
+    assert [failure.problem.partition(":")[0] for failure in result(bucket, tmp_path).failures] == [
         "it has no metadata.json",
         "it has a metadata.json, but there is no such TAR",
     ]
@@ -131,7 +131,7 @@ def test_a_series_without_images(bucket: BucketServer, tmp_path: Path) -> None:
     bucket.fill({f"studies/{STUDY}/series/1.9/metadata.json": b'{"cod": {"instances": {}}}'})
     done = result(bucket, tmp_path)
     assert [(notice.code, notice.subject) for notice in done.notices] == [("empty-series", f"{STUDY}/1.9")]
-    assert (done.saved, done.troubles) == (6, ())
+    assert (done.saved, done.failures) == (6, ())
 
 
 def test_marks_of_the_writer_are_told(bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_marks_of_the_writer_are_told(bucket: BucketServer, two: tuple[CodSeries
         ("being-written", f"{STUDY}/{BAD}"),
         ("writer-failed", f"{STUDY}/{GOOD}"),
     ]
-    assert (done.saved, done.troubles) == (6, ())
+    assert (done.saved, done.failures) == (6, ())
 
 
 def _change(**fields: object) -> Callable[[dict[str, object]], None]:
@@ -180,13 +180,13 @@ def test_an_instance_that_cannot_be(
     change(two[0].records[f"{BAD}.2"])
     bucket.fill(two[0].objects())
     done = result(bucket, tmp_path / "inner")
-    assert all(words in trouble.problem for trouble in done.troubles), done.troubles
-    assert done.troubles
+    assert all(words in failure.problem for failure in done.failures), done.failures
+    assert done.failures
     good = expected(*two)
     del good[f"{STUDY}/{BAD}/instances/{BAD}.2.dcm"]
     assert set(files(tmp_path)) <= {f"inner/{name}" for name in good}
     assert {name for name in good if GOOD in name} <= set(files(tmp_path / "inner"))
-    assert not any(char in str(done.troubles) for char in "\0\x1b\n")
+    assert not any(char in str(done.failures) for char in "\0\x1b\n")
 
 
 def test_a_tar_that_is_replaced_meanwhile(
@@ -197,23 +197,23 @@ def test_a_tar_that_is_replaced_meanwhile(
     own.plan()
     bucket.objects[f"dicomweb/{two[0].name}.tar"] = b"\0" * len(two[0].tar)
     done = own.job().result()
-    assert len(done.troubles) == 3
+    assert len(done.failures) == 3
     assert files(tmp_path) == expected(two[1])
 
 
 def test_nothing_fits(bucket: BucketServer, tmp_path: Path) -> None:
     selection = Selection(series=("7", BAD), tags=(("SeriesDescription", "none"),))
     done = result(bucket, tmp_path, selection=selection)
-    assert [trouble.problem for trouble in done.troubles] == [
+    assert [failure.problem for failure in done.failures] == [
         "nothing fits --series 7",
         "nothing fits --tag SeriesDescription=none",
     ]
 
 
 def test_nothing_that_fits_leaves_no_folder(bucket: BucketServer, tmp_path: Path) -> None:
-    assert result(bucket, tmp_path / "new", selection=Selection(series=("7",))).troubles
+    assert result(bucket, tmp_path / "new", selection=Selection(series=("7",))).failures
     bucket.faults.append(Fault(r"\.tar", status=404))
-    assert result(bucket, tmp_path / "new").troubles
+    assert result(bucket, tmp_path / "new").failures
     assert not list(tmp_path.iterdir())
 
 
@@ -226,9 +226,9 @@ def test_a_folder_under_the_name_of_an_image(
     """Only this one fails, and is not transferred."""
     (tmp_path / BLOCKED / "mine").mkdir(parents=True)
     done = result(bucket, tmp_path)
-    (trouble,) = done.troubles
-    assert trouble.image == f"instances/{BAD}.2.dcm"
-    assert trouble.problem == f"'{tmp_path}/{BLOCKED}' is a folder, and a file belongs there: move it away"
+    (failure,) = done.failures
+    assert failure.image == f"instances/{BAD}.2.dcm"
+    assert failure.problem == f"'{tmp_path}/{BLOCKED}' is a folder, and a file belongs there: move it away"
     assert files(tmp_path) == {name: data for name, data in expected(*two).items() if name != BLOCKED}
     assert (tmp_path / BLOCKED / "mine").is_dir()
     assert done.saved == 5
@@ -238,8 +238,8 @@ def test_a_file_where_a_folder_belongs(bucket: BucketServer, two: tuple[CodSerie
     (tmp_path / STUDY).mkdir()
     (tmp_path / STUDY / BAD).write_text("mine")
     done = result(bucket, tmp_path)
-    assert len(done.troubles) == 3
-    assert {trouble.problem for trouble in done.troubles} == {
+    assert len(done.failures) == 3
+    assert {failure.problem for failure in done.failures} == {
         f"'{tmp_path}/{STUDY}/{BAD}' is no folder, and one belongs there: move it away"
     }
     assert files(tmp_path) == {**expected(two[1]), f"{STUDY}/{BAD}": b"mine"}
@@ -251,7 +251,7 @@ def test_what_gets_in_the_way_meanwhile(bucket: BucketServer, two: tuple[CodSeri
         job = own.job()
         job.on("progress", lambda _: (tmp_path / BLOCKED).mkdir(parents=True, exist_ok=True))
         done = job.result()
-    assert [trouble.problem for trouble in done.troubles] == [
+    assert [failure.problem for failure in done.failures] == [
         f"'{tmp_path}/{BLOCKED}' is a folder, and a file belongs there: move it away"
     ]
     assert files(tmp_path) == {name: data for name, data in expected(*two).items() if name != BLOCKED}
@@ -272,8 +272,8 @@ def test_a_folder_that_cannot_be_written(
     with as_nobody():
         done = result(bucket, root)
         assert files(root) == expected(two[1])
-    assert {trouble.image for trouble in done.troubles} == {f"instances/{sop}.dcm" for sop in two[0].images}
-    (problem,) = {trouble.problem for trouble in done.troubles}
+    assert {failure.image for failure in done.failures} == {f"instances/{sop}.dcm" for sop in two[0].images}
+    (problem,) = {failure.problem for failure in done.failures}
     assert problem == f"cannot write into '{root}/{STUDY}/{BAD}/instances' (Permission denied): have it changed"
 
 
@@ -300,6 +300,6 @@ def test_a_read_only_disk_is_no_store(tmp_path: Path) -> None:
 def test_connections_are_bounded(bucket: BucketServer, tmp_path: Path) -> None:
     for number in range(40):
         bucket.fill(made(f"1.2.3.9{number}", 2).objects())
-    assert result(bucket, tmp_path, connections=3).troubles == ()
+    assert result(bucket, tmp_path, connections=3).failures == ()
     assert bucket.busiest <= 3
     assert bucket.connections <= 6

@@ -68,7 +68,7 @@ def test_what_was_put_in_comes_out(fresh: tuple[BucketServer, list[bytes]], tmp_
     out = tmp_path / "out"
     with Retriever(BucketSource(parse_bucket(server.place)), out, retry=QUICK) as own:
         done = own.job().result()
-        assert (done.troubles, done.notices) == ((), ())
+        assert (done.failures, done.notices) == ((), ())
         assert own.stats().items == ()
     assert sorted(files(out).values()) == images
     for name in files(out):

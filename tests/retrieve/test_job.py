@@ -183,7 +183,7 @@ def test_leftovers_of_a_killed_process_go(
     )
     command = [sys.executable, "-c", script, bucket.url, str(tmp_path)]
     assert subprocess.run(command, cwd=ROOT, check=False, timeout=60).returncode == 9
-    assert retriever(bucket, tmp_path, STUDY).job().result().troubles == ()
+    assert retriever(bucket, tmp_path, STUDY).job().result().failures == ()
     assert files(tmp_path) == expected(*two)
 
 

@@ -86,21 +86,21 @@ def test_a_file_that_would_be_a_folder() -> None:
 def test_selections() -> None:
     found = image(SeriesNumber=3, Modality="MR", ImageType=["ORIGINAL", "PRIMARY"])
     for series in ("3", "+03", "1.2.3"):
-        assert Selection(series=(series,)).takes(found)
-    assert not Selection(series=("4",)).takes(found)
-    assert Selection(images=("1.2.3.4",)).takes(found)
-    assert Selection(images=("instances/1.dcm",)).takes(found)
-    assert Selection(tags=(("Modality", "MR"), ("ImageType", "PRIMARY"))).takes(found)
-    assert not Selection(tags=(("Modality", "MR"), ("SeriesNumber", "4"))).takes(found)
+        assert Selection(series=(series,)).matches(found)
+    assert not Selection(series=("4",)).matches(found)
+    assert Selection(images=("1.2.3.4",)).matches(found)
+    assert Selection(images=("instances/1.dcm",)).matches(found)
+    assert Selection(tags=(("Modality", "MR"), ("ImageType", "PRIMARY"))).matches(found)
+    assert not Selection(tags=(("Modality", "MR"), ("SeriesNumber", "4"))).matches(found)
 
 
 def test_what_is_unmet_is_named() -> None:
     first, second = image("a", Modality="MR"), image("b", Modality="CT")
-    assert Selection(series=("7",), images=("a",)).unmet([first, second]) == ("--series 7",)
-    assert Selection(images=("a",), tags=(("Modality", "CT"),)).unmet([first, second]) == (
+    assert Selection(series=("7",), images=("a",)).unmatched([first, second]) == ("--series 7",)
+    assert Selection(images=("a",), tags=(("Modality", "CT"),)).unmatched([first, second]) == (
         "--image and --tag Modality=CT together",
     )
-    assert Selection(tags=(("Modality", "MR"), ("Modality", "CT"))).unmet([first, second]) == (
+    assert Selection(tags=(("Modality", "MR"), ("Modality", "CT"))).unmatched([first, second]) == (
         "--tag Modality=MR and --tag Modality=CT together",
     )
 
@@ -116,7 +116,7 @@ def test_what_is_unmet_is_named() -> None:
     ],
 )
 def test_why_a_tag_fits_nothing(keyword: str, value: str, recorded: tuple[str, ...], reason: str) -> None:
-    found = Selection(tags=((keyword, value),)).unmet([image(Modality="MR")], recorded)
+    found = Selection(tags=((keyword, value),)).unmatched([image(Modality="MR")], recorded)
     assert found == (f"--tag {keyword}={value}{reason}",)
 
 

@@ -151,10 +151,10 @@ def test_a_layout_with_a_value_that_no_image_has(
 
 @pytest.mark.parametrize("as_url", [False, True])
 def test_from_python_by_path_and_address(store: Path, tmp_path: Path, as_url: bool) -> None:
-    origin = StoreSource(store.as_uri() if as_url else store, studies=("study-a",))
-    assert origin.where == store.as_uri()
-    with Retriever(origin, tmp_path) as own:
-        assert own.job().result().troubles == ()
+    source = StoreSource(store.as_uri() if as_url else store, studies=("study-a",))
+    assert source.where == store.as_uri()
+    with Retriever(source, tmp_path) as own:
+        assert own.job().result().failures == ()
     assert files(tmp_path) == in_tars(store, ("study-a", "v1"), ("study-a", "v2"))
 
 

@@ -101,8 +101,8 @@ def test_what_is_no_zip_of_ours_stays(bucket: BucketServer, tmp_path: Path, make
     before = files(tmp_path)
     with retriever(bucket, tmp_path, zipped=True) as own:
         done = own.job().result()
-    assert (done.saved, done.files, len(done.troubles)) == (3, ("4.5.zip",), 6)
-    assert all("was left as it is: move it away" in trouble.problem for trouble in done.troubles)
+    assert (done.saved, done.files, len(done.failures)) == (3, ("4.5.zip",), 6)
+    assert all("was left as it is: move it away" in failure.problem for failure in done.failures)
     zips = files(tmp_path)
     assert entries(tmp_path / "4.5.zip") == in_zip(other)
     del zips["4.5.zip"]
@@ -116,7 +116,7 @@ def test_a_zip_of_ours_with_something_else_in_it_stays(bucket: BucketServer, tmp
         file.writestr("mine", b"1")
     before = files(tmp_path)
     done = retriever(bucket, tmp_path, zipped=True).job().result()
-    assert (done.saved, done.unchanged, len(done.troubles)) == (0, 0, 6)
+    assert (done.saved, done.unchanged, len(done.failures)) == (0, 0, 6)
     assert files(tmp_path) == before
 
 
@@ -124,7 +124,7 @@ def test_a_zip_does_not_lose_images(bucket: BucketServer, tmp_path: Path) -> Non
     retriever(bucket, tmp_path, zipped=True).job().result()
     before = files(tmp_path)
     done = retriever(bucket, tmp_path, zipped=True, selection=Selection(series=("1.2.3.2",))).job().result()
-    assert {trouble.problem.partition(" holds ")[2] for trouble in done.troubles} == {
+    assert {failure.problem.partition(" holds ")[2] for failure in done.failures} == {
         "other files than those that are asked for now, and was left as it is: "
         "ask for all, move it away, or choose another folder"
     }
@@ -142,7 +142,7 @@ def test_the_same_images_are_the_same_zip(
     assert entries(tmp_path / "b" / "1.2.3.zip") == in_zip(*two)
     sent = len(bucket.of(r"\.tar$"))
     done = retriever(bucket, tmp_path / "b", zipped=True, layout=layout).job().result()
-    assert (done.troubles, done.saved, done.unchanged) == ((), 0, 6)
+    assert (done.failures, done.saved, done.unchanged) == ((), 0, 6)
     assert len(bucket.of(r"\.tar$")) == sent
     assert files(tmp_path / "a") == files(tmp_path / "b")
 
@@ -152,5 +152,5 @@ def test_images_that_are_equal(bucket: BucketServer, tmp_path: Path) -> None:
     bucket.fill(same.objects())
     for layout in ("", "x/{name}", ""):
         done = retriever(bucket, tmp_path, "4.5", zipped=True, layout=layout).job().result()
-        assert done.troubles == ()
+        assert done.failures == ()
     assert entries(tmp_path / "4.5.zip") == in_zip(same)
