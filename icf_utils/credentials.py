@@ -25,13 +25,13 @@ from urllib.parse import urlsplit
 
 from icf_utils.errors import InvalidSetting, printable, storage_errors
 
-#: A secret longer than this is a wrong file.
+#: Bytes of the longest file of a secret.
 _LONGEST = 65536
 
 
 @dataclass(frozen=True)
 class Secret:
-    """A password or token that no message, log or traceback shows.
+    """A password or token, which no message, log or traceback shows.
 
     >>> Secret("hunter2"), str(Secret("hunter2"))
     (Secret(***), '***')
@@ -61,6 +61,9 @@ class SessionCookie:
     name: str
     value: Secret
 
+
+#: What can be sent in a header: visible ASCII characters (RFC 6750, 2.1; RFC 6265, 4.1.1).
+_TOKEN = re.compile(r"[\x21-\x7e]+")
 
 #: Default ports of the schemes that credentials can be sent by.
 _PORTS = {"http": 80, "https": 443}
@@ -101,7 +104,8 @@ def origin_of(url: str) -> WebOrigin:
         raise InvalidSetting(without_credentials(url), "expected an address like https://HOST[:PORT]/PATH")
     if "@" in parts.netloc:
         raise InvalidSetting(
-            without_credentials(url), "credentials do not belong into an address: others can see it; give them apart"
+            without_credentials(url),
+            "an address must not contain credentials, which others could see; give them separately",
         )
     return WebOrigin(parts.scheme, host, _PORTS[parts.scheme] if port is None else port)
 
@@ -123,7 +127,11 @@ class Credential:
     def header(self) -> tuple[str, str]:
         """Name and value of the request header that carries it (RFC 7617, RFC 6750, RFC 6265)."""
         if isinstance(self.secret, SessionCookie):
-            return "Cookie", "=".join((self.secret.name, check_token(self.secret.value).value))
+            value = self.secret.value.value
+            if not _TOKEN.fullmatch(value):
+                problem = "expected a login session, found something else; check that the address is right"
+                raise InvalidSetting(str(self.origin), problem)
+            return "Cookie", "=".join((self.secret.name, value))
         if isinstance(self.secret, Secret):
             return "Authorization", f"Bearer {check_token(self.secret).value}"
         pair = ":".join((self.secret.user, self.secret.password.value))
@@ -139,10 +147,10 @@ def bind_credential(url: str, secret: Login | Secret | SessionCookie | None) -> 
 
 
 def find_secret(variable: str, file: Path | None = None, question: str = "") -> Secret | None:
-    """A password or token: from ``file`` if one is named, else the environment's ``variable``, else by ``question``.
+    """A password or token: from ``file`` if given, else from the environment's ``variable``, else by ``question``.
 
-    The question is asked on a terminal only; without one, and with nothing else found, there is none. Raises
-    :class:`~icf_utils.errors.InvalidSetting` for a file that others may read or that holds no single line.
+    The question is asked on a terminal only; without one, and if nothing else is found, there is none. Raises
+    :class:`~icf_utils.errors.InvalidSetting` for a file that others may read, or that is not a single line.
     """
     if file is not None:
         return _from_file(file)
@@ -154,23 +162,25 @@ def find_secret(variable: str, file: Path | None = None, question: str = "") -> 
 
 
 def ask_secret(question: str) -> Secret:
-    """A password or token that the user wants to be asked for.
+    """A password or token that the user asked to be prompted for.
 
-    Raises :class:`~icf_utils.errors.InvalidSetting` where there is no terminal to ask on, or no answer.
+    Raises :class:`~icf_utils.errors.InvalidSetting` without a terminal, or without an answer.
     """
     if sys.stdin is None or not sys.stdin.isatty():
-        raise InvalidSetting(question, "there is no terminal to ask on: give it by a file or by the environment")
+        raise InvalidSetting(
+            question, "icf-utils cannot ask without a terminal: give it by a file or by the environment"
+        )
     answer = getpass.getpass(f"{question}: ")
     if not answer:
-        raise InvalidSetting(question, "nothing was given")
+        raise InvalidSetting(question, "no answer was given")
     return Secret(answer)
 
 
 def find_login(url: str, user: str, variable: str, file: Path | None = None) -> Login | None:
-    """The login for a server: the password of ``user`` as :func:`find_secret` finds it, else what netrc says.
+    """The login for a server that the user has named: by :func:`find_secret`, else that of netrc.
 
-    ``$NETRC`` names another file than ``~/.netrc``. Raises :class:`~icf_utils.errors.InvalidSetting` for a netrc
-    that cannot be understood, or whose login for this server others may read.
+    ``$NETRC`` replaces ``~/.netrc``. Raises :class:`~icf_utils.errors.InvalidSetting` for a netrc that cannot be
+    parsed, or that others may read.
     """
     if user and (secret := find_secret(variable, file)):
         return Login(user, secret)
@@ -187,15 +197,16 @@ def check_token(token: Secret) -> Secret:
 
     Raises :class:`~icf_utils.errors.InvalidSetting`, which does not show it.
     """
-    if re.fullmatch(r"[\x21-\x7e]+", token.value) is None:
+    if not _TOKEN.fullmatch(token.value):
         raise InvalidSetting(
-            "token", "it is malformed: it has a line break, a blank, or another character in it that no token has"
+            "token",
+            "it is malformed: it contains a line break, a space, or another character that tokens cannot contain",
         )
     return token
 
 
 def without_credentials(url: str) -> str:
-    """A URL as it may be shown: no user, password, query or fragment.
+    """A URL for messages: without user, password, query and fragment.
 
     >>> without_credentials("https://me:secret@host.org:8443/bucket?token=abc")
     'https://host.org:8443/bucket'
@@ -208,7 +219,7 @@ def _place(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
-_TAKE_AWAY = "others can read this file of a secret: take their rights away (chmod 600)"
+_TOO_OPEN = "other users can read this file, which contains a secret: remove their permissions (chmod 600)"
 
 
 def _is_open_to_others(mode: int) -> bool:
@@ -218,7 +229,7 @@ def _is_open_to_others(mode: int) -> bool:
 def _from_file(path: Path) -> Secret:
     with storage_errors(path, "read"), path.open("rb") as file:
         if _is_open_to_others(os.fstat(file.fileno()).st_mode):
-            raise InvalidSetting(str(path), _TAKE_AWAY)
+            raise InvalidSetting(str(path), _TOO_OPEN)
         raw = file.read(_LONGEST + 1)
     lines = raw.decode("utf-8", "replace").splitlines()
     if len(lines) != 1 or not lines[0].strip() or len(raw) > _LONGEST:
@@ -227,7 +238,7 @@ def _from_file(path: Path) -> Secret:
 
 
 def _from_netrc(host: str) -> Login | None:
-    """What netrc says for a host that the user has named: its own entry, else the ``default`` one, as in curl."""
+    """The login of netrc for a host that the user has named: by its entry, else by the ``default`` one, as in curl."""
     path, entries = _read_netrc()
     return _usable(path, entries.get(host) or entries.get("default"))
 
@@ -264,5 +275,5 @@ def _usable(path: str, entry: tuple[str, str, str] | None) -> Login | None:
     if not entry or not entry[2]:
         return None
     if _is_open_to_others(os.stat(path).st_mode):
-        raise InvalidSetting(path, _TAKE_AWAY)
+        raise InvalidSetting(path, _TOO_OPEN)
     return Login(entry[0], Secret(entry[2]))

@@ -31,7 +31,7 @@ def test_nothing_is_asked_without_a_terminal() -> None:
 
 
 def test_who_wants_to_be_asked_is_told_without_a_terminal() -> None:
-    with pytest.raises(InvalidSetting, match="Token: there is no terminal to ask on"):
+    with pytest.raises(InvalidSetting, match="Token: icf-utils cannot ask without a terminal"):
         ask_secret("Token")
 
 

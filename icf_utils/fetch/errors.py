@@ -62,14 +62,14 @@ class ConnectionFailure(FetchFailure):
 
 
 class RangesRefused(FetchFailure):
-    """The server sends whole objects only; nothing was transferred. ``total`` is the size in bytes, if it said so."""
+    """The server sends whole objects only; nothing was transferred. ``total`` is the size in bytes, if known."""
 
     def __init__(self, where: str, total: int | None) -> None:
         self.total = total
         super().__init__(
             where,
-            "a part was asked for, and the server began to send the whole",
-            "get the whole file, or have the server answer Range requests",
+            "a range was requested, and the server began to send the whole file",
+            "get the whole file, or configure the server to support ranges",
             kind="no-ranges",
             status=200,
         )

@@ -1,4 +1,4 @@
-"""Bytes of files on this machine, by ``file://`` URL or path. Reads those files; writes nothing."""
+"""Bytes of files on this machine, by path or ``file://`` URL. Reads these files, writes nothing."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ class FileSource:
         try:
             file = self._path.open("rb")
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise self._failure("missing", "there is no such file", "check the address") from error
+            raise self._failure("missing", "no such file", "check the address") from error
         except PermissionError as error:
-            raise self._failure("forbidden", "you may not read it", "ask its owner for access") from error
+            raise self._failure("forbidden", "permission denied", "ask its owner for access") from error
         except OSError as error:
             raise StorageFailure(self._path, "read", error) from error
         try:
@@ -87,10 +87,10 @@ class FileSource:
         state = (found.st_ino, found.st_size, found.st_mtime_ns)
         if self._expected not in (None, found.st_size):
             problem = f"expected {format_count(self._expected, 'byte')} in all, found {found.st_size}"
-            raise self._failure("size", problem, "it is another or a damaged file")
+            raise self._failure("size", problem, "it is another file, or damaged")
         self._state = self._state or state
         if self._state != state:
-            raise self._failure("changed", "it changed while it was read", "begin again")
+            raise self._failure("changed", "it changed while it was read", "run the same command again")
 
     def _failure(self, kind: Kind, problem: str, remedy: str) -> FetchFailure:
         return FetchFailure(self.where, problem, remedy, kind=kind)

@@ -33,9 +33,9 @@ class HttpSource:
     have, ``known`` the state of it that must be found, as far as they are known. ``advice`` says what to do where the
     server requires authentication and nothing was sent.
 
-    What has come of a read is kept when the stream is cut: the rest is asked for on its own, and must come from the
-    same object. A server that knows no ranges is read from the start again, which :meth:`read` does only for reads from
-    the start; others raise :class:`~icf_utils.fetch.errors.RangesRefused` before anything is transferred.
+    When a stream is cut, the bytes that have arrived are kept: only the rest is requested, and must come from the same
+    state of the object. From a server without ranges, it is read from the start again, which :meth:`read` does for
+    reads from the start; others raise :class:`~icf_utils.fetch.errors.RangesRefused` before anything is transferred.
 
     Raises :class:`~icf_utils.errors.InvalidSetting` for an address that is not the web's, and for credentials in one.
     """
@@ -66,7 +66,7 @@ class HttpSource:
         return self._pinned.size
 
     def exists(self) -> bool:
-        """Whether the server has it now, by a request without a body; its size must be the expected one."""
+        """Whether the server has it now, with the expected size."""
         try:
             self._ask_for_size()
         except FetchFailure as failure:
@@ -140,20 +140,22 @@ class HttpSource:
             pinned = self._pinned
             if not pinned.mark and not pinned.agrees(found):
                 problem = f"expected {pinned.size} bytes in all, found {found.size}"
-                raise FetchFailure(self._where, problem, "it is another or a damaged file", kind="size")
+                raise FetchFailure(self._where, problem, "it is another file, or damaged", kind="size")
             self._refuse_replaced(found)
             size = found.size if pinned.size is None else pinned.size
             self._pinned = ObjectState(pinned.mark or found.mark, size)
 
     def _refuse_replaced(self, found: ObjectState) -> None:
-        """Before anything else that an answer may be wrong about: of another object, all else says nothing."""
+        """Comes before all other checks: what they would say of another object means nothing."""
         if not self._pinned.agrees(found):
-            raise FetchFailure(self._where, "it was replaced during the transfer", "begin again", kind="changed")
+            raise FetchFailure(
+                self._where, "it was replaced during the transfer", "run the same command again", kind="changed"
+            )
 
     def _ask_for_size(self) -> None:
-        """By HEAD; where a server dislikes that, by the answer to a request for the first byte, which is not read."""
+        """By HEAD; where a server does not support that, by a request for the first byte, whose body is not read."""
         with self._request("HEAD", {}) as response:
-            if not _is_dislike(response):
+            if not _lacks_head(response):
                 self._learn(response)
                 return
         with self._request("GET", {"Range": "bytes=0-0", **range_condition(self._pinned.mark)}) as response:
@@ -179,7 +181,7 @@ def _meant_for_another(origin: WebOrigin, url: str) -> str:
 
 
 def _trimmed(response: Response, body: BodyPart) -> Iterator[bytes]:
-    """The body without what precedes and follows the part that is ours; bytes as they were sent, not decoded."""
+    """The bytes of the body that are part of ``body``; as they were sent, not decoded."""
     skip, left = body.skip, body.length
     for chunk in response.stream():
         piece = chunk[skip:] if skip else chunk
@@ -193,7 +195,7 @@ def _trimmed(response: Response, body: BodyPart) -> Iterator[bytes]:
             return
 
 
-def _is_dislike(response: Response) -> bool:
-    """Of HEAD: signed addresses allow GET only, and streaming servers tell no length of what they do not send."""
+def _lacks_head(response: Response) -> bool:
+    """HEAD is not supported: signed addresses allow GET only, and streaming servers send no length without a body."""
     status = response.status
     return status in (400, 403, 405, 501) or (status == 200 and whole_size(response.headers) is None)

@@ -1,4 +1,4 @@
-"""From a URL to the place that bytes come from. Touches neither disk nor network by itself."""
+"""Opens what a URL names, and reads small objects as a whole. Reading uses the network or files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from icf_utils.fetch.http import HttpClient
 
 
-#: How web pages begin; what is read here as a whole never does.
+#: How web pages begin; nothing that is read here as a whole does.
 _PAGE_BEGINS = (b"<!doctype html", b"<html")
 
 
@@ -25,9 +25,9 @@ def open_source(
     expected: int | None = None,
     advice: str = "give --user and a password, or a token",
 ) -> ByteSource:
-    """The place that ``url`` (``file://``, ``http://``, ``https://``) names; nothing is asked yet.
+    """The object that ``url`` (``file://``, ``http://``, ``https://``) names; nothing is requested yet.
 
-    ``client`` holds the connections of several sources; without it the source has one connection of its own.
+    ``client`` has the connections that several sources share; without it the source has one connection of its own.
     ``credential`` is sent to the origin that it belongs to and to no other one. ``expected`` is the size in bytes that
     the object must have. ``advice`` says what to do where a server requires authentication. Raises
     :class:`~icf_utils.errors.InvalidSetting` for other addresses, and for credentials inside of one.
@@ -41,7 +41,7 @@ def open_source(
 
 
 def read_whole(source: ByteSource, limit: int) -> bytes:
-    """A whole small object that is no web page.
+    """The content of a small object that is not a web page.
 
     Raises :class:`~icf_utils.fetch.errors.FetchFailure` for a page, also one that the server does not call so, and
     for what exceeds ``limit`` bytes.
@@ -56,7 +56,7 @@ def read_whole(source: ByteSource, limit: int) -> bytes:
         if total > limit:
             raise FetchFailure(
                 source.where,
-                f"it is larger than the {limit} bytes that make sense",
+                f"it is larger than the limit of {limit} bytes",
                 "check the address",
                 kind="size",
             )

@@ -1,11 +1,11 @@
-"""Which bytes to ask for together, and whose the bytes are that come. Pure, no input or output happens here."""
+"""Ranges of bytes: which to request together, and how to divide the response. Pure, no input or output."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-#: Bytes between two wanted ranges that are cheaper to receive than another request.
+#: Bytes between two ranges that cost less to receive than another request.
 DEFAULT_GAP = 256 * 1024
 
 
@@ -24,17 +24,17 @@ class Span:
 
 @dataclass(frozen=True)
 class Batch:
-    """One request: the bytes ``span`` hold those of ``members``, which are indexes into what was coalesced."""
+    """One request: ``span`` contains the spans with the indexes ``members``."""
 
     span: Span
     members: tuple[int, ...]
 
 
 def coalesce(spans: Sequence[Span], gap: int = DEFAULT_GAP, longest: int | None = None) -> tuple[Batch, ...]:
-    """The fewest requests that get all spans, by position: neighbours at most ``gap`` bytes apart go together.
+    """The fewest requests for all spans, by position: neighbours at most ``gap`` bytes apart are requested together.
 
-    A batch does not grow beyond ``longest`` bytes (one span may be longer by itself). Spans that overlap are never in
-    one batch, so that :func:`split` can hand out each byte once.
+    A batch is at most ``longest`` bytes long, unless a single span is longer. Spans that overlap are never in one
+    batch, so that :func:`split` yields each byte once.
 
     >>> [batch.members for batch in coalesce([Span(0, 10), Span(500, 10), Span(12, 8)], gap=2)]
     [(0, 2), (1,)]
@@ -56,10 +56,10 @@ def _fits(have: Span, more: Span, gap: int, longest: int | None) -> bool:
 
 
 def split(batch: Batch, spans: Sequence[Span], stream: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Hand out the bytes of ``batch`` as they come: pairs of a member's index and a piece of it, in order.
+    """Yield the bytes of ``batch`` as they arrive: pairs of a member's index and a piece of it, in order.
 
-    Every member comes up at least once, an empty one with ``b""``. What lies between members is dropped. Where the
-    stream ends early, so do the pairs: the caller counts.
+    Every member is yielded at least once, an empty one with ``b""``. Bytes between members are dropped. If the
+    stream ends early, so do the pairs; the caller counts the bytes.
 
     >>> wanted = [Span(0, 2), Span(3, 0), Span(4, 3)]
     >>> list(split(coalesce(wanted)[0], wanted, [b"ab-", b"-cde"]))

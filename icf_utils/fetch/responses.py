@@ -1,4 +1,7 @@
-"""What a web server's answer to a request for bytes means (RFC 9110). Pure, no input or output happens here."""
+"""What the answer to a request for bytes means (RFC 9110), and which statuses are transient. Pure, no input or output.
+
+An object is pinned to one state (:class:`ObjectState`): a range of another state than the first answer's is refused.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +25,16 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _UNSATISFIED = re.compile(r"bytes \*/(\d+)")
 
 _REFUSALS: Mapping[int, tuple[Kind, str, str]] = {
-    403: ("forbidden", "the server does not allow it (403)", "ask who runs it for access"),
-    404: ("missing", "there is no such thing (404)", "check the address"),
+    403: ("forbidden", "access denied (403)", "ask the server's administrator for access"),
+    404: ("missing", "not found (404)", "check the address"),
     410: ("missing", "it was removed (410)", "check the address"),
-    412: ("changed", "it was replaced during the transfer (412)", "begin again"),
+    412: ("changed", "it was replaced during the transfer (412)", "run the same command again"),
 }
 
 
 @dataclass(frozen=True)
 class RequestedRange:
-    """What was asked for: ``size`` bytes from ``start``, ``None`` for all the rest; of which ``done`` have come."""
+    """The requested bytes: ``size`` from ``start`` (``None``: all the rest), of which ``done`` have arrived."""
 
     start: int
     size: int | None
@@ -49,7 +52,7 @@ class RequestedRange:
 
 @dataclass(frozen=True)
 class ObjectState:
-    """What tells one state of an object from another. ``mark``: ETag or, without one, Last-Modified; may be empty.
+    """One state of an object. ``mark``: generation, ETag or Last-Modified, whichever the server sends; may be empty.
 
     ``size`` in bytes, ``None`` where the server does not say.
     """
@@ -65,7 +68,7 @@ class ObjectState:
 
 @dataclass(frozen=True)
 class BodyPart:
-    """How to read the body: leave out ``skip`` bytes, then ``length`` are ours (``None``: up to the end)."""
+    """The part of a body to read: ``length`` bytes (``None``: up to the end) after the first ``skip``."""
 
     identity: ObjectState
     skip: int
@@ -73,13 +76,13 @@ class BodyPart:
 
 
 def state_of(headers: Mapping[str, str], size: int | None) -> ObjectState:
-    """The state of the object that an answer speaks of."""
+    """The state of the object in an answer."""
     mark = headers.get("x-goog-generation") or headers.get("ETag") or headers.get("Last-Modified") or ""
     return ObjectState(mark, size)
 
 
 def range_condition(headers_mark: str) -> dict[str, str]:
-    """The header that has a range sent only if the object is still the same; empty for marks that cannot be used.
+    """The header by which a range is sent only if the object is unchanged; empty for marks that cannot be used.
 
     ``If-Range`` takes strong entity tags (RFC 9110, 13.1.5).
     """
@@ -87,13 +90,13 @@ def range_condition(headers_mark: str) -> dict[str, str]:
 
 
 def whole_size(headers: Mapping[str, str]) -> int | None:
-    """The size of a whole object, if a 200 tells it."""
+    """The size of a whole object, if the headers of a 200 contain it."""
     text = headers.get("Content-Length", "")
     return int(text) if text.isascii() and text.isdecimal() and not _encoding(headers) else None
 
 
 def interpret(where: str, status: int, headers: Mapping[str, str], asked: RequestedRange) -> BodyPart:
-    """How to read this answer. Raises :class:`~icf_utils.fetch.errors.FetchFailure` for one that is of no use.
+    """How to read this answer. Raises :class:`~icf_utils.fetch.errors.FetchFailure` for one without the bytes.
 
     Answers in :data:`TRANSIENT` are the caller's to repeat.
     """
@@ -107,7 +110,7 @@ def interpret(where: str, status: int, headers: Mapping[str, str], asked: Reques
 
 
 def failure_for(where: str, status: int) -> FetchFailure:
-    """What this status means, but for 401: see :func:`unauthorised`."""
+    """What a status means; for 401 see :func:`unauthorised`."""
     other: tuple[Kind, str, str] = ("refused", f"the server answered {status}", "check the address")
     kind, problem, remedy = _REFUSALS.get(status, other)
     return FetchFailure(where, problem, remedy, kind=kind, status=status)
@@ -129,8 +132,8 @@ def _part(where: str, headers: Mapping[str, str], asked: RequestedRange) -> Body
     if not found or int(found[1]) != asked.at:
         raise FetchFailure(
             where,
-            f"expected the bytes from {asked.at}, the answer says no or another range",
-            "the server, or a proxy on the way, is at fault",
+            f"expected the bytes from {asked.at}, the answer has no range or another one",
+            "report it to the administrator of the server or proxy",
             kind="refused",
             status=206,
         )
@@ -144,7 +147,7 @@ def _part(where: str, headers: Mapping[str, str], asked: RequestedRange) -> Body
 
 
 def _whole(where: str, headers: Mapping[str, str], asked: RequestedRange) -> BodyPart:
-    """All of it from the start: what came before a cut is read once more, a part further on is not waited for."""
+    """The whole object: bytes that have arrived before are skipped; a part that starts later is not waited for."""
     if headers.get("Content-Type", "").partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml"):
         raise web_page(where)
     total = whole_size(headers)
@@ -159,18 +162,18 @@ def _whole(where: str, headers: Mapping[str, str], asked: RequestedRange) -> Bod
 
 
 def web_page(where: str) -> FetchFailure:
-    """A web page where there should be a file."""
+    """A web page instead of a file."""
     return FetchFailure(
         where,
-        "a web page came instead of the file, perhaps one to log in at",
-        "check the address, and what you log in with",
+        "a web page came instead of the file, perhaps a login page",
+        "check the address and the credentials",
         kind="page",
         status=200,
     )
 
 
 def _beyond(where: str, headers: Mapping[str, str], asked: RequestedRange) -> BodyPart:
-    """416: fine at the very end of an object, else the object is shorter than expected."""
+    """416: right at the end of an object; elsewhere the object is shorter than expected."""
     found = _UNSATISFIED.fullmatch(headers.get("Content-Range", "").strip())
     total = int(found[1]) if found else None
     if asked.size is None and asked.at == total:
@@ -183,7 +186,7 @@ def _too_short(where: str, expected: int, total: int | None) -> FetchFailure:
     return FetchFailure(
         where,
         f"expected {format_count(expected, 'byte')} at least, found {found}",
-        "it is another or a damaged file",
+        "it is another file, or damaged",
         kind="size",
     )
 
@@ -191,8 +194,8 @@ def _too_short(where: str, expected: int, total: int | None) -> FetchFailure:
 def _encoded(where: str, headers: Mapping[str, str]) -> FetchFailure:
     return FetchFailure(
         where,
-        f"the server compresses what it sends ({_encoding(headers)}), so that positions mean nothing",
-        "have the server send this file as it is",
+        f"the server compresses what it sends ({_encoding(headers)}), so that ranges are useless",
+        "configure the server to send this file uncompressed",
         kind="encoded",
     )
 

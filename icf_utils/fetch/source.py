@@ -1,33 +1,33 @@
-"""The interface of a place that bytes come from. No input or output happens here."""
+"""The interface of an object that bytes are read from. Pure, no input or output happens here."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Protocol
 
-#: Bytes of the pieces in which contents are handed on.
+#: Bytes of the pieces in which contents are read.
 CHUNK = 256 * 1024
 
 
 class ByteSource(Protocol):
-    """One file or object somewhere; safe to use from several threads.
+    """A file or object; safe to use from several threads.
 
-    All methods raise :class:`~icf_utils.fetch.errors.FetchFailure`. What is read belongs to one state of the object:
-    a change between or during calls is noticed (by ETag, generation, modification time or size) and raised.
+    All methods raise :class:`~icf_utils.fetch.errors.FetchFailure`. All bytes are of one state of the object:
+    a change during or between calls (of ETag, generation, modification time or size) is raised.
     """
 
     @property
     def where(self) -> str:
-        """The address as it may be shown: without credentials and query."""
+        """The address for messages: without credentials and query."""
 
     def size(self) -> int | None:
-        """The size in bytes, ``None`` where the server does not tell. Asks at most once."""
+        """The size in bytes, ``None`` where the server does not say. Asks at most once."""
 
     def exists(self) -> bool:
-        """Whether it is there now, as large as it must be; nothing of it is transferred."""
+        """Whether it exists now, with the expected size; no content is transferred."""
 
     def read(self, start: int = 0, size: int | None = None) -> Iterator[bytes]:
-        """``size`` bytes from position ``start``, or all from there; exactly so many, else it raises.
+        """Exactly ``size`` bytes from position ``start``, or all bytes from there.
 
-        Nothing happens before the first piece is asked for. Close the iterator to stop early.
+        Nothing is requested before the first piece is. Close the iterator to stop early.
         """

@@ -1,7 +1,7 @@
 """The target directory: which images it has, writing others, and its ``log.json``. Reads and writes files.
 
-An image is written in the work folder (:data:`WORK_NAME`), compared with its checksum as it arrives, synced, and renamed,
-so that no name ever shows a partial file. A lock that ends with the process keeps other writers out.
+An image is written in the work folder (:data:`WORK_NAME`), compared with its checksum as it arrives, synced, and
+renamed, so that no name ever shows a partial file. A lock that ends with the process keeps other writers out.
 
 ``log.json`` is that of ``cod-retrieve``, ``{"logs": ["STUDY/SERIES/SOP", ...]}``. It is written for other programs;
 icf-utils never relies on it.

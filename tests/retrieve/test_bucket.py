@@ -156,10 +156,10 @@ def test_only_wanted_series_are_looked_into(bucket: BucketServer, tmp_path: Path
 @pytest.mark.parametrize(
     ("kind", "fault", "word"),
     [
-        ("s3", Fault("", status=403), "not allowed"),
-        ("gs", Fault("", status=401), "refuses the token"),
-        ("s3", Fault("", status=401), "who asks"),
-        ("gs", Fault("", status=404), "no such thing"),
+        ("s3", Fault("", status=403), "access denied"),
+        ("gs", Fault("", status=401), "rejects the token"),
+        ("s3", Fault("", status=401), "requires other credentials"),
+        ("gs", Fault("", status=404), "not found"),
     ],
 )
 def test_refusals_through_obstore(

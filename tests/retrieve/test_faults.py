@@ -39,15 +39,15 @@ def result(bucket: BucketServer, directory: Path, **options: object) -> Retrieve
         (Fault(BAD_TAR, status=503), "503; gave up after 3 attempts"),
         (Fault(BAD_TAR, cut=0), "cut after 0 bytes; gave up after 3 attempts"),
         (Fault(BAD_TAR, status=200, headers={"Content-Type": "text/html"}, body=b"<html>"), "a web page came"),
-        (Fault(BAD_TAR, status=200, headers={"Content-Type": "text/plain"}, body=b"oops"), "another or a damaged file"),
+        (Fault(BAD_TAR, status=200, headers={"Content-Type": "text/plain"}, body=b"oops"), "another file, or damaged"),
         (Fault(BAD_TAR, status=200, endless=True, body=b"oops"), "cut after"),
         (Fault(BAD_TAR, etag='"1"', headers={"x-goog-generation": "1"}, flip=True), "expected crc32c"),
-        (Fault(BAD_JSON, status=403), "metadata.json did not come"),
-        (Fault(BAD_JSON, status=404), "metadata.json did not come"),
+        (Fault(BAD_JSON, status=403), "metadata.json could not be fetched"),
+        (Fault(BAD_JSON, status=404), "metadata.json could not be fetched"),
         (Fault(BAD_JSON, status=200, headers={"Content-Type": "text/html"}, body=b"<html>"), "a web page came"),
         (Fault(BAD_JSON, status=200, body=b"{}"), "no metadata.json|expected instances"),
-        (Fault(BAD_JSON, status=200, body=b"\x1f\x8bxx"), "begins like gzip"),
-        (Fault(BAD_JSON, status=200, body=b"not json"), "no JSON"),
+        (Fault(BAD_JSON, status=200, body=b"\x1f\x8bxx"), "damaged gzip"),
+        (Fault(BAD_JSON, status=200, body=b"not json"), "not JSON"),
     ],
 )
 def test_one_bad_series_is_named_and_the_other_comes(
@@ -114,7 +114,7 @@ def test_wrong_credentials_are_tried_once(bucket: BucketServer, tmp_path: Path) 
 def test_an_unknown_study(bucket: BucketServer, tmp_path: Path) -> None:
     with retriever(bucket, tmp_path, STUDY, "9.9") as own:
         done = own.job().result()
-    assert [failure.problem for failure in done.failures] == ["there is no such study; check its name and prefix"]
+    assert [failure.problem for failure in done.failures] == ["no such study; check its name and the prefix"]
     assert done.saved == 6
 
 
@@ -122,8 +122,8 @@ def test_without_a_metadata_or_a_tar(bucket: BucketServer, two: tuple[CodSeries,
     del bucket.objects[f"dicomweb/{two[0].name}/metadata.json"]
     del bucket.objects[f"dicomweb/{two[1].name}.tar"]
     assert [failure.problem.partition(":")[0] for failure in result(bucket, tmp_path).failures] == [
-        "it has no metadata.json",
-        "it has a metadata.json, but there is no such TAR",
+        "it has no metadata.json, which lists its images",
+        "it has a metadata.json, but the TAR does not exist",
     ]
 
 
@@ -159,13 +159,13 @@ _PLACE = f"gs://b/studies/{STUDY}/series/{BAD}.tar://"
         (_change(uri=_PLACE + "instances/a\0b"), "unsafe"),
         (_change(uri=_PLACE + "instances/a\n\x1b[2Jb"), "unsafe"),
         (_change(uri=_PLACE), "unsafe"),
-        (_change(uri=f"gs://b/studies/{STUDY}/series/other.tar://instances/x.dcm"), "names another"),
+        (_change(uri=f"gs://b/studies/{STUDY}/series/other.tar://instances/x.dcm"), "found another"),
         (_change(uri=7), "'uri'"),
         (_change(crc32c=None), "CRC32C"),
         (_change(crc32c="////"), "CRC32C"),
-        (_change(size=-1), "whole numbers"),
-        (_change(size="7"), "whole numbers"),
-        (_change(headers={}), "whole numbers"),
+        (_change(size=-1), "expected integers"),
+        (_change(size="7"), "expected integers"),
+        (_change(headers={}), "expected integers"),
         (_change(size=10**9), "at least"),
     ],
 )
@@ -205,8 +205,8 @@ def test_nothing_fits(bucket: BucketServer, tmp_path: Path) -> None:
     selection = Selection(series=("7", BAD), tags=(("SeriesDescription", "none"),))
     done = result(bucket, tmp_path, selection=selection)
     assert [failure.problem for failure in done.failures] == [
-        "nothing fits --series 7",
-        "nothing fits --tag SeriesDescription=none",
+        "no image matches --series 7",
+        "no image matches --tag SeriesDescription=none",
     ]
 
 
@@ -240,7 +240,7 @@ def test_a_file_where_a_folder_belongs(bucket: BucketServer, two: tuple[CodSerie
     done = result(bucket, tmp_path)
     assert len(done.failures) == 3
     assert {failure.problem for failure in done.failures} == {
-        f"'{tmp_path}/{STUDY}/{BAD}' is no folder, and one belongs there: move it away"
+        f"'{tmp_path}/{STUDY}/{BAD}' is not a folder, and a folder belongs there: move it away"
     }
     assert files(tmp_path) == {**expected(two[1]), f"{STUDY}/{BAD}": b"mine"}
     assert not bucket.of(BAD_TAR)
@@ -274,7 +274,7 @@ def test_a_folder_that_cannot_be_written(
         assert files(root) == expected(two[1])
     assert {failure.image for failure in done.failures} == {f"instances/{sop}.dcm" for sop in two[0].images}
     (problem,) = {failure.problem for failure in done.failures}
-    assert problem == f"cannot write into '{root}/{STUDY}/{BAD}/instances' (Permission denied): have it changed"
+    assert problem == f"cannot write into '{root}/{STUDY}/{BAD}/instances' (Permission denied): change its permissions, or choose another folder"
 
 
 def test_a_full_disk_stops_everything(bucket: BucketServer, tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_a_log_of_something_else_is_left_alone(bucket: BucketServer, tmp_path: P
 
 
 def test_two_at_a_time_in_one_directory(bucket: BucketServer, tmp_path: Path) -> None:
-    with lock_directory(tmp_path), pytest.raises(Busy, match=r"is at work in .*; wait for it") as caught:
+    with lock_directory(tmp_path), pytest.raises(Busy, match=r"is writing to .*; wait for it") as caught:
         retriever(bucket, tmp_path, STUDY).job().result()
     assert "remove" not in str(caught.value)  # its lock cannot be left behind
     assert tmp_path.exists()

@@ -108,10 +108,10 @@ def test_what_is_unmet_is_named() -> None:
 @pytest.mark.parametrize(
     ("keyword", "value", "recorded", "reason"),
     [
-        ("Bogus", "1", ("SeriesNumber", "Modality"), ": Bogus is not recorded here, but Modality, SeriesNumber"),
-        ("MODALITY", "MR", ("Modality",), ": MODALITY is not recorded here, but Modality; upper and lower case count"),
+        ("Bogus", "1", ("SeriesNumber", "Modality"), ": Bogus is not recorded here; recorded are Modality, SeriesNumber"),
+        ("MODALITY", "MR", ("Modality",), ": MODALITY is not recorded here; recorded is Modality (upper and lower case differ)"),
         ("Bogus", "1", (), ": no image here has Bogus"),
-        ("Modality", "mr", ("Modality",), ": upper and lower case count, and only they differ"),
+        ("Modality", "mr", ("Modality",), ": an image has the same value in other upper and lower case"),
         ("Modality", "CT", ("Modality",), ""),
     ],
 )

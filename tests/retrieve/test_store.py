@@ -161,7 +161,7 @@ def test_from_python_by_path_and_address(store: Path, tmp_path: Path, as_url: bo
 def test_a_tag_that_the_store_does_not_record(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("-o", store, "--tag", "Bogus=1", "-d", tmp_path / "new") == 1
     said = capsys.readouterr().out
-    assert "nothing fits --tag Bogus=1: Bogus is not recorded here, but MRAcquisitionType, Modality" in said
+    assert "no image matches --tag Bogus=1: Bogus is not recorded here; recorded are MRAcquisitionType, Modality" in said
     assert not (tmp_path / "new").exists()
 
 
@@ -235,8 +235,8 @@ def test_faults_that_cannot(
     ("fault", "words"),
     [
         (Fault("v1_metadata_dicoms", status=200, body=b"<!DOCTYPE html>"), "a web page came instead of the file"),
-        (Fault("v1_metadata_dicoms", status=200, body=b"[{}]"), "tell who keeps the store"),
-        (Fault("v1_metadata_tarball", status=200, body=b'{"size": 1'), "tell who keeps the store"),
+        (Fault("v1_metadata_dicoms", status=200, body=b"[{}]"), "tell the store's administrator"),
+        (Fault("v1_metadata_tarball", status=200, body=b'{"size": 1'), "tell the store's administrator"),
     ],
 )
 def test_who_downloads_is_not_told_to_mend_the_store(
@@ -290,7 +290,7 @@ def test_stats_and_dry_run(
     assert not list(tmp_path.iterdir())
     assert run(*what, "--series", "1", "--zip") == 0
     assert run(*what, "--series", "FLAIR") == 1
-    assert "nothing fits --series FLAIR" in capsys.readouterr().out
+    assert "no image matches --series FLAIR" in capsys.readouterr().out
     assert run(*what, "--tag", "SeriesDescription=FLAIR") == 0
     assert set(files(tmp_path)) == {"1.2.3.zip", *expected(two[1])}
 
@@ -318,7 +318,7 @@ def test_a_question_that_cannot_be_asked(
     """It was asked for, so what the environment has is not taken instead."""
     monkeypatch.setenv("ICF_TOKEN", "t0ken")
     assert run("--bucket", bucket.place, "-d", tmp_path, "--ask-token") == 2
-    assert "Token for the bucket: there is no terminal to ask on" in capsys.readouterr().err
+    assert "Token for the bucket: icf-utils cannot ask without a terminal" in capsys.readouterr().err
     assert bucket.requests == []
 
 

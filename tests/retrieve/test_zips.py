@@ -102,7 +102,7 @@ def test_what_is_no_zip_of_ours_stays(bucket: BucketServer, tmp_path: Path, make
     with retriever(bucket, tmp_path, zipped=True) as own:
         done = own.job().result()
     assert (done.saved, done.files, len(done.failures)) == (3, ("4.5.zip",), 6)
-    assert all("was left as it is: move it away" in failure.problem for failure in done.failures)
+    assert all("was left unchanged: move it away" in failure.problem for failure in done.failures)
     zips = files(tmp_path)
     assert entries(tmp_path / "4.5.zip") == in_zip(other)
     del zips["4.5.zip"]
@@ -124,9 +124,9 @@ def test_a_zip_does_not_lose_images(bucket: BucketServer, tmp_path: Path) -> Non
     retriever(bucket, tmp_path, zipped=True).job().result()
     before = files(tmp_path)
     done = retriever(bucket, tmp_path, zipped=True, selection=Selection(series=("1.2.3.2",))).job().result()
-    assert {failure.problem.partition(" holds ")[2] for failure in done.failures} == {
-        "other files than those that are asked for now, and was left as it is: "
-        "ask for all, move it away, or choose another folder"
+    assert {failure.problem.partition(" contains ")[2] for failure in done.failures} == {
+        "files that are not selected now, and was left unchanged: "
+        "select them as well, move it away, or choose another folder"
     }
     assert (done.saved, done.unchanged, files(tmp_path)) == (0, 0, before)
 
