@@ -108,8 +108,18 @@ def test_what_is_unmet_is_named() -> None:
 @pytest.mark.parametrize(
     ("keyword", "value", "recorded", "reason"),
     [
-        ("Bogus", "1", ("SeriesNumber", "Modality"), ": Bogus is not recorded here; recorded are Modality, SeriesNumber"),
-        ("MODALITY", "MR", ("Modality",), ": MODALITY is not recorded here; recorded is Modality (upper and lower case differ)"),
+        (
+            "Bogus",
+            "1",
+            ("SeriesNumber", "Modality"),
+            ": Bogus is not recorded here; recorded are Modality, SeriesNumber",
+        ),
+        (
+            "MODALITY",
+            "MR",
+            ("Modality",),
+            ": MODALITY is not recorded here; recorded is Modality (upper and lower case differ)",
+        ),
         ("Bogus", "1", (), ": no image here has Bogus"),
         ("Modality", "mr", ("Modality",), ": an image has the same value in other upper and lower case"),
         ("Modality", "CT", ("Modality",), ""),

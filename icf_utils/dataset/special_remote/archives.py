@@ -4,7 +4,7 @@ An archive is asked for at one origin only, even if the dataset names addresses 
 from being asked what the first one, or this machine, has (:mod:`icf_utils.dataset.special_remote.security`). The origin
 is that of an address which the clone itself has as a remote, else that of the archive's first address.
 
-Reads files and the network; has git-annex get a whole archive where nothing else helps.
+Reads files and the network; lets git-annex get a whole archive where nothing else helps.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ ANNEX, DISK = "annex", "file:"
 #: A web address inside a remote's, such as ``datalad-annex::?type=external&url=https://host/path``.
 _WEB_ADDRESS = re.compile(r"https?://[^/?#&\s]+")
 
-#: Failures after which the archive may still be had as a whole, from there or elsewhere.
+#: Failures after which git-annex may still get the archive as a whole, from there or elsewhere.
 _WHOLE_MAY_HELP = frozenset({"no-ranges", "encoded", "missing"})
 
-#: Seconds for which an answer to "is the archive there" is taken to hold for its other images.
+#: Seconds for which an answer whether an archive exists holds for its other images.
 _HOLDS_FOR = 10.0
 
 
 @dataclass
 class Archive:
-    """What is known of an archive by now; whoever holds ``lock`` may find out more.
+    """What is known of an archive so far; ``lock`` is held while more is determined.
 
     ``local`` is its file in the annex, ``urls`` are its addresses at one origin, ``others`` the origins that are not
-    asked (see above). ``asked`` and ``is_there`` are the latest answer about its presence and when it
-    was given. ``members`` are the images of a local one by name, for locators that tell no position.
+    asked (see above). ``asked`` and ``exists`` are when it was last asked for, and the answer. ``members`` are the
+    images of a local one by name, for locators without a position.
     """
 
     key: str
@@ -63,7 +63,7 @@ class Archive:
     is_known: bool = False
     is_whole_only: bool = False
     asked: float = float("-inf")
-    is_there: bool = False
+    exists: bool = False
     members: dict[str, Span] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -76,7 +76,7 @@ class Archive:
 
 
 class Archives:
-    """The archives of one clone, as long as git-annex keeps the process."""
+    """The archives of one clone, while git-annex keeps this process running."""
 
     def __init__(self, clone: Clone, opener: Opener) -> None:
         self._clone, self._opener = clone, opener
@@ -107,7 +107,7 @@ class Archives:
         yield from self._local_pieces(archive, locator, size)
 
     def is_present(self, job: Job, locator: ImageLocator, size: int) -> bool:
-        """Whether the image's bytes can be got now: the archive is there, and is as large as its key says."""
+        """Whether the image's bytes are available now: the archive exists, and is as large as its key says."""
         archive, total = self._find(job, locator.archive_key), key_size(locator.archive_key)
         if locator.offset is not None and total is not None and locator.offset + size > total:
             return False
@@ -115,12 +115,12 @@ class Archives:
             return total is None or archive.local.stat().st_size == total
         with archive.lock:
             if time.monotonic() - archive.asked > _HOLDS_FOR:
-                archive.is_there = self._is_there(job, archive)
+                archive.exists = self._exists(job, archive)
                 archive.asked = time.monotonic()
-            return archive.is_there
+            return archive.exists
 
     def _find(self, job: Job, key: str) -> Archive:
-        """The archive, after a look into the annex and at its addresses."""
+        """The archive, with its file in the annex and its addresses."""
         with self._lock:
             archive = self._known.setdefault(key, Archive(key))
         with archive.lock:
@@ -128,7 +128,7 @@ class Archives:
                 archive.urls, archive.others = self._at_one_origin(job.urls(key))
                 archive.local = self._clone.content_of(key)
                 archive.is_known = True
-            if archive.local is not None and not archive.local.exists():  # dropped meanwhile
+            if archive.local is not None and not archive.local.exists():  # it was dropped in the meantime
                 archive.local = None
         return archive
 
@@ -162,7 +162,7 @@ class Archives:
     def _open_first(self, archive: Archive) -> ImageReader:
         total = key_size(archive.key)
         failure = FetchFailure(
-            f"archive {archive.key}", "its size or its address is not known", "get it whole", kind="missing"
+            f"archive {archive.key}", "its size or its address is unknown", "get it as a whole", kind="missing"
         )
         for url in archive.urls if total else ():
             try:
@@ -171,11 +171,11 @@ class Archives:
                 failure = problem
         raise failure
 
-    def _is_there(self, job: Job, archive: Archive) -> bool:
-        """Asks the servers. A file of another size is not the archive.
+    def _exists(self, job: Job, archive: Archive) -> bool:
+        """Ask the servers. A file of another size is not the archive.
 
-        Other remotes are asked where no address can be read here: those that share an address with this one believe
-        any file that they find there.
+        Other remotes are asked only if no address can be read here, since those with the same address accept any file
+        that they find there.
         """
         for url in archive.urls:
             try:
@@ -190,7 +190,7 @@ class Archives:
     def _resort_to_whole(self, job: Job, archive: Archive, failure: FetchFailure) -> None:
         with archive.lock:
             if not archive.is_whole_only:
-                job.tell(f"{failure}. Getting the whole archive instead")
+                job.inform(f"{failure}. Getting the whole archive instead")
             archive.is_whole_only = True
 
     def _local_pieces(self, archive: Archive, locator: ImageLocator, size: int) -> Iterator[bytes]:
@@ -223,7 +223,7 @@ def _origins_of_remotes(clone: Clone) -> frozenset[str]:
 
 
 def _member(archive: Archive, path: Path, name: str) -> Span:
-    """Where a member lies, for locators of other programs, which do not say so."""
+    """The position of a member, for locators of other programs, which do not contain it."""
     if not archive.members:
         try:
             with tarfile.open(path, "r:") as tar:

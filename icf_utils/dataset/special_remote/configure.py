@@ -1,4 +1,4 @@
-"""Have a clone get images by byte ranges, or by archivist again. Runs git; changes the clone's configuration only.
+"""Makes a clone get images by byte ranges, or by archivist again. Runs git; changes only the clone's configuration.
 
 The remote stays the one that the dataset knows, with its UUID; ``remote.<name>.annex-externaltype`` says which program
 this clone uses for it. Source: git-annex's manual page, "annex-externaltype".
@@ -42,7 +42,7 @@ class ConfiguredClone:
 def configure_clone(
     clone: str | os.PathLike[str], undo: bool = False, local_stores: tuple[str | os.PathLike[str], ...] = ()
 ) -> ConfiguredClone:
-    """Have ``clone`` get images by the special remote of icf-utils; with ``undo``, by DataLad's archivist again.
+    """Make ``clone`` get images by the special remote of icf-utils; with ``undo``, by DataLad's archivist again.
 
     ``local_stores`` are folders with stores on this machine, whose files the dataset may name by ``file://``.
 

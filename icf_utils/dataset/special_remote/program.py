@@ -1,4 +1,4 @@
-"""The special remote: an image's key becomes the bytes in an archive that its addresses name. Writes those bytes."""
+"""The special remote ``git-annex-remote-icf``: gets an image's bytes from an archive. Writes the files of images."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from icf_utils.dataset.special_remote.protocol import Conversation, Job
 from icf_utils.dataset.special_remote.security import read_rule
 from icf_utils.errors import DepositDamaged, DepositMissing, IcfError, storage_errors
 
-_NO_ADDRESS = "get the archive and unpack it, or ask who made the dataset"
-#: Bytes between two messages of progress: nobody waits for those of a small image.
-_TELL_EACH = 512 * 1024
+_NO_ADDRESS = "get the archive and unpack it, or ask the dataset's author"
+#: Bytes between two messages of progress; small images need none.
+_REPORT_EACH = 512 * 1024
 
 _OTHER_BYTES = "the archive at its address was changed: tell the store's administrator"
 
@@ -33,7 +33,7 @@ class ImageRemote:
         self._archives: Archives | None = None
 
     def retrieve(self, job: Job, key: str, path: str) -> None:
-        """Try the image's addresses at one origin in turn; what is wrong with the last one is raised."""
+        """Try the image's addresses at one origin in turn. Raises the failure of the last one."""
         failure: IcfError | None = None
         places = self._places(job, key)
         if not places:
@@ -75,15 +75,15 @@ class ImageRemote:
         return [place for place, origin in zip(found, origins, strict=True) if origin == origins[0]]
 
     def _write(self, job: Job, key: str, path: str, locator: ImageLocator, size: int) -> None:
-        digest, done, told = hashlib.md5(usedforsecurity=False), 0, 0
+        digest, done, reported = hashlib.md5(usedforsecurity=False), 0, 0
         with storage_errors(path, "write"), open(path, "wb") as file:
             for piece in self._opened(job).pieces(job, locator, size):
                 file.write(piece)
                 digest.update(piece)
                 done += len(piece)
-                if done - told >= _TELL_EACH:
+                if done - reported >= _REPORT_EACH:
                     job.progress(done)
-                    told = done
+                    reported = done
         expected = key_md5(key)
         if expected and digest.hexdigest() != expected:
             place = f"{locator.archive_key} at byte {locator.offset}"
@@ -98,14 +98,14 @@ class ImageRemote:
 
 
 def main() -> int:
-    """The program ``git-annex-remote-icf``, which git-annex starts.
+    """The program, which git-annex starts.
 
-    Standard output is git-annex's; whatever a library prints goes to standard error. Secrets that are not for a dataset
-    are dropped from the environment, so that no library can hand them to a program.
+    Standard output belongs to git-annex; whatever a library prints goes to standard error. Secrets that are not for
+    datasets are dropped from the environment, so that no library can pass them to a program.
     """
     drop_secrets()
     if len(sys.argv) > 1 or sys.stdin.isatty():
-        sys.stderr.write("git-annex-remote-icf: git-annex starts this program; see 'icf-utils configure-clone'\n")
+        sys.stderr.write("git-annex-remote-icf is started by git-annex; see 'icf-utils configure-clone --help'\n")
         return 2
     with os.fdopen(os.dup(1), "w", encoding="utf-8", errors="surrogateescape", newline="\n") as outgoing:
         os.dup2(2, 1)

@@ -1,8 +1,8 @@
 """git-annex's protocol for external special remotes, several jobs at a time. Reads and writes two streams.
 
 Source: git-annex's pages "external special remote protocol" and its appendix on ``ASYNC``, by which one process serves
-all jobs of ``git annex get -J``: it is asked for several images at once, and may get them by one connection. A
-git-annex that does not know the appendix sends one request at a time, without job numbers.
+all jobs of ``git annex get -J``: it gets several requests at a time, and can use one connection for them. A git-annex
+without this extension sends one request at a time, without job numbers.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from icf_utils.errors import IcfError, printable
 
 
 class Job:
-    """One request of git-annex under way, and what may be asked and told meanwhile."""
+    """A request of git-annex, and what can be asked and reported while it is handled."""
 
     def __init__(self, prefix: str, send: Callable[[str], None]) -> None:
         self._prefix, self._send = prefix, send
         self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def answered(self, line: str | None) -> None:
-        """git-annex's next line for this job, None where it has gone away."""
+        """Pass on git-annex's next line for this job, ``None`` once its stream has ended."""
         self._answers.put(line)
 
     def reply(self, line: str) -> None:
         self._send(f"{self._prefix}{line}")
 
     def ask(self, request: str) -> str:
-        """One request with one answer."""
+        """Ask git-annex; returns the value that it answers."""
         self.reply(request)
         return self._value()
 
@@ -43,15 +43,15 @@ class Job:
         return found
 
     def progress(self, done: int) -> None:
-        """Say how many bytes of this transfer have come."""
+        """Report how many bytes of this transfer have arrived."""
         self.reply(f"PROGRESS {done}")
 
-    def tell(self, text: str) -> None:
-        """A line for the user."""
+    def inform(self, text: str) -> None:
+        """Show a line to the user."""
         self.reply(f"INFO {printable(text)}")
 
     def debug(self, text: str) -> None:
-        """A line for who looks with ``--debug``."""
+        """Show a line with ``--debug``."""
         self.reply(f"DEBUG {printable(text)}")
 
     def _value(self) -> str:
@@ -62,25 +62,25 @@ class Job:
 
 
 class Remote(Protocol):
-    """What a special remote does; each call is on a thread of its own. Errors are told to git-annex."""
+    """A special remote. Each call is made in its own thread; errors are reported to git-annex."""
 
     def retrieve(self, job: Job, key: str, path: str) -> None:
         """Write the content of ``key`` to the file ``path``."""
 
     def is_present(self, job: Job, key: str) -> bool:
-        """Whether the content can be got now. Raises where that cannot be known."""
+        """Whether the content is available now. Raises where that cannot be determined."""
 
     def whereis(self, job: Job, key: str) -> str:
-        """Where the content comes from, in words; may be empty."""
+        """Where the content is, for ``git annex whereis``; may be empty."""
 
 
 def is_claimed(url: str) -> bool:
-    """Whether an address is one of ours to read."""
+    """Whether the special remote handles an address."""
     return url.startswith("dl+archive:")
 
 
 class Conversation:
-    """Listens to git-annex until it ends, and answers."""
+    """Answers the requests of git-annex."""
 
     def __init__(self, remote: Remote, incoming: TextIO, outgoing: TextIO) -> None:
         self._remote, self._incoming, self._outgoing = remote, incoming, outgoing
@@ -92,7 +92,7 @@ class Conversation:
         """Serve until git-annex closes the stream."""
         self._send("VERSION 1")
         for raw in self._incoming:
-            self._hear(raw.rstrip("\n"))
+            self._receive(raw.rstrip("\n"))
         for job in list(self._jobs.values()):
             job.answered(None)
 
@@ -101,7 +101,7 @@ class Conversation:
             self._outgoing.write(f"{line}\n")
             self._outgoing.flush()
 
-    def _hear(self, line: str) -> None:
+    def _receive(self, line: str) -> None:
         prefix = ""
         if self._is_async and line.startswith("J "):
             _, number, line = line.split(" ", 2)
@@ -114,10 +114,10 @@ class Conversation:
             self._send("EXTENSIONS INFO ASYNC" if self._is_async else "EXTENSIONS INFO")
         elif line.partition(" ")[0] not in ("ERROR", ""):
             job = self._jobs[prefix] = Job(prefix, self._send)
-            threading.Thread(target=self._do, args=(job, line), daemon=True).start()
+            threading.Thread(target=self._handle, args=(job, line), daemon=True).start()
 
-    def _do(self, job: Job, line: str) -> None:
-        """One request from beginning to end; nothing but its answer must come of it."""
+    def _handle(self, job: Job, line: str) -> None:
+        """Handle one request; every outcome is an answer."""
         word, _, rest = line.partition(" ")
         try:
             if word == "TRANSFER":
@@ -125,11 +125,11 @@ class Conversation:
             elif word == "CHECKPRESENT":
                 self._check(job, rest)
             else:
-                job.reply(self._plain_answer(job, word, rest))
+                job.reply(self._simple_answer(job, word, rest))
         except EOFError:
             return
 
-    def _plain_answer(self, job: Job, word: str, rest: str) -> str:
+    def _simple_answer(self, job: Job, word: str, rest: str) -> str:
         if word == "WHEREIS":
             words = self._remote.whereis(job, rest)
             return f"WHEREIS-SUCCESS {printable(words)}" if words else "WHEREIS-FAILURE"
@@ -138,13 +138,13 @@ class Conversation:
         if word == "CHECKURL":
             return "CHECKURL-CONTENTS UNKNOWN" if is_claimed(rest) else "CHECKURL-FAILURE"
         if word == "REMOVE":
-            return f"REMOVE-FAILURE {rest} nothing can be removed from an archive"
-        return _PLAIN_ANSWERS.get(word, "UNSUPPORTED-REQUEST")
+            return f"REMOVE-FAILURE {rest} archives are read-only"
+        return _SIMPLE_ANSWERS.get(word, "UNSUPPORTED-REQUEST")
 
     def _transfer(self, job: Job, rest: str) -> None:
         direction, key, path = rest.split(" ", 2)
         if direction != "RETRIEVE":
-            job.reply(f"TRANSFER-FAILURE {direction} {key} nothing can be added to an archive")
+            job.reply(f"TRANSFER-FAILURE {direction} {key} archives are read-only")
             return
         problem = _problem_of(lambda: self._remote.retrieve(job, key, path))
         if problem:
@@ -161,7 +161,7 @@ class Conversation:
             job.reply(f"CHECKPRESENT-{'SUCCESS' if found[0] else 'FAILURE'} {key}")
 
 
-_PLAIN_ANSWERS = {
+_SIMPLE_ANSWERS = {
     "PREPARE": "PREPARE-SUCCESS",
     "INITREMOTE": "INITREMOTE-SUCCESS",
     "GETCOST": "COST 200",
@@ -173,7 +173,7 @@ _PLAIN_ANSWERS = {
 
 
 def _problem_of(action: Callable[[], None]) -> str:
-    """Why an action failed, on one line; empty if it did not."""
+    """Why an action failed, on one line; empty if it succeeded."""
     try:
         action()
     except IcfError as error:
@@ -182,6 +182,6 @@ def _problem_of(action: Callable[[], None]) -> str:
         raise
     except OSError as error:
         return f"{printable(error.filename or '')} {error.strerror or type(error).__name__}".strip()
-    except Exception as error:  # noqa: BLE001 - a fault of ours must not leave git-annex waiting
+    except Exception as error:  # noqa: BLE001 - git-annex must not be left waiting
         return f"internal error of icf-utils ({type(error).__name__}: {printable(str(error))}); please report it"
     return ""

@@ -1,11 +1,11 @@
-"""Many images of one archive over few connections. Uses the network through the source that it is given.
+"""Reads many images of one archive by few requests. Uses the network through its source.
 
-Who asks for neighbours is likely to go on: each request to the server asks for as much ahead as has been read in a
-row, so that a series takes few requests, and a single image no byte more than its own. What nobody fetches stays at
-the server's end, except for what the connection holds in its buffers.
+A job that gets neighbouring images probably continues: each request reads ahead by as many bytes as were read in a row
+before it. So a series takes few requests, and a single image exactly its own bytes. Bytes that are not read stay at the
+server, except for those in the connection's buffers.
 
-Several jobs ask in an order that is not quite the archive's. What is passed over on the way to one image is kept for a
-while, as the next jobs want it; and an image further back does not end the request that is under way.
+Several jobs ask in an order that differs a little from the archive's. Bytes that are skipped on the way to one image
+are kept for a while, since the next jobs probably need them; an image further back does not end the current request.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from contextlib import contextmanager
 from icf_utils.fetch.ranges import DEFAULT_GAP, Span
 from icf_utils.fetch.source import ByteSource
 
-#: Bytes that one request asks for ahead, at most.
+#: Bytes that one request reads ahead, at most.
 MOST_AHEAD = 64 * 2**20
 
-#: Bytes that may be passed over at a time where several jobs ask, and are kept for them.
+#: With several jobs: bytes that may be skipped at a time, and how many skipped ones are kept.
 _JOBS_GAP, _KEPT = 8 * 2**20, 32 * 2**20
 
-#: Bytes that may be passed over for nobody, beyond a quarter of what was wanted.
+#: Bytes that may be skipped in vain, in addition to a quarter of those that were requested.
 _FREE_SKIP = 2**20
 
-#: Requests that may be under way at a time; each has a connection.
+#: Requests at a time; each has a connection.
 MOST_RUNS = 4
 
 
@@ -38,14 +38,14 @@ class ImageReader:
         self._source, self._total = source, total
         self._turns = _Turns()
         self._runs: list[_Run] = []
-        self._aside = _Aside()
-        self._wanted = self._skipped = 0
+        self._kept_bytes = _SkippedBytes()
+        self._requested = self._skipped = 0
 
     def pieces(self, span: Span) -> Iterator[bytes]:
         """The bytes of ``span`` in order. Raises :class:`~icf_utils.fetch.errors.FetchFailure`."""
         with self._turns.turn(span.start, self._position):
-            self._wanted += span.size
-            kept = self._aside.take(span)
+            self._requested += span.size
+            kept = self._kept_bytes.take(span)
             if kept is not None:
                 self._skipped -= span.size
                 yield kept
@@ -62,11 +62,11 @@ class ImageReader:
         return self._runs[0].position if self._runs else 0
 
     def _run_for(self, span: Span) -> _Run:
-        """The run that comes to ``span`` next, or a new one; the latest stand first."""
+        """The run that reaches ``span`` next, or a new one; the latest is the first."""
         near = [run for run in self._runs if self._is_worth(span.start - run.position)]
         if near:
             run = max(near, key=lambda item: item.position)
-            self._pass_over(run, span.start - run.position)
+            self._skip(run, span.start - run.position)
             self._runs.remove(run)
         else:
             run = _Run(self._source, span.start)
@@ -77,23 +77,23 @@ class ImageReader:
         return run
 
     def _is_worth(self, gap: int) -> bool:
-        """Whether to read through ``gap`` bytes that nobody has asked for."""
+        """Whether to skip ``gap`` bytes rather than to begin a request."""
         longest = _JOBS_GAP if self._turns.are_many else DEFAULT_GAP
-        return gap == 0 or (0 < gap <= longest and self._skipped + gap <= self._wanted // 4 + _FREE_SKIP)
+        return gap == 0 or (0 < gap <= longest and self._skipped + gap <= self._requested // 4 + _FREE_SKIP)
 
-    def _pass_over(self, run: _Run, gap: int) -> None:
+    def _skip(self, run: _Run, gap: int) -> None:
         if gap:
             start = run.position
-            self._aside.keep(start, b"".join(run.read_all(gap, self._limit(run))))
+            self._kept_bytes.keep(start, b"".join(run.read_all(gap, self._limit(run))))
             self._skipped += gap
 
     def _limit(self, run: _Run) -> int:
-        """Where ``run`` meets what another one has read already."""
+        """The position at which ``run`` reaches what another one has read."""
         return min((other.start for other in self._runs if other.start > run.position), default=self._total)
 
 
 class _Run:
-    """Bytes read in a row from ``start`` up to ``position``, by requests that grow with what was read."""
+    """Bytes read in a row from ``start`` to ``position``, by requests that grow with what was read."""
 
     def __init__(self, source: ByteSource, start: int) -> None:
         self.start = self.position = start
@@ -103,7 +103,7 @@ class _Run:
         self._left = b""
 
     def read_all(self, size: int, limit: int) -> Iterator[bytes]:
-        """The next ``size`` bytes. Nothing is asked for ahead from ``limit`` on."""
+        """The next ``size`` bytes. Nothing from ``limit`` on is read ahead."""
         while size:
             if self.position == self._end:
                 self._ask(size, limit)
@@ -112,7 +112,7 @@ class _Run:
             self.position += len(piece)
             size -= len(piece)
             if self.position == self._end:
-                for _ in self._pieces:  # the source sees the end, and gives its connection back
+                for _ in self._pieces:  # so that the source reaches its end, and returns its connection
                     pass
             yield piece
 
@@ -123,14 +123,14 @@ class _Run:
         self._end = self.position + size
 
     def close(self) -> None:
-        """End the request that is under way."""
+        """End the current request."""
         close = getattr(self._pieces, "close", None)
         if close:
             close()
 
 
-class _Aside:
-    """The latest bytes that were passed over."""
+class _SkippedBytes:
+    """The latest bytes that were skipped."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[int, bytes] = OrderedDict()
@@ -143,7 +143,7 @@ class _Aside:
             self._size -= len(self._kept.popitem(last=False)[1])
 
     def take(self, span: Span) -> bytes | None:
-        """The bytes of ``span``, None if they are not all here."""
+        """The bytes of ``span``, ``None`` unless all of them were kept."""
         for start, data in self._kept.items():
             if start <= span.start and span.end <= start + len(data):
                 return data[span.start - start : span.end - start]
@@ -151,7 +151,7 @@ class _Aside:
 
 
 class _Turns:
-    """Who reads next: the one whose bytes come next, else the one furthest to the front."""
+    """Which job reads next: the one whose bytes come next, else the one nearest to the beginning."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -161,7 +161,7 @@ class _Turns:
 
     @contextmanager
     def turn(self, start: int, position: Callable[[], int]) -> Iterator[None]:
-        """Wait for one's turn, which lasts as long as the block. ``position`` tells where the reading stands."""
+        """Wait for this job's turn, which lasts as long as the block. ``position`` gives the current position."""
         with self._condition:
             self._waiting.append(start)
             self.are_many = self.are_many or self._is_taken

@@ -95,9 +95,9 @@ def test_not_without_the_program(local: Cloned, monkeypatch: pytest.MonkeyPatch)
 def test_the_command(local: Cloned) -> None:
     command = [sys.executable, "-m", "icf_utils.cli.main", "configure-clone", os.fspath(local.folder)]
     done = subprocess.run([*command, "--undo"], capture_output=True, text=True, check=True)
-    assert "'archivist': images come as before" in done.stdout
+    assert "'archivist': images are transferred as before" in done.stdout
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "'archivist': images come by byte ranges (git-annex-remote-icf)" in done.stdout
+    assert "'archivist': images are transferred as byte ranges (git-annex-remote-icf)" in done.stdout
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "already" in done.stdout
 

@@ -121,8 +121,8 @@ class Nothing:
         ("CLAIMURL dl+archive:K#path=a&size=1\n", "CLAIMURL-SUCCESS"),
         ("CLAIMURL https://example.org\n", "CLAIMURL-FAILURE"),
         ("TRANSFER RETRIEVE K a b c\n", "TRANSFER-FAILURE RETRIEVE K a b c Input/output error"),
-        ("TRANSFER STORE K a\n", "TRANSFER-FAILURE STORE K nothing can be added to an archive"),
-        ("REMOVE K\n", "REMOVE-FAILURE K nothing can be removed from an archive"),
+        ("TRANSFER STORE K a\n", "TRANSFER-FAILURE STORE K archives are read-only"),
+        ("REMOVE K\n", "REMOVE-FAILURE K archives are read-only"),
         ("SOMETHING NEW\n", "UNSUPPORTED-REQUEST"),
     ],
 )
