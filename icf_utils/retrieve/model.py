@@ -11,8 +11,8 @@ from typing import Literal
 
 from icf_utils.dicom.values import Value
 from icf_utils.fetch.ranges import Span
-from icf_utils.installation import import_package
 from icf_utils.fetch.source import ByteSource
+from icf_utils.installation import import_package
 from icf_utils.results import Notice
 
 

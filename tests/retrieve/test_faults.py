@@ -274,10 +274,9 @@ def test_a_folder_that_cannot_be_written(
         assert files(root) == expected(two[1])
     assert {failure.image for failure in done.failures} == {f"instances/{sop}.dcm" for sop in two[0].images}
     (problem,) = {failure.problem for failure in done.failures}
-    assert (
-        problem
-        == f"cannot write into '{root}/{STUDY}/{BAD}/instances' (Permission denied): change its permissions, or choose another folder"
-    )
+    folder = f"{root}/{STUDY}/{BAD}/instances"
+    remedy = "change its permissions, or choose another folder"
+    assert problem == f"cannot write into '{folder}' (Permission denied): {remedy}"
 
 
 def test_a_full_disk_stops_everything(bucket: BucketServer, tmp_path: Path) -> None:
