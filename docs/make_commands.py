@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import make_man
+
 from icf_utils.cli.parser import build_parser
 
 PAGE = Path(__file__).with_name("commands.md")
@@ -82,6 +84,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"{PAGE.name} differs from the program's help; run: python docs/make_commands.py\n")
         return 1
     PAGE.write_text(page, encoding="utf-8")
+    make_man.main([])  # made from the same help texts
     return 0
 
 
