@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 
 from icf_utils import errors
 from icf_utils.cli.main import EXIT_BUG, EXIT_INTERRUPTED, EXIT_TERMINATED
+from icf_utils.cli.parser import UsageError, build_parser
 from icf_utils.settings import Settings, parse_settings
 from tests.pages import (
     CLONE_TOOLS,
@@ -213,3 +215,29 @@ def test_the_python_example_runs(example_visit: Path, environment: Mapping[str, 
     assert done.returncode == 0, done.stderr
     (printed,) = blocks("python.md", "text")[:1]
     assert Step("python.md", "api.py", printed).matches(done.stdout), done.stdout
+
+
+def command_lines() -> list[tuple[str, str]]:
+    """Each line of a shell block that runs icf-utils, and whole commands in the running text, with its page."""
+    found = []
+    for path in [ROOT / "README.md", *DOCS.glob("*.md")]:
+        text = path.read_text(encoding="utf-8")
+        for block in re.findall(r"(?ms)^```(?:sh|console)\n(.*?)^```", text):
+            joined = re.sub(r"\\\n>?\s*", "", block)
+            start = r"\$ " if block.startswith("$ ") else ""  # the rest of a console block is output
+            found += [(path.name, line) for line in re.findall(rf"(?m)^{start}(icf-utils [^#|>;&\n]+)", joined)]
+    return found
+
+
+def test_command_lines_of_all_pages_are_understood() -> None:
+    """Also of those that no test runs. Words in capitals, and options in brackets, are the reader's."""
+    wrong = []
+    for name, line in command_lines():
+        words = shlex.split(line)[1:]
+        if any(word in ("...", "COMMAND") or word.startswith("[") for word in words) or "--help" in words:
+            continue
+        try:
+            build_parser().parse_args(words)
+        except (UsageError, SystemExit) as error:
+            wrong.append(f"{name}: {line}: {error}")
+    assert wrong == []
