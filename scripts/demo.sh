@@ -39,9 +39,8 @@ cat <<TEXT
 
 What the run did, stage by stage: $PWD/demo-input/report.html
 
-The catalog is in $store/demo/catalog; browsers show it from a web server only:
-  .venv/bin/python -m http.server --bind 127.0.0.1 --directory $store/demo/catalog 8000
-  then open http://127.0.0.1:8000/
+Look at the catalog:
+  .venv/bin/icf-utils catalog serve $store
 
 Clone the visit's dataset (needs: .venv/bin/pip install -e '.[clone]', and .venv/bin first on the PATH):
   datalad clone 'datalad-annex::?type=external&externaltype=uncurl&encryption=none&url=file://$store/demo/visit-01_{{annex_key}}' visit-01

@@ -1,7 +1,7 @@
 """Check the container's recipe without Apptainer: run ``python -m singularity.check_recipe`` in the project's root.
 
 Parses ``icf.def``, builds its root with debootstrap, runs ``%post`` in it, and then ``%test`` and ``%runscript`` as
-a user without a name or a home, with the tree mounted read-only. The four stages inside must give the same bytes as
+a user without a name or a home, with the tree mounted read-only and without a network. The four stages inside must give the same bytes as
 with the Python that runs this check, under another locale and time zone. Needs root, debootstrap and unshare. Not
 covered: the download of the base image, the packing into one file, and Apptainer's own mounts.
 """
@@ -25,7 +25,10 @@ from singularity.recipe import Recipe, read_recipe
 
 PROJECT = Path(__file__).resolve().parents[1]
 USER = 47110
-NEEDED = ("debootstrap", "unshare", "chroot", "mount", "apt-get")
+NEEDED = ("debootstrap", "unshare", "chroot", "mount", "apt-get", "ip")
+
+#: A network of its own, which has nothing but the loopback device.
+_OFFLINE = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
 
 _STORE_URL = "https://data.example.org"
 _INSIDE = {"LC_ALL": "POSIX", "LANG": "de_DE.ISO-8859-1", "TZ": "Pacific/Auckland", "PYTHONPATH": "/nowhere"}
@@ -151,7 +154,7 @@ class Image:
         # /tmp is read-only as well, so only programs that honour TMPDIR work
         given = {"TMPDIR": "/data/scratch", **env}
         return subprocess.run(  # noqa: S603 - no shell
-            chroot_as(self._root, USER, given, "/data", command),
+            [*_OFFLINE, *chroot_as(self._root, USER, given, "/data", command)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
