@@ -40,7 +40,7 @@ cat <<TEXT
 What the run did, stage by stage: $PWD/demo-input/report.html
 
 Look at the catalog:
-  .venv/bin/icf-utils catalog serve $store
+  .venv/bin/icf-utils catalog serve -o $store
 
 Clone the visit's dataset (needs: .venv/bin/pip install -e '.[clone]', and .venv/bin first on the PATH):
   datalad clone 'datalad-annex::?type=external&externaltype=uncurl&encryption=none&url=file://$store/demo/visit-01_{{annex_key}}' visit-01

@@ -1,9 +1,10 @@
 """Check the container's recipe without Apptainer: run ``python -m singularity.check_recipe`` in the project's root.
 
 Parses ``icf.def``, builds its root with debootstrap, runs ``%post`` in it, and then ``%test`` and ``%runscript`` as
-a user without a name or a home, with the tree mounted read-only and without a network. The four stages inside must give the same bytes as
-with the Python that runs this check, under another locale and time zone. Needs root, debootstrap and unshare. Not
-covered: the download of the base image, the packing into one file, and Apptainer's own mounts.
+a user without a name or a home, with the tree mounted read-only and without a network. The four stages inside must
+give the same bytes as with the Python that runs this check, under another locale and time zone. Needs root,
+debootstrap, unshare and ip. Not covered: the download of the base image, the packing into one file, and Apptainer's
+own mounts.
 """
 
 from __future__ import annotations
