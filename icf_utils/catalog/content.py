@@ -51,13 +51,15 @@ class ContentOptions:
     """How the content of visits is made.
 
     ``store_url`` and ``store_id`` are a user's, ``None`` if not given. ``previews`` makes new pictures of the series,
-    keeps those in the catalog, or leaves pictures out.
+    keeps those in the catalog, or leaves pictures out. ``previews_of`` are kinds of images that are shown although
+    they may have text in their pixels (:data:`icf_utils.catalog.burned_in.KINDS`).
     """
 
     settings: Settings
     store_url: str | None = None
     store_id: str | None = None
     previews: Literal["make", "keep", "none"] = "keep"
+    previews_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def visit_content(
     previews: Mapping[int, bytes] = {}
     notices: tuple[Notice, ...] = ()
     if options.previews == "make":
-        previews, notices = make_previews(place, page, progress)
+        previews, notices = make_previews(place, page, progress, options.previews_of)
     elif options.previews == "keep":
         previews = read_previews(place.of_study, replace(page, dataset_id=former_id or page.dataset_id))
     page = replace(page, previews={at: preview_name(at, png) for at, png in previews.items()})

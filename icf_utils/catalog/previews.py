@@ -16,11 +16,12 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, MutableSequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from icf_utils.catalog.burned_in import burned_in_reason
 from icf_utils.catalog.records import VisitPage, previews_folder
 from icf_utils.deflate import stored_zlib
 from icf_utils.errors import DepositMissing, storage_errors
@@ -74,8 +75,13 @@ def read_previews(study: Study, page: VisitPage) -> dict[int, bytes]:
     return found
 
 
-def make_previews(place: Visit, page: VisitPage, progress: Progress) -> tuple[dict[int, bytes], tuple[Notice, ...]]:
+def make_previews(
+    place: Visit, page: VisitPage, progress: Progress, wanted: Collection[str] = ()
+) -> tuple[dict[int, bytes], tuple[Notice, ...]]:
     """Make a picture of each series' middle image, by the position of the series, and notices about what was left out.
+
+    ``wanted`` are kinds of images to show although they may have text in their pixels
+    (:data:`icf_utils.catalog.burned_in.KINDS`).
 
     Raises :class:`~icf_utils.errors.MissingRequirement` without numpy and :class:`~icf_utils.errors.DepositMissing`
     without the archive. An image that cannot be decoded is left out and named.
@@ -86,7 +92,7 @@ def make_previews(place: Visit, page: VisitPage, progress: Progress) -> tuple[di
     found: dict[int, bytes] = {}
     notices: list[Notice] = []
     with progress.task("previews", len(page.series), "series") as task:
-        for at, picture in enumerate(_make_series_previews(place.archive, page)):
+        for at, picture in enumerate(_make_series_previews(place.archive, page, wanted)):
             subject = f"{page.visit}, series {_number(page, at)}"
             if isinstance(picture, OmittedPreview):
                 notices.append(Notice("preview-left-out", subject, picture.reason))
@@ -109,29 +115,32 @@ def _face(subject: str) -> Notice:
     return Notice("preview-face", subject, why)
 
 
-def _make_series_previews(archive: Path, page: VisitPage) -> Iterator[Preview | OmittedPreview]:
+def _make_series_previews(
+    archive: Path, page: VisitPage, wanted: Collection[str]
+) -> Iterator[Preview | OmittedPreview]:
     with storage_errors(archive, "read"), archive.open("rb") as handle:
         for series in page.series:
             offset, size = series.middle
             handle.seek(offset)
             texts = (series.description, series.protocol)
-            yield _make_preview(handle.read(size), texts)
+            yield _make_preview(handle.read(size), texts, wanted)
 
 
-def _make_preview(content: bytes, texts: tuple[str, ...]) -> Preview | OmittedPreview:
+def _make_preview(content: bytes, texts: tuple[str, ...], wanted: Collection[str]) -> Preview | OmittedPreview:
     """Make one picture; decoders raise all kinds of errors, none of which stops the catalog."""
     import warnings
 
     from pydicom import dcmread
 
+    dataset = None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they concern values that a picture does not need
             dataset = dcmread(io.BytesIO(content), force=True)
-            png = make_thumbnail(dataset)
+            png = make_thumbnail(dataset, wanted)
             return png if isinstance(png, OmittedPreview) else Preview(png, shows_head(dataset, texts))
-    except Exception as error:  # noqa: BLE001 - the text of such an error may quote values; its kind does not
-        return OmittedPreview(f"the image cannot be decoded here ({type(error).__name__})")
+    except Exception:  # noqa: BLE001 - see the docstring
+        return OmittedPreview(_undecodable(dataset))
 
 
 def _require_numpy() -> None:
@@ -175,34 +184,42 @@ class OmittedPreview:
     reason: str
 
 
-def make_thumbnail(dataset: Dataset) -> bytes | OmittedPreview:
-    """Make the PNG file of an image, or say why it is left out. Raises whatever a decoder raises."""
+def make_thumbnail(dataset: Dataset, wanted: Collection[str] = ()) -> bytes | OmittedPreview:
+    """Make the PNG file of an image, or say why it is left out. Raises whatever a decoder raises.
+
+    ``wanted`` are kinds of images to show although they may have text in their pixels
+    (:data:`icf_utils.catalog.burned_in.KINDS`).
+    """
     if "PixelData" not in dataset:
         return OmittedPreview("it contains no image that can be shown")
-    reason = burned_in_reason(dataset)
+    reason = burned_in_reason(dataset, wanted)
     if reason:
         return OmittedPreview(reason)
-    return encode_png(shrink(to_eight_bits(dataset)))
+    return encode_png(shrink(to_eight_bits(_with_transfer_syntax(dataset))))
 
 
-def burned_in_reason(dataset: Dataset) -> str:
-    """Why an image may have text in its pixels; empty text if nothing suggests it.
+def _with_transfer_syntax(dataset: Dataset) -> Dataset:
+    """The dataset with the transfer syntax that it was read with, if it came without file meta information."""
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-    BurnedInAnnotation (0028,0301) decides. If it is absent, screen captures count as annotated: Secondary Capture
-    images (PS3.3 section A.8) often contain patients' names.
-    """
-    value = str(dataset.get("BurnedInAnnotation", "")).strip().upper()
-    if value == "YES":
-        return "BurnedInAnnotation is YES: text in the image may identify the patient"
-    is_capture = "ConversionType" in dataset or any("SCREEN" in str(item).upper() for item in _types(dataset))
-    if value != "NO" and is_capture:
-        return "it is a screen capture or a scanned document, and BurnedInAnnotation does not say NO"
-    return ""
+    meta = getattr(dataset, "file_meta", None)
+    if meta is None or "TransferSyntaxUID" not in meta:
+        implicit, little = dataset.original_encoding
+        explicit = ExplicitVRBigEndian if little is False else ExplicitVRLittleEndian
+        dataset.file_meta = FileMetaDataset() if meta is None else meta
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return dataset
 
 
-def _types(dataset: Dataset) -> Iterable[Any]:
-    value = dataset.get("ImageType", [])
-    return [value] if isinstance(value, str) else value or []
+def _undecodable(dataset: Dataset | None) -> str:
+    """Why an image cannot be shown, by its transfer syntax: errors of decoders may quote values."""
+    syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
+    if dataset is None or syntax is None or syntax.is_private:
+        return "its header or pixel data cannot be decoded"
+    bits = dataset.get("BitsStored", None)
+    depth = f" with {bits} bits" if isinstance(bits, int) else ""
+    return f"its pixel data ({syntax.name}{depth}) are damaged or cannot be decoded here"
 
 
 def shows_head(dataset: Dataset, texts: Iterable[str]) -> bool:
@@ -218,17 +235,28 @@ def shows_head(dataset: Dataset, texts: Iterable[str]) -> bool:
 def to_eight_bits(dataset: Dataset) -> NDArray[np.uint8]:
     """The image, or the middle one of several frames, as bytes: ``(rows, columns)``, or with three colours."""
     import numpy as np
-    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+    from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
     from pydicom.pixels.utils import pixel_array
 
     frames = int(dataset.get("NumberOfFrames", 1) or 1)
     pixels = pixel_array(dataset, index=frames // 2 if frames > 1 else 0)
     if dataset.SamplesPerPixel > 1:
         return _scaled(pixels, 0, (1 << int(dataset.BitsStored)) - 1)
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        coloured = apply_color_lut(pixels, dataset)
+        return _scaled(coloured, 0, np.iinfo(coloured.dtype).max)
     values = apply_modality_lut(pixels, dataset)
-    windowed = apply_voi_lut(values, dataset) if "WindowWidth" in dataset or "VOILUTSequence" in dataset else None
+    windowed = apply_voi_lut(values, dataset) if "VOILUTSequence" in dataset or _has_window(dataset) else None
     shown = _scaled(values, *_limits(values)) if windowed is None else _scaled(windowed, *_range(windowed))
     return np.invert(shown) if dataset.PhotometricInterpretation == "MONOCHROME1" else shown
+
+
+def _has_window(dataset: Dataset) -> bool:
+    """Whether the image defines a window that can be applied; some define one of width 0 (PS3.3 section C.11.2.1.2)."""
+    width = dataset.get("WindowWidth", None)
+    first = width[0] if isinstance(width, MutableSequence) and width else width
+    least = 1 if dataset.get("VOILUTFunction", "LINEAR") in ("LINEAR", "", None) else 0
+    return isinstance(first, (int, float)) and first >= least and first > 0
 
 
 def _limits(values: NDArray[Any]) -> tuple[float, float]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from icf_utils.catalog import swap, writer
+from icf_utils.catalog.burned_in import check_kinds
 from icf_utils.catalog.content import ContentOptions, load_application, shared_files, visit_content
 from icf_utils.catalog.page import read_study_page
 from icf_utils.catalog.records import VisitEntry, visit_entry
@@ -59,15 +61,17 @@ def build_catalog(
     store_id: str | None = None,
     hide_dates: bool | None = None,
     previews: bool | None = None,
+    previews_of: Collection[str] = (),
     settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> CatalogBuildResult:
     """Rebuild a study's catalog from its visits' metadata, and replace the old one when the new one is complete.
 
-    ``None`` for ``hide_dates`` or ``previews`` keeps what the old catalog has. A visit without metadata is left out
-    and named. Raises :class:`~icf_utils.errors.IcfError`: ``DepositMissing`` or ``InvalidSetting`` for a study that
-    does not exist, ``ExistingFileDiffers`` if the folder ``catalog`` was made by something else,
-    ``MissingRequirement``, ...
+    ``None`` for ``hide_dates`` or ``previews`` keeps what the old catalog has. ``previews_of`` names kinds of images to
+    show although they may have text in their pixels (:data:`icf_utils.catalog.burned_in.KINDS`). A visit without
+    metadata is left out and named. Raises :class:`~icf_utils.errors.IcfError`: ``DepositMissing`` or
+    ``InvalidSetting`` for a study that does not exist, ``ExistingFileDiffers`` if the folder ``catalog`` was made by
+    something else, ``MissingRequirement``, ...
     """
     place = Study(Path(store_dir), study)
     chosen = load_settings(place.root) if settings is None else settings
@@ -79,9 +83,9 @@ def build_catalog(
             place.folder,
             "this store has no such study; name another one, or another store with -o/--store-dir",
         )
-    options = ContentOptions(
-        chosen, store_url, store_id, "keep" if previews is None else "make" if previews else "none"
-    )
+    kinds = check_kinds(previews_of)
+    how: Literal["make", "keep", "none"] = "keep" if previews is None else "make" if previews else "none"
+    options = ContentOptions(chosen, store_url, store_id, "make" if kinds else how, kinds)
     with catalog_lock(place, progress):
         swap.restore_old_folder(place)
         writer.refuse_foreign(place, study_id(study))

@@ -100,7 +100,7 @@ class VisitPage:
 
     @property
     def modalities(self) -> list[str]:
-        return sorted({series.modality for series in self.series} - {""})
+        return sorted({one for series in self.series for one in series.modality.split("/")} - {""})
 
     @property
     def place(self) -> VisitAddress:
@@ -190,7 +190,7 @@ def _description(page: VisitPage) -> str:
 
 
 def _keywords(series: Iterable[Series]) -> list[str]:
-    return sorted({word for one in series for word in (one.protocol, one.modality)} - {""})
+    return sorted({word for one in series for word in (one.protocol, *one.modality.split("/"))} - {""})
 
 
 def _badges(page: VisitPage) -> list[Record]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from icf_utils.catalog.privacy import NameRule, image_name, value_text
 from icf_utils.metadata.records import STANDARD_TAGS, ImageRecord
 
-_NOT_IN_FOLDER_NAMES = re.compile(r"[^\w.+-]+")
 #: An integer string (IS) of DICOM (PS3.5 section 6.2).
 _INTEGER = re.compile(r"[+-]?[0-9]{1,12}\Z", re.ASCII)
 
@@ -105,8 +105,14 @@ def _modality(members: Sequence[ImageRecord]) -> str:
 def _folder_name(members: Sequence[ImageRecord]) -> str:
     number, description = _text(members, "SeriesNumber"), _text(members, "SeriesDescription")
     start = f"{int(number):02d}" if _INTEGER.match(number) else number
-    words = [_NOT_IN_FOLDER_NAMES.sub("_", word).strip("_.") for word in (start, description)]
+    words = [_as_folder(word).strip("_.") for word in (start, description)]
     return "_".join(word for word in words if word)[:100] or "series"
+
+
+def _as_folder(text: str) -> str:
+    """Replace runs of other characters by ``_``. Combining marks stay, as Thai and Devanagari write vowels by them."""
+    kept = (char if char.isalnum() or char in "_.+-" or unicodedata.category(char)[0] == "M" else " " for char in text)
+    return re.sub(" +", "_", "".join(kept))
 
 
 def _images(members: Sequence[ImageRecord], rule: NameRule) -> tuple[CatalogImage, ...]:

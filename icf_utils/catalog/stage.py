@@ -9,12 +9,13 @@ writing it (:mod:`icf_utils.catalog.writer`), under the catalog's lock.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icf_utils.catalog import writer
 from icf_utils.catalog.application import ApplicationFiles
+from icf_utils.catalog.burned_in import check_kinds
 from icf_utils.catalog.content import ContentOptions, VisitContent, load_application, shared_files, visit_content
 from icf_utils.catalog.page import read_study_page
 from icf_utils.catalog.records import VisitPage, visit_entry
@@ -52,6 +53,7 @@ def catalogify_studyvisit_from_meta(
     store_id: str | None = None,
     hide_dates: bool = False,
     previews: bool = False,
+    previews_of: Collection[str] = (),
     settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> CatalogResult:
@@ -60,14 +62,16 @@ def catalogify_studyvisit_from_meta(
     ``store_url`` is the address under which the store is served, ``store_id`` what identifies it when the address
     changes; without them, the visit's dataset decides, and without a dataset, the settings. ``hide_dates`` removes the
     dates of all visits from the study's page and keeps them off. ``previews`` makes a picture of each series; existing
-    pictures are kept. The same visits give the same catalog in every order of additions; adding an unchanged visit
-    writes no file. Raises :class:`~icf_utils.errors.IcfError` (``DepositMissing`` without metadata,
-    ``ExistingFileDiffers`` if the folder ``catalog`` was made by something else, ``MissingRequirement`` without
-    datalad-catalog, ``InvalidSetting``, ...).
+    pictures are kept. ``previews_of`` names kinds of images to show although they may have text in their pixels
+    (:data:`icf_utils.catalog.burned_in.KINDS`). The same visits give the same catalog in every order of additions;
+    adding an unchanged visit writes no file. Raises :class:`~icf_utils.errors.IcfError` (``DepositMissing`` without
+    metadata, ``ExistingFileDiffers`` if the folder ``catalog`` was made by something else, ``MissingRequirement``
+    without datalad-catalog, ``InvalidSetting``, ...).
     """
     place = Visit(Path(store_dir), study, visit)
     settings = load_settings(place.root) if settings is None else settings
-    options = ContentOptions(settings, store_url, store_id, "make" if previews else "keep")
+    kinds = check_kinds(previews_of)
+    options = ContentOptions(settings, store_url, store_id, "make" if previews or kinds else "keep", kinds)
     application = load_application(place.of_study, settings.catalog)
     content = visit_content(place, options, progress)
     with catalog_lock(place.of_study, progress):

@@ -44,6 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pictures.add_argument(
         "--no-previews", dest="previews", action="store_false", help="leave out the existing preview images"
     )
+    pictures.add_argument(
+        "--previews-of",
+        metavar="KIND",
+        action="append",
+        default=[],
+        help="make previews, also of a kind of images that may show names (ultrasound, document, screen-capture, "
+        "photograph, fluoroscopy, slide); can be repeated",
+    )
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -59,6 +67,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         store_id=args.store_id,
         hide_dates=args.hide_dates,
         previews=args.previews,
+        previews_of=args.previews_of,
         progress=console,
     )
     console.notices(result.notices)

@@ -33,6 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="make a preview image of each series; faces may be recognisable in images of heads",
     )
+    parser.add_argument(
+        "--previews-of",
+        metavar="KIND",
+        action="append",
+        default=[],
+        help="make previews, also of a kind of images that may show names (ultrasound, document, screen-capture, "
+        "photograph, fluoroscopy, slide); can be repeated",
+    )
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -45,6 +53,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         store_id=args.store_id,
         hide_dates=args.hide_dates,
         previews=args.previews,
+        previews_of=args.previews_of,
         progress=console,
     )
     console.notices(result.notices)

@@ -24,8 +24,10 @@ from icf_utils import (
     make_studyvisit_archive,
     verify_visit,
 )
+from icf_utils.catalog.burned_in import KIND_NAMES, check_kinds
 from icf_utils.catalog.previews import SIDE, OmittedPreview, encode_png, make_thumbnail, shows_head, shrink
 from icf_utils.catalog.rebuild import build_catalog
+from icf_utils.errors import InvalidSetting
 from icf_utils.store.layout import Visit
 
 STUDY = "study-a"
@@ -152,13 +154,68 @@ def test_every_shape_becomes_small(shape: tuple[int, int]) -> None:
         ({"BurnedInAnnotation": "YES"}, False),
         ({"BurnedInAnnotation": "NO"}, True),
         ({"ConversionType": "WSD"}, False),
+        ({"ConversionType": ""}, True),
+        ({"Modality": "US"}, False),
+        ({"Modality": "US", "BurnedInAnnotation": "NO"}, True),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.6.1", "Modality": "MR"}, False),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7.2"}, False),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.77.1.4"}, False),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.12.1.1"}, False),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.104.1"}, False),
+        ({"Modality": "RF", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.1"}, False),
+        ({"Modality": "SM", "SpecimenLabelInImage": "YES", "BurnedInAnnotation": "NO"}, False),
+        ({"Modality": "SM", "ImageType": ["ORIGINAL", "PRIMARY", "LABEL", "NONE"], "BurnedInAnnotation": "NO"}, False),
         ({"ConversionType": "WSD", "BurnedInAnnotation": "NO"}, True),
         ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, False),
         ({"PixelData": None}, False),
     ],
 )
-def test_images_with_text_in_them_are_left_out(values: dict[str, Any], is_shown: bool) -> None:
+def test_images_that_may_have_text_in_them_are_left_out(values: dict[str, Any], is_shown: bool) -> None:
     assert isinstance(make_thumbnail(image(**values)), OmittedPreview) is not is_shown
+
+
+def test_kinds_with_text_are_shown_if_asked_for_by_name() -> None:
+    ultrasound = image(Modality="US")
+    assert isinstance(make_thumbnail(ultrasound, ["ultrasound"]), bytes)
+    left_out = make_thumbnail(ultrasound, ["photograph"])
+    assert isinstance(left_out, OmittedPreview)
+    assert left_out.reason.endswith("see --previews-of ultrasound")
+    assert isinstance(make_thumbnail(image(Modality="US", BurnedInAnnotation="YES"), KIND_NAMES), OmittedPreview)
+    assert isinstance(make_thumbnail(image(Modality="SM", SpecimenLabelInImage="YES"), KIND_NAMES), OmittedPreview)
+    with pytest.raises(InvalidSetting, match="'xray' is not a kind of image; known are ultrasound, "):
+        check_kinds(["ultrasound", "xray"])
+
+
+def test_a_palette_gives_the_colours() -> None:
+    palette: dict[str, Any] = {
+        f"{colour}PaletteColorLookupTable{part}": value
+        for colour, table in (("Red", [0, 255]), ("Green", [0, 128]), ("Blue", [255, 0]))
+        for part, value in (("Descriptor", [256, 0, 8]), ("Data", bytes(table + [0] * 254)))
+    }
+    indices = np.zeros((20, 30), np.uint8)
+    indices[10:] = 1
+    size: dict[str, Any] = {"BitsStored": 8, "HighBit": 7, "BitsAllocated": 8, "Rows": 20, "Columns": 30}
+    png = make_thumbnail(
+        image(**palette, **size, PhotometricInterpretation="PALETTE COLOR", PixelData=indices.tobytes())
+    )
+    assert isinstance(png, bytes)
+    pixels = pixels_of(png).reshape(20, 30, 3)
+    assert (pixels[0, 0].tolist(), pixels[15, 0].tolist()) == ([0, 0, 255], [255, 128, 0])
+
+
+@pytest.mark.parametrize("width", ["0", ["0", "100"], ""])
+def test_a_window_without_width_is_ignored(width: Any) -> None:
+    pixels = thumb(WindowCenter="500" if isinstance(width, str) else ["500", "50"], WindowWidth=width)
+    assert (pixels[0, 0], pixels[40, 80]) == (0, 255)
+
+
+@pytest.mark.parametrize(("implicit", "little"), [(True, True), (False, True)])
+def test_images_without_a_preamble_are_shown(implicit: bool, little: bool) -> None:
+    plain = image()
+    del plain.file_meta
+    buffer = io.BytesIO()
+    dcmwrite(buffer, plain, implicit_vr=implicit, little_endian=little)
+    assert isinstance(make_thumbnail(dcmread(io.BytesIO(buffer.getvalue()), force=True)), bytes)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +267,9 @@ def test_pictures_are_made_when_asked_for(store: Path) -> None:
     assert result.previews == 2
     assert sorted(name[:4] for name in pictures(store)) == ["0000", "0004"]
     told = [(notice.code, notice.subject) for notice in result.notices]
+    reasons = {notice.subject: notice.message for notice in result.notices}
+    undecodable = "its pixel data (Explicit VR Little Endian with 12 bits) are damaged or cannot be decoded here"
+    assert reasons["v1, series 4"] == undecodable
     assert told == [
         ("preview-face", "v1, series 1"),
         ("preview-left-out", "v1, series 2"),

@@ -35,9 +35,14 @@ function icfCounted(number, one, more) {
   return `${icfNumber(number)} ${number === 1 ? one : more}`;
 }
 
+/** Fetch a file; the browser asks whether its copy is still the server's, as not every server says how long it is. */
+function icfFetch(address) {
+  return fetch(address, { cache: "no-cache" });
+}
+
 /** A record of the catalog. Fails with a sentence for the reader. */
 async function icfRecord(id, version, path) {
-  const response = await fetch(getFilePath(id, version, path));
+  const response = await icfFetch(getFilePath(id, version, path));
   if (response.ok) return Object.freeze(await response.json());
   const denied = response.status === 401 || response.status === 403;
   throw new Error(denied ? "The server asks for permission to read this page." : "The catalog has no such page.");
@@ -87,7 +92,7 @@ Vue.component("icf-text", {
   functional: true,
   props: { text: String },
   render(h, { props }) {
-    return props.text.split(/(?<=[_\-./])/).map((part, at) => (at ? [h("wbr"), part] : part));
+    return (props.text.match(/[^_\-./]*[_\-./]|[^_\-./]+/g) || []).map((part, at) => (at ? [h("wbr"), part] : part));
   },
 });
 

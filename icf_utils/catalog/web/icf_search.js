@@ -115,7 +115,7 @@ class IcfIndex {
     for (const visit of this.visits) for (const value of visit.values) counts[value] += 1;
     const best = new Map(); // by tag: how many visits, and the query
     this.values.forEach(([tag, text], at) => {
-      const [word] = text.match(/[\p{L}\p{N}]+(?:[. ][\p{L}\p{N}]+)?/u) || [""];
+      const [word] = text.match(/[\p{L}\p{M}\p{N}]+(?:[. ][\p{L}\p{M}\p{N}]+)?/u) || [""];
       const key = tag.toLowerCase();
       if (!word || counts[at] <= (best.get(key) || [0])[0]) return;
       const name = this.fields.get(key);

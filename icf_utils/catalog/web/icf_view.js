@@ -82,7 +82,7 @@ const datasetView = {
     async load() {
       const { dataset_id: id, dataset_version: version } = this.$route.params;
       try {
-        if (!this.home) this.home = Object.freeze(await (await fetch(`${metadata_dir}/super.json`)).json());
+        if (!this.home) this.home = Object.freeze(await (await icfFetch(`${metadata_dir}/super.json`)).json());
         const record = await icfRecord(id, version, null);
         if (this.$route.params.dataset_id !== id) return; // the visitor has gone on meanwhile
         this.record = record;
