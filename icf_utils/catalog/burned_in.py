@@ -6,7 +6,7 @@ Option"). Such a kind is shown only if the user asks for it by its name. An imag
 slide (SpecimenLabelInImage, PS3.3 section C.8.12.4), are never shown.
 
 Kinds are recognised by the modality (PS3.3 section C.7.3.1.1.1) or the SOP class (PS3.4 annex B.5); UIDs of SOP classes
-are compared by their part after ``1.2.840.10008.5.1.4.1.1``.
+are compared by the numbers after the part that all storage classes share.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from icf_utils.dicom.constants import STORAGE_SOP_CLASSES
 from icf_utils.errors import InvalidSetting, printable
 
 if TYPE_CHECKING:
     from pydicom import Dataset
-
-_STORAGE_CLASSES = "1.2.840.10008.5.1.4.1.1."
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def image_kind(dataset: Dataset) -> ImageKind | None:
 
 
 def _is_below(sop_class: str, classes: tuple[str, ...]) -> bool:
-    own = sop_class.removeprefix(_STORAGE_CLASSES)
+    own = sop_class.removeprefix(STORAGE_SOP_CLASSES)
     return own != sop_class and any(own == one or (one.endswith(".") and own.startswith(one)) for one in classes)
 
 
