@@ -65,7 +65,7 @@ def test_forty_visits_with_everything_that_goes_wrong(
     ] * 2
 
     again = on_cluster.run(*run)
-    assert "40 in the queue already" in again.stdout, "what is queued is not submitted twice"
+    assert "40 already queued" in again.stdout, "what is queued is not submitted twice"
 
     def states() -> dict[str, dict[str, dict[str, int]]]:
         found = on_cluster.result("status", "-o", str(store), "--table", str(table))["studies"]
