@@ -93,11 +93,15 @@ class _Schemas:
 
     def _object(self, kind: type) -> Schema:
         hints = _hints(kind)
+        bounds = {field.name: _bounds(field.metadata) for field in fields(kind)} if is_dataclass(kind) else {}
         names = [field.name for field in fields(kind)] if is_dataclass(kind) else list(hints)
         found: Schema = {"type": "object"}
         if kind.__doc__ and not kind.__doc__.startswith(f"{kind.__name__}("):
             found["description"] = " ".join(inspect.cleandoc(kind.__doc__).split("\n\n")[0].split())
-        found |= {"properties": {name: self.of(hints[name]) for name in names}, "required": self._required(kind, names)}
+        found |= {
+            "properties": {name: self.of(hints[name]) | bounds.get(name, {}) for name in names},
+            "required": self._required(kind, names),
+        }
         return {**found, "additionalProperties": False} if self._closed else found
 
     def _required(self, kind: type, names: list[str]) -> list[str]:
@@ -107,6 +111,16 @@ class _Schemas:
             return names
         given = (field for field in fields(kind) if field.default is MISSING and field.default_factory is MISSING)
         return [field.name for field in given]
+
+
+def _bounds(metadata: Mapping[str, Any]) -> Schema:
+    """The bounds of a setting (:func:`icf_utils.settings.setting`) as keywords of JSON Schema."""
+    found = {
+        "minimum": metadata.get("least"),
+        "maximum": metadata.get("most"),
+        "enum": list(metadata.get("choices", ())),
+    }
+    return {keyword: value for keyword, value in found.items() if value not in (None, [])}
 
 
 def _any_of(choices: list[Schema]) -> Schema:

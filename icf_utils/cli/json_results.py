@@ -292,7 +292,7 @@ def result_types() -> dict[str, Any]:
 
 
 #: Settings, which have a schema as well: what ``icf.toml`` and the receiver's file may say.
-_SETTINGS = ("icf.toml",)
+_SETTINGS = ("icf.toml", "receiver.toml")
 
 
 def schema_names() -> list[str]:
@@ -302,8 +302,12 @@ def schema_names() -> list[str]:
 
 def find_schema(name: str) -> Schema:
     """A schema by its name. Raises ``KeyError`` for one that is not in :func:`schema_names`."""
-    if name in _SETTINGS:
+    if name == "icf.toml":
         return schema_of(Settings, closed=True, defaults=True)
+    if name == "receiver.toml":
+        from icf_utils.receiver.settings import ReceiverFile
+
+        return schema_of(ReceiverFile, closed=True, defaults=True)
     return file_schema(name) if name in file_schemas() else output_schema(name)
 
 

@@ -114,8 +114,8 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class _File:
-    """The content of the file."""
+class ReceiverFile:
+    """The content of the receiver's settings file."""
 
     store: str
     spool: str
@@ -149,7 +149,7 @@ def load_receiver_settings(path: Path) -> ReceiverSettings:
 def parse_receiver_settings(raw: bytes, path: Path) -> ReceiverSettings:
     """Parse the content of the file at ``path``. Raises :class:`~icf_utils.errors.InvalidSetting`."""
     source, here = str(path), path.absolute().parent
-    file = build_settings(_File, parse_toml(raw, source), source)
+    file = build_settings(ReceiverFile, parse_toml(raw, source), source)
     store, spool = _folders(file, here, source)
     rules = tuple(_checked_rule(rule, number, source) for number, rule in enumerate(file.rule, 1))
     names = [rule.name for rule in rules]
@@ -158,7 +158,7 @@ def parse_receiver_settings(raw: bytes, path: Path) -> ReceiverSettings:
     return ReceiverSettings(store, spool, _listen(file.listen, here, source), rules, file.http, source)
 
 
-def _folders(file: _File, here: Path, source: str) -> tuple[Path, Path]:
+def _folders(file: ReceiverFile, here: Path, source: str) -> tuple[Path, Path]:
     """Store and spool; neither may be inside the other, even through links, since each would treat the other's files
     as its own.
     """

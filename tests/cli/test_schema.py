@@ -18,6 +18,7 @@ from icf_utils.json_schema import schema_of
 from icf_utils.schemas import file_schema
 from tests.cli.program import icf
 from tests.conftest import HardInputs
+from tests.pages import blocks
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -85,6 +86,16 @@ def test_settings() -> None:
     check(tomllib.loads('[store]\nurl = "https://data.example.org"\n[metadata]\ntags = ["EchoTime"]\n'))
     with pytest.raises(ValidationError, match="urll"):
         check({"store": {"urll": "x"}})
+
+
+def test_settings_of_the_receiver() -> None:
+    check = Draft202012Validator(find_schema("receiver.toml")).validate
+    check(tomllib.loads(blocks("receive.md", "toml")[0]))
+    rule = {"called_ae": "A", "study": "s"}
+    check({"store": "a", "spool": "b", "rule": [rule]})
+    for wrong in ({"rule": [{**rule, "studdy": "x"}]}, {"listen": {"port": 70000}}, {"rule": [{"study": "s"}]}):
+        with pytest.raises(ValidationError):
+            check({"store": "a", "spool": "b", "rule": [rule], **wrong})
 
 
 def test_what_has_no_json_form() -> None:
