@@ -19,7 +19,7 @@ from icf_utils.receiver.identify import Sender, visit_identifier
 from icf_utils.receiver.settings import Rule, parse_receiver_settings
 from icf_utils.store.layout import check_identifier
 from tests.cli.program import icf
-from tests.pages import blocks
+from tests.pages import DOCS, blocks
 
 _HEAD = 'store = "s"\nspool = "i"\n'
 _RULE = '[[rule]]\ncalled_ae = "A"\nstudy = "study"\n'
@@ -165,16 +165,17 @@ def test_the_page_lists_every_setting_and_its_example_is_valid() -> None:
 
     (example,) = blocks("receive.md", "toml")
     assert parse(example)[0].study == "study-a"
-    page = Path(__file__).resolve().parents[2].joinpath("docs", "receive.md").read_text(encoding="utf-8")
+    page = DOCS.joinpath("receive.md").read_text(encoding="utf-8")
     for item in (*fields(Listen), *fields(Rule), *fields(Http)):
         assert f"`{item.name}`" in page
 
 
 def test_the_template_and_the_systemd_unit_of_the_page_are_valid(tmp_path: Path) -> None:
-    page = Path(__file__).resolve().parents[2].joinpath("docs", "receive.md").read_text(encoding="utf-8")
+    page = DOCS.joinpath("receive.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"`(visit = \".*?\")`", page)
     assert parse(_HEAD + _RULE + example)[0].keywords
-    (unit,) = blocks("receive.md", "ini")
+    assert "{literalinclude} examples/icf-receiver.service" in page
+    unit = DOCS.joinpath("examples", "icf-receiver.service").read_text(encoding="utf-8")
     found = configparser.ConfigParser(strict=True, interpolation=None)
     found.optionxform = str  # type: ignore[assignment,method-assign]
     found.read_string(unit)
