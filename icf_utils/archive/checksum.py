@@ -1,12 +1,18 @@
-"""Write and parse the archive's ``.md5sum`` file, in the form that ``md5sum -c`` reads. Pure."""
+"""The archive's ``.md5sum`` file, in the form that ``md5sum -c`` reads, and the MD5 of a file. Reads files."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 
-from icf_utils.errors import DepositDamaged
+from icf_utils.errors import DepositDamaged, storage_errors
+from icf_utils.store.layout import Visit, read_deposit
 
 _LINE = re.compile(rb"([0-9a-f]{32})  ([^\n]+)\n")
+
+#: Bytes read at a time.
+_CHUNK = 1 << 20
 
 
 def format_checksum(md5: str, name: str) -> bytes:
@@ -26,3 +32,21 @@ def parse_checksum(raw: bytes, name: str, source: str) -> str:
     if match[2] != name.encode("ascii"):
         raise DepositDamaged(source, f"the checksum of '{name}'", "the checksum of another file", remedy)
     return match[1].decode("ascii")
+
+
+def read_checksum(place: Visit, remedy: str) -> str:
+    """Return the MD5 in the checksum file of a visit's archive.
+
+    Raises :class:`~icf_utils.errors.DepositMissing` with ``remedy``, :class:`~icf_utils.errors.DepositDamaged`, or
+    :class:`~icf_utils.errors.StorageFailure`.
+    """
+    return parse_checksum(read_deposit(place.checksum, remedy), place.archive.name, str(place.checksum))
+
+
+def file_md5(path: str | os.PathLike[str]) -> str:
+    """Compute the MD5 of a file. Raises :class:`~icf_utils.errors.StorageFailure`."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with storage_errors(path, "read"), open(path, "rb", buffering=0) as handle:
+        while block := handle.read(_CHUNK):
+            digest.update(block)
+    return digest.hexdigest()

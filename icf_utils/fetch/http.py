@@ -59,6 +59,7 @@ from icf_utils.fetch.errors import ConnectionFailure, FetchFailure
 from icf_utils.fetch.responses import TRANSIENT, UNTOUCHED
 from icf_utils.fetch.source import CHUNK
 from icf_utils.fetch.tls import TlsFiles, client_context, explain_tls_failure
+from icf_utils.formatting import format_count
 
 #: XNAT asks clients that are named like a browser for a token against cross-site requests; this name is not.
 USER_AGENT = f"icf-utils/{__version__}"
@@ -112,10 +113,8 @@ class Retries:
         wait = _asked_pause(retry_after)
         if self._failed >= self._policy.attempts or (wait or 0) > self._policy.longest_wait:
             when = f" (it asks to come back after {wait:.0f} s)" if wait else ""
-            times = "1 attempt" if self._failed == 1 else f"{self._failed} attempts"
-            raise FetchFailure(
-                self._where, f"{problem}{when}; gave up after {times}", "try again later", kind="gave-up", status=status
-            )
+            problem = f"{problem}{when}; gave up after {format_count(self._failed, 'attempt')}"
+            raise FetchFailure(self._where, problem, "try again later", kind="gave-up", status=status)
         longest = min(self._policy.first_pause * 2 ** (self._failed - 1), self._policy.longest_pause)
         own = longest * (0.5 + random.random() / 2)  # noqa: S311 - so that many clients do not come back at once
         self._stop.wait(own if wait is None else wait)

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from icf_utils.archive.checksum import parse_checksum
+from icf_utils.archive.checksum import read_checksum
 from icf_utils.errors import DepositDamaged, DepositMissing
 from icf_utils.metadata.allowlist import AllowList, allow_list_from_settings, read_allow_list
 from icf_utils.metadata.describe import ArchiveDescription, describe_archive
@@ -15,7 +15,7 @@ from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice, Written
 from icf_utils.settings import SETTINGS_NAME, Settings, load_settings
 from icf_utils.store.files import publish_bytes
-from icf_utils.store.layout import Visit, read_deposit
+from icf_utils.store.layout import Visit
 from icf_utils.store.locks import visit_lock
 
 _REMEDY = "run 'icf-utils make_studyvisit_archive' for this visit first"
@@ -77,7 +77,7 @@ def describe_verified_archive(place: Visit, allowed: AllowList, progress: Progre
     """
     if not place.archive.exists():
         raise DepositMissing(place.archive, _REMEDY)
-    expected = parse_checksum(read_deposit(place.checksum, _REMEDY), place.archive.name, str(place.checksum))
+    expected = read_checksum(place, _REMEDY)
     found = describe_archive(place.archive, place.member_root, allowed, progress)
     if found.md5 != expected:
         remedy = "the archive or its checksum file was changed or damaged: restore it from a copy"

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 
+from icf_utils.archive.checksum import file_md5
 from icf_utils.errors import StorageFailure, storage_errors
 
 _CHUNK = 1 << 20
@@ -98,7 +99,7 @@ class Fingerprinter:
         known, stamp = self._known.get(name), _stamp(status)
         if known and (known.size, known.stamp) == (status.st_size, stamp):
             return known
-        digest = "" if self._quick else file_digest(f"{self._folder}/{name}")
+        digest = "" if self._quick else file_md5(f"{self._folder}/{name}")
         return self._keep(name, Fingerprint(digest, status.st_size, stamp))
 
     def _of_folder(self, name: str) -> Fingerprint:
@@ -111,22 +112,13 @@ class Fingerprinter:
             return Fingerprint("", size, stamp)
         digest = hashlib.md5(usedforsecurity=False)
         for below, _ in files:
-            content = file_digest(f"{self._folder}/{name}/{below}")
+            content = file_md5(f"{self._folder}/{name}/{below}")
             digest.update(f"{content} {below}\0".encode("utf-8", "surrogateescape"))
         return self._keep(name, Fingerprint(digest.hexdigest(), size, stamp))
 
     def _keep(self, name: str, fingerprint: Fingerprint) -> Fingerprint:
         self._known[name] = fingerprint
         return fingerprint
-
-
-def file_digest(path: str | os.PathLike[str]) -> str:
-    """Compute the MD5 of a file."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with storage_errors(path, "read"), open(path, "rb", buffering=0) as handle:
-        while block := handle.read(_CHUNK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def fingerprint_source(path: Path) -> SourceFingerprint | None:

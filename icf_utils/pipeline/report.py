@@ -17,6 +17,7 @@ from icf_utils.errors import printable, storage_errors
 from icf_utils.formatting import format_count
 from icf_utils.pipeline.model import RunResult, StageOutcome, VisitOutcome, VisitPlan
 from icf_utils.results import to_json_value
+from icf_utils.store.files import replace_file
 
 _STYLE = """\
 body { font: 15px/1.45 sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222; }
@@ -33,8 +34,16 @@ _CLASSES = {"failed": "failed", "done": "done"}
 def write_report(path: Path, result: RunResult) -> None:
     """Write the report as HTML, or as JSON if the name ends in ``.json``. Raises ``StorageFailure``."""
     text = json_report(result) if path.suffix == ".json" else html_report(result)
+    _write_text(path, text)
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Replace a file in one step; write into what is not a file, such as ``/dev/stdout``."""
     with storage_errors(path, "write"):
-        path.write_text(text, encoding="utf-8")
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+        else:
+            replace_file(path.resolve(), text.encode("utf-8"), durable=False)
 
 
 def json_report(result: RunResult) -> str:
@@ -153,8 +162,7 @@ def outcome_cells(result: RunResult) -> list[GraphCell]:
 def write_graph(path: Path, cells: Sequence[GraphCell], stages: Sequence[str]) -> None:
     """Write the picture as SVG, or as mermaid text if the name ends in ``.mmd``. Raises ``StorageFailure``."""
     text = mermaid_graph(cells) if path.suffix == ".mmd" else svg_graph(cells, stages)
-    with storage_errors(path, "write"):
-        path.write_text(text, encoding="utf-8")
+    _write_text(path, text)
 
 
 def svg_graph(cells: Sequence[GraphCell], stages: Sequence[str]) -> str:

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from icf_utils.archive.checksum import file_md5
 from icf_utils.errors import DepositDamaged, DepositDiffers, DepositMissing, InputChanged
-from icf_utils.pipeline.fingerprints import file_digest
 from icf_utils.pipeline.model import RunConfig, VisitInput
 from icf_utils.progress import Progress
 from icf_utils.results import Notice
-from icf_utils.store.layout import Visit, read_deposit, store_identity
+from icf_utils.store.layout import Visit, store_identity
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,13 @@ def _archive(visit_input: VisitInput, config: RunConfig, progress: Progress) -> 
 
 def _adopt_archive(place: Visit) -> StageResult:
     """Accept an archive that was not made from an input: it must match its checksum file."""
-    from icf_utils.archive.checksum import parse_checksum
+    from icf_utils.archive.checksum import read_checksum
 
     remedy = "name the visit's input in a visit table, so that it can be archived"
     if not place.archive.exists():
         raise DepositMissing(place.archive, remedy)
-    expected = parse_checksum(read_deposit(place.checksum, remedy), place.archive.name, str(place.checksum))
-    found = file_digest(place.archive)
+    expected = read_checksum(place, remedy)
+    found = file_md5(place.archive)
     if found != expected:
         remedy = "the archive or its checksum was changed or damaged: restore it from a copy"
         raise DepositDamaged(place.archive, f"the MD5 {expected} of its checksum file", found, remedy)
@@ -139,7 +139,7 @@ def _archive_parameters(config: RunConfig) -> Mapping[str, str]:
 def _metadata_parameters(config: RunConfig) -> Mapping[str, str]:
     """The allow-list: the digest of its file, or of the settings."""
     if config.options.tags is not None:
-        return {"tags": file_digest(config.options.tags)}
+        return {"tags": file_md5(config.options.tags)}
     settings = asdict(config.settings.metadata)
     return {"tags": _short(settings) if settings["tags"] else "none"}
 

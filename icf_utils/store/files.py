@@ -7,9 +7,9 @@ set them; where the group cannot be kept, it gets no more than everybody had.
 
 :func:`new_file` and :func:`rename_file` are the primitives, :func:`replace_file` does all at once. For the files of a
 study, :func:`new_part`, :func:`publish_part`, :func:`replace_with_part` and :func:`publish_bytes` write below
-``<store>/<study>/.icf/`` first. A new file has the mode that the umask gives, and what a group-shared store adds. Two
-more ways have their reasons in ``docs/decisions/0010-atomic-writes.md``: the receiver's spool, and the exchange of a
-whole catalog.
+``<store>/<study>/.icf/`` first. A new file has the mode that the umask gives, and what a group-shared store adds. Three
+more ways have their reasons in ``docs/decisions/0010-atomic-writes.md``: the receiver's spool, the exchange of a whole
+catalog, and reservations in XNAT's prearchive.
 
 Touches files, folders and modes, and registers unfinished files (:mod:`icf_utils.interrupts`): a signal may arrive
 between any two steps, also where no ``finally`` block is active yet. Knows nothing of what the files mean.
@@ -91,18 +91,24 @@ def remove_parts(visit: Visit) -> None:
 
 @contextmanager
 def new_file(
-    part: Path, *, root: Path | None = None, like: Path | None = None, folders: Sequence[Path] = ()
+    part: Path,
+    *,
+    root: Path | None = None,
+    like: Path | None = None,
+    folders: Sequence[Path] = (),
+    mode: int = 0o666,
 ) -> Iterator[BinaryIO]:
     """Make the file ``part``, open for reading and writing; it is removed when the block fails, else left there.
 
-    It gets the access rights of ``like``, if there is such a file, else those of a new file (of the store at ``root``).
+    It gets the access rights of ``like``, if there is such a file, else those of a new file (of the store at ``root``):
+    ``mode`` without what the umask removes.
     ``folders`` are those that an interrupt removes with it where they are empty.
     Raises :class:`~icf_utils.errors.StorageFailure`, also where ``part`` exists.
     """
     expect_unfinished(part, folders=folders)
     try:  # around open() as well: a signal may arrive just when it returns
         with storage_errors(part, "create"):
-            descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with _closing(os.fdopen(descriptor, "w+b"), part) as handle:
             with storage_errors(part, "set the mode of"):
                 if not (like and keep_access(like, descriptor)) and root:

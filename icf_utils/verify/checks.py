@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from icf_utils.archive.checksum import parse_checksum
+from icf_utils.archive.checksum import read_checksum
 from icf_utils.dataset.annex_branch import make_branches
 from icf_utils.dataset.annex_url import deposit_paths, has_annex_deposit, list_stored_files
 from icf_utils.dataset.build import build_annex_deposit, build_dataset
@@ -108,9 +108,7 @@ def check_archive(
     findings = []
     expected = None
     try:
-        expected = parse_checksum(
-            read_deposit(place.checksum, _RESTORE_FROM_COPY), place.archive.name, str(place.checksum)
-        )
+        expected = read_checksum(place, _RESTORE_FROM_COPY)
     except IcfError as error:
         findings.append(finding_from_error(place.checksum, error))
     try:

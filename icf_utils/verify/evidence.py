@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from icf_utils.archive.checksum import parse_checksum
+from icf_utils.archive.checksum import read_checksum
 from icf_utils.dataset.reader import read_dataset
 from icf_utils.errors import IcfError
 from icf_utils.metadata.describe import ArchiveDescription
@@ -42,7 +42,7 @@ class Verdict:
 def collect_evidence(place: Visit, metadata: VisitMetadata | None) -> Evidence:
     """Read what the visit's files record about its archive."""
     try:
-        checksum = parse_checksum(read_deposit(place.checksum, ""), place.archive.name, str(place.checksum))
+        checksum = read_checksum(place, "")
     except IcfError:
         checksum = None
     try:

@@ -32,7 +32,7 @@ from icf_utils.metadata.records import VisitMetadata
 from icf_utils.metadata.stage import build_visit_metadata, choose_allow_list, encode_metadata_files
 from icf_utils.progress import SILENT, Progress
 from icf_utils.settings import Settings, load_settings
-from icf_utils.store.files import make_folders, new_part, replace_with_part, sync_file, sync_folder
+from icf_utils.store.files import make_folders, new_file, new_part, replace_with_part, sync_file, sync_folder
 from icf_utils.store.layout import Study, Visit
 from icf_utils.store.locks import remove_dead_locks, visit_lock
 from icf_utils.verify.checks import Finding, VisitCheck, check_archive, finding_from_error, read_metadata
@@ -263,7 +263,9 @@ def _second_name(path: Path, kept: Path) -> None:
     try:
         os.link(path, kept)
     except OSError:  # a file system without hard links
-        shutil.copy2(path, kept)
+        with new_file(kept, like=path) as copy, open(path, "rb") as file:
+            shutil.copyfileobj(file, copy)
+            sync_file(copy, kept)
 
 
 def _names(path: Path) -> Iterator[Path]:

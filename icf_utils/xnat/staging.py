@@ -24,6 +24,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TextIO
 
+from icf_utils.archive.checksum import file_md5
 from icf_utils.errors import InputRefused, StorageFailure, storage_errors
 from icf_utils.progress import Progress
 from icf_utils.sources.source import Source
@@ -301,17 +302,9 @@ def _copy(
         _set_rights(path, rights, 0o666)
         os.fsync(target.fileno())
         os.posix_fadvise(target.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    if _md5_of(path) != digest.hexdigest():
+    if file_md5(path) != digest.hexdigest():
         raise StorageFailure(path, "read back what was written to", OSError(errno.EIO, "the bytes differ"))
     return CopiedFile(file.entry.name, file.place, size, digest.hexdigest())
-
-
-def _md5_of(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with storage_errors(path, "read"), open(path, "rb") as handle:
-        while block := handle.read(_CHUNK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _set_rights(path: Path, rights: FileRights, mode: int) -> None:

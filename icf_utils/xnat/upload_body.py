@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from icf_utils.archive.checksum import read_checksum
 from icf_utils.archive.tar_headers import BLOCK, content_padding, end_of_archive
 from icf_utils.dicom.constants import SOP_INSTANCE_UID, STUDY_INSTANCE_UID
 from icf_utils.errors import DepositDamaged, DepositMissing, InputRefused, storage_errors
@@ -113,11 +114,10 @@ def open_visit_body(visit: Visit) -> Iterator[UploadBody]:
 
 
 def _recorded_md5(visit: Visit) -> str:
-    for path in (visit.archive, visit.checksum):
-        if not path.is_file():
-            raise DepositMissing(path, "run 'icf-utils make_studyvisit_archive' first")
-    with storage_errors(visit.checksum, "read"):
-        return visit.checksum.read_text(encoding="utf-8", errors="replace")[:32]
+    remedy = "run 'icf-utils make_studyvisit_archive' first"
+    if not visit.archive.is_file():
+        raise DepositMissing(visit.archive, remedy)
+    return read_checksum(visit, remedy)
 
 
 def _size(path: Path) -> int:

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -26,6 +27,7 @@ from icf_utils.pipeline.plan import Planner
 from icf_utils.pipeline.report import (
     GraphCell,
     html_report,
+    json_report,
     mermaid_graph,
     outcome_cells,
     plan_cells,
@@ -335,6 +337,25 @@ def test_a_report_escapes_everything(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert report["counts"]["failed"] == 1
     assert report["visits"][0]["stages"][1]["failure"]["message"] == HOSTILE
+
+
+def test_a_report_replaces_a_file_in_one_step_and_writes_into_what_is_not_a_file(tmp_path: Path) -> None:
+    path, link, fifo = tmp_path / "kept.json", tmp_path / "report.json", tmp_path / "fifo.json"
+    path.write_text("old", encoding="utf-8")
+    path.chmod(0o640)
+    link.symlink_to(path)
+    with path.open(encoding="utf-8") as old:
+        write_report(link, hostile_result())
+        assert old.read() == "old"  # whoever was reading it reads the old one to its end
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert path.read_text(encoding="utf-8") == json_report(hostile_result())
+    os.mkfifo(fifo)
+    with ThreadPoolExecutor() as pool:
+        written = pool.submit(write_report, fifo, hostile_result())
+        assert fifo.read_text(encoding="utf-8") == json_report(hostile_result())
+        written.result()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fifo.json", "kept.json", "report.json"]
 
 
 def test_graphs(inputs: Path, config: RunConfig, tmp_path: Path) -> None:

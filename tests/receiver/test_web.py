@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import zipfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +21,7 @@ import requests
 
 from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.web.records import MAGICKBOX_FIELDS
+from icf_utils.receiver.web.settings import token_for
 from tests.data.make_dicom import uid, write_visit
 from tests.receiver.pages import HOSTILE, TOKEN, Said, fill, served
 
@@ -58,6 +60,15 @@ def client(tmp_path: Path) -> Iterator[Client]:
     with served(tmp_path, journal) as (url, said):
         yield Client(url, said, journal, tmp_path)
     journal.close()
+
+
+def test_processes_that_create_the_token_agree_on_one(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        found = {token.value for token in pool.map(lambda _: token_for(tmp_path / "spool"), range(8))}
+    assert len(found) == 1
+    (file,) = (tmp_path / "spool").iterdir()
+    assert file.name == "token"
+    assert file.stat().st_mode & 0o777 == 0o600
 
 
 def test_every_request_needs_the_token(client: Client) -> None:

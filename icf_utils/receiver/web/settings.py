@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from icf_utils.credentials import Secret, find_secret
 from icf_utils.errors import InvalidSetting, printable, storage_errors
+from icf_utils.store.files import link_file, new_file, sync_file, temporary_name
 
 #: The environment variable with the token, for server and clients.
 TOKEN_VARIABLE = "ICF_SESSIONS_TOKEN"  # noqa: S105 - a name
@@ -57,12 +58,13 @@ def _own_file(spool: Path) -> Path:
     path = spool / TOKEN_NAME
     with storage_errors(path, "create"):
         spool.mkdir(parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            return path
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(f"{secrets.token_urlsafe(32)}\n")
+    if not path.exists():
+        part = temporary_name(path)
+        with new_file(part, mode=0o600) as file, storage_errors(path, "write"):
+            file.write(f"{secrets.token_urlsafe(32)}\n".encode("ascii"))
+            sync_file(file, path)
+        with storage_errors(path, "create"), suppress(FileExistsError):  # another process has just created it
+            link_file(part, path)
     return path
 
 
