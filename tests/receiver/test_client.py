@@ -123,6 +123,27 @@ def test_each_session_is_deleted_or_named(both: tuple[HttpSessions, LocalSession
     assert {item.id for item in journal.sessions()} == {"s000002", "s000004", "s000005", "s000006"}
 
 
+def test_options_count_on_both_sides_of_the_subcommand(
+    both: tuple[HttpSessions, LocalSessions, Journal], tmp_path: Path
+) -> None:
+    """What is selected before ``get`` is what comes: once, results of other sessions came."""
+    far, near, _ = both
+    access = access_by(far, tmp_path)
+    expected = sorted(
+        f"{item['id']}-output.zip" for item in near.list({"sender": "SCANNER1", "state": "success,partial"})
+    )
+    assert 0 < len(expected) < len(near.list({"state": "success,partial"}))
+    for name, words in (
+        ("after", ("get", "--sender", "SCANNER1", *access)),
+        ("before", ("--sender", "SCANNER1", *access, "get")),
+        ("around", (*access, "get", "--sender", "SCANNER1")),
+    ):
+        ran = icf("sessions", *words, "-d", tmp_path / name)
+        assert ran.code == 0
+        assert sorted(path.name for path in (tmp_path / name).iterdir()) == expected
+    assert icf("sessions", "--wait", *access, "get", "s000001").code == 2
+
+
 def test_retrying_from_the_command_line(both: tuple[HttpSessions, LocalSessions, Journal], tmp_path: Path) -> None:
     far, near, journal = both
     for way in (far, near):
