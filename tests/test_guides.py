@@ -154,12 +154,20 @@ def test_the_shell_blocks_of_the_guide_run(example: str, served_store: Path, tmp
     for program in (SERVERS[example], "htpasswd", "openssl", "curl"):
         if not shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin"):
             pytest.skip(f"{program} is not installed")
-    users, requests_, weekly = blocks("administer.md", "sh")
+    users, doctor, requests_, weekly = blocks("administer.md", "sh")
     with serving(example, served_store, tmp_path / "server") as url:
         (tmp_path / "server" / "study-a").unlink()
         in_terminal(users.replace("/etc/icf/htpasswd", str(tmp_path / "server")), {})
-        here = requests_.replace("https://data.example.org", url)
-        printed = in_terminal(here, {"CURL_CA_BUNDLE": str(tmp_path / "server" / "cert.pem")})
+        trusted = {"CURL_CA_BUNDLE": str(tmp_path / "server" / "cert.pem")}
+        printed = in_terminal(requests_.replace("https://data.example.org", url), trusted)
+        (served_store / "icf.toml").write_text(f'[store]\nurl = "{url}"\n', encoding="utf-8")
+        (tmp_path / "netrc").write_text(f"machine {HOST} login {USER} password {PASSWORD}\n", encoding="utf-8")
+        (tmp_path / "netrc").chmod(0o600)
+        here = doctor.replace("/srv/icf", f"{served_store} --ca {trusted['CURL_CA_BUNDLE']}")
+        checked = in_terminal(here, {"NETRC": f"{tmp_path}/netrc"})
+    states = {line[9:].partition(":")[0]: line.split()[0] for line in checked}
+    for subject in ("address", "authentication", "byte ranges", "hidden files", "clock (server)"):
+        assert states[subject] == "ok", checked
     assert [line for line in printed if line[0].isdigit()] == ["206 10", "404", "401"]
     (served_store / "study-a" / ".icf" / "journal").unlink()
     assert in_terminal(weekly.replace("/srv/icf", str(served_store)), {}) == []

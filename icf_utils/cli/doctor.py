@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console
+from icf_utils.cli.options import add_ca
 from icf_utils.errors import InvalidSetting
 from icf_utils.formatting import format_count
 
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", nargs="?", help="root of the store; the same as -o STORE")
     parser.add_argument("-o", "--store-dir", metavar="STORE", help="root of the store (default: none is checked)")
     parser.add_argument("--store", dest="store_dir", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    add_ca(parser, "the system's")
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -38,7 +40,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if args.store and args.store_dir:
         raise InvalidSetting("command line", "name the store once")
     store = args.store or args.store_dir
-    result = Examination(tuple(examine(Path(store) if store else None)))
+    result = Examination(tuple(examine(Path(store) if store else None, args.ca)))
     shown = [check for check in result.checks if not args.quiet or check.state in ("failed", "warning")]
     lines = [line for check in shown for line in _lines(check)]
     console.result(args.command, result, [*lines, _summary(result.checks)], ok=not result.failed)

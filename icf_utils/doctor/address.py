@@ -20,6 +20,7 @@ from icf_utils.errors import IcfError, printable
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.files import path_of
 from icf_utils.fetch.http import HttpClient, Response, RetryPolicy
+from icf_utils.fetch.tls import TlsFiles
 from icf_utils.settings import DEFAULT_STORE_URL, SETTINGS_NAME
 from icf_utils.store.layout import Visit, list_studies
 
@@ -39,15 +40,15 @@ class _Sample:
     first: bytes
 
 
-def check_address(store: Path, url: str) -> Iterator[Check]:
-    """Check the address of the store at ``store``."""
+def check_address(store: Path, url: str, ca: Path | None = None) -> Iterator[Check]:
+    """Check the address of the store at ``store``; ``ca`` is a file of trusted CA certificates."""
     if url == DEFAULT_STORE_URL:
         remedy = f'write it into {SETTINGS_NAME}: [store] url = "https://..."'
         yield Check("address", "warning", f"not set; datasets would name {DEFAULT_STORE_URL}", remedy)
     elif url.startswith("file:"):
         yield _check_file_address(store, url)
     elif url.startswith(("http://", "https://")):
-        yield from _check_web_address(store, url.rstrip("/"))
+        yield from _check_web_address(store, url.rstrip("/"), ca)
     else:
         yield Check("address", "skipped", f"{printable(url)} is not a web address")
 
@@ -62,22 +63,34 @@ def _check_file_address(store: Path, url: str) -> Check:
     return Check("address", "failed", f"{printable(url)} is not this store", f"correct 'url' in {SETTINGS_NAME}")
 
 
-def _check_web_address(store: Path, url: str) -> Iterator[Check]:
-    sample = _find_sample(store)
-    target = f"{url}/{sample.path}" if sample else f"{url}/"
+class _Reader:
+    """Requests as a reader of the store makes them: with the login from netrc, once a server has required one."""
+
+    def __init__(self, client: HttpClient, url: str) -> None:
+        self._client, self.url = client, url
+        self.credential: Credential | None = None
+
+    def get(self, path: str) -> Response:
+        """Request the beginning of a file below the store's address."""
+        headers = {"Range": f"bytes=0-{_SAMPLE - 1}"}
+        return self._client.request_once("GET", f"{self.url}/{path}", credential=self.credential, headers=headers)
+
+
+def _check_web_address(store: Path, url: str, ca: Path | None) -> Iterator[Check]:
     if url.startswith("http:") and urlsplit(url).hostname not in _LOCAL:
         yield Check("encryption", "warning", "the address is http://: passwords and images can be read on the way")
+    sample = _find_sample(store)
     try:
-        with HttpClient(1, _RETRY) as client:
-            response = _get(client, target, None)
-            with response:
+        with HttpClient(1, _RETRY, tls=TlsFiles(ca) if ca else None) as client:
+            reader = _Reader(client, url)
+            with reader.get(sample.path if sample else "") as response:
                 yield Check("address", "ok", f"{printable(url)} answers (status {response.status})")
                 yield from _check_server_clock(response)
             if sample is None:
                 yield Check("byte ranges", "skipped", "the store has no archive to request")
             else:
-                yield from _check_sample(client, url, target, sample)
-            yield from _check_hidden(client, url, store)
+                yield from _check_sample(reader, sample)
+            yield _check_hidden(reader, store)
     except IcfError as error:
         yield Check("address", "failed", printable(str(error)))
 
@@ -94,11 +107,6 @@ def _find_sample(store: Path) -> _Sample | None:
     return None
 
 
-def _get(client: HttpClient, url: str, credential: Credential | None) -> Response:
-    headers = {"Range": f"bytes=0-{_SAMPLE - 1}"}
-    return client.request_once("GET", url, credential=credential, headers=headers)
-
-
 def _check_server_clock(response: Response) -> Iterator[Check]:
     try:
         stated = parsedate_to_datetime(response.headers.get("Date", "")).timestamp()
@@ -107,21 +115,20 @@ def _check_server_clock(response: Response) -> Iterator[Check]:
     yield clock_check("clock (server)", abs(stated - time.time()))
 
 
-def _check_sample(client: HttpClient, url: str, target: str, sample: _Sample) -> Iterator[Check]:
-    with _get(client, target, None) as response:
+def _check_sample(reader: _Reader, sample: _Sample) -> Iterator[Check]:
+    with reader.get(sample.path) as response:
         if response.status != 401:
             yield Check("authentication", "ok", "not required")
             yield _check_ranges(response, sample)
             return
         realm = printable(response.headers.get("WWW-Authenticate", "")[:100])
-    credential = bind_credential(url, find_login(url, "", ""))
-    if credential is None:
+    reader.credential = bind_credential(reader.url, find_login(reader.url, "", ""))
+    if reader.credential is None:
         yield Check("authentication", "ok", f"required ({realm})")
-        yield Check(
-            "byte ranges", "skipped", "~/.netrc has no login for this server", "add one, and repeat the command"
-        )
+        remedy = "add one, and repeat the command"
+        yield Check("byte ranges", "skipped", "~/.netrc has no login for this server", remedy)
         return
-    with _get(client, target, credential) as response:
+    with reader.get(sample.path) as response:
         if response.status == 401:
             yield Check("authentication", "failed", "the server does not accept the login from ~/.netrc")
             return
@@ -155,21 +162,23 @@ def _problem_of(response: Response, sample: _Sample) -> tuple[str, str]:
     return "", ""
 
 
-def _check_hidden(client: HttpClient, url: str, store: Path) -> Iterator[Check]:
-    """The administrator's guide wants settings and work folders to be hidden from readers."""
+def _check_hidden(reader: _Reader, store: Path) -> Check:
+    """The administrator's guide wants settings and work folders to be hidden, also from readers with a login."""
     names = [SETTINGS_NAME, *(f"{study.study}/.icf/" for study in list_studies(store)[:1])]
-    served = [name for name in names if (store / name).exists() and _is_served(client, f"{url}/{name}")]
+    statuses = {name: _status(reader, name) for name in names if (store / name).exists()}
+    served = [f"'{name}'" for name, status in statuses.items() if status in (200, 206, 416)]
     if served:
-        listed = ", ".join(f"'{name}'" for name in served)
         remedy = "see 'Serve it' in the administrator's guide"
-        yield Check("hidden files", "warning", f"readers can open {listed}", remedy)
-    else:
-        yield Check("hidden files", "ok", "settings and work folders are not served")
+        return Check("hidden files", "warning", f"readers can open {', '.join(served)}", remedy)
+    if 401 in statuses.values():
+        return Check("hidden files", "skipped", "without a login, nothing is known about them")
+    return Check("hidden files", "ok", "settings and work folders are not served")
 
 
-def _is_served(client: HttpClient, url: str) -> bool:
+def _status(reader: _Reader, path: str) -> int:
+    """The status of the response, 0 if there is none."""
     try:
-        with client.request_once("GET", url) as response:
-            return response.status == 200
+        with reader.get(path) as response:
+            return response.status
     except FetchFailure:
-        return False
+        return 0

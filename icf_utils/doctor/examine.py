@@ -11,8 +11,11 @@ from icf_utils.doctor.model import Check
 from icf_utils.settings import Settings
 
 
-def examine(store: Path | None = None) -> Iterator[Check]:
-    """Check the installation, and a store if one is given. Raises nothing: what goes wrong is a check that failed."""
+def examine(store: Path | None = None, ca: Path | None = None) -> Iterator[Check]:
+    """Check the installation, and a store if one is given. Raises nothing: what goes wrong is a check that failed.
+
+    ``ca`` is a file of CA certificates that the store's server is trusted by, instead of the system's.
+    """
     yield from check_installation()
     if store is None:
         return
@@ -21,4 +24,4 @@ def examine(store: Path | None = None) -> Iterator[Check]:
     if isinstance(settings, Settings):
         from icf_utils.doctor.address import check_address
 
-        yield from check_address(store, settings.store.url)
+        yield from check_address(store, settings.store.url, ca)

@@ -56,7 +56,7 @@ def completions(place: Path, shell: Sequence[str], line: str) -> list[str]:
 
 
 LINES = [
-    ("icf-utils s", ["send", "sessions", "status", "study-uid"]),
+    ("icf-utils st", ["status", "study-uid"]),
     ("icf-utils sessions --settings x g", ["get"]),
     ("icf-utils sessions get --se", ["--sender", "--settings"]),
     ("icf-utils run --until a", ["archive"]),

@@ -121,7 +121,7 @@ CASES: list[tuple[Break, int, str, str]] = [
     (bad_setting, 2, "InvalidSetting", "adress"),
     (bad_url, 2, "InvalidSetting", "https://"),
     (rebuild_without_id, 2, "InvalidSetting", "--id"),
-    (empty_input, 3, "InputRefused", "holds no file"),
+    (empty_input, 3, "InputRefused", "contains no files"),
     (no_input, 3, "InputRefused", "nowhere"),
     (other_input, 4, "DepositDiffers", "more.txt"),
     (other_dataset, 4, "DepositDiffers", "https://other.example.org"),

@@ -93,6 +93,19 @@ def test_what_readers_must_not_see(store: Path, server: FaultyServer) -> None:
     assert (found.state, found.message) == ("warning", "readers can open 'icf.toml', 'study-a/.icf/'")
 
 
+def test_what_readers_with_a_login_must_not_see(
+    store: Path, server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (store / "icf.toml").write_text("")
+    server.objects["/icf.toml"] = b"x"
+    server.authorization = "Basic " + base64.b64encode(b"anna:hunter2").decode()
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert checks(store, server.url)["hidden files"].state == "skipped"
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login anna password hunter2\n")
+    (tmp_path / "netrc").chmod(0o600)
+    assert checks(store, server.url)["hidden files"].message == "readers can open 'icf.toml'"
+
+
 def test_a_clock_that_is_wrong(store: Path, server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BaseHTTPRequestHandler, "date_time_string", lambda *_: "Fri, 31 May 2024 12:00:00 GMT")
     assert checks(store, server.url)["clock (server)"].state == "warning"
