@@ -18,7 +18,7 @@ import pytest
 
 from icf_utils import ArchiveResult, CatalogResult, DatasetResult, MetadataResult, __version__
 from icf_utils.errors import InvalidIdentifier
-from tests.cli.program import ROOT, Ran, icf, run, steps
+from tests.cli.program import ROOT, Ran, icf, run, stage_commands
 from tests.verify.stores import STUDY, contents, write_input
 
 BIN = ROOT / "bin"
@@ -67,10 +67,10 @@ def test_help_is_the_subcommands(name: str) -> None:
 def test_as_programs(source: Path, tmp_path: Path) -> None:
     """Executable as they are, and doing the same."""
     path = {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
-    for arguments in steps(tmp_path / "store", source)[:4]:
+    for arguments in stage_commands(tmp_path / "store", source)[:4]:
         name, *rest = arguments
         assert run(BIN / str(name), *rest, "-q", env=path) == Ran(0, "", "")
-    for arguments in steps(tmp_path / "expected", source)[:4]:
+    for arguments in stage_commands(tmp_path / "expected", source)[:4]:
         assert icf(*arguments, "-q").code == 0
     assert contents(tmp_path / "store") == contents(tmp_path / "expected")
     ran = run(BIN / NAMES[1], "-o", tmp_path / "nowhere", "--id", "a", "b", "--json", env=path)
@@ -87,7 +87,7 @@ def test_as_modules(source: Path, tmp_path: Path, kind: Callable[[Path], str | P
     assert isinstance(deposited, DatasetResult)
     assert "https://data.example.org/store/study-a/v1_" in deposited.clone_url
     assert isinstance(catalog(store, STUDY, "v1"), CatalogResult)
-    for arguments in steps(tmp_path / "expected", source)[:4]:
+    for arguments in stage_commands(tmp_path / "expected", source)[:4]:
         assert icf(*arguments, "-q").code == 0
     assert contents(tmp_path / "store") == contents(tmp_path / "expected")
 
@@ -152,7 +152,7 @@ def test_an_installed_wheel(wheel: Path, source: Path, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "pip", "install", *options, str(wheel)], check=True, capture_output=True)
     assert (target / "bin" / NAMES[0]).read_bytes().startswith(f"#!{sys.executable}\n".encode())
     environment = {"PYTHONPATH": str(target)}
-    for arguments in steps(tmp_path / "store", source):
+    for arguments in stage_commands(tmp_path / "store", source):
         program: tuple[str | Path, ...] = (target / "bin" / str(arguments[0]), *arguments[1:])
         if arguments[0] == "verify":
             program = (target / "bin" / "icf-utils", *arguments)

@@ -19,7 +19,7 @@ from icf_utils.dataset.export import read_export
 from icf_utils.dicom.confidentiality import profile_entries
 from icf_utils.dicom.values import dictionary_vr
 from icf_utils.store.layout import Visit
-from tests.cli.program import PYTHON, Inside, steps, surrounding
+from tests.cli.program import PYTHON, Inside, stage_commands, surrounding
 from tests.conftest import VISIT_NAMES, VISITS
 from tests.data.make_dicom import dicom_bytes, element, item, write_visit
 from tests.verify.stores import contents, files_of, snapshot
@@ -34,8 +34,8 @@ def inside(capsys: pytest.CaptureFixture[str]) -> Inside:
 
 
 def commands(root: Path, names: Iterable[str], inputs: Path) -> list[Arguments]:
-    """The four steps of each visit."""
-    return [arguments for name in names for arguments in steps(root, inputs / name, name)[:4]]
+    """The four stages of each visit."""
+    return [arguments for name in names for arguments in stage_commands(root, inputs / name, name)[:4]]
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ SURROUNDINGS = [
 
 @pytest.mark.parametrize("environment", SURROUNDINGS)
 def test_elsewhere_the_same_bytes(whole: Path, visits: Path, tmp_path: Path, environment: dict[str, str]) -> None:
-    """Another folder, zone, locale, umask, order of visits and of steps."""
+    """Another folder, zone, locale, umask, order of visits and of stages."""
     root = tmp_path / "another" / "store"
     ordered = commands(root, reversed(VISIT_NAMES), visits)
     by_step = [arguments for step in range(4) for arguments in ordered[step::4]]
@@ -142,7 +142,7 @@ def test_another_user_the_same_bytes(
 def test_other_url_other_dataset_same_rest(whole: Path, visits: Path, tmp_path: Path, inside: Inside) -> None:
     """A store's address changes the dataset and the catalog; archive and metadata do not know of it."""
     name = VISIT_NAMES[0]
-    for arguments in steps(tmp_path, visits / name, name)[:4]:
+    for arguments in stage_commands(tmp_path, visits / name, name)[:4]:
         other = [
             "https://moved.example.org" if word == "https://data.example.org/store" else word for word in arguments
         ]
@@ -243,7 +243,7 @@ def without_uids(raw: bytes) -> bytes:
 
 def test_markers_stay_in_the_archive(tmp_path: Path, inside: Inside) -> None:
     source, root = marked_visit(tmp_path / "in"), tmp_path / "store"
-    for arguments in steps(root, source, "v1"):
+    for arguments in stage_commands(root, source, "v1"):
         for option in ((), ("--json",)):
             ran = inside(*arguments, *option)
             assert ran.code == 0
@@ -269,7 +269,7 @@ def test_markers_stay_in_the_archive(tmp_path: Path, inside: Inside) -> None:
 def test_markers_in_no_message_of_failure(tmp_path: Path, inside: Inside) -> None:
     """Whatever goes wrong with such a visit."""
     source, root = marked_visit(tmp_path / "in"), tmp_path / "store"
-    for arguments in steps(root, source, "v1")[:4]:
+    for arguments in stage_commands(root, source, "v1")[:4]:
         assert inside(*arguments, "-q").code == 0
     place = Visit(root, STUDY, "v1")
     archive, images = place.archive.read_bytes(), place.dicoms_json.read_bytes()
@@ -278,7 +278,10 @@ def test_markers_in_no_message_of_failure(tmp_path: Path, inside: Inside) -> Non
     store: Arguments = ("-o", root, "--id", STUDY, "v1")
 
     def failures(codes: set[int]) -> None:
-        attempts: list[Arguments] = [*steps(root, source, "v1"), ("deposit_visit_metadata", *store, "--tags", tags)]
+        attempts: list[Arguments] = [
+            *stage_commands(root, source, "v1"),
+            ("deposit_visit_metadata", *store, "--tags", tags),
+        ]
         attempts.append(("verify", *store, "--rebuild", source))
         found = set()
         for arguments in attempts:
@@ -309,7 +312,7 @@ def test_markers_that_are_asked_for(tmp_path: Path, inside: Inside) -> None:
     source, root = marked_visit(tmp_path / "in"), tmp_path / "store"
     tags = tmp_path / "tags"
     tags.write_text("allow_identifying: true\nPatientName\n")
-    for arguments in steps(root, source, "v1")[:4]:
+    for arguments in stage_commands(root, source, "v1")[:4]:
         extra = ("--tags", tags) if arguments[0] == "deposit_visit_metadata" else ()
         ran = inside(*arguments, *extra)
         assert ran.code == 0
@@ -322,4 +325,4 @@ def test_markers_that_are_asked_for(tmp_path: Path, inside: Inside) -> None:
         assert_clean("the dataset", b"".join(git_object.data for git_object in objects.values()))
     for name, data in contents(place.of_study.catalog).items():
         assert_clean(name, data)
-    assert inside(*steps(root, source, "v1")[4]).code == 0
+    assert inside(*stage_commands(root, source, "v1")[4]).code == 0

@@ -80,8 +80,8 @@ def run(*command: str | bytes | Path, env: Mapping[str, str] | None = None, cwd:
     return ran
 
 
-def steps(root: Path, source: Path, visit: str = "v1", study: str = "study-a") -> list[tuple[str | Path, ...]]:
-    """The arguments of the four steps of a visit, and of its verification."""
+def stage_commands(root: Path, source: Path, visit: str = "v1", study: str = "study-a") -> list[tuple[str | Path, ...]]:
+    """The arguments of the four stages of a visit, and of its verification."""
     store: tuple[str | Path, ...] = ("-o", root, "--id", study, visit)
     return [
         (COMMANDS[0], *store, source),

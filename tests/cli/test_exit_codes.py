@@ -12,7 +12,7 @@ import pytest
 
 from icf_utils.cli.main import main
 from icf_utils.store.layout import Visit
-from tests.cli.program import COMMANDS, PROGRAM, PYTHON, Ran, icf, run, steps, surrounding
+from tests.cli.program import COMMANDS, PROGRAM, PYTHON, Ran, icf, run, stage_commands, surrounding
 from tests.verify.stores import STUDY, make_visit
 
 ARCHIVE, METADATA, DATASET, CATALOG, VERIFY = COMMANDS
@@ -186,7 +186,7 @@ def test_without_git(source: Path, root: Path, tmp_path: Path) -> None:
     make_visit(source, root)
     (tmp_path / "bin").mkdir()
     for arguments in ((), ("--json",)):
-        ran = icf(*steps(root, source)[2], *arguments, env={"PATH": str(tmp_path / "bin")})
+        ran = icf(*stage_commands(root, source)[2], *arguments, env={"PATH": str(tmp_path / "bin")})
         assert_failed(ran, 7, "MissingRequirement", DATASET, "git")
 
 
@@ -201,12 +201,12 @@ sys.exit(main(sys.argv[1:]))
 def test_without_datalad_catalog(source: Path, root: Path) -> None:
     """A catalog cannot be made. Verifying says that it was not compared, and checks everything else."""
     place = make_visit(source, root)
-    ran = run(*PYTHON, "-c", _WITHOUT_CATALOG, *steps(root, source)[3])
+    ran = run(*PYTHON, "-c", _WITHOUT_CATALOG, *stage_commands(root, source)[3])
     assert_failed(ran, 7, "MissingRequirement", COMMANDS[3], "datalad-catalog")
-    ran = run(*PYTHON, "-c", _WITHOUT_CATALOG, *steps(root, source)[4])
+    ran = run(*PYTHON, "-c", _WITHOUT_CATALOG, *stage_commands(root, source)[4])
     assert (ran.code, "[catalog-not-checked]" in ran.err) == (0, True)
     shutil.rmtree(place.of_study.catalog)
-    ran = run(*PYTHON, "-c", _WITHOUT_CATALOG, *steps(root, source)[4])
+    ran = run(*PYTHON, "-c", _WITHOUT_CATALOG, *stage_commands(root, source)[4])
     assert (ran.code, ran.err.count("catalog-not-checked")) == (0, 0)
 
 
@@ -231,16 +231,16 @@ def test_busy(source: Path, root: Path) -> None:
         assert holder.stdin is not None
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        for step in range(4):
-            ran = icf(*steps(root, source)[step], "--json", env={"ICF_LOCK_TIMEOUT": "0.1"})
-            assert_failed(ran, 8, "Busy", COMMANDS[step], f"process {holder.pid} on ")
-        assert icf(*steps(root, source)[4]).code == 0  # whoever only reads need not wait
+        for stage in range(4):
+            ran = icf(*stage_commands(root, source)[step], "--json", env={"ICF_LOCK_TIMEOUT": "0.1"})
+            assert_failed(ran, 8, "Busy", COMMANDS[stage], f"process {holder.pid} on ")
+        assert icf(*stage_commands(root, source)[4]).code == 0  # whoever only reads need not wait
         holder.stdin.close()
-    assert icf(*steps(root, source)[0]).code == 0
+    assert icf(*stage_commands(root, source)[0]).code == 0
 
 
 def test_a_patience_that_is_no_number(source: Path, root: Path) -> None:
-    ran = icf(*steps(root, source)[0], env={"ICF_LOCK_TIMEOUT": "long"})
+    ran = icf(*stage_commands(root, source)[0], env={"ICF_LOCK_TIMEOUT": "long"})
     assert_failed(ran, 2, "InvalidSetting", ARCHIVE, "ICF_LOCK_TIMEOUT")
 
 
@@ -258,11 +258,11 @@ sys.exit(main(sys.argv[1:]))
 def test_a_fault_of_ours(source: Path, root: Path) -> None:
     """Its kind and place are told, its text is not: it may hold values of a header."""
     for options in ((), ("--json",), ("--quiet",)):
-        ran = run(*PYTHON, "-c", _BUG, *steps(root, source)[1], *options)
+        ran = run(*PYTHON, "-c", _BUG, *stage_commands(root, source)[1], *options)
         assert_failed(ran, 70, "InternalError", METADATA, "internal error (ValueError at ")
         assert "Doe" not in ran.out + ran.err
     debugged = subprocess.run(
-        [*PYTHON, "-c", _BUG, *map(str, steps(root, source)[1])],
+        [*PYTHON, "-c", _BUG, *map(str, stage_commands(root, source)[1])],
         env=surrounding(ICF_DEBUG="1"),
         capture_output=True,
         check=False,
@@ -280,7 +280,7 @@ def test_an_error_without_a_path_is_a_message_too(
             raise OSError(5, "Input/output error", _name)
 
         monkeypatch.setattr("icf_utils.metadata.stage.deposit_visit_metadata", fail)
-        assert main(list(map(str, steps(root, source)[1]))) == 6
+        assert main(list(map(str, stage_commands(root, source)[1]))) == 6
         assert capsys.readouterr().err == f"icf-utils {METADATA}: cannot use '{shown}': Input/output error\n"
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import icf_utils
 from icf_utils.cli.parser import build_parser
-from tests.cli.program import COMMANDS, PYTHON, icf, run, steps
+from tests.cli.program import COMMANDS, PYTHON, icf, run, stage_commands
 from tests.verify.stores import make_visit
 
 #: What takes long to load; each is loaded by the commands that need it, when they need it.
@@ -50,7 +50,7 @@ def subcommands(parser: argparse.ArgumentParser | None = None, above: str = "") 
     return found
 
 
-def test_the_steps_are_subcommands() -> None:
+def test_the_stages_are_subcommands() -> None:
     assert set(COMMANDS) <= set(subcommands())
 
 
@@ -112,11 +112,11 @@ def test_help_loads_nothing_heavy(command: str) -> None:
     assert not [name for name in modules if name.startswith("icf_utils.") and name.endswith(".stage")]
 
 
-def test_steps_load_what_they_need(source: Path, root: Path) -> None:
+def test_stages_load_what_they_need(source: Path, root: Path) -> None:
     """pydicom loads libraries of its own: for downloads, and for pixels where they are there."""
     dicom = {"pydicom", "tqdm", "requests", "numpy", "PIL"}
     needed: tuple[set[str], ...] = (set(), dicom, {"git"}, {"jsonschema"}, {*dicom, "jsonschema"})
-    for arguments, allowed in zip(steps(root, source), needed, strict=True):
+    for arguments, allowed in zip(stage_commands(root, source), needed, strict=True):
         assert (loaded(*arguments) & set(HEAVY)) <= allowed, arguments[0]
 
 

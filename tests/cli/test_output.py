@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.program import COMMANDS, PROGRAM, Inside, Ran, icf, steps, surrounding
+from tests.cli.program import COMMANDS, PROGRAM, Inside, Ran, icf, stage_commands, surrounding
 from tests.data.make_dicom import dicom_bytes, write_visit
 from tests.dataset.visits import ODD_NAMES
 from tests.verify.stores import STUDY, URL, make_visit, write_input
@@ -37,7 +37,7 @@ def test_plain(inside: Inside, source: Path, root: Path) -> None:
         (r"study-a/v1: everything is as it should be \(5 images\)",),
     ]
     for state in ("written", "unchanged"):
-        for arguments, expected in zip(steps(root, source), lines, strict=True):
+        for arguments, expected in zip(stage_commands(root, source), lines, strict=True):
             ran = inside(*arguments)
             assert ran.code == 0
             for line, pattern in zip(ran.out.splitlines(), expected, strict=True):
@@ -78,7 +78,7 @@ def test_json(inside: Inside, source: Path, root: Path) -> None:
         },
         {"visits"},
     ]
-    for arguments, expected in zip(steps(root, source), fields, strict=True):
+    for arguments, expected in zip(stage_commands(root, source), fields, strict=True):
         ran = inside(*arguments, "--json")
         assert (ran.code, ran.err) == (0, "")
         assert (ran.json["command"], ran.json["ok"]) == (arguments[0], True)
@@ -91,13 +91,13 @@ def test_json(inside: Inside, source: Path, root: Path) -> None:
 
 def test_quiet(inside: Inside, source: Path, root: Path) -> None:
     """Silence where all is well, although a file has no record."""
-    for arguments in steps(root, source):
+    for arguments in stage_commands(root, source):
         assert inside(*arguments, "-q") == Ran(0, "", "")
 
 
 def test_quiet_with_warnings(inside: Inside, source: Path, root: Path) -> None:
     (source / "late.dcm").write_bytes(dicom_bytes(StudyDate="***", InstanceNumber=77))
-    ran = inside(*steps(root, source)[0], "--quiet")
+    ran = inside(*stage_commands(root, source)[0], "--quiet")
     assert (ran.code, ran.out) == (0, "")
     assert ran.err.startswith("warning [no-study-time]: 'late.dcm': ")
     assert ran.err.count("\n") == 1
@@ -113,11 +113,11 @@ def test_quiet_verify_names_the_wrong_visits_only(inside: Inside, source: Path, 
 
 def test_warnings_of_a_kind_stand_together(inside: Inside, tmp_path: Path, root: Path) -> None:
     write_visit(tmp_path / "in", {1: ("x", 8)}, StudyDate=None)
-    ran = inside(*steps(root, tmp_path / "in")[0])
+    ran = inside(*stage_commands(root, tmp_path / "in")[0])
     (line,) = [line for line in ran.err.splitlines() if line.startswith("warning [no-study-time]")]
     assert line.count(".dcm'") == 5
     assert " and 3 more: " in line
-    notices = inside(*steps(root, tmp_path / "in")[0], "--json").json["result"]["notices"]
+    notices = inside(*stage_commands(root, tmp_path / "in")[0], "--json").json["result"]["notices"]
     assert len([notice for notice in notices if notice["code"] == "no-study-time"]) == 8
 
 
@@ -135,7 +135,7 @@ def test_output_dir_is_what_store_dir_was_called(source: Path, root: Path) -> No
 
 
 def test_the_store_is_the_current_directory_by_default(source: Path, root: Path) -> None:
-    for arguments in steps(root, source)[:2]:
+    for arguments in stage_commands(root, source)[:2]:
         shortened = [word for word in arguments if word not in ("-o", root)]
         assert icf(*shortened, cwd=root).code == 0
     assert (root / STUDY / "v1_metadata_tarball.json").exists()
@@ -173,7 +173,7 @@ def test_a_bar_on_a_terminal(tmp_path: Path, root: Path) -> None:
     source = write_input(tmp_path / "in")
     (source / "large.bin").write_bytes(bytes(3_000_000))
     labels = ("archive", "metadata", "dataset", "catalog", "metadata")
-    for arguments, label in zip(steps(root, source), labels, strict=True):
+    for arguments, label in zip(stage_commands(root, source), labels, strict=True):
         code, out, err = on_a_terminal(*arguments)
         assert code == 0
         assert out
@@ -199,27 +199,27 @@ def test_hostile_names(inside: Inside, tmp_path: Path) -> None:
     for at, name in enumerate(HOSTILE):
         (source / name).write_bytes(dicom_bytes(StudyDate="***", SeriesNumber=b"abc", InstanceNumber=50 + at))
         (source / f"{name}.txt").write_text("no DICOM")
-    for arguments in steps(root, source):
+    for arguments in stage_commands(root, source):
         ran = inside(*arguments)
         assert ran.code == 0
         assert safe(ran.out + ran.err)
         assert all(re.match(r"[^\n]+: |dataset |  datalad |\d+ images ", line) for line in ran.out.splitlines())
-    warnings = "".join(inside(*arguments).err for arguments in steps(root, source))
+    warnings = "".join(inside(*arguments).err for arguments in stage_commands(root, source))
     for shown in (r"red\x1b[31m.dcm", r"new\nline.dcm", r"\u202etrap.dcm"):
         assert shown in warnings
     os.mkfifo(source / "pipe\x1b[5m\n.dcm")
-    ran = inside(*steps(root, source)[0])
+    ran = inside(*stage_commands(root, source)[0])
     assert ran.code == 3
     assert safe(ran.err)
     assert r"'pipe\x1b[5m\n.dcm': is a named pipe" in ran.err
-    refused = inside(*steps(root, source)[0], "--json")
+    refused = inside(*stage_commands(root, source)[0], "--json")
     assert safe(refused.out)
     assert r"pipe\x1b[5m\n.dcm" in refused.json["error"]["message"]
     with open(root / STUDY / "v1_dicom.tar", "r+b") as handle:
         content = handle.read()
         handle.seek(content.index(b"t1 mprage"))
         handle.write(b"t2")
-    found = inside(*steps(root, source)[4])
+    found = inside(*stage_commands(root, source)[4])
     assert found.code == 1
     assert safe(found.out)
 
@@ -232,12 +232,12 @@ def test_names_that_are_no_text(inside: Inside, tmp_path: Path, root: Path) -> N
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as handle:
             handle.write(dicom_bytes(StudyTime="", InstanceNumber=at + 1))
-    for arguments in steps(root, source):
+    for arguments in stage_commands(root, source):
         for option in ((), ("--json",)):
             ran = inside(*arguments, *option)
             assert ran.code == 0
             assert safe(ran.out + ran.err)
-    notices = inside(*steps(root, source)[0], "--json").json["result"]["notices"]
+    notices = inside(*stage_commands(root, source)[0], "--json").json["result"]["notices"]
     found = {notice["subject"] for notice in notices if notice["code"] == "no-study-time"}
     assert found == set(ODD_NAMES)
 
@@ -250,12 +250,12 @@ def test_a_locale_without_unicode(tmp_path: Path, encoding: dict[str, str]) -> N
     """Names and messages are UTF-8 all the same; also the names of input and store."""
     source, root = write_input(tmp_path / "übung", SeriesDescription="Übersicht"), tmp_path / "größe"
     (source / "頭部.dcm").write_bytes(dicom_bytes(StudyDate="***", InstanceNumber=77))
-    for arguments in steps(root, source):
+    for arguments in stage_commands(root, source):
         ran = icf(*arguments, env={**PLAIN, **encoding})
         assert ran.code == 0
         if arguments[0] == COMMANDS[0]:
             assert "'頭部.dcm'" in ran.err
     assert (root / STUDY / "v1_XDLRA--refs").exists()
-    ran = icf(*steps(root, source / "nowhere")[0], env={**PLAIN, **encoding})
+    ran = icf(*stage_commands(root, source / "nowhere")[0], env={**PLAIN, **encoding})
     assert ran.code == 3
-    assert icf(*steps(root, source)[4], "--store-url", f"{URL}").code == 0
+    assert icf(*stage_commands(root, source)[4], "--store-url", f"{URL}").code == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from icf_utils.cli.main import main
-from tests.cli.program import COMMANDS, PROGRAM, PYTHON, steps, surrounding
+from tests.cli.program import COMMANDS, PROGRAM, PYTHON, stage_commands, surrounding
 from tests.verify.stores import STUDY, contents, make_visit, write_input
 
 
@@ -56,7 +56,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def test_in_the_middle_of_an_archive(large: Path, root: Path, number: int, code: int, word: str) -> None:
     part = root / STUDY / ".icf" / "v1_dicom.tar.part"
     options = ("--json",) if number == signal.SIGTERM else ()
-    with start((*steps(root, large)[0], *options)) as process:
+    with start((*stage_commands(root, large)[0], *options)) as process:
         wait_for(lambda: part.exists() and part.stat().st_size > 1 << 20)
         process.send_signal(number)
         out, err = process.communicate(timeout=30)
@@ -71,7 +71,7 @@ def test_in_the_middle_of_an_archive(large: Path, root: Path, number: int, code:
 def test_nohup(source: Path, root: Path, large: Path) -> None:
     """Whoever says that the terminal may go is obeyed."""
     part = root / STUDY / ".icf" / "v1_dicom.tar.part"
-    with start(steps(root, large)[0], ignoring=signal.SIGHUP) as process:
+    with start(stage_commands(root, large)[0], ignoring=signal.SIGHUP) as process:
         wait_for(lambda: part.exists() and part.stat().st_size > 1 << 20)
         process.send_signal(signal.SIGHUP)
         time.sleep(0.1)
@@ -124,21 +124,21 @@ def run_until(arguments: tuple[str | Path, ...], when: str, number: int, at: int
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize("step", range(4))
+@pytest.mark.parametrize("stage", range(4))
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_at_any_moment(
-    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], step: int, number: int
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: int, number: int
 ) -> None:
     expected = contents(make_visit(source, tmp_path / "expected").root)
-    chance = random.Random(f"{step} {number}")
-    code, err = run_until(prepared(source, tmp_path / "count", step, capsys), "before", number, at=10**6)
+    chance = random.Random(f"{stage} {number}")
+    code, err = run_until(prepared(source, tmp_path / "count", stage, capsys), "before", number, at=10**6)
     assert code == 0
     moments = int(err.splitlines()[-1])
     assert moments >= 10
     for at in chance.sample(range(1, moments + 1), 3):
         for when in ("before", "after"):
             root = tmp_path / f"{at}{when}"
-            arguments = prepared(source, root, step, capsys)
+            arguments = prepared(source, root, stage, capsys)
             code, err = run_until(arguments, when, number, at)
             assert code == CODES[number], (at, when, err)
             left = contents(root)
@@ -151,17 +151,17 @@ def test_at_any_moment(
             assert not (root / STUDY / ".icf").exists()
 
 
-def prepared(source: Path, root: Path, step: int, capsys: pytest.CaptureFixture[str]) -> tuple[str | Path, ...]:
-    """Make the steps before; the arguments of the next."""
-    for arguments in steps(root, source)[:step]:
+def prepared(source: Path, root: Path, stage: int, capsys: pytest.CaptureFixture[str]) -> tuple[str | Path, ...]:
+    """Run the stages before one; returns the arguments of that one."""
+    for arguments in stage_commands(root, source)[:stage]:
         assert main(list(map(str, arguments))) == 0
     capsys.readouterr()
-    return steps(root, source)[step]
+    return stage_commands(root, source)[stage]
 
 
 def test_a_second_signal_does_not_stop_the_tidying(large: Path, root: Path) -> None:
     part = root / STUDY / ".icf" / "v1_dicom.tar.part"
-    with start(steps(root, large)[0]) as process:
+    with start(stage_commands(root, large)[0]) as process:
         wait_for(lambda: part.exists() and part.stat().st_size > 1 << 20)
         for _ in range(20):
             process.send_signal(signal.SIGTERM)

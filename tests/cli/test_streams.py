@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.program import COMMANDS, PROGRAM, PYTHON, icf, run, steps, surrounding
+from tests.cli.program import COMMANDS, PROGRAM, PYTHON, icf, run, stage_commands, surrounding
 from tests.verify.stores import STUDY, contents, make_visit
 
 
@@ -41,22 +41,22 @@ def attempt(arguments: tuple[str | Path, ...], *, stdout: int, stderr: int = sub
 
 
 def test_nobody_reads_the_result(source: Path, root: Path) -> None:
-    for arguments in steps(root, source):
+    for arguments in stage_commands(root, source):
         with broken_pipe() as pipe:
             code, err = attempt((*arguments, "--json"), stdout=pipe)
         assert (code, err) == (0, "")
-    assert icf(*steps(root, source)[4]).code == 0
+    assert icf(*stage_commands(root, source)[4]).code == 0
 
 
 def test_nobody_reads_anything(source: Path, root: Path) -> None:
-    for arguments in steps(root, source):
+    for arguments in stage_commands(root, source):
         with broken_pipe() as pipe:
             assert attempt(arguments, stdout=pipe, stderr=pipe) == (0, "")
     (root / STUDY / "v1_dicom.tar.md5sum").write_text("x")
     with broken_pipe() as pipe:
-        assert attempt(steps(root, source)[4], stdout=pipe, stderr=pipe)[0] == 1
-        assert attempt(steps(root, source / "nowhere")[0], stdout=pipe, stderr=pipe)[0] == 3
-        assert attempt(steps(root, source / "nowhere")[0], stdout=pipe)[0] == 3
+        assert attempt(stage_commands(root, source)[4], stdout=pipe, stderr=pipe)[0] == 1
+        assert attempt(stage_commands(root, source / "nowhere")[0], stdout=pipe, stderr=pipe)[0] == 3
+        assert attempt(stage_commands(root, source / "nowhere")[0], stdout=pipe)[0] == 3
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("verify", "--help"), ("nonsense",)])
@@ -68,17 +68,17 @@ def test_nobody_reads_the_help(arguments: tuple[str, ...]) -> None:
 
 def test_no_room_for_the_result(source: Path, root: Path) -> None:
     """The deposit is made; that nobody could be told of it is an error."""
-    for at, arguments in enumerate(steps(root, source)):
+    for at, arguments in enumerate(stage_commands(root, source)):
         full = os.open("/dev/full", os.O_WRONLY)
         code, err = attempt((*arguments, *([] if at % 2 else ["--json"])), stdout=full)
         os.close(full)
         assert code == 6
         assert "cannot write to 'standard output': No space left on device" in err
-    assert icf(*steps(root, source)[4]).code == 0
+    assert icf(*stage_commands(root, source)[4]).code == 0
 
 
 def test_no_room_for_messages(source: Path, root: Path) -> None:
-    for arguments in steps(root, source):
+    for arguments in stage_commands(root, source):
         full = os.open("/dev/full", os.O_WRONLY)
         assert attempt(arguments, stdout=subprocess.DEVNULL, stderr=full)[0] == 0
         os.close(full)
@@ -96,13 +96,13 @@ os.execv(sys.executable, [sys.executable, "-W", "error", "-m", "icf_utils.cli.ma
 def test_closed_streams(source: Path, root: Path, tmp_path: Path, closed: str) -> None:
     """Nothing that is printed may end in a file of the store that got the stream's number."""
     make_visit(source, tmp_path / "expected")
-    for arguments in steps(root, source):
+    for arguments in stage_commands(root, source):
         ran = run(*PYTHON, "-c", _CLOSED, closed, *arguments)
         assert ran.code == 0
         assert bool(ran.out) != ("1" in closed)
         assert bool(ran.err) != ("2" in closed)
     assert contents(root) == contents(tmp_path / "expected")
-    assert run(*PYTHON, "-c", _CLOSED, closed, *steps(root, source / "nowhere")[0]).code == 3
+    assert run(*PYTHON, "-c", _CLOSED, closed, *stage_commands(root, source / "nowhere")[0]).code == 3
 
 
 @contextmanager
@@ -128,10 +128,10 @@ def fill(path: Path, leave: int) -> None:
 
 @pytest.mark.parametrize("leave", [0, 8192])
 def test_a_full_disk(source: Path, root: Path, tmp_path: Path, leave: int) -> None:
-    """Every step says so, leaves nothing, and completes when there is room."""
+    """Every stage says so, leaves nothing, and completes when there is room."""
     make_visit(source, tmp_path / "expected")
     with small_disk(root, 16384):
-        for arguments in steps(root, source)[:4]:
+        for arguments in stage_commands(root, source)[:4]:
             before = contents(root)
             fill(root / "ballast", leave if arguments[0] != COMMANDS[1] else 0)
             ran = icf(*arguments)
@@ -144,7 +144,7 @@ def test_a_full_disk(source: Path, root: Path, tmp_path: Path, leave: int) -> No
                 expected = contents(tmp_path / "expected")
                 assert all(expected[name] == data for name, data in contents(root).items())
             assert icf(*arguments).code == 0
-        assert icf(*steps(root, source)[4]).code == 0
+        assert icf(*stage_commands(root, source)[4]).code == 0
         assert contents(root) == contents(tmp_path / "expected")
 
 
