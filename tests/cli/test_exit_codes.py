@@ -232,7 +232,7 @@ def test_busy(source: Path, root: Path) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         for stage in range(4):
-            ran = icf(*stage_commands(root, source)[step], "--json", env={"ICF_LOCK_TIMEOUT": "0.1"})
+            ran = icf(*stage_commands(root, source)[stage], "--json", env={"ICF_LOCK_TIMEOUT": "0.1"})
             assert_failed(ran, 8, "Busy", COMMANDS[stage], f"process {holder.pid} on ")
         assert icf(*stage_commands(root, source)[4]).code == 0  # whoever only reads need not wait
         holder.stdin.close()
