@@ -89,7 +89,7 @@ class Packer:
     ) -> None:
         head, found = read_head(reader.read, entry.size, FACT_TAGS)
         facts = file_facts(found, self._zone)
-        _note(entry, facts, done)
+        _record_facts(entry, facts, done)
         if facts.time is None:
             header = self._provisional_header(entry, output)
             done.waiting.append((output.position, len(header), entry))
@@ -132,7 +132,7 @@ class Packer:
         return member_header(f"{self._root}/{entry.name}", entry.size, time)
 
 
-def _note(entry: InputFile, facts: FileFacts, done: PackingResult) -> None:
+def _record_facts(entry: InputFile, facts: FileFacts, done: PackingResult) -> None:
     if facts.kind is FileKind.IMAGE:
         done.dicom_files += 1
         if facts.study_uid:

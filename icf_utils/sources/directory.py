@@ -29,7 +29,7 @@ _SPECIAL = {
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _FileState:
     """Identifies a file and its state, so that a later change is noticed."""
 
     path: bytes
@@ -40,8 +40,8 @@ class _Seen:
     ctime_ns: int
 
 
-def _seen(path: bytes, status: os.stat_result) -> _Seen:
-    return _Seen(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+def _file_state(path: bytes, status: os.stat_result) -> _FileState:
+    return _FileState(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class DirectorySource:
@@ -70,7 +70,7 @@ class DirectorySource:
     def open(self, entry: InputFile) -> Iterator[FileReader]:
         """Open one file. Raises ``InputRefused`` if it changed since it was listed, or changes while it is read."""
         seen = self._seen[entry.name]
-        _let_the_clock_tick(seen)
+        _wait_for_clock_tick(seen)
         try:
             descriptor = os.open(seen.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
@@ -95,7 +95,7 @@ class DirectorySource:
                 raise self._changed(name, "changed")
 
     def _compare(self, name: str, status: os.stat_result) -> None:
-        if _seen(self._seen[name].path, status) != self._seen[name]:
+        if _file_state(self._seen[name].path, status) != self._seen[name]:
             raise self._changed(name, "changed")
 
     def _changed(self, name: str, what: str) -> InputRefused:
@@ -108,7 +108,7 @@ def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
-def _let_the_clock_tick(seen: _Seen) -> None:
+def _wait_for_clock_tick(seen: _FileState) -> None:
     age = time.time() - max(seen.mtime_ns, seen.ctime_ns) / 1e9
     if 0 <= age < _TICK:
         time.sleep(_TICK - age)
@@ -133,7 +133,7 @@ class _Walk:
 
     def __init__(self, root: bytes, only: Sequence[str] | None) -> None:
         self._root = root
-        self.files: dict[str, _Seen] = {}
+        self.files: dict[str, _FileState] = {}
         self.folders: list[str] = []
         self.refused: list[tuple[str, str]] = []
         if only is not None:
@@ -201,4 +201,4 @@ class _Walk:
         elif not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
             self.refused.append((name, "cannot be read (no permission)"))
         else:
-            self.files[name] = _seen(path, status)
+            self.files[name] = _file_state(path, status)
