@@ -57,9 +57,9 @@ class DirectorySource:
         walk = _Walk(self._root, only)
         if walk.refused:
             raise InputRefused(path, sorted(walk.refused), "Remove or replace these files and try again.")
-        self._seen = walk.files
+        self._files = walk.files
         self.entries = tuple(
-            sorted((InputFile(name, seen.size) for name, seen in walk.files.items()), key=path_sort_key)
+            sorted((InputFile(name, state.size) for name, state in walk.files.items()), key=path_sort_key)
         )
         self.notices: tuple[Notice, ...] = (
             *name_notices(self.entries),
@@ -69,17 +69,17 @@ class DirectorySource:
     @contextmanager
     def open(self, entry: InputFile) -> Iterator[FileReader]:
         """Open one file. Raises ``InputRefused`` if it changed since it was listed, or changes while it is read."""
-        seen = self._seen[entry.name]
-        _wait_for_clock_tick(seen)
+        state = self._files[entry.name]
+        _wait_for_clock_tick(state)
         try:
-            descriptor = os.open(seen.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(state.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
                 raise self._changed(entry.name, "was removed or replaced") from error
-            raise StorageFailure(_text(seen.path), "read", error) from error
+            raise StorageFailure(_text(state.path), "read", error) from error
         try:
             self._compare(entry.name, os.fstat(descriptor))
-            yield _FileReader(descriptor, _text(seen.path))
+            yield _FileReader(descriptor, _text(state.path))
             self._compare(entry.name, os.fstat(descriptor))
         finally:
             os.close(descriptor)
@@ -87,15 +87,15 @@ class DirectorySource:
     def check_unchanged(self) -> None:
         """Walk the tree again and raise ``InputRefused`` if a file was added, removed or changed."""
         walk = _Walk(self._root, self._only)
-        names = sorted(set(walk.files) ^ set(self._seen)) or [name for name, _ in walk.refused]
+        names = sorted(set(walk.files) ^ set(self._files)) or [name for name, _ in walk.refused]
         if names:
-            raise self._changed(names[0], "appeared or vanished")
-        for name, seen in self._seen.items():
-            if walk.files[name] != seen:
+            raise self._changed(names[0], "appeared or disappeared")
+        for name, state in self._files.items():
+            if walk.files[name] != state:
                 raise self._changed(name, "changed")
 
     def _compare(self, name: str, status: os.stat_result) -> None:
-        if _file_state(self._seen[name].path, status) != self._seen[name]:
+        if _file_state(self._files[name].path, status) != self._files[name]:
             raise self._changed(name, "changed")
 
     def _changed(self, name: str, what: str) -> InputRefused:
@@ -108,8 +108,8 @@ def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
-def _wait_for_clock_tick(seen: _FileState) -> None:
-    age = time.time() - max(seen.mtime_ns, seen.ctime_ns) / 1e9
+def _wait_for_clock_tick(state: _FileState) -> None:
+    age = time.time() - max(state.mtime_ns, state.ctime_ns) / 1e9
     if 0 <= age < _TICK:
         time.sleep(_TICK - age)
 
