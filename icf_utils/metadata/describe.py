@@ -15,7 +15,7 @@ from icf_utils.archive.reader import ArchiveMember, ArchivePass
 from icf_utils.dicom.charsets import parse_character_sets
 from icf_utils.dicom.constants import SPECIFIC_CHARACTER_SET
 from icf_utils.dicom.elements import HEAD_LIMIT, Element, Header
-from icf_utils.dicom.header import FileKind, check_pixels, file_kind, read_head
+from icf_utils.dicom.header import IDENTITY_TAGS, FileKind, check_pixels, file_kind, read_head
 from icf_utils.dicom.values import Value, convert_value, tag_for_keyword
 from icf_utils.errors import DepositDamaged, storage_errors
 from icf_utils.metadata.allowlist import AllowList
@@ -42,15 +42,12 @@ class ArchiveDescription:
 
 @dataclass(frozen=True)
 class _Tags:
-    """Tag numbers by keyword."""
+    """Tag numbers by keyword; ``wanted`` are all that a scan must return."""
 
     values: dict[str, int]
     uids: dict[str, int]
+    wanted: frozenset[int]
     allow_identifying: bool
-
-    @property
-    def wanted(self) -> frozenset[int]:
-        return frozenset({*self.values.values(), *self.uids.values(), SPECIFIC_CHARACTER_SET})
 
 
 def describe_archive(path: Path, root: str, allowed: AllowList, progress: Progress) -> ArchiveDescription:
@@ -93,7 +90,9 @@ def _tags(allowed: AllowList) -> _Tags:
         return tag
 
     values = {keyword: number(keyword) for keyword in STANDARD_TAGS} | dict(allowed.tags)
-    return _Tags(values, {keyword: number(keyword) for keyword in UID_TAGS}, allowed.allow_identifying)
+    uids = {keyword: number(keyword) for keyword in UID_TAGS}
+    wanted = IDENTITY_TAGS | {*values.values(), *uids.values(), SPECIFIC_CHARACTER_SET}
+    return _Tags(values, uids, wanted, allowed.allow_identifying)
 
 
 _NOT_AN_IMAGE = {
