@@ -1,4 +1,4 @@
-"""Passwords come from where nobody else sees them, and show themselves nowhere."""
+"""Passwords come from places that others cannot see, and are never shown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils.credentials import Login, Secret, ask_secret, find_login, find_secret, without_credentials
+from icf_utils.credentials import Login, Secret, ask_secret, find_login, find_secret, origin_of, without_credentials
 from icf_utils.errors import InvalidSetting, StorageFailure
 
 URL = "https://xnat.example.org:8443/xnat"
@@ -30,7 +30,7 @@ def test_nothing_is_asked_without_a_terminal() -> None:
     assert find_secret("ICF_NOTHING", question="Token") is None
 
 
-def test_who_wants_to_be_asked_is_told_without_a_terminal() -> None:
+def test_asking_requires_a_terminal() -> None:
     with pytest.raises(InvalidSetting, match="Token: icf-utils cannot ask without a terminal"):
         ask_secret("Token")
 
@@ -48,7 +48,7 @@ def test_a_file_with_something_else(secret_file: Path, content: str) -> None:
         find_secret("ICF_TOKEN", secret_file)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(StorageFailure, match="No such file"):
         find_secret("ICF_TOKEN", tmp_path / "none")
 
@@ -71,7 +71,7 @@ def test_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
 def test_a_netrc_that_others_may_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int) -> None:
-    """As other files of secrets; only where its login would be used."""
+    """Like other files of secrets, but only if its login would be used."""
     path = tmp_path / "netrc"
     path.write_text("machine xnat.example.org login anna password from-netrc\nmachine open login anonymous\n")
     path.chmod(mode)
@@ -87,3 +87,22 @@ def test_nothing_shows_a_secret() -> None:
     login = Login("anna", Secret("hunter2"))
     assert "hunter2" not in f"{login} {login!r} {login.password}"
     assert without_credentials("https://anna:hunter2@h/b?token=hunter2#hunter2") == "https://h/b"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("ftp://host/", "host/path", "file:///etc/passwd", "https://", "http://a b/", "http://a\\@b/", "http://[::1/"),
+        *("http://host:port/", "http://host:99999/", "http://exämple.org/", "https://anna:hunter2@host/", "http://-a/"),
+    ],
+)
+def test_addresses_without_an_origin(url: str) -> None:
+    with pytest.raises(InvalidSetting) as caught:
+        origin_of(url)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_origins() -> None:
+    assert origin_of("https://host/a") == origin_of("https://HOST:443/b?c#d") != origin_of("http://host/a")
+    assert origin_of("http://host:80") != origin_of("http://host.:80")
+    assert str(origin_of("http://[::1]:8080/x")) == "http://[::1]:8080"

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from icf_utils.dataset.annex_keys import key_extension, link_target, lower_folder, md5e_key, mixed_folder
+from icf_utils.dataset.annex_keys import (
+    key_extension,
+    key_md5,
+    key_size,
+    link_target,
+    lower_folder,
+    md5e_key,
+    mixed_folder,
+    parse_locator,
+)
 from tests.dataset.commands import run
 from tests.dataset.conftest import require
 
@@ -89,3 +98,11 @@ def annex(folder: Path) -> Path:
     run("git", "annex", "init", "-q", "test", cwd=folder)
     assert json.loads(run("git", "annex", "info", "--fast", "--json", cwd=folder))["success"]
     return folder
+
+
+def test_locators() -> None:
+    found = parse_locator("dl+archive:MD5E-s1--x.tar#path=a b%#c.dcm&size=5&atype=tar&offset=7")
+    assert found is not None
+    assert (found.archive_key, found.path, found.size, found.offset) == ("MD5E-s1--x.tar", "a b%#c.dcm", 5, 7)
+    assert parse_locator("https://example.org/a.tar") is None
+    assert (key_size("URL--x-s3"), key_md5("SHA256E-s1--aa")) == (None, "")

@@ -1,4 +1,4 @@
-"""A web server on loopback that serves bytes with ranges, and can be told what to do wrong."""
+"""A web server on loopback that serves bytes with ranges, with faults on request."""
 
 from __future__ import annotations
 

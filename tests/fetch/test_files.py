@@ -30,7 +30,7 @@ def test_reading(file: Path) -> None:
     assert b"".join(source.read(10)) == b""
 
 
-def test_what_is_not_there(file: Path) -> None:
+def test_a_missing_file(file: Path) -> None:
     source = open_source(file.with_name("b").as_uri())
     assert not source.exists()
     with pytest.raises(FetchFailure) as caught:
@@ -38,7 +38,7 @@ def test_what_is_not_there(file: Path) -> None:
     assert caught.value.kind == "missing"
 
 
-def test_what_may_not_be_read(open_tmp_path: Path, as_nobody: Callable[[], AbstractContextManager[None]]) -> None:
+def test_a_file_without_permission(open_tmp_path: Path, as_nobody: Callable[[], AbstractContextManager[None]]) -> None:
     path = open_tmp_path / "a.tar"
     path.write_bytes(b"x")
     path.chmod(0)
@@ -71,5 +71,5 @@ def test_other_addresses(url: str) -> None:
         open_source(url)
 
 
-def test_local_host_is_here() -> None:
+def test_localhost_is_this_machine() -> None:
     assert path_of("file://localhost/a%20b") == Path("/a b")

@@ -1,295 +1,331 @@
-"""Bytes from web servers: ranges, cut streams, pauses, replaced objects, and credentials that go nowhere else."""
+"""The HTTP client: repeats, redirects, proxies, TLS, and which origin gets a credential."""
 
 from __future__ import annotations
 
-import logging
-import random
-import re
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+import urllib3.connection
 
-from icf_utils.credentials import Login, Secret, bind_credential
-from icf_utils.errors import InvalidSetting
-from icf_utils.fetch.errors import FetchFailure, RangesRefused
-from icf_utils.fetch.http import HttpClient, RetryPolicy
-from icf_utils.fetch.open import open_source, read_whole
+from icf_utils.credentials import Login, Secret, SessionCookie, bind_credential
+from icf_utils.errors import InvalidSetting, StorageFailure
+from icf_utils.fetch.addresses import IpAddress, Network
+from icf_utils.fetch.errors import ConnectionFailure, FetchFailure
+from icf_utils.fetch.http import HttpClient
+from icf_utils.fetch.tls import TlsFiles, server_context
+from tests.fetch.certificates import make_certificate
 from tests.fetch.conftest import QUICK
-from tests.fetch.server import Fault, FaultyServer, serving
-
-DATA = random.Random(1).randbytes(700_000)
+from tests.fetch.server import Fault, FaultyServer, Request, serving
 
 
 @pytest.fixture(autouse=True)
-def _data(server: FaultyServer) -> None:
-    server.objects["/a.tar"] = DATA
+def _object(server: FaultyServer) -> None:
+    server.objects["/a"] = b"content"
 
 
-def read(
-    server: FaultyServer,
-    client: HttpClient,
-    start: int = 0,
-    size: int | None = None,
-    secret: Login | Secret | None = None,
-    **options: Any,
-) -> bytes:
-    credential = bind_credential(server.url, secret)
-    return b"".join(open_source(f"{server.url}/a.tar", client, credential, **options).read(start, size))
+@contextmanager
+def another(**objects: bytes) -> Iterator[FaultyServer]:
+    """A second server, which is another origin."""
+    state = FaultyServer()
+    state.objects = {f"/{name}": content for name, content in objects.items()}
+    with serving(state):
+        yield state
 
 
-def failure(
-    server: FaultyServer, client: HttpClient, start: int = 0, size: int | None = None, **options: Any
-) -> FetchFailure:
-    with pytest.raises(FetchFailure) as caught:
-        read(server, client, start, size, **options)
-    return caught.value
+def get(client: HttpClient, url: str, **options: object) -> bytes:
+    with client.request("GET", url, **options) as response:  # type: ignore[arg-type]
+        assert response.status == 200, response.status
+        return response.read(1 << 20)
 
 
-@pytest.mark.parametrize(("start", "size"), [(0, None), (5, None), (0, 10), (100, 300_001), (699_999, 1), (0, 700_000)])
-def test_ranges(server: FaultyServer, client: HttpClient, start: int, size: int | None) -> None:
-    assert read(server, client, start, size) == DATA[start : None if size is None else start + size]
-    assert server.sent == (len(DATA) - start if size is None else size)
+def redirect(server: FaultyServer, target: str, status: int = 302, where: str = "^/a") -> None:
+    server.faults.append(Fault(where, status=status, headers={"Location": target}))
 
 
-def test_nothing_is_asked_for_nothing(server: FaultyServer, client: HttpClient) -> None:
-    assert read(server, client, 3, 0) == b""
-    assert server.requests == []
+# -- repeating
 
 
-def test_size_and_existence_transfer_nothing(server: FaultyServer, client: HttpClient) -> None:
-    source = open_source(f"{server.url}/a.tar", client)
-    assert (source.size(), source.exists()) == (len(DATA), True)
-    assert not open_source(f"{server.url}/b.tar", client).exists()
-    assert server.sent == 0
-
-
-def test_size_where_head_is_disliked(server: FaultyServer, client: HttpClient) -> None:
-    server.faults.append(Fault("a.tar", times=1, status=405))
-    assert open_source(f"{server.url}/a.tar", client).size() == len(DATA)
-
-
-@pytest.mark.parametrize("cut", [0, 1, 100_000])
-def test_a_cut_stream_is_resumed_where_it_was_cut(server: FaultyServer, client: HttpClient, cut: int) -> None:
-    server.faults.append(Fault("a.tar", times=2, cut=cut))
-    assert read(server, client, 10, 600_000) == DATA[10:600_010]
-    assert server.sent == 600_000
-    resumed = server.requests[-1].headers
-    assert resumed["Range"] == f"bytes={10 + 2 * cut}-600009"
-    assert resumed.get("If-Range")
-
-
-def test_a_cut_stream_without_ranges_is_read_again(server: FaultyServer, client: HttpClient) -> None:
-    server.faults += [Fault("a.tar", times=1, cut=1000), Fault("a.tar", whole=True)]
-    assert read(server, client) == DATA
-
-
-def test_a_stream_that_is_cut_every_time(server: FaultyServer, client: HttpClient) -> None:
-    server.faults.append(Fault("a.tar", cut=0))
-    found = failure(server, client)
-    assert (found.kind, len(server.requests)) == ("gave-up", QUICK.attempts)
-    assert "gave up after 3 attempts" in str(found)
-
-
-def test_without_content_length(server: FaultyServer, client: HttpClient) -> None:
-    server.faults.append(Fault("a.tar", endless=True))
-    assert read(server, client) == DATA
-    assert read(server, client, 5, 100) == DATA[5:105]
-
-
-def test_cut_without_content_length(server: FaultyServer, client: HttpClient) -> None:
-    """Only who knows the size can tell; then it is resumed."""
-    server.faults.append(Fault("a.tar", times=1, endless=True, cut=1000))
-    assert read(server, client, expected=len(DATA)) == DATA
-
-
-def test_a_server_without_ranges(server: FaultyServer, client: HttpClient) -> None:
-    server.faults.append(Fault("a.tar", whole=True))
-    found = failure(server, client, 100, 50)
-    assert isinstance(found, RangesRefused)
-    assert (found.kind, found.total) == ("no-ranges", len(DATA))
-    assert read(server, client, 0, 100) == DATA[:100]
-
-
-def test_a_replaced_object_is_noticed(server: FaultyServer, client: HttpClient) -> None:
-    server.faults += [Fault("a.tar", times=1, cut=1000), Fault("a.tar", etag='"new"')]
-    assert failure(server, client).kind == "changed"
-
-
-def test_a_replaced_object_is_noticed_by_the_next_read(server: FaultyServer, client: HttpClient) -> None:
-    source = open_source(f"{server.url}/a.tar", client)
-    assert b"".join(source.read(0, 10)) == DATA[:10]
-    server.objects["/a.tar"] = DATA[::-1]
-    with pytest.raises(FetchFailure, match="replaced"):
-        list(source.read(10, 10))
-
-
-def test_another_size_than_expected(server: FaultyServer, client: HttpClient) -> None:
-    assert failure(server, client, 0, 10, expected=5).kind == "size"
-    assert failure(server, client, len(DATA) - 5, 10).kind == "size"
-    assert failure(server, client, len(DATA) + 5, 10).kind == "size"
-
-
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [(401, "unauthorised"), (403, "forbidden"), (404, "missing"), (410, "missing"), (400, "refused")],
-)
-def test_refusals_are_final(server: FaultyServer, client: HttpClient, status: int, kind: str) -> None:
-    server.faults.append(Fault("a.tar", status=status, headers={"WWW-Authenticate": "Basic"}))
-    found = failure(server, client)
-    assert (found.kind, found.status, len(server.requests)) == (kind, status, 1)
-    assert found.challenge == ("Basic" if status == 401 else "")
-
-
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 408])
-def test_passing_answers_are_asked_again(server: FaultyServer, client: HttpClient, status: int) -> None:
-    server.faults.append(Fault("a.tar", times=2, status=status))
-    assert read(server, client) == DATA
-    server.faults.append(Fault("a.tar", status=status))
-    found = failure(server, client)
-    assert (found.kind, found.status) == ("gave-up", status)
-
-
-def test_retry_after_is_honoured(server: FaultyServer, client: HttpClient) -> None:
-    server.faults.append(Fault("a.tar", times=1, status=503, headers={"Retry-After": "1"}))
+def test_it_repeats_until_an_answer_comes(server: FaultyServer, client: HttpClient) -> None:
+    """A server answers 503 with Retry-After, then 429, then 200."""
+    server.faults += [
+        Fault("a", times=1, status=503, headers={"Retry-After": "1"}),
+        Fault("a", times=1, status=429),
+    ]
     begun = time.monotonic()
-    assert read(server, client) == DATA
+    assert get(client, f"{server.url}/a") == b"content"
+    assert len(server.requests) == 3
     assert time.monotonic() - begun >= 1
 
 
-def test_retry_after_in_an_hour_is_not_waited_for(server: FaultyServer, client: HttpClient) -> None:
-    server.faults.append(Fault("a.tar", status=429, headers={"Retry-After": "3600"}))
-    assert "3600 s" in str(failure(server, client))
+def test_it_gives_up(server: FaultyServer, client: HttpClient) -> None:
+    server.faults.append(Fault("a", status=502))
+    with pytest.raises(FetchFailure, match="the server answered 502; gave up after 3 attempts") as caught:
+        get(client, f"{server.url}/a")
+    assert (caught.value.kind, caught.value.status, len(server.requests)) == ("gave-up", 502, QUICK.attempts)
 
 
-def test_a_web_page_is_no_file(server: FaultyServer, client: HttpClient) -> None:
-    server.faults.append(
-        Fault("a.tar", status=200, headers={"Content-Type": "text/html; charset=utf-8"}, body=b"<html>")
-    )
-    assert failure(server, client).kind == "page"
+def test_a_single_request_is_not_repeated(server: FaultyServer, client: HttpClient) -> None:
+    server.faults.append(Fault("a", status=503))
+    with client.request_once("GET", f"{server.url}/a") as response:
+        assert response.status == 503
+    assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("begin", [b"<!DOCTYPE html>", b"\xef\xbb\xbf\n <html lang='en'>", b"<HTML>"])
-def test_a_web_page_that_is_called_something_else(server: FaultyServer, client: HttpClient, begin: bytes) -> None:
-    """What is read whole is never one."""
-    server.objects["/a.json"] = begin + b"log in"
-    with pytest.raises(FetchFailure, match="a web page came instead of the file") as caught:
-        read_whole(open_source(f"{server.url}/a.json", client), 1000)
-    assert caught.value.kind == "page"
+def test_the_caller_names_transient_statuses(server: FaultyServer, client: HttpClient) -> None:
+    server.faults.append(Fault("a", times=1, status=423))
+    assert get(client, f"{server.url}/a", transient=frozenset({423})) == b"content"
 
 
-def test_another_range_than_asked_for(server: FaultyServer, client: HttpClient) -> None:
-    server.faults.append(Fault("a.tar", status=206, headers={"Content-Range": "bytes 0-9/700000"}, body=b"0123456789"))
-    assert "another one" in str(failure(server, client, 5, 5))
-
-
-def test_a_compressed_range_is_refused(server: FaultyServer, client: HttpClient) -> None:
-    server.headers["/a.tar"] = {"Content-Encoding": "gzip"}
-    assert failure(server, client, 5, 5).kind == "encoded"
-    assert read(server, client) == DATA  # what is stored compressed comes as it is stored
-
-
-def test_nobody_is_there(client: HttpClient) -> None:
+def test_kinds_of_failures() -> None:
     state = FaultyServer()
     with serving(state):
         pass
-    assert failure(state, client).kind == "gave-up"
+    with HttpClient(retry=QUICK) as client:
+        with pytest.raises(ConnectionFailure, match="no connection") as caught:
+            client.request_once("GET", state.url)
+        assert caught.value.kind == "unreachable"
+        with pytest.raises(ConnectionFailure, match="cannot be resolved"):
+            client.request_once("GET", "http://nowhere.invalid/")
 
 
-def test_basic_and_bearer(server: FaultyServer, client: HttpClient) -> None:
-    server.authorization = "Basic YW5uYTpow7xibg=="
-    assert read(server, client, secret=Login("anna", Secret("hübn"))) == DATA
-    assert failure(server, client).kind == "unauthorised"
-    server.authorization = "Bearer t0ken"
-    assert read(server, client, secret=Secret("t0ken")) == DATA
+def test_a_silent_server(server: FaultyServer, client: HttpClient) -> None:
+    silent = threading.Event()
+
+    def find(request: Request) -> None:
+        silent.wait(5)
+
+    server.find = find  # type: ignore[method-assign]
+    with pytest.raises(ConnectionFailure, match="no answer in time") as caught:
+        client.request_once("GET", f"{server.url}/a", timeout=0.2)
+    silent.set()
+    assert caught.value.kind == "timeout"
+
+
+def test_a_body_is_sent_with_its_length(server: FaultyServer, client: HttpClient) -> None:
+    seen: list[tuple[Mapping[str, str], bytes]] = []
+
+    def change(request: Request, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
+        seen.append((request.headers, body))
+        return 200, {"Set-Cookie": "JSESSIONID=abc; Path=/; HttpOnly"}, b"done"
+
+    class Text:
+        content_type = "text/plain"
+
+        def __len__(self) -> int:
+            return 6
+
+        def __iter__(self) -> Iterator[bytes]:
+            return iter([b"abc", b"def"])
+
+    server.change = change  # type: ignore[method-assign]
+    with client.request_once("POST", f"{server.url}/x?a=1", body=Text(), query={"b": "2 3"}) as response:
+        assert (response.text(100), response.cookie("JSESSIONID"), response.cookie("other")) == ("done", "abc", "")
+    assert seen[0][1] == b"abcdef"
+    assert (seen[0][0]["Content-Length"], seen[0][0]["Content-Type"]) == ("6", "text/plain")
+
+
+def test_an_answer_above_the_limit(server: FaultyServer, client: HttpClient) -> None:
+    with client.request("GET", f"{server.url}/a") as response, pytest.raises(FetchFailure, match="limit of 3 bytes"):
+        response.read(3)
+
+
+# -- credentials
 
 
 @pytest.mark.parametrize(
-    ("secret", "words"),
+    ("secret", "header", "value"),
     [
-        (None, r"requires authentication \(401\); give a badge"),
-        (Secret("expired"), r"rejects the token \(401\); check the token"),
-        (Login("anna", Secret("wr0ng")), r"rejects the user and password \(401\)"),
+        (Login("anna", Secret("hübn")), "Authorization", "Basic YW5uYTpow7xibg=="),
+        (Secret("t0ken"), "Authorization", "Bearer t0ken"),
+        (SessionCookie("JSESSIONID", Secret("c00kie")), "Cookie", "JSESSIONID=c00kie"),
     ],
 )
-def test_none_given_is_not_refused(
-    server: FaultyServer, client: HttpClient, secret: Login | Secret | None, words: str
+def test_only_its_origin_gets_a_credential(
+    server: FaultyServer, client: HttpClient, secret: Login | Secret | SessionCookie, header: str, value: str
 ) -> None:
-    server.authorization = "Bearer t0ken"
-    found = failure(server, client, secret=secret, advice="give a badge")
-    assert re.search(words, str(found))
-    assert found.challenge
-    assert "expired" not in str(found)
-    assert "wr0ng" not in str(found)
-    with pytest.raises(FetchFailure, match=words):
-        open_source(f"{server.url}/a.tar", client, bind_credential(server.url, secret), advice="give a badge").exists()
+    credential = bind_credential(server.url, secret)
+    assert repr(secret).count("***")
+    with another(a=b"content") as other:
+        get(client, f"{server.url}/a", credential=credential)
+        get(client, f"{other.url}/a", credential=credential)  # another port
+        get(client, server.url.replace("127.0.0.1", "localhost") + "/a", credential=credential)  # another host
+        redirect(server, f"{other.url}/a")
+        get(client, f"{server.url}/a", credential=credential)
+        assert [header in request.headers for request in other.requests] == [False, False]
+    assert [request.headers.get(header) for request in server.requests] == [value, None, value]
 
 
-def test_what_another_server_refuses_was_not_sent_to_it(server: FaultyServer, client: HttpClient) -> None:
-    other = FaultyServer()
-    with serving(other):
-        other.authorization = "Bearer other"
-        server.faults.append(Fault("a.tar", status=302, headers={"Location": f"{other.url}/a.tar"}))
-        assert "redirects to" in str(failure(server, client, secret=Secret("t0ken")))
+def test_a_redirect_within_the_origin_keeps_the_credential(server: FaultyServer, client: HttpClient) -> None:
+    server.objects["/b"] = b"content"
+    redirect(server, "/b", 307)
+    get(client, f"{server.url}/a", credential=bind_credential(server.url, Secret("t0ken")))
+    assert [request.headers.get("Authorization") for request in server.requests] == ["Bearer t0ken"] * 2
 
 
-@pytest.mark.parametrize("token", ["t0\nken", "t0ken\r\n", "t0\x00ken", "t0 ken", "t0kén", ""])
-def test_a_token_that_cannot_be_sent(server: FaultyServer, client: HttpClient, token: str) -> None:
-    with pytest.raises(InvalidSetting, match="it is malformed") as caught:
-        read(server, client, secret=Secret(token))
-    assert "ken" not in str(caught.value).replace("token", "")
+@pytest.mark.parametrize("name", ["Authorization", "cookie", "Proxy-Authorization"])
+def test_headers_cannot_carry_credentials(server: FaultyServer, client: HttpClient, name: str) -> None:
+    with pytest.raises(ValueError, match="binding"):
+        client.request("GET", f"{server.url}/a", headers={name: "x"})
     assert server.requests == []
 
 
-def test_credentials_stay_with_their_server(
-    server: FaultyServer, client: HttpClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Neither a redirect nor a log nor a message has them."""
-    caplog.set_level(logging.DEBUG)
-    other = FaultyServer()
-    with serving(other):
-        other.objects["/a.tar"] = DATA
-        server.faults.append(Fault("a.tar", status=302, headers={"Location": f"{other.url}/a.tar"}))
-        assert read(server, client, secret=Secret("t0ken")) == DATA
-    assert server.requests[0].headers["Authorization"] == "Bearer t0ken"
-    assert "Authorization" not in other.requests[0].headers
-    assert "t0ken" not in caplog.text
+# -- redirects
 
 
-def test_an_address_with_credentials_is_refused_and_not_shown() -> None:
-    with pytest.raises(InvalidSetting) as caught:
-        open_source("https://anna:hunter2@example.org/a.tar")
-    assert "hunter2" not in str(caught.value)
+@pytest.mark.parametrize(
+    "target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://x/", "javascript:1", "http://u:pa55@127.0.0.1/x"]
+)
+def test_redirects_that_are_not_followed(server: FaultyServer, client: HttpClient, target: str) -> None:
+    redirect(server, target)
+    with pytest.raises(FetchFailure, match="redirects to") as caught:
+        get(client, f"{server.url}/a")
+    assert "pa55" not in str(caught.value)
+    assert len(server.requests) == 1
 
 
-def test_queries_are_not_shown(server: FaultyServer, client: HttpClient) -> None:
-    source = open_source(f"{server.url}/none?X-Signature=s3cret", client)
-    with pytest.raises(FetchFailure) as caught:
-        list(source.read())
-    assert "s3cret" not in str(caught.value) + source.where
+def test_an_endless_redirect(server: FaultyServer, client: HttpClient) -> None:
+    redirect(server, "/a")
+    with pytest.raises(FetchFailure, match="redirects without end"):
+        get(client, f"{server.url}/a")
+    assert len(server.requests) == 11
 
 
-def test_connections_are_kept_and_bounded(server: FaultyServer, client: HttpClient) -> None:
-    source = open_source(f"{server.url}/a.tar", client)
-    with ThreadPoolExecutor(8) as pool:
-        parts = list(pool.map(lambda at: b"".join(source.read(at * 7000, 7000)), range(100)))
-    assert b"".join(parts) == DATA
-    assert server.connections <= 2
-    assert server.busiest <= 2
+def test_other_methods_are_not_redirected(server: FaultyServer, client: HttpClient) -> None:
+    server.change = lambda *_: (307, {"Location": "/b"}, b"")  # type: ignore[method-assign]
+    with client.request("DELETE", f"{server.url}/a") as response:
+        assert (response.status, response.headers["Location"]) == (307, "/b")
 
 
-def test_stopping_ends_a_pause(server: FaultyServer) -> None:
-    stop = threading.Event()
-    with HttpClient(retry=RetryPolicy(first_pause=60), stop=stop) as client:
-        server.faults.append(Fault("a.tar", status=503))
-        timer = threading.Timer(0.2, stop.set)
-        timer.start()
-        assert failure(server, client).kind == "stopped"
-        timer.join()
+# -- addresses
 
 
-def test_no_more_than_a_small_object_is_read_whole(server: FaultyServer, client: HttpClient) -> None:
-    with pytest.raises(FetchFailure, match="larger than"):
-        read_whole(open_source(f"{server.url}/a.tar", client), 1000)
+class OnlyFirst:
+    """Allows 127.0.0.1 only."""
+
+    def check_url(self, url: str) -> None:
+        if "forbidden" in url:
+            raise FetchFailure(url, "not this one", "ask another", kind="forbidden")
+
+    def check_address(self, where: str, address: IpAddress, port: int, before: Network | None) -> None:
+        if str(address) != "127.0.0.1":
+            raise FetchFailure(where, f"{address} is not allowed", "ask another", kind="forbidden")
+
+
+def test_an_address_rule_applies_to_every_redirect(server: FaultyServer) -> None:
+    """There is not even a connection to what is refused."""
+    state = FaultyServer()
+    state.objects["/a"] = b"content"
+    with serving(state, host="127.0.0.2"), HttpClient(retry=QUICK, rule=OnlyFirst()) as client:
+        assert get(client, f"{server.url}/a") == b"content"
+        with pytest.raises(FetchFailure, match=r"127\.0\.0\.2 is not allowed"):
+            get(client, f"{state.url}/a")
+        redirect(server, f"{state.url}/a")
+        with pytest.raises(FetchFailure, match=r"127\.0\.0\.2 is not allowed"):
+            get(client, f"{server.url}/a")
+        server.faults.clear()
+        redirect(server, "/forbidden")
+        with pytest.raises(FetchFailure, match="not this one"):
+            get(client, f"{server.url}/a")
+        assert state.connections == 0
+
+
+def test_urllib3_has_the_method_that_is_overridden() -> None:
+    """The client overrides a private method; without it, address rules would have no effect."""
+    for kind in (urllib3.connection.HTTPConnection, urllib3.connection.HTTPSConnection):
+        assert callable(kind._new_conn)
+
+
+# -- proxies
+
+
+def test_proxies_of_the_environment(server: FaultyServer, client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", server.url.replace("http://", "http://proxyuser:pr0xy@"))
+    monkeypatch.delenv("no_proxy", raising=False)
+    credential = bind_credential("http://data.example.org", Secret("t0ken"))
+    assert get(client, "http://data.example.org/a", credential=credential) == b"content"
+    sent = server.requests[0].headers
+    assert (sent["Host"], sent["Authorization"]) == ("data.example.org", "Bearer t0ken")
+    assert {name.title() for name in sent} >= {"Proxy-Authorization"}
+    with another(a=b"direct") as other:
+        for exception in ("127.0.0.1", "127.0.0.0/8", "*", "example.org, 127.0.0.1"):
+            monkeypatch.setenv("no_proxy", exception)
+            assert get(client, f"{other.url}/a") == b"direct"
+        monkeypatch.setenv("no_proxy", "example.com,10.0.0.0/8,bad/net")
+        assert get(client, f"{other.url}/a") == b"content"
+        with HttpClient(retry=QUICK, with_proxies=False) as unproxied:
+            assert get(unproxied, f"{other.url}/a") == b"direct"
+
+
+def test_an_address_rule_applies_to_proxies(server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("http_proxy", server.url)
+    with HttpClient(retry=QUICK, rule=OnlyFirst()) as client:
+        assert get(client, "http://data.example.org/a") == b"content"
+        for hidden in ("127.0.0.2", "[::1]", "10.0.0.1"):
+            with pytest.raises(FetchFailure, match="is not allowed"):
+                get(client, f"http://{hidden}/a")
+        monkeypatch.setenv("http_proxy", server.url.replace("127.0.0.1", "127.0.0.2"))
+        with pytest.raises(FetchFailure, match="is not allowed"):
+            get(client, "http://data.example.org/a")
+
+
+# -- TLS
+
+
+def test_trusted_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of --ca, else those of the environment, else the system's."""
+    certificate = make_certificate(tmp_path, "localhost")
+    state = FaultyServer()
+    state.objects["/a"] = b"content"
+    with serving(state, server_context(str(certificate))):
+        with HttpClient(retry=QUICK) as client, pytest.raises(FetchFailure, match=r"not trusted .*--ca") as caught:
+            get(client, f"{state.url}/a")
+        assert caught.value.kind == "tls"
+        authority = tmp_path / "localhost.cert"
+        with HttpClient(retry=QUICK, tls=TlsFiles(authority)) as client:
+            assert get(client, f"{state.url}/a") == b"content"
+            with pytest.raises(FetchFailure, match="for another host"):
+                get(client, f"{state.url}/a".replace("localhost", "127.0.0.1"))
+        for variable in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
+            with monkeypatch.context() as patch, HttpClient(retry=QUICK) as client:
+                for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+                    patch.delenv(name, raising=False)
+                patch.setenv(variable, str(authority))
+                assert get(client, f"{state.url}/a") == b"content"
+        other = make_certificate(tmp_path, "elsewhere").with_suffix(".cert")
+        with HttpClient(retry=QUICK, tls=TlsFiles(other)) as client, pytest.raises(FetchFailure, match="not trusted"):
+            get(client, f"{state.url}/a")
+    with HttpClient(retry=QUICK) as client, serving(FaultyServer()):
+        state = FaultyServer()
+        with serving(state), pytest.raises(FetchFailure, match="TLS connection cannot be established") as caught:
+            get(client, state.url.replace("http:", "https:"))
+
+
+def test_unusable_tls_files(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("")
+    with pytest.raises(InvalidSetting, match="expected certificates in PEM"):
+        HttpClient(tls=TlsFiles(tmp_path / "empty"))
+    with pytest.raises(StorageFailure, match="No such file"):
+        HttpClient(tls=TlsFiles(tmp_path / "none"))
+    with pytest.raises(InvalidSetting, match="key without its certificate"):
+        HttpClient(tls=TlsFiles(key=tmp_path / "empty"))
+
+
+def test_a_client_certificate_is_shown_to_the_first_origin_only(tmp_path: Path) -> None:
+    """A server that is redirected to does not see it."""
+    own, theirs = make_certificate(tmp_path, "client"), make_certificate(tmp_path, "localhost")
+    context = server_context(str(theirs), client_authority=str(own.with_suffix(".cert")))
+    first, second = FaultyServer(), FaultyServer()
+    first.objects["/a"] = second.objects["/a"] = b"content"
+    tls = TlsFiles(theirs.with_suffix(".cert"), own)
+    with serving(first, context), serving(second, context), HttpClient(retry=QUICK, tls=tls) as client:
+        assert get(client, f"{first.url}/a") == b"content"
+        assert get(client, f"{second.url}/a") == b"content"
+        redirect(first, f"{second.url}/a")
+        with pytest.raises(FetchFailure):
+            get(client, f"{first.url}/a")
+        assert len(second.requests) == 1

@@ -1,4 +1,4 @@
-"""Coalescing asks for few ranges, and handing out gives each span its own bytes, however they come."""
+"""Ranges are combined into few requests, and each span gets its own bytes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_span_gets_its_bytes(spans: list[Span], gap: int, longest: int | N
     assert found == {index: data[span.start : span.end] for index, span in enumerate(spans)}
 
 
-def test_overlapping_spans_come_apart() -> None:
+def test_overlapping_spans_are_requested_separately() -> None:
     assert len(coalesce([Span(0, 10), Span(5, 10)], gap=100)) == 2
 
 

@@ -163,7 +163,7 @@ def test_retrying_from_the_command_line(both: tuple[HttpSessions, LocalSessions,
     assert "4 sessions not finished" in waited.err
 
 
-def test_what_changes_something_is_repeated_where_nothing_was_done(
+def test_deleting_is_repeated_only_if_nothing_was_done(
     both: tuple[HttpSessions, LocalSessions, Journal],
 ) -> None:
     """After 503 and 429; once it may have been done, it is not sent again."""

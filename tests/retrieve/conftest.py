@@ -46,7 +46,7 @@ def retriever(bucket: BucketServer, directory: Path, *studies: str, **options: o
 
 
 def files(root: Path) -> dict[str, bytes]:
-    """What stands below a directory, without the log."""
+    """The files below a directory, without the log."""
     return {
         path.relative_to(root).as_posix(): path.read_bytes()
         for path in root.rglob("*")

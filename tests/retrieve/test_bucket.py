@@ -1,4 +1,4 @@
-"""Buckets of every kind come as their writer wrote them."""
+"""Images from all kinds of buckets."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def real_folder(shared: Path) -> Path:
 
 
 def in_tars(objects: dict[str, bytes], prefix: str) -> dict[str, bytes]:
-    """What the TARs below a prefix hold, read by ``tarfile``, under the names that it should get."""
+    """The members of the TARs below a prefix, read by ``tarfile``, by the paths that they should get."""
     found = {}
     root = f"{prefix}/studies/" if prefix else "studies/"
     for name, data in objects.items():
@@ -80,7 +80,7 @@ def test_the_sample_bucket(real_folder: Path, tmp_path: Path, monkeypatch: pytes
 
 
 def check_bucket(kind: str, prefix: str, folder: Path, target: Path) -> None:
-    """All studies below a prefix come whole, once."""
+    """All studies below a prefix are retrieved completely, once."""
     state = BucketServer()
     state.load(folder)
     with serving(state):
@@ -99,10 +99,10 @@ def check_bucket(kind: str, prefix: str, folder: Path, target: Path) -> None:
 @pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("packed", [False, True])
-def test_metadata_packed_and_plain(
+def test_compressed_and_plain_metadata(
     bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path, raw: bool, packed: bool, told: bool
 ) -> None:
-    """Also where a listing does not tell what is stored packed, so that its size is another."""
+    """Also if a listing does not say which objects are stored compressed, and so have another size."""
     bucket.raw, bucket.tells_encoding = raw, told
     for series in two:
         bucket.fill(series.objects(packed))
@@ -119,7 +119,7 @@ def test_all_pages_are_read(bucket: BucketServer, tmp_path: Path) -> None:
     assert len([request for request in bucket.of("/o$") if "pageToken" in request.query]) > 5
 
 
-def test_the_token_is_sent_and_no_other(bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
+def test_only_the_right_token_works(bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
     bucket.authorization = "Bearer t0ken"
     with Retriever(BucketSource(parse_bucket(f"{bucket.place}?token=t0ken")), tmp_path, retry=QUICK) as own:
         assert own.job().result().failures == ()
@@ -129,7 +129,7 @@ def test_the_token_is_sent_and_no_other(bucket: BucketServer, two: tuple[CodSeri
     assert "Authorization" not in bucket.requests[-1].headers
 
 
-def test_what_a_listing_does_not_tell_is_checked_all_the_same(
+def test_sizes_that_a_listing_omits_are_checked(
     bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path
 ) -> None:
     bucket.tells_encoding = False
@@ -145,7 +145,7 @@ def test_what_a_listing_does_not_tell_is_checked_all_the_same(
     assert done.saved == 2
 
 
-def test_only_wanted_series_are_looked_into(bucket: BucketServer, tmp_path: Path) -> None:
+def test_only_selected_series_are_read(bucket: BucketServer, tmp_path: Path) -> None:
     from icf_utils.retrieve.selection import Selection
 
     with retriever(bucket, tmp_path, selection=Selection(series=("1.2.3.1",))) as own:
@@ -220,12 +220,12 @@ def test_the_details_of_cod_retrieve(bucket: BucketServer, two: tuple[CodSeries,
         ({"bucket": "b", "bucketPrefix": None, "token": "null"}, BucketPlace("b")),
     ],
 )
-def test_details_are_used_as_given(details: dict[str, object], place: BucketPlace) -> None:
+def test_details_are_used_unchanged(details: dict[str, object], place: BucketPlace) -> None:
     assert parse_bucket_details(details) == place
 
 
 @pytest.mark.parametrize("details", [{}, {"bucket": "b", "prefix": "p"}, {"bucket": 7}, {"bucket": "a b"}])
-def test_details_of_no_bucket(details: dict[str, object]) -> None:
+def test_invalid_details(details: dict[str, object]) -> None:
     with pytest.raises(InvalidSetting, match="bucket"):
         parse_bucket_details(details)
 
@@ -240,7 +240,7 @@ def test_a_token_in_the_address_is_not_shown() -> None:
 @pytest.mark.parametrize(
     "text", ["ftp://host/b", "https://host", "https://me:pw@host/b", "a b", "https://host/b/../c", ""]
 )
-def test_what_names_no_bucket(text: str) -> None:
+def test_invalid_buckets(text: str) -> None:
     with pytest.raises(InvalidSetting) as caught:
         parse_bucket(text)
     assert "pw" not in str(caught.value)

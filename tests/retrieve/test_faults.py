@@ -1,4 +1,4 @@
-"""What goes wrong has a name each time, stops nothing else, and leaves no file that is not right."""
+"""Failures are reported, do not stop the rest, and leave no incorrect file."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def result(bucket: BucketServer, directory: Path, **options: object) -> Retrieve
         (Fault(BAD_JSON, status=200, body=b"not json"), "not JSON"),
     ],
 )
-def test_one_bad_series_is_named_and_the_other_comes(
+def test_a_failed_series_is_reported_and_the_other_retrieved(
     fault: Fault, words: str, bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path
 ) -> None:
     if fault.flip:  # an image is wrong wherever it is asked for
@@ -84,9 +84,7 @@ def test_one_bad_series_is_named_and_the_other_comes(
     ],
     ids=str,
 )
-def test_what_can_be_overcome(
-    fault: Fault, bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path
-) -> None:
+def test_transient_faults(fault: Fault, bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
     bucket.faults.append(fault)
     assert result(bucket, tmp_path).failures == ()
     assert files(tmp_path) == expected(*two)
@@ -95,14 +93,14 @@ def test_what_can_be_overcome(
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_bucket_that_cannot_be_listed(status: int, bucket: BucketServer, tmp_path: Path) -> None:
     bucket.faults.append(Fault(r"/o\?", status=status))
-    told: list[dict[str, object]] = []
+    events: list[dict[str, object]] = []
     with retriever(bucket, tmp_path) as own, pytest.raises(FetchFailure, match=str(status)):
-        own.job().on("error", told.append).on("complete", told.append).result()
-    assert [set(event) for event in told] == [{"url", "size", "error"}]
+        own.job().on("error", events.append).on("complete", events.append).result()
+    assert [set(event) for event in events] == [{"url", "size", "error"}]
 
 
 def test_wrong_credentials_are_tried_once(bucket: BucketServer, tmp_path: Path) -> None:
-    """A server may lock out who tries them for each series."""
+    """A server may lock users out after repeated attempts."""
     for number in range(20):
         bucket.fill(made(f"1.2.3.9{number}", 1).objects())
     bucket.faults.append(Fault("metadata", status=401))
@@ -118,7 +116,9 @@ def test_an_unknown_study(bucket: BucketServer, tmp_path: Path) -> None:
     assert done.saved == 6
 
 
-def test_without_a_metadata_or_a_tar(bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
+def test_missing_metadata_and_missing_tar(
+    bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path
+) -> None:
     del bucket.objects[f"dicomweb/{two[0].name}/metadata.json"]
     del bucket.objects[f"dicomweb/{two[1].name}.tar"]
     assert [failure.problem.partition(":")[0] for failure in result(bucket, tmp_path).failures] == [
@@ -134,7 +134,9 @@ def test_a_series_without_images(bucket: BucketServer, tmp_path: Path) -> None:
     assert (done.saved, done.failures) == (6, ())
 
 
-def test_marks_of_the_writer_are_told(bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
+def test_locks_and_errors_of_the_writer_are_notices(
+    bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path
+) -> None:
     bucket.fill({f"{two[0].name}/.gradient.lock": b"", f"{two[1].name}/error.log": b"no space"})
     done = result(bucket, tmp_path)
     assert [(notice.code, notice.subject) for notice in done.notices] == [
@@ -169,14 +171,14 @@ _PLACE = f"gs://b/studies/{STUDY}/series/{BAD}.tar://"
         (_change(size=10**9), "at least"),
     ],
 )
-def test_an_instance_that_cannot_be(
+def test_invalid_instances(
     change: Callable[[dict[str, object]], None],
     words: str,
     bucket: BucketServer,
     two: tuple[CodSeries, CodSeries],
     tmp_path: Path,
 ) -> None:
-    """It is named, the others come, and nothing is written elsewhere."""
+    """They are reported, the others are retrieved, and nothing is written elsewhere."""
     change(two[0].records[f"{BAD}.2"])
     bucket.fill(two[0].objects())
     done = result(bucket, tmp_path / "inner")
@@ -189,9 +191,7 @@ def test_an_instance_that_cannot_be(
     assert not any(char in str(done.failures) for char in "\0\x1b\n")
 
 
-def test_a_tar_that_is_replaced_meanwhile(
-    bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path
-) -> None:
+def test_a_tar_that_is_replaced(bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
     """It is pinned to the generation that was listed."""
     own = retriever(bucket, tmp_path, STUDY)
     own.plan()
@@ -201,7 +201,7 @@ def test_a_tar_that_is_replaced_meanwhile(
     assert files(tmp_path) == expected(two[1])
 
 
-def test_nothing_fits(bucket: BucketServer, tmp_path: Path) -> None:
+def test_a_selection_without_images(bucket: BucketServer, tmp_path: Path) -> None:
     selection = Selection(series=("7", BAD), tags=(("SeriesDescription", "none"),))
     done = result(bucket, tmp_path, selection=selection)
     assert [failure.problem for failure in done.failures] == [
@@ -210,7 +210,7 @@ def test_nothing_fits(bucket: BucketServer, tmp_path: Path) -> None:
     ]
 
 
-def test_nothing_that_fits_leaves_no_folder(bucket: BucketServer, tmp_path: Path) -> None:
+def test_a_selection_without_images_leaves_no_folder(bucket: BucketServer, tmp_path: Path) -> None:
     assert result(bucket, tmp_path / "new", selection=Selection(series=("7",))).failures
     bucket.faults.append(Fault(r"\.tar", status=404))
     assert result(bucket, tmp_path / "new").failures
@@ -223,7 +223,7 @@ BLOCKED = f"{STUDY}/{BAD}/instances/{BAD}.2.dcm"
 def test_a_folder_under_the_name_of_an_image(
     bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path
 ) -> None:
-    """Only this one fails, and is not transferred."""
+    """Only this image fails, and is not transferred."""
     (tmp_path / BLOCKED / "mine").mkdir(parents=True)
     done = result(bucket, tmp_path)
     (failure,) = done.failures
@@ -246,7 +246,9 @@ def test_a_file_where_a_folder_belongs(bucket: BucketServer, two: tuple[CodSerie
     assert not bucket.of(BAD_TAR)
 
 
-def test_what_gets_in_the_way_meanwhile(bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
+def test_an_obstacle_that_appears_during_the_transfer(
+    bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path
+) -> None:
     with retriever(bucket, tmp_path, STUDY, connections=1) as own:
         job = own.job()
         job.on("progress", lambda _: (tmp_path / BLOCKED).mkdir(parents=True, exist_ok=True))
@@ -279,7 +281,7 @@ def test_a_folder_that_cannot_be_written(
     assert problem == f"cannot write into '{folder}' (Permission denied): {remedy}"
 
 
-def test_a_full_disk_stops_everything(bucket: BucketServer, tmp_path: Path) -> None:
+def test_a_full_disk_ends_the_command(bucket: BucketServer, tmp_path: Path) -> None:
     """Here: a limit to the size of files, which the system reports for each one that is written."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -292,7 +294,7 @@ def test_a_full_disk_stops_everything(bucket: BucketServer, tmp_path: Path) -> N
         signal.signal(signal.SIGXFSZ, before)
 
 
-def test_a_read_only_disk_is_no_store(tmp_path: Path) -> None:
+def test_a_read_only_disk(tmp_path: Path) -> None:
     words = r"Read-only file system\. Make it writable, or choose another folder"
     with pytest.raises(StorageFailure, match=words) as caught, storage_errors(tmp_path, "create"):
         raise OSError(errno.EROFS, "read-only")

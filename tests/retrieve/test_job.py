@@ -1,4 +1,4 @@
-"""A job tells what it does, can be stopped and taken up, and believes files only."""
+"""Jobs: their events, cancelling and continuing, and how saved images are recognized."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ EVENTS = ("progress", "download", "extract", "save", "complete", "error")
 
 def listen(own: Retriever) -> tuple[Any, dict[str, list[dict[str, Any]]]]:
     job = own.job()
-    told: dict[str, list[dict[str, Any]]] = {event: [] for event in EVENTS}
+    events: dict[str, list[dict[str, Any]]] = {event: [] for event in EVENTS}
     for event in EVENTS:
-        job.on(event, told[event].append)  # type: ignore[arg-type]
-    return job, told
+        job.on(event, events[event].append)  # type: ignore[arg-type]
+    return job, events
 
 
 def log(root: Path) -> list[str]:
@@ -45,24 +45,24 @@ def keys(*series: CodSeries) -> list[str]:
 
 def test_the_six_events(bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
     bucket.faults.append(Fault(r"1\.2\.3\.1\.tar", status=403))
-    job, told = listen(retriever(bucket, tmp_path, STUDY))
+    job, events = listen(retriever(bucket, tmp_path, STUDY))
     again: list[dict[str, Any]] = []
     job.on("save", again.append)
     job.result()
     url = f"{bucket.place}/dicomweb/{two[1].name}.tar"
     size = sum(map(len, two[1].images.values()))
-    assert sum(event["bytesDownloaded"] for event in told["progress"]) == size
-    assert {event["bytesTotal"] for event in told["progress"]} == {size}
-    assert {tuple(event) for event in told["progress"]} == {("url", "bytesDownloaded", "bytesTotal")}
-    assert told["download"] == [{"url": url, "size": size, "file": f"{two[1].series}.tar"}]
-    (extract,) = told["extract"]
+    assert sum(event["bytesDownloaded"] for event in events["progress"]) == size
+    assert {event["bytesTotal"] for event in events["progress"]} == {size}
+    assert {tuple(event) for event in events["progress"]} == {("url", "bytesDownloaded", "bytesTotal")}
+    assert events["download"] == [{"url": url, "size": size, "file": f"{two[1].series}.tar"}]
+    (extract,) = events["extract"]
     assert (extract["url"], extract["size"]) == (url, size)
     assert sorted(extract["files"]) == sorted(f"instances/{sop}.dcm" for sop in two[1].images)
-    assert sorted(event["file"] for event in told["save"]) == sorted(expected(two[1]))
-    assert again == told["save"]
-    assert sorted(told["complete"][0]["files"]) == sorted(expected(two[1]))
-    assert len(told["error"]) == 3
-    assert all(set(event) == {"url", "size", "error"} and "403" in event["error"] for event in told["error"])
+    assert sorted(event["file"] for event in events["save"]) == sorted(expected(two[1]))
+    assert again == events["save"]
+    assert sorted(events["complete"][0]["files"]) == sorted(expected(two[1]))
+    assert len(events["error"]) == 3
+    assert all(set(event) == {"url", "size", "error"} and "403" in event["error"] for event in events["error"])
 
 
 @pytest.mark.parametrize(
@@ -78,18 +78,18 @@ def test_the_six_events(bucket: BucketServer, two: tuple[CodSeries, CodSeries], 
 def test_progress_ends_at_the_total(
     bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path, fault: Fault
 ) -> None:
-    """Whatever lies between the images, and whatever has to come twice."""
+    """Bytes between images, or transferred twice, are not counted."""
     (tmp_path / STUDY / two[0].series / "instances").mkdir(parents=True)
     middle = f"{STUDY}/{two[0].series}/instances/{two[0].series}.2.dcm"
     (tmp_path / middle).write_bytes(expected(two[0])[middle])
     bucket.faults.append(fault)
-    job, told = listen(retriever(bucket, tmp_path, STUDY, connections=1))
+    job, events = listen(retriever(bucket, tmp_path, STUDY, connections=1))
     assert job.result().unchanged == 1
     sums: dict[str, int] = {}
-    for event in told["progress"]:
+    for event in events["progress"]:
         sums[event["url"]] = sums.get(event["url"], 0) + event["bytesDownloaded"]
         assert sums[event["url"]] <= event["bytesTotal"]
-    assert sorted(sums.values()) == sorted({event["bytesTotal"] for event in told["progress"]})
+    assert sorted(sums.values()) == sorted({event["bytesTotal"] for event in events["progress"]})
     assert sum(sums.values()) == sum(map(len, expected(*two).values())) - len(expected(two[0])[middle])
 
 
@@ -102,8 +102,8 @@ def test_a_callback_that_fails_ends_the_job(bucket: BucketServer, tmp_path: Path
     assert not (tmp_path / ".icf-retrieve").exists()
 
 
-def test_cancelled_and_taken_up(bucket: BucketServer, tmp_path: Path) -> None:
-    """What is complete stays and is not transferred again."""
+def test_cancelled_and_continued(bucket: BucketServer, tmp_path: Path) -> None:
+    """Complete images are kept and not transferred again."""
     many = [made(f"1.2.3.5{number}", 4) for number in range(30)]
     for series in many:
         bucket.fill(series.objects(), "other")
@@ -123,7 +123,7 @@ def test_cancelled_and_taken_up(bucket: BucketServer, tmp_path: Path) -> None:
     assert files(tmp_path) == expected(*many)
 
 
-def test_saved_means_there_and_correct(bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
+def test_saved_means_correct(bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
     own = retriever(bucket, tmp_path, STUDY)
     own.job().result()
     assert log(tmp_path) == keys(*two)
@@ -153,7 +153,7 @@ def test_the_log_of_cod_retrieve_is_kept_and_corrected(
     assert sorted(own.logs()) == sorted([other, *keys(two[1])])
 
 
-def test_a_log_of_something_else_is_left_alone(bucket: BucketServer, tmp_path: Path) -> None:
+def test_another_kind_of_log_is_kept(bucket: BucketServer, tmp_path: Path) -> None:
     (tmp_path / "log.json").write_text("my diary")
     with pytest.raises(InvalidSetting, match="move the file away"):
         retriever(bucket, tmp_path, STUDY).job().result()
@@ -162,14 +162,14 @@ def test_a_log_of_something_else_is_left_alone(bucket: BucketServer, tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["log.json"]
 
 
-def test_two_at_a_time_in_one_directory(bucket: BucketServer, tmp_path: Path) -> None:
+def test_two_processes_in_one_directory(bucket: BucketServer, tmp_path: Path) -> None:
     with lock_directory(tmp_path), pytest.raises(Busy, match=r"is writing to .*; wait for it") as caught:
         retriever(bucket, tmp_path, STUDY).job().result()
     assert "remove" not in str(caught.value)  # its lock cannot be left behind
     assert tmp_path.exists()
 
 
-def test_leftovers_of_a_killed_process_go(
+def test_unfinished_files_of_a_killed_process_are_removed(
     bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path
 ) -> None:
     script = (

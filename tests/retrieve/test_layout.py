@@ -1,4 +1,4 @@
-"""Names from outside never lead outside, and templates give each image a place of its own."""
+"""Unsafe names are refused, and templates give each image its own path."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_unsafe_names(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["a", "a/b", "..a/b..", "ä/ b", "a\\b", "-rf"])
-def test_names_that_are_only_unusual(path: str) -> None:
+def test_unusual_but_safe_names(path: str) -> None:
     assert not why_unsafe(path)
 
 
@@ -42,7 +42,7 @@ def test_templates(template: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["..", ".", "", "/", "../..", "\0", "\n"])
-def test_values_stay_in_their_place(value: str) -> None:
+def test_values_cannot_leave_their_component(value: str) -> None:
     assert path_of_image(image(SeriesDescription=value), "{SeriesDescription}/{name}").parts[0].strip("_.") == ""
     assert len(path_of_image(image(SeriesDescription=value), "{SeriesDescription}/{name}").parts) == 2
 
@@ -62,7 +62,7 @@ def test_values_stay_in_their_place(value: str) -> None:
         "all",
     ],
 )
-def test_what_is_no_template(template: str) -> None:
+def test_invalid_templates(template: str) -> None:
     with pytest.raises(InvalidSetting):
         template_keywords(template)
 
@@ -94,7 +94,7 @@ def test_selections() -> None:
     assert not Selection(tags=(("Modality", "MR"), ("SeriesNumber", "4"))).matches(found)
 
 
-def test_what_is_unmet_is_named() -> None:
+def test_unmatched_conditions_are_named() -> None:
     first, second = image("a", Modality="MR"), image("b", Modality="CT")
     assert Selection(series=("7",), images=("a",)).unmatched([first, second]) == ("--series 7",)
     assert Selection(images=("a",), tags=(("Modality", "CT"),)).unmatched([first, second]) == (
@@ -125,12 +125,12 @@ def test_what_is_unmet_is_named() -> None:
         ("Modality", "CT", ("Modality",), ""),
     ],
 )
-def test_why_a_tag_fits_nothing(keyword: str, value: str, recorded: tuple[str, ...], reason: str) -> None:
+def test_why_a_tag_matches_nothing(keyword: str, value: str, recorded: tuple[str, ...], reason: str) -> None:
     found = Selection(tags=((keyword, value),)).unmatched([image(Modality="MR")], recorded)
     assert found == (f"--tag {keyword}={value}{reason}",)
 
 
 @pytest.mark.parametrize("text", ["Modality", "=MR", "modality=MR", "Patient Name=x"])
-def test_what_is_no_tag(text: str) -> None:
+def test_invalid_tags(text: str) -> None:
     with pytest.raises(InvalidSetting):
         parse_tag(text)

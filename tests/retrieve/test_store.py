@@ -1,4 +1,4 @@
-"""Our own stores: on disk, and on a real web server that asks for a password; by the command line."""
+"""Stores on disk, and on a real web server with a password, by the command line."""
 
 from __future__ import annotations
 
@@ -86,13 +86,13 @@ def test_all_visits_of_a_study(store: Path, tmp_path: Path) -> None:
     assert files(tmp_path) == in_tars(store, ("study-a", "v1"), ("study-a", "v2"))
 
 
-def test_a_study_that_is_not_there(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_study(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("-o", store, "study-c", "-d", tmp_path) == 2
     assert "study-c" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("what", [(), ("--id", "study-a", "v1")])
-def test_a_store_that_is_not_there(what: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_store(what: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("-o", tmp_path / "none", *what, "-d", tmp_path) == 2
     assert f"--store-dir: the folder '{tmp_path}/none' does not exist" in capsys.readouterr().err
 
@@ -167,7 +167,7 @@ def test_a_tag_that_the_store_does_not_record(store: Path, tmp_path: Path, capsy
     assert not (tmp_path / "new").exists()
 
 
-def test_wrong_password_and_none(
+def test_a_wrong_and_a_missing_password(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ICF_STORE_PASSWORD", "wr0ng")
@@ -178,7 +178,7 @@ def test_wrong_password_and_none(
         assert "wr0ng" not in message
 
 
-def test_a_visit_that_is_not_there(
+def test_a_missing_visit(
     server: Server, store: Path, tmp_path: Path, login: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ids = ("--id", "study-a", "v9", "--id", "study-a", "v2")
@@ -189,7 +189,7 @@ def test_a_visit_that_is_not_there(
 
 @pytest.fixture
 def plain(store: Path) -> Iterator[FaultyServer]:
-    """The store on a server that can be told to do wrong."""
+    """The store on a server with faults on request."""
     state = FaultyServer()
     state.objects = {f"/{path.relative_to(store)}": path.read_bytes() for path in store.rglob("*") if path.is_file()}
     with serving(state):
@@ -205,7 +205,7 @@ def plain(store: Path) -> Iterator[FaultyServer]:
         Fault("", times=1, status=503, headers={"Retry-After": "0"}),
     ],
 )
-def test_faults_that_can_be_overcome(plain: FaultyServer, store: Path, tmp_path: Path, fault: Fault) -> None:
+def test_transient_faults(plain: FaultyServer, store: Path, tmp_path: Path, fault: Fault) -> None:
     plain.faults.append(fault)
     assert run("-o", plain.url, "--id", "study-a", "v1", "-d", tmp_path) == 0
     assert files(tmp_path) == in_tars(store, ("study-a", "v1"))
@@ -223,7 +223,7 @@ def test_faults_that_can_be_overcome(plain: FaultyServer, store: Path, tmp_path:
         Fault("v1_metadata_dicoms", status=200, body=b"<!DOCTYPE html>"),
     ],
 )
-def test_faults_that_cannot(
+def test_permanent_faults(
     plain: FaultyServer, store: Path, tmp_path: Path, fault: Fault, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain.faults.append(fault)
@@ -241,7 +241,7 @@ def test_faults_that_cannot(
         (Fault("v1_metadata_tarball", status=200, body=b'{"size": 1'), "tell the store's administrator"),
     ],
 )
-def test_who_downloads_is_not_told_to_mend_the_store(
+def test_the_remedy_is_for_whoever_downloads(
     plain: FaultyServer, tmp_path: Path, fault: Fault, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain.faults.append(fault)
@@ -262,7 +262,7 @@ def test_metadata_of_another_visit(plain: FaultyServer, tmp_path: Path, capsys: 
 
 
 def test_a_damaged_archive(plain: FaultyServer, store: Path, tmp_path: Path) -> None:
-    """Each image is checked: the others come."""
+    """Each image is checked; the others are retrieved."""
     images = in_tars(store, ("study-a", "v1"))
     name = sorted(images)[0]
     path = "/study-a/v1_dicom.tar"
@@ -314,17 +314,17 @@ def test_tokens(
     assert "t0ken" not in seen.out + seen.err
 
 
-def test_a_question_that_cannot_be_asked(
+def test_ask_token_without_a_terminal(
     bucket: BucketServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It was asked for, so what the environment has is not taken instead."""
+    """The token of the environment is not used instead."""
     monkeypatch.setenv("ICF_TOKEN", "t0ken")
     assert run("--bucket", bucket.place, "-d", tmp_path, "--ask-token") == 2
     assert "Token for the bucket: icf-utils cannot ask without a terminal" in capsys.readouterr().err
     assert bucket.requests == []
 
 
-def test_the_answer_counts_and_not_the_environment(bucket: BucketServer, tmp_path: Path) -> None:
+def test_ask_token_precedes_the_environment(bucket: BucketServer, tmp_path: Path) -> None:
     pexpect = pytest.importorskip("pexpect", reason="pexpect is not installed")
     bucket.authorization = "Bearer right"
     command = ["-m", "icf_utils.cli.main", "retrieve", "--bucket", bucket.place, "--stats", "--ask-token", "-d", "x"]
@@ -337,7 +337,7 @@ def test_the_answer_counts_and_not_the_environment(bucket: BucketServer, tmp_pat
     assert child.exitstatus == 0
 
 
-def test_a_user_counts_and_not_a_token_of_the_environment(
+def test_user_precedes_a_token_of_the_environment(
     plain: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain.authorization = "Basic YW5uYTpwdw=="
@@ -371,7 +371,9 @@ def test_a_malformed_token(
     assert "ken" not in said.replace("token", "")
 
 
-def test_quiet_is_about_progress(bucket: BucketServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_suppresses_progress_only(
+    bucket: BucketServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     what = ("--bucket", bucket.place, "-d", tmp_path, "-q")
     for question, answer in (("--stats", "totalSeriesCount: 2\n"), ("--dry-run", "1.2.3/1.2.3.1: 3 images")):
         assert run(*what, question) == 0
@@ -415,12 +417,14 @@ def test_transfer_and_images_have_one_size(store: Path, tmp_path: Path, capsys: 
         ("-o", "here", "--user", "me"),
     ],
 )
-def test_what_means_nothing(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_options_that_cannot_be_combined(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert run(*arguments, "-d", tmp_path) == 2
     assert "pw" not in capsys.readouterr().err
 
 
-def test_an_interrupt_leaves_nothing_unfinished(bucket: BucketServer, tmp_path: Path) -> None:
+def test_an_interrupt_leaves_no_unfinished_files(bucket: BucketServer, tmp_path: Path) -> None:
     bucket.faults.append(Fault(r"\.tar\?", status=503, headers={"Retry-After": "200"}))
     command = [sys.executable, "-m", "icf_utils.cli.main", "retrieve", "--bucket", bucket.place, "-d", str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""One zip for each study: what was asked for and nothing else, and no file of somebody else's is lost."""
+"""One zip for each study: exactly the selected images, and no other file is lost."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_one_zip_for_each_study(bucket: BucketServer, two: tuple[CodSeries, CodS
         assert own.stats().items == ()
 
 
-def test_a_zip_grows_and_heals(bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
+def test_a_zip_is_extended_and_repaired(bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path) -> None:
     retriever(bucket, tmp_path, zipped=True, selection=Selection(series=("1.2.3.2",))).job().result()
     assert entries(tmp_path / "1.2.3.zip") == in_zip(two[1])
     assert retriever(bucket, tmp_path, zipped=True).job().result().unchanged == 3
@@ -57,7 +57,7 @@ def test_a_zip_grows_and_heals(bucket: BucketServer, two: tuple[CodSeries, CodSe
 def test_an_incomplete_study_makes_no_zip(
     bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path
 ) -> None:
-    """What has come waits for the next time."""
+    """Its images are kept for the next run."""
     bucket.faults.append(Fault(r"1\.2\.3\.1\.tar", status=404))
     done = retriever(bucket, tmp_path, zipped=True).job().result()
     assert (done.files, done.saved) == ((), 3)
@@ -93,8 +93,8 @@ def _folder(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [_text, _zip, _reproducible_zip, _folder])
-def test_what_is_no_zip_of_ours_stays(bucket: BucketServer, tmp_path: Path, make: Callable[[Path], None]) -> None:
-    """It is named before anything is transferred, and other studies come."""
+def test_other_files_are_kept(bucket: BucketServer, tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """They are reported before anything is transferred, and other studies are retrieved."""
     other = CodSeries("4.5", "4.5.6", made("4.5.6").images)
     bucket.fill(other.objects())
     make(tmp_path / "1.2.3.zip")
@@ -110,7 +110,7 @@ def test_what_is_no_zip_of_ours_stays(bucket: BucketServer, tmp_path: Path, make
     assert not bucket.of(r"1\.2\.3\..\.tar")
 
 
-def test_a_zip_of_ours_with_something_else_in_it_stays(bucket: BucketServer, tmp_path: Path) -> None:
+def test_a_zip_with_other_files_is_kept(bucket: BucketServer, tmp_path: Path) -> None:
     retriever(bucket, tmp_path, zipped=True).job().result()
     with zipfile.ZipFile(tmp_path / "1.2.3.zip", "a") as file:
         file.writestr("mine", b"1")
@@ -131,10 +131,10 @@ def test_a_zip_does_not_lose_images(bucket: BucketServer, tmp_path: Path) -> Non
     assert (done.saved, done.unchanged, files(tmp_path)) == (0, 0, before)
 
 
-def test_the_same_images_are_the_same_zip(
+def test_the_same_images_give_the_same_zip(
     bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path
 ) -> None:
-    """Whatever was there before: names of another layout go, and their images need not come again."""
+    """Also from a zip with the names of another layout, whose images are not transferred again."""
     layout = "{SeriesNumber}/{name}"
     retriever(bucket, tmp_path / "a", zipped=True, layout=layout).job().result()
     retriever(bucket, tmp_path / "b", zipped=True, selection=Selection(series=("2",))).job().result()
@@ -147,7 +147,7 @@ def test_the_same_images_are_the_same_zip(
     assert files(tmp_path / "a") == files(tmp_path / "b")
 
 
-def test_images_that_are_equal(bucket: BucketServer, tmp_path: Path) -> None:
+def test_equal_images(bucket: BucketServer, tmp_path: Path) -> None:
     same = CodSeries("4.5", "4.5.6", {"4.5.6.1": b"same", "4.5.6.2": b"same", "4.5.6.3": b"other"})
     bucket.fill(same.objects())
     for layout in ("", "x/{name}", ""):

@@ -2,7 +2,7 @@
 
 The named server gets the secret and sends the client on to the other one, by redirects and by what its answers name.
 The other one is asked, and gets nothing. The rows about datasets are tested in
-``tests/dataset/special_remote/test_hostile.py``, child processes in ``tests/test_child_environment.py``.
+``tests/dataset/special_remote/test_security.py``, child processes in ``tests/test_child_environment.py``.
 """
 
 from __future__ import annotations

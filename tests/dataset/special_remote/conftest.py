@@ -44,7 +44,7 @@ sys.exit(main())
 
 @dataclass(frozen=True)
 class Cloned:
-    """A clone, the visit it is of, and the server it asks, if there is one."""
+    """A clone, its visit, and the server of its store, if there is one."""
 
     place: Visit
     folder: Path
@@ -106,7 +106,7 @@ def _served(folder: Path, members: Sequence[Member], more: str, environment: Map
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the program as an installation makes it, also where this one is older than it."""
+    """A folder with the program, as an installation would make it."""
     folder = tmp_path_factory.mktemp("bin")
     path = folder / "git-annex-remote-icf"
     path.write_text(_PROGRAM.format(python=sys.executable), encoding="utf-8")
@@ -137,7 +137,7 @@ def _program(program: Path, _own_settings: None, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def usual(template: Cloned, tmp_path: Path) -> Iterator[Cloned]:
-    """A clone of the usual visit from a server; the archive is put back, whatever a test did to it."""
+    """A clone of the usual visit from a server; the archive is restored after the test."""
     folder, archive = tmp_path / "clone", template.place.archive
     shutil.copytree(template.folder, folder, symlinks=True)
     raw = archive.read_bytes()

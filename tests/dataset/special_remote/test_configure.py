@@ -1,4 +1,4 @@
-"""Opting in and out."""
+"""Configuring a clone, and undoing it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def config(folder: Path) -> str:
     return run("git", "config", "--local", "--list", cwd=folder).decode()
 
 
-def test_there_and_back(local: Cloned) -> None:
+def test_configure_and_undo(local: Cloned) -> None:
     now = config(local.folder)
     assert "remote.archivist.annex-externaltype=icf" in now
     again = configure_clone(local.folder)
@@ -51,7 +51,7 @@ def test_a_local_store_must_exist(local: Cloned) -> None:
 
 
 def test_a_clone_without_datalad(tmp_path: Path) -> None:
-    """git-annex left its remotes unconfigured, as their programs were missing; images come by ranges all the same."""
+    """git-annex left its remotes unconfigured, since their programs were missing; they are configured then."""
     require("git", "git-annex", "git-remote-annex")
     place = make_visit(tmp_path / "store")
     result = deposit_visit_dataset(place.root, "study", "v1", store_url=f"file://{tmp_path}/store", annex_url=True)
@@ -75,7 +75,7 @@ def test_a_clone_without_datalad(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("undo", [False, True])
-def test_what_is_no_clone_is_refused(tmp_path: Path, undo: bool) -> None:
+def test_not_a_clone(tmp_path: Path, undo: bool) -> None:
     require("git")
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(InvalidSetting, match="no git repository"):
@@ -85,7 +85,7 @@ def test_what_is_no_clone_is_refused(tmp_path: Path, undo: bool) -> None:
         configure_clone(tmp_path / "plain", undo)
 
 
-def test_not_without_the_program(local: Cloned, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_program(local: Cloned, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     with pytest.raises(MissingRequirement, match="git-annex-remote-icf"):
         configure_clone(local.folder)
@@ -107,7 +107,7 @@ def test_the_program_is_installed_with_the_package() -> None:
     assert 'git-annex-remote-icf = "icf_utils.dataset.special_remote.program:main"' in text
 
 
-def test_the_program_says_who_starts_it() -> None:
+def test_the_program_started_by_hand() -> None:
     done = subprocess.run(["git-annex-remote-icf", "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "icf-utils configure-clone" in done.stderr

@@ -1,18 +1,14 @@
-"""Requests for images, whatever the order: the right bytes, few requests, little that nobody wanted."""
+"""Reading images in any order: the right bytes, few requests, few bytes in vain."""
 
 from __future__ import annotations
 
-import io
 import random
 import threading
 from collections.abc import Iterator
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icf_utils.dataset.annex_keys import key_md5, key_size, parse_locator
-from icf_utils.dataset.special_remote.protocol import Conversation, Job
 from icf_utils.dataset.special_remote.reader import ImageReader
 from icf_utils.fetch.ranges import Span
 
@@ -20,7 +16,7 @@ DATA = random.Random(3).randbytes(4_000_000)
 
 
 class Memory:
-    """A source of bytes that counts what was asked for."""
+    """A source that records what is requested."""
 
     where = "memory"
 
@@ -42,7 +38,7 @@ class Memory:
 
 
 def images(sizes: list[int]) -> list[Span]:
-    """Neighbours, as they lie in a TAR: a header's space between them."""
+    """Neighbouring images of a TAR, with headers between them."""
     found, at = [], 1536
     for size in sizes:
         found.append(Span(at, size))
@@ -52,7 +48,7 @@ def images(sizes: list[int]) -> list[Span]:
 
 @settings(deadline=None)
 @given(st.data())
-def test_the_right_bytes_in_any_order(chosen: st.DataObject) -> None:
+def test_images_in_any_order(chosen: st.DataObject) -> None:
     spans = images(chosen.draw(st.lists(st.integers(0, 60_000), min_size=1, max_size=40)))
     order = chosen.draw(st.lists(st.sampled_from(spans), min_size=1, max_size=60))
     source = Memory()
@@ -61,7 +57,7 @@ def test_the_right_bytes_in_any_order(chosen: st.DataObject) -> None:
         assert b"".join(reader.pieces(span)) == DATA[span.start : span.end]
 
 
-def test_one_image_is_one_request_for_itself() -> None:
+def test_one_image_is_one_request() -> None:
     source = Memory()
     b"".join(ImageReader(source, len(DATA)).pieces(Span(5000, 300)))
     assert source.asked == [Span(5000, 300)]
@@ -97,47 +93,3 @@ def test_several_jobs() -> None:
         thread.join(60)
     assert wrong == []
     assert len(source.asked) < 100
-
-
-class Nothing:
-    """A remote that has one key."""
-
-    def retrieve(self, job: Job, key: str, path: str) -> None:
-        raise OSError(5, "Input/output error", path)
-
-    def is_present(self, job: Job, key: str) -> bool:
-        return job.urls(key, "dl+archive:") != []
-
-    def whereis(self, job: Job, key: str) -> str:
-        return ""
-
-
-@pytest.mark.parametrize(
-    ("said", "answer"),
-    [
-        ("EXTENSIONS INFO GETGITREMOTENAME\n", "EXTENSIONS INFO"),
-        ("EXTENSIONS INFO ASYNC\n", "EXTENSIONS INFO ASYNC"),
-        ("PREPARE\n", "PREPARE-SUCCESS"),
-        ("CLAIMURL dl+archive:K#path=a&size=1\n", "CLAIMURL-SUCCESS"),
-        ("CLAIMURL https://example.org\n", "CLAIMURL-FAILURE"),
-        ("TRANSFER RETRIEVE K a b c\n", "TRANSFER-FAILURE RETRIEVE K a b c Input/output error"),
-        ("TRANSFER STORE K a\n", "TRANSFER-FAILURE STORE K archives are read-only"),
-        ("REMOVE K\n", "REMOVE-FAILURE K archives are read-only"),
-        ("SOMETHING NEW\n", "UNSUPPORTED-REQUEST"),
-    ],
-)
-def test_answers(said: str, answer: str) -> None:
-    outgoing = io.StringIO()
-    before = set(threading.enumerate())
-    Conversation(Nothing(), io.StringIO(said), outgoing).run()
-    for thread in set(threading.enumerate()) - before:
-        thread.join(10)
-    assert outgoing.getvalue().splitlines() == ["VERSION 1", answer]
-
-
-def test_locators() -> None:
-    found = parse_locator("dl+archive:MD5E-s1--x.tar#path=a b%#c.dcm&size=5&atype=tar&offset=7")
-    assert found is not None
-    assert (found.archive_key, found.path, found.size, found.offset) == ("MD5E-s1--x.tar", "a b%#c.dcm", 5, 7)
-    assert parse_locator("https://example.org/a.tar") is None
-    assert (key_size("URL--x-s3"), key_md5("SHA256E-s1--aa")) == (None, "")

@@ -1,4 +1,4 @@
-"""A dataset by an attacker, with servers of theirs: who gets a password, and which files and servers are read.
+"""An attacker's dataset and servers: who gets a password, and which files and servers are read.
 
 The program is spoken to as git-annex does it, and by git-annex itself where the whole way matters.
 """
@@ -159,7 +159,7 @@ def test_a_credential_goes_to_its_own_origin(clone: Path, monkeypatch: pytest.Mo
         assert secrets_of(evil) == set()
 
 
-def test_what_one_server_got_another_does_not(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_credential_is_not_reused_for_another_server(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both name the same realm, in one process."""
     with server() as good:
         good.challenge = f'Basic realm="{good.url}/study a"'
@@ -182,7 +182,7 @@ def test_a_redirect_takes_no_credential_along(clone: Path, monkeypatch: pytest.M
 
 
 def test_netrc_is_for_a_host_and_port(clone: Path) -> None:
-    """An entry without a port is for https only, and the default one for nobody."""
+    """An entry without a port is for https only, and the default entry is not used."""
     with server('Basic realm="study-a"') as good, server('Basic realm="study-a"') as evil:
         write_netrc(f"machine 127.0.0.1 login {USER} password {PASSWORD}\ndefault login {USER} password {PASSWORD}\n")
         transfer(clone, [f"{good.url}/x.tar"])
@@ -274,7 +274,7 @@ def test_addresses_of_the_setting() -> None:
 
 
 def test_the_next_origin_does_not_learn_of_a_failure(clone: Path) -> None:
-    """Whatever is wrong with the first: other bytes than the dataset guesses, nothing there, no connection."""
+    """Whether the first has other bytes than the dataset guesses, has nothing, or is unreachable."""
     other = ARCHIVE.replace("1" * 32, "2" * 32)
     with server() as first, server() as evil:
         for name in ("x.tar", "missing.tar"):
@@ -296,7 +296,7 @@ def test_addresses_of_one_origin_are_tried_in_turn(clone: Path) -> None:
 
 
 def test_the_origin_that_was_cloned_from_comes_first(clone: Path) -> None:
-    """A store that has moved: the dataset still names the old address, too."""
+    """A store has moved, and the dataset has both addresses."""
     key = f"MD5E-s100--{hashlib.md5(CONTENT[:100]).hexdigest()}.dcm"
     with server() as old, server() as new:
         config(clone, "remote.origin.url", f"datalad-annex::?type=external&externaltype=uncurl&url={new.url}/s/v_XDLRA")
@@ -353,13 +353,13 @@ def test_git_annex_and_a_hostile_dataset(clone_tools: None, tmp_path: Path, monk
         run("git", "annex", "init", "-q", cwd=victim)
         run("git", "config", "remote.origin.annex-ignore", "true", cwd=victim)
         configure_clone(victim)
-        told = attempt("git", "annex", "get", ".", cwd=victim)
-        assert told.returncode != 0
-        assert b"not a public address" in told.stdout + told.stderr
+        outcome = attempt("git", "annex", "get", ".", cwd=victim)
+        assert outcome.returncode != 0
+        assert b"not a public address" in outcome.stdout + outcome.stderr
         assert evil.connections == 0
         run("git", "config", "annex.security.allowed-ip-addresses", "all", cwd=victim)
-        told = attempt("git", "annex", "get", ".", cwd=victim)
-        assert told.returncode != 0
+        outcome = attempt("git", "annex", "get", ".", cwd=victim)
+        assert outcome.returncode != 0
         assert not (victim / "9.dcm").exists()
         assert secrets_of(evil) == set()
         assert not evil.of("wrong") or len({request.path for request in evil.of("wrong")}) == 2  # no guess differs

@@ -63,7 +63,7 @@ def fresh(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Buck
         yield state, sorted(path.read_bytes() for path in images)
 
 
-def test_what_was_put_in_comes_out(fresh: tuple[BucketServer, list[bytes]], tmp_path: Path) -> None:
+def test_what_was_written_is_retrieved(fresh: tuple[BucketServer, list[bytes]], tmp_path: Path) -> None:
     server, images = fresh
     out = tmp_path / "out"
     with Retriever(BucketSource(parse_bucket(server.place)), out, retry=QUICK) as own:

@@ -1,4 +1,4 @@
-"""What a consumer does with a clone that gets images by byte ranges; what the server saw of it is in its log."""
+"""Using a clone that gets images by byte ranges; the server's log shows the requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SERIES_1 = [name for name in CONTENTS if "/s1/" in name]
 
 
 def test_one_image(usual: Cloned) -> None:
-    """Its own bytes and no more; credentials are asked for once."""
+    """Exactly its own bytes; authentication is required once."""
     usual.run("git", "annex", "get", ONE)
     assert usual.holds([ONE])
     assert not usual.has_archive()
@@ -26,7 +26,7 @@ def test_one_image(usual: Cloned) -> None:
 
 
 def test_a_series(usual: Cloned) -> None:
-    """Growing requests, one after the other; at the end at most as much too many as was wanted."""
+    """Requests grow; in the end, at most as many bytes are read in vain as were needed."""
     usual.run("datalad", "get", "study_v1/s1")
     assert usual.holds(SERIES_1)
     asked = usual.requests()
@@ -35,7 +35,7 @@ def test_a_series(usual: Cloned) -> None:
     assert sum(size for _, _, size in asked) < 2.2 * sum(len(CONTENTS[name]) for name in SERIES_1)
 
 
-def test_everything_by_four_jobs(usual: Cloned) -> None:
+def test_all_images_with_four_jobs(usual: Cloned) -> None:
     usual.run("git", "annex", "get", "-J4", "study_v1")
     assert usual.holds(list(CONTENTS))
     asked = usual.requests()
@@ -45,12 +45,12 @@ def test_everything_by_four_jobs(usual: Cloned) -> None:
     assert usual.run("git", "annex", "fsck", "--from", "archivist", "study_v1")
 
 
-def test_by_tags(usual: Cloned) -> None:
+def test_images_selected_by_tags(usual: Cloned) -> None:
     usual.run("git", "annex", "get", "--metadata", "seriesnumber=1")
     assert usual.holds(SERIES_1)
 
 
-def test_dropped_and_got_again(usual: Cloned) -> None:
+def test_drop_and_get_again(usual: Cloned) -> None:
     usual.run("git", "annex", "get", *SERIES_1[:3])
     usual.run("git", "annex", "drop", *SERIES_1[:3])  # which asks whether they can be had again
     assert usual.holds([])
@@ -61,16 +61,16 @@ def test_dropped_and_got_again(usual: Cloned) -> None:
     usual.run("git", "annex", "fsck", "--fast", "--from", "archivist", "study_v1")
 
 
-def test_progress_is_told(serve: Serve) -> None:
+def test_progress(serve: Serve) -> None:
     cloned = serve([Member("large.dcm", os.urandom(30_000_000))])
-    told = cloned.run("git", "annex", "get", "--json", "--json-progress", "study_v1/large.dcm")
-    seen = [json.loads(line).get("byte-progress") for line in told.splitlines()]
+    outcome = cloned.run("git", "annex", "get", "--json", "--json-progress", "study_v1/large.dcm")
+    seen = [json.loads(line).get("byte-progress") for line in outcome.splitlines()]
     assert any(0 < amount < 30_000_000 for amount in seen if amount is not None)
 
 
-def test_where_it_comes_from(usual: Cloned) -> None:
-    told = usual.run("git", "annex", "whereis", ONE).decode()
-    assert f"archivist: {ONE} in MD5E-s" in told
+def test_whereis(usual: Cloned) -> None:
+    outcome = usual.run("git", "annex", "whereis", ONE).decode()
+    assert f"archivist: {ONE} in MD5E-s" in outcome
 
 
 def test_a_local_store(local: Cloned) -> None:
@@ -80,7 +80,7 @@ def test_a_local_store(local: Cloned) -> None:
     local.run("git", "annex", "fsck", "--fast", "--from", "archivist", "study_v1")
 
 
-def test_the_archive_in_the_clone_comes_first(usual: Cloned) -> None:
+def test_the_archive_in_the_clone_is_used_first(usual: Cloned) -> None:
     usual.run("git", "annex", "get", "icf")
     usual.requests()
     usual.run("git", "annex", "get", "study_v1")
@@ -89,19 +89,19 @@ def test_the_archive_in_the_clone_comes_first(usual: Cloned) -> None:
 
 
 def test_a_server_without_ranges(serve: Serve) -> None:
-    """The whole archive then comes once, as archivist does it."""
+    """The whole archive is downloaded once, as with archivist."""
     cloned = serve(more="max_ranges 0;")
-    told = cloned.attempt("git", "annex", "get", "study_v1/s1")
-    assert told.returncode == 0
-    assert b"Getting the whole archive instead" in told.stdout + told.stderr
+    outcome = cloned.attempt("git", "annex", "get", "study_v1/s1")
+    assert outcome.returncode == 0
+    assert b"Getting the whole archive instead" in outcome.stdout + outcome.stderr
     assert cloned.holds(SERIES_1)
     assert cloned.has_archive()
     whole = [size for _, _, size in cloned.requests() if size > cloned.place.archive.stat().st_size * 0.9]
     assert len(whole) <= 2  # the answer to the refused range was not read, but may stand in buffers
 
 
-def test_locators_without_a_place(usual: Cloned) -> None:
-    """As other programs write them: the image is found by name in the whole archive."""
+def test_locators_without_a_position(usual: Cloned) -> None:
+    """Those of other programs: the image is found in the whole archive by its name."""
     key = usual.run("git", "annex", "lookupkey", ONE).decode().strip()
     archive = usual.run("git", "annex", "lookupkey", "icf/v1_dicom.tar").decode().strip()
     url = f"dl+archive:{archive}#path={ONE}&size={len(CONTENTS[ONE])}"
@@ -123,23 +123,23 @@ def test_names_that_archivist_cannot_read(serve: Serve) -> None:
 
 
 def test_an_archive_that_was_replaced(usual: Cloned) -> None:
-    """Another size is noticed before, other bytes after an image came; neither gets into the annex."""
+    """Another size is noticed before, other bytes after the transfer; neither gets into the annex."""
     archive = usual.place.archive
     raw = archive.read_bytes()
     with tarfile.open(archive) as tar:
         at = tar.getmember(ONE).offset_data
     archive.write_bytes(raw[:at] + b"XX" + raw[at + 2 :])
-    told = usual.attempt("git", "annex", "get", ONE)
-    assert told.returncode != 0
-    assert b"the archive at its address was changed" in told.stdout + told.stderr
+    outcome = usual.attempt("git", "annex", "get", ONE)
+    assert outcome.returncode != 0
+    assert b"the archive at its address was changed" in outcome.stdout + outcome.stderr
     archive.write_bytes(raw + b"\0" * 512)
-    told = usual.attempt("git", "annex", "get", ONE)
-    assert told.returncode != 0
-    assert f"expected {len(raw)} bytes in all, found {len(raw) + 512}".encode() in told.stdout + told.stderr
+    outcome = usual.attempt("git", "annex", "get", ONE)
+    assert outcome.returncode != 0
+    assert f"expected {len(raw)} bytes in all, found {len(raw) + 512}".encode() in outcome.stdout + outcome.stderr
     assert usual.holds([])
 
 
-def test_presence_is_asked_not_guessed(usual: Cloned) -> None:
+def test_presence_is_asked_for(usual: Cloned) -> None:
     key = usual.run("git", "annex", "lookupkey", ONE).decode().strip()
     check = ("git", "annex", "checkpresentkey", key, "archivist")
     assert usual.attempt(*check).returncode == 0
@@ -153,7 +153,7 @@ def test_presence_is_asked_not_guessed(usual: Cloned) -> None:
     assert usual.attempt(*check).returncode == 0
 
 
-def test_a_server_that_is_away_is_not_a_no(usual: Cloned) -> None:
+def test_unknown_is_not_absent(usual: Cloned) -> None:
     key = usual.run("git", "annex", "lookupkey", ONE).decode().strip()
     wrong = {"DATALAD_CREDENTIAL_ICFTEST_SECRET": "wrong"}
     refused = Cloned(usual.place, usual.folder, usual.server, {**usual.extra, **wrong})
@@ -162,11 +162,11 @@ def test_a_server_that_is_away_is_not_a_no(usual: Cloned) -> None:
 
 def test_a_wrong_password(usual: Cloned) -> None:
     wrong = {"DATALAD_CREDENTIAL_ICFTEST_SECRET": "wrong"}
-    told = Cloned(usual.place, usual.folder, usual.server, {**usual.extra, **wrong}).attempt(
+    outcome = Cloned(usual.place, usual.folder, usual.server, {**usual.extra, **wrong}).attempt(
         "git", "annex", "get", "-J2", *SERIES_1[:6]
     )
-    said = told.stdout + told.stderr
-    assert told.returncode != 0
+    said = outcome.stdout + outcome.stderr
+    assert outcome.returncode != 0
     assert b"rejects the user and password" in said
     assert b"datalad credentials set" in said
     assert b"wrong" not in said
@@ -174,11 +174,11 @@ def test_a_wrong_password(usual: Cloned) -> None:
 
 
 def test_without_a_password(usual: Cloned) -> None:
-    """Nobody is asked where there is no terminal; netrc is looked at."""
+    """Without a terminal, there is no question; netrc is read."""
     nobody = Cloned(usual.place, usual.folder, usual.server)
-    told = nobody.attempt("git", "annex", "get", ONE)
-    assert told.returncode != 0
-    assert b"requires authentication (401)" in told.stdout + told.stderr
+    outcome = nobody.attempt("git", "annex", "get", ONE)
+    assert outcome.returncode != 0
+    assert b"requires authentication (401)" in outcome.stdout + outcome.stderr
     extra = usual.extra
     netrc = Path(os.environ["HOME"], ".netrc")
     assert usual.server
@@ -191,7 +191,7 @@ def test_without_a_password(usual: Cloned) -> None:
 
 
 def test_a_password_is_asked_for_once(usual: Cloned) -> None:
-    """On the terminal, not of git-annex, whose jobs share one process of the program; and it is not shown."""
+    """On the terminal; git-annex's jobs share one process of the program. The password is not shown."""
     pexpect = pytest.importorskip("pexpect", reason="pexpect is not installed")
     environment = {name: text for name, text in os.environ.items() if name != "GIT_TERMINAL_PROMPT"}
     user, password = (usual.extra[f"DATALAD_CREDENTIAL_ICFTEST_{name}"] for name in ("USER", "SECRET"))
@@ -210,8 +210,8 @@ def test_a_password_is_asked_for_once(usual: Cloned) -> None:
     assert usual.holds(SERIES_1)
 
 
-def test_who_lacks_the_program_still_gets_everything(usual: Cloned, program: Path) -> None:
-    """Through archivist: nothing of ours is in the dataset."""
+def test_people_without_the_program_get_every_image(usual: Cloned, program: Path) -> None:
+    """Through archivist: the dataset does not need icf-utils."""
     configure_clone(usual.folder, undo=True)
     paths = [path for path in os.environ["PATH"].split(os.pathsep) if path != os.fspath(program)]
     lacking = Cloned(usual.place, usual.folder, usual.server, {**usual.extra, "PATH": os.pathsep.join(paths)})
