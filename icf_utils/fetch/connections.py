@@ -76,9 +76,10 @@ class Connections:
         return route
 
     def network_of(self, origin: WebOrigin, route: Route) -> Network:
-        """The network of a server that was connected to; public where a proxy did that."""
+        """The network of a server that was connected to; public for a name that a proxy has resolved."""
         if route.proxy:
-            return Network.PUBLIC
+            address = numeric(origin.host)
+            return Network.PUBLIC if address is None else network_of(address)
         with self._lock:
             return self._networks.get((origin.host, origin.port), Network.PUBLIC)
 

@@ -260,6 +260,19 @@ def test_proxies_of_the_environment(server: FaultyServer, client: HttpClient, mo
             assert get(unproxied, f"{other.url}/a") == b"direct"
 
 
+def test_redirects_behind_a_proxy(server: FaultyServer, client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address that the user has named may redirect to itself; a name may not redirect to a private address."""
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("http_proxy", server.url)
+    server.objects["/b"] = b"content"
+    redirect(server, "/b", where="/a$")
+    assert get(client, "http://10.9.8.7/a") == b"content"
+    server.faults.clear()
+    redirect(server, "http://10.9.8.7/b", where="/a$")
+    with pytest.raises(FetchFailure, match="redirects from the internet"):
+        get(client, "http://data.example.org/a")
+
+
 def test_an_address_rule_applies_to_proxies(server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.setenv("http_proxy", server.url)
