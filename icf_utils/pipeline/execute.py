@@ -156,17 +156,15 @@ def _make_stage(
     started = time.monotonic()
     reasons: tuple[str, ...] = ()
     try:
-        planned = planner.decide(name, catalog_state)
-        reasons = planned.decision.reasons
-        if planned.record is not None:
-            result, record = StageResult(), planned.record
-        else:
+        decision, record = planner.decide(name, catalog_state)
+        reasons, result = decision.reasons, StageResult()
+        if record is None:
             result, record = _run_stage(planner, name, progress)
     except IcfError as error:
         return _failed_stage(planner, name, reasons, started, error, progress), None
     outcome = StageOutcome(
         stage=name,
-        state="up to date" if planned.record is not None else "done",
+        state="done" if decision.runs else "up to date",
         reasons=reasons,
         seconds=time.monotonic() - started,
         size=sum(fingerprint.size for fingerprint in record.outputs.values()),

@@ -8,7 +8,6 @@ different; the run reads the file and may then find it unchanged.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from icf_utils.errors import printable
@@ -29,14 +28,6 @@ from icf_utils.store.layout import Study
 _NAMED_AT_MOST = 3
 
 
-@dataclass(frozen=True)
-class PlannedStage:
-    """The decision about a stage. If the stage is up to date, ``record`` is its record as of now."""
-
-    decision: StageDecision
-    record: StageRecord | None = None
-
-
 class Planner:
     """Decides for one visit which stages have to run. Reads each file at most once, and none if ``quick``."""
 
@@ -49,17 +40,20 @@ class Planner:
         self._inputs = {name: _names(STAGES[name].inputs(self.place)) for name in config.stage_names}
         self._outputs = {name: _names(STAGES[name].outputs(self.place)) for name in config.stage_names}
 
-    def decide(self, name: str, catalog_state: CatalogState | None = None) -> PlannedStage:
-        """Decide about a stage; the catalog stage needs the state of the study's catalog."""
+    def decide(self, name: str, catalog_state: CatalogState | None = None) -> tuple[StageDecision, StageRecord | None]:
+        """Decide whether a stage has to run; for a stage that is up to date, also return its current record.
+
+        The catalog stage needs the state of the study's catalog.
+        """
         stage, recorded = STAGES[name], self.recorded.get(name)
         reasons = self._reasons_without_reading(stage, recorded)
         if reasons or recorded is None:
-            return PlannedStage(StageDecision(name, tuple(reasons)))
+            return StageDecision(name, tuple(reasons)), None
         record = self.current_record(stage, catalog_state)
         reasons = [*_differences(recorded, record), *self._source_reasons(recorded.source, record.source)]
         if catalog_state is not None and not reasons and catalog_state.problem:
             reasons = [catalog_state.problem]
-        return PlannedStage(StageDecision(name, tuple(reasons)), None if reasons else record)
+        return StageDecision(name, tuple(reasons)), None if reasons else record
 
     def current_record(
         self, stage: Stage, catalog_state: CatalogState | None = None, outputs: Sequence[str] = ()
@@ -190,8 +184,8 @@ def _known(states: Mapping[str, StageRecord]) -> dict[str, Fingerprint]:
 def plan_visit(visit_input: VisitInput, config: RunConfig, catalog_state: CatalogState | None) -> VisitPlan:
     """What a run would do for a visit; ``catalog_state`` is the study's, if the run includes the catalog."""
     planner = Planner(visit_input, config, quick=True)
-    planned_stages = [planner.decide(name, catalog_state if name == "catalog" else None) for name in config.stage_names]
-    return VisitPlan(visit_input, tuple(planned.decision for planned in planned_stages))
+    decisions = [planner.decide(name, catalog_state if name == "catalog" else None)[0] for name in config.stage_names]
+    return VisitPlan(visit_input, tuple(decisions))
 
 
 def make_plan(visits: Iterable[VisitInput], config: RunConfig) -> list[VisitPlan]:

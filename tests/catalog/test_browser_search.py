@@ -86,7 +86,7 @@ def found(visitor: Visitor, text: str) -> str:
     return line
 
 
-def told(line: str) -> None:
+def reported(line: str) -> None:
     if TRIALS:
         print(line)  # noqa: T201
 
@@ -100,7 +100,7 @@ def study_page(large: str, visitor: Visitor) -> Visitor:
 
 def test_five_thousand_visits_are_shown_some_at_a_time(study_page: Visitor) -> None:
     shown = study_page.driver.execute_script("return performance.now()")
-    told(f"study page of {VISITS} visits: shown {shown:.0f} ms after the browser began to load it")
+    reported(f"study page of {VISITS} visits: shown {shown:.0f} ms after the browser began to load it")
     assert len(study_page.rows()) == 50
     assert len(study_page.requests()) < 25  # none for each visit
     study_page.click(study_page.button("Next"))
@@ -122,7 +122,9 @@ def test_a_search_is_fast(study_page: Visitor) -> None:
     limit = 100 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     for text in ("m", "protocol 17 ct", "free text of visit 4711", "description:mprage modality:mr", "nothing"):
         times = [search(study_page, again) for again in (text, "") * 5]
-        told(f"search for '{text}' in {VISITS} visits: {min(times[::2]):.1f} ms; all again: {min(times[1::2]):.1f} ms")
+        reported(
+            f"search for '{text}' in {VISITS} visits: {min(times[::2]):.1f} ms; all again: {min(times[1::2]):.1f} ms"
+        )
         assert min(times[::2]) < limit
         assert min(times[1::2]) < limit
 
@@ -203,7 +205,7 @@ def test_ten_thousand_images_in_a_visit(large: str, visitor: Visitor) -> None:
         const look = () => document.querySelectorAll(".icf-folder .icf-file").length
             ? done(performance.now() - begin) : setTimeout(look, 5);
         look();"""
-    told(f"folder of {IMAGES} files: opened in {visitor.driver.execute_async_script(script):.0f} ms")
+    reported(f"folder of {IMAGES} files: opened in {visitor.driver.execute_async_script(script):.0f} ms")
     assert len(visitor.texts(".icf-folder .icf-file")) == 200
     visitor.click(visitor.button("Show more (9,800 left)"))
     visitor.wait(lambda: len(visitor.texts(".icf-folder .icf-file")) == 400)
@@ -225,5 +227,5 @@ def test_a_folder_far_down_is_found(large: str, visitor: Visitor) -> None:
 def test_the_study_page_stays_small(large: str, tmp_path: Path) -> None:
     page = StudyPage(tuple(entry(at) for at in range(VISITS)))
     size = sum(map(len, study_files(STUDY, "id", page, CatalogSettings()).values()))
-    told(f"study page of {VISITS} visits: {size / 1e6:.1f} MB")
+    reported(f"study page of {VISITS} visits: {size / 1e6:.1f} MB")
     assert size < 600 * VISITS

@@ -266,11 +266,11 @@ def test_pictures_are_made_when_asked_for(store: Path) -> None:
     result = catalogify_studyvisit_from_meta(store, STUDY, "v1", previews=True)
     assert result.previews == 2
     assert sorted(name[:4] for name in pictures(store)) == ["0000", "0004"]
-    told = [(notice.code, notice.subject) for notice in result.notices]
+    reported = [(notice.code, notice.subject) for notice in result.notices]
     reasons = {notice.subject: notice.message for notice in result.notices}
     undecodable = "its pixel data (Explicit VR Little Endian with 12 bits) are damaged or cannot be decoded here"
     assert reasons["v1, series 4"] == undecodable
-    assert told == [
+    assert reported == [
         ("preview-face", "v1, series 1"),
         ("preview-left-out", "v1, series 2"),
         ("preview-left-out", "v1, series 3"),

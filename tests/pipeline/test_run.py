@@ -66,12 +66,12 @@ def config(tmp_path: Path) -> RunConfig:
 
 @pytest.mark.parametrize("jobs", [1, 4])
 def test_the_same_bytes_with_any_number_of_jobs(jobs: int, inputs: Path, config: RunConfig, tmp_path: Path) -> None:
-    told: list[tuple[VisitOutcome, int, int]] = []
+    reported: list[tuple[VisitOutcome, int, int]] = []
     visits = collect_visits(config.root, inputs / "visits.csv")
-    result = run_visits(visits, config, jobs=jobs, on_visit=lambda *finished: told.append(finished))
+    result = run_visits(visits, config, jobs=jobs, on_visit=lambda *finished: reported.append(finished))
     assert result.counts["done"] == 3
-    assert sorted(item.name for item, _, _ in told) == [f"{study}/{visit}" for study, visit in NAMES]
-    assert [place for _, *place in told] == [[1, 3], [2, 3], [3, 3]]
+    assert sorted(item.name for item, _, _ in reported) == [f"{study}/{visit}" for study, visit in NAMES]
+    assert [place for _, *place in reported] == [[1, 3], [2, 3], [3, 3]]
     assert [item.name for item in result.visits] == [f"{study}/{visit}" for study, visit in NAMES]
     make_one_by_one(inputs, tmp_path / "other")
     assert content(config.root) == content(tmp_path / "other")
@@ -202,7 +202,7 @@ def _wait_for(condition: Callable[[], bool]) -> None:
 
 
 def test_a_visit_that_another_run_works_on_comes_last(inputs: Path, config: RunConfig) -> None:
-    listener, told = Listener(), list[str]()
+    listener, reported = Listener(), list[str]()
     visits = collect_visits(config.root, inputs / "visits.csv")
     entered, leave = threading.Event(), threading.Event()
 
@@ -218,13 +218,13 @@ def test_a_visit_that_another_run_works_on_comes_last(inputs: Path, config: RunC
     assert [stage.state for stage in running.stages] == ["running", *["not made"] * 3]
 
     def tell(outcome: VisitOutcome, number: int, total: int) -> None:
-        told.append(outcome.name)
+        reported.append(outcome.name)
         leave.set()
 
     result = run_visits(visits, config, progress=listener, on_visit=tell)
     other.join()
     assert result.counts["done"] == 3
-    assert told[0] == "study-b/v1"
+    assert reported[0] == "study-b/v1"
     assert f"study-a/v1: process {os.getpid()} on" in listener.messages[0]
 
 
