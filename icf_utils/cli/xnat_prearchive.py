@@ -209,9 +209,10 @@ def _import(
         done = put_into_prearchive(source, session, database, xnat, expected=expected, progress=console)
     console.notices(done.notices, word="note")
     size = format_size(sum(file.size for file in done.files))
-    ready = done.status == "READY"
+    ready = done.status in ("READY", "ARCHIVED")
     done = replace(done, notices=(*in_clear, *done.notices))
-    lines = [f"{printable(done.folder)}: {done.status} ({format_count(len(done.files), 'file')}, {size})"]
+    place = "archived by XNAT" if done.status == "ARCHIVED" else printable(done.folder)
+    lines = [f"{place}: {done.status} ({format_count(len(done.files), 'file')}, {size})"]
     if not ready and args.wait:
         lines += ["XNAT's log:", *(f"  {printable(line)}" for line in done.log.splitlines())] if done.log else []
         lines.append("check the session in XNAT's prearchive")
@@ -271,7 +272,7 @@ def _through_inbox(args: argparse.Namespace, console: Console, source: Source, p
         done = import_through_inbox(source, place, session, xnat, progress=console)
     console.notices(done.notices, word="note")
     done = replace(done, notices=(*in_clear, *done.notices))
-    ready = done.status == "READY"
+    ready = done.status in ("READY", "ARCHIVED")
     state = done.status or "requested, but not shown yet"
     lines = [f"{printable(done.project)}/{printable(done.session)}: {state} ({format_count(done.files, 'file')})"]
     console.result(args.command, done, lines, ok=ready or not args.wait)

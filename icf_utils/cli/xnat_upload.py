@@ -34,7 +34,9 @@ DETAILS = """\
 Uploads a tree of folders (subject/session/scan), a zip or tar of one session, or
 with -o visits of a store. Sends the sessions that XNAT does not have yet, counts
 the images that XNAT has afterwards, and exits with 1 if a session is incomplete
-or failed. Repeat the command after an interruption, and it continues.
+or failed. A session exists if it has the StudyInstanceUID and the checksums of
+the images here; where XNAT does not show them, it is reported as not proved.
+Repeat the command after an interruption, and it continues.
 
 A password is taken from --password-file, XNAT_PASS, ~/.netrc or the terminal, a
 token (alias:secret) from --token-file or XNAT_TOKEN; never from the command
@@ -111,6 +113,11 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--direct-archive", action="store_true", help="with --dest archive: bypass the prearchive (XNAT 1.8.3 or later)"
     )
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="upload even if the prearchive contains this DICOM study under another label",
+    )
     add_ca(parser)
 
 
@@ -163,6 +170,7 @@ def _target(args: argparse.Namespace) -> UploadTarget:
         args.dest,
         args.overwrite,
         args.direct_archive,
+        args.again,
         ca=args.ca,
         timeout=args.timeout,
         wait=args.wait,
@@ -208,18 +216,22 @@ _WARNINGS = ("unmatched-pattern", "all-scans-excluded", "link-in-tree")
 
 _WORDS = {
     "uploaded": "uploaded",
-    "present": "exists with the same number of images",
+    "present": "exists with the same images",
     "before": "was uploaded before, and exists",
     "planned": "would be uploaded",
 }
 
 
+#: Behind a session whose images XNAT shows checksums of.
+_CHECKSUMS = {True: ", checksums equal", False: ", images changed by XNAT"}
+
+
 def _lines(result: UploadResult, quiet: bool) -> list[str]:
     lines = [f"{printable(item.subject)}: NOT UPLOADED: {item.message}" for item in result.refused]
-    lines += [_line(item) for item in result.sessions if item.state == "failed" or not quiet]
+    lines += [_line(item) for item in result.sessions if item in result.failed or not quiet]
     states = ", ".join(
         f"{number} {word}"
-        for word in ("uploaded", "present", "before", "planned", "failed")
+        for word in ("uploaded", "present", "before", "planned", "unproved", "failed")
         if (number := sum(item.state == word for item in result.sessions))
     )
     refused = f"{len(result.refused)} not uploaded" if result.refused else ""
@@ -231,11 +243,14 @@ def _line(item: UploadOutcome) -> str:
     name = f"{item.subject}/{item.label}"
     if item.state == "failed":
         return f"{name}: FAILED: {item.problem if item.answers else shown_lines(item.problem)}"
+    if item.state == "unproved":
+        return f"{name}: NOT PROVED: {item.problem}"
     others = f", {format_count(len(item.left_out), 'other file')} left out" if item.left_out else ""
     again = f", on attempt {item.tries}" if item.tries > 1 else ""
     places = f": {', '.join(printable(uri) for uri in item.uris)}" if item.uris else ""
     images = format_count(item.sent, "image")
-    return f"{name}: {_WORDS[item.state]} ({images}, {format_size(item.size)}{others}{again}){places}"
+    checksums = "" if item.identical is None else _CHECKSUMS[item.identical]
+    return f"{name}: {_WORDS[item.state]} ({images}, {format_size(item.size)}{others}{again}{checksums}){places}"
 
 
 def shown_lines(text: str) -> str:

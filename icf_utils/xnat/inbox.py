@@ -21,7 +21,7 @@ from icf_utils.sources.source import Source
 from icf_utils.waiting import poll
 from icf_utils.xnat.labels import check_label
 from icf_utils.xnat.model import BUILT_STATUSES
-from icf_utils.xnat.rest import ListingRow, XnatClient, inbox_query, prearchive_uri
+from icf_utils.xnat.rest import ARCHIVED, ListingRow, XnatClient, inbox_query, prearchive_uri
 from icf_utils.xnat.session_layout import SessionLayout, lay_out_session
 from icf_utils.xnat.staging import (
     FileRights,
@@ -115,6 +115,7 @@ def import_through_inbox(
     """
     layout = lay_out_session(source, progress)
     before = {_key(row) for row in xnat.list_prearchive(session.project)}
+    was_archived = xnat.archived_study(session.project, session.subject, session.label) is not None
     inside = _inside(place, session.root)
     if inside:
         query, copy = _query(session, inside), None
@@ -125,18 +126,18 @@ def import_through_inbox(
     path = query["path"]
     progress.message(f"asked XNAT to import '{printable(path)}'")
     try:
-        row = _wait(xnat, session, layout.study_uid, before, progress)
+        row = _wait(xnat, session, layout.study_uid, before, was_archived, progress)
     except BaseException as error:
         note_leftovers(error, _left(path, copy))
         raise
     status = str(row.get("status", "")) if row else ""
-    built = status in BUILT_STATUSES
-    counted = xnat.count_files(prearchive_uri(session.project, *_key(row))) or 0 if row and built else 0
+    built = status in BUILT_STATUSES or status == ARCHIVED
+    counted = (_count(xnat, session, row) or 0) if row and built else 0
     if copy and built:
         _discard(copy, session.root)
-    if status == "READY" and counted != len(layout.files):
+    if status in ("READY", ARCHIVED) and counted != len(layout.files):
         problem = f"expected {format_count(len(layout.files), 'file')} in the session, XNAT counts {counted}"
-        raise RemoteFailure("XNAT", problem, "look at the session in its prearchive")
+        raise RemoteFailure("XNAT", problem, f"look at the session in its {_part(status)}")
     return InboxResult(
         project=session.project,
         session=session.label,
@@ -149,6 +150,17 @@ def import_through_inbox(
         counted=counted,
         notices=(*source.notices, *layout.notices),
     )
+
+
+def _part(status: str) -> str:
+    return "archive" if status == ARCHIVED else "prearchive"
+
+
+def _count(xnat: XnatClient, session: InboxSession, row: ListingRow) -> int | None:
+    """The number of images that XNAT has of a session, in the archive or in the prearchive."""
+    if row.get("status") != ARCHIVED:
+        return xnat.read_session(prearchive_uri(session.project, *_key(row))).files
+    return next((item.files for item in xnat.find_archived(session.project, session.subject, session.label)), None)
 
 
 def _left(path: str, copy: Path | None) -> str:
@@ -206,11 +218,17 @@ def _key(row: ListingRow) -> tuple[str, str]:
 
 
 def _wait(
-    xnat: XnatClient, session: InboxSession, study: str, before: set[tuple[str, str]], progress: Progress
+    xnat: XnatClient,
+    session: InboxSession,
+    study: str,
+    before: set[tuple[str, str]],
+    was_archived: bool,
+    progress: Progress,
 ) -> ListingRow | None:
     """The new session of this study and label once XNAT has built it, or its last state when the time is over.
 
-    A session that XNAT does not list any more keeps its last state.
+    A project may archive it by itself: then the prearchive does not list it any more, and the archive has the study.
+    ``was_archived`` says that the archive had a session of this label before, which proves nothing.
     """
     found: ListingRow | None = None
     reported = ""
@@ -219,10 +237,14 @@ def _wait(
             is_same = row.get("tag") == study and session.label in (row.get("name"), row.get("folderName"))
             if is_same and _key(row) not in before:
                 found = row
+                break
+        else:
+            if not was_archived and xnat.archived_study(session.project, session.subject, session.label) == study:
+                found = {**(found or {}), "status": ARCHIVED}
         status = str(found.get("status")) if found else ""
         if status != reported:
             progress.message(f"XNAT: {printable(status)}")
             reported = status
-        if status in BUILT_STATUSES:
+        if status in BUILT_STATUSES or status == ARCHIVED:
             break
     return found

@@ -34,9 +34,10 @@ UNASSIGNED = "Unassigned"
 UploadDestination = Literal["prearchive", "archive"]
 Overwrite = Literal["", "append", "delete"]
 
-#: What became of a session: it was ``uploaded`` now; XNAT had it already (``present``), with as many images; it was
-#: uploaded ``before``, according to the upload journal, and is still there; it is only ``planned``; it ``failed``.
-UploadState = Literal["uploaded", "present", "before", "planned", "failed"]
+#: What became of a session: it was ``uploaded`` now; XNAT had it already, with the same images (``present``); it was
+#: uploaded ``before``, according to the upload journal, and is still there; it is only ``planned``; XNAT has a session
+#: that may be it, but nothing proves that its images are the same (``unproved``); it ``failed``.
+UploadState = Literal["uploaded", "present", "before", "planned", "unproved", "failed"]
 
 _PROJECT = re.compile(r"[A-Za-z0-9_-]{1,100}", re.ASCII)
 
@@ -47,6 +48,7 @@ class UploadTarget:
 
     ``timeout`` bounds the wait for each response; XNAT answers an import when it has taken in everything.
     ``wait`` bounds how long XNAT may take after its answer to show a session and to finish its work on it.
+    ``again`` allows a session of a DICOM study that the prearchive has under another label.
     ``retries`` says how often a session is sent again, ``pause`` how long to wait before the first time; the pause
     doubles each time. ``ca`` is a file of trusted CA certificates (PEM).
 
@@ -58,6 +60,7 @@ class UploadTarget:
     dest: UploadDestination = "prearchive"
     overwrite: Overwrite = ""
     direct_archive: bool = False
+    again: bool = False
     ca: Path | None = None
     timeout: float = 900.0
     wait: float = 600.0
@@ -82,7 +85,8 @@ class UploadOutcome:
     ``sent`` and ``held`` count image files: those in the upload, and those that XNAT has (``None``: unknown). ``size``
     is the size of the upload in bytes, ``uris`` are the addresses of the session in XNAT, ``answers`` what XNAT
     answered to each attempt. ``left_out`` names the files that are not images: they are not sent, or where a whole
-    archive is sent, XNAT ignores them.
+    archive is sent, XNAT ignores them. ``identical`` says whether XNAT shows the MD5 of every image that was sent:
+    ``False`` where XNAT has changed images, as its anonymisation does, ``None`` where it shows no checksums.
     """
 
     subject: str
@@ -97,6 +101,7 @@ class UploadOutcome:
     answers: tuple[str, ...] = ()
     problem: str = ""
     left_out: tuple[str, ...] = ()
+    identical: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,8 @@ class UploadResult:
 
     @property
     def failed(self) -> tuple[UploadOutcome, ...]:
-        return tuple(item for item in self.sessions if item.state == "failed")
+        """The sessions of which it is not certain that XNAT has them."""
+        return tuple(item for item in self.sessions if item.state in ("failed", "unproved"))
 
 
 def is_busy(status: str) -> bool:

@@ -37,7 +37,7 @@ from icf_utils.xnat.database import (
 )
 from icf_utils.xnat.labels import check_label
 from icf_utils.xnat.model import BUILT_STATUSES, INTERRUPTED, UNASSIGNED
-from icf_utils.xnat.rest import REBUILD, XnatClient, prearchive_path, prearchive_uri
+from icf_utils.xnat.rest import ARCHIVED, REBUILD, XnatClient, prearchive_path, prearchive_uri
 from icf_utils.xnat.session_layout import SessionLayout, lay_out_session
 from icf_utils.xnat.staging import (
     CopiedFile,
@@ -193,16 +193,19 @@ def put_into_prearchive(
         set_folder_rights(reservation.made_folders, session.rights)
         progress.message(f"moved to '{printable(reservation.session_dir)}'")
         row = _row(session, reservation, layout)
+        was_archived = _archived_study(xnat, session) is not None
         attempt.row = True
         insert_row(database, row, again=session.again)
         progress.message("inserted the row into the table")
         xnat.rebuild(_uri(session, reservation))
         progress.message("asked XNAT to build the session")
-        status = _wait(xnat, session, reservation, progress)
+        status = _wait(xnat, session, reservation, "" if was_archived else layout.study_uid, progress)
         log = read_log(reservation.session_dir)
         if status == "ERROR":
             raise RemoteFailure("XNAT", f"it could not build the session (status ERROR){_quoted(log)}", "see the log")
         release_reservation(reservation)
+    if status == ARCHIVED:
+        _check_archived(xnat, session, len(copied))
     return PrearchiveResult(
         project=session.project,
         timestamp=reservation.timestamp,
@@ -271,11 +274,37 @@ def _uri(session: PrearchiveSession, reservation: Reservation) -> str:
     return prearchive_uri(session.listed_project, reservation.timestamp, reservation.foldername)
 
 
-def _wait(xnat: XnatClient, session: PrearchiveSession, reservation: Reservation, progress: Progress) -> str:
-    """The status in which XNAT finishes, or the last one that it shows in time."""
+def _archived_study(xnat: XnatClient, session: PrearchiveSession) -> str | None:
+    """The StudyInstanceUID of the session of this label in the archive. XNAT archives nothing without a project."""
+    return xnat.archived_study(session.project, session.subject or "", session.label) if session.project else None
+
+
+def _check_archived(xnat: XnatClient, session: PrearchiveSession, copied: int) -> None:
+    """Compare the number of images in the archive; without the subject's label, XNAT cannot be asked for it."""
+    if not session.project or not session.subject:
+        return
+    for found in xnat.find_archived(session.project, session.subject, session.label):
+        if found.files not in (None, copied):
+            problem = (
+                f"expected {format_count(copied, 'file')} in the session that it archived, XNAT counts {found.files}"
+            )
+            raise RemoteFailure("XNAT", problem, "look at the session in its archive")
+
+
+def _wait(
+    xnat: XnatClient, session: PrearchiveSession, reservation: Reservation, study_uid: str, progress: Progress
+) -> str:
+    """The status in which XNAT finishes, or the last one that it shows in time.
+
+    A project may archive sessions by itself: then the prearchive does not list the session any more, and the archive
+    has one of this label with ``study_uid``. That is empty where the archive had a session of this label before.
+    """
     status = ""
     for waited in poll(_FIRST_PAUSE, _LONGEST_PAUSE, timeout=session.wait, factor=1.5):
         found = xnat.prearchive_status(session.listed_project, reservation.timestamp, reservation.foldername)
+        if found is None and study_uid and _archived_study(xnat, session) == study_uid:
+            progress.message("XNAT: archived, as the project's settings say")
+            return ARCHIVED
         if found is None and waited >= min(session.wait, _LISTED_WITHIN):
             problem = "it does not list the session whose row is in the table"
             raise RemoteFailure("XNAT", problem, "check that database and prearchive are those of this XNAT")

@@ -23,7 +23,7 @@ import re
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,6 +35,7 @@ from icf_utils.fetch.errors import ConnectionFailure
 from icf_utils.fetch.http import DEFAULT_RETRY, HttpClient, RequestBody, Response, Retries, RetryPolicy
 from icf_utils.fetch.responses import TRANSIENT_XNAT
 from icf_utils.fetch.tls import TlsFiles
+from icf_utils.xnat.identity import HeldImages, ImageDigest
 from icf_utils.xnat.model import INTERRUPTED, UploadTarget, is_busy
 
 #: After these answers the same request may succeed. 401: the login session has ended twice in a row.
@@ -54,6 +55,7 @@ ARCHIVED = "ARCHIVED"
 _IMAGE_RESOURCES = ("DICOM", "secondary")
 
 _IN_PREARCHIVE = re.compile(r"/prearchive/projects/([^/]+)/([^/]+)/([^/]+)/?")
+_MD5 = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _IN_PROJECT = re.compile(r"/(?:pre)?archive/projects/([^/]+)(?:/.*)?")
 
 #: Seconds to wait for the answer to a login or logout.
@@ -88,13 +90,18 @@ class SessionStatus:
     """A session as XNAT shows it.
 
     ``status`` is one of :data:`~icf_utils.xnat.model.STATUSES`, :data:`ARCHIVED` or :data:`NOT_LISTED`. ``key`` changes
-    when the session does. ``files`` counts its images, ``None`` where XNAT does not say.
+    when the session does. ``images`` is what XNAT shows of its images.
     """
 
     uri: str
     key: str
     status: str
-    files: int | None = None
+    images: HeldImages = field(default_factory=HeldImages)
+
+    @property
+    def files(self) -> int | None:
+        """The number of images, ``None`` where XNAT does not say."""
+        return self.images.count
 
     @property
     def is_busy(self) -> bool:
@@ -178,17 +185,27 @@ class XnatClient:
         on a session.
         """
         found = select_sessions(self.list_prearchive(project) if rows is None else rows, subject, label)
-        return (*(self._with_files(item) for item in found), *self.find_archived(project, subject, label))
+        return (*(self._with_images(item) for item in found), *self.find_archived(project, subject, label))
 
     def find_archived(self, project: str, subject: str, label: str) -> tuple[SessionStatus, ...]:
         """The session of this label in the archive, if there is one."""
         path = f"/data/archive{_experiment(project, subject, label)}"
-        if self._ask("GET", path, {"format": "json"}).status != 200:
+        answer = self._ask("GET", path, {"format": "json"})
+        if answer.status != 200:
             return ()
-        answer, rows = self._list(f"{path}/scans/ALL/files")
-        files = count_archived_images(rows) if answer.status == 200 else None
+        listed, rows = self._list(f"{path}/scans/ALL/files")
+        study_uid = archived_study_uid(answer.text)
+        images = archived_images(rows, study_uid) if listed.status == 200 else HeldImages(study_uid)
         uri = path.removeprefix("/data")
-        return (SessionStatus(uri, f"{uri} {files}", ARCHIVED, files),)
+        return (SessionStatus(uri, f"{uri} {images.count}", ARCHIVED, images),)
+
+    def archived_study(self, project: str, subject: str, label: str) -> str | None:
+        """The StudyInstanceUID of the session of this label in the archive, ``None`` where there is no session.
+
+        ``subject`` may be empty: labels of sessions are unique in a project.
+        """
+        answer = self._ask("GET", f"/data/archive{_experiment(project, subject, label)}", {"format": "json"})
+        return archived_study_uid(answer.text) if answer.status == 200 else None
 
     def read_session(self, uri: str) -> SessionStatus:
         """The session at an address in the prearchive."""
@@ -196,12 +213,7 @@ class XnatClient:
         if answer.status != 200 or not rows:
             return SessionStatus(uri, uri, NOT_LISTED)
         key, status = f"{uri} {rows[0].get('lastmod')}", str(rows[0].get("status") or "")
-        return self._with_files(SessionStatus(uri, key, status))
-
-    def count_files(self, uri: str) -> int | None:
-        """How many images XNAT counts in a session of the prearchive, ``None`` where it does not say."""
-        answer, rows = self._list(f"/data{uri}/resources")
-        return count_prearchived_images(rows) if answer.status == 200 else None
+        return self._with_images(SessionStatus(uri, key, status, HeldImages(str(rows[0].get("tag") or ""))))
 
     # -- what XNAT is to do -------------------------------------------------------------------------------------------
 
@@ -235,10 +247,14 @@ class XnatClient:
         """An error of this server."""
         return RemoteFailure(self.url, problem, remedy)
 
-    def _with_files(self, found: SessionStatus) -> SessionStatus:
+    def _with_images(self, found: SessionStatus) -> SessionStatus:
+        """A session of the prearchive with the number of its images, where XNAT shows it and is not working on it."""
         if found.is_busy or found.status == INTERRUPTED:
             return found
-        return replace(found, files=self.count_files(found.uri))
+        answer, rows = self._list(f"/data{found.uri}/resources")
+        if answer.status != 200:
+            return found
+        return replace(found, images=prearchived_images(rows, found.images.study_uid))
 
     def _list(self, path: str) -> tuple[XnatAnswer, list[ListingRow]]:
         """The answer to a question for a listing, and its rows where the status is 200."""
@@ -340,7 +356,8 @@ def inbox_query(project: str, subject: str, label: str, path: str) -> dict[str, 
 
 
 def _experiment(project: str, subject: str, label: str) -> str:
-    return f"/projects/{quote(project)}/subjects/{quote(subject)}/experiments/{quote(label)}"
+    of_subject = f"/subjects/{quote(subject)}" if subject else ""
+    return f"/projects/{quote(project)}{of_subject}/experiments/{quote(label)}"
 
 
 def prearchive_path(project: str) -> str:
@@ -384,15 +401,50 @@ def select_sessions(rows: Iterable[ListingRow], subject: str, label: str) -> tup
         text = {name: str(row.get(name) or "") for name in ("name", "folderName", "subject", "status", "lastmod")}
         if label in (text["name"], text["folderName"]) and text["subject"] in (subject, ""):
             uri = str(row.get("url") or "").removeprefix("/data")
-            found.append(SessionStatus(uri, f"{uri} {text['lastmod']}", text["status"]))
+            study_uid = str(row.get("tag") or "")
+            found.append(SessionStatus(uri, f"{uri} {text['lastmod']}", text["status"], HeldImages(study_uid)))
     return tuple(found)
 
 
-def count_prearchived_images(rows: Iterable[ListingRow]) -> int:
-    """How many images a session of the prearchive has, by the listing of its resources."""
-    return sum(int(str(row.get("file_count") or 0)) for row in rows if row.get("label") in _IMAGE_RESOURCES)
+def other_sessions_of_study(rows: Iterable[ListingRow], study_uid: str, subject: str, label: str) -> tuple[str, ...]:
+    """The addresses of the sessions in a listing of the prearchive that are of a study, but have other labels."""
+    listed = [row for row in rows if study_uid and row.get("tag") == study_uid]
+    same = {item.uri for item in select_sessions(listed, subject, label)}
+    found = [item for row in listed for item in (str(row.get("url") or "").removeprefix("/data"),)]
+    return tuple(uri for uri in found if uri not in same)
 
 
-def count_archived_images(rows: Iterable[ListingRow]) -> int:
-    """How many images a session of the archive has, by the listing of its files."""
-    return sum(1 for row in rows if row.get("collection") in _IMAGE_RESOURCES)
+def prearchived_images(rows: Iterable[ListingRow], study_uid: str = "") -> HeldImages:
+    """What the listing of the resources of a session of the prearchive shows of its images: count and size."""
+    resources = [row for row in rows if row.get("label") in _IMAGE_RESOURCES]
+    sizes = [_whole_number(row.get("file_size")) for row in resources]
+    count = sum(_whole_number(row.get("file_count")) or 0 for row in resources)
+    return HeldImages(study_uid, count, None if None in sizes else sum(size or 0 for size in sizes))
+
+
+def archived_images(rows: Iterable[ListingRow], study_uid: str = "") -> HeldImages:
+    """What the listing of the files of a session of the archive shows of its images: sizes and MD5s."""
+    files = [row for row in rows if row.get("collection") in _IMAGE_RESOURCES]
+    digests = tuple(_digest(row) for row in files)
+    sizes = [image.size for image in digests]
+    return HeldImages(study_uid, len(files), None if -1 in sizes else sum(sizes), digests)
+
+
+def _digest(row: ListingRow) -> ImageDigest:
+    size, md5 = _whole_number(row.get("Size")), str(row.get("digest") or "").lower()
+    return ImageDigest(-1 if size is None else size, md5 if _MD5.fullmatch(md5) else "")
+
+
+def _whole_number(value: object) -> int | None:
+    """A number of a listing, which XNAT gives as a number or as a text."""
+    text = str(value if value is not None else "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
+def archived_study_uid(text: str) -> str:
+    """The StudyInstanceUID in XNAT's description of a session of the archive, empty where it has none."""
+    try:
+        found = json.loads(text)["items"][0]["data_fields"].get("UID")
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        return ""
+    return found if isinstance(found, str) else ""

@@ -4,20 +4,22 @@ Each session arrives exactly once, and success is claimed only for what XNAT sho
 on one session:
 
 1. **Decide.** The upload journal records what was done once, XNAT shows what exists now. A session that the journal has
-   as done, and that XNAT shows unchanged, is left alone. So is one that XNAT has with as many images as would be sent.
-   Where they differ, a person has changed something in XNAT, and decides by ``overwrite``; nothing is sent again
-   without that.
+   as done, and that XNAT shows unchanged, is left alone. So is one that XNAT has with the same images, by
+   StudyInstanceUID and checksums (:mod:`icf_utils.xnat.identity`). Where they differ, or where XNAT shows too little to
+   prove that they are equal, a person decides by ``overwrite``; nothing is sent again without that.
 2. **Send.** An import that ends without an answer, or with an error, may have been carried out, wholly or in part. So
    before a session is sent again, XNAT is asked what it has of it; what broke off is committed, and what XNAT is
    working on is waited for.
 3. **Confirm.** XNAT puts what is for an unknown or forbidden project into another one, and answers 200. So after each
-   success, the project, the place and the number of images are compared with what was asked for.
+   success, the project, the place and the number of images are compared with what was asked for. Checksums are
+   compared where XNAT shows them; a difference is reported, but is not an error, since XNAT may anonymise images.
 
 :func:`upload_visit` uploads one visit of a store, :func:`upload` any number of sessions.
 """
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +39,7 @@ from icf_utils.interrupts import note_leftovers
 from icf_utils.progress import SILENT, Progress, Task
 from icf_utils.store.layout import Visit
 from icf_utils.waiting import poll
+from icf_utils.xnat.identity import DIFFERENT, SAME, compare_images, contains_all, is_other_study
 from icf_utils.xnat.model import INTERRUPTED, UploadOutcome, UploadResult, UploadState, UploadTarget, cleartext_notices
 from icf_utils.xnat.rest import (
     ARCHIVED,
@@ -48,6 +51,7 @@ from icf_utils.xnat.rest import (
     XnatClient,
     import_query,
     is_in_prearchive,
+    other_sessions_of_study,
     parse_session_uris,
     project_of,
 )
@@ -274,6 +278,9 @@ class _Delivery:
         self._run, self._session, self._body = run, session, body
         self._xnat, self._target, self._journal = run.xnat, run.target, run.journals[session.journal]
         self._images = len(body.contents.images)
+        self._digests = body.contents.digests
+        self._found: tuple[SessionStatus, ...] = ()
+        self._is_hidden = False
         self.known: tuple[SessionStatus, ...] = ()
         self.answers: list[str] = []
 
@@ -293,12 +300,21 @@ class _Delivery:
             keys = last.get("known") or []
             self.known = tuple(item for item in found if item.key in keys)  # type: ignore[operator]
             return self._note(self._send_until_certain())
+        if same and last.get("state") == "answered" and (listed := self._listed_since(last, found)):
+            return self._note(listed)
         self.known = found
-        return self._note(self._leave_existing() or self._send_until_certain())
+        return self._note(self._leave_existing() or self._refuse_same_study() or self._send_until_certain())
 
     def _outcome(
-        self, state: UploadState, problem: str = "", held: int | None = None, uris: Sequence[str] = ()
+        self,
+        state: UploadState,
+        problem: str = "",
+        held: int | None = None,
+        uris: Sequence[str] = (),
+        found: Sequence[SessionStatus] = (),
     ) -> UploadOutcome:
+        """``found`` are the sessions in XNAT whose images are those that were sent."""
+        self._found = tuple(found)
         return UploadOutcome(
             subject=self._session.subject,
             label=self._session.label,
@@ -312,22 +328,30 @@ class _Delivery:
             answers=tuple(self.answers),
             problem=problem,
             left_out=tuple(item.name for item in self._body.contents.others),
+            identical=contains_all([item.images for item in found], self._digests) if found else None,
         )
 
     def _note(self, outcome: UploadOutcome) -> UploadOutcome:
         self._journal.note(
             self._session.subject,
             self._session.label,
-            "failed" if outcome.state == "failed" else "done",
+            self._state(outcome),
             fingerprint=self._body.contents.fingerprint,
             result=outcome.state,
             sent=outcome.sent,
             held=outcome.held,
+            shown=_shown_digest(self._found),
             uris=list(outcome.uris),
             answers=list(outcome.answers),
             problem=outcome.problem,
         )
         return outcome
+
+    def _state(self, outcome: UploadOutcome) -> str:
+        """The state for the journal: ``answered`` is what XNAT has acknowledged, but not listed."""
+        if outcome.state in ("uploaded", "present", "before"):
+            return "done"
+        return "answered" if self._is_hidden else "failed"
 
     # -- decide -------------------------------------------------------------------------------------------------------
 
@@ -336,18 +360,29 @@ class _Delivery:
     ) -> tuple[UploadOutcome | None, tuple[SessionStatus, ...]]:
         """What becomes of a session that the journal has as done (``None``: it is sent), and what XNAT has of it."""
         held = self._held_then(last)
-        if not self._is_whole(found, held):
+        if not self._is_unchanged(found, held, last):
             found = self._look_again(found)  # the listing is as old as this run, and XNAT may be working on it
-        if self._is_whole(found, held):
-            return self._outcome("before", held=held, uris=[item.uri for item in found]), found
+        if self._is_unchanged(found, held, last):
+            return self._outcome("before", held=held, uris=[item.uri for item in found], found=found), found
         if self._target.overwrite:
             return None, found
         uris = ", ".join(map(str, last.get("uris") or ()))  # type: ignore[call-overload]
         now = f"XNAT has {_list_places(found)}" if found else "XNAT has no session of this label"
+        if is_other_study([item.images for item in found], self._body.contents.study_uid):
+            now = f"{now}, of another StudyInstanceUID"
+        elif self._is_whole(found, held):
+            now = f"{now}, with other checksums"
         remedy = "'--overwrite delete'" + (" without --direct-archive" if self._target.direct_archive else "")
         before = f"it was uploaded before, with {format_count(held, 'image')} ({uris}); now {now}"
         problem = f"{before}. If it is to be sent again, use {remedy}"
         return self._outcome("failed", problem, sum(item.files or 0 for item in found)), found
+
+    def _listed_since(self, last: Mapping[str, object], found: tuple[SessionStatus, ...]) -> UploadOutcome | None:
+        """The outcome where XNAT has what it acknowledged in an earlier run and did not list then."""
+        uris, answered = [item.uri for item in found], last.get("uris")
+        if not isinstance(answered, list) or set(uris) - set(answered) or not self._is_whole(found, self._images):
+            return None
+        return self._outcome("before", held=self._images, uris=uris, found=found)
 
     def _held_then(self, last: Mapping[str, object]) -> int:
         """How many images XNAT had after the upload: those sent, and with ``append`` those of before as well."""
@@ -359,11 +394,28 @@ class _Delivery:
         if not self.known or self._target.overwrite:
             return None
         held, uris = sum(item.files or 0 for item in self.known), [item.uri for item in self.known]
-        if self._is_whole(self.known, self._images):
-            return self._outcome("present", held=held, uris=uris)
-        sent = format_count(self._images, "image")
-        problem = f"XNAT has this session already: {_list_places(self.known)}; {sent} would be sent. See --overwrite"
-        return self._outcome("failed", problem, held, uris)
+        shown = [item.images for item in self.known]
+        identity, reason = compare_images(shown, self._body.contents.study_uid, self._digests)
+        there = f"XNAT has a session of this label already: {_list_places(self.known)}"
+        if identity == DIFFERENT or not self._is_placed(self.known):
+            sent = format_count(self._images, "image")
+            why = reason if identity == DIFFERENT else "it is not in its place"
+            problem = f"{there}; {sent} would be sent, and {why}. See --overwrite"
+            return self._outcome("failed", problem, held, uris)
+        if identity == SAME:
+            return self._outcome("present", held=held, uris=uris, found=self.known)
+        problem = f"{there}. Whether it has the same images is not proved: {reason}. Compare them, or see --overwrite"
+        return self._outcome("unproved", problem, held, uris)
+
+    def _refuse_same_study(self) -> UploadOutcome | None:
+        """The outcome where the prearchive has this DICOM study under another label, unless that is allowed."""
+        session = self._session
+        study_uid = self._body.contents.study_uid
+        others = other_sessions_of_study(self._run.rows, study_uid, session.subject, session.label)
+        if not others or self._target.again:
+            return None
+        problem = f"XNAT has this StudyInstanceUID already, under another label: {', '.join(others)}. See --again"
+        return self._outcome("failed", problem, uris=others)
 
     def _look_again(self, found: Sequence[SessionStatus]) -> tuple[SessionStatus, ...]:
         """What XNAT has of the session once it no longer works on it, or once the wait is over."""
@@ -475,7 +527,9 @@ class _Delivery:
         held = sum(item.files or 0 for item in counted)
         if not counted or len(counted) < len(found) or not self._is_enough(held) or not self._is_placed(counted):
             return None
-        return self._outcome("uploaded", held=held, uris=[item.uri for item in counted])
+        if is_other_study([item.images for item in counted], self._body.contents.study_uid):
+            return None
+        return self._outcome("uploaded", held=held, uris=[item.uri for item in counted], found=counted)
 
     def _why_not(self, last: str) -> str:
         left = self._run.find(self._session)
@@ -495,6 +549,7 @@ class _Delivery:
                 f"{self._target.wait:g} s (--wait); look for it in XNAT, then run the command again: "
                 "it counts what XNAT has by then, and sends the session again if that is nothing"
             )
+            self._is_hidden = True
             return self._outcome("failed", problem, uris=uris)
         held = sum(item.files or 0 for item in found) if all(item.files is not None for item in found) else None
         if not self._is_placed(found):
@@ -504,7 +559,7 @@ class _Delivery:
         if held is None or not self._is_enough(held):
             has = "does not list its files" if held is None else f"has {held}"
             return self._outcome("failed", f"sent {format_count(self._images, 'image')}, but XNAT {has}", held, uris)
-        return self._outcome("uploaded", held=held, uris=uris)
+        return self._outcome("uploaded", held=held, uris=uris, found=found)
 
     def _misplacement(self, uris: tuple[str, ...]) -> str:
         """Why the sessions of an answer are not those that were asked for, by their addresses; empty if they may be."""
@@ -541,8 +596,15 @@ class _Delivery:
     # -- what counts as arrived ---------------------------------------------------------------------------------------
 
     def _is_whole(self, found: Sequence[SessionStatus], held: int) -> bool:
-        """Whether what XNAT has is ``held`` images, in their place."""
+        """Whether what XNAT has is ``held`` images of this study, in their place."""
+        if is_other_study([item.images for item in found], self._body.contents.study_uid):
+            return False
         return bool(found) and self._is_placed(found) and sum(item.files or 0 for item in found) == held
+
+    def _is_unchanged(self, found: Sequence[SessionStatus], held: int, last: Mapping[str, object]) -> bool:
+        """Whether what XNAT has is what the journal says, by the checksums where XNAT showed them then and now."""
+        then, now = last.get("shown"), _shown_digest(found)
+        return self._is_whole(found, held) and (not then or not now or then == now)
 
     def _is_enough(self, held: int) -> bool:
         """Whether XNAT has as many images as were sent; with ``append``, together with those of before."""
@@ -555,6 +617,14 @@ class _Delivery:
         """In the archive, or if the prearchive was asked for READY there; a project may archive it from there."""
         places = (ARCHIVED,) if self._target.dest == "archive" else ("READY", ARCHIVED)
         return all(item.status in places for item in found)
+
+
+def _shown_digest(found: Sequence[SessionStatus]) -> str:
+    """A text that changes when the checksums that XNAT shows of a session do; empty where it shows none."""
+    if not found or not all(item.images.has_checksums for item in found):
+        return ""
+    lines = sorted(image.md5 for item in found for image in item.images.digests)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _list_places(found: Sequence[SessionStatus]) -> str:

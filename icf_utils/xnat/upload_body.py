@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from icf_utils.archive.checksum import read_checksum
@@ -28,6 +29,7 @@ from icf_utils.sources.selection import open_selection, select_visit
 from icf_utils.sources.source import InputFile, Source
 from icf_utils.sources.tree import TreeVisit
 from icf_utils.store.layout import Visit
+from icf_utils.xnat.identity import ImageDigest
 
 ZIP, TAR = "application/zip", "application/x-tar"
 
@@ -41,11 +43,23 @@ _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".xar")
 
 @dataclass(frozen=True)
 class UploadContents:
-    """The files of a session. ``fingerprint`` changes when an image is added, removed or replaced."""
+    """The files of a session, and the StudyInstanceUID of its images."""
 
     images: tuple[InputFile, ...]
     others: tuple[InputFile, ...]
-    fingerprint: str
+    study_uid: str
+    source: Source
+
+    @cached_property
+    def digests(self) -> tuple[ImageDigest, ...]:
+        """Size and MD5 of each image; the first use reads all of them."""
+        return tuple(_digest_image(self.source, entry) for entry in self.images)
+
+    @property
+    def fingerprint(self) -> str:
+        """A text that changes when an image is added, removed or changed."""
+        lines = sorted(f"{image.md5} {image.size}" for image in self.digests)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -234,8 +248,16 @@ def _list_contents(source: Source) -> UploadContents:
     if not images:
         raise InputRefused(source.label, [(source.label, "contains no DICOM image")])
     _refuse_several_studies(source.label, studies)
-    lines = sorted(f"{uid} {entry.size}" for uid, entry in zip(uids, images, strict=True))
-    return UploadContents(tuple(images), tuple(others), hashlib.sha256("\n".join(lines).encode()).hexdigest())
+    return UploadContents(tuple(images), tuple(others), next(iter(studies)), source)
+
+
+def _digest_image(source: Source, entry: InputFile) -> ImageDigest:
+    digest, size = hashlib.md5(usedforsecurity=False), 0
+    with source.open(entry) as reader:
+        while data := reader.read(_CHUNK):
+            digest.update(data)
+            size += len(data)
+    return ImageDigest(size, digest.hexdigest())
 
 
 def _refuse_several_studies(label: str, first: Mapping[str, str]) -> None:

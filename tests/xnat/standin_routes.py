@@ -35,7 +35,7 @@ Reply = tuple[int, str, str]
 
 _SESSION = r"/prearchive/projects/(?P<project>[^/]+)/(?P<timestamp>[^/]+)/(?P<folder>[^/]+)"
 _EXPERIMENT = (
-    r"/data(?:/archive)?/projects/(?P<project>[^/]+)/subjects/(?P<subject>[^/]+)/experiments/(?P<session>[^/]+)"
+    r"/data(?:/archive)?/projects/(?P<project>[^/]+)(?:/subjects/(?P<subject>[^/]+))?/experiments/(?P<session>[^/]+)"
 )
 
 
@@ -158,13 +158,20 @@ def rebuild(asked: Asked) -> Reply:
 def archived(asked: Asked) -> Reply:
     session = _archived(asked)
     want_json(asked.seen)
-    return as_json({"items": [{"data_fields": {"label": session.name, "project": session.project}}]})
+    fields = {"label": session.name, "project": session.project, "UID": session.tag}
+    return as_json({"items": [{"data_fields": fields}]})
 
 
 def archived_files(asked: Asked) -> Reply:
     session = _archived(asked)
     rows: list[dict[str, object]] = [
-        {"Name": f"{uid}.dcm", "Size": str(size), "collection": "DICOM", "cat_ID": scan}
+        {
+            "Name": f"{uid}.dcm",
+            "Size": str(size),
+            "collection": "DICOM",
+            "cat_ID": scan,
+            "digest": session.md5.get((scan, uid), "") if asked.xnat.checksums else "",
+        }
         for (scan, uid), size in session.files.items()
     ]
     rows += [{"Name": "thumb.gif", "Size": "9", "collection": "SNAPSHOTS", "cat_ID": "1"}]
@@ -257,6 +264,9 @@ def _inbox(xnat: StandIn, query: Mapping[str, str]) -> Reply:
     made = xnat.receive(order, images)
     if query.get("cleanupAfterImport", "true") != "false":
         shutil.rmtree(folder)
+    if xnat.auto_archive:
+        for item in made:
+            xnat.archive(item)
     return 200, "text/uri-list", "".join(f"/data{item.uri}\r\n" for item in made)
 
 

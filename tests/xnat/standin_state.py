@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 import threading
@@ -53,6 +54,8 @@ class Session:
     tag: str
     status: str = "RECEIVING"
     files: dict[tuple[str, str], int] = field(default_factory=dict)
+    #: The MD5s of the files; XNAT shows those of archived sessions, unless the site has turned them off.
+    md5: dict[tuple[str, str], str] = field(default_factory=dict)
     archived: bool = False
     imports: int = 0
     lastmod: str = ""
@@ -127,6 +130,7 @@ class Image:
     subject: str
     session: str
     size: int
+    md5: str = ""
 
 
 class State:
@@ -163,10 +167,11 @@ class State:
                 return item
         raise Refused(404, "no such session")
 
-    def in_archive(self, project: str, subject: str, name: str) -> Session | None:
+    def in_archive(self, project: str, subject: str | None, name: str) -> Session | None:
         with self.lock:
             for item in self.sessions:
-                if item.archived and (item.project, item.subject, item.name) == (project, subject, name):
+                is_named = (item.project, item.name) == (project, name) and subject in (None, item.subject)
+                if item.archived and is_named:
                     return item
         return None
 
@@ -188,6 +193,7 @@ class State:
                 if image.study not in made:
                     made[image.study] = self._place(order, image)
                 made[image.study].files[image.scan, image.uid] = image.size
+                made[image.study].md5[image.scan, image.uid] = image.md5
         except Refused:
             for session in made.values():
                 session.status = "RECEIVING_INTERRUPT"
@@ -220,6 +226,7 @@ class State:
             raise Refused(409, "the session exists")
         if order.overwrite == "delete":
             item.files.clear()
+            item.md5.clear()
         item.status = "RECEIVING"
         return item
 
@@ -240,6 +247,7 @@ class State:
             if there:
                 if overwrite == "append":
                     session.files = {**there.files, **session.files}
+                    session.md5 = {**there.md5, **session.md5}
                 session.imports += there.imports
                 self.sessions.remove(there)
             session.archived = True
@@ -273,6 +281,8 @@ class StandIn(State):
         self.shows_after = 0.0
         #: Whether the project archives committed sessions automatically.
         self.auto_archive = False
+        #: Whether the site records checksums of the files in its archive.
+        self.checksums = True
         #: Changes the addresses in the answer to an import.
         self.answer: Callable[[list[str]], list[str]] = lambda uris: uris
 
@@ -330,4 +340,5 @@ def read_image(content: bytes) -> Image | None:
         value("PatientName"),
         value("PatientID"),
         len(content),
+        hashlib.md5(content, usedforsecurity=False).hexdigest(),
     )

@@ -229,6 +229,18 @@ def test_through_the_inbox(inbox: list[str], visit: Path, xnat: StandIn, cli: In
     assert len(list(visit.rglob("*.dcm"))) == 5
 
 
+def test_the_inbox_of_a_project_that_archives_by_itself(
+    inbox: list[str], visit: Path, xnat: StandIn, cli: Inside
+) -> None:
+    xnat.auto_archive = True
+    ran = cli(*inbox, visit, "--json")
+    assert ran.code == 0, ran.err
+    result = ran.json["result"]
+    assert (result["status"], result["files"], result["counted"]) == ("ARCHIVED", 5, 5)
+    assert xnat.inbox
+    assert tree(xnat.inbox) == []
+
+
 def test_a_folder_in_the_inbox_is_read_in_place(inbox: list[str], visit: Path, xnat: StandIn, cli: Inside) -> None:
     """It exists afterwards: XNAT must not delete the only copy."""
     assert xnat.inbox

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import cast
@@ -13,7 +15,7 @@ import pytest
 
 from icf_utils.errors import IcfError, InputRefused, InvalidSetting, RemoteFailure
 from icf_utils.sources.open import open_source
-from icf_utils.xnat import staging
+from icf_utils.xnat import prearchive, staging
 from icf_utils.xnat.database import COLUMNS, TABLE
 from icf_utils.xnat.prearchive import PrearchiveSession, plan_prearchive
 from icf_utils.xnat.staging import FileRights
@@ -21,6 +23,7 @@ from tests.data.make_dicom import dicom_bytes, uid, write_visit
 from tests.xnat.postgres import Server
 from tests.xnat.prearchiving import STUDY, Steps, changes, put, tree
 from tests.xnat.standin import StandIn
+from tests.xnat.standin_state import Session
 
 
 def test_a_session(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
@@ -133,6 +136,46 @@ def test_concurrent_imports_of_one_study(visit: Path, root: Path, postgres: Serv
     with ThreadPoolExecutor(6) as pool:
         assert sum(pool.map(attempt, range(6))) == 1
     assert len(postgres.rows()) == len(list(root.glob("*/S1"))) == 1
+
+
+def archive_at_once(postgres: Server, xnat: StandIn, lose: int = 0) -> None:
+    """Let the project archive what XNAT has built: row and folder move away before the rebuild is answered."""
+
+    def archive(session: Session) -> str:
+        ((url,),) = postgres.sql(f"DELETE FROM {TABLE} RETURNING url")
+        shutil.rmtree(url)
+        files = dict(list(session.files.items())[lose:])
+        xnat.sessions.append(replace(session, status="READY", archived=True, files=files, subject="sub-1"))
+        return "READY"
+
+    xnat.outcome = archive  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("subject", ["sub-1", None])
+def test_a_project_that_archives_by_itself(
+    visit: Path, root: Path, postgres: Server, xnat: StandIn, subject: str | None
+) -> None:
+    archive_at_once(postgres, xnat)
+    done = put(visit, PrearchiveSession(root, "S1", "PILOT", subject), postgres, xnat)
+    assert (done.status, len(done.files), len(xnat.sessions)) == ("ARCHIVED", 5, 1)
+    assert not list(root.glob("PILOT/*/S1"))
+
+
+def test_an_automatic_archive_with_fewer_images(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
+    archive_at_once(postgres, xnat, lose=1)
+    with pytest.raises(RemoteFailure, match="XNAT counts 4"):
+        put(visit, PrearchiveSession(root, "S1", "PILOT", "sub-1"), postgres, xnat)
+
+
+def test_a_label_that_the_archive_has_is_no_proof(
+    visit: Path, root: Path, postgres: Server, xnat: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The archive had a session of this label before, and the row disappears."""
+    monkeypatch.setattr(prearchive, "_LISTED_WITHIN", 0.5)
+    archive_at_once(postgres, xnat)
+    xnat.sessions.append(Session("PILOT", "20200101_000000000", "S1", "sub-1", "S1", STUDY, "READY", archived=True))
+    with pytest.raises(RemoteFailure, match="does not list the session"):
+        put(visit, PrearchiveSession(root, "S1", "PILOT", "sub-1"), postgres, xnat)
 
 
 def test_a_conflict_is_left_in_place(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:

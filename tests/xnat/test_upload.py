@@ -143,11 +143,12 @@ def test_an_answer_that_names_several_sessions(server: StandIn, tree: Path) -> N
 
 
 def test_an_existing_session_is_left_alone(server: StandIn, tree: Path) -> None:
-    send(server, tree)
+    send(server, tree, dest="archive")
     shutil.rmtree(tree.parent / "state")  # the journal is lost as well
-    assert send_one(server, tree).state == "present"
+    outcome = send_one(server, tree, dest="archive")
+    assert (outcome.state, outcome.identical) == ("present", True)
     (tree / "sub-1" / "mr" / "01_t1" / "1.dcm").unlink()
-    changed = send_one(server, tree)
+    changed = send_one(server, tree, dest="archive")
     assert changed.state == "failed"
     assert "See --overwrite" in changed.problem
     assert len(server.imports()) == 1
