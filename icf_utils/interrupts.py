@@ -17,7 +17,8 @@ _ATTEMPTS = 3
 #: folders that go with them.
 _unfinished: dict[Path, tuple[bytes | None, Sequence[Path]]] = {}
 
-#: Folders above the studies that this process has created, the innermost first, by store.
+#: Folders that this process has created for stores, the innermost first, by store: those of studies, the store's own
+#: and those above it. Folders that others prepared are never removed.
 _made: dict[Path, list[Path]] = {}
 
 #: Numbers of the signals that this process has received and ends because of.
@@ -60,17 +61,27 @@ def remove_unfinished() -> None:
         remove_made_folders(root)
 
 
-def remember_made_folders(root: Path, folders: list[Path]) -> None:
-    """Register that this process creates the store's folder at ``root`` or folders above it, the innermost first."""
-    _made[root] = folders
+def remember_made_folders(root: Path, folders: Sequence[Path]) -> None:
+    """Register that this process creates folders for the store at ``root``, the innermost first."""
+    _made[root] = [*folders, *(path for path in _made.get(root, ()) if path not in folders)]
+
+
+def forget_made_folders(root: Path) -> None:
+    """Remove a store's folders from the register: they have content now, and stay."""
+    _made.pop(root, None)
 
 
 def remove_made_folders(root: Path) -> None:
-    """Remove the store's folder and those above it, if this process has created them and they are empty."""
-    with suppress(OSError):
-        for path in _made.get(root, []):
+    """Remove those folders of a store that this process has created, as far as they are empty."""
+    for path in list(_made.get(root, ())):
+        with suppress(KeyError, ValueError):  # first: another thread may create and register it again
+            _made[root].remove(path)
+        try:
             path.rmdir()
-        _made.pop(root, None)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            _made.setdefault(root, []).append(path)
 
 
 def on_signal(number: int) -> None:

@@ -32,6 +32,7 @@ from icf_utils.errors import DepositDiffers, StorageFailure, storage_errors
 from icf_utils.formatting import format_count
 from icf_utils.interrupts import (
     expect_unfinished,
+    forget_made_folders,
     forget_unfinished,
     remember_made_folders,
     remove_file,
@@ -63,10 +64,12 @@ def make_workdir(study: Study) -> Path:
 
 
 def tidy_workdir(study: Study) -> None:
-    """Remove the study's work folder, its folder, and those that this process created for the store, where empty."""
+    """Remove the study's work folder, and the folders that this process created for the store, where empty.
+
+    The folder of a study may have been prepared by somebody else, with a group and a mode: it stays, then.
+    """
     with suppress(OSError):
         study.workdir.rmdir()
-        study.folder.rmdir()
         remove_made_folders(study.root)
 
 
@@ -122,11 +125,21 @@ def new_file(
 def rename_file(part: Path, target: Path) -> None:
     """Give a finished file its name; what was there is replaced. Raises ``OSError``; ``part`` is removed then."""
     try:
-        os.replace(part, target)
+        _replace(part, target)
         forget_unfinished(part)
     except BaseException:
         remove_file(part)
         raise
+
+
+def _replace(part: Path, target: Path) -> None:
+    """Rename a file. An NFS server's response can be lost, and the repeated request then finds nothing to rename."""
+    before = os.lstat(part)
+    try:
+        os.replace(part, target)
+    except FileNotFoundError:
+        if not os.path.lexists(target) or not os.path.samestat(before, os.lstat(target)):
+            raise
 
 
 def link_file(part: Path, target: Path) -> None:
@@ -138,11 +151,23 @@ def link_file(part: Path, target: Path) -> None:
         try:
             os.link(part, target)
         except FileExistsError:
-            raise
+            if not is_same_file(part, target):
+                raise
         except OSError:  # a file system without hard links; the caller's lock keeps other writers out
             os.rename(part, target)
     finally:
         remove_file(part)
+
+
+def is_same_file(one: Path, other: Path) -> bool:
+    """Whether two names are of one file: a link was made although its creation was reported to have failed.
+
+    An NFS server's response can be lost; the request is repeated, and finds that the name exists.
+    """
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
 
 
 def replace_file(path: Path, data: bytes, *, root: Path | None = None, durable: bool = True) -> None:
@@ -176,7 +201,7 @@ def new_part(study: Study, target: Path) -> Iterator[BinaryIO]:
     make_workdir(study)
     with storage_errors(part, "replace"):
         part.unlink(missing_ok=True)
-    with new_file(part, root=study.root, like=target, folders=(study.workdir, study.folder)) as handle:
+    with new_file(part, root=study.root, like=target, folders=(study.workdir,)) as handle:
         yield handle
 
 
@@ -218,6 +243,7 @@ def publish_part(study: Study, target: Path) -> None:
         if isinstance(error.__cause__, FileExistsError):
             raise DepositDiffers(target, "it appeared while this command was running") from error
         raise
+    forget_made_folders(study.root)
     sync_folder(target.parent)
 
 
@@ -290,15 +316,15 @@ _SHARED_FILE, _SHARED_FOLDER = stat.S_IRGRP, stat.S_ISGID | stat.S_IRWXG
 def make_folders(root: Path, folder: Path) -> None:
     """Create ``folder`` of the store at ``root``, and what is missing above it. Raises ``OSError``.
 
-    The store's own folder and those above it are registered (:func:`~icf_utils.interrupts.remove_made_folders`). The
-    names of these and of a study's folder are durable on return.
+    A study's folder, the store's own and those above it are registered
+    (:func:`~icf_utils.interrupts.remove_made_folders`). Their names are durable on return.
     """
     missing = [folder] if not folder.is_dir() else []
     while missing and missing[-1] != missing[-1].parent and not missing[-1].parent.is_dir():
         missing.append(missing[-1].parent)
     above = [path for path in missing if path == root or path in root.parents]
-    if above:
-        remember_made_folders(root, above)
+    if made := [path for path in missing if path.parent == root or path in above]:
+        remember_made_folders(root, made)
     for path in reversed(missing):
         if path.is_file():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fspath(path))
@@ -310,11 +336,18 @@ def make_folders(root: Path, folder: Path) -> None:
                 sync_names(path.parent)
 
 
+#: What file systems answer that cannot sync a folder (SMB, WSL): they write names through, or there is no way.
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
 def sync_names(folder: Path) -> None:
-    """Make the names in ``folder`` durable. Raises ``OSError``."""
+    """Make the names in ``folder`` durable, on file systems that can. Raises ``OSError``."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)
 
@@ -341,9 +374,19 @@ def keep_access(path: Path, descriptor: int) -> bool:
         is_kept = _set_acl(descriptor, acl) and is_kept
     if not is_kept:  # another group, or no list of others: what everybody had is all that it may have
         mode &= ~0o070 | (mode & 0o007) << 3
-    if mode != stat.S_IMODE(os.fstat(descriptor).st_mode):
-        os.fchmod(descriptor, mode)
+    _set_mode(descriptor, mode)
     return True
+
+
+def _set_mode(descriptor: int, mode: int) -> None:
+    """Set a mode, except where the file system has modes of its own, which give nobody more. Raises ``OSError``."""
+    if mode == stat.S_IMODE(os.fstat(descriptor).st_mode):
+        return
+    try:
+        os.fchmod(descriptor, mode)
+    except OSError:
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) & ~mode:
+            raise
 
 
 def _keep_owner(old: os.stat_result, new: os.stat_result, descriptor: int) -> bool:
@@ -376,7 +419,7 @@ def _set_acl(descriptor: int, acl: bytes) -> bool:
 def _share(root: Path, place: Path | int, more: int) -> None:
     if not is_group_shared(root):
         return
-    with suppress(PermissionError):  # another user has just created the folder, and does the same
+    with suppress(OSError):  # another user has just created the folder, and does the same; or there are no modes
         os.chmod(place, stat.S_IMODE(os.stat(place).st_mode) | more)
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from icf_utils.errors import Busy, InvalidSetting, StorageFailure, printable, storage_errors
 from icf_utils.interrupts import expect_unfinished, remove_file
 from icf_utils.progress import Progress
-from icf_utils.store.files import make_workdir, remove_parts, share_file, tidy_workdir
+from icf_utils.store.files import is_same_file, make_workdir, remove_parts, share_file, tidy_workdir
 from icf_utils.store.layout import Study, Visit
 from icf_utils.store.lock_owner import (
     HOST,
@@ -234,7 +234,7 @@ def _describe(owner: LockOwner) -> str:
 def try_lock(study: Study, path: Path) -> bool:
     """Take the lock at ``path`` for this process, unless it exists. Raises ``StorageFailure``."""
     mine = path.with_name(f"{path.name}.{HOST}.{os.getpid()}.{time.monotonic_ns()}")
-    folders = (study.workdir, study.folder)
+    folders = (study.workdir,)
     expect_unfinished(mine, folders=folders)
     expect_unfinished(path, _mark(), folders)
     while True:
@@ -253,19 +253,11 @@ def try_lock(study: Study, path: Path) -> bool:
         os.link(mine, path)
         return True
     except (FileExistsError, FileNotFoundError):
-        return _is_linked(mine, path)
+        return is_same_file(mine, path)
     except OSError:
-        return _is_linked(mine, path) or _take_without_links(study, path)
+        return is_same_file(mine, path) or _take_without_links(study, path)
     finally:
         remove_file(mine)
-
-
-def _is_linked(mine: Path, path: Path) -> bool:
-    """Whether the link was made nevertheless: an NFS server's response can be lost, and the request repeated."""
-    try:
-        return os.path.samefile(mine, path)
-    except OSError:
-        return False
 
 
 def _take_without_links(study: Study, path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import stat
@@ -128,6 +129,29 @@ def test_the_work_folder_stays_while_something_is_in_it(study: Study) -> None:
     assert names(study) == [".icf", "state"]
 
 
+def test_a_prepared_study_folder_stays(tmp_path: Path) -> None:
+    """Its group and mode are an administrator's."""
+    prepared, own = Study(tmp_path / "store", "prepared"), Study(tmp_path / "store", "own")
+    prepared.folder.mkdir(parents=True, mode=0o2770)
+    before = prepared.folder.stat()
+    for study in (prepared, own):
+        make_workdir(study)
+        tidy_workdir(study)
+    assert prepared.folder.stat().st_ino == before.st_ino
+    assert prepared.folder.stat().st_mode == before.st_mode
+    assert not own.folder.exists()
+
+
+def test_a_study_folder_with_content_stays_for_good(tmp_path: Path) -> None:
+    study = Study(tmp_path / "store", "study")
+    make_workdir(study)
+    publish_file(study, study.folder / "one", b"1")
+    (study.folder / "one").unlink()
+    tidy_workdir(study)
+    assert names(study) == []
+    assert study.folder.exists()
+
+
 def test_work_folders_are_made_and_tidied_at_the_same_time(study: Study) -> None:
     """Each of many makes it and sees to it that it goes away again; nobody fails."""
     failures: list[BaseException] = []
@@ -146,7 +170,7 @@ def test_work_folders_are_made_and_tidied_at_the_same_time(study: Study) -> None
     for thread in threads:
         thread.join()
     assert failures == []
-    assert not study.folder.exists()
+    assert names(study) == []
 
 
 @pytest.mark.parametrize("name", ["store", "store/study", "store/study/.icf"])
@@ -172,6 +196,69 @@ def test_file_systems_without_hard_links(study: Study, monkeypatch: pytest.Monke
     publish_file(study, study.folder / "one", b"1")
     assert (study.folder / "one").read_bytes() == b"1"
     assert os.listdir(study.workdir) == []
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_file_systems_that_cannot_sync_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """As SMB and WSL answer."""
+    fsync = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    study = Study(tmp_path / "new" / "store", "study")
+    publish_file(study, study.folder / "one", b"1")
+    assert (study.folder / "one").read_bytes() == b"1"
+
+
+def test_a_device_that_cannot_sync_a_folder_is_an_error(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync = os.fsync
+
+    def fail(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageFailure, match="cannot sync"):
+        publish_file(study, study.folder / "one", b"1")
+
+
+def test_a_lost_answer_to_a_link_or_rename(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS repeats the request, which finds that it has been done."""
+    link, replace = os.link, os.replace
+
+    def linked(source: Path, target: Path) -> None:
+        link(source, target)
+        link(source, target)
+
+    def replaced(source: Path, target: Path) -> None:
+        replace(source, target)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "link", linked)
+    monkeypatch.setattr(os, "replace", replaced)
+    publish_file(study, study.folder / "one", b"1")
+    replace_file(study.folder / "two", b"2")
+    assert (study.folder / "one").read_bytes() == b"1"
+    assert (study.folder / "two").read_bytes() == b"2"
+    assert (study.folder / "one").stat().st_nlink == 1
+
+
+def test_a_rename_that_was_not_done_is_an_error(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    (study.folder / "two").write_bytes(b"old")
+
+    def lost(source: Path, _target: Path) -> None:
+        os.unlink(source)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr(os, "replace", lost)
+    with pytest.raises(StorageFailure, match="cannot replace"):
+        replace_file(study.folder / "two", b"2")
+    assert (study.folder / "two").read_bytes() == b"old"
 
 
 def test_a_final_name_never_shows_a_part(study: Study) -> None:
@@ -340,6 +427,27 @@ def test_a_new_file_has_no_acl_of_its_folder_if_the_old_one_had_none(target: Pat
     assert mode_of(target) == 0o600
     with pytest.raises(OSError, match="No data"):
         os.getxattr(target, "system.posix_acl_access")
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o666])
+def test_a_mode_that_cannot_be_set(target: Path, monkeypatch: pytest.MonkeyPatch, mode: int) -> None:
+    """It is tolerated unless somebody would get more."""
+    target.chmod(mode)
+    before = os.umask(0o022)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "fchmod", refuse)
+    try:
+        if mode == 0o666:
+            replace_file(target, b"new")
+        else:
+            with pytest.raises(StorageFailure, match="cannot set the mode of"):
+                replace_file(target, b"new")
+    finally:
+        os.umask(before)
+    assert (target.read_bytes() == b"new") == (mode == 0o666)
 
 
 def test_a_link_is_replaced_and_what_it_leads_to_is_not_touched(target: Path) -> None:
