@@ -20,6 +20,7 @@ from icf_utils.catalog.content import ContentOptions, load_application, shared_f
 from icf_utils.catalog.page import read_study_page
 from icf_utils.catalog.records import VisitEntry, visit_entry
 from icf_utils.catalog.study import StudyPage, study_id, study_path
+from icf_utils.catalog.visit_list import build_visit_list, write_visit_list
 from icf_utils.errors import DepositDamaged, DepositMissing, InvalidSetting, storage_errors
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
@@ -115,6 +116,7 @@ def _build(study: Study, options: ContentOptions, old: StudyPage, progress: Prog
                 swap.add_files(study, files)
             swap.add_files(study, {writer.MARKER: writer.marker_bytes(study_id(study.study), page.hides_dates)})
             swap.publish_new_folder(study)
+            write_visit_list(study, build_visit_list(study, settings))
         return builder.result(application.notices)
     finally:
         swap.remove_work_folders(study)

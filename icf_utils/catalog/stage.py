@@ -21,10 +21,12 @@ from icf_utils.catalog.page import read_study_page
 from icf_utils.catalog.records import VisitPage, visit_entry
 from icf_utils.catalog.study import StudyPage, study_id
 from icf_utils.catalog.swap import remove_work_folders
+from icf_utils.catalog.visit_list import list_with, visit_line, write_visit_list
+from icf_utils.metadata.history import current_version
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.settings import CatalogSettings, Settings, load_settings
-from icf_utils.store.layout import Study, Visit
+from icf_utils.store.layout import Visit
 from icf_utils.store.locks import catalog_lock
 
 
@@ -75,19 +77,23 @@ def catalogify_studyvisit_from_meta(
     application = load_application(place.of_study, settings.catalog)
     content = visit_content(place, options, progress)
     with catalog_lock(place.of_study, progress):
-        tally = _write(place.of_study, content, application, settings.catalog, hide_dates, progress)
+        tally = _write(place, content, application, settings.catalog, hide_dates, progress)
     return _result(content.page, place, tally, (*application.notices, *content.notices))
 
 
 def _write(
-    study: Study,
+    place: Visit,
     content: VisitContent,
     application: ApplicationFiles,
     settings: CatalogSettings,
     hide_dates: bool,
     progress: Progress,
 ) -> writer.Tally:
-    """Write what has changed, in an order in which whatever a page refers to exists before the page."""
+    """Write what has changed, in an order in which whatever a page refers to exists before the page.
+
+    The list of visits comes last: whoever finds a visit there finds everything else.
+    """
+    study = place.of_study
     catalog_id = study_id(study.study)
     remove_work_folders(study)
     writer.refuse_foreign(study, catalog_id)
@@ -106,6 +112,8 @@ def _write(
     for dataset_id in sorted(_former_ids(before, content.page)):
         writer.remove_files(study, writer.stale_nodes(study, dataset_id, content.files))
     writer.remove_files(study, writer.stale_assets(study, application.files))
+    line = visit_line(visit_entry(content.page), current_version(place))
+    write_visit_list(study, list_with(study, line, settings))
     return tally
 
 

@@ -67,7 +67,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     else:
         result = verify_store(args.store_dir, targets_of(args), **store, progress=console)
     console.notices(notice for check in result.visits for notice in check.notices)
-    lines = [line for check in result.visits if check.findings or not args.quiet for line in _lines(check)]
+    shown = [check for check in result.visits if check.findings or (check.visit and not args.quiet)]
+    lines = [line for check in shown for line in _lines(check)]
     console.result(args.command, result, lines, ok=not result.findings)
     return 1 if result.findings else 0
 
@@ -91,8 +92,10 @@ def _repair(args: argparse.Namespace, console: Console) -> int:
         result = repair_store(args.store_dir, targets_of(args), store_url=url, store_id=name, progress=console)
     lines = []
     for visit in result.visits:
-        lines += [f"{visit.study}/{visit.visit}: repaired {_repaired(repair)}" for repair in visit.repairs]
-        lines += _lines(visit.check) if visit.check.findings or not args.quiet else []
+        name = f"{visit.study}/{visit.visit}" if visit.visit else visit.study
+        lines += [f"{name}: repaired {_repaired(repair)}" for repair in visit.repairs]
+        wanted = visit.visit and not args.quiet
+        lines += _lines(visit.check) if visit.check.findings or wanted else []
     console.result(args.command, result, lines, ok=not result.findings)
     return 1 if result.findings else 0
 
@@ -105,6 +108,8 @@ def _repaired(repair: Repair) -> str:
 def _lines(check: VisitCheck) -> list[str]:
     without = f"; not made yet: {', '.join(check.absent)}" if check.absent else ""
     state = format_count(len(check.findings), "problem") if check.findings else "everything is as it should be"
+    if not check.visit:  # what the visits of a study share
+        return [f"{check.study}: {state}", *(f"  {_text(finding)}" for finding in check.findings)]
     summary = f"{check.study}/{check.visit}: {state} ({format_count(check.images, 'image')}{without})"
     return [summary, *(f"  {_text(finding)}" for finding in check.findings)]
 

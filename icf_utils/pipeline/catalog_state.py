@@ -49,6 +49,8 @@ def read_catalog_state(study: Study, settings: CatalogSettings, paranoid: bool =
     record = StageRecord(VERSION, _parameters(study, settings), outputs=found, facts=page)
     shown = _page(study, raw)
     problem = _problem(recorded, record) or _page_problem(study, raw, shown, recorded, record, settings)
+    if not problem and not study.visit_list.exists():
+        problem = "the study's list of visits does not exist yet"
     return CatalogState(
         {entry.visit: _digest(asdict(entry)) for entry in shown.entries} if shown else {}, problem, record
     )

@@ -145,8 +145,20 @@ def _make_visit(visit_input: VisitInput, config: RunConfig, progress: Progress) 
         outcomes.append(outcome)
         if outcome.state == "failed":
             break
+    if config.until != "catalog" and any(outcome.state == "done" for outcome in outcomes):
+        _publish_visit(planner, progress)
     outcomes += _not_reached(names[len(outcomes) :])
     return VisitOutcome(visit_input.study, visit_input.visit, tuple(outcomes))
+
+
+def _publish_visit(planner: Planner, progress: Progress) -> None:
+    """List a visit that a run does not bring into the catalog; ``verify --repair`` can do so later."""
+    from icf_utils.catalog.visit_list import publish_visit
+
+    try:
+        publish_visit(planner.place, planner.config.settings.catalog, progress)
+    except IcfError as error:
+        progress.message(f"{planner.visit_input.name}: is not in the study's list of visits: {error}")
 
 
 def _make_stage(

@@ -32,6 +32,12 @@ VISIT_SUFFIXES = (
     "_XDLRA--refs",
 )
 
+#: The study's visits, one line each (:mod:`icf_utils.metadata.visit_list`).
+VISITS_NAME = "visits.json"
+
+#: The versions of a visit, where it has more than one (:mod:`icf_utils.metadata.history`).
+HISTORY_SUFFIX = "_history.json"
+
 #: The deposit for git-annex's ``annex::`` addresses, which is optional: its last file, and the folder of the others.
 #: Visits are not found by these, since every visit has the six files.
 ANNEX_URL_SUFFIX, ANNEX_FOLDER_SUFFIX = ".annex", "_annex"
@@ -71,6 +77,10 @@ class Study:
     @property
     def catalog(self) -> Path:
         return self.folder / "catalog"
+
+    @property
+    def visit_list(self) -> Path:
+        return self.folder / VISITS_NAME
 
     @property
     def workdir(self) -> Path:
@@ -134,6 +144,10 @@ class Visit:
     @property
     def annex_folder(self) -> Path:
         return self._file(ANNEX_FOLDER_SUFFIX)
+
+    @property
+    def history(self) -> Path:
+        return self._file(HISTORY_SUFFIX)
 
     @property
     def storepath(self) -> str:

@@ -20,6 +20,7 @@ from icf_utils.catalog import writer
 from icf_utils.catalog.page import read_entry
 from icf_utils.catalog.rebuild import is_study_page_lost, reset_study_page
 from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
+from icf_utils.catalog.visit_list import build_visit_list, write_visit_list
 from icf_utils.dataset.annex_url import create_folder, deposit_paths, has_annex_deposit
 from icf_utils.dataset.build import build_annex_deposit, build_dataset
 from icf_utils.dataset.git_check import check_with_git
@@ -34,11 +35,12 @@ from icf_utils.progress import SILENT, Progress
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.files import make_folders, new_file, new_part, replace_with_part, sync_file, sync_folder
 from icf_utils.store.layout import Study, Visit
-from icf_utils.store.locks import remove_dead_locks, visit_lock
+from icf_utils.store.locks import catalog_lock, remove_dead_locks, visit_lock
 from icf_utils.verify.checks import Finding, VisitCheck, check_archive, finding_from_error, read_metadata
 from icf_utils.verify.evidence import collect_evidence, weigh_evidence
 from icf_utils.verify.recover import StoreOptions, find_catalogued_store, recover_origin, recover_tags
-from icf_utils.verify.verify import check_visits, verify_visit
+from icf_utils.verify.shared import check_visit_list
+from icf_utils.verify.verify import check_visit, check_visits
 
 #: The folder of files that a repair has replaced, below a study's work folder.
 DAMAGED_FOLDER = "damaged"
@@ -88,15 +90,20 @@ def repair_store(
 ) -> RepairResult:
     """Repair every visit of a store, or those that ``targets`` select; raises as ``verify_store`` does."""
 
+    root = Path(store_dir)
+    chosen = load_settings(root) if settings is None else settings
+
     def one(study: str, visit: str) -> VisitRepair:
-        return repair_visit(
-            store_dir, study, visit, store_url=store_url, store_id=store_id, settings=settings, progress=progress
-        )
+        return _repair_visit(Visit(root, study, visit), StoreOptions(store_url, store_id), chosen, progress)
 
     def failed(check: VisitCheck) -> VisitRepair:
         return VisitRepair(check.study, check.visit, (), check)
 
-    return RepairResult(tuple(check_visits(Path(store_dir), targets, one, failed)))
+    def shared(study: Study) -> VisitRepair:
+        return _repair_shared(study, chosen, progress)
+
+    found = check_visits(root, targets, one, failed, shared)
+    return RepairResult(tuple(item for item in found if item.visit or item.repairs or item.check.findings))
 
 
 def repair_visit(
@@ -118,16 +125,28 @@ def repair_visit(
     place = Visit(Path(store_dir), study, visit)
     chosen = load_settings(place.root) if settings is None else settings
 
+    repaired = _repair_visit(place, StoreOptions(store_url, store_id), chosen, progress)
+    shared = _repair_shared(place.of_study, chosen, progress)
+    findings = tuple(finding for finding in shared.check.findings if finding.subject in ("", visit))
+    check = replace(
+        repaired.check,
+        findings=(*repaired.check.findings, *findings),
+        notices=(*repaired.check.notices, *shared.check.notices),
+    )
+    return replace(repaired, repairs=(*repaired.repairs, *shared.repairs), check=check)
+
+
+def _repair_visit(place: Visit, options: StoreOptions, settings: Settings, progress: Progress) -> VisitRepair:
+    """Repair what belongs to one visit alone."""
+
     def verified() -> VisitCheck:
-        return verify_visit(
-            place.root, study, visit, store_url=store_url, store_id=store_id, settings=chosen, progress=progress
-        )
+        return check_visit(place, settings, store_url=options.url, store_id=options.id, progress=progress)
 
     remove_dead_locks(place.of_study)
     before = verified()
     if not before.findings:
-        return VisitRepair(study, visit, (), before)
-    repairer = _VisitRepairer(place, chosen, StoreOptions(store_url, store_id), before, progress)
+        return VisitRepair(place.study, place.visit, (), before)
+    repairer = _VisitRepairer(place, settings, options, before, progress)
     try:
         with visit_lock(place, progress):
             problem = repairer.repair_files()
@@ -136,14 +155,26 @@ def repair_visit(
             raise
         problem = finding_from_error(place.archive, error)  # what was repaired before is still reported
     if problem and problem.path == place.archive:
-        return VisitRepair(study, visit, (), replace(before, findings=(*before.findings, problem)))
+        return VisitRepair(place.study, place.visit, (), replace(before, findings=(*before.findings, problem)))
     problem = problem or repairer.repair_catalog()
     try:
         after = verified()
     except StorageFailure as error:  # what was repaired before is still reported
         after, problem = before, finding_from_error(place.archive, error)
     left = after.findings if problem is None else tuple(dict.fromkeys((*after.findings, problem)))
-    return VisitRepair(study, visit, tuple(repairer.done), replace(after, findings=left))
+    return VisitRepair(place.study, place.visit, tuple(repairer.done), replace(after, findings=left))
+
+
+def _repair_shared(study: Study, settings: Settings, progress: Progress) -> VisitRepair:
+    """Repair what the visits of a study share: the list of visits."""
+    findings, notices = check_visit_list(study, settings.catalog)
+    repairs: tuple[Repair, ...] = ()
+    if findings or notices:
+        with catalog_lock(study, progress):
+            if write_visit_list(study, build_visit_list(study, settings.catalog)):
+                repairs = (Repair(study.visit_list, "rebuilt from the visits' metadata"),)
+        findings, notices = check_visit_list(study, settings.catalog)
+    return VisitRepair(study.study, "", repairs, VisitCheck(study.study, "", 0, (), tuple(findings), notices))
 
 
 class _VisitRepairer:

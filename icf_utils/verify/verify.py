@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -46,6 +48,7 @@ from icf_utils.verify.checks import (
     read_metadata,
 )
 from icf_utils.verify.recover import find_catalogued_store
+from icf_utils.verify.shared import check_visit_list
 
 __all__ = ["Finding", "VerifyResult", "VisitCheck", "verify_store", "verify_visit"]
 
@@ -86,11 +89,38 @@ def verify_visit(
     """
     place = Visit(Path(store_dir), study, visit)
     chosen = load_settings(place.root) if settings is None else settings
-    where = _expected_store(place, store_url, store_id, chosen)
+    check = check_visit(
+        place,
+        chosen,
+        store_url=store_url,
+        store_id=store_id,
+        rebuild=rebuild,
+        time_zone=time_zone,
+        strip=strip,
+        progress=progress,
+    )
+    findings, notices = check_visit_list(place.of_study, chosen.catalog)
+    mine = tuple(finding for finding in findings if finding.subject in ("", visit))
+    return replace(check, findings=(*check.findings, *mine), notices=(*check.notices, *notices))
+
+
+def check_visit(
+    place: Visit,
+    settings: Settings,
+    *,
+    store_url: str | None,
+    store_id: str | None,
+    rebuild: str | os.PathLike[str] | None = None,
+    time_zone: str = "UTC",
+    strip: int = 0,
+    progress: Progress,
+) -> VisitCheck:
+    """Verify what belongs to one visit alone; arguments and errors are those of :func:`verify_visit`."""
+    where = _expected_store(place, store_url, store_id, settings)
     catalogued = is_in_catalog(place, where.place.dataset_id)
     if not catalogued and not any(map(_exists, _files(place))):
         raise DepositMissing(place.archive, "the store has no file of this visit")
-    notices = _missing_application(place.of_study, chosen) if catalogued else ()
+    notices = _missing_application(place.of_study, settings) if catalogued else ()
     absent, findings = _presence(place, catalogued)
     metadata = None
     if "metadata" not in absent:
@@ -106,11 +136,11 @@ def verify_visit(
         findings += check_no_annex_deposit(place)
         findings += _lost_dataset(place, metadata) if metadata else []
     if metadata and catalogued and not notices:
-        findings += _check_catalog(place, metadata, where, chosen)
+        findings += _check_catalog(place, metadata, where, settings)
     if rebuild is not None and _exists(place.archive):
         findings += _check_rebuild(place, rebuild, time_zone, strip, progress)
     images = len(found.images) if found else 0
-    return VisitCheck(study, visit, images, absent, tuple(dict.fromkeys(findings)), notices)
+    return VisitCheck(place.study, place.visit, images, absent, tuple(dict.fromkeys(findings)), notices)
 
 
 def _expected_store(place: Visit, store_url: str | None, store_id: str | None, settings: Settings) -> _ExpectedStore:
@@ -184,13 +214,18 @@ def verify_store(
     store has no visits, and :class:`~icf_utils.errors.InvalidSetting` for a target that names none.
     """
     root = Path(store_dir)
+    chosen = load_settings(root) if settings is None else settings
 
     def one(study: str, visit: str) -> VisitCheck:
-        return verify_visit(
-            root, study, visit, store_url=store_url, store_id=store_id, settings=settings, progress=progress
-        )
+        place = Visit(root, study, visit)
+        return check_visit(place, chosen, store_url=store_url, store_id=store_id, progress=progress)
 
-    return VerifyResult(tuple(check_visits(root, targets, one, lambda failed: failed)))
+    def shared(study: Study) -> VisitCheck:
+        findings, notices = check_visit_list(study, chosen.catalog)
+        return VisitCheck(study.study, "", 0, (), tuple(findings), notices)
+
+    checks = check_visits(root, targets, one, lambda failed: failed, shared)
+    return VerifyResult(tuple(check for check in checks if check.visit or check.findings or check.notices))
 
 
 _T = TypeVar("_T")
@@ -201,18 +236,23 @@ def check_visits(
     targets: Sequence[str],
     one: Callable[[str, str], _T],
     of_failed: Callable[[VisitCheck], _T],
+    shared: Callable[[Study], _T],
 ) -> list[_T]:
     """Apply ``one`` to the selected visits, including those that only a catalog shows; returns the results.
 
-    If a visit cannot be read, or another process has locked it, ``of_failed`` makes its result, and the other visits
-    are checked. Raises as :func:`verify_store` does.
+    ``shared`` is applied to a study after its visits, unless single visits of it were selected. If a visit cannot be
+    read, or another process has locked it, ``of_failed`` makes its result, and the other visits are checked. Raises as
+    :func:`verify_store` does.
     """
     done: list[_T] = []
-    for study, visit in _select_visits(root, targets):
-        if isinstance(visit, StorageFailure):
-            done.append(of_failed(VisitCheck(study.study, "", 0, (), (finding_from_error(study.folder, visit),))))
-        else:
-            done.append(_checked(Visit(root, study.study, visit), one, of_failed))
+    for study, group in groupby(_select_visits(root, targets), key=itemgetter(0)):
+        for _, visit in group:
+            if isinstance(visit, StorageFailure):
+                done.append(of_failed(VisitCheck(study.study, "", 0, (), (finding_from_error(study.folder, visit),))))
+            else:
+                done.append(_checked(Visit(root, study.study, visit), one, of_failed))
+        if not targets or study.study in targets:
+            done.append(shared(study))
     if not done:
         raise DepositMissing(root, "this store has no visits; name another one with -o/--store-dir")
     return done

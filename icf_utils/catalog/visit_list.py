@@ -1,0 +1,164 @@
+"""Keep ``STUDY/visits.json`` current: a line for each visit that is published, written last whenever one changes.
+
+Takes a visit's line from its entry on the study's page, else from its metadata. Dates are in the list if the study's
+catalog shows them. A list that is missing or damaged is made anew as a whole. Reads and writes files; callers hold the
+catalog's lock, as the list belongs to all visits of a study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from icf_utils.catalog.page import read_entries, visit_date
+from icf_utils.catalog.records import VisitEntry
+from icf_utils.catalog.series import group_series
+from icf_utils.catalog.study import study_id
+from icf_utils.catalog.writer import read_marker
+from icf_utils.errors import DepositDamaged, DepositMissing, storage_errors
+from icf_utils.metadata.history import current_version
+from icf_utils.metadata.records import TarballRecord, parse_tarball, read_visit_metadata
+from icf_utils.metadata.visit_list import (
+    VisitLine,
+    encode_visit_list,
+    parse_visit_list,
+    with_line,
+    without_dates,
+    without_line,
+)
+from icf_utils.progress import Progress
+from icf_utils.settings import CatalogSettings
+from icf_utils.store.files import new_part, replace_with_part, sync_file, sync_folder
+from icf_utils.store.layout import Study, Visit, read_deposit
+from icf_utils.store.locks import catalog_lock
+
+
+def publish_visit(place: Visit, settings: CatalogSettings, progress: Progress) -> None:
+    """Bring a visit's line up to date in a study whose catalog does not show the visit; nothing without metadata.
+
+    Raises :class:`~icf_utils.errors.StorageFailure` and :class:`~icf_utils.errors.Busy`.
+    """
+    with catalog_lock(place.of_study, progress):
+        line = _line_from_files(place, {})
+        if line:
+            write_visit_list(place.of_study, list_with(place.of_study, line, settings))
+
+
+def visit_line(entry: VisitEntry, version: int) -> VisitLine:
+    """The line of a visit that the catalog shows."""
+    return VisitLine(
+        visit=entry.visit,
+        version=version,
+        size=entry.size,
+        md5=entry.version,
+        images=entry.images,
+        series=entry.series,
+        modalities=entry.modalities,
+        date=entry.date,
+    )
+
+
+def list_with(study: Study, line: VisitLine, settings: CatalogSettings) -> bytes:
+    """The list after a visit was added or changed."""
+    line = replace(line, date="") if _hides_dates(study, settings) else line
+    raw = read_visit_list(study)
+    if raw is not None:
+        raw = with_line(_without_hidden_dates(raw, study, settings), line)
+    if raw is None:
+        others = [other for other in _lines(study, settings) if other.visit != line.visit]
+        raw = encode_visit_list([*others, line])
+    return raw
+
+
+def list_without(study: Study, visit: str, settings: CatalogSettings) -> bytes:
+    """The list after a visit was removed."""
+    raw = read_visit_list(study)
+    if raw is not None:
+        raw = without_line(_without_hidden_dates(raw, study, settings), visit)
+    if raw is None:
+        raw = encode_visit_list(other for other in _lines(study, settings) if other.visit != visit)
+    return raw
+
+
+def build_visit_list(study: Study, settings: CatalogSettings) -> bytes:
+    """The list as the study's files give it: all visits that have metadata."""
+    return encode_visit_list(_lines(study, settings))
+
+
+def read_visit_list(study: Study) -> bytes | None:
+    """Read the file's bytes; ``None`` where there is none. Raises :class:`~icf_utils.errors.StorageFailure`."""
+    try:
+        return read_deposit(study.visit_list, "")
+    except DepositMissing:
+        return None
+
+
+def write_visit_list(study: Study, data: bytes) -> bool:
+    """Write the list, durable on return, unless it has these bytes; returns whether it was written."""
+    if read_visit_list(study) == data:
+        return False
+    with new_part(study, study.visit_list) as handle:
+        with storage_errors(study.visit_list, "write"):
+            handle.write(data)
+        sync_file(handle, study.visit_list)
+    replace_with_part(study, study.visit_list)
+    sync_folder(study.folder)
+    return True
+
+
+def _lines(study: Study, settings: CatalogSettings) -> Iterator[VisitLine]:
+    entries = {entry.visit: entry for entry in read_entries(study) or ()}
+    hidden = _hides_dates(study, settings)
+    for visit in study.visits():
+        line = _line_from_files(Visit(study.root, study.study, visit), entries)
+        if line:
+            yield replace(line, date="") if hidden else line
+
+
+def _line_from_files(place: Visit, entries: dict[str, VisitEntry]) -> VisitLine | None:
+    """The line of a visit, from its entry if that is about the present archive; ``None`` without usable metadata."""
+    entry = entries.get(place.visit)
+    try:
+        tarball = _tarball(place)
+        if entry and (entry.version, entry.size) == (tarball.md5, tarball.size):
+            return visit_line(entry, current_version(place))
+        metadata = read_visit_metadata(place)
+    except (DepositDamaged, DepositMissing):  # reported where the visit itself is checked
+        return None
+    series = group_series(metadata.images)
+    return VisitLine(
+        visit=place.visit,
+        version=current_version(place),
+        size=tarball.size,
+        md5=tarball.md5,
+        images=len(metadata.images),
+        series=len(series),
+        modalities=tuple(sorted({one.modality for one in series} - {""})),
+        date=visit_date(place, metadata),
+    )
+
+
+def _tarball(place: Visit) -> TarballRecord:
+    path: Path = place.tarball_json
+    return parse_tarball(read_deposit(path, ""), str(path))
+
+
+def _without_hidden_dates(raw: bytes, study: Study, settings: CatalogSettings) -> bytes:
+    """The list without dates if the study has come to hide them; a damaged one is made anew by the caller."""
+    if not _hides_dates(study, settings):
+        return raw
+    try:
+        return without_dates(raw, str(study.visit_list))
+    except DepositDamaged:
+        return b""
+
+
+def _hides_dates(study: Study, settings: CatalogSettings) -> bool:
+    return settings.hide_dates or bool(read_marker(study, study_id(study.study)))
+
+
+def read_lines(study: Study) -> tuple[VisitLine, ...] | None:
+    """Read the lines of the list; ``None`` where there is none. Raises :class:`~icf_utils.errors.DepositDamaged`."""
+    raw = read_visit_list(study)
+    return None if raw is None else parse_visit_list(raw, str(study.visit_list))
