@@ -16,6 +16,7 @@ from icf_utils.catalog.records import VisitEntry
 from icf_utils.catalog.series import group_series
 from icf_utils.catalog.study import study_id
 from icf_utils.catalog.writer import read_marker
+from icf_utils.dataset.reader import read_dataset
 from icf_utils.errors import DepositDamaged, DepositMissing, storage_errors
 from icf_utils.metadata.history import current_version
 from icf_utils.metadata.records import TarballRecord, parse_tarball, read_visit_metadata
@@ -109,11 +110,29 @@ def write_visit_list(study: Study, data: bytes) -> bool:
 
 def _lines(study: Study, settings: CatalogSettings) -> Iterator[VisitLine]:
     entries = {entry.visit: entry for entry in read_entries(study) or ()}
-    hidden = _hides_dates(study, settings)
+    old = _former_lines(study)
     for visit in study.visits():
-        line = _line_from_files(Visit(study.root, study.study, visit), entries)
+        place = Visit(study.root, study.study, visit)
+        line = _line_from_files(place, entries) or old.get(visit)
         if line:
-            yield replace(line, date="") if hidden else line
+            yield replace(line, date="") if _hides_dates(study, settings) else line
+
+
+def _former_lines(study: Study) -> dict[str, VisitLine]:
+    """The lines as they are: kept for visits whose files are damaged, which others repair."""
+    try:
+        return {line.visit: line for line in read_lines(study) or ()}
+    except DepositDamaged:
+        return {}
+
+
+def line_from_files(place: Visit, settings: CatalogSettings) -> VisitLine | None:
+    """The line of a visit as its metadata, dataset and history give it; ``None`` without usable metadata.
+
+    Raises :class:`~icf_utils.errors.StorageFailure`.
+    """
+    line = _line_from_files(place, {})
+    return replace(line, date="") if line and _hides_dates(place.of_study, settings) else line
 
 
 def _line_from_files(place: Visit, entries: dict[str, VisitEntry]) -> VisitLine | None:
@@ -124,6 +143,7 @@ def _line_from_files(place: Visit, entries: dict[str, VisitEntry]) -> VisitLine 
         if entry and (entry.version, entry.size) == (tarball.md5, tarball.size):
             return visit_line(entry, current_version(place))
         metadata = read_visit_metadata(place)
+        deposit = read_dataset(place)
     except (DepositDamaged, DepositMissing):  # reported where the visit itself is checked
         return None
     series = group_series(metadata.images)
@@ -135,7 +155,7 @@ def _line_from_files(place: Visit, entries: dict[str, VisitEntry]) -> VisitLine 
         images=len(metadata.images),
         series=len(series),
         modalities=tuple(sorted({one.modality for one in series} - {""})),
-        date=visit_date(place, metadata),
+        date=visit_date(place, metadata, deposit.origin.time if deposit else 0),
     )
 
 

@@ -60,7 +60,7 @@ def parse_visit_list(raw: bytes, source: str) -> tuple[VisitLine, ...]:
         if not isinstance(value, list):
             raise TypeError("not an array")
         return tuple(_parse_line(item) for item in value)
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         found = f"something else ({type(error).__name__}: {error})"
         raise DepositDamaged(source, "the list of a study's visits", found, _REMEDY) from error
 

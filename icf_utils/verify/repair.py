@@ -126,11 +126,10 @@ def repair_visit(
     chosen = load_settings(place.root) if settings is None else settings
 
     repaired = _repair_visit(place, StoreOptions(store_url, store_id), chosen, progress)
-    shared = _repair_shared(place.of_study, chosen, progress)
-    findings = tuple(finding for finding in shared.check.findings if finding.subject in ("", visit))
+    shared = _repair_shared(place.of_study, chosen, progress, [visit])
     check = replace(
         repaired.check,
-        findings=(*repaired.check.findings, *findings),
+        findings=(*repaired.check.findings, *shared.check.findings),
         notices=(*repaired.check.notices, *shared.check.notices),
     )
     return replace(repaired, repairs=(*repaired.repairs, *shared.repairs), check=check)
@@ -165,15 +164,17 @@ def _repair_visit(place: Visit, options: StoreOptions, settings: Settings, progr
     return VisitRepair(place.study, place.visit, tuple(repairer.done), replace(after, findings=left))
 
 
-def _repair_shared(study: Study, settings: Settings, progress: Progress) -> VisitRepair:
-    """Repair what the visits of a study share: the list of visits."""
-    findings, notices = check_visit_list(study, settings.catalog)
+def _repair_shared(
+    study: Study, settings: Settings, progress: Progress, visits: Sequence[str] | None = None
+) -> VisitRepair:
+    """Repair what the visits of a study share: the list of visits, if it is wrong about any of ``visits``."""
+    findings, notices = check_visit_list(study, settings.catalog, visits)
     repairs: tuple[Repair, ...] = ()
     if findings or notices:
         with catalog_lock(study, progress):
             if write_visit_list(study, build_visit_list(study, settings.catalog)):
                 repairs = (Repair(study.visit_list, "rebuilt from the visits' metadata"),)
-        findings, notices = check_visit_list(study, settings.catalog)
+        findings, notices = check_visit_list(study, settings.catalog, visits)
     return VisitRepair(study.study, "", repairs, VisitCheck(study.study, "", 0, (), tuple(findings), notices))
 
 

@@ -99,9 +99,8 @@ def verify_visit(
         strip=strip,
         progress=progress,
     )
-    findings, notices = check_visit_list(place.of_study, chosen.catalog)
-    mine = tuple(finding for finding in findings if finding.subject in ("", visit))
-    return replace(check, findings=(*check.findings, *mine), notices=(*check.notices, *notices))
+    findings, notices = check_visit_list(place.of_study, chosen.catalog, [visit])
+    return replace(check, findings=(*check.findings, *findings), notices=(*check.notices, *notices))
 
 
 def check_visit(
@@ -246,12 +245,14 @@ def check_visits(
     """
     done: list[_T] = []
     for study, group in groupby(_select_visits(root, targets), key=itemgetter(0)):
+        is_readable = True
         for _, visit in group:
             if isinstance(visit, StorageFailure):
+                is_readable = False
                 done.append(of_failed(VisitCheck(study.study, "", 0, (), (finding_from_error(study.folder, visit),))))
             else:
                 done.append(_checked(Visit(root, study.study, visit), one, of_failed))
-        if not targets or study.study in targets:
+        if is_readable and (not targets or study.study in targets):
             done.append(shared(study))
     if not done:
         raise DepositMissing(root, "this store has no visits; name another one with -o/--store-dir")

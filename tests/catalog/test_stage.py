@@ -50,7 +50,7 @@ def test_the_result_says_what_was_done(three_visits: Path) -> None:
 def test_nothing_but_the_catalog_is_left_in_the_study(three_visits: Path) -> None:
     add(three_visits, "v001")
     names = {path.name for path in (three_visits / STUDY).iterdir()}
-    assert {name for name in names if "_metadata_" not in name} == {"catalog"}
+    assert {name for name in names if "_metadata_" not in name} == {"catalog", "visits.json"}
 
 
 def test_the_order_of_additions_leaves_no_trace(three_visits: Path, tmp_path: Path, snapshot: Snapshot) -> None:
@@ -263,7 +263,8 @@ def test_the_work_for_a_visit_does_not_grow_with_the_study(store: Path, monkeypa
         reads.clear()
         add(store, f"v{at:03d}")
         counts.append(len(reads))
-    assert set(counts) == {counts[0]}
+    assert set(counts[1:]) == {counts[1]}
+    assert counts[0] <= counts[1] + 1  # the list of visits is made from the page once
 
 
 def test_two_writers_wait_for_each_other(three_visits: Path) -> None:

@@ -69,8 +69,8 @@ def test_dry_run(inside: Inside, table: Path, root: Path) -> None:
 
 def test_targets_and_until(inside: Inside, table: Path, root: Path) -> None:
     assert inside("run", "-o", root, "--table", table, "study-a/v2", "--until", "metadata").code == 0
-    assert {name.split("_")[0] for name in content(root)} == {"study-a/v2"}
-    assert len(content(root)) == 4
+    assert {name.split("_")[0] for name in content(root)} == {"study-a/v2", "study-a/visits.json"}
+    assert len(content(root)) == 5
     ran = inside("run", "-o", root, "--table", table, "study-c", "study-a/v9")
     assert ran.code == 2
     assert "no visit matches 'study-a/v9', 'study-c'" in ran.err
