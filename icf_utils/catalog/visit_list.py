@@ -62,7 +62,7 @@ def visit_line(entry: VisitEntry, version: int) -> VisitLine:
 
 def list_with(study: Study, line: VisitLine, settings: CatalogSettings) -> bytes:
     """The list after a visit was added or changed."""
-    line = replace(line, date="") if _hides_dates(study, settings) else line
+    line = replace(line, date="") if hides_dates(study, settings) else line
     raw = read_visit_list(study)
     if raw is not None:
         raw = with_line(_without_hidden_dates(raw, study, settings), line)
@@ -110,12 +110,12 @@ def write_visit_list(study: Study, data: bytes) -> bool:
 
 def _lines(study: Study, settings: CatalogSettings) -> Iterator[VisitLine]:
     entries = {entry.visit: entry for entry in read_entries(study) or ()}
-    old = _former_lines(study)
+    old, hidden = _former_lines(study), hides_dates(study, settings)
     for visit in study.visits():
         place = Visit(study.root, study.study, visit)
         line = _line_from_files(place, entries) or old.get(visit)
         if line:
-            yield replace(line, date="") if _hides_dates(study, settings) else line
+            yield replace(line, date="") if hidden else line
 
 
 def _former_lines(study: Study) -> dict[str, VisitLine]:
@@ -132,7 +132,7 @@ def line_from_files(place: Visit, settings: CatalogSettings) -> VisitLine | None
     Raises :class:`~icf_utils.errors.StorageFailure`.
     """
     line = _line_from_files(place, {})
-    return replace(line, date="") if line and _hides_dates(place.of_study, settings) else line
+    return replace(line, date="") if line and hides_dates(place.of_study, settings) else line
 
 
 def _line_from_files(place: Visit, entries: dict[str, VisitEntry]) -> VisitLine | None:
@@ -166,7 +166,7 @@ def _tarball(place: Visit) -> TarballRecord:
 
 def _without_hidden_dates(raw: bytes, study: Study, settings: CatalogSettings) -> bytes:
     """The list without dates if the study has come to hide them; a damaged one is made anew by the caller."""
-    if not _hides_dates(study, settings):
+    if not hides_dates(study, settings):
         return raw
     try:
         return without_dates(raw, str(study.visit_list))
@@ -174,7 +174,8 @@ def _without_hidden_dates(raw: bytes, study: Study, settings: CatalogSettings) -
         return b""
 
 
-def _hides_dates(study: Study, settings: CatalogSettings) -> bool:
+def hides_dates(study: Study, settings: CatalogSettings) -> bool:
+    """Whether the study shows no dates."""
     return settings.hide_dates or bool(read_marker(study, study_id(study.study)))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
 from icf_utils.catalog.page import catalogued_visits
-from icf_utils.catalog.visit_list import line_from_files, read_visit_list
+from icf_utils.catalog.visit_list import hides_dates, line_from_files, read_visit_list
 from icf_utils.errors import IcfError, StorageFailure
 from icf_utils.metadata.visit_list import VisitLine, encode_visit_list, parse_visit_list
 from icf_utils.results import Notice
@@ -54,7 +54,7 @@ def _line_problems(
     there = {line.visit: line for line in lines}
     if len(there) < len(lines):
         yield "", "lists a visit more than once"
-    known, shown = set(study.visits()), set(catalogued_visits(study))
+    known, shown, hidden = set(study.visits()), set(catalogued_visits(study)), hides_dates(study, settings)
     for visit in sorted(there.keys() | known if visits is None else visits):
         if visit not in known:
             if visit in there and visit not in shown:  # else it is reported with the visit
@@ -66,7 +66,7 @@ def _line_problems(
         if visit not in there:
             if visit in shown:
                 yield visit, "is not listed, although the catalog shows it"
-        elif names := _different_fields(there[visit], expected):
+        elif names := _different_fields(there[visit], expected, hidden):
             yield visit, f"is not listed as its metadata describes it: {', '.join(names)}"
 
 
@@ -77,6 +77,9 @@ def _expected_line(place: Visit, settings: CatalogSettings) -> VisitLine | None:
         return None
 
 
-def _different_fields(found: VisitLine, expected: VisitLine) -> list[str]:
+def _different_fields(found: VisitLine, expected: VisitLine, hidden: bool) -> list[str]:
+    """The fields that differ. A date may be missing on either side: only a dataset may know it."""
     names = [field.name for field in fields(VisitLine)]
+    if not hidden and "" in (found.date, expected.date):
+        names.remove("date")
     return [name for name in names if getattr(found, name) != getattr(expected, name)]
