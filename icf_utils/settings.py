@@ -59,12 +59,39 @@ class StoreSettings:
     group_shared: bool = False
 
 
+#: DICOM keywords of how images were acquired, recorded unless a store's settings say otherwise; none is listed in
+#: PS3.15 Table E.1-1.
+TECHNICAL_TAGS = (
+    "Manufacturer",
+    "ManufacturerModelName",
+    "MagneticFieldStrength",
+    "EchoTime",
+    "RepetitionTime",
+    "InversionTime",
+    "FlipAngle",
+    "EchoTrainLength",
+    "SliceThickness",
+    "PixelSpacing",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "BodyPartExamined",
+    "ImageType",
+    "ScanningSequence",
+    "SequenceVariant",
+)
+
+
 @dataclass(frozen=True)
 class MetadataSettings:
-    """``[metadata]``: DICOM keywords recorded in addition to the standard ones."""
+    """``[metadata]``: DICOM keywords recorded in addition to the standard ones.
+
+    ``technical_tags`` has the default list, which may be shortened down to nothing; ``tags`` are further ones.
+    """
 
     tags: tuple[str, ...] = ()
     allow_identifying: bool = False
+    technical_tags: tuple[str, ...] = TECHNICAL_TAGS
 
 
 @dataclass(frozen=True)

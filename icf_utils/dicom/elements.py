@@ -25,8 +25,10 @@ from icf_utils.dicom.constants import (
     LONG_HEADER_VRS,
     MEDIA_STORAGE_DIRECTORY_STORAGE,
     MEDIA_STORAGE_SOP_CLASS_UID,
+    PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE,
     PIXEL_DATA,
     SEQUENCE_DELIMITATION_ITEM,
+    SHARED_FUNCTIONAL_GROUPS_SEQUENCE,
     SHORT_HEADER_VRS,
     TRANSFER_SYNTAX_UID,
     UNDEFINED_LENGTH,
@@ -39,6 +41,8 @@ HEAD_LIMIT = 64 << 20
 _LONG_VRS = frozenset(vr.encode("ascii") for vr in LONG_HEADER_VRS)
 _SHORT_VRS = frozenset(vr.encode("ascii") for vr in SHORT_HEADER_VRS)
 _ALL_VRS = _LONG_VRS | _SHORT_VRS
+#: The only elements of undefined length whose value is returned: the functional groups of multi-frame images.
+SEQUENCES = frozenset({SHARED_FUNCTIONAL_GROUPS_SEQUENCE, PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE})
 _PIXELS = frozenset({FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA, PIXEL_DATA})
 
 #: ``whole``: read up to the pixel data or the end; ``cut``: the file ends inside an element; ``malformed``: the next
@@ -152,7 +156,7 @@ def _scan_deflated(head: bytes, position: int, size: int, wanted: frozenset[int]
 
 
 def _scan_dataset(data: bytes, position: int, size: int, wanted: frozenset[int], result: Header) -> None:
-    reader = _HeaderReader(data, position, result.big_endian)
+    reader = HeaderReader(data, position, result.big_endian)
     end = len(data)
     stops = _raw_tags(wanted | _PIXELS, result.big_endian)
     if position + 8 <= end:
@@ -169,13 +173,13 @@ def _scan_dataset(data: bytes, position: int, size: int, wanted: frozenset[int],
             _note_pixels(start, length, size, result)
             return
         undefined = length == UNDEFINED_LENGTH
-        position = _skip_undefined(reader, start, vr) if undefined else start + length
+        position = skip_undefined(reader, start, vr) if undefined else start + length
         if position < 0 or position > size:
             result.state = "malformed" if position < 0 else "cut"
             return
         if position > end and (undefined or tag in wanted):
             break
-        if tag in wanted and not undefined:
+        if tag in wanted and (not undefined or tag in SEQUENCES):
             result.elements[tag] = Element(vr.decode("latin-1") if vr else None, data[start:position])
         result.count += 1
     else:
@@ -211,7 +215,7 @@ def _raw_tags(tags: frozenset[int], big_endian: bool) -> frozenset[int]:
     return tags if big_endian else frozenset((tag & 0xFFFF) << 16 | tag >> 16 for tag in tags)
 
 
-class _HeaderReader:
+class HeaderReader:
     """Read element headers of one data set; its first element shows whether it is explicit or implicit VR."""
 
     def __init__(self, data: bytes, position: int, big_endian: bool) -> None:
@@ -267,7 +271,7 @@ class _HeaderReader:
 _ITEM_LEVEL, _IMPLICIT_LEVEL = 1, 2
 
 
-def _skip_undefined(reader: _HeaderReader, position: int, vr: bytes | None) -> int:
+def skip_undefined(reader: HeaderReader, position: int, vr: bytes | None) -> int:
     """Return where an element of undefined length ends: beyond the data if not within it, -1 if it is malformed.
 
     Open levels (PS3.5 section 7.5) take a byte each instead of a call: millions of them must not fill the memory.
@@ -285,7 +289,7 @@ def _skip_undefined(reader: _HeaderReader, position: int, vr: bytes | None) -> i
     return position
 
 
-def _step_in_sequence(reader: _HeaderReader, position: int, levels: bytearray) -> int:
+def _step_in_sequence(reader: HeaderReader, position: int, levels: bytearray) -> int:
     tag, _, start, length = reader.header(position, implicit=True)
     if tag == SEQUENCE_DELIMITATION_ITEM:
         levels.pop()
@@ -298,7 +302,7 @@ def _step_in_sequence(reader: _HeaderReader, position: int, levels: bytearray) -
     return start
 
 
-def _step_in_item(reader: _HeaderReader, position: int, levels: bytearray) -> int:
+def _step_in_item(reader: HeaderReader, position: int, levels: bytearray) -> int:
     implicit = levels[-1] & _IMPLICIT_LEVEL
     tag, vr, start, length = reader.header(position, implicit=bool(implicit))
     if tag >> 16 == 0xFFFE:

@@ -33,6 +33,11 @@ class AllowList:
     tags: Mapping[str, int]
     allow_identifying: bool
 
+    def joined(self, other: AllowList) -> AllowList:
+        """Both lists together; ``allow_identifying`` is this list's."""
+        tags = {**self.tags, **other.tags}
+        return AllowList({keyword: tags[keyword] for keyword in sorted(tags)}, self.allow_identifying)
+
 
 def read_allow_list(path: Path) -> AllowList:
     """Read the list in a file (:func:`parse_allow_list`). Raises ``StorageFailure`` and ``InvalidSetting``."""
@@ -45,8 +50,9 @@ def read_allow_list(path: Path) -> AllowList:
 
 
 def allow_list_from_settings(settings: MetadataSettings, source: str) -> AllowList:
-    """Check the list in ``[metadata]`` of a store's settings; ``source`` names the file. Raises ``InvalidSetting``."""
-    return _checked(settings.tags, settings.allow_identifying, source, "allow_identifying = true", [])
+    """Check the lists in ``[metadata]`` of a store's settings; ``source`` names the file. Raises ``InvalidSetting``."""
+    names = (*settings.technical_tags, *settings.tags)
+    return _checked(names, settings.allow_identifying, source, "allow_identifying = true", [])
 
 
 def parse_allow_list(text: str, source: str) -> AllowList:

@@ -14,7 +14,8 @@ from icf_utils.archive.hashing import BackgroundMd5
 from icf_utils.archive.reader import ArchiveMember, ArchivePass
 from icf_utils.dicom.charsets import parse_character_sets
 from icf_utils.dicom.constants import SPECIFIC_CHARACTER_SET
-from icf_utils.dicom.elements import HEAD_LIMIT, Element, Header
+from icf_utils.dicom.elements import HEAD_LIMIT, SEQUENCES, Element, Header
+from icf_utils.dicom.functional_groups import find_elements
 from icf_utils.dicom.header import IDENTITY_TAGS, FileKind, check_pixels, file_kind, read_head
 from icf_utils.dicom.values import Value, convert_value, tag_for_keyword
 from icf_utils.errors import DepositDamaged, storage_errors
@@ -91,7 +92,7 @@ def _tags(allowed: AllowList) -> _Tags:
 
     values = {keyword: number(keyword) for keyword in STANDARD_TAGS} | dict(allowed.tags)
     uids = {keyword: number(keyword) for keyword in UID_TAGS}
-    wanted = IDENTITY_TAGS | {*values.values(), *uids.values(), SPECIFIC_CHARACTER_SET}
+    wanted = IDENTITY_TAGS | SEQUENCES | {*values.values(), *uids.values(), SPECIFIC_CHARACTER_SET}
     return _Tags(values, uids, wanted, allowed.allow_identifying)
 
 
@@ -145,8 +146,9 @@ def _add_image(member: ArchiveMember, found: Header, tags: _Tags, done: ArchiveD
     charset = found.elements.get(SPECIFIC_CHARACTER_SET)
     charsets = parse_character_sets(charset.raw) if charset else ()
     values: dict[str, Value] = {}
+    grouped = _grouped(found, tags)
     for keyword, tag in tags.values.items():
-        element = _element(found, tag)
+        element = _element(found, tag) or grouped.get(tag)
         if element is None:
             values[keyword] = ""
             continue
@@ -156,6 +158,13 @@ def _add_image(member: ArchiveMember, found: Header, tags: _Tags, done: ArchiveD
             done.notices.append(Notice("odd-value", member.name, f"{keyword}: {made.problem}"))
     uids = {keyword: found.uid(tag) for keyword, tag in tags.uids.items()}
     done.images.append(ImageRecord(member.name, "", member.size, member.offset, values, uids))
+
+
+def _grouped(found: Header, tags: _Tags) -> dict[int, Element]:
+    """The elements that an enhanced multi-frame image has in its functional groups only."""
+    if SEQUENCES.isdisjoint(found.elements):
+        return {}
+    return find_elements(found, [tag for tag in tags.values.values() if tag not in found.elements])
 
 
 def _element(found: Header, tag: int) -> Element | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icf_utils.archive.checksum import read_checksum
@@ -63,11 +63,15 @@ def deposit_visit_metadata(
 
 
 def choose_allow_list(place: Visit, tags: str | os.PathLike[str] | None, settings: Settings | None) -> AllowList:
-    """Choose what may be recorded: the file ``tags`` if given, else the list in the store's settings."""
-    if tags is not None:
-        return read_allow_list(Path(tags))
-    chosen = load_settings(place.root) if settings is None else settings
-    return allow_list_from_settings(chosen.metadata, str(place.root / SETTINGS_NAME))
+    """Choose what may be recorded: the settings' technical tags, and those of the file ``tags`` if given, else those
+    that the settings name.
+    """
+    chosen = (load_settings(place.root) if settings is None else settings).metadata
+    source = str(place.root / SETTINGS_NAME)
+    if tags is None:
+        return allow_list_from_settings(chosen, source)
+    technical = replace(chosen, tags=(), allow_identifying=False)
+    return read_allow_list(Path(tags)).joined(allow_list_from_settings(technical, source))
 
 
 def describe_verified_archive(place: Visit, allowed: AllowList, progress: Progress) -> ArchiveDescription:

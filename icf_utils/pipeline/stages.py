@@ -137,11 +137,12 @@ def _archive_parameters(config: RunConfig) -> Mapping[str, str]:
 
 
 def _metadata_parameters(config: RunConfig) -> Mapping[str, str]:
-    """The allow-list: the digest of its file, or of the settings."""
-    if config.options.tags is not None:
-        return {"tags": file_md5(config.options.tags)}
+    """The allow-list: the technical tags, and the digest of the list's file or of the settings' other tags."""
     settings = asdict(config.settings.metadata)
-    return {"tags": _short(settings) if settings["tags"] else "none"}
+    technical = _short({"tags": settings.pop("technical_tags")})
+    if config.options.tags is not None:
+        return {"tags": file_md5(config.options.tags), "technical tags": technical}
+    return {"tags": _short(settings) if settings["tags"] else "none", "technical tags": technical}
 
 
 def _store_parameters(config: RunConfig) -> Mapping[str, str]:
@@ -180,7 +181,7 @@ STAGES: Mapping[str, Stage] = {
         ),
         Stage(
             name="metadata",
-            version=1,
+            version=2,
             inputs=lambda visit: (visit.archive, visit.checksum),
             outputs=lambda visit: (visit.dicoms_json, visit.tarball_json),
             parameters=_metadata_parameters,

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from icf_utils.dicom.confidentiality import is_identifying
 from icf_utils.errors import InvalidSetting, StorageFailure
 from icf_utils.metadata.allowlist import AllowList, allow_list_from_settings, parse_allow_list, read_allow_list
 from icf_utils.metadata.records import STANDARD_TAGS, UID_TAGS
-from icf_utils.settings import MetadataSettings
+from icf_utils.settings import TECHNICAL_TAGS, MetadataSettings
 
 ECHO_TIME, REPETITION_TIME, PATIENT_NAME, PATIENT_AGE = 0x00180081, 0x00180080, 0x00100010, 0x00101010
 
@@ -32,7 +33,15 @@ def test_keywords_tags_comments_and_blank_lines() -> None:
 
 def test_an_empty_list() -> None:
     assert parse_allow_list("", "tags.txt") == AllowList({}, False)
-    assert allow_list_from_settings(MetadataSettings(), "icf.toml") == AllowList({}, False)
+    assert allow_list_from_settings(MetadataSettings(technical_tags=()), "icf.toml") == AllowList({}, False)
+
+
+def test_technical_tags_are_recorded_by_default() -> None:
+    found = allow_list_from_settings(MetadataSettings(), "icf.toml")
+    assert set(found.tags) == set(TECHNICAL_TAGS)
+    assert not any(map(is_identifying, found.tags.values()))
+    shorter = allow_list_from_settings(MetadataSettings(("StudyDescription",), True, ("EchoTime",)), "icf.toml")
+    assert list(shorter.tags) == ["EchoTime", "StudyDescription"]
 
 
 def test_tags_that_are_always_recorded_may_be_listed() -> None:
@@ -95,7 +104,8 @@ def test_an_ambiguous_permission_is_not_one(text: str) -> None:
 
 
 def test_settings_are_checked_alike() -> None:
-    assert allow_list_from_settings(MetadataSettings(("EchoTime",)), "icf.toml").tags == {"EchoTime": ECHO_TIME}
+    only_one = MetadataSettings(("EchoTime",), technical_tags=())
+    assert allow_list_from_settings(only_one, "icf.toml").tags == {"EchoTime": ECHO_TIME}
     assert allow_list_from_settings(MetadataSettings(("PatientName",), True), "icf.toml").allow_identifying
     with pytest.raises(InvalidSetting, match=r"icf.toml.*'allow_identifying = true'"):
         allow_list_from_settings(MetadataSettings(("PatientName",)), "icf.toml")
