@@ -81,8 +81,8 @@ def measure(start: Callable[[Path, int], list[str]], folder: Path, images: Path)
 
 
 @contextmanager
-def running(command: list[str], folder: Path, port: int) -> Iterator[None]:
-    """A server from where it answers to its end."""
+def running(command: list[str], folder: Path, port: int) -> Iterator[int]:
+    """A server from where it answers to its end; its process ID."""
     server = subprocess.Popen(
         command,
         cwd=folder,
@@ -97,7 +97,7 @@ def running(command: list[str], folder: Path, port: int) -> Iterator[None]:
                     break
             time.sleep(0.1)
         time.sleep(0.5)
-        yield
+        yield server.pid
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(60)

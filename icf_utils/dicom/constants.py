@@ -57,11 +57,18 @@ JPIP_REFERENCED_DEFLATE = "1.2.840.10008.1.2.4.95"
 #: Transfer syntaxes whose data set is one deflate stream.
 DEFLATED_TRANSFER_SYNTAXES = frozenset({DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, JPIP_REFERENCED_DEFLATE})
 
+# -- the application context of DICOM (PS3.7 annex A)
+APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+
 # -- SOP classes
 #: What the UIDs of the storage SOP classes begin with (PS3.4 annex B.5).
 STORAGE_SOP_CLASSES = "1.2.840.10008.5.1.4.1.1."
 VERIFICATION_SOP_CLASS = "1.2.840.10008.1.1"
+STORAGE_COMMITMENT_PUSH_MODEL = "1.2.840.10008.1.20.1"
 MEDIA_STORAGE_DIRECTORY_STORAGE = "1.2.840.10008.1.3.10"
+
+# -- the one instance of a SOP class that has only one (PS3.4 section J.3.5)
+STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE = "1.2.840.10008.1.20.1.1"
 
 # -- value representations (PS3.5 table 6.2-1)
 

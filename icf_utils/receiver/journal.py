@@ -2,7 +2,9 @@
 
 An SQLite database, ``<spool>/journal.sqlite``, that several processes read and write at once: the receiver, the web
 pages, the commands. Write-ahead logging lets readers read while somebody writes; writers wait for each other. A
-transaction is on the disk when it is committed (``synchronous=FULL``).
+transaction is on the disk when it is committed (``synchronous=FULL``), with everything that was committed before it.
+Only the beginning and the end of an association are not synced by themselves: a power failure that forgets them
+leaves an association without images, or one that counts as interrupted.
 
 A session has a row and a folder, ``<spool>/sessions/<id>``, which the journal creates and removes together with it.
 Session ids are row numbers and never reused. A visit's identifier is given to one session only: a further session of
@@ -357,19 +359,18 @@ class Journal:
             "state": state,
             "reason": reason,
         }
-        return self._database.insert("association", columns)
+        with self._database.without_sync():
+            return self._database.insert("association", columns)
 
     def update_association(self, association_id: int, **values: Any) -> None:
         """Set counts, ``size``, ``transfer_syntaxes`` and ``sessions`` of an association."""
-        unknown = set(values) - _ASSOCIATION_FIELDS
-        assert not unknown, f"cannot be set: {sorted(unknown)}"
-        columns = {key: json.dumps(list(item)) if key not in _COUNTS else item for key, item in values.items()}
-        self._database.update("association", association_id, columns)
+        self._database.update("association", association_id, _association_columns(values))
 
-    def end_association(self, association_id: int, state: AssociationState, reason: str = "") -> None:
-        """Record how an association ended."""
-        columns = {"state": state, "reason": reason, "ended": time.time()}
-        self._database.update("association", association_id, columns)
+    def end_association(self, association_id: int, state: AssociationState, reason: str = "", **values: Any) -> None:
+        """Record how an association ended, and what :meth:`update_association` takes."""
+        columns = {"state": state, "reason": reason, "ended": time.time(), **_association_columns(values)}
+        with self._database.without_sync():
+            self._database.update("association", association_id, columns)
 
     def interrupt_associations(self) -> int:
         """Mark open associations as ``interrupted``, because their receiver has ended; returns their number."""
@@ -402,6 +403,12 @@ def _association(row: sqlite3.Row) -> Association:
     for name in ("transfer_syntaxes", "sessions"):
         values[name] = tuple(json.loads(values[name]))
     return Association(**values)
+
+
+def _association_columns(values: Mapping[str, Any]) -> dict[str, Any]:
+    unknown = set(values) - _ASSOCIATION_FIELDS
+    assert not unknown, f"cannot be set: {sorted(unknown)}"
+    return {key: json.dumps(list(item)) if key not in _COUNTS else item for key, item in values.items()}
 
 
 def _session_id(number: int) -> str:
@@ -534,6 +541,18 @@ class _Database:
                 self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
+
+    @contextmanager
+    def without_sync(self) -> Iterator[None]:
+        """Do not wait for the disk in this block, which is not within a transaction; a later commit syncs this too."""
+        with self._lock:
+            try:
+                with self._translated_errors():
+                    self._connection.execute("PRAGMA synchronous=NORMAL")
+                yield
+            finally:
+                with self._translated_errors():
+                    self._connection.execute("PRAGMA synchronous=FULL")
 
     def run(self, statement: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> int:
         """Run a statement that changes something; returns the number of the row that it inserted, if any."""

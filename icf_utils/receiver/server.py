@@ -8,36 +8,30 @@ before its sessions can be complete, because that decides whether their images m
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from pynetdicom import AE, evt
-from pynetdicom.association import Association
-from pynetdicom.pdu_primitives import A_P_ABORT
-
-from icf_utils.dicom.ae_titles import strip_ae_title
-from icf_utils.dicom.constants import VERIFICATION_SOP_CLASS
 from icf_utils.errors import IcfError, printable
 from icf_utils.formatting import format_count
 from icf_utils.progress import Progress
-from icf_utils.receiver.associations import (
+from icf_utils.receiver.admission import (
     TOO_MANY,
+    TOO_MANY_OF_ADDRESS,
     AssociationRejection,
     OpenAssociation,
     admit_association,
     congestion,
 )
+from icf_utils.receiver.association import Association, EndState, IncomingImage
+from icf_utils.receiver.dimse import CLASS_NOT_SUPPORTED, Command
 from icf_utils.receiver.identify import Sender
 from icf_utils.receiver.journal import Journal
-from icf_utils.receiver.model import AssociationState
-from icf_utils.receiver.pynetdicom_server import (
-    AssociationServer,
-    IncomingImage,
-    StoreRequest,
-    StoreService,
-    configure_pynetdicom,
-)
+from icf_utils.receiver.link import Limits
+from icf_utils.receiver.listener import Listener, listen_at
+from icf_utils.receiver.negotiation import check_protocol
+from icf_utils.receiver.pdu import AcceptedContext, AssociateRequest
 from icf_utils.receiver.session_queue import SessionQueue
 from icf_utils.receiver.sessions import SessionManager
 from icf_utils.receiver.settings import Listen, ReceiverSettings, cannot_listen, check_machine, tls_context
@@ -51,11 +45,8 @@ _UPDATE_INTERVAL = 0.5
 #: Seconds that associations have to end when the receiver is closed.
 _GRACE = 5.0
 
-#: Connections above the limit of associations that are accepted, so that their associations can be rejected.
-_MARGIN = 16
-
-#: pynetdicom's own limit is not used: it also counts connections that are closed.
-_UNLIMITED = 1 << 20
+#: Seconds in which a peer must complete its association request, the TLS handshake included; or ``timeout`` if shorter.
+_REQUEST_LIMIT = 15.0
 
 
 class Receiver:
@@ -70,18 +61,19 @@ class Receiver:
         self._open: dict[Association, OpenAssociation] = {}
         self._lock, self._closing = threading.Lock(), threading.Event()
         listen = settings.listen
+        self.max_pdu = listen.max_pdu
         check_machine(settings)  # before the spool is touched
         self._spool = Spool(settings.spool, listen.reserve * 1_000_000, listen.durable)
         try:
-            self._server = self._listen(listen)
             self._journal = Journal(settings.spool)
             self._queue = SessionQueue(settings, self._journal, progress)
+            self._listener = self._listen(listen)
         except BaseException:
             self._spool.close()
             raise
         self._sessions = SessionManager(settings, self._journal, self._spool, progress, self._queue.notify)
         self._store_handler = StoreHandler(self._spool, self._sessions, progress, self._write_association)
-        self.port: int = self._server.server_address[1]
+        self.port = self._listener.port
 
     def __enter__(self) -> Receiver:
         self._journal.interrupt_associations()
@@ -89,8 +81,8 @@ class Receiver:
         if recovered:
             self._progress.message(f"continuing {format_count(recovered, 'session')}")
         self._queue.start()
-        for task in (self._server.serve_forever, self._update_regularly):
-            threading.Thread(target=task, daemon=True).start()
+        self._listener.start()
+        threading.Thread(target=self._update_regularly, name="journal", daemon=True).start()
         return self
 
     def __exit__(
@@ -98,9 +90,7 @@ class Receiver:
     ) -> None:
         """Abort open associations, queue running sessions again, and bring the rest to the disk."""
         self._closing.set()
-        self._server.shutdown()
-        for association in list(self._open):
-            association.abort()
+        self._listener.stop()
         self._queue.close()
         for _ in poll(0.01, 0.01, timeout=_GRACE):
             if not self._open:
@@ -110,122 +100,101 @@ class Receiver:
         self._journal.close()
         self._spool.close()
 
-    def begin(self, association: Association, request: StoreRequest, transfer_syntax: str) -> IncomingImage:
-        """Return what receives the image of a C-STORE request; called by the server."""
-        return self._store_handler.begin(self._open[association], request, transfer_syntax)
-
-    def _listen(self, listen: Listen) -> AssociationServer:
-        configure_pynetdicom()
-        entity = AE(ae_title="ICF-UTILS")
-        entity.add_supported_context(VERIFICATION_SOP_CLASS)
-        entity.maximum_pdu_size = listen.max_pdu
-        entity.maximum_associations = _UNLIMITED
-        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = listen.timeout
-        handlers: list[Any] = [
-            (evt.EVT_REQUESTED, self._on_requested),
-            (evt.EVT_ACSE_RECV, self._on_acse_received),
-            (evt.EVT_RELEASED, self._on_released),
-            (evt.EVT_ABORTED, self._on_aborted),
-            (evt.EVT_CONN_CLOSE, self._on_connection_closed),
-        ]
+    def _listen(self, listen: Listen) -> Listener:
+        limits = Limits(min(_REQUEST_LIMIT, listen.timeout), listen.timeout, listen.min_rate)
+        tls = tls_context(listen, self._settings.source)
         try:
-            return AssociationServer(
-                ae=entity,
-                address=(listen.host, listen.port),
-                ae_title=entity.ae_title,
-                contexts=entity.supported_contexts,
-                ssl_context=tls_context(listen, self._settings.source),
-                evt_handlers=handlers,
-                sink=self,
-                max_connections=listen.max_associations + _MARGIN,
-                on_failure=self._on_failed_connection,
-            )
+            return Listener(listen_at(listen.host, listen.port), limits, tls, self, self._progress.message)
         except (OSError, UnicodeError) as error:
             raise cannot_listen(self._settings, error) from error
 
-    # associations
+    # associations: called in the threads of the connections
 
-    def _on_requested(self, event: evt.Event) -> None:
-        """Admit or reject an association."""
-        association: Any = event.assoc
-        request = association.requestor.primitive
-        sender = Sender(
-            strip_ae_title(request.called_ae_title),
-            strip_ae_title(request.calling_ae_title),
-            association.requestor.address_info.address,
-        )
-        rejection = self._admit(association, sender)
-        if rejection is None:
-            return
-        with suppress(IcfError):  # the journal may be what failed
-            self._journal.start_association(
-                sender.called_ae, sender.calling_ae, sender.address, "rejected", rejection.reason
-            )
-        titles = f"calling AE '{printable(sender.calling_ae)}', called AE '{printable(sender.called_ae)}'"
-        self._progress.message(
-            f"rejected an association from {printable(sender.address)} ({titles}): {rejection.reason}"
-        )
-        association.acse.send_reject(*rejection.codes)
-        association.kill()
+    def admit(self, association: Association, request: AssociateRequest) -> OpenAssociation | AssociationRejection:
+        """Record an association that is admitted, or why it is rejected."""
+        sender = Sender(request.called_ae, request.calling_ae, association.address)
+        problem = check_protocol(request)
+        decision = AssociationRejection(*problem) if problem else self._decide(association, sender)
+        if isinstance(decision, AssociationRejection):
+            self._reject(sender, decision.reason)
+        return decision
 
-    def _admit(self, association: Association, sender: Sender) -> AssociationRejection | None:
-        """Record an association that is admitted, or return why it is rejected."""
+    def _decide(self, association: Association, sender: Sender) -> OpenAssociation | AssociationRejection:
         rule = admit_association(self._settings.rules, sender)
         if isinstance(rule, AssociationRejection):
             return rule
         with self._lock:
-            if len(self._open) >= self._settings.listen.max_associations:
-                return TOO_MANY
+            if rejection := self._has_no_place(sender.address):
+                return rejection
             opened = self._open[association] = OpenAssociation(0, rule, sender)
         try:  # before it is accepted, since the first image, which may follow at once, needs the number
             opened.id = self._journal.start_association(sender.called_ae, sender.calling_ae, sender.address)
         except IcfError as error:
             self._open.pop(association, None)
             return congestion(str(error))
+        return opened
+
+    def _has_no_place(self, address: str) -> AssociationRejection | None:
+        """Why one more association of an address cannot be open; the caller has the lock.
+
+        One that has brought no image for a while, such as one that is held open by C-ECHO requests, gives way.
+        """
+        listen = self._settings.listen
+        everybody = {item: opened for item, opened in self._open.items() if not item.abort_reason}
+        own = {item: opened for item, opened in everybody.items() if item.address == address}
+        for found, most, rejection in (
+            (own, listen.associations_per_address, TOO_MANY_OF_ADDRESS),
+            (everybody, listen.max_associations, TOO_MANY),
+        ):
+            if len(found) < most:
+                continue
+            idle = min(found, key=lambda item: self._open[item].last_image)
+            if time.monotonic() - self._open[idle].last_image < listen.timeout:
+                return rejection
+            idle.abort(f"no image for {listen.timeout} s, and its place was needed")
         return None
 
-    def _on_acse_received(self, event: evt.Event) -> None:
-        if isinstance(getattr(event, "primitive", None), A_P_ABORT):
-            self._set_end(event.assoc, "lost")
+    def _reject(self, sender: Sender, reason: str) -> None:
+        with suppress(IcfError):  # the journal may be what failed
+            self._journal.start_association(sender.called_ae, sender.calling_ae, sender.address, "rejected", reason)
+        titles = f"calling AE '{printable(sender.calling_ae)}', called AE '{printable(sender.called_ae)}'"
+        self._progress.message(f"rejected an association from {printable(sender.address)} ({titles}): {reason}")
 
-    def _on_released(self, event: evt.Event) -> None:
-        self._set_end(event.assoc, "released")
-        self._end_association(event.assoc)
-
-    def _on_aborted(self, event: evt.Event) -> None:
-        self._set_end(event.assoc, "aborted")
-        self._end_association(event.assoc)
-
-    def _on_connection_closed(self, event: evt.Event) -> None:
-        if isinstance(event.assoc.dimse, StoreService):
-            event.assoc.dimse.discard_image()
-
-    def _set_end(self, association: Association, end: AssociationState) -> None:
-        """Remember how an association ends; the first event decides."""
-        opened = self._open.get(association)
-        if opened and opened.end is None:
-            opened.end = end
-
-    def _end_association(self, association: Association) -> None:
-        with self._lock:
-            opened = self._open.pop(association, None)
-        if opened is None:
+    def fail(self, address: str, reason: str) -> None:
+        """Report a connection that did not become an association."""
+        if self._closing.is_set():
             return
-        if isinstance(association.dimse, StoreService):
-            association.dimse.discard_image()
-        end = opened.end or "lost"
+        with suppress(IcfError):
+            self._journal.start_association("", "", address, "rejected", reason)
+        self._progress.message(f"no association with {printable(address)}: {printable(reason)}")
+
+    def end(self, opened: OpenAssociation, state: EndState, reason: str) -> None:
+        """Record the end of an association, before its sessions can be complete."""
+        with self._lock:
+            for association in [item for item, value in self._open.items() if value is opened]:
+                del self._open[association]
         try:
-            if opened.id:
-                self._write_association(opened)
-                self._journal.end_association(opened.id, end)
+            self._journal.end_association(opened.id, state, reason, **_recorded(opened))
+        except IcfError as error:
+            self._progress.message(str(error))
         finally:
             self._sessions.end_association(opened.id)
-        if opened.id and end != "released":
-            self._progress.message(f"an association of {printable(opened.sender.calling_ae)} was {end}")
+        if state != "released":
+            why = f" ({printable(reason)})" if reason else ""
+            self._progress.message(f"an association of {printable(opened.sender.calling_ae)} was {state}{why}")
 
-    def _on_failed_connection(self, address: str, reason: str) -> None:
-        self._journal.start_association("", "", address, "rejected", reason)
-        self._progress.message(f"no association with {printable(address)}: {reason}")
+    def begin_image(self, opened: OpenAssociation, request: Command, transfer_syntax: str) -> IncomingImage:
+        """Return what receives the image of a C-STORE request."""
+        return self._store_handler.begin(opened, request, transfer_syntax)
+
+    def request_commitment(
+        self, opened: OpenAssociation, request: Command, data: bytes, context: AcceptedContext
+    ) -> int:
+        """Refuse storage commitment."""
+        return CLASS_NOT_SUPPORTED
+
+    def take_response(self, opened: OpenAssociation, response: Command) -> None:
+        """Take a response to a message of this side."""
 
     # journal
 
@@ -240,19 +209,20 @@ class Receiver:
             self._progress.message(str(error))
 
     def _update(self) -> None:
-        for association, opened in list(self._open.items()):
+        for opened in list(self._open.values()):
             if opened.has_changed:
                 opened.has_changed = False
                 self._write_association(opened)
-            if not association.is_alive():  # it ended without an event
-                self._end_association(association)
         self._sessions.update()
 
     def _write_association(self, opened: OpenAssociation) -> None:
-        counts = {name: opened.counts[name] for name in ("images", "duplicates", "quarantined", "refused", "size")}
-        self._journal.update_association(
-            opened.id,
-            **counts,
-            transfer_syntaxes=sorted(opened.transfer_syntaxes),
-            sessions=sorted(opened.sessions),
-        )
+        self._journal.update_association(opened.id, **_recorded(opened))
+
+
+def _recorded(opened: OpenAssociation) -> dict[str, Any]:
+    """What the journal records of an association."""
+    return {
+        **{name: opened.counts[name] for name in ("images", "duplicates", "quarantined", "refused", "size")},
+        "transfer_syntaxes": sorted(opened.transfer_syntaxes),
+        "sessions": sorted(opened.sessions),
+    }

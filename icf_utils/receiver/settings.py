@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 class Listen:
     """``[listen]``: the address of the receiver, and its limits. ``timeout`` is in seconds, ``max_pdu`` in bytes.
 
+    ``min_rate`` is the slowest rate of an image, in bytes a second, as long as this side waits for the sender.
     ``reserve`` is the space that stays free on the spool's disk, in megabytes. With ``client_ca``, senders must present
     a certificate. ``durable = false`` answers before images are on the disk, for measurements only.
     """
@@ -41,14 +42,21 @@ class Listen:
     host: str = "127.0.0.1"
     port: int = setting(11112, least=0, most=65535)
     max_associations: int = setting(32, least=1)
+    max_per_address: int = setting(0, least=0)
     max_pdu: int = setting(131072, least=4096, most=1 << 24)
     timeout: int = setting(60, least=1)
+    min_rate: int = setting(1000, least=0)
     reserve: int = setting(1024, least=0)
     workers: int = setting(1, least=1)
     certificate: str = ""
     key: str = ""
     client_ca: str = ""
     durable: bool = True
+
+    @property
+    def associations_per_address(self) -> int:
+        """How many associations of one address may be open. By default a quarter of all is left to others."""
+        return min(self.max_per_address or self.max_associations - self.max_associations // 4, self.max_associations)
 
 
 @dataclass(frozen=True)

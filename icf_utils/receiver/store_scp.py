@@ -11,18 +11,18 @@ from collections.abc import Callable
 from icf_utils.dicom.part10 import write_file_meta
 from icf_utils.errors import StorageFailure
 from icf_utils.progress import Progress
-from icf_utils.receiver.associations import OpenAssociation
-from icf_utils.receiver.identify import ImageRejection, identify, read_header
-from icf_utils.receiver.pynetdicom_server import (
+from icf_utils.receiver.admission import OpenAssociation
+from icf_utils.receiver.association import IncomingImage
+from icf_utils.receiver.dimse import (
     CANNOT_UNDERSTAND,
     CONFLICT,
     NO_IDENTIFIER,
     OUT_OF_RESOURCES,
     SUCCESS,
-    IncomingImage,
-    StoreRequest,
+    Command,
     StoreResponse,
 )
+from icf_utils.receiver.identify import ImageRejection, identify, read_header
 from icf_utils.receiver.sessions import SessionManager
 from icf_utils.receiver.spool import PartialImage, Spool, is_disk_full
 
@@ -41,7 +41,7 @@ class StoreHandler:
         self._spool, self._sessions, self._progress = spool, sessions, progress
         self._write_association = write_association
 
-    def begin(self, association: OpenAssociation, request: StoreRequest, transfer_syntax: str) -> IncomingImage:
+    def begin(self, association: OpenAssociation, request: Command, transfer_syntax: str) -> IncomingImage:
         """Return what receives the image of a request."""
         association.transfer_syntaxes.add(transfer_syntax)
         part = self._new_part(association)
@@ -63,7 +63,7 @@ class StoreHandler:
         association.has_changed = True
         return self._refuse(OUT_OF_RESOURCES, "the disk's reserve is reached")
 
-    def finish(self, association: OpenAssociation, request: StoreRequest, part: PartialImage) -> StoreResponse:
+    def finish(self, association: OpenAssociation, request: Command, part: PartialImage) -> StoreResponse:
         """Store an image that has come completely; the response says what became of it."""
         try:
             response = self._store(association, request, part)
@@ -79,7 +79,7 @@ class StoreHandler:
         association.has_changed = True
         return response
 
-    def _store(self, association: OpenAssociation, request: StoreRequest, part: PartialImage) -> StoreResponse:
+    def _store(self, association: OpenAssociation, request: Command, part: PartialImage) -> StoreResponse:
         if part.error:
             return self._refuse_for_error(part.error.errno, f"cannot write to the spool: {part.error.strerror}")
         header = read_header(part.read_at, part.size, association.rule)
@@ -117,7 +117,7 @@ class _SpooledImage:
     """An image that is being written to the spool."""
 
     def __init__(
-        self, handler: StoreHandler, association: OpenAssociation, request: StoreRequest, part: PartialImage
+        self, handler: StoreHandler, association: OpenAssociation, request: Command, part: PartialImage
     ) -> None:
         self._handler, self._association, self._request, self._part = handler, association, request, part
 

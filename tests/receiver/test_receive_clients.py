@@ -106,7 +106,7 @@ def test_tls_with_client_certificates(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         (session,) = receiver.finished(1)
         assert session.images == len(sent)
-        assert "the connection failed" in receiver.log
+        assert "the TLS handshake failed" in receiver.log
 
 
 def test_a_silent_tls_client_does_not_block_others(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icf_utils.errors import InvalidSetting
-from icf_utils.receiver.associations import AssociationRejection, admit_association
+from icf_utils.receiver.admission import AssociationRejection, admit_association
 from icf_utils.receiver.identify import Sender, visit_identifier
 from icf_utils.receiver.settings import Rule, parse_receiver_settings
 from icf_utils.store.layout import check_identifier

@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from icf_utils.receiver.identify import Sender
-from icf_utils.receiver.model import AssociationState
+from icf_utils.receiver.pdu import RejectionCodes
 from icf_utils.receiver.settings import Rule
 
-#: Result, source and reason of an A-ASSOCIATE-RJ (PS3.8 table 9-21).
-ResultCodes = tuple[int, int, int]
-
-_CALLED_TITLE: ResultCodes = (1, 1, 7)
-_CALLING_TITLE: ResultCodes = (1, 1, 3)
-_NO_REASON: ResultCodes = (1, 1, 1)
-_LIMIT_EXCEEDED: ResultCodes = (2, 3, 2)
-_CONGESTION: ResultCodes = (2, 3, 1)
+# -- rejections (PS3.8 table 9-21)
+_CALLED_TITLE = RejectionCodes(1, 1, 7)
+_CALLING_TITLE = RejectionCodes(1, 1, 3)
+_NO_REASON = RejectionCodes(1, 1, 1)
+_LIMIT_EXCEEDED = RejectionCodes(2, 3, 2)
+_CONGESTION = RejectionCodes(2, 3, 1)
 
 
 @dataclass(frozen=True)
 class AssociationRejection:
     """Why an association is rejected: as codes for the peer, and in words for the log."""
 
-    codes: ResultCodes
+    codes: RejectionCodes
     reason: str
 
 
 TOO_MANY = AssociationRejection(_LIMIT_EXCEEDED, "too many associations are open")
+TOO_MANY_OF_ADDRESS = AssociationRejection(_LIMIT_EXCEEDED, "too many associations of this address are open")
 
 
 @dataclass
 class OpenAssociation:
-    """An admitted association. ``id`` is its number in the journal; ``end`` is set when its end is known.
+    """An admitted association. ``id`` is its number in the journal.
 
-    ``has_changed`` says that counts, transfer syntaxes or sessions are not in the journal yet.
+    ``has_changed`` says that counts, transfer syntaxes or sessions are not in the journal yet. ``last_image`` is when
+    it was opened or last brought a part of an image, by the monotonic clock.
     """
 
     id: int
@@ -44,8 +45,8 @@ class OpenAssociation:
     counts: Counter[str] = field(default_factory=Counter)
     transfer_syntaxes: set[str] = field(default_factory=set)
     sessions: set[str] = field(default_factory=set)
-    end: AssociationState | None = None
     has_changed: bool = False
+    last_image: float = field(default_factory=time.monotonic)
 
 
 def admit_association(rules: Sequence[Rule], sender: Sender) -> Rule | AssociationRejection:
