@@ -1,8 +1,9 @@
 """The quick tests on every declared Python that is installed, with the newest and with the lowest versions of packages.
 
 ``make matrix`` runs this with the Python of ``.venv-test``, whose uv resolves and installs. *Lowest* takes the lower
-bounds that ``pyproject.toml`` names ("lowest-direct"). Environments are kept in ``.venv-matrix`` for the next time. A
-Python that is not there is named and left out. Exits with 1 when an installation or a test fails.
+bounds that ``pyproject.toml`` names ("lowest-direct"), or the next version that has a wheel for the Python: old
+releases of compiled packages have none for Pythons that came later. Environments are kept in ``.venv-matrix`` for the
+next time. A Python that is not there is named and left out. Exits with 1 when an installation or a test fails.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = "clone,cloud,docs,intake,previews,test,xnat"
-RESOLUTIONS = {"newest": "highest", "lowest": "lowest-direct"}
+#: The options of uv for each.
+RESOLUTIONS = {
+    "newest": ("--resolution", "highest"),
+    "lowest": ("--resolution", "lowest-direct", "--only-binary", ":all:", "--no-binary", "icf-utils"),
+}
 
 
 def declared_pythons(project: str) -> list[str]:
@@ -66,7 +71,7 @@ def _check(version: str, resolution: str, pytest: Sequence[str]) -> tuple[str, f
     sys.stdout.flush()
     place = ROOT / ".venv-matrix" / f"{version}-{resolution}"
     uv = [sys.executable, "-m", "uv", "--quiet"]
-    install = ["pip", "install", "--python", str(place), "--resolution", RESOLUTIONS[resolution]]
+    install = ["pip", "install", "--python", str(place), *RESOLUTIONS[resolution]]
     start = time.monotonic()
     steps = [
         [*uv, "venv", "--allow-existing", "--python", str(python), str(place)],

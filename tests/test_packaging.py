@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.matrix import EXTRAS, declared_pythons
+from scripts.matrix import EXTRAS, RESOLUTIONS, declared_pythons
 from tests.cli.program import ROOT
 
 if sys.version_info >= (3, 11):
@@ -82,12 +82,12 @@ def test_declared_pythons() -> None:
     assert versions == [f"3.{minor}" for minor in range(10, 10 + len(versions))]
 
 
-@pytest.mark.parametrize("resolution", ["highest", "lowest-direct"])
+@pytest.mark.parametrize("resolution", RESOLUTIONS)
 @pytest.mark.parametrize("version", declared_pythons((ROOT / "pyproject.toml").read_text(encoding="utf-8")))
 def test_all_extras_can_be_resolved(version: str, resolution: str, tmp_path: Path) -> None:
     if find_spec("uv") is None:
         pytest.skip("uv, which resolves requirements for other versions of Python, is not installed")
-    options = ["--python-version", version, "--resolution", resolution]
+    options = ["--python-version", version, *RESOLUTIONS[resolution]]
     options += [part for extra in EXTRAS.split(",") for part in ("--extra", extra)]
     command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", *options, "-o", str(tmp_path / "locked")]
     done = subprocess.run([*command, "pyproject.toml"], cwd=ROOT, check=False, capture_output=True, text=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -44,6 +45,14 @@ def program(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess
     command = [str(folder / "python"), "-W", "error", str(folder / arguments[0]), *map(str, arguments[1:])]
     environment = {"PATH": f"{folder}{os.pathsep}/usr/bin{os.pathsep}/bin", "HOME": str(folder), "LC_ALL": "C.UTF-8"}
     return subprocess.run(command, env=environment, cwd=folder, check=False, capture_output=True, text=True, input="")
+
+
+def test_the_bounds_are_those_of_the_package() -> None:
+    lines = REQUIREMENTS.read_text(encoding="utf-8").replace('"', "'").splitlines()
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    declared = re.search(r"(?ms)^dependencies = \[$(.*?)^\]$", project)
+    assert declared
+    assert {line for line in lines if not line.startswith("#")} <= set(re.findall(r'"(.*)"', declared[1]))
 
 
 def test_it_is_small(small: Path) -> None:
