@@ -1,5 +1,9 @@
 """How Sphinx builds these pages: ``sphinx-build -W -b html docs docs/_build/html``, without a network."""
 
+from typing import Any
+
+from sphinx.application import Sphinx
+
 from icf_utils import __version__
 
 project = "icf-utils"
@@ -32,3 +36,13 @@ copybutton_prompt_text = r"\$ |> "
 copybutton_prompt_is_regexp = True
 copybutton_only_copy_prompt_lines = True
 copybutton_remove_prompts = True
+
+
+def setup(app: Sphinx) -> None:
+    """Sphinx calls this. The sidebar lists pages, and none of the decision records, which have a list of their own."""
+    app.connect("html-page-context", _shorten_sidebar, priority=400)  # before the theme, which asks for all levels
+
+
+def _shorten_sidebar(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _doctree: object) -> None:
+    toctree = context["toctree"]
+    context["toctree"] = lambda **options: toctree(**{**options, "maxdepth": 1})
