@@ -15,7 +15,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from icf_utils.errors import InvalidSetting, printable, storage_errors
 
@@ -121,13 +121,53 @@ class CatalogSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """``[run]``: what ``icf-utils run`` does without options. 0 jobs: as many as there are processors."""
+    """``[run]``: what ``icf-utils run`` does without options. 0 jobs: as many as there are processors.
+
+    ``process`` names the processings with which a run ends.
+    """
 
     jobs: int = setting(0, least=0)
     table: str = ""
     pattern: str = ""
     until: str = setting("catalog", choices=STAGE_NAMES)
     timezone: str = "UTC"
+    process: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ProcessingSettings:
+    """``[[processing]]``: a program of the user's own that is run on visits (:mod:`icf_utils.processing`).
+
+    Either ``command``, a program with its arguments, or ``container``, an Apptainer or Singularity image, with
+    ``args``. ``timeout`` is in seconds, ``memory`` text such as ``4G``. ``input_from`` names the processing whose
+    output is the input; empty: the images of the visit. ``folders`` are those that a sandboxed program may read in
+    addition.
+    """
+
+    LABELS: ClassVar[tuple[str, ...]] = ("name",)
+
+    name: str = setting()
+    version: str = setting()
+    description: str = ""
+    command: tuple[str, ...] = ()
+    container: str = ""
+    args: tuple[str, ...] = ()
+    input_from: str = ""
+    layout: str = setting("series", choices=("series", "mercure", "archive"))
+    timeout: int = setting(3600, least=1)
+    memory: str = ""
+    cores: int = setting(1, least=1)
+    workers: int = setting(1, least=1)
+    network: bool = False
+    isolation: str = setting("auto", choices=("auto", "required", "none"))
+    folders: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    on: str = setting("local", choices=("local", "slurm"))
+    partition: str = ""
+    time: str = ""
+    account: str = ""
+    keep_log: str = setting("failed", choices=("failed", "always", "never"))
 
 
 @dataclass(frozen=True)
@@ -139,6 +179,7 @@ class Settings:
     dataset: DatasetSettings = field(default_factory=DatasetSettings)
     catalog: CatalogSettings = field(default_factory=CatalogSettings)
     run: RunSettings = field(default_factory=RunSettings)
+    processing: tuple[ProcessingSettings, ...] = ()
 
 
 def load_settings(store_dir: Path) -> Settings:
@@ -260,16 +301,28 @@ _EXPECTED: Mapping[Any, str] = {
     bool: "true or false",
     int: "a whole number",
     tuple[str, ...]: "a list of texts",
+    Mapping[str, str]: "a table of texts",
+    Mapping[str, Any]: "a table",
 }
 
 
 def _problem(hint: Any, value: Any, bounds: Mapping[str, Any]) -> str:
+    if get_origin(hint) is Mapping:
+        return _table_problem(hint, value)
     is_list = hint == tuple[str, ...]
     if not (isinstance(value, list) if is_list else type(value) is hint):
         return f"expected {_EXPECTED[hint]}, found {_found(value)}"
     if is_list and (wrong := [item for item in value if not isinstance(item, str)]):
         return f"expected {_EXPECTED[hint]}, found {_found(wrong[0])} in it"
     return _out_of_bounds(value, bounds) if bounds else ""
+
+
+def _table_problem(hint: Any, value: Any) -> str:
+    """About a table whose keys the program does not know."""
+    if not isinstance(value, dict):
+        return f"expected {_EXPECTED[hint]}, found {_found(value)}"
+    wrong = [item for item in value.values() if get_args(hint)[1] is str and not isinstance(item, str)]
+    return f"expected {_EXPECTED[hint]}, found {_found(wrong[0])} in it" if wrong else ""
 
 
 def _out_of_bounds(value: Any, bounds: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ import pytest
 from icf_utils import errors
 from icf_utils.cli.main import EXIT_BUG, EXIT_INTERRUPTED, EXIT_TERMINATED
 from icf_utils.cli.parser import UsageError, build_parser
-from icf_utils.settings import Settings, parse_settings
+from icf_utils.settings import ProcessingSettings, Settings, parse_settings
 from tests.pages import (
     CLONE_TOOLS,
     DOCS,
@@ -86,16 +86,18 @@ def setting_keys() -> dict[str, list[str]]:
     """The keys of each table of the settings."""
     default = Settings()
     sections = {section.name: getattr(default, section.name) for section in fields(Settings)}
+    sections["processing"] = ProcessingSettings
     return {name: [key.name for key in fields(section)] for name, section in sections.items()}
 
 
 def test_every_setting_is_explained() -> None:
     known = {f"[{section}] {key}" for section, keys in setting_keys().items() for key in keys}
-    tables = re.split(r"(?m)^## `\[(\w+)\]`.*$", page("settings.md"))[1:]
+    tables = re.split(r"(?m)^## `\[+(\w+)\]+`.*$", page("settings.md"))[1:]
     explained = {
         f"[{section}] {key}"
         for section, text in zip(tables[::2], tables[1::2], strict=True)
-        for key in re.findall(r"(?m)^\| `(\w+)` \|", text)
+        for cell in re.findall(r"(?m)^\| (`\w+`(?:, `\w+`)*) \|", text)
+        for key in re.findall(r"\w+", cell)
     }
     assert explained == known
 
@@ -165,7 +167,7 @@ def test_the_tutorial_prints_what_it_says(
 
 
 @pytest.mark.parametrize(
-    "name", ["archive.md", "metadata.md", "catalog.md", "errors.md", "verify.md", "run.md", "retrieve.md"]
+    "name", ["archive.md", "metadata.md", "catalog.md", "errors.md", "verify.md", "run.md", "retrieve.md", "process.md"]
 )
 def test_other_pages_print_what_they_say(
     name: str, after_the_tutorial: tuple[Shell, list[Step]], environment: Mapping[str, str], tmp_path: Path

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from icf_utils.metadata.study_uids import StudyListing
     from icf_utils.pipeline.model import RunResult
     from icf_utils.pipeline.status import VisitStatus
+    from icf_utils.processing.run import PlannedProcessing, ProcessRunResult
+    from icf_utils.processing.status import ProcessingStatus
     from icf_utils.receiver.client import Download
     from icf_utils.results import Notice
     from icf_utils.retrieve.model import Failure
@@ -77,6 +79,21 @@ class StoreStatus(TypedDict):
 
     studies: Mapping[str, Mapping[str, Mapping[str, int]]]
     visits: Sequence[VisitStatus]
+    processings: Sequence[ProcessingStatus]
+
+
+class RunAndProcessings(TypedDict):
+    """What ``run`` did, and the processings after it."""
+
+    run: RunResult
+    processings: Sequence[ProcessRunResult]
+
+
+class ProcessingPlan(TypedDict):
+    """What ``process --dry-run`` would do."""
+
+    dry_run: Literal[True]
+    visits: Sequence[PlannedProcessing]
 
 
 class RetrieveStats(TypedDict):
@@ -253,6 +270,8 @@ def result_types() -> dict[str, Any]:
     from icf_utils.doctor.model import Examination
     from icf_utils.metadata.stage import MetadataResult
     from icf_utils.pipeline.model import RunResult
+    from icf_utils.processing.run import ProcessRunResult
+    from icf_utils.processing.trial import Trial
     from icf_utils.retrieve.job import RetrieveResult
     from icf_utils.sender.model import SendResult
     from icf_utils.verify.repair import RepairResult
@@ -267,7 +286,8 @@ def result_types() -> dict[str, Any]:
         "deposit_visit_dataset": DatasetResult,
         "catalogify_studyvisit_from_meta": CatalogResult,
         "catalog build": CatalogBuildResult | IndexResult,
-        "run": RunResult | RunPlan | SlurmJobsDone | SlurmJobs | SlurmScripts,
+        "run": RunResult | RunAndProcessings | RunPlan | SlurmJobsDone | SlurmJobs | SlurmScripts,
+        "process": ProcessRunResult | ProcessingPlan | Trial | SlurmJobsDone | SlurmJobs | SlurmScripts,
         "status": StoreStatus,
         "verify": VerifyResult | RepairResult,
         "retrieve": RetrieveResult | RetrieveStats | RetrievePlan,

@@ -21,11 +21,13 @@ from icf_utils.cli.options import (
 from icf_utils.cli.slurm import add_slurm, catalog_job, check_slurm, submit, visits_of_job
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.formatting import format_count, format_counter, format_size
-from icf_utils.results import Notice
+from icf_utils.results import Notice, to_json_value
 from icf_utils.settings import STAGE_NAMES
 
 if TYPE_CHECKING:
     from icf_utils.pipeline.model import RunConfig, RunResult, VisitInput, VisitOutcome, VisitPlan
+    from icf_utils.processing.model import Processing
+    from icf_utils.processing.run import ProcessRunResult
     from icf_utils.settings import RunSettings, Settings
 
 NAME = "run"
@@ -42,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     add_inputs(parser)
     _add_extent(parser)
+    _add_processings(parser)
     _add_reports(parser)
     add_slurm(parser)
     add_store_url(parser)
@@ -86,6 +89,16 @@ def _add_extent(parser: argparse.ArgumentParser) -> None:
     failing.add_argument("-S", "--stop-on-error", action="store_true", help="start no more visits after a failure")
 
 
+def _add_processings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--process",
+        metavar="NAME",
+        action="append",
+        help="then run this [[processing]] on the visits that are complete; can be repeated (default: 'process' in "
+        "[run])",
+    )
+
+
 def _add_reports(parser: argparse.ArgumentParser) -> None:
     add_dry_run(parser, "print what would run, and why; change nothing")
     parser.add_argument("--graph", metavar="FILE", help="draw visits and stages after the run, as .svg or .mmd")
@@ -116,13 +129,27 @@ def run(args: argparse.Namespace, console: Console) -> int:
     of_job = visits_of_job(args)
     visits = wanted_visits(store, choice.table, choice.pattern, targets_of(args)) if of_job is None else of_job
     config = _run_config(args, store, settings, choice)
+    processings = _processings(args, config)
     if args.catalog_of:
         return catalog_job(args, console, visits, config)
     if args.slurm:
         return submit(args, console, visits, config)
     if args.dry_run:
         return _dry_run(args, console, visits, config)
-    return _run(args, console, visits, config, choice.jobs)
+    return _run(args, console, visits, config, choice.jobs, processings)
+
+
+def _processings(args: argparse.Namespace, config: RunConfig) -> list[Processing]:
+    """The processings with which the run ends; none in a job of a cluster."""
+    names = args.process or config.settings.run.process
+    if not names or args.shard or args.catalog_of:
+        return []
+    if args.process and (args.slurm or config.until == "archive"):
+        problem = "run 'icf-utils process' when the jobs have ended" if args.slurm else "needs the stage metadata"
+        raise InvalidSetting("--process", problem)
+    from icf_utils.processing.settings import find_processings, load_processings
+
+    return find_processings(names, load_processings(config.root), "icf.toml")
 
 
 def wanted_visits(store: Path, table: Path | None, pattern: str, targets: list[str]) -> list[VisitInput]:
@@ -217,7 +244,14 @@ def _plain_plan(plan: VisitPlan) -> dict[str, object]:
     return {"study": plan.visit_input.study, "visit": plan.visit_input.visit, "stages": stages}
 
 
-def _run(args: argparse.Namespace, console: Console, visits: list[VisitInput], config: RunConfig, jobs: int) -> int:
+def _run(
+    args: argparse.Namespace,
+    console: Console,
+    visits: list[VisitInput],
+    config: RunConfig,
+    jobs: int,
+    processings: list[Processing],
+) -> int:
     from icf_utils.pipeline.report import outcome_cells, write_graph, write_report
     from icf_utils.pipeline.run import run_visits
 
@@ -234,9 +268,48 @@ def _run(args: argparse.Namespace, console: Console, visits: list[VisitInput], c
     if args.graph:
         write_graph(Path(args.graph), outcome_cells(result), config.stage_names)
     console.notices(result_notices(result))
-    ok = not result.failed
-    console.result(args.command, result, result_lines(result), ok=ok)
+    done = _process(console, config, result, visits, jobs, processings)
+    ok = not result.failed and not any(one.failed for one in done)
+    lines = [*result_lines(result), *(line for one in done for line in _processing_lines(one))]
+    value = {"run": to_json_value(result), "processings": to_json_value(done)} if processings else result
+    console.result(args.command, value, lines, ok=ok)
     return 0 if ok else 1
+
+
+def _process(
+    console: Console,
+    config: RunConfig,
+    result: RunResult,
+    visits: list[VisitInput],
+    jobs: int,
+    processings: list[Processing],
+) -> list[ProcessRunResult]:
+    """Run the processings on the visits none of whose stages has failed, one processing after the other."""
+    if not processings:
+        return []
+    from icf_utils.cli.process import ProcessingReporter
+    from icf_utils.processing.execute import ProcessConfig
+    from icf_utils.processing.run import run_processing
+
+    failed = {visit.name for visit in result.visits if visit.failed}
+    ready = [visit for visit in visits if visit.name not in failed]
+    return [
+        run_processing(
+            ready,
+            ProcessConfig(config.root, processing),
+            jobs=min(jobs, processing.workers),
+            progress=console,
+            on_visit=ProcessingReporter(console).report,
+        )
+        for processing in processings
+    ]
+
+
+def _processing_lines(result: ProcessRunResult) -> list[str]:
+    from icf_utils.cli.process import processing_lines
+
+    *problems, summary = processing_lines(result.visits)
+    return [*problems, f"{result.processing}: {summary}"]
 
 
 class VisitReporter:

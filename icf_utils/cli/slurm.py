@@ -19,17 +19,18 @@ if TYPE_CHECKING:
     from icf_utils.slurm.submit import SubmissionPlan
 
 #: Options that need ``--slurm``, by the names of their values.
-_NEED_SLURM = ("partition", "time", "mem", "account", "array_size", "container", "wait")
+_NEED_SLURM = ("partition", "time", "mem", "account", "array_size", "sbatch", "container", "wait")
 
 #: Options of a run that cannot be combined with ``--slurm``.
 _NOT_WITH_SLURM = ("report", "graph", "stop_on_error")
 
 
-def add_slurm(parser: argparse.ArgumentParser) -> None:
+def add_slurm(
+    parser: argparse.ArgumentParser,
+    jobs: str = "one SLURM job array of visits for each study, then a job for its catalog",
+) -> None:
     """``--slurm`` and the options of its jobs."""
-    group = parser.add_argument_group(
-        "on a cluster", "one SLURM job array of visits for each study, then a job for its catalog"
-    )
+    group = parser.add_argument_group("on a cluster", jobs)
     group.add_argument(
         "--slurm", action="store_true", help="submit jobs for the visits; with -n, print the job scripts"
     )
@@ -38,6 +39,12 @@ def add_slurm(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mem", metavar="M", help="memory for each task, such as 4G")
     group.add_argument("--account", metavar="A", help="account to charge")
     group.add_argument("--array-size", metavar="N", type=_count, help="most tasks for each study (default: 200)")
+    group.add_argument(
+        "--sbatch",
+        metavar="OPTION",
+        action="append",
+        help="one more option for sbatch, such as --sbatch=--qos=long; can be repeated",
+    )
     group.add_argument("--container", metavar="IMAGE.sif", help="run the jobs in this Apptainer image")
     group.add_argument("--wait", action="store_true", help="wait until all jobs have ended, and print what failed")
     group.add_argument("--shard", metavar="FILE", help=argparse.SUPPRESS)
@@ -53,7 +60,7 @@ def _count(text: str) -> int:
 def check_slurm(args: argparse.Namespace) -> None:
     """Refuse options that contradict each other."""
     for name in _NEED_SLURM if not args.slurm else _NOT_WITH_SLURM:
-        if getattr(args, name):
+        if getattr(args, name, None):
             problem = "cannot be combined with --slurm" if args.slurm else "needs --slurm"
             raise InvalidSetting(f"--{name.replace('_', '-')}", problem)
 
@@ -91,7 +98,7 @@ def submit(args: argparse.Namespace, console: Console, visits: list[VisitInput],
     from icf_utils.slurm.submit import plan_jobs, submit_jobs
 
     config = replace(config, root=Path(os.path.abspath(config.root)))
-    request = _request(args)
+    request = job_request(args)
     if args.dry_run:
         return _print_scripts(args, console, plan_jobs(visits, config, request, ask_queue=False), config, request)
     planned = plan_jobs(visits, config, request)
@@ -104,7 +111,8 @@ def submit(args: argparse.Namespace, console: Console, visits: list[VisitInput],
     return 0
 
 
-def _request(args: argparse.Namespace) -> JobRequest:
+def job_request(args: argparse.Namespace) -> JobRequest:
+    """The resources that the options request."""
     from icf_utils.slurm.model import ARRAY_SIZE, JobRequest
 
     return JobRequest(
@@ -115,6 +123,7 @@ def _request(args: argparse.Namespace) -> JobRequest:
         array_size=args.array_size or ARRAY_SIZE,
         container=_image(args.container),
         cpus=args.jobs or 1,
+        more=tuple(args.sbatch or ()),
     )
 
 

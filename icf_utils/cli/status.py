@@ -15,11 +15,12 @@ from icf_utils.results import to_json_value
 
 if TYPE_CHECKING:
     from icf_utils.pipeline.status import VisitStatus
+    from icf_utils.processing.status import ProcessingStatus
 
 NAME = "status"
 HELP = "show the progress of a store's visits"
 DETAILS = """\
-Counts for each study and stage the visits that are done, running, queued (by
+Counts for each study and stage, and for each processing, the visits that are done, running, queued (by
 'run --slurm'), failed or not made, and says why visits failed. Uses file names
 and the records of runs, and reads no deposit: 'run --dry-run' finds what is out
 of date, 'verify' what is wrong."""
@@ -35,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.pipeline.status import count_states, store_status
     from icf_utils.pipeline.visit_table import collect_visits, select_visits
+    from icf_utils.processing.settings import load_processings
+    from icf_utils.processing.slurm import with_queue
+    from icf_utils.processing.status import count_processings, processing_status
     from icf_utils.settings import load_settings
     from icf_utils.slurm.wait import add_queue_states
 
@@ -45,8 +49,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if problem:
         console.message(problem)
     table_of_counts = count_states(visits)
-    result = {"studies": _without_blanks(table_of_counts), "visits": to_json_value(visits)}
-    console.result(args.command, result, [*_table(table_of_counts), *_remarks(visits)])
+    processings = with_queue(store, processing_status(store, visits, list(load_processings(store))))
+    result = {
+        "studies": _without_blanks(table_of_counts),
+        "visits": to_json_value(visits),
+        "processings": to_json_value(processings),
+    }
+    lines = [*_table(table_of_counts, count_processings(processings)), *_remarks(visits), *_problems(processings)]
+    console.result(args.command, result, lines)
     return 0
 
 
@@ -58,14 +68,31 @@ def _without_blanks(value: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def _table(studies: Mapping[str, Mapping[str, Mapping[str, int]]]) -> list[str]:
-    """The counts as the lines of a table."""
+_Counts = Mapping[str, Mapping[str, Mapping[str, int]]]
+
+
+def _table(studies: _Counts, processings: _Counts) -> list[str]:
+    """The counts as the lines of a table: the stages of a study, then its processings."""
     if not studies:
         return ["no visits"]
     rows = [("study", "stage", *next(iter(next(iter(studies.values())).values())))]
     for study, stages in studies.items():
         rows += [(study, stage, *map(str, numbers.values())) for stage, numbers in stages.items()]
+        rows += [
+            (study, f"process {name}", *map(str, numbers.values()))
+            for name, numbers in processings.get(study, {}).items()
+        ]
     return format_table(rows, right=range(2, len(rows[0])))
+
+
+def _problems(processings: list[ProcessingStatus]) -> list[str]:
+    lines = []
+    for one in processings:
+        if one.failure:
+            lines.append(f"{one.study}/{one.visit}: process {one.processing} failed: {one.failure.message}")
+        elif one.holder:
+            lines.append(f"{one.study}/{one.visit}: process {one.processing} is run by {one.holder}")
+    return lines
 
 
 def _remarks(visits: list[VisitStatus]) -> list[str]:

@@ -20,6 +20,11 @@ _REMEDY = (
 #: Words in SLURM's message, and what to do. The first match counts.
 _ADVICE = (
     ("partition", "Choose another --partition."),
+    (
+        "job submit limit",
+        "You may have only so many jobs and array tasks in the queue: choose a smaller --array-size, or repeat this "
+        "command when earlier jobs have ended. 'sacctmgr show assoc' and 'sacctmgr show qos' show the limits.",
+    ),
     ("account", "Name an account that you may use with --account."),
     ("array", "Choose a smaller --array-size."),
     ("memory", "Choose a smaller --mem, or a --partition with larger nodes."),

@@ -44,6 +44,11 @@ def catalog_job_name(study: Study) -> str:
     return f"icf-catalog-{_tag(study)}"
 
 
+def process_job_name(study: Study, processing: str) -> str:
+    """The name of the array job that runs a processing on visits of a study."""
+    return f"icf-process-{processing}-{_tag(study)}"
+
+
 def _tag(study: Study) -> str:
     """The study and a digest of the store's real path, as several stores may have studies of the same name."""
     store = os.path.realpath(study.root).encode("utf-8", "surrogateescape")
@@ -123,9 +128,10 @@ def _read_submission(path: Path) -> Submission | None:
         return None
 
 
-def remove_old_submissions(study: Study, active: Collection[int]) -> None:
-    """Remove the oldest finished submissions; the latest :data:`KEPT` and the ``active`` ones stay."""
-    finished = [record.number for record in read_submissions(study) if record.number not in active]
+def remove_old_submissions(study: Study, active: Collection[int], processing: str = "") -> None:
+    """Remove the oldest finished submissions of a kind; the latest :data:`KEPT` and the ``active`` ones stay."""
+    records = [record for record in read_submissions(study) if record.processing == processing]
+    finished = [record.number for record in records if record.number not in active]
     for number in finished[:-KEPT]:
         shutil.rmtree(slurm_folder(study) / f"{number:04}", ignore_errors=True)
 

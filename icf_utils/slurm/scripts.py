@@ -49,6 +49,20 @@ def catalog_script(name: str, folder: Path, config: RunConfig, request: JobReque
     return _script(options, _command(words, shard, config, request, []))
 
 
+def process_script(name: str, folder: Path, tasks: int, words: Sequence[str], request: JobRequest) -> str:
+    """The script of an array job that runs ``icf-utils WORDS`` on one shard of visits for each task."""
+    options = [
+        f"--job-name={name}",
+        f"--array=0-{tasks - 1}",
+        f"--output={_log(folder, 'visits-%a.log')}",
+        f"--cpus-per-task={request.cpus}",
+        *request.options(),
+    ]
+    program = shlex.join([sys.executable, "-m", "icf_utils.cli.main"])
+    shard = f'--shard {shlex.quote(str(folder))}/shard-"$SLURM_ARRAY_TASK_ID".json'
+    return _script(options, f"exec {program} {shlex.join(words)} {shard}\n")
+
+
 def catalog_dependency(after: Iterable[str]) -> list[str]:
     """The options by which a catalog job waits for the visits' jobs and for other catalog jobs of the study.
 

@@ -19,7 +19,7 @@ from icf_utils.pipeline.stages import check_config
 from icf_utils.progress import SILENT, Progress
 from icf_utils.slurm import commands, records
 from icf_utils.slurm.model import JobRequest, QueuedTask, Submission
-from icf_utils.slurm.records import catalog_job_name, visits_job_name
+from icf_utils.slurm.records import catalog_job_name, process_job_name, visits_job_name
 from icf_utils.slurm.scripts import catalog_dependency, catalog_script, check_path, visits_script
 from icf_utils.store.layout import Study
 
@@ -106,10 +106,13 @@ class ActiveSubmission:
         return next((task for task in self.tasks if task.job == self.submission.catalog_job), None)
 
 
-def find_active_submissions(studies: Iterable[Study]) -> dict[str, list[ActiveSubmission]]:
-    """Find the unfinished submissions of each study. Asks SLURM only about studies with submissions."""
-    known = {study.study: (study, found) for study in studies if (found := records.read_submissions(study))}
-    names = [name(study) for study, _ in known.values() for name in (visits_job_name, catalog_job_name)]
+def find_active_submissions(studies: Iterable[Study], processing: str = "") -> dict[str, list[ActiveSubmission]]:
+    """Find the unfinished submissions of each study: of the stages, or of a processing.
+
+    Asks SLURM only about studies with submissions.
+    """
+    known = {study.study: (study, found) for study in studies if (found := _submissions(study, processing))}
+    names = [name for study, _ in known.values() for name in _job_names(study, processing)]
     tasks = commands.list_queue(names)
     active: dict[str, list[ActiveSubmission]] = {}
     for name, (_, submissions) in known.items():
@@ -118,6 +121,16 @@ def find_active_submissions(studies: Iterable[Study]) -> dict[str, list[ActiveSu
             if own:
                 active.setdefault(name, []).append(ActiveSubmission(submission, own))
     return active
+
+
+def _submissions(study: Study, processing: str) -> list[Submission]:
+    return [submission for submission in records.read_submissions(study) if submission.processing == processing]
+
+
+def _job_names(study: Study, processing: str) -> list[str]:
+    if processing:
+        return [process_job_name(study, processing)]
+    return [visits_job_name(study), catalog_job_name(study)]
 
 
 def _study_jobs(
@@ -136,18 +149,18 @@ def _study_jobs(
     made_elsewhere = {visit_input.visit for visit_input in catalog} - new
     after = [one.submission.array_job for one in active if made_elsewhere & set(one.visits)]
     queued = [plan.visit_input for plan in plans if plan.visit_input.visit in (in_arrays | in_catalogs) - new]
-    return StudyJobs(study, _shards(make, request), tuple(catalog), tuple(after), tuple(queued))
+    return StudyJobs(
+        study, split_visits(make, request.array_size, request.cpus), tuple(catalog), tuple(after), tuple(queued)
+    )
 
 
 def _makes_files(plan: VisitPlan) -> bool:
     return any(decision.stage != "catalog" for decision in plan.runs)
 
 
-def _shards(visits: Sequence[VisitInput], request: JobRequest) -> tuple[tuple[VisitInput, ...], ...]:
-    """Distribute visits over as many array tasks as allowed, each with at least one visit for each of its
-    processors.
-    """
-    number = min(request.array_size, math.ceil(len(visits) / request.cpus))
+def split_visits(visits: Sequence[VisitInput], array_size: int, at_a_time: int) -> tuple[tuple[VisitInput, ...], ...]:
+    """Distribute visits over as many array tasks as allowed, each with at least as many as it makes at a time."""
+    number = min(array_size, math.ceil(len(visits) / at_a_time))
     return tuple(tuple(visits[at::number]) for at in range(number))
 
 

@@ -34,14 +34,14 @@ class UnfinishedVisit:
     reason: str
 
 
-def wait_for_jobs(studies: Sequence[Study], progress: Progress) -> None:
-    """Wait until SLURM has finished all jobs of the studies.
+def wait_for_jobs(studies: Sequence[Study], progress: Progress, processing: str = "") -> None:
+    """Wait until SLURM has finished all jobs of the studies: of the stages, or of a processing.
 
     Raises what :func:`icf_utils.slurm.commands.list_queue` raises.
     """
     reported: set[tuple[str, str]] = set()
     for _ in poll(_FIRST_PAUSE, _LONGEST_PAUSE, factor=1.5):
-        active = find_active_submissions(studies)
+        active = find_active_submissions(studies, processing)
         if not active:
             return
         for task in (task for found in active.values() for one in found for task in one.tasks):

@@ -42,6 +42,12 @@ HISTORY_SUFFIX = "_history.json"
 #: Visits are not found by these, since every visit has the six files.
 ANNEX_URL_SUFFIX, ANNEX_FOLDER_SUFFIX = ".annex", "_annex"
 
+#: What a processing made of a visit: ``<visit>_<processing><suffix>``, the output and then its provenance.
+OUTPUT_SUFFIX, PROVENANCE_SUFFIX = "_output.tar", "_provenance.json"
+
+#: A processing's name; without ``_`` and ``.``, so that the names of files are split in one way only.
+_PROCESSING = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,49}", re.ASCII)
+
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 
@@ -58,6 +64,11 @@ def check_identifier(kind: str, value: str) -> str:
 def _is_identifier(kind: str, value: str) -> bool:
     """The settings file is in the same folder as the studies' folders, so a study cannot have its name."""
     return _IDENTIFIER.fullmatch(value) is not None and (kind, value) != ("study", SETTINGS_NAME)
+
+
+def is_processing_name(value: str) -> bool:
+    """Whether a processing can have this name: letters, digits and ``-``, at most 50, the first of them not ``-``."""
+    return _PROCESSING.fullmatch(value) is not None
 
 
 @dataclass(frozen=True)
@@ -145,6 +156,14 @@ class Visit:
     def annex_folder(self) -> Path:
         return self._file(ANNEX_FOLDER_SUFFIX)
 
+    def output(self, processing: str) -> Path:
+        """The TAR with what a processing made of the visit."""
+        return self._file(f"_{processing}{OUTPUT_SUFFIX}")
+
+    def provenance(self, processing: str) -> Path:
+        """What that output was made from, and with."""
+        return self._file(f"_{processing}{PROVENANCE_SUFFIX}")
+
     @property
     def history(self) -> Path:
         return self._file(HISTORY_SUFFIX)
@@ -170,6 +189,23 @@ class Visit:
 
     def _file(self, suffix: str) -> Path:
         return self.root / self.study / f"{self.visit}{suffix}"
+
+
+def list_outputs(study: Study, suffixes: tuple[str, ...] = (PROVENANCE_SUFFIX,)) -> list[tuple[str, str]]:
+    """List the outputs of a study's processings as pairs of visit and processing, sorted: those that have provenance.
+
+    With other ``suffixes``, those of which there is any such file.
+    """
+    with storage_errors(study.folder, "read"):
+        try:
+            names = os.listdir(study.folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+    parts = [
+        name.removesuffix(suffix).rpartition("_") for suffix in suffixes for name in names if name.endswith(suffix)
+    ]
+    found = {(visit, processing) for visit, _, processing in parts if is_processing_name(processing)}
+    return sorted(pair for pair in found if _is_identifier("visit", pair[0]))
 
 
 def list_studies(root: Path) -> list[Study]:

@@ -48,8 +48,8 @@ _LOOKING = 1.0
 #: may show a change to other hosts after a minute. Times are only compared for change, so clocks need not agree.
 HEARTBEAT, SILENCE = 15.0, 300.0
 
-#: The prefix of the locks of runs; identifiers have no ``+``.
-_RUN = "+run."
+#: The prefixes of the locks of runs and of processings; identifiers have no ``+``.
+_RUN, _PROCESS = "+run.", "+process."
 
 
 @contextmanager
@@ -78,8 +78,20 @@ def run_lock(visit: Visit, progress: Progress, wait: bool = True) -> Iterator[st
 
     Yields an empty text; without ``wait``, if another process has the lock, yields that process's name.
     """
-    study, path = visit.of_study, visit.workdir / f"{_RUN}{visit.visit}.lock"
-    owner = ""
+    with _held_or_named(visit.of_study, f"{_RUN}{visit.visit}.lock", progress, wait) as owner:
+        yield owner
+
+
+@contextmanager
+def processing_lock(visit: Visit, processing: str, progress: Progress, wait: bool = True) -> Iterator[str]:
+    """Keep others from running this processing on this visit, as :func:`run_lock` does for runs."""
+    with _held_or_named(visit.of_study, f"{_PROCESS}{visit.visit}+{processing}.lock", progress, wait) as owner:
+        yield owner
+
+
+@contextmanager
+def _held_or_named(study: Study, name: str, progress: Progress, wait: bool) -> Iterator[str]:
+    path, owner = study.workdir / name, ""
     try:
         if wait:
             _acquire(study, path, progress)
@@ -104,6 +116,17 @@ def list_running_visits(study: Study) -> dict[str, str]:
         owner = read_owner(path)
         if owner and not is_dead(owner):
             found[path.name[len(_RUN) : -len(".lock")]] = _describe(owner)
+    return found
+
+
+def list_running_processings(study: Study) -> dict[tuple[str, str], str]:
+    """The visits and processings that are being worked on, with the process of each, as :func:`list_running_visits`."""
+    found = {}
+    for path in study.workdir.glob(f"{_PROCESS}*.lock"):
+        owner = read_owner(path)
+        if owner and not is_dead(owner):
+            visit, _, processing = path.name[len(_PROCESS) : -len(".lock")].partition("+")
+            found[visit, processing] = _describe(owner)
     return found
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -31,10 +32,19 @@ from icf_utils.errors import (
     storage_errors,
 )
 from icf_utils.metadata.records import VisitMetadata
+from icf_utils.outputs.deposit import check_output
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.settings import Settings, load_settings
-from icf_utils.store.layout import Study, Visit, check_identifier, list_study_folders
+from icf_utils.store.layout import (
+    OUTPUT_SUFFIX,
+    PROVENANCE_SUFFIX,
+    Study,
+    Visit,
+    check_identifier,
+    list_outputs,
+    list_study_folders,
+)
 from icf_utils.verify.checks import (
     HALF_MISSING,
     Finding,
@@ -136,6 +146,7 @@ def check_visit(
         findings += _lost_dataset(place, metadata) if metadata else []
     if metadata and catalogued and not notices:
         findings += _check_catalog(place, metadata, where, settings)
+    findings += _check_outputs(place, found.md5 if found else metadata.tarball.md5 if metadata else "")
     if rebuild is not None and _exists(place.archive):
         findings += _check_rebuild(place, rebuild, time_zone, strip, progress)
     images = len(found.images) if found else 0
@@ -331,6 +342,26 @@ def _check_catalog(place: Visit, metadata: VisitMetadata, where: _ExpectedStore,
     except IcfError as error:
         return [finding_from_error(catalog, error)]
     return [Finding(Path(path), "", problem) for path, problem in problems]
+
+
+def _check_outputs(place: Visit, archive_md5: str) -> list[Finding]:
+    """Check what processings made of the visit."""
+    status = os.stat(place.of_study.folder)
+    names = _outputs_of(place.of_study, status.st_mtime_ns).get(place.visit, ())
+    return [
+        Finding(problem.path, "", problem.problem)
+        for name in names
+        for problem in check_output(place, name, archive_md5)
+    ]
+
+
+@lru_cache(maxsize=2)
+def _outputs_of(study: Study, _time: int) -> dict[str, tuple[str, ...]]:
+    """The names of processings by visit; the study's folder is listed once for all of its visits."""
+    found: dict[str, tuple[str, ...]] = {}
+    for visit, processing in list_outputs(study, (OUTPUT_SUFFIX, PROVENANCE_SUFFIX)):
+        found[visit] = (*found.get(visit, ()), processing)
+    return found
 
 
 def _check_rebuild(

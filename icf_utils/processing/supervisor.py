@@ -1,0 +1,231 @@
+"""Supervise one program: limits, time, log, and the end of everything that it started. A program of its own.
+
+Run as ``python -I -S supervisor.py`` with a job as JSON on standard input; imports nothing of the package, since it is
+started for every visit. It prints one JSON object (:class:`icf_utils.processing.local.ProgramEnd` reads it) when
+nothing that the program started is left.
+
+The supervisor adopts what the program leaves (PR_SET_CHILD_SUBREAPER, prctl(2)), so that a process that forks, changes
+its session and stays is found and killed. If the supervisor is asked to end (TERM), or the process that started it dies
+(PR_SET_PDEATHSIG), it ends the program. The program's output goes through a pipe, of which the log keeps the beginning
+and the end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from typing import Any
+
+_SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
+
+#: Seconds between looks at the free space, and the longest wait for killed processes to disappear.
+_LOOK, _LONGEST_END = 1.0, 30.0
+
+#: Bytes of the end of a long log that are kept.
+_TAIL = 1 << 16
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _Log:
+    """A file that holds the first ``limit`` bytes that it gets, and at the end the last ones."""
+
+    def __init__(self, path: str, limit: int) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._left, self._tail, self.size = limit, b"", 0
+
+    def write(self, data: bytes) -> None:
+        self.size += len(data)
+        kept, rest = data[: self._left], data[self._left :]
+        self._left -= len(kept)
+        self._append(kept)
+        self._tail = (self._tail + rest)[-_TAIL:] if rest else self._tail
+
+    def _append(self, data: bytes) -> None:
+        try:
+            os.write(self._file, data)
+        except OSError:  # a full disk; the space is looked at elsewhere
+            self._left = 0
+
+    def close(self, limit: int) -> None:
+        left_out = self.size - limit - len(self._tail)
+        if left_out > 0:
+            self._append(f"\n[icf-utils: {left_out} bytes of the log are left out here]\n".encode("ascii"))
+        self._append(self._tail)
+        os.close(self._file)
+
+
+def main() -> None:
+    """Run the job on standard input."""
+    job: dict[str, Any] = json.loads(sys.stdin.buffer.read())
+    parent = os.getppid()
+    wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: stopped.append(number))
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+    _libc.prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _libc.prctl(_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if parent != job["parent"] or os.getppid() != parent:  # it died before
+        return
+    end = _Supervision(job, wake_read, stopped).run()
+    os.write(1, json.dumps(end).encode("ascii") + b"\n")
+
+
+class _Supervision:
+    def __init__(self, job: dict[str, Any], wake: int, stopped: list[int]) -> None:
+        self._job, self._wake, self._stopped = job, wake, stopped
+        self._log = _Log(job["log"], job["log_limit"])
+        self._status: int | None = None
+        self._reason = ""
+        self._left = 0
+        self._is_closed = False  # the program's output: it may run on without
+
+    def run(self) -> dict[str, Any]:
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(reader, False)
+        try:
+            program = self._start(writer)
+        except OSError as error:
+            os.close(writer)
+            return {"error": error.errno, "reason": "not-started", "status": None, "left": 0, "log_size": 0}
+        os.close(writer)
+        started = time.monotonic()
+        self._watch(program.pid, reader, started)
+        self._end_everything()
+        self._read(reader)
+        self._log.close(self._job["log_limit"])
+        program.returncode = 0  # reaped here, not by the module
+        return {
+            "error": None,
+            "reason": self._reason,
+            "status": self._status,
+            "left": self._left,
+            "log_size": self._log.size,
+            "seconds": time.monotonic() - started,
+        }
+
+    def _start(self, output: int) -> subprocess.Popen[bytes]:
+        job = self._job
+        environment: dict[str, str] = job["environment"]
+
+        def prepare() -> None:
+            _libc.prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            if job["memory"]:
+                resource.setrlimit(resource.RLIMIT_AS, (job["memory"], job["memory"]))
+
+        return subprocess.Popen(  # noqa: S603 - the program that the settings name
+            job["argv"],
+            cwd=job["folder"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=prepare,  # noqa: PLW1509 - there are no threads here
+        )
+
+    def _watch(self, program: int, reader: int, started: float) -> None:
+        """Until the program itself has ended, by itself or by one of the limits."""
+        ends, kills = started + self._job["timeout"], 0.0
+        while True:
+            select.select([self._wake] if self._is_closed else [reader, self._wake], [], [], _LOOK)
+            with suppress(BlockingIOError):
+                os.read(self._wake, 4096)
+            self._read(reader)
+            self._reap(program)
+            now = time.monotonic()
+            if self._status is not None:
+                return
+            if not self._reason:
+                self._reason = self._why_end(now, ends)
+                if self._reason:
+                    _signal_group(program, signal.SIGTERM)
+                    kills = now + self._job["grace"]
+            elif now >= kills:
+                _signal_group(program, signal.SIGKILL)
+
+    def _why_end(self, now: float, ends: float) -> str:
+        if self._stopped:
+            return "stopped"
+        if now >= ends:
+            return "timeout"
+        free = os.statvfs(self._job["scratch"])
+        return "no-space" if free.f_bavail * free.f_frsize < self._job["reserve"] else ""
+
+    def _read(self, reader: int) -> None:
+        for _ in range(64):  # then look at the time again
+            try:
+                data = os.read(reader, 1 << 16)
+            except BlockingIOError:
+                return
+            if not data:
+                self._is_closed = True
+                return
+            self._log.write(data)
+
+    def _reap(self, program: int) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            if pid == program:
+                self._status = status
+
+    def _end_everything(self) -> None:
+        """Kill what the program left running, children of children first adopted by this process."""
+        ends = time.monotonic() + _LONGEST_END
+        seen: set[int] = set()
+        while left := _descendants():
+            seen |= left
+            for pid in left:
+                with suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            self._reap(0)
+            if time.monotonic() > ends:
+                self._reason = self._reason or "left-running"
+                break
+            time.sleep(0.002)
+        self._left = max(0, len(seen) - self._job["own"])
+
+
+def _signal_group(program: int, number: int) -> None:
+    with suppress(OSError):
+        os.killpg(program, number)
+
+
+def _descendants() -> set[int]:
+    """All processes below this one that are not zombies, by the parents that proc(5) names."""
+    parents: dict[int, int] = {}
+    for name in os.listdir("/proc"):
+        if not name.isdecimal():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as handle:
+                state, parent = handle.read().rpartition(b")")[2].split()[:2]
+        except (OSError, ValueError):
+            continue
+        if state not in b"ZX":
+            parents[int(name)] = int(parent)
+    found: set[int] = set()
+    above = {os.getpid()}
+    while above:
+        above = {pid for pid, parent in parents.items() if parent in above} - found
+        found |= above
+    return found
+
+
+if __name__ == "__main__":
+    main()
