@@ -8,7 +8,7 @@ install_programs() {
     missing=
     for pair in nginx:nginx-light htpasswd:apache2-utils chromium:chromium chromedriver:chromium-driver \
         localedef:locales zip:zip unzip:unzip strace:strace sbatch:slurm-wlm munged:munge debootstrap:debootstrap \
-        storescu:dcmtk Orthanc:orthanc psql:postgresql apache2:apache2 jq:jq \
+        bwrap:bubblewrap dcm2niix:dcm2niix storescu:dcmtk Orthanc:orthanc psql:postgresql apache2:apache2 jq:jq \
         logrotate:logrotate zsh:zsh fish:fish groff:groff man:man-db; do
         command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
     done

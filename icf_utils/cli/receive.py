@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
+    from icf_utils.receiver.processings import check_processings
     from icf_utils.receiver.settings import check_machine, literal_title_notes, load_receiver_settings
 
     settings = load_receiver_settings(Path(args.settings))
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         console.message(note)
     if args.check:
         check_machine(settings)
+        check_processings(settings)
         console.result(args.command, {"rules": [rule.name for rule in settings.rules]}, rules)
         return 0
     with Receiver(settings, console) as receiver:

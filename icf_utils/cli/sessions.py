@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from icf_utils.cli import sessions_delete, sessions_get, sessions_log, sessions_retry, sessions_serve
+from icf_utils.cli import (
+    sessions_delete,
+    sessions_get,
+    sessions_log,
+    sessions_rerun,
+    sessions_resend,
+    sessions_retry,
+    sessions_serve,
+)
 from icf_utils.cli.command import Command
 from icf_utils.cli.console import Console
 from icf_utils.cli.options import seconds
@@ -20,7 +28,15 @@ if TYPE_CHECKING:
     from icf_utils.receiver.client import Sessions
 
 NAME = "sessions"
-COMMANDS: Sequence[Command] = (sessions_get, sessions_log, sessions_retry, sessions_delete, sessions_serve)
+COMMANDS: Sequence[Command] = (
+    sessions_get,
+    sessions_log,
+    sessions_retry,
+    sessions_rerun,
+    sessions_resend,
+    sessions_delete,
+    sessions_serve,
+)
 HELP = "list the receiver's sessions, wait for them, download results"
 DETAILS = """\
 Without a command: lists sessions, the newest first. With --wait, first waits

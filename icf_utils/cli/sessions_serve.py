@@ -62,6 +62,7 @@ def pages(
     args: argparse.Namespace, console: Console, settings: ReceiverSettings, journal: Journal, address: str
 ) -> WebServer:
     """The server of the pages, not yet started."""
+    from icf_utils.receiver.processings import list_buckets
     from icf_utils.receiver.web.app import WebServer
     from icf_utils.receiver.web.settings import WebSettings, is_loopback, parse_address, token_for
 
@@ -77,6 +78,8 @@ def pages(
         token,
         rules,
         compatible=args.magickbox,
+        processings={rule.name: rule.process for rule in settings.rules},
+        buckets=list_buckets(settings),
         reserve=settings.listen.reserve * 1_000_000,
         upload_limit=settings.http.upload_limit * 1_000_000,
         unpacked_limit=settings.http.unpacked_limit * 1_000_000,

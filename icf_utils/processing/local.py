@@ -6,7 +6,7 @@ the next one of the same user.
 
 from __future__ import annotations
 
-import json
+import marshal
 import os
 import shutil
 import signal
@@ -199,14 +199,14 @@ def _supervise(job: _Job, processing: Processing, scratch: Scratch, cancellation
         )
     with cancellation.watching(supervisor.pid):
         try:
-            printed, _ = supervisor.communicate(json.dumps(order).encode("ascii"))
+            printed, _ = supervisor.communicate(marshal.dumps(order))
         except BaseException:  # an interrupt: the program ends before its folders are removed
             supervisor.terminate()
             supervisor.wait()
             raise
     try:
-        return _program_end(json.loads(printed))
-    except ValueError:
+        return _program_end(marshal.loads(printed))  # noqa: S302 - from the supervisor
+    except (ValueError, EOFError, TypeError):
         problem = OSError(0, f"it printed nothing and ended with status {supervisor.returncode}")
         raise StorageFailure("the program's supervisor", "use", problem) from None
 

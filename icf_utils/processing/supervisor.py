@@ -1,8 +1,8 @@
 """Supervise one program: limits, time, log, and the end of everything that it started. A program of its own.
 
-Run as ``python -I -S supervisor.py`` with a job as JSON on standard input; imports nothing of the package, since it is
-started for every visit. It prints one JSON object (:class:`icf_utils.processing.local.ProgramEnd` reads it) when
-nothing that the program started is left.
+Run as ``python -I -S supervisor.py`` with a job on standard input, by ``marshal``; imports nothing of the package and
+little else, since it is started for every visit. When nothing that the program started is left, it prints how the
+program ended, by ``marshal`` as well (:mod:`icf_utils.processing.local` reads it).
 
 The supervisor adopts what the program leaves (PR_SET_CHILD_SUBREAPER, prctl(2)), so that a process that forks, changes
 its session and stays is found and killed. If the supervisor is asked to end (TERM), or the process that started it dies
@@ -13,16 +13,18 @@ and the end.
 from __future__ import annotations
 
 import ctypes
-import json
+import marshal
 import os
 import resource
 import select
 import signal
-import subprocess
 import sys
 import time
-from contextlib import suppress
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
 
@@ -65,7 +67,7 @@ class _Log:
 
 def main() -> None:
     """Run the job on standard input."""
-    job: dict[str, Any] = json.loads(sys.stdin.buffer.read())
+    job: dict[str, Any] = marshal.loads(sys.stdin.buffer.read())  # noqa: S302 - from icf-utils
     parent = os.getppid()
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
@@ -77,7 +79,7 @@ def main() -> None:
     if parent != job["parent"] or os.getppid() != parent:  # it died before
         return
     end = _Supervision(job, wake_read, stopped).run()
-    os.write(1, json.dumps(end).encode("ascii") + b"\n")
+    os.write(1, marshal.dumps(end))
 
 
 class _Supervision:
@@ -99,11 +101,10 @@ class _Supervision:
             return {"error": error.errno, "reason": "not-started", "status": None, "left": 0, "log_size": 0}
         os.close(writer)
         started = time.monotonic()
-        self._watch(program.pid, reader, started)
+        self._watch(program, reader, started)
         self._end_everything()
         self._read(reader)
         self._log.close(self._job["log_limit"])
-        program.returncode = 0  # reaped here, not by the module
         return {
             "error": None,
             "reason": self._reason,
@@ -113,34 +114,46 @@ class _Supervision:
             "seconds": time.monotonic() - started,
         }
 
-    def _start(self, output: int) -> subprocess.Popen[bytes]:
-        job = self._job
-        environment: dict[str, str] = job["environment"]
+    def _start(self, output: int) -> int:
+        """Start the program; raises ``OSError`` if it cannot be. By hand: the module subprocess takes long to load."""
+        told, tells = os.pipe2(os.O_CLOEXEC)
+        program = os.fork()
+        if not program:
+            try:
+                self._become_program(output)
+            except OSError as error:
+                os.write(tells, marshal.dumps(error.errno or 0))
+            finally:
+                os._exit(127)
+        os.close(tells)
+        with os.fdopen(told, "rb") as handle:
+            problem = handle.read()
+        if problem:
+            os.waitpid(program, 0)
+            raise OSError(marshal.loads(problem), "cannot be started")  # noqa: S302 - this process's own
+        return program
 
-        def prepare() -> None:
-            _libc.prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            if job["memory"]:
-                resource.setrlimit(resource.RLIMIT_AS, (job["memory"], job["memory"]))
-
-        return subprocess.Popen(  # noqa: S603 - the program that the settings name
-            job["argv"],
-            cwd=job["folder"],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            preexec_fn=prepare,  # noqa: PLW1509 - there are no threads here
-        )
+    def _become_program(self, output: int) -> None:
+        environment: dict[str, str] = self._job["environment"]
+        os.setsid()
+        for number in (1, 2):
+            os.dup2(output, number)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.chdir(self._job["folder"])
+        _libc.prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if self._job["memory"]:
+            resource.setrlimit(resource.RLIMIT_AS, (self._job["memory"], self._job["memory"]))
+        for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        os.execve(self._job["argv"][0], self._job["argv"], env=environment)  # noqa: S606
 
     def _watch(self, program: int, reader: int, started: float) -> None:
         """Until the program itself has ended, by itself or by one of the limits."""
         ends, kills = started + self._job["timeout"], 0.0
         while True:
             select.select([self._wake] if self._is_closed else [reader, self._wake], [], [], _LOOK)
-            with suppress(BlockingIOError):
-                os.read(self._wake, 4096)
+            _ignore(BlockingIOError, os.read, self._wake, 4096)
             self._read(reader)
             self._reap(program)
             now = time.monotonic()
@@ -191,8 +204,7 @@ class _Supervision:
         while left := _descendants():
             seen |= left
             for pid in left:
-                with suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
+                _ignore(OSError, os.kill, pid, signal.SIGKILL)
             self._reap(0)
             if time.monotonic() > ends:
                 self._reason = self._reason or "left-running"
@@ -202,8 +214,15 @@ class _Supervision:
 
 
 def _signal_group(program: int, number: int) -> None:
-    with suppress(OSError):
-        os.killpg(program, number)
+    _ignore(OSError, os.killpg, program, number)
+
+
+def _ignore(kind: type[Exception], function: Callable[..., object], *arguments: object) -> None:
+    """Call a function; the module contextlib takes long to load."""
+    try:
+        function(*arguments)
+    except kind:  # the process is gone, or there is nothing to read
+        return
 
 
 def _descendants() -> set[int]:

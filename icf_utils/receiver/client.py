@@ -11,11 +11,12 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlencode
 
 from icf_utils.credentials import Secret, bind_credential, origin_of, without_credentials
 from icf_utils.errors import InvalidSetting, RemoteFailure, printable, storage_errors
@@ -27,6 +28,9 @@ from icf_utils.fetch.tls import TlsFiles
 from icf_utils.formatting import format_size
 from icf_utils.progress import Progress
 from icf_utils.receiver.journal import Journal
+from icf_utils.receiver.model import Session
+from icf_utils.receiver.processings import request_rerun, session_processings
+from icf_utils.receiver.routing import read_states, request_resend
 from icf_utils.receiver.spool import is_held
 from icf_utils.receiver.web import downloads
 from icf_utils.receiver.web.queries import parse_query
@@ -74,6 +78,12 @@ class Sessions(Protocol):
     def retry(self, session_id: str) -> None:
         """Queue a failed session again."""
 
+    def rerun(self, session_id: str, processings: Sequence[str]) -> None:
+        """Queue a finished session again, with these processings, or all for none, whether needed or not."""
+
+    def resend(self, session_id: str, targets: Sequence[str]) -> None:
+        """Send a finished session again to these targets, or to all for none."""
+
     def is_served(self) -> bool:
         """Whether a receiver is processing them now, as far as is known here."""
 
@@ -84,15 +94,20 @@ class Sessions(Protocol):
 class LocalSessions:
     """The sessions in the spool of a receiver on this machine; ``store`` is where its visits go."""
 
-    def __init__(self, spool: Path, store: Path) -> None:
+    def __init__(self, spool: Path, store: Path, processings: Mapping[str, tuple[str, ...]] | None = None) -> None:
         if not spool.is_dir():
             raise InvalidSetting(str(spool), "this folder does not exist; has the receiver run, and with this spool?")
         self._journal, self._store = Journal(spool), store
+        self._processings = processings or {}
 
     def list(self, words: Mapping[str, str]) -> list[SessionRecord]:
         query = parse_query({word: [text] for word, text in words.items()})
         found = self._journal.sessions(query.wanted, query.limit, query.offset)
-        return [session_record(item, *downloads.log_status(item), time.time()) for item in found]
+        return [self._record(item) for item in found]
+
+    def _record(self, session: Session) -> SessionRecord:
+        found = session_processings(session, self._store, self._processings.get(session.rule, ()))
+        return session_record(session, *downloads.log_status(session), time.time(), found, read_states(session))
 
     def log(self, session_id: str) -> bytes:
         return downloads.read_log(self._session(session_id))
@@ -103,13 +118,29 @@ class LocalSessions:
     def retry(self, session_id: str) -> None:
         self._journal.retry(session_id)
 
+    def rerun(self, session_id: str, processings: Sequence[str]) -> None:
+        session = self._session(session_id)
+        if not session.is_finished:
+            raise InvalidSetting("session", f"{session.id} is {session.state}; only a finished one can be rerun")
+        known = self._processings.get(session.rule, ())
+        if not known or not set(processings) <= set(known):
+            raise InvalidSetting("--processing", f"the rule of {session.id} runs {', '.join(known) or 'none'}")
+        request_rerun(session, processings)
+        self._journal.rerun(session_id)
+
+    def resend(self, session_id: str, targets: Sequence[str]) -> None:
+        request_resend(self._journal.spool, self._session(session_id), targets)
+
     def is_served(self) -> bool:
         return is_held(self._journal.spool)
 
     def download(self, session_id: str, kind: str, folder: Path, progress: Progress) -> Download:
         session = self._session(session_id)
         is_input = kind == "input"
-        members = downloads.input_members(session) if is_input else downloads.output_members(session, self._store)
+        names = self._processings.get(session.rule, ())
+        members = (
+            downloads.input_members(session) if is_input else downloads.output_members(session, self._store, names)
+        )
         found = make_virtual_zip(members)
         zip_file = _PartialZip(folder, session.id, kind)
         with progress.task(zip_file.path.name, found.size, "B") as task, zip_file.writing(0) as write:
@@ -153,6 +184,14 @@ class HttpSessions:
 
     def retry(self, session_id: str) -> None:
         self._request("POST", f"/sessions/{_checked(session_id)}/retry", is_repeatable=False).close()
+
+    def resend(self, session_id: str, targets: Sequence[str]) -> None:
+        words = urlencode([("target", name) for name in targets])
+        self._request("POST", f"/sessions/{_checked(session_id)}/resend?{words}", is_repeatable=False).close()
+
+    def rerun(self, session_id: str, processings: Sequence[str]) -> None:
+        words = urlencode([("processing", name) for name in processings])
+        self._request("POST", f"/sessions/{_checked(session_id)}/rerun?{words}", is_repeatable=False).close()
 
     def is_served(self) -> bool:
         """The pages are the receiver's own; when they stop answering, the next request says so."""

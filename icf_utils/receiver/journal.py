@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from icf_utils.errors import DepositDamaged, InvalidSetting, StorageFailure, printable, storage_errors
 from icf_utils.receiver.model import (
     FINISHED,
+    PARTIAL_OUTPUT,
     SESSION_STATES,
     Association,
     AssociationState,
@@ -296,6 +297,23 @@ class Journal:
                 raise InvalidSetting("session", f"{session.id} is {session.state}; only a failed one can be retried")
             if not has_images(session):
                 raise InvalidSetting("session", f"{session.id} has no images any more; send them again")
+            return self.change_state(session.id, "queued")
+
+    def rerun(self, session_id: str) -> Session:
+        """Queue a finished session again, also one that succeeded; of one that failed, the images must be there.
+
+        Raises :class:`~icf_utils.errors.InvalidSetting` for an unknown session and one that is not finished.
+        """
+        with self._database.transaction():
+            session = self.session(session_id)
+            if session is None or session.deleted:
+                raise _no_session(session_id)
+            if not session.is_finished:
+                raise InvalidSetting("session", f"{session.id} is {session.state}; only a finished one can be rerun")
+            if session.state == "failed" and not has_images(session):
+                raise InvalidSetting("session", f"{session.id} has no images any more; send them again")
+            notes = [note for note in session.notes if note != PARTIAL_OUTPUT]
+            self._database.update("session", _row_number(session.id), {"notes": json.dumps(notes)})
             return self.change_state(session.id, "queued")
 
     def delete_session(self, session_id: str) -> Session:

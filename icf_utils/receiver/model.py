@@ -22,6 +22,8 @@ SESSION_STATES: tuple[SessionState, ...] = get_args(SessionState)
 #: Notes which say that images may be missing; a session with one of them is ``partial``.
 ASSOCIATION_LOST = "an association was lost; images may be missing"
 FORCED = "closed by 'force' while an association was open; images may be missing"
+#: The note about a processing that says 'partial' itself.
+PARTIAL_OUTPUT = "a processing says that a part of its work failed; its log says more"
 #: The note about quarantined images.
 CONFLICTING = "an image was sent again with different content; it is in the session's quarantine"
 
@@ -137,12 +139,13 @@ def visit_of_revision(visit: str, revision: int) -> str:
     return visit if revision == 1 else f"{visit}-r{revision}"
 
 
-def final_state(session: Session, failure: str) -> SessionState:
+def final_state(session: Session, failure: str, has_partial_output: bool = False) -> SessionState:
     """The state of a session that has been processed; ``failure`` is empty if nothing failed."""
     if failure:
         return "failed"
     is_short = session.expected > session.images or bool({ASSOCIATION_LOST, FORCED} & set(session.notes))
-    return "partial" if is_short or session.quarantined or session.refused else "success"
+    is_partial = is_short or has_partial_output or session.quarantined or session.refused
+    return "partial" if is_partial else "success"
 
 
 def has_lost_association(associations: Iterable[Association]) -> bool:

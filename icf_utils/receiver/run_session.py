@@ -22,6 +22,7 @@ from icf_utils.pipeline.run import run_visits
 from icf_utils.progress import SILENT, Task
 from icf_utils.receiver.identify import image_key
 from icf_utils.receiver.model import Session
+from icf_utils.receiver.processings import run_processings
 from icf_utils.receiver.settings import ReceiverSettings, Rule, xnat_target
 from icf_utils.settings import load_settings
 from icf_utils.store.layout import Visit
@@ -84,17 +85,21 @@ def _run_stages(settings: ReceiverSettings, rule: Rule, session: Session, log: _
     has_input = session.input.exists() or not Visit(settings.store, session.study, session.visit).archive.exists()
     wanted = VisitInput(session.study, session.visit, session.input if has_input else None)
     notes: tuple[str, ...] = ()
+    problem = ""
     for stage in _chain(settings, rule, rule.until).stage_names:  # one by one, so that the log shows the progress
         (outcome,) = run_visits([wanted], _chain(settings, rule, stage), progress=log).visits
         found = outcome.failed or next(item for item in outcome.stages if item.stage == stage)
         notes += _write_outcome(found, log)
         if found.failure:
             return SessionOutcome(f"{found.stage}: {found.failure.message}", notes)
+        if stage == "metadata" and rule.process:  # the stages after it show and keep what is made now
+            problem, more = run_processings(settings, rule, session, log)
+            notes += more
     visit = Visit(settings.store, session.study, session.visit)
     digests = _digests(visit)
-    if rule.xnat and (problem := _to_xnat(visit, rule, log)):
-        return SessionOutcome(f"xnat: {problem}", notes, digests)
-    return SessionOutcome("", notes, digests)
+    if rule.xnat and (refusal := _to_xnat(visit, rule, log)):
+        problem = f"{problem}; xnat: {refusal}" if problem else f"xnat: {refusal}"
+    return SessionOutcome(problem, notes, digests)
 
 
 def _chain(settings: ReceiverSettings, rule: Rule, until: str) -> RunConfig:

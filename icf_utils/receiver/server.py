@@ -32,6 +32,8 @@ from icf_utils.receiver.link import Limits
 from icf_utils.receiver.listener import Listener, listen_at
 from icf_utils.receiver.negotiation import check_protocol
 from icf_utils.receiver.pdu import AcceptedContext, AssociateRequest
+from icf_utils.receiver.processings import check_processings
+from icf_utils.receiver.routing import SendQueue
 from icf_utils.receiver.session_queue import SessionQueue
 from icf_utils.receiver.sessions import SessionManager
 from icf_utils.receiver.settings import Listen, ReceiverSettings, cannot_listen, check_machine, tls_context
@@ -63,6 +65,7 @@ class Receiver:
         listen = settings.listen
         self.max_pdu = listen.max_pdu
         check_machine(settings)  # before the spool is touched
+        check_processings(settings)
         self._spool = Spool(settings.spool, listen.reserve * 1_000_000, listen.durable)
         try:
             self._journal = Journal(settings.spool)
@@ -71,6 +74,7 @@ class Receiver:
         except BaseException:
             self._spool.close()
             raise
+        self._sends = SendQueue(settings, self._journal, progress)
         self._sessions = SessionManager(settings, self._journal, self._spool, progress, self._queue.notify)
         self._store_handler = StoreHandler(self._spool, self._sessions, progress, self._write_association)
         self.port = self._listener.port
@@ -81,6 +85,7 @@ class Receiver:
         if recovered:
             self._progress.message(f"continuing {format_count(recovered, 'session')}")
         self._queue.start()
+        self._sends.start()
         self._listener.start()
         threading.Thread(target=self._update_regularly, name="journal", daemon=True).start()
         return self
@@ -92,6 +97,7 @@ class Receiver:
         self._closing.set()
         self._listener.stop()
         self._queue.close()
+        self._sends.close()
         for _ in poll(0.01, 0.01, timeout=_GRACE):
             if not self._open:
                 break

@@ -19,7 +19,8 @@ from multiprocessing.connection import Connection
 from icf_utils.errors import IcfError
 from icf_utils.progress import Progress
 from icf_utils.receiver.journal import Journal, has_images
-from icf_utils.receiver.model import Session, SessionFilter, final_state, in_one_line
+from icf_utils.receiver.model import PARTIAL_OUTPUT, Session, SessionFilter, SessionState, final_state, in_one_line
+from icf_utils.receiver.routing import start_sends
 from icf_utils.receiver.run_session import SessionOutcome, remove_input, run_session
 from icf_utils.receiver.settings import ReceiverSettings, Rule
 from icf_utils.worker_process import GRACE, WorkerProcess
@@ -152,9 +153,13 @@ class SessionQueue:
             self._journal.record_digests(session.id, outcome.digests)
         if not outcome.failure and not rule.keep_input and remove_input(session):
             self._progress.message(f"{session.id}: its input was removed (keep_input = false)")
-        state = self._journal.finish_session(
-            session.id, lambda now: final_state(now, outcome.failure), outcome.failure
-        ).state
+
+        def decide(now: Session) -> SessionState:
+            return final_state(now, outcome.failure, PARTIAL_OUTPUT in outcome.notes)
+
+        # before the session is finished, so that a receiver which is killed now decides it again
+        start_sends(self._settings, rule, session, decide(self._journal.session(session.id) or session))
+        state = self._journal.finish_session(session.id, decide, outcome.failure).state
         problem = f": {in_one_line(outcome.failure)}" if outcome.failure else ""
         self._progress.message(f"{session.id}: {session.name}: {state}{problem}")
 

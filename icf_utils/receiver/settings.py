@@ -13,6 +13,7 @@ import ipaddress
 import os
 import socket
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -22,7 +23,7 @@ from icf_utils.dicom.confidentiality import TABLE, is_identifying
 from icf_utils.dicom.values import UNCONVERTIBLE_VRS, dictionary_vr, tag_for_keyword
 from icf_utils.errors import InvalidIdentifier, InvalidSetting, printable, storage_errors
 from icf_utils.fetch.tls import server_context
-from icf_utils.settings import STAGE_NAMES, build_settings, parse_toml, setting
+from icf_utils.settings import STAGE_NAMES, ProcessingSettings, build_settings, parse_toml, setting
 from icf_utils.store.layout import check_identifier
 from icf_utils.templates import Template, parse_template
 
@@ -72,12 +73,39 @@ ASSOCIATION_FIELDS = ("called_ae", "calling_ae", "address", "study_key")
 
 
 @dataclass(frozen=True)
+class Target:
+    """``[[rule.send]]``: a DICOM node to which files of a session are sent when it has ended.
+
+    ``when`` is the session's state, ``where`` has patterns (``*``, ``?``, ``[...]``) for elements by their keywords.
+    ``alternative_to`` names the target in whose place this one is used when that has failed.
+    """
+
+    LABELS: ClassVar = ("name",)
+
+    name: str
+    host: str
+    called_ae: str
+    port: int = setting(104, least=1, most=65535)
+    calling_ae: str = "ICF-UTILS"
+    when: str = setting("success", choices=("success", "partial", "failed", "always"))
+    what: str = setting("output", choices=("output", "input"))
+    where: Mapping[str, str] = field(default_factory=dict)
+    alternative_to: str = ""
+    attempts: int = setting(10, least=1)
+    tls: bool = False
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True)
 class Rule:
     """``[[rule]]``: what is done with images for one called AE title. Times are in seconds.
 
     ``calling_ae`` and ``addresses`` (or networks) say who may send; empty means everybody. ``force`` and ``expected``
-    are not used if they are 0. ``xnat`` is the address of an XNAT to which visits are uploaded when they are in the
-    store; its password comes from where ``icf-utils xnat`` takes it.
+    are not used if they are 0. ``process`` names processings that are run when the visit has its metadata. ``xnat``
+    is the address of an XNAT to which visits are uploaded when they are in the store; its password comes from where
+    ``icf-utils xnat`` takes it.
     """
 
     LABELS: ClassVar = ("name", "called_ae")
@@ -93,6 +121,7 @@ class Rule:
     expected: int = setting(0, least=0)
     workers: int = setting(1, least=1)
     until: str = setting("catalog", choices=STAGE_NAMES[1:])
+    process: tuple[str, ...] = ()
     timezone: str = "UTC"
     keep_input: bool = True
     allow_identifying: bool = False
@@ -100,6 +129,7 @@ class Rule:
     xnat_project: str = ""
     xnat_user: str = ""
     xnat_dest: str = setting("prearchive", choices=("prearchive", "archive"))
+    send: tuple[Target, ...] = ()
 
     @property
     def template(self) -> Template:
@@ -130,6 +160,7 @@ class ReceiverFile:
     rule: tuple[Rule, ...]
     listen: Listen = field(default_factory=Listen)
     http: Http = field(default_factory=Http)
+    processing: tuple[ProcessingSettings, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,6 +173,7 @@ class ReceiverSettings:
     rules: tuple[Rule, ...]
     http: Http = field(default_factory=Http)
     source: str = "settings"
+    processing: tuple[ProcessingSettings, ...] = ()
 
 
 def load_receiver_settings(path: Path) -> ReceiverSettings:
@@ -159,11 +191,11 @@ def parse_receiver_settings(raw: bytes, path: Path) -> ReceiverSettings:
     source, here = str(path), path.absolute().parent
     file = build_settings(ReceiverFile, parse_toml(raw, source), source)
     store, spool = _folders(file, here, source)
-    rules = tuple(_checked_rule(rule, number, source) for number, rule in enumerate(file.rule, 1))
+    rules = tuple(_checked_rule(_with_paths(rule, here), number, source) for number, rule in enumerate(file.rule, 1))
     names = [rule.name for rule in rules]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InvalidSetting(source, f"several rules are called '{printable(twice[0])}': give each a 'name'")
-    return ReceiverSettings(store, spool, _listen(file.listen, here, source), rules, file.http, source)
+    return ReceiverSettings(store, spool, _listen(file.listen, here, source), rules, file.http, source, file.processing)
 
 
 def _folders(file: ReceiverFile, here: Path, source: str) -> tuple[Path, Path]:
@@ -192,6 +224,19 @@ def _listen(listen: Listen, here: Path, source: str) -> Listen:
     return replace(listen, certificate=certificate, key=key, client_ca=client_ca)
 
 
+def _with_paths(rule: Rule, here: Path) -> Rule:
+    """The rule with the TLS files of its targets made absolute."""
+
+    def absolute(name: str) -> str:
+        return str(here / name) if name else ""
+
+    targets = [
+        replace(one, ca=absolute(one.ca), certificate=absolute(one.certificate), key=absolute(one.key))
+        for one in rule.send
+    ]
+    return replace(rule, send=tuple(targets))
+
+
 def _checked_rule(rule: Rule, number: int, source: str) -> Rule:
     where = f"[[rule]] number {number} ({printable(rule.name or rule.called_ae)})"
     rule = _with_titles(rule, where, source)
@@ -210,6 +255,29 @@ def check_rule(rule: Rule, where: str, source: str) -> None:
     _check_template(rule, where, source)
     _check_time_zone(rule, where, source)
     _check_xnat(rule, where, source)
+    _check_targets(rule, where, source)
+
+
+def _check_targets(rule: Rule, where: str, source: str) -> None:
+    from icf_utils.sender.peer import Peer
+
+    names = [target.name for target in rule.send]
+    for target in rule.send:
+        place = f"{where} [[send]] '{printable(target.name)}'"
+        if names.count(target.name) > 1 or not target.name:
+            raise InvalidSetting(source, f"{place}: give each target a name of its own")
+        others = names[: names.index(target.name)]
+        if target.alternative_to and target.alternative_to not in others:
+            raise InvalidSetting(source, f"{place} alternative_to: expected the name of a target above it")
+        if target.what == "output" and not rule.process:
+            raise InvalidSetting(source, f"{place} what: there is no output without 'process' in the rule")
+        for keyword in target.where:
+            if tag_for_keyword(keyword) is None:
+                raise InvalidSetting(source, f"{place} where: '{printable(keyword)}' is not a DICOM keyword")
+        try:
+            Peer(target.host, target.port, target.called_ae, target.calling_ae)
+        except InvalidSetting as error:
+            raise InvalidSetting(source, f"{place} {error.source}: {error.problem}") from error
 
 
 def _check_study(rule: Rule, where: str, source: str) -> None:

@@ -161,12 +161,13 @@ def test_an_association_is_rejected_with_the_codes_of_the_standard() -> None:
 def test_the_page_lists_every_setting_and_its_example_is_valid() -> None:
     from dataclasses import fields
 
-    from icf_utils.receiver.settings import Http, Listen
+    from icf_utils.receiver.settings import Http, Listen, Target
 
-    (example,) = blocks("receive.md", "toml")
+    example, routing = blocks("receive.md", "toml")
     assert parse(example)[0].study == "study-a"
+    assert [target.name for target in parse(routing)[0].send] == ["pacs", "second-pacs"]
     page = DOCS.joinpath("receive.md").read_text(encoding="utf-8")
-    for item in (*fields(Listen), *fields(Rule), *fields(Http)):
+    for item in (*fields(Listen), *fields(Rule), *fields(Http), *fields(Target)):
         assert f"`{item.name}`" in page
 
 

@@ -7,6 +7,7 @@ no program is started. Flask routes requests; waitress serves them, in a thread 
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from icf_utils.installation import missing_package
 from icf_utils.progress import SILENT, Progress
 from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.model import Session, SessionFilter, in_one_line
+from icf_utils.receiver.processings import request_rerun, session_processings
+from icf_utils.receiver.routing import read_states, request_resend
 from icf_utils.receiver.web import downloads, guard, views
 from icf_utils.receiver.web.downloads import zip_response
 from icf_utils.receiver.web.queries import parse_query
@@ -70,6 +73,10 @@ def _add_routes(app: Flask, handlers: _Handlers) -> None:
     app.add_url_rule("/sessions/<session_id>", "session", handlers.session)
     app.add_url_rule("/sessions/<session_id>", "delete", handlers.delete, methods=["DELETE"])
     app.add_url_rule("/sessions/<session_id>/retry", "retry", handlers.retry, methods=["POST"])
+    app.add_url_rule("/sessions/<session_id>/resend", "resend", handlers.resend, methods=["POST"])
+    app.add_url_rule("/sessions/<session_id>/rerun", "rerun", handlers.rerun, methods=["POST"])
+    app.add_url_rule("/view/<session_id>/rerun", "rerun_by_form", handlers.rerun_by_form, methods=["POST"])
+    app.add_url_rule("/sessions/<session_id>/processings/<name>/log", "processing_log", handlers.processing_log)
     app.add_url_rule("/sessions/<session_id>/log", "log", handlers.log_text)
     app.add_url_rule("/sessions/<session_id>/input.zip", "input", handlers.input_zip)
     app.add_url_rule("/sessions/<session_id>/output.zip", "output", handlers.output_zip)
@@ -79,6 +86,9 @@ def _add_compatible_routes(app: Flask, handlers: _Handlers) -> None:
     """The URLs of MagickBox."""
     app.add_url_rule("/code/php/getScratch.php", "get_scratch", handlers.get_scratch)
     app.add_url_rule("/code/php/getOutputZip.php", "get_output_zip", handlers.get_output_zip)
+    app.add_url_rule("/code/php/getInstalledBuckets.php", "get_buckets", handlers.get_buckets)
+    app.add_url_rule("/code/php/deleteStudy.php", "delete_study", handlers.delete_study, methods=["POST"])
+    app.add_url_rule("/code/php/processZip.php", "process_zip", handlers.process_zip, methods=["POST"])
 
 
 class _Handlers:
@@ -134,8 +144,12 @@ class _Handlers:
     def view(self, session_id: str) -> str:
         session = self._known(session_id)
         log = downloads.read_log(session).decode("utf-8", "replace")
-        forms = {action: guard.form_token(self._settings.token, action, session.id) for action in ("delete", "retry")}
-        return render_template("session.html", **views.session_page(session, log, forms, time.time()))
+        actions = ("delete", "retry", "rerun")
+        forms = {action: guard.form_token(self._settings.token, action, session.id) for action in actions}
+        found = session_processings(session, self._settings.store, self._processings(session))
+        return render_template(
+            "session.html", **views.session_page(session, log, forms, time.time(), found, read_states(session))
+        )
 
     def delete_by_form(self, session_id: str) -> Any:
         session = self._known_by_form("delete", session_id)
@@ -211,6 +225,25 @@ class _Handlers:
         response.headers["Location"] = url_for("session", session_id=session.id)
         return response
 
+    def process_zip(self) -> Response:
+        """Accept a zip for an AE title, as MagickBox's clients post it: ``aetitle`` and a file."""
+        given = next(iter(request.files.values()), None)
+        title = _sender(request.values.get("aetitle", ""))
+        rule = next((bucket.name for bucket in self._settings.buckets if bucket.ae_title == title), "")
+        if given is None or not rule:
+            return _problem("expected 'aetitle', one of getInstalledBuckets.php, and a file", 400)
+        session = enqueue_upload(
+            given.stream,
+            request.content_length,
+            rule,
+            _visit_of_zip(request),
+            "",
+            request.remote_addr or "",
+            journal=self._journal,
+            settings=self._settings,
+        )
+        return jsonify(self._record(session))
+
     def log_text(self, session_id: str) -> Response:
         return Response(downloads.read_log(self._known(session_id)), mimetype="text/plain")
 
@@ -221,7 +254,7 @@ class _Handlers:
 
     def output_zip(self, session_id: str) -> Response:
         session = self._known(session_id)
-        found = self._zips.get(downloads.output_members(session, self._settings.store))
+        found = self._zips.get(downloads.output_members(session, self._settings.store, self._processings(session)))
         return zip_response(request, found, f"{session.id}-output.zip")
 
     def get_scratch(self) -> Response:
@@ -235,7 +268,9 @@ class _Handlers:
             raise InvalidSetting("type", "expected input or output")
         is_input = kind == "input"
         members = (
-            downloads.input_members(session) if is_input else downloads.output_members(session, self._settings.store)
+            downloads.input_members(session)
+            if is_input
+            else downloads.output_members(session, self._settings.store, self._processings(session))
         )
         return zip_response(request, self._zips.get(members), f"{session.id}.zip")
 
@@ -247,7 +282,69 @@ class _Handlers:
         return session
 
     def _record(self, session: Session) -> dict[str, object]:
-        return session_record(session, *downloads.log_status(session), time.time())
+        found = session_processings(session, self._settings.store, self._processings(session))
+        return session_record(session, *downloads.log_status(session), time.time(), found, read_states(session))
+
+    def _processings(self, session: Session) -> tuple[str, ...]:
+        return self._settings.processings.get(session.rule, ())
+
+    def rerun(self, session_id: str) -> Response:
+        """Run processings of a session again: those that ``processing`` names, or all."""
+        session = self._known(session_id)
+        return jsonify(self._record(self._rerun(session, request.args.getlist("processing"))))
+
+    def resend(self, session_id: str) -> Response:
+        """Send a session again: to the targets that ``target`` names, or to all."""
+        session = self._known(session_id)
+        if not session.is_finished:
+            abort(409)
+        request_resend(self._journal.spool, session, request.args.getlist("target"))
+        self._note("queued for sending again")
+        return jsonify(self._record(session))
+
+    def rerun_by_form(self, session_id: str) -> Any:
+        session = self._known_by_form("rerun", session_id)
+        if session.is_finished:  # otherwise the button was pressed twice
+            self._rerun(session, [])
+        return redirect(url_for("view", session_id=session.id), 303)
+
+    def _rerun(self, session: Session, names: list[str]) -> Session:
+        known = self._processings(session)
+        if not known or not set(names) <= set(known):
+            problem = f"the rule of {session.id} runs {', '.join(known) or 'none'}"
+            raise InvalidSetting("processing", problem)
+        if not session.is_finished:
+            abort(409)
+        request_rerun(session, names)
+        queued = self._journal.rerun(session.id)
+        self._note("queued for processing again")
+        return queued
+
+    def processing_log(self, session_id: str, name: str) -> Response:
+        session = self._known(session_id)
+        if name not in self._processings(session):
+            abort(404)
+        text = downloads.read_processing_log(session, self._settings.store, name)
+        return Response(text, mimetype="text/plain")
+
+    def get_buckets(self) -> Response:
+        """List the rules as MagickBox lists its buckets."""
+        return jsonify(
+            [
+                {
+                    "name": bucket.name,
+                    "AETitle": bucket.ae_title,
+                    "description": bucket.description,
+                    "version": bucket.version,
+                    "enabled": 1,
+                }
+                for bucket in self._settings.buckets
+            ]
+        )
+
+    def delete_study(self) -> Response:
+        """Delete a session by its ``scratchdir``, as MagickBox's clients do; only by POST."""
+        return self.delete(request.values.get("scratchdir", "") or request.values.get("folder", ""))
 
 
 def _query_words(given: Request) -> dict[str, list[str]]:
@@ -256,6 +353,11 @@ def _query_words(given: Request) -> dict[str, list[str]]:
 
 def _sender(text: str) -> str:
     return parse_ae_title("sender", text) if text else ""
+
+
+def _visit_of_zip(given: Request) -> str:
+    """The identifier that a client gives, or a new one: MagickBox has no identifiers."""
+    return given.values.get("visit", "") or f"zip-{secrets.token_hex(6)}"
 
 
 def _without_states(wanted: SessionFilter) -> SessionFilter:

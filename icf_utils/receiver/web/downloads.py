@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from flask import Request, Response
 
 from icf_utils.errors import IcfError, storage_errors
+from icf_utils.processing.arrange import list_output_files
+from icf_utils.processing.records import log_path
 from icf_utils.receiver.model import Session
 from icf_utils.receiver.web.virtual_zip import VirtualZip, ZippedFile
 from icf_utils.sources.selection import list_files
@@ -39,16 +41,43 @@ def input_members(session: Session) -> list[ZippedFile]:
     return members
 
 
-def output_members(session: Session, store: Path) -> list[ZippedFile]:
-    """The visit's files in the store, as ``<id>/OUTPUT/...``. Raises :class:`NotAvailable`."""
+def output_members(session: Session, store: Path, processings: Sequence[str] = ()) -> list[ZippedFile]:
+    """What was made of a session, as ``<id>/OUTPUT/...``: the files of its processings, or else the visit's files.
+
+    With several processings, the files of each are in a folder of its name. Raises :class:`NotAvailable`.
+    """
     if session.state not in ("success", "partial"):
         raise NotAvailable(f"{session.id} has no results: it is {session.state}")
     place = Visit(store, session.study, session.visit)
+    if processings:
+        return _outputs(session, place, processings)
     paths = [place.of_study.folder / f"{session.visit}{suffix}" for suffix in VISIT_SUFFIXES]
     members = [ZippedFile(f"{session.id}/OUTPUT/{path.name}", path) for path in paths if path.is_file()]
     if not members:
         raise NotAvailable(f"the files of {session.name} are no longer in the store")
     return members
+
+
+def _outputs(session: Session, place: Visit, processings: Sequence[str]) -> list[ZippedFile]:
+    members = []
+    for name in processings:
+        below = f"{session.id}/OUTPUT/{name}" if len(processings) > 1 else f"{session.id}/OUTPUT"
+        tar = place.output(name)
+        files = list_output_files(tar) if tar.is_file() else []
+        members += [ZippedFile(f"{below}/{file.path}", tar, file.offset, file.size) for file in files]
+    if not members:
+        raise NotAvailable(f"the outputs of {session.name} are no longer in the store")
+    return members
+
+
+def read_processing_log(session: Session, store: Path, name: str) -> bytes:
+    """What a program printed; raises :class:`NotAvailable` if that was not kept."""
+    path = log_path(Visit(store, session.study, session.visit), name)
+    with storage_errors(path, "read"):
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            raise NotAvailable(f"there is no log of '{name}' for {session.id}") from None
 
 
 def log_status(session: Session) -> tuple[int, float | None]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from email.utils import formatdate
 
 from icf_utils.receiver.model import Session
+from icf_utils.receiver.processings import SessionProcessing
+from icf_utils.receiver.routing import TargetState
+from icf_utils.results import to_json_value
 
 #: The fields that clients of MagickBox read (its getScratch.php).
 MAGICKBOX_FIELDS = (
@@ -14,7 +18,14 @@ MAGICKBOX_FIELDS = (
 )
 
 
-def session_record(session: Session, log_size: int, log_time: float | None, now: float) -> dict[str, object]:
+def session_record(
+    session: Session,
+    log_size: int,
+    log_time: float | None,
+    now: float,
+    processings: Sequence[SessionProcessing] = (),
+    sends: Sequence[TargetState] = (),
+) -> dict[str, object]:
     """The record of a session. ``log_size`` is in bytes, ``log_time`` the time of the log's last change.
 
     All times are POSIX seconds, except in MagickBox's fields: ``received`` is written as date(1) prints it,
@@ -40,6 +51,8 @@ def session_record(session: Session, log_size: int, log_time: float | None, now:
         "processing_end": session.processing_end,
         "failure": session.failure,
         "notes": list(session.notes),
+        "processings": to_json_value(tuple(processings)),
+        "sends": to_json_value(tuple(sends)),
         **_magickbox(session, log_size, log_time, now),
     }
 

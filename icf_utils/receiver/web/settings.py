@@ -11,6 +11,7 @@ from pathlib import Path
 
 from icf_utils.credentials import Secret, find_secret
 from icf_utils.errors import InvalidSetting, printable, storage_errors
+from icf_utils.receiver.processings import Bucket
 from icf_utils.store.files import link_file, new_file, sync_file, temporary_name
 
 #: The environment variable with the token, for server and clients.
@@ -30,13 +31,15 @@ class WebSettings:
     """``store`` is where visits are deposited, ``token`` what clients must send.
 
     ``rules`` are the names of the receiver's rules, each with its study; zips can be uploaded for these. ``compatible``
-    adds the URLs of MagickBox.
+    adds the URLs of MagickBox. ``processings`` are the names of those that each rule runs.
     """
 
     store: Path
     token: Secret
     rules: Mapping[str, str] = field(default_factory=dict)
     compatible: bool = False
+    processings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    buckets: tuple[Bucket, ...] = ()
     upload_limit: int = UPLOAD_LIMIT
     unpacked_limit: int = UNPACKED_LIMIT
     reserve: int = RESERVE

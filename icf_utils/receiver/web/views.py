@@ -12,6 +12,8 @@ from flask import Flask
 
 from icf_utils.formatting import format_size
 from icf_utils.receiver.model import SESSION_STATES, Session, SessionState, in_one_line
+from icf_utils.receiver.processings import SessionProcessing
+from icf_utils.receiver.routing import TargetState
 from icf_utils.receiver.web.queries import Query
 from icf_utils.receiver.web.records import processing_seconds
 
@@ -56,7 +58,14 @@ def list_page(
     }
 
 
-def session_page(session: Session, log: str, forms: Mapping[str, str], now: float) -> dict[str, Any]:
+def session_page(
+    session: Session,
+    log: str,
+    forms: Mapping[str, str],
+    now: float,
+    processings: Sequence[SessionProcessing] = (),
+    sends: Sequence[TargetState] = (),
+) -> dict[str, Any]:
     """The values of a session's page; ``forms`` are the tokens of its forms by their actions."""
     return {
         "session": session,
@@ -64,6 +73,8 @@ def session_page(session: Session, log: str, forms: Mapping[str, str], now: floa
         "log": log[-_LOG:],
         "is_cut": len(log) > _LOG,
         "forms": forms,
+        "processings": processings,
+        "sends": sends,
         "reload": _RELOAD if session.state in _ACTIVE else 0,
         "now": _moment(now),
     }

@@ -26,20 +26,23 @@ _MODE = 0o100644 << 16
 
 @dataclass(frozen=True)
 class ZippedFile:
-    """A file and its name in the zip."""
+    """A file, or ``size`` bytes of it from ``offset`` on, and its name in the zip."""
 
     name: str
     path: Path
+    offset: int = 0
+    size: int | None = None
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """Bytes of the zip: ``raw``, or the ``size`` bytes of the file at ``path``."""
+    """Bytes of the zip: ``raw``, or ``size`` bytes of the file at ``path`` from ``offset`` on."""
 
     start: int
     size: int
     raw: bytes
     path: Path | None
+    offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class VirtualZip:
             if first < last and piece.path is None:
                 yield piece.raw[first - piece.start : last - piece.start]
             elif first < last and piece.path is not None:
-                yield from _read(piece.path, first - piece.start, last - first)
+                yield from _read(piece.path, piece.offset + first - piece.start, last - first)
 
 
 def _read(path: Path, start: int, size: int) -> Iterator[bytes]:
@@ -81,7 +84,7 @@ def files_fingerprint(members: Sequence[ZippedFile]) -> str:
     for member in members:
         with storage_errors(member.path, "examine"):
             status = os.stat(member.path)
-        text = f"{member.name}\0{status.st_size}:{status.st_mtime_ns}:{status.st_ino}\0"
+        text = f"{member.name}\0{member.offset}:{member.size}:{status.st_size}:{status.st_mtime_ns}:{status.st_ino}\0"
         digest.update(text.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
@@ -94,11 +97,14 @@ def make_virtual_zip(members: Sequence[ZippedFile]) -> VirtualZip:
             info = zipfile.ZipInfo(_zip_name(member.name), _TIME)
             info.external_attr, info.create_system = _MODE, 3
             with storage_errors(member.path, "read"), member.path.open("rb") as file:
-                info.file_size = os.fstat(file.fileno()).st_size
+                left = os.fstat(file.fileno()).st_size - member.offset if member.size is None else member.size
+                info.file_size = left
+                file.seek(member.offset)
                 with archive.open(info, "w") as target:
-                    recorder.file = member.path
-                    while block := file.read(_CHUNK):
+                    recorder.file, recorder.offset = member.path, member.offset
+                    while block := file.read(min(_CHUNK, left)):
                         target.write(block)
+                        left -= len(block)
                     recorder.file = None
     tag, whole = hashlib.sha256(), hashlib.sha256()
     for piece in recorder.pieces:
@@ -120,6 +126,7 @@ class _Recorder:
     def __init__(self) -> None:
         self.pieces: list[_Piece] = []
         self.file: Path | None = None
+        self.offset = 0
         self.end = self._at = 0
 
     def write(self, data: bytes) -> int:
@@ -130,9 +137,9 @@ class _Recorder:
             self.pieces[found] = _Piece(self._at, size, bytes(data), None)
         elif self.file is not None and self.pieces and self.pieces[-1].path == self.file:
             last = self.pieces[-1]
-            self.pieces[-1] = _Piece(last.start, last.size + size, b"", self.file)
+            self.pieces[-1] = _Piece(last.start, last.size + size, b"", self.file, last.offset)
         else:
-            self.pieces.append(_Piece(self._at, size, b"" if self.file else bytes(data), self.file))
+            self.pieces.append(_Piece(self._at, size, b"" if self.file else bytes(data), self.file, self.offset))
         self._at += size
         self.end = max(self.end, self._at)
         return size

@@ -1,0 +1,266 @@
+"""Routing: files of a session are sent on when it has ended, to the nodes that its rule names (``[[rule.send]]``).
+
+What is to be sent is decided when a session ends, by its state; from then on each target has a state of its own, in the
+file ``sends.json`` of the session's folder, and is tried again with growing pauses until it has everything or has had
+its attempts. An alternative is tried when the target that it replaces has failed. A file in ``spool/sends`` marks the
+sessions that are not done, so that a receiver that starts finds them. Sends over the network, in one thread.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+from icf_utils.dicom.values import tag_for_keyword
+from icf_utils.errors import IcfError, InputRefused, InvalidSetting, printable, storage_errors
+from icf_utils.fetch.tls import TlsFiles
+from icf_utils.formatting import format_count
+from icf_utils.progress import Progress
+from icf_utils.receiver.journal import Journal
+from icf_utils.receiver.model import Session, in_one_line
+from icf_utils.receiver.settings import ReceiverSettings, Rule, Target
+from icf_utils.sources.images import scan_files
+from icf_utils.sources.open import open_source
+from icf_utils.sources.source import Source
+from icf_utils.store.files import replace_file
+from icf_utils.store.layout import Visit
+
+SendState = Literal["waiting", "sent", "failed", "not needed"]
+
+_STATES, _MARKS = "sends.json", "sends"
+
+#: Seconds between two looks for what is due, before the second attempt, and at most before another one.
+_LOOK, _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0, 3600.0
+
+
+@dataclass(frozen=True)
+class TargetState:
+    """The state of one target of a session. ``due`` is the POSIX time of the next attempt, ``images`` were sent."""
+
+    name: str
+    state: SendState
+    attempts: int = 0
+    due: float = 0.0
+    images: int = 0
+    message: str = ""
+
+
+def plan_sends(targets: Sequence[Target], outcome: str) -> tuple[TargetState, ...]:
+    """The first states of a rule's targets for a session that ended as ``success``, ``partial`` or ``failed``. Pure."""
+    return tuple(
+        TargetState(target.name, "waiting" if target.when in (outcome, "always") else "not needed")
+        for target in targets
+    )
+
+
+def next_target(targets: Sequence[Target], states: Sequence[TargetState], now: float) -> Target | None:
+    """The target that is to be tried now; an alternative only when what it replaces has failed. Pure."""
+    by_name = {state.name: state for state in states}
+    for target in targets:
+        state = by_name.get(target.name)
+        if state is None or state.state != "waiting" or state.due > now:
+            continue
+        first = by_name.get(target.alternative_to)
+        if first is None or first.state == "failed":
+            return target
+    return None
+
+
+def settle(targets: Sequence[Target], states: Sequence[TargetState]) -> tuple[TargetState, ...]:
+    """Alternatives of what has been sent, or is not needed, are not needed. Pure."""
+    by_name = {state.name: state for state in states}
+    found = []
+    for state in states:
+        target = next((one for one in targets if one.name == state.name), None)
+        first = by_name.get(target.alternative_to) if target else None
+        is_over = target is None or (first is not None and first.state in ("sent", "not needed"))
+        found.append(replace(state, state="not needed") if state.state == "waiting" and is_over else state)
+    return tuple(found)
+
+
+def after_attempt(target: Target, state: TargetState, images: int, problem: str, now: float) -> TargetState:
+    """The state of a target after an attempt; ``problem`` is empty if everything was sent. Pure."""
+    attempts = state.attempts + 1
+    if not problem:
+        return replace(state, state="sent", attempts=attempts, images=images, message="", due=0.0)
+    if attempts >= target.attempts:
+        return replace(state, state="failed", attempts=attempts, images=images, message=problem, due=0.0)
+    pause = min(_FIRST_PAUSE * 2 ** (attempts - 1), _LONGEST_PAUSE)
+    return replace(state, attempts=attempts, images=images, message=problem, due=now + pause)
+
+
+def read_states(session: Session) -> tuple[TargetState, ...]:
+    """The states of a session's targets; none where nothing is to be sent."""
+    try:
+        return tuple(TargetState(**item) for item in json.loads((session.folder / _STATES).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return ()
+
+
+def _write_states(session: Session, states: Sequence[TargetState]) -> None:
+    data = json.dumps([asdict(state) for state in states], indent=1).encode("ascii") + b"\n"
+    replace_file(session.folder / _STATES, data)
+
+
+def _mark(spool: Path, session_id: str) -> Path:
+    return spool / _MARKS / session_id
+
+
+def start_sends(settings: ReceiverSettings, rule: Rule, session: Session, outcome: str) -> None:
+    """Decide what is sent of a session that ends as ``outcome``. Raises :class:`~icf_utils.errors.StorageFailure`."""
+    states = plan_sends(rule.send, outcome)
+    if not any(state.state == "waiting" for state in states):
+        return
+    _write_states(session, states)
+    _set_mark(settings.spool, session.id)
+
+
+def _set_mark(spool: Path, session_id: str) -> None:
+    path = _mark(spool, session_id)
+    with storage_errors(path, "create"):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+
+
+def request_resend(spool: Path, session: Session, names: Sequence[str]) -> None:
+    """Send a session again: to these targets, or to all that were needed. The receiver does it.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting` for targets that the session does not have.
+    """
+    states = read_states(session)
+    known = [state.name for state in states]
+    if not known or not set(names) <= set(known):
+        have = ", ".join(known) or "none"
+        raise InvalidSetting("--target", f"{session.id} has other targets: {printable(have)}")
+    chosen = set(names) or {state.name for state in states if state.state != "not needed"}
+    _write_states(session, [TargetState(state.name, "waiting") if state.name in chosen else state for state in states])
+    _set_mark(spool, session.id)
+
+
+class SendQueue:
+    """Sends what is due until it is closed. The caller holds the spool, so that there is one queue for it."""
+
+    def __init__(self, settings: ReceiverSettings, journal: Journal, progress: Progress) -> None:
+        self._settings, self._journal, self._progress = settings, journal, progress
+        self._rules = {rule.name: rule for rule in settings.rules}
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="sends", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread, if any rule sends."""
+        if any(rule.send for rule in self._settings.rules):
+            self._thread.start()
+
+    def close(self) -> None:
+        """Start no more attempts, and wait a moment for one that is running."""
+        self._closing.set()
+        if self._thread.ident is not None:
+            self._thread.join(5.0)
+
+    def _work(self) -> None:
+        while not self._closing.wait(_LOOK):
+            for session_id in self._marked():
+                try:
+                    self._serve(session_id)
+                except IcfError as error:  # noqa: PERF203 - usually a disk; the next look tries again
+                    self._progress.message(f"{session_id}: sends: {error}")
+
+    def _marked(self) -> list[str]:
+        with suppress(OSError):
+            return sorted(path.name for path in (self._settings.spool / _MARKS).iterdir())
+        return []
+
+    def _serve(self, session_id: str) -> None:
+        session = self._journal.session(session_id)
+        rule = self._rules.get(session.rule) if session else None
+        if session is None or session.deleted or rule is None:
+            self._remove_mark(session_id)
+            return
+        if not session.is_finished:
+            return
+        while not self._closing.is_set():
+            states = settle(rule.send, read_states(session))
+            target = next_target(rule.send, states, time.time())
+            if target is not None:
+                states = settle(rule.send, self._attempt(session, rule, target, states))
+            _write_states(session, states)
+            if not any(state.state == "waiting" for state in states):
+                self._remove_mark(session_id)
+                return
+            if target is None:
+                return
+
+    def _remove_mark(self, session_id: str) -> None:
+        with suppress(OSError):
+            _mark(self._settings.spool, session_id).unlink()
+
+    def _attempt(
+        self, session: Session, rule: Rule, target: Target, states: Sequence[TargetState]
+    ) -> tuple[TargetState, ...]:
+        images, problem = send_to_target(self._settings.store, session, rule, target)
+        found = []
+        for state in states:
+            changed = after_attempt(target, state, images, problem, time.time()) if state.name == target.name else state
+            found.append(changed)
+            if changed is not state:
+                words = f": {in_one_line(problem)}" if problem else f" ({format_count(images, 'image')})"
+                self._progress.message(f"{session.id}: send to {printable(target.name)}: {changed.state}{words}")
+        return tuple(found)
+
+
+def send_to_target(store: Path, session: Session, rule: Rule, target: Target) -> tuple[int, str]:
+    """Send what a target gets of a session; returns the number of images that it has, and why it is not all."""
+    from icf_utils.sender.images import list_images
+    from icf_utils.sender.peer import Peer
+    from icf_utils.sender.send import send
+
+    tls = TlsFiles(*(Path(name) if name else None for name in (target.ca, target.certificate, target.key)))
+    peer = Peer(target.host, target.port, target.called_ae, target.calling_ae, tls if target.tls else None)
+    sent, problems = 0, []
+    try:
+        for path in _sources(store, session, rule, target):
+            with open_source(path, session.folder) as source:
+                try:
+                    plan = list_images(source)
+                except InputRefused:  # an output without DICOM files
+                    continue
+                chosen = _matching(source, target.where)
+                images = tuple(image for image in plan.images if chosen is None or image.entry.name in chosen)
+                result = send(source, replace(plan, images=images), peer, retries=0)
+                sent += result.sent
+                problems += [f"{format_count(result.failed, 'image')} failed"] if result.failed else []
+    except IcfError as error:
+        problems.append(str(error))
+    if not sent and not problems:
+        problems.append("there are no DICOM files for it")
+    return sent, "; ".join(problems)
+
+
+def _sources(store: Path, session: Session, rule: Rule, target: Target) -> Iterator[Path]:
+    """The folders and TARs with the files of a target."""
+    place = Visit(store, session.study, session.visit)
+    if target.what == "input":
+        yield session.input if session.input.exists() else place.archive
+        return
+    for name in rule.process:
+        if place.output(name).is_file():
+            yield place.output(name)
+
+
+def _matching(source: Source, where: Mapping[str, str]) -> set[str] | None:
+    """The names of the images whose elements match all patterns; ``None`` for all images."""
+    if not where:
+        return None
+    patterns = {tag: pattern for keyword, pattern in where.items() if (tag := tag_for_keyword(keyword)) is not None}
+    return {
+        file.entry.name
+        for file in scan_files(source, frozenset(patterns))
+        if all(fnmatchcase(file.header.ascii_text(tag).strip(), pattern) for tag, pattern in patterns.items())
+    }
