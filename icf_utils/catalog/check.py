@@ -8,13 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 from icf_utils.catalog import writer
 from icf_utils.catalog.content import load_application, study_files, super_files, visit_files
+from icf_utils.catalog.html_pages import LISTS
 from icf_utils.catalog.page import visit_page
 from icf_utils.catalog.previews import is_intact, list_previews
 from icf_utils.catalog.records import VisitEntry, VisitPage, previews_folder, visit_entry
 from icf_utils.catalog.study import StudyPage, parse_study_page, study_id, study_path
+from icf_utils.catalog.study_index import INDEX_PATH, NO_SERIES, PROTOCOLS_PATH, VISITS_PATH
+from icf_utils.catalog.visit_data import visit_path
 from icf_utils.dataset.store_address import StoreAddress
 from icf_utils.errors import DepositDamaged, StorageFailure
 from icf_utils.metadata.records import VisitMetadata
@@ -44,7 +48,7 @@ def check_catalog(
     page = visit_page(visit, metadata, StoreAddress(url, dataset_id), settings)
     page = replace(page, previews=list_previews(study, page))
     catalog_id = study_id(study.study)
-    pages, application = visit_files(page), load_application(study, settings).files
+    pages, application = visit_files(page), load_application(study, settings)
     return [
         *_compared(study, pages),
         *_pictures(study, page),
@@ -111,10 +115,14 @@ def _unexpected_files(study: Study, catalog_id: str, application: Mapping[str, b
 
     Folders of datasets that the study's page does not show are reported where their visits are checked.
     """
-    known = {"metadata", *(name.split("/")[0] for name in application)}
+    known = {"metadata", "data", "index.html", LISTS, *(name.split("/")[0] for name in application)}
     for name in writer.list_names(study, ""):
         if name not in known and not name.startswith("."):
             yield str(study.catalog / name), _UNEXPECTED
+    known = {PurePosixPath(name).name for name in (INDEX_PATH, VISITS_PATH, PROTOCOLS_PATH)} | {"visits"}
+    for name in writer.list_names(study, "data"):
+        if name not in known:
+            yield str(study.catalog / "data" / name), _UNEXPECTED
     known = {catalog_id, *(name.split("/")[1] for name in super_files(catalog_id))}
     for name in writer.list_names(study, "metadata"):
         if name not in known and not _UUID.fullmatch(name):
@@ -129,16 +137,22 @@ def _study_page(study: Study, catalog_id: str, page: VisitPage, settings: Catalo
         yield from _marker(study, catalog_id, None)
         return
     try:
-        found = parse_study_page(raw, path)
+        index = str(study.catalog / INDEX_PATH)
+        found = parse_study_page(raw, path, writer.read_file(study, INDEX_PATH), index)
     except DepositDamaged as error:
-        yield path, f"expected {error.expected}, found {error.found}"
+        yield str(error.path), f"expected {error.expected}, found {error.found}"
         yield from _marker(study, catalog_id, None)
         return
     yield from _marker(study, catalog_id, found)
     expected = _as_dated(visit_entry(page), found, settings)
-    complaints = list(_entries(found.entries, expected))
-    yield from ((path, complaint) for complaint in complaints)
+    if not (study.catalog / INDEX_PATH).exists():
+        yield index, "is missing"
+        return
+    complaints = [(path, problem) for problem in _entries(found.entries, expected)]
+    complaints = complaints or [(index, problem) for problem in _index_lines(found.entries, expected)]
+    yield from complaints
     if not complaints:  # otherwise the whole file differs for that reason
+        yield from _left_over_visits(study, found)
         yield from _compared(study, study_files(study.study, catalog_id, found.with_entry(expected), settings))
 
 
@@ -162,5 +176,23 @@ def _entries(entries: Sequence[VisitEntry], expected: VisitEntry) -> Iterator[st
     mine = [entry for entry in entries if entry.visit == expected.visit]
     if not mine:
         yield f"does not show visit {expected.visit}"
-    elif any(entry != expected for entry in mine):
+    elif any(_without_series(entry) != _without_series(expected) for entry in mine):
         yield f"does not show visit {expected.visit} as its metadata describes it"
+
+
+def _without_series(entry: VisitEntry) -> VisitEntry:
+    return replace(entry, store="", has_dataset=True, columns=NO_SERIES)
+
+
+def _index_lines(entries: Sequence[VisitEntry], expected: VisitEntry) -> Iterator[str]:
+    if any(entry != expected for entry in entries if entry.visit == expected.visit):
+        yield f"does not have the series of visit {expected.visit} as its metadata describes them"
+
+
+def _left_over_visits(study: Study, page: StudyPage) -> Iterator[Problem]:
+    """Find pages of visits that the study's page does not show."""
+    shown = {PurePosixPath(visit_path(entry.visit)).name for entry in page.entries}
+    folder = str(PurePosixPath(visit_path("x")).parent)
+    for name in writer.list_names(study, folder):
+        if name not in shown:
+            yield str(study.catalog / folder / name), "belongs to a visit that the study's page does not show"

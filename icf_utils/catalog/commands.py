@@ -19,13 +19,19 @@ class VisitAddress:
     visit: str
 
 
-def clone_rows(place: VisitAddress, annex: str) -> dict[str, str]:
-    """The commands by purpose; those for git-annex alone only if ``annex``, the address for it, is not empty."""
-    rows = {
-        "datalad": clone_command(place),
-        "datalad: all images": f"datalad -C {place.visit} get .",
-        "datalad: the archive": f"datalad -C {place.visit} get icf/{place.visit}_dicom.tar",
-    }
+def clone_rows(place: VisitAddress, annex: str, has_dataset: bool = True) -> dict[str, str]:
+    """The commands by purpose: those for DataLad only if the visit has a dataset, those for git-annex alone only if
+    ``annex``, the address for it, is not empty.
+    """
+    rows = (
+        {}
+        if not has_dataset
+        else {
+            "datalad": clone_command(place),
+            "datalad: all images": f"datalad -C {place.visit} get .",
+            "datalad: the archive": f"datalad -C {place.visit} get icf/{place.visit}_dicom.tar",
+        }
+    )
     if annex:
         rows["git-annex"] = f"git clone {shlex.quote(annex)} {place.visit}"
         if place.url.lower().startswith("file:"):  # git-annex reads such addresses only if this is configured

@@ -7,11 +7,13 @@ archive, the configured logo and the installed datalad-catalog; writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from icf_utils.catalog.application import ApplicationFiles, load_application_files
+from icf_utils.catalog.application import load_application_files
+from icf_utils.catalog.commands import VisitAddress, clone_command
+from icf_utils.catalog.html_pages import page_files
 from icf_utils.catalog.page import visit_page
 from icf_utils.catalog.previews import make_previews, preview_name, read_previews
 from icf_utils.catalog.records import (
@@ -26,8 +28,9 @@ from icf_utils.catalog.records import (
 from icf_utils.catalog.study import (
     SUPER_PATH,
     StudyPage,
-    catalog_name,
     config_record,
+    index_visit,
+    link_colors,
     logo_target,
     study_config,
     study_config_path,
@@ -36,6 +39,16 @@ from icf_utils.catalog.study import (
     study_path,
     super_record,
 )
+from icf_utils.catalog.study_index import (
+    INDEX_PATH,
+    PROTOCOLS_PATH,
+    VISITS_PATH,
+    IndexedVisit,
+    encode_index,
+    encode_protocols,
+    encode_visits,
+)
+from icf_utils.catalog.visit_data import VISIT_PLACE, visit_data, visit_path
 from icf_utils.catalog.writer import read_logo
 from icf_utils.dataset.store_address import find_store_address
 from icf_utils.errors import DepositDamaged, InvalidSetting, printable
@@ -103,7 +116,8 @@ def visit_files(page: VisitPage) -> dict[str, bytes]:
     for name, record in records.items():
         for sample in _records_with_schema(record):
             _refuse_invalid(name, sample)
-    return {name: record_bytes(record) for name, record in records.items()}
+    files = {name: record_bytes(record) for name, record in records.items()}
+    return {**files, visit_path(page.visit): record_bytes(visit_data(page))}
 
 
 def _records_with_schema(record: Record) -> list[Record]:
@@ -118,8 +132,8 @@ def _refuse_invalid(name: str, record: Mapping[str, object]) -> None:
         raise DepositDamaged(name, "a record that the catalog's schema accepts", problem, "please report this")
 
 
-def load_application(study: Study, settings: CatalogSettings) -> ApplicationFiles:
-    """The files of the web application with a study's settings, and notices about them.
+def load_application(study: Study, settings: CatalogSettings) -> dict[str, bytes]:
+    """The files of the web application with a study's settings.
 
     Raises :class:`~icf_utils.errors.MissingRequirement` without datalad-catalog and
     :class:`~icf_utils.errors.InvalidSetting`.
@@ -127,28 +141,42 @@ def load_application(study: Study, settings: CatalogSettings) -> ApplicationFile
     logo = read_logo(study.root, settings.logo) if logo_target(settings) else None
     if settings.logo and logo is None:
         raise InvalidSetting("[catalog] logo", f"the store's folder has no file '{printable(settings.logo)}'")
-    application = load_application_files(catalog_name(study.study, settings))
-    files = dict(application.files)
+    files = dict(load_application_files(*link_colors(settings)))
     if logo is not None:
         files[logo_target(settings)] = logo
     files["config.json"] = record_bytes(config_record(study.study, settings))
-    return ApplicationFiles(files, application.notices)
+    return files
 
 
 def shared_files(
-    study: str, page: StudyPage, settings: CatalogSettings, application: ApplicationFiles
+    study: str, page: StudyPage, settings: CatalogSettings, application: Mapping[str, bytes]
 ) -> tuple[dict[str, bytes], ...]:
     """The files that a study's visits share, in groups in the order of writing: what is referred to comes first."""
     catalog_id = study_id(study)
-    return application.files, study_files(study, catalog_id, page, settings), super_files(catalog_id)
+    return dict(application), study_files(study, catalog_id, page, settings), super_files(catalog_id)
 
 
 def study_files(study: str, dataset_id: str, page: StudyPage, settings: CatalogSettings) -> dict[str, bytes]:
-    """The files of the study's page for all its visits."""
+    """The files of the study's page for all its visits; its record comes last."""
     node = study_node(study, dataset_id, page, settings)
     # entries all have the same form and were checked when they were added, so one is checked for all
     _refuse_invalid(study_path(dataset_id), {**node, "subdatasets": node["subdatasets"][:1]})
-    return {study_config_path(dataset_id): record_bytes(study_config()), study_path(dataset_id): record_bytes(node)}
+    visits = [index_visit(entry) for entry in page.visible_entries(settings)]
+    return {
+        study_config_path(dataset_id): record_bytes(study_config()),
+        PROTOCOLS_PATH: encode_protocols(visits),
+        VISITS_PATH: encode_visits(visits),
+        INDEX_PATH: encode_index(_about(study, dataset_id, visits), visits),
+        **page_files(study, dataset_id, visits, settings),
+        study_path(dataset_id): record_bytes(node),
+    }
+
+
+def _about(study: str, dataset_id: str, visits: Iterable[IndexedVisit]) -> Record:
+    """What the index says of the study: its name, its record, and how a visit is cloned from each store."""
+    stores = sorted({visit.store for visit in visits})
+    clones = [clone_command(VisitAddress(store, study, VISIT_PLACE)) for store in stores]
+    return {"study": study, "record": study_path(dataset_id), "clone": clones}
 
 
 def super_files(dataset_id: str) -> dict[str, bytes]:

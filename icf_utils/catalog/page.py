@@ -15,6 +15,7 @@ from icf_utils.catalog import writer
 from icf_utils.catalog.privacy import clean_text, name_rule
 from icf_utils.catalog.records import VisitEntry, VisitPage
 from icf_utils.catalog.study import StudyPage, parse_study_page, study_id, study_path
+from icf_utils.catalog.study_index import INDEX_PATH
 from icf_utils.dataset.reader import read_dataset
 from icf_utils.dataset.store_address import StoreAddress
 from icf_utils.errors import DepositDamaged, DepositMissing, StorageFailure, storage_errors
@@ -36,6 +37,7 @@ def visit_page(place: Visit, metadata: VisitMetadata, store: StoreAddress, setti
         date=visit_date(place, metadata, store.time),
         annex=annex_address(place, store.url),
         names=name_rule(settings.file_names),
+        has_dataset=place.refs.exists(),
     )
 
 
@@ -88,7 +90,10 @@ def read_study_page(study: Study) -> StudyPage:
     catalog_id = study_id(study.study)
     name = study_path(catalog_id)
     raw = writer.read_file(study, name)
-    page = parse_study_page(raw, str(study.catalog / name)) if raw is not None else StudyPage()
+    index = writer.read_file(study, INDEX_PATH)
+    page = StudyPage()
+    if raw is not None:
+        page = parse_study_page(raw, str(study.catalog / name), index, str(study.catalog / INDEX_PATH))
     return replace(page, hides_dates=page.hides_dates or bool(writer.read_marker(study, catalog_id)))
 
 

@@ -20,6 +20,7 @@ from icf_utils.catalog.content import ContentOptions, load_application, shared_f
 from icf_utils.catalog.page import read_study_page
 from icf_utils.catalog.records import VisitEntry, visit_entry
 from icf_utils.catalog.study import StudyPage, study_id, study_path
+from icf_utils.catalog.study_index import INDEX_PATH
 from icf_utils.catalog.visit_list import build_visit_list, write_visit_list
 from icf_utils.errors import DepositDamaged, DepositMissing, InvalidSetting, storage_errors
 from icf_utils.progress import SILENT, Progress
@@ -117,7 +118,7 @@ def _build(study: Study, options: ContentOptions, old: StudyPage, progress: Prog
             swap.add_files(study, {writer.MARKER: writer.marker_bytes(study_id(study.study), page.hides_dates)})
             swap.publish_new_folder(study)
             write_visit_list(study, build_visit_list(study, settings))
-        return builder.result(application.notices)
+        return builder.result()
     finally:
         swap.remove_work_folders(study)
 
@@ -166,7 +167,7 @@ class _CatalogBuilder:
         self.entries.append(visit_entry(content.page))
         self._previews += len(content.page.previews)
 
-    def result(self, notices: tuple[Notice, ...]) -> CatalogBuildResult:
+    def result(self) -> CatalogBuildResult:
         shown = {entry.visit for entry in self.entries} | {one.visit for one in self.unusable}
         return CatalogBuildResult(
             study=self._study.study,
@@ -176,7 +177,7 @@ class _CatalogBuilder:
             previews=self._previews,
             dropped=tuple(sorted(set(self._old) - shown)),
             unusable=tuple(self.unusable),
-            notices=(*notices, *self._notices),
+            notices=tuple(self._notices),
         )
 
 
@@ -197,10 +198,11 @@ def reset_study_page(study: Study, progress: Progress) -> None:
     with catalog_lock(study, progress):
         _repair_marker(study)
         if is_study_page_lost(study):
-            page = study.catalog / study_path(study_id(study.study))
-            with storage_errors(page, "remove"):
-                if os.path.lexists(page):
-                    page.unlink()
+            for name in (INDEX_PATH, study_path(study_id(study.study))):
+                page = study.catalog / name
+                with storage_errors(page, "remove"):
+                    if os.path.lexists(page):
+                        page.unlink()
 
 
 #: A date on a study's page.

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 from icf_utils.catalog.application import find_datalad_catalog
 from icf_utils.catalog.commands import VisitAddress, clone_rows, clone_url
 from icf_utils.catalog.privacy import NameRule
-from icf_utils.catalog.series import Series, TagValue, group_series, make_distinct, visit_values
+from icf_utils.catalog.series import Series, group_series, make_distinct
+from icf_utils.catalog.study_index import NO_SERIES, SeriesColumns, series_columns
 from icf_utils.errors import storage_errors
 from icf_utils.formatting import format_count, format_size
 from icf_utils.metadata.records import VisitMetadata
@@ -69,7 +70,8 @@ class VisitPage:
 
     ``url`` is the store's address and ``dataset_id`` that of the DataLad dataset. ``date`` is the visit's
     (``YYYY-MM-DD``, empty if unknown). ``annex`` is the address for git-annex alone, empty without a deposit for it.
-    ``previews`` names the picture of a series by the position of the series on the page.
+    ``previews`` names the picture of a series by the position of the series on the page. ``has_dataset`` says whether
+    the visit can be cloned.
     """
 
     study: str
@@ -81,6 +83,7 @@ class VisitPage:
     annex: str = ""
     names: NameRule = "plain"
     previews: Mapping[int, str] = field(default_factory=dict)
+    has_dataset: bool = True
 
     @property
     def version(self) -> str:
@@ -109,8 +112,9 @@ class VisitPage:
 
 @dataclass(frozen=True)
 class VisitEntry:
-    """A visit's entry on the study's page, with the values that a search finds it by; ``size`` is the archive's, in
-    bytes.
+    """A visit's entry on the study's page and in its index; ``size`` is the archive's, in bytes.
+
+    ``store`` is the store's address. Entries of earlier versions have no ``columns``, the series of the visit.
     """
 
     visit: str
@@ -121,7 +125,9 @@ class VisitEntry:
     size: int
     modalities: tuple[str, ...]
     date: str = ""
-    values: tuple[TagValue, ...] = ()
+    store: str = ""
+    has_dataset: bool = True
+    columns: SeriesColumns = NO_SERIES
 
 
 def visit_entry(page: VisitPage) -> VisitEntry:
@@ -135,7 +141,9 @@ def visit_entry(page: VisitPage) -> VisitEntry:
         size=page.metadata.tarball.size,
         modalities=tuple(page.modalities),
         date=page.date,
-        values=visit_values(series.values for series in page.series),
+        store=page.url.rstrip("/"),
+        has_dataset=page.has_dataset,
+        columns=series_columns(page.series),
     )
 
 
@@ -230,10 +238,17 @@ def _archive_tab(page: VisitPage) -> Record:
         "MD5": tarball.md5,
         "Download": _link(page.archive_url),
         "Checksum file": _link(f"{page.archive_url}.md5sum"),
-        "Download command": f"curl -fLO {shlex.quote(page.archive_url)}",
-        "Check command": f"md5sum -c {page.archive_name}.md5sum",
+        "Download command": archive_commands(page)["download"],
+        "Check command": archive_commands(page)["check"],
     }
     return {"name": "Archive", "icon": "fas fa-file-archive", "content": rows}
+
+
+def archive_commands(page: VisitPage) -> dict[str, str]:
+    """The commands that download the archive and its checksum file, and check it."""
+    url = shlex.quote(page.archive_url)
+    checksum = shlex.quote(f"{page.archive_url}.md5sum")
+    return {"download": f"curl -fLO {checksum} -fLO {url}", "check": f"md5sum -c {page.archive_name}.md5sum"}
 
 
 def _link(url: str) -> Record | str:
@@ -242,7 +257,7 @@ def _link(url: str) -> Record | str:
 
 
 def _clone_tab(page: VisitPage) -> Record:
-    return {"name": "Clone", "icon": "fas fa-terminal", "content": clone_rows(page.place, page.annex)}
+    return {"name": "Clone", "icon": "fas fa-terminal", "content": clone_rows(page.place, page.annex, page.has_dataset)}
 
 
 def _archive_child(page: VisitPage) -> Record:

@@ -11,8 +11,11 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import TypeAlias
 
 from icf_utils.catalog.privacy import NameRule, image_name, value_text
+from icf_utils.dicom.values import Value
 from icf_utils.metadata.records import STANDARD_TAGS, ImageRecord
 
 #: An integer string (IS) of DICOM (PS3.5 section 6.2).
@@ -31,7 +34,7 @@ class CatalogImage:
 class Series:
     """A series of a visit. Texts are clean, and empty if nothing is recorded. ``folder`` is unique in the visit.
 
-    ``middle`` is the position of the middle image's file in the archive: offset and length in bytes. ``values`` are
+    ``middle`` is the position of the middle image's file in the archive: offset and length in bytes. ``kind`` is
     what a search finds the series by.
     """
 
@@ -41,7 +44,7 @@ class Series:
     modality: str
     folder: str
     images: tuple[CatalogImage, ...]
-    values: tuple[TagValue, ...]
+    kind: SeriesKind
     middle: tuple[int, int]
 
     @property
@@ -83,7 +86,7 @@ def _series(members: Sequence[ImageRecord], folder: str, names: NameRule) -> Ser
         modality=_modality(members),
         folder=folder,
         images=_images(members, names),
-        values=series_values(members),
+        kind=series_kind(members),
         middle=(middle.offset, middle.size),
     )
 
@@ -146,51 +149,75 @@ def make_distinct(names: Iterable[str], pattern: str) -> list[str]:
     return result
 
 
-#: A DICOM keyword and a value as text.
-TagValue = tuple[str, str]
+#: A recorded value as JSON has it; several values are a tuple.
+TagValue: TypeAlias = "str | int | float | tuple[str | int | float, ...]"
+#: What a search finds a series by: pairs of a DICOM keyword and a value, sorted by keyword. Series of many visits have
+#: the same kind.
+SeriesKind: TypeAlias = "tuple[tuple[str, TagValue], ...]"
 
-#: The first values to be dropped if a visit has too many: nearly every visit has a series 1.
+#: The number of a series is no property of its kind: it differs between visits that are otherwise alike.
 _NUMBER = "SeriesNumber"
-#: Limits of the search: characters of a value, and values of a visit.
-_LONGEST, _MOST = 200, 500
+#: Limits: characters of a value, and different values of a tag in a series.
+_LONGEST, _MOST = 200, 8
 
 
-def series_values(members: Sequence[ImageRecord]) -> tuple[TagValue, ...]:
-    """The searchable values of a series: those of standard tags, and of additional tags with one value in the whole
-    series.
+def series_kind(members: Sequence[ImageRecord]) -> SeriesKind:
+    """The kind of a series: its values of standard tags, and those of additional ones.
 
+    Empty values are left out, and so are tags with more than eight different values, or with different lists of values.
     Tags in PS3.15 Table E.1-1 are left out even if a configuration records them: the catalog has more readers.
     """
-    first = members[0]
-    extra = [tag for tag in first.tags if tag not in STANDARD_TAGS]
-    found = {(tag, text) for tag in STANDARD_TAGS for text in _texts(members, tag)}
-    for tag in _harmless(extra):
-        texts = set(_texts(members, tag))
-        if len(texts) == 1:
-            found.add((tag, texts.pop()))
-    return tuple(sorted(found))
+    extra = [tag for tag in members[0].tags if tag not in STANDARD_TAGS]
+    wanted = [tag for tag in (*STANDARD_TAGS, *_harmless(extra)) if tag != _NUMBER]
+    values = ((tag, _common_value(_distinct(members, tag))) for tag in sorted(wanted))
+    return tuple((tag, value) for tag, value in values if value not in ("", ()))
 
 
-def visit_values(series: Iterable[Sequence[TagValue]]) -> tuple[TagValue, ...]:
-    """The searchable values of all series of a visit."""
-    found = {value for values in series for value in values}
-    kept = sorted(found, key=lambda value: (value[0] == _NUMBER, value))[:_MOST]
-    return tuple(sorted(kept))
+def _common_value(values: Sequence[TagValue]) -> TagValue:
+    """One value, or several of which none is a list itself."""
+    if len(values) == 1:
+        return values[0]
+    if len(values) > _MOST or any(isinstance(value, tuple) for value in values):
+        return ()
+    return tuple(sorted((value for value in values if not isinstance(value, tuple)), key=_value_order))
 
 
-def _texts(members: Sequence[ImageRecord], tag: str) -> Iterable[str]:
-    """The distinct values as text; each is converted once."""
-    seen = {repr(image.tags.get(tag)): image for image in members}
-    texts = (value_text(image.tags.get(tag), image.uids.values())[:_LONGEST] for image in seen.values())
-    return [text for text in texts if text]
+def _value_order(value: str | int | float) -> tuple[bool, float, str]:
+    return (True, 0, value) if isinstance(value, str) else (False, value, "")
+
+
+def _distinct(members: Sequence[ImageRecord], tag: str) -> list[TagValue]:
+    """The distinct values that are not empty, in the order of the images; each is converted once."""
+    seen = {repr(image.tags.get(tag)): image for image in reversed(members)}
+    values = (_clean(image.tags.get(tag), image.uids.values()) for image in reversed(seen.values()))
+    return [value for value in dict.fromkeys(values) if value not in ("", ())]
+
+
+def _clean(value: Value | None, uids: Iterable[str]) -> TagValue:
+    """A recorded value without identifiers. Whole numbers are integers, so that 3 and 3.0 are one value."""
+    if isinstance(value, list):
+        items = [_clean(item, uids) for item in value]
+        return tuple(item for item in items if not isinstance(item, tuple))
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    return value if isinstance(value, int) else value_text(value, uids)[:_LONGEST]
+
+
+def kind_texts(kind: SeriesKind, keyword: str) -> tuple[str, ...]:
+    """The values of a keyword in a kind, as texts."""
+    found = dict(kind).get(keyword, ())
+    return tuple(str(item) for item in (found if isinstance(found, tuple) else (found,)))
 
 
 def _harmless(keywords: Sequence[str]) -> list[str]:
-    if not keywords:
-        return []
-    from pydicom.datadict import tag_for_keyword  # here: most visits have none, and the import takes a while
+    return [keyword for keyword in keywords if _is_harmless(keyword)]
+
+
+@cache
+def _is_harmless(keyword: str) -> bool:
+    from pydicom.datadict import tag_for_keyword  # here: the import takes a while
 
     from icf_utils.dicom.confidentiality import is_identifying
 
-    tags = {keyword: tag_for_keyword(keyword) for keyword in keywords}
-    return [keyword for keyword, tag in tags.items() if tag is not None and not is_identifying(tag)]
+    tag = tag_for_keyword(keyword)
+    return tag is not None and not is_identifying(tag)

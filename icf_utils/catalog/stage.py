@@ -9,14 +9,14 @@ writing it (:mod:`icf_utils.catalog.writer`), under the catalog's lock.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icf_utils.catalog import writer
-from icf_utils.catalog.application import ApplicationFiles
 from icf_utils.catalog.burned_in import check_kinds
 from icf_utils.catalog.content import ContentOptions, VisitContent, load_application, shared_files, visit_content
+from icf_utils.catalog.html_pages import LISTS
 from icf_utils.catalog.page import read_study_page
 from icf_utils.catalog.records import VisitPage, visit_entry
 from icf_utils.catalog.study import StudyPage, study_id
@@ -78,13 +78,13 @@ def catalogify_studyvisit_from_meta(
     content = visit_content(place, options, progress)
     with catalog_lock(place.of_study, progress):
         tally = _write(place, content, application, settings.catalog, hide_dates, progress)
-    return _result(content.page, place, tally, (*application.notices, *content.notices))
+    return _result(content.page, place, tally, content.notices)
 
 
 def _write(
     place: Visit,
     content: VisitContent,
-    application: ApplicationFiles,
+    application: Mapping[str, bytes],
     settings: CatalogSettings,
     hide_dates: bool,
     progress: Progress,
@@ -111,7 +111,8 @@ def _write(
             writer.write_files(study, files, tally, task)
     for dataset_id in sorted(_former_ids(before, content.page)):
         writer.remove_files(study, writer.stale_nodes(study, dataset_id, content.files))
-    writer.remove_files(study, writer.stale_assets(study, application.files))
+    writer.remove_files(study, writer.stale_assets(study, application))
+    writer.remove_files(study, writer.stale_lists(study, LISTS, groups[3]))
     line = visit_line(visit_entry(content.page), current_version(place))
     write_visit_list(study, list_with(study, line, settings))
     return tally

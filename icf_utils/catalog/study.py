@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from icf_utils.catalog.records import SOURCES, Record, VisitEntry, node_path, page_config, version_folder
-from icf_utils.catalog.series import TagValue
+from icf_utils.catalog.study_index import INDEX_PATH, IndexedVisit, parse_index
 from icf_utils.errors import DepositDamaged, InvalidSetting
 from icf_utils.formatting import format_size
 from icf_utils.settings import CatalogSettings
@@ -58,6 +58,11 @@ def super_record(dataset_id: str) -> Record:
     return {"dataset_id": dataset_id, "dataset_version": STUDY_VERSION}
 
 
+def study_description(study: str, settings: CatalogSettings) -> str:
+    """What the study's page says below its name."""
+    return settings.description or _description(study)
+
+
 def catalog_name(study: str, settings: CatalogSettings) -> str:
     """The name of the catalog and of the study's page."""
     return settings.name or f"Study {study}"
@@ -84,24 +89,18 @@ class StudyPage:
 
 
 def study_node(study: str, dataset_id: str, page: StudyPage, settings: CatalogSettings) -> Record:
-    """The record of the study's page with its visits in order.
-
-    Each searchable value appears once in ``values``; visits refer to values by their position there.
-    """
+    """The record of the study's page with its visits in order, as datalad-catalog defines it."""
     entries = page.visible_entries(settings)
-    values = sorted({value for entry in entries for value in entry.values})
-    places = {value: at for at, value in enumerate(values)}
     return {
         "type": "dataset",
         "dataset_id": dataset_id,
         "dataset_version": STUDY_VERSION,
         "name": catalog_name(study, settings),
-        "description": settings.description or _description(study),
+        "description": study_description(study, settings),
         "authors": [],
         "keywords": _modalities(entries),
         "top_display": _badges(entries),
-        "subdatasets": [entry_record(entry, places) for entry in entries],
-        "values": [list(value) for value in values],
+        "subdatasets": [entry_record(entry) for entry in entries],
         **({"hides": ["dates"]} if page.hides_dates else {}),
         "metadata_sources": SOURCES,
     }
@@ -128,7 +127,7 @@ def _badges(entries: Sequence[VisitEntry]) -> list[Record]:
     return [{"name": name, "value": value} for name, value in values.items()]
 
 
-def entry_record(entry: VisitEntry, places: Mapping[TagValue, int]) -> Record:
+def entry_record(entry: VisitEntry) -> Record:
     """A visit in ``subdatasets``, with more fields than the three of the schema.
 
     datalad-catalog's own page takes the visit's name from ``dirs_from_path``.
@@ -143,37 +142,43 @@ def entry_record(entry: VisitEntry, places: Mapping[TagValue, int]) -> Record:
         "images": entry.images,
         "bytes": entry.size,
         "modalities": list(entry.modalities),
-        "values": sorted(places[value] for value in entry.values),
     }
 
 
-def parse_study_page(raw: bytes, source: str) -> StudyPage:
-    """Parse the bytes of a study's page; ``source`` names the file in errors.
+def index_visit(entry: VisitEntry) -> IndexedVisit:
+    """The visit's line in the index."""
+    return IndexedVisit(entry.visit, entry.date, entry.size, entry.store, entry.has_dataset, entry.columns)
+
+
+def parse_study_page(raw: bytes, source: str, index: bytes | None = None, index_source: str = INDEX_PATH) -> StudyPage:
+    """Parse the bytes of a study's page, and of its index if given; the sources name the files in errors.
+
+    An index that is missing or has other visits leaves entries without their series: catalogs of earlier versions have
+    none. Adding a visit again completes its entry.
 
     Raises :class:`~icf_utils.errors.DepositDamaged`.
     """
     try:
         record = json.loads(raw.decode("utf-8"))
-        values = [_value(item) for item in record.get("values", [])]
-        entries = tuple(_entry(item, values) for item in record["subdatasets"])
-        return StudyPage(entries, "dates" in record.get("hides", []))
+        entries = tuple(_entry(item) for item in record["subdatasets"])
+        hides_dates = "dates" in record.get("hides", [])
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         found = f"something else ({type(error).__name__}: {error})"
         raise DepositDamaged(source, "the page of a study as icf-utils writes it", found, _REMEDY) from error
+    indexed = parse_index(index, index_source) if index is not None else {}
+    return StudyPage(tuple(_with_series(entry, indexed.get(entry.visit)) for entry in entries), hides_dates)
 
 
-def _value(item: Any) -> TagValue:
-    tag, text = item
-    return _of_type(tag, str), _of_type(text, str)
+def _with_series(entry: VisitEntry, indexed: IndexedVisit | None) -> VisitEntry:
+    if indexed is None or indexed.size != entry.size:
+        return entry
+    return replace(entry, store=indexed.store, has_dataset=indexed.has_dataset, columns=indexed.series)
 
 
-def _entry(item: Any, values: Sequence[TagValue]) -> VisitEntry:
-    """An entry; those of earlier versions have neither a date nor values."""
+def _entry(item: Any) -> VisitEntry:
+    """An entry without its series; those of earlier versions have no date."""
     texts = {key: _of_type(item[key], str) for key in ("dataset_path", "dataset_id", "dataset_version")}
     numbers = {key: _of_type(item[key], int) for key in ("series", "images", "bytes")}
-    places = [_of_type(place, int) for place in item.get("values", [])]
-    if any(place < 0 for place in places):
-        raise ValueError("a negative position")
     return VisitEntry(
         visit=texts["dataset_path"],
         dataset_id=texts["dataset_id"],
@@ -183,7 +188,6 @@ def _entry(item: Any, values: Sequence[TagValue]) -> VisitEntry:
         size=numbers["bytes"],
         modalities=tuple(_of_type(modality, str) for modality in item["modalities"]),
         date=_of_type(item.get("date", ""), str),
-        values=tuple(values[place] for place in places),
     )
 
 
@@ -204,6 +208,17 @@ def config_record(study: str, settings: CatalogSettings) -> Record:
         "dataset_options": {"include_metadata_export": True},
         "property_sources": {"dataset": {}},  # datalad-catalog's own commands require it
     }
+
+
+def social_links(settings: CatalogSettings) -> dict[str, str]:
+    """The configured links by their names. Raises :class:`~icf_utils.errors.InvalidSetting`."""
+    links = {name: _web_link(name, getattr(settings, name)) for name in _LINKS}
+    return {name: link for name, link in links.items() if link}
+
+
+def link_colors(settings: CatalogSettings) -> tuple[str, str]:
+    """The colours of links, and of links under the pointer. Raises :class:`~icf_utils.errors.InvalidSetting`."""
+    return _color("link_color", settings.link_color), _color("link_hover_color", settings.link_hover_color)
 
 
 def logo_target(settings: CatalogSettings) -> str:

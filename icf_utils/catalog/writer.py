@@ -154,6 +154,11 @@ def stale_assets(study: Study, wanted: Collection[str]) -> list[Path]:
     return [path for folder in FOLDERS for path in _files_below(study, study.catalog / folder, wanted)]
 
 
+def stale_lists(study: Study, folder: str, wanted: Collection[str]) -> list[Path]:
+    """Files in one folder of pages that list visits, that are not ``wanted``."""
+    return list(_files_below(study, study.catalog / folder, wanted))
+
+
 def has_pages(study: Study, dataset_id: str) -> bool:
     """Whether the catalog has a folder of this dataset's pages."""
     folder = study.catalog / "metadata" / dataset_id

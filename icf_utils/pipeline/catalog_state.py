@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 
 from icf_utils.catalog import writer
 from icf_utils.catalog.application import FOLDERS
+from icf_utils.catalog.html_pages import INDEX_PAGE
+from icf_utils.catalog.records import VisitEntry
 from icf_utils.catalog.study import SUPER_PATH, StudyPage, parse_study_page, study_config_path, study_id, study_path
+from icf_utils.catalog.study_index import INDEX_PATH, NO_SERIES, PROTOCOLS_PATH, VISITS_PATH, series_digest
 from icf_utils.catalog.writer import read_file, read_logo
 from icf_utils.errors import DepositDamaged
 from icf_utils.pipeline.fingerprints import Fingerprinter
@@ -23,7 +26,7 @@ from icf_utils.settings import CatalogSettings
 from icf_utils.store.layout import Study
 
 #: Raised whenever the files that all visits share are written with other bytes.
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -44,49 +47,62 @@ def read_catalog_state(study: Study, settings: CatalogSettings, paranoid: bool =
     """Examine the catalog and compare it with its record."""
     recorded = read_record(study, WHOLE_STUDY, "catalog")
     found = Fingerprinter(study.folder, recorded.outputs if recorded else {}, paranoid).fingerprints(_shared(study))
-    raw = read_file(study, study_path(study_id(study.study)))
-    page = {"page": hashlib.md5(raw or b"", usedforsecurity=False).hexdigest()}
-    record = StageRecord(VERSION, _parameters(study, settings), outputs=found, facts=page)
-    shown = _page(study, raw)
-    problem = _problem(recorded, record) or _page_problem(study, raw, shown, recorded, record, settings)
+    files = {name: read_file(study, name) for name in _of_all_visits(study)}
+    facts = {name: hashlib.md5(data or b"", usedforsecurity=False).hexdigest() for name, data in files.items()}
+    record = StageRecord(VERSION, _parameters(study, settings), outputs=found, facts=facts)
+    raw, index = files[study_path(study_id(study.study))], files[INDEX_PATH]
+    shown = _page(study, raw, index)
+    problem = _problem(recorded, record) or _page_problem(study, files, shown, recorded, record, settings)
     if not problem and not study.visit_list.exists():
         problem = "the study's list of visits does not exist yet"
-    return CatalogState(
-        {entry.visit: _digest(asdict(entry)) for entry in shown.entries} if shown else {}, problem, record
-    )
+    return CatalogState(_entry_digests(shown.entries) if shown else {}, problem, record)
 
 
-def _page(study: Study, raw: bytes | None) -> StudyPage | None:
+def _entry_digests(entries: Iterable[VisitEntry]) -> dict[str, str]:
+    known: dict[int, str] = {}
+    return {
+        entry.visit: _digest([asdict(replace(entry, columns=NO_SERIES)), series_digest(entry.columns, known)])
+        for entry in entries
+    }
+
+
+def _page(study: Study, raw: bytes | None, index: bytes | None) -> StudyPage | None:
     """Parse the study's page; ``None`` if there is none, or none that can be read."""
     try:
-        return parse_study_page(raw, study.study) if raw is not None else None
+        return parse_study_page(raw, study.study, index) if raw is not None else None
     except DepositDamaged:
         return None
 
 
 def _page_problem(
     study: Study,
-    raw: bytes | None,
+    files: Mapping[str, bytes | None],
     shown: StudyPage | None,
     recorded: StageRecord | None,
     record: StageRecord,
     settings: CatalogSettings,
 ) -> str:
-    """Check that the page is what its entries give: other commands may have added visits since it was recorded."""
-    if raw is None:
+    """Check that the pages are what the entries give: other commands may have added visits since they were recorded."""
+    if files[study_path(study_id(study.study))] is None:
         return "the study's page does not exist yet"
     if recorded and recorded.facts == record.facts:
         return ""
     from icf_utils.catalog.content import study_files
 
     catalog_id = study_id(study.study)
-    whole = shown is not None and study_files(study.study, catalog_id, shown, settings)[study_path(catalog_id)] == raw
+    expected = study_files(study.study, catalog_id, shown, settings) if shown else {}
+    whole = bool(expected) and all(expected.get(name) == data for name, data in files.items())
     return "" if whole else "the study's page does not match its entries"
+
+
+def _of_all_visits(study: Study) -> list[str]:
+    """The catalog's files that change whenever a visit does."""
+    return [INDEX_PATH, VISITS_PATH, PROTOCOLS_PATH, INDEX_PAGE, study_path(study_id(study.study))]
 
 
 def _shared(study: Study) -> list[str]:
     """The catalog's files that belong to no visit, apart from the study's page, relative to the study's folder."""
-    own = (writer.MARKER, SUPER_PATH, "index.html", "config.json", study_config_path(study_id(study.study)))
+    own = (writer.MARKER, SUPER_PATH, "config.json", study_config_path(study_id(study.study)))
     return [f"{study.catalog.name}/{name}" for name in (*FOLDERS, *own)]
 
 

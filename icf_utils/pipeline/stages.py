@@ -116,6 +116,7 @@ def _dataset(visit_input: VisitInput, config: RunConfig, progress: Progress) -> 
 
 def _catalog(visit_input: VisitInput, config: RunConfig, progress: Progress) -> StageResult:
     from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
+    from icf_utils.catalog.visit_data import visit_path
 
     result = catalogify_studyvisit_from_meta(
         config.root,
@@ -125,7 +126,8 @@ def _catalog(visit_input: VisitInput, config: RunConfig, progress: Progress) -> 
         settings=config.settings,
         progress=progress,
     )
-    return StageResult(result.notices, outputs=(f"{result.catalog.name}/metadata/{result.dataset_id}",))
+    pages = (f"metadata/{result.dataset_id}", visit_path(result.visit))
+    return StageResult(result.notices, outputs=tuple(f"{result.catalog.name}/{name}" for name in pages))
 
 
 def _names(visit_input: VisitInput) -> tuple[str, str]:

@@ -37,6 +37,13 @@ PHONE, DESKTOP = 390, 1280
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves files with the strictest policy that the pages have to bear."""
+
+    def end_headers(self) -> None:
+        if "/catalog/" in self.path:
+            self.send_header("Content-Security-Policy", "default-src 'self'")
+        super().end_headers()
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         pass
 
@@ -89,7 +96,9 @@ class Visitor:
 
     def texts(self, selector: str) -> list[str]:
         """What a reader sees, read at once: elements may go while they are looked at one by one."""
-        script = "return [...document.querySelectorAll(arguments[0])].filter(e => e.offsetParent).map(e => e.innerText)"
+        script = (
+            "return [...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility()).map(e => e.innerText)"
+        )
         return [str(text).strip() for text in self.driver.execute_script(script, selector)]
 
     def open(self, address: str) -> None:
@@ -107,8 +116,29 @@ class Visitor:
         assert found, name
         return found
 
+    def link(self, name: str, within: str = "body") -> Any:
+        """The link of this name, or whose name begins with it."""
+        script = """
+            const named = [...document.querySelectorAll(arguments[0])].filter(one => one.checkVisibility())
+                .map(one => [(one.getAttribute("aria-label") || one.innerText).trim(), one]);
+            const found = named.find(([text]) => text === arguments[1])
+                || named.find(([text]) => text.startsWith(arguments[1]));
+            return found && found[1]"""
+        found = self.driver.execute_script(script, f"{within} a", name)
+        assert found, name
+        return found
+
+    def search(self, text: str) -> None:
+        """Put a text into the field, as if it had been typed."""
+        script = """
+            const field = document.querySelector("input[type=search]");
+            field.value = arguments[0];
+            field.dispatchEvent(new Event("input"));"""
+        self.driver.execute_script(script, text)
+
     def heading(self, text: str) -> None:
-        self.wait(lambda: self.texts("h1") == [text])
+        self.wait(lambda: self.texts("h1") == [text] and not self.texts(".icf-loading"))
+        self.wait(lambda: self.driver.execute_script("return !document.querySelector('#icf-app > .icf-loading')"))
 
     def rows(self, selector: str = "main table") -> list[list[str]]:
         """The cells of a table's body."""

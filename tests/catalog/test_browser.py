@@ -14,8 +14,11 @@ from icf_utils.catalog.content import study_files
 from icf_utils.catalog.page import read_study_page
 from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
 from icf_utils.catalog.study import StudyPage, study_id
+from icf_utils.catalog.study_index import SeriesColumns
+from icf_utils.dataset.stage import deposit_visit_dataset
+from icf_utils.dataset.store_address import find_store_address
 from icf_utils.settings import CatalogSettings, Settings
-from icf_utils.store.layout import Study
+from icf_utils.store.layout import Study, Visit
 from tests.catalog.browsing import Visitor, served
 from tests.catalog.conftest import STUDY, deposit, make_image, make_series, make_visit, typical_images
 
@@ -86,47 +89,53 @@ def test_the_study_page(site: str, visitor: Visitor) -> None:
     assert facts == {"Visits": "3", "Series": "9", "Images": "51", "Size": "10.7 MB"}
 
 
-def test_the_plots_say_in_words_what_they_show(site: str, visitor: Visitor) -> None:
+def test_the_plots_are_lists_of_links(site: str, visitor: Visitor) -> None:
     visitor.open(f"{site}/{STUDY}/catalog/")
     visitor.heading(f"Study {STUDY}")
-    labels = [plot.get_attribute("aria-label") for plot in visitor.all("svg[role=img]")]
-    assert labels == [
-        "Visits per quarter: 2020 Q1: 1; 2021 Q1: 1; 2022 Q1: 1",
-        "Visits with a modality: MR: 3; SR: 3",
-    ]
-    assert len(visitor.all("svg[role=img]:first-of-type rect")) > 3
+    assert visitor.texts("figcaption") == ["Visits per quarter", "Visits with a modality"]
+    labels = [bar.get_attribute("aria-label") for bar in visitor.all(".icf-timeline a")]
+    assert labels == ["2020 Q1: 1 visit", "2021 Q1: 1 visit", "2022 Q1: 1 visit"]
+    visitor.click(visitor.link("2021 Q1"))
+    visitor.wait(lambda: visitor.texts(".icf-count") == ["1 of 3 visits"])
+    assert [row[0] for row in visitor.rows()] == ["v002"]
+    assert visitor.texts(".icf-chips a") == ["Date: 2021-01..2021-03 ×"]
+    visitor.driver.back()
+    visitor.wait(lambda: visitor.texts(".icf-count") == ["3 visits"])
+    visitor.click(visitor.link("SR", ".icf-bars"))
+    visitor.wait(lambda: visitor.texts(".icf-chips a") == ["Modality: SR ×"])
 
 
 def test_dates_can_be_hidden(site: str, visitor: Visitor) -> None:
     visitor.open(f"{site}/quiet/catalog/")
     visitor.heading("Study quiet")
     assert visitor.texts("#icf-q-help code")[0] == "protocol:aahead"
-    visitor.one("input[type=search]").send_keys("date:2020")
+    visitor.search("date:2020")
     assert "“date” is not recorded" in visitor.one(".icf-unknown").text
     visitor.click(visitor.button("Clear"))
     visitor.wait(lambda: visitor.texts(".icf-count") == ["1 visit"])
-    assert "Date" not in visitor.texts("th")
+    assert not [text for text in visitor.texts("th") if "Date" in text]
     assert visitor.rows() == [["s0", "MR, SR", "3", "16", "3.4 MB"]]
-    assert [plot.get_attribute("aria-label") for plot in visitor.all("svg[role=img]")] == [
-        "Visits with a modality: MR: 1; SR: 1"
-    ]
+    assert visitor.texts("figcaption") == ["Visits with a modality"]
 
 
 def test_the_day_of_a_visit_is_that_of_the_study_page(site: str, visitor: Visitor) -> None:
     """Also where the visit's page is opened first; what is hidden on the one is hidden on the other."""
-    go_to_visit(site, visitor, STUDY, "v001")
-    visitor.wait(lambda: dict(zip(visitor.texts("dt"), visitor.texts("dd"), strict=True)).get("Date") == "2020-03-15")
-    address = visitor.driver.current_url
-    visitor.open(address)
+    visitor.open(f"{site}/{STUDY}/catalog/#/visit/v001")
     visitor.wait(lambda: "2020-03-15" in visitor.texts("dd"))
-    go_to_visit(site, visitor, "quiet", "s0")
-    address = visitor.driver.current_url
-    visitor.open(address)
+    visitor.open(f"{site}/quiet/catalog/#/visit/s0")
     visitor.heading("quiet / s0")
-    asked = "return performance.getEntriesByType('resource').filter(one => one.name.includes('/latest/')).length"
+    asked = "return performance.getEntriesByType('resource').filter(one => one.name.includes('visits.json')).length"
     visitor.wait(lambda: visitor.driver.execute_script(asked))
-    assert "Date" not in visitor.texts("dt")
+    visitor.wait(lambda: "Date" not in visitor.texts("dt"))
     assert "2020" not in visitor.one("main").text
+
+
+def test_a_visits_page_loads_neither_the_study_nor_other_visits(site: str, visitor: Visitor) -> None:
+    visitor.open(f"{site}/{STUDY}/catalog/#/visit/v001")
+    visitor.heading(f"{STUDY} / v001")
+    visitor.wait(lambda: any(url.endswith("/protocols.json") for url in visitor.requests()))
+    asked = [url.rsplit("/catalog/")[1] for url in visitor.requests() if url.endswith(".json")]
+    assert sorted(asked) == ["data/protocols.json", "data/visits.json", "data/visits/v001.json"]
 
 
 def test_a_page_opened_as_a_file_says_how_to_view_it(driver: Any, tmp_path: Path) -> None:
@@ -137,7 +146,7 @@ def test_a_page_opened_as_a_file_says_how_to_view_it(driver: Any, tmp_path: Path
     visitor = Visitor(driver)
     try:
         visitor.open((catalog / "index.html").as_uri())
-        assert visitor.texts("body > p") == [
+        assert visitor.texts("#icf-local") == [
             "A browser cannot show this catalog from a file; to see it, run "
             f"icf-utils catalog serve '{catalog}' and open the address that it prints."
         ]
@@ -152,7 +161,8 @@ def test_a_page_opened_as_a_file_says_how_to_view_it(driver: Any, tmp_path: Path
 def test_from_the_study_to_a_visit_and_back(site: str, visitor: Visitor) -> None:
     go_to_visit(site, visitor, STUDY, "v002")
     assert visitor.driver.title == f"{STUDY} / v002 – Study {STUDY}"
-    assert visitor.texts("#icf-main th") == ["No.", "Description", "Protocol", "Modality", "Images", "Size"]
+    labels = "return [...document.querySelectorAll('#icf-main .icf-plain-heading')].map(one => one.textContent)"
+    assert visitor.driver.execute_script(labels) == ["No.", "Description", "Protocol", "Modality", "Images", "Size"]
     assert visitor.rows() == [
         ["1", "localizer", "AAHead_Scout", "MR", "3", "630.0 kB"],
         ["2", "t1_mprage_sag", "T1w", "MR", "13", "2.7 MB"],
@@ -174,14 +184,15 @@ def test_the_series_can_be_sorted(site: str, visitor: Visitor) -> None:
         visitor.wait(lambda: [row[0] for row in visitor.rows()] == numbers)
 
     for name, up in (("Images", ["3", "1", "2"]), ("Description", ["3", "1", "2"]), ("Protocol", ["1", "2", "3"])):
-        heading = visitor.button(name, "th")
-        visitor.click(heading)
+        visitor.click(visitor.link(name, "th"))
         wait_for(up)
-        assert visitor.texts("th[aria-sort=ascending]") == [name]
-        visitor.click(heading)
+        assert [text.rstrip("↑") for text in visitor.texts("th[aria-sort=ascending]")] == [name]
+        visitor.click(visitor.link(name, "th"))
         down = up[::-1] if name != "Protocol" else ["2", "1", "3"]  # what has no protocol stays last
         wait_for(down)
-        assert visitor.texts("th[aria-sort=descending]") == [name]
+        assert [text.rstrip("↓") for text in visitor.texts("th[aria-sort=descending]")] == [name]
+    visitor.driver.back()
+    wait_for(["1", "2", "3"])
 
 
 def test_the_archive_and_the_commands(site: str, visitor: Visitor) -> None:
@@ -193,12 +204,23 @@ def test_the_archive_and_the_commands(site: str, visitor: Visitor) -> None:
     assert archive["MD5"].split()[0] == digest
     assert visitor.one(".icf-archive a").get_attribute("href").endswith("/proj-1/v001_dicom.tar.md5sum")
     commands = visitor.texts(".icf-getting pre")
+    assert not [command for command in commands if command.startswith("datalad")]  # it has no dataset
+    assert "no DataLad dataset" in visitor.one(".icf-getting").text
+    assert "--user NAME" in visitor.one(".icf-getting").text
+    assert "icf-utils retrieve --store https://data.inm-icf.de --id proj-1 v001 -d v001" in commands
+
+
+def test_a_visit_with_a_dataset_can_be_cloned(tmp_path: Path, visitor: Visitor) -> None:
+    deposit(tmp_path, "v001", make_visit("v001", typical_images()))
+    deposit_visit_dataset(tmp_path, STUDY, "v001", store_url="https://data.inm-icf.de", commit_date="2020-03-15")
+    catalogify_studyvisit_from_meta(tmp_path, STUDY, "v001")
+    with served(tmp_path) as address:
+        go_to_visit(address, visitor, STUDY, "v001")
+        commands = visitor.texts(".icf-getting pre")
     assert (
         "datalad clone 'datalad-annex::?type=external&externaltype=uncurl&encryption=none"
         "&url=https://data.inm-icf.de/proj-1/v001_{{annex_key}}' v001"
     ) in commands
-    assert "icf-utils retrieve --store https://data.inm-icf.de --id proj-1 v001 -d v001" in commands
-    assert "no deposit for git-annex alone" in visitor.one(".icf-getting").text
 
 
 def test_git_annex_alone_is_shown_where_the_store_has_it(tmp_path: Path, visitor: Visitor) -> None:
@@ -218,52 +240,64 @@ def test_a_command_is_copied_unchanged(site: str, visitor: Visitor) -> None:
     visitor.driver.execute_cdp_cmd(
         "Browser.grantPermissions", {"origin": origin, "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
     )
-    visitor.click(visitor.button("Clone the dataset"))
+    visitor.click(visitor.button("Copy the command: Images without a clone"))
     visitor.wait(lambda: "Copied" in visitor.texts(".icf-said"))
     script = "navigator.clipboard.readText().then(arguments[0], error => arguments[0](String(error)))"
     copied = visitor.driver.execute_async_script(script)
-    assert copied == next(text for text in visitor.texts(".icf-getting pre") if text.startswith("datalad clone"))
+    assert copied == next(text for text in visitor.texts(".icf-getting pre") if text.startswith("icf-utils retrieve"))
 
 
-def test_the_file_tree(site: str, visitor: Visitor) -> None:
+def test_each_series_has_its_files(site: str, visitor: Visitor) -> None:
     go_to_visit(site, visitor, STUDY, "v001")
-    names = visitor.wait(lambda: visitor.texts(".icf-folder > button .icf-name"))
-    assert names == ["01_localizer", "02_t1_mprage_sag", "03_Dose_Report"]
-    assert visitor.texts(".icf-folder > button .icf-about")[0] == "3 images, 630.0 kB"
-    archive = visitor.one(".icf-tree > .icf-file a")
-    assert archive.get_attribute("href") == "https://data.inm-icf.de/proj-1/v001_dicom.tar"
-    folder = visitor.all(".icf-folder > button")[0]
-    assert folder.get_attribute("aria-expanded") == "false"
+    names = visitor.wait(lambda: visitor.texts(".icf-folder > summary .icf-name"))
+    assert names == ["Series 1: localizer", "Series 2: t1_mprage_sag", "Series 3: Dose Report"]
+    assert visitor.texts(".icf-folder > summary .icf-about")[0] == "3 images, 630.0 kB"
+    folder = visitor.all(".icf-folder > summary")[0]
     visitor.click(folder)
     files = visitor.wait(lambda: visitor.texts(".icf-folder .icf-file"))
     assert [name.split() for name in files] == [[f"s01_000{at}.dcm", "210.0", "kB"] for at in (1, 2, 3)]
-    assert folder.get_attribute("aria-expanded") == "true"
     visitor.click(folder)
     visitor.wait(lambda: not visitor.texts(".icf-folder .icf-file"))
 
 
-def test_from_a_series_to_its_files(site: str, visitor: Visitor) -> None:
+def test_one_series_has_its_command_and_an_address(site: str, visitor: Visitor) -> None:
     go_to_visit(site, visitor, STUDY, "v001")
-    visitor.click(visitor.button("12 images of series 2: show the files"))
+    visitor.click(visitor.link("Series 2: parameters, commands, files", "td"))
     visitor.wait(lambda: len(visitor.texts(".icf-folder .icf-file")) == 12)
-    assert "02_t1_mprage_sag" in visitor.driver.switch_to.active_element.text
+    assert "t1_mprage_sag" in visitor.driver.switch_to.active_element.text
+    assert visitor.driver.current_url.endswith("#/visit/v001?series=2")
+    assert visitor.texts(".icf-folder pre") == [
+        "icf-utils retrieve --store https://data.inm-icf.de --id proj-1 v001 --series 2 -d v001"
+    ]
+    visitor.open(visitor.driver.current_url)
+    visitor.wait(lambda: len(visitor.texts(".icf-folder .icf-file")) == 12)
 
 
 def test_keywords_lead_to_visits_like_this_one(site: str, visitor: Visitor) -> None:
     go_to_visit(site, visitor, STUDY, "v001")
     visitor.click(next(item for item in visitor.all(".icf-words a") if item.text == "AAHead_Scout"))
     visitor.heading(f"Study {STUDY}")
-    assert visitor.one("input[type=search]").get_attribute("value") == "AAHead_Scout"
-    assert visitor.texts(".icf-count") == ["3 of 3 visits"]
+    visitor.wait(lambda: visitor.texts(".icf-chips a") == ["Protocol: AAHead_Scout ×"])
+    assert visitor.texts(".icf-count") == ["3 of 3 visits, 3 series"]
 
 
 def test_a_missing_page(site: str, visitor: Visitor) -> None:
-    for rest in ("dataset/none/none", "nowhere"):
+    for rest, said in (("dataset/none/none", "no such page"), ("nowhere", "no such page"), ("visit/v9", "no visit v9")):
         visitor.open(f"{site}/{STUDY}/catalog/#/{rest}")
-        visitor.heading("Nothing to show")
-        visitor.click(next(item for item in visitor.all("main a") if item.text == "All visits"))
-        visitor.heading(f"Study {STUDY}")
-    visitor.driver.get_log("browser")  # the browser's own message about the page that is missing
+        assert said in visitor.one("[role=alert]").text
+        visitor.click(visitor.link("All visits", "[role=alert]"))
+        visitor.wait(lambda: visitor.texts(".icf-count"))
+    visitor.driver.get_log("browser")  # the browser's own message about the file that is missing
+
+
+def test_addresses_of_earlier_catalogs_lead_to_the_same_pages(site: str, visitor: Visitor) -> None:
+    visitor.open(f"{site}/{STUDY}/catalog/#/dataset/{study_id(STUDY)}/latest?q=v002")
+    visitor.wait(lambda: visitor.texts(".icf-count") == ["1 of 3 visits"])
+    place = Visit(Path(), STUDY, "v001")
+    version = "0123456789abcdef" * 2  # whatever it was
+    dataset_id = find_store_address(place, Settings(), None, None).dataset_id
+    visitor.open(f"{site}/{STUDY}/catalog/#/dataset/{dataset_id}/{version}/series")
+    visitor.heading(f"{STUDY} / v001")
 
 
 def test_header_values_are_text_and_nothing_else(site: str, visitor: Visitor) -> None:
@@ -271,13 +305,13 @@ def test_header_values_are_text_and_nothing_else(site: str, visitor: Visitor) ->
     visitor.heading(HOSTILE[0])
     assert visitor.driver.title == HOSTILE[0]
     assert visitor.texts(".icf-lead") == [HOSTILE[1]]
-    visitor.one("input[type=search]").send_keys("window.stolen")
+    visitor.search("window.stolen")
     assert any(HOSTILE[0] in text for text in visitor.wait(lambda: visitor.texts(".icf-reasons span")))
     go_to_visit(site, visitor, "hostile", "bad")
     rows = visitor.rows()
     assert [(row[1], row[2], row[3]) for row in rows[:-1]] == [(text,) * 3 for text in HOSTILE]
     assert set(HOSTILE) <= set(visitor.texts(".icf-words a"))
-    folders = visitor.wait(lambda: visitor.all(".icf-folder > button"))
+    folders = visitor.wait(lambda: visitor.all(".icf-folder > summary"))
     assert len(folders) == len(HOSTILE) + 1
     for folder in folders:
         visitor.click(folder)
@@ -288,7 +322,7 @@ def test_header_values_are_text_and_nothing_else(site: str, visitor: Visitor) ->
         assert any(text.startswith(name) for text in files)
     assert not visitor.all(".icf-folder .icf-file a")  # no name made a link
     for word in visitor.all(".icf-words a"):
-        assert "#/dataset/" in word.get_attribute("href")
+        assert "#/?f=" in word.get_attribute("href")
     assert visitor.driver.execute_script("return window.stolen") is None
     assert not any(url.endswith(("/stolen", "/x")) for url in visitor.requests())
 
@@ -306,18 +340,18 @@ def test_addresses_that_run_code_are_not_links(tmp_path: Path, visitor: Visitor)
 
 
 def test_a_catalog_of_an_earlier_version(tmp_path: Path, visitor: Visitor) -> None:
-    """Its study page has no values yet; it shows what it has."""
+    """Its visits have no series in the index yet; the page shows what it has."""
     place = deposit(tmp_path, "v001", make_visit("v001", typical_images()))
     catalogify_studyvisit_from_meta(tmp_path, STUDY, "v001")
     study = Study(tmp_path, STUDY)
     (entry,) = read_study_page(study).entries
-    old = StudyPage((replace(entry, values=()),))
+    old = StudyPage((replace(entry, columns=SeriesColumns()),))
     for name, data in study_files(STUDY, study_id(STUDY), old, CatalogSettings()).items():
-        (place.of_study.catalog / name).write_bytes(data.replace(b'"values":[],', b""))
+        (place.of_study.catalog / name).write_bytes(data)
     with served(tmp_path) as address:
         visitor.open(f"{address}/{STUDY}/catalog/")
         visitor.heading(f"Study {STUDY}")
-        visitor.one("input[type=search]").send_keys("v0")
+        visitor.search("v0")
         visitor.wait(lambda: visitor.texts(".icf-count") == ["1 of 1 visit"])
 
 
@@ -326,5 +360,5 @@ def test_a_visit_without_images(tmp_path: Path, visitor: Visitor) -> None:
     catalogify_studyvisit_from_meta(tmp_path, STUDY, "v001")
     with served(tmp_path) as address:
         go_to_visit(address, visitor, STUDY, "v001")
-        assert "There is no DICOM image in this visit." in visitor.texts("main p")
+        assert "This visit has no DICOM image." in visitor.texts("main p")
         assert visitor.all(".icf-download")

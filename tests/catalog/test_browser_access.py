@@ -103,13 +103,13 @@ def open_page(site: str, visitor: Visitor, kind: str) -> None:
     visitor.open(f"{site}/{STUDY}/catalog/")
     visitor.heading(f"Study {STUDY}")
     if kind == "search":
-        visitor.one("input[type=search]").send_keys("long modality:mr")
+        visitor.search("long modality:mr")
         visitor.wait(lambda: visitor.texts(".icf-reasons"))
     if kind in ("visit", "files"):
         visitor.click(visitor.wait(lambda: visitor.all("td a"))[0])
         visitor.heading(f"{STUDY} / v00")
     if kind == "files":
-        visitor.click(visitor.wait(lambda: visitor.all(".icf-folder > button"))[0])
+        visitor.click(visitor.wait(lambda: visitor.all(".icf-folder > summary"))[0])
         visitor.wait(lambda: visitor.texts(".icf-more"))
 
 
@@ -176,18 +176,17 @@ def test_everything_by_keyboard(site: str, visitor: Visitor) -> None:
     assert focused(visitor).text == "Skip to the content"
     press(visitor, Keys.ENTER)
     assert focused(visitor).get_attribute("id") == "icf-main"
-    tab_to(visitor, "Search visits")
+    tab_to(visitor, "Search series and visits")
     press(visitor, "v00")
     visitor.wait(lambda: visitor.texts(".icf-count") == ["1 of 60 visits"])
     tab_to(visitor, "Images")
     press(visitor, Keys.ENTER)
-    visitor.wait(lambda: visitor.texts("th[aria-sort=ascending]") == ["Images"])
+    visitor.wait(lambda: visitor.texts("th[aria-sort=ascending]") == ["Images↑"])
     tab_to(visitor, "v00")
     press(visitor, Keys.ENTER)
     visitor.heading(f"{STUDY} / v00")
     visitor.wait(lambda: focused(visitor).tag_name == "h1")
-    tab_to(visitor, "Copy the command: Clone the dataset")
-    tab_to(visitor, "02_")
+    tab_to(visitor, "Series 2:")
     press(visitor, Keys.ENTER)
     visitor.wait(lambda: len(visitor.texts(".icf-folder .icf-file")) == 200)
     tab_to(visitor, "Show more")
@@ -200,12 +199,14 @@ def test_a_phone_chooses_the_order_from_a_list(site: str, visitor: Visitor) -> N
     visitor.width(PHONE)
     from selenium.webdriver.support.ui import Select
 
-    by, order = map(Select, visitor.all(".icf-sorting select"))
+    by, _ = map(Select, visitor.all(".icf-sorting select"))
     by.select_by_visible_text("Images")
     visitor.wait(lambda: visitor.rows()[0][0] == "v01")
+    _, order = map(Select, visitor.all(".icf-sorting select"))
     assert order.first_selected_option.text == "ascending"
     order.select_by_visible_text("descending")
     visitor.wait(lambda: visitor.rows()[0][0] == "v00")
+    _, order = map(Select, visitor.all(".icf-sorting select"))
     assert order.first_selected_option.text == "descending"
 
 

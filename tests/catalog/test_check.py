@@ -9,6 +9,7 @@ import pytest
 from icf_utils.catalog.check import check_catalog
 from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
 from icf_utils.catalog.study import study_id, study_path
+from icf_utils.catalog.visit_data import visit_path
 from icf_utils.dataset.store_address import address_from_settings
 from icf_utils.metadata.records import read_visit_metadata
 from icf_utils.settings import CatalogSettings, Settings
@@ -55,14 +56,16 @@ def test_every_file_of_the_visit_and_the_application_is_covered(catalogued: Path
 
 def _nodes(store: Path, visit: str) -> list[Path]:
     result = catalogify_studyvisit_from_meta(store, STUDY, visit)
-    return [path for path in (result.catalog / "metadata" / result.dataset_id).rglob("*") if path.is_file()]
+    return [path for path in (result.catalog / "metadata" / result.dataset_id).rglob("*") if path.is_file()] + [
+        result.catalog / visit_path(visit)
+    ]
 
 
 def test_a_visit_that_was_never_added(catalogued: Path) -> None:
     deposit(catalogued, "v004", make_visit("v004", typical_images()))
     problems = check(catalogued, "v004")
     assert "does not show visit v004" in [problem for _, problem in problems]
-    assert [problem for _, problem in problems].count("is missing") == 5
+    assert [problem for _, problem in problems].count("is missing") == 6
 
 
 def test_a_visit_that_changed_since(catalogued: Path) -> None:
@@ -110,6 +113,7 @@ def test_other_settings_are_noticed(catalogued: Path) -> None:
     names = {name for name, _ in check(catalogued, settings=CatalogSettings(name="Other"))}
     assert names == {
         "index.html",
+        "list/1.html",
         "config.json",
         study_page(catalogued).relative_to(Study(catalogued, STUDY).catalog).as_posix(),
     }

@@ -1,19 +1,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from icf_utils.catalog.content import study_files
 from icf_utils.catalog.records import VisitEntry, record_bytes
-from icf_utils.catalog.study import StudyPage, config_record, logo_target, parse_study_page, study_node
+from icf_utils.catalog.series import SeriesKind
+from icf_utils.catalog.study import StudyPage, config_record, logo_target, parse_study_page, study_node, study_path
+from icf_utils.catalog.study_index import INDEX_PATH, SeriesColumns
 from icf_utils.errors import DepositDamaged, InvalidSetting
 from icf_utils.settings import CatalogSettings
 
 
 def entry(visit: str, images: int = 10, date: str = "2021-02-03") -> VisitEntry:
-    values = (("Modality", "CT"), ("ProtocolName", f"for {visit}"))
-    return VisitEntry(visit, f"id-{visit}", "md5", 2, images, 1_000_000, ("CT", "MR"), date, values)
+    kinds: tuple[SeriesKind, ...] = tuple(
+        (("Modality", name), ("ProtocolName", f"for {visit}")) for name in ("CT", "MR")
+    )
+    columns = SeriesColumns(kinds, (1, "x"), (1, images - 1), (10, 20))
+    about = (visit, f"id-{visit}", "md5", 2, images, 1_000_000, ("CT", "MR"), date)
+    return VisitEntry(*about, "https://x", True, columns)
 
 
 def test_visits_are_sorted_and_replaced() -> None:
@@ -35,14 +43,16 @@ def test_totals_are_shown() -> None:
 
 def test_the_page_carries_what_it_is_made_from() -> None:
     page = StudyPage((entry("a"), entry("b")))
-    raw = record_bytes(study_node("s", "id", page, CatalogSettings()))
-    assert parse_study_page(raw, "x") == page
+    files = study_files("s", "id", page, CatalogSettings())
+    assert parse_study_page(files[study_path("id")], "x", files[INDEX_PATH]) == page
 
 
-def test_values_appear_once() -> None:
-    node = study_node("s", "id", StudyPage((entry("a"), entry("b"))), CatalogSettings())
-    assert node["values"] == [["Modality", "CT"], ["ProtocolName", "for a"], ["ProtocolName", "for b"]]
-    assert [one["values"] for one in node["subdatasets"]] == [[0, 1], [0, 2]]
+def test_an_entry_whose_index_is_another_ones_has_no_series() -> None:
+    page = StudyPage((entry("a"),))
+    raw = study_files("s", "id", page, CatalogSettings())[study_path("id")]
+    other = study_files("s", "id", StudyPage((replace(entry("a"), size=3),)), CatalogSettings())[INDEX_PATH]
+    for index in (None, other):
+        assert parse_study_page(raw, "x", index).entries == (replace(entry("a"), store="", columns=SeriesColumns()),)
 
 
 @pytest.mark.parametrize(
@@ -54,15 +64,15 @@ def test_values_appear_once() -> None:
 )
 def test_dates_are_hidden_by_a_user_or_by_the_settings(page: StudyPage, settings: CatalogSettings) -> None:
     raw = record_bytes(study_node("s", "id", page, settings))
-    assert b"2021" not in raw
+    assert not any(b"2021" in data for data in study_files("s", "id", page, settings).values())
     assert parse_study_page(raw, "x").hides_dates == page.hides_dates  # what settings say, they may take back
 
 
 def test_a_page_of_an_earlier_version_is_read() -> None:
     node = study_node("s", "id", StudyPage((entry("a"),)), CatalogSettings())
-    del node["values"], node["subdatasets"][0]["values"], node["subdatasets"][0]["date"]
+    del node["subdatasets"][0]["date"]
     (found,) = parse_study_page(record_bytes(node), "x").entries
-    assert (found.visit, found.date, found.values) == ("a", "", ())
+    assert (found.visit, found.date, found.columns) == ("a", "", SeriesColumns())
 
 
 @pytest.mark.parametrize(
@@ -72,9 +82,6 @@ def test_a_page_of_an_earlier_version_is_read() -> None:
         {"subdatasets": [{}]},
         {"subdatasets": [{"dataset_id": 3}]},
         {"subdatasets": None},
-        {"values": []},
-        {"values": 3},
-        {"values": [["Modality"]]},
         {"hides": 3},
     ],
 )

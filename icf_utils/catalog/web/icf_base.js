@@ -1,18 +1,132 @@
-// What all pages of the catalog share: sizes, records, copying, and tables that can be sorted and leafed through.
+"use strict";
+// What all pages of the catalog share: elements, addresses, files, numbers and texts.
 
-const ICF_ROWS = 50; // rows of a table, and visits of a list, that are shown at a time
-
-/** A page may not fetch its data from a file: the sentence of ``index.html`` says what to do, and nothing else begins. */
-if (window.location.protocol === "file:") {
-  const sentence = document.getElementById("icf-local");
-  sentence.classList.remove("icf-local");
-  const folder = decodeURIComponent(window.location.pathname).replace(/\/[^/]*$/, "") || "/";
-  const quoted = /^[\w/.+-]+$/.test(folder) ? folder : `'${folder.replace(/'/g, "'\\''")}'`;
-  sentence.querySelector("code").textContent = `icf-utils catalog serve ${quoted}`;
-  window.stop();
-}
+/** What the first page says of the catalog: {study, catalog, name}. */
+const icfSite = JSON.parse(document.getElementById("icf-site").textContent);
 
 const icfCollator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
+
+// ---- elements
+
+/** Set attributes; `on…` are listeners, `style` an object of properties; null, undefined and false are left out. */
+function icfSet(element, attributes) {
+  for (const [name, value] of Object.entries(attributes || {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "style") for (const [key, one] of Object.entries(value)) element.style.setProperty(key, one);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  return element;
+}
+
+/** Make an element. Children are elements and texts; values of headers only ever become texts. */
+function icfEl(tag, attributes, ...children) {
+  const element = icfSet(document.createElement(tag), attributes);
+  element.append(...icfChildren(children));
+  return element;
+}
+
+function icfChildren(children) {
+  return children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false && child !== "");
+}
+
+/** Replace what is in an element. The focus stays on what has the same `data-focus`. */
+function icfReplace(container, ...children) {
+  const active = document.activeElement;
+  const key = active && container.contains(active) ? active.getAttribute("data-focus") : null;
+  container.replaceChildren(...icfChildren(children));
+  if (key === null) return;
+  const again = container.querySelector(`[data-focus="${CSS.escape(key)}"]`);
+  if (again) again.focus({ preventScroll: true });
+}
+
+function icfButton(label, onclick, attributes) {
+  return icfEl("button", { type: "button", onclick, ...attributes }, label);
+}
+
+/** A text that may be broken after an underscore and the like; what is copied is the text itself. */
+function icfBreakable(text) {
+  const parts = String(text).match(/[^_\-./]*[_\-./]|[^_\-./]+/g) || [];
+  return parts.flatMap((part, at) => (at ? [icfEl("wbr"), part] : [part]));
+}
+
+// ---- addresses: everything that a page shows is in the part after "#"
+
+/** The address as {path: [parts], params}. */
+function icfAddress() {
+  const text = window.location.hash.slice(1) || "/";
+  const at = text.indexOf("?");
+  const path = at < 0 ? text : text.slice(0, at);
+  return {
+    path: path.split("/").filter(Boolean).map(icfDecoded),
+    params: new URLSearchParams(at < 0 ? "" : text.slice(at + 1)),
+  };
+}
+
+function icfDecoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch (error) {
+    return text;
+  }
+}
+
+/** The link of a page: parameters are [name, value] pairs; empty values are left out. */
+function icfHref(path, pairs) {
+  const params = new URLSearchParams((pairs || []).filter(([, value]) => value !== "" && value !== null && value !== undefined));
+  const query = params.toString();
+  return `#/${path.map(encodeURIComponent).join("/")}${query ? `?${query}` : ""}`;
+}
+
+function icfVisitHref(visit) {
+  return icfHref(["visit", visit]);
+}
+
+// ---- files
+
+/** What a page says if a file cannot be shown: `sentence` is for the reader. */
+class IcfProblem extends Error {}
+
+/** Read a JSON file of the catalog. The browser asks the server whether its copy is still current. */
+async function icfJson(path, missing) {
+  let response;
+  try {
+    response = await fetch(path, { cache: "no-cache" });
+  } catch (error) {
+    throw new IcfProblem(`The server does not answer, so the file ${path} could not be loaded. Check the connection, and reload the page.`);
+  }
+  if (response.status === 401 || response.status === 403) {
+    throw new IcfProblem(`The server requires permission to read the file ${path} (${response.status}). Log in, or ask whoever runs this catalog.`);
+  }
+  if (response.status === 404 || response.status === 410) {
+    throw new IcfProblem(missing || `The file ${path} is missing. ${icfRebuild()}`);
+  }
+  if (!response.ok) {
+    throw new IcfProblem(`The server could not deliver the file ${path} (${response.status}). Try again later.`);
+  }
+  try {
+    return await response.json();
+  } catch (error) {
+    throw new IcfProblem(`The file ${path} is incomplete or damaged. Reload the page; if that does not help: ${icfRebuild()}`);
+  }
+}
+
+function icfRebuild() {
+  return `Whoever runs this catalog can rebuild it with 'icf-utils catalog build -o STORE ${icfSite.study}'.`;
+}
+
+function icfAlert(problem) {
+  const sentence = problem instanceof IcfProblem ? problem.message : `The page failed: ${problem.message}. Reload it.`;
+  return icfEl("div", { class: "icf-card", role: "alert" }, icfEl("p", null, sentence),
+    icfEl("p", null, icfEl("a", { href: "#/" }, "All visits")));
+}
+
+/** Addresses that a browser can follow; anything else stays text. */
+function icfIsLink(address) {
+  return /^https?:\/\//.test(address || "");
+}
+
+// ---- numbers and texts
 
 /** A size in decimal units, as everywhere in the catalog. */
 function icfSize(bytes) {
@@ -35,197 +149,119 @@ function icfCounted(number, one, more) {
   return `${icfNumber(number)} ${number === 1 ? one : more}`;
 }
 
-/** Fetch a file; the browser asks whether its copy is still the server's, as not every server says how long it is. */
-function icfFetch(address) {
-  return fetch(address, { cache: "no-cache" });
+/** A recorded value as text; several values are joined. */
+function icfValueText(value) {
+  return value === undefined || value === null ? "" : Array.isArray(value) ? value.join(", ") : String(value);
 }
 
-/** A record of the catalog. Fails with a sentence for the reader. */
-async function icfRecord(id, version, path) {
-  const response = await icfFetch(getFilePath(id, version, path));
-  if (response.ok) return Object.freeze(await response.json());
-  const denied = response.status === 401 || response.status === 403;
-  throw new Error(denied ? "The server asks for permission to read this page." : "The catalog has no such page.");
+/** Compare values: numbers by size, texts with their numbers; what is empty comes last. */
+function icfCompare(a, b, descending) {
+  const empty = (value) => value === "" || value === undefined || value === null;
+  if (empty(a) || empty(b)) return empty(a) - empty(b);
+  const order = typeof a === "number" && typeof b === "number" ? a - b : icfCollator.compare(String(a), String(b));
+  return descending ? -order : order;
 }
 
-/** The content of a tab of a record, by the tab's name. */
-function icfTab(record, name) {
-  const tab = (record.additional_display || []).find((one) => one.name === name);
-  return tab ? tab.content : {};
+/** Quote a text for a POSIX shell. */
+function icfShell(text) {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replace(/'/g, "'\\''")}'`;
 }
 
-/** Addresses that a browser can follow; anything else stays text. */
-function icfLink(value) {
-  const address = value && typeof value === "object" ? value["@value"] : value;
-  return /^https?:\/\//.test(address || "") ? address : "";
-}
+// ---- copying and saving
 
 /** Put text on the clipboard; where a page may not (plain http), by way of a selection. */
-async function icfCopy(text, element) {
+async function icfCopy(text) {
   try {
     await navigator.clipboard.writeText(text);
     return true;
   } catch (error) {
-    const range = document.createRange();
-    range.selectNodeContents(element);
-    const selection = window.getSelection();
-    selection.removeAllRanges();
-    selection.addRange(range);
-    return document.execCommand("copy");
+    const field = icfEl("textarea", { class: "icf-unseen", readonly: true, "aria-hidden": "true" });
+    field.value = text;
+    document.body.append(field);
+    const before = document.activeElement;
+    field.select();
+    const done = document.execCommand("copy");
+    field.remove();
+    if (before) before.focus({ preventScroll: true });
+    return done;
   }
 }
 
-/** Rows in another order; empty values come last whatever the direction. */
-function icfSorted(rows, key, descending) {
-  if (!key) return rows;
-  const sign = descending ? -1 : 1;
-  const empty = (value) => value === "" || value === undefined || value === null;
-  return [...rows].sort((a, b) => {
-    const [x, y] = [a[key], b[key]];
-    if (empty(x) || empty(y)) return empty(x) - empty(y);
-    return sign * (typeof x === "number" && typeof y === "number" ? x - y : icfCollator.compare(x, y));
-  });
+/** Save a text as a file of the reader. */
+function icfSave(name, text, type) {
+  const address = URL.createObjectURL(new Blob([text], { type: `${type};charset=utf-8` }));
+  const link = icfEl("a", { href: address, download: name });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(address), 10000);
 }
 
-/** A text that may be broken after an underscore and the like; what is copied is the text as it is. */
-Vue.component("icf-text", {
-  functional: true,
-  props: { text: String },
-  render(h, { props }) {
-    return (props.text.match(/[^_\-./]*[_\-./]|[^_\-./]+/g) || []).map((part, at) => (at ? [h("wbr"), part] : part));
-  },
-});
-
-/** Steps through something long; says where it is. */
-Vue.component("icf-pager", {
-  props: { start: Number, size: Number, total: Number, what: String },
-  template: `
-    <nav v-if="total > size" class="icf-pager" :aria-label="'Pages of ' + what">
-      <button type="button" :disabled="start === 0" @click="$emit('go', 0)">First</button>
-      <button type="button" :disabled="start === 0" @click="$emit('go', start - size)">Previous</button>
-      <span>{{ from }}–{{ to }} of {{ all }}</span>
-      <button type="button" :disabled="start >= last" @click="$emit('go', start + size)">Next</button>
-      <button type="button" :disabled="start >= last" @click="$emit('go', last)">Last</button>
-    </nav>`,
-  computed: {
-    last() { return Math.floor((this.total - 1) / this.size) * this.size; },
-    from() { return icfNumber(this.start + 1); },
-    to() { return icfNumber(Math.min(this.start + this.size, this.total)); },
-    all() { return icfNumber(this.total); },
-  },
-});
-
-/**
- * A table. A column is {key, label, numeric, text: row => text}; a slot named by the key shows a cell in another way.
- * Rows come in the order of the column that `order` names, if it does.
- * On narrow screens each row becomes a block with labels, and the order is chosen from a list; the headings, which only
- * a reader's program finds there, have no buttons then: nobody would see where the keyboard is.
- */
-Vue.component("icf-table", {
-  props: { columns: Array, rows: Array, caption: String, rowKey: String, order: { type: String, default: "" } },
-  data() {
-    return { key: this.order, descending: false, start: 0, size: ICF_ROWS };
-  },
-  computed: {
-    sorted() {
-      if (!this.order || this.key !== this.order) return icfSorted(this.rows, this.key, this.descending);
-      return this.descending ? [...this.rows].reverse() : this.rows;
-    },
-    shown() { return this.sorted.slice(this.start, this.start + this.size); },
-    sortable() { return this.columns.filter((column) => !column.fixed); },
-  },
-  watch: {
-    rows() { this.start = 0; },
-  },
-  methods: {
-    text(column, row) { return column.text ? column.text(row) : row[column.key]; },
-    sortBy(key) {
-      this.descending = this.key === key && !this.descending;
-      this.key = key;
-      this.start = 0;
-    },
-    direction(column) {
-      if (column.fixed) return null;
-      return this.key !== column.key ? "none" : this.descending ? "descending" : "ascending";
-    },
-    go(start) {
-      this.start = Math.max(0, start);
-      this.$el.scrollIntoView({ block: "start" });
-    },
-  },
-  template: `
-    <div class="icf-table">
-      <div class="icf-sorting">
-        <label>Sort by
-          <select :value="key" @change="descending = false; key = $event.target.value; start = 0">
-            <option v-if="!order" value="">as listed</option>
-            <option v-for="column in sortable" :value="column.key">{{ column.label }}</option>
-          </select>
-        </label>
-        <select v-if="key" aria-label="Order" :value="String(descending)"
-                @change="descending = $event.target.value === 'true'; start = 0">
-          <option value="false">ascending</option>
-          <option value="true">descending</option>
-        </select>
-      </div>
-      <table role="table">
-        <caption class="icf-unseen">{{ caption }}</caption>
-        <thead role="rowgroup">
-          <tr role="row">
-            <th v-for="column in columns" role="columnheader" scope="col" :key="column.key"
-                :class="{ 'icf-number': column.numeric }" :aria-sort="direction(column)">
-              <button v-if="!column.fixed" type="button" @click="sortBy(column.key)">
-                {{ column.label }}<i aria-hidden="true" class="fas" :class="{
-                  'fa-sort': key !== column.key, 'fa-sort-up': key === column.key && !descending,
-                  'fa-sort-down': key === column.key && descending }"></i>
-              </button>
-              <span :class="{ 'icf-plain-heading': !column.fixed }">{{ column.label }}</span>
-            </th>
-          </tr>
-        </thead>
-        <tbody role="rowgroup">
-          <tr v-for="row in shown" role="row" :key="row[rowKey]">
-            <td v-for="column in columns" role="cell" :key="column.key" :data-label="column.label"
-                :class="['icf-cell-' + column.key, { 'icf-number': column.numeric, 'icf-empty': text(column, row) === '' }]">
-              <slot :name="column.key" :row="row">{{ text(column, row) }}</slot>
-            </td>
-          </tr>
-        </tbody>
-      </table>
-      <icf-pager :start="start" :size="size" :total="rows.length" :what="caption" @go="go"></icf-pager>
-    </div>`,
-});
+/** A button that copies what `text()` gives, and says so. */
+function icfCopyButton(label, text, attributes) {
+  const said = icfEl("span", { class: "icf-said", role: "status" });
+  const copy = async () => {
+    said.textContent = (await icfCopy(text())) ? "Copied" : "Select and copy by hand";
+    setTimeout(() => { said.textContent = ""; }, 2500);
+  };
+  return [said, icfButton(label, copy, attributes)];
+}
 
 /** A command to copy. */
-Vue.component("icf-command", {
-  props: { title: String, command: String },
-  data() { return { said: "" }; },
-  methods: {
-    async copy() {
-      this.said = (await icfCopy(this.command, this.$refs.code)) ? "Copied" : "Select and copy by hand";
-      setTimeout(() => { this.said = ""; }, 2500);
-    },
-  },
-  template: `
-    <div class="icf-command">
-      <div class="icf-command-head">
-        <span>{{ title }}</span>
-        <span class="icf-said" role="status">{{ said }}</span>
-        <button type="button" :aria-label="'Copy the command: ' + title" @click="copy">
-          <i class="far fa-copy" aria-hidden="true"></i> Copy</button>
-      </div>
-      <pre tabindex="0" :aria-label="title"><code ref="code">{{ command }}</code></pre>
-    </div>`,
-});
+function icfCommand(title, command) {
+  return icfEl("div", { class: "icf-command" },
+    icfEl("div", { class: "icf-command-head" }, icfEl("span", null, title),
+      icfCopyButton("Copy", () => command, { "aria-label": `Copy the command: ${title}` })),
+    icfEl("pre", { tabindex: "0", role: "group", "aria-label": title }, icfEl("code", null, command)));
+}
 
 /** Numbers that say how much there is. */
-Vue.component("icf-facts", {
-  props: { facts: Array },
-  template: `
-    <dl class="icf-facts">
-      <div v-for="fact in facts" :key="fact.name"><dt>{{ fact.name }}</dt><dd>{{ shown(fact.value) }}</dd></div>
-    </dl>`,
-  methods: {
-    shown(value) { return typeof value === "number" ? icfNumber(value) : value; },
-  },
-});
+function icfFacts(facts) {
+  const item = ([name, value]) => icfEl("div", null, icfEl("dt", null, name),
+    icfEl("dd", null, typeof value === "number" ? icfNumber(value) : value));
+  return icfEl("dl", { class: "icf-facts" }, facts.filter(([, value]) => value !== "").map(item));
+}
+
+// ---- recorded tags: labels, units, and how they are grouped
+
+const ICF_TAGS = {
+  SeriesDescription: { label: "Description", name: "description" },
+  ProtocolName: { label: "Protocol", name: "protocol" },
+  Modality: { label: "Modality", name: "modality" },
+  MRAcquisitionType: { label: "Acquisition type", group: "Contrast" },
+  PulseSequenceName: { label: "Sequence name", name: "sequence", group: "Contrast" },
+  RepetitionTime: { label: "TR", name: "tr", unit: "ms", group: "Timing" },
+  EchoTime: { label: "TE", name: "te", unit: "ms", group: "Timing" },
+  InversionTime: { label: "TI", name: "ti", unit: "ms", group: "Timing" },
+  EchoTrainLength: { label: "Echo train length", name: "etl", group: "Timing" },
+  FlipAngle: { label: "Flip angle", name: "flip", unit: "°", group: "Contrast" },
+  ScanningSequence: { label: "Scanning sequence", group: "Contrast" },
+  SequenceVariant: { label: "Sequence variant", group: "Contrast" },
+  ImageType: { label: "Image type", group: "Contrast" },
+  Rows: { label: "Rows", group: "Geometry" },
+  Columns: { label: "Columns", group: "Geometry" },
+  PixelSpacing: { label: "Pixel spacing", unit: "mm", group: "Geometry" },
+  SliceThickness: { label: "Slice thickness", name: "slice", unit: "mm", group: "Geometry" },
+  NumberOfFrames: { label: "Frames", group: "Geometry" },
+  BodyPartExamined: { label: "Body part", name: "body", group: "Geometry" },
+  Manufacturer: { label: "Manufacturer", name: "manufacturer", group: "Scanner" },
+  ManufacturerModelName: { label: "Scanner", name: "model", group: "Scanner" },
+  MagneticFieldStrength: { label: "Field strength", name: "field", unit: "T", group: "Scanner" },
+};
+
+const ICF_GROUPS = ["Timing", "Contrast", "Geometry", "Scanner", "Other"];
+
+function icfTagLabel(tag) {
+  return (ICF_TAGS[tag] || {}).label || tag;
+}
+
+function icfTagUnit(tag) {
+  return (ICF_TAGS[tag] || {}).unit || "";
+}
+
+/** A value with its unit; several values of a size are joined by ×. */
+function icfWithUnit(tag, value) {
+  const text = tag === "PixelSpacing" && Array.isArray(value) ? value.join(" × ") : icfValueText(value);
+  const unit = icfTagUnit(tag);
+  return !text || !unit ? text : unit === "°" ? `${text}°` : `${text} ${unit}`;
+}

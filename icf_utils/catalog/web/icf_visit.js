@@ -1,222 +1,249 @@
-// A visit's page: its series, how to get it, and its files.
+"use strict";
+// A visit's page: its series with their parameters, how to get them, and its files.
 
-/** A folder of the file tree: its files are fetched when it is opened, and shown some at a time. */
-Vue.component("icf-folder", {
-  props: { folder: Object, record: Object, series: Object },
-  data() {
-    return { open: false, files: null, shown: 200, problem: "" };
-  },
-  computed: {
-    list() { return `icf-files-${this.folder.path.replace(/[^\w-]/g, "_")}`; },
-    visible() { return this.files ? this.files.slice(0, this.shown) : []; },
-    left() { return this.files ? Math.max(0, this.files.length - this.shown) : 0; },
-    about() {
-      return this.series ? `${icfCounted(this.series.images, "image", "images")}, ${icfSize(this.series.bytes)}` : "";
-    },
-  },
-  methods: {
-    size: icfSize,
-    async toggle() {
-      this.open = !this.open;
-      if (!this.open || this.files) return;
-      try {
-        const node = await icfRecord(this.record.dataset_id, this.record.dataset_version, this.folder.path);
-        this.files = Object.freeze(node.children);
-        this.problem = "";
-      } catch (error) {
-        this.problem = "The list of files could not be loaded.";
-      }
-    },
-    async more() {
-      const next = this.shown;
-      this.shown += 200;
-      await this.$nextTick();
-      const row = this.$refs.rows.children[next];
-      if (row) row.focus();
-    },
-    async reveal() {
-      if (!this.open) await this.toggle();
-      this.$refs.button.focus({ preventScroll: true });
-      this.$el.scrollIntoView({ block: "start" });
-    },
-  },
-  template: `
-    <li class="icf-folder">
-      <button type="button" ref="button" :aria-expanded="String(open)" :aria-controls="list" @click="toggle">
-        <i aria-hidden="true" class="far" :class="open ? 'fa-folder-open' : 'fa-folder'"></i>
-        <span class="icf-name">{{ folder.name }}</span> <span class="icf-about">{{ about }}</span>
-      </button>
-      <div :id="list" v-show="open">
-        <p v-if="problem" role="alert">{{ problem }}</p>
-        <p v-else-if="!files" class="icf-about" role="status">Loading …</p>
-        <ul ref="rows">
-          <li v-for="file in visible" :key="file.path" class="icf-file" tabindex="-1">
-            <i aria-hidden="true" class="far fa-file-alt"></i>
-            <span class="icf-name">{{ file.name }}</span> <span class="icf-about">{{ size(file.contentbytesize) }}</span>
-          </li>
-        </ul>
-        <button v-if="left" type="button" class="icf-more" @click="more">Show more ({{ left.toLocaleString('en') }} left)</button>
-      </div>
-    </li>`,
-});
+const ICF_FOLDERS = 200; // folders, and files in one, that are shown at a time
 
-function icfTitled(text) {
-  return text.charAt(0).toUpperCase() + text.slice(1);
-}
-
-/** Where to get the visit: the archive as a file, and commands. */
-Vue.component("icf-getting", {
-  props: { record: Object },
-  computed: {
-    archive() { return icfTab(this.record, "Archive"); },
-    commands() { return icfTab(this.record, "Clone"); },
-    download() { return icfLink(this.archive.Download); },
-    checksum() { return icfLink(this.archive["Checksum file"]); },
-    address() { return typeof this.archive.Download === "string" ? this.archive.Download : ""; },
-    size() { return icfSize(this.archive["Size in bytes"] || 0); },
-    exactly() { return `${icfNumber(this.archive["Size in bytes"] || 0)} bytes`; },
-    groups() {
-      const of = (tool) => Object.entries(this.commands)
-        .filter(([name]) => name === tool || name.startsWith(`${tool}: `))
-        .map(([name, command]) => ({ name: icfTitled(name.slice(tool.length + 2)) || "Clone the dataset", command }));
-      return { datalad: of("datalad"), annex: of("git-annex"), icf: of("icf-utils") };
-    },
-  },
-  template: `
-    <section class="icf-card icf-getting" aria-labelledby="icf-get">
-      <h2 id="icf-get">Get the images</h2>
-      <h3>One archive</h3>
-      <p v-if="download"><a class="icf-download" :href="download"><i class="fas fa-download" aria-hidden="true"></i>
-        Download {{ size }}</a></p>
-      <p v-else class="icf-wrap">{{ address }}</p>
-      <dl class="icf-archive">
-        <div><dt>File</dt><dd>{{ archive.File }}</dd></div>
-        <div><dt>Size</dt><dd>{{ exactly }}</dd></div>
-        <div><dt>MD5</dt><dd><code>{{ archive.MD5 }}</code>
-          <a v-if="checksum" :href="checksum">checksum file</a></dd></div>
-      </dl>
-      <icf-command title="Download" :command="archive['Download command']"></icf-command>
-      <icf-command title="Check, beside the checksum file" :command="archive['Check command']"></icf-command>
-      <h3>With DataLad</h3>
-      <icf-command v-for="one in groups.datalad" :key="one.name" :title="one.name" :command="one.command"></icf-command>
-      <h3>With git-annex alone</h3>
-      <icf-command v-for="one in groups.annex" :key="one.name" :title="one.name" :command="one.command"></icf-command>
-      <p v-if="!groups.annex.length" class="icf-about">This store has no deposit for git-annex alone. Clone with DataLad,
-        or download the archive.</p>
-      <h3>With icf-utils</h3>
-      <icf-command v-for="one in groups.icf" :key="one.name" title="Images without a clone"
-                   :command="one.command"></icf-command>
-    </section>`,
-});
-
-Vue.component("icf-visit", {
-  props: { record: Object, home: Object, study: String, day: { type: String, default: "" } },
-  created() {
-    const rows = Object.entries(icfTab(this.record, "Series")).map(([name, row], at) => Object.freeze({
-      key: name,
-      at,
-      number: this.order(name.slice("Series ".length)),
-      label: name.slice("Series ".length),
-      description: row.Description,
-      protocol: row.Protocol,
-      modality: row.Modality,
-      images: row.Images,
-      bytes: row.Bytes,
-      preview: row.Preview || "",
+class IcfVisitPage {
+  /** `visit` is data/visits/NAME.json; `usual` and `others` come later, and the page is complete without them. */
+  constructor(visit, wanted) {
+    this.visit = visit;
+    this.usual = null;
+    this.wanted = wanted;
+    this.folders = [];
+    this.parts = { facts: icfEl("div"), series: icfEl("div"), details: icfEl("div"), neighbours: icfEl("div") };
+    this.rows = visit.series.map((series, at) => ({
+      ...series, at, order: /^[+-]?\d+/.test(series.number) ? Number(/^[+-]?\d+/.exec(series.number)[0]) : "",
+      description: icfValueText(series.values.SeriesDescription), protocol: icfValueText(series.values.ProtocolName),
     }));
-    this.rows = Object.freeze(rows);
-    this.folders = Object.freeze((this.record.children || []).filter((child) => child.type === "directory"));
-    this.files = Object.freeze((this.record.children || []).filter((child) => child.type === "file"));
-    this.columns = [
-      { key: "preview", label: "Preview", fixed: true },
-      { key: "number", label: "No.", numeric: true },
-      { key: "description", label: "Description" },
-      { key: "protocol", label: "Protocol" },
+    this.sort = { key: "", descending: false, page: 1 };
+    this.element = this.build();
+  }
+
+  build() {
+    const { visit, parts } = this;
+    this.showFacts("");
+    this.showSeries(false);
+    window.addEventListener("beforeprint", () => this.showSeries(true));
+    window.addEventListener("afterprint", () => this.showSeries(false));
+    icfReplace(parts.details, this.rows.map((row) => this.details(row)));
+    return icfEl("div", null,
+      icfEl("h1", null, `${visit.study} / ${visit.visit}`),
+      parts.facts,
+      icfEl("div", { class: "icf-columns" },
+        icfEl("div", { class: "icf-main-column" },
+          icfEl("section", { class: "icf-card", "aria-labelledby": "icf-series" }, icfEl("h2", { id: "icf-series" }, "Series"),
+            this.rows.length ? [parts.series, icfEl("p", { class: "icf-total" }, `Together: ${this.total()}`)] : icfEl("p", { class: "icf-nothing" }, "This visit has no DICOM image.")),
+          this.rows.length ? icfEl("section", { class: "icf-card", "aria-labelledby": "icf-details" }, icfEl("h2", { id: "icf-details" }, "Each series: parameters, commands, files"), parts.details) : null),
+        this.getting(),
+        icfEl("div", { class: "icf-main-column" }, this.similar(), parts.neighbours)));
+  }
+
+  total() {
+    const sum = (key) => this.rows.reduce((all, row) => all + row[key], 0);
+    return `${icfCounted(this.rows.length, "series", "series")}, ${icfCounted(sum("images"), "image", "images")}, ${icfSize(sum("bytes"))}`;
+  }
+
+  showFacts(date) {
+    const { visit } = this;
+    icfReplace(this.parts.facts, icfFacts([["Series", visit.series.length], ["Images", visit.images], ["Size", icfSize(visit.archive.bytes)],
+      ["Modalities", visit.modalities.join(", ")], ["Date", date || "\u2007"]].filter(([name, value]) => name !== "Date" || value !== "\u2007" || !this.settled)));
+  }
+
+  // ---- the table of series
+
+  showSeries(all) {
+    const { sort } = this;
+    const tag = (name) => ({
+      key: name, label: icfTagLabel(name) + (icfTagUnit(name) ? ` (${icfTagUnit(name)})` : ""), numeric: true, value: (row) => row.values[name],
+      text: (row) => icfValueText(row.values[name]), cell: (row) => this.marked(row, name, icfValueText(row.values[name])),
+    });
+    const has = (name) => this.rows.some((row) => name in row.values);
+    const columns = [
+      ...(this.rows.some((row) => row.preview) ? [{ key: "preview", label: "Preview", fixed: true, text: (row) => row.preview || "none", cell: (row) => this.preview(row) }] : []),
+      { key: "number", label: "No.", numeric: true, value: (row) => row.order, text: (row) => row.number, cell: (row) => this.opener(row, row.number || "–") },
+      { key: "description", label: "Description", cell: (row) => icfBreakable(row.description) },
+      { key: "protocol", label: "Protocol", cell: (row) => icfBreakable(row.protocol) },
       { key: "modality", label: "Modality" },
-      { key: "images", label: "Images", numeric: true },
-      { key: "bytes", label: "Size", numeric: true, text: (row) => icfSize(row.bytes) },
-    ].filter((column) => column.key !== "preview" || rows.some((row) => row.preview));
-  },
-  data() {
-    return { start: 0, size: ICF_ROWS * 4, allWords: false };
-  },
-  computed: {
-    facts() { return this.day ? [...this.record.top_display, { name: "Date", value: this.day }] : this.record.top_display; },
-    words() { return this.allWords ? this.record.keywords : this.record.keywords.slice(0, 24); },
-    total() { return `${icfCounted(this.rows.length, "series", "series")}, ${icfCounted(this.images, "image", "images")}, ${icfSize(this.bytes)}`; },
-    images() { return this.rows.reduce((sum, row) => sum + row.images, 0); },
-    bytes() { return this.rows.reduce((sum, row) => sum + row.bytes, 0); },
-    visible() { return this.folders.slice(this.start, this.start + this.size); },
-  },
-  methods: {
-    /** Numbers as numbers, so that 10 comes after 9; what has none comes last. */
-    order(label) {
-      const number = label.match(/^[+-]?\d+/);
-      return number ? Number(number[0]) : "";
-    },
-    size_(bytes) { return icfSize(bytes); },
-    number_(value) { return icfNumber(value); },
-    link(file) { return icfLink((file.url || [])[0]); },
-    search(word) {
-      return { name: "dataset", params: this.home, query: { q: icfQuoted(word) } };
-    },
-    async show(at) {
-      this.start = Math.floor(at / this.size) * this.size;
-      await this.$nextTick();
-      this.$refs.folders[at - this.start].reveal();
-    },
-  },
-  template: `
-    <div>
-      <h1 class="dataset-title">{{ record.name }}</h1>
-      <p class="icf-lead">{{ record.description }}</p>
-      <icf-facts :facts="facts"></icf-facts>
-      <div class="icf-columns">
-        <div class="icf-main-column">
-          <section class="icf-card" aria-labelledby="icf-series">
-            <h2 id="icf-series">Series</h2>
-            <icf-table v-if="rows.length" :columns="columns" :rows="rows" caption="Series of the visit" row-key="key">
-              <template #preview="{ row }">
-                <img v-if="row.preview" :src="row.preview" loading="lazy" :alt="'Preview of series ' + row.label">
-                <span v-else class="icf-about">none</span>
-              </template>
-              <template #number="{ row }">{{ row.label }}</template>
-              <template #description="{ row }"><icf-text :text="row.description"></icf-text></template>
-              <template #protocol="{ row }"><icf-text :text="row.protocol"></icf-text></template>
-              <template #images="{ row }">
-                <button type="button" class="icf-as-link" :aria-label="number_(row.images) + ' images of series ' + row.label + ': show the files'"
-                        @click="show(row.at)">{{ number_(row.images) }}</button>
-              </template>
-            </icf-table>
-            <p v-if="rows.length" class="icf-total">Together: {{ total }}</p>
-            <p v-else class="icf-nothing">There is no DICOM image in this visit.</p>
-          </section>
-        </div>
-        <icf-getting :record="record"></icf-getting>
-        <div class="icf-main-column">
-          <section class="icf-card" aria-labelledby="icf-files">
-            <h2 id="icf-files">Files</h2>
-            <ul class="icf-tree">
-              <li v-for="file in files" :key="file.path" class="icf-file">
-                <i aria-hidden="true" class="far fa-file-archive"></i>
-                <a v-if="link(file)" :href="link(file)" class="icf-name">{{ file.name }}</a>
-                <span v-else class="icf-name">{{ file.name }}</span>
-                <span class="icf-about">{{ size_(file.contentbytesize) }}</span>
-              </li>
-              <icf-folder v-for="(folder, at) in visible" ref="folders" :key="folder.path" :folder="folder"
-                          :record="record" :series="rows[start + at]"></icf-folder>
-            </ul>
-            <icf-pager :start="start" :size="size" :total="folders.length" what="folders" @go="start = $event"></icf-pager>
-          </section>
-          <section v-if="words.length && home" class="icf-card" aria-labelledby="icf-words">
-            <h2 id="icf-words">Visits like this one</h2>
-            <ul class="icf-words">
-              <li v-for="word in words" :key="word"><router-link :to="search(word)">{{ word }}</router-link></li>
-            </ul>
-            <button v-if="words.length < record.keywords.length" type="button" class="icf-more"
-                    @click="allWords = true">Show all {{ record.keywords.length }}</button>
-          </section>
-        </div>
-      </div>
-    </div>`,
-});
+      { key: "images", label: "Images", numeric: true, text: (row) => icfNumber(row.images), value: (row) => row.images, cell: (row) => this.images(row) },
+      { key: "bytes", label: "Size", numeric: true, text: (row) => icfSize(row.bytes), value: (row) => row.bytes },
+      ...["RepetitionTime", "EchoTime"].filter(has).map(tag),
+    ];
+    const rows = icfSortRows(this.rows, columns.find((column) => column.key === sort.key), sort.descending);
+    const table = icfTable({
+      columns, rows, caption: "Series of the visit", sort, page: sort.page, all, name: "icf-series",
+      onsort: (key, descending) => icfHref(["visit", this.visit.visit], [["sort", (descending ? "-" : "") + key]]),
+      onpage: (page) => icfHref(["visit", this.visit.visit], [["sort", (sort.descending ? "-" : "") + sort.key], ["page", page]]),
+    });
+    icfReplace(this.parts.series, table);
+  }
+
+  preview(row) {
+    if (!row.preview) return icfEl("span", { class: "icf-about" }, "none");
+    return icfEl("a", { href: row.preview, title: "Show the picture alone" }, icfEl("img", { src: row.preview, loading: "lazy", width: "104", height: "104", alt: `Preview of series ${row.number}` }));
+  }
+
+  opener(row, text) {
+    return icfEl("a", { href: this.seriesHref(row), "data-focus": `open ${row.at}`, "aria-label": `Series ${text}: parameters, commands, files` }, text);
+  }
+
+  seriesHref(row) {
+    return icfHref(["visit", this.visit.visit], [["series", row.number || row.folder]]);
+  }
+
+  images(row) {
+    const text = icfNumber(row.images);
+    const usual = this.usualOf(row);
+    if (usual && usual.visits > 1 && row.images < usual.images) {
+      return icfEl("span", { class: "icf-marked icf-incomplete", title: `usually ${usual.images}` }, text, " ", icfEl("span", { "aria-hidden": "true" }, "◔"), icfEl("span", { class: "icf-unseen" }, ` fewer than the usual ${usual.images}`));
+    }
+    return text;
+  }
+
+  usualOf(row) {
+    return this.usual && this.usual.get(icfFirst(row.values.ProtocolName), icfFirst(row.values.SeriesDescription));
+  }
+
+  /** A value, marked where it differs from what is usual in the study. */
+  marked(row, tag, text) {
+    const usual = this.usualOf(row);
+    const found = usual && this.usual.deviations(usual, (name) => row.values[name]).find(([name]) => name === tag);
+    if (!found) return text;
+    const said = `usually ${icfWithUnit(tag, found[2])}`;
+    return icfEl("span", { class: "icf-marked icf-deviating", title: said }, text, " ", icfEl("span", { "aria-hidden": "true" }, "≠"), icfEl("span", { class: "icf-unseen" }, ` ${said}`));
+  }
+
+  // ---- one series
+
+  details(row) {
+    const body = icfEl("div", { class: "icf-series-body" });
+    const label = [row.number && `Series ${row.number}`, row.description || row.protocol].filter(Boolean).join(": ") || row.folder;
+    const box = icfEl("details", { class: "icf-folder", "data-series": row.number, ontoggle: () => { if (box.open && !body.firstChild) this.fill(body, row); } },
+      icfEl("summary", null, icfEl("span", { class: "icf-name" }, icfBreakable(label)), " ",
+        icfEl("span", { class: "icf-about" }, `${icfCounted(row.images, "image", "images")}, ${icfSize(row.bytes)}`)), body);
+    this.folders.push({ row, box, body });
+    return box;
+  }
+
+  fill(body, row) {
+    const files = icfEl("div");
+    icfReplace(body, this.parameters(row), icfEl("h3", null, "Get this series"), this.seriesCommands(row), icfEl("h3", null, "Files"), files);
+    this.loadFiles(files, row);
+  }
+
+  parameters(row) {
+    const groups = ICF_GROUPS.map((group) => [group, Object.keys(row.values).filter((tag) => !["SeriesDescription", "ProtocolName", "Modality"].includes(tag) && ((ICF_TAGS[tag] || {}).group || "Other") === group)])
+      .filter(([, tags]) => tags.length);
+    if (!groups.length) {
+      return icfEl("p", { class: "icf-about" }, "No parameters are recorded of this series. ", icfEl("code", null, `icf-utils visit refresh`), " adds them to a visit that was archived without them.");
+    }
+    const item = (tag) => icfEl("div", null, icfEl("dt", null, icfTagLabel(tag)), icfEl("dd", null, this.marked(row, tag, icfWithUnit(tag, row.values[tag]))));
+    const order = (tags) => [...tags].sort((a, b) => icfTagRank(a) - icfTagRank(b) || icfCollator.compare(a, b));
+    return icfEl("div", { class: "icf-parameters" }, groups.map(([group, tags]) => icfEl("section", null, icfEl("h3", null, group), icfEl("dl", null, order(tags).map(item)))));
+  }
+
+  seriesCommands(row) {
+    const { visit } = this;
+    const found = [];
+    if (row.number) {
+      const retrieve = visit.clone["icf-utils"];
+      if (retrieve) found.push(icfCommand("With icf-utils, without a clone", `${retrieve.replace(/ -d [^ ]+$/, "")} --series ${icfShell(row.number)} -d ${visit.visit}`));
+      if (visit.clone.datalad) found.push(icfCommand("In a clone, with git-annex", `git -C ${visit.visit} annex get --metadata seriesnumber=${icfShell(row.number)}`));
+    }
+    return found.length ? found : icfEl("p", { class: "icf-about" }, "This series has no number to name it by; get the whole visit.");
+  }
+
+  async loadFiles(container, row) {
+    icfReplace(container, icfEl("p", { class: "icf-about", role: "status" }, "Loading …"));
+    try {
+      const node = await icfJson(row.files);
+      this.showFiles(container, node.children, ICF_FOLDERS);
+    } catch (error) {
+      icfReplace(container, icfAlert(error));
+    }
+  }
+
+  showFiles(container, files, most) {
+    const item = (file) => icfEl("li", { class: "icf-file" }, icfEl("span", { class: "icf-name" }, file.name), " ", icfEl("span", { class: "icf-about" }, icfSize(file.contentbytesize)));
+    icfReplace(container, icfEl("p", { class: "icf-about" }, "The folders and names here are those of the catalog; in the archive and the dataset, files have their own paths."),
+      icfEl("ul", null, files.slice(0, most).map(item)),
+      files.length > most ? icfButton(`Show more (${icfNumber(files.length - most)} left)`, () => this.showFiles(container, files, most + 1000), { class: "icf-more", "data-focus": "more" }) : null);
+  }
+
+  /** Open the series that the address names, and go there. */
+  open(number) {
+    const found = this.folders.find(({ row }) => row.number === number || row.folder === number);
+    if (!found) return;
+    found.box.open = true;
+    if (!found.body.firstChild) this.fill(found.body, found.row);
+    found.box.querySelector("summary").focus({ preventScroll: true });
+    found.box.scrollIntoView({ block: "start" });
+  }
+
+  // ---- getting the visit
+
+  /** The archive's address: relative where the page lies in its store on a web server. */
+  archiveHref() {
+    const { visit } = this;
+    const { hostname, pathname } = window.location;
+    const local = ["127.0.0.1", "localhost", "[::1]"].includes(hostname);
+    const inStore = new RegExp(`/${visit.study}/catalog/(index\\.html)?$`).test(icfDecoded(pathname));
+    return !local && inStore ? `../${visit.archive.file}` : visit.archive.url;
+  }
+
+  getting() {
+    const { visit } = this;
+    const { archive, commands, clone } = visit;
+    const address = this.archiveHref();
+    const link = icfIsLink(address) || address.startsWith("../");
+    const of = (tool) => Object.entries(clone).filter(([name]) => name === tool || name.startsWith(`${tool}: `))
+      .map(([name, command]) => icfCommand(name.length > tool.length ? name.charAt(tool.length + 2).toUpperCase() + name.slice(tool.length + 3) : "Clone the dataset", command));
+    const annex = of("git-annex");
+    const entry = (name, ...value) => icfEl("div", null, icfEl("dt", null, name), icfEl("dd", null, value));
+    return icfEl("section", { class: "icf-card icf-getting", "aria-labelledby": "icf-get" },
+      icfEl("h2", { id: "icf-get" }, "Get the images"),
+      icfEl("h3", null, "One archive"),
+      link ? icfEl("p", null, icfEl("a", { class: "icf-download", href: address }, `Download ${icfSize(archive.bytes)}`)) : icfEl("p", { class: "icf-wrap" }, address),
+      icfEl("dl", { class: "icf-archive" }, entry("File", archive.file), entry("Size", `${icfNumber(archive.bytes)} bytes`),
+        entry("MD5", icfEl("code", null, archive.md5), link ? icfEl("a", { href: `${address}.md5sum` }, "checksum file") : null)),
+      icfCommand("Download, with the checksum file", commands.download),
+      icfCommand("Check", commands.check),
+      icfEl("h3", null, "With icf-utils"),
+      icfCommand("Images without a clone", clone["icf-utils"]),
+      clone.datalad ? [icfEl("h3", null, "With DataLad"), of("datalad")] : icfEl("p", { class: "icf-about" }, "This visit has no DataLad dataset; download its archive, or use icf-utils."),
+      annex.length ? [icfEl("h3", null, "With git-annex alone"), annex] : null,
+      icfEl("h3", null, "If the store requires a password"),
+      icfEl("p", { class: "icf-about" }, "Add ", icfEl("code", null, "--user NAME"), " to the commands of icf-utils, and ", icfEl("code", null, "-u NAME"), " to curl; both ask for the password. DataLad asks for both."));
+  }
+
+  // ---- other visits
+
+  similar() {
+    const values = (tag) => [...new Set(this.rows.flatMap((row) => [row.values[tag]].flat()).filter((one) => one !== undefined && one !== ""))];
+    const links = [...values("ProtocolName").map((text) => ["ProtocolName", text]), ...values("Modality").map((text) => ["Modality", text])];
+    if (!links.length) return null;
+    const item = ([tag, text]) => icfEl("li", null, icfEl("a", { href: icfHref([], [["f", `${tag}=${text}`]]) }, String(text)));
+    const list = icfEl("ul", { class: "icf-words" }, links.slice(0, 24).map(item));
+    const more = links.length > 24 ? icfButton(`Show all ${links.length}`, () => { icfReplace(list, links.map(item)); more.remove(); }, { class: "icf-more" }) : null;
+    return icfEl("section", { class: "icf-card", "aria-labelledby": "icf-words" }, icfEl("h2", { id: "icf-words" }, "Visits like this one"), list, more);
+  }
+
+  /** What other files say: the date that the study shows, the visits before and after, and what is usual. */
+  complete(others, protocols) {
+    this.settled = true;
+    this.usual = protocols && new IcfUsual(protocols);
+    const names = (others || []).slice().sort((a, b) => icfCollator.compare(a[0], b[0]));
+    const at = names.findIndex(([name]) => name === this.visit.visit);
+    this.showFacts(at < 0 ? "" : names[at][1]);
+    this.showSeries(false);
+    for (const { box, body, row } of this.folders) if (box.open && body.firstChild) body.replaceChild(this.parameters(row), body.firstChild);
+    const link = (label, place) => (names[place] ? icfEl("a", { href: icfVisitHref(names[place][0]) }, `${label}: ${names[place][0]}`) : null);
+    if (at >= 0) icfReplace(this.parts.neighbours, icfEl("nav", { class: "icf-neighbours", "aria-label": "Other visits" }, link("Previous visit", at - 1), link("Next visit", at + 1)));
+  }
+
+  follow(params) {
+    const sort = params.get("sort") || "";
+    this.sort = { descending: sort.startsWith("-"), key: sort.replace(/^-/, ""), page: Math.max(1, Math.floor(Number(params.get("page"))) || 1) };
+    this.showSeries(false);
+    if (params.has("series")) this.open(params.get("series"));
+  }
+}

@@ -1,0 +1,171 @@
+"""The HTML of a catalog: its first page, and the lists of visits and series for readers without scripts. Pure.
+
+The first page has the study's name and description, and what programs read: a description for search engines and,
+without scripts, the visits. All texts are escaped. Nothing is inline that a ``Content-Security-Policy`` of
+``default-src 'self'`` forbids: blocks of data are no scripts.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from icf_utils.catalog.application import LOGO, SCRIPTS, STYLE
+from icf_utils.catalog.series import kind_texts
+from icf_utils.catalog.study import catalog_name, logo_target, social_links, study_description
+from icf_utils.catalog.study_index import IndexedVisit
+from icf_utils.formatting import format_count, format_size
+from icf_utils.settings import CatalogSettings
+
+#: The first page of a catalog, and the folder of lists of visits.
+INDEX_PAGE, LISTS = "index.html", "list"
+#: Visits on one page of a list.
+_PER_LIST = 250
+
+_LINK_LABELS = {
+    "about": "About",
+    "documentation": "Documentation",
+    "github": "GitHub",
+    "mastodon": "Mastodon",
+    "x": "X",
+}
+_LOCAL = (
+    "A browser cannot show this catalog from a file; to see it, run <code>icf-utils catalog serve STORE/STUDY</code> "
+    "and open the address that it prints."
+)
+
+
+def page_files(
+    study: str, catalog_id: str, visits: Sequence[IndexedVisit], settings: CatalogSettings
+) -> dict[str, bytes]:
+    """The HTML files of a catalog by their path."""
+    lists = [visits[at : at + _PER_LIST] for at in range(0, len(visits), _PER_LIST)]
+    files = {list_path(at): _list_page(study, at, len(lists), part, settings) for at, part in enumerate(lists)}
+    return {**files, INDEX_PAGE: _first_page(study, catalog_id, visits, settings)}
+
+
+def list_path(at: int) -> str:
+    """The path of a list of visits; the first is 0."""
+    return f"{LISTS}/{at + 1}.html"
+
+
+def _first_page(study: str, catalog_id: str, visits: Sequence[IndexedVisit], settings: CatalogSettings) -> bytes:
+    name, description = catalog_name(study, settings), study_description(study, settings)
+    site = _data_block("application/json", "icf-site", {"study": study, "catalog": catalog_id, "name": name})
+    head = "\n".join(
+        (
+            f"<title>{_text(name)}</title>",
+            f'<meta name="description" content="{_text(description)}">',
+            f'<link rel="icon" href="{_ICON}">',
+            f'<link rel="stylesheet" href="assets/{STYLE}">',
+            *(f'<script defer src="assets/{script}"></script>' for script in SCRIPTS),
+            site,
+        )
+    )
+    body = f"""<a class="icf-skip" href="#icf-main">Skip to the content</a>
+<div class="icf-frame">
+{_header(settings)}
+<nav id="icf-crumbs" class="icf-crumbs" aria-label="Breadcrumb" hidden></nav>
+<main id="icf-main" tabindex="-1">
+<div id="icf-face"><h1>{_text(name)}</h1>
+<p class="icf-lead">{_text(description)}</p></div>
+<noscript>{_without_scripts(visits)}</noscript>
+<div id="icf-app"><p class="icf-loading" role="status" hidden>Loading …</p></div>
+<p id="icf-local" hidden>{_LOCAL}</p>
+</main>
+<footer class="icf-footer"><span id="icf-record"></span><a href="{list_path(0)}">Plain list of visits</a>
+<span>Made by icf-utils</span></footer>
+</div>"""
+    return _page(head, body)
+
+
+_ICON = "assets/favicon/favicon-32x32.png"
+
+
+def _page(head: str, body: str) -> bytes:
+    text = f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+{head}
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _data_block(kind: str, name: str, value: Mapping[str, Any]) -> str:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return f'<script type="{kind}" id="{name}">{text}</script>'
+
+
+def _header(settings: CatalogSettings) -> str:
+    logo = _text(logo_target(settings) or LOGO)
+    links = "".join(
+        f'<a href="{_text(address)}" rel="noopener">{_LINK_LABELS[key]}</a>'
+        for key, address in social_links(settings).items()
+    )
+    about = f'<nav aria-label="About this catalog">{links}</nav>' if links else ""
+    image = f'<img src="{logo}" alt="All visits" height="38">'
+    return f'<header class="icf-header"><a href="#/" class="icf-logo">{image}</a>{about}</header>'
+
+
+def _without_scripts(visits: Sequence[IndexedVisit]) -> str:
+    pages = range((len(visits) + _PER_LIST - 1) // _PER_LIST)
+    lists = ", ".join(f'<a href="{list_path(at)}">{_range(visits, at)}</a>' for at in pages)
+    shown = "".join(f"<li>{_text(_summary(visit))}</li>" for visit in visits[:_PER_LIST])
+    return f"<p>Lists of visits and series: {lists}.</p><ul>{shown}</ul>" if visits else "<p>No visit yet.</p>"
+
+
+def _range(visits: Sequence[IndexedVisit], at: int) -> str:
+    part = visits[at * _PER_LIST : (at + 1) * _PER_LIST]
+    return _text(f"{part[0].visit} to {part[-1].visit}")
+
+
+def _summary(visit: IndexedVisit) -> str:
+    series, images = format_count(len(visit.series.kinds), "series"), format_count(sum(visit.series.images), "image")
+    return ", ".join(filter(None, (visit.visit, visit.date, series, images, format_size(visit.size))))
+
+
+def _list_page(study: str, at: int, count: int, visits: Iterable[IndexedVisit], settings: CatalogSettings) -> bytes:
+    title = f"{catalog_name(study, settings)}: visits and series" + (f", page {at + 1} of {count}" if count > 1 else "")
+    head = f"""<title>{_text(title)}</title>
+<link rel="icon" href="../{_ICON}">
+<link rel="stylesheet" href="../assets/{STYLE}">"""
+    steps = [("Previous page", at - 1)] * (at > 0) + [("Next page", at + 1)] * (at + 1 < count)
+    links = "".join(f' <a href="{at_page + 1}.html">{label}</a>' for label, at_page in steps)
+    body = f"""<div class="icf-frame"><main>
+<h1>{_text(title)}</h1>
+<p class="icf-list-links"><a href="../index.html">Search the visits</a>{links}</p>
+{"".join(_visit_section(visit) for visit in visits)}
+</main></div>"""
+    return _page(head, body)
+
+
+def _visit_section(visit: IndexedVisit) -> str:
+    columns = visit.series
+    lines = zip(columns.numbers, columns.kinds, columns.images, strict=True)
+    rows = "".join(f"<li>{_text(_series_line(*line))}</li>" for line in lines)
+    link = f'<a href="../index.html#/visit/{_text(visit.visit)}">{_text(visit.visit)}</a>'
+    about = _text(_summary(visit).removeprefix(visit.visit).lstrip(", "))
+    return f'<section class="icf-card"><h2>{link}</h2><p>{about}</p><ul>{rows}</ul></section>\n'
+
+
+def _series_line(number: int | str, kind: Any, images: int) -> str:
+    found = (_joined(kind, tag) for tag in ("SeriesDescription", "ProtocolName", "Modality"))
+    texts = [f"{number}".strip(), *dict.fromkeys(filter(None, found)), format_count(images, "image")]
+    return ", ".join(filter(None, texts))
+
+
+def _joined(kind: Any, tag: str) -> str:
+    return "/".join(kind_texts(kind, tag))
+
+
+def _text(text: str) -> str:
+    return html.escape(text, quote=True)
