@@ -1,7 +1,10 @@
 """How Sphinx builds these pages: ``sphinx-build -W -b html docs docs/_build/html``, without a network."""
 
+from html import escape
+from textwrap import shorten
 from typing import Any
 
+from docutils.nodes import document, paragraph, section
 from sphinx.application import Sphinx
 
 from icf_utils import __version__
@@ -39,10 +42,21 @@ copybutton_remove_prompts = True
 
 
 def setup(app: Sphinx) -> None:
-    """Sphinx calls this. The sidebar lists pages, and none of the decision records, which have a list of their own."""
+    """Sphinx calls this."""
     app.connect("html-page-context", _shorten_sidebar, priority=400)  # before the theme, which asks for all levels
+    app.connect("html-page-context", _describe)
 
 
 def _shorten_sidebar(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _doctree: object) -> None:
+    """The sidebar lists pages, but not the decision records, which have a list of their own."""
     toctree = context["toctree"]
     context["toctree"] = lambda **options: toctree(**{**options, "maxdepth": 1})
+
+
+def _describe(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], doctree: document | None) -> None:
+    """A page without a description of its own is described by its first paragraph, for search engines."""
+    texts = doctree.findall(paragraph) if doctree else ()
+    first = next((text for text in texts if isinstance(text.parent, section)), None)
+    if first and 'name="description"' not in context.get("metatags", ""):
+        text = shorten(first.astext(), 160, placeholder=" ...")
+        context["metatags"] = f'{context.get("metatags", "")}<meta name="description" content="{escape(text)}">\n'
