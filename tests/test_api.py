@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import os
 import pkgutil
+import re
 import typing
 from collections.abc import Callable
 from importlib import import_module
@@ -34,6 +35,7 @@ from icf_utils import (
     verify_visit,
 )
 from icf_utils.errors import DepositMissing
+from tests.pages import DOCS
 from tests.verify.stores import STUDY, URL, write_input
 
 STAGES: tuple[Callable[..., object], ...] = (
@@ -58,6 +60,14 @@ def test_everything_that_is_offered_is_there() -> None:
     everything: dict[str, object] = {}
     exec("from icf_utils import *", everything)
     assert set(icf_utils.__all__) - {"__version__"} <= set(everything)
+
+
+def test_the_offered_are_documented() -> None:
+    page = (DOCS / "python.md").read_text(encoding="utf-8")
+    described = set(re.findall(r"auto(?:function|class):: [\w.]+\.(\w+)", page))
+    errors = re.search(r"automodule:: icf_utils\.errors\n +:members: (.*)", page)
+    assert errors
+    assert set(icf_utils.__all__) - {"__version__"} <= described | set(errors[1].split(", "))
 
 
 def test_what_is_not_offered() -> None:
