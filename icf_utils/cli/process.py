@@ -38,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("processing", metavar="NAME", help="a [[processing]] of the store's icf.toml")
     add_targets(parser, "all in the store")
     add_store(parser)
+    parser.add_argument(
+        "--settings", metavar="FILE", help="file with the [[processing]], such as a receiver's (default: icf.toml)"
+    )
     parser.add_argument("-j", "--jobs", metavar="N", type=number, help="visits at a time (default: 'workers')")
     parser.add_argument(
         "-a",
@@ -146,11 +149,13 @@ def _config(args: argparse.Namespace) -> ProcessConfig:
     from icf_utils.processing.settings import find_processings, load_processings
 
     store = Path(args.store_dir)
-    (processing,) = find_processings([args.processing], load_processings(store), "icf.toml")
+    file = Path(args.settings) if args.settings else None
+    known = load_processings(store, file)
+    (processing,) = find_processings([args.processing], known, file.name if file else "icf.toml")
     arguments = tuple(args.argument) if args.argument else None
     if problem := arguments_problem(arguments or ()):
         raise InvalidSetting("--argument", problem)
-    return ProcessConfig(store, processing, arguments, args.always_make)
+    return ProcessConfig(store, processing, arguments, args.always_make, file)
 
 
 def _check(args: argparse.Namespace, console: Console, config: ProcessConfig, visits: Sequence[VisitInput]) -> int:

@@ -43,13 +43,15 @@ from icf_utils.store.locks import processing_lock, visit_lock
 class ProcessConfig:
     """What is run, and how: ``always``, whether needed or not.
 
-    ``arguments`` of ``None`` are those of the output that is there, if there is one.
+    ``arguments`` of ``None`` are those of the output that is there, if there is one. ``settings`` is the file that has
+    the processing, for jobs; ``None`` for the store's ``icf.toml``.
     """
 
     root: Path
     processing: Processing
     arguments: tuple[str, ...] | None = None
     always: bool = False
+    settings: Path | None = None
 
 
 def process_visit(

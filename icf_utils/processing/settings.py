@@ -9,12 +9,20 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from icf_utils.errors import InvalidSetting, printable
+from icf_utils.errors import InvalidSetting, printable, storage_errors
 from icf_utils.processing.model import Isolation, KeepLog, Layout, Processing
-from icf_utils.settings import SETTINGS_NAME, ProcessingSettings, did_you_mean, load_settings
+from icf_utils.settings import (
+    SETTINGS_NAME,
+    ProcessingSettings,
+    build_settings,
+    did_you_mean,
+    load_settings,
+    parse_toml,
+)
 from icf_utils.store.layout import is_processing_name
 from icf_utils.templates import Template
 
@@ -41,10 +49,25 @@ def make_processings(tables: Sequence[ProcessingSettings], source: str, folder: 
     return {table.name: _processing(table, folder) for table in tables}
 
 
-def load_processings(store: Path) -> dict[str, Processing]:
-    """The processings of a store by name. Raises :class:`~icf_utils.errors.InvalidSetting`."""
-    tables = load_settings(store).processing
-    return make_processings(tables, str(store / SETTINGS_NAME), store)
+@dataclass(frozen=True)
+class _ProcessingFile:
+    """The part of a settings file that has processings."""
+
+    processing: tuple[ProcessingSettings, ...] = ()
+
+
+def load_processings(store: Path, file: Path | None = None) -> dict[str, Processing]:
+    """The processings of a store by name, or those of another settings file, such as a receiver's.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting` and :class:`~icf_utils.errors.StorageFailure`.
+    """
+    if file is None:
+        return make_processings(load_settings(store).processing, str(store / SETTINGS_NAME), store)
+    with storage_errors(file, "read"):
+        document = parse_toml(file.read_bytes(), str(file))
+    wanted = {key: value for key, value in document.items() if key == "processing"}
+    found = build_settings(_ProcessingFile, wanted, str(file))
+    return make_processings(found.processing, str(file), file.absolute().parent)
 
 
 def find_processings(names: Sequence[str], known: Mapping[str, Processing], source: str) -> list[Processing]:

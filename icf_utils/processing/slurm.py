@@ -98,6 +98,7 @@ def process_scripts(jobs: Sequence[ProcessJobs], config: ProcessConfig, request:
 def _script(jobs: ProcessJobs, folder: Path, config: ProcessConfig, request: ProcessRequest) -> JobScript:
     words = ["process", config.processing.name, "--store-dir", str(config.root), "--jobs", str(request.at_a_time)]
     words += ["--always-make"] if config.always else []
+    words += ["--settings", str(config.settings.absolute())] if config.settings else []
     words += [f"--argument={word}" for word in config.arguments or ()]
     name = process_job_name(jobs.study, config.processing.name)
     text = process_script(name, folder, len(jobs.shards), words, request.job)

@@ -95,7 +95,7 @@ def run_processings(settings: ReceiverSettings, rule: Rule, session: Session, lo
     problems, notes = [], []
     for processing in find_processings(rule.process, known_processings(settings), settings.source):
         always = again is not None and (not again or processing.name in again)
-        config = ProcessConfig(settings.store, processing, always=always)
+        config = ProcessConfig(settings.store, processing, always=always, settings=_file_of(settings, processing))
         result = _run(config, session, log)
         log.line(f"process {processing.name}: {_words(result)}")
         if result.state in ("failed", "not reached"):
@@ -106,6 +106,12 @@ def run_processings(settings: ReceiverSettings, rule: Rule, session: Session, lo
         with suppress(OSError):
             (session.folder / _RERUN).unlink()
     return "; ".join(problems), tuple(dict.fromkeys(notes))
+
+
+def _file_of(settings: ReceiverSettings, processing: Processing) -> Path | None:
+    """The receiver's file for a processing of its own; ``None`` for one of the store's settings."""
+    is_own = processing.name in {table.name for table in settings.processing}
+    return Path(settings.source) if is_own else None
 
 
 def _words(result: ProcessingResult) -> str:

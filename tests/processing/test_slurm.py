@@ -55,3 +55,12 @@ def test_a_job_requests_what_the_settings_say() -> None:
 def test_options_that_jobs_cannot_have(option: str) -> None:
     with pytest.raises(InvalidSetting):
         JobRequest(more=(option,))
+
+
+def test_a_job_finds_a_processing_of_another_settings_file(store: Path, on_cluster: Program, tmp_path: Path) -> None:
+    """As those of a receiver, whose other settings do not matter here."""
+    file = tmp_path / "receiver.toml"
+    file.write_text(f'store = "store"\nspool = "spool"\n[listen]\nport = 1\n{SETTINGS.replace("exit 3", "true")}')
+    words = ("process", "count", "-o", str(store), "--settings", str(file), "--wait", "study/v1")
+    assert on_cluster.run(*words).returncode == 0
+    assert Visit(store, "study", "v1").provenance("count").exists()
