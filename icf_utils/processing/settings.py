@@ -78,7 +78,7 @@ def find_processings(names: Sequence[str], known: Mapping[str, Processing], sour
     for name in names:
         if name not in known:
             have = f" ({source} has: {', '.join(known)})" if known else f": {source} has no [[processing]]"
-            raise InvalidSetting("processing", f"there is no '{printable(name)}'{did_you_mean(name, known) or have}")
+            raise InvalidSetting("processing", f"unknown name '{printable(name)}'{did_you_mean(name, known) or have}")
     found: list[Processing] = []
     waiting = [known[name] for name in dict.fromkeys(names)]
     while waiting:
@@ -137,7 +137,7 @@ def _chain_problems(tables: Sequence[ProcessingSettings]) -> Iterator[str]:
     sources = {table.name: table.input_from for table in tables}
     for name, source in sources.items():
         if source and source not in sources:
-            yield f"[[processing]] '{printable(name)}' input_from: there is no '{printable(source)}'"
+            yield f"[[processing]] '{printable(name)}' input_from: unknown name '{printable(source)}'"
             continue
         chain, above = [name], source
         while above and above not in chain:

@@ -116,17 +116,17 @@ class _Supervision:
 
     def _start(self, output: int) -> int:
         """Start the program; raises ``OSError`` if it cannot be. By hand: the module subprocess takes long to load."""
-        told, tells = os.pipe2(os.O_CLOEXEC)
+        problem_read, problem_write = os.pipe2(os.O_CLOEXEC)
         program = os.fork()
         if not program:
             try:
                 self._become_program(output)
             except OSError as error:
-                os.write(tells, marshal.dumps(error.errno or 0))
+                os.write(problem_write, marshal.dumps(error.errno or 0))
             finally:
                 os._exit(127)
-        os.close(tells)
-        with os.fdopen(told, "rb") as handle:
+        os.close(problem_write)
+        with os.fdopen(problem_read, "rb") as handle:
             problem = handle.read()
         if problem:
             os.waitpid(program, 0)

@@ -1,4 +1,4 @@
-"""What a program is told: its ``task.json``, its environment and its words. Pure.
+"""What a program gets besides its input: its ``task.json``, its environment and its words. Pure.
 
 The environment has ICF_* and the variables by which mercure's modules (``MERCURE_*``) and MONAI Deploy's find their
 folders. ``task.json`` has ``process.settings``, where mercure's modules read their settings.

@@ -52,7 +52,7 @@ keep_log = "always"
         (table(command=("x", "-{arguments}")), "must be a word of its own"),
         (table(environment={"A-B": "1"}), "cannot be the name of a variable"),
         (table(settings={"x": float("nan")}), "no JSON form"),
-        (table(input_from="b"), "there is no 'b'"),
+        (table(input_from="b"), "unknown name 'b'"),
         (table(input_from="a"), "it would wait for itself (a -> a)"),
     ],
 )
@@ -71,7 +71,7 @@ def test_order_follows_the_chain() -> None:
     known = make_processings([table("c", input_from="b"), table("b", input_from="a"), table("a")], "t", Path("/"))
     assert [one.name for one in find_processings(["c", "a", "b", "c"], known, "t")] == ["a", "b", "c"]
     assert [one.name for one in find_processings(["c"], known, "t")] == ["c"]
-    with pytest.raises(InvalidSetting, match="there is no 'x'"):
+    with pytest.raises(InvalidSetting, match="unknown name 'x'"):
         find_processings(["x"], known, "t")
 
 

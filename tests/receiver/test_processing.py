@@ -108,7 +108,7 @@ def test_a_rule_names_processings_that_exist(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "icf_utils.cli.main", "receive", str(tmp_path / "receiver.toml"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 2
-    assert "there is no 'frist'; did you mean 'first'?" in done.stderr
+    assert "unknown name 'frist'; did you mean 'first'?" in done.stderr
 
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("ICF_TRIALS", "3"))))
