@@ -47,6 +47,14 @@ SERIES = (
     (5, "t2_tse_cor_hippocampus", "T2w", "MR", 10),
     (99, "Phoenix report", "", "SR", 1),
 )
+#: TR, TE (ms), flip angle (degrees) and slice thickness (mm) by SeriesNumber.
+PARAMETERS = {
+    1: (8.6, 4, 20, 7),
+    2: (2300, 2.98, 9, 1),
+    3: (2000, 30, 80, 3),
+    4: (8400, 88, 90, 2),
+    5: (6000, 81, 150, 2),
+}
 SETTINGS = Settings(
     catalog=CatalogSettings(
         name="Memory study",
@@ -81,6 +89,11 @@ def write_image(path: Path, visit: int, series: tuple[int, str, str, str, int], 
         dataset.Rows = dataset.Columns = 192
         dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
         dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+        dataset.Manufacturer, dataset.ManufacturerModelName = "SIEMENS", "Prisma" if visit < 18 else "Skyra"
+        dataset.MagneticFieldStrength, dataset.BodyPartExamined = 3, "BRAIN"
+        tr, te, flip, thickness = PARAMETERS[number]
+        dataset.RepetitionTime, dataset.EchoTime = tr, te + (0.28 if (number, visit) == (2, 5) else 0)
+        dataset.FlipAngle, dataset.SliceThickness, dataset.PixelSpacing = flip, thickness, [1, 1]
         dataset.PixelData = drawn(number * 100 + visit, at)
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -91,12 +104,12 @@ def write_image(path: Path, visit: int, series: tuple[int, str, str, str, int], 
 
 
 def make_store(root: Path) -> Path:
-    """Twenty-four visits; every fourth one without diffusion images."""
+    """Twenty-four visits; every fourth one without diffusion images, and one with fewer of another kind."""
     for visit in range(24):
         name, source = f"sub-{visit // 2 + 1:02}_ses-{visit % 2 + 1}", root / "in" / str(visit)
         for series in SERIES:
             if visit % 4 or series[0] != 4:
-                for at in range(series[4]):
+                for at in range(series[4] - 4 * ((series[0], visit) == (3, 6))):
                     write_image(source / f"{series[0]:02}" / f"IM{at + 1:04}.dcm", visit, series, at)
         store = root / "store"
         make_studyvisit_archive(source, store, STUDY, name)
@@ -166,20 +179,22 @@ def camera(profile: str) -> Iterator[Camera]:
 
 
 def take_pictures(address: str, view: Camera) -> None:
-    """The study's page, a search, a visit's page, and its files."""
+    """The study's page, a search, the protocol matrix, a visit's page, and one of its series."""
     view.go(address, "document.querySelectorAll('td a').length")
     view.take("catalog-study")
-    search = "const f = document.querySelector('input'); f.value = 'dti date:2022'; f.dispatchEvent(new Event('input'))"
-    view.do(search, "document.querySelector('.icf-count').innerText.includes(' of ')")
+    search = "#/?q=dti+tr%3A%3E8000+date%3A2022"
+    view.go(f"{address}{search}", "document.querySelector('.icf-count').innerText.includes(' of ')")
     view.take("catalog-search")
-    view.go(address, "document.querySelectorAll('td a').length")
-    view.do("document.querySelectorAll('td a')[1].click()", "document.querySelector('.icf-folder')")
+    view.go(f"{address}#/?view=matrix", "document.querySelectorAll('.icf-matrix td').length")
+    view.take("catalog-matrix")
+    view.go(f"{address}#/visit/sub-01_ses-2", "document.querySelector('.icf-neighbours a')")
     view.take("catalog-visit")
-    open_folder = "document.querySelectorAll('.icf-folder > button')[1].click()"
-    view.do(open_folder, "document.querySelectorAll('.icf-folder .icf-file').length")
-    only_files = "document.querySelectorAll('main section:not([aria-labelledby=icf-files])').forEach(e => e.remove())"
-    view.do(only_files, "true")
-    view.take("catalog-files")
+    view.go(f"{address}#/visit/sub-03_ses-2?series=2", "document.querySelectorAll('.icf-folder .icf-file').length")
+    others = "main section:not(:has(#icf-details)):not(section section)"
+    view.do(
+        f"document.querySelectorAll('{others}').forEach(e => e.remove())", "document.querySelector('main .icf-marked')"
+    )
+    view.take("catalog-series")
 
 
 def main() -> int:

@@ -120,6 +120,58 @@ class CatalogSettings:
 
 
 @dataclass(frozen=True)
+class Author:
+    """``[[study.authors]]``: a person as "Family, Given"; ORCID as ``0000-0001-2345-6789``."""
+
+    LABELS = ("name",)
+
+    name: str
+    orcid: str = ""
+    affiliation: str = ""
+    email: str = ""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """``[[study.publications]]``: what has been published about the study."""
+
+    LABELS = ("title",)
+
+    title: str
+    doi: str = ""
+    authors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """``[study]`` in a study's own ``icf.toml``: what the study says of itself. ``logo`` is relative to the store."""
+
+    name: str = ""
+    description: str = ""
+    logo: str = ""
+    keywords: tuple[str, ...] = ()
+    license: str = ""
+    license_url: str = ""
+    doi: str = ""
+    year: str = ""
+    publisher: str = ""
+    funding: tuple[str, ...] = ()
+    contact: str = ""
+    access: str = ""
+    access_url: str = ""
+    ethics: str = ""
+    authors: tuple[Author, ...] = ()
+    publications: tuple[Publication, ...] = ()
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """Everything that the ``icf.toml`` of a study can have."""
+
+    study: StudySettings = field(default_factory=StudySettings)
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """``[run]``: what ``icf-utils run`` does without options. 0 jobs: as many as there are processors.
 
@@ -194,6 +246,20 @@ def load_settings(store_dir: Path) -> Settings:
         except (FileNotFoundError, NotADirectoryError):
             return Settings()
     return parse_settings(raw, str(path))
+
+
+def load_study_settings(study_folder: Path) -> StudySettings:
+    """Load what a study says of itself in its ``icf.toml``; nothing without the file.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting` for a file that is not TOML, and for every mistake in it.
+    """
+    path = study_folder / SETTINGS_NAME
+    with storage_errors(path, "read"):
+        try:
+            raw = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return StudySettings()
+    return build_settings(StudyFile, parse_toml(raw, str(path)), str(path)).study
 
 
 def parse_settings(raw: bytes, source: str) -> Settings:

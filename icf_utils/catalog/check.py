@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 
 from icf_utils.catalog import writer
 from icf_utils.catalog.content import load_application, study_files, super_files, visit_files
+from icf_utils.catalog.face import BIBTEX, DATACITE, RIS, study_catalog
 from icf_utils.catalog.html_pages import LISTS
 from icf_utils.catalog.page import visit_page
 from icf_utils.catalog.previews import is_intact, list_previews
@@ -45,6 +46,7 @@ def check_catalog(
     :class:`~icf_utils.errors.InvalidSetting` for settings that an addition would also refuse.
     """
     study = visit.of_study
+    settings = study_catalog(study, settings)
     page = visit_page(visit, metadata, StoreAddress(url, dataset_id), settings)
     page = replace(page, previews=list_previews(study, page))
     catalog_id = study_id(study.study)
@@ -115,7 +117,16 @@ def _unexpected_files(study: Study, catalog_id: str, application: Mapping[str, b
 
     Folders of datasets that the study's page does not show are reported where their visits are checked.
     """
-    known = {"metadata", "data", "index.html", LISTS, *(name.split("/")[0] for name in application)}
+    known = {
+        "metadata",
+        "data",
+        "index.html",
+        LISTS,
+        DATACITE,
+        BIBTEX,
+        RIS,
+        *(name.split("/")[0] for name in application),
+    }
     for name in writer.list_names(study, ""):
         if name not in known and not name.startswith("."):
             yield str(study.catalog / name), _UNEXPECTED

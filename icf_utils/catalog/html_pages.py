@@ -13,11 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from icf_utils.catalog.application import LOGO, SCRIPTS, STYLE
+from icf_utils.catalog.face import BIBTEX, DATACITE, RIS, citation_files, json_ld, study_settings
 from icf_utils.catalog.series import kind_texts
 from icf_utils.catalog.study import catalog_name, logo_target, social_links, study_description
 from icf_utils.catalog.study_index import IndexedVisit
 from icf_utils.formatting import format_count, format_size
-from icf_utils.settings import CatalogSettings
+from icf_utils.settings import Author, CatalogSettings, StudySettings
 
 #: The first page of a catalog, and the folder of lists of visits.
 INDEX_PAGE, LISTS = "index.html", "list"
@@ -43,7 +44,10 @@ def page_files(
     """The HTML files of a catalog by their path."""
     lists = [visits[at : at + _PER_LIST] for at in range(0, len(visits), _PER_LIST)]
     files = {list_path(at): _list_page(study, at, len(lists), part, settings) for at, part in enumerate(lists)}
-    return {**files, INDEX_PAGE: _first_page(study, catalog_id, visits, settings)}
+    name, description = catalog_name(study, settings), study_description(study, settings)
+    year = max((visit.date[:4] for visit in visits), default="")
+    citations = citation_files(study, name, description, study_settings(settings), year)
+    return {**files, **citations, INDEX_PAGE: _first_page(study, catalog_id, visits, settings, citations)}
 
 
 def list_path(at: int) -> str:
@@ -51,7 +55,13 @@ def list_path(at: int) -> str:
     return f"{LISTS}/{at + 1}.html"
 
 
-def _first_page(study: str, catalog_id: str, visits: Sequence[IndexedVisit], settings: CatalogSettings) -> bytes:
+def _first_page(
+    study: str,
+    catalog_id: str,
+    visits: Sequence[IndexedVisit],
+    settings: CatalogSettings,
+    citations: Mapping[str, bytes],
+) -> bytes:
     name, description = catalog_name(study, settings), study_description(study, settings)
     site = _data_block("application/json", "icf-site", {"study": study, "catalog": catalog_id, "name": name})
     head = "\n".join(
@@ -62,6 +72,9 @@ def _first_page(study: str, catalog_id: str, visits: Sequence[IndexedVisit], set
             f'<link rel="stylesheet" href="assets/{STYLE}">',
             *(f'<script defer src="assets/{script}"></script>' for script in SCRIPTS),
             site,
+            f'<meta property="og:type" content="website"><meta property="og:title" content="{_text(name)}">',
+            f'<meta property="og:description" content="{_text(description)}">',
+            _data_block("application/ld+json", "icf-dataset", json_ld(name, description, study_settings(settings))),
         )
     )
     body = f"""<a class="icf-skip" href="#icf-main">Skip to the content</a>
@@ -70,7 +83,8 @@ def _first_page(study: str, catalog_id: str, visits: Sequence[IndexedVisit], set
 <nav id="icf-crumbs" class="icf-crumbs" aria-label="Breadcrumb" hidden></nav>
 <main id="icf-main" tabindex="-1">
 <div id="icf-face"><h1>{_text(name)}</h1>
-<p class="icf-lead">{_text(description)}</p></div>
+<p class="icf-lead">{_text(description)}</p>
+{_about(study_settings(settings), citations)}</div>
 <noscript>{_without_scripts(visits)}</noscript>
 <div id="icf-app"><p class="icf-loading" role="status" hidden>Loading …</p></div>
 <p id="icf-local" hidden>{_LOCAL}</p>
@@ -82,6 +96,55 @@ def _first_page(study: str, catalog_id: str, visits: Sequence[IndexedVisit], set
 
 
 _ICON = "assets/favicon/favicon-32x32.png"
+
+
+def _about(study: StudySettings, citations: Mapping[str, bytes]) -> str:
+    """What the study says of itself, and how to cite it; empty if it says nothing."""
+    authors = ", ".join(_author(author) for author in study.authors)
+    published = "<br>".join(_text(one.title) + _doi_link(one.doi, " ") for one in study.publications)
+    rows = (
+        ("Authors", authors),
+        ("Keywords", _text(", ".join(study.keywords))),
+        ("Licence", _link(study.license_url, study.license or study.license_url)),
+        ("DOI", _doi_link(study.doi)),
+        ("Funding", _text(", ".join(study.funding))),
+        ("Publications", published),
+        ("Contact", _text(study.contact)),
+        ("Access", " ".join(filter(None, (_text(study.access), _link(study.access_url, study.access_url))))),
+        ("Ethics", _text(study.ethics)),
+    )
+    shown = "".join(f"<div><dt>{name}</dt><dd>{content}</dd></div>" for name, content in rows if content)
+    about = f'<details class="icf-study-about"><summary>About this study</summary><dl>{shown}</dl></details>'
+    return (about if shown else "") + _cite(citations)
+
+
+def _author(author: Author) -> str:
+    address = f"https://orcid.org/{author.orcid}" if author.orcid else ""
+    return _link(address, author.name) + (_text(f" ({author.affiliation})") if author.affiliation else "")
+
+
+def _link(address: str, text: str) -> str:
+    """A link if a browser can follow the address; the text otherwise."""
+    if not address.startswith(("https://", "http://")):
+        return _text(text)
+    return f'<a href="{_text(address)}" rel="noopener">{_text(text)}</a>'
+
+
+def _doi_link(doi: str, before: str = "") -> str:
+    name = doi.removeprefix("https://doi.org/").removeprefix("doi:")
+    return before + _link(f"https://doi.org/{name}", name) if name else ""
+
+
+def _cite(citations: Mapping[str, bytes]) -> str:
+    if not citations:
+        return ""
+    text = _text(citations[BIBTEX].decode("utf-8"))
+    return (
+        '<details class="icf-study-about"><summary>Cite</summary>'
+        f'<pre tabindex="0" role="group" aria-label="BibTeX"><code>{text}</code></pre>'
+        f'<p><a href="{BIBTEX}" download>BibTeX</a> <a href="{RIS}" download>RIS</a> '
+        f'<a href="{DATACITE}" download>DataCite JSON</a></p></details>'
+    )
 
 
 def _page(head: str, body: str) -> bytes:

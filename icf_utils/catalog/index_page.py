@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icf_utils.catalog import writer
+from icf_utils.catalog.face import study_catalog
 from icf_utils.catalog.page import read_study_page
 from icf_utils.catalog.study import catalog_name, study_id
 from icf_utils.errors import ExistingFileDiffers, InvalidSetting, storage_errors
@@ -106,11 +107,12 @@ def build_index(store_dir: str | os.PathLike[str], *, settings: Settings | None 
 
 
 def _line(study: Study, settings: Settings) -> StudyLine:
-    entries = read_study_page(study).visible_entries(settings.catalog)
+    own = study_catalog(study, settings.catalog)
+    entries = read_study_page(study).visible_entries(own)
     years = sorted({entry.date[:4] for entry in entries if entry.date})
     return StudyLine(
         study=study.study,
-        name=catalog_name(study.study, settings.catalog),
+        name=catalog_name(study.study, own),
         visits=len(entries),
         images=sum(entry.images for entry in entries),
         size=sum(entry.size for entry in entries),

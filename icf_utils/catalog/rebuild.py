@@ -17,6 +17,7 @@ from typing import Literal
 from icf_utils.catalog import swap, writer
 from icf_utils.catalog.burned_in import check_kinds
 from icf_utils.catalog.content import ContentOptions, load_application, shared_files, visit_content
+from icf_utils.catalog.face import study_catalog
 from icf_utils.catalog.page import read_study_page
 from icf_utils.catalog.records import VisitEntry, visit_entry
 from icf_utils.catalog.study import StudyPage, study_id, study_path
@@ -105,7 +106,7 @@ def _old_page(study: Study, hide_dates: bool | None) -> StudyPage:
 
 
 def _build(study: Study, options: ContentOptions, old: StudyPage, progress: Progress) -> CatalogBuildResult:
-    settings = options.settings.catalog
+    settings = study_catalog(study, options.settings.catalog)
     application = load_application(study, settings)
     swap.create_new_folder(study)
     try:

@@ -16,6 +16,7 @@ from pathlib import Path
 from icf_utils.catalog import writer
 from icf_utils.catalog.burned_in import check_kinds
 from icf_utils.catalog.content import ContentOptions, VisitContent, load_application, shared_files, visit_content
+from icf_utils.catalog.face import CITATIONS, study_catalog
 from icf_utils.catalog.html_pages import LISTS
 from icf_utils.catalog.page import read_study_page
 from icf_utils.catalog.records import VisitPage, visit_entry
@@ -74,10 +75,11 @@ def catalogify_studyvisit_from_meta(
     settings = load_settings(place.root) if settings is None else settings
     kinds = check_kinds(previews_of)
     options = ContentOptions(settings, store_url, store_id, "make" if previews or kinds else "keep", kinds)
-    application = load_application(place.of_study, settings.catalog)
+    look = study_catalog(place.of_study, settings.catalog)
+    application = load_application(place.of_study, look)
     content = visit_content(place, options, progress)
     with catalog_lock(place.of_study, progress):
-        tally = _write(place, content, application, settings.catalog, hide_dates, progress)
+        tally = _write(place, content, application, look, hide_dates, progress)
     return _result(content.page, place, tally, content.notices)
 
 
@@ -113,6 +115,7 @@ def _write(
         writer.remove_files(study, writer.stale_nodes(study, dataset_id, content.files))
     writer.remove_files(study, writer.stale_assets(study, application))
     writer.remove_files(study, writer.stale_lists(study, LISTS, groups[3]))
+    writer.remove_files(study, [study.catalog / name for name in CITATIONS if name not in groups[3]])
     line = visit_line(visit_entry(content.page), current_version(place))
     write_visit_list(study, list_with(study, line, settings))
     return tally

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
+from icf_utils.catalog.face import record_author, record_fields, study_settings
 from icf_utils.catalog.records import SOURCES, Record, VisitEntry, node_path, page_config, version_folder
 from icf_utils.catalog.study_index import INDEX_PATH, IndexedVisit, parse_index
 from icf_utils.errors import DepositDamaged, InvalidSetting
@@ -97,8 +98,9 @@ def study_node(study: str, dataset_id: str, page: StudyPage, settings: CatalogSe
         "dataset_version": STUDY_VERSION,
         "name": catalog_name(study, settings),
         "description": study_description(study, settings),
-        "authors": [],
-        "keywords": _modalities(entries),
+        "authors": [record_author(author) for author in study_settings(settings).authors],
+        "keywords": list(dict.fromkeys((*study_settings(settings).keywords, *_modalities(entries)))),
+        **record_fields(study_settings(settings)),
         "top_display": _badges(entries),
         "subdatasets": [entry_record(entry) for entry in entries],
         **({"hides": ["dates"]} if page.hides_dates else {}),

@@ -14,6 +14,7 @@ from functools import cache
 
 from icf_utils.catalog import writer
 from icf_utils.catalog.application import FOLDERS
+from icf_utils.catalog.face import study_catalog
 from icf_utils.catalog.html_pages import INDEX_PAGE
 from icf_utils.catalog.records import VisitEntry
 from icf_utils.catalog.study import SUPER_PATH, StudyPage, parse_study_page, study_config_path, study_id, study_path
@@ -45,6 +46,7 @@ class CatalogState:
 
 def read_catalog_state(study: Study, settings: CatalogSettings, paranoid: bool = False) -> CatalogState:
     """Examine the catalog and compare it with its record."""
+    settings = study_catalog(study, settings)
     recorded = read_record(study, WHOLE_STUDY, "catalog")
     found = Fingerprinter(study.folder, recorded.outputs if recorded else {}, paranoid).fingerprints(_shared(study))
     files = {name: read_file(study, name) for name in _of_all_visits(study)}

@@ -105,6 +105,10 @@ def open_page(site: str, visitor: Visitor, kind: str) -> None:
     if kind == "search":
         visitor.search("long modality:mr")
         visitor.wait(lambda: visitor.texts(".icf-reasons"))
+    if kind in ("matrix", "parameters", "series"):
+        visitor.open(f"{site}/{STUDY}/catalog/#/?view={kind}")
+        visitor.wait(lambda: visitor.all(".icf-results td"))
+        visitor.click(visitor.one(".icf-takeaway summary"))
     if kind in ("visit", "files"):
         visitor.click(visitor.wait(lambda: visitor.all("td a"))[0])
         visitor.heading(f"{STUDY} / v00")
@@ -113,7 +117,7 @@ def open_page(site: str, visitor: Visitor, kind: str) -> None:
         visitor.wait(lambda: visitor.texts(".icf-more"))
 
 
-@pytest.mark.parametrize("kind", ["study", "search", "files", "index"])
+@pytest.mark.parametrize("kind", ["study", "search", "matrix", "parameters", "series", "files", "index"])
 def test_pages_on_screens_of_both_sizes_in_light_and_dark(site: str, visitor: Visitor, kind: str) -> None:
     open_page(site, visitor, kind)
     for pixels in (DESKTOP, PHONE):
@@ -261,7 +265,7 @@ def test_the_page_of_all_studies_leads_to_a_catalog(site: str, visitor: Visitor)
 
 
 @pytest.mark.skipif(not AXE, reason="axe-core-python is not installed")
-@pytest.mark.parametrize("kind", ["study", "search", "visit", "files", "index"])
+@pytest.mark.parametrize("kind", ["study", "search", "matrix", "parameters", "series", "visit", "files", "index"])
 def test_what_axe_finds(site: str, visitor: Visitor, kind: str) -> None:
     """Of another version: ``npm pack axe-core``, unpack, ``ICF_AXE=package/axe.min.js pytest ...``."""
     assert AXE
