@@ -300,6 +300,8 @@ def result_types() -> dict[str, Any]:
         "sessions get": SessionDownloads,
         "sessions log": SessionLog,
         "sessions retry": SessionsQueued,
+        "sessions rerun": SessionsQueued,
+        "sessions resend": SessionsQueued,
         "sessions delete": SessionsDeleted,
         "xnat upload": UploadResult,
         "xnat send": RoutesSent | RoutesPlanned,
