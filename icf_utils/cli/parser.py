@@ -100,7 +100,10 @@ def build_parser(kind: type[Parser] | None = None) -> Parser:
     parser = kind(prog=PROGRAM, description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     parser.add_argument(
-        "-v", "--verbose", action="store_true", help="with --version: also those of programs, packages and extras"
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="with --version: also list Python, programs, packages and extras",
     )
     _finish(parser, None, _COMMANDS)
     return parser
@@ -155,7 +158,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        words = list(sys.argv[1:] if args is None else args)
+        words = self._move_options(list(sys.argv[1:] if args is None else args))
         self._refuse_unknown_options(words)
         if not self.subcommands:
             words = self._operands_last(words)
@@ -163,6 +166,48 @@ class Parser(argparse.ArgumentParser):
         if left:
             self.error(f"unexpected argument '{left[0]}'")
         return found, left
+
+    def _move_options(self, words: Sequence[str]) -> list[str]:
+        """The same words, with options that this parser does not have after the subcommand that has them."""
+        for position, word in enumerate(words):
+            if word == "--":
+                break
+            if word in self.subcommands:
+                split = self._split_options(words[:position], self.subcommands[word])
+                if split is not None:
+                    return [*split[0], word, *split[1], *words[position + 1 :]]
+        return list(words)
+
+    def _split_options(self, words: Sequence[str], below: Parser) -> tuple[list[str], list[str]] | None:
+        """The options of this parser and those of ``below``, with their values; ``None`` if there is anything else."""
+        own: list[str] = []
+        moved: list[str] = []
+        rest = list(words)
+        while rest:
+            mine = self._find_option(rest[0])
+            option = mine or next(below.find_options(rest[0]), None)
+            count = 1 + _count_values(option, rest[0]) if option else 0
+            if not 0 < count <= len(rest):
+                return None
+            (own if mine else moved).extend(rest[:count])
+            del rest[:count]
+        return own, moved
+
+    def _find_option(self, word: str) -> argparse.Action | None:
+        """The option that a word names; a long one may be shortened, a short one followed by its value."""
+        name = word.partition("=")[0] if word.startswith("--") else word[:2]
+        known = self._option_string_actions
+        if name in known or not name.startswith("--"):
+            return known.get(name)
+        return next((action for option, action in known.items() if option.startswith(name)), None)
+
+    def find_options(self, word: str) -> Iterator[argparse.Action]:
+        """The options of this name that this parser has and the subcommands below it."""
+        own = self._find_option(word)
+        if own:
+            yield own
+        for below in self.subcommands.values():
+            yield from below.find_options(word)
 
     def _refuse_unknown_options(self, words: Sequence[str]) -> None:
         """Before all else: a misspelt option must not be reported as a required one that is missing."""
@@ -172,6 +217,8 @@ class Parser(argparse.ArgumentParser):
                 return
             if name.startswith("--") and " " not in name and not self._knows_option(name):
                 self._refuse_option(name)
+            if self.subcommands and word[:1] == "-" and word[:2] != "--" and not self._find_option(word):
+                self._refuse_option(word[:2])
 
     def _knows_option(self, beginning: str) -> bool:
         return any(option.startswith(beginning) for option in self._option_string_actions)
@@ -287,6 +334,14 @@ class _Word(str):
     __slots__ = ()
 
 
+def _count_values(option: argparse.Action, word: str) -> int:
+    """How many of the words after ``word`` are values of the option that it names."""
+    is_joined = "=" in word if word.startswith("--") else len(word) > 2
+    if option.nargs == 0 or is_joined:
+        return 0
+    return option.nargs if isinstance(option.nargs, int) else 1
+
+
 def _differs(namespace: argparse.Namespace, action: argparse.Action) -> bool:
     """Whether an option was given a value other than its default. Aliases, which have no default, do not count."""
     return action.default != argparse.SUPPRESS and bool(getattr(namespace, action.dest) != action.default)
@@ -304,7 +359,7 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches
 
     paths = {path.rpartition(" ")[2]: path for path in reversed(list(known))}
-    close = get_close_matches(word, paths, n=1, cutoff=0.7)
+    close = get_close_matches(word, paths, n=1, cutoff=0.65)
     return f"; did you mean '{paths[close[0]]}'?" if close else ""
 
 

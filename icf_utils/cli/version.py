@@ -20,7 +20,10 @@ def show_version(args: argparse.Namespace, console: Console) -> int:
 
     components = list_components()
     extras = {extra: check_extra(extra).state == "ok" for extra in EXTRAS}
-    rows = [(one.name, one.version or "not installed", one.path) for one in components]
+    rows = [
+        (one.name, one.version or ("version not known" if one.path else "not installed"), one.path)
+        for one in components
+    ]
     there = ", ".join(extra for extra, is_there in extras.items() if is_there) or "none"
     result = {"version": __version__, "components": components, "extras": extras}
     console.result("", result, [*format_table(rows), f"extras: {there}"])

@@ -50,6 +50,28 @@ def test_options_count_before_and_after_a_subcommand(words: tuple[str, ...]) -> 
     assert (args.command, args.settings, args.study, args.ids) == ("sessions get", "F", "X", [])
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-o", "S", "catalog", "build", "s1", "--store-url", "U"),
+        ("-oS", "--store-url", "U", "catalog", "build", "s1"),
+        ("catalog", "--store-dir=S", "-q", "--store-url", "U", "build", "s1"),
+        ("--quiet", "catalog", "build", "s1", "-o", "S", "--store-url", "U"),
+        ("--store-d", "S", "catalog", "--store-url=U", "build", "s1"),
+    ],
+)
+def test_options_of_a_subcommand_may_come_before_its_group(words: tuple[str, ...]) -> None:
+    args = parsed(*words)
+    assert (args.command, str(args.store_dir), args.store_url, args.study) == ("catalog build", "S", "U", "s1")
+
+
+def test_the_value_of_an_option_is_not_taken_for_a_subcommand() -> None:
+    args = parsed("-o", "run", "status", "run")
+    assert (args.command, str(args.store_dir), args.targets) == ("status", "run", ["run"])
+    args = parsed("--id", "run", "status", "-o", "S", "deposit_visit_metadata")
+    assert (args.command, args.id) == ("deposit_visit_metadata", ["run", "status"])
+
+
 def test_output_options_count_at_every_level() -> None:
     for words in (("--json", "xnat", "upload"), ("xnat", "--json", "upload"), ("xnat", "upload", "--json")):
         assert parsed(*words, "in", "--url", "u", "--project", "P").json
@@ -127,6 +149,8 @@ def test_names_that_look_like_options() -> None:
         (("make_studyvisit_archive", "--di", "a", "b", "in"), "unknown option '--di'; did you mean '--id'?"),
         (("sessions", "--stdy", "X", "get"), "unknown option '--stdy'; did you mean '--study'?"),
         (("run", "-x"), "unknown option '-x'"),
+        (("-o", "S", "statsu"), "unknown option '-o'"),
+        (("sessions", "gte"), "unknown command 'gte'; did you mean 'get'?"),
         (("run", "--until", "archve"), "argument --until: unknown value 'archve'; did you mean 'archive'?"),
         (("receive", "a.toml", "b.toml"), "unexpected argument 'b.toml'"),
         (("run", "-j", "many"), "argument -j/--jobs: expected a number from 0 to 99999, found 'many'"),
