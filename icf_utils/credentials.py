@@ -56,7 +56,7 @@ class Login:
 
 @dataclass(frozen=True)
 class SessionCookie:
-    """A cookie that stands for a login, until the server ends it."""
+    """A cookie that replaces the login, until the server ends it."""
 
     name: str
     value: Secret
@@ -168,7 +168,7 @@ def ask_secret(question: str) -> Secret:
     """
     if sys.stdin is None or not sys.stdin.isatty():
         raise InvalidSetting(
-            question, "icf-utils cannot ask without a terminal: give it by a file or by the environment"
+            question, "icf-utils cannot ask without a terminal: give it in a file or in the environment"
         )
     answer = getpass.getpass(f"{question}: ")
     if not answer:

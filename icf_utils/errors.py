@@ -171,7 +171,7 @@ class MissingRequirement(IcfError):
 
     def __init__(self, what: str, remedy: str) -> None:
         self.what, self.remedy = what, remedy
-        super().__init__(f"{what} is required and was not found; {remedy}")
+        super().__init__(f"{what} is required but was not found; {remedy}")
 
 
 class Busy(IcfError):

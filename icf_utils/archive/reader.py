@@ -285,7 +285,7 @@ def _headers_of(descriptor: int, file_size: int) -> Callable[[int, int], bytes]:
 
 
 def read_header_time(data: bytes) -> float | None:
-    """Return the time in the header of a member at the start of ``data``; ``None`` if there is no such header."""
+    """Return the time in the header of a member at the start of ``data``; ``None`` if it is not there."""
 
     def read(position: int, size: int) -> bytes:
         if position + size > len(data):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class ImageKind:
     """A kind of image that often has text in its pixels; ``noun`` completes "it is ...".
 
-    ``classes`` are the SOP classes' numbers after the common part; one that ends with a dot stands for all below it.
+    ``classes`` are the SOP classes' numbers after the common part; one that ends with a dot means all below it.
     """
 
     name: str
@@ -59,7 +59,7 @@ def check_kinds(names: Collection[str]) -> tuple[str, ...]:
     """The names, each once. Raises :class:`~icf_utils.errors.InvalidSetting` for a name not in :data:`KINDS`."""
     unknown = sorted(set(names) - set(KIND_NAMES))
     if unknown:
-        problem = f"'{printable(unknown[0])}' is not a kind of image; known are {', '.join(KIND_NAMES)}"
+        problem = f"'{printable(unknown[0])}' is not a kind of image (known: {', '.join(KIND_NAMES)})"
         raise InvalidSetting("previews_of", problem)
     return tuple(name for name in KIND_NAMES if name in names)
 

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_store_url(parser)
     dates = parser.add_mutually_exclusive_group()
     dates.add_argument(
-        "--hide-dates", action="store_true", default=None, help="hide the dates of all visits, from now on"
+        "--hide-dates", action="store_true", default=None, help="hide the dates of all visits from now on"
     )
     dates.add_argument("--show-dates", dest="hide_dates", action="store_false", help="show the dates of visits again")
     pictures = parser.add_mutually_exclusive_group()
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KIND",
         action="append",
         default=[],
-        help="make previews, also of a kind of images that may show names (ultrasound, document, screen-capture, "
+        help="also make previews of a kind of image that may show names (ultrasound, document, screen-capture, "
         "photograph, fluoroscopy, slide); can be repeated",
     )
 

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KIND",
         action="append",
         default=[],
-        help="make previews, also of a kind of images that may show names (ultrasound, document, screen-capture, "
+        help="also make previews of a kind of image that may show names (ultrasound, document, screen-capture, "
         "photograph, fluoroscopy, slide); can be repeated",
     )
 

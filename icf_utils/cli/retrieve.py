@@ -84,7 +84,7 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prefix", metavar="PREFIX", help="prefix of the object names in the bucket, before studies/")
     parser.add_argument("--endpoint", metavar="URL", help="server of the bucket, if it is not the provider's own")
     add_login(parser, "the store", "a bearer token")
-    parser.add_argument("--ask-token", action="store_true", help="ask for a bearer token on the terminal")
+    parser.add_argument("--ask-token", action="store_true", help="ask for a bearer token at the terminal")
     add_tls(parser)
 
 
@@ -149,7 +149,7 @@ def _origin(args: argparse.Namespace) -> ImageSource:
         raise InvalidSetting(
             "--bucket",
             "other users of this machine can see a token in the address, and the shell keeps it in its history: "
-            f"remove it, and give it by {TOKEN_VARIABLE}, --token-file or --ask-token",
+            f"remove it, and give it with {TOKEN_VARIABLE}, --token-file or --ask-token",
         )
     if args.bucket.startswith(("file:", "s3:")):
         _refuse(args, "a bucket at file:// or s3://", "token_file", "ask_token")
@@ -191,7 +191,7 @@ def _store_auth(args: argparse.Namespace, url: str) -> Login | Secret | None:
     if login is None:
         raise InvalidSetting(
             "--user",
-            f"no password for '{printable(args.user)}': give it by {PASSWORD_VARIABLE}, --password-file or ~/.netrc "
+            f"no password for '{printable(args.user)}': give it with {PASSWORD_VARIABLE}, --password-file or ~/.netrc "
             "(without a terminal, icf-utils cannot ask for it)",
         )
     return login

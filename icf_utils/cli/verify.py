@@ -107,7 +107,7 @@ def _repaired(repair: Repair) -> str:
 
 def _lines(check: VisitCheck) -> list[str]:
     without = f"; not made yet: {', '.join(check.absent)}" if check.absent else ""
-    state = format_count(len(check.findings), "problem") if check.findings else "everything is as it should be"
+    state = format_count(len(check.findings), "problem") if check.findings else "everything is correct"
     if not check.visit:  # what the visits of a study share
         return [f"{check.study}: {state}", *(f"  {_text(finding)}" for finding in check.findings)]
     summary = f"{check.study}/{check.visit}: {state} ({format_count(check.images, 'image')}{without})"

@@ -54,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_strip(parser)
     parser.add_argument("--prearchive", metavar="DIR", help="XNAT's prearchive, by its path on this machine")
     parser.add_argument("--inbox", metavar="DIR", help="XNAT's inbox, by its path on this machine, instead")
-    parser.add_argument("--server-path", metavar="DIR", default="", help="path of that folder on XNAT's side, if other")
+    parser.add_argument(
+        "--server-path", metavar="DIR", default="", help="path of that folder as XNAT sees it, if it is different"
+    )
     parser.add_argument("--project", metavar="ID", help="project ID (default: none; the session stays unassigned)")
     parser.add_argument("--subject", metavar="LABEL", help="label of the subject (default: XNAT uses PatientName)")
     parser.add_argument("--session", metavar="LABEL", help="label of the session (default with --id: VISIT)")
@@ -80,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_connections(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", metavar="URL", help="address of the XNAT (not needed with --dry-run)")
-    add_login(parser, "XNAT", "a token (alias:secret)", " (default: XNAT_USER, or as netrc says)")
+    add_login(parser, "XNAT", "a token (alias:secret)", " (default: XNAT_USER, or the user in ~/.netrc)")
     add_ca(parser)
     parser.add_argument("--db-host", metavar="HOST", default="", help="host of XNAT's PostgreSQL (default: PGHOST)")
     parser.add_argument("--db-port", metavar="PORT", type=port, help="port of the PostgreSQL (default: PGPORT)")
@@ -115,9 +117,9 @@ def _check(args: argparse.Namespace) -> None:
     if bool(args.prearchive) == bool(args.inbox):
         raise InvalidSetting("command line", "give either --prearchive or --inbox")
     if not args.dry_run and not args.url:
-        raise InvalidSetting("--url", "required, unless with --dry-run")
+        raise InvalidSetting("--url", "required without --dry-run")
     if not args.session and not args.id:
-        raise InvalidSetting("--session", "required, unless the input is a deposited visit (-o and --id)")
+        raise InvalidSetting("--session", "required for an input that is not a deposited visit (-o and --id)")
     if args.inbox and not (args.project and args.subject):
         raise InvalidSetting("--inbox", "needs --project and --subject")
     if args.inbox and (args.prevent_anon or args.prevent_auto_commit or args.again):

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="upload a visit of the store; the same as STUDY/VISIT",
     )
     _add_target(parser)
-    add_login(parser, "XNAT", "a token (alias:secret)", " (default: XNAT_USER, or as netrc says)")
+    add_login(parser, "XNAT", "a token (alias:secret)", " (default: XNAT_USER, or the user in ~/.netrc)")
     _add_labels(parser)
     add_jobs(parser, "sessions", 2)
     parser.add_argument(

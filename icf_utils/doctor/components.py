@@ -121,7 +121,7 @@ def _problems(required: Sequence[Requirement]) -> list[str]:
         if not version:
             found.append(f"{requirement.name} is not installed")
         elif not requirement.specifier.contains(version, prereleases=True):
-            found.append(f"{requirement.name} is {version}, required is {requirement.specifier}")
+            found.append(f"{requirement.name} is {version}, expected {requirement.specifier}")
     return found
 
 

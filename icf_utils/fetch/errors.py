@@ -9,7 +9,7 @@ from icf_utils.errors import RemoteFailure
 #: ``unauthorised``: 401. ``forbidden``: 403, a local file that may not be read, or an address that must not be asked.
 #: ``missing``: 404, 410, or no such file. ``no-ranges``: the server sends whole objects only. ``changed``: it is not
 #: the object that was begun with. ``size``: it is not as long as it should be. ``page``: a web page came instead.
-#: ``encoded``: it came compressed. ``unreachable``: there is no connection, and nothing was sent. ``timeout``: no
+#: ``encoded``: it came compressed. ``unreachable``: no connection was made, and nothing was sent. ``timeout``: no
 #: answer in time. ``lost``: the connection ended before the answer did. ``tls``: there is no TLS connection.
 #: ``gave-up``: repeating did not help (cut streams, 429, 5xx, no connection). ``stopped``: the caller stopped it.
 #: ``refused``: any other answer.
@@ -55,7 +55,7 @@ class FetchFailure(RemoteFailure):
 
 
 class ConnectionFailure(FetchFailure):
-    """There was no answer, or not all of one; the same request may work later.
+    """No answer came, or not all of one; the same request may work later.
 
     ``kind`` is ``unreachable``, ``timeout`` or ``lost``; after the last two the server may have acted on it.
     """

@@ -54,7 +54,7 @@ class FileSource:
                 chunk = self._piece(file, min(CHUNK, end - start))
                 if not chunk:
                     raise self._failure(
-                        "size", f"expected {format_count(end, 'byte')} at least, found {start}", "it is damaged"
+                        "size", f"expected at least {format_count(end, 'byte')}, found {start}", "it is damaged"
                     )
                 start += len(chunk)
                 yield chunk
@@ -86,7 +86,7 @@ class FileSource:
         found = os.fstat(file.fileno())
         state = (found.st_ino, found.st_size, found.st_mtime_ns)
         if self._expected not in (None, found.st_size):
-            problem = f"expected {format_count(self._expected, 'byte')} in all, found {found.st_size}"
+            problem = f"expected {format_count(self._expected, 'byte')} in total, found {found.st_size}"
             raise self._failure("size", problem, "it is another file, or damaged")
         self._state = self._state or state
         if self._state != state:

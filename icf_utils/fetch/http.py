@@ -162,7 +162,7 @@ class Response:
             yield from self._raw.stream(CHUNK, decode_content=False)
         except urllib3.exceptions.TimeoutError as error:
             raise _failure_of(error, self.where) from error
-        except (urllib3.exceptions.HTTPError, OSError) as error:  # TLS, too: it was established, and is broken now
+        except (urllib3.exceptions.HTTPError, OSError) as error:  # also TLS, which was established and is broken now
             raise _lost(error, self.where) from error
 
     def read(self, limit: int) -> bytes:
@@ -322,7 +322,7 @@ class HttpClient:
             response.close()
             before = self._connections.network_of(origin, route)
             request = replace(request, url=_redirected(request, target))
-        raise FetchFailure(request.where, "it redirects without end", "check the address", kind="refused")
+        raise FetchFailure(request.where, "it redirects in a circle", "check the address", kind="refused")
 
     def _send(self, request: _Request, route: Route) -> Response:
         """One request to one server."""
@@ -365,8 +365,8 @@ def pause_after(retries: Retries, response: Response) -> None:
 _NO_CONNECTION: tuple[tuple[type[BaseException], str, str], ...] = (
     (urllib3.exceptions.ProxyError, "the proxy cannot be used ({})", "check the proxy's address"),
     (urllib3.exceptions.NameResolutionError, "the host's name cannot be resolved ({})", "check the address"),
-    (urllib3.exceptions.NewConnectionError, "no connection ({})", "check address, network and proxy"),
-    (urllib3.exceptions.ConnectTimeoutError, "no connection in time", "check address, network and proxy"),
+    (urllib3.exceptions.NewConnectionError, "no connection ({})", "check the address, the network and the proxy"),
+    (urllib3.exceptions.ConnectTimeoutError, "no connection in time", "check the address, the network and the proxy"),
 )
 
 
@@ -387,7 +387,7 @@ def _failure_of(error: BaseException, where: str) -> FetchFailure:
 
 def _lost(error: BaseException, where: str) -> ConnectionFailure:
     problem = f"the connection was lost ({_reason(error)})"
-    return ConnectionFailure(where, problem, "check network and server", kind="lost")
+    return ConnectionFailure(where, problem, "check the network and the server", kind="lost")
 
 
 def _reason(error: BaseException) -> str:
@@ -406,7 +406,7 @@ def _redirected(request: _Request, target: str) -> str:
         origin_of(found)
     except (InvalidSetting, ValueError):
         place = "an address with credentials" if "@" in target else f"'{printable(target[:200].partition('?')[0])}'"
-        problem = f"it redirects to {place}, which is not a web address that can be asked"
+        problem = f"it redirects to {place}, which is not a web address"
         raise FetchFailure(request.where, problem, "check the address", kind="refused") from None
     return found
 

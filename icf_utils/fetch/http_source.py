@@ -127,19 +127,19 @@ class HttpSource:
                 come += len(chunk)
                 yield chunk
         except ConnectionFailure as failure:
-            raise _CutShort(f"the stream was cut after {asked.done + come} bytes") from failure
+            raise _CutShort(f"the transfer was cut off after {asked.done + come} bytes") from failure
         if body.length is not None and come < body.length:
-            raise _CutShort(f"the stream was cut after {asked.done + come} bytes")
+            raise _CutShort(f"the transfer was cut off after {asked.done + come} bytes")
         end = asked.at + come
         if asked.size is None and self._pinned.size is not None and end < self._pinned.size:
-            raise _CutShort(f"the stream was cut after {end} of {self._pinned.size} bytes")
+            raise _CutShort(f"the transfer was cut off after {end} of {self._pinned.size} bytes")
 
     def _pin(self, found: ObjectState) -> None:
         """What is read is one state of the object: the one of the first answer."""
         with self._lock:
             pinned = self._pinned
             if not pinned.mark and not pinned.agrees(found):
-                problem = f"expected {pinned.size} bytes in all, found {found.size}"
+                problem = f"expected {pinned.size} bytes in total, found {found.size}"
                 raise FetchFailure(self._where, problem, "it is another file, or damaged", kind="size")
             self._refuse_replaced(found)
             size = found.size if pinned.size is None else pinned.size
@@ -170,7 +170,7 @@ class HttpSource:
             self._pin(interpret(self._where, 200, headers, RequestedRange(0, None)).identity)
         elif status == 206:
             self._pin(interpret(self._where, 206, headers, RequestedRange(0, 1)).identity)
-        elif status == 416:  # of an empty object there is no first byte
+        elif status == 416:  # an empty object has no first byte
             self._pin(state_of(headers, 0))
         else:
             raise failure_for(self._where, status)

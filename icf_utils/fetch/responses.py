@@ -185,7 +185,7 @@ def _too_short(where: str, expected: int, total: int | None) -> FetchFailure:
     found = "fewer" if total is None else str(total)
     return FetchFailure(
         where,
-        f"expected {format_count(expected, 'byte')} at least, found {found}",
+        f"expected at least {format_count(expected, 'byte')}, found {found}",
         "it is another file, or damaged",
         kind="size",
     )

@@ -39,7 +39,7 @@ def client_context(files: TlsFiles = TlsFiles(), with_certificate: bool = True) 
     :class:`~icf_utils.errors.StorageFailure` for those that cannot be read.
     """
     if files.key and not files.certificate:
-        raise InvalidSetting("--key", "there is a key without its certificate: name that with --cert")
+        raise InvalidSetting("--key", "a key without its certificate; give the certificate with --cert")
     for path in filter(None, (files.authority, files.certificate, files.key)):
         with storage_errors(path, "read"):
             path.open("rb").close()
@@ -48,7 +48,7 @@ def client_context(files: TlsFiles = TlsFiles(), with_certificate: bool = True) 
         try:
             context.load_cert_chain(files.certificate, files.key, password=_no_password)
         except (ssl.SSLError, ValueError) as error:
-            problem = "expected a certificate and its own key in PEM, not encrypted; these are not a pair of them"
+            problem = "expected a certificate and its key, in PEM and not encrypted; these two do not belong together"
             raise InvalidSetting(str(files.certificate), problem) from error
     return context
 
@@ -112,8 +112,8 @@ def explain_tls_failure(error: BaseException) -> tuple[str, str]:
         return "its TLS certificate is for another host", remedy
     if code in (_NOT_YET, _EXPIRED):
         problem = "has expired" if code == _EXPIRED else "is not valid yet"
-        return f"its TLS certificate {problem}", "tell the server's administrator, and check this computer's clock"
+        return f"its TLS certificate {problem}", "ask the server's administrator, and check this computer's clock"
     if isinstance(found, ssl.SSLCertVerificationError):
         why = printable(found.verify_message)
-        return f"its TLS certificate is not trusted ({why})", "name the CA's certificate by --ca"
+        return f"its TLS certificate is not trusted ({why})", "give the CA's certificate with --ca"
     return "a TLS connection cannot be established", "check whether it speaks TLS at this port (https: or http:)"

@@ -88,7 +88,7 @@ def plan_table(root: Path, table: Path, store: Path, exclude: Exclusions) -> Ing
     ]
     for wanted in parsed.visits:
         if wanted.input is None:  # archived, and its folder is gone
-            found.skipped.append(Notice("folder-gone", wanted.name, "is in the store, and its folder is gone"))
+            found.skipped.append(Notice("folder-gone", wanted.name, "is in the store, but its folder is gone"))
             continue
         visit = read_visit_folder(wanted.input, {}, exclude) if wanted.input.is_dir() else TreeVisit(wanted.input, {})
         scans += [scan.name for scan in visit.scans]
@@ -159,7 +159,7 @@ class _Collector:
         """The visits, sorted by study and visit; to be called once."""
         for key in sorted(self._twice):
             label, item = self._items.pop(key)
-            self.refused.append((label, f"would be called {printable(item.name)}, and is not the only one"))
+            self.refused.append((label, f"would be called {printable(item.name)}, like others"))
         return tuple(self._items[key][1] for key in sorted(self._items))
 
 

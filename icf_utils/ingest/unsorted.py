@@ -86,7 +86,7 @@ def group_by_study(
 ) -> GroupedFiles:
     """Group the files of a folder and its subfolders into visits. ``keywords`` may include ``study_key``.
 
-    Raises :class:`~icf_utils.errors.InputRefused` if there are no images, and what :func:`keyword_tags` raises.
+    Raises :class:`~icf_utils.errors.InputRefused` if the folder has no images, and what :func:`keyword_tags` raises.
     """
     tags = keyword_tags(keywords, allow_identifying)
     if not root.is_dir():

@@ -203,7 +203,7 @@ def expand_pattern(pattern: str, store: Path) -> list[VisitInput]:
     for path, study, visit in sorted(_matches(pattern)):
         found.add(f"'{printable(path)}'", study, visit, Path(path))
     if not found.problems and not found.visits:
-        found.problems.append("nothing matches it")
+        found.problems.append("no folder or file matches it")
     if found.problems:
         raise TableRefused(pattern, found.problems)
     return found.visits

@@ -96,7 +96,9 @@ class LocalSessions:
 
     def __init__(self, spool: Path, store: Path, processings: Mapping[str, tuple[str, ...]] | None = None) -> None:
         if not spool.is_dir():
-            raise InvalidSetting(str(spool), "this folder does not exist; has the receiver run, and with this spool?")
+            raise InvalidSetting(
+                str(spool), "this folder does not exist; check that the receiver has been started, and with this spool"
+            )
         self._journal, self._store = Journal(spool), store
         self._processings = processings or {}
 
@@ -216,7 +218,7 @@ class HttpSessions:
             raise self._interrupted(failure, zip_file.size) from failure
         if not digest or zip_file.digest() != digest:
             zip_file.discard()
-            raise self._failure(f"'{zip_file.path.name}' did not arrive as it was sent; its checksum differs")
+            raise self._failure(f"'{zip_file.path.name}' was damaged on its way: its checksum differs")
         zip_file.finish()
         return Download(zip_file.path, size, digest.hex(), first)
 
@@ -259,11 +261,13 @@ class HttpSessions:
         with response:
             if response.status == 401 and not response.carried:
                 problem = f"it redirects to {origin_of(response.url)}, and the token is not for that address"
-                raise RemoteFailure(self._url, problem, "give that address by --url, if it is the receiver's")
+                raise RemoteFailure(self._url, problem, "give that address with --url, if it is the receiver's")
             raise self._failure(f"{method} {address}: {response.status}{_reason_in(response)}")
 
     def _failure(self, problem: str) -> RemoteFailure:
-        return RemoteFailure(self._url, printable(problem), "check address and token, and whether the server runs")
+        return RemoteFailure(
+            self._url, printable(problem), "check the address and the token, and that the server is running"
+        )
 
 
 class _PartialZip:

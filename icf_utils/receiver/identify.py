@@ -133,7 +133,7 @@ def identify(
 
 
 def _number(found: Header, keyword: str) -> int:
-    """A number for file names; 0 if there is no valid one."""
+    """A number for file names; 0 for an invalid one."""
     number = _NUMBER.fullmatch(_text(found, keyword))
     return int(number[1]) if number else 0
 

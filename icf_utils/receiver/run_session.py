@@ -127,7 +127,7 @@ def _to_xnat(visit: Visit, rule: Rule, log: _Log) -> str:
         if error.source != "credentials":
             raise
         advice = "set 'xnat_user' in the rule and XNAT_PASS in the receiver's environment, or write its ~/.netrc"
-        return f"there are no credentials for {printable(rule.xnat)}: {advice}"
+        return f"no credentials for {printable(rule.xnat)}: {advice}"
     outcome = upload_visit(visit.root, visit.study, visit.visit, xnat_target(rule), login, progress=log)
     log.line(f"xnat: {outcome.state} {outcome.problem}".rstrip())
     return outcome.problem if outcome.state == "failed" else ""

@@ -26,7 +26,7 @@ from icf_utils.receiver.settings import ReceiverSettings, Rule
 from icf_utils.worker_process import GRACE, WorkerProcess
 from icf_utils.xnat.login import PASSWORD, TOKEN
 
-#: Seconds between two looks into the journal, to which web pages and commands add sessions, too.
+#: Seconds between two looks into the journal, to which web pages and commands also add sessions.
 _POLL_INTERVAL = 1.0
 
 #: Seconds for the threads to end after the worker processes have been killed.

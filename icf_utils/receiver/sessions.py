@@ -5,7 +5,7 @@ they come. An image that a session has already is a duplicate if its content is 
 quarantine if it differs. This also holds for sessions that are complete: an image that belongs to none of them opens
 a new session, a revision of the visit.
 
-A session is complete when nothing has come for ``quiet`` seconds and no association that brought images of it is open,
+A session is complete when nothing has arrived for ``quiet`` seconds and no association that brought its images is open,
 when all ``expected`` images have come and no such association is open, or ``force`` seconds after its first image.
 
 One lock guards what is kept in memory; files are written and compared without it. :class:`CompletedSessions` is not
@@ -86,9 +86,9 @@ def completion_reason(opened: OpenSession, now: float) -> str:
     if opened.associations:  # if it brings more images than expected, they belong to the same visit
         return ""
     if expected and images >= expected:
-        return "all expected images have come"
+        return "all expected images have arrived"
     if now - opened.last >= rule.quiet:
-        return f"nothing has come for {rule.quiet} s"
+        return f"nothing has arrived for {rule.quiet} s"
     return ""
 
 
@@ -186,7 +186,7 @@ class CompletedSessions:
         )
 
     def drop_unused(self, now: float, receiving: Container[SessionKey]) -> None:
-        """Drop the visits of which nothing has come for :data:`_KEPT_IN_MEMORY` seconds from memory."""
+        """Drop the visits of which nothing has arrived for :data:`_KEPT_IN_MEMORY` seconds from memory."""
         old = [
             key for key, visit in self._visits.items() if now - visit.used > _KEPT_IN_MEMORY and key not in receiving
         ]
@@ -222,7 +222,7 @@ class SessionManager:
             rule = rules.get(session.rule)
             if rule is None:
                 self._journal.update_session(session.id, images=len(images_below(session.input)))
-                self._journal.change_state(session.id, "failed", "its rule is no longer in the settings")
+                self._journal.change_state(session.id, "failed", "its rule was removed from the settings")
                 continue
             base = session.visit.removesuffix(f"-r{session.revision}") if session.revision > 1 else session.visit
             self._open[SessionKey(rule.name, session.study, base, session.study_uid)] = _reopened(session, rule)
@@ -372,7 +372,7 @@ class SessionManager:
         if session.revision > 1:
             others = [item for item in self._journal.revisions(key.study, key.visit) if item.study_uid == key.study_uid]
             reason = (
-                "these images came after the visit was complete"
+                "these images arrived after the visit was complete"
                 if len(others) > 1 or revision > 1
                 else "another StudyInstanceUID has the same visit identifier"
             )
@@ -433,7 +433,7 @@ class SessionManager:
             return
         notes = [missing_images_note(opened, now, self._journal.associations(session.id))]
         if images < expected:
-            notes.append(f"{images} of {expected} expected images have come")
+            notes.append(f"{images} of {expected} expected images have arrived")
         if opened.counts["quarantined"]:
             notes.append(CONFLICTING)
         for note in filter(None, notes):
@@ -464,5 +464,5 @@ def _reopened(session: Session, rule: Rule) -> OpenSession:
 
 
 def _count_images(folder: Path) -> int:
-    """The number of images in a folder; 0 if there is no folder."""
+    """The number of images in a folder; 0 if it does not exist."""
     return sum(1 for _ in folder.glob("*.dcm"))

@@ -204,11 +204,11 @@ def _folders(file: ReceiverFile, here: Path, source: str) -> tuple[Path, Path]:
     """
     for name in ("store", "spool"):
         if not getattr(file, name).strip():
-            raise InvalidSetting(source, f"'{name}' must name a folder")
+            raise InvalidSetting(source, f"'{name}' must be a folder")
     store, spool = here / file.store, here / file.spool
     real = {name: Path(os.path.realpath(folder)) for name, folder in (("store", store), ("spool", spool))}
     if real["store"] == real["spool"]:
-        raise InvalidSetting(source, "'store' and 'spool' are the same folder; they must be different ones")
+        raise InvalidSetting(source, "'store' and 'spool' are the same folder; they must differ")
     for inner, outer in (("store", "spool"), ("spool", "store")):
         if real[inner].is_relative_to(real[outer]):
             raise InvalidSetting(source, f"'{inner}' is inside '{outer}'; neither may be inside the other")
@@ -339,17 +339,17 @@ def _with_titles(rule: Rule, where: str, source: str) -> Rule:
         raise InvalidSetting(source, f"{where} {error.source}: {error.problem}") from error
     for key, titles, advice in (
         ("called_ae", (called,), "write a rule for each AE title"),
-        ("calling_ae", calling, "leave 'calling_ae' out to let everybody send"),
+        ("calling_ae", calling, "leave out 'calling_ae' to accept every sender"),
     ):
         if "*" in titles:  # a valid title, but certainly meant as a pattern
-            raise InvalidSetting(source, f"{where} {key}: '*' is taken literally, there are no patterns; {advice}")
+            raise InvalidSetting(source, f"{where} {key}: '*' is taken literally, patterns are not supported; {advice}")
     return replace(rule, name=rule.name or called, called_ae=called, calling_ae=calling)
 
 
 def literal_title_notes(settings: ReceiverSettings) -> list[str]:
     """A note for each AE title that looks like a pattern."""
     return [
-        f"rule {printable(rule.name)}: the AE title '{printable(title)}' is taken literally; there are no patterns"
+        f"rule {printable(rule.name)}: the AE title '{printable(title)}' is taken literally; patterns are not supported"
         for rule in settings.rules
         for title in (rule.called_ae, *rule.calling_ae)
         if "*" in title

@@ -51,7 +51,7 @@ class StoreHandler:
         return _SpooledImage(self, association, request, part)
 
     def _new_part(self, association: OpenAssociation) -> PartialImage | None:
-        """A file for an image; ``None`` if the disk's reserve is reached."""
+        """A file for an image; ``None`` if less than the reserve is free on the disk."""
         try:
             return self._spool.new_part(association.rule.name) if self._spool.has_room() else None
         except OSError:
@@ -61,7 +61,7 @@ class StoreHandler:
         """The response to an image of which nothing was written."""
         association.counts["refused"] += 1
         association.has_changed = True
-        return self._refuse(OUT_OF_RESOURCES, "the disk's reserve is reached")
+        return self._refuse(OUT_OF_RESOURCES, "less than the reserve is free on the disk")
 
     def finish(self, association: OpenAssociation, request: Command, part: PartialImage) -> StoreResponse:
         """Store an image that has come completely; the response says what became of it."""

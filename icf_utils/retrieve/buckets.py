@@ -118,7 +118,7 @@ def parse_bucket_details(details: Mapping[str, object]) -> BucketPlace:
         )
     texts = {key: details.get(key) or "" for key in known}
     if wrong := [key for key in sorted(known) if not isinstance(texts[key], (str, Secret))]:
-        raise InvalidSetting("bucket", f"expected text for {', '.join(wrong)}")
+        raise InvalidSetting("bucket", f"expected a text for {', '.join(wrong)}")
     token = texts["token"] if isinstance(texts["token"], Secret) else _secret(str(texts["token"]))
     endpoint = str(texts["endpoint"] or GOOGLE).rstrip("/")
     scheme = "http" if endpoint.startswith("http://") else "https"
@@ -200,7 +200,7 @@ class GcsBucket:
             if not page:
                 return
         raise FetchFailure(
-            self._shown, "its list of objects does not end", "report it to the server's administrator", kind="refused"
+            self._shown, "its list of objects has no end", "report it to the server's administrator", kind="refused"
         )
 
     def open(self, item: BucketObject) -> ByteSource:

@@ -236,7 +236,7 @@ def _listed(bucket: Bucket, place: BucketPlace, studies: Sequence[str]) -> tuple
             raise InvalidSetting("--study", f"'{printable(study)}' cannot be a study of a bucket")
     if not studies:
         everything = group_by_series(bucket.list(root), root)
-        nothing = Failure(bucket.url(root), "no studies found; check bucket and prefix")
+        nothing = Failure(bucket.url(root), "no studies found; check the bucket and the prefix")
         return everything, [] if everything else [nothing]
     found: list[SeriesObjects] = []
     failures = []

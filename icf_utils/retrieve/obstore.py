@@ -98,7 +98,7 @@ class CloudSource:
 
         end = self._item.size if size is None else start + size
         if end > self._item.size:
-            problem = f"expected {format_count(end, 'byte')} at least, found {self._item.size}"
+            problem = f"expected at least {format_count(end, 'byte')}, found {self._item.size}"
             raise FetchFailure(self._where, problem, "it is another file, or damaged", kind="size")
         retries = Retries(self._where, self._client.retry, self._client.stop)
         while start < end:
@@ -109,7 +109,7 @@ class CloudSource:
                 start += len(chunk)
                 yield chunk
             if start < end:
-                retries.pause(f"the stream was cut after {start - begun} bytes")
+                retries.pause(f"the transfer was cut off after {start - begun} bytes")
 
     def _attempt(self, start: int, end: int) -> Iterator[bytes]:
         """Bytes up to ``end``, or fewer if the connection fails."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _LARGEST = 1 << 30
 
 #: Whoever downloads cannot repair a store.
-_REMEDY = "check the address and the names of study and visit, or tell the store's administrator"
+_REMEDY = "check the address and the names of study and visit, or ask the store's administrator"
 
 
 def store_url(place: str | os.PathLike[str]) -> str:
@@ -56,9 +56,7 @@ def list_visits(url: str, studies: Sequence[str]) -> tuple[tuple[str, str], ...]
     visits = tuple((study.study, visit) for study in found for visit in study.visits())
     missing = [study.study for study in found if not study.visits()]
     if missing or not visits:
-        raise InvalidSetting(
-            "STUDY", f"in '{printable(root)}' there is no visit of {', '.join(missing) or 'any study'}"
-        )
+        raise InvalidSetting("STUDY", f"'{printable(root)}' contains no visit of {', '.join(missing) or 'any study'}")
     return visits
 
 

@@ -38,7 +38,7 @@ class NoContextAccepted(RemoteFailure):
         super().__init__(
             peer.name,
             "it accepted none of the proposed presentation contexts",
-            "check what this receiver is configured for",
+            "check which SOP classes and transfer syntaxes this receiver accepts",
         )
 
 
@@ -148,7 +148,7 @@ def _failure(peer: Peer, association: Any, tls: ssl.SSLContext | None) -> NoAsso
     if association.is_rejected:
         answer = association.acceptor.primitive
         reason = f"it rejected the association: {answer.reason_str.lower()}"
-        remedy = "check the AE titles (--aec, --aet), and whether it knows this node"
+        remedy = "check the AE titles (--aec, --aet), and whether the receiver knows this node"
         return NoAssociation(peer, reason, remedy, may_change=answer.result == _TRANSIENT)
     try:
         with socket.create_connection((peer.host, peer.port), timeout=peer.timeout) as plain:
@@ -161,8 +161,12 @@ def _failure(peer: Peer, association: Any, tls: ssl.SSLContext | None) -> NoAsso
     except ssl.SSLError as error:
         return NoAssociation(peer, f"no TLS connection ({error.reason})", "check that it expects TLS, and check --cert")
     except TimeoutError:
-        return NoAssociation(peer, f"no connection within {peer.timeout:g} s", "check host, port and firewalls", True)
+        return NoAssociation(
+            peer, f"no connection within {peer.timeout:g} s", "check the host, the port and firewalls", True
+        )
     except OSError as error:
-        return NoAssociation(peer, f"no connection ({error.strerror})", "check host and port, and that it is running")
+        return NoAssociation(
+            peer, f"no connection ({error.strerror})", "check the host and the port, and that it is running"
+        )
     problem = "it closed the connection, or did not respond, during the negotiation"
     return NoAssociation(peer, problem, "check whether it expects TLS, and check its log", may_change=True)

@@ -59,7 +59,7 @@ class SendPlan:
 def list_images(source: Source, series: Iterable[str] = (), progress: Progress = SILENT) -> SendPlan:
     """List the images of a source in its order; ``series`` selects some by SeriesNumber or SeriesInstanceUID.
 
-    Raises :class:`~icf_utils.errors.InputRefused` if a selected series has no image, or if there are no images.
+    Raises :class:`~icf_utils.errors.InputRefused` if a selected series has no image, or if the source has none.
     """
     wanted, seen = {name.strip() for name in series}, set[str]()
     images: list[SendableImage] = []
@@ -86,7 +86,10 @@ def list_images(source: Source, series: Iterable[str] = (), progress: Progress =
         else:
             images.append(_sendable_image(file))
     if missing := sorted(wanted - seen):
-        refusals = [(name, "is not the number or SeriesInstanceUID of a series of this source") for name in missing]
+        refusals = [
+            (name, "is neither the SeriesNumber nor the SeriesInstanceUID of a series in this source")
+            for name in missing
+        ]
         raise InputRefused(source.label, refusals)
     if not images and not damaged:
         raise InputRefused(source.label, [(source.label, "contains no DICOM images")], "Check the path.")
@@ -99,7 +102,7 @@ def _problem(file: ScannedFile) -> str:
     if found.is_damaged:
         return "is truncated or damaged"
     if (file.entry.size - found.dataset_at) % 2 and found.uid(TRANSFER_SYNTAX_UID) not in DEFLATED_TRANSFER_SYNTAXES:
-        return "has a data set with an odd number of bytes, which DICOM does not allow and receivers abort at"
+        return "has a data set with an odd number of bytes, which DICOM does not allow and at which receivers abort"
     missing = [name for tag, name in _UIDS.items() if not found.uid(tag)]
     return f"has no usable {' and no '.join(missing)}" if missing else ""
 

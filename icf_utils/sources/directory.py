@@ -100,7 +100,7 @@ class DirectorySource:
 
     def _changed(self, name: str, what: str) -> InputRefused:
         return InputRefused(
-            self.label, [(name, f"{what} while the input was read")], "Wait until nothing writes to the input anymore."
+            self.label, [(name, f"{what} while the input was read")], "Wait until nothing writes to the input."
         )
 
 

@@ -120,7 +120,7 @@ class PackedSource:
         """Raise ``InputRefused`` if the packed file itself has changed."""
         if self._fingerprint() != self._status:
             refusals = [(self.label, "changed while it was read")]
-            raise InputRefused(self.label, refusals, "Wait until nothing writes to it anymore.")
+            raise InputRefused(self.label, refusals, "Wait until nothing writes to it.")
 
     def _fingerprint(self) -> tuple[int, ...]:
         with storage_errors(self.label, "examine"):
@@ -136,7 +136,7 @@ class PackedSource:
         for name in (*listing.sizes, *links):
             short = strip_components(name, strip)
             if not short:
-                refused.append((name, f"has no name left without its first {format_count(strip, 'part')}"))
+                refused.append((name, f"would have no name without its first {format_count(strip, 'part')}"))
             elif short in members:
                 refused.append((name, "occurs in the archive twice"))
             else:

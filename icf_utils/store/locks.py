@@ -313,7 +313,7 @@ def _mark() -> bytes:
 
 
 def read_owner(path: Path) -> LockOwner | None:
-    """The owner of the lock; ``None`` where there is no such file. Raises ``StorageFailure``."""
+    """The owner of the lock; ``None`` where the file does not exist. Raises ``StorageFailure``."""
     with storage_errors(path, "read"):
         try:
             return parse_owner(path.read_bytes())

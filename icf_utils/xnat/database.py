@@ -187,7 +187,10 @@ def check_table(database: XnatDatabase) -> None:
         )
         found = {str(name): bool(needed) for name, needed in cursor.execute(query, TABLE.split(".")).fetchall()}
     if not found:
-        problem, remedy = f"table {TABLE} does not exist, or this user may not see it", "check database and user"
+        problem, remedy = (
+            f"table {TABLE} does not exist, or this user may not see it",
+            "check the database and the user",
+        )
         raise RemoteFailure(database.place, problem, remedy)
     if missing := sorted(set(COLUMNS) - set(found)):
         raise RemoteFailure(database.place, f"{TABLE} has no column {', '.join(missing)}", _OTHER_XNAT)
@@ -227,4 +230,6 @@ def _transaction(database: XnatDatabase) -> Iterator[Any]:
     except psycopg.Error as error:
         # the server's first line only: the details quote values
         text = (error.diag.message_primary or str(error).partition("\n")[0] or type(error).__name__).strip()
-        raise RemoteFailure(database.place, printable(text), "check host, database, user and permissions") from error
+        raise RemoteFailure(
+            database.place, printable(text), "check the host, the database, the user and its permissions"
+        ) from error

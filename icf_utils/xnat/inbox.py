@@ -137,7 +137,7 @@ def import_through_inbox(
         _discard(copy, session.root)
     if status in ("READY", ARCHIVED) and counted != len(layout.files):
         problem = f"expected {format_count(len(layout.files), 'file')} in the session, XNAT counts {counted}"
-        raise RemoteFailure("XNAT", problem, f"look at the session in its {_part(status)}")
+        raise RemoteFailure("XNAT", problem, f"check the session in its {_part(status)}")
     return InboxResult(
         project=session.project,
         session=session.label,

@@ -161,5 +161,5 @@ def cleartext_notices(url: str) -> tuple[Notice, ...]:
     """A warning where passwords cross a network unencrypted."""
     if not is_cleartext(url):
         return ()
-    message = "is not reached by TLS: password and images are sent unencrypted, and can be read on the way"
+    message = "does not use TLS: the password and the images are sent unencrypted, and can be read on the way"
     return (Notice("no-tls", without_credentials(url), message),)

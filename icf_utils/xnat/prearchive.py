@@ -245,7 +245,7 @@ def read_log(folder: Path) -> str:
 
 def _quoted(log: str) -> str:
     lines = [printable(line) for line in log.splitlines()[-20:]]
-    return "; XNAT's log says:\n  " + "\n  ".join(lines) if lines else "; XNAT left no log"
+    return "; XNAT's log:\n  " + "\n  ".join(lines) if lines else "; XNAT left no log"
 
 
 def _row(session: PrearchiveSession, reservation: Reservation, layout: SessionLayout) -> PrearchiveRow:
@@ -349,7 +349,7 @@ def _undo(reservation: Reservation, database: XnatDatabase | None, progress: Pro
             return ""
         then = "removes both if XNAT has ended with ERROR by then, and otherwise leaves them to XNAT"
         left = f"XNAT is still working on the session ({printable(status)}), so '{place}' and its row were left there"
-        return f"{left}; look at the session in XNAT's prearchive. {_NEXT} {then}"
+        return f"{left}; check the session in XNAT's prearchive. {_NEXT} {then}"
     except IcfError as error:
         return f"'{place}' could not be removed ({error}). {_NEXT} removes it"
 

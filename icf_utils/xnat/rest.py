@@ -316,7 +316,9 @@ class XnatClient:
         if (origin := origin_of(response.url)) != origin_of(self.url):
             raise self.failure(f"it redirects to {origin}", "give that address, if it is the XNAT that you mean")
         if response.status == 401:
-            raise self.failure("the login was refused", "check user and password, or whether the token has expired")
+            raise self.failure(
+                "the login was refused", "check the user and the password, or whether the token has expired"
+            )
         if response.status != 200:
             raise self.failure(f"expected 200 for the login, found {response.status}", "check the address of the XNAT")
 

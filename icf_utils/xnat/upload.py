@@ -533,7 +533,7 @@ class _Delivery:
 
     def _why_not(self, last: str) -> str:
         left = self._run.find(self._session)
-        has = f"it has {_list_places(left)}" if left else "it has nothing of this session"
+        has = f"it has {_list_places(left)}" if left else "it has no part of this session"
         return f"XNAT's last answer: {last}; {has}"
 
     # -- confirm ------------------------------------------------------------------------------------------------------
@@ -569,7 +569,7 @@ class _Delivery:
         if not others:
             return ""
         wanted = self._target.project
-        return f"XNAT put it into project '{', '.join(others)}' instead of '{wanted}'; have it moved or deleted there"
+        return f"XNAT put it into project '{', '.join(others)}' instead of '{wanted}'; move or delete it there"
 
     def _wait_for_listing(self, uri: str) -> SessionStatus:
         """The session at an answer's address once XNAT lists it and has finished, or once the wait is over."""

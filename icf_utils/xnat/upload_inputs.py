@@ -50,7 +50,7 @@ def list_tree_uploads(
         name = str(visit.path.relative_to(root))
         notices += [Notice("scan-excluded", f"{name}/{scan.name}", "is excluded") for scan in visit.excluded]
         if visit.scans and len(visit.excluded) == len(visit.scans):
-            notices.append(Notice("all-scans-excluded", name, "has no scan left: all are excluded"))
+            notices.append(Notice("all-scans-excluded", name, "has no scans: all are excluded"))
             continue
         try:
             names = _fill_labels(subject or TREE_SUBJECT, label or TREE_LABEL, visit.values)
@@ -90,7 +90,7 @@ def list_store_uploads(
     found = [Visit(root, study, visit)] if visit else [Visit(root, study, name) for name in Study(root, study).visits()]
     archived = [item for item in found if visit or item.archive.exists()]
     if not archived:
-        raise DepositMissing(Study(root, study).folder, "no visit with an archive; check store and study")
+        raise DepositMissing(Study(root, study).folder, "no visit with an archive; check the store and the study")
     return tuple(make_visit_upload(item, subject or VISIT_SUBJECT, label or VISIT_LABEL) for item in archived)
 
 

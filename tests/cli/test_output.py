@@ -34,7 +34,7 @@ def test_plain(inside: Inside, source: Path, root: Path) -> None:
             r"  datalad clone 'datalad-annex::\?.*&url=https://data\.example\.org/store/.*' v1",
         ),
         (r".*/catalog: 5 images in 2 series of visit v1; \d+ files? written, \d+ unchanged",),
-        (r"study-a/v1: everything is as it should be \(5 images\)",),
+        (r"study-a/v1: everything is correct \(5 images\)",),
     ]
     for state in ("written", "unchanged"):
         for arguments, expected in zip(stage_commands(root, source), lines, strict=True):

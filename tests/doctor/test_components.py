@@ -60,7 +60,7 @@ def test_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_extra("cloud").state == "ok"
     recorded(monkeypatch, "pydicom>=99.0", "tqdm>=1")
     found = check_extra("cloud")
-    assert (found.state, "required is >=99.0" in found.message, bool(found.remedy)) == ("warning", True, True)
+    assert (found.state, "expected >=99.0" in found.message, bool(found.remedy)) == ("warning", True, True)
     recorded(monkeypatch, "no-such-package-at-all")
     assert check_extra("cloud").state == "absent"
     recorded(monkeypatch)

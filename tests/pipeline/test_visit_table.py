@@ -171,7 +171,7 @@ def test_patterns_that_cannot_be_used(tmp_path: Path) -> None:
     for pattern in ("/scanner/{visit}", "/scanner/{study}/{study}/{visit}", "", "x"):
         with pytest.raises(TableRefused, match="once each"):
             expand_pattern(pattern, tmp_path)
-    with pytest.raises(TableRefused, match="nothing matches it"):
+    with pytest.raises(TableRefused, match="no folder or file matches it"):
         expand_pattern(f"{tmp_path}/{{study}}/{{visit}}", tmp_path)
     for name in ("a b/v1", "a/v 2", "a/v3"):
         (tmp_path / "in" / name).mkdir(parents=True)

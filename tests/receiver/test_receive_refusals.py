@@ -206,7 +206,7 @@ def test_a_visit_with_fewer_images_than_expected_is_partial(tmp_path: Path) -> N
     with running(tmp_path, rule=f"{_RULE}\nexpected = 5") as receiver:
         statuses(receiver, paths)
         (session,) = receiver.finished(1)
-        assert (session.state, session.notes) == ("partial", ("3 of 5 expected images have come",))
+        assert (session.state, session.notes) == ("partial", ("3 of 5 expected images have arrived",))
 
 
 def test_an_open_association_keeps_a_visit_open_until_it_is_forced(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_every_request_needs_the_token(client: Client) -> None:
             assert answer.status_code == 401, (method, address)
             assert "study-a" not in answer.text
     assert len(client.journal.sessions()) == 6
-    assert all("refused: no token, or a wrong one" in line for line in client.said.lines)
+    assert all("refused: the token is missing or wrong" in line for line in client.said.lines)
     assert not any(TOKEN in line for line in client.said.lines)
 
 

@@ -224,4 +224,4 @@ def test_status_without_squeue_names_it(tmp_path: Path) -> None:
     write_submission(create_folder(Study(tmp_path / "store", "only")), submission(1))
     done = Program({"PATH": str(tmp_path)}).run("status", "-o", str(tmp_path / "store"), "--table", str(table))
     assert done.returncode == 0
-    assert "queued jobs are not shown: SLURM's 'squeue' is required and was not found" in done.stderr
+    assert "queued jobs are not shown: SLURM's 'squeue' is required but was not found" in done.stderr

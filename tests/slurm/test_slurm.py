@@ -151,7 +151,7 @@ def test_without_sbatch_the_message_says_what_to_do(tmp_path: Path) -> None:
     done = Program({"PATH": str(tmp_path)}).run("run", "-o", str(tmp_path / "store"), "--table", str(table), "--slurm")
     assert done.returncode == 7
     assert (
-        "SLURM's 'sbatch' is required and was not found; run this on a host from which jobs are submitted"
+        "SLURM's 'sbatch' is required but was not found; run this on a host from which jobs are submitted"
         in done.stderr
     )
 

@@ -338,7 +338,7 @@ def test_what_the_command_says(place: Visit) -> None:
     assert done.code == 0
     assert f"{STUDY}/v1: repaired '{place.checksum}': rebuilt from the archive" in done.out
     assert "the damaged file is kept as" in done.out
-    assert "everything is as it should be" in done.out
+    assert "everything is correct" in done.out
     place.checksum.unlink()
     done = icf(*command, "--repair", "--json")
     (visit,) = done.json["result"]["visits"]

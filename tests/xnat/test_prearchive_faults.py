@@ -184,7 +184,7 @@ def test_signals_are_delayed_during_an_undo(visit: Path, root: Path, postgres: S
 
 def test_an_error_is_undone_and_the_log_printed(visit: Path, root: Path, postgres: Server, xnat: StandIn) -> None:
     xnat.outcome = lambda session: "ERROR"  # type: ignore[attr-defined]
-    with pytest.raises(RemoteFailure, match=r"(?s)status ERROR.*XNAT's log says:\n  built: ERROR"):
+    with pytest.raises(RemoteFailure, match=r"(?s)status ERROR.*XNAT's log:\n  built: ERROR"):
         put(visit, PrearchiveSession(root, "S1", "PILOT"), postgres, xnat)
     assert (tree(root), postgres.rows()) == ([], [])
 

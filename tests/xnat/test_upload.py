@@ -198,7 +198,7 @@ def test_a_refusal_is_not_repeated(server: StandIn, tree: Path, status: int) -> 
     outcome = send_one(server, tree)
     assert (outcome.state, outcome.tries) == ("failed", 1)
     assert outcome.answers == (f"{status} an injected fault",)
-    assert "it has nothing of this session" in outcome.problem
+    assert "it has no part of this session" in outcome.problem
 
 
 @pytest.mark.parametrize("status", [400, 404])

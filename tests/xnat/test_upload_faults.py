@@ -145,7 +145,7 @@ def test_too_many_faults(server: StandIn, tmp_path: Path) -> None:
     server.fault = lambda seen: "500" if seen.method == "POST" else None
     outcome = send_one(server, tmp_path / "tree", retries=2)
     assert (outcome.state, outcome.tries) == ("failed", 3)
-    assert "it has nothing of this session" in outcome.problem
+    assert "it has no part of this session" in outcome.problem
     server.fault = lambda _: None
     assert send_one(server, tmp_path / "tree").state == "uploaded"
 

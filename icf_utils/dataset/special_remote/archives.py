@@ -146,7 +146,7 @@ class Archives:
         """git-annex would go on to the other origins, which are not to learn what this one has."""
         return FetchFailure(
             failure.where,
-            f"{failure.problem}; other servers have it, too, and are not asked ({', '.join(archive.others)})",
+            f"{failure.problem}; other servers also have it, but are not asked ({', '.join(archive.others)})",
             f"if they may be asked, get the whole archive: git annex get --key '{archive.key}'",
             kind=failure.kind,
             status=failure.status,

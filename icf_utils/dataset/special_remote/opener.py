@@ -75,7 +75,7 @@ class Opener:
                 raise
             credential, advice = self._answer(failure)
         if credential is None:
-            problem = "the server requires authentication (401), and there are no credentials for it"
+            problem = "the server requires authentication (401), and no credentials for it are known"
             raise FetchFailure(without_credentials(url), problem, advice, kind="unauthorised", status=401)
         self._used |= {credential.origin, origin_of(url)}
         try:
@@ -83,7 +83,7 @@ class Opener:
         except FetchFailure as failure:
             if failure.kind != "unauthorised":
                 raise
-            problem = f"the server rejects the {credential.kind} that are known (401)"
+            problem = f"the server rejects the known {credential.kind} (401)"
             raise FetchFailure(without_credentials(url), problem, advice, kind="unauthorised", status=401) from None
 
     def may_ask(self, url: str) -> bool:

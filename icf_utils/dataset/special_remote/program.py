@@ -22,7 +22,7 @@ _NO_ADDRESS = "get the archive and unpack it, or ask the dataset's author"
 #: Bytes between two messages of progress; small images need none.
 _REPORT_EACH = 512 * 1024
 
-_OTHER_BYTES = "the archive at its address was changed: tell the store's administrator"
+_OTHER_BYTES = "the archive at its address was changed; report it to the store's administrator"
 
 
 class ImageRemote:

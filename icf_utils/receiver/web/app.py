@@ -101,7 +101,7 @@ class _Handlers:
     def admit(self) -> Response | None:
         """Refuse a request without the token, or one that a page of another site sent; called before all others."""
         if not guard.is_known(request, self._settings.token):
-            self._note("refused: no token, or a wrong one")
+            self._note("refused: the token is missing or wrong")
             headers = {"WWW-Authenticate": 'Basic realm="icf-utils", charset="UTF-8"'}
             return _problem(
                 "authentication required: send the token as 'Authorization: Bearer TOKEN', or as the password",
@@ -109,8 +109,8 @@ class _Handlers:
                 headers,
             )
         if request.method not in ("GET", "HEAD", "OPTIONS") and not guard.is_of_this_site(request):
-            self._note("refused: sent by a page of another site")
-            return _problem("the request was sent by a page of another site", 403)
+            self._note("refused: sent from a page of another site")
+            return _problem("the request was sent from a page of another site", 403)
         return None
 
     def report_error(self, error: IcfError) -> Response:
@@ -179,7 +179,7 @@ class _Handlers:
 
     def _retry(self, session: Session) -> Session:
         if self._settings.rules and session.rule not in self._settings.rules:
-            raise InvalidSetting("rule", f"'{printable(session.rule)}' is no longer in the settings")
+            raise InvalidSetting("rule", f"'{printable(session.rule)}' was removed from the settings")
         queued = self._journal.retry(session.id)
         self._note("queued again")
         return queued

@@ -54,7 +54,7 @@ def output_members(session: Session, store: Path, processings: Sequence[str] = (
     paths = [place.of_study.folder / f"{session.visit}{suffix}" for suffix in VISIT_SUFFIXES]
     members = [ZippedFile(f"{session.id}/OUTPUT/{path.name}", path) for path in paths if path.is_file()]
     if not members:
-        raise NotAvailable(f"the files of {session.name} are no longer in the store")
+        raise NotAvailable(f"the files of {session.name} were removed from the store")
     return members
 
 

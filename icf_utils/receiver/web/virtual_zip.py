@@ -73,7 +73,7 @@ def _read(path: Path, start: int, size: int) -> Iterator[bytes]:
         while size:
             block = file.read(min(size, _CHUNK))
             if not block:
-                raise OSError("it has become shorter")
+                raise OSError("it became shorter")
             size -= len(block)
             yield block
 

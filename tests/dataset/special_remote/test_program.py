@@ -135,7 +135,7 @@ def test_an_archive_that_was_replaced(usual: Cloned) -> None:
     archive.write_bytes(raw + b"\0" * 512)
     outcome = usual.attempt("git", "annex", "get", ONE)
     assert outcome.returncode != 0
-    assert f"expected {len(raw)} bytes in all, found {len(raw) + 512}".encode() in outcome.stdout + outcome.stderr
+    assert f"expected {len(raw)} bytes in total, found {len(raw) + 512}".encode() in outcome.stdout + outcome.stderr
     assert usual.holds([])
 
 
