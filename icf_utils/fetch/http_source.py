@@ -146,7 +146,7 @@ class HttpSource:
             self._pinned = ObjectState(pinned.mark or found.mark, size)
 
     def _refuse_replaced(self, found: ObjectState) -> None:
-        """Comes before all other checks: what they would say of another object means nothing."""
+        """Comes before all other checks, whose results would be meaningless for another object."""
         if not self._pinned.agrees(found):
             raise FetchFailure(
                 self._where, "it was replaced during the transfer", "run the same command again", kind="changed"

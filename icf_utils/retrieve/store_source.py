@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: The largest metadata that is read, in bytes.
 _LARGEST = 1 << 30
 
-#: Whoever downloads cannot repair a store.
+#: Readers cannot repair a store.
 _REMEDY = "check the address and the names of study and visit, or ask the store's administrator"
 
 

@@ -24,7 +24,7 @@ MOST_AHEAD = 64 * 2**20
 #: With several jobs: bytes that may be skipped at a time, and how many skipped ones are kept.
 _JOBS_GAP, _KEPT = 8 * 2**20, 32 * 2**20
 
-#: Bytes that may be skipped in vain, in addition to a quarter of those that were requested.
+#: Bytes that may be read and dropped, in addition to a quarter of those that were requested.
 _FREE_SKIP = 2**20
 
 #: Requests at a time; each has a connection.
