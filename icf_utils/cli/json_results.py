@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from icf_utils.xnat.receiver_routing import ImageRoute
 
 
-class PlannedStage(TypedDict):
+class StagePlan(TypedDict):
     """A stage of a visit: whether it would run, and why."""
 
     stage: str
@@ -44,7 +44,7 @@ class PlannedVisit(TypedDict):
 
     study: str
     visit: str
-    stages: Sequence[PlannedStage]
+    stages: Sequence[StagePlan]
 
 
 class RunPlan(TypedDict):

@@ -17,8 +17,7 @@ from typing import Any
 from uuid import UUID
 
 from icf_utils.dataset.annex_keys import archivist_obstacle, image_locator, link_target, lower_folder, md5e_key
-from icf_utils.dataset.git_names import git_can_hold
-from icf_utils.dataset.git_objects import FILE, LINK, BranchFile
+from icf_utils.dataset.git_objects import FILE, LINK, BranchFile, git_can_hold
 from icf_utils.dataset.origin import DatasetOrigin, DatasetUuids
 from icf_utils.metadata.records import ImageRecord, TarballRecord, VisitMetadata
 from icf_utils.results import Notice

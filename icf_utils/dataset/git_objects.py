@@ -2,11 +2,17 @@ r"""git objects as values: blobs, trees and commits, to bytes and back. Pure.
 
 Formats: "Git Internals - Git Objects" (https://git-scm.com/book/en/v2/Git-Internals-Git-Objects) and git's
 ``object-file`` and ``tree`` documentation. The id of an object is the SHA-1 of ``<kind> <size>\0`` and its content.
+
+A tree cannot contain every name. git reserves some on every platform, and ``git fsck --strict`` reports a tree with one
+of them as broken: ``.git`` and ``.gitmodules``, in any case, as HFS+ compares names (ignoring some invisible
+characters) and as NTFS does (ignoring trailing dots and spaces, ``:stream``, with short names such as ``git~1`` and
+``\`` as a separator). The rule here is slightly stricter than git's; no name that git refuses passes it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -113,3 +119,24 @@ def encode_commit(tree: bytes, time: int, message: str, parent: bytes = b"") -> 
     text = message.encode("utf-8")
     after = b"parent %s\n" % parent.hex().encode("ascii") if parent else b""
     return b"tree %s\n%sauthor %s\ncommitter %s\n\n%s\n" % (tree.hex().encode("ascii"), after, who, who, text)
+
+
+#: Code points that HFS+ ignores when it compares names (Apple's Technical Note TN1150, as git applies it).
+_INVISIBLE = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF])
+
+_OWN = re.compile(r"\.git|git~1|\.gitmodules|gitmod~[1-4]|(?=.{8}\Z)(?:gi7eba|gi7eb|gi7e|gi7|gi|g)?~[1-9][0-9]*")
+
+
+def git_can_hold(path: str) -> bool:
+    """Whether a git tree can contain a symbolic link at ``path``.
+
+    >>> git_can_hold("a/b.dcm"), git_can_hold("a/.GIT/b.dcm"), git_can_hold("a/git~1")
+    (True, False, False)
+    """
+    if "git" not in path.translate(_INVISIBLE).lower() and "~" not in path:
+        return True  # nearly every path: no need to split it
+    return not any(_OWN.fullmatch(_as_seen(part)) for part in re.split(r"[/\\]", path))
+
+
+def _as_seen(part: str) -> str:
+    return part.translate(_INVISIBLE).partition(":")[0].rstrip(" .").lower()

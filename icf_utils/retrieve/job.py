@@ -16,10 +16,10 @@ from icf_utils.errors import IcfError
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
+from icf_utils.retrieve.events import Event, Listeners, ObservedTransfer, Payload
 from icf_utils.retrieve.files import FolderDestination, check_saved, lock_directory, read_log, update_log
 from icf_utils.retrieve.model import Failure, PlannedFile
 from icf_utils.retrieve.plan import Plan
-from icf_utils.retrieve.progress import Event, Listeners, ObservedTransfer, Payload
 from icf_utils.retrieve.zips import ZipDestination
 
 #: Seconds between two writings of ``log.json`` while a job runs.

@@ -12,7 +12,7 @@ import pytest
 from icf_utils.dataset.annex_branch import annex_fields, archive_key, encode_name, key_log_path
 from icf_utils.dataset.annex_keys import image_locator, md5e_key
 from icf_utils.dataset.build import build_dataset
-from icf_utils.dataset.git_names import git_can_hold
+from icf_utils.dataset.git_objects import git_can_hold
 from icf_utils.dataset.origin import DatasetUuids, make_origin
 from icf_utils.metadata.records import ImageRecord, VisitMetadata
 from icf_utils.store.layout import Visit

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from icf_utils.dataset.build import build_dataset
 from icf_utils.dataset.git_check import check_with_git
-from icf_utils.dataset.git_names import git_can_hold
+from icf_utils.dataset.git_objects import git_can_hold
 from icf_utils.dataset.origin import make_origin
 from icf_utils.metadata.records import ImageRecord, TarballRecord, VisitMetadata
 from icf_utils.store.layout import Visit
