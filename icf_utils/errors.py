@@ -50,8 +50,8 @@ class InvalidIdentifier(IcfError):
 
     exit_code = 2
     RULE = (
-        "expected letters, digits, '.', '_' and '-', at most 100 characters, the first of them not '.' or '-'; "
-        "a study cannot have the name of the settings file"
+        "expected at most 100 letters, digits, '.', '_' and '-', the first of them not '.' or '-'; "
+        "'icf.toml' cannot name a study"
     )
 
     def __init__(self, kind: str, value: str) -> None:

@@ -24,7 +24,7 @@ from icf_utils.templates import Template
 COLUMNS = ("study", "visit", "input")
 #: Another name of a column.
 _ALIASES = {"folder": "input"}
-_EXPECTED_COLUMNS = "study, visit, and input (also called folder)"
+_EXPECTED_COLUMNS = "study, visit, and input or folder"
 
 _DELIMITERS = ("\t", ";", ",")
 _FIELDS = ("study", "visit")

@@ -166,7 +166,7 @@ def _failure(peer: Peer, association: Any, tls: ssl.SSLContext | None) -> NoAsso
         )
     except OSError as error:
         return NoAssociation(
-            peer, f"no connection ({error.strerror})", "check the host and the port, and that it is running"
+            peer, f"no connection ({error.strerror})", "check the host and the port, and that the receiver is running"
         )
     problem = "it closed the connection, or did not respond, during the negotiation"
     return NoAssociation(peer, problem, "check whether it expects TLS, and check its log", may_change=True)

@@ -81,7 +81,7 @@ def test_more_mistakes_than_an_error_usually_names(base: Path) -> None:
 
 
 def test_headers(base: Path) -> None:
-    columns = "study, visit, and input (also called folder)"
+    columns = "study, visit, and input or folder"
     assert problems("", base) == (f"it is empty; the first line must name the columns: {columns}",)
     assert problems("study,visit\n", base) == (f"line 1: column 'input' or 'folder' is missing (columns: {columns})",)
     assert "column 'input' or 'folder' appears more" in problems("study,visit,Input,FOLDER\n", base)[0]
