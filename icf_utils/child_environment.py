@@ -1,11 +1,11 @@
 """The environment of child processes: what they need, and no secret. Reads and changes this process's environment.
 
 A program that icf-utils starts gets an environment from here, never its parent's as a whole: passwords and tokens that
-are meant for one server must not reach git, its hooks and helpers, or a cluster's job. A test holds every call that
-starts a program to that.
+are meant for one server must not reach git, its hooks and helpers, or a cluster's job. A test checks every call that
+starts a program.
 
 - git gets the variables that it reads, by name (:func:`git_environment`).
-- git-annex and SLURM start programs of the user's own (special remotes, jobs), whose needs nobody knows. They get
+- git-annex and SLURM start programs of the user's own (special remotes, jobs), whose needs are unknown. They get
   everything but the secrets of icf-utils (:func:`user_environment`).
 - Worker processes (:mod:`icf_utils.worker_process`) drop the secrets when they start, except for those that their work
   needs (:func:`drop_secrets`).

@@ -1,6 +1,6 @@
 """Passwords, tokens and session cookies: where they come from, and which server they may be sent to.
 
-They come from the environment, a file, ``~/.netrc``, or a question on the terminal; never from the command line and
+They come from the environment, a file, ``~/.netrc``, or a question at the terminal; never from the command line and
 never from a URL, both of which other users of a machine and its logs can see. The objects here print as stars.
 
 A secret becomes sendable by :func:`bind_credential` only, which ties it to one origin: scheme, host and port of a web

@@ -1,12 +1,12 @@
 """Names from values: one template language and one rule for characters that a name cannot have. Pure.
 
 A template is text with fields in braces, such as ``mri_{subject}``. Field names are ASCII letters, digits and ``_``; a
-brace that is not part of a field is a mistake. Templates make identifiers of studies and visits, labels in XNAT, and
+brace that is not part of a field is an error. Templates make identifiers of studies and visits, labels in XNAT, and
 paths of retrieved images; the same fields in a folder pattern (``/scanner/{study}/{visit}``) find values in names.
 
 The rule: of a value that fills a field, white space around it is dropped, and each character that the name cannot have
-becomes one ``_``. XNAT does the same in the labels that it makes itself, so that a subject is called alike whichever
-way it gets there. What was different may become equal: who makes names looks for duplicates.
+becomes one ``_``. XNAT does the same in the labels that it makes itself, so that a subject has the same
+label either way. Different values may give the same name: the code that makes names checks for duplicates.
 """
 
 from __future__ import annotations

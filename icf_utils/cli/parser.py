@@ -1,4 +1,4 @@
-"""How a command line is read: the table of subcommands, and argparse with the manners of this program.
+"""How a command line is read: the table of subcommands, and argparse with this program's conventions.
 
 - Options count wherever they are written: before or after a subcommand, between its operands or after them. What a
   subcommand cannot use is refused, never dropped.
@@ -138,7 +138,7 @@ def _show_help(parser: Parser, _args: argparse.Namespace, _console: Console) -> 
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's parser with the manners of this module. Raises :class:`UsageError` where argparse would exit."""
+    """argparse's parser with the conventions of this module. Raises :class:`UsageError` where argparse would exit."""
 
     _takes_operands = True
 

@@ -2,8 +2,8 @@
 
 A new file is written under another name, on the same file system, synced where it must outlive a power failure, and
 then given its name by a hard link (nothing is replaced) or a rename (what was there is replaced), so that a final name
-never shows a partial file. A file that is replaced hands on its owner, group, mode and ACL as far as this process may
-set them; where the group cannot be kept, it gets no more than everybody had.
+never shows a partial file. A replacement keeps the owner, group, mode and ACL of the old file as far as this process
+may set them; where the group cannot be kept, the new one gets no more rights than everybody had.
 
 :func:`new_file` and :func:`rename_file` are the primitives, :func:`replace_file` does all at once. For the files of a
 study, :func:`new_part`, :func:`publish_part`, :func:`replace_with_part` and :func:`publish_bytes` write below

@@ -7,7 +7,7 @@ below ``/data``. Connections, TLS, redirects and the retry rule are those of :mo
 it, afterwards only its cookie. When XNAT has ended it (401), it is opened again.
 
 **Requests that change nothing are repeated** by the retry rule, and so is the rebuild, which may be asked for twice. An
-import and a commit are sent once: when the connection is lost, nobody knows what XNAT has done.
+import and a commit are sent once: when the connection is lost, it is unknown what XNAT has done.
 :mod:`icf_utils.xnat.upload` finds out before it sends anything again.
 
 **A project is checked before it is used**: XNAT puts what is for an unknown or forbidden project into another one,
