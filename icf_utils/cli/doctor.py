@@ -41,9 +41,12 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise InvalidSetting("command line", "name the store once")
     store = args.store or args.store_dir
     result = Examination(tuple(examine(Path(store) if store else None, args.ca)))
-    shown = [check for check in result.checks if not args.quiet or check.state in ("failed", "warning")]
-    lines = [line for check in shown for line in _lines(check)]
+    notable = [check for check in result.checks if check.state in ("failed", "warning")]
+    lines = [line for check in (notable if args.quiet else result.checks) for line in _lines(check)]
     console.result(args.command, result, [*lines, _summary(result.checks)], ok=not result.failed)
+    if args.quiet and not args.json and not result.failed:  # then --quiet hides the result, but not its warnings
+        for check in notable:
+            console.warning(f"{check.subject}: {check.message}{'; ' if check.remedy else ''}{check.remedy}")
     return 1 if result.failed else 0
 
 

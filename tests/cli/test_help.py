@@ -98,6 +98,9 @@ def test_doctor(source: Path, root: Path) -> None:
     assert f"\nok       store: '{root}': 1 study, 1 visit\n" in ran.out
     assert f"\nok       address: {root.as_uri()}\n" in ran.out
     assert re.fullmatch(r"\d+ checks: 0 failed, \d+ warnings?", ran.out.splitlines()[-1])
+    quiet = icf("doctor", "-q", root)  # the same warnings, nothing else
+    assert (quiet.code, quiet.out) == (0, "")
+    assert quiet.err.count("warning: ") == len(re.findall("(?m)^warning ", ran.out))
     (root / "icf.toml").write_text("[store]\nadress = ''\n", encoding="utf-8")
     ran = icf("doctor", "-o", root, "--json")
     assert (ran.code, ran.json["ok"]) == (1, False)
