@@ -288,7 +288,7 @@ def _check_archived(xnat: XnatClient, session: PrearchiveSession, copied: int) -
             problem = (
                 f"expected {format_count(copied, 'file')} in the session that it archived, XNAT counts {found.files}"
             )
-            raise RemoteFailure("XNAT", problem, "look at the session in its archive")
+            raise RemoteFailure("XNAT", problem, "check the session in its archive")
 
 
 def _wait(
