@@ -296,7 +296,7 @@ class Journal:
             if session.state != "failed":
                 raise InvalidSetting("session", f"{session.id} is {session.state}; only a failed one can be retried")
             if not has_images(session):
-                raise InvalidSetting("session", f"{session.id} no longer has images; send them again")
+                raise InvalidSetting("session", f"{session.id} has no images left; send them again")
             return self.change_state(session.id, "queued")
 
     def rerun(self, session_id: str) -> Session:

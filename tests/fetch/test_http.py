@@ -189,7 +189,7 @@ def test_redirects_that_are_not_followed(server: FaultyServer, client: HttpClien
 
 def test_an_endless_redirect(server: FaultyServer, client: HttpClient) -> None:
     redirect(server, "/a")
-    with pytest.raises(FetchFailure, match="redirects without end"):
+    with pytest.raises(FetchFailure, match="redirects in a circle"):
         get(client, f"{server.url}/a")
     assert len(server.requests) == 11
 

@@ -237,8 +237,8 @@ def test_permanent_faults(
     ("fault", "words"),
     [
         (Fault("v1_metadata_dicoms", status=200, body=b"<!DOCTYPE html>"), "a web page came instead of the file"),
-        (Fault("v1_metadata_dicoms", status=200, body=b"[{}]"), "tell the store's administrator"),
-        (Fault("v1_metadata_tarball", status=200, body=b'{"size": 1'), "tell the store's administrator"),
+        (Fault("v1_metadata_dicoms", status=200, body=b"[{}]"), "ask the store's administrator"),
+        (Fault("v1_metadata_tarball", status=200, body=b'{"size": 1'), "ask the store's administrator"),
     ],
 )
 def test_the_remedy_is_for_whoever_downloads(

@@ -249,7 +249,7 @@ def test_tls_with_certificates(visit: Path, tmp_path: Path) -> None:
         without = icf(*start, *trust)
         assert without.code == 10
         mixed = icf(*start, *trust, "--cert", keys / "client.pem", "--key", keys / "server.key")
-        assert (mixed.code, "not a pair" in mixed.err) == (2, True)
+        assert (mixed.code, "do not belong together" in mixed.err) == (2, True)
 
 
 def test_the_command_sends_a_visit_of_a_store(visit: Path, tmp_path: Path) -> None:
@@ -266,7 +266,10 @@ def test_the_command_sends_a_visit_of_a_store(visit: Path, tmp_path: Path) -> No
         assert whole.out.startswith(f"11 images sent to SCRIPTED@{HOST}:{receiver.port} (")
         assert whole.out.endswith("; 1 other file left out\n")
         unknown = icf(*start, "--series", "99")
-        assert (unknown.code, "'99': is not the number or SeriesInstanceUID of a series" in unknown.err) == (3, True)
+        assert (
+            unknown.code,
+            "'99': is neither the SeriesNumber nor" in unknown.err,
+        ) == (3, True)
 
 
 def test_the_command_fails_if_any_image_failed(visit: Path) -> None:

@@ -29,7 +29,7 @@ def certificate(folder: Path, host: str) -> Path:
 
 def test_the_certificate_is_verified(tree: Path, tmp_path: Path) -> None:
     with standin(certificate=certificate(tmp_path, "localhost")) as server:
-        with pytest.raises(RemoteFailure, match=r"not trusted \(self.signed certificate\); name the CA's") as one:
+        with pytest.raises(RemoteFailure, match=r"not trusted \(self.signed certificate\); give the CA's") as one:
             send(server, tree)
         assert server.requests == []
         assert "another host" not in str(one.value)
