@@ -29,7 +29,7 @@ first address (:mod:`icf_utils.fetch.addresses`). Any other request gets the red
             text = response.text(limit=1 << 24)
         with client.request_once("POST", url, body=body, credential=credential) as response: ...
 
-Errors are :class:`icf_utils.fetch.errors.FetchFailure` with a ``kind``, and where there was no answer its subclass
+Errors are :class:`icf_utils.fetch.errors.FetchFailure` with a ``kind``, or, where no answer came, its subclass
 :class:`icf_utils.fetch.errors.ConnectionFailure`. A status is not an error here: the caller judges it.
 """
 
@@ -260,7 +260,7 @@ class HttpClient:
         transient: frozenset[int] = TRANSIENT,
         is_repeatable: bool = True,
     ) -> Response:
-        """A request that is repeated, by the client's policy, while there is no answer or one of status ``transient``.
+        """A request that is repeated, by the client's policy, while no answer comes, or one of status ``transient``.
 
         With ``limit``, the body is read here, up to so many bytes, and a cut body counts as no answer. A request whose
         repetition would change something has ``is_repeatable=False``: it is repeated only where the server has

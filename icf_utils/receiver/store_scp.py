@@ -132,7 +132,7 @@ class _SpooledImage:
 
 
 class _NoSpace:
-    """An image for which there is no space: its bytes are read and dropped."""
+    """An image for which the disk has no space: its bytes are read and dropped."""
 
     def __init__(self, handler: StoreHandler, association: OpenAssociation) -> None:
         self._handler, self._association = handler, association

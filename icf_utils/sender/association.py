@@ -144,7 +144,7 @@ class _Sockets:
 
 
 def _failure(peer: Peer, association: Any, tls: ssl.SSLContext | None) -> NoAssociation:
-    """Why there is no association; connects once more to find out, unless it was rejected."""
+    """Why no association could be opened; connects once more to find out, unless it was rejected."""
     if association.is_rejected:
         answer = association.acceptor.primitive
         reason = f"it rejected the association: {answer.reason_str.lower()}"

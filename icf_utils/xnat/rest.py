@@ -200,7 +200,7 @@ class XnatClient:
         return (SessionStatus(uri, f"{uri} {images.count}", ARCHIVED, images),)
 
     def archived_study(self, project: str, subject: str, label: str) -> str | None:
-        """The StudyInstanceUID of the session of this label in the archive, ``None`` where there is no session.
+        """The StudyInstanceUID of the session of this label in the archive, ``None`` where it does not exist.
 
         ``subject`` may be empty: labels of sessions are unique in a project.
         """

@@ -81,7 +81,7 @@ def read_processing_log(session: Session, store: Path, name: str) -> bytes:
 
 
 def log_status(session: Session) -> tuple[int, float | None]:
-    """Size of the log in bytes and the time of its last change; 0 and ``None`` if there is no log."""
+    """Size of the log in bytes and the time of its last change; 0 and ``None`` without a log."""
     try:
         status = os.stat(session.log)
     except OSError:
@@ -90,7 +90,7 @@ def log_status(session: Session) -> tuple[int, float | None]:
 
 
 def read_log(session: Session) -> bytes:
-    """The content of the log; empty if there is no log yet."""
+    """The content of the log; empty if it does not exist yet."""
     with storage_errors(session.log, "read"):
         try:
             return session.log.read_bytes()
