@@ -311,7 +311,7 @@ class Journal:
             if not session.is_finished:
                 raise InvalidSetting("session", f"{session.id} is {session.state}; only a finished one can be rerun")
             if session.state == "failed" and not has_images(session):
-                raise InvalidSetting("session", f"{session.id} has no images any more; send them again")
+                raise InvalidSetting("session", f"{session.id} has no images left; send them again")
             notes = [note for note in session.notes if note != PARTIAL_OUTPUT]
             self._database.update("session", _row_number(session.id), {"notes": json.dumps(notes)})
             return self.change_state(session.id, "queued")

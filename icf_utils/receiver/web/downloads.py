@@ -66,7 +66,7 @@ def _outputs(session: Session, place: Visit, processings: Sequence[str]) -> list
         files = list_output_files(tar) if tar.is_file() else []
         members += [ZippedFile(f"{below}/{file.path}", tar, file.offset, file.size) for file in files]
     if not members:
-        raise NotAvailable(f"the outputs of {session.name} are no longer in the store")
+        raise NotAvailable(f"the outputs of {session.name} were removed from the store")
     return members
 
 
