@@ -14,7 +14,7 @@ from typing import Any
 
 from icf_utils.catalog.application import LOGO, SCRIPTS, STYLE
 from icf_utils.catalog.face import BIBTEX, DATACITE, RIS, citation_files, json_ld, study_settings
-from icf_utils.catalog.series import kind_texts
+from icf_utils.catalog.series import SeriesKind, kind_texts
 from icf_utils.catalog.study import catalog_name, logo_target, social_links, study_description
 from icf_utils.catalog.study_index import IndexedVisit
 from icf_utils.formatting import format_count, format_size
@@ -43,7 +43,8 @@ def page_files(
 ) -> dict[str, bytes]:
     """The HTML files of a catalog by their path."""
     lists = [visits[at : at + _PER_LIST] for at in range(0, len(visits), _PER_LIST)]
-    files = {list_path(at): _list_page(study, at, len(lists), part, settings) for at, part in enumerate(lists)}
+    lines = _SeriesLines()
+    files = {list_path(at): _list_page(study, at, len(lists), part, settings, lines) for at, part in enumerate(lists)}
     name, description = catalog_name(study, settings), study_description(study, settings)
     year = max((visit.date[:4] for visit in visits), default="")
     citations = citation_files(study, name, description, study_settings(settings), year)
@@ -196,7 +197,14 @@ def _summary(visit: IndexedVisit) -> str:
     return ", ".join(filter(None, (visit.visit, visit.date, series, images, format_size(visit.size))))
 
 
-def _list_page(study: str, at: int, count: int, visits: Iterable[IndexedVisit], settings: CatalogSettings) -> bytes:
+def _list_page(
+    study: str,
+    at: int,
+    count: int,
+    visits: Iterable[IndexedVisit],
+    settings: CatalogSettings,
+    lines: _SeriesLines,
+) -> bytes:
     title = f"{catalog_name(study, settings)}: visits and series" + (f", page {at + 1} of {count}" if count > 1 else "")
     head = f"""<title>{_text(title)}</title>
 <link rel="icon" href="../{_ICON}">
@@ -206,28 +214,33 @@ def _list_page(study: str, at: int, count: int, visits: Iterable[IndexedVisit], 
     body = f"""<div class="icf-frame"><main>
 <h1>{_text(title)}</h1>
 <p class="icf-list-links"><a href="../index.html">Search the visits</a>{links}</p>
-{"".join(_visit_section(visit) for visit in visits)}
+{"".join(_visit_section(visit, lines) for visit in visits)}
 </main></div>"""
     return _page(head, body)
 
 
-def _visit_section(visit: IndexedVisit) -> str:
+def _visit_section(visit: IndexedVisit, lines: _SeriesLines) -> str:
     columns = visit.series
-    lines = zip(columns.numbers, columns.kinds, columns.images, strict=True)
-    rows = "".join(f"<li>{_text(_series_line(*line))}</li>" for line in lines)
+    rows = "".join(map(lines.line, columns.numbers, columns.kinds, columns.images))
     link = f'<a href="../index.html#/visit/{_text(visit.visit)}">{_text(visit.visit)}</a>'
     about = _text(_summary(visit).removeprefix(visit.visit).lstrip(", "))
     return f'<section class="icf-card"><h2>{link}</h2><p>{about}</p><ul>{rows}</ul></section>\n'
 
 
-def _series_line(number: int | str, kind: Any, images: int) -> str:
-    found = (_joined(kind, tag) for tag in ("SeriesDescription", "ProtocolName", "Modality"))
-    texts = [f"{number}".strip(), *dict.fromkeys(filter(None, found)), format_count(images, "image")]
-    return ", ".join(filter(None, texts))
+class _SeriesLines:
+    """The lines of series. What all series of a kind have in common is made once: studies have thousands of each."""
 
+    def __init__(self) -> None:
+        self._texts: dict[int, tuple[SeriesKind, str]] = {}
 
-def _joined(kind: Any, tag: str) -> str:
-    return "/".join(kind_texts(kind, tag))
+    def line(self, number: int | str, kind: SeriesKind, images: int) -> str:
+        known = self._texts.get(id(kind))
+        if known is None:
+            tags = ("SeriesDescription", "ProtocolName", "Modality")
+            texts = dict.fromkeys(filter(None, ("/".join(kind_texts(kind, tag)) for tag in tags)))
+            self._texts[id(kind)] = known = kind, "".join(f"{_text(text)}, " for text in texts)
+        before = f"{number}, " if isinstance(number, int) else f"{_text(number)}, " if number else ""
+        return f"<li>{before}{known[1]}{images} image{'' if images == 1 else 's'}</li>"
 
 
 def _text(text: str) -> str:
