@@ -14,8 +14,8 @@ from functools import cache
 
 from icf_utils.catalog import writer
 from icf_utils.catalog.application import FOLDERS
-from icf_utils.catalog.face import study_catalog
-from icf_utils.catalog.html_pages import INDEX_PAGE
+from icf_utils.catalog.face import CITATIONS, study_catalog
+from icf_utils.catalog.html_pages import INDEX_PAGE, LISTS
 from icf_utils.catalog.records import VisitEntry
 from icf_utils.catalog.study import SUPER_PATH, StudyPage, parse_study_page, study_config_path, study_id, study_path
 from icf_utils.catalog.study_index import INDEX_PATH, NO_SERIES, PROTOCOLS_PATH, VISITS_PATH, series_digest
@@ -93,13 +93,15 @@ def _page_problem(
 
     catalog_id = study_id(study.study)
     expected = study_files(study.study, catalog_id, shown, settings) if shown else {}
-    whole = bool(expected) and all(expected.get(name) == data for name, data in files.items())
+    whole = bool(expected) and all(read_file(study, name) == data for name, data in expected.items())
     return "" if whole else "the study's page does not match its entries"
 
 
 def _of_all_visits(study: Study) -> list[str]:
     """The catalog's files that change whenever a visit does."""
-    return [INDEX_PATH, VISITS_PATH, PROTOCOLS_PATH, INDEX_PAGE, study_path(study_id(study.study))]
+    lists = (f"{LISTS}/{name}" for name in writer.list_names(study, LISTS))
+    pages = (INDEX_PAGE, *lists, *CITATIONS, study_path(study_id(study.study)))
+    return [INDEX_PATH, VISITS_PATH, PROTOCOLS_PATH, *pages]
 
 
 def _shared(study: Study) -> list[str]:

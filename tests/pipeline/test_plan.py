@@ -223,7 +223,18 @@ def test_other_catalog_settings_make_pages_again(inputs: Path, made: RunConfig) 
     assert b"A study of memory" in page.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["index.html", "assets/app.js", "metadata/super.json", ".icf-catalog", "config.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "index.html",
+        "assets/icf_base.js",
+        "list/1.html",
+        "data/visits.json",
+        "metadata/super.json",
+        ".icf-catalog",
+        "config.json",
+    ],
+)
 def test_a_lost_or_damaged_file_of_the_catalog_is_made_again(name: str, inputs: Path, made: RunConfig) -> None:
     before = content(made.root)
     path = Study(made.root, "study-a").catalog / name
