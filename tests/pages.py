@@ -113,7 +113,7 @@ def free_port() -> int:
 
 def wait_for_port(port: int) -> None:
     """Until something answers on a loopback port."""
-    for _ in range(100):
+    for _ in range(600):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
