@@ -29,6 +29,7 @@ from icf_utils.errors import InvalidSetting, MissingRequirement
 from icf_utils.fetch.addresses import AddressRule, Network, network_of, numeric
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.tls import TlsFiles, client_context
+from icf_utils.installation import install_hint
 
 #: Servers to which connections are kept, more than any command asks.
 _MOST_SERVERS = 32
@@ -167,9 +168,8 @@ def _socks_manager(proxy: str, options: dict[str, Any]) -> urllib3.PoolManager:
     try:
         from urllib3.contrib.socks import SOCKSProxyManager
     except ImportError:
-        raise MissingRequirement(
-            f"the package PySocks, for the proxy {urlsplit(proxy).hostname}", "install it: pip install PySocks"
-        ) from None
+        needed = f"the Python package PySocks (for the proxy {urlsplit(proxy).hostname})"
+        raise MissingRequirement(needed, install_hint(package="PySocks")) from None
     return SOCKSProxyManager(proxy, **options)
 
 
