@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator, ValidationError
 
 from icf_utils.errors import DepositDamaged
 from icf_utils.outputs.deposit import check_output, member_root, new_output, publish_output, read_provenance
@@ -21,6 +22,7 @@ from icf_utils.outputs.provenance import (
     encode_record,
     parse_provenance,
 )
+from icf_utils.schemas import file_schema
 from icf_utils.store.layout import Visit, list_outputs
 
 MD5 = "0123456789abcdef" * 2
@@ -129,6 +131,17 @@ def test_a_lost_file_is_found(place: Visit, output: Path, lost: str) -> None:
 def test_what_is_no_provenance(place: Visit, raw: bytes) -> None:
     with pytest.raises(DepositDamaged):
         parse_provenance(raw, place, "test")
+
+
+def test_the_record_holds_to_its_schema() -> None:
+    check = Draft202012Validator(file_schema("provenance")).validate
+    check(json.loads(encode_record(RECIPE, "success")))
+    found = json.loads(encode_provenance(Provenance(RECIPE, "partial", OutputFiles(MD5, 1, 2, 3))))
+    check(found)
+    wrong = {"state": "failed", "archive": {}, "program": {**found["program"], "kind": "x"}, "output": {"md5": MD5}}
+    for key, value in wrong.items():
+        with pytest.raises(ValidationError):
+            check({**found, key: value})
 
 
 def test_another_visits_provenance(place: Visit) -> None:
