@@ -17,6 +17,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from icf_utils.archive.stage import ArchiveResult, make_studyvisit_archive
     from icf_utils.catalog.stage import CatalogResult, catalogify_studyvisit_from_meta
+    from icf_utils.curation.difference import VisitDifference
+    from icf_utils.curation.merge import merge_visits
+    from icf_utils.curation.refresh import RefreshOptions, RefreshResult, refresh_visit
+    from icf_utils.curation.remove import RemoveResult, remove_visit
+    from icf_utils.curation.rename import RenameResult, rename_visit
+    from icf_utils.curation.replace import ReplaceResult, replace_visit
     from icf_utils.dataset.stage import DatasetResult, deposit_visit_dataset
     from icf_utils.errors import IcfError
     from icf_utils.metadata.stage import MetadataResult, deposit_visit_metadata
@@ -50,8 +56,13 @@ __all__ = [
     "IcfError",
     "MetadataResult",
     "Notice",
+    "RefreshOptions",
+    "RefreshResult",
+    "RemoveResult",
+    "RenameResult",
     "Repair",
     "RepairResult",
+    "ReplaceResult",
     "RunConfig",
     "RunResult",
     "Settings",
@@ -62,6 +73,7 @@ __all__ = [
     "StageStatus",
     "VerifyResult",
     "VisitCheck",
+    "VisitDifference",
     "VisitInput",
     "VisitOutcome",
     "VisitPlan",
@@ -76,8 +88,13 @@ __all__ = [
     "load_settings",
     "make_plan",
     "make_studyvisit_archive",
+    "merge_visits",
+    "refresh_visit",
+    "remove_visit",
+    "rename_visit",
     "repair_store",
     "repair_visit",
+    "replace_visit",
     "run_visits",
     "store_status",
     "verify_store",
@@ -94,6 +111,11 @@ _HOME = {
     "Notice": "results",
     "Repair": "verify.repair",
     "RepairResult": "verify.repair",
+    "RefreshOptions": "curation.refresh",
+    "RefreshResult": "curation.refresh",
+    "RemoveResult": "curation.remove",
+    "RenameResult": "curation.rename",
+    "ReplaceResult": "curation.replace",
     "RunConfig": "pipeline.model",
     "RunResult": "pipeline.model",
     "Settings": "settings",
@@ -104,6 +126,7 @@ _HOME = {
     "StageStatus": "pipeline.status",
     "VerifyResult": "verify.verify",
     "VisitCheck": "verify.verify",
+    "VisitDifference": "curation.difference",
     "VisitInput": "pipeline.model",
     "VisitOutcome": "pipeline.model",
     "VisitPlan": "pipeline.model",
@@ -117,8 +140,13 @@ _HOME = {
     "load_settings": "settings",
     "make_plan": "pipeline.plan",
     "make_studyvisit_archive": "archive.stage",
+    "merge_visits": "curation.merge",
     "repair_store": "verify.repair",
     "repair_visit": "verify.repair",
+    "refresh_visit": "curation.refresh",
+    "remove_visit": "curation.remove",
+    "rename_visit": "curation.rename",
+    "replace_visit": "curation.replace",
     "run_visits": "pipeline.run",
     "store_status": "pipeline.status",
     "verify_store": "verify.verify",

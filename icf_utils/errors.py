@@ -122,7 +122,21 @@ class InputChanged(IcfError):
         self.source, self.archive, self.how = fspath(source), fspath(archive), how
         super().__init__(
             f"input '{printable(source)}' has changed since it was archived: in '{printable(archive)}', {how}. The "
-            "archive was not touched. Put the input back, or archive it under another visit identifier"
+            "archive was not touched. Put the input back, or make it the next version of the visit with "
+            "'icf-utils visit replace' or 'icf-utils run --replace'"
+        )
+
+
+class VisitRemoved(IcfError):
+    """A visit that was removed and is not to be archived again, as its ``tombstone`` says."""
+
+    exit_code = 4
+
+    def __init__(self, study: str, visit: str, tombstone: str | PathLike[str]) -> None:
+        self.tombstone = fspath(tombstone)
+        super().__init__(
+            f"{study}/{visit} was removed from this store, as '{printable(tombstone)}' says; "
+            "take it out of visit tables, or remove that file to archive the visit again"
         )
 
 

@@ -167,7 +167,19 @@ def test_the_tutorial_prints_what_it_says(
 
 
 @pytest.mark.parametrize(
-    "name", ["archive.md", "metadata.md", "catalog.md", "errors.md", "verify.md", "run.md", "retrieve.md", "process.md"]
+    "name",
+    [
+        "archive.md",
+        "metadata.md",
+        "catalog.md",
+        "errors.md",
+        "verify.md",
+        "run.md",
+        "retrieve.md",
+        "process.md",
+        "correct-a-visit.md",
+        "remove-a-visit.md",
+    ],
 )
 def test_other_pages_print_what_they_say(
     name: str, after_the_tutorial: tuple[Shell, list[Step]], environment: Mapping[str, str], tmp_path: Path

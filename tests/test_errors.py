@@ -48,6 +48,7 @@ KINDS: dict[type[IcfError], tuple[int, list[object]]] = {
     errors.InvalidIdentifier: (2, ["visit", NASTY]),
     errors.InvalidSetting: (2, [NASTY, "means nothing"]),
     errors.StorageFailure: (6, [NASTY, "read", OSError(errno.EIO, "whatever")]),
+    errors.VisitRemoved: (4, ["study", "visit", NASTY]),
     errors.TableRefused: (2, [NASTY, ["line 3 is odd"]]),
 }
 

@@ -37,8 +37,8 @@ ROOMS = [
         "credentials",
         "fetch",
     ),
-    *("dicom", "sources", "archive", "outputs", "metadata", "dataset", "catalog", "verify", "pipeline", "slurm"),
-    *("processing", "sender", "xnat", "receiver", "ingest", "retrieve", "doctor", "cli", "__main__"),
+    *("dicom", "sources", "archive", "outputs", "metadata", "dataset", "catalog", "verify", "curation", "pipeline"),
+    *("slurm", "processing", "sender", "xnat", "receiver", "ingest", "retrieve", "doctor", "cli", "__main__"),
 ]
 
 

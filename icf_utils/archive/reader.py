@@ -267,6 +267,19 @@ def latest_time(path: Path, size: int) -> float:
             raise DepositDamaged(path, error.expected, error.found, _REMEDY) from error
 
 
+def list_members(path: Path) -> list[ArchiveMember]:
+    """List the members of an archive from its headers alone.
+
+    Raises :class:`~icf_utils.errors.DepositDamaged` or :class:`~icf_utils.errors.StorageFailure`.
+    """
+    with storage_errors(path, "read"), path.open("rb", buffering=0) as handle:
+        size = os.fstat(handle.fileno()).st_size
+        try:
+            return list(read_members(_headers_of(handle.fileno(), size)))
+        except DamagedTar as error:
+            raise DepositDamaged(path, error.expected, error.found, _REMEDY) from error
+
+
 def _headers_of(descriptor: int, file_size: int) -> Callable[[int, int], bytes]:
     """Make a reader for :func:`read_members` that skips content; reading three blocks at once saves most calls."""
     start, chunk = 0, b""

@@ -12,6 +12,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from icf_utils.archive.checksum import format_checksum
+from icf_utils.archive.explain import explain_difference
 from icf_utils.archive.writer import (
     NO_TIME,
     ArchiveOutput,
@@ -21,7 +22,7 @@ from icf_utils.archive.writer import (
     Packer,
     PackingResult,
 )
-from icf_utils.errors import DepositDiffers, InputRefused, InvalidSetting, printable, storage_errors
+from icf_utils.errors import DepositDiffers, InputRefused, InvalidSetting, VisitRemoved, printable, storage_errors
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice, Written
 from icf_utils.sources.open import open_source
@@ -69,6 +70,8 @@ def make_studyvisit_archive(
     place = Visit(Path(store_dir), study, visit)
     zone = parse_time_zone(time_zone)
     _refuse_store_in_input(place, Path(input_path))
+    if place.tombstone.exists():
+        raise VisitRemoved(place.study, place.visit, place.tombstone)
     with visit_lock(place, progress):
         make_workdir(place.of_study)
         with open_source(Path(input_path), place.workdir, strip) as source:
@@ -170,8 +173,11 @@ def _refuse_other_checksum(place: Visit, md5: str) -> None:
 
 
 def _compare(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> tuple[str, int, PackingResult]:
-    with storage_errors(place.archive, "read"), open(place.archive, "rb", buffering=0) as handle:
-        return _pack(source, place, zone, lambda: ExistingArchive(handle, place.archive), progress)
+    try:
+        with storage_errors(place.archive, "read"), open(place.archive, "rb", buffering=0) as handle:
+            return _pack(source, place, zone, lambda: ExistingArchive(handle, place.archive), progress)
+    except DepositDiffers as error:
+        raise DepositDiffers(error.path, explain_difference(place.archive, source) or error.how) from error
 
 
 def _pack(

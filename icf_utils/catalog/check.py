@@ -5,6 +5,7 @@ Every file is made again from the metadata and compared, byte for byte, with the
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -107,9 +108,28 @@ def _left_over(
 ) -> Iterator[Problem]:
     wanted = {*pages, *(f"{previews_folder(page)}/{name}" for name in page.previews.values())}
     for path in writer.stale_nodes(study, page.dataset_id, wanted):
-        yield str(path), "is left over from an earlier version of this visit"
+        if not is_junk(path.name):
+            yield str(path), "is left over from an earlier version of this visit"
     for path in writer.stale_assets(study, application):
-        yield str(path), "is left over from an earlier version of the catalog"
+        if not is_junk(path.name):
+            yield str(path), "is left over from an earlier version of the catalog"
+
+
+#: What file browsers (Finder, Explorer, those of storage boxes) leave in folders that they have shown.
+_JUNK = ("Thumbs.db", "ehthumbs.db", "desktop.ini", "@eaDir", "Icon\r")
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file is hidden, or left by a file browser: such files are passed over."""
+    return name.startswith(".") or name in _JUNK
+
+
+def find_junk(study: Study) -> list[str]:
+    """The names of files that file browsers have left in a study's catalog, each once, sorted."""
+    found = set()
+    for _, folders, names in os.walk(study.catalog):
+        found |= {name for name in (*folders, *names) if is_junk(name) and name != writer.MARKER}
+    return sorted(found)
 
 
 def _unexpected_files(study: Study, catalog_id: str, application: Mapping[str, bytes]) -> Iterator[Problem]:
@@ -128,7 +148,7 @@ def _unexpected_files(study: Study, catalog_id: str, application: Mapping[str, b
         *(name.split("/")[0] for name in application),
     }
     for name in writer.list_names(study, ""):
-        if name not in known and not name.startswith("."):
+        if name not in known and not is_junk(name):
             yield str(study.catalog / name), _UNEXPECTED
     known = {PurePosixPath(name).name for name in (INDEX_PATH, VISITS_PATH, PROTOCOLS_PATH)} | {"visits"}
     for name in writer.list_names(study, "data"):
@@ -136,7 +156,7 @@ def _unexpected_files(study: Study, catalog_id: str, application: Mapping[str, b
             yield str(study.catalog / "data" / name), _UNEXPECTED
     known = {catalog_id, *(name.split("/")[1] for name in super_files(catalog_id))}
     for name in writer.list_names(study, "metadata"):
-        if name not in known and not _UUID.fullmatch(name):
+        if name not in known and not _UUID.fullmatch(name) and not is_junk(name):
             yield str(study.catalog / "metadata" / name), _UNEXPECTED
 
 

@@ -65,7 +65,8 @@ class ContentOptions:
 
     ``store_url`` and ``store_id`` are a user's, ``None`` if not given. ``previews`` makes new pictures of the series,
     keeps those in the catalog, or leaves pictures out. ``previews_of`` are kinds of images that are shown although
-    they may have text in their pixels (:data:`icf_utils.catalog.burned_in.KINDS`).
+    they may have text in their pixels (:data:`icf_utils.catalog.burned_in.KINDS`). Pictures to keep are in the
+    catalog of ``pictures_in``, by default that of the visit.
     """
 
     settings: Settings
@@ -73,6 +74,7 @@ class ContentOptions:
     store_id: str | None = None
     previews: Literal["make", "keep", "none"] = "keep"
     previews_of: tuple[str, ...] = ()
+    pictures_in: Study | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,9 @@ def visit_content(
     if options.previews == "make":
         previews, notices = make_previews(place, page, progress, options.previews_of)
     elif options.previews == "keep":
-        previews = read_previews(place.of_study, replace(page, dataset_id=former_id or page.dataset_id))
+        previews = read_previews(
+            options.pictures_in or place.of_study, replace(page, dataset_id=former_id or page.dataset_id)
+        )
     page = replace(page, previews={at: preview_name(at, png) for at, png in previews.items()})
     pictures = {f"{previews_folder(page)}/{page.previews[at]}": png for at, png in sorted(previews.items())}
     return VisitContent(page, {**pictures, **visit_files(page)}, notices)

@@ -19,6 +19,7 @@ from icf_utils.catalog.study_index import INDEX_PATH
 from icf_utils.dataset.reader import read_dataset
 from icf_utils.dataset.store_address import StoreAddress
 from icf_utils.errors import DepositDamaged, DepositMissing, StorageFailure, storage_errors
+from icf_utils.metadata.history import current_version
 from icf_utils.metadata.records import ImageRecord, VisitMetadata
 from icf_utils.settings import CatalogSettings
 from icf_utils.store.layout import Study, Visit
@@ -38,6 +39,7 @@ def visit_page(place: Visit, metadata: VisitMetadata, store: StoreAddress, setti
         annex=annex_address(place, store.url),
         names=name_rule(settings.file_names),
         has_dataset=place.refs.exists(),
+        number=current_version(place),
     )
 
 

@@ -71,7 +71,7 @@ class VisitPage:
     ``url`` is the store's address and ``dataset_id`` that of the DataLad dataset. ``date`` is the visit's
     (``YYYY-MM-DD``, empty if unknown). ``annex`` is the address for git-annex alone, empty without a deposit for it.
     ``previews`` names the picture of a series by the position of the series on the page. ``has_dataset`` says whether
-    the visit can be cloned.
+    the visit can be cloned. ``number`` is that of the visit's version.
     """
 
     study: str
@@ -84,6 +84,7 @@ class VisitPage:
     names: NameRule = "plain"
     previews: Mapping[int, str] = field(default_factory=dict)
     has_dataset: bool = True
+    number: int = 1
 
     @property
     def version(self) -> str:
@@ -203,6 +204,7 @@ def _keywords(series: Iterable[Series]) -> list[str]:
 
 def _badges(page: VisitPage) -> list[Record]:
     values: dict[str, int | str] = {
+        "Version": page.number if page.number > 1 else "",
         "Series": len(page.series),
         "Images": len(page.metadata.images),
         "Size": format_size(page.metadata.tarball.size),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,10 +78,19 @@ def catalogify_studyvisit_from_meta(
     options = ContentOptions(settings, store_url, store_id, "make" if previews or kinds else "keep", kinds)
     look = study_catalog(place.of_study, settings.catalog)
     application = load_application(place.of_study, look)
+    before = _metadata_bytes(place)
     content = visit_content(place, options, progress)
     with catalog_lock(place.of_study, progress):
+        if _metadata_bytes(place) != before:  # the visit got another version meanwhile
+            content = visit_content(place, options, progress)
         tally = _write(place, content, application, look, hide_dates, progress)
     return _result(content.page, place, tally, content.notices)
+
+
+def _metadata_bytes(place: Visit) -> bytes:
+    with suppress(OSError):
+        return place.tarball_json.read_bytes()
+    return b""
 
 
 def _write(

@@ -7,7 +7,7 @@ catalog's lock, as the list belongs to all visits of a study.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,10 +60,10 @@ def visit_line(entry: VisitEntry, version: int) -> VisitLine:
     )
 
 
-def list_with(study: Study, line: VisitLine, settings: CatalogSettings) -> bytes:
-    """The list after a visit was added or changed."""
+def list_with(study: Study, line: VisitLine, settings: CatalogSettings, raw: bytes | None = None) -> bytes:
+    """The list after a visit was added or changed: that in the store, or ``raw``."""
     line = replace(line, date="") if hides_dates(study, settings) else line
-    raw = read_visit_list(study)
+    raw = read_visit_list(study) if raw is None else raw
     if raw is not None:
         raw = with_line(_without_hidden_dates(raw, study, settings), line)
     if raw is None:
@@ -72,14 +72,26 @@ def list_with(study: Study, line: VisitLine, settings: CatalogSettings) -> bytes
     return raw
 
 
-def list_without(study: Study, visit: str, settings: CatalogSettings) -> bytes:
-    """The list after a visit was removed."""
-    raw = read_visit_list(study)
+def list_without(study: Study, visit: str, settings: CatalogSettings, raw: bytes | None = None) -> bytes:
+    """The list after a visit was removed: that in the store, or ``raw``."""
+    raw = read_visit_list(study) if raw is None else raw
     if raw is not None:
         raw = without_line(_without_hidden_dates(raw, study, settings), visit)
     if raw is None:
         raw = encode_visit_list(other for other in _lines(study, settings) if other.visit != visit)
     return raw
+
+
+def encode_changed_list(
+    study: Study, settings: CatalogSettings, remove: Collection[str], line: VisitLine | None
+) -> bytes | None:
+    """The list after the visits ``remove`` went and ``line`` came; ``None`` if a changed study has no list."""
+    raw = read_visit_list(study)
+    if raw is None and remove:
+        return None
+    for visit in remove:
+        raw = list_without(study, visit, settings, raw)
+    return list_with(study, line, settings, raw) if line else raw
 
 
 def build_visit_list(study: Study, settings: CatalogSettings) -> bytes:

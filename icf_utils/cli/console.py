@@ -56,6 +56,11 @@ class Console:
         """Print a line about a possible mistake, even with ``--quiet``."""
         self._line(f"warning: {text}", sys.stderr)
 
+    def ask(self, question: str) -> bool:
+        """Ask on the terminal; anything but ``y`` or ``yes`` means no."""
+        write_text(f"{question} [y/N] ", sys.stderr)
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
     def notices(self, notices: Iterable[Notice], word: str = "warning") -> None:
         """Print warnings. Those with the same code and message share a line, which names the first few subjects.
 

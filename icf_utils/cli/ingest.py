@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console
 from icf_utils.cli.options import add_dry_run, add_exclude, add_jobs, add_levels, add_store, add_store_url
-from icf_utils.cli.run import VisitReporter, add_timezone, add_until, extent, result_lines, result_notices
+from icf_utils.cli.run import VisitReporter, add_replace, add_timezone, add_until, extent, result_lines, result_notices
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.formatting import format_count, format_size
 from icf_utils.results import Notice, to_json_value
@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_jobs(parser, "visits")
     add_until(parser)
     add_timezone(parser)
+    add_replace(parser)
     add_dry_run(parser, "print the plan; change nothing")
     add_store_url(parser)
 
@@ -70,7 +71,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     plan = _plan(args, console, store)
     settings = load_settings(store)
     jobs, until, zone = extent(args, settings.run)
-    config = RunConfig(store, settings, StageOptions(args.store_url, args.store_id, time_zone=zone), until)
+    options = StageOptions(args.store_url, args.store_id, time_zone=zone, replace_reason=args.replace)
+    config = RunConfig(store, settings, options, until)
     if args.dry_run:
         return _dry_run(args, console, plan, config)
     return _ingest(args, console, plan, config, jobs)

@@ -14,6 +14,8 @@ from icf_utils.schemas import file_schema, file_schemas
 from icf_utils.settings import Settings
 
 if TYPE_CHECKING:
+    from icf_utils.curation.refresh import RefreshResult
+    from icf_utils.curation.remove import RemoveResult
     from icf_utils.doctor.components import Component
     from icf_utils.metadata.study_uids import StudyListing
     from icf_utils.pipeline.model import RunResult
@@ -166,6 +168,27 @@ class Ingested(IngestRest):
     run: RunResult
 
 
+class RefreshFailure(TypedDict):
+    """A visit that could not be refreshed."""
+
+    visit: str
+    message: str
+
+
+class VisitsRefreshed(TypedDict):
+    """What ``visit refresh`` did for each visit."""
+
+    visits: Sequence[RefreshResult]
+    failed: Sequence[RefreshFailure]
+
+
+class VisitRemoved(TypedDict):
+    """What ``visit remove`` removed: of the store, and the receiver's sessions."""
+
+    visit: RemoveResult
+    sessions: Sequence[str]
+
+
 class SessionFailure(TypedDict):
     """A session for which a command failed."""
 
@@ -265,6 +288,9 @@ def result_types() -> dict[str, Any]:
     from icf_utils.catalog.index_page import IndexResult
     from icf_utils.catalog.rebuild import CatalogBuildResult
     from icf_utils.catalog.stage import CatalogResult
+    from icf_utils.curation.history import HistoryResult
+    from icf_utils.curation.rename import RenameResult
+    from icf_utils.curation.replace import ReplaceResult
     from icf_utils.dataset.special_remote.configure import ConfiguredClone
     from icf_utils.dataset.stage import DatasetResult
     from icf_utils.doctor.model import Examination
@@ -290,6 +316,12 @@ def result_types() -> dict[str, Any]:
         "process": ProcessRunResult | ProcessingPlan | Trial | SlurmJobsDone | SlurmJobs | SlurmScripts,
         "status": StoreStatus,
         "verify": VerifyResult | RepairResult,
+        "visit replace": ReplaceResult,
+        "visit merge": ReplaceResult,
+        "visit rename": RenameResult | None,
+        "visit history": HistoryResult,
+        "visit refresh": VisitsRefreshed,
+        "visit remove": VisitRemoved,
         "retrieve": RetrieveResult | RetrieveStats | RetrievePlan,
         "configure-clone": ConfiguredClone,
         "study-uid": StudyUids,

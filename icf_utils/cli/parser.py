@@ -35,6 +35,7 @@ from icf_utils.cli import (
     status,
     study_uid,
     verify,
+    visit,
     xnat,
 )
 from icf_utils.cli.command import Command, Group
@@ -57,6 +58,7 @@ _COMMANDS: Sequence[Command | Group] = (
     process,
     status,
     verify,
+    visit,
     retrieve,
     configure_clone,
     study_uid,

@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_inputs(parser)
     _add_extent(parser)
     _add_processings(parser)
+    add_replace(parser)
     _add_reports(parser)
     add_slurm(parser)
     add_store_url(parser)
@@ -74,6 +75,17 @@ def add_timezone(parser: argparse.ArgumentParser) -> None:
     """``--timezone``, where the store's settings may name one."""
     parser.add_argument(
         "--timezone", metavar="ZONE", help="time zone of the study times in the images (default: 'timezone' in [run])"
+    )
+
+
+def add_replace(parser: argparse.ArgumentParser) -> None:
+    """``--replace``."""
+    parser.add_argument(
+        "--replace",
+        metavar="REASON",
+        default="",
+        help="make inputs that have changed the next version of their visits, as 'visit replace' does; REASON is "
+        "recorded (default: they fail)",
     )
 
 
@@ -217,7 +229,7 @@ def _run_config(args: argparse.Namespace, store: Path, settings: Settings, choic
     from icf_utils.pipeline.model import RunConfig, StageOptions
 
     tags = Path(args.tags) if args.tags else None
-    options = StageOptions(args.store_url, args.store_id, tags, choice.time_zone, args.strip_components)
+    options = StageOptions(args.store_url, args.store_id, tags, choice.time_zone, args.strip_components, args.replace)
     return RunConfig(store, settings, options, choice.until, args.always_make, args.paranoid)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from uuid import UUID
 
 from icf_utils.dataset.annex_keys import archivist_obstacle, image_locator, link_target, lower_folder, md5e_key
-from icf_utils.dataset.git_objects import FILE, LINK, BranchFile, git_can_hold
+from icf_utils.dataset.git_objects import FILE, LINK, BranchFile, fits_file_systems, git_can_hold
 from icf_utils.dataset.origin import DatasetOrigin, DatasetUuids
 from icf_utils.metadata.records import ImageRecord, TarballRecord, VisitMetadata
 from icf_utils.results import Notice
@@ -29,6 +29,7 @@ ATTRIBUTES = b"* annex.backend=MD5E\n**/.git* annex.largefiles=nothing\n"
 _REPOSITORY, _UNCURL, _ARCHIVIST = "icf-utils", "uncurl", "archivist"
 
 _LEFT_OUT = "git reserves this name and refuses it in a tree; the file is in the archive but not in the dataset"
+_TOO_LONG = "a part of its path is longer than 255 bytes, or the path is longer than 4,095; it is in the archive only"
 _NO_IMAGES = "it has no readable DICOM image; the dataset contains only the archive"
 
 
@@ -53,13 +54,13 @@ class _Annexed:
 
 def make_branches(metadata: VisitMetadata, visit: Visit, origin: DatasetOrigin) -> Branches:
     """Make both branches of the dataset that ``metadata`` describes."""
-    records = [record for record in metadata.images if git_can_hold(record.path)]
+    records = [record for record in metadata.images if not _obstacle(record.path)]
     images = [_annexed(record) for record in records]
     archive = archive_key(metadata.tarball)
     return Branches(
         main=_main(images, archive, visit, origin.uuids),
         annex={
-            **_archive_files(archive, visit, origin),
+            **archive_files(archive, visit.storepath, origin),
             **_image_files(images, archive, origin),
             **repository_logs(origin),
         },
@@ -113,8 +114,9 @@ def key_log_path(key: bytes, suffix: bytes) -> bytes:
     return b"%s/%s%s" % (lower_folder(key), key, suffix)
 
 
-def _archive_files(archive: bytes, visit: Visit, origin: DatasetOrigin) -> dict[bytes, BranchFile]:
-    url = f"{origin.store_url}/{visit.storepath}".encode("ascii")
+def archive_files(archive: bytes, storepath: str, origin: DatasetOrigin) -> dict[bytes, BranchFile]:
+    """Make the logs of an archive: the key ``archive`` is at ``storepath`` below the store's address."""
+    url = f"{origin.store_url}/{storepath}".encode("ascii")
     return {
         key_log_path(archive, b".log"): BranchFile(FILE, location_log(origin.uuids.uncurl, origin.time)),
         key_log_path(archive, b".log.web"): BranchFile(FILE, url_log([url], origin.time)),
@@ -157,11 +159,18 @@ def _text(value: Any) -> bytes:
     return encode_name(value if isinstance(value, str) else json.dumps(value))
 
 
+def _obstacle(path: str) -> str:
+    """Why a dataset cannot have a file at ``path``; empty if it can."""
+    if not git_can_hold(path):
+        return _LEFT_OUT
+    return "" if fits_file_systems(encode_name(path)) else _TOO_LONG
+
+
 def _notices(metadata: VisitMetadata, visit: Visit) -> tuple[Notice, ...]:
     notices = [Notice("no-images", visit.archive.name, _NO_IMAGES)] if not metadata.images else []
     for record in metadata.images:
-        if not git_can_hold(record.path):
-            notices.append(Notice("not-in-dataset", record.path, _LEFT_OUT))
+        if obstacle := _obstacle(record.path):
+            notices.append(Notice("not-in-dataset", record.path, obstacle))
         elif obstacle := archivist_obstacle(encode_name(record.path)):
             notices.append(Notice("archivist-unreachable", record.path, obstacle))
     return tuple(notices)
@@ -194,11 +203,6 @@ def location_log(uuid: UUID, time: int) -> bytes:
 def url_log(urls: Iterable[bytes], time: int) -> bytes:
     """Make ``<key>.log.web``: addresses of the key. The colon means that a special remote claims the address."""
     return b"".join(b"%ds 1 :%s\n" % (time, url) for url in urls)
-
-
-def web_log(urls: Iterable[bytes], time: int) -> bytes:
-    """Make ``<key>.log.web`` for addresses that git-annex's own ``web`` remote reads: without the colon."""
-    return b"".join(b"%ds 1 %s\n" % (time, url) for url in urls)
 
 
 def metadata_log(fields: Mapping[str, Iterable[bytes]], time: int) -> bytes:

@@ -20,8 +20,8 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 from uuid import UUID, uuid5
 
-from icf_utils.dataset import annex_branch
 from icf_utils.dataset.annex_keys import lower_folder
+from icf_utils.dataset.annex_logs import encode_log, parse_log
 from icf_utils.dataset.export import ANNEX, MAIN
 from icf_utils.dataset.git_objects import FILE, BranchFile, GitObject
 from icf_utils.dataset.git_pack import write_pack
@@ -60,19 +60,25 @@ def annex_address(visit: Visit, origin: DatasetOrigin) -> str:
     return f"annex::{origin.store_url}/{visit.study}/{visit.annex_url.name}"
 
 
-def web_branch_files(archive_stem: bytes, visit: Visit, origin: DatasetOrigin) -> dict[bytes, BranchFile]:
-    """Make the records that differ from the ``_XDLRA`` pair: the archive is in DataLad's remote and on the web.
+def web_branch_files(annex: Mapping[bytes, BranchFile], origin: DatasetOrigin) -> dict[bytes, BranchFile]:
+    """Make the records that differ from the ``_XDLRA`` pair, whose branch is ``annex``: archives are on the web.
 
-    ``archive_stem`` is the path of the archive's location log in the branch.
+    What holds of an archive in DataLad's remote, now or no longer, holds of git-annex's own as well.
     """
-    url = f"{origin.store_url}/{visit.storepath}".encode("ascii")
-    places = sorted((WEB, origin.uuids.uncurl), key=str)
-    return {
-        archive_stem: BranchFile(FILE, b"".join(annex_branch.location_log(place, origin.time) for place in places)),
-        archive_stem + b".web": BranchFile(
-            FILE, annex_branch.url_log([url], origin.time) + annex_branch.web_log([url], origin.time)
-        ),
-    }
+    uncurl, web = (str(uuid).encode("ascii") for uuid in (origin.uuids.uncurl, WEB))
+    files = {}
+    for path, item in annex.items():
+        if not path.endswith(b".log") or b"/" not in path:
+            continue
+        lines = list(parse_log(item.content))
+        at_web = [line._replace(value=web) for line in lines if line.value == uncurl]
+        if at_web:
+            places = sorted([*lines, *at_web], key=lambda line: line.value)
+            addresses = list(parse_log(annex[path + b".web"].content))
+            addresses += [line._replace(value=line.value[1:]) for line in addresses]
+            files[path] = BranchFile(FILE, encode_log(places))
+            files[path + b".web"] = BranchFile(FILE, encode_log(addresses))
+    return files
 
 
 def annex_deposit_files(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from icf_utils.dataset import annex_branch, annex_url
+from icf_utils.dataset.annex_logs import next_records
 from icf_utils.dataset.annex_url import DepositFile
 from icf_utils.dataset.export import ANNEX, MAIN, export_bytes, refs_bytes
-from icf_utils.dataset.git_objects import GitObjects
+from icf_utils.dataset.git_objects import BranchFile, GitObjects
+from icf_utils.dataset.lineage import FIRST_MESSAGE, Lineage
 from icf_utils.dataset.origin import DatasetOrigin
 from icf_utils.errors import InputRefused
 from icf_utils.formatting import format_count
@@ -15,7 +18,6 @@ from icf_utils.metadata.records import VisitMetadata
 from icf_utils.results import Notice
 from icf_utils.store.layout import Visit
 
-_MAIN_MESSAGE = "Dataset of a visit"
 _ANNEX_MESSAGE = "Annex of a visit"
 _WEB_MESSAGE = "The archive is on the web"
 
@@ -30,6 +32,8 @@ class BuiltDataset:
     annex_commit: str
     images: int
     notices: tuple[Notice, ...]
+    main_files: Mapping[bytes, BranchFile]
+    annex_files: Mapping[bytes, BranchFile]
 
 
 @dataclass(frozen=True)
@@ -44,27 +48,41 @@ class BuiltAnnexDeposit:
     refs: bytes
 
 
-def build_dataset(metadata: VisitMetadata, visit: Visit, origin: DatasetOrigin) -> BuiltDataset:
+def build_dataset(
+    metadata: VisitMetadata, visit: Visit, origin: DatasetOrigin, lineage: Lineage | None = None
+) -> BuiltDataset:
     """Build the dataset from ``metadata`` and ``origin``; of ``visit``, only the identifiers are used.
+
+    With ``lineage``, its commits follow earlier ones; ``origin.time`` is later than theirs.
 
     ``metadata`` has passed :func:`icf_utils.metadata.records.check_metadata`. Raises
     :class:`~icf_utils.errors.InputRefused` for more images than a deposit can contain (over a million).
     """
-    branches = annex_branch.make_branches(metadata, visit, origin)
-    objects, refs = _commits(branches, origin)
+    branches = _branches(metadata, visit, origin, lineage)
+    objects, refs = _commits(branches, origin, lineage)
     try:
         export = export_bytes(objects.objects, refs)
     except OverflowError as error:
         raise _too_large(visit, branches) from error
-    return BuiltDataset(refs_bytes(refs), export, refs[MAIN], refs[ANNEX], branches.images, branches.notices)
+    return BuiltDataset(
+        refs=refs_bytes(refs),
+        export=export,
+        main_commit=refs[MAIN],
+        annex_commit=refs[ANNEX],
+        images=branches.images,
+        notices=branches.notices,
+        main_files=branches.main,
+        annex_files=branches.annex,
+    )
 
 
-def build_annex_deposit(metadata: VisitMetadata, visit: Visit, origin: DatasetOrigin) -> BuiltAnnexDeposit:
+def build_annex_deposit(
+    metadata: VisitMetadata, visit: Visit, origin: DatasetOrigin, lineage: Lineage | None = None
+) -> BuiltAnnexDeposit:
     """Build the deposit for ``annex::`` addresses that belongs to :func:`build_dataset`; raises the same."""
-    branches = annex_branch.make_branches(metadata, visit, origin)
-    objects, refs = _commits(branches, origin)
-    stem = annex_branch.key_log_path(annex_branch.archive_key(metadata.tarball), b".log")
-    files = {**branches.annex, **annex_url.web_branch_files(stem, visit, origin)}
+    branches = _branches(metadata, visit, origin, lineage)
+    objects, refs = _commits(branches, origin, lineage)
+    files = {**branches.annex, **annex_url.web_branch_files(branches.annex, origin)}
     last = objects.add_commit(files, origin.time, _WEB_MESSAGE, bytes.fromhex(refs[ANNEX]))
     refs[ANNEX] = last.hex()
     try:
@@ -74,10 +92,28 @@ def build_annex_deposit(metadata: VisitMetadata, visit: Visit, origin: DatasetOr
         raise _too_large(visit, branches) from error
 
 
-def _commits(branches: annex_branch.Branches, origin: DatasetOrigin) -> tuple[GitObjects, dict[str, str]]:
-    objects = GitObjects()
-    main = objects.add_commit(branches.main, origin.time, _MAIN_MESSAGE).hex()
-    annex = objects.add_commit(branches.annex, origin.time, _ANNEX_MESSAGE).hex()
+def _branches(
+    metadata: VisitMetadata, visit: Visit, origin: DatasetOrigin, lineage: Lineage | None
+) -> annex_branch.Branches:
+    branches = annex_branch.make_branches(metadata, visit, origin)
+    if lineage is None:
+        return branches
+    wanted = dict(branches.annex)
+    for key, name in lineage.kept.items():
+        wanted.update(annex_branch.archive_files(key, f"{visit.study}/{name}", origin))
+    wanted.update(annex_branch.archive_files(annex_branch.archive_key(metadata.tarball), visit.storepath, origin))
+    return replace(branches, annex=next_records(lineage.earlier.annex_files, wanted, origin.time, lineage.kept))
+
+
+def _commits(
+    branches: annex_branch.Branches, origin: DatasetOrigin, lineage: Lineage | None
+) -> tuple[GitObjects, dict[str, str]]:
+    earlier = lineage.earlier if lineage else None
+    objects = GitObjects(dict(earlier.objects) if earlier else {})
+    message, before = (lineage.message, bytes.fromhex(earlier.main)) if lineage and earlier else (FIRST_MESSAGE, b"")
+    main = objects.add_commit(branches.main, origin.time, message, before).hex()
+    before = bytes.fromhex(earlier.annex) if earlier else b""
+    annex = objects.add_commit(branches.annex, origin.time, _ANNEX_MESSAGE, before).hex()
     return objects, {MAIN: main, ANNEX: annex}
 
 

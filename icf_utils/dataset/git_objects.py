@@ -138,5 +138,18 @@ def git_can_hold(path: str) -> bool:
     return not any(_OWN.fullmatch(_as_seen(part)) for part in re.split(r"[/\\]", path))
 
 
+#: What Linux takes as a name, and as a path, in bytes.
+_LONGEST_NAME, _LONGEST_PATH = 255, 4095
+
+
+def fits_file_systems(path: bytes) -> bool:
+    """Whether a work tree can have a file at ``path``: one that it cannot hold would spoil a whole checkout.
+
+    >>> fits_file_systems(b"a/" + b"n" * 255), fits_file_systems(b"a/" + b"n" * 256)
+    (True, False)
+    """
+    return len(path) <= _LONGEST_PATH and max(map(len, path.split(b"/"))) <= _LONGEST_NAME
+
+
 def _as_seen(part: str) -> str:
     return part.translate(_INVISIBLE).partition(":")[0].rstrip(" .").lower()

@@ -7,16 +7,19 @@ made are therefore refused as well, with a message that says so.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
 from icf_utils.dataset.annex_branch import dataset_config, key_log_path, repository_logs
+from icf_utils.dataset.annex_keys import md5e_key
 from icf_utils.dataset.export import ANNEX, MAIN, read_export, refs_bytes
 from icf_utils.dataset.git_objects import FOLDER, BranchFile, GitObject, parse_tree
+from icf_utils.dataset.lineage import EarlierCommits, Lineage
 from icf_utils.dataset.origin import DatasetOrigin, DatasetUuids
 from icf_utils.errors import DepositDamaged, DepositMissing
+from icf_utils.metadata.history import VersionRecord, read_history
 from icf_utils.store.layout import Visit, read_deposit
 
 _REMEDY = (
@@ -28,21 +31,55 @@ _MISSING = "move '..._XDLRA--refs' away and run 'icf-utils deposit_visit_dataset
 
 @dataclass(frozen=True)
 class BranchContent:
-    """A branch: id and text of its commit, and its files by path."""
+    """A branch: id and text of its last commit, its files by path, and the commit before (empty for the first)."""
 
     commit: str
     text: bytes
     files: Mapping[bytes, BranchFile]
+    parent: str = ""
+
+    @property
+    def message(self) -> str:
+        """The message of the last commit."""
+        return self.text.partition(b"\n\n")[2].decode("utf-8").removesuffix("\n")
 
 
 @dataclass(frozen=True)
 class DepositedDataset:
-    """A visit's dataset. ``refs`` has the commits by branch; ``origin`` is what it was built from."""
+    """A visit's dataset.
+
+    ``refs`` has the commits by branch; ``origin`` is what it was built from; ``objects`` are all objects by id.
+    """
 
     refs: Mapping[str, str]
     main: BranchContent
     annex: BranchContent
     origin: DatasetOrigin
+    objects: Mapping[bytes, GitObject] = field(default_factory=dict, repr=False)
+
+    def as_earlier(self) -> EarlierCommits:
+        """Return what the next commits follow: the present ones."""
+        return EarlierCommits(self.main.commit, self.annex.commit, self.objects, self.annex.files)
+
+    def lineage(self, kept: Mapping[bytes, str]) -> Lineage | None:
+        """What the last commits follow; ``None`` if they are the first.
+
+        ``kept`` has the keys of former archives that are still in the store, with the names of their files.
+        """
+        if not self.main.parent:
+            return None
+        main, annex = (bytes.fromhex(commit) for commit in (self.main.parent, self.annex.parent))
+        needed = dict(_reachable(self.objects, (main, annex)))
+        files = _branch(needed, self.annex.parent).files
+        return Lineage(EarlierCommits(self.main.parent, self.annex.parent, needed, files), self.main.message, kept)
+
+    def branches(self) -> Iterator[BranchContent]:
+        """The branch ``main`` at each of its commits, the last one first."""
+        branch = self.main
+        yield branch
+        while branch.parent:
+            branch = _branch(self.objects, branch.parent)
+            yield branch
 
 
 def read_store_url(visit: Visit) -> str | None:
@@ -68,6 +105,20 @@ def read_dataset(visit: Visit) -> DepositedDataset | None:
     return parse_dataset(refs, export, visit)
 
 
+def kept_archives(visit: Visit) -> dict[bytes, str]:
+    """The annex keys of the visit's former archives that were kept, with the names of their files.
+
+    Raises :class:`~icf_utils.errors.DepositDamaged` if the visit's history cannot be read.
+    """
+    return kept_keys(visit, read_history(visit))
+
+
+def kept_keys(visit: Visit, history: Iterable[VersionRecord]) -> dict[bytes, str]:
+    """The annex keys of the archives that a history says were kept, with the names of their files."""
+    place = visit.dspath.encode("ascii")
+    return {md5e_key(one.size, one.md5, place): one.kept for one in history if one.kept}
+
+
 def parse_dataset(refs: bytes, export: bytes, visit: Visit) -> DepositedDataset:
     """Parse the dataset in the bytes of its two files. Raises :class:`~icf_utils.errors.DepositDamaged`."""
     try:
@@ -76,11 +127,13 @@ def parse_dataset(refs: bytes, export: bytes, visit: Visit) -> DepositedDataset:
             raise ValueError("other branches than main and git-annex")
         main, annex = _branch(objects, heads[MAIN]), _branch(objects, heads[ANNEX])
         origin = _origin(main, annex, visit)
+        if main.parent and sum(1 for _ in _reachable(objects, map(bytes.fromhex, heads.values()))) < len(objects):
+            raise ValueError("objects that no commit needs")
     except ValueError as error:
         raise _damaged(visit.export, "a dataset as icf-utils writes it", str(error)) from error
     if refs != refs_bytes(heads):
         raise _damaged(visit.refs, f"the branches of '{visit.export.name}'", "other branches")
-    return DepositedDataset(heads, main, annex, origin)
+    return DepositedDataset(heads, main, annex, origin, objects)
 
 
 def _damaged(path: Path, expected: str, found: str) -> DepositDamaged:
@@ -89,10 +142,33 @@ def _damaged(path: Path, expected: str, found: str) -> DepositDamaged:
 
 def _branch(objects: Mapping[bytes, GitObject], commit: str) -> BranchContent:
     text = _get(objects, bytes.fromhex(commit), "commit")
-    tree = re.match(rb"tree ([0-9a-f]{40})\n", text)
-    if not tree:
+    head = re.match(rb"tree ([0-9a-f]{40})\n(?:parent ([0-9a-f]{40})\n)?", text)
+    if not head:
         raise ValueError("a commit without a tree")
-    return BranchContent(commit, text, _files(objects, bytes.fromhex(tree[1].decode("ascii"))))
+    files = _files(objects, bytes.fromhex(head[1].decode("ascii")))
+    return BranchContent(commit, text, files, (head[2] or b"").decode("ascii"))
+
+
+def _reachable(objects: Mapping[bytes, GitObject], commits: Iterable[bytes]) -> Iterator[tuple[bytes, GitObject]]:
+    """The objects that commits need: theirs and those of all commits before. Raises ``ValueError``."""
+    waiting, seen = list(commits), set()
+    while waiting:
+        oid = waiting.pop()
+        if oid in seen:
+            continue
+        seen.add(oid)
+        item = objects.get(oid)
+        if item is None:
+            raise ValueError(f"no object {oid.hex()}")
+        yield oid, item
+        if item.kind == "commit":
+            waiting += map(bytes.fromhex, re.findall(r"(?m)^(?:tree|parent) ([0-9a-f]{40})$", _head_of(item.data)))
+        elif item.kind == "tree":
+            waiting += (entry.oid for entry in parse_tree(item.data))
+
+
+def _head_of(commit: bytes) -> str:
+    return commit.partition(b"\n\n")[0].decode("utf-8", "replace")
 
 
 def _get(objects: Mapping[bytes, GitObject], oid: bytes, kind: str) -> bytes:
@@ -136,7 +212,7 @@ def _store_url(main: BranchContent, annex: BranchContent, visit: Visit) -> str:
     archive = _content(main, visit.dspath.encode("ascii")).rpartition(b"/")[2]
     record = _content(annex, key_log_path(archive, b".log.web"))
     place = f"/{visit.storepath}\n".encode("ascii")
-    return _found(rb"\A\d+s 1 :([!-~]+)" + re.escape(place) + rb"\Z", record).decode("ascii")
+    return _found(rb"(?m)^\d+s 1 :([!-~]+)" + re.escape(place), record).decode("ascii")
 
 
 def _content(branch: BranchContent, path: bytes) -> bytes:

@@ -6,7 +6,7 @@ A dataset that can also be cloned without DataLad has three more.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icf_utils.archive.reader import latest_time
@@ -19,9 +19,17 @@ from icf_utils.dataset.annex_url import (
 )
 from icf_utils.dataset.build import BuiltAnnexDeposit, BuiltDataset, build_annex_deposit, build_dataset
 from icf_utils.dataset.git_check import check_with_git
-from icf_utils.dataset.origin import LATEST_TIME, DatasetOrigin, clone_url, limit_time, make_origin, parse_commit_date
-from icf_utils.dataset.reader import read_dataset
-from icf_utils.errors import DepositDiffers, DepositMissing, IcfError, StorageFailure
+from icf_utils.dataset.origin import (
+    LATEST_TIME,
+    DatasetOrigin,
+    check_store_url,
+    clone_url,
+    limit_time,
+    make_origin,
+    parse_commit_date,
+)
+from icf_utils.dataset.reader import DepositedDataset, kept_archives, read_dataset
+from icf_utils.errors import DepositDamaged, DepositDiffers, DepositMissing, IcfError, StorageFailure
 from icf_utils.metadata.records import TarballRecord, read_visit_metadata
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice, Written
@@ -81,18 +89,32 @@ def deposit_visit_dataset(
     if has_annex:
         check_annex_scheme(url)
     metadata = read_visit_metadata(place)
-    time, notices = _time(place, metadata.tarball, commit_date)
-    origin = make_origin(url, identity, place, time)
+    former = _changed_dataset(place) if commit_date is None else None
+    notices: tuple[Notice, ...] = ()
+    if former:
+        origin, lineage = replace(former.origin, store_url=check_store_url(url)), former.lineage(kept_archives(place))
+    else:
+        time, notices = _time(place, metadata.tarball, commit_date)
+        origin, lineage = make_origin(url, identity, place, time), None
     with progress.task("dataset", len(metadata.images), "image") as task:
-        built = build_dataset(metadata, place, origin)
+        built = build_dataset(metadata, place, origin, lineage)
         check_with_git(built.export, built.refs, str(place.dicoms_json))
-        annex = build_annex_deposit(metadata, place, origin) if has_annex else None
+        annex = build_annex_deposit(metadata, place, origin, lineage) if has_annex else None
         if annex:
             check_with_git(annex.export, annex.refs, str(place.dicoms_json))
         task.advance(len(metadata.images))
     with visit_lock(place, progress):
         files = _publish(place, built, annex, origin)
     return _result(place, built, origin, files, notices, annex_address(place, origin) if annex else "")
+
+
+def _changed_dataset(place: Visit) -> DepositedDataset | None:
+    """The visit's dataset if it has commits that follow earlier ones: they keep what the first ones were made from."""
+    try:
+        found = read_dataset(place)
+    except (DepositDamaged, DepositMissing):  # reported when the files are compared
+        return None
+    return found if found and found.main.parent else None
 
 
 def _first(option: str | None, setting: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from icf_utils.dicom.confidentiality import TABLE, is_identifying, is_in_profile
 from icf_utils.dicom.values import UNCONVERTIBLE_VRS, dictionary_vr, keyword_for_tag, tag_for_keyword
 from icf_utils.errors import NAMED_AT_MOST, InvalidSetting, printable, storage_errors
-from icf_utils.metadata.records import STANDARD_TAGS, UID_TAGS
+from icf_utils.metadata.records import STANDARD_TAGS, UID_TAGS, VisitMetadata
 from icf_utils.settings import MetadataSettings
 
 _TAG = re.compile(r"\(?([0-9A-Fa-f]{4}),\s*([0-9A-Fa-f]{4})\)?")
@@ -37,6 +37,13 @@ class AllowList:
         """Both lists together; ``allow_identifying`` is this list's."""
         tags = {**self.tags, **other.tags}
         return AllowList({keyword: tags[keyword] for keyword in sorted(tags)}, self.allow_identifying)
+
+
+def recorded_tags(metadata: VisitMetadata | None) -> AllowList:
+    """The tags that metadata has in addition to the standard ones: the archive gives them again."""
+    keywords = sorted({key for image in metadata.images for key in image.tags} - set(STANDARD_TAGS)) if metadata else []
+    known = {keyword: tag for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None}
+    return AllowList(known, allow_identifying=True)
 
 
 def read_allow_list(path: Path) -> AllowList:

@@ -69,6 +69,8 @@ def describe_archive(path: Path, root: str, allowed: AllowList, progress: Progre
     ):
         names: list[str] = []
         for member in archive.members():
+            if not member.is_file and member.name.rstrip("/") == root:
+                continue  # the top folder itself, as 'tar -cf' stores it
             if not member.name.startswith(root + "/"):
                 raise DepositDamaged(
                     path,

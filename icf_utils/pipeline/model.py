@@ -29,13 +29,17 @@ class VisitInput:
 
 @dataclass(frozen=True)
 class StageOptions:
-    """Options of a run that override the store's settings; the single commands have the same options."""
+    """Options of a run that override the store's settings; the single commands have the same options.
+
+    ``replace_reason`` is why an input that has changed becomes the next version of its visit; without one, it fails.
+    """
 
     store_url: str | None = None
     store_id: str | None = None
     tags: Path | None = None
     time_zone: str = "UTC"
     strip: int = 0
+    replace_reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from icf_utils.archive.checksum import file_md5
-from icf_utils.errors import DepositDamaged, DepositDiffers, DepositMissing, InputChanged
+from icf_utils.errors import DepositDamaged, DepositDiffers, DepositMissing, ExistingFileDiffers, InputChanged
 from icf_utils.pipeline.model import RunConfig, VisitInput
 from icf_utils.progress import Progress
 from icf_utils.results import Notice
 from icf_utils.store.layout import Visit, store_identity
+
+#: Deposits follow from the settings with which they were made.
+_REFRESH = "'icf-utils visit refresh' brings it to the present settings, if these are why it differs"
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,26 @@ def _short(value: object) -> str:
     return hashlib.md5(text, usedforsecurity=False).hexdigest()
 
 
+def _replace(source: Path, visit_input: VisitInput, config: RunConfig, progress: Progress) -> StageResult:
+    """Make a changed input the next version of its visit; the other stages then find what they would make."""
+    from icf_utils.curation.replace import replace_visit
+
+    options = config.options
+    result = replace_visit(
+        source,
+        config.root,
+        *_names(visit_input),
+        reason=options.replace_reason,
+        time_zone=options.time_zone,
+        strip=options.strip if source.is_file() else 0,
+        settings=config.settings,
+        progress=progress,
+    )
+    name = f"is now version {result.version} of the visit ({options.replace_reason})"
+    notices = (Notice("new-version", visit_input.name, name), *result.notices)
+    return StageResult(notices, digests={stored_visit(visit_input, config).archive.name: result.md5})
+
+
 #: The table. The first stage has no inputs in the store: it reads the visit's input.
 STAGES: Mapping[str, Stage] = {
     stage.name: stage
@@ -191,7 +214,7 @@ STAGES: Mapping[str, Stage] = {
         ),
         Stage(
             name="dataset",
-            version=1,
+            version=2,
             inputs=lambda visit: (visit.archive, visit.dicoms_json, visit.tarball_json),
             outputs=lambda visit: (visit.export, visit.refs),
             parameters=_dataset_parameters,
@@ -239,6 +262,12 @@ def run_stage(
         return stage.function(visit_input, config, progress)
     except DepositDiffers as error:
         archive = stored_visit(visit_input, config).archive
-        if not was_archived or visit_input.input is None or error.path != str(archive):
+        if stage.name in ("metadata", "dataset"):
+            raise ExistingFileDiffers(error.path, error.how, _REFRESH) from error
+        if visit_input.input is None or error.path != str(archive):
+            raise
+        if config.options.replace_reason:
+            return _replace(visit_input.input, visit_input, config, progress)
+        if not was_archived:
             raise
         raise InputChanged(visit_input.input, archive, error.how) from error

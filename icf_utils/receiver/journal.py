@@ -341,6 +341,28 @@ class Journal:
             return {}
         return dict.fromkeys(("visit", "base_visit"), f"{session.visit}+{session.id}")
 
+    def forget_visit(self, study: str, visit: str) -> list[str]:
+        """Remove all finished sessions of a visit, with folders, digests and records; returns their ids.
+
+        Nothing of them stays in the file: what was in its free pages is overwritten. Raises
+        :class:`~icf_utils.errors.InvalidSetting`, before anything is removed, if a session is not finished.
+        """
+        wanted = SessionFilter(study=study, visit=visit, deleted=True)
+        found = self.sessions(wanted)
+        if busy := [session for session in found if not session.is_finished]:
+            raise InvalidSetting("session", f"{busy[0].id} is {busy[0].state}; wait until it is finished")
+        for session in found:
+            with storage_errors(session.folder, "remove"):
+                if session.folder.exists():
+                    shutil.rmtree(session.folder)
+        self._database.run("PRAGMA secure_delete = ON")
+        with self._database.transaction():
+            for session in found:
+                self._database.run("DELETE FROM image WHERE session = ?", [_row_number(session.id)])
+                self._database.run("DELETE FROM session WHERE id = ?", [_row_number(session.id)])
+        self._database.run("PRAGMA wal_checkpoint(TRUNCATE)")
+        return [session.id for session in found]
+
     # images of sessions
 
     def record_digests(self, session_id: str, digests: Mapping[str, bytes]) -> None:

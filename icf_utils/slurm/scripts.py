@@ -98,6 +98,7 @@ def _common(config: RunConfig) -> list[str]:
         ("--tags", options.tags and os.path.abspath(options.tags)),
     ):
         words += [option, str(value)] if value is not None else []
+    words += ["--replace", options.replace_reason] if options.replace_reason else []
     return [*words, *(["--strip-components", str(options.strip)] if options.strip else [])]
 
 

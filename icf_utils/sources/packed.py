@@ -330,6 +330,10 @@ ZIP_MAGIC = (b"PK\3\4", b"PK\5\6")
 _UNIX, _UTF8_NAME, _UNICODE_PATH = 3, 0x800, 0x7075
 
 
+#: Systems of a zip's writer (APPNOTE.TXT 4.4.2) on which a backslash can only separate folders: MS-DOS, NTFS, VFAT.
+_WINDOWS = (0, 10, 14)
+
+
 def zip_source(path: str, packed: BinaryIO, strip: int) -> PackedSource:
     """Open a zip. ``packed`` is the open file, which stays open as long as the source is used."""
     return PackedSource(path, packed, lambda: _list_zip(packed), strip)
@@ -340,6 +344,8 @@ def _list_zip(packed: BinaryIO) -> MemberListing:
     _check_begin(archive)
     for info in archive.infolist():
         raw_name = _name(info)
+        if info.create_system in _WINDOWS:  # where it can only separate folders, as old tools write it
+            raw_name = raw_name.replace("\\", "/")
         if raw_name.endswith("/"):
             listing.add_folder(raw_name)
             continue

@@ -38,6 +38,9 @@ VISITS_NAME = "visits.json"
 #: The versions of a visit, where it has more than one (:mod:`icf_utils.metadata.history`).
 HISTORY_SUFFIX = "_history.json"
 
+#: What may be left of a removed visit: its identifier, and when and why it was removed.
+TOMBSTONE_SUFFIX = "_removed.json"
+
 #: The deposit for git-annex's ``annex::`` addresses, which is optional: its last file, and the folder of the others.
 #: Visits are not found by these, since every visit has the six files.
 ANNEX_URL_SUFFIX, ANNEX_FOLDER_SUFFIX = ".annex", "_annex"
@@ -167,6 +170,10 @@ class Visit:
     @property
     def history(self) -> Path:
         return self._file(HISTORY_SUFFIX)
+
+    @property
+    def tombstone(self) -> Path:
+        return self._file(TOMBSTONE_SUFFIX)
 
     @property
     def storepath(self) -> str:

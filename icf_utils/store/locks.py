@@ -22,7 +22,7 @@ from pathlib import Path
 
 from icf_utils.errors import Busy, InvalidSetting, StorageFailure, printable, storage_errors
 from icf_utils.interrupts import expect_unfinished, remove_file
-from icf_utils.progress import Progress
+from icf_utils.progress import SILENT, Progress
 from icf_utils.store.files import is_same_file, make_workdir, remove_parts, share_file, tidy_workdir
 from icf_utils.store.layout import Study, Visit
 from icf_utils.store.lock_owner import (
@@ -34,6 +34,12 @@ from icf_utils.store.lock_owner import (
     is_out_of_sight,
     parse_owner,
     this_process,
+)
+from icf_utils.store.transaction import (
+    discard_change,
+    finish_changes,
+    has_decided_changes,
+    list_undecided_changes,
 )
 from icf_utils.waiting import poll
 
@@ -54,9 +60,15 @@ _RUN, _PROCESS = "+run.", "+process."
 
 @contextmanager
 def visit_lock(visit: Visit, progress: Progress) -> Iterator[None]:
-    """Keep others from writing this visit's files; unfinished files of a killed process are removed."""
-    with _held(visit.of_study, f"{visit.visit}.lock", progress):
+    """Keep others from writing this visit's files; unfinished files of a killed process are removed.
+
+    A change that a killed process had decided is finished (:mod:`icf_utils.store.transaction`).
+    """
+    study = visit.of_study
+    with _held(study, f"{visit.visit}.lock", progress):
         remove_parts(visit)
+        discard_change(study, visit.visit)
+        settle_changes(study, progress)
         try:
             yield
         except BaseException:
@@ -67,9 +79,20 @@ def visit_lock(visit: Visit, progress: Progress) -> Iterator[None]:
 
 @contextmanager
 def catalog_lock(study: Study, progress: Progress) -> Iterator[None]:
-    """Keep others from writing this study's catalog."""
+    """Keep others from writing this study's catalog; changes that killed processes had decided are finished."""
     with _held(study, "+catalog.lock", progress):
+        finish_changes(study)
         yield
+
+
+def settle_changes(study: Study, progress: Progress) -> None:
+    """Wait for changes of the study that another process makes just now, and finish those of a killed one.
+
+    Raises :class:`~icf_utils.errors.Busy` and :class:`~icf_utils.errors.StorageFailure`.
+    """
+    if has_decided_changes(study):
+        with catalog_lock(study, progress):
+            pass
 
 
 @contextmanager
@@ -175,12 +198,16 @@ def _is_over(done: queue.SimpleQueue[None]) -> bool:
 
 
 def remove_dead_locks(study: Study) -> None:
-    """Remove the locks of certainly dead processes."""
+    """Remove the locks of certainly dead processes, and what they had prepared and not decided."""
     _clear_leftovers(study)
     for path in study.workdir.glob("*.lock"):
         owner = read_owner(path)
         if owner and is_dead(owner):
             remove_dead_lock(study, path, owner)
+    for visit in list_undecided_changes(study):
+        if not (study.workdir / f"{visit}.lock").exists():
+            with visit_lock(Visit(study.root, study.study, visit), SILENT):
+                pass
     tidy_workdir(study)
 
 

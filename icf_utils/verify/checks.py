@@ -15,18 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icf_utils.archive.checksum import read_checksum
-from icf_utils.dataset.annex_branch import make_branches
 from icf_utils.dataset.annex_url import deposit_paths, has_annex_deposit, list_stored_files
-from icf_utils.dataset.build import build_annex_deposit, build_dataset
+from icf_utils.dataset.build import BuiltDataset, build_annex_deposit, build_dataset
 from icf_utils.dataset.git_objects import BranchFile
+from icf_utils.dataset.lineage import Lineage
 from icf_utils.dataset.origin import DatasetOrigin, DatasetUuids
-from icf_utils.dataset.reader import DepositedDataset, read_dataset
-from icf_utils.dicom.values import tag_for_keyword
+from icf_utils.dataset.reader import DepositedDataset, kept_archives, read_dataset
 from icf_utils.errors import DepositDamaged, DepositMissing, IcfError, StorageFailure, printable, storage_errors
-from icf_utils.metadata.allowlist import AllowList
+from icf_utils.metadata.allowlist import AllowList, recorded_tags
 from icf_utils.metadata.describe import ArchiveDescription, describe_archive
 from icf_utils.metadata.records import (
-    STANDARD_TAGS,
     ImageRecord,
     VisitMetadata,
     check_metadata,
@@ -116,7 +114,7 @@ def check_archive(
             there = place.archive.exists()
         if not there:
             raise DepositMissing(place.archive, _RESTORE_FROM_COPY)
-        wanted = _recorded_tags(metadata) if tags is None else tags
+        wanted = recorded_tags(metadata) if tags is None else tags
         found = describe_archive(place.archive, place.member_root, wanted, progress)
     except IcfError as error:
         return None, [*findings, finding_from_error(place.archive, error)]
@@ -138,13 +136,6 @@ def read_metadata(place: Visit) -> tuple[VisitMetadata | None, list[Finding]]:
         return read_unchecked_metadata(place), []
     except IcfError as error:
         return None, [finding_from_error(place.dicoms_json, error)]
-
-
-def _recorded_tags(metadata: VisitMetadata | None) -> AllowList:
-    """The tags that the metadata has in addition to the standard ones: they must be found in the archive again."""
-    keywords = sorted({key for image in metadata.images for key in image.tags} - set(STANDARD_TAGS)) if metadata else []
-    known = {keyword: tag for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None}
-    return AllowList(known, allow_identifying=True)
 
 
 def check_visit_metadata(place: Visit, metadata: VisitMetadata, found: ArchiveDescription) -> list[Finding]:
@@ -220,19 +211,18 @@ def check_dataset(place: Visit, metadata: VisitMetadata, store_url: str | None, 
         if deposit is None:
             return [Finding(place.refs, "", "is missing although the dataset's other file exists")]
         check_metadata(metadata, place)
-        expected = build_dataset(metadata, place, deposit.origin)
+        lineage = deposit.lineage(kept_archives(place))
+        expected = build_dataset(metadata, place, deposit.origin, lineage)
     except IcfError as error:
         return [finding_from_error(place.export, error)]
     findings = [Finding(place.export, "", text) for text in _other_store(place, deposit.origin, store_url, store_id)]
-    findings += check_annex_deposit(place, metadata, deposit.origin)
+    findings += check_annex_deposit(place, metadata, deposit.origin, lineage)
     if (
         read_deposit(place.export, _DEPOSIT_DATASET) == expected.export
         and read_deposit(place.refs, _DEPOSIT_DATASET) == expected.refs
     ):
         return findings
-    differences = [
-        Finding(place.export, name, problem) for name, problem in _dataset_differences(place, metadata, deposit)
-    ]
+    differences = [Finding(place.export, name, problem) for name, problem in _dataset_differences(deposit, expected)]
     return findings + (differences or [Finding(place.export, "", _OTHER_DATASET)])
 
 
@@ -243,10 +233,9 @@ def _other_store(place: Visit, origin: DatasetOrigin, store_url: str | None, sto
         yield f"was not made for the store identity '{printable(store_id)}'"
 
 
-def _dataset_differences(place: Visit, metadata: VisitMetadata, deposit: DepositedDataset) -> Iterator[tuple[str, str]]:
-    wanted = make_branches(metadata, place, deposit.origin)
-    yield from _files("main", deposit.main.files, wanted.main)
-    yield from _files("git-annex", deposit.annex.files, wanted.annex)
+def _dataset_differences(deposit: DepositedDataset, expected: BuiltDataset) -> Iterator[tuple[str, str]]:
+    yield from _files("main", deposit.main.files, expected.main_files)
+    yield from _files("git-annex", deposit.annex.files, expected.annex_files)
 
 
 def _files(
@@ -265,12 +254,14 @@ _WITHOUT_DATASET = "belongs to a dataset that does not exist"
 _DEPOSIT_ANNEX_URL = "run 'icf-utils deposit_visit_dataset --annex-url' again"
 
 
-def check_annex_deposit(place: Visit, metadata: VisitMetadata, origin: DatasetOrigin) -> list[Finding]:
+def check_annex_deposit(
+    place: Visit, metadata: VisitMetadata, origin: DatasetOrigin, lineage: Lineage | None = None
+) -> list[Finding]:
     """Check every byte of the deposit for ``annex::`` addresses, if there is one, against metadata and ``origin``."""
     if not has_annex_deposit(place):
         return []
     try:
-        wanted = dict(deposit_paths(place, build_annex_deposit(metadata, place, origin).files))
+        wanted = dict(deposit_paths(place, build_annex_deposit(metadata, place, origin, lineage).files))
     except IcfError as error:
         return [finding_from_error(place.annex_url, error)]
     unexpected = [path for path in list_stored_files(place) if path not in wanted]

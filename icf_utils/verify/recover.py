@@ -24,13 +24,15 @@ from icf_utils.catalog.writer import has_pages
 from icf_utils.dataset.annex_url import deposit_paths, list_stored_files
 from icf_utils.dataset.build import build_annex_deposit, build_dataset
 from icf_utils.dataset.export import read_export, refs_bytes
+from icf_utils.dataset.lineage import Lineage
 from icf_utils.dataset.origin import DatasetOrigin, limit_time, make_origin
-from icf_utils.dataset.reader import parse_dataset, read_dataset, read_store_url
+from icf_utils.dataset.reader import kept_archives, parse_dataset, read_dataset, read_store_url
 from icf_utils.dataset.store_address import address_from_settings
 from icf_utils.dicom.confidentiality import is_identifying
 from icf_utils.dicom.values import tag_for_keyword
-from icf_utils.errors import DepositDamaged, IcfError, InvalidSetting
+from icf_utils.errors import DepositDamaged, DepositMissing, IcfError, InvalidSetting
 from icf_utils.metadata.allowlist import AllowList, keywords_by_lower_case
+from icf_utils.metadata.history import read_history
 from icf_utils.metadata.records import STANDARD_TAGS, UID_TAGS, VisitMetadata
 from icf_utils.settings import Settings
 from icf_utils.store.layout import Visit, read_deposit
@@ -88,6 +90,26 @@ def recover_origin(
         "repair it with the --store-url and --store-id that it was made with, or move its files away and run "
         "'icf-utils deposit_visit_dataset' again",
     )
+
+
+def recover_lineage(place: Visit) -> Lineage | None:
+    """What the commits of a visit's dataset follow, from the export; ``None`` for a dataset with one commit.
+
+    Raises :class:`~icf_utils.errors.DepositDamaged` if the visit has a history and the export does not show it.
+    """
+    try:
+        export = _bytes(place, "export")
+        _, heads = read_export(export)
+        return parse_dataset(refs_bytes(heads), export, place).lineage(kept_archives(place))
+    except (ValueError, DepositDamaged, DepositMissing) as error:
+        if not read_history(place):
+            return None
+        raise DepositDamaged(
+            place.export,
+            "a dataset with the commits of earlier versions, which the visit's history names",
+            "a damaged one",
+            "restore both files of the dataset from a copy",
+        ) from error
 
 
 def _fits_catalog(place: Visit, origin: DatasetOrigin) -> bool:

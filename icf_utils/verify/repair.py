@@ -24,7 +24,7 @@ from icf_utils.catalog.visit_list import build_visit_list, write_visit_list
 from icf_utils.dataset.annex_url import create_folder, deposit_paths, has_annex_deposit
 from icf_utils.dataset.build import build_annex_deposit, build_dataset
 from icf_utils.dataset.git_check import check_with_git
-from icf_utils.dataset.reader import read_dataset
+from icf_utils.dataset.reader import kept_archives, read_dataset
 from icf_utils.dataset.store_address import find_store_address
 from icf_utils.errors import DepositDamaged, IcfError, StorageFailure, storage_errors
 from icf_utils.formatting import format_count
@@ -38,7 +38,8 @@ from icf_utils.store.layout import Study, Visit
 from icf_utils.store.locks import catalog_lock, remove_dead_locks, visit_lock
 from icf_utils.verify.checks import Finding, VisitCheck, check_archive, finding_from_error, read_metadata
 from icf_utils.verify.evidence import collect_evidence, weigh_evidence
-from icf_utils.verify.recover import StoreOptions, find_catalogued_store, recover_origin, recover_tags
+from icf_utils.verify.history import recover_history
+from icf_utils.verify.recover import StoreOptions, find_catalogued_store, recover_lineage, recover_origin, recover_tags
 from icf_utils.verify.shared import check_visit_list
 from icf_utils.verify.verify import check_visit, check_visits
 
@@ -207,6 +208,7 @@ class _VisitRepairer:
         try:
             self._repair_dataset(metadata)
             self._repair_annex_deposit(metadata)
+            self._repair_history(found.md5)
         except IcfError as error:
             return finding_from_error(place.export, error, remedy=True)
         return None
@@ -228,7 +230,7 @@ class _VisitRepairer:
         if not (self._is_lost("dataset", place.refs) or self._blames(place.annex_url)):
             return
         origin, source = recover_origin(place, metadata, self._options, self._settings)
-        built = build_dataset(metadata, place, origin)
+        built = build_dataset(metadata, place, origin, recover_lineage(place))
         check_with_git(built.export, built.refs, str(place.dicoms_json))
         for path, data in ((place.export, built.export), (place.refs, built.refs)):
             self._replace(path, data, f"from the metadata, for {source}")
@@ -238,11 +240,19 @@ class _VisitRepairer:
         place, dataset = self._place, read_dataset(self._place)
         if dataset is None or not has_annex_deposit(place):
             return
-        built = build_annex_deposit(metadata, place, dataset.origin)
+        lineage = dataset.lineage(kept_archives(place))
+        built = build_annex_deposit(metadata, place, dataset.origin, lineage)
         check_with_git(built.export, built.refs, str(place.dicoms_json))
         for path, data in deposit_paths(place, built.files):
             create_folder(place, path.parent)
             self._replace(path, data, "from the metadata, for the dataset's store")
+
+    def _repair_history(self, md5: str) -> None:
+        """Repair the visit's history, if it is blamed and the dataset shows all of it."""
+        place = self._place
+        data = recover_history(place, md5) if self._blames(place.history) else None
+        if data is not None:
+            self._replace(place.history, data, "from the dataset's commits")
 
     def repair_catalog(self) -> Finding | None:
         """Repair the visit's pages and the study's shared files; returns what prevents that, if anything."""

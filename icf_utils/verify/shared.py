@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
+from icf_utils.catalog.check import find_junk
 from icf_utils.catalog.page import catalogued_visits
 from icf_utils.catalog.visit_list import hides_dates, line_from_files, read_visit_list
-from icf_utils.errors import IcfError, StorageFailure
+from icf_utils.errors import IcfError, StorageFailure, printable
 from icf_utils.metadata.visit_list import VisitLine, encode_visit_list, parse_visit_list
 from icf_utils.results import Notice
 from icf_utils.settings import CatalogSettings
@@ -29,11 +30,18 @@ def check_visit_list(
     try:
         found = _compare(study, settings, visits) and _compare(study, settings, visits)
         shown = catalogued_visits(study)
+        notices = _junk_notices(study) if visits is None else ()
     except IcfError as error:
         return [finding_from_error(study.visit_list, error)], ()
     if found is None:
-        return [], ((Notice("no-visit-list", study.study, _NO_LIST),) if shown else ())
-    return [Finding(study.visit_list, subject, problem) for subject, problem in found], ()
+        return [], (*notices, *((Notice("no-visit-list", study.study, _NO_LIST),) if shown else ()))
+    return [Finding(study.visit_list, subject, problem) for subject, problem in found], notices
+
+
+def _junk_notices(study: Study) -> tuple[Notice, ...]:
+    names = find_junk(study)
+    message = f"has files that file browsers have left there: {', '.join(map(printable, names))}"
+    return (Notice("catalog-junk", f"{study.study}/{study.catalog.name}", message),) if names else ()
 
 
 def _compare(study: Study, settings: CatalogSettings, visits: Sequence[str] | None) -> list[tuple[str, str]] | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
@@ -45,6 +46,8 @@ from icf_utils.store.layout import (
     list_outputs,
     list_study_folders,
 )
+from icf_utils.store.locks import settle_changes
+from icf_utils.store.transaction import has_decided_changes
 from icf_utils.verify.checks import (
     HALF_MISSING,
     Finding,
@@ -57,6 +60,7 @@ from icf_utils.verify.checks import (
     finding_from_error,
     read_metadata,
 )
+from icf_utils.verify.history import check_history
 from icf_utils.verify.recover import find_catalogued_store
 from icf_utils.verify.shared import check_visit_list
 
@@ -125,6 +129,36 @@ def check_visit(
     progress: Progress,
 ) -> VisitCheck:
     """Verify what belongs to one visit alone; arguments and errors are those of :func:`verify_visit`."""
+    if has_decided_changes(place.of_study):
+        settle_changes(place.of_study, progress)
+    while True:
+        before = _stamps(place)
+        check = _check_visit(place, settings, store_url, store_id, progress)
+        if not check.findings or before == _stamps(place):
+            break
+    if rebuild is None or not _exists(place.archive):
+        return check
+    problems = _check_rebuild(place, rebuild, time_zone, strip, progress)
+    return replace(check, findings=tuple(dict.fromkeys((*check.findings, *problems))))
+
+
+def _stamps(place: Visit) -> list[tuple[int, int, int]]:
+    """What tells whether a visit's files were replaced while they were read."""
+    found = []
+    for path in _files(place):
+        with suppress(OSError):
+            status = path.stat()
+            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
+    return found
+
+
+def _check_visit(
+    place: Visit,
+    settings: Settings,
+    store_url: str | None,
+    store_id: str | None,
+    progress: Progress,
+) -> VisitCheck:
     where = _expected_store(place, store_url, store_id, settings)
     catalogued = is_in_catalog(place, where.place.dataset_id)
     if not catalogued and not any(map(_exists, _files(place))):
@@ -144,11 +178,10 @@ def check_visit(
     elif "dataset" in absent:
         findings += check_no_annex_deposit(place)
         findings += _lost_dataset(place, metadata) if metadata else []
+    findings += check_history(place, found)
     if metadata and catalogued and not notices:
         findings += _check_catalog(place, metadata, where, settings)
     findings += _check_outputs(place, found.md5 if found else metadata.tarball.md5 if metadata else "")
-    if rebuild is not None and _exists(place.archive):
-        findings += _check_rebuild(place, rebuild, time_zone, strip, progress)
     images = len(found.images) if found else 0
     return VisitCheck(place.study, place.visit, images, absent, tuple(dict.fromkeys(findings)), notices)
 

@@ -29,7 +29,7 @@ else:
 ENDLESS = {"catalog serve", "sessions serve"}
 
 #: Groups of commands, which print their help.
-GROUPS = {"catalog", "xnat"}
+GROUPS = {"catalog", "visit", "xnat"}
 
 
 def commands(parser: argparse.ArgumentParser) -> Iterator[str]:

@@ -143,7 +143,7 @@ def test_a_damaged_output_is_reported_and_left(inputs: Path, made: RunConfig, v1
     assert (failed.name, failed.failed.stage, failed.failed.failure.type) == (
         "study-a/v1",
         "metadata",
-        "DepositDiffers",
+        "ExistingFileDiffers",
     )
     assert [stage.state for stage in failed.stages] == ["up to date", "failed", "not reached", "not reached"]
     assert v1.dicoms_json.read_bytes() == damaged
@@ -192,10 +192,10 @@ def test_touched_files_make_no_stage_write(
 
 
 def test_another_version_runs_again(inputs: Path, made: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = {**stages.STAGES, "dataset": replace(stages.STAGES["dataset"], version=2)}
+    table = {**stages.STAGES, "dataset": replace(stages.STAGES["dataset"], version=3)}
     for module in ("execute", "plan"):
         monkeypatch.setattr(f"icf_utils.pipeline.{module}.STAGES", table)
-    assert plan(inputs, made) == {f"{study}/{visit} dataset": "version 1 -> 2" for study, visit in NAMES}
+    assert plan(inputs, made) == {f"{study}/{visit} dataset": "version 2 -> 3" for study, visit in NAMES}
     assert run(inputs, made).counts["done"] == 3
     assert plan(inputs, made) == {}
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.trust.scene import OPERATIONS, Done, Scene, leftovers, visible
+from tests.trust.scene import CURATION, OPERATIONS, Done, Scene, leftovers, visible
 from tests.trust.server import Ended, Server
 
 #: System calls that change something on the disk.
@@ -120,8 +120,12 @@ class Trial:
         assert "Traceback" not in ended.err, (place, ended)
         assert scene.half_written(operation, root) == [], (place, ended)
         assert Done.of(root, "v0") == done, place
+        if operation in CURATION and self.figures.ended.total() % 2:  # a reader is the next one to come
+            verified = self._server.run("verify", "-o", root)
+            assert verified.code == 0, (place, ended, verified)
         again = self._server.run(*scene.arguments(operation, root))
-        assert again.code == 0, (place, ended, again)
+        is_over = again.code == 5 and operation in ("visit merge", "visit rename", "visit remove")
+        assert again.code == 0 or is_over, (place, ended, again)
         made, expected = visible(root), scene.expected[operation]
         assert made.keys() == expected.keys(), (place, made.keys() ^ expected.keys())
         assert [name for name in made if made[name] != expected[name]] == [], place

@@ -10,12 +10,16 @@ from pathlib import Path
 
 from icf_utils.store.layout import Visit
 from tests.cli.program import COMMANDS, icf
+from tests.data.make_dicom import write_visit
 from tests.verify.stores import STUDY, contents, files_of, write_input
 
 URL = "https://data.example.org/store"
 
 #: The operations that are disturbed: the four steps of a visit, all of them by one command, and a repair.
 OPERATIONS = (*COMMANDS[:4], "run", "run -j 2", "verify --repair")
+
+#: The operations that change a deposited visit.
+CURATION = ("visit replace", "visit merge", "visit rename", "visit refresh", "visit remove")
 
 Tree = dict[str, bytes]
 
@@ -57,7 +61,7 @@ class Done:
 class Scene:
     """Inputs, models and expected results, made once in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, curation: bool = False) -> None:
         self.folder = folder
         for number in range(3):
             source = write_input(folder / "in" / f"v{number}", StudyTime=f"1{number}0000")
@@ -72,8 +76,19 @@ class Scene:
             root = self._with_visits(visits)
             for name, data in visible(root).items():
                 self.forms.setdefault(name, set()).add(data)
-        self.models = {operation: self._model(operation) for operation in OPERATIONS}
-        self.expected = {operation: self._expected(operation) for operation in OPERATIONS}
+        self._write_late()
+        operations = (*OPERATIONS, *CURATION) if curation else OPERATIONS
+        self.models = {operation: self._model(operation) for operation in operations}
+        self.expected = {operation: self._expected(operation) for operation in operations}
+        for operation in operations[len(OPERATIONS) :]:
+            for tree in (visible(self.models[operation]), self.expected[operation]):
+                for name, data in tree.items():
+                    self.forms.setdefault(name, set()).add(data)
+
+    def _write_late(self) -> None:
+        """The next state of a visit's input, and images that arrived as a visit of their own."""
+        write_visit(self.folder / "next", {2: ("t1 mprage", 2), 5: ("bold", 3)}, StudyTime="110000")
+        write_visit(self.folder / "late", {7: ("late", 2)}, StudyTime="110000")
 
     def _write_table(self, name: str, count: int) -> None:
         rows = [f"{STUDY},v{number},in/v{number}" for number in range(count)]
@@ -99,8 +114,21 @@ class Scene:
             return ("run", "-o", root, "--table", self.folder / "all.csv", "--store-url", URL, *jobs)
         if operation == "verify --repair":
             return ("verify", "-o", root, "--repair")
+        if operation in CURATION:
+            return self._curation(operation, root)
         more: dict[str, tuple[str | Path, ...]] = {COMMANDS[0]: (self.input,), COMMANDS[2]: ("--store-url", URL)}
         return (operation, "-o", root, "--id", STUDY, "v1", *more.get(operation, ()))
+
+    def _curation(self, operation: str, root: Path) -> tuple[str | Path, ...]:
+        words = tuple(operation.split())
+        if operation == "visit refresh":
+            return (*words, "-o", root, f"{STUDY}/v1")
+        more: dict[str, tuple[str | Path, ...]] = {
+            "visit replace": (self.folder / "next", "--reason", "next", "--keep"),
+            "visit merge": ("--from", "late"),
+            "visit rename": ("--to", STUDY, "v9"),
+        }
+        return (*words, "-o", root, "--id", STUDY, "v1", *more.get(operation, ()), "--yes")
 
     def _model(self, operation: str) -> Path:
         """A store as it is just before the operation."""
@@ -108,6 +136,19 @@ class Scene:
         if operation == "verify --repair":
             shutil.copytree(self.folder / "with-01", root, copy_function=shutil.copy2)
             _damage(Visit(root, STUDY, "v1"))
+            return root
+        if operation in CURATION:
+            shutil.copytree(self.folder / "with-01", root, copy_function=shutil.copy2)
+            if operation == "visit merge":
+                for command in COMMANDS[:4]:
+                    given: dict[str, tuple[str | Path, ...]] = {
+                        COMMANDS[0]: (self.folder / "late",),
+                        COMMANDS[2]: ("--store-url", URL),
+                    }
+                    self.made(command, command, "-o", root, "--id", STUDY, "late", *given.get(command, ()))
+            if operation == "visit refresh":
+                text = f'[store]\nurl = "{URL}"\n[metadata]\ntags = ["InstanceNumber"]\n'
+                (root / "icf.toml").write_text(text)
             return root
         shutil.copytree(self.folder / "before", root, copy_function=shutil.copy2)
         if operation in COMMANDS:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.trust.disturb import ERRORS, Trial, faults_anywhere, kill_anywhere, signals_anywhere, small_disks
-from tests.trust.scene import OPERATIONS, Scene
+from tests.trust.scene import CURATION, OPERATIONS, Scene
 from tests.trust.server import Server
 
 TRIALS = int(os.environ.get("ICF_TRIALS", "0"))
@@ -18,7 +18,7 @@ TRIALS = int(os.environ.get("ICF_TRIALS", "0"))
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    return Scene(tmp_path_factory.mktemp("trust") / "scene")
+    return Scene(tmp_path_factory.mktemp("trust") / "scene", curation=True)
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,16 @@ def test_killed_anywhere(trial: Trial) -> None:
     kill_anywhere(trial, count, "0")
     assert trial.figures.tried.total() == count
     assert trial.figures.ended[-9], "none was killed before it ended"
+
+
+def test_changes_of_a_visit_killed_anywhere(trial: Trial) -> None:
+    kill_anywhere(trial, TRIALS or 2 * len(CURATION), "1", CURATION)
+    assert trial.figures.ended[-9], "none was killed before it ended"
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_faults_in_changes_of_a_visit(trial: Trial, scene: Scene, server: Server, tmp_path: Path) -> None:
+    faults_anywhere(trial, scene, server, tmp_path, TRIALS or 12, "1", CURATION)
 
 
 def test_interrupted_anywhere(trial: Trial) -> None:

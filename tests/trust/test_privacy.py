@@ -15,7 +15,7 @@ import pytest
 from icf_utils.metadata.records import UID_TAGS
 from icf_utils.store.layout import Visit
 from tests.cli.program import COMMANDS, icf
-from tests.trust.markers import MARKERS, image, leaks, said
+from tests.trust.markers import MARKERS, image, leaks, markers_in, said
 from tests.trust.server import Server
 from tests.verify.stores import STUDY
 
@@ -178,3 +178,25 @@ def test_a_group_shared_store(source: Path, tmp_path: Path) -> None:
             assert mode & 0o2770 == 0o2770, (name, oct(mode))
         else:
             assert mode == 0o640, (name, oct(mode))
+
+
+def test_after_a_removal_no_marker_is_left(source: Path, tmp_path: Path, server: tuple[Server, Path]) -> None:
+    """Not even in what the archive had: nowhere in the store, in temporary folders or in what was said."""
+    running, temporary = server
+    store = tmp_path / "store"
+    said_by = [running.run(*command) for command in commands(store, source, tmp_path)]
+    assert any(marker in (store / STUDY / "v1_dicom.tar").read_bytes() for marker in MARKERS)
+    shutil.copytree(source, tmp_path / "next")
+    (tmp_path / "next" / "3.dcm").unlink()
+    one = ("-o", store, "--id", STUDY, "v1")
+    said_by += [
+        running.run("visit", "replace", *one, tmp_path / "next", "--reason", "an image less", "--keep", "--yes"),
+        running.run("visit", "history", *one),
+        running.run("visit", "remove", *one, "--tombstone", "--yes"),
+    ]
+    assert [ended.code for ended in said_by[-3:]] == [0, 0, 0], said_by[-3:]
+    for folder in (store, temporary):
+        for path in sorted(folder.rglob("*")):
+            content = path.read_bytes() if path.is_file() else b""
+            assert not markers_in(content + os.fsencode(path)), path
+    said(*said_by)

@@ -14,18 +14,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.trust import disturb
-from tests.trust.scene import OPERATIONS, Scene
+from tests.trust.scene import CURATION, OPERATIONS, Scene
 from tests.trust.server import Server
+
+#: The options that count disturbances.
+_DISTURBANCES = ("kills", "changes", "faults", "disks", "signals")
 
 
 def _disturbances(options: argparse.Namespace, folder: Path) -> None:
-    scene = Scene(folder / "scene")
+    scene = Scene(folder / "scene", curation=bool(options.changes))
     (folder / "work").mkdir()
     with Server() as server:
         trial = disturb.Trial(scene, server, folder / "work")
         disturb.kill_anywhere(trial, options.kills, options.seed)
         disturb.faults_anywhere(
             trial, scene, server, folder / "work", options.faults, options.seed, (*OPERATIONS[:5], OPERATIONS[6])
+        )
+        disturb.kill_anywhere(trial, options.changes // 2, options.seed, CURATION)
+        disturb.faults_anywhere(
+            trial, scene, server, folder / "work", options.changes - options.changes // 2, options.seed, CURATION
         )
         disturb.small_disks(trial, options.disks, options.seed)
         disturb.signals_anywhere(trial, options.signals, options.seed)
@@ -52,6 +59,7 @@ def main() -> None:
     """Run what the options ask for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=0, help="SIGKILL at seeded moments of seven operations")
+    parser.add_argument("--changes", type=int, default=0, help="kills and faults in changes of a deposited visit")
     parser.add_argument("--signals", type=int, default=0, help="SIGINT and SIGTERM at seeded moments")
     parser.add_argument("--faults", type=int, default=0, help="failing or last system calls")
     parser.add_argument("--disks", type=int, default=0, help="full disks and inode tables (needs mount)")
@@ -61,7 +69,11 @@ def main() -> None:
     options = parser.parse_args()
     _calm()
     parts: list[tuple[str, float, Callable[[argparse.Namespace, Path], None]]] = [
-        ("disturbances", options.kills + options.faults + options.disks + options.signals, _disturbances),
+        (
+            "disturbances",
+            options.kills + options.changes + options.faults + options.disks + options.signals,
+            _disturbances,
+        ),
         ("bit rot", options.flips, _flips),
         ("hostile input", options.fuzz, _fuzz),
     ]

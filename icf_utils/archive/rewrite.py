@@ -1,0 +1,66 @@
+"""Write archives from other archives: under another top folder, or several as one. Reads archives, writes one.
+
+The result has the bytes that :mod:`icf_utils.archive.writer` gives for the same files: members keep their times and
+contents, and headers are made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from icf_utils.archive.checksum import format_checksum
+from icf_utils.archive.members import read_member
+from icf_utils.archive.reader import ArchiveMember, list_members
+from icf_utils.archive.tar_headers import content_padding, end_of_archive, member_header
+from icf_utils.errors import DepositDamaged, storage_errors
+from icf_utils.progress import Progress
+from icf_utils.store.files import new_part, publish_bytes, publish_part, sync_file
+from icf_utils.store.layout import Visit
+
+
+def rewrite_archive(sources: Sequence[Path], place: Visit, progress: Progress) -> tuple[str, int]:
+    """Write the archive of ``place`` and its checksum from all members of ``sources``; returns its MD5 and size.
+
+    A file that several sources have is taken from the first; its content must be the same in all. Raises
+    :class:`~icf_utils.errors.DepositDamaged`, also for members that are not regular files.
+    """
+    members = _members(sources)
+    study = place.of_study
+    digest, position = hashlib.md5(usedforsecurity=False), 0
+    with new_part(study, place.archive) as handle:
+
+        def write(data: bytes) -> None:
+            nonlocal position
+            handle.write(data)
+            digest.update(data)
+            position += len(data)
+
+        with progress.task("archive", sum(member.size for _, member in members.values()), "B") as task:
+            for name in sorted(members, key=lambda name: name.split("/")):
+                path, member = members[name]
+                with storage_errors(path, "copy from"), path.open("rb", buffering=0) as source:
+                    write(member_header(f"{place.member_root}/{name}", member.size, member.mtime))
+                    for block in read_member(source.fileno(), member):
+                        write(block)
+                    write(content_padding(member.size))
+                task.advance(member.size)
+            with storage_errors(place.archive, "write"):
+                write(end_of_archive(position))
+        sync_file(handle, place.archive)
+    publish_part(study, place.archive)
+    publish_bytes(study, [(place.checksum, format_checksum(digest.hexdigest(), place.archive.name))])
+    return digest.hexdigest(), position
+
+
+def _members(sources: Sequence[Path]) -> Mapping[str, tuple[Path, ArchiveMember]]:
+    """The members by their paths below the top folder."""
+    found: dict[str, tuple[Path, ArchiveMember]] = {}
+    for path in sources:
+        for member in list_members(path):
+            if not member.is_file:
+                remedy = "archive the visit again from its files"
+                raise DepositDamaged(path, "an archive of regular files", f"'{member.name}', a link", remedy)
+            found.setdefault(member.name.partition("/")[2], (path, member))
+    return found

@@ -1,0 +1,77 @@
+"""What a changed or removed visit means for its study's catalog and list of visits. Reads the catalog; writes nothing.
+
+The result lists the files to write and to remove, for the transaction that changes the visit's own files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+from icf_utils.catalog import writer
+from icf_utils.catalog.content import VisitContent, study_files
+from icf_utils.catalog.face import study_catalog
+from icf_utils.catalog.html_pages import LISTS
+from icf_utils.catalog.page import read_study_page
+from icf_utils.catalog.records import VisitEntry, visit_entry
+from icf_utils.catalog.study import StudyPage, study_id
+from icf_utils.catalog.visit_data import visit_path
+from icf_utils.catalog.visit_list import encode_changed_list, visit_line
+from icf_utils.metadata.visit_list import VisitLine
+from icf_utils.settings import CatalogSettings
+from icf_utils.store.layout import Study
+
+
+@dataclass(frozen=True)
+class CatalogChange:
+    """Files of a study to write (by their path below the study's folder, in the order of writing) and to remove."""
+
+    files: Mapping[str, bytes]
+    stale: tuple[str, ...]
+
+
+def plan_catalog_change(
+    study: Study,
+    settings: CatalogSettings,
+    *,
+    remove: Collection[str] = (),
+    content: VisitContent | None = None,
+    line: VisitLine | None = None,
+    version: int = 1,
+) -> CatalogChange:
+    """Plan what follows for the catalog if the visits ``remove`` go, and one with ``content`` takes their place.
+
+    ``line`` is the new visit's in the list of visits, if it has no ``content``: the catalog does not show such a
+    visit. The list comes last. The caller holds the catalog's lock. Raises :class:`~icf_utils.errors.DepositDamaged`
+    if the study's page cannot be read.
+    """
+    settings = study_catalog(study, settings)
+    files: dict[str, bytes] = {}
+    stale: list[str] = []
+    page = read_study_page(study)
+    if page.entries:
+        after = _with(page, remove, visit_entry(content.page) if content else None)
+        made = {**content.files} if content else {}
+        made |= study_files(study.study, study_id(study.study), after, settings)
+        files = {f"{study.catalog.name}/{name}": data for name, data in made.items()}
+        stale += (path.relative_to(study.folder).as_posix() for path in writer.stale_lists(study, LISTS, made))
+        for entry in page.entries:
+            if entry.visit in remove:
+                old = [
+                    path.relative_to(study.catalog).as_posix()
+                    for path in writer.stale_nodes(study, entry.dataset_id, made)
+                ]
+                stale += (
+                    f"{study.catalog.name}/{name}" for name in (*old, visit_path(entry.visit)) if name not in made
+                )
+    if content:
+        line = visit_line(visit_entry(content.page), version)
+    data = encode_changed_list(study, settings, remove, line)
+    if data is not None:
+        files[study.visit_list.name] = data
+    return CatalogChange(files, tuple(stale))
+
+
+def _with(page: StudyPage, remove: Collection[str], entry: VisitEntry | None) -> StudyPage:
+    kept = replace(page, entries=tuple(one for one in page.entries if one.visit not in remove))
+    return kept.with_entry(entry) if entry else kept

@@ -1,0 +1,40 @@
+"""``icf-utils visit rename``."""
+
+from __future__ import annotations
+
+import argparse
+
+from icf_utils.cli.confirm import Confirmation, add_yes
+from icf_utils.cli.console import Console
+from icf_utils.cli.options import add_id, add_store
+
+NAME = "visit rename"
+HELP = "give a visit another identifier, or put it into another study"
+DETAILS = """\
+Writes the archive as if it had been made under the new name; metadata, dataset
+and catalog follow. The dataset keeps its history: in a clone, set the new
+address and run 'datalad update --how merge'. The old name stays in earlier
+commits; where it must not, remove the visit and archive it anew."""
+EXAMPLE = "icf-utils visit rename -o /data/store --id study-a visit-01 --to study-b visit-07"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_store(parser)
+    add_id(parser)
+    parser.add_argument("--to", nargs=2, metavar=("STUDY", "VISIT"), required=True, help="the new identifiers")
+    parser.add_argument("--reason", metavar="TEXT", default="renamed", help="why, in one line (default: renamed)")
+    parser.add_argument("--date", metavar="DATE", default="", help="date for the history, as YYYY-MM-DD")
+    add_yes(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    from icf_utils.curation.rename import rename_visit
+
+    old, new = "/".join(args.id), "/".join(args.to)
+    if not Confirmation(console, args.yes).ask([f"{old}: becomes {new}"], "rename this visit"):
+        console.result(args.command, None, [f"{old}: nothing was changed"], ok=False)
+        return 1
+    result = rename_visit(args.store_dir, *args.id, *args.to, reason=args.reason, date=args.date, progress=console)
+    console.notices(result.notices)
+    console.result(args.command, result, [f"{old}: is now {new}, version {result.version}"])
+    return 0

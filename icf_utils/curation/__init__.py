@@ -1,0 +1,1 @@
+"""What changes a deposited visit: replace, merge, rename, remove, refresh. One transaction each."""

@@ -1,0 +1,100 @@
+"""Make one visit of two: the second one's images become part of the first. Reads and writes the store.
+
+What arrived late is often a visit of its own, such as a revision that a receiver made. The merged archive has the files
+of both; the second visit goes in the same transaction.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from icf_utils.archive.members import digest_members
+from icf_utils.archive.rewrite import rewrite_archive
+from icf_utils.curation.difference import VisitDifference
+from icf_utils.curation.replace import (
+    ReplaceResult,
+    check_date,
+    check_reason,
+    describe_difference,
+    prepared_change,
+    unchanged_result,
+)
+from icf_utils.curation.traces import visit_files, work_files
+from icf_utils.curation.version import ChangeNote, put_version, read_current, tags_of
+from icf_utils.errors import InputRefused, InvalidSetting
+from icf_utils.metadata.describe import describe_archive
+from icf_utils.metadata.history import kept_archive
+from icf_utils.progress import SILENT, Progress
+from icf_utils.settings import Settings, load_settings
+from icf_utils.store.layout import Visit
+from icf_utils.store.locks import visit_lock
+
+
+def merge_visits(
+    store_dir: str | os.PathLike[str],
+    study: str,
+    visit: str,
+    other: str,
+    *,
+    reason: str = "",
+    date: str = "",
+    keep: bool = False,
+    accept: Callable[[VisitDifference], bool] | None = None,
+    settings: Settings | None = None,
+    progress: Progress = SILENT,
+) -> ReplaceResult:
+    """Merge the visit ``other`` of a study into ``visit``, whose next version this is; ``other`` goes.
+
+    ``reason`` defaults to naming ``other``; the remaining arguments are those of
+    :func:`~icf_utils.curation.replace.replace_visit`. Raises :class:`~icf_utils.errors.InputRefused` if both have a
+    file of the same name with different content, and otherwise what that function raises.
+    """
+    place, second = Visit(Path(store_dir), study, visit), Visit(Path(store_dir), study, other)
+    chosen = load_settings(place.root) if settings is None else settings
+    words = reason or f"merged with {other}"
+    check_reason(words)
+    check_date(date)
+    if place == second:
+        raise InvalidSetting("--from", "is the visit itself")
+    with ExitStack() as locks:
+        for one in sorted((place, second), key=lambda one: one.visit):
+            locks.enter_context(visit_lock(one, progress))
+        current = read_current(place)
+        read_current(second)
+        _refuse_clashes(place, second)
+        with prepared_change(place) as (change, staged):
+            md5, size = rewrite_archive([place.archive, second.archive], staged, progress)
+            allowed = tags_of(current, chosen)
+            found = describe_archive(staged.archive, staged.member_root, allowed, progress)
+            difference = describe_difference(current, staged, found, allowed, progress)
+            if accept is not None and not accept(difference):
+                return unchanged_result(current, "declined", difference)
+            noted = put_version(
+                change,
+                current,
+                staged,
+                found,
+                note=ChangeNote(words, date, keep),
+                settings=chosen,
+                progress=progress,
+                remove=[*visit_files(second), *work_files(second)],
+                merged=[other],
+            )
+    kept = kept_archive(place, current.version) if keep else None
+    return ReplaceResult(
+        study, visit, "replaced", current.version + 1, md5, size, difference, kept, (*found.notices, *noted)
+    )
+
+
+def _refuse_clashes(place: Visit, second: Visit) -> None:
+    """Refuse two files of one name with different content."""
+    one = digest_members(place.archive, lambda _: True)
+    other = digest_members(second.archive, lambda member: member.name.partition("/")[2] in one)
+    clashes = [name for name, digest in other.items() if one[name] != digest]
+    if clashes:
+        reason = f"is also in '{place.archive.name}', with other content"
+        advice = "Archive both again with other file names, or make one folder of both and use 'visit replace'."
+        raise InputRefused(second.archive, [(name, reason) for name in clashes], advice)

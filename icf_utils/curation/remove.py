@@ -1,0 +1,155 @@
+"""Remove a visit from a store with all its traces, in one transaction, and search the store for what is left.
+
+The list of visits and the catalog forget the visit first, then its files go. Reads and writes the store.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from icf_utils.catalog.change import plan_catalog_change
+from icf_utils.catalog.index_page import INDEX_PAGE, build_index
+from icf_utils.catalog.page import read_entry
+from icf_utils.curation.replace import check_date, check_reason
+from icf_utils.curation.traces import collect_traces, find_traces, visit_files, work_files
+from icf_utils.curation.version import is_same, prepared_step
+from icf_utils.errors import DepositMissing, ExistingFileDiffers
+from icf_utils.formatting import format_count
+from icf_utils.progress import SILENT, Progress
+from icf_utils.settings import Settings, load_settings
+from icf_utils.store.layout import Visit
+from icf_utils.store.locks import catalog_lock, visit_lock
+from icf_utils.store.transaction import Change, Step
+
+#: Where else a visit may be, which no command of this store can reach.
+ELSEWHERE = (
+    "clones of its dataset and downloads of its files",
+    "an XNAT, a PACS or another node that it was sent to",
+    "backups and snapshots of the store",
+    "the folders or files that it was archived from, and visit tables that name it",
+    "logs of web servers, of the receiver and of SLURM, and reports of runs",
+)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A file of the store that still has something of a removed visit; ``what`` is of it in words."""
+
+    path: Path
+    what: str
+
+
+@dataclass(frozen=True)
+class RemoveResult:
+    """What was removed: ``files`` of the visit, ``work_files`` about it, and ``pages`` of the catalog.
+
+    ``removed`` is false if the question was declined. ``traces`` is what the search afterwards has found: it should be
+    empty. ``shared`` counts files of other visits that have UIDs or MD5s of this one, as an image can be in several.
+    """
+
+    study: str
+    visit: str
+    removed: bool
+    files: int
+    work_files: int
+    pages: int
+    tombstone: Path | None
+    traces: tuple[Trace, ...]
+    shared: int
+    elsewhere: tuple[str, ...] = ELSEWHERE
+
+
+def remove_visit(
+    store_dir: str | os.PathLike[str],
+    study: str,
+    visit: str,
+    *,
+    reason: str = "",
+    date: str = "",
+    tombstone: bool = False,
+    accept: Callable[[list[str]], bool] | None = None,
+    settings: Settings | None = None,
+    progress: Progress = SILENT,
+) -> RemoveResult:
+    """Remove a visit: its files, earlier versions, what runs have recorded of it, its pages, its line in the list.
+
+    With ``tombstone``, a small file with the identifier, ``date`` (``YYYY-MM-DD``) and ``reason`` stays, and the visit
+    is not archived again. ``accept`` is called with what would be removed, in lines, and may decline. Other visits are
+    not touched, also those whose identifiers begin with this one.
+
+    Raises an :class:`~icf_utils.errors.IcfError`: ``DepositMissing`` for a visit of which nothing is in the store,
+    ``InvalidSetting``, ``InvalidIdentifier``, ``StorageFailure``, ``Busy``.
+    """
+    place = Visit(Path(store_dir), study, visit)
+    chosen = load_settings(place.root) if settings is None else settings
+    if reason:
+        check_reason(reason)
+    check_date(date)
+    with visit_lock(place, progress):
+        files, records = visit_files(place), work_files(place)
+        if not files and not records and read_entry(place) is None:
+            raise DepositMissing(place.archive, "the store has nothing of this visit; check -o and --id")
+        traces = collect_traces(place)
+        if accept is not None and not accept(_lines(place, files, records)):
+            return RemoveResult(study, visit, False, 0, 0, 0, None, (), 0)
+        stone = _tombstone(visit, date, reason) if tombstone else None
+        pages = remove_files(place, files, records, stone, settings=chosen, progress=progress)
+    _update_index(place, chosen)
+    found = find_traces(place.root, traces)
+    left = tuple(Trace(path, what) for path, what in found.traces)
+    kept = place.tombstone if tombstone else None
+    return RemoveResult(study, visit, True, len(files), len(records), pages, kept, left, found.shared)
+
+
+def _lines(place: Visit, files: list[Path], records: list[Path]) -> list[str]:
+    name = f"{place.study}/{place.visit}"
+    found = [f"{name}: {format_count(len(files), 'file')} of the visit", *(f"  {path.name}" for path in files)]
+    return [*found, f"  and {format_count(len(records), 'file')} about it in '{place.workdir}'"] if records else found
+
+
+def _tombstone(visit: str, date: str, reason: str) -> bytes:
+    fields = {"visit": visit, **({"date": date} if date else {}), **({"reason": reason} if reason else {})}
+    return json.dumps(fields, ensure_ascii=False).encode("utf-8") + b"\n"
+
+
+def remove_files(
+    place: Visit,
+    files: list[Path],
+    records: list[Path],
+    tombstone: bytes | None = None,
+    *,
+    settings: Settings,
+    progress: Progress,
+) -> int:
+    """Remove files of a visit and about it; returns how many files of the catalog went. The caller holds its lock."""
+    study = place.of_study
+    change = Change(study, place.visit)
+    try:
+        with catalog_lock(study, progress):
+            planned = plan_catalog_change(study, settings.catalog, remove=[place.visit])
+            changed = {name: data for name, data in planned.files.items() if not is_same(study.folder / name, data)}
+            steps = [prepared_step(change, name, data) for name, data in reversed(changed.items())]
+            if tombstone is not None:
+                steps.append(prepared_step(change, place.tombstone.name, tombstone))
+            steps += [Step(name) for name in planned.stale]
+            steps += [Step(_name(place, path)) for path in (*reversed(files), *records)]
+            change.commit(steps)
+    finally:
+        change.close()
+    return len(planned.stale)
+
+
+def _name(place: Visit, path: Path) -> str:
+    return path.relative_to(place.of_study.folder).as_posix()
+
+
+def _update_index(place: Visit, settings: Settings) -> None:
+    """Write the page of all studies again, if the store has one: it counts the visit."""
+    if (place.root / INDEX_PAGE).exists():
+        with suppress(ExistingFileDiffers):  # somebody else's page
+            build_index(place.root, settings=settings)

@@ -1,0 +1,182 @@
+"""Replace a visit by its next version, in one transaction. Reads the input, writes to the store.
+
+The archive, the metadata, the dataset (as commits after the present ones), the catalog, the list of visits and the
+visit's history change together: who looks finds the old version or the new one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date as calendar_date
+from pathlib import Path
+from typing import Literal
+
+from icf_utils.archive.members import digest_members
+from icf_utils.archive.stage import make_studyvisit_archive
+from icf_utils.curation.difference import VisitDifference, compare_files, compare_images
+from icf_utils.curation.version import ChangeNote, CurrentVisit, put_version, read_current, tags_of
+from icf_utils.errors import InvalidSetting, printable
+from icf_utils.metadata.allowlist import AllowList
+from icf_utils.metadata.describe import ArchiveDescription, describe_archive
+from icf_utils.metadata.history import kept_archive
+from icf_utils.metadata.records import VisitMetadata
+from icf_utils.metadata.stage import build_visit_metadata
+from icf_utils.progress import SILENT, Progress
+from icf_utils.results import Notice
+from icf_utils.settings import Settings, load_settings
+from icf_utils.store.layout import Visit
+from icf_utils.store.locks import visit_lock
+from icf_utils.store.transaction import Change
+
+_LONGEST_REASON = 500
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+
+
+@dataclass(frozen=True)
+class ReplaceResult:
+    """What became of a visit that was to be replaced.
+
+    ``state`` is ``unchanged`` if the input gives the archive that the store has, and ``declined`` if the difference
+    was not accepted. ``version``, ``md5`` and ``size`` (bytes) are of the version that is in the store then; ``kept``
+    is the file of the old archive, if it was kept.
+    """
+
+    study: str
+    visit: str
+    state: Literal["replaced", "unchanged", "declined"]
+    version: int
+    md5: str
+    size: int
+    difference: VisitDifference | None
+    kept: Path | None
+    notices: tuple[Notice, ...]
+
+
+def replace_visit(
+    input_path: str | os.PathLike[str],
+    store_dir: str | os.PathLike[str],
+    study: str,
+    visit: str,
+    *,
+    reason: str,
+    date: str = "",
+    keep: bool = False,
+    time_zone: str = "UTC",
+    strip: int = 0,
+    accept: Callable[[VisitDifference], bool] | None = None,
+    settings: Settings | None = None,
+    progress: Progress = SILENT,
+) -> ReplaceResult:
+    """Make an input the next version of a visit that is in the store.
+
+    ``input_path``, ``time_zone`` and ``strip`` are those of
+    :func:`~icf_utils.archive.stage.make_studyvisit_archive`. ``reason`` (one line) and ``date`` (``YYYY-MM-DD``) are
+    recorded in the history and in the dataset's commits: neither may identify a person. ``keep`` keeps the old archive
+    as ``<visit>_dicom.v<n>.tar``; otherwise its bytes are removed. ``accept`` is called with the difference before
+    anything is changed, and may decline it. Of the stages, those that the visit has are made again, with the tags that
+    its metadata records.
+
+    After an interrupt or a failure, the store has the old version whole or the new one; what was decided is finished
+    by the next command for the study. Raises an :class:`~icf_utils.errors.IcfError`: ``InvalidSetting``,
+    ``InvalidIdentifier``, ``DepositMissing``, ``DepositDamaged``, ``InputRefused``, ``MissingRequirement``,
+    ``StorageFailure``, ``Busy``.
+    """
+    place = Visit(Path(store_dir), study, visit)
+    chosen = load_settings(place.root) if settings is None else settings
+    check_reason(reason)
+    check_date(date)
+    with visit_lock(place, progress):
+        current = read_current(place)
+        with prepared_change(place) as (change, staged):
+            made = make_studyvisit_archive(
+                input_path, change.root, study, visit, time_zone=time_zone, strip=strip, progress=progress
+            )
+            if (made.md5, made.size) == (current.md5, current.size):
+                return unchanged_result(current, "unchanged", None)
+            allowed = tags_of(current, chosen)
+            found = describe_archive(staged.archive, staged.member_root, allowed, progress)
+            difference = describe_difference(current, staged, found, allowed, progress)
+            if accept is not None and not accept(difference):
+                return unchanged_result(current, "declined", difference)
+            noted = put_version(
+                change,
+                current,
+                staged,
+                found,
+                note=ChangeNote(reason, date, keep),
+                settings=chosen,
+                progress=progress,
+            )
+    kept = kept_archive(place, current.version) if keep else None
+    notices = (*made.notices, *found.notices, *noted)
+    return ReplaceResult(study, visit, "replaced", current.version + 1, made.md5, made.size, difference, kept, notices)
+
+
+@contextmanager
+def prepared_change(place: Visit) -> Iterator[tuple[Change, Visit]]:
+    """A change of a visit, and the visit's place among the files that are prepared. The caller holds its lock."""
+    change = Change(place.of_study, place.visit)
+    try:
+        yield change, Visit(change.root, place.study, place.visit)
+    finally:
+        change.close()
+
+
+def describe_difference(
+    current: CurrentVisit, staged: Visit, found: ArchiveDescription, allowed: AllowList, progress: Progress
+) -> VisitDifference:
+    """Compare a prepared archive with the present one, which is read if the visit has no metadata."""
+    place = current.place
+    new, old = build_visit_metadata(staged, found), current.metadata
+    if old is None:
+        old = build_visit_metadata(place, describe_archive(place.archive, place.member_root, allowed, progress))
+    series, renamed = compare_images(old, new)
+    others = compare_files(_other_files(place, old), _other_files(staged, new))
+    return VisitDifference(
+        study=staged.study,
+        visit=staged.visit,
+        version=current.version + 1,
+        series=series,
+        others=others,
+        renamed=renamed,
+        old_size=current.size,
+        new_size=found.size,
+        old_images=len(old.images),
+        new_images=len(new.images),
+    )
+
+
+def _other_files(place: Visit, metadata: VisitMetadata) -> dict[str, str]:
+    """The MD5s of the archive's members that are not images, by their path."""
+    images = {image.path for image in metadata.images}
+    return digest_members(place.archive, lambda member: member.name not in images)
+
+
+def unchanged_result(
+    current: CurrentVisit, state: Literal["unchanged", "declined"], difference: VisitDifference | None
+) -> ReplaceResult:
+    """The result for a visit that keeps its version."""
+    place = current.place
+    version, md5, size = current.version, current.md5, current.size
+    return ReplaceResult(place.study, place.visit, state, version, md5, size, difference, None, ())
+
+
+def check_reason(reason: str) -> None:
+    """Check that a reason is one line of printable text. Raises :class:`~icf_utils.errors.InvalidSetting`."""
+    if not reason.strip() or not reason.isprintable() or len(reason) > _LONGEST_REASON:
+        raise InvalidSetting("--reason", f"expected one line of text, at most {_LONGEST_REASON} characters")
+
+
+def check_date(date: str) -> None:
+    """Check a date; it may be empty. Raises :class:`~icf_utils.errors.InvalidSetting`."""
+    try:
+        if date and not _DATE.fullmatch(date):
+            raise ValueError(date)
+        if date:
+            calendar_date.fromisoformat(date)
+    except ValueError as error:
+        raise InvalidSetting("--date", f"'{printable(date)}' is not a date such as 2024-05-31") from error

@@ -1,0 +1,170 @@
+"""What a store has of a visit: the files that belong to it, and its traces in other files. Reads the store.
+
+File names begin with the visit's identifier, and so do those of visits whose identifiers begin with it: ``v1`` and
+``v1_b``. Only names of known forms count, and an ambiguous one belongs to the visit with the longest identifier.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from icf_utils.errors import IcfError, storage_errors
+from icf_utils.metadata.records import UID_TAGS, read_unchecked_metadata
+from icf_utils.store.layout import TOMBSTONE_SUFFIX, WORK_DIR_NAME, Study, Visit
+
+_FORMS = re.compile(
+    r"_dicom\.tar(?:\.md5sum)?|_dicom\.v\d+\.tar|_metadata_(?:dicoms|tarball)\.json|_XDLRA--(?:refs|repo-export)"
+    r"|\.annex|_annex|_history\.json|_SHA256SUMS(?:\.sig)?|_[A-Za-z0-9-]+_(?:output\.tar|provenance\.json)"
+)
+_ARCHIVE = re.compile(r".+_dicom(?:\.v\d+)?\.tar|.+_output\.tar")
+_UID = re.compile(rb"(?<![0-9.])[0-9]+(?:\.[0-9]+){2,}(?![0-9.])")
+_MD5 = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
+_KEY = re.compile(rb"MD5E-s\d+--([0-9a-f]{32})")
+_CHUNK = 1 << 22
+_IDENTIFIER = "its identifier"
+_OVERLAP = 256
+
+
+def visit_files(place: Visit) -> list[Path]:
+    """The files and folders of a visit in its study's folder, sorted."""
+    study = place.of_study
+    others = [visit for visit in study.visits() if visit.startswith(place.visit) and visit != place.visit]
+    with storage_errors(study.folder, "read"):
+        names = sorted(os.listdir(study.folder)) if study.folder.is_dir() else []
+    return [study.folder / name for name in names if _belongs(name, place.visit, others)]
+
+
+def _belongs(name: str, visit: str, others: Collection[str]) -> bool:
+    if not (name.startswith(visit) and _FORMS.fullmatch(name[len(visit) :])):
+        return False
+    return not any(name.startswith(other) and _FORMS.fullmatch(name[len(other) :]) for other in others)
+
+
+def work_files(place: Visit) -> list[Path]:
+    """The files in the study's work folder that are about a visit: states, inputs, damaged copies, job lists."""
+    found = []
+    traces = Traces(place.study, place.visit)
+    for path in _files_below(place.workdir):
+        inside = path.relative_to(place.workdir).parts
+        if inside[0].startswith("+") or path.name.endswith(".lock"):
+            continue
+        is_named = any(_is_named(part, place.visit) for part in inside)
+        if is_named or (inside[0] in ("slurm", "state", "inputs") and next(traces.of_file(path), None)):
+            found.append(path)
+    return found
+
+
+def _is_named(name: str, visit: str) -> bool:
+    rest = name[len(visit) :]
+    return name.startswith(visit) and (rest == "" or _FORMS.match(rest) is not None or rest[0] == ".")
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent, name) for name in sorted(names))
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What tells of a visit: its identifiers where paths and records have them, its UIDs and its MD5s."""
+
+    study: str
+    visit: str
+    uids: frozenset[bytes] = frozenset()
+    md5s: frozenset[bytes] = frozenset()
+
+    def _names(self) -> re.Pattern[bytes]:
+        study, visit = re.escape(self.study.encode()), re.escape(self.visit.encode())
+        forms = (
+            rb"(?<![A-Za-z0-9._-])%s(?:_dicom\.|_metadata_|_XDLRA--|_history\.json|\.annex)" % visit,
+            rb"(?<![A-Za-z0-9._-])%s/%s(?![A-Za-z0-9._-])" % (study, visit),
+            rb"(?<![A-Za-z0-9._-])%s_%s/" % (study, visit),
+            rb'"(?:visit|dataset_path)": ?"%s"' % visit,
+            rb"^%s[,\t]%s[,\t\r\n]" % (study, visit),
+        )
+        return re.compile(b"|".join(forms), re.MULTILINE)
+
+    def of_file(self, path: Path) -> Iterator[str]:
+        """What of it is in a file, by a word for each kind. Raises :class:`~icf_utils.errors.StorageFailure`."""
+        names, found = self._names(), set()
+        with storage_errors(path, "read"), path.open("rb", buffering=0) as handle:
+            rest = b""
+            while block := handle.read(_CHUNK):
+                text = rest + block
+                if names.search(text):
+                    found.add(_IDENTIFIER)
+                if self.uids and not self.uids.isdisjoint(_UID.findall(text)):
+                    found.add("UIDs")
+                if self.md5s and not self.md5s.isdisjoint(_MD5.findall(text)):
+                    found.add("MD5s")
+                rest = text[-_OVERLAP:]
+        yield from sorted(found)
+
+
+def collect_traces(place: Visit) -> Traces:
+    """Collect what tells of a visit, from its metadata and its dataset, earlier versions included."""
+    uids: set[bytes] = set()
+    md5s: set[bytes] = set()
+    with suppress(IcfError):
+        metadata = read_unchecked_metadata(place)
+        md5s |= {metadata.tarball.md5.encode(), *(image.md5.encode() for image in metadata.images)}
+        uids |= {image.uids[tag].encode() for image in metadata.images for tag in UID_TAGS if image.uids.get(tag)}
+    for path in (place.export, place.checksum, place.history):
+        with suppress(OSError):
+            raw = path.read_bytes()
+            md5s |= set(_KEY.findall(raw)) if path == place.export else set(_MD5.findall(raw))
+    return Traces(place.study, place.visit, frozenset(uids), frozenset(md5s))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search has found: files that still have something of a visit, and what.
+
+    ``shared`` counts files of other visits with some of its UIDs or MD5s: an image can be in several visits.
+    """
+
+    traces: tuple[tuple[Path, str], ...]
+    shared: int
+
+
+def find_traces(root: Path, traces: Traces) -> Found:
+    """Search a store for a visit that was removed.
+
+    Archives of other visits are not read: a removal does not touch them. A tombstone is not a trace.
+    """
+    found: list[tuple[Path, str]] = []
+    shared = 0
+    for path in _files_below(root):
+        if path.name.endswith((".lock", TOMBSTONE_SUFFIX)):
+            continue
+        if _is_named_in(path, root, traces):
+            found.append((path, "its name"))
+        elif not _ARCHIVE.fullmatch(path.name):
+            words = list(traces.of_file(path))
+            if words and _is_of_a_visit(path, root):
+                shared += words != [_IDENTIFIER]
+                words = [word for word in words if word == _IDENTIFIER]
+            found += [(path, " and ".join(words))] if words else []
+    return Found(tuple(found), shared)
+
+
+def _is_of_a_visit(path: Path, root: Path) -> bool:
+    """Whether a file is one of a visit that is in the store."""
+    study, name, *_ = (*path.relative_to(root).parts, "", "")
+    with suppress(IcfError):
+        return any(_belongs(name, visit, ()) for visit in Study(root, study).visits())
+    return False
+
+
+def _is_named_in(path: Path, root: Path, traces: Traces) -> bool:
+    parts = path.relative_to(root).parts
+    if parts[0] != traces.study or len(parts) < 2:
+        return False
+    others = [visit for visit in Study(root, traces.study).visits() if visit.startswith(traces.visit)]
+    in_work_folder = parts[1] == WORK_DIR_NAME and any(_is_named(part, traces.visit) for part in parts[2:])
+    return _belongs(parts[1], traces.visit, others) or in_work_folder

@@ -1,0 +1,127 @@
+"""Removing a visit: nothing of it stays, and nothing of others goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from icf_utils import make_studyvisit_archive, replace_visit, verify_store
+from icf_utils.catalog.index_page import build_index
+from icf_utils.curation.remove import remove_visit
+from icf_utils.errors import DepositMissing, InvalidSetting, VisitRemoved
+from icf_utils.receiver.journal import Journal
+from icf_utils.store.layout import Visit
+from tests.cli.program import Inside
+from tests.verify.stores import STUDY, contents
+
+
+def everything(root: Path) -> bytes:
+    """All names and bytes below a folder."""
+    return b"\n".join(os.fsencode(path) + path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file())
+
+
+@pytest.fixture
+def busy(place: Visit, model: Path, inside: Inside) -> Visit:
+    """A visit with a kept version, states of runs, a damaged copy and a page of all studies."""
+    replace_visit(model / "later", place.root, STUDY, "v1", reason="late images", keep=True)
+    build_index(place.root)
+    url = ("--store-url", "https://data.example.org/store")
+    assert inside("run", "-o", place.root, *url).code == 0
+    place.checksum.write_text("0" * 32 + "  v1_dicom.tar\n")
+    assert inside("verify", "-o", place.root, "--repair").code == 0
+    assert list((place.workdir / "damaged").iterdir())
+    jobs = place.workdir / "slurm" / "0001"
+    jobs.mkdir(parents=True)
+    (jobs / "visits.1").write_text(f"{STUDY}\tv1\t/scanner/MR1\n")
+    (jobs / "visits.2").write_text(f"{STUDY}\tv1_b\t/scanner/MR2\n")
+    return place
+
+
+def test_nothing_stays(busy: Visit) -> None:
+    before = contents(busy.root)
+    uids = {image[key] for image in json.loads(busy.dicoms_json.read_bytes()) for key in image if key.endswith("UID")}
+    md5s = {image["md5"] for image in json.loads(busy.dicoms_json.read_bytes())}
+    result = remove_visit(busy.root, STUDY, "v1")
+    assert result.removed
+    assert result.traces == ()
+    left = everything(busy.root)
+    other = json.loads(Visit(busy.root, STUDY, "v1_b").dicoms_json.read_bytes())
+    uids -= {image[key] for image in other for key in image if key.endswith("UID")}
+    md5s -= {image["md5"] for image in other}
+    assert md5s
+    for needle in (*uids, *md5s, "v1_dicom", f"{STUDY}_v1/", "/v1_history", "late images"):
+        assert needle.encode() not in left, needle
+    assert verify_store(busy.root).findings == ()
+    after = contents(busy.root)
+    theirs = {name for name in before if "/v1_b" in name}
+    assert theirs
+    assert {name: before[name] for name in theirs} == {name: after[name] for name in theirs}
+    assert [line["visit"] for line in json.loads(busy.of_study.visit_list.read_bytes())] == ["v1_b"]
+    assert (busy.workdir / "slurm" / "0001" / "visits.2").exists()
+    assert not (busy.workdir / "slurm" / "0001" / "visits.1").exists()
+
+
+def test_the_last_visit_goes_and_foreign_files_stay(place: Visit) -> None:
+    (place.of_study.folder / ".htaccess").write_text("Require valid-user\n")
+    place.of_study.folder.chmod(0o2750)
+    remove_visit(place.root, STUDY, "v1_b")
+    remove_visit(place.root, STUDY, "v1")
+    assert json.loads(place.of_study.visit_list.read_bytes()) == []
+    assert (place.of_study.folder / ".htaccess").exists()
+    assert place.of_study.folder.stat().st_mode & 0o7777 == 0o2750
+    assert {path.name for path in place.of_study.folder.iterdir()} == {".htaccess", "catalog", "visits.json"}
+    with pytest.raises(DepositMissing, match="nothing of this visit"):
+        remove_visit(place.root, STUDY, "v1")
+
+
+def test_a_visit_whose_name_begins_with_anothers(place: Visit) -> None:
+    for name in ("v1_b_dcm2niix_output.tar", "v1_dcm2niix_output.tar", "v1_b_SHA256SUMS", "v1_notes.txt"):
+        (place.of_study.folder / name).write_text("x")
+    remove_visit(place.root, STUDY, "v1")
+    left = {path.name for path in place.of_study.folder.iterdir()}
+    assert {"v1_b_dcm2niix_output.tar", "v1_b_SHA256SUMS", "v1_notes.txt", "v1_b_dicom.tar"} <= left
+    assert "v1_dcm2niix_output.tar" not in left
+
+
+def test_a_tombstone(place: Visit, model: Path) -> None:
+    result = remove_visit(place.root, STUDY, "v1", tombstone=True, date="2024-06-01", reason="withdrawn")
+    assert result.tombstone == place.tombstone
+    assert json.loads(place.tombstone.read_bytes()) == {"visit": "v1", "date": "2024-06-01", "reason": "withdrawn"}
+    assert verify_store(place.root).findings == ()
+    with pytest.raises(VisitRemoved, match="was removed from this store"):
+        make_studyvisit_archive(model / "in", place.root, STUDY, "v1")
+    place.tombstone.unlink()
+    make_studyvisit_archive(model / "in", place.root, STUDY, "v1")
+
+
+def test_what_is_left_is_reported(place: Visit, inside: Inside) -> None:
+    uid = json.loads(place.dicoms_json.read_bytes())[0]["SOPInstanceUID"]
+    Visit(place.root, STUDY, "v1_b").dicoms_json.unlink()  # no other visit has these images then
+    shutil.rmtree(place.root / STUDY / "catalog")
+    (place.root / "list.txt").write_text(f"copied {STUDY}/v1 and {uid}\n")
+    ran = inside("visit", "remove", "-o", place.root, "--id", STUDY, "v1", "--yes")
+    assert ran.code == 1
+    assert f"'{place.root / 'list.txt'}': UIDs and its identifier" in ran.out
+    assert "clones of its dataset" in ran.out
+
+
+def test_the_receiver_forgets(tmp_path: Path) -> None:
+    with closing(Journal(tmp_path)) as journal:
+        first = journal.open_session(rule="r", study=STUDY, visit="v1", state="success")
+        other = journal.open_session(rule="r", study=STUDY, visit="v1_b", state="success")
+        journal.record_digests(first.id, {"1.2.3.4.5": b"digest of an image"})
+        (first.input / "x.dcm").write_bytes(b"x")
+        assert journal.forget_visit(STUDY, "v1") == [first.id]
+        assert journal.session(first.id) is None
+        assert journal.session(other.id) is not None
+        assert not first.folder.exists()
+        busy = journal.open_session(rule="r", study=STUDY, visit="v2")
+        with pytest.raises(InvalidSetting, match="receiving"):
+            journal.forget_visit(STUDY, "v2")
+        assert busy.folder.exists()
+    assert b"digest of an image" not in everything(tmp_path)

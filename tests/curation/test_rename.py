@@ -1,0 +1,81 @@
+"""Renaming a visit: bytes as if made under the new name, history kept, and nothing of the old name but that."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from icf_utils import make_studyvisit_archive, replace_visit, verify_store
+from icf_utils.curation.history import list_versions
+from icf_utils.curation.rename import rename_visit
+from icf_utils.dataset.reader import read_dataset
+from icf_utils.errors import DepositDiffers, DepositMissing, InvalidSetting
+from icf_utils.store.layout import Visit
+from tests.cli.program import Inside
+from tests.verify.stores import STUDY, contents
+
+
+def visits(place: Visit, study: str = STUDY) -> list[str]:
+    return [line["visit"] for line in json.loads((place.root / study / "visits.json").read_bytes())]
+
+
+@pytest.mark.parametrize("versions", [1, 2])
+def test_another_identifier(place: Visit, model: Path, tmp_path: Path, versions: int) -> None:
+    source = model / "in"
+    if versions == 2:
+        source = model / "later"
+        replace_visit(source, place.root, STUDY, "v1", reason="late images", keep=True)
+    before = read_dataset(place)
+    assert before is not None
+    result = rename_visit(place.root, STUDY, "v1", STUDY, "v7")
+    new = Visit(place.root, STUDY, "v7")
+    make_studyvisit_archive(source, tmp_path / "fresh", STUDY, "v7")
+    assert new.archive.read_bytes() == Visit(tmp_path / "fresh", STUDY, "v7").archive.read_bytes()
+    assert verify_store(place.root).findings == ()
+    assert not [name for name in contents(place.root) if name.startswith(f"{STUDY}/v1_") and "/v1_b" not in name]
+    assert visits(place) == ["v1_b", "v7"]
+    after = read_dataset(new)
+    assert after is not None
+    assert after.main.parent == before.main.commit
+    assert after.origin.uuids.archivist == before.origin.uuids.archivist
+    assert after.origin.uuids.dataset != before.origin.uuids.dataset
+    assert result.version == versions + 1
+    assert [version.version for version in list_versions(place.root, STUDY, "v7").versions] == [*range(1, versions + 2)]
+    rename_visit(place.root, STUDY, "v7", STUDY, "v1", reason="the first name was right")
+    assert verify_store(place.root).findings == ()
+
+
+def test_another_study(place: Visit, model: Path) -> None:
+    rename_visit(place.root, STUDY, "v1", "study-b", "v1")
+    assert verify_store(place.root).findings == ()
+    assert visits(place) == ["v1_b"]
+    assert Visit(place.root, "study-b", "v1").history.exists()
+
+
+def test_an_interrupted_move_to_another_study(place: Visit, tmp_path: Path) -> None:
+    shutil.copytree(place.root, tmp_path / "copy")
+    rename_visit(place.root, STUDY, "v1", "study-b", "v1")
+    moved = contents(place.root)
+    shutil.copytree(tmp_path / "copy" / STUDY, place.root / STUDY, dirs_exist_ok=True)  # not removed yet
+    rename_visit(place.root, STUDY, "v1", "study-b", "v1")
+    assert contents(place.root) == moved
+
+
+def test_refused(place: Visit) -> None:
+    before = contents(place.root)
+    with pytest.raises(DepositDiffers, match="another visit of this name"):
+        rename_visit(place.root, STUDY, "v1", STUDY, "v1_b")
+    with pytest.raises(InvalidSetting, match="present name"):
+        rename_visit(place.root, STUDY, "v1", STUDY, "v1")
+    with pytest.raises(DepositMissing):
+        rename_visit(place.root, STUDY, "v9", STUDY, "v10")
+    assert contents(place.root) == before
+
+
+def test_the_command(place: Visit, inside: Inside) -> None:
+    command = ("visit", "rename", "-o", place.root, "--id", STUDY, "v1", "--to", STUDY, "v7")
+    assert inside(*command).code == 2
+    assert inside(*command, "--yes").out == f"{STUDY}/v1: is now {STUDY}/v7, version 2\n"

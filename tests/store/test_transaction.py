@@ -1,0 +1,119 @@
+"""Changes of several files as one: decided or not, whatever interrupts them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from icf_utils.errors import DepositDamaged
+from icf_utils.progress import SILENT
+from icf_utils.store.layout import Study, Visit
+from icf_utils.store.locks import catalog_lock, visit_lock
+from icf_utils.store.transaction import Change, Step, has_decided_changes
+
+STEPS = [Step("a", "s/a"), Step("deep/b", "s/b"), Step("gone"), Step("folder")]
+
+#: Makes the change above, and dies at the COUNT-th rename or removal.
+_DYING = """
+import os, signal, sys
+from pathlib import Path
+from icf_utils.store.layout import Study
+from icf_utils.store.transaction import Change, Step
+left = int(sys.argv[2])
+def audit(event, args):
+    global left
+    if event in ("os.rename", "os.remove", "shutil.rmtree", "os.rmdir"):
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+study = Study(Path(sys.argv[1]), "s")
+change = Change(study, "v1")
+(change.root / "s").mkdir()
+for name in "ab":
+    (change.root / "s" / name).write_text("new " + name)
+sys.addaudithook(audit)
+change.commit([Step("a", "s/a"), Step("deep/b", "s/b"), Step("gone"), Step("folder")])
+change.close()
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    made = Study(tmp_path, "s")
+    (made.folder / "folder").mkdir(parents=True)
+    for name in ("a", "gone", "folder/x", "other"):
+        (made.folder / name).write_text(f"old {name}")
+    return made
+
+
+def state(study: Study) -> dict[str, str]:
+    files = (path for path in sorted(study.folder.rglob("*")) if path.is_file())
+    return {path.relative_to(study.folder).as_posix(): path.read_text() for path in files}
+
+
+OLD = {name: f"old {name}" for name in ("a", "folder/x", "gone", "other")}
+NEW = {"a": "new a", "deep/b": "new b", "other": "old other"}
+
+
+def prepared(study: Study) -> Change:
+    change = Change(study, "v1")
+    (change.root / "s").mkdir()
+    for name in "ab":
+        (change.root / "s" / name).write_text(f"new {name}")
+    return change
+
+
+def test_all_steps_are_made(study: Study) -> None:
+    (study.folder / "a").chmod(0o640)
+    change = prepared(study)
+    change.commit(STEPS)
+    change.close()
+    assert state(study) == NEW
+    assert (study.folder / "a").stat().st_mode & 0o777 == 0o640
+
+
+def test_what_was_not_decided_is_dropped(study: Study) -> None:
+    prepared(study).close()
+    assert state(study) == OLD
+    prepared(study)  # as a killed process leaves it
+    with visit_lock(Visit(study.root, "s", "v1"), SILENT):
+        assert {name for name in state(study) if "+change" in name} == set()
+    assert state(study) == OLD
+
+
+@pytest.mark.parametrize("count", range(12))
+@pytest.mark.parametrize("lock", ["catalog", "visit", "other visit"])
+def test_whoever_comes_next_finishes(study: Study, count: int, lock: str) -> None:
+    ended = subprocess.run([sys.executable, "-c", _DYING, str(study.root), str(count)], check=False)
+    assert ended.returncode in (0, -signal.SIGKILL)
+    decided = has_decided_changes(study)
+    name = "v2" if lock == "other visit" else "v1"
+    with catalog_lock(study, SILENT) if lock == "catalog" else visit_lock(Visit(study.root, "s", name), SILENT):
+        found = {path: text for path, text in state(study).items() if not path.startswith(".icf")}
+    assert found == (NEW if decided or found == NEW else OLD)
+    assert not has_decided_changes(study)
+
+
+def test_a_killed_process_may_leave_each_state(study: Study) -> None:
+    seen = set()
+    for count in range(12):
+        with_folder = Study(study.root / str(count), "s")
+        (with_folder.folder / "folder").mkdir(parents=True)
+        for name in ("a", "gone", "folder/x", "other"):
+            (with_folder.folder / name).write_text(f"old {name}")
+        subprocess.run([sys.executable, "-c", _DYING, str(with_folder.root), str(count)], check=False)
+        seen.add(has_decided_changes(with_folder))
+    assert seen == {True, False}
+
+
+def test_a_lost_file_is_reported(study: Study) -> None:
+    change = prepared(study)
+    os.unlink(change.root / "s" / "b")
+    (change.root.parent / "journal.json").write_text('{"format": 1, "steps": [{"target": "deep/b", "new": "s/b"}]}')
+    with pytest.raises(DepositDamaged, match="interrupted change"), catalog_lock(study, SILENT):
+        pass
