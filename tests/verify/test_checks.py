@@ -139,7 +139,7 @@ def test_an_archive_that_was_made_again_from_other_files(own: Visit, model: Path
 
 
 def test_a_dataset_of_other_metadata(own: Visit, tmp_path: Path) -> None:
-    (tmp_path / "tags").write_text("EchoTime\n")
+    (tmp_path / "tags").write_text("InstanceNumber\n")
     own.dicoms_json.unlink()
     deposit_visit_metadata(own.root, STUDY, "v1", tags=tmp_path / "tags")
     found = check(own)
