@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 import pydicom
-from dicomanonymizer import simpledicomanonymizer  # type: ignore[import-not-found,unused-ignore]
+from dicomanonymizer import simpledicomanonymizer
 from pydicom.uid import generate_uid
 
 #: Modalities whose pixels often show names.
