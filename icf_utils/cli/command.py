@@ -37,4 +37,7 @@ class Group(Protocol):
     NAME: str
     HELP: str
     DETAILS: str
-    COMMANDS: Sequence[Command]
+
+    @property
+    def COMMANDS(self) -> Sequence[Command | Group]:  # noqa: N802 - the name of a constant
+        """The subcommands, in the order of the help."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from icf_utils.processing.run import PlannedProcessing, ProcessRunResult
     from icf_utils.processing.status import ProcessingStatus
     from icf_utils.receiver.client import Download
+    from icf_utils.receiver.explain import Explanation
     from icf_utils.results import Notice
     from icf_utils.retrieve.model import Failure
     from icf_utils.retrieve.plan import SeriesLine, Stats
@@ -128,6 +129,14 @@ class ReceiverRules(TypedDict):
     rules: Sequence[str]
 
 
+class RuleExplanation(TypedDict):
+    """Which rule takes a file: what each rule does with it, and the name of the one that takes it."""
+
+    rules: Sequence[str]
+    explanations: Sequence[Explanation]
+    taken_by: str | None
+
+
 class NotTakenIn(TypedDict):
     """A folder that ``ingest`` refused."""
 
@@ -202,6 +211,12 @@ class SessionList(TypedDict):
     sessions: Sequence[Mapping[str, Any]]
 
 
+class RejectedAssociations(TypedDict):
+    """The associations that a receiver rejected last, each as ``/associations/rejected`` lists it."""
+
+    rejected: Sequence[Mapping[str, Any]]
+
+
 class SessionsDeleted(TypedDict):
     """What became of the sessions that were named."""
 
@@ -213,6 +228,34 @@ class SessionsQueued(TypedDict):
     """What became of the sessions that were named."""
 
     queued: Sequence[str]
+    failed: Sequence[SessionFailure]
+
+
+class SessionQuarantine(TypedDict):
+    """The images in a session's quarantine, each as ``/sessions/ID/quarantine`` lists it."""
+
+    session: str
+    images: Sequence[Mapping[str, Any]]
+
+
+class AcceptedQuarantine(TypedDict):
+    """A session whose quarantine was accepted, and the one with the corrected visit."""
+
+    session: str
+    new: str
+
+
+class SessionsAccepted(TypedDict):
+    """What became of the sessions that were named."""
+
+    accepted: Sequence[AcceptedQuarantine]
+    failed: Sequence[SessionFailure]
+
+
+class SessionsDropped(TypedDict):
+    """What became of the sessions that were named."""
+
+    dropped: Sequence[str]
     failed: Sequence[SessionFailure]
 
 
@@ -326,15 +369,20 @@ def result_types() -> dict[str, Any]:
         "configure-clone": ConfiguredClone,
         "study-uid": StudyUids,
         "send": SendResult,
-        "receive": ReceiverRules,
+        "receive": ReceiverRules | RuleExplanation,
         "ingest": Ingested | IngestPlanned,
-        "sessions": SessionList,
+        "sessions": SessionList | RejectedAssociations,
         "sessions get": SessionDownloads,
         "sessions log": SessionLog,
         "sessions retry": SessionsQueued,
         "sessions rerun": SessionsQueued,
         "sessions resend": SessionsQueued,
         "sessions delete": SessionsDeleted,
+        "sessions quarantine list": SessionList,
+        "sessions quarantine show": SessionQuarantine,
+        "sessions quarantine get": SessionDownloads,
+        "sessions quarantine accept": SessionsAccepted,
+        "sessions quarantine drop": SessionsDropped,
         "xnat upload": UploadResult,
         "xnat send": RoutesSent | RoutesPlanned,
         "doctor": Examination,

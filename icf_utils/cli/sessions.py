@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,13 @@ from icf_utils.cli import (
     sessions_delete,
     sessions_get,
     sessions_log,
+    sessions_quarantine,
     sessions_rerun,
     sessions_resend,
     sessions_retry,
     sessions_serve,
 )
-from icf_utils.cli.command import Command
+from icf_utils.cli.command import Command, Group
 from icf_utils.cli.console import Console
 from icf_utils.cli.options import seconds
 from icf_utils.cli.sessions_access import STATES, add_access, add_filter, query_of, sessions_of
@@ -28,12 +30,13 @@ if TYPE_CHECKING:
     from icf_utils.receiver.client import Sessions
 
 NAME = "sessions"
-COMMANDS: Sequence[Command] = (
+COMMANDS: Sequence[Command | Group] = (
     sessions_get,
     sessions_log,
     sessions_retry,
     sessions_rerun,
     sessions_resend,
+    sessions_quarantine,
     sessions_delete,
     sessions_serve,
 )
@@ -55,6 +58,7 @@ _AWAY = 10.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_access(parser)
     add_filter(parser, "all")
+    parser.add_argument("--rejected", action="store_true", help="list the last rejected associations instead")
     parser.add_argument("--wait", action="store_true", help="wait until the selected sessions are finished")
     parser.add_argument(
         "--timeout",
@@ -68,6 +72,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     sessions = sessions_of(args)
     query = query_of(args)
+    if args.rejected:
+        if query or args.wait:
+            raise InvalidSetting("--rejected", "cannot be combined with a selection or --wait")
+        rejected = sessions.rejected()
+        console.result(args.command, {"rejected": rejected}, _rejected_lines(rejected))
+        return 0
     if args.timeout and not args.wait:
         raise InvalidSetting("--timeout", "needs --wait")
     found = _wait(sessions, query, args.timeout, console) if args.wait else sessions.list(query)
@@ -125,6 +135,18 @@ def _lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
         if item["failure"]:
             failure = " ".join(map(printable, str(item["failure"]).split()))
             lines.append(f"{item['id']}: {failure}")
+        if item["state"] in ("partial", "failed"):
+            lines += [f"{item['id']}: {printable(str(note))}" for note in item["notes"]]
     states = [str(item["state"]) for item in found]
     parts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
     return [*lines, f"{format_count(len(found), 'session')}{': ' if parts else ''}{', '.join(parts)}"]
+
+
+def _rejected_lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = [("time", "address", "calling AE", "called AE", "reason")]
+    for item in found:
+        moment = datetime.fromtimestamp(float(item["time"]), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        titles = (str(item["AETitleCaller"]) or "-", str(item["AETitleCalled"]) or "-")
+        rows.append((moment, str(item["address"]), *titles, str(item["reason"])))
+    lines = format_table([[printable(text) for text in row] for row in rows]) if found else []
+    return [*lines, format_count(len(found), "rejected association")]

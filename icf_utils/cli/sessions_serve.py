@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from icf_utils.cli.console import Console
 
 if TYPE_CHECKING:
+    from icf_utils.progress import Progress
     from icf_utils.receiver.journal import Journal
     from icf_utils.receiver.settings import ReceiverSettings
     from icf_utils.receiver.web.app import WebServer
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def pages(
-    args: argparse.Namespace, console: Console, settings: ReceiverSettings, journal: Journal, address: str
+    args: argparse.Namespace, progress: Progress, settings: ReceiverSettings, journal: Journal, address: str
 ) -> WebServer:
     """The server of the pages, not yet started."""
     from icf_utils.receiver.processings import list_buckets
@@ -68,11 +69,11 @@ def pages(
 
     host, port = parse_address(address)
     if not is_loopback(host):
-        console.message(
+        progress.message(
             f"warning: other machines can connect to {host}, and the connection is not encrypted; use a proxy with TLS"
         )
     token = token_for(settings.spool, args.token_file)
-    rules = {rule.name: rule.study for rule in settings.rules}
+    rules = {rule.name: rule.study for rule in settings.rules if not rule.study_template.fields}
     chosen = WebSettings(
         settings.store,
         token,
@@ -84,11 +85,11 @@ def pages(
         upload_limit=settings.http.upload_limit * 1_000_000,
         unpacked_limit=settings.http.unpacked_limit * 1_000_000,
     )
-    return WebServer(journal, chosen, host, port, console)
+    return WebServer(journal, chosen, host, port, progress)
 
 
 @contextmanager
-def serve_in_background(args: argparse.Namespace, console: Console, settings: ReceiverSettings) -> Iterator[None]:
+def serve_in_background(args: argparse.Namespace, progress: Progress, settings: ReceiverSettings) -> Iterator[None]:
     """Serve the pages in a thread during the block, if ``--http`` is given."""
     from icf_utils.receiver.journal import Journal
 
@@ -96,9 +97,9 @@ def serve_in_background(args: argparse.Namespace, console: Console, settings: Re
         yield
         return
     journal = Journal(settings.spool)
-    server = pages(args, console, settings, journal, args.http)
+    server = pages(args, progress, settings, journal, args.http)
     server.start()
-    console.message(f"serving {server.url}; the token is in {_token_place(args, settings)}")
+    progress.message(f"serving {server.url}; the token is in {_token_place(args, settings)}")
     try:
         yield
     finally:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from icf_utils.receiver.identify import Sender
 from icf_utils.receiver.pdu import RejectionCodes
-from icf_utils.receiver.settings import Rule
+from icf_utils.receiver.settings import Rule, fits
 
 # -- rejections (PS3.8 table 9-21)
 _CALLED_TITLE = RejectionCodes(1, 1, 7)
@@ -35,12 +35,13 @@ TOO_MANY_OF_ADDRESS = AssociationRejection(_LIMIT_EXCEEDED, "too many associatio
 class OpenAssociation:
     """An admitted association. ``id`` is its number in the journal.
 
-    ``has_changed`` says that counts, transfer syntaxes or sessions are not in the journal yet. ``last_image`` is when
-    it was opened or last brought a part of an image, by the monotonic clock.
+    ``rules`` are those that admit its sender; the first one that an image fits takes the image. ``has_changed`` says
+    that counts, transfer syntaxes or sessions are not in the journal yet. ``last_image`` is when it was opened or last
+    brought a part of an image, by the monotonic clock.
     """
 
     id: int
-    rule: Rule
+    rules: tuple[Rule, ...]
     sender: Sender
     counts: Counter[str] = field(default_factory=Counter)
     transfer_syntaxes: set[str] = field(default_factory=set)
@@ -48,14 +49,18 @@ class OpenAssociation:
     has_changed: bool = False
     last_image: float = field(default_factory=time.monotonic)
 
+    @property
+    def rule(self) -> Rule:
+        """The first rule, for what is not known of images."""
+        return self.rules[0]
 
-def admit_association(rules: Sequence[Rule], sender: Sender) -> Rule | AssociationRejection:
-    """The first rule that admits a sender, or why none does."""
-    called = [rule for rule in rules if rule.called_ae == sender.called_ae]
+
+def admit_association(rules: Sequence[Rule], sender: Sender) -> tuple[Rule, ...] | AssociationRejection:
+    """The rules that admit a sender, or why none does."""
+    called = [rule for rule in rules if fits(rule.called_ae, sender.called_ae)]
     mismatches = [rule.mismatch(sender.calling_ae, sender.address) for rule in called]
-    for rule, mismatch in zip(called, mismatches, strict=True):
-        if not mismatch:
-            return rule
+    if found := tuple(rule for rule, mismatch in zip(called, mismatches, strict=True) if not mismatch):
+        return found
     if not called:
         return AssociationRejection(_CALLED_TITLE, "no rule has this called AE title")
     if "address" in mismatches:

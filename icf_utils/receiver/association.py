@@ -19,7 +19,6 @@ from icf_utils.receiver.dimse import (
     C_CANCEL_RQ,
     C_ECHO_RQ,
     C_STORE_RQ,
-    CANNOT_UNDERSTAND,
     CLASS_NOT_SUPPORTED,
     N_ACTION_RQ,
     SUCCESS,
@@ -352,7 +351,7 @@ class Association:
             context = message.context
             return StoreResponse(self._user.request_commitment(opened, command, bytes(message.data), context))
         if command.operation == C_STORE_RQ:
-            if is_storage_class(syntax):
-                return StoreResponse(CANNOT_UNDERSTAND, "there is no data set")
+            if is_storage_class(syntax):  # an image without a data set, which is refused as any other malformed one
+                return self._user.begin_image(opened, command, message.context.transfer_syntax).finish()
             return StoreResponse(CLASS_NOT_SUPPORTED, "not a presentation context for images")
         return StoreResponse(UNRECOGNIZED_OPERATION, "not provided by this receiver")

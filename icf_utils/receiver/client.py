@@ -30,11 +30,12 @@ from icf_utils.progress import Progress
 from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.model import Session
 from icf_utils.receiver.processings import request_rerun, session_processings
+from icf_utils.receiver.quarantine import accept_quarantine, drop_quarantine, quarantined_images
 from icf_utils.receiver.routing import read_states, request_resend
 from icf_utils.receiver.spool import is_held
 from icf_utils.receiver.web import downloads
 from icf_utils.receiver.web.queries import parse_query
-from icf_utils.receiver.web.records import session_record
+from icf_utils.receiver.web.records import quarantine_record, rejection_record, session_record
 from icf_utils.receiver.web.virtual_zip import make_virtual_zip
 from icf_utils.store.files import keep_access, rename_file
 
@@ -66,7 +67,7 @@ class Sessions(Protocol):
     :class:`~icf_utils.errors.RemoteFailure` where the receiver does not answer or refuses.
     """
 
-    def list(self, words: Mapping[str, str]) -> list[SessionRecord]:
+    def list(self, words: Mapping[str, str]) -> Sequence[SessionRecord]:
         """Sessions that match a query (field and value), the newest first."""
 
     def log(self, session_id: str) -> bytes:
@@ -84,11 +85,26 @@ class Sessions(Protocol):
     def resend(self, session_id: str, targets: Sequence[str]) -> None:
         """Send a finished session again to these targets, or to all for none."""
 
+    def quarantine(self, session_id: str) -> Sequence[SessionRecord]:
+        """The images in a session's quarantine (:func:`~icf_utils.receiver.web.records.quarantine_record`)."""
+
+    def accept(self, session_id: str) -> str:
+        """Accept the images in a session's quarantine; returns the ID of the session with the corrected visit."""
+
+    def drop(self, session_id: str) -> None:
+        """Delete the images in a session's quarantine."""
+
+    def rejected(self) -> Sequence[SessionRecord]:
+        """The associations that were rejected last (:func:`~icf_utils.receiver.web.records.rejection_record`)."""
+
     def is_served(self) -> bool:
         """Whether a receiver is processing them now, as far as is known here."""
 
     def download(self, session_id: str, kind: str, folder: Path, progress: Progress) -> Download:
-        """Download the zip of a session's ``input`` or ``output`` into ``folder``, resuming an earlier attempt."""
+        """Download the zip of a session's ``input``, ``output`` or ``quarantine`` into ``folder``.
+
+        An earlier attempt is resumed.
+        """
 
 
 class LocalSessions:
@@ -102,7 +118,7 @@ class LocalSessions:
         self._journal, self._store = Journal(spool), store
         self._processings = processings or {}
 
-    def list(self, words: Mapping[str, str]) -> list[SessionRecord]:
+    def list(self, words: Mapping[str, str]) -> Sequence[SessionRecord]:
         query = parse_query({word: [text] for word, text in words.items()})
         found = self._journal.sessions(query.wanted, query.limit, query.offset)
         return [self._record(item) for item in found]
@@ -133,17 +149,25 @@ class LocalSessions:
     def resend(self, session_id: str, targets: Sequence[str]) -> None:
         request_resend(self._journal.spool, self._session(session_id), targets)
 
+    def quarantine(self, session_id: str) -> Sequence[SessionRecord]:
+        return [quarantine_record(item) for item in quarantined_images(self._session(session_id), self._store)]
+
+    def accept(self, session_id: str) -> str:
+        return accept_quarantine(self._journal, self._store, self._session(session_id)).id
+
+    def drop(self, session_id: str) -> None:
+        drop_quarantine(self._journal, self._session(session_id))
+
+    def rejected(self) -> Sequence[SessionRecord]:
+        return [rejection_record(item) for item in self._journal.rejected_associations(downloads.MOST_REJECTED)]
+
     def is_served(self) -> bool:
         return is_held(self._journal.spool)
 
     def download(self, session_id: str, kind: str, folder: Path, progress: Progress) -> Download:
         session = self._session(session_id)
-        is_input = kind == "input"
         names = self._processings.get(session.rule, ())
-        members = (
-            downloads.input_members(session) if is_input else downloads.output_members(session, self._store, names)
-        )
-        found = make_virtual_zip(members)
+        found = make_virtual_zip(downloads.members_of(session, kind, self._store, names))
         zip_file = _PartialZip(folder, session.id, kind)
         with progress.task(zip_file.path.name, found.size, "B") as task, zip_file.writing(0) as write:
             for block in found.read(0, found.size):
@@ -167,8 +191,11 @@ class HttpSessions:
         self._credential = bind_credential(url, token)
         self._client = HttpClient(1, retry, tls=tls, with_proxies=False)
 
-    def list(self, words: Mapping[str, str]) -> list[SessionRecord]:
-        with self._request("GET", "/sessions", query=words) as response:
+    def list(self, words: Mapping[str, str]) -> Sequence[SessionRecord]:
+        return self._records("/sessions", words)
+
+    def _records(self, address: str, words: Mapping[str, str] | None = None) -> Sequence[SessionRecord]:
+        with self._request("GET", address, query=words) as response:
             try:
                 found = json.loads(response.read(_LARGEST_LIST))
             except (ValueError, RecursionError):
@@ -194,6 +221,23 @@ class HttpSessions:
     def rerun(self, session_id: str, processings: Sequence[str]) -> None:
         words = urlencode([("processing", name) for name in processings])
         self._request("POST", f"/sessions/{_checked(session_id)}/rerun?{words}", is_repeatable=False).close()
+
+    def quarantine(self, session_id: str) -> Sequence[SessionRecord]:
+        return self._records(f"/sessions/{_checked(session_id)}/quarantine")
+
+    def accept(self, session_id: str) -> str:
+        address = f"/sessions/{_checked(session_id)}/quarantine/accept"
+        with self._request("POST", address, is_repeatable=False) as response:
+            try:
+                return str(json.loads(response.read(_LARGEST_LIST))["id"])
+            except (ValueError, RecursionError, KeyError, TypeError) as error:
+                raise self._failure("expected a session, found something else") from error
+
+    def drop(self, session_id: str) -> None:
+        self._request("POST", f"/sessions/{_checked(session_id)}/quarantine/drop", is_repeatable=False).close()
+
+    def rejected(self) -> Sequence[SessionRecord]:
+        return self._records("/associations/rejected")
 
     def is_served(self) -> bool:
         """The pages are the receiver's own; when they stop answering, the next request says so."""

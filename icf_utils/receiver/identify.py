@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +27,8 @@ from icf_utils.dicom.elements import Header
 from icf_utils.dicom.header import FileKind, check_pixels, file_kind, read_head
 from icf_utils.dicom.values import convert_value, tag_for_keyword
 from icf_utils.errors import storage_errors
-from icf_utils.receiver.settings import Rule
-from icf_utils.templates import EmptyField
+from icf_utils.receiver.settings import ASSOCIATION_FIELDS, Rule, fits
+from icf_utils.templates import EmptyField, Template
 
 #: A visit's identifier, without the suffix of a revision.
 _LONGEST_VISIT = 90
@@ -48,13 +48,14 @@ class Sender:
 
 @dataclass(frozen=True)
 class ImageIdentity:
-    """Where an image belongs. ``visit`` is without a revision's suffix, ``image`` is its :func:`image_key`.
+    """Where an image belongs. ``study`` and ``visit`` are identifiers, ``visit`` without a revision's suffix.
 
-    ``name`` is the file's name relative to the session's input.
+    ``image`` is its :func:`image_key`, and ``name`` the file's name relative to the session's input.
     """
 
     study_uid: str
     image: str
+    study: str
     visit: str
     name: str
 
@@ -75,14 +76,15 @@ def is_uid(text: str) -> bool:
     return len(text) <= 64 and _UID.fullmatch(text) is not None
 
 
-def wanted_tags(rule: Rule) -> frozenset[int]:
-    """The tags that :func:`identify` looks at."""
-    own = {tag for keyword in rule.keywords if (tag := tag_for_keyword(keyword)) is not None}
+def wanted_tags(rules: Iterable[Rule]) -> frozenset[int]:
+    """The tags that :func:`find_rule` and :func:`identify` look at."""
+    keywords = {keyword for rule in rules for keyword in (*rule.keywords, *rule.where)}
+    own = {tag for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None}
     always = {SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID, SPECIFIC_CHARACTER_SET}
     return frozenset(own | always | {SERIES_NUMBER, INSTANCE_NUMBER})
 
 
-def read_header(read_at: Callable[[int, int], bytes], size: int, rule: Rule) -> Header | None:
+def read_header(read_at: Callable[[int, int], bytes], size: int, rules: Sequence[Rule]) -> Header | None:
     """Parse an image of ``size`` bytes; ``None`` if it is not DICOM or not complete.
 
     ``read_at(position, n)`` returns ``n`` bytes of it, fewer at its end.
@@ -95,16 +97,39 @@ def read_header(read_at: Callable[[int, int], bytes], size: int, rule: Rule) -> 
         at += len(block)
         return block
 
-    _, found = read_head(read, size, wanted_tags(rule))
+    _, found = read_head(read, size, wanted_tags(rules))
     if found.state == "whole":
         check_pixels(found, read_at)
     return found if found.state == "whole" and file_kind(found) is FileKind.IMAGE else None
 
 
-def read_file_header(path: Path, rule: Rule) -> Header | None:
+def read_damaged_header(read_at: Callable[[int, int], bytes], size: int, rules: Sequence[Rule]) -> Header:
+    """Parse as much as there is of an image that is incomplete or malformed."""
+    at = 0
+
+    def read(count: int) -> bytes:
+        nonlocal at
+        block = read_at(at, count)
+        at += len(block)
+        return block
+
+    return read_head(read, size, wanted_tags(rules))[1]
+
+
+def read_file_header(path: Path, rules: Sequence[Rule]) -> Header | None:
     """Parse an image's file as :func:`read_header` does."""
     with storage_errors(path, "read"), open(path, "rb") as file:
-        return read_header(lambda at, n: os.pread(file.fileno(), n, at), os.fstat(file.fileno()).st_size, rule)
+        return read_header(lambda at, n: os.pread(file.fileno(), n, at), os.fstat(file.fileno()).st_size, rules)
+
+
+def find_rule(found: Header, rules: Sequence[Rule]) -> Rule | None:
+    """The first of the rules whose conditions on header values an image meets."""
+    return next((rule for rule in rules if not unmet_condition(found, rule)), None)
+
+
+def unmet_condition(found: Header, rule: Rule) -> str:
+    """The keyword of a rule's first condition that an image does not meet; empty if it meets all."""
+    return next((keyword for keyword, pattern in rule.where.items() if not fits(pattern, _text(found, keyword))), "")
 
 
 def sop_uids(found: Header) -> tuple[str, str]:
@@ -124,12 +149,23 @@ def identify(
     if _uid(found, SOP_CLASS_UID) != sop_class:
         return ImageRejection("SOPClassUID is missing or differs from the request")
     try:
+        study = study_identifier(rule, sender, study_uid, lambda keyword: _text(found, keyword))
         visit = visit_identifier(rule, sender, study_uid, lambda keyword: _text(found, keyword))
     except EmptyField as error:
         return ImageRejection(f"no usable value of {error.field} for the visit", lacks_identifier=True)
     image = image_key(sop_instance)
-    name = f"{_number(found, 'SeriesNumber'):03d}/{_number(found, 'InstanceNumber'):05d}-{image}.dcm"
-    return ImageIdentity(study_uid, image, visit, name)
+    return ImageIdentity(study_uid, image, study, visit, _image_name(found, image))
+
+
+def name_of_file(path: Path, image: str) -> str:
+    """The name that an image's file has in its session's input; ``image`` is its key. Reads the file."""
+    with storage_errors(path, "read"), open(path, "rb") as file:
+        found = read_damaged_header(lambda at, n: os.pread(file.fileno(), n, at), os.fstat(file.fileno()).st_size, ())
+    return _image_name(found, image)
+
+
+def _image_name(found: Header, image: str) -> str:
+    return f"{_number(found, 'SeriesNumber'):03d}/{_number(found, 'InstanceNumber'):05d}-{image}.dcm"
 
 
 def _number(found: Header, keyword: str) -> int:
@@ -143,18 +179,27 @@ def visit_identifier(rule: Rule, sender: Sender, study_uid: str, text: Callable[
 
     Raises :class:`~icf_utils.templates.EmptyField` for a value that leaves nothing.
     """
+    return _identifier(rule.template, sender, study_uid, text)
+
+
+def study_identifier(rule: Rule, sender: Sender, study_uid: str, text: Callable[[str], str]) -> str:
+    """The study identifier by the rule's template, as :func:`visit_identifier`."""
+    return _identifier(rule.study_template, sender, study_uid, text) if rule.study_template.fields else rule.study
+
+
+def _identifier(template: Template, sender: Sender, study_uid: str, text: Callable[[str], str]) -> str:
     values: Mapping[str, str] = {
         "called_ae": sender.called_ae,
         "calling_ae": sender.calling_ae,
         "address": sender.address,
         "study_key": study_key(study_uid),
-        **{keyword: text(keyword) for keyword in rule.keywords},
+        **{name: text(name) for name in template.fields if name not in ASSOCIATION_FIELDS},
     }
-    visit = rule.template.fill(values)
-    if len(visit) > _LONGEST_VISIT:  # shorten it, and keep it unique
-        digest = hashlib.sha256(visit.encode()).hexdigest()[:12]
-        visit = f"{visit[: _LONGEST_VISIT - 13]}-{digest}"
-    return visit
+    name = template.fill(values)
+    if len(name) > _LONGEST_VISIT:  # shorten it, and keep it unique
+        digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+        name = f"{name[: _LONGEST_VISIT - 13]}-{digest}"
+    return name
 
 
 def study_key(study_uid: str) -> str:

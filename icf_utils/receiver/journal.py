@@ -20,12 +20,14 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icf_utils.errors import DepositDamaged, InvalidSetting, StorageFailure, printable, storage_errors
+from icf_utils.formatting import format_count
 from icf_utils.receiver.model import (
+    CONFLICTING,
     FINISHED,
     PARTIAL_OUTPUT,
     SESSION_STATES,
@@ -34,6 +36,8 @@ from icf_utils.receiver.model import (
     Session,
     SessionFilter,
     SessionState,
+    final_state,
+    refusal_note,
     visit_of_revision,
 )
 from icf_utils.store.layout import check_identifier
@@ -44,6 +48,12 @@ if TYPE_CHECKING:
 
 #: Below the spool: the database, and the folder of the sessions' folders.
 JOURNAL_NAME, SESSIONS_NAME = "journal.sqlite", "sessions"
+
+#: Rejected associations that the journal keeps; somebody may request thousands.
+MOST_REJECTED = 10_000
+
+#: In a session's folder: a visit that is put together from accepted images, until it is a session of its own.
+ACCEPTED_NAME = "accepted"
 
 #: Counts of associations and sessions alike.
 _COUNTS = frozenset({"images", "duplicates", "quarantined", "refused", "size"})
@@ -127,24 +137,34 @@ class Journal:
         it. Without, it stays where it is and is never removed.
         """
         with self._database.transaction():
-            session = self._new_session(
+            return self._enqueue(
                 rule=rule,
                 study=study,
-                base_visit=visit,
-                revision=first_revision,
-                state="queued",
+                visit=visit,
+                source=source,
+                move=move,
                 images=images,
                 size=size,
-                called_ae=called_ae,
                 calling_ae=calling_ae,
+                called_ae=called_ae,
                 address=address,
-                input="" if move else os.path.abspath(source),
+                first_revision=first_revision,
             )
-            if move:
-                place = session.folder / ("input" if source.is_dir() else f"input{_input_suffix(source)}")
-                with storage_errors(source, "move"):
-                    os.rename(source, place)
-                self._database.update("session", _row_number(session.id), {"input": str(place)})
+
+    def _enqueue(self, *, visit: str, source: Path, move: bool, first_revision: int, **columns: Any) -> Session:
+        """Do what :meth:`enqueue` does; the caller has a transaction."""
+        session = self._new_session(
+            base_visit=visit,
+            revision=first_revision,
+            state="queued",
+            input="" if move else os.path.abspath(source),
+            **columns,
+        )
+        if move:
+            place = session.folder / ("input" if source.is_dir() else f"input{_input_suffix(source)}")
+            with storage_errors(source, "move"):
+                os.rename(source, place)
+            self._database.update("session", _row_number(session.id), {"input": str(place)})
         return self._existing(session.id)
 
     def _new_session(self, *, base_visit: str, revision: int, **columns: Any) -> Session:
@@ -214,7 +234,8 @@ class Journal:
         for name in ("base_visit", "worker", "queued"):
             del values[name]
         values["input"] = Path(values["input"]) if values["input"] else folder / "input"
-        values["notes"] = tuple(json.loads(values["notes"]))
+        refusals = self._refusals(row["id"]) if values["refused"] else ()
+        values["notes"] = (*json.loads(values["notes"]), *map(refusal_note, refusals))
         values["deleted"] = bool(values["deleted"])
         return Session(id=session_id, folder=folder, log=folder / "log.txt", **values)
 
@@ -247,11 +268,14 @@ class Journal:
     def add_note(self, session_id: str, note: str) -> Session:
         """Add a sentence to a session's notes, unless it has it already."""
         with self._database.transaction():
-            notes = self._existing(session_id).notes
-            if note not in notes:
-                text = json.dumps([*notes, note])
-                self._database.run("UPDATE session SET notes = ? WHERE id = ?", [text, _row_number(session_id)])
+            self._database.update("session", _row_number(session_id), self._with_note(session_id, note))
         return self._existing(session_id)
+
+    def _with_note(self, session_id: str, note: str) -> dict[str, Any]:
+        """Columns that add a note, unless the session has it already; the caller has a transaction."""
+        found = self._database.rows("SELECT notes FROM session WHERE id = ?", [_row_number(session_id)])
+        notes = json.loads(found[0]["notes"])
+        return {} if note in notes else {"notes": json.dumps([*notes, note])}
 
     def claim_next(self, rule: str, worker: str) -> Session | None:
         """Change the queued session of a rule that has waited longest to ``running``; ``None`` if there is none."""
@@ -275,13 +299,87 @@ class Journal:
         """Record the number of images in a session's quarantine; a session in ``success`` becomes ``partial``."""
         with self._database.transaction():
             session = self._existing(session_id)
-            columns: dict[str, Any] = {"quarantined": amount}
+            columns: dict[str, Any] = {"quarantined": amount, **self._with_note(session_id, note)}
             if session.state == "success":
                 columns["state"] = "partial"
-            if note not in session.notes:
-                columns["notes"] = json.dumps([*session.notes, note])
             self._database.update("session", _row_number(session_id), columns)
         return self._existing(session_id)
+
+    def accept_quarantine(
+        self, session_id: str, source: Path, *, images: int, size: int, first_revision: int
+    ) -> Session:
+        """Create a queued session of the same visit from the folder ``source``, and empty a session's quarantine.
+
+        Returns the new session.
+        """
+        with self._database.transaction():
+            old = self._existing(session_id)
+            new = self._enqueue(
+                rule=old.rule,
+                study=old.study,
+                visit=self.base_visit(old.id),
+                study_uid=old.study_uid,
+                source=source,
+                move=True,
+                images=images,
+                size=size,
+                calling_ae=old.calling_ae,
+                called_ae=old.called_ae,
+                address=old.address,
+                first_revision=first_revision,
+            )
+            note = f"{format_count(old.quarantined, 'quarantined image')} of {old.id} ({old.visit}) accepted"
+            self._database.update("session", _row_number(new.id), self._with_note(new.id, note))
+            self._forget_quarantine(old, f"the images in quarantine were accepted: {new.id} ({new.visit})")
+        self._remove_quarantine(old)
+        return self._existing(new.id)
+
+    def empty_quarantine(self, session_id: str, note: str) -> Session:
+        """Delete the images in a session's quarantine."""
+        with self._database.transaction():
+            session = self._existing(session_id)
+            self._forget_quarantine(session, note)
+        self._remove_quarantine(session)
+        return self._existing(session_id)
+
+    def _forget_quarantine(self, session: Session, note: str) -> None:
+        """Record that a session has nothing in quarantine; it is a success if nothing else is wrong."""
+        number = _row_number(session.id)
+        found = self._database.rows("SELECT notes FROM session WHERE id = ?", [number])
+        notes = [item for item in json.loads(found[0]["notes"]) if item != CONFLICTING]
+        self._database.update("session", number, {"quarantined": 0, "notes": json.dumps([*notes, note])})
+        if session.state == "partial":
+            state = final_state(self._existing(session.id), "", PARTIAL_OUTPUT in notes)
+            self._database.update("session", number, {"state": state})
+
+    def _remove_quarantine(self, session: Session) -> None:
+        with storage_errors(session.quarantine, "remove"):
+            shutil.rmtree(session.quarantine, ignore_errors=True)
+
+    def base_visit(self, session_id: str) -> str:
+        """The identifier of a session's visit, without a revision's suffix."""
+        found = self._database.rows("SELECT base_visit FROM session WHERE id = ?", [_row_number(session_id)])
+        return str(found[0][0])
+
+    def finish_deletions(self) -> int:
+        """Remove what a kill has left of sessions that were deleted, and of quarantines that were emptied.
+
+        Returns the number of folders. To be called once, before images are received.
+        """
+        place, removed = self.spool / SESSIONS_NAME, 0
+        for folder in sorted(place.iterdir()) if place.is_dir() else ():
+            session = self.session(folder.name)
+            if session is None:
+                continue
+            gone = [session.folder] if session.deleted else []
+            if session.is_finished and not session.quarantined:
+                gone.append(session.quarantine)
+            gone.append(session.folder / ACCEPTED_NAME)
+            for path in filter(Path.exists, gone):
+                with storage_errors(path, "remove"):
+                    shutil.rmtree(path)
+                removed += 1
+        return removed
 
     def retry(self, session_id: str) -> Session:
         """Queue a failed session again.
@@ -319,6 +417,8 @@ class Journal:
     def delete_session(self, session_id: str) -> Session:
         """Mark a finished session as deleted and remove its folder; its archive stays in the store.
 
+        The session is deleted as soon as it is marked; :meth:`finish_deletions` removes what a kill leaves of its
+        folder.
         Its digests stay, so that images which are sent again are recognised. A failed session without digests never
         got into the store: its visit identifier becomes free again. Raises
         :class:`~icf_utils.errors.InvalidSetting` for an unknown session and one that is not finished.
@@ -330,9 +430,11 @@ class Journal:
             if not session.is_finished:
                 raise InvalidSetting("session", f"{session.id} is {session.state}; only a finished one can be deleted")
             self._database.update("session", _row_number(session_id), {"deleted": 1, **self._freed_identifier(session)})
-        with storage_errors(session.folder, "remove"):
-            if session.folder.exists():
-                shutil.rmtree(session.folder)
+        with (
+            storage_errors(session.folder, "remove"),
+            suppress(FileNotFoundError),
+        ):  # a second command deletes it as well
+            shutil.rmtree(session.folder)
         return self._existing(session_id)
 
     def _freed_identifier(self, session: Session) -> dict[str, Any]:
@@ -383,6 +485,41 @@ class Journal:
                 found.setdefault(row["image"], (session_id, bytes(row["digest"])))
         return found
 
+    # refused images
+
+    def record_refusals(self, session_id: str, changes: Mapping[str, str]) -> Session:
+        """Record why images were refused, by their keys; an empty reason says that the image has come after all.
+
+        A session in ``success`` of which an image was refused becomes ``partial``.
+        """
+        number = _row_number(session_id)
+        with self._database.transaction():
+            self._database.run_many(
+                "INSERT OR REPLACE INTO refused (session, image, reason) VALUES (?, ?, ?)",
+                [(number, image, reason) for image, reason in changes.items() if reason],
+            )
+            self._database.run_many(
+                "DELETE FROM refused WHERE session = ? AND image = ?",
+                [(number, image) for image, reason in changes.items() if not reason],
+            )
+            statement = (
+                "UPDATE session SET refused = (SELECT count(*) FROM refused WHERE session = :row) WHERE id = :row"
+            )
+            self._database.run(statement, {"row": number})
+            statement = "UPDATE session SET state = 'partial' WHERE id = ? AND state = 'success' AND refused"
+            self._database.run(statement, [number])
+        return self._existing(session_id)
+
+    def refused_images(self, session_id: str) -> dict[str, str]:
+        """Why images of a session were refused, by their keys."""
+        statement = "SELECT image, reason FROM refused WHERE session = ? ORDER BY image"
+        return {row["image"]: row["reason"] for row in self._database.rows(statement, [_row_number(session_id)])}
+
+    def _refusals(self, number: int) -> list[tuple[str, int]]:
+        """The reasons for which images of a session were refused, the most frequent first, and how many."""
+        statement = "SELECT reason, count(*) FROM refused WHERE session = ? GROUP BY reason ORDER BY 2 DESC, 1"
+        return [(row[0], row[1]) for row in self._database.rows(statement, [number])]
+
     # associations
 
     def start_association(
@@ -404,12 +541,21 @@ class Journal:
 
     def update_association(self, association_id: int, **values: Any) -> None:
         """Set counts, ``size``, ``transfer_syntaxes`` and ``sessions`` of an association."""
-        self._database.update("association", association_id, _association_columns(values))
+        with self._database.transaction():
+            self._link_sessions(association_id, values.get("sessions", ()))
+            self._database.update("association", association_id, _association_columns(values))
+
+    def _link_sessions(self, association_id: int, sessions: Iterable[str]) -> None:
+        """Make an association findable by its sessions; the caller has a transaction."""
+        rows = [(_row_number(session), association_id) for session in sessions]
+        if rows:
+            self._database.run_many("INSERT OR IGNORE INTO session_association VALUES (?, ?)", rows)
 
     def end_association(self, association_id: int, state: AssociationState, reason: str = "", **values: Any) -> None:
         """Record how an association ended, and what :meth:`update_association` takes."""
         columns = {"state": state, "reason": reason, "ended": time.time(), **_association_columns(values)}
-        with self._database.without_sync():
+        with self._database.without_sync(), self._database.transaction():
+            self._link_sessions(association_id, values.get("sessions", ()))
             self._database.update("association", association_id, columns)
 
     def interrupt_associations(self) -> int:
@@ -422,10 +568,46 @@ class Journal:
 
     def associations(self, session_id: str = "", limit: int = 0, offset: int = 0) -> list[Association]:
         """Associations, the newest first; with ``session_id`` only those that brought images of that session."""
-        where = "EXISTS (SELECT 1 FROM json_each(association.sessions) WHERE value = ?)" if session_id else "1"
-        values: Sequence[Any] = [session_id] if session_id else []
+        where = "id IN (SELECT association FROM session_association WHERE session = ?)" if session_id else "1"
+        values: Sequence[Any] = [_row_number(session_id)] if session_id else []
         statement = f"SELECT * FROM association WHERE {where} ORDER BY id DESC LIMIT ? OFFSET ?"  # noqa: S608
         return [_association(row) for row in self._database.rows(statement, [*values, limit or -1, offset])]
+
+    def rejected_associations(self, limit: int) -> list[Association]:
+        """The associations that were rejected last, the newest first."""
+        statement = "SELECT * FROM association WHERE state = 'rejected' ORDER BY id DESC LIMIT ?"
+        return [_association(row) for row in self._database.rows(statement, [limit])]
+
+    def prune_associations(self, before: float, most_rejected: int = MOST_REJECTED) -> int:
+        """Remove the associations that ended before a time (POSIX seconds), and all but the last rejected ones.
+
+        Returns their number. Sessions stay.
+        """
+        number = "SELECT id FROM association WHERE state = 'rejected' ORDER BY id DESC LIMIT 1 OFFSET ?"
+        old = "ended < ? OR (state = 'rejected' AND id <= coalesce((" + number + "), 0))"
+        with self._database.transaction():
+            statement = f"SELECT id FROM association WHERE {old}"  # noqa: S608
+            ids = [(row[0],) for row in self._database.rows(statement, [before, most_rejected])]
+            self._database.run_many("DELETE FROM session_association WHERE association = ?", ids)
+            self._database.run_many("DELETE FROM association WHERE id = ?", ids)
+        return len(ids)
+
+    def association_counts(self) -> dict[str, int]:
+        """The number of associations in each state that occurs."""
+        rows = self._database.rows("SELECT state, count(*) FROM association GROUP BY state ORDER BY state")
+        return {row[0]: row[1] for row in rows}
+
+    def image_totals(self) -> dict[str, int]:
+        """The sums of all associations' counts, and of their ``size`` in bytes."""
+        names = sorted(_COUNTS)
+        sums = ", ".join(f"coalesce(sum({name}), 0)" for name in names)
+        (found,) = self._database.rows(f"SELECT {sums} FROM association")  # noqa: S608 - the names are known
+        return dict(zip(names, found, strict=True))
+
+    def oldest_queued(self) -> float | None:
+        """Since when the session that has waited longest is queued, in POSIX seconds; ``None`` if none is."""
+        (found,) = self._database.rows("SELECT min(queued) FROM session WHERE state = 'queued' AND NOT deleted")
+        return float(found[0]) if found[0] is not None else None
 
 
 def has_images(session: Session) -> bool:
@@ -490,10 +672,9 @@ def _conditions(wanted: SessionFilter) -> tuple[str, list[Any]]:
 #: Seconds that a writer waits for another one, and between two attempts where SQLite does not wait by itself.
 _BUSY_TIMEOUT, _BUSY_PAUSE = 60.0, 0.02
 
-#: Recorded in the file; another schema gets another number.
-_LAYOUT = 1
-
-_SCHEMA = """
+#: What each layout adds to the one before; the number of the last one is recorded in the file.
+_LAYOUTS = (
+    """
 CREATE TABLE session (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     rule TEXT NOT NULL, study TEXT NOT NULL, visit TEXT NOT NULL, base_visit TEXT NOT NULL, revision INTEGER NOT NULL,
@@ -519,7 +700,20 @@ CREATE TABLE association (
     images INTEGER NOT NULL DEFAULT 0, duplicates INTEGER NOT NULL DEFAULT 0, quarantined INTEGER NOT NULL DEFAULT 0,
     refused INTEGER NOT NULL DEFAULT 0, size INTEGER NOT NULL DEFAULT 0, sessions TEXT NOT NULL DEFAULT '[]'
 );
-"""
+""",
+    """
+CREATE TABLE refused (
+    session INTEGER NOT NULL REFERENCES session, image TEXT NOT NULL, reason TEXT NOT NULL,
+    PRIMARY KEY (session, image)
+) WITHOUT ROWID;
+CREATE TABLE session_association (
+    session INTEGER NOT NULL, association INTEGER NOT NULL, PRIMARY KEY (session, association)
+) WITHOUT ROWID;
+CREATE INDEX association_end ON association (ended);
+INSERT OR IGNORE INTO session_association
+    SELECT CAST(substr(value, 2) AS INTEGER), association.id FROM association, json_each(association.sessions);
+""",
+)
 
 
 class _Database:
@@ -558,14 +752,14 @@ class _Database:
     def _create_tables(self) -> None:
         with self.transaction():
             (layout,) = self._connection.execute("PRAGMA user_version").fetchone()
-            if layout == 0:
-                for statement in _SCHEMA.split(";"):
+            for statements in _LAYOUTS[layout:] if layout >= 0 else ():
+                for statement in statements.split(";"):
                     self._connection.execute(statement)
-                self._connection.execute(f"PRAGMA user_version={_LAYOUT}")
-            elif layout != _LAYOUT:
+                self._connection.execute(f"PRAGMA user_version={len(_LAYOUTS)}")
+            if not 0 <= layout <= len(_LAYOUTS):
                 raise DepositDamaged(
                     self.path,
-                    f"a journal of layout {_LAYOUT}",
+                    f"a journal of layout {len(_LAYOUTS)} or an earlier one",
                     f"layout {layout}",
                     "use the version of icf-utils that wrote it",
                 )

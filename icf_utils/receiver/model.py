@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from icf_utils.formatting import format_count
+
 SessionState = Literal["receiving", "queued", "running", "success", "failed", "partial"]
 AssociationState = Literal["open", "released", "aborted", "lost", "rejected", "interrupted"]
 
@@ -40,7 +42,8 @@ class Session:
     archived: a folder or a zip in ``folder``, or a user's own folder elsewhere. ``log`` is a text file.
 
     ``images`` counts the images in ``input``, ``duplicates`` those that were sent again, ``quarantined`` those that
-    were sent again with different content, ``refused`` those that could not be stored. ``size`` is in bytes.
+    were sent again with different content, ``refused`` those that were answered with a failure and have not come since.
+    ``size`` is in bytes.
     ``expected`` is 0 if no number is expected. ``study_uid`` is the StudyInstanceUID, empty for what did not come by
     C-STORE. ``failure`` says why the session failed, and ``notes`` are further sentences for the user.
     """
@@ -146,6 +149,16 @@ def final_state(session: Session, failure: str, has_partial_output: bool = False
     is_short = session.expected > session.images or bool({ASSOCIATION_LOST, FORCED} & set(session.notes))
     is_partial = is_short or has_partial_output or session.quarantined or session.refused
     return "partial" if is_partial else "success"
+
+
+def refusal_note(refusal: tuple[str, int]) -> str:
+    """The note about images that were refused for a reason.
+
+    >>> refusal_note(("the disk is full", 15))
+    '15 images were refused: the disk is full'
+    """
+    reason, count = refusal
+    return f"{format_count(count, 'image')} {'was' if count == 1 else 'were'} refused: {reason}"
 
 
 def has_lost_association(associations: Iterable[Association]) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from math import inf
 from pathlib import Path
 
 from icf_utils.errors import IcfError, InvalidSetting, StorageFailure, printable, storage_errors
@@ -21,11 +22,16 @@ from icf_utils.pipeline.model import RunConfig, StageOptions, StageOutcome, Visi
 from icf_utils.pipeline.run import run_visits
 from icf_utils.progress import SILENT, Task
 from icf_utils.receiver.identify import image_key
-from icf_utils.receiver.model import Session
+from icf_utils.receiver.journal import Journal
+from icf_utils.receiver.model import Session, SessionFilter
 from icf_utils.receiver.processings import run_processings
 from icf_utils.receiver.settings import ReceiverSettings, Rule, xnat_target
+from icf_utils.receiver.spool import images_below
 from icf_utils.settings import load_settings
 from icf_utils.store.layout import Visit
+
+#: Seconds.
+_DAY = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -157,3 +163,25 @@ def remove_input(session: Session) -> bool:
         else:
             removed.unlink()
     return True
+
+
+def remove_old_inputs(settings: ReceiverSettings, journal: Journal, now: float) -> list[str]:
+    """Remove the inputs that their rules keep for a number of days only, when these are over; returns the sessions.
+
+    An input stays if its visit's archive is not in the store, or lacks one of the images.
+    """
+    rules = {rule.name: rule for rule in settings.rules if 0 < rule.input_days < inf}
+    removed = []
+    for session in journal.sessions(SessionFilter(states=("success", "partial"))) if rules else ():
+        rule = rules.get(session.rule)
+        if rule is None or now - (session.processing_end or now) < rule.input_days * _DAY or not session.input.is_dir():
+            continue
+        is_whole = set(images_below(session.input)) <= set(journal.digests([session.id]))
+        if is_whole and _is_stored(settings, session) and remove_input(session):
+            removed.append(session.id)
+    return removed
+
+
+def _is_stored(settings: ReceiverSettings, session: Session) -> bool:
+    visit = Visit(settings.store, session.study, session.visit)
+    return visit.archive.exists() and visit.checksum.exists()

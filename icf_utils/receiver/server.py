@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
+from math import inf
 from types import TracebackType
 from typing import Any
 
@@ -34,6 +35,7 @@ from icf_utils.receiver.negotiation import check_protocol
 from icf_utils.receiver.pdu import AcceptedContext, AssociateRequest
 from icf_utils.receiver.processings import check_processings
 from icf_utils.receiver.routing import SendQueue
+from icf_utils.receiver.run_session import remove_old_inputs
 from icf_utils.receiver.session_queue import SessionQueue
 from icf_utils.receiver.sessions import SessionManager
 from icf_utils.receiver.settings import Listen, ReceiverSettings, cannot_listen, check_machine, tls_context
@@ -43,6 +45,9 @@ from icf_utils.waiting import poll
 
 #: Seconds between two updates of the journal.
 _UPDATE_INTERVAL = 0.5
+
+#: Seconds between two searches for what need not be kept any longer.
+_CLEANING_INTERVAL = 3600.0
 
 #: Seconds that associations have to end when the receiver is closed.
 _GRACE = 5.0
@@ -64,6 +69,7 @@ class Receiver:
         self._lock, self._closing = threading.Lock(), threading.Event()
         listen = settings.listen
         self.max_pdu = listen.max_pdu
+        self._cleaned = -inf
         check_machine(settings)  # before the spool is touched
         check_processings(settings)
         self._spool = Spool(settings.spool, listen.reserve * 1_000_000, listen.durable)
@@ -81,6 +87,7 @@ class Receiver:
 
     def __enter__(self) -> Receiver:
         self._journal.interrupt_associations()
+        self._journal.finish_deletions()
         recovered = self._sessions.recover()
         if recovered:
             self._progress.message(f"continuing {format_count(recovered, 'session')}")
@@ -126,13 +133,13 @@ class Receiver:
         return decision
 
     def _decide(self, association: Association, sender: Sender) -> OpenAssociation | AssociationRejection:
-        rule = admit_association(self._settings.rules, sender)
-        if isinstance(rule, AssociationRejection):
-            return rule
+        rules = admit_association(self._settings.rules, sender)
+        if isinstance(rules, AssociationRejection):
+            return rules
         with self._lock:
             if rejection := self._has_no_place(sender.address):
                 return rejection
-            opened = self._open[association] = OpenAssociation(0, rule, sender)
+            opened = self._open[association] = OpenAssociation(0, rules, sender)
         try:  # before it is accepted, since the first image, which may follow at once, needs the number
             opened.id = self._journal.start_association(sender.called_ae, sender.calling_ae, sender.address)
         except IcfError as error:
@@ -215,6 +222,11 @@ class Receiver:
             self._progress.message(str(error))
 
     def _update(self) -> None:
+        if time.monotonic() - self._cleaned > _CLEANING_INTERVAL:
+            self._cleaned = time.monotonic()
+            self._journal.prune_associations(time.time() - self._settings.listen.keep_associations * 86_400)
+            for session_id in remove_old_inputs(self._settings, self._journal, time.time()):
+                self._progress.message(f"{session_id}: its input was removed, as 'keep_input' of its rule says")
         for opened in list(self._open.values()):
             if opened.has_changed:
                 opened.has_changed = False

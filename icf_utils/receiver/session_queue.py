@@ -151,8 +151,8 @@ class SessionQueue:
             self._journal.add_note(session.id, note)
         if outcome.digests:
             self._journal.record_digests(session.id, outcome.digests)
-        if not outcome.failure and not rule.keep_input and remove_input(session):
-            self._progress.message(f"{session.id}: its input was removed (keep_input = false)")
+        if not outcome.failure and not rule.input_days and remove_input(session):
+            self._progress.message(f"{session.id}: its input was removed (keep_input = 'never')")
 
         def decide(now: Session) -> SessionState:
             return final_state(now, outcome.failure, PARTIAL_OUTPUT in outcome.notes)

@@ -5,6 +5,9 @@ they come. An image that a session has already is a duplicate if its content is 
 quarantine if it differs. This also holds for sessions that are complete: an image that belongs to none of them opens
 a new session, a revision of the visit.
 
+An image that was refused belongs to a session as well, so that the session cannot be a success: to that of its visit as
+far as its header says which, or else to a session for the refused images of its sender.
+
 A session is complete when nothing has arrived for ``quiet`` seconds and no association that brought its images is open,
 when all ``expected`` images have come and no such association is open, or ``force`` seconds after its first image.
 
@@ -17,13 +20,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from icf_utils.errors import InvalidSetting, printable, storage_errors
+from icf_utils.errors import IcfError, InvalidSetting, printable, storage_errors
 from icf_utils.formatting import format_count
 from icf_utils.progress import Progress
 from icf_utils.receiver.identify import ImageIdentity, Sender, identify, read_file_header, sop_uids
@@ -39,6 +42,7 @@ from icf_utils.receiver.model import (
 )
 from icf_utils.receiver.settings import ReceiverSettings, Rule
 from icf_utils.receiver.spool import PartialImage, Spool, file_md5, first_free_revision, images_below, same_content
+from icf_utils.templates import EmptyField, Template
 
 #: What became of an image, as the counts of sessions and associations name it.
 Disposition = Literal["images", "duplicates", "quarantined"]
@@ -60,15 +64,17 @@ class SessionKey(NamedTuple):
 class OpenSession:
     """A session in the state ``receiving``. Times are of the monotonic clock.
 
-    ``files`` are its images by their keys, ``pending`` the keys of those that are being written, ``refused`` the keys
-    of those that could not be stored, ``associations`` the open ones that brought images of it.
+    ``files`` are its images by their keys, ``pending`` the keys of those that are being written, ``associations`` the
+    open ones that brought images of it. ``refused`` has the reasons for which images were refused, by their keys, and
+    ``refusals`` those of them that are not in the journal yet: empty for an image that has come since.
     """
 
     session: Session
     rule: Rule
     files: dict[str, Path] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
-    refused: set[str] = field(default_factory=set)
+    refused: dict[str, str] = field(default_factory=dict)
+    refusals: dict[str, str] = field(default_factory=dict)
     associations: set[int] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
     first: float = field(default_factory=time.monotonic)
@@ -116,6 +122,24 @@ class Resend:
     def is_over(self, now: float) -> bool:
         """Whether nothing more is expected of it. Pure."""
         return not self.associations and now - self.last >= self.quiet
+
+
+class RefusedImage(NamedTuple):
+    """An image that was refused: its key, and where it belongs, if that is known."""
+
+    image: str
+    identity: ImageIdentity | None
+
+
+class _LateImage(NamedTuple):
+    """An image that a complete session has already: where it belongs, who sent it over which association, its file."""
+
+    key: SessionKey
+    rule: Rule
+    sender: Sender
+    association: int
+    image: str
+    part: PartialImage
 
 
 class CompletedImage(NamedTuple):
@@ -170,13 +194,22 @@ class CompletedSessions:
         found = _VisitImages()
         sessions = [item for item in self._journal.revisions(key.study, key.visit) if item.study_uid == key.study_uid]
         complete = [session for session in sessions if session.state != "receiving"]
-        for image, (session_id, md5) in self._journal.digests(session.id for session in complete).items():
+        newest_first = [session.id for session in reversed(complete)]  # a later one may have corrected images
+        for image, (session_id, md5) in self._journal.digests(newest_first).items():
             found.images[image] = CompletedImage(session_id, None, md5)
         for session in complete:
             for image, path in images_below(session.input).items():
-                known = found.images.get(image)
-                found.images[image] = CompletedImage(session.id, path, known.md5 if known else b"")
+                found.images[image] = CompletedImage(session.id, path, self._md5_of(found, session.id, image))
         return found
+
+    @staticmethod
+    def _md5_of(found: _VisitImages, session_id: str, image: str) -> bytes:
+        known = found.images.get(image)
+        return known.md5 if known and known.session_id == session_id else b""
+
+    def forget(self, key: SessionKey) -> None:
+        """Read a visit's images again when they are needed next."""
+        self._visits.pop(key, None)
 
     def add(self, key: SessionKey, opened: OpenSession) -> None:
         """Add the images of a session that has become complete."""
@@ -211,6 +244,7 @@ class SessionManager:
         self._completed = CompletedSessions(journal)
         self._late_duplicates: Counter[str] = Counter()  # of complete sessions, by id
         self._resends: dict[str, Resend] = {}
+        self._unrecorded: list[tuple[Rule, Sender, int, RefusedImage, str]] = []
         self._lock, self._quarantine_lock = threading.Condition(), threading.Lock()
 
     # recovery
@@ -225,28 +259,30 @@ class SessionManager:
                 self._journal.change_state(session.id, "failed", "its rule was removed from the settings")
                 continue
             base = session.visit.removesuffix(f"-r{session.revision}") if session.revision > 1 else session.visit
-            self._open[SessionKey(rule.name, session.study, base, session.study_uid)] = _reopened(session, rule)
+            self._open[SessionKey(rule.name, session.study, base, session.study_uid)] = _reopened(
+                session, rule, self._journal.refused_images(session.id)
+            )
         for rule in self._settings.rules:
             for path in self._spool.leftover_parts(rule.name):
-                self._recover_part(rule, path)
+                self._recover_part(path, rules)
         self._spool.clear_parts()
         return len(self._open)
 
-    def _recover_part(self, rule: Rule, path: Path) -> None:
+    def _recover_part(self, path: Path, rules: Mapping[str, Rule]) -> None:
         """Restore an image that was answered with success, but whose final name was lost in a power failure.
 
         What is incomplete, or belongs to no open session, was never answered with success and is dropped.
         """
-        header = read_file_header(path, rule)
+        header = read_file_header(path, self._settings.rules)
         for key, opened in self._open.items():
-            if header is None or key.rule != rule.name:
-                continue
-            session = opened.session
+            if header is None:
+                return
+            session, rule = opened.session, rules[key.rule]
             sender = Sender(session.called_ae, session.calling_ae, session.address)
             identity = identify(header, rule, sender, *sop_uids(header))
             if not isinstance(identity, ImageIdentity):
                 continue
-            if (identity.visit, identity.study_uid) != (key.visit, key.study_uid):
+            if (identity.study, identity.visit, identity.study_uid) != (key.study, key.visit, key.study_uid):
                 continue
             if identity.image not in opened.files:
                 target = opened.files[identity.image] = session.input / identity.name
@@ -264,7 +300,7 @@ class SessionManager:
 
         Raises ``OSError`` and :class:`~icf_utils.errors.StorageFailure`; the caller then discards the part.
         """
-        key = SessionKey(rule.name, rule.study, identity.visit, identity.study_uid)
+        key = SessionKey(rule.name, identity.study, identity.visit, identity.study_uid)
         image = identity.image
         with self._lock:
             while True:
@@ -278,7 +314,7 @@ class SessionManager:
                     break
                 self._lock.wait()  # the same image comes over another association; its session may become complete
         if known:
-            return self._store_late(known, rule, association, image, part)
+            return self._store_late(_LateImage(key, rule, sender, association, image, part), known)
         disposition: Disposition | None = None
         try:
             disposition = self._store_open(opened, identity, existing, part)
@@ -302,41 +338,61 @@ class SessionManager:
         return "quarantined"
 
     def _count(self, opened: OpenSession, image: str, disposition: Disposition | None, size: int) -> None:
-        """Count an image, with ``None`` for one that could not be stored; the caller has the lock."""
+        """Count an image, unless it could not be stored (``None``); the caller has the lock."""
         opened.pending.discard(image)
         opened.last, opened.has_changed = time.monotonic(), True
-        if disposition is None:
-            opened.refused.add(image)
-        elif disposition == "quarantined":  # the same different content may be sent several times
+        if disposition == "quarantined":  # the same different content may be sent several times
             opened.counts[disposition] = _count_images(opened.session.quarantine)
-        else:
+        elif disposition:
             opened.counts[disposition] += 1
+        if disposition and opened.refused.pop(image, ""):
+            opened.refusals[image] = ""
         if disposition == "images":
-            opened.refused.discard(image)
             opened.counts["size"] += size
-        opened.counts["refused"] = len(opened.refused)
         self._lock.notify_all()
 
-    def _store_late(
-        self, known: CompletedImage, rule: Rule, association: int, image: str, part: PartialImage
-    ) -> tuple[str, Disposition]:
+    def _store_late(self, late: _LateImage, known: CompletedImage) -> tuple[str, Disposition]:
         """Compare an image with the one that a complete session has."""
+        part = late.part
+        if not _is_same(known, part):
+            with self._lock:  # somebody may have accepted it meanwhile
+                self._completed.forget(late.key)
+                known = self._completed.find(late.key, late.image) or known
         session = self._journal.session(known.session_id)
         assert session is not None
-        is_same = same_content(known.path, part.path) if known.path else file_md5(part.path) == known.md5
-        if not is_same:
-            with self._quarantine_lock:
-                self._quarantine(session, image, part)
-                self._journal.set_quarantined(session.id, _count_images(session.quarantine), CONFLICTING)
-            return session.id, "quarantined"
+        if not _is_same(known, part):
+            return self._quarantine_late(late, session)
         part.discard()
         with self._lock:
             self._late_duplicates[session.id] += 1
             if session.state == "failed" and not session.deleted:
-                resend = self._resends.setdefault(session.id, Resend(rule.quiet))
-                resend.associations.add(association)
+                resend = self._resends.setdefault(session.id, Resend(late.rule.quiet))
+                resend.associations.add(late.association)
                 resend.last = time.monotonic()
         return session.id, "duplicates"
+
+    def _quarantine_late(self, late: _LateImage, session: Session) -> tuple[str, Disposition]:
+        """Quarantine an image in a complete session, or in a new one where that was deleted."""
+        with self._quarantine_lock:
+            session = self._journal.session(session.id) or session
+            if not session.deleted:
+                self._quarantine(session, late.image, late.part)
+                self._journal.set_quarantined(session.id, _count_images(session.quarantine), CONFLICTING)
+                return session.id, "quarantined"
+        with self._lock:
+            opened = self._open_session(late.key, late.rule, late.sender)
+            opened.associations.add(late.association)
+            while late.image in opened.pending:
+                self._lock.wait()
+            opened.pending.add(late.image)
+        disposition: Disposition | None = None
+        try:
+            self._quarantine(opened.session, late.image, late.part)
+            disposition = "quarantined"
+        finally:
+            with self._lock:
+                self._count(opened, late.image, disposition, late.part.size)
+        return opened.session.id, "quarantined"
 
     def _quarantine(self, session: Session, image: str, part: PartialImage) -> None:
         """Move an image to the quarantine; the caller has the quarantine's lock, or the image is pending."""
@@ -369,7 +425,7 @@ class SessionManager:
         for folder in (session.input, session.folder, session.folder.parent):
             self._spool.sync(folder)
         self._progress.message(f"{session.id}: receiving {session.name}")
-        if session.revision > 1:
+        if session.revision > 1 and key.study_uid:
             others = [item for item in self._journal.revisions(key.study, key.visit) if item.study_uid == key.study_uid]
             reason = (
                 "these images arrived after the visit was complete"
@@ -380,6 +436,56 @@ class SessionManager:
             self._journal.add_note(session.id, note)
             self._progress.message(f"{session.name}: {note}")
         return session
+
+    # refused images
+
+    def refuse(self, rule: Rule, sender: Sender, association: int, refused: RefusedImage, reason: str) -> str:
+        """Take note that an image was refused; returns the session that it belongs to, or else one of its own.
+
+        Raises :class:`~icf_utils.errors.StorageFailure` if there can be no session now; the refusal is then recorded
+        as soon as there can be one.
+        """
+        identity = refused.identity
+        key = (
+            SessionKey(rule.name, identity.study, identity.visit, identity.study_uid)
+            if identity
+            else SessionKey(rule.name, study_of_refused(rule), visit_of_refused(sender), "")
+        )
+        with self._lock:
+            known = self._completed.find(key, refused.image) if identity else None
+            if known is None:
+                opened = self._open_refused(key, rule, sender, association, refused, reason)
+                opened.associations.add(association)
+                opened.refused[refused.image] = opened.refusals[refused.image] = reason
+                opened.last, opened.has_changed = time.monotonic(), True
+                return opened.session.id
+        self._journal.record_refusals(known.session_id, {refused.image: reason})
+        return known.session_id
+
+    def _open_refused(
+        self, key: SessionKey, rule: Rule, sender: Sender, association: int, refused: RefusedImage, reason: str
+    ) -> OpenSession:
+        try:
+            return self._open_session(key, rule, sender)
+        except (IcfError, OSError):
+            self._unrecorded.append((rule, sender, association, refused, reason))
+            raise
+
+    def _record_late_refusals(self) -> None:
+        """Record the refusals for which there could be no session before, such as on a full disk."""
+        with self._lock:
+            waiting, self._unrecorded = self._unrecorded[:], []
+        for at, refusal in enumerate(waiting):
+            try:
+                session = self.refuse(*refusal)
+            except (IcfError, OSError):
+                with self._lock:
+                    self._unrecorded += waiting[at + 1 :]
+                return
+            with self._lock:  # its association may have ended long ago
+                ended = [opened for opened in self._open.values() if opened.session.id == session]
+                for opened in ended:
+                    opened.associations.discard(refusal[2])
 
     # completion
 
@@ -396,6 +502,7 @@ class SessionManager:
         now = time.monotonic()
         with storage_errors(self._spool.folder, "sync"):
             self._spool.sync_names()
+        self._record_late_refusals()
         with self._lock:
             changed = [opened for opened in self._open.values() if opened.has_changed]
             for opened in changed:
@@ -419,7 +526,11 @@ class SessionManager:
             self._retry(session_id)
 
     def _write_counts(self, opened: OpenSession) -> None:
-        counts = {name: opened.counts[name] for name in ("images", "size", "duplicates", "refused")}
+        counts = {name: opened.counts[name] for name in ("images", "size", "duplicates")}
+        with self._lock:
+            refusals, opened.refusals = opened.refusals, {}
+        if refusals:
+            self._journal.record_refusals(opened.session.id, refusals)
         received = time.time() - (time.monotonic() - opened.last)
         with self._quarantine_lock:  # the session may have become complete, and further images been quarantined
             amount = _count_images(opened.session.quarantine)
@@ -429,7 +540,9 @@ class SessionManager:
         session, images, expected = opened.session, opened.counts["images"], opened.session.expected
         self._write_counts(opened)
         if not images:
-            self._journal.change_state(session.id, "failed", "no image could be stored")
+            why = "all its images are in quarantine" if opened.counts["quarantined"] else "no image could be stored"
+            self._journal.change_state(session.id, "failed", why)
+            self._progress.message(f"{session.id}: {session.name}: failed: {why}")
             return
         notes = [missing_images_note(opened, now, self._journal.associations(session.id))]
         if images < expected:
@@ -450,10 +563,32 @@ class SessionManager:
             self._on_queued()
 
 
-def _reopened(session: Session, rule: Rule) -> OpenSession:
+def _is_same(known: CompletedImage, part: PartialImage) -> bool:
+    """Whether an image that was received has the content of one that is known."""
+    return same_content(known.path, part.path) if known.path else file_md5(part.path) == known.md5
+
+
+def study_of_refused(rule: Rule) -> str:
+    """The study of the sessions of images that belong to no visit: the rule's, if it has only one."""
+    return "refused" if rule.study_template.fields else rule.study
+
+
+def visit_of_refused(sender: Sender) -> str:
+    """The identifier of the session of a sender's images that belong to no visit.
+
+    >>> visit_of_refused(Sender("STUDYA", "SCANNER 1", "10.0.0.1"))
+    'refused-SCANNER_1'
+    """
+    try:
+        return Template("refused-{calling_ae}").fill({"calling_ae": sender.calling_ae})
+    except EmptyField:
+        return "refused-unknown"
+
+
+def _reopened(session: Session, rule: Rule, refused: dict[str, str]) -> OpenSession:
     """A session with what the spool has of it; ``force`` counts from the first image on."""
     age = max(0.0, time.time() - session.first_received)
-    opened = OpenSession(session, rule, images_below(session.input), first=time.monotonic() - age)
+    opened = OpenSession(session, rule, images_below(session.input), first=time.monotonic() - age, refused=refused)
     opened.counts.update(
         images=len(opened.files),
         size=sum(path.stat().st_size for path in opened.files.values()),

@@ -11,10 +11,13 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
+import re
 import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -36,8 +39,9 @@ class Listen:
     """``[listen]``: the address of the receiver, and its limits. ``timeout`` is in seconds, ``max_pdu`` in bytes.
 
     ``min_rate`` is the slowest rate of an image, in bytes a second, as long as this side waits for the sender.
-    ``reserve`` is the space that stays free on the spool's disk, in megabytes. With ``client_ca``, senders must present
-    a certificate. ``durable = false`` answers before images are on the disk, for measurements only.
+    ``keep_associations`` are the days for which the journal has an association. ``reserve`` is the space that stays
+    free on the spool's disk, in megabytes. With ``client_ca``, senders must present a certificate. ``durable = false``
+    answers before images are on the disk, for measurements only.
     """
 
     host: str = "127.0.0.1"
@@ -48,6 +52,7 @@ class Listen:
     timeout: int = setting(60, least=1)
     min_rate: int = setting(1000, least=0)
     reserve: int = setting(1024, least=0)
+    keep_associations: int = setting(365, least=1)
     workers: int = setting(1, least=1)
     certificate: str = ""
     key: str = ""
@@ -67,6 +72,9 @@ class Http:
     upload_limit: int = setting(16_000, least=1)
     unpacked_limit: int = setting(64_000, least=1)
 
+
+#: Values of ``keep_input`` other than a number of days (``7d``), in days.
+_KEEP_WORDS = {"always": inf, "never": 0.0}
 
 #: The fields of a visit's template that are not DICOM keywords.
 ASSOCIATION_FIELDS = ("called_ae", "calling_ae", "address", "study_key")
@@ -100,12 +108,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Rule:
-    """``[[rule]]``: what is done with images for one called AE title. Times are in seconds.
+    """``[[rule]]``: what is done with the images that fit it. Times are in seconds.
 
-    ``calling_ae`` and ``addresses`` (or networks) say who may send; empty means everybody. ``force`` and ``expected``
-    are not used if they are 0. ``process`` names processings that are run when the visit has its metadata. ``xnat``
-    is the address of an XNAT to which visits are uploaded when they are in the store; its password comes from where
-    ``icf-utils xnat`` takes it.
+    AE titles and the values of ``where`` are patterns: ``*`` is any text, ``?`` one character. ``calling_ae`` and
+    ``addresses`` (or networks) say who may send; empty means everybody. ``where`` has patterns of header values by
+    DICOM keywords. ``study`` and ``visit`` are templates. ``force`` and ``expected`` are not used if they are 0.
+    ``process`` names processings that are run when the visit has its metadata. ``xnat`` is the address of an XNAT to
+    which visits are uploaded when they are in the store; its password comes from where ``icf-utils xnat`` takes it.
     """
 
     LABELS: ClassVar = ("name", "called_ae")
@@ -116,6 +125,7 @@ class Rule:
     visit: str = "{study_key}"
     calling_ae: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
+    where: Mapping[str, str] = field(default_factory=dict)
     quiet: int = setting(30, least=1)
     force: int = setting(0, least=0)
     expected: int = setting(0, least=0)
@@ -123,7 +133,7 @@ class Rule:
     until: str = setting("catalog", choices=STAGE_NAMES[1:])
     process: tuple[str, ...] = ()
     timezone: str = "UTC"
-    keep_input: bool = True
+    keep_input: str = "always"
     allow_identifying: bool = False
     xnat: str = ""
     xnat_project: str = ""
@@ -137,18 +147,45 @@ class Rule:
         return Template(self.visit)
 
     @property
+    def input_days(self) -> float:
+        """Days for which the received files are kept after success; infinite for ``always``."""
+        if self.keep_input in _KEEP_WORDS:
+            return _KEEP_WORDS[self.keep_input]
+        return float(self.keep_input.removesuffix("d"))
+
+    @property
+    def study_template(self) -> Template:
+        """The template of study identifiers."""
+        return Template(self.study)
+
+    @property
     def keywords(self) -> tuple[str, ...]:
-        """The DICOM keywords that the template uses."""
-        return tuple(name for name in self.template.fields if name not in ASSOCIATION_FIELDS)
+        """The DICOM keywords that the templates use."""
+        found = (*self.study_template.fields, *self.template.fields)
+        return tuple(dict.fromkeys(name for name in found if name not in ASSOCIATION_FIELDS))
 
     def mismatch(self, calling_ae: str, address: str) -> str:
         """Which condition of the rule a sender does not meet: ``calling AE``, ``address``, or empty for none."""
-        if self.calling_ae and calling_ae not in self.calling_ae:
+        if self.calling_ae and not any(fits(pattern, calling_ae) for pattern in self.calling_ae):
             return "calling AE"
         here = ipaddress.ip_address(address)
         mapped = here.ipv4_mapped if isinstance(here, ipaddress.IPv6Address) else None
         networks = [ipaddress.ip_network(text, strict=False) for text in self.addresses]
         return "address" if networks and not any((mapped or here) in network for network in networks) else ""
+
+
+def fits(pattern: str, text: str) -> bool:
+    """Whether a text fits a pattern, in which ``*`` is any text and ``?`` one character.
+
+    >>> fits("CT*", "CT1"), fits("CT?", "CT"), fits("[A]", "A")
+    (True, False, False)
+    """
+    return _expression(pattern).fullmatch(text) is not None
+
+
+@lru_cache(maxsize=1024)
+def _expression(pattern: str) -> re.Pattern[str]:
+    return re.compile(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."), re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -252,7 +289,12 @@ def check_rule(rule: Rule, where: str, source: str) -> None:
     _check_study(rule, where, source)
     if wrong := [text for text in rule.addresses if not _is_network(text)]:
         raise InvalidSetting(source, f"{where} addresses: '{printable(wrong[0])}' is not an IP address or network")
-    _check_template(rule, where, source)
+    _check_template(rule, where, source, "visit", rule.visit)
+    if rule.keep_input not in _KEEP_WORDS and not re.fullmatch("[1-9][0-9]{0,4}d", rule.keep_input, re.ASCII):
+        problem = f"expected 'always', 'never' or days such as '7d', found '{printable(rule.keep_input)}'"
+        raise InvalidSetting(source, f"{where} keep_input: {problem}")
+    if wrong := [keyword for keyword in rule.where if tag_for_keyword(keyword) is None]:
+        raise InvalidSetting(source, f"{where} where: '{printable(wrong[0])}' is not a DICOM keyword")
     _check_time_zone(rule, where, source)
     _check_xnat(rule, where, source)
     _check_targets(rule, where, source)
@@ -281,6 +323,9 @@ def _check_targets(rule: Rule, where: str, source: str) -> None:
 
 
 def _check_study(rule: Rule, where: str, source: str) -> None:
+    if rule.study_template.fields:
+        _check_template(rule, where, source, "study", rule.study)
+        return
     try:
         check_identifier("study", rule.study)
     except InvalidIdentifier as error:
@@ -337,37 +382,21 @@ def _with_titles(rule: Rule, where: str, source: str) -> Rule:
         calling = tuple(parse_ae_title("calling_ae", title) for title in rule.calling_ae)
     except InvalidSetting as error:
         raise InvalidSetting(source, f"{where} {error.source}: {error.problem}") from error
-    for key, titles, advice in (
-        ("called_ae", (called,), "write a rule for each AE title"),
-        ("calling_ae", calling, "leave out 'calling_ae' to accept every sender"),
-    ):
-        if "*" in titles:  # a valid title, but certainly meant as a pattern
-            raise InvalidSetting(source, f"{where} {key}: '*' is taken literally, patterns are not supported; {advice}")
     return replace(rule, name=rule.name or called, called_ae=called, calling_ae=calling)
 
 
-def literal_title_notes(settings: ReceiverSettings) -> list[str]:
-    """A note for each AE title that looks like a pattern."""
-    return [
-        f"rule {printable(rule.name)}: the AE title '{printable(title)}' is taken literally; patterns are not supported"
-        for rule in settings.rules
-        for title in (rule.called_ae, *rule.calling_ae)
-        if "*" in title
-    ]
-
-
-def _check_template(rule: Rule, where: str, source: str) -> None:
-    keywords = [name for name in rule.template.fields if tag_for_keyword(name) is not None]
-    parse_template(f"{source}: {where} visit", rule.visit, {*ASSOCIATION_FIELDS, *keywords})
-    for keyword in rule.keywords:
+def _check_template(rule: Rule, where: str, source: str, key: str, text: str) -> None:
+    keywords = [name for name in Template(text).fields if tag_for_keyword(name) is not None]
+    parse_template(f"{source}: {where} {key}", text, {*ASSOCIATION_FIELDS, *keywords})
+    for keyword in keywords:
         tag = tag_for_keyword(keyword)
         assert tag is not None
         if dictionary_vr(tag) in (None, "SQ", *UNCONVERTIBLE_VRS):
-            raise InvalidSetting(source, f"{where} visit: {keyword} has no value that a text can contain")
+            raise InvalidSetting(source, f"{where} {key}: {keyword} has no value that a text can contain")
         if is_identifying(tag) and not rule.allow_identifying:
             raise InvalidSetting(
                 source,
-                f"{where} visit: {keyword} can identify a person ({TABLE}); use {{study_key}}, "
+                f"{where} {key}: {keyword} can identify a person ({TABLE}); use {{study_key}}, "
                 "or set 'allow_identifying = true' in the rule",
             )
 

@@ -81,8 +81,12 @@ class Spool:
 
     def has_room(self) -> bool:
         """Whether more than the reserve is free."""
+        return self.free_space() > self._reserve
+
+    def free_space(self) -> int:
+        """Free bytes on the spool's disk."""
         found = os.statvfs(self.folder)
-        return found.f_bavail * found.f_frsize > self._reserve
+        return found.f_bavail * found.f_frsize
 
     def new_part(self, rule: str) -> PartialImage:
         """An empty file for an image. Raises ``OSError`` if none can be created."""
@@ -156,7 +160,10 @@ class PartialImage:
 
     def read_at(self, position: int, count: int) -> bytes:
         """Up to ``count`` bytes of what was written, from ``position`` on."""
-        return os.pread(self._descriptor, count, position)
+        if self._descriptor >= 0:
+            return os.pread(self._descriptor, count, position)
+        with open(self.path, "rb") as file:
+            return os.pread(file.fileno(), count, position)
 
     def sync(self) -> None:
         """Bring the content to the disk and close the file; never raises."""

@@ -32,7 +32,7 @@ def test_every_module_has_the_shape_of_a_command() -> None:
     for module in _COMMANDS:
         assert isinstance(module, (Command, Group))
         for member in module.COMMANDS if isinstance(module, Group) else ():
-            assert isinstance(member, Command)
+            assert isinstance(member, (Command, Group))
             assert member.NAME.startswith(f"{module.NAME} ")
 
 

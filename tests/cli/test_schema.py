@@ -29,7 +29,7 @@ else:
 ENDLESS = {"catalog serve", "sessions serve"}
 
 #: Groups of commands, which print their help.
-GROUPS = {"catalog", "visit", "xnat"}
+GROUPS = {"catalog", "sessions quarantine", "visit", "xnat"}
 
 
 def commands(parser: argparse.ArgumentParser) -> Iterator[str]:

@@ -169,3 +169,62 @@ def test_whether_an_association_was_lost(
     broken: bool, associations: list[tuple[AssociationState, float, float | None]]
 ) -> None:
     assert has_lost_association([association(*item) for item in associations]) is broken
+
+
+def test_a_journal_of_the_first_layout_is_brought_up_to_date(tmp_path: Path) -> None:
+    """Without its tables of refused images and of sessions' associations, as an earlier version wrote it."""
+    import sqlite3
+
+    journal = Journal(tmp_path)
+    session = journal.open_session(rule="r", study="a", visit="v")
+    number = journal.start_association("A", "B", "127.0.0.1")
+    journal.update_association(number, images=1, sessions=[session.id])
+    journal.close()
+    with sqlite3.connect(tmp_path / "journal.sqlite") as database:
+        for table in ("refused", "session_association"):
+            database.execute(f"DROP TABLE {table}")
+        database.execute("DROP INDEX association_end")
+        database.execute("PRAGMA user_version=1")
+    database.close()
+    again = Journal(tmp_path)
+    assert [item.id for item in again.associations(session.id)] == [number]
+    assert again.record_refusals(session.id, {"a": "x", "b": "x"}).notes == ("2 images were refused: x",)
+    assert again.record_refusals(session.id, {"a": ""}).refused == 1
+    again.close()
+
+
+def test_associations_of_a_session_are_found_by_an_index(tmp_path: Path) -> None:
+    """Among 500,000 associations, in a hundredth of a second (859 ms by reading all of them)."""
+    import sqlite3
+    import time
+
+    journal = Journal(tmp_path)
+    session = journal.open_session(rule="r", study="a", visit="v")
+    with sqlite3.connect(tmp_path / "journal.sqlite") as database:
+        rows = (("A", "B", "x", 1.0, "released", "") for _ in range(500_000))
+        statement = "INSERT INTO association (called_ae, calling_ae, address, started, state, reason) VALUES "
+        database.executemany(statement + "(?, ?, ?, ?, ?, ?)", rows)
+    database.close()
+    number = journal.start_association("A", "B", "127.0.0.1")
+    journal.update_association(number, sessions=[session.id])
+    started = time.perf_counter()
+    assert [item.id for item in journal.associations(session.id)] == [number]
+    assert time.perf_counter() - started < 0.1
+    journal.close()
+
+
+def test_old_and_countless_associations_are_pruned(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    session = journal.open_session(rule="r", study="a", visit="v")
+    old, kept = (journal.start_association("A", "B", "x") for _ in range(2))
+    for number in (old, kept):
+        journal.update_association(number, images=2, size=10, sessions=[session.id])
+        journal.end_association(number, "released")
+    journal._database.update("association", old, {"ended": 1.0})
+    rejected = [journal.start_association("A", "B", "x", "rejected", "no") for _ in range(5)]
+    assert journal.association_counts() == {"rejected": 5, "released": 2}
+    assert journal.image_totals()["images"] == 4
+    assert journal.prune_associations(2.0, most_rejected=3) == 3
+    assert [item.id for item in journal.rejected_associations(9)] == rejected[:1:-1]
+    assert [item.id for item in journal.associations(session.id)] == [kept]
+    journal.close()

@@ -16,6 +16,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from tests.cli.program import icf
 from tests.data.make_dicom import uid, write_visit
 from tests.receiver.receiving import PATIENCE, Receiver, dcmtk, running, store, storescu, wait_until
 
@@ -91,7 +92,9 @@ def test_images_are_refused_when_the_reserve_is_reached(tmp_path: Path) -> None:
     paths = write_visit(tmp_path / "in", {1: ("t1", 2)})
     with running(tmp_path, listen=f"reserve = {10**12}") as receiver:
         assert statuses(receiver, paths) == [0xA700, 0xA700]
-        assert receiver.sessions() == []
+        (session,) = receiver.finished(1)
+        assert (session.images, session.refused, session.state) == (0, 2, "failed")
+        assert session.notes == ("2 images were refused: less than the reserve is free on the disk (0xA700)",)
 
 
 def test_images_are_refused_when_the_disk_is_full(tmp_path: Path) -> None:
@@ -116,6 +119,46 @@ def test_images_are_refused_when_the_disk_is_full(tmp_path: Path) -> None:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+def test_a_session_of_which_images_were_refused_is_partial(tmp_path: Path) -> None:
+    """The disk is full amid a study, and the sender does not look at the answers."""
+    paths = write_visit(tmp_path / "in", {1: ("t1", 24)}, Rows=250, Columns=400, PixelData=bytes(200_000))
+    place = tmp_path / "spool"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only root may mount a small file system")
+    try:
+        with running(tmp_path, rule=_RULE) as receiver:
+            stored = statuses(receiver, paths).count(0)
+            subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
+            (session,) = receiver.finished(1)
+            assert (session.images, session.refused, session.state) == (stored, 24 - stored, "partial")
+            assert "were refused: the disk is full (0xA700)" in session.notes[-1]
+            done = icf("sessions", "--settings", tmp_path / "receiver.toml", "--wait")
+            assert done.code == 1
+            assert f"{session.id}: {24 - stored} images were refused" in done.out
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_refusals_are_not_forgotten_by_a_receiver_that_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pynetdicom import _config
+
+    monkeypatch.setattr(_config, "STORE_SEND_CHUNKED_DATASET", True)
+    first, second = write_visit(tmp_path / "in", {1: ("t1", 2)})
+    (tmp_path / "cut.dcm").write_bytes(second.read_bytes()[:-2])
+    receiver = Receiver(tmp_path, rule=_SLOW)
+    receiver.start()
+    assert statuses(receiver, [first, tmp_path / "cut.dcm"]) == [0, 0xC000]
+    wait_until(lambda: receiver.sessions()[0].refused, "the journal knows")
+    receiver.kill()
+    with running(tmp_path, rule=_RULE) as again:
+        (session,) = again.finished(1)
+        assert (session.images, session.refused, session.state) == (1, 1, "partial")
+
+
 def test_images_that_cannot_be_parsed_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A data set that is cut, one that is noise, one without a study: refused; the others are taken."""
     from pynetdicom import _config
@@ -132,9 +175,14 @@ def test_images_that_cannot_be_parsed_are_refused(tmp_path: Path, monkeypatch: p
     bad = [tmp_path / f"{name}.dcm" for name in ("nameless", "cut", "noise")]
     with running(tmp_path) as receiver:
         assert statuses(receiver, [*bad, whole]) == [0xC000, 0xC000, 0xC000, 0]
-        (session,) = receiver.finished(1)
-        assert (session.images, session.state) == (1, "success")
+        of_nobody, session = receiver.finished(2)
+        assert (session.images, session.refused, session.state) == (1, 0, "success")
         assert "StudyInstanceUID is missing" in receiver.log
+        # what belongs to no visit is a session of its own
+        assert (of_nobody.visit, of_nobody.calling_ae, of_nobody.state) == ("refused-TESTS", "TESTS", "failed")
+        assert (of_nobody.images, of_nobody.refused) == (0, 1)  # all had one SOPInstanceUID
+        assert of_nobody.notes == ("1 image was refused: the data set cannot be parsed (0xC000)",)
+        assert not list((receiver.store / "study-a").glob("refused*"))
 
 
 def test_duplicates_and_conflicting_images(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import pytest
 import requests
 
 from icf_utils.receiver.journal import Journal
+from icf_utils.receiver.spool import Spool
 from icf_utils.receiver.web.records import MAGICKBOX_FIELDS
 from icf_utils.receiver.web.settings import token_for
 from tests.data.make_dicom import uid, write_visit
@@ -411,3 +412,32 @@ def test_the_urls_of_magickbox_exist_only_on_request(tmp_path: Path) -> None:
         assert client.ask("/code/php/getScratch.php").status_code == 404
         assert client.ask("/code/php/getOutputZip.php?folder=s000001").status_code == 404
     journal.close()
+
+
+def test_health_needs_no_token_and_says_nothing_else(client: Client) -> None:
+    response = client.ask("/health", token="")
+    assert (response.status_code, response.json()) == (503, {"error": "no receiver is running"})
+    spool = Spool(client.journal.spool, reserve=0)
+    try:
+        response = client.ask("/health", token="")
+        assert (response.status_code, response.json()) == (200, {"status": "ok"})
+    finally:
+        spool.close()
+
+
+def test_metrics_and_rejected_associations(client: Client) -> None:
+    client.journal.start_association("X", "<b>ME", "10.0.0.1", "rejected", "no rule has this called AE title")
+    assert client.ask("/metrics", token="").status_code == 401
+    response = client.ask("/metrics")
+    assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    figures = dict(line.rsplit(" ", 1) for line in response.text.splitlines() if not line.startswith("#"))
+    assert figures['icf_associations{state="rejected"}'] == "1"
+    assert float(figures["icf_spool_free_bytes"]) > 0
+    assert sum(int(value) for name, value in figures.items() if name.startswith("icf_sessions")) == sum(
+        client.journal.counts().values()
+    )
+    (found,) = client.ask("/associations/rejected").json()
+    assert (found["AETitleCaller"], found["reason"]) == ("<b>ME", "no rule has this called AE title")
+    page = client.ask("/").text
+    assert "&lt;b&gt;ME" in page
+    assert "<b>ME" not in page

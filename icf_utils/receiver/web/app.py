@@ -24,16 +24,21 @@ from icf_utils.progress import SILENT, Progress
 from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.model import Session, SessionFilter, in_one_line
 from icf_utils.receiver.processings import request_rerun, session_processings
+from icf_utils.receiver.quarantine import accept_quarantine, drop_quarantine, quarantined_images
 from icf_utils.receiver.routing import read_states, request_resend
 from icf_utils.receiver.web import downloads, guard, views
 from icf_utils.receiver.web.downloads import zip_response
+from icf_utils.receiver.web.metrics import collect_metrics, format_metrics, health_problem
 from icf_utils.receiver.web.queries import parse_query
-from icf_utils.receiver.web.records import session_record
+from icf_utils.receiver.web.records import quarantine_record, rejection_record, session_record
 from icf_utils.receiver.web.settings import WebSettings
 from icf_utils.receiver.web.uploads import enqueue_upload
 from icf_utils.receiver.web.virtual_zip import ZipCache
 
 Log = Callable[[str], None]
+
+#: What can be done with the images in quarantine.
+_DECISIONS = ("accept", "drop")
 
 _STATUS: dict[type[IcfError], int] = {
     InvalidIdentifier: 400,
@@ -67,8 +72,12 @@ def _add_routes(app: Flask, handlers: _Handlers) -> None:
     app.add_url_rule("/view/<session_id>", "view", handlers.view)
     app.add_url_rule("/view/<session_id>/delete", "delete_by_form", handlers.delete_by_form, methods=["POST"])
     app.add_url_rule("/view/<session_id>/retry", "retry_by_form", handlers.retry_by_form, methods=["POST"])
+    app.add_url_rule("/view/<session_id>/<action>", "decide_by_form", handlers.decide_by_form, methods=["POST"])
     app.add_url_rule("/sessions", "sessions", handlers.sessions)
     app.add_url_rule("/sessions", "post", handlers.post, methods=["POST"])
+    app.add_url_rule("/health", "health", handlers.health)
+    app.add_url_rule("/metrics", "metrics", handlers.metrics)
+    app.add_url_rule("/associations/rejected", "rejected", handlers.rejected)
     app.add_url_rule("/sessions/counts", "counts", handlers.counts)
     app.add_url_rule("/sessions/<session_id>", "session", handlers.session)
     app.add_url_rule("/sessions/<session_id>", "delete", handlers.delete, methods=["DELETE"])
@@ -79,6 +88,11 @@ def _add_routes(app: Flask, handlers: _Handlers) -> None:
     app.add_url_rule("/sessions/<session_id>/processings/<name>/log", "processing_log", handlers.processing_log)
     app.add_url_rule("/sessions/<session_id>/log", "log", handlers.log_text)
     app.add_url_rule("/sessions/<session_id>/input.zip", "input", handlers.input_zip)
+    app.add_url_rule("/sessions/<session_id>/quarantine.zip", "quarantine_zip", handlers.quarantine_zip)
+    app.add_url_rule("/sessions/<session_id>/quarantine", "quarantine", handlers.quarantine)
+    app.add_url_rule(
+        "/sessions/<session_id>/quarantine/<action>", "decide", handlers.decide_quarantine, methods=["POST"]
+    )
     app.add_url_rule("/sessions/<session_id>/output.zip", "output", handlers.output_zip)
 
 
@@ -100,6 +114,8 @@ class _Handlers:
 
     def admit(self) -> Response | None:
         """Refuse a request without the token, or one that a page of another site sent; called before all others."""
+        if request.endpoint == "health":
+            return None
         if not guard.is_known(request, self._settings.token):
             self._note("refused: the token is missing or wrong")
             headers = {"WWW-Authenticate": 'Basic realm="icf-utils", charset="UTF-8"'}
@@ -138,18 +154,20 @@ class _Handlers:
         limit = min(query.limit or views.PAGE, views.PAGE)
         found = self._journal.sessions(query.wanted, limit + 1, query.offset)
         counts = self._journal.counts(_without_states(query.wanted))
+        rejected = self._journal.rejected_associations(views.SHOWN_REJECTED)
         page = views.list_page(found[:limit], counts, query, time.time(), has_more=len(found) > limit)
+        page["rejected"] = views.rejected_rows(rejected)
         return render_template("sessions.html", **page)
 
     def view(self, session_id: str) -> str:
         session = self._known(session_id)
         log = downloads.read_log(session).decode("utf-8", "replace")
-        actions = ("delete", "retry", "rerun")
+        actions = ("delete", "retry", "rerun", *_DECISIONS)
         forms = {action: guard.form_token(self._settings.token, action, session.id) for action in actions}
         found = session_processings(session, self._settings.store, self._processings(session))
-        return render_template(
-            "session.html", **views.session_page(session, log, forms, time.time(), found, read_states(session))
-        )
+        page = views.session_page(session, log, forms, time.time(), found, read_states(session))
+        quarantined = quarantined_images(session, self._settings.store) if session.quarantined else []
+        return render_template("session.html", **page, quarantined=views.quarantine_rows(quarantined))
 
     def delete_by_form(self, session_id: str) -> Any:
         session = self._known_by_form("delete", session_id)
@@ -244,6 +262,55 @@ class _Handlers:
         )
         return jsonify(self._record(session))
 
+    def health(self) -> Response:
+        """Whether images are taken; without the token, and without any other information."""
+        problem = health_problem(self._journal.spool, self._settings.reserve)
+        return _problem(problem, 503) if problem else jsonify({"status": "ok"})
+
+    def metrics(self) -> Response:
+        text = format_metrics(collect_metrics(self._journal, self._settings.reserve))
+        return Response(text, content_type="text/plain; version=0.0.4; charset=utf-8")
+
+    def rejected(self) -> Response:
+        """The associations that were rejected last."""
+        return jsonify(
+            [rejection_record(item) for item in self._journal.rejected_associations(downloads.MOST_REJECTED)]
+        )
+
+    def quarantine(self, session_id: str) -> Response:
+        found = quarantined_images(self._known(session_id), self._settings.store)
+        return jsonify([quarantine_record(item) for item in found])
+
+    def quarantine_zip(self, session_id: str) -> Response:
+        session = self._known(session_id)
+        return zip_response(
+            request, self._zips.get(downloads.quarantine_members(session)), f"{session.id}-quarantine.zip"
+        )
+
+    def decide_quarantine(self, session_id: str, action: str) -> Response:
+        """Accept or drop the images in quarantine; responds with the session of the corrected visit, or this one."""
+        return jsonify(self._record(self._decide_quarantine(self._known(session_id), action)))
+
+    def decide_by_form(self, session_id: str, action: str) -> Any:
+        if action not in _DECISIONS:
+            abort(404)
+        session = self._known_by_form(action, session_id)
+        if action == "drop" and request.form.get("sure") != "yes":
+            return redirect(url_for("view", session_id=session.id), 303)
+        if session.quarantined:  # otherwise the button was pressed twice
+            session = self._decide_quarantine(session, action)
+        return redirect(url_for("view", session_id=session.id), 303)
+
+    def _decide_quarantine(self, session: Session, action: str) -> Session:
+        if action not in _DECISIONS:
+            abort(404)
+        if action == "accept":
+            found = accept_quarantine(self._journal, self._settings.store, session)
+        else:
+            found = drop_quarantine(self._journal, session)
+        self._note(f"images in quarantine: {action}")
+        return found
+
     def log_text(self, session_id: str) -> Response:
         return Response(downloads.read_log(self._known(session_id)), mimetype="text/plain")
 
@@ -266,12 +333,7 @@ class _Handlers:
         kind = request.args.get("type", "output")
         if kind not in ("input", "output"):
             raise InvalidSetting("type", "expected input or output")
-        is_input = kind == "input"
-        members = (
-            downloads.input_members(session)
-            if is_input
-            else downloads.output_members(session, self._settings.store, self._processings(session))
-        )
+        members = downloads.members_of(session, kind, self._settings.store, self._processings(session))
         return zip_response(request, self._zips.get(members), f"{session.id}.zip")
 
     def _known(self, session_id: str) -> Session:

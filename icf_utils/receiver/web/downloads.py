@@ -21,9 +21,27 @@ from icf_utils.receiver.web.virtual_zip import VirtualZip, ZippedFile
 from icf_utils.sources.selection import list_files
 from icf_utils.store.layout import VISIT_SUFFIXES, Visit
 
+#: Rejected associations that are listed.
+MOST_REJECTED = 100
+
 
 class NotAvailable(IcfError):
     """A session does not have the requested files; the message says why."""
+
+
+def members_of(session: Session, kind: str, store: Path, processings: Sequence[str] = ()) -> list[ZippedFile]:
+    """The files of a session's ``input``, ``output`` or ``quarantine``. Raises :class:`NotAvailable`."""
+    if kind == "quarantine":
+        return quarantine_members(session)
+    return input_members(session) if kind == "input" else output_members(session, store, processings)
+
+
+def quarantine_members(session: Session) -> list[ZippedFile]:
+    """The images in quarantine, as ``<id>/QUARANTINE/...``. Raises :class:`NotAvailable`."""
+    paths = sorted(session.quarantine.glob("*.dcm"))
+    if not paths:
+        raise NotAvailable(f"{session.id} has no images in quarantine")
+    return [ZippedFile(f"{session.id}/QUARANTINE/{path.name}", path) for path in paths]
 
 
 def input_members(session: Session) -> list[ZippedFile]:

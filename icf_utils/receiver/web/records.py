@@ -6,8 +6,9 @@ import time
 from collections.abc import Sequence
 from email.utils import formatdate
 
-from icf_utils.receiver.model import Session
+from icf_utils.receiver.model import Association, Session
 from icf_utils.receiver.processings import SessionProcessing
+from icf_utils.receiver.quarantine import QuarantinedImage
 from icf_utils.receiver.routing import TargetState
 from icf_utils.results import to_json_value
 
@@ -54,6 +55,28 @@ def session_record(
         "processings": to_json_value(tuple(processings)),
         "sends": to_json_value(tuple(sends)),
         **_magickbox(session, log_size, log_time, now),
+    }
+
+
+def rejection_record(item: Association) -> dict[str, object]:
+    """The record of an association that was rejected; ``time`` is in POSIX seconds."""
+    return {
+        "time": item.started,
+        "address": item.address,
+        "AETitleCaller": item.calling_ae,
+        "AETitleCalled": item.called_ae,
+        "reason": item.reason,
+    }
+
+
+def quarantine_record(item: QuarantinedImage) -> dict[str, object]:
+    """The record of an image in quarantine; ``received`` is in POSIX seconds, ``size`` in bytes."""
+    return {
+        "image": item.image,
+        "size": item.size,
+        "received": item.received,
+        "latest": item.is_latest,
+        "differs": list(item.differs),
     }
 
 

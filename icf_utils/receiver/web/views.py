@@ -11,8 +11,9 @@ from urllib.parse import urlencode
 from flask import Flask
 
 from icf_utils.formatting import format_size
-from icf_utils.receiver.model import SESSION_STATES, Session, SessionState, in_one_line
+from icf_utils.receiver.model import SESSION_STATES, Association, Session, SessionState, in_one_line
 from icf_utils.receiver.processings import SessionProcessing
+from icf_utils.receiver.quarantine import QuarantinedImage
 from icf_utils.receiver.routing import TargetState
 from icf_utils.receiver.web.queries import Query
 from icf_utils.receiver.web.records import processing_seconds
@@ -36,6 +37,13 @@ class StateChoice:
     chosen: bool
 
 
+#: Rejected associations that the list's page shows.
+SHOWN_REJECTED = 10
+
+#: Images in quarantine that a page lists.
+_SHOWN_IMAGES = 200
+
+
 def list_page(
     sessions: Sequence[Session], counts: Mapping[SessionState, int], query: Query, now: float, has_more: bool
 ) -> dict[str, Any]:
@@ -56,6 +64,33 @@ def list_page(
         "older": _list_url(query, offset=query.offset + PAGE) if has_more else "",
         "now": _moment(now),
     }
+
+
+def quarantine_rows(images: Sequence[QuarantinedImage]) -> list[dict[str, str]]:
+    """The rows of images in quarantine, the first ones only."""
+    return [
+        {
+            "image": item.image,
+            "received": _moment(item.received),
+            "size": format_size(item.size),
+            "differs": ", ".join(item.differs),
+        }
+        for item in images[:_SHOWN_IMAGES]
+    ]
+
+
+def rejected_rows(associations: Sequence[Association]) -> list[dict[str, str]]:
+    """The rows of associations that were rejected."""
+    return [
+        {
+            "time": _moment(item.started),
+            "address": item.address,
+            "calling": item.calling_ae or "-",
+            "called": item.called_ae or "-",
+            "reason": in_one_line(item.reason),
+        }
+        for item in associations
+    ]
 
 
 def session_page(

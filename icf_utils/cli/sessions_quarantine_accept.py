@@ -1,0 +1,37 @@
+"""``icf-utils sessions quarantine accept``."""
+
+from __future__ import annotations
+
+import argparse
+
+from icf_utils.cli.console import Console
+from icf_utils.cli.sessions_access import add_access, add_ids, sessions_of
+from icf_utils.errors import IcfError, printable
+
+NAME = "sessions quarantine accept"
+HELP = "process visits again with their quarantined images"
+DETAILS = """\
+All images in a session's quarantine are accepted at once: the whole visit is
+processed again, with these images in place of the earlier ones. Of several
+contents of an image, the last one received is accepted."""
+EXAMPLE = "icf-utils sessions quarantine accept s000017 --settings receiver.toml"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_ids(parser)
+    add_access(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    sessions, accepted, failures = sessions_of(args), [], []
+    for session_id in dict.fromkeys(args.ids):
+        try:
+            accepted.append({"session": session_id, "new": sessions.accept(session_id)})
+        except IcfError as error:  # noqa: PERF203 - one failure must not stop the others
+            if len(args.ids) == 1:
+                raise
+            failures.append({"session": session_id, "message": str(error)})
+    lines = [f"{item['session']}: accepted; the corrected visit is session {item['new']}" for item in accepted]
+    lines += [f"{printable(item['session'])}: {item['message']}" for item in failures]
+    console.result(args.command, {"accepted": accepted, "failed": failures}, lines, ok=not failures)
+    return 1 if failures else 0
