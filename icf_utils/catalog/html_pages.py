@@ -2,7 +2,7 @@
 
 The first page has the study's name and description, and what programs read: a description for search engines and,
 without scripts, the visits. All texts are escaped. Nothing is inline that a ``Content-Security-Policy`` of
-``default-src 'self'`` forbids: blocks of data are no scripts.
+``default-src 'self'`` forbids: blocks of data are not scripts.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ TagValue: TypeAlias = "str | int | float | tuple[str | int | float, ...]"
 #: the same kind.
 SeriesKind: TypeAlias = "tuple[tuple[str, TagValue], ...]"
 
-#: The number of a series is no property of its kind: it differs between visits that are otherwise alike.
+#: The number of a series does not belong to its kind: it differs between visits that are otherwise alike.
 _NUMBER = "SeriesNumber"
 #: Limits: characters of a value, and different values of a tag in a series.
 _LONGEST, _MOST = 200, 8

@@ -38,7 +38,7 @@ COMPARED = (
 
 @dataclass(frozen=True)
 class SeriesColumns:
-    """The series of a visit in their order, as columns: their kinds, SeriesNumbers (texts if these are no integers),
+    """The series of a visit in their order, as columns: their kinds, SeriesNumbers (texts where they are not integers),
     numbers of images, and bytes.
     """
 

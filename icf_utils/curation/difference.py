@@ -1,6 +1,6 @@
 """In what the next version of a visit differs from the present one: images by series, and other files. Pure.
 
-An image is known by its SOPInstanceUID, so that files with other names are no other images; where that is missing or
+An image is known by its SOPInstanceUID, so that files with other names are not other images; where that is missing or
 not unique, by its path.
 """
 

@@ -57,7 +57,7 @@ class ChangeNote:
 
 @dataclass(frozen=True)
 class CurrentVisit:
-    """A visit as it is in the store: what of it exists, and the facts that its next version follows.
+    """A visit in the store: what of it exists, and the facts that its next version follows.
 
     ``md5`` and ``size`` (bytes) are the archive's. ``metadata`` and ``dataset`` are ``None`` if those stages were not
     made. ``history`` is never empty: a visit that was not changed yet has its first version.

@@ -38,7 +38,7 @@ from icf_utils.receiver.identify import (
 from icf_utils.receiver.sessions import RefusedImage, SessionManager
 from icf_utils.receiver.spool import PartialImage, Spool, is_disk_full
 
-#: Bytes that are kept in memory of an image for which there is no space.
+#: Bytes that are kept in memory of an image for which the disk has no space.
 _KEPT_HEAD = 1 << 16
 
 
@@ -179,7 +179,7 @@ class _SpooledImage:
 
 
 class _NoSpace:
-    """An image for which there is no space: its bytes are dropped, except for those that say where it belongs."""
+    """An image for which the disk has no space: its bytes are dropped, except for those that say where it belongs."""
 
     def __init__(
         self, handler: StoreHandler, association: OpenAssociation, request: Command, transfer_syntax: str
