@@ -39,7 +39,8 @@ def run_once(command: Command) -> Run:
     """Run a command and account for it; its output is shown only if it fails."""
     command.before()
     os.sync()
-    environment = {**os.environ, **(command.environment or {})}
+    new_stores = {"ICF_NEW_STORE": "1", "ICF_STORE_URL": "https://data.example.org"}
+    environment = {**new_stores, **os.environ, **(command.environment or {})}
     started = time.perf_counter()
     process = subprocess.Popen(
         command.arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, start_new_session=True

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from icf_utils.pipeline.visit_table import collect_visits
     from icf_utils.results import Notice, Written
     from icf_utils.settings import Settings, load_settings
+    from icf_utils.store.init_store import InitResult, init_store
     from icf_utils.verify.repair import Repair, RepairResult, VisitRepair, repair_store, repair_visit
     from icf_utils.verify.verify import Finding, VerifyResult, VisitCheck, verify_store, verify_visit
 
@@ -54,6 +55,7 @@ __all__ = [
     "DatasetResult",
     "Finding",
     "IcfError",
+    "InitResult",
     "MetadataResult",
     "Notice",
     "RefreshOptions",
@@ -85,6 +87,7 @@ __all__ = [
     "collect_visits",
     "deposit_visit_dataset",
     "deposit_visit_metadata",
+    "init_store",
     "load_settings",
     "make_plan",
     "make_studyvisit_archive",
@@ -107,6 +110,7 @@ _HOME = {
     "DatasetResult": "dataset.stage",
     "Finding": "verify.verify",
     "IcfError": "errors",
+    "InitResult": "store.init_store",
     "MetadataResult": "metadata.stage",
     "Notice": "results",
     "Repair": "verify.repair",
@@ -137,6 +141,7 @@ _HOME = {
     "collect_visits": "pipeline.visit_table",
     "deposit_visit_dataset": "dataset.stage",
     "deposit_visit_metadata": "metadata.stage",
+    "init_store": "store.init_store",
     "load_settings": "settings",
     "make_plan": "pipeline.plan",
     "make_studyvisit_archive": "archive.stage",

@@ -95,6 +95,20 @@ class InputRefused(IcfError):
         super().__init__(f"input '{printable(source)}' is refused; nothing was written:\n  {body}{tail}")
 
 
+class NotSettled(IcfError):
+    """An input that changed a short while ago, and may still be growing; nothing was written."""
+
+    exit_code = 11
+
+    def __init__(self, source: str | PathLike[str], age: str, settle: str) -> None:
+        self.source = fspath(source)
+        super().__init__(
+            f"input '{printable(source)}' changed {age} ago and may still be growing; nothing was "
+            f"written. It is taken once it has not changed for {settle} (--settle); run the command "
+            "again then"
+        )
+
+
 class ExistingFileDiffers(IcfError):
     """Another file has the name already; it was not touched. ``how`` says in what it differs."""
 

@@ -11,9 +11,10 @@ Reads the one file that it is given; writes nothing.
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
@@ -40,21 +41,28 @@ def setting(
 #: The stages of the chain, in their order.
 STAGE_NAMES = ("archive", "metadata", "dataset", "catalog")
 
+#: What usually shows that folders were taken for the wrong visits. Each is a notice's code, and a word of ``--allow``.
+#: ``skipped-image`` concerns trees of folders only.
+RUN_CHECKS = ("shared-study", "several-patients", "no-dicom")
+INPUT_CHECKS = (*RUN_CHECKS, "skipped-image")
+UPLOAD_CHECKS = ("shared-study", "several-patients", "skipped-image")
+
 #: File name of the settings, below the store's root.
 SETTINGS_NAME = "icf.toml"
 
-#: The address of the facility's stores, unless another one is given.
-DEFAULT_STORE_URL = "https://data.inm-icf.de"
+#: The environment variable with the address of stores whose settings name none.
+STORE_URL_VARIABLE = "ICF_STORE_URL"
 
 
 @dataclass(frozen=True)
 class StoreSettings:
     """``[store]``: the store's address, what identifies it when that address changes, and who may use it.
 
+    Without ``url`` the store has no address, and nothing that contains it can be made.
     ``group_shared``: members of the folders' group may read all files and add to the store, whatever the umask.
     """
 
-    url: str = DEFAULT_STORE_URL
+    url: str = ""
     id: str = ""
     group_shared: bool = False
 
@@ -80,6 +88,16 @@ TECHNICAL_TAGS = (
     "ScanningSequence",
     "SequenceVariant",
 )
+
+#: Names that systems leave in folders; see :mod:`icf_utils.sources.leave_out`.
+DEFAULT_LEAVE_OUT = (".DS_Store", "._*", "Thumbs.db", "desktop.ini", "@eaDir")
+
+
+@dataclass(frozen=True)
+class ArchiveSettings:
+    """``[archive]``: patterns of the names of files and folders that are left out of every input."""
+
+    leave_out: tuple[str, ...] = DEFAULT_LEAVE_OUT
 
 
 @dataclass(frozen=True)
@@ -175,6 +193,8 @@ class StudyFile:
 class RunSettings:
     """``[run]``: what ``icf-utils run`` does without options. 0 jobs: as many as there are processors.
 
+    ``settle`` is a duration such as ``5m``: an input must not have changed for so long. If it is empty, it is 5 minutes
+    for inputs found by a pattern, and 0 for those that a table names.
     ``process`` names the processings with which a run ends.
     """
 
@@ -183,6 +203,7 @@ class RunSettings:
     pattern: str = ""
     until: str = setting("catalog", choices=STAGE_NAMES)
     timezone: str = "UTC"
+    settle: str = ""
     process: tuple[str, ...] = ()
 
 
@@ -227,6 +248,7 @@ class Settings:
     """Everything that an ``icf.toml`` can have."""
 
     store: StoreSettings = field(default_factory=StoreSettings)
+    archive: ArchiveSettings = field(default_factory=ArchiveSettings)
     metadata: MetadataSettings = field(default_factory=MetadataSettings)
     dataset: DatasetSettings = field(default_factory=DatasetSettings)
     catalog: CatalogSettings = field(default_factory=CatalogSettings)
@@ -237,15 +259,19 @@ class Settings:
 def load_settings(store_dir: Path) -> Settings:
     """Load the settings of the store at ``store_dir``; defaults where the file or a key is absent.
 
-    Raises :class:`~icf_utils.errors.InvalidSetting` for a file that is not TOML, and for every mistake in it.
+    Where the file names no address, that of the environment variable ``ICF_STORE_URL`` is taken. Raises
+    :class:`~icf_utils.errors.InvalidSetting` for a file that is not TOML, and for every mistake in it.
     """
     path = store_dir / SETTINGS_NAME
     with storage_errors(path, "read"):
         try:
             raw = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
-            return Settings()
-    return parse_settings(raw, str(path))
+            raw = b""
+    settings = parse_settings(raw, str(path))
+    if settings.store.url:
+        return settings
+    return replace(settings, store=replace(settings.store, url=os.environ.get(STORE_URL_VARIABLE, "")))
 
 
 def load_study_settings(study_folder: Path) -> StudySettings:

@@ -30,8 +30,9 @@ step() {
     .venv/bin/icf-utils "$@"
 }
 printf 'study,visit,input\ndemo,visit-01,visit-01\n' > demo-input/visits.csv
-step run -o "$store" --table demo-input/visits.csv --store-url "file://$store" --report demo-input/report.html
-step run -o "$store" --table demo-input/visits.csv --store-url "file://$store" --dry-run
+step init "$store" --url "file://$store"
+step run -o "$store" --table demo-input/visits.csv --report demo-input/report.html
+step run -o "$store" --table demo-input/visits.csv --dry-run
 step status -o "$store"
 step verify -o "$store" --id demo visit-01 --rebuild "$input"
 

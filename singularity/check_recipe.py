@@ -268,9 +268,10 @@ icf-utils sessions --settings /data/receiver.toml --wait --timeout 120
 def _stages(identity: list[str], store: str, visit: str, url: str) -> Iterator[list[str]]:
     """The commands of the four stages for one visit."""
     common = ["--quiet", "-o", store, *identity]
+    yield ["init", "--quiet", store, "--url", url]
     yield ["make_studyvisit_archive", *common, visit]
     yield ["deposit_visit_metadata", *common]
-    yield ["deposit_visit_dataset", *common, "--store-url", url]
+    yield ["deposit_visit_dataset", *common]
     yield ["catalogify_studyvisit_from_meta", *common]
 
 

@@ -48,6 +48,9 @@ def _clean_surrounding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
                 patch.delenv(name)
         patch.setenv("HOME", str(home))
         patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+        patch.setenv("ICF_RUN_SETTLE", "0")  # inputs of tests have just been made
+        patch.setenv("ICF_STORE_URL", "https://data.inm-icf.de")  # the address of stores that have none of their own
+        patch.setenv("ICF_NEW_STORE", "1")  # most tests begin without a store
         patch.chdir(home)
         yield
 

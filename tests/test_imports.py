@@ -22,6 +22,7 @@ ROOMS = [
         "json_schema",
         "schemas",
         "formatting",
+        "durations",
         "waiting",
         "installation",
         "results",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from icf_utils.errors import InvalidSetting, StorageFailure
-from icf_utils.settings import DEFAULT_STORE_URL, SETTINGS_NAME, Settings, load_settings, parse_settings
+from icf_utils.settings import SETTINGS_NAME, Settings, load_settings, parse_settings
 
 EVERYTHING = """\
 [store]
@@ -42,13 +42,19 @@ process = ["p"]
 """
 
 
-def test_defaults(tmp_path: Path) -> None:
+def test_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no address by default; one of the environment is that of stores without one of their own."""
+    monkeypatch.delenv("ICF_STORE_URL")
     for place in (tmp_path, tmp_path / "missing"):
         assert load_settings(place) == Settings()
     (tmp_path / SETTINGS_NAME).write_bytes(b"")
     assert load_settings(tmp_path) == Settings()
     assert load_settings(tmp_path / SETTINGS_NAME) == Settings()
-    assert Settings().store.url == DEFAULT_STORE_URL
+    assert Settings().store.url == ""
+    monkeypatch.setenv("ICF_STORE_URL", "https://store.example.org")
+    assert load_settings(tmp_path).store.url == "https://store.example.org"
+    (tmp_path / SETTINGS_NAME).write_bytes(b"[store]\nurl = 'https://own.example.org'\n")
+    assert load_settings(tmp_path).store.url == "https://own.example.org"
     assert not Settings().metadata.allow_identifying
 
 
@@ -69,7 +75,7 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
     [
         (
             "[stroe]\nurl = 'x'",
-            "stroe: unknown key; did you mean 'store'? (known: store, metadata, dataset",
+            "stroe: unknown key; did you mean 'store'? (known: store, archive, metadata, dataset",
         ),
         ("url = 'x'", "url: unknown key (known: store"),
         ("[store]\nurll = 'x'", "[store] urll: unknown key; did you mean 'url'? (known: url, id, group_shared)"),
@@ -106,7 +112,7 @@ def test_all_mistakes_are_reported_at_once() -> None:
     assert str(caught.value).splitlines() == [
         "icf.toml: 3 mistakes:",
         "  [store] url: expected text in quotes, found the number 1",
-        "  [run] tabel: unknown key; did you mean 'table'? (known: jobs, table, pattern, until, timezone, process)",
+        "  [run] tabel: unknown key; did you mean 'table'? (known: jobs, table, pattern, until, timezone, settle, process)",
         "  [run] jobs: expected a whole number, found the text '4'",
     ]
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timezone, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from icf_utils.archive.changes import count_changes
 from icf_utils.archive.checksum import format_checksum
 from icf_utils.archive.explain import explain_difference
 from icf_utils.archive.writer import (
@@ -22,9 +24,20 @@ from icf_utils.archive.writer import (
     Packer,
     PackingResult,
 )
-from icf_utils.errors import DepositDiffers, InputRefused, InvalidSetting, VisitRemoved, printable, storage_errors
+from icf_utils.durations import format_duration
+from icf_utils.errors import (
+    DepositDiffers,
+    InputRefused,
+    InvalidSetting,
+    NotSettled,
+    VisitRemoved,
+    printable,
+    storage_errors,
+)
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice, Written
+from icf_utils.settings import Settings, load_settings
+from icf_utils.sources.leave_out import LeftOut
 from icf_utils.sources.open import open_source
 from icf_utils.sources.source import Source
 from icf_utils.store.files import make_workdir, new_part, part_name, publish_bytes, publish_part, sync_file
@@ -56,16 +69,22 @@ def make_studyvisit_archive(
     *,
     time_zone: str = "UTC",
     strip: int = 0,
+    settings: Settings | None = None,
+    settle: float = 0.0,
+    refuse: Collection[str] = (),
     progress: Progress = SILENT,
 ) -> ArchiveResult:
     """Archive a visit reproducibly: the bytes depend only on content and names of the input's files and the time zone.
 
     ``input_path`` is a folder, a zip, or a plain or compressed tar; ``time_zone`` is the IANA name of the zone of study
     times, such as ``Europe/Berlin``; the first ``strip`` folders of every name in a zip or tar are removed. An archive
-    that exists is compared, and never replaced.
+    that exists is compared, and never replaced. ``settings`` are the store's, unless they are given; they name the
+    files to leave out. The input must not have changed for ``settle`` seconds. ``refuse`` are codes of notices, such as
+    ``several-patients``: nothing is written of an input that has one of them.
 
     Raises :class:`~icf_utils.errors.InputRefused`, :class:`~icf_utils.errors.InvalidIdentifier`,
-    :class:`~icf_utils.errors.DepositDiffers`, :class:`~icf_utils.errors.StorageFailure`.
+    :class:`~icf_utils.errors.NotSettled`, :class:`~icf_utils.errors.DepositDiffers`,
+    :class:`~icf_utils.errors.StorageFailure`.
     """
     place = Visit(Path(store_dir), study, visit)
     zone = parse_time_zone(time_zone)
@@ -74,8 +93,9 @@ def make_studyvisit_archive(
         raise VisitRemoved(place.study, place.visit, place.tombstone)
     with visit_lock(place, progress):
         make_workdir(place.of_study)
-        with open_source(Path(input_path), place.workdir, strip) as source:
-            return _make(source, place, zone, progress)
+        with open_source(Path(input_path), place.workdir, strip, _leave_out(place, settings)) as source:
+            _refuse_unsettled(source, settle)
+            return _make(source, place, zone, refuse, progress)
 
 
 def compare_archive(
@@ -84,6 +104,7 @@ def compare_archive(
     *,
     time_zone: str = "UTC",
     strip: int = 0,
+    settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> str | None:
     """Say how the archive of ``input_path`` would differ from the one in the store; ``None`` if it would not.
@@ -92,12 +113,23 @@ def compare_archive(
     Raises :class:`~icf_utils.errors.InputRefused`, :class:`~icf_utils.errors.StorageFailure`.
     """
     zone = parse_time_zone(time_zone)
-    with open_source(Path(input_path), Path(tempfile.gettempdir()), strip) as source:
+    with open_source(Path(input_path), Path(tempfile.gettempdir()), strip, _leave_out(place, settings)) as source:
         try:
-            _compare(source, place, zone, progress)
+            _compare_and_count(source, place, zone, progress)
         except DepositDiffers as error:
             return error.how
     return None
+
+
+def _leave_out(place: Visit, settings: Settings | None) -> LeftOut:
+    return LeftOut((load_settings(place.root) if settings is None else settings).archive.leave_out)
+
+
+def _refuse_unsettled(source: Source, settle: float) -> None:
+    """Refuse an input that changed less than ``settle`` seconds ago: somebody may still be writing it."""
+    age = max(0.0, time.time() - source.newest_change)
+    if age < settle:
+        raise NotSettled(source.label, format_duration(age), format_duration(settle))
 
 
 #: Not zones: on some systems, files of these names hold the machine's own zone, which must not influence the archive.
@@ -126,12 +158,12 @@ def _refuse_store_in_input(place: Visit, input_path: Path) -> None:
         raise InputRefused(input_path, [(os.fspath(input_path), reason)], "Give another store with -o/--store-dir.")
 
 
-def _make(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> ArchiveResult:
+def _make(source: Source, place: Visit, zone: tzinfo, refuse: Collection[str], progress: Progress) -> ArchiveResult:
     if place.archive.exists():
-        md5, size, done = _compare(source, place, zone, progress)
+        md5, size, done = _compare_and_count(source, place, zone, progress)
         archive = Written(place.archive, "unchanged")
     else:
-        md5, size, done = _write(source, place, zone, progress)
+        md5, size, done = _write(source, place, zone, refuse, progress)
         archive = Written(place.archive, "written")
     (checksum,) = publish_bytes(place.of_study, [(place.checksum, format_checksum(md5, place.archive.name))])
     return ArchiveResult(
@@ -148,7 +180,9 @@ def _make(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> Arc
     )
 
 
-def _write(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> tuple[str, int, PackingResult]:
+def _write(
+    source: Source, place: Visit, zone: tzinfo, refuse: Collection[str], progress: Progress
+) -> tuple[str, int, PackingResult]:
     part = part_name(place.of_study, place.archive)
     with new_part(place.of_study, place.archive) as handle:
 
@@ -159,10 +193,19 @@ def _write(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> tu
             return NewArchive(handle, part)
 
         md5, size, done = _pack(source, place, zone, fresh, progress)
+        _refuse_noticed(source, done, refuse)
         sync_file(handle, part)
         _refuse_other_checksum(place, md5)
     publish_part(place.of_study, place.archive)
     return md5, size, done
+
+
+def _refuse_noticed(source: Source, done: PackingResult, refuse: Collection[str]) -> None:
+    found = [notice for notice in done.notices if notice.code in refuse]
+    if found:
+        codes = " ".join(f"--allow {code}" for code in dict.fromkeys(notice.code for notice in found))
+        advice = f"Check that this is one visit. If it is, archive it all the same with {codes}."
+        raise InputRefused(source.label, [(notice.subject, notice.message) for notice in found], advice)
 
 
 def _refuse_other_checksum(place: Visit, md5: str) -> None:
@@ -170,6 +213,19 @@ def _refuse_other_checksum(place: Visit, md5: str) -> None:
     with storage_errors(place.checksum, "read"):
         if place.checksum.exists() and place.checksum.read_bytes() != format_checksum(md5, place.archive.name):
             raise DepositDiffers(place.checksum, f"this input gives the MD5 {md5}")
+
+
+def _compare_and_count(
+    source: Source, place: Visit, zone: tzinfo, progress: Progress
+) -> tuple[str, int, PackingResult]:
+    """Compare; the error of a difference counts the files that were added, changed and removed since."""
+    try:
+        return _compare(source, place, zone, progress)
+    except DepositDiffers as error:
+        changes = count_changes(source, place.archive, place.member_root)
+        if not changes:
+            raise
+        raise DepositDiffers(error.path, f"{error.how}. Compared with it, the input has {changes}") from error
 
 
 def _compare(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> tuple[str, int, PackingResult]:

@@ -9,6 +9,7 @@ in front of the first such header and is completed from the file afterwards.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -47,14 +48,18 @@ class HeaderLengthChanged(Exception):
 class PackingResult:
     """The result of one pass. ``time`` is the visit's latest study time in seconds since 1970.
 
-    ``studies`` has the first file of each StudyInstanceUID; ``waiting`` position, length and file of each provisional
-    header.
+    ``studies`` and ``patients`` have the first file of each StudyInstanceUID and PatientID, ``instances`` that of each
+    SOPInstanceUID, and ``repeated`` the other files of one with the first. ``waiting`` has position, length and file of
+    each provisional header.
     """
 
     dicom_files: int = 0
     other_files: int = 0
     time: float | None = None
     studies: dict[str, str] = field(default_factory=dict)
+    patients: dict[bytes, str] = field(default_factory=dict)
+    instances: dict[str, InputFile] = field(default_factory=dict)
+    repeated: list[tuple[InputFile, InputFile]] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     waiting: list[tuple[int, int, InputFile]] = field(default_factory=list)
 
@@ -80,9 +85,25 @@ class Packer:
                 self._pack_file(entry, reader, output, task, done)
         output.write(end_of_archive(output.position), "end mark", self._root)
         self._patch_headers(output, done)
+        done.notices += self._repeated_instances(done)
         self._source.check_unchanged()
         done.notices += _visit_notices(self._source, done)
         return done
+
+    def _repeated_instances(self, done: PackingResult) -> list[Notice]:
+        """Name the images with the SOPInstanceUID of another one, but other content. Only these are read again."""
+        return [
+            Notice("repeated-instance", entry.name, f"has the SOPInstanceUID of '{printable(first.name)}', but differs")
+            for entry, first in done.repeated
+            if entry.size != first.size or self._md5(entry) != self._md5(first)
+        ]
+
+    def _md5(self, entry: InputFile) -> bytes:
+        digest = hashlib.md5(usedforsecurity=False)
+        with self._source.open(entry) as reader:
+            while data := reader.read(_CHUNK):
+                digest.update(data)
+        return digest.digest()
 
     def _pack_file(
         self, entry: InputFile, reader: FileReader, output: ArchiveOutput, task: Task, done: PackingResult
@@ -133,10 +154,14 @@ class Packer:
 
 
 def _record_facts(entry: InputFile, facts: FileFacts, done: PackingResult) -> None:
-    if facts.kind is FileKind.IMAGE:
+    if facts.kind.is_image:
         done.dicom_files += 1
         if facts.study_uid:
             done.studies.setdefault(facts.study_uid, entry.name)
+        if facts.patient_id:
+            done.patients.setdefault(facts.patient_id, entry.name)
+        if facts.sop_uid and (first := done.instances.setdefault(facts.sop_uid, entry)) is not entry:
+            done.repeated.append((entry, first))
     else:
         done.other_files += 1
     if facts.time is not None:
@@ -169,6 +194,10 @@ def _visit_notices(source: Source, done: PackingResult) -> list[Notice]:
             f"contains {format_count(len(done.studies), 'study')} instead of one: StudyInstanceUID {', '.join(named)}"
         )
         notices.append(Notice("several-studies", source.label, message))
+    if len(done.patients) > 1:
+        named = [f"'{printable(name)}'" for name in list(done.patients.values())[:_STUDIES_NAMED]]
+        message = f"contains images of {len(done.patients)} PatientIDs; the first files are {', '.join(named)}"
+        notices.append(Notice("several-patients", source.label, message))
     return notices
 
 

@@ -8,15 +8,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console
-from icf_utils.cli.options import add_dry_run, add_exclude, add_jobs, add_levels, add_store, add_store_url
-from icf_utils.cli.run import VisitReporter, add_replace, add_timezone, add_until, extent, result_lines, result_notices
+from icf_utils.cli.options import (
+    add_allow,
+    add_dry_run,
+    add_exclude,
+    add_jobs,
+    add_levels,
+    add_new,
+    add_store,
+    add_store_url,
+    check_store,
+    refused_of,
+)
+from icf_utils.cli.run import (
+    SETTLE,
+    VisitReporter,
+    add_replace,
+    add_settle,
+    add_timezone,
+    add_until,
+    exit_code,
+    extent,
+    result_lines,
+    result_notices,
+    settle_of,
+)
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.formatting import format_count, format_size
 from icf_utils.results import Notice, to_json_value
+from icf_utils.settings import INPUT_CHECKS
 
 if TYPE_CHECKING:
     from icf_utils.ingest.plan import IngestPlan, IngestVisit, NameTemplates
     from icf_utils.pipeline.model import RunConfig
+    from icf_utils.sources.leave_out import LeftOut
 
 NAME = "ingest"
 HELP = "ingest many visits: a tree of folders, a table or unsorted files"
@@ -24,7 +49,8 @@ DETAILS = """\
 Finds the visits below ROOT and takes each through the stages archive, metadata,
 dataset and catalog. Nothing below ROOT is changed. Visits that are in the store
 are skipped: repeat the command after an interruption, and it continues. Exits
-with 1 if a visit failed or could not be named."""
+with 1 if a visit failed or could not be named, and with 11 if all others were
+taken but some are still growing (--settle)."""
 EXAMPLE = "icf-utils ingest /export -o /data/store --study study-a --exclude exclude.json -j 4 --dry-run"
 
 
@@ -57,28 +83,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_until(parser)
     add_timezone(parser)
     add_replace(parser)
+    add_allow(parser, INPUT_CHECKS, "archive visits")
+    add_settle(parser, "default: 'settle' in [run], or 5m")
     add_dry_run(parser, "print the plan; change nothing")
     add_store_url(parser)
+    add_new(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    from icf_utils.ingest.plan import refuse_root_in_store
+    from icf_utils.ingest.plan import refuse_root_in_store, refuse_skipped_images
     from icf_utils.pipeline.model import RunConfig, StageOptions
     from icf_utils.settings import load_settings
+    from icf_utils.sources.leave_out import LeftOut
 
     store = Path(args.store_dir)
     refuse_root_in_store(Path(args.root), store)
-    plan = _plan(args, console, store)
     settings = load_settings(store)
+    leave_out = LeftOut(settings.archive.leave_out)
+    plan = _plan(args, console, store, leave_out)
+    if "skipped-image" not in args.allow:
+        plan = refuse_skipped_images(plan, Path(args.root), leave_out)
     jobs, until, zone = extent(args, settings.run)
-    options = StageOptions(args.store_url, args.store_id, time_zone=zone, replace_reason=args.replace)
+    settle, refuse = settle_of(args, settings.run, SETTLE), refused_of(args, INPUT_CHECKS)
+    options = StageOptions(
+        args.store_url, args.store_id, time_zone=zone, settle=settle, refuse=refuse, replace_reason=args.replace
+    )
     config = RunConfig(store, settings, options, until)
     if args.dry_run:
         return _dry_run(args, console, plan, config)
+    check_store(args, console, store)
     return _ingest(args, console, plan, config, jobs)
 
 
-def _plan(args: argparse.Namespace, console: Console, store: Path) -> IngestPlan:
+def _plan(args: argparse.Namespace, console: Console, store: Path, leave_out: LeftOut) -> IngestPlan:
     from icf_utils.ingest.plan import plan_table, plan_tree, plan_unsorted
     from icf_utils.sources.tree import SCAN, Exclusions, parse_levels, read_exclusions
 
@@ -89,14 +126,14 @@ def _plan(args: argparse.Namespace, console: Console, store: Path) -> IngestPlan
     if args.table:
         if args.study or args.visit:
             raise InvalidSetting("--table", "cannot be combined with --study or --visit: the table names them")
-        return plan_table(root, Path(args.table), store, exclude)
+        return plan_table(root, Path(args.table), store, exclude, leave_out)
     if args.heap:
         if exclude.patterns:
             raise InvalidSetting("--exclude", "cannot be combined with --heap, which has no folders of scans")
-        return plan_unsorted(root, _names(args, None, "{study_key}"), args.allow_identifying, console)
+        return plan_unsorted(root, _names(args, None, "{study_key}"), args.allow_identifying, leave_out, console)
     levels = parse_levels(args.levels)
     named = [level for level in levels if level not in ("*", SCAN)]
-    return plan_tree(root, _names(args, named, "{subject}_{session}"), levels, exclude)
+    return plan_tree(root, _names(args, named, "{subject}_{session}"), levels, exclude, leave_out)
 
 
 def _names(args: argparse.Namespace, fields: list[str] | None, visit: str) -> NameTemplates:
@@ -174,7 +211,7 @@ def _ingest(args: argparse.Namespace, console: Console, plan: IngestPlan, config
     ]
     ok = not result.failed and not plan.refused
     console.result(args.command, {"run": to_json_value(result), **_rest(plan)}, lines, ok=ok)
-    return 0 if ok else 1
+    return 1 if plan.refused else exit_code(result)
 
 
 def _print_notices(console: Console, plan: IngestPlan) -> None:

@@ -343,6 +343,7 @@ def result_types() -> dict[str, Any]:
     from icf_utils.processing.trial import Trial
     from icf_utils.retrieve.job import RetrieveResult
     from icf_utils.sender.model import SendResult
+    from icf_utils.store.init_store import InitResult
     from icf_utils.verify.repair import RepairResult
     from icf_utils.verify.verify import VerifyResult
     from icf_utils.xnat.inbox import InboxPlan, InboxResult
@@ -386,6 +387,7 @@ def result_types() -> dict[str, Any]:
         "xnat upload": UploadResult,
         "xnat send": RoutesSent | RoutesPlanned,
         "doctor": Examination,
+        "init": InitResult,
         "completion": CompletionScript,
         "schema": SchemaNames | OneSchema,
         "version": Version | LongVersion,

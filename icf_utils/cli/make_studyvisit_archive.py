@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from icf_utils.cli.console import Console
-from icf_utils.cli.options import add_id, add_store, add_strip
+from icf_utils.cli.options import add_id, add_new, add_store, add_strip, check_store
 from icf_utils.errors import printable
 from icf_utils.formatting import format_count, format_size
 
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="time zone of the study times in the images, such as Europe/Berlin (default: UTC)",
     )
     add_strip(parser)
+    add_new(parser)
     parser.add_argument(
         "input",
         metavar="INPUT",
@@ -38,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.archive.stage import make_studyvisit_archive
 
+    check_store(args, console, Path(args.store_dir))
     result = make_studyvisit_archive(
         args.input, args.store_dir, *args.id, time_zone=args.timezone, strip=args.strip_components, progress=console
     )

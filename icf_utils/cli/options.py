@@ -7,8 +7,13 @@ folder for what is downloaded is ``-d/--directory``; a dry run is ``-n/--dry-run
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from icf_utils.cli.console import Console
+from icf_utils.durations import parse_duration
+from icf_utils.errors import printable
 
 if TYPE_CHECKING:
     from icf_utils.fetch.tls import TlsFiles
@@ -104,13 +109,29 @@ def add_directory(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_new(parser: argparse.ArgumentParser) -> None:
+    """``--new``."""
+    parser.add_argument("--new", action="store_true", help="make a new store if the folder is not one (see 'init')")
+
+
+def check_store(args: argparse.Namespace, console: Console, store: Path) -> None:
+    """Refuse to make a store that nobody asked for; say it where one is made.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting`.
+    """
+    from icf_utils.store.existing import refuse_unintended_store
+
+    if refuse_unintended_store(store, args.new) and args.new:
+        console.message(f"making a new store in '{printable(store)}'")
+
+
 def add_store_url(parser: argparse.ArgumentParser) -> None:
     """``--store-url`` and ``--store-id``."""
     parser.add_argument(
         "--store-url",
         metavar="URL",
         help="address of the store for its readers; file:///path is allowed (default: 'url' in [store] of the store's "
-        "icf.toml, else https://data.inm-icf.de)",
+        "icf.toml, else ICF_STORE_URL)",
     )
     parser.add_argument(
         "--store-id",
@@ -204,6 +225,23 @@ def tls_of(args: argparse.Namespace) -> TlsFiles | None:
     return TlsFiles(*files) if any(files) else None
 
 
+def add_allow(parser: argparse.ArgumentParser, checks: Sequence[str], action: str) -> None:
+    """``--allow``."""
+    parser.add_argument(
+        "--allow",
+        metavar="CHECK",
+        action="append",
+        default=[],
+        choices=checks,
+        help=f"{action} of which this is true, which are refused otherwise: {', '.join(checks)}",
+    )
+
+
+def refused_of(args: argparse.Namespace, checks: Sequence[str]) -> tuple[str, ...]:
+    """The checks for which a visit is refused."""
+    return tuple(check for check in checks if check not in args.allow)
+
+
 def number(text: str) -> int:
     """An argument's type: 0 to 99999. Raises ``argparse.ArgumentTypeError``."""
     if not (text.isascii() and text.isdecimal() and len(text) <= 5):
@@ -227,6 +265,14 @@ def seconds(text: str) -> float:
     if not 0 <= value < 1e6:
         raise argparse.ArgumentTypeError(f"expected a number of seconds, found '{text}'")
     return value
+
+
+def duration(text: str) -> int:
+    """An argument's type: a duration such as ``5m``, in seconds. Raises ``argparse.ArgumentTypeError``."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def positive_seconds(text: str) -> float:

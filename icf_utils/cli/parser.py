@@ -24,6 +24,7 @@ from icf_utils.cli import (
     deposit_visit_metadata,
     doctor,
     ingest,
+    init,
     make_studyvisit_archive,
     process,
     receive,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 PROGRAM = "icf-utils"
 
 _COMMANDS: Sequence[Command | Group] = (
+    init,
     make_studyvisit_archive,
     deposit_visit_metadata,
     deposit_visit_dataset,
@@ -77,9 +79,10 @@ Turn each visit of an imaging study into a reproducible archive, JSON metadata,
 a DataLad dataset and a page in a browsable catalog. One command for each of
 these stages, in their order, for one visit:
 
+  icf-utils init STORE --url URL
   icf-utils make_studyvisit_archive          -o STORE --id STUDY VISIT INPUT
   icf-utils deposit_visit_metadata           -o STORE --id STUDY VISIT
-  icf-utils deposit_visit_dataset            -o STORE --id STUDY VISIT --store-url URL
+  icf-utils deposit_visit_dataset            -o STORE --id STUDY VISIT
   icf-utils catalogify_studyvisit_from_meta  -o STORE --id STUDY VISIT
 
 All stages for many visits, only where needed:

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console
+from icf_utils.cli.options import add_new, check_store
 from icf_utils.cli.sessions_serve import add_pages, serve_in_background
 from icf_utils.errors import InvalidSetting, printable
 
 if TYPE_CHECKING:
     from icf_utils.receiver.settings import Rule
+
+if TYPE_CHECKING:
+    from icf_utils.receiver.settings import ReceiverSettings
 
 NAME = "receive"
 HELP = "receive images by DICOM C-STORE and archive each visit"
@@ -52,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const="",
         help="also serve the pages of 'sessions serve' (default address: 127.0.0.1:8042)",
     )
+    add_new(parser)
     add_pages(parser)
 
 
@@ -73,11 +78,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
         raise missing_package(error.name or "pynetdicom", "intake") from error
     rules = [f"{rule.called_ae}: study {rule.study}, visits {rule.visit}" for rule in settings.rules]
+    _check_address(settings)
     if args.check:
         check_machine(settings)
         check_processings(settings)
         console.result(args.command, {"rules": [rule.name for rule in settings.rules]}, rules)
         return 0
+    check_store(args, console, settings.store)
     log = ReceiverLog(console, args.log_format)
     with Receiver(settings, log) as receiver:
         log.message(f"listening on {settings.listen.host}:{receiver.port}; " + "; ".join(rules))
@@ -101,3 +108,15 @@ def _explain(args: argparse.Namespace, console: Console, rules: Sequence[Rule]) 
         ok=taker is not None,
     )
     return 0 if taker else 1
+
+
+def _check_address(settings: ReceiverSettings) -> None:
+    """Refuse rules that make datasets or catalogs in a store without an address.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting`.
+    """
+    from icf_utils.settings import load_settings
+    from icf_utils.store.address import check_store_url
+
+    if any(rule.until in ("dataset", "catalog") for rule in settings.rules):
+        check_store_url(load_settings(settings.store).store.url)

@@ -10,25 +10,34 @@ from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console, is_on_terminal
 from icf_utils.cli.options import (
+    add_allow,
     add_dry_run,
     add_jobs,
+    add_new,
     add_store,
     add_store_url,
     add_strip,
     add_targets,
+    check_store,
+    duration,
+    refused_of,
     targets_of,
 )
 from icf_utils.cli.slurm import add_slurm, catalog_job, check_slurm, submit, visits_of_job
-from icf_utils.errors import InvalidSetting, printable
+from icf_utils.durations import parse_duration
+from icf_utils.errors import InvalidSetting, NotSettled, printable
 from icf_utils.formatting import format_count, format_counter, format_size
 from icf_utils.results import Notice, to_json_value
-from icf_utils.settings import STAGE_NAMES
+from icf_utils.settings import RUN_CHECKS, STAGE_NAMES
 
 if TYPE_CHECKING:
     from icf_utils.pipeline.model import RunConfig, RunResult, VisitInput, VisitOutcome, VisitPlan
     from icf_utils.processing.model import Processing
     from icf_utils.processing.run import ProcessRunResult
     from icf_utils.settings import RunSettings, Settings
+
+#: Seconds for which an input that was found, and not named, must not have changed.
+SETTLE = 300
 
 NAME = "run"
 HELP = "bring visits up to date: all stages, only where needed"
@@ -52,6 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tags", metavar="FILE", help="file with the DICOM keywords of more tags to record")
     add_timezone(parser)
     add_strip(parser)
+    add_new(parser)
+    add_allow(parser, RUN_CHECKS, "archive visits")
+    add_settle(parser, "default: 'settle' in [run], or 5m with --pattern, else 0")
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
@@ -87,6 +99,29 @@ def add_replace(parser: argparse.ArgumentParser) -> None:
         help="make inputs that have changed the next version of their visits, as 'visit replace' does; REASON is "
         "recorded (default: they fail)",
     )
+
+
+def add_settle(parser: argparse.ArgumentParser, default: str) -> None:
+    """``--settle``."""
+    parser.add_argument(
+        "--settle",
+        metavar="DURATION",
+        type=duration,
+        help=f"leave inputs for a later run that changed less than this long ago, such as 30s, 5m or 0 ({default})",
+    )
+
+
+def settle_of(args: argparse.Namespace, settings: RunSettings, default: int) -> int:
+    """The seconds for which an input must not have changed."""
+    if args.settle is not None:
+        return int(args.settle)
+    for place, text in (("ICF_RUN_SETTLE", os.environ.get("ICF_RUN_SETTLE", "")), ("[run] settle", settings.settle)):
+        if text:
+            try:
+                return parse_duration(text)
+            except ValueError as error:
+                raise InvalidSetting(place, printable(str(error))) from error
+    return default
 
 
 def _add_extent(parser: argparse.ArgumentParser) -> None:
@@ -128,6 +163,7 @@ class _Choice:
     jobs: int
     until: str
     time_zone: str
+    settle: int
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -141,6 +177,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     of_job = visits_of_job(args)
     visits = wanted_visits(store, choice.table, choice.pattern, targets_of(args)) if of_job is None else of_job
     config = _run_config(args, store, settings, choice)
+    if not args.dry_run:
+        check_store(args, console, store)
     processings = _processings(args, config)
     if args.catalog_of:
         return catalog_job(args, console, visits, config)
@@ -200,7 +238,8 @@ def inputs_from(args: argparse.Namespace, store: Path, settings: RunSettings) ->
 
 def _choose(args: argparse.Namespace, store: Path, settings: RunSettings) -> _Choice:
     table, pattern = inputs_from(args, store, settings)
-    return _Choice(table, pattern, *extent(args, settings))
+    settle = settle_of(args, settings, SETTLE if pattern else 0)
+    return _Choice(table, pattern, *extent(args, settings), settle)
 
 
 def extent(args: argparse.Namespace, settings: RunSettings) -> tuple[int, str, str]:
@@ -229,7 +268,16 @@ def _run_config(args: argparse.Namespace, store: Path, settings: Settings, choic
     from icf_utils.pipeline.model import RunConfig, StageOptions
 
     tags = Path(args.tags) if args.tags else None
-    options = StageOptions(args.store_url, args.store_id, tags, choice.time_zone, args.strip_components, args.replace)
+    options = StageOptions(
+        args.store_url,
+        args.store_id,
+        tags,
+        choice.time_zone,
+        args.strip_components,
+        args.replace,
+        choice.settle,
+        refused_of(args, RUN_CHECKS),
+    )
     return RunConfig(store, settings, options, choice.until, args.always_make, args.paranoid)
 
 
@@ -285,7 +333,14 @@ def _run(
     lines = [*result_lines(result), *(line for one in done for line in _processing_lines(one))]
     value = {"run": to_json_value(result), "processings": to_json_value(done)} if processings else result
     console.result(args.command, value, lines, ok=ok)
-    return 0 if ok else 1
+    return exit_code(result) or int(not ok)
+
+
+def exit_code(result: RunResult) -> int:
+    """0 for success, 1 if a visit failed, and the code of :class:`NotSettled` if some only have to wait."""
+    if len(result.unsettled) < len(result.failed):
+        return 1
+    return NotSettled.exit_code if result.unsettled else 0
 
 
 def _process(
@@ -340,6 +395,8 @@ class VisitReporter:
 
 def summary(outcome: VisitOutcome) -> str:
     """The outcome of a visit in a few words."""
+    if outcome.is_unsettled:
+        return "not settled"
     if outcome.failed:
         return f"{outcome.failed.stage} failed"
     done = [stage.stage for stage in outcome.stages if stage.state == "done"]
@@ -357,10 +414,12 @@ def result_lines(result: RunResult) -> list[str]:
     for visit in result.failed:
         assert visit.failed is not None
         assert visit.failed.failure is not None
-        lines.append(f"{visit.name}: {visit.failed.stage} failed: {visit.failed.failure.message}")
-    counts = result.counts
+        what = "not settled" if visit.is_unsettled else f"{visit.failed.stage} failed"
+        lines.append(f"{visit.name}: {what}: {visit.failed.failure.message}")
+    unsettled = len(result.unsettled)
+    counts = {**result.counts, "failed": result.counts["failed"] - unsettled, "not settled": unsettled}
     texts = [f"{counts['done']} made", f"{counts['up to date']} up to date"]
-    texts += [f"{counts[state]} {state}" for state in ("failed", "not reached") if counts[state]]
+    texts += [f"{counts[state]} {state}" for state in ("failed", "not settled", "not reached") if counts[state]]
     made = [stage for visit in result.visits for stage in visit.stages if stage.state == "done"]
     size = format_size(sum(stage.size for stage in made))
     work = f"; {format_count(len(made), 'stage')}, {size}" if made else ""

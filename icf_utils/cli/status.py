@@ -41,8 +41,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.processing.status import count_processings, processing_status
     from icf_utils.settings import load_settings
     from icf_utils.slurm.wait import add_queue_states
+    from icf_utils.store.existing import refuse_no_store
 
     store = Path(args.store_dir)
+    refuse_no_store(store)
     table, pattern = inputs_from(args, store, load_settings(store).run)
     wanted = select_visits(collect_visits(store, table, pattern), targets_of(args))
     visits, problem = add_queue_states(store, store_status(store, wanted))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console
@@ -45,8 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
+    from icf_utils.store.existing import refuse_no_store
     from icf_utils.verify.verify import VerifyResult, verify_store, verify_visit
 
+    refuse_no_store(Path(args.store_dir))
     store = {"store_url": args.store_url, "store_id": args.store_id}
     if args.repair:
         return _repair(args, console)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console
 from icf_utils.cli.options import (
+    add_allow,
     add_ca,
     add_dry_run,
     add_exclude,
@@ -18,10 +19,12 @@ from icf_utils.cli.options import (
     add_store,
     number,
     positive_seconds,
+    refused_of,
     targets_of,
 )
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.formatting import format_count, format_size
+from icf_utils.settings import UPLOAD_CHECKS
 
 if TYPE_CHECKING:
     from icf_utils.xnat.model import UploadOutcome, UploadResult, UploadTarget
@@ -92,6 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--state", metavar="DIR", help="folder for the upload journal, if the input is not from a store"
     )
     parser.add_argument("--log", metavar="FILE", help="append a line for each session, with XNAT's responses")
+    add_allow(parser, UPLOAD_CHECKS, "upload sessions")
     add_dry_run(parser, "print what would be uploaded; upload nothing")
 
 
@@ -187,28 +191,32 @@ def _uploads(args: argparse.Namespace) -> UploadList:
         return _stored_uploads(args)
     if len(args.targets) != 1:
         raise InvalidSetting("command line", "name one SOURCE, or visits of a store with -o")
+    refuse = refused_of(args, UPLOAD_CHECKS)
     source, state = Path(args.targets[0]), Path(args.state) if args.state else None
     if source.is_file():
-        return UploadList((make_file_upload(source, args.subject, args.session, state),))
+        return UploadList((make_file_upload(source, args.subject, args.session, state, refuse),))
     exclude = read_exclusions(args.exclude) if args.exclude else None
-    return list_tree_uploads(source, args.subject, args.session, parse_levels(args.levels), exclude, state)
+    levels = parse_levels(args.levels)
+    return list_tree_uploads(source, args.subject, args.session, levels, exclude, state=state, refuse=refuse)
 
 
 def _stored_uploads(args: argparse.Namespace) -> UploadList:
-    from icf_utils.xnat.upload_inputs import UploadList, list_store_uploads
+    from icf_utils.xnat.upload_inputs import UploadList, list_store_uploads, refuse_shared_visits
 
     if args.store_dir is None and args.targets:
         raise InvalidSetting("--id", "cannot be combined with SOURCE; name the store with -o")
     targets = targets_of(args)
     if not targets:
         raise InvalidSetting("command line", "name the visits to upload: STUDY, STUDY/VISIT or --id STUDY VISIT")
-    store = Path(args.store_dir or ".")
+    store, refuse = Path(args.store_dir or "."), refused_of(args, UPLOAD_CHECKS)
     uploads: list[SessionUpload] = []
     for target in dict.fromkeys(targets):
         study, _, visit = target.partition("/")
         if not visit or study not in targets:
-            uploads += list_store_uploads(store, study, visit, args.subject, args.session)
-    return UploadList(tuple(uploads))
+            uploads += list_store_uploads(store, study, visit, args.subject, args.session, refuse)
+    refused = refuse_shared_visits(store, uploads) if "shared-study" in refuse else []
+    left = {item.subject for item in refused}
+    return UploadList(tuple(item for item in uploads if item.where not in left), refused=tuple(refused))
 
 
 #: Notices that may point to a mistake, unlike those about scans that --exclude leaves out.
@@ -246,6 +254,8 @@ def _line(item: UploadOutcome) -> str:
     if item.state == "unproved":
         return f"{name}: NOT PROVED: {item.problem}"
     others = f", {format_count(len(item.left_out), 'other file')} left out" if item.left_out else ""
+    if item.copies:
+        others += f", {format_count(len(item.copies), 'identical copy', 'identical copies')} passed over"
     again = f", on attempt {item.tries}" if item.tries > 1 else ""
     places = f": {', '.join(printable(uri) for uri in item.uris)}" if item.uris else ""
     images = format_count(item.sent, "image")

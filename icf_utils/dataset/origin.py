@@ -1,6 +1,6 @@
 """What a dataset is built from besides the metadata: the store's address, its UUIDs and its time. Pure.
 
-Addresses, store identities and dates that users give are checked here.
+Dates that users give are checked here.
 """
 
 from __future__ import annotations
@@ -8,20 +8,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from icf_utils.errors import InvalidSetting, printable
+from icf_utils.store.address import check_store_id, check_store_url
 from icf_utils.store.layout import Visit, store_identity, visit_uuid
 
 #: The latest time of a dataset (2514-05-30T01:53:03Z). git keeps commit times in 34 bits of its commit-graph file;
 #: after ``git gc``, ``git fsck`` reports a repository with a later time as broken.
 LATEST_TIME = 2**34 - 1
 
-#: URL schemes that DataLad's uncurl remote reads.
-SCHEMES = ("https", "http", "file", "ssh")
-
-_URL_TEXT = re.compile(r"(?:[A-Za-z0-9._~:/\[\]@!$()*+,;=-]|%[0-9A-Fa-f]{2})+")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.]\d{1,6})?)?([Zz]|[+-]\d\d:\d\d)?)?", re.ASCII)
 
 
@@ -64,51 +60,6 @@ def clone_url(store_url: str, visit: Visit) -> str:
     quoted = store_url.replace("%", "%25")
     place = f"{quoted}/{visit.study}/{visit.visit}_{{{{annex_key}}}}"
     return f"datalad-annex::?type=external&externaltype=uncurl&encryption=none&url={place}"
-
-
-def check_store_url(url: str) -> str:
-    """Check that a clone on another machine can use ``url``, and return it without trailing slashes.
-
-    Raises :class:`~icf_utils.errors.InvalidSetting`; the message does not repeat credentials.
-    """
-    problem = _url_problem(url)
-    if problem:
-        raise InvalidSetting("store URL", problem)
-    return url.rstrip("/")
-
-
-def _url_problem(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        port_ok = parts.port is None or parts.port > 0
-    except ValueError:
-        return "not a URL"
-    user, secret = parts.username, parts.password
-    if secret is not None or (user is not None and parts.scheme != "ssh"):
-        return "it contains a user name or password, which everyone who can read the dataset would see; leave it out"
-    if parts.scheme not in SCHEMES or not url.startswith(f"{parts.scheme}://"):
-        return f"{_quoted(url)} must be complete and start with one of {', '.join(s + '://' for s in SCHEMES)}"
-    if not _URL_TEXT.fullmatch(url) or {".", ".."} & set(parts.path.split("/")):
-        what = "characters that are not allowed in a URL, or a folder '.' or '..'"
-        return f"{_quoted(url)} has {what}; write spaces and similar characters as %XX"
-    is_file, names_folder = parts.scheme == "file", bool(parts.path.strip("/"))
-    host = parts.hostname or ""
-    if not (not parts.netloc and names_folder if is_file else host and host[0] != "-" and port_ok):
-        example = "three slashes and a folder, as in file:///srv" if is_file else "a host, as in https://example.org"
-        return f"{_quoted(url)} must have {example}"
-    return ""
-
-
-def _quoted(url: str) -> str:
-    """Quote the address for a message, unless it may contain a password in an unusual place."""
-    return "it (not repeated here)" if set("@?#&=") & set(url) else f"'{printable(url)}'"
-
-
-def check_store_id(store_id: str) -> str:
-    """Check that ``store_id`` is one printable line, or empty. Raises :class:`~icf_utils.errors.InvalidSetting`."""
-    if not store_id.isprintable() or (store_id and not store_id.strip()):
-        raise InvalidSetting("store id", f"'{printable(store_id)}' must be printable text on one line")
-    return store_id
 
 
 def parse_commit_date(text: str) -> int:

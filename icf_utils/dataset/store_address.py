@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from icf_utils.dataset.origin import DatasetOrigin, check_store_id, check_store_url, make_origin
+from icf_utils.dataset.origin import DatasetOrigin, make_origin
 from icf_utils.dataset.reader import read_dataset
 from icf_utils.settings import Settings
+from icf_utils.store.address import check_store_id, check_store_url
 from icf_utils.store.layout import Visit, store_identity, visit_uuid
 
 

@@ -16,6 +16,7 @@ from functools import lru_cache
 
 from icf_utils.dicom.constants import (
     ITEM,
+    PATIENT_ID,
     SEQUENCE_DELIMITATION_ITEM,
     SOP_CLASS_UID,
     SOP_INSTANCE_UID,
@@ -93,7 +94,7 @@ def encapsulated_is_whole(read_at: Callable[[int, int], bytes], position: int) -
 IDENTITY_TAGS = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID})
 
 #: The tags that :func:`file_facts` needs.
-FACT_TAGS = IDENTITY_TAGS | {STUDY_DATE, STUDY_TIME}
+FACT_TAGS = IDENTITY_TAGS | {STUDY_DATE, STUDY_TIME, PATIENT_ID}
 
 
 class FileKind(Enum):
@@ -139,24 +140,29 @@ class FileFacts:
     """What an archive needs to know of a file.
 
     ``time``: StudyDate and StudyTime in seconds since 1970 (POSIX), ``None`` if unusable or in files without preamble.
-    ``study_uid``: empty if absent. ``is_cut``: the file begins like DICOM but ends inside an element, or has no data
-    set.
+    ``study_uid``, ``sop_uid`` and ``patient_id`` (as encoded, without padding): empty if absent, the latter two also in
+    files that are not images. ``is_cut``: the file begins like DICOM but ends inside an element, or has no data set.
     """
 
     kind: FileKind
     time: float | None
     study_uid: str
     is_cut: bool
+    sop_uid: str = ""
+    patient_id: bytes = b""
 
 
 def file_facts(found: Header, zone: tzinfo) -> FileFacts:
     """Collect the facts from a scan for :data:`FACT_TAGS`; ``zone`` is the time zone of study times."""
     kind = file_kind(found)
+    patient = found.elements.get(PATIENT_ID) if kind.is_image else None
     has_time = kind in (FileKind.IMAGE, FileKind.DIRECTORY)
     return FileFacts(
         kind=kind,
         time=posix_time(found.ascii_text(STUDY_DATE), found.ascii_text(STUDY_TIME), zone) if has_time else None,
         study_uid=found.uid(STUDY_INSTANCE_UID),
+        sop_uid=found.uid(SOP_INSTANCE_UID) if kind.is_image else "",
+        patient_id=patient.raw.strip(b" \0") if patient else b"",
         is_cut=kind is FileKind.UNREADABLE or (found.is_damaged and kind is not FileKind.OTHER),
     )
 

@@ -21,7 +21,7 @@ from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.files import path_of
 from icf_utils.fetch.http import HttpClient, Response, RetryPolicy
 from icf_utils.fetch.tls import TlsFiles
-from icf_utils.settings import DEFAULT_STORE_URL, SETTINGS_NAME
+from icf_utils.settings import SETTINGS_NAME
 from icf_utils.store.layout import Visit, list_studies
 
 _SAMPLE = 512
@@ -42,9 +42,9 @@ class _Sample:
 
 def check_address(store: Path, url: str, ca: Path | None = None) -> Iterator[Check]:
     """Check the address of the store at ``store``; ``ca`` is a file of trusted CA certificates."""
-    if url == DEFAULT_STORE_URL:
-        remedy = f'write it into {SETTINGS_NAME}: [store] url = "https://..."'
-        yield Check("address", "warning", f"not set; datasets would name {DEFAULT_STORE_URL}", remedy)
+    if not url:
+        remedy = "set it with 'icf-utils init STORE --url URL'"
+        yield Check("address", "warning", "not set; datasets and catalogs cannot be made", remedy)
     elif url.startswith("file:"):
         yield _check_file_address(store, url)
     elif url.startswith(("http://", "https://")):

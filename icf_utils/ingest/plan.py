@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icf_utils.errors import IcfError, InputRefused, printable, storage_errors
@@ -19,7 +19,9 @@ from icf_utils.pipeline.model import VisitInput
 from icf_utils.pipeline.visit_table import parse_folders
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
+from icf_utils.sources.leave_out import DEFAULT, LeftOut
 from icf_utils.sources.selection import FileSelection, encode_selection, list_files, select_files, select_visit
+from icf_utils.sources.study_samples import is_skipped_image
 from icf_utils.sources.tree import Exclusions, TreeVisit, read_visit_folder, walk_tree
 from icf_utils.store.files import make_folders, replace_file
 from icf_utils.store.layout import Visit
@@ -66,10 +68,12 @@ class IngestPlan:
     unmatched: tuple[str, ...] = ()
 
 
-def plan_tree(root: Path, names: NameTemplates, levels: Sequence[str], exclude: Exclusions) -> IngestPlan:
+def plan_tree(
+    root: Path, names: NameTemplates, levels: Sequence[str], exclude: Exclusions, leave_out: LeftOut = DEFAULT
+) -> IngestPlan:
     """Plan the visits of a tree of folders. Raises what :func:`~icf_utils.sources.tree.walk_tree` raises."""
-    tree = walk_tree(root, levels, exclude)
-    found = _Collector()
+    tree = walk_tree(root, levels, exclude, leave_out)
+    found = _Collector(leave_out)
     for visit in tree.visits:
         label = os.path.relpath(visit.path, root)
         named = found.named(label, names, visit.values)
@@ -78,11 +82,37 @@ def plan_tree(root: Path, names: NameTemplates, levels: Sequence[str], exclude: 
     return IngestPlan(found.sorted_visits(), tuple(found.refused), (*tree.skipped, *found.skipped), tree.unmatched)
 
 
-def plan_table(root: Path, table: Path, store: Path, exclude: Exclusions) -> IngestPlan:
+def refuse_skipped_images(plan: IngestPlan, root: Path, leave_out: LeftOut = DEFAULT) -> IngestPlan:
+    """The plan without the visits next to or below a skipped DICOM image: it may belong to one of them.
+
+    The image, or the folder that contains it, and the visits are among the refused.
+    """
+    without_study = [(item.subject, item.message) for item in plan.skipped if item.code == "heap-no-study"]
+    images = [
+        item for item in plan.skipped if item.code in _SKIPPED and is_skipped_image(root, item.subject, leave_out)
+    ]
+    advice = "check --levels, or use --allow skipped-image"
+    refused = [(item.subject, f"is or contains a DICOM image, and {item.message}; {advice}") for item in images]
+    folders = {(root / item.subject).parent: item.subject for item in images}
+    kept = []
+    for visit in plan.visits:
+        skipped = [name for folder, name in folders.items() if folder in visit.folder.parents]
+        if skipped:
+            refused.append((visit.name, f"is next to or below the skipped image '{printable(skipped[0])}'; {advice}"))
+        else:
+            kept.append(visit)
+    return replace(plan, visits=tuple(kept), refused=(*plan.refused, *refused, *without_study))
+
+
+#: Codes of notices about files and folders above the level of visits.
+_SKIPPED = frozenset({"outside-visits", "hidden-folder", "link-in-tree"})
+
+
+def plan_table(root: Path, table: Path, store: Path, exclude: Exclusions, leave_out: LeftOut = DEFAULT) -> IngestPlan:
     """Plan the visits of a table; folders are relative to ``root``. Raises :class:`~icf_utils.errors.TableRefused`."""
     with storage_errors(table, "read"):
         raw = table.read_bytes()
-    parsed, found, scans = parse_folders(raw, table, store, root), _Collector(), list[str]()
+    parsed, found, scans = parse_folders(raw, table, store, root), _Collector(leave_out), list[str]()
     found.skipped += [
         Notice("extra-column", name, "is a column of the table that is ignored") for name in parsed.ignored
     ]
@@ -97,11 +127,16 @@ def plan_table(root: Path, table: Path, store: Path, exclude: Exclusions) -> Ing
 
 
 def plan_unsorted(
-    root: Path, names: NameTemplates, allow_identifying: bool = False, progress: Progress = SILENT
+    root: Path,
+    names: NameTemplates,
+    allow_identifying: bool = False,
+    leave_out: LeftOut = DEFAULT,
+    progress: Progress = SILENT,
 ) -> IngestPlan:
     """Plan the visits of unsorted DICOM files; fields of the templates are DICOM keywords and ``study_key``."""
-    grouped = group_by_study(root, {*names.study.fields, *names.visit.fields}, allow_identifying, progress)
-    found = _Collector()
+    wanted = {*names.study.fields, *names.visit.fields}
+    grouped = group_by_study(root, wanted, allow_identifying, leave_out, progress)
+    found = _Collector(leave_out)
     for visit in grouped.visits:
         more = len(visit.files) - 1
         label = f"{visit.files[0]} and {more} more of its DICOM study" if more else visit.files[0]
@@ -116,7 +151,8 @@ def plan_unsorted(
 class _Collector:
     """Collects planned visits, and refuses those without valid or unique identifiers."""
 
-    def __init__(self) -> None:
+    def __init__(self, leave_out: LeftOut) -> None:
+        self._leave_out = leave_out
         self._items: dict[tuple[str, str], tuple[str, IngestVisit]] = {}
         self._twice: set[tuple[str, str]] = set()
         self.refused: list[tuple[str, str]] = []
@@ -132,13 +168,16 @@ class _Collector:
 
     def add_folder(self, label: str, study: str, visit: str, found: TreeVisit) -> None:
         excluded = tuple(scan.name for scan in found.excluded)
-        selection = select_visit(found) if excluded else None
+        selection = select_visit(found, self._leave_out) if excluded else None
         if selection is not None and not selection.files:
             self.skipped.append(Notice("all-scans-excluded", label, "has only excluded scans"))
-        elif not excluded and found.path.is_dir() and not list_files(os.fspath(found.path)):
+        elif not excluded and found.path.is_dir() and not self._has_files(found.path):
             self.skipped.append(Notice("empty-visit", label, "contains no files"))
         else:
             self.add(label, IngestVisit(study, visit, found.path, excluded, selection))
+
+    def _has_files(self, folder: Path) -> bool:
+        return any(not self._leave_out.path(name) for name in list_files(os.fspath(folder)))
 
     def add(self, label: str, item: IngestVisit) -> None:
         """Add a visit; of several with the same identifiers none is kept."""

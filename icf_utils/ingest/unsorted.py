@@ -19,6 +19,7 @@ from icf_utils.progress import SILENT, Progress
 from icf_utils.receiver.identify import study_key
 from icf_utils.results import Notice
 from icf_utils.sources.images import ScannedFile, scan_files
+from icf_utils.sources.leave_out import DEFAULT, LeftOut
 from icf_utils.sources.selection import list_files
 from icf_utils.sources.source import FileReader, InputFile
 
@@ -82,7 +83,11 @@ def _tags(keywords: Collection[str]) -> dict[str, int]:
 
 
 def group_by_study(
-    root: Path, keywords: Collection[str] = (), allow_identifying: bool = False, progress: Progress = SILENT
+    root: Path,
+    keywords: Collection[str] = (),
+    allow_identifying: bool = False,
+    leave_out: LeftOut = DEFAULT,
+    progress: Progress = SILENT,
 ) -> GroupedFiles:
     """Group the files of a folder and its subfolders into visits. ``keywords`` may include ``study_key``.
 
@@ -99,7 +104,7 @@ def group_by_study(
         unreadable.append((entry.name, error.refusals[0][1] if isinstance(error, InputRefused) else str(error)))
 
     wanted = frozenset(tags.values()) | _ALWAYS
-    for file in scan_files(_FolderFiles(root), wanted, progress=progress, on_failure=refused):
+    for file in scan_files(_FolderFiles(root, leave_out), wanted, progress=progress, on_failure=refused):
         study_uid = file.header.uid(STUDY_INSTANCE_UID)
         if file.is_image and study_uid:
             _add(visits.setdefault(study_uid, _Group()), file.entry.name, file.header, tags)
@@ -122,9 +127,10 @@ def group_by_study(
 class _FolderFiles:
     """All files of a folder, following links. Opening one that cannot be read raises an error about this one."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, leave_out: LeftOut) -> None:
         self._root = root
-        self.entries = tuple(InputFile(name, self._size(name)) for name in list_files(os.fspath(root)))
+        names = [name for name in list_files(os.fspath(root)) if not leave_out.path(name)]
+        self.entries = tuple(InputFile(name, self._size(name)) for name in names)
 
     def _size(self, name: str) -> int:
         try:

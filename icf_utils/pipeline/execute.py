@@ -79,7 +79,7 @@ def perform_task(task: RunTask, config: RunConfig, progress: Progress) -> TaskRe
         return make_visit(task.visit_input, config, progress, task.wait)
     except OSError as error:  # one that no stage could describe better
         name = error.filename if isinstance(error.filename, str) else "a file"
-        return failed_result(task, config, _stage_failure(StorageFailure(name, "use", error)))
+        return failed_result(task, config, stage_failure(StorageFailure(name, "use", error)))
     except Exception as error:  # noqa: BLE001 - an internal error must not stop the other visits
         return failed_result(task, config, _internal_error(error))
 
@@ -106,7 +106,8 @@ def _not_reached(names: Sequence[str]) -> Iterator[StageOutcome]:
     return (StageOutcome(name, "not reached") for name in names)
 
 
-def _stage_failure(error: IcfError) -> StageFailure:
+def stage_failure(error: IcfError) -> StageFailure:
+    """The failure that an error is."""
     return StageFailure(type(error).__name__, str(error), error.exit_code)
 
 
@@ -132,7 +133,7 @@ def make_visit(
         with run_lock(stored_visit(visit_input, config), progress, wait) as holder:
             return AlreadyRunning(holder) if holder else _make_visit(visit_input, config, progress)
     except IcfError as error:  # the lock itself: it cannot be created, or is held for too long
-        return _failed_visit(visit_input, config, _stage_failure(error))
+        return _failed_visit(visit_input, config, stage_failure(error))
 
 
 def _make_visit(visit_input: VisitInput, config: RunConfig, progress: Progress) -> VisitOutcome:
@@ -219,7 +220,7 @@ def _write_record(study: Study, visit: str, stage: str, record: StageRecord, pro
 def _failed_stage(
     planner: Planner, name: str, reasons: tuple[str, ...], started: float, error: IcfError, progress: Progress
 ) -> StageOutcome:
-    failure = _stage_failure(error)
+    failure = stage_failure(error)
     try:
         write_error(planner.place.of_study, planner.visit_input.visit, name, failure)
     except StorageFailure as problem:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from icf_utils.archive.checksum import file_md5
 from icf_utils.errors import StorageFailure, storage_errors
+from icf_utils.sources.leave_out import DEFAULT, LeftOut
 
 _CHUNK = 1 << 20
 
@@ -121,14 +122,16 @@ class Fingerprinter:
         return fingerprint
 
 
-def fingerprint_source(path: Path) -> SourceFingerprint | None:
+def fingerprint_source(path: Path, leave_out: LeftOut = DEFAULT) -> SourceFingerprint | None:
     """Fingerprint an input without reading its files; ``None`` if it does not exist."""
     with storage_errors(path, "read"):
         try:
             status = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
-    files = _listing(os.fspath(path)) if stat.S_ISDIR(status.st_mode) else [(path.name, status)]
+    files = [(path.name, status)]
+    if stat.S_ISDIR(status.st_mode):
+        files = [item for item in _listing(os.fspath(path)) if not leave_out.path(item[0])]
     return SourceFingerprint(
         path=str(path),
         files=len(files),

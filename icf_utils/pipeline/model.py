@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from icf_utils.errors import NotSettled
 from icf_utils.results import Notice
 from icf_utils.settings import STAGE_NAMES, Settings
 
@@ -32,6 +33,8 @@ class StageOptions:
     """Options of a run that override the store's settings; the single commands have the same options.
 
     ``replace_reason`` is why an input that has changed becomes the next version of its visit; without one, it fails.
+    ``settle``: seconds for which an input must not have changed. ``refuse``: those of
+    :data:`~icf_utils.settings.INPUT_CHECKS` for which a visit is not archived.
     """
 
     store_url: str | None = None
@@ -40,6 +43,8 @@ class StageOptions:
     time_zone: str = "UTC"
     strip: int = 0
     replace_reason: str = ""
+    settle: float = 0.0
+    refuse: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,12 @@ class VisitOutcome:
         """The stage that failed, or ``None``."""
         return next((stage for stage in self.stages if stage.state == "failed"), None)
 
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether the visit was left for a later run, because its input may still be growing."""
+        failed = self.failed
+        return failed is not None and failed.failure is not None and failed.failure.type == NotSettled.__name__
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -156,6 +167,11 @@ class RunResult:
     @property
     def failed(self) -> tuple[VisitOutcome, ...]:
         return tuple(visit for visit in self.visits if visit.failed)
+
+    @property
+    def unsettled(self) -> tuple[VisitOutcome, ...]:
+        """Those of the failed visits that were left for a later run."""
+        return tuple(visit for visit in self.visits if visit.is_unsettled)
 
 
 def visit_state(visit: VisitOutcome) -> StageState:

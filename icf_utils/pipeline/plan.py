@@ -23,6 +23,7 @@ from icf_utils.pipeline.fingerprints import (
 from icf_utils.pipeline.model import RunConfig, StageDecision, VisitInput, VisitPlan
 from icf_utils.pipeline.stages import STAGES, Stage, stored_visit
 from icf_utils.pipeline.state import StageRecord, has_error, read_records
+from icf_utils.sources.leave_out import LeftOut
 from icf_utils.store.layout import Study
 
 _NAMED_AT_MOST = 3
@@ -77,7 +78,7 @@ class Planner:
     def source(self) -> SourceFingerprint | None:
         """The input as it looks now, or as recorded if the run names none."""
         if self.visit_input.input is not None:
-            return fingerprint_source(self.visit_input.input)
+            return fingerprint_source(self.visit_input.input, LeftOut(self.config.settings.archive.leave_out))
         recorded = self.recorded.get("archive")
         return recorded.source if recorded else None
 

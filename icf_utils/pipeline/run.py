@@ -12,9 +12,19 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from icf_utils.pipeline.execute import AlreadyRunning, CatalogTask, RunTask, TaskResult, VisitTask
+from icf_utils.errors import IcfError
+from icf_utils.pipeline.execute import (
+    AlreadyRunning,
+    CatalogTask,
+    RunTask,
+    TaskResult,
+    VisitTask,
+    failed_result,
+    stage_failure,
+)
 from icf_utils.pipeline.model import RunConfig, RunResult, StageOutcome, VisitInput, VisitOutcome, VisitPlan
 from icf_utils.pipeline.plan import make_plan
+from icf_utils.pipeline.shared_studies import refuse_shared_studies
 from icf_utils.pipeline.stages import check_config
 from icf_utils.pipeline.state import remove_unfinished_records
 from icf_utils.pipeline.workers import WorkerPool, start_workers
@@ -58,6 +68,11 @@ def run_visits(
     outcomes = [_up_to_date(plan) for plan in plans if not plan.runs]
     if todo:
         check_config(config)
+        if "shared-study" in config.options.refuse:
+            refused = refuse_shared_studies(todo, config, progress)
+            outcomes += [_refused(plan, error, config) for plan, error in refused]
+            todo = [plan for plan in todo if plan not in [other for other, _ in refused]]
+    if todo:
         for name in {plan.visit_input.study for plan in todo}:
             remove_unfinished_records(Study(config.root, name))
         scheduler = _Scheduler(todo, config, keep_going, progress, on_visit)
@@ -70,6 +85,13 @@ def run_visits(
         outcomes += scheduler.finished
     outcomes.sort(key=lambda outcome: (outcome.study, outcome.visit))
     return RunResult(tuple(outcomes), time.monotonic() - started)
+
+
+def _refused(plan: VisitPlan, error: IcfError, config: RunConfig) -> VisitOutcome:
+    """The outcome of a visit whose input is not read, since it is refused."""
+    outcome = failed_result(VisitTask(plan.visit_input), config, stage_failure(error))
+    assert isinstance(outcome, VisitOutcome)
+    return outcome
 
 
 def _up_to_date(plan: VisitPlan) -> VisitOutcome:

@@ -72,6 +72,9 @@ def _archive(visit_input: VisitInput, config: RunConfig, progress: Progress) -> 
         *_names(visit_input),
         time_zone=options.time_zone,
         strip=strip,
+        settings=config.settings,
+        settle=options.settle,
+        refuse=options.refuse,
         progress=progress,
     )
     return StageResult(result.notices, digests={place.archive.name: result.md5})
@@ -238,12 +241,13 @@ def check_config(config: RunConfig) -> None:
     Raises :class:`~icf_utils.errors.InvalidSetting`.
     """
     from icf_utils.archive.stage import parse_time_zone
-    from icf_utils.dataset.origin import check_store_id, check_store_url
     from icf_utils.metadata.stage import choose_allow_list
+    from icf_utils.store.address import check_store_id, check_store_url
 
     options, store = config.options, config.settings.store
     parse_time_zone(options.time_zone)
-    check_store_url(store.url if options.store_url is None else options.store_url)
+    if config.until in ("dataset", "catalog"):
+        check_store_url(store.url if options.store_url is None else options.store_url)
     check_store_id(store.id if options.store_id is None else options.store_id)
     if "metadata" in config.stage_names:
         choose_allow_list(Visit(config.root, "study", "visit"), options.tags, config.settings)

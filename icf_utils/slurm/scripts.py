@@ -13,6 +13,7 @@ from pathlib import Path
 
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.pipeline.model import RunConfig, VisitInput
+from icf_utils.settings import RUN_CHECKS
 from icf_utils.slurm.model import JobRequest
 
 _NO_RUNTIME = """\
@@ -92,6 +93,8 @@ def _common(config: RunConfig) -> list[str]:
     """The options that repeat the run's configuration: settings and environment may differ where the job runs."""
     options = config.options
     words = ["run", "--store-dir", str(config.root), "--timezone", options.time_zone]
+    words += ["--settle", f"{options.settle:.0f}"] if options.settle else []
+    words += [word for check in RUN_CHECKS if check not in options.refuse for word in ("--allow", check)]
     for option, value in (
         ("--store-url", options.store_url),
         ("--store-id", options.store_id),

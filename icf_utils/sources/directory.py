@@ -15,7 +15,15 @@ from dataclasses import dataclass
 
 from icf_utils.errors import InputRefused, StorageFailure
 from icf_utils.results import Notice
-from icf_utils.sources.source import FileReader, InputFile, empty_folder_notices, name_notices, path_sort_key
+from icf_utils.sources.leave_out import DEFAULT, LeftOut, left_out_notices
+from icf_utils.sources.source import (
+    FileReader,
+    InputFile,
+    empty_folder_notices,
+    format_changes,
+    name_notices,
+    path_sort_key,
+)
 
 #: A file changed less than this many seconds ago may change again without a new time stamp: their clock is coarse.
 _TICK = 0.05
@@ -47,23 +55,28 @@ def _file_state(path: bytes, status: os.stat_result) -> _FileState:
 class DirectorySource:
     """All regular files below a directory, or only those named in ``only`` (relative to the directory, and inside it).
 
-    Raises :class:`~icf_utils.errors.InputRefused`, which names every file that cannot be archived.
+    Files whose names are in ``leave_out`` are not part of it; the notices name them. ``newest_change`` is the latest
+    change of a file, or of a folder's content, in seconds since 1970, as the file system recorded it (``st_ctime``,
+    which no program can set). Raises :class:`~icf_utils.errors.InputRefused`, which names every file that cannot be
+    archived.
     """
 
-    def __init__(self, path: str, only: Sequence[str] | None = None) -> None:
+    def __init__(self, path: str, only: Sequence[str] | None = None, leave_out: LeftOut = DEFAULT) -> None:
         self.label = path
         self._root = os.path.realpath(os.fsencode(path))
-        self._only = only
-        walk = _Walk(self._root, only)
+        self._only, self._leave_out = only, leave_out
+        walk = _Walk(self._root, only, leave_out)
         if walk.refused:
             raise InputRefused(path, sorted(walk.refused), "Remove or replace these files and try again.")
         self._files = walk.files
+        self.newest_change = walk.newest_ns / 1e9
         self.entries = tuple(
             sorted((InputFile(name, state.size) for name, state in walk.files.items()), key=path_sort_key)
         )
         self.notices: tuple[Notice, ...] = (
             *name_notices(self.entries),
             *empty_folder_notices(walk.folders, self.entries),
+            *left_out_notices(walk.left_out),
         )
 
     @contextmanager
@@ -86,7 +99,7 @@ class DirectorySource:
 
     def check_unchanged(self) -> None:
         """Walk the tree again and raise ``InputRefused`` if a file was added, removed or changed."""
-        walk = _Walk(self._root, self._only)
+        walk = _Walk(self._root, self._only, self._leave_out)
         names = sorted(set(walk.files) ^ set(self._files)) or [name for name, _ in walk.refused]
         if names:
             raise self._changed(names[0], "appeared or disappeared")
@@ -94,13 +107,22 @@ class DirectorySource:
             if walk.files[name] != state:
                 raise self._changed(name, "changed")
 
+    def _count_changes(self) -> str:
+        """How many files were added, changed and removed since the input was listed."""
+        now = _Walk(self._root, self._only, self._leave_out).files
+        added, removed = len(set(now) - set(self._files)), len(set(self._files) - set(now))
+        changed = sum(now[name] != seen for name, seen in self._files.items() if name in now)
+        return format_changes(added, changed, removed)
+
     def _compare(self, name: str, status: os.stat_result) -> None:
         if _file_state(self._files[name].path, status) != self._files[name]:
             raise self._changed(name, "changed")
 
     def _changed(self, name: str, what: str) -> InputRefused:
         return InputRefused(
-            self.label, [(name, f"{what} while the input was read")], "Wait until nothing writes to the input."
+            self.label,
+            [(name, f"{what} while the input was read")],
+            f"Since it was listed: {self._count_changes()}. Wait until nothing writes to the input.",
         )
 
 
@@ -128,17 +150,23 @@ class _FileReader:
 class _Walk:
     """The state of a tree, or of some of its files, at one time.
 
-    ``files`` by relative name, ``folders``, and ``refused`` ``(name, reason)`` pairs.
+    ``files`` by relative name, ``folders``, the names that are ``left_out``, and ``refused`` ``(name, reason)`` pairs.
+    ``newest_ns`` is the latest change in nanoseconds since 1970.
     """
 
-    def __init__(self, root: bytes, only: Sequence[str] | None) -> None:
-        self._root = root
+    def __init__(self, root: bytes, only: Sequence[str] | None, leave_out: LeftOut) -> None:
+        self._root, self._leave_out = root, leave_out
+        self.newest_ns = 0
+        self.left_out: list[str] = []
         self.files: dict[str, _FileState] = {}
         self.folders: list[str] = []
         self.refused: list[tuple[str, str]] = []
         if only is not None:
             for name in only:
-                self._named(name)
+                if leave_out.path(name):
+                    self.left_out.append(name)
+                else:
+                    self._named(name)
             return
         pending = [b""]
         while pending:
@@ -161,6 +189,7 @@ class _Walk:
     def _folder(self, name: bytes, pending: list[bytes]) -> None:
         try:
             with os.scandir(os.path.join(self._root, name)) as items:
+                self._changed_at(os.stat(os.path.join(self._root, name)))
                 for item in items:
                     self._item(name + b"/" + item.name if name else item.name, item, pending)
         except OSError as error:
@@ -168,6 +197,9 @@ class _Walk:
 
     def _item(self, raw_name: bytes, item: os.DirEntry[bytes], pending: list[bytes]) -> None:
         name = _text(raw_name)
+        if self._leave_out.name(_text(item.name)):
+            self.left_out.append(name)
+            return
         try:
             status = item.stat(follow_symlinks=False)
         except OSError as error:
@@ -202,3 +234,7 @@ class _Walk:
             self.refused.append((name, "cannot be read (no permission)"))
         else:
             self.files[name] = _file_state(path, status)
+            self._changed_at(status)
+
+    def _changed_at(self, status: os.stat_result) -> None:
+        self.newest_ns = max(self.newest_ns, status.st_ctime_ns)

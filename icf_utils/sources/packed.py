@@ -29,6 +29,7 @@ from icf_utils.errors import InputRefused, StorageFailure, storage_errors
 from icf_utils.formatting import format_count
 from icf_utils.installation import import_package
 from icf_utils.results import Notice
+from icf_utils.sources.leave_out import DEFAULT, LeftOut, left_out_notices
 from icf_utils.sources.source import (
     FileReader,
     InputFile,
@@ -95,8 +96,11 @@ class PackedSource:
     ``list_members`` reads the packed file's directory. Raises :class:`~icf_utils.errors.InputRefused`.
     """
 
-    def __init__(self, path: str, packed: BinaryIO, list_members: Callable[[], MemberListing], strip: int) -> None:
+    def __init__(
+        self, path: str, packed: BinaryIO, list_members: Callable[[], MemberListing], strip: int, leave_out: LeftOut
+    ) -> None:
         self.label = path
+        self._leave_out, self._left_out = leave_out, list[str]()
         self._packed = packed
         self._status = self._fingerprint()
         with self.refusing(path):
@@ -106,7 +110,13 @@ class PackedSource:
         entries = [InputFile(name, listing.sizes[member]) for name, member in self._members.items()]
         self.entries = tuple(sorted(entries, key=path_sort_key))
         folders = [strip_components(name, strip) for name in listing.folders]
-        self.notices: tuple[Notice, ...] = (*name_notices(self.entries), *empty_folder_notices(folders, self.entries))
+        self.notices: tuple[Notice, ...] = (
+            *name_notices(self.entries),
+            *empty_folder_notices([name for name in folders if not leave_out.path(name)], self.entries),
+            *left_out_notices(self._left_out),
+        )
+        with storage_errors(path, "examine"):
+            self.newest_change = os.fstat(packed.fileno()).st_ctime
 
     @contextmanager
     def open(self, entry: InputFile) -> Iterator[FileReader]:
@@ -135,7 +145,9 @@ class PackedSource:
         members: dict[str, str] = {}
         for name in (*listing.sizes, *links):
             short = strip_components(name, strip)
-            if not short:
+            if self._leave_out.path(short or name):
+                self._left_out.append(short or name)
+            elif not short:
                 refused.append((name, f"would have no name without its first {format_count(strip, 'part')}"))
             elif short in members:
                 refused.append((name, "occurs in the archive twice"))
@@ -195,12 +207,14 @@ class _MemberReader:
 _CHUNK = 1 << 20
 
 
-def tar_source(path: str, packed: BinaryIO, spool_dir: Path, strip: int, resources: ExitStack) -> PackedSource:
+def tar_source(
+    path: str, packed: BinaryIO, spool_dir: Path, strip: int, resources: ExitStack, leave_out: LeftOut = DEFAULT
+) -> PackedSource:
     """Open a tar, plain or compressed. ``packed`` is the open file, which stays open as long as the source is used.
 
     ``resources`` closes the temporary file of a compressed tar.
     """
-    return PackedSource(path, packed, lambda: _list_tar(_uncompressed(packed, spool_dir, resources)), strip)
+    return PackedSource(path, packed, lambda: _list_tar(_uncompressed(packed, spool_dir, resources)), strip, leave_out)
 
 
 def _open_zstd(packed: BinaryIO) -> IO[bytes]:
@@ -334,9 +348,9 @@ _UNIX, _UTF8_NAME, _UNICODE_PATH = 3, 0x800, 0x7075
 _WINDOWS = (0, 10, 14)
 
 
-def zip_source(path: str, packed: BinaryIO, strip: int) -> PackedSource:
+def zip_source(path: str, packed: BinaryIO, strip: int, leave_out: LeftOut = DEFAULT) -> PackedSource:
     """Open a zip. ``packed`` is the open file, which stays open as long as the source is used."""
-    return PackedSource(path, packed, lambda: _list_zip(packed), strip)
+    return PackedSource(path, packed, lambda: _list_zip(packed), strip, leave_out)
 
 
 def _list_zip(packed: BinaryIO) -> MemberListing:

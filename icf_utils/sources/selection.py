@@ -15,6 +15,7 @@ from pathlib import Path
 
 from icf_utils.errors import InputRefused, InvalidSetting, storage_errors
 from icf_utils.sources.directory import DirectorySource
+from icf_utils.sources.leave_out import DEFAULT, LeftOut
 from icf_utils.sources.tree import TreeVisit
 
 #: The first bytes of the JSON file.
@@ -47,11 +48,12 @@ def select_files(root: Path, names: Iterable[str]) -> FileSelection:
     return FileSelection(os.path.abspath(root), tuple(_chosen(root, name) for name in sorted(names)))
 
 
-def select_visit(visit: TreeVisit) -> FileSelection:
-    """Select all files of a visit's folder, except those of excluded scans."""
+def select_visit(visit: TreeVisit, leave_out: LeftOut = DEFAULT) -> FileSelection:
+    """Select all files of a visit's folder, except those of excluded scans and those with names in ``leave_out``."""
     excluded = {scan.name for scan in visit.excluded}
     root = os.path.abspath(visit.path)
-    return select_files(Path(root), list_files(root, lambda name: name not in excluded))
+    names = list_files(root, lambda name: name not in excluded)
+    return select_files(Path(root), [name for name in names if not leave_out.path(name)])
 
 
 def list_files(root: str, takes: Callable[[str], bool] = lambda _: True) -> list[str]:
@@ -98,14 +100,18 @@ def _leaves(name: str) -> bool:
     return not name or name.startswith("/") or "\0" in name or ".." in name.split("/")
 
 
-def open_selection(selection: FileSelection) -> DirectorySource:
+def open_selection(selection: FileSelection, leave_out: LeftOut = DEFAULT) -> DirectorySource:
     """Open the selected files as an input.
 
     Raises :class:`~icf_utils.errors.InputRefused`, which names the files that changed since they were selected.
     """
-    source = DirectorySource(selection.root, [file.name for file in selection.files])
+    source = DirectorySource(selection.root, [file.name for file in selection.files], leave_out)
     sizes = {entry.name: entry.size for entry in source.entries}
-    changed = [file.name for file in selection.files if not _is_as_listed(selection.root, file, sizes[file.name])]
+    changed = [
+        file.name
+        for file in selection.files
+        if file.name in sizes and not _is_as_listed(selection.root, file, sizes[file.name])
+    ]
     if changed:
         refusals = [(name, "has changed since the files were listed") for name in changed]
         raise InputRefused(selection.root, refusals, "Run 'icf-utils ingest' again.")

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from icf_utils.formatting import format_count
 from icf_utils.results import Notice
 
 #: The longest file name that common file systems hold, in bytes.
@@ -36,10 +37,11 @@ class Source(Protocol):
     """An input (a directory, a zip or a tar) whose files are listed and found acceptable.
 
     ``label`` names it in messages; ``entries`` are its files in the order of the archive; ``notices`` are remarks about
-    their names.
+    their names. ``newest_change`` is when it last changed, in seconds since 1970.
     """
 
     label: str
+    newest_change: float
     entries: tuple[InputFile, ...]
     notices: tuple[Notice, ...]
 
@@ -48,6 +50,15 @@ class Source(Protocol):
 
     def check_unchanged(self) -> None:
         """Raise ``InputRefused`` if anything has changed since the files were listed."""
+
+
+def format_changes(added: int, changed: int, removed: int) -> str:
+    """How an input has changed, in words.
+
+    >>> format_changes(1, 0, 2)
+    '1 file added, 0 changed, 2 removed'
+    """
+    return f"{format_count(added, 'file')} added, {changed} changed, {removed} removed"
 
 
 def path_sort_key(entry: InputFile) -> list[str]:

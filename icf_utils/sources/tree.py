@@ -15,6 +15,7 @@ from pathlib import Path
 
 from icf_utils.errors import InputRefused, InvalidSetting, printable, storage_errors
 from icf_utils.results import Notice
+from icf_utils.sources.leave_out import DEFAULT, LeftOut
 
 #: The level whose folders can be excluded; the folder above it is the visit.
 SCAN = "scan"
@@ -78,8 +79,10 @@ def parse_levels(text: str) -> tuple[str, ...]:
     return levels
 
 
-def walk_tree(root: Path, levels: Sequence[str] = LEVELS, exclude: Exclusions | None = None) -> Tree:
-    """Find the visits below ``root`` by the names of folders alone.
+def walk_tree(
+    root: Path, levels: Sequence[str] = LEVELS, exclude: Exclusions | None = None, leave_out: LeftOut = DEFAULT
+) -> Tree:
+    """Find the visits below ``root`` by the names of folders alone. Names in ``leave_out`` are passed over.
 
     Raises :class:`~icf_utils.errors.InputRefused` if ``root`` is not a folder or has no visits, and
     :class:`~icf_utils.errors.InvalidSetting` for exclusions without a level of scans.
@@ -89,8 +92,9 @@ def walk_tree(root: Path, levels: Sequence[str] = LEVELS, exclude: Exclusions | 
         raise InvalidSetting(
             "exclusions", f"exclusions apply to folders of the level '{SCAN}', which the levels do not include"
         )
-    walk = _Walk(root, [level for level in levels if level != SCAN])
-    visits = [read_visit_folder(path, values, exclude if SCAN in levels else None) for path, values in walk.folders()]
+    walk = _Walk(root, [level for level in levels if level != SCAN], leave_out)
+    wanted = exclude if SCAN in levels else None
+    visits = [read_visit_folder(path, values, wanted, leave_out) for path, values in walk.folders()]
     if not visits:
         found = "no folders" if len(walk.levels) == 1 else f"no folders {len(walk.levels)} levels below it"
         raise InputRefused(root, [(str(root), f"has {found}")], "Check the folder and the levels.")
@@ -98,11 +102,13 @@ def walk_tree(root: Path, levels: Sequence[str] = LEVELS, exclude: Exclusions | 
     return Tree(tuple(visits), tuple(sorted(walk.skipped, key=_subject)), exclude.unmatched(names))
 
 
-def read_visit_folder(path: Path, values: Mapping[str, str], exclude: Exclusions | None) -> TreeVisit:
+def read_visit_folder(
+    path: Path, values: Mapping[str, str], exclude: Exclusions | None, leave_out: LeftOut = DEFAULT
+) -> TreeVisit:
     """Read one visit's folder with its scans; without scans if ``exclude`` is ``None``."""
     if exclude is None:
         return TreeVisit(path, values)
-    names = sorted(item.name for item in _items(path) if item.is_dir(follow_symlinks=False))
+    names = sorted(item.name for item in _items(path, leave_out) if item.is_dir(follow_symlinks=False))
     return TreeVisit(path, values, tuple(ScanFolder(name, exclude.matching(name)) for name in names))
 
 
@@ -110,6 +116,7 @@ def read_visit_folder(path: Path, values: Mapping[str, str], exclude: Exclusions
 class _Walk:
     root: Path
     levels: Sequence[str]
+    leave_out: LeftOut = DEFAULT
     skipped: list[Notice] = field(default_factory=list)
 
     def folders(self) -> Iterator[tuple[Path, dict[str, str]]]:
@@ -123,7 +130,7 @@ class _Walk:
             yield folder, values
             return
         level = self.levels[depth]
-        for item in sorted(_items(folder), key=lambda item: item.name):
+        for item in sorted(_items(folder, self.leave_out), key=lambda item: item.name):
             if self._is_level(item):
                 named = {} if level == "*" else {level: item.name}
                 yield from self._below(folder / item.name, depth + 1, {**values, **named})
@@ -143,9 +150,9 @@ class _Walk:
         return False
 
 
-def _items(folder: Path) -> list[os.DirEntry[str]]:
+def _items(folder: Path, leave_out: LeftOut) -> list[os.DirEntry[str]]:
     with storage_errors(folder, "read"), os.scandir(folder) as items:
-        return list(items)
+        return [item for item in items if not leave_out.name(item.name)]
 
 
 def _subject(notice: Notice) -> str:

@@ -19,7 +19,6 @@ from icf_utils.catalog.check import check_catalog, is_in_catalog
 from icf_utils.catalog.content import load_application
 from icf_utils.catalog.page import catalogued_visits, read_entry, visit_date
 from icf_utils.catalog.writer import has_pages
-from icf_utils.dataset.origin import check_store_id, check_store_url
 from icf_utils.dataset.store_address import StoreAddress, address_from_settings, find_store_address
 from icf_utils.errors import (
     Busy,
@@ -37,6 +36,7 @@ from icf_utils.outputs.deposit import check_output
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.settings import Settings, load_settings
+from icf_utils.store.address import check_store_id, check_store_url
 from icf_utils.store.layout import (
     OUTPUT_SUFFIX,
     PROVENANCE_SUFFIX,
@@ -45,6 +45,8 @@ from icf_utils.store.layout import (
     check_identifier,
     list_outputs,
     list_study_folders,
+    store_identity,
+    visit_uuid,
 )
 from icf_utils.store.locks import settle_changes
 from icf_utils.store.transaction import has_decided_changes
@@ -197,7 +199,8 @@ def _expected_store(place: Visit, store_url: str | None, store_id: str | None, s
         if store_url is not None or store_id is not None or found.time is not None:
             return _ExpectedStore(found, certain=True)
     except InvalidSetting:
-        raise
+        if store_url is not None or settings.store.url:
+            raise
     except IcfError:  # found again, and reported, where the dataset is checked
         if store_url is not None or store_id is not None:
             return _ExpectedStore(
@@ -206,6 +209,10 @@ def _expected_store(place: Visit, store_url: str | None, store_id: str | None, s
     found_store = find_catalogued_store(place, settings)  # without a dataset, the catalog may show it
     url, name = (found_store.url, found_store.id) if found_store else (None, None)
     known = found_store is not None or not (_exists(place.refs) or _exists(place.export) or read_entry(place))
+    if not url and not settings.store.url:  # nothing says which store it should be
+        identity = store_identity("", store_id or settings.store.id)
+        nowhere = StoreAddress("", str(visit_uuid(identity, place.study, place.visit, "dataset")))
+        return _ExpectedStore(nowhere, certain=False)
     return _ExpectedStore(address_from_settings(place, settings, url, name), certain=known)
 
 

@@ -85,7 +85,8 @@ class UploadOutcome:
     ``sent`` and ``held`` count image files: those in the upload, and those that XNAT has (``None``: unknown). ``size``
     is the size of the upload in bytes, ``uris`` are the addresses of the session in XNAT, ``answers`` what XNAT
     answered to each attempt. ``left_out`` names the files that are not images: they are not sent, or where a whole
-    archive is sent, XNAT ignores them. ``identical`` says whether XNAT shows the MD5 of every image that was sent:
+    archive is sent, XNAT ignores them. ``copies`` names the files with the same bytes as another image, which are
+    passed over. ``identical`` says whether XNAT shows the MD5 of every image that was sent:
     ``False`` where XNAT has changed images, as its anonymisation does, ``None`` where it shows no checksums.
     """
 
@@ -101,6 +102,7 @@ class UploadOutcome:
     answers: tuple[str, ...] = ()
     problem: str = ""
     left_out: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
     identical: bool | None = None
 
 

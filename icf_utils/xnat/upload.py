@@ -125,6 +125,7 @@ def _plan_session(session: SessionUpload, target: UploadTarget) -> UploadOutcome
                 sent=len(body.contents.images),
                 size=len(body),
                 left_out=tuple(item.name for item in body.contents.others),
+                copies=tuple(item.name for item in body.contents.copies),
             )
     except IcfError as error:
         return UploadOutcome(session.subject, session.label, "failed", target.project, problem=str(error))
@@ -328,6 +329,7 @@ class _Delivery:
             answers=tuple(self.answers),
             problem=problem,
             left_out=tuple(item.name for item in self._body.contents.others),
+            copies=tuple(item.name for item in self._body.contents.copies),
             identical=contains_all([item.images for item in found], self._digests) if found else None,
         )
 

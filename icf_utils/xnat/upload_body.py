@@ -11,8 +11,7 @@ import hashlib
 import tarfile
 import tempfile
 import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from icf_utils.archive.checksum import read_checksum
 from icf_utils.archive.tar_headers import BLOCK, content_padding, end_of_archive
-from icf_utils.dicom.constants import SOP_INSTANCE_UID, STUDY_INSTANCE_UID
+from icf_utils.dicom.constants import PATIENT_ID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID
 from icf_utils.errors import DepositDamaged, DepositMissing, InputRefused, storage_errors
 from icf_utils.formatting import format_count
 from icf_utils.sources.images import scan_files
@@ -34,7 +33,7 @@ from icf_utils.xnat.identity import ImageDigest
 ZIP, TAR = "application/zip", "application/x-tar"
 
 _CHUNK = 1 << 20
-_WANTED = frozenset({SOP_INSTANCE_UID, STUDY_INSTANCE_UID})
+_WANTED = frozenset({PATIENT_ID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID})
 _ZIP_STREAMED, _ZIP_ENCRYPTED = 8, 1
 
 #: XNAT takes members with these names for archives, and unpacks them.
@@ -43,10 +42,14 @@ _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".xar")
 
 @dataclass(frozen=True)
 class UploadContents:
-    """The files of a session, and the StudyInstanceUID of its images."""
+    """The files of a session, and the StudyInstanceUID of its images.
+
+    ``copies`` have the same bytes as one of the images; XNAT keeps one of them.
+    """
 
     images: tuple[InputFile, ...]
     others: tuple[InputFile, ...]
+    copies: tuple[InputFile, ...]
     study_uid: str
     source: Source
 
@@ -97,30 +100,33 @@ class SessionUpload:
 
 
 @contextmanager
-def open_folder_body(visit: TreeVisit) -> Iterator[UploadBody]:
-    """The images of a visit's folder, except those of scans that are left out."""
-    yield _pack_images(open_selection(select_visit(visit)))
+def open_folder_body(visit: TreeVisit, refuse: Collection[str] = ()) -> Iterator[UploadBody]:
+    """The images of a visit's folder, except those of scans that are left out.
+
+    ``refuse`` may contain ``several-patients``; so it may for the other kinds of bodies.
+    """
+    yield _pack_images(open_selection(select_visit(visit)), refuse)
 
 
 @contextmanager
-def open_file_body(path: Path) -> Iterator[UploadBody]:
+def open_file_body(path: Path, refuse: Collection[str] = ()) -> Iterator[UploadBody]:
     """A zip or tar file."""
     with tempfile.TemporaryDirectory(prefix="icf-utils-") as spool, open_source(path, Path(spool)) as source:
         kind = _readable_type(path)
         if not kind:
-            yield _pack_images(source)
+            yield _pack_images(source, refuse)
             return
-        contents = _list_contents(source)
+        contents = _list_contents(source, refuse)
         size = _size(path)
         yield UploadBody(kind, size, lambda: _file_chunks(path, size, ""), contents, bool(contents.others))
 
 
 @contextmanager
-def open_visit_body(visit: Visit) -> Iterator[UploadBody]:
+def open_visit_body(visit: Visit, refuse: Collection[str] = ()) -> Iterator[UploadBody]:
     """The archive of a visit in the store; the bytes sent are compared with its recorded checksum."""
     expected = _recorded_md5(visit)
     with tempfile.TemporaryDirectory(prefix="icf-utils-") as spool, open_source(visit.archive, Path(spool)) as source:
-        contents = _list_contents(source)
+        contents = _list_contents(source, refuse)
         size = _size(visit.archive)
         yield UploadBody(
             TAR, size, lambda: _file_chunks(visit.archive, size, expected), contents, bool(contents.others)
@@ -176,9 +182,9 @@ def _file_chunks(path: Path, size: int, md5: str) -> Iterator[bytes]:
     yield kept
 
 
-def _pack_images(source: Source) -> UploadBody:
+def _pack_images(source: Source, refuse: Collection[str]) -> UploadBody:
     """The images of a source as a TAR that is made while it is sent."""
-    contents = _list_contents(source)
+    contents = _list_contents(source, refuse)
     total = sum(
         len(_header(at, entry)) + entry.size + len(content_padding(entry.size)) for at, entry in _numbered(contents)
     )
@@ -217,15 +223,16 @@ def _tar_chunks(source: Source, contents: UploadContents) -> Iterator[bytes]:
     yield end_of_archive(sent)
 
 
-def _list_contents(source: Source) -> UploadContents:
+def _list_contents(source: Source, refuse: Collection[str]) -> UploadContents:
     """Which files are images.
 
     Raises :class:`~icf_utils.errors.InputRefused` where there are none, where one is damaged, for two files with one
-    SOPInstanceUID, of which XNAT would keep one, and for images of several studies, of which XNAT would make several
-    sessions with one label.
+    SOPInstanceUID and other content, of which XNAT would keep one, and for images of several studies, of which XNAT
+    would make several sessions with one label; and for images of several patients where ``refuse`` says so.
     """
     images, others, uids, damaged = [], [], [], []
     studies: dict[str, str] = {}
+    patients: dict[bytes, str] = {}
     for file in scan_files(source, _WANTED):
         entry = file.entry
         if not file.is_image:
@@ -237,18 +244,39 @@ def _list_contents(source: Source) -> UploadContents:
         images.append(entry)
         uids.append(uid)
         studies.setdefault(file.header.uid(STUDY_INSTANCE_UID), entry.name)
-    twice = {uid for uid, count in Counter(uids).items() if uid and count > 1}
-    damaged += [
-        (entry.name, "has the SOPInstanceUID of another file here; XNAT would keep only one of them")
-        for entry, uid in zip(images, uids, strict=True)
-        if uid in twice
-    ]
+        patient = file.header.elements.get(PATIENT_ID)
+        if patient and (value := patient.raw.strip(b" \0")):
+            patients.setdefault(value, entry.name)
+    copies, clashes = _split_repeated(source, images, uids)
+    damaged += [(entry.name, "has the SOPInstanceUID of another file here, and differs from it") for entry in clashes]
     if damaged:
         raise InputRefused(source.label, damaged, "Repair these files, or leave them out.")
     if not images:
         raise InputRefused(source.label, [(source.label, "contains no DICOM image")])
     _refuse_several_studies(source.label, studies)
-    return UploadContents(tuple(images), tuple(others), next(iter(studies)), source)
+    if len(patients) > 1 and "several-patients" in refuse:
+        found = [(name, "has another PatientID than the others here") for name in list(patients.values())[1:]]
+        advice = "Check that this is one visit. If it is, upload it all the same with --allow several-patients."
+        raise InputRefused(source.label, found, advice)
+    kept = tuple(entry for entry in images if entry not in copies)
+    return UploadContents(kept, tuple(others), tuple(copies), next(iter(studies)), source)
+
+
+def _split_repeated(
+    source: Source, images: Sequence[InputFile], uids: Sequence[str]
+) -> tuple[list[InputFile], list[InputFile]]:
+    """Of files with one SOPInstanceUID: those that are copies of the first, and all where one differs."""
+    copies, clashes = [], []
+    files: dict[str, list[InputFile]] = {}
+    for entry, uid in zip(images, uids, strict=True):
+        if uid:
+            files.setdefault(uid, []).append(entry)
+    for repeated in files.values():
+        if len(repeated) > 1:
+            is_same = len({_digest_image(source, entry) for entry in repeated}) == 1
+            copies += repeated[1:] if is_same else []
+            clashes += [] if is_same else repeated
+    return copies, clashes
 
 
 def _digest_image(source: Source, entry: InputFile) -> ImageDigest:

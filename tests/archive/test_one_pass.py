@@ -34,6 +34,7 @@ class CountingSource:
     def __init__(self, source: DirectorySource) -> None:
         self._source = source
         self.label, self.entries, self.notices = source.label, source.entries, source.notices
+        self.newest_change = source.newest_change
         self.bytes_read: dict[str, int] = {}
         self.opened: list[str] = []
         self.largest = 0

@@ -8,14 +8,13 @@ import pytest
 
 from icf_utils.dataset.origin import (
     LATEST_TIME,
-    check_store_id,
-    check_store_url,
     clone_url,
     limit_time,
     make_origin,
     parse_commit_date,
 )
 from icf_utils.errors import InvalidSetting
+from icf_utils.store.address import check_store_id, check_store_url
 from icf_utils.store.layout import Visit
 
 PLACE = Visit(Path("store"), "study", "v1")

@@ -11,7 +11,6 @@ import pytest
 
 from icf_utils.doctor.address import check_address
 from icf_utils.doctor.model import Check
-from icf_utils.settings import DEFAULT_STORE_URL
 from tests.fetch.server import Fault, FaultyServer, serving
 from tests.verify.stores import make_visit, write_input
 
@@ -126,7 +125,7 @@ def test_addresses_of_other_kinds(store: Path, tmp_path: Path) -> None:
     assert checks(store, store.as_uri())["address"].state == "ok"
     assert checks(store, tmp_path.as_uri())["address"].state == "failed"
     assert checks(store, "ssh://host/store")["address"].state == "skipped"
-    assert checks(store, DEFAULT_STORE_URL)["address"].state == "warning"
+    assert checks(store, "")["address"].state == "warning"
 
 
 def test_a_password_that_would_not_be_encrypted(store: Path) -> None:

@@ -13,7 +13,7 @@ from icf_utils.errors import InputRefused, InvalidSetting
 from icf_utils.sources.selection import encode_selection, open_selection, parse_selection, select_files
 from icf_utils.sources.tree import parse_levels, read_exclusions, walk_tree
 from tests.cli.program import Ran, icf
-from tests.data.make_dicom import dicom_bytes, write_visit
+from tests.data.make_dicom import dicom_bytes, uid, write_visit
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def tree(tmp_path: Path) -> Path:
     root = tmp_path / "export"
     for subject, session in (("sub 1", "ses-1"), ("sub 1", "ses-2"), ("sub-2", "ses-1")):
         series = {1: ("AAHead_Scout", 1), 2: ("T1w", 2), 3: ("rest", 1)}
-        write_visit(root / subject / session, series, StudyInstanceUID=f"1.2.{len(subject)}.{session[-1]}")
+        write_visit(root / subject / session, series, StudyInstanceUID=uid(subject, session))
     (root / "sub-2" / "ses-1" / "notes.txt").write_text("beside the scans")
     (root / "readme.txt").write_text("above the visits")
     (root / ".cache").mkdir()
@@ -172,9 +172,11 @@ def heap(tmp_path: Path) -> Path:
 
 
 def test_unsorted_files_are_grouped_by_study(heap: Path) -> None:
+    """An image without a study is named, and the exit code says so, unless that is allowed."""
     ran = ingest(heap, "--heap", "--json")
-    assert ran.code == 0, ran.err
+    assert ran.code == 1, ran.err
     result = ran.json["result"]
+    assert [item["subject"] for item in result["refused"]] == ["lost"]
     assert len(result["run"]["visits"]) == 3
     assert {(item["code"], item["subject"]) for item in result["skipped"]} == {
         ("heap-no-image", "DESKTOP.INI"),
@@ -183,13 +185,14 @@ def test_unsorted_files_are_grouped_by_study(heap: Path) -> None:
     names = [name for visit in result["run"]["visits"] for name in members(heap, visit["visit"])]
     assert sorted(names) == sorted(f"deep/er/IM{at:04}" if at % 2 else f"IM{at:04}" for at in range(9))
     assert all("1.2.3" not in visit["visit"] for visit in result["run"]["visits"])
-    assert ingest(heap, "--heap").out.startswith("3 visits: 0 made, 3 up to date")
+    again = ingest(heap, "--heap", "--allow", "skipped-image")
+    assert (again.code, again.out.startswith("3 visits: 0 made, 3 up to date")) == (0, True)
 
 
 def test_unsorted_visits_are_named_by_allowed_keywords(heap: Path) -> None:
     refused = ingest(heap, "--heap", "--visit", "{StudyID}")
     assert (refused.code, "StudyID can identify a person" in refused.err) == (2, True)
-    ran = ingest(heap, "--heap", "--visit", "{StudyID}", "--allow-identifying", "-n")
+    ran = ingest(heap, "--heap", "--visit", "{StudyID}", "--allow-identifying", "-n", "--allow", "skipped-image")
     assert [line.partition(":")[0] for line in ran.out.splitlines()[:3]] == [f"study-a/ID_{at}" for at in range(3)]
     missing = ingest(heap, "--heap", "--visit", "{StudyID}-{AccessionNumber}", "--allow-identifying")
     assert (missing.code, missing.out.count("has no usable AccessionNumber")) == (1, 3)

@@ -1,0 +1,75 @@
+"""Find visits of a run that share a DICOM study, before anything is archived. Reads some headers and records.
+
+Only the visits of one research study are compared with each other: those that have yet to be archived, by the first
+image of each of their folders, and those that are in the store, by the first image of their metadata.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from icf_utils.errors import InputRefused, printable
+from icf_utils.formatting import format_count
+from icf_utils.pipeline.model import RunConfig, VisitInput, VisitPlan
+from icf_utils.pipeline.stages import stored_visit
+from icf_utils.progress import Progress
+from icf_utils.sources.leave_out import LeftOut
+from icf_utils.sources.study_samples import find_shared_studies, sample_study_uids
+from icf_utils.store.layout import Study, Visit
+
+#: How much of a visit's metadata is searched for its StudyInstanceUID, in bytes.
+_HEAD = 1 << 16
+_STUDY_UID = re.compile(rb'"StudyInstanceUID": ?"([^"\\]+)"')
+
+
+def refuse_shared_studies(
+    plans: Iterable[VisitPlan], config: RunConfig, progress: Progress
+) -> list[tuple[VisitPlan, InputRefused]]:
+    """The visits that have yet to be archived and share a StudyInstanceUID with another one, each with its error."""
+    todo = {plan.visit_input.name: plan for plan in plans if _is_new(plan.visit_input, config)}
+    leave_out = LeftOut(config.settings.archive.leave_out)
+    samples: dict[str, dict[str, frozenset[str]]] = {}
+    with progress.task("looking for shared studies", len(todo), "visit") as task:
+        for name, plan in todo.items():
+            source = plan.visit_input.input
+            of_study = samples.setdefault(plan.visit_input.study, {})
+            of_study[name] = sample_study_uids(source, leave_out) if source else frozenset()
+            task.advance(1)
+    refused = []
+    for study, of_study in samples.items():
+        shared = find_shared_studies({**_stored(Study(config.root, study), of_study), **of_study})
+        new = {name: others for name, others in shared.items() if name in todo}
+        refused += [(todo[name], _error(todo[name].visit_input, others)) for name, others in new.items()]
+    return refused
+
+
+def _is_new(visit_input: VisitInput, config: RunConfig) -> bool:
+    return visit_input.input is not None and not stored_visit(visit_input, config).archive.exists()
+
+
+def _stored(study: Study, new: Iterable[str]) -> dict[str, frozenset[str]]:
+    """The first StudyInstanceUID of each visit of a study in the store."""
+    known = set(new)
+    visits = {f"{study.study}/{name}": Visit(study.root, study.study, name) for name in study.visits()}
+    return {name: recorded_study_uids(visit) for name, visit in visits.items() if name not in known}
+
+
+def recorded_study_uids(visit: Visit) -> frozenset[str]:
+    """The StudyInstanceUID of the first image in a visit's metadata; empty without metadata."""
+    try:
+        with visit.dicoms_json.open("rb") as file:
+            found = _STUDY_UID.search(file.read(_HEAD))
+    except OSError:  # without metadata there is nothing to compare
+        return frozenset()
+    return frozenset({found[1].decode("ascii", "replace")}) if found else frozenset()
+
+
+def _error(visit_input: VisitInput, others: Sequence[str]) -> InputRefused:
+    more = f" and {format_count(len(others) - 1, 'other visit')}" if len(others) > 1 else ""
+    reason = f"has images of the same StudyInstanceUID as {printable(others[0])}{more}"
+    advice = (
+        "One visit may have been taken for several: check the levels of the tree, or the pattern or table. If they are "
+        "visits of their own, archive them with --allow shared-study."
+    )
+    return InputRefused(visit_input.input or "", [(visit_input.name, reason)], advice)

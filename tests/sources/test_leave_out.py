@@ -1,0 +1,93 @@
+"""Files that systems leave in folders belong to no visit; they are left out of every input, and named."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from icf_utils import make_studyvisit_archive
+from icf_utils.errors import InputRefused, InvalidSetting
+from icf_utils.sources.leave_out import LeftOut
+from tests.cli.program import Inside
+from tests.data.make_dicom import write_visit
+
+LEFT = (
+    ".DS_Store",
+    "01_scout/._0001.dcm",
+    "01_scout/Thumbs.db",
+    "01_scout/@eaDir/0001.dcm@SynoEAStream",
+    "desktop.ini",
+)
+
+
+def add_left_files(folder: Path) -> None:
+    for name in LEFT:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"system")
+
+
+def packed(folder: Path, kind: str) -> Path:
+    path = folder.parent / f"visit.{kind}"
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in files:
+                archive.write(file, file.relative_to(folder))
+        return path
+    with tarfile.open(path, "w:gz") as tar:
+        for file in files:
+            info = tarfile.TarInfo(str(file.relative_to(folder)))
+            info.size = file.stat().st_size
+            tar.addfile(info, io.BytesIO(file.read_bytes()))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar.gz"])
+def test_the_archive_is_the_same_without_them(tmp_path: Path, kind: str) -> None:
+    write_visit(tmp_path / "in", {1: ("scout", 2)})
+    plain = make_studyvisit_archive(tmp_path / "in", tmp_path / "plain", "s", "v")
+    add_left_files(tmp_path / "in")
+    source = tmp_path / "in" if kind == "folder" else packed(tmp_path / "in", kind)
+    result = make_studyvisit_archive(source, tmp_path / "store", "s", "v")
+    assert result.md5 == plain.md5
+    left = [notice.subject for notice in result.notices if notice.code == "left-out"]
+    assert len(left) == len(LEFT)
+    assert not [notice for notice in result.notices if notice.code == "empty-folder"]
+
+
+def test_a_visit_stays_up_to_date_and_reproducible(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody looks into the folder of a visit that was archived: neither run nor verify may fail."""
+    program = Inside(capsys)
+    write_visit(tmp_path / "in", {1: ("scout", 2)})
+    (tmp_path / "t.csv").write_text("study,visit,input\ns,v,in\n")
+    run = ("run", "-o", tmp_path / "store", "--table", tmp_path / "t.csv", "--until", "metadata")
+    assert program(*run, "--store-url", "https://store.example.org").code == 0
+    add_left_files(tmp_path / "in")
+    ran = program(*run, "--store-url", "https://store.example.org")
+    assert (ran.code, "0 made, 1 up to date" in ran.out) == (0, True), ran.out
+
+
+def test_the_settings_name_others(tmp_path: Path) -> None:
+    write_visit(tmp_path / "in", {1: ("scout", 1)}, companions={".DS_Store": b"x", "log.tmp": b"y"})
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "icf.toml").write_text('[archive]\nleave_out = ["*.tmp"]\n')
+    make_studyvisit_archive(tmp_path / "in", tmp_path / "store", "s", "v")
+    with tarfile.open(tmp_path / "store" / "s" / "v_dicom.tar") as archive:
+        assert archive.getnames() == ["s_v/.DS_Store", "s_v/01_scout/0001.dcm"]
+
+
+def test_nothing_else_in_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / ".DS_Store").write_bytes(b"x")
+    with pytest.raises(InputRefused, match="contains no files"):
+        make_studyvisit_archive(tmp_path / "in", tmp_path / "store", "s", "v")
+
+
+@pytest.mark.parametrize("pattern", ["", "*", "a/b"])
+def test_patterns_that_are_mistakes(pattern: str) -> None:
+    with pytest.raises(InvalidSetting, match="is not a pattern of names to leave out"):
+        LeftOut([pattern])
