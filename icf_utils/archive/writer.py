@@ -155,13 +155,7 @@ class Packer:
 
 def _record_facts(entry: InputFile, facts: FileFacts, done: PackingResult) -> None:
     if facts.kind.is_image:
-        done.dicom_files += 1
-        if facts.study_uid:
-            done.studies.setdefault(facts.study_uid, entry.name)
-        if facts.patient_id:
-            done.patients.setdefault(facts.patient_id, entry.name)
-        if facts.sop_uid and (first := done.instances.setdefault(facts.sop_uid, entry)) is not entry:
-            done.repeated.append((entry, first))
+        _record_image(entry, facts, done)
     else:
         done.other_files += 1
     if facts.time is not None:
@@ -180,6 +174,19 @@ def _record_facts(entry: InputFile, facts: FileFacts, done: PackingResult) -> No
         done.notices.append(
             Notice("cut-dicom", entry.name, "is a DICOM file that is cut off or malformed; it is archived unchanged")
         )
+
+
+def _record_image(entry: InputFile, facts: FileFacts, done: PackingResult) -> None:
+    done.dicom_files += 1
+    if facts.study_uid:
+        done.studies.setdefault(facts.study_uid, entry.name)
+    if facts.patient_id:
+        done.patients.setdefault(facts.patient_id, entry.name)
+    if facts.sop_uid and (first := done.instances.setdefault(facts.sop_uid, entry)) is not entry:
+        done.repeated.append((entry, first))
+    if facts.odd_uids:
+        message = f"has no valid {' and '.join(facts.odd_uids)} (PS3.5 section 9.1); it is archived unchanged"
+        done.notices.append(Notice("odd-uid", entry.name, message))
 
 
 def _visit_notices(source: Source, done: PackingResult) -> list[Notice]:

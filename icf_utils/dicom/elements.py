@@ -33,7 +33,8 @@ from icf_utils.dicom.constants import (
     TRANSFER_SYNTAX_UID,
     UNDEFINED_LENGTH,
 )
-from icf_utils.dicom.part10 import read_file_meta, uid_value
+from icf_utils.dicom.part10 import read_file_meta
+from icf_utils.dicom.uids import is_valid_uid, uid_text
 
 #: How much of a file is searched, in bytes; header elements that start later are not found (state ``more``).
 HEAD_LIMIT = 64 << 20
@@ -89,11 +90,19 @@ class Header:
         return self.state in ("cut", "malformed")
 
     def uid(self, tag: int) -> str:
-        """Return the UID of an element of data set or file meta information; empty if absent or malformed."""
+        """Return the UID of an element of data set or file meta information; empty if absent.
+
+        A text that is not a valid UID is returned as well (:mod:`icf_utils.dicom.uids`).
+        """
         if tag >> 16 == 2:
-            return uid_value(self.meta.get(tag))
+            return uid_text(self.meta.get(tag))
         element = self.elements.get(tag)
-        return uid_value(element.raw) if element else ""
+        return uid_text(element.raw) if element else ""
+
+    def valid_uid(self, tag: int) -> str:
+        """Return the UID as :meth:`uid` does; empty if it is not valid."""
+        text = self.uid(tag)
+        return text if is_valid_uid(text) else ""
 
     def ascii_text(self, tag: int) -> str:
         """Return the text of an element in the default character repertoire, without trailing padding."""

@@ -120,19 +120,22 @@ class FileKind(Enum):
 def file_kind(found: Header) -> FileKind:
     """Classify a scanned file; the scan must have asked for :data:`IDENTITY_TAGS`.
 
-    A data set begins with an element of group 0004 or 0008 or, if its elements are not sorted, has one of the UIDs.
-    Without preamble, SOPClassUID and SOPInstanceUID must both be present and well-formed.
+    A data set begins with an element of group 0004 or 0008 or, if its elements are not sorted, has one of the UIDs, or
+    consists of other elements, such as private ones, up to the end of the file. Without preamble, SOPClassUID and
+    SOPInstanceUID must both be present and valid.
     """
     if found.has_preamble:
         if found.is_directory:
             return FileKind.DIRECTORY
         return FileKind.IMAGE if _is_dataset(found) else FileKind.UNREADABLE
-    is_proved = found.uid(SOP_CLASS_UID) and found.uid(SOP_INSTANCE_UID) and not found.is_directory
+    is_proved = found.valid_uid(SOP_CLASS_UID) and found.valid_uid(SOP_INSTANCE_UID) and not found.is_directory
     return FileKind.BARE_IMAGE if is_proved else FileKind.OTHER
 
 
 def _is_dataset(found: Header) -> bool:
-    return (found.count > 0 and found.first_group in (0x0004, 0x0008)) or any(map(found.uid, IDENTITY_TAGS))
+    if any(map(found.uid, IDENTITY_TAGS)):
+        return True
+    return found.count > 0 and (found.first_group in (0x0004, 0x0008) or (found.state == "whole" and bool(found.meta)))
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,8 @@ class FileFacts:
 
     ``time``: StudyDate and StudyTime in seconds since 1970 (POSIX), ``None`` if unusable or in files without preamble.
     ``study_uid``, ``sop_uid`` and ``patient_id`` (as encoded, without padding): empty if absent, the latter two also in
-    files that are not images. ``is_cut``: the file begins like DICOM but ends inside an element, or has no data set.
+    files that are not images. ``odd_uids``: keywords of the UIDs of an image that are not valid. ``is_cut``: the file
+    begins like DICOM but ends inside an element, or has no data set.
     """
 
     kind: FileKind
@@ -149,6 +153,7 @@ class FileFacts:
     study_uid: str
     is_cut: bool
     sop_uid: str = ""
+    odd_uids: tuple[str, ...] = ()
     patient_id: bytes = b""
 
 
@@ -162,9 +167,23 @@ def file_facts(found: Header, zone: tzinfo) -> FileFacts:
         time=posix_time(found.ascii_text(STUDY_DATE), found.ascii_text(STUDY_TIME), zone) if has_time else None,
         study_uid=found.uid(STUDY_INSTANCE_UID),
         sop_uid=found.uid(SOP_INSTANCE_UID) if kind.is_image else "",
+        odd_uids=tuple(name for tag, name in _UID_NAMES if _is_odd(found, tag)) if kind.is_image else (),
         patient_id=patient.raw.strip(b" \0") if patient else b"",
         is_cut=kind is FileKind.UNREADABLE or (found.is_damaged and kind is not FileKind.OTHER),
     )
+
+
+_UID_NAMES = (
+    (SOP_CLASS_UID, "SOPClassUID"),
+    (STUDY_INSTANCE_UID, "StudyInstanceUID"),
+    (SOP_INSTANCE_UID, "SOPInstanceUID"),
+)
+
+
+def _is_odd(found: Header, tag: int) -> bool:
+    """Whether a UID is present and not valid."""
+    element = found.elements.get(tag)
+    return element is not None and element.raw.strip(b" \0") != b"" and not found.valid_uid(tag)
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)

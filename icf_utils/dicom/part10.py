@@ -7,7 +7,6 @@ depend on no time, machine or version of this program.
 
 from __future__ import annotations
 
-import re
 import struct
 from typing import Literal, NamedTuple
 
@@ -29,7 +28,6 @@ IMPLEMENTATION_UID = "2.25.89522051466358778486548207486004645830"
 
 _GROUP = 0x0002
 _LONG_VRS = frozenset(vr.encode("ascii") for vr in LONG_HEADER_VRS)
-_UID = re.compile(r"[0-9]+(\.[0-9]+)+", re.ASCII)
 
 
 class FileMeta(NamedTuple):
@@ -94,13 +92,3 @@ def _element(tag: int, vr: bytes, value: bytes) -> bytes:
 
 def _padded(uid: str) -> bytes:
     return uid.encode("ascii") + b"\0" * (len(uid) % 2)
-
-
-def uid_value(raw: bytes | None) -> str:
-    """Return the UID in a value field (PS3.5 section 9.1); empty if absent or malformed.
-
-    >>> uid_value(b"1.2.840.10008.1.2" + bytes(1)), uid_value(b"1.2.x"), uid_value(None)
-    ('1.2.840.10008.1.2', '', '')
-    """
-    text = (raw or b"").decode("ascii", "replace").strip(" \0")
-    return text if len(text) <= 64 and _UID.fullmatch(text) else ""

@@ -34,7 +34,6 @@ from icf_utils.templates import EmptyField, Template
 _LONGEST_VISIT = 90
 
 _NUMBER = re.compile(r"\s*([0-9]{1,9})\s*", re.ASCII)
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -69,11 +68,6 @@ class ImageRejection:
 
     reason: str
     lacks_identifier: bool = False
-
-
-def is_uid(text: str) -> bool:
-    """Whether a text is a UID (PS3.5 section 9.1)."""
-    return len(text) <= 64 and _UID.fullmatch(text) is not None
 
 
 def wanted_tags(rules: Iterable[Rule]) -> frozenset[int]:
@@ -134,19 +128,19 @@ def unmet_condition(found: Header, rule: Rule) -> str:
 
 def sop_uids(found: Header) -> tuple[str, str]:
     """SOPClassUID and SOPInstanceUID of the data set."""
-    return _uid(found, SOP_CLASS_UID), _uid(found, SOP_INSTANCE_UID)
+    return found.uid(SOP_CLASS_UID), found.uid(SOP_INSTANCE_UID)
 
 
 def identify(
     found: Header, rule: Rule, sender: Sender, sop_class: str, sop_instance: str
 ) -> ImageIdentity | ImageRejection:
     """Where an image belongs, or why it is not accepted; the last two arguments are the UIDs of the request."""
-    study_uid = _uid(found, STUDY_INSTANCE_UID)
-    if not is_uid(study_uid):
-        return ImageRejection("StudyInstanceUID is missing or malformed")
-    if _uid(found, SOP_INSTANCE_UID) != sop_instance or not is_uid(sop_instance):
+    study_uid = found.uid(STUDY_INSTANCE_UID)
+    if not study_uid:
+        return ImageRejection("StudyInstanceUID is missing or unusable")
+    if found.uid(SOP_INSTANCE_UID) != sop_instance or not sop_instance:
         return ImageRejection("SOPInstanceUID is missing or differs from the request")
-    if _uid(found, SOP_CLASS_UID) != sop_class:
+    if found.uid(SOP_CLASS_UID) != sop_class:
         return ImageRejection("SOPClassUID is missing or differs from the request")
     try:
         study = study_identifier(rule, sender, study_uid, lambda keyword: _text(found, keyword))
@@ -218,11 +212,6 @@ def image_key(sop_instance: str) -> str:
     'c47f5b18b8a430e6'
     """
     return hashlib.sha256(sop_instance.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-
-
-def _uid(found: Header, tag: int) -> str:
-    element = found.elements.get(tag)
-    return found.uid(tag) or (element.raw.decode("ascii", "replace").strip(" \0") if element else "")
 
 
 def _text(found: Header, keyword: str) -> str:

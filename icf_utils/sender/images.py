@@ -103,8 +103,8 @@ def _problem(file: ScannedFile) -> str:
         return "is truncated or damaged"
     if (file.entry.size - found.dataset_at) % 2 and found.uid(TRANSFER_SYNTAX_UID) not in DEFLATED_TRANSFER_SYNTAXES:
         return "has a data set with an odd number of bytes, which DICOM does not allow and at which receivers abort"
-    missing = [name for tag, name in _UIDS.items() if not found.uid(tag)]
-    return f"has no usable {' and no '.join(missing)}" if missing else ""
+    missing = [name for tag, name in _UIDS.items() if not found.valid_uid(tag)]
+    return f"has no valid {' and no '.join(missing)}" if missing else ""
 
 
 _UIDS = {SOP_CLASS_UID: "SOPClassUID", SOP_INSTANCE_UID: "SOPInstanceUID"}
