@@ -333,7 +333,7 @@ def _run(
     lines = [*result_lines(result), *(line for one in done for line in _processing_lines(one))]
     value = {"run": to_json_value(result), "processings": to_json_value(done)} if processings else result
     console.result(args.command, value, lines, ok=ok)
-    return exit_code(result) or int(not ok)
+    return 1 if any(one.failed for one in done) else exit_code(result)
 
 
 def exit_code(result: RunResult) -> int:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 
-from icf_utils.dicom.charsets import parse_character_sets
 from icf_utils.dicom.confidentiality import TABLE, is_identifying
 from icf_utils.dicom.constants import SPECIFIC_CHARACTER_SET, STUDY_INSTANCE_UID
 from icf_utils.dicom.elements import Header
-from icf_utils.dicom.values import convert_value, tag_for_keyword
+from icf_utils.dicom.header_text import header_text
+from icf_utils.dicom.values import tag_for_keyword
 from icf_utils.errors import IcfError, InputRefused, InvalidSetting, printable
 from icf_utils.progress import SILENT, Progress
 from icf_utils.receiver.identify import study_key
@@ -169,22 +169,8 @@ def _add(visit: _Group, name: str, found: Header, tags: Mapping[str, int]) -> No
     first = not visit.files
     visit.files.append(name)
     for keyword, tag in tags.items():
-        value = _text(found, tag)
+        value = header_text(found, tag)
         if first:
             visit.values[keyword] = value
         elif visit.values[keyword] != value:
             visit.differing.add(keyword)
-
-
-def _text(found: Header, tag: int) -> str:
-    """A value as text; empty if there is none, and for person names."""
-    element = found.elements.get(tag)
-    if element is None:
-        return ""
-    charset = found.elements.get(SPECIFIC_CHARACTER_SET)
-    try:
-        terms = parse_character_sets(charset.raw) if charset else ()
-        value = convert_value(tag, element.vr, element.raw, terms, found.big_endian).value
-    except IcfError:
-        return ""
-    return "-".join(map(str, value)) if isinstance(value, list) else str(value)

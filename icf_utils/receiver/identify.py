@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from icf_utils.dicom.charsets import parse_character_sets
 from icf_utils.dicom.constants import (
     INSTANCE_NUMBER,
     SERIES_NUMBER,
@@ -25,7 +24,8 @@ from icf_utils.dicom.constants import (
 )
 from icf_utils.dicom.elements import Header
 from icf_utils.dicom.header import FileKind, check_pixels, file_kind, read_head
-from icf_utils.dicom.values import convert_value, tag_for_keyword
+from icf_utils.dicom.header_text import header_text
+from icf_utils.dicom.values import tag_for_keyword
 from icf_utils.errors import storage_errors
 from icf_utils.receiver.settings import ASSOCIATION_FIELDS, Rule, fits
 from icf_utils.templates import EmptyField, Template
@@ -215,11 +215,4 @@ def image_key(sop_instance: str) -> str:
 
 
 def _text(found: Header, keyword: str) -> str:
-    tag = tag_for_keyword(keyword)
-    element = found.elements.get(tag) if tag is not None else None
-    if tag is None or element is None:
-        return ""
-    charsets = found.elements.get(SPECIFIC_CHARACTER_SET)
-    terms = parse_character_sets(charsets.raw if charsets else b"")
-    value = convert_value(tag, element.vr, element.raw, terms, found.big_endian, person_names=True).value
-    return "-".join(map(str, value)) if isinstance(value, list) else str(value)
+    return header_text(found, tag_for_keyword(keyword), person_names=True)

@@ -134,9 +134,15 @@ def _to_xnat(visit: Visit, rule: Rule, log: _Log) -> str:
             raise
         advice = "set 'xnat_user' in the rule and XNAT_PASS in the receiver's environment, or write its ~/.netrc"
         return f"no credentials for {printable(rule.xnat)}: {advice}"
-    outcome = upload_visit(visit.root, visit.study, visit.visit, xnat_target(rule), login, progress=log)
+    labels = {"subject": rule.xnat_subject, "label": rule.xnat_session}
+    try:
+        outcome = upload_visit(
+            *(visit.root, visit.study, visit.visit), xnat_target(rule), login, **labels, progress=log
+        )
+    except InvalidSetting as error:  # a template of which nothing is left
+        return str(error)
     log.line(f"xnat: {outcome.state} {outcome.problem}".rstrip())
-    return outcome.problem if outcome.state == "failed" else ""
+    return outcome.problem if outcome.state in ("failed", "unproved") else ""
 
 
 def _digests(visit: Visit) -> dict[str, bytes]:

@@ -14,7 +14,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import inf
@@ -76,6 +76,9 @@ class Http:
 #: Values of ``keep_input`` other than a number of days (``7d``), in days.
 _KEEP_WORDS = {"always": inf, "never": 0.0}
 
+#: The fields of the templates of labels in XNAT that are not DICOM keywords.
+VISIT_FIELDS = ("study", "visit")
+
 #: The fields of a visit's template that are not DICOM keywords.
 ASSOCIATION_FIELDS = ("called_ae", "calling_ae", "address", "study_key")
 
@@ -115,6 +118,8 @@ class Rule:
     DICOM keywords. ``study`` and ``visit`` are templates. ``force`` and ``expected`` are not used if they are 0.
     ``process`` names processings that are run when the visit has its metadata. ``xnat`` is the address of an XNAT to
     which visits are uploaded when they are in the store; its password comes from where ``icf-utils xnat`` takes it.
+    ``xnat_subject`` and ``xnat_session`` are the templates of their labels there; their fields are ``study``,
+    ``visit`` and DICOM keywords.
     """
 
     LABELS: ClassVar = ("name", "called_ae")
@@ -139,6 +144,8 @@ class Rule:
     xnat_project: str = ""
     xnat_user: str = ""
     xnat_dest: str = setting("prearchive", choices=("prearchive", "archive"))
+    xnat_subject: str = "{visit}"
+    xnat_session: str = "{study}_{visit}"
     send: tuple[Target, ...] = ()
 
     @property
@@ -344,6 +351,7 @@ def _check_time_zone(rule: Rule, where: str, source: str) -> None:
 def _check_xnat(rule: Rule, where: str, source: str) -> None:
     if not rule.xnat:
         given = [name for name in ("xnat_project", "xnat_user") if getattr(rule, name)]
+        given += [name for name in ("xnat_subject", "xnat_session") if getattr(rule, name) != getattr(Rule, name)]
         if given:
             raise InvalidSetting(source, f"{where} {given[0]}: requires 'xnat', the address of an XNAT")
         return
@@ -354,6 +362,18 @@ def _check_xnat(rule: Rule, where: str, source: str) -> None:
         if error.source == "--url":
             problem = "expected an address such as https://xnat.org, without user, password and query"
         raise InvalidSetting(source, f"{where} {_XNAT_KEYS.get(error.source, error.source)}: {problem}") from error
+    for key in ("xnat_subject", "xnat_session"):
+        _check_label_template(rule, key, where, source)
+
+
+def _check_label_template(rule: Rule, key: str, where: str, source: str) -> None:
+    """Refuse a template of a label in XNAT that has unknown fields, or values that are not allowed in names."""
+    from icf_utils.xnat.labels import LABEL
+
+    template = Template(getattr(rule, key))
+    keywords = [name for name in template.fields if tag_for_keyword(name) is not None]
+    parse_template(f"{source}: {where} {key}", template.text, {*VISIT_FIELDS, *keywords}, LABEL)
+    _check_keywords(rule, keywords, f"{where} {key}", source)
 
 
 #: Options of ``icf-utils xnat``, and the keys that correspond to them.
@@ -388,15 +408,20 @@ def _with_titles(rule: Rule, where: str, source: str) -> Rule:
 def _check_template(rule: Rule, where: str, source: str, key: str, text: str) -> None:
     keywords = [name for name in Template(text).fields if tag_for_keyword(name) is not None]
     parse_template(f"{source}: {where} {key}", text, {*ASSOCIATION_FIELDS, *keywords})
+    _check_keywords(rule, keywords, f"{where} {key}", source)
+
+
+def _check_keywords(rule: Rule, keywords: Collection[str], where: str, source: str) -> None:
+    """Refuse keywords whose values cannot be part of a name, or can identify a person without permission."""
     for keyword in keywords:
         tag = tag_for_keyword(keyword)
         assert tag is not None
         if dictionary_vr(tag) in (None, "SQ", *UNCONVERTIBLE_VRS):
-            raise InvalidSetting(source, f"{where} {key}: {keyword} has no value that a text can contain")
+            raise InvalidSetting(source, f"{where}: {keyword} has no value that a text can contain")
         if is_identifying(tag) and not rule.allow_identifying:
             raise InvalidSetting(
                 source,
-                f"{where} {key}: {keyword} can identify a person ({TABLE}); use {{study_key}}, "
+                f"{where}: {keyword} can identify a person ({TABLE}); use {{study_key}}, "
                 "or set 'allow_identifying = true' in the rule",
             )
 

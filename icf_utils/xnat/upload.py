@@ -97,8 +97,10 @@ def upload_visit(
 ) -> UploadOutcome:
     """Upload the archive of one visit. Calling it again does nothing once XNAT has the visit.
 
-    ``subject`` and ``label`` are templates with the fields ``{study}`` and ``{visit}``. Where something is wrong with
-    the visit or with its arrival, the outcome's ``state`` is ``failed``, and its ``problem`` says why. Raises
+    ``subject`` and ``label`` are templates with the fields ``{study}``, ``{visit}`` and DICOM keywords, whose values
+    are those of the first image. Where something is wrong with the visit or with its arrival, the outcome's ``state``
+    is ``failed``, and its ``problem`` says why; where XNAT has a session that may be this one, and does not prove it,
+    it is ``unproved``. Raises
     :class:`~icf_utils.errors.RemoteFailure` where the server cannot be reached or refuses the login,
     :class:`~icf_utils.errors.InvalidSetting` for a template, and :class:`~icf_utils.errors.Busy` while another process
     uploads this study to the same project.

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from icf_utils.dicom.constants import SPECIFIC_CHARACTER_SET
+from icf_utils.dicom.header_text import header_text
+from icf_utils.dicom.values import tag_for_keyword
 from icf_utils.errors import DepositMissing, InvalidSetting, printable
 from icf_utils.formatting import format_count
 from icf_utils.pipeline.shared_studies import recorded_study_uids
 from icf_utils.results import Notice
+from icf_utils.sources.images import scan_files
+from icf_utils.sources.open import open_source
 from icf_utils.sources.study_samples import find_shared_studies, is_skipped_image, sample_study_uids
 from icf_utils.sources.tree import LEVELS, Exclusions, Tree, TreeVisit, walk_tree
 from icf_utils.store.layout import Study, Visit
+from icf_utils.templates import Template
 from icf_utils.xnat.labels import NameWithoutLabel, fill_label
 from icf_utils.xnat.upload_body import SessionUpload, UploadBody, open_file_body, open_folder_body, open_visit_body
 from icf_utils.xnat.upload_journal import default_journal_folder
@@ -122,12 +129,35 @@ def make_file_upload(
 def make_visit_upload(
     visit: Visit, subject: str = VISIT_SUBJECT, label: str = VISIT_LABEL, refuse: Collection[str] = ()
 ) -> SessionUpload:
-    """A store's visit as a session to upload; its upload journal is in the study's work folder."""
+    """A store's visit as a session to upload; its upload journal is in the study's work folder.
+
+    The templates may have DICOM keywords as fields: their values are those of the archive's first image.
+    """
     values = {"study": visit.study, "visit": visit.visit}
-    labels = _fill_labels(subject, label, values)
+    fields = [name for text in (subject, label) for name in Template(text).fields]
+    keywords = {name: tag for name in fields if (tag := tag_for_keyword(name)) is not None}
+    if keywords:
+        values |= _first_values(visit, keywords)
+    try:
+        labels = _fill_labels(subject, label, values)
+    except NameWithoutLabel as error:  # without the value, which may be a patient's
+        raise InvalidSetting(error.source, error.reason) from None
     return SessionUpload(
         *labels, f"{visit.study}/{visit.visit}", visit.workdir / "xnat", lambda: open_visit_body(visit, refuse)
     )
+
+
+def _first_values(visit: Visit, keywords: Mapping[str, int]) -> dict[str, str]:
+    """The values of DICOM keywords in the first image of a visit's archive.
+
+    Raises :class:`~icf_utils.errors.DepositMissing` without an archive.
+    """
+    if not visit.archive.is_file():
+        raise DepositMissing(visit.archive, "run 'icf-utils make_studyvisit_archive' first")
+    wanted = frozenset({*keywords.values(), SPECIFIC_CHARACTER_SET})
+    with open_source(visit.archive, Path(tempfile.gettempdir())) as source:
+        found = next((file.header for file in scan_files(source, wanted) if file.is_image), None)
+    return {name: header_text(found, tag, person_names=True) if found else "" for name, tag in keywords.items()}
 
 
 def list_store_uploads(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -17,7 +16,7 @@ from icf_utils.errors import InvalidSetting
 from icf_utils.sources.tree import Exclusions
 from icf_utils.xnat.upload import plan_upload, upload, upload_visit
 from icf_utils.xnat.upload_inputs import list_store_uploads, list_tree_uploads, make_file_upload
-from tests.data.make_dicom import dicom_bytes, write_visit
+from tests.data.make_dicom import dicom_bytes, uid, write_visit
 from tests.xnat.standin import StandIn
 from tests.xnat.uploads import LOGIN, send, send_one, target, write_session
 
@@ -27,14 +26,6 @@ def test_files_that_are_not_images_are_not_sent(server: StandIn, tmp_path: Path)
     outcome = send_one(server, tmp_path / "tree")
     assert (outcome.state, outcome.sent, outcome.left_out) == ("uploaded", 2, ("01/more.zip", "notes.txt"))
     assert "Ignore-Unparsable" not in server.imports()[0].query
-
-
-def test_one_image_twice_is_refused(server: StandIn, tree: Path) -> None:
-    scan = tree / "sub-1" / "mr" / "01_t1"
-    shutil.copy(scan / "1.dcm", scan / "copy.dcm")
-    outcome = send_one(server, tree)
-    assert outcome.state == "failed"
-    assert "would keep only one of them" in outcome.problem
 
 
 def test_two_studies_in_a_folder_are_refused_before_anything_is_sent(server: StandIn, tmp_path: Path) -> None:
@@ -216,3 +207,22 @@ def test_the_length_is_known_before_the_body_is_read(tree: Path) -> None:
     with tarfile.open(fileobj=io.BytesIO(first)) as packed:
         assert packed.getnames() == [f"{at:08}.dcm" for at in range(1, 6)]
     assert os.path.basename(tree).encode() not in first
+
+
+def test_labels_of_header_values(server: StandIn, tmp_path: Path) -> None:
+    """A patient's visits become sessions of one subject. A value is never part of a message."""
+    store = tmp_path / "store"
+    for visit, date in (("v1", "20240101"), ("v2", "20240202")):
+        own = {"StudyInstanceUID": uid(visit), "PatientID": "P-7", "StudyDate": date, "StudyID": "?!"}
+        write_visit(tmp_path / visit, {1: ("scout", 1)}, companions=None, **own)
+        make_studyvisit_archive(tmp_path / visit, store, "s", visit)
+        labels = {"subject": "{PatientID}", "label": "{PatientID}_{StudyDate}"}
+        outcome = upload_visit(store, "s", visit, target(server), LOGIN, **labels)  # type: ignore[arg-type]
+        assert outcome.state == "uploaded"
+    assert {(session.subject, session.name) for session in server.sessions} == {
+        ("P-7", "P-7_20240101"),
+        ("P-7", "P-7_20240202"),
+    }
+    with pytest.raises(InvalidSetting, match="can keep no character of its StudyID") as caught:
+        upload_visit(store, "s", "v1", target(server), LOGIN, subject="{StudyID}")
+    assert "?!" not in str(caught.value)
