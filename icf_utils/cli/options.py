@@ -77,7 +77,10 @@ def targets_of(args: argparse.Namespace) -> list[str]:
 def add_source(parser: argparse.ArgumentParser) -> None:
     """``[SOURCE]``, or a deposited visit by ``-o`` and ``--id``: what to read. See :func:`path_of_source`."""
     parser.add_argument(
-        "source", metavar="SOURCE", nargs="?", help="a folder, zip or tar; or name a deposited visit with -o and --id"
+        "source",
+        metavar="SOURCE",
+        nargs="?",
+        help="a folder, zip, tar or DICOM file; or name a deposited visit with -o and --id",
     )
     add_store(parser)
     add_id(parser, required=False, what="take the archive of this visit")

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from icf_utils.sender.peer import Peer
 
 NAME = "send"
-HELP = "send a folder, a visit or some of its series to a DICOM node (C-STORE)"
+HELP = "send a folder, a file, a visit or some of its series to a DICOM node (C-STORE)"
 DETAILS = """\
 Sends all DICOM files of SOURCE, or of a deposited visit, over one association.
-Files are sent unchanged: nothing is decoded, compressed or anonymised. Repeats
-failed files, prints the reason for each that remains, and exits with 1 then."""
+Files are sent unchanged: nothing is compressed or anonymised. Only if the receiver
+accepts implicit VR little endian alone, uncompressed images are converted to it;
+no value changes, and they are counted. Repeats failed files, prints the reason
+for each that remains, and exits with 1 then."""
 EXAMPLE = "icf-utils send pacs.example.org 104 --aec PACS -o /data/store --id study-a visit-01 --series 3"
 
 #: How many failed files are named; ``--json`` names all.
@@ -86,7 +88,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.sources.open import open_source
 
     peer = peer_of(args)
-    with open_source(path_of_source(args), Path(tempfile.gettempdir())) as source:
+    with open_source(path_of_source(args), Path(tempfile.gettempdir()), single_file=True) as source:
         listing = list_images(source, args.series, console)
         result = send(source, listing, peer, retries=args.retries, pause=args.pause, progress=console)
     report(args, console, result, listing.other_series)
@@ -112,6 +114,7 @@ def report(args: argparse.Namespace, console: Console, result: SendResult, other
     if result.failed > _NAMED_AT_MOST:
         lines.append(f"... and {result.failed - _NAMED_AT_MOST} more failed")
     parts = [f"{format_count(result.sent, 'image')} sent to {printable(result.peer)} ({format_size(result.size)})"]
+    parts += [f"{result.converted} converted to implicit VR little endian"] if result.converted else []
     parts += [f"{result.failed} failed"] if result.failed else []
     parts += [f"{format_count(len(result.skipped), 'other file')} left out"] if result.skipped else []
     parts += [f"{format_count(other_series, 'image')} of other series left out"] if other_series else []

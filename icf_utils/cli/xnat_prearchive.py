@@ -104,7 +104,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
     _check(args)
     place, expected = _input(args)
-    with open_source(place, Path(tempfile.gettempdir()), args.strip_components) as source:
+    with open_source(place, Path(tempfile.gettempdir()), args.strip_components, single_file=True) as source:
         if args.inbox:
             return _through_inbox(args, console, source, place)
         session = _session(args)

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.xnat.receiver_routing import all_name_project, list_routes, mask_routes
 
     peer = peer_of(args)
-    with open_source(path_of_source(args), Path(tempfile.gettempdir())) as source:
+    with open_source(path_of_source(args), Path(tempfile.gettempdir()), single_file=True) as source:
         listing = list_images(source, progress=console)
         routes = list_routes(source, listing.images, console)
         seen = mask_routes(routes, args.show_identifying)

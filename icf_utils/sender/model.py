@@ -6,6 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from icf_utils.dicom.constants import (
+    DEFLATED_TRANSFER_SYNTAXES,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
 from icf_utils.results import Notice
 from icf_utils.sender.images import SendableImage
 
@@ -40,7 +45,8 @@ SendState = Literal["sent", "warned", "failed"]
 class ImageOutcome:
     """The result for one file. ``status`` is that of the response (PS3.7 annex C), ``None`` if there was none.
 
-    ``tries`` counts how often the file was sent.
+    ``tries`` counts how often the file was sent. ``converted``: to implicit VR little endian, since the receiver
+    accepted nothing else.
     """
 
     name: str
@@ -48,6 +54,7 @@ class ImageOutcome:
     status: int | None
     meaning: str
     tries: int
+    converted: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,10 +73,13 @@ class SendResult:
     associations: int
     sent: int = field(init=False)
     failed: int = field(init=False)
+    converted: int = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "failed", len(self.failures))
         object.__setattr__(self, "sent", len(self.images) - self.failed)
+        converted = sum(image.converted and image.state != "failed" for image in self.images)
+        object.__setattr__(self, "converted", converted)
 
     @property
     def failures(self) -> tuple[ImageOutcome, ...]:
@@ -97,15 +107,33 @@ def may_change(status: int) -> bool:
     return not any(first <= status <= last for first, last in _FINAL)
 
 
-def presentation_context(image: SendableImage) -> tuple[str, str]:
-    """The presentation context that an image needs: SOP class and transfer syntax."""
-    return image.sop_class, image.transfer_syntax
+#: Transfer syntaxes whose data sets can be converted to implicit VR little endian without a change of any value.
+_CONVERTIBLE = frozenset({EXPLICIT_VR_LITTLE_ENDIAN, *DEFLATED_TRANSFER_SYNTAXES})
+
+
+def presentation_contexts(image: SendableImage) -> tuple[tuple[str, str], ...]:
+    """The presentation contexts that are proposed for an image, pairs of SOP class and transfer syntax.
+
+    The first one is the file's own. Implicit VR little endian, which every node must accept (PS3.5 section 10.1),
+    follows where the data set can be converted to it.
+    """
+    own = (image.sop_class, image.transfer_syntax)
+    if image.transfer_syntax not in _CONVERTIBLE:
+        return (own,)
+    return own, (image.sop_class, IMPLICIT_VR_LITTLE_ENDIAN)
 
 
 def split_by_contexts(images: Sequence[SendableImage], most: int = MAX_CONTEXTS) -> list[list[SendableImage]]:
     """The images of each association: one association, unless they need more than ``most`` presentation contexts."""
-    number = {context: at for at, context in enumerate(dict.fromkeys(map(presentation_context, images)))}
+    number: dict[tuple[str, str], int] = {}
+    at, used = 0, set[tuple[str, str]]()
     found: dict[int, list[SendableImage]] = {}
     for image in images:
-        found.setdefault(number[presentation_context(image)] // most, []).append(image)
-    return [found[at] for at in sorted(found)]
+        contexts = presentation_contexts(image)
+        if contexts[0] not in number:
+            if len(used | set(contexts)) > most:
+                at, used = at + 1, set()
+            used |= set(contexts)
+            number[contexts[0]] = at
+        found.setdefault(number[contexts[0]], []).append(image)
+    return [found[place] for place in sorted(found)]

@@ -1,6 +1,7 @@
 """Sending images by C-STORE: through as few associations as possible, with retries. Uses the network.
 
-Data sets are sent byte by byte as they are in the files, never decoded: pynetdicom reads each from an unnamed file that
+Data sets are sent byte by byte as they are in the files, never decoded, unless the receiver accepts implicit VR little
+endian only: then uncompressed ones are converted. pynetdicom reads each from an unnamed file that
 holds file meta information and the encoded data set. It is in memory, or in TMPDIR if the image is large, and is opened
 through ``/proc/self/fd``, so that nothing remains of it whatever happens.
 """
@@ -8,10 +9,12 @@ through ``/proc/self/fd``, so that nothing remains of it whatever happens.
 from __future__ import annotations
 
 import os
+import struct
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 from icf_utils.dicom.part10 import write_file_meta
@@ -24,7 +27,7 @@ from icf_utils.sender.model import (
     SendResult,
     may_change,
     outcome_from_status,
-    presentation_context,
+    presentation_contexts,
     split_by_contexts,
 )
 from icf_utils.sender.peer import Peer
@@ -55,7 +58,7 @@ def send(
     pause: float = PAUSE,
     progress: Progress = SILENT,
 ) -> SendResult:
-    """Send the images of an open source, each unchanged; images that failed are sent again.
+    """Send the images of an open source; images that failed are sent again.
 
     One association is used, unless more than 128 presentation contexts are needed or it ends early. Images that could
     not be sent are part of the result. Raises :class:`~icf_utils.errors.RemoteFailure` if no association could be
@@ -112,28 +115,31 @@ class _Sending:
 
     def _send_once(self, pending: Sequence[SendableImage], task: Task) -> None:
         """Send each image once, through one association, until it ends."""
-        contexts = list(dict.fromkeys(map(presentation_context, pending)))
+        contexts = list(dict.fromkeys(context for image in pending for context in presentation_contexts(image)))
         with open_association(self._peer, contexts) as association:
             self.associations += 1
             accepted = {
                 (str(item.abstract_syntax), str(item.transfer_syntax[0])) for item in association.accepted_contexts
             }
             for number, image in enumerate(pending, 1):
-                outcome = self._send_one(association, image, presentation_context(image) in accepted, number)
+                contexts_of = [context for context in presentation_contexts(image) if context in accepted]
+                outcome = self._send_one(association, image, contexts_of[0][1] if contexts_of else "", number)
                 self.outcomes[image.entry.name] = outcome
                 if outcome.state != "failed":
                     self.size += image.entry.size
                     task.advance(image.entry.size)
 
-    def _send_one(self, association: Any, image: SendableImage, is_accepted: bool, number: int) -> ImageOutcome:
+    def _send_one(self, association: Any, image: SendableImage, syntax: str, number: int) -> ImageOutcome:
+        """Send an image in an accepted transfer syntax, empty for none."""
         name, before = image.entry.name, self.outcomes.get(image.entry.name)
         tries = before.tries if before else 0
-        if not is_accepted:
+        if not syntax:
             return self._give_up(name, _NOT_ACCEPTED, tries)
         if not association.is_established:
             return ImageOutcome(name, "failed", None, _ENDED, tries)
         try:
-            with unnamed_file(self._source, image) as path:
+            is_own = syntax == image.transfer_syntax
+            with unnamed_file(self._source, image) if is_own else converted_file(self._source, image) as path:
                 status = _store(association, path, number)
         except InputRefused as error:
             return self._give_up(name, f"cannot be read: {error.refusals[0][1]}", tries)
@@ -142,7 +148,7 @@ class _Sending:
         if status is None:
             return ImageOutcome(name, "failed", None, _NO_RESPONSE, tries + 1)
         self._responses += 1
-        return outcome_from_status(name, status, tries + 1)
+        return replace(outcome_from_status(name, status, tries + 1), converted=not is_own)
 
     def _give_up(self, name: str, reason: str, tries: int) -> ImageOutcome:
         self._final.add(name)
@@ -185,6 +191,27 @@ def unnamed_file(source: Source, image: SendableImage) -> Iterator[str]:
             length = _copy(reader, image.dataset_at, file)
             file.write(bytes(length % 2))  # only if deflated: a zero after the stream (PS3.5 section A.5)
             file.flush()
+        yield f"/proc/self/fd/{file.fileno()}"
+
+
+@contextmanager
+def converted_file(source: Source, image: SendableImage) -> Iterator[str]:
+    """The path of an unnamed file with the image in implicit VR little endian; no value is changed.
+
+    The whole image is in memory. Raises :class:`~icf_utils.errors.InputRefused` for one that pydicom cannot convert.
+    """
+    from pydicom import dcmread
+    from pydicom.uid import ImplicitVRLittleEndian
+
+    with unnamed_file(source, image) as path, _open_unnamed(image.entry.size) as file:
+        try:
+            dataset = dcmread(path)
+            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+            dataset.save_as(file, implicit_vr=True, little_endian=True)
+        except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, struct.error) as error:
+            reason = f"cannot be converted to implicit VR little endian ({type(error).__name__})"
+            raise InputRefused(source.label, [(image.entry.name, reason)]) from error
+        file.flush()
         yield f"/proc/self/fd/{file.fileno()}"
 
 

@@ -22,11 +22,14 @@ BLOCK = 512
 
 
 @contextmanager
-def open_source(path: Path, spool_dir: Path, strip: int = 0, leave_out: LeftOut = DEFAULT) -> Iterator[Source]:
+def open_source(
+    path: Path, spool_dir: Path, strip: int = 0, leave_out: LeftOut = DEFAULT, *, single_file: bool = False
+) -> Iterator[Source]:
     """Open an input and list its files; its kind is recognised by content, not by name.
 
     ``spool_dir`` is an existing folder for the unnamed temporary file of a compressed tar; the first ``strip`` folders
     are removed from every name in a zip or tar. Files whose names are in ``leave_out`` are not part of the input.
+    With ``single_file``, a DICOM file is an input of one file.
 
     Raises :class:`~icf_utils.errors.InputRefused` for an input that cannot become an archive, naming every offending
     file.
@@ -42,6 +45,9 @@ def open_source(path: Path, spool_dir: Path, strip: int = 0, leave_out: LeftOut 
             packed = open(label, "rb")  # noqa: SIM115 - closed below
         with packed, ExitStack() as resources:
             start = packed.read(PREAMBLE_SIZE + len(PREFIX))
+            if has_preamble(start) and single_file:
+                yield DirectorySource(os.path.dirname(label) or ".", [os.path.basename(label)], LeftOut(()))
+                return
             if has_preamble(start):
                 raise InputRefused(label, [(label, "is a single DICOM file")], "Give the folder that contains it.")
             packed.seek(0)

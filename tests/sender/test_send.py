@@ -19,7 +19,15 @@ from icf_utils.sender.peer import Peer
 from icf_utils.sender.send import send
 from icf_utils.sources.open import open_source
 from tests.cli.program import icf
-from tests.data.make_dicom import CT_IMAGE, DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE, dicom_bytes, write_visit
+from tests.data.make_dicom import (
+    CT_IMAGE,
+    DEFLATED,
+    EXPLICIT_BIG,
+    EXPLICIT_LITTLE,
+    IMPLICIT_LITTLE,
+    dicom_bytes,
+    write_visit,
+)
 from tests.sender.nodes import HOST, free_port, orthanc, program, scripted, storescp
 
 pytest.importorskip("pynetdicom", reason="pynetdicom is not installed")
@@ -72,7 +80,7 @@ def test_data_sets_arrive_byte_by_byte(visit: Path) -> None:
 def test_one_association_proposes_each_context_once(visit: Path) -> None:
     with scripted() as receiver:
         send_folder(visit, receiver.port)
-    assert receiver.associations == [5]  # MR in four transfer syntaxes, and CT
+    assert receiver.associations == [6]  # MR in four transfer syntaxes, CT in its own and in implicit VR
 
 
 def test_many_contexts_need_several_associations(tmp_path: Path) -> None:
@@ -83,12 +91,53 @@ def test_many_contexts_need_several_associations(tmp_path: Path) -> None:
         (folder / f"{number:03}.dcm").write_bytes(raw)
     with scripted() as receiver:
         result = send_folder(folder, receiver.port, retries=0)
-    assert receiver.associations == [MAX_CONTEXTS, 2]
-    assert result.associations == 2
+    assert receiver.associations == [MAX_CONTEXTS, MAX_CONTEXTS, 4]  # each class in its own and in implicit VR
+    assert result.associations == 3
     assert result.failed == MAX_CONTEXTS + 2  # it supports none of these classes
     assert {image.tries for image in result.images} == {0}
     with open_source(folder, tmp_path) as source:
-        assert [len(batch) for batch in split_by_contexts(list_images(source).images, 50)] == [50, 50, 30]
+        assert [len(batch) for batch in split_by_contexts(list_images(source).images, 50)] == [25, 25, 25, 25, 25, 5]
+
+
+def test_a_receiver_of_implicit_vr_only(tmp_path: Path) -> None:
+    """Every node must accept it (PS3.5 section 10.1), and some accept nothing else. No value changes."""
+    folder, sent = tmp_path / "in", {}
+    write_visit(folder, {1: ("scout", 3)}, transfer_syntax=EXPLICIT_LITTLE)
+    write_visit(folder, {2: ("rest", 2)}, transfer_syntax=DEFLATED)
+    for path in folder.rglob("*.dcm"):
+        sent[str(pydicom.dcmread(path).SOPInstanceUID)] = pydicom.dcmread(path)
+    with storescp(tmp_path / "out", "+xi") as port:
+        result = send_folder(folder, port)
+    assert (result.sent, result.failed, result.converted) == (5, 0, 5)
+    received = [pydicom.dcmread(path) for path in (tmp_path / "out").iterdir()]
+    assert len(received) == 5
+    for dataset in received:
+        assert dataset.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2"
+        assert dataset == sent[str(dataset.SOPInstanceUID)]
+
+
+def test_a_receiver_of_both_gets_the_file_unchanged(tmp_path: Path) -> None:
+    write_visit(tmp_path / "in", {1: ("scout", 2)}, transfer_syntax=EXPLICIT_LITTLE)
+    with storescp(tmp_path / "out") as port:
+        result = send_folder(tmp_path / "in", port)
+    assert (result.sent, result.converted) == (2, 0)
+    assert {pydicom.dcmread(path).file_meta.TransferSyntaxUID for path in (tmp_path / "out").iterdir()} == {
+        EXPLICIT_LITTLE
+    }
+
+
+def test_compressed_images_are_not_converted(tmp_path: Path) -> None:
+    write_visit(tmp_path / "in", {1: ("scout", 1)}, transfer_syntax="1.2.840.10008.1.2.4.90")
+    with storescp(tmp_path / "out", "+xi") as port:
+        result = send_folder(tmp_path / "in", port, retries=0)
+    assert (result.sent, result.failed) == (0, 1)
+
+
+def test_a_single_file(tmp_path: Path) -> None:
+    (file, _) = write_visit(tmp_path / "in", {1: ("scout", 2)})
+    with storescp(tmp_path / "out") as port:
+        ran = icf("send", file, "127.0.0.1", str(port), "--aec", "ANY")
+    assert (ran.code, len(list((tmp_path / "out").iterdir()))) == (0, 1), ran.err
 
 
 def test_refused_images_are_sent_again(visit: Path) -> None:
@@ -190,7 +239,7 @@ def test_truncated_and_odd_files_do_not_affect_others(tmp_path: Path) -> None:
     assert (result.sent, receiver.count) == (2, 2)
     assert {image.name: image.meaning for image in result.failures} == {
         "cut.dcm": "is truncated or damaged",
-        "nameless.dcm": "has no usable SOPInstanceUID",
+        "nameless.dcm": "has no valid SOPInstanceUID",
     }
 
 
