@@ -312,7 +312,12 @@ def test_an_uploaded_zip_is_queued(client: Client, tmp_path: Path) -> None:
     form = client.ask(address.replace("77", "78"), "POST", files={"file": ("../../x.zip", raw)})
     assert form.status_code == 201
     again = client.ask(address, "POST", data=raw, headers=ZIP)
-    assert again.json()["visit"] == "visit-77-r2"  # a revision: the archive is not changed
+    assert (again.status_code, again.json()["id"]) == (200, session.id)  # the same images, packed anew or not
+    other = zipped(tmp_path / "visit", {"more.txt": b"no image either"})
+    assert client.ask(address, "POST", data=other, headers=ZIP).json()["id"] == session.id
+    write_visit(tmp_path / "visit", {2: ("b", 1)})
+    more = client.ask(address, "POST", data=zipped(tmp_path / "visit", {}), headers=ZIP)
+    assert (more.status_code, more.json()["visit"]) == (201, "visit-77-r2")  # a revision: the archive is not changed
     assert list((tmp_path / "spool" / "uploads").iterdir()) == []
 
 

@@ -228,7 +228,7 @@ class _Handlers:
         given = request.files.get("file")
         if given is None and request.mimetype not in ("application/zip", "application/octet-stream"):
             return _problem("expected a body of type application/zip", 415)
-        session = enqueue_upload(
+        session, is_new = enqueue_upload(
             given.stream if given else request.stream,
             request.content_length,
             request.args.get("rule", ""),
@@ -239,7 +239,7 @@ class _Handlers:
             settings=self._settings,
         )
         response = jsonify(self._record(session))
-        response.status_code = 201
+        response.status_code = 201 if is_new else 200
         response.headers["Location"] = url_for("session", session_id=session.id)
         return response
 

@@ -1,22 +1,27 @@
 """Uploaded zips: each is checked to be one visit, and becomes a queued session.
 
+A zip with the images of a session of the same visit is that session: whoever got no answer sends it again.
+
 Writes the zip below ``<spool>/uploads`` and reads the header of each file in it; then the journal takes it over. Errors
 never contain a path of the server.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
+import threading
 import zipfile
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
-from icf_utils.dicom.constants import STUDY_INSTANCE_UID
-from icf_utils.errors import InputRefused, InvalidSetting, StorageFailure, printable, storage_errors
+from icf_utils.dicom.constants import SOP_INSTANCE_UID, STUDY_INSTANCE_UID
+from icf_utils.errors import IcfError, InputRefused, InvalidSetting, StorageFailure, printable, storage_errors
 from icf_utils.formatting import format_count
+from icf_utils.metadata.records import read_visit_metadata
 from icf_utils.receiver.identify import study_key
 from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.model import Session
@@ -25,11 +30,22 @@ from icf_utils.receiver.web.settings import WebSettings
 from icf_utils.sources.images import scan_files
 from icf_utils.sources.open import open_source
 from icf_utils.sources.packed import ZIP_MAGIC
-from icf_utils.sources.source import Source
+from icf_utils.sources.source import InputFile, Source
 from icf_utils.store.files import sync_file
-from icf_utils.store.layout import check_identifier
+from icf_utils.store.layout import Visit, check_identifier
 
 _CHUNK = 1 << 20
+
+
+#: Held while it is decided whether an upload is a new session, so that two equal ones become one.
+_DECIDING = threading.Lock()
+
+
+class Enqueued(NamedTuple):
+    """The session of an upload; ``is_new`` is false if an earlier upload of the same images made it."""
+
+    session: Session
+    is_new: bool
 
 
 def enqueue_upload(
@@ -42,8 +58,8 @@ def enqueue_upload(
     *,
     journal: Journal,
     settings: WebSettings,
-) -> Session:
-    """Store an uploaded zip, check it, and queue it as a session.
+) -> Enqueued:
+    """Store an uploaded zip, check it, and queue it as a session, unless a session of the visit has the same images.
 
     ``size`` is the Content-Length in bytes, if the client sent one. Raises
     :class:`~icf_utils.errors.InvalidSetting` for an unknown rule, :class:`~icf_utils.errors.InvalidIdentifier`,
@@ -65,21 +81,60 @@ def enqueue_upload(
             taken = _copy(stream, file, path, settings)
             sync_file(file, path)
         images = count_images(path, settings.unpacked_limit)
-        return journal.enqueue(
-            rule=rule,
-            study=settings.rules[rule],
-            visit=visit,
-            source=path,
-            move=True,
-            images=images,
-            size=taken,
-            first_revision=first_free_revision(settings.store, settings.rules[rule], visit),
-            calling_ae=sender,
-            address=address,
-        )
+        study = settings.rules[rule]
+        with _DECIDING:
+            if same := _find_same(journal, settings.store, study, visit, path):
+                return Enqueued(same, is_new=False)
+            session = journal.enqueue(
+                rule=rule,
+                study=study,
+                visit=visit,
+                source=path,
+                move=True,
+                images=images,
+                size=taken,
+                first_revision=first_free_revision(settings.store, study, visit),
+                calling_ae=sender,
+                address=address,
+            )
+        return Enqueued(session, is_new=True)
     finally:
         with suppress(OSError):
             path.unlink()
+
+
+def _find_same(journal: Journal, store: Path, study: str, visit: str, path: Path) -> Session | None:
+    """The session of a visit that has the images of an upload, by SOPInstanceUID and MD5; failed ones do not count."""
+    sessions = [item for item in journal.revisions(study, visit) if not item.deleted and item.state != "failed"]
+    if not sessions:
+        return None
+    images = _image_digests(path)
+    return next((item for item in sessions if _session_digests(item, store) == images), None)
+
+
+def _session_digests(session: Session, store: Path) -> frozenset[tuple[str, str]]:
+    """SOPInstanceUID and MD5 of the images of a session: of its input, or of the visit that was made of it."""
+    try:
+        if session.input.exists():
+            return _image_digests(session.input)
+        metadata = read_visit_metadata(Visit(store, session.study, session.visit))
+    except IcfError:
+        return frozenset()
+    return frozenset((image.uids.get("SOPInstanceUID") or "", image.md5) for image in metadata.images)
+
+
+def _image_digests(path: Path) -> frozenset[tuple[str, str]]:
+    with open_source(path, path.parent) as source:
+        found = [file for file in scan_files(source, frozenset({SOP_INSTANCE_UID})) if file.is_image]
+        return frozenset((file.header.uid(SOP_INSTANCE_UID), _md5(source, file.entry)) for file in found)
+
+
+def _md5(source: Source, entry: InputFile) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with source.open(entry) as reader:
+        while data := reader.read(_CHUNK):
+            digest.update(data)
+    return digest.hexdigest()
 
 
 def _copy(stream: IO[bytes], file: IO[bytes], path: Path, settings: WebSettings) -> int:
