@@ -209,7 +209,7 @@ STAGES: Mapping[str, Stage] = {
         ),
         Stage(
             name="metadata",
-            version=2,
+            version=3,
             inputs=lambda visit: (visit.archive, visit.checksum),
             outputs=lambda visit: (visit.dicoms_json, visit.tarball_json),
             parameters=_metadata_parameters,
