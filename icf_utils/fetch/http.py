@@ -35,6 +35,7 @@ Errors are :class:`icf_utils.fetch.errors.FetchFailure` with a ``kind``, or, whe
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -165,26 +166,30 @@ class Response:
         except (urllib3.exceptions.HTTPError, OSError) as error:  # also TLS, which was established and is broken now
             raise _lost(error, self.where) from error
 
-    def read(self, limit: int) -> bytes:
-        """The whole body, of ``limit`` bytes at most; read once, and kept.
+    def read(self, limit: int, seconds: float = math.inf) -> bytes:
+        """The whole body, of ``limit`` bytes at most, in ``seconds`` at most; read once, and kept.
 
-        Raises :class:`~icf_utils.fetch.errors.FetchFailure` of the kind ``size`` for a longer one.
+        Raises :class:`~icf_utils.fetch.errors.FetchFailure` of the kind ``size`` for a longer one, and
+        :class:`~icf_utils.fetch.errors.ConnectionFailure` for one that takes longer.
         """
         if self._body is not None:
             return self._body
-        parts, total = [], 0
+        parts, total, end = [], 0, time.monotonic() + seconds
         for piece in self.stream():
             parts.append(piece)
             total += len(piece)
+            if time.monotonic() > end:
+                problem = f"the answer has not ended within {seconds:g} s"
+                raise ConnectionFailure(self.where, problem, "try again later", kind="timeout")
             if total > limit:
                 problem = f"the answer is larger than the limit of {limit} bytes"
                 raise FetchFailure(self.where, problem, "check the address", kind="size", status=self.status)
         self._body = b"".join(parts)
         return self._body
 
-    def text(self, limit: int) -> str:
+    def text(self, limit: int, seconds: float = math.inf) -> str:
         """The whole body as UTF-8 text; bytes that are not are replaced. Raises as :meth:`read` does."""
-        return self.read(limit).decode("utf-8", "replace")
+        return self.read(limit, seconds).decode("utf-8", "replace")
 
     def cookie(self, name: str) -> str:
         """The value of a cookie that this answer sets, empty where it does not."""

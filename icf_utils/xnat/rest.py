@@ -55,6 +55,8 @@ ARCHIVED = "ARCHIVED"
 _IMAGE_RESOURCES = ("DICOM", "secondary")
 
 _IN_PREARCHIVE = re.compile(r"/prearchive/projects/([^/]+)/([^/]+)/([^/]+)/?")
+_CHECK_ADDRESS = "check the address of the XNAT"
+_SESSION_ID = re.compile(r"[A-Za-z0-9._!~-]{1,256}", re.ASCII)
 _MD5 = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _IN_PROJECT = re.compile(r"/(?:pre)?archive/projects/([^/]+)(?:/.*)?")
 
@@ -64,8 +66,11 @@ _LOGIN_TIMEOUT = 30.0
 #: Characters of an answer that are shown.
 _LONGEST_ANSWER = 300
 
-#: Bytes of the longest answer: a listing of the files of a session in the archive has some 300 for each.
-_LONGEST_BODY = 1 << 30
+#: The most bytes of an answer: a listing of the files of a session in the archive has some 300 for each.
+_LONGEST_BODY = 256 << 20
+
+#: The most bytes of an answer that is the id of a login session.
+_LONGEST_LOGIN = 64 << 10
 
 #: A line of one of XNAT's listings: its columns by their names.
 ListingRow = Mapping[str, Any]
@@ -80,9 +85,21 @@ class XnatAnswer:
     retry_after: str = ""
 
     def __str__(self) -> str:
-        """For messages and logs: one line, shortened."""
-        words = printable(" ".join(self.text.split()))
+        """For messages and logs: one line, shortened, with what it usually means where XNAT has not answered itself."""
+        if meaning := self._meaning():
+            return f"{self.status}: {meaning}"
+        words = printable(" ".join(self.text[: 4 * _LONGEST_ANSWER].split()))
         return f"{self.status} {words[:_LONGEST_ANSWER]}".rstrip()
+
+    def _meaning(self) -> str:
+        if self.status == 413:
+            return (
+                "the web server in front of XNAT limits the size of uploads; have the limit raised "
+                "(nginx: client_max_body_size), or send fewer scans in one session"
+            )
+        if 300 <= self.status < 400:
+            return f"{LOGIN_PAGE}; it redirects there" if self.status != 301 else ""
+        return LOGIN_PAGE if self.status == 200 and is_web_page(self.text) else ""
 
 
 @dataclass(frozen=True)
@@ -107,6 +124,18 @@ class SessionStatus:
     def is_busy(self) -> bool:
         """Whether XNAT is working on the session."""
         return is_busy(self.status)
+
+
+#: What a web page in place of an answer usually is.
+LOGIN_PAGE = (
+    "a web page came instead of XNAT's answer, probably a login page: check the address, and where users log "
+    "in at another site, use a token"
+)
+
+
+def is_web_page(text: str) -> bool:
+    """Whether an answer is a page for people."""
+    return text[:1000].lstrip("\ufeff \t\r\n").lower().startswith(("<!doctype html", "<html"))
 
 
 class XnatClient:
@@ -263,8 +292,13 @@ class XnatClient:
             return answer, []
         try:
             rows: list[ListingRow] = json.loads(answer.text)["ResultSet"]["Result"]
-        except (ValueError, KeyError, TypeError) as error:
-            problem = f"expected a listing from {path}, found something else"
+            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+                raise TypeError("not a list of rows")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            found = "something else"
+            if is_web_page(answer.text):
+                found = f"something else ({LOGIN_PAGE})"
+            problem = f"expected a listing from {path}, found {found}"
             raise self.failure(problem, "check that this is the address of an XNAT") from error
         return answer, rows
 
@@ -296,7 +330,7 @@ class XnatClient:
         with self._http.request_once(
             method, self.url + path, credential=self._session, query=query, body=body, timeout=timeout
         ) as response:
-            text = response.text(_LONGEST_BODY)
+            text = response.text(_LONGEST_BODY, timeout)
             return XnatAnswer(response.status, text, response.headers.get("Retry-After", ""))
 
     def _log_in(self, expired: Credential | None) -> None:
@@ -308,7 +342,12 @@ class XnatClient:
                 "GET", self.url + LOGIN_SESSION, credential=self._login, timeout=_LOGIN_TIMEOUT
             ) as response:
                 self._check_login(response)
-                cookie = response.cookie("JSESSIONID") or response.text(_LONGEST_BODY).strip()
+                text = response.text(_LONGEST_LOGIN, _LOGIN_TIMEOUT).strip()
+                if is_web_page(text):
+                    raise self.failure("it did not open a login session", LOGIN_PAGE)
+                cookie = response.cookie("JSESSIONID") or text
+                if not _SESSION_ID.fullmatch(cookie):
+                    raise self.failure("expected the id of a login session, found something else", _CHECK_ADDRESS)
             self._session = bind_credential(self.url, SessionCookie("JSESSIONID", Secret(cookie)))
 
     def _check_login(self, response: Response) -> None:
@@ -320,7 +359,9 @@ class XnatClient:
                 "the login was refused", "check the user and the password, or whether the token has expired"
             )
         if response.status != 200:
-            raise self.failure(f"expected 200 for the login, found {response.status}", "check the address of the XNAT")
+            if 300 <= response.status < 400:
+                raise self.failure(f"it did not open a login session ({response.status})", LOGIN_PAGE)
+            raise self.failure(f"expected 200 for the login, found {response.status}", _CHECK_ADDRESS)
 
 
 def import_query(target: UploadTarget, subject: str, label: str, has_others: bool, overwrite: str) -> dict[str, str]:

@@ -568,7 +568,7 @@ class _Delivery:
     def _misplacement(self, uris: tuple[str, ...]) -> str:
         """Why the sessions of an answer are not those that were asked for, by their addresses; empty if they may be."""
         if not uris:
-            return "XNAT's answer names no session; look for it in XNAT"
+            return f"XNAT's answer names no session ({self.answers[-1]}); look for it in XNAT"
         others = sorted({project for uri in uris if (project := project_of(uri)) not in ("", self._target.project)})
         if not others:
             return ""
