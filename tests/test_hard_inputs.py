@@ -26,6 +26,7 @@ from icf_utils.errors import InputRefused
 from icf_utils.metadata.records import read_visit_metadata
 from icf_utils.metadata.stage import MetadataResult, deposit_visit_metadata
 from icf_utils.results import Notice
+from icf_utils.settings import ArchiveSettings, Settings
 from icf_utils.store.layout import Visit
 from tests.archive.reference import files_below, reference_archive
 from tests.conftest import HardInputs
@@ -73,15 +74,15 @@ ARCHIVED = {
     "date_extreme": Archived(7),
     "date_year_one": PLAIN,
     "time_zone": PLAIN,
-    "two_studies": Archived(4, 1, notices={"several-studies": []}),
+    "two_studies": Archived(4, 1, notices={"several-studies": [], "several-patients": []}),
     "study_time_varies": Archived(3, 1),
-    "no_preamble": Archived(1, 3, records=4, notices={"no-preamble": BARE}, metadata={"no-preamble": BARE}),
+    "no_preamble": Archived(4, 0, notices={"no-preamble": BARE}, metadata={"no-preamble": BARE}),
     "no_file_meta": PLAIN,
     "dicomdir": Archived(2, 1, notices={"dicomdir": ["DICOMDIR"]}, skipped={"dicomdir": ["DICOMDIR"]}),
     "truncated": Archived(
         4,
         6,
-        notices={"cut-dicom": sorted(CUT_IMAGES + CUT_EARLY)},
+        notices={"cut-dicom": sorted(CUT_IMAGES + CUT_EARLY), "repeated-instance": CUT_IMAGES[1:]},
         metadata={"cut-dicom": CUT_IMAGES},
         skipped={"unreadable-dicom": CUT_EARLY},
     ),
@@ -131,7 +132,7 @@ ARCHIVED = {
     "names_case": Archived(4, notices={"case-clash": ["im0001.dcm", "sub/a.dcm"]}),
     "names_long": Archived(7),
     "names_order": Archived(16, notices={"case-clash": ["a.dcm", "z.dcm"]}),
-    "hidden": Archived(4, 6),
+    "hidden": Archived(4, 4, notices={"left-out": [".DS_Store", "._a.dcm"]}),
     "symlink_inside": Archived(2),
     "hardlinks": PLAIN,
     "modes": Archived(6, 2),
@@ -253,7 +254,8 @@ NOT_AS_PYDICOM = {"date_year_one", "deep_nesting", "transfer_syntaxes", "truncat
 
 @pytest.mark.parametrize("name", sorted(set(ARCHIVED) - NOT_AS_PYDICOM))
 def test_archived_as_pydicom_and_tarfile_do(cases: Path, tmp_path: Path, name: str) -> None:
-    result = make_studyvisit_archive(cases / name, tmp_path, "study", "visit")
+    everything = Settings(archive=ArchiveSettings(leave_out=()))
+    result = make_studyvisit_archive(cases / name, tmp_path, "study", "visit", settings=everything)
     assert result.archive.path.read_bytes() == reference_archive(cases / name, "study_visit")
 
 
@@ -398,7 +400,7 @@ def test_what_is_said_of_two_studies(cases: Path, tmp_path: Path) -> None:
     stages = run_stages(cases / "two_studies", tmp_path, "two_studies")
     uids = {image.uids["StudyInstanceUID"] for image in read_visit_metadata(stages.place).images}
     assert len(uids) == 2
-    (notice,) = stages.archive.notices
+    notice = next(item for item in stages.archive.notices if item.code == "several-studies")
     assert all(uid in notice.message for uid in uids)
     assert "'one/1.dcm'" in notice.message
     assert "'two/1.dcm'" in notice.message

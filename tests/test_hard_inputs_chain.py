@@ -26,6 +26,7 @@ from icf_utils import (
 )
 from icf_utils.dataset.reader import read_dataset
 from icf_utils.errors import InputRefused
+from icf_utils.sources.leave_out import DEFAULT
 from icf_utils.store.layout import Visit
 from tests.cli.program import icf
 from tests.conftest import HardInputs
@@ -80,7 +81,7 @@ EXPECTED: Mapping[str, Refused | Made] = {
     ),
     "fifo": Refused(["pipe.dcm"]),
     "hardlinks": Made(3),
-    "hidden": Made(4, skipped={"not-dicom": 6}, dataset={"not-in-dataset": 1}),
+    "hidden": Made(4, archive={"left-out": 2}, skipped={"not-dicom": 4}, dataset={"not-in-dataset": 1}),
     "json_values": Made(10, metadata={"odd-value": 1}),
     "large_header": Made(1),
     "modes": Made(6, skipped={"not-dicom": 2}),
@@ -120,11 +121,11 @@ EXPECTED: Mapping[str, Refused | Made] = {
     "transfer_syntaxes": Made(9, archive={"cut-dicom": 2}, metadata={"cut-dicom": 2}),
     "truncated": Made(
         4,
-        archive={"cut-dicom": 7},
+        archive={"cut-dicom": 7, "repeated-instance": 2},
         metadata={"cut-dicom": 3},
         skipped={"not-dicom": 2, "unreadable-dicom": 4},
     ),
-    "two_studies": Made(4, archive={"several-studies": 1}, skipped={"not-dicom": 1}),
+    "two_studies": Made(4, archive={"several-studies": 1, "several-patients": 1}, skipped={"not-dicom": 1}),
     "unreadable": Made(3),  # for root; see below
     "wrong_vr_bytes": Made(3, metadata={"odd-value": 1}),
     "wrong_vr_date": Made(3),
@@ -197,7 +198,7 @@ def test_made(cases: Path, hard_inputs: HardInputs, tmp_path: Path, name: str) -
     )
     assert found == expected
     assert catalog.notices == ()
-    inputs = files_below(cases / name)
+    inputs = {path: file for path, file in files_below(cases / name).items() if not DEFAULT.path(path)}
     assert archive.dicom_files + archive.other_files == len(inputs) == metadata.images + len(metadata.skipped)
     check_archive(place, inputs)
     check_metadata(place, inputs)
