@@ -16,6 +16,8 @@ id = "my-store"
 group_shared = true
 [dataset]
 annex_url = true
+[archive]
+leave_out = ["*.tmp"]
 [metadata]
 tags = ["EchoTime", "(0018,0080)"]
 allow_identifying = true
@@ -38,6 +40,7 @@ table = "t"
 pattern = "p"
 until = "dataset"
 timezone = "Europe/Berlin"
+settle = "10m"
 process = ["p"]
 """
 
@@ -112,7 +115,8 @@ def test_all_mistakes_are_reported_at_once() -> None:
     assert str(caught.value).splitlines() == [
         "icf.toml: 3 mistakes:",
         "  [store] url: expected text in quotes, found the number 1",
-        "  [run] tabel: unknown key; did you mean 'table'? (known: jobs, table, pattern, until, timezone, settle, process)",
+        "  [run] tabel: unknown key; did you mean 'table'? "
+        "(known: jobs, table, pattern, until, timezone, settle, process)",
         "  [run] jobs: expected a whole number, found the text '4'",
     ]
 

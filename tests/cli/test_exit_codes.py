@@ -128,7 +128,7 @@ CASES: list[tuple[Break, int, str, str]] = [
     (foreign_catalog, 4, "ExistingFileDiffers", "not made by icf-utils"),
     (no_archive, 5, "DepositMissing", "v2_dicom.tar"),
     (no_metadata, 5, "DepositMissing", "v2_metadata_tarball.json"),
-    (no_store, 5, "DepositMissing", "this store has no visits"),
+    (no_store, 2, "InvalidSetting", "is not a store: the folder does not exist"),
     (cut_archive, 5, "DepositDamaged", "v1_dicom.tar"),
     (damaged_json, 5, "DepositDamaged", "v1_metadata_dicoms.json"),
     (store_below_a_file, 6, "StorageFailure", "Not a directory"),

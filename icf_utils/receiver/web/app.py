@@ -250,7 +250,7 @@ class _Handlers:
         rule = next((bucket.name for bucket in self._settings.buckets if bucket.ae_title == title), "")
         if given is None or not rule:
             return _problem("expected 'aetitle', one of getInstalledBuckets.php, and a file", 400)
-        session = enqueue_upload(
+        session, _ = enqueue_upload(
             given.stream,
             request.content_length,
             rule,
