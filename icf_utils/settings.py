@@ -14,7 +14,7 @@ import difflib
 import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
@@ -58,11 +58,12 @@ STORE_URL_VARIABLE = "ICF_STORE_URL"
 class StoreSettings:
     """``[store]``: the store's address, what identifies it when that address changes, and who may use it.
 
-    Without ``url`` the store has no address, and nothing that contains it can be made.
+    ``url`` is that of the environment variable ``ICF_STORE_URL`` unless it is given. Without one the store has no
+    address, and nothing that contains it can be made.
     ``group_shared``: members of the folders' group may read all files and add to the store, whatever the umask.
     """
 
-    url: str = ""
+    url: str = field(default_factory=lambda: os.environ.get(STORE_URL_VARIABLE, ""))
     id: str = ""
     group_shared: bool = False
 
@@ -268,10 +269,7 @@ def load_settings(store_dir: Path) -> Settings:
             raw = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             raw = b""
-    settings = parse_settings(raw, str(path))
-    if settings.store.url:
-        return settings
-    return replace(settings, store=replace(settings.store, url=os.environ.get(STORE_URL_VARIABLE, "")))
+    return parse_settings(raw, str(path))
 
 
 def load_study_settings(study_folder: Path) -> StudySettings:
