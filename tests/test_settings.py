@@ -20,6 +20,7 @@ annex_url = true
 leave_out = ["*.tmp"]
 [metadata]
 tags = ["EchoTime", "(0018,0080)"]
+technical_tags = ["EchoTime"]
 allow_identifying = true
 [catalog]
 name = "Sch\u00e4del"
