@@ -26,7 +26,7 @@ from icf_utils.dataset.annex_url import create_folder, deposit_paths, has_annex_
 from icf_utils.dataset.build import build_annex_deposit, build_dataset
 from icf_utils.dataset.git_check import check_with_git
 from icf_utils.dataset.lineage import REFRESHED_MESSAGE, Lineage
-from icf_utils.dataset.origin import DatasetOrigin, check_store_url, limit_time, make_origin
+from icf_utils.dataset.origin import DatasetOrigin, limit_time, make_origin
 from icf_utils.dataset.reader import kept_keys, read_dataset
 from icf_utils.errors import DepositDamaged
 from icf_utils.metadata.allowlist import AllowList, recorded_tags
@@ -40,6 +40,7 @@ from icf_utils.metadata.stage import (
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.settings import Settings, load_settings
+from icf_utils.store.address import check_store_url
 from icf_utils.store.files import publish_bytes
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import visit_lock

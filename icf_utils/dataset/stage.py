@@ -22,7 +22,6 @@ from icf_utils.dataset.git_check import check_with_git
 from icf_utils.dataset.origin import (
     LATEST_TIME,
     DatasetOrigin,
-    check_store_url,
     clone_url,
     limit_time,
     make_origin,
@@ -34,6 +33,7 @@ from icf_utils.metadata.records import TarballRecord, read_visit_metadata
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice, Written
 from icf_utils.settings import Settings, load_settings
+from icf_utils.store.address import check_store_url
 from icf_utils.store.files import compare_existing, publish_bytes
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import visit_lock
