@@ -17,6 +17,7 @@ from typing import TypeAlias
 from icf_utils.catalog.privacy import NameRule, image_name, value_text
 from icf_utils.dicom.values import Value
 from icf_utils.metadata.records import STANDARD_TAGS, ImageRecord
+from icf_utils.settings import TECHNICAL_TAGS
 
 #: An integer string (IS) of DICOM (PS3.5 section 6.2).
 _INTEGER = re.compile(r"[+-]?[0-9]{1,12}\Z", re.ASCII)
@@ -215,6 +216,9 @@ def _harmless(keywords: Sequence[str]) -> list[str]:
 
 @cache
 def _is_harmless(keyword: str) -> bool:
+    if keyword in TECHNICAL_TAGS:  # known, so that the data dictionary need not be loaded
+        return True
+
     from pydicom.datadict import tag_for_keyword  # here: the import takes a while
 
     from icf_utils.dicom.confidentiality import is_identifying

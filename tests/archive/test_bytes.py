@@ -162,7 +162,7 @@ def test_pinned_metadata(tmp_path: Path) -> None:
     result = deposit_visit_metadata(tmp_path / "store", "study", "visit")
     digests = {file.path.name: hashlib.sha256(file.path.read_bytes()).hexdigest() for file in result.files}
     assert digests == {
-        "visit_metadata_dicoms.json": "4bb3efb9d88ec6e784190dcfa547c89d2643f7fcbf9216b46f7ed19661ab2147",
+        "visit_metadata_dicoms.json": "0285777ca55a77c2fb5a49e9b6739682b7565f15bd2d7d169ae22f947034706d",
         "visit_metadata_tarball.json": "34cdf8dc4e6b1b4253ae0956e8db3951f085ffa3ce4e34e4ff2e767104318de5",
     }
 
