@@ -30,7 +30,7 @@ from icf_utils.metadata.history import kept_archive
 from icf_utils.progress import SILENT, Progress
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.layout import Visit
-from icf_utils.store.locks import visit_lock
+from icf_utils.store.locks import remove_dead_locks, visit_lock
 
 
 def merge_visits(
@@ -59,6 +59,7 @@ def merge_visits(
     check_date(date)
     if place == second:
         raise InvalidSetting("--from", "is the visit itself")
+    remove_dead_locks(place.of_study)
     with ExitStack() as locks:
         for one in sorted((place, second), key=lambda one: one.visit):
             locks.enter_context(visit_lock(one, progress))

@@ -43,7 +43,7 @@ from icf_utils.settings import Settings, load_settings
 from icf_utils.store.address import check_store_url
 from icf_utils.store.files import publish_bytes
 from icf_utils.store.layout import Visit
-from icf_utils.store.locks import visit_lock
+from icf_utils.store.locks import remove_dead_locks, visit_lock
 
 _FOREIGN = "was made by another program and was replaced; clones of it have to be cloned again"
 
@@ -86,6 +86,7 @@ def refresh_visit(
     """
     place = Visit(Path(store_dir), study, visit)
     chosen = load_settings(place.root) if settings is None else settings
+    remove_dead_locks(place.of_study)
     with visit_lock(place, progress), prepared_change(place) as (change, staged):
         work = _Refresh(place, staged, chosen, options or RefreshOptions(), progress)
         work.prepare()

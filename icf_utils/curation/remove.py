@@ -23,7 +23,7 @@ from icf_utils.formatting import format_count
 from icf_utils.progress import SILENT, Progress
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.layout import Visit
-from icf_utils.store.locks import catalog_lock, visit_lock
+from icf_utils.store.locks import catalog_lock, remove_dead_locks, visit_lock
 from icf_utils.store.transaction import Change, Step
 
 #: Where else a visit may be, which no command of this store can reach.
@@ -90,6 +90,7 @@ def remove_visit(
     if reason:
         check_reason(reason)
     check_date(date)
+    remove_dead_locks(place.of_study)
     with visit_lock(place, progress):
         files, records = visit_files(place), work_files(place)
         if not files and not records and read_entry(place) is None:

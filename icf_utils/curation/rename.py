@@ -42,7 +42,7 @@ from icf_utils.results import Notice
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.files import publish_bytes
 from icf_utils.store.layout import Visit
-from icf_utils.store.locks import visit_lock
+from icf_utils.store.locks import remove_dead_locks, visit_lock
 from icf_utils.store.transaction import Change
 
 RENAMED = "renamed"
@@ -84,6 +84,8 @@ def rename_visit(
     check_date(date)
     if place == target:
         raise InvalidSetting("--to", "is the visit's present name")
+    remove_dead_locks(place.of_study)
+    remove_dead_locks(target.of_study)
     with ExitStack() as locks:
         for one in sorted((place, target), key=lambda one: (one.study, one.visit)):
             locks.enter_context(visit_lock(one, progress))

@@ -29,7 +29,7 @@ from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.layout import Visit
-from icf_utils.store.locks import visit_lock
+from icf_utils.store.locks import remove_dead_locks, visit_lock
 from icf_utils.store.transaction import Change
 
 _LONGEST_REASON = 500
@@ -89,6 +89,7 @@ def replace_visit(
     chosen = load_settings(place.root) if settings is None else settings
     check_reason(reason)
     check_date(date)
+    remove_dead_locks(place.of_study)
     with visit_lock(place, progress):
         current = read_current(place)
         with prepared_change(place) as (change, staged):

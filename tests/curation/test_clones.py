@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,12 +108,19 @@ def test_a_clone_with_git_annex_alone(place: Visit, server: Server, later: Path,
     git(clone, "git", "annex", "fsck", "--all", "--quiet")
 
 
-def test_a_store_that_moved(place: Visit, server: Server, tmp_path: Path) -> None:
+def test_a_store_that_moved(place: Visit, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "git-annex-remote-icf"
+    call = "import sys\nfrom icf_utils.dataset.special_remote.program import main\nsys.exit(main())\n"
+    program.write_text(f"#!{sys.executable}\n{call}")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     clone = tmp_path / "clone"
     run("datalad", "clone", clone_url(VisitAddress(server.url, STUDY, "v1")), str(clone), cwd=tmp_path)
     with_icf = tmp_path / "with-icf"
     run("datalad", "clone", clone_url(VisitAddress(server.url, STUDY, "v1")), str(with_icf), cwd=tmp_path)
-    git(with_icf, "icf-utils", "configure-clone", ".")
+    git(with_icf, sys.executable, "-m", "icf_utils", "configure-clone", ".")
     (tmp_path / "store").rename(tmp_path / "moved")
     (tmp_path / "nginx2").mkdir()
     more = 'auth_basic off; add_header Cache-Control "no-cache";'
