@@ -139,8 +139,9 @@ def test_what_a_wheel_holds(wheel: Path) -> None:
     assert {"icf_utils/py.typed", "icf_utils/dicom/confidentiality_profile.txt"} <= names
     assert {f"{VERSIONED}.data/scripts/{name}" for name in NAMES} <= names
     data = {name.removeprefix(f"{VERSIONED}.data/data/share/") for name in names}
+    examples = [path for path in (ROOT / "docs/examples").rglob("*") if path.is_file() and path.suffix != ".pyc"]
     assert {"man/man1/icf-utils.1", "bash-completion/completions/icf-utils", "zsh/site-functions/_icf-utils"} <= data
-    assert {f"doc/icf-utils/examples/{path.name}" for path in (ROOT / "docs/examples").iterdir()} <= data
+    assert {f"doc/icf-utils/{path.relative_to(ROOT / 'docs')}" for path in examples} <= data
     assert {name.split("/")[0] for name in names} == {"icf_utils", f"{VERSIONED}.data", f"{VERSIONED}.dist-info"}
     assert not [name for name in names if re.search(r"(^|/)(tests|docs|bin|__pycache__)/|\.pyc$", name)]
 

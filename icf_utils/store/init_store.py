@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from icf_utils.errors import InvalidSetting, printable, storage_errors
-from icf_utils.settings import SETTINGS_NAME, StoreSettings, parse_settings
+from icf_utils.settings import SETTINGS_NAME, StoreSettings, parse_settings, parse_toml
 from icf_utils.store.address import check_store_id, check_store_url
 from icf_utils.store.files import make_folders, replace_file, sync_folder
 
@@ -44,16 +44,16 @@ def init_store(store_dir: str | os.PathLike[str], url: str, store_id: str = "") 
     with storage_errors(root, "create"):
         make_folders(root, root)
     old = _read(path)
-    settings = parse_settings(old, str(path)).store
-    for name, given, found in (("url", wanted.url, settings.url), ("id", wanted.id, settings.id)):
+    present_url, present_id = _present(old, path)
+    for name, given, found in (("url", wanted.url, present_url), ("id", wanted.id, present_id)):
         if given and found and given != found.rstrip("/"):
             problem = (
                 f"the store has the {name} '{printable(found)}' already, not '{printable(given)}'; "
                 f"datasets contain it. If it is to change, change {name} in the file"
             )
             raise InvalidSetting(str(path), problem)
-    lines = [] if settings.url else [f"url = {json.dumps(wanted.url, ensure_ascii=False)}"]
-    lines += [f"id = {json.dumps(wanted.id, ensure_ascii=False)}"] if wanted.id and not settings.id else []
+    lines = [] if present_url else [f"url = {json.dumps(wanted.url, ensure_ascii=False)}"]
+    lines += [f"id = {json.dumps(wanted.id, ensure_ascii=False)}"] if wanted.id and not present_id else []
     if lines:
         new = _with_lines(old.decode("utf-8"), lines, path)
         replace_file(path, new, root=root)
@@ -61,7 +61,7 @@ def init_store(store_dir: str | os.PathLike[str], url: str, store_id: str = "") 
     state: Literal["written", "completed", "unchanged"] = "unchanged"
     if lines:
         state = "completed" if old else "written"
-    return InitResult(path, settings.url or wanted.url, settings.id or wanted.id, state)
+    return InitResult(path, present_url or wanted.url, present_id or wanted.id, state)
 
 
 def _read(path: Path) -> bytes:
@@ -70,6 +70,13 @@ def _read(path: Path) -> bytes:
             return path.read_bytes()
         except FileNotFoundError:
             return b""
+
+
+def _present(raw: bytes, path: Path) -> tuple[str, str]:
+    """Address and identity that the file itself names: an address in the environment is not the store's own."""
+    settings = parse_settings(raw, str(path)).store
+    own = parse_toml(raw, str(path)).get("store", {})
+    return settings.url if "url" in own else "", settings.id
 
 
 def _with_lines(text: str, lines: list[str], path: Path) -> bytes:

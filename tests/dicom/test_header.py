@@ -94,7 +94,12 @@ def test_dates_at_the_edge_of_the_calendar() -> None:
 @pytest.mark.parametrize("syntax", [IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED])
 def test_an_image(syntax: str) -> None:
     assert facts(dicom_bytes(transfer_syntax=syntax)) == FileFacts(
-        kind=FileKind.IMAGE, time=1582971072.0, study_uid=uid("study"), is_cut=False
+        kind=FileKind.IMAGE,
+        time=1582971072.0,
+        study_uid=uid("study"),
+        is_cut=False,
+        sop_uid=uid("study", 1, 1),
+        patient_id=b"TEST01",
     )
 
 
@@ -161,12 +166,12 @@ def test_representations_of_the_date(vr: str) -> None:
 
 
 def test_values_in_a_scan() -> None:
-    """UIDs of data set and file meta information, and text; empty if absent."""
+    """UIDs of data set and file meta information, those that are not valid included, and text; empty if absent."""
     data = dicom_bytes(SeriesNumber=7, StudyInstanceUID=b"1.x")
     found = scan_header(
         data, len(data), frozenset({STUDY_INSTANCE_UID, SOP_INSTANCE_UID, SERIES_NUMBER, SERIES_INSTANCE_UID})
     )
     assert found.uid(TRANSFER_SYNTAX_UID) == EXPLICIT_LITTLE
     assert found.uid(SOP_INSTANCE_UID) == found.uid(MEDIA_STORAGE_SOP_INSTANCE_UID) != ""
-    assert (found.uid(STUDY_INSTANCE_UID), found.uid(PATIENT_ID)) == ("", "")
+    assert (found.uid(STUDY_INSTANCE_UID), found.uid(PATIENT_ID)) == ("1.x", "")
     assert (found.ascii_text(SERIES_NUMBER).strip(), found.ascii_text(PATIENT_ID)) == ("7", "")
