@@ -98,7 +98,7 @@ def test_an_image(syntax: str) -> None:
         time=1582971072.0,
         study_uid=uid("study"),
         is_cut=False,
-        sop_uid=uid("study", 1, 1),
+        sop_uid=uid(uid("study"), 1, 1),
         patient_id=b"TEST01",
     )
 
