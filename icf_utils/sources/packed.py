@@ -41,6 +41,7 @@ from icf_utils.sources.source import (
     resolve_link,
     strip_components,
 )
+from icf_utils.sources.zip_directory import refuse_huge_directory
 
 #: What the readers of the standard library and zstandard raise for damaged, cut, encrypted or unknown data.
 _DAMAGED = (
@@ -350,10 +351,11 @@ _WINDOWS = (0, 10, 14)
 
 def zip_source(path: str, packed: BinaryIO, strip: int, leave_out: LeftOut = DEFAULT) -> PackedSource:
     """Open a zip. ``packed`` is the open file, which stays open as long as the source is used."""
-    return PackedSource(path, packed, lambda: _list_zip(packed), strip, leave_out)
+    return PackedSource(path, packed, lambda: _list_zip(packed, path), strip, leave_out)
 
 
-def _list_zip(packed: BinaryIO) -> MemberListing:
+def _list_zip(packed: BinaryIO, path: str) -> MemberListing:
+    refuse_huge_directory(packed, path)
     archive, listing = zipfile.ZipFile(packed), MemberListing()
     _check_begin(archive)
     for info in archive.infolist():

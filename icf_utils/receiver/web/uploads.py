@@ -31,6 +31,7 @@ from icf_utils.sources.images import scan_files
 from icf_utils.sources.open import open_source
 from icf_utils.sources.packed import ZIP_MAGIC
 from icf_utils.sources.source import InputFile, Source
+from icf_utils.sources.zip_directory import refuse_huge_directory
 from icf_utils.store.files import sync_file
 from icf_utils.store.layout import Visit, check_identifier
 
@@ -189,6 +190,7 @@ def _check_sizes(path: Path, limit: int) -> None:
     with path.open("rb") as file:
         if not file.read(4).startswith(ZIP_MAGIC):
             raise _refused("is not a zip")
+        refuse_huge_directory(file, os.fspath(path))
         try:
             with zipfile.ZipFile(file) as archive:
                 size = sum(info.file_size for info in archive.infolist())
