@@ -58,7 +58,7 @@ def test_all_visits_are_there_and_sound(whole: Path, inside: Inside) -> None:
         assert all(path.is_file() for path in files_of(place).values())
         rebuilt = inside("verify", "-o", whole, "--id", STUDY, name, "--rebuild", VISITS / name, "-q")
         assert (rebuilt.code, rebuilt.out, rebuilt.err) == (0, "", "")
-    expected = {f"{name}{suffix}" for name in VISIT_NAMES for suffix in suffixes()} | {"catalog"}
+    expected = {f"{name}{suffix}" for name in VISIT_NAMES for suffix in suffixes()} | {"catalog", "visits.json"}
     assert {path.name for path in (whole / STUDY).iterdir()} == expected
     assert [path.name for path in whole.iterdir()] == [STUDY]
 
@@ -134,7 +134,7 @@ def test_another_user_the_same_bytes(
         assert inside("verify", "-o", open_tmp_path / "store", "-q").code == 0
     made, expected = contents(open_tmp_path / "store"), contents(whole)
     files = [name for name in made if not name.startswith(f"{STUDY}/catalog/")]
-    assert len(files) == 12
+    assert len(files) == 13
     assert {name: made[name] for name in files} == {name: expected[name] for name in files}
     assert (open_tmp_path / "store" / STUDY).stat().st_uid == 65534
 

@@ -12,7 +12,6 @@ from datetime import timezone, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from icf_utils.archive.changes import count_changes
 from icf_utils.archive.checksum import format_checksum
 from icf_utils.archive.explain import explain_difference
 from icf_utils.archive.writer import (
@@ -115,7 +114,7 @@ def compare_archive(
     zone = parse_time_zone(time_zone)
     with open_source(Path(input_path), Path(tempfile.gettempdir()), strip, _leave_out(place, settings)) as source:
         try:
-            _compare_and_count(source, place, zone, progress)
+            _compare(source, place, zone, progress)
         except DepositDiffers as error:
             return error.how
     return None
@@ -160,7 +159,7 @@ def _refuse_store_in_input(place: Visit, input_path: Path) -> None:
 
 def _make(source: Source, place: Visit, zone: tzinfo, refuse: Collection[str], progress: Progress) -> ArchiveResult:
     if place.archive.exists():
-        md5, size, done = _compare_and_count(source, place, zone, progress)
+        md5, size, done = _compare(source, place, zone, progress)
         archive = Written(place.archive, "unchanged")
     else:
         md5, size, done = _write(source, place, zone, refuse, progress)
@@ -213,19 +212,6 @@ def _refuse_other_checksum(place: Visit, md5: str) -> None:
     with storage_errors(place.checksum, "read"):
         if place.checksum.exists() and place.checksum.read_bytes() != format_checksum(md5, place.archive.name):
             raise DepositDiffers(place.checksum, f"this input gives the MD5 {md5}")
-
-
-def _compare_and_count(
-    source: Source, place: Visit, zone: tzinfo, progress: Progress
-) -> tuple[str, int, PackingResult]:
-    """Compare; the error of a difference counts the files that were added, changed and removed since."""
-    try:
-        return _compare(source, place, zone, progress)
-    except DepositDiffers as error:
-        changes = count_changes(source, place.archive, place.member_root)
-        if not changes:
-            raise
-        raise DepositDiffers(error.path, f"{error.how}. Compared with it, the input has {changes}") from error
 
 
 def _compare(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> tuple[str, int, PackingResult]:

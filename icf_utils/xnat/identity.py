@@ -74,7 +74,7 @@ def compare_images(held: Sequence[HeldImages], study_uid: str, images: Sequence[
         missing = Counter(image.md5 for image in images) - Counter(image.md5 for image in known)
         if not missing:
             return SAME, "all checksums are equal"
-        return DIFFERENT, f"the checksums of {missing.total()} of {len(images)} images differ"
+        return DIFFERENT, f"the checksums of {missing.total()} of {format_count(len(images), 'image')} differ"
     if all(item.size is not None for item in held) and sum(item.size or 0 for item in held) != sum(
         image.size for image in images
     ):

@@ -55,7 +55,7 @@ def run(source: Path | str, store: Path, *options: str, preparation: str = "", *
     command = ["make_studyvisit_archive", "-o", str(store), "--id", "study", "visit", "--json", *options, str(source)]
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program, *command],
-        env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], **environment},
+        env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "ICF_NEW_STORE": "1", **environment},
         capture_output=True,
         check=False,
     )

@@ -166,7 +166,7 @@ def heap(tmp_path: Path) -> Path:
             StudyInstanceUID=f"1.2.3.{number % 3}", InstanceNumber=number, StudyID=f"ID {number % 3}", Modality="MR"
         )
         (place / f"IM{number:04}").write_bytes(raw)
-    (folder / "DESKTOP.INI").write_text("x")
+    (folder / "NOTES.TXT").write_text("x")
     (folder / "lost").write_bytes(dicom_bytes(StudyInstanceUID=None))
     return folder
 
@@ -179,7 +179,7 @@ def test_unsorted_files_are_grouped_by_study(heap: Path) -> None:
     assert [item["subject"] for item in result["refused"]] == ["lost"]
     assert len(result["run"]["visits"]) == 3
     assert {(item["code"], item["subject"]) for item in result["skipped"]} == {
-        ("heap-no-image", "DESKTOP.INI"),
+        ("heap-no-image", "NOTES.TXT"),
         ("heap-no-study", "lost"),
     }
     names = [name for visit in result["run"]["visits"] for name in members(heap, visit["visit"])]

@@ -72,7 +72,7 @@ def test_several_studies_are_reported(folder: Path, cli: Inside) -> None:
     assert OTHER in cli("study-uid", folder, "--quiet").err
 
 
-@pytest.mark.parametrize("value", [None, b"", b"1.2.x"])
+@pytest.mark.parametrize("value", [None, b"", b"1.\x1b2"])
 def test_an_image_without_a_study_is_named(folder: Path, cli: Inside, value: bytes | None) -> None:
     (folder / "lost.dcm").write_bytes(dicom_bytes(StudyInstanceUID=value))
     ran = cli("study-uid", folder)
