@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from icf_utils.formatting import format_count
+
 #: What a comparison shows: XNAT has the ``same`` images, it has ``different`` ones, or neither is proved.
 Identity = Literal["same", "different", "unproved"]
 

@@ -97,7 +97,7 @@ def test_an_archived_folder_that_has_grown(tmp_path: Path) -> None:
     (folder / "0002.dcm").write_bytes(dicom_bytes(InstanceNumber=2, StudyID="other"))
     for at in (5, 6, 7):
         (folder / f"000{at}.dcm").write_bytes(dicom_bytes(InstanceNumber=at))
-    with pytest.raises(DepositDiffers, match="3 files added .*, 1 file changed .*, 1 file missing"):
+    with pytest.raises(DepositDiffers, match=r"3 files added .*, 1 file changed .*, 1 file missing"):
         make_studyvisit_archive(tmp_path / "in", tmp_path / "store", "s", "v")
     with tarfile.open(tmp_path / "store" / "s" / "v_dicom.tar") as archive:
         assert len(archive.getmembers()) == 4
