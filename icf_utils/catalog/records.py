@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from icf_utils.catalog.application import find_datalad_catalog
 from icf_utils.catalog.commands import VisitAddress, clone_rows, clone_url
 from icf_utils.catalog.privacy import NameRule
-from icf_utils.catalog.series import Series, group_series, make_distinct
+from icf_utils.catalog.series import Series, group_series, list_modalities, make_distinct
 from icf_utils.catalog.study_index import NO_SERIES, SeriesColumns, series_columns
 from icf_utils.errors import storage_errors
 from icf_utils.formatting import format_count, format_size
@@ -104,7 +104,7 @@ class VisitPage:
 
     @property
     def modalities(self) -> list[str]:
-        return sorted({one for series in self.series for one in series.modality.split("/")} - {""})
+        return list_modalities(self.series)
 
     @property
     def place(self) -> VisitAddress:

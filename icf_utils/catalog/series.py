@@ -101,6 +101,11 @@ def _text(members: Sequence[ImageRecord], tag: str) -> str:
     return ""
 
 
+def list_modalities(series: Iterable[Series]) -> list[str]:
+    """The modalities of several series, sorted. A series of images of two modalities has both."""
+    return sorted({modality for one in series for modality in one.modality.split("/")} - {""})
+
+
 def _modality(members: Sequence[ImageRecord]) -> str:
     found = {value_text(image.tags.get("Modality"), image.uids.values()) for image in members}
     return "/".join(sorted(found - {""}))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from icf_utils.catalog.page import read_entries, visit_date
 from icf_utils.catalog.records import VisitEntry
-from icf_utils.catalog.series import group_series
+from icf_utils.catalog.series import group_series, list_modalities
 from icf_utils.catalog.study import study_id
 from icf_utils.catalog.writer import read_marker
 from icf_utils.dataset.reader import read_dataset
@@ -166,7 +166,7 @@ def _line_from_files(place: Visit, entries: dict[str, VisitEntry]) -> VisitLine 
         md5=tarball.md5,
         images=len(metadata.images),
         series=len(series),
-        modalities=tuple(sorted({one.modality for one in series} - {""})),
+        modalities=tuple(list_modalities(series)),
         date=visit_date(place, metadata, deposit.origin.time if deposit else 0),
     )
 
