@@ -1,8 +1,8 @@
 """Whether a folder is a store, and what is said where it is not. Reads; writes nothing.
 
-A folder is a store if it has an ``icf.toml``, or a deposit of a visit, as the stores of the original tools have.
-Writing into any other folder would make a second store that nobody wanted: the path is mistyped, or a file system is
-not mounted.
+A folder is a store if it has an ``icf.toml``; or a deposit of a visit, as the stores of the original tools have; or the
+work folder of a study, whose first visits may be in the making. Writing into any other folder would make a second store
+that nobody wanted: the path is mistyped, or a file system is not mounted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def is_store(root: Path) -> bool:
     """Whether ``root`` is a store. Raises :class:`~icf_utils.errors.StorageFailure`."""
     if os.path.lexists(root / SETTINGS_NAME):
         return True
-    return any(study.visits() for study in list_study_folders(root))
+    return any(study.workdir.is_dir() or study.visits() for study in list_study_folders(root))
 
 
 def refuse_no_store(root: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from icf_utils.errors import ClusterRefused, DepositDamaged, InvalidIdentifier, InvalidSetting, MissingRequirement
 from icf_utils.pipeline.model import RunConfig, StageOptions, VisitInput
 from icf_utils.pipeline.visit_table import read_table
+from icf_utils.settings import RUN_CHECKS
 from icf_utils.slurm import commands, records, submit
 from icf_utils.slurm.model import JobRequest, QueuedTask, Submission
 from icf_utils.slurm.records import (
@@ -77,7 +78,9 @@ def test_a_script_holds_odd_paths(tmp_path: Path) -> None:
     stand_in.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n", encoding="utf-8")
     stand_in.chmod(0o755)
     config = RunConfig(
-        folder, options=StageOptions("https://x.org/?a=b&c", "my store", None, "Europe/Berlin", 2), always_make=True
+        folder,
+        options=StageOptions("https://x.org/?a=b&c", "my store", None, "Europe/Berlin", 2, refuse=RUN_CHECKS),
+        always_make=True,
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", str(stand_in))
