@@ -7,7 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
-from importlib.metadata import PathDistribution
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -74,7 +74,8 @@ def test_a_wheel_is_named_while_it_exists(gone: bool, tmp_path: Path, monkeypatc
     if not gone:
         wheel.touch()
     record = json.dumps({"url": wheel.as_uri(), "archive_info": {}})
-    monkeypatch.setattr(PathDistribution, "read_text", lambda *_: record)
+    # not of one class: a backport of importlib.metadata, which other packages import, finds packages by its own
+    monkeypatch.setattr(type(metadata.distribution("icf-utils")), "read_text", lambda *_: record)
     found = find_installation()
     assert (found.source, found.editable) == ("" if gone else str(wheel), False)
 
