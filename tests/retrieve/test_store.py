@@ -161,9 +161,8 @@ def test_from_python_by_path_and_address(store: Path, tmp_path: Path, as_url: bo
 def test_a_tag_that_the_store_does_not_record(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("-o", store, "--tag", "Bogus=1", "-d", tmp_path / "new") == 1
     said = capsys.readouterr().out
-    assert (
-        "no image matches --tag Bogus=1: Bogus is not recorded here; recorded are MRAcquisitionType, Modality" in said
-    )
+    assert "no image matches --tag Bogus=1: Bogus is not recorded here; recorded are " in said
+    assert "MRAcquisitionType, " in said
     assert not (tmp_path / "new").exists()
 
 

@@ -62,7 +62,7 @@ def test_a_bit_of_a_visits_file(place: Visit, kind: str, count: int) -> None:
 
 def test_a_bit_of_every_file_of_the_catalog(place: Visit) -> None:
     files = catalog_files(place)
-    assert {"index.html", "config.json", "super.json", ".icf-catalog", "app.js"} <= {path.name for path in files}
+    assert {"index.html", "config.json", "super.json", ".icf-catalog", "icf_start.js"} <= {path.name for path in files}
     for path in files:
         content = path.read_bytes()
         for position, bit in places(len(content), 2, path.name):
