@@ -175,14 +175,16 @@ def _check_visit(
     findings += problems
     if metadata and found:
         findings += check_visit_metadata(place, metadata, found)
+    lost: list[Finding] = []
     if metadata and _exists(place.refs) and _exists(place.export):
         findings += check_dataset(place, metadata, store_url, store_id)
     elif "dataset" in absent:
         findings += check_no_annex_deposit(place)
-        findings += _lost_dataset(place, metadata) if metadata else []
+        lost = _lost_dataset(place, metadata) if metadata else []
+        findings += lost
     findings += check_history(place, found)
     if metadata and catalogued and not notices:
-        findings += _check_catalog(place, metadata, where, settings)
+        findings += _check_catalog(place, metadata, where, settings, dataset_is_lost=bool(lost))
     findings += _check_outputs(place, found.md5 if found else metadata.tarball.md5 if metadata else "")
     images = len(found.images) if found else 0
     return VisitCheck(place.study, place.visit, images, absent, tuple(dict.fromkeys(findings)), notices)
@@ -373,12 +375,16 @@ def _presence(place: Visit, catalogued: bool) -> tuple[tuple[str, ...], list[Fin
     return tuple(absent), findings
 
 
-def _check_catalog(place: Visit, metadata: VisitMetadata, where: _ExpectedStore, settings: Settings) -> list[Finding]:
+def _check_catalog(
+    place: Visit, metadata: VisitMetadata, where: _ExpectedStore, settings: Settings, *, dataset_is_lost: bool
+) -> list[Finding]:
     catalog, expected = place.of_study.catalog, where.place
     try:
         if not where.certain and not has_pages(place.of_study, expected.dataset_id):
             return [Finding(catalog, "", _NOT_CHECKED)]
-        problems = check_catalog(place, metadata, expected.url, expected.dataset_id, settings.catalog)
+        problems = check_catalog(
+            place, metadata, expected.url, expected.dataset_id, settings.catalog, dataset_is_lost=dataset_is_lost
+        )
     except IcfError as error:
         return [finding_from_error(catalog, error)]
     return [Finding(Path(path), "", problem) for path, problem in problems]
