@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from icf_utils.archive.reader import latest_time
@@ -33,7 +33,7 @@ from icf_utils.dicom.values import tag_for_keyword
 from icf_utils.errors import DepositDamaged, DepositMissing, IcfError, InvalidSetting
 from icf_utils.metadata.allowlist import AllowList, keywords_by_lower_case
 from icf_utils.metadata.history import read_history
-from icf_utils.metadata.records import STANDARD_TAGS, UID_TAGS, VisitMetadata
+from icf_utils.metadata.records import STANDARD_TAGS, UID_TAGS, ImageRecord, VisitMetadata
 from icf_utils.settings import Settings
 from icf_utils.store.layout import Visit, read_deposit
 
@@ -193,6 +193,10 @@ _JSON_KEY = re.compile(rb'"([A-Za-z][A-Za-z0-9]*)":')
 _ANNEX_FIELD = re.compile(rb"(?:\A|\n)[0-9.]+s ([a-z][a-z0-9]*) |(?<= )([a-z][a-z0-9]*)(?= [+])")
 
 
+#: Where tags come from that :func:`keep_proved_tags` has to look through.
+_OF_DATASET = "the tags of the dataset"
+
+
 def recover_tags(place: Visit, recorded: VisitMetadata | None, permitted: AllowList) -> tuple[AllowList, str]:
     """Recover the tags to record in addition to the standard ones; also returns, in words, where they come from."""
     if recorded:
@@ -205,8 +209,23 @@ def recover_tags(place: Visit, recorded: VisitMetadata | None, permitted: AllowL
     if fields:
         known = keywords_by_lower_case()
         named = Counter({known[field]: 1 for field in fields if field in known})
-        return _chosen(named, 1, permitted), "the tags of the dataset"
+        chosen = _chosen(named, 1, permitted)
+        return AllowList({**permitted.tags, **chosen.tags}, permitted.allow_identifying), _OF_DATASET
     return permitted, "the tags that the settings name"
+
+
+def keep_proved_tags(place: Visit, source: str, images: Sequence[ImageRecord]) -> list[ImageRecord]:
+    """The records without tags that a dataset contradicts.
+
+    A dataset has no fields for empty values. A tag of the settings that it does not have may have been recorded where
+    it is empty in all images, and was not where an image has a value.
+    """
+    if source != _OF_DATASET:
+        return list(images)
+    known = keywords_by_lower_case()
+    proved = {known[field] for field in _fields_of_dataset(place) if field in known} | {*STANDARD_TAGS, *UID_TAGS}
+    wrong = {key for image in images for key, value in image.tags.items() if value != "" and key not in proved}
+    return [replace(image, tags={k: v for k, v in image.tags.items() if k not in wrong}) for image in images]
 
 
 def _chosen(counts: Counter[str], images: int, permitted: AllowList) -> AllowList:

@@ -39,7 +39,14 @@ from icf_utils.store.locks import catalog_lock, remove_dead_locks, visit_lock
 from icf_utils.verify.checks import Finding, VisitCheck, check_archive, finding_from_error, read_metadata
 from icf_utils.verify.evidence import collect_evidence, weigh_evidence
 from icf_utils.verify.history import recover_history
-from icf_utils.verify.recover import StoreOptions, find_catalogued_store, recover_lineage, recover_origin, recover_tags
+from icf_utils.verify.recover import (
+    StoreOptions,
+    find_catalogued_store,
+    keep_proved_tags,
+    recover_lineage,
+    recover_origin,
+    recover_tags,
+)
 from icf_utils.verify.shared import check_visit_list
 from icf_utils.verify.verify import check_visit, check_visits
 
@@ -204,6 +211,7 @@ class _VisitRepairer:
         self._replace(
             place.checksum, format_checksum(found.md5, place.archive.name), f"from the archive; {verdict.reason}"
         )
+        found.images[:] = keep_proved_tags(place, source, found.images)
         metadata = self._repair_metadata(found, source)
         try:
             self._repair_dataset(metadata)
