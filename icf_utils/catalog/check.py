@@ -57,6 +57,13 @@ def check_catalog(
     settings = study_catalog(study, settings)
     page = visit_page(visit, metadata, StoreAddress(url, dataset_id), settings)
     page = replace(page, previews=list_previews(study, page), has_dataset=page.has_dataset or dataset_is_lost)
+    problems = _problems(study, page, settings)
+    if problems and page.has_dataset:  # a catalog may be made before the dataset
+        return [] if not _problems(study, replace(page, has_dataset=False), settings) else problems
+    return problems
+
+
+def _problems(study: Study, page: VisitPage, settings: CatalogSettings) -> list[Problem]:
     catalog_id = study_id(study.study)
     pages, application = visit_files(page), load_application(study, settings)
     return [

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from icf_utils import init_store
 from tests.pages import blocks
 from tests.slurm.conftest import write_inputs
 from tests.slurm.daemons import Cluster
@@ -41,7 +42,7 @@ def test_the_shell_blocks_of_the_guide_run(slurm: Cluster, tmp_path: Path) -> No
     tools = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, **slurm.environment, "PATH": tools, "TMPDIR": str(tmp_path)}
     write_visit_of_the_guide(tmp_path)
-    (tmp_path / "store").mkdir()
+    init_store(tmp_path / "store", "https://data.example.org")
     ran = [block for block in blocks("cluster.md", "sh") if not block.startswith("#!")]
     for block in ran:
         script = re.sub(r"(?m)^apptainer run .*datalad wtf\n", "", block)  # takes long, and is not ours
