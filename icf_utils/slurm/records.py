@@ -21,7 +21,7 @@ from typing import Any
 from icf_utils.errors import DepositDamaged, storage_errors
 from icf_utils.pipeline.model import VisitInput
 from icf_utils.slurm.model import Submission
-from icf_utils.store.files import replace_file, tidy_workdir
+from icf_utils.store.files import make_folders, replace_file, tidy_workdir
 from icf_utils.store.layout import Study, check_identifier
 
 #: The version of the files' format.
@@ -71,7 +71,7 @@ def create_folder(study: Study) -> Path:
         folder = next_folder(study)
         with storage_errors(folder, "create"):
             try:
-                folder.parent.mkdir(parents=True, exist_ok=True)
+                make_folders(study.root, folder.parent)
                 folder.mkdir()
                 return folder
             except FileExistsError:

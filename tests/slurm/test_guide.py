@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from icf_utils import init_store
+from tests.data.make_dicom import uid, write_visit
 from tests.pages import blocks
 from tests.slurm.conftest import write_inputs
 from tests.slurm.daemons import Cluster
@@ -64,4 +65,4 @@ def test_the_shell_blocks_of_the_guide_run(slurm: Cluster, tmp_path: Path) -> No
 
 def write_visit_of_the_guide(folder: Path) -> None:
     """The visit that the guide archives by hand lies where it says."""
-    (folder / "input" / "0815").symlink_to(folder / "input" / "study-a" / "v00")
+    write_visit(folder / "input" / "0815", {1: ("t1", 2)}, StudyInstanceUID=uid("0815"))
