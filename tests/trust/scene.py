@@ -10,7 +10,7 @@ from pathlib import Path
 
 from icf_utils.store.layout import Visit
 from tests.cli.program import COMMANDS, icf
-from tests.data.make_dicom import write_visit
+from tests.data.make_dicom import uid, write_visit
 from tests.verify.stores import STUDY, contents, files_of, write_input
 
 URL = "https://data.example.org/store"
@@ -64,7 +64,7 @@ class Scene:
     def __init__(self, folder: Path, curation: bool = False) -> None:
         self.folder = folder
         for number in range(3):
-            source = write_input(folder / "in" / f"v{number}", StudyTime=f"1{number}0000")
+            source = write_input(folder / "in" / f"v{number}", StudyTime=f"1{number}0000", StudyInstanceUID=uid(number))
             (source / "large.bin").write_bytes(bytes(range(256)) * 6000)
         self.input = folder / "in" / "v1"
         self._write_table("one", 1)
@@ -87,8 +87,10 @@ class Scene:
 
     def _write_late(self) -> None:
         """The next state of a visit's input, and images that arrived as a visit of their own."""
-        write_visit(self.folder / "next", {2: ("t1 mprage", 2), 5: ("bold", 3)}, StudyTime="110000")
-        write_visit(self.folder / "late", {7: ("late", 2)}, StudyTime="110000")
+        write_visit(
+            self.folder / "next", {2: ("t1 mprage", 2), 5: ("bold", 3)}, StudyTime="110000", StudyInstanceUID=uid(1)
+        )
+        write_visit(self.folder / "late", {7: ("late", 2)}, StudyTime="110000", StudyInstanceUID=uid(1))
 
     def _write_table(self, name: str, count: int) -> None:
         rows = [f"{STUDY},v{number},in/v{number}" for number in range(count)]
