@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from icf_utils.cli.console import Console
 from icf_utils.cli.options import add_tls, tls_of
 from icf_utils.errors import IcfError, InvalidSetting, printable
-from icf_utils.formatting import format_count
+from icf_utils.formatting import format_count, format_size
 
 if TYPE_CHECKING:
     from icf_utils.receiver.client import Sessions
+
+_Result = TypeVar("_Result")
 
 #: Environment variables that give the options' values.
 URL_VARIABLE, SETTINGS_VARIABLE, TOKEN_VARIABLE = "ICF_SESSIONS_URL", "ICF_RECEIVER_SETTINGS", "ICF_SESSIONS_TOKEN"
@@ -85,18 +87,46 @@ def sessions_of(args: argparse.Namespace) -> Sessions:
 
 def do_to_each(args: argparse.Namespace, console: Console, action: Callable[[str], None], done: str) -> int:
     """Apply ``action`` to every named session and report each; ``done`` is the participle for the report."""
-    ids = list(dict.fromkeys(args.ids))
-    good, failures = [], []
-    for session_id in ids:
-        try:
-            action(session_id)
-            good.append(session_id)
-        except IcfError as error:  # noqa: PERF203 - one failure must not stop the others
-            if len(ids) == 1:
-                raise
-            failures.append({"session": session_id, "message": str(error)})
+    results, failures = try_each(args.ids, action)
+    good = list(results)
     lines = [f"{session_id}: {done}" for session_id in good]
-    lines += [f"{printable(item['session'])}: {item['message']}" for item in failures]
+    lines += failure_lines(failures)
     lines.append(f"{format_count(len(good), 'session')} {done}" + (f", {len(failures)} failed" if failures else ""))
     console.result(args.command, {done: good, "failed": failures}, lines, ok=not failures)
     return 1 if failures else 0
+
+
+def download_each(
+    args: argparse.Namespace,
+    console: Console,
+    sessions: Sessions,
+    ids: Iterable[str],
+    kind: str,
+) -> int:
+    """Download one zip of every session into ``--directory`` and report each."""
+    results, failures = try_each(ids, lambda one: sessions.download(one, kind, Path(args.directory), console))
+    got = list(results.values())
+    lines = [f"'{printable(item.path)}': {format_size(item.size)}, SHA-256 {item.sha256}" for item in got]
+    lines = [*lines, *failure_lines(failures)] or ["no such session"]
+    console.result(args.command, {"downloads": got, "failed": failures}, lines, ok=not failures)
+    return 1 if failures else 0
+
+
+def try_each(ids: Iterable[str], action: Callable[[str], _Result]) -> tuple[dict[str, _Result], list[dict[str, str]]]:
+    """Apply ``action`` to every session: the results by session, and the failures. A single failure is raised."""
+    results: dict[str, _Result] = {}
+    failures = []
+    wanted = list(dict.fromkeys(ids))
+    for session_id in wanted:
+        try:
+            results[session_id] = action(session_id)
+        except IcfError as error:  # noqa: PERF203 - one failure must not stop the others
+            if len(wanted) == 1:
+                raise
+            failures.append({"session": session_id, "message": str(error)})
+    return results, failures
+
+
+def failure_lines(failures: Iterable[Mapping[str, str]]) -> list[str]:
+    """The failures of :func:`try_each` for people."""
+    return [f"{printable(item['session'])}: {item['message']}" for item in failures]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from icf_utils.cli.console import Console
 from icf_utils.cli.options import add_directory
-from icf_utils.cli.sessions_access import add_access, add_filter, add_ids, query_of, sessions_of
-from icf_utils.errors import IcfError, InvalidSetting, printable
-from icf_utils.formatting import format_size
+from icf_utils.cli.sessions_access import add_access, add_filter, add_ids, download_each, query_of, sessions_of
+from icf_utils.errors import InvalidSetting
 
 NAME = "sessions get"
 HELP = "download the results of sessions, or the received images, as zips"
@@ -35,17 +33,4 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if bool(args.ids) == bool(query):
         raise InvalidSetting("command line", "name sessions by ID, or select them with --sender, --study, ...")
     ids = args.ids or [str(item["id"]) for item in sessions.list({"state": "success,partial", **query})]
-    kind, folder = "input" if args.input else "output", Path(args.directory)
-    got, failures = [], []
-    for session_id in dict.fromkeys(ids):
-        try:
-            got.append(sessions.download(session_id, kind, folder, console))
-        except IcfError as error:  # noqa: PERF203 - one failure must not stop the others
-            if len(ids) == 1:
-                raise
-            failures.append({"session": session_id, "message": str(error)})
-    lines = [f"'{printable(item.path)}': {format_size(item.size)}, SHA-256 {item.sha256}" for item in got]
-    lines += [f"{printable(item['session'])}: {item['message']}" for item in failures]
-    lines = lines or ["no such session"]
-    console.result(args.command, {"downloads": got, "failed": failures}, lines, ok=not failures)
-    return 1 if failures else 0
+    return download_each(args, console, sessions, ids, "input" if args.input else "output")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 
 from icf_utils.cli.console import Console
-from icf_utils.cli.sessions_access import add_access, add_ids, sessions_of
-from icf_utils.errors import IcfError, printable
+from icf_utils.cli.sessions_access import add_access, add_ids, failure_lines, sessions_of, try_each
 
 NAME = "sessions quarantine accept"
 HELP = "process visits again with their quarantined images"
@@ -23,15 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    sessions, accepted, failures = sessions_of(args), [], []
-    for session_id in dict.fromkeys(args.ids):
-        try:
-            accepted.append({"session": session_id, "new": sessions.accept(session_id)})
-        except IcfError as error:  # noqa: PERF203 - one failure must not stop the others
-            if len(args.ids) == 1:
-                raise
-            failures.append({"session": session_id, "message": str(error)})
+    results, failures = try_each(args.ids, sessions_of(args).accept)
+    accepted = [{"session": session_id, "new": new} for session_id, new in results.items()]
     lines = [f"{item['session']}: accepted; the corrected visit is session {item['new']}" for item in accepted]
-    lines += [f"{printable(item['session'])}: {item['message']}" for item in failures]
+    lines += failure_lines(failures)
     console.result(args.command, {"accepted": accepted, "failed": failures}, lines, ok=not failures)
     return 1 if failures else 0
