@@ -14,19 +14,10 @@ from pathlib import Path
 from icf_utils.archive.members import digest_members
 from icf_utils.archive.rewrite import rewrite_archive
 from icf_utils.curation.difference import VisitDifference
-from icf_utils.curation.replace import (
-    ReplaceResult,
-    check_date,
-    check_reason,
-    describe_difference,
-    prepared_change,
-    unchanged_result,
-)
+from icf_utils.curation.replace import ReplaceResult, check_date, check_reason, prepared_change, put_if_accepted
 from icf_utils.curation.traces import visit_files, work_files
-from icf_utils.curation.version import ChangeNote, put_version, read_current, tags_of
+from icf_utils.curation.version import ChangeNote, read_current
 from icf_utils.errors import InputRefused, InvalidSetting
-from icf_utils.metadata.describe import describe_archive
-from icf_utils.metadata.history import kept_archive
 from icf_utils.progress import SILENT, Progress
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.layout import Visit
@@ -67,27 +58,18 @@ def merge_visits(
         read_current(second)
         _refuse_clashes(place, second)
         with prepared_change(place) as (change, staged):
-            md5, size = rewrite_archive([place.archive, second.archive], staged, progress)
-            allowed = tags_of(current, chosen)
-            found = describe_archive(staged.archive, staged.member_root, allowed, progress)
-            difference = describe_difference(current, staged, found, allowed, progress)
-            if accept is not None and not accept(difference):
-                return unchanged_result(current, "declined", difference)
-            noted = put_version(
+            rewrite_archive([place.archive, second.archive], staged, progress)
+            return put_if_accepted(
                 change,
                 current,
                 staged,
-                found,
+                accept,
                 note=ChangeNote(words, date, keep),
                 settings=chosen,
                 progress=progress,
                 remove=[*visit_files(second), *work_files(second)],
                 merged=[other],
             )
-    kept = kept_archive(place, current.version) if keep else None
-    return ReplaceResult(
-        study, visit, "replaced", current.version + 1, md5, size, difference, kept, (*found.notices, *noted)
-    )
 
 
 def _refuse_clashes(place: Visit, second: Visit) -> None:

@@ -9,7 +9,6 @@ the command completes an interrupted one.
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from icf_utils.curation.traces import visit_files, work_files
 from icf_utils.curation.version import (
     CurrentVisit,
     commit_version,
+    keep_archive_as,
     next_time,
     output_notices,
     read_current,
@@ -142,11 +142,7 @@ def _kept_under(current: CurrentVisit, staged: Visit) -> tuple[VersionRecord, ..
     for version in current.history:
         if version.kept:
             old, new = kept_archive(current.place, version.version), kept_archive(staged, version.version)
-            with storage_errors(old, "keep"):
-                try:
-                    os.link(old, new)
-                except OSError:  # a file system without hard links
-                    shutil.copy2(old, new)
+            keep_archive_as(new, old)
             version = replace(version, kept=new.name)  # noqa: PLW2901
         found.append(version)
     return tuple(found)

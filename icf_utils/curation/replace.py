@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date as calendar_date
@@ -97,24 +97,57 @@ def replace_visit(
                 input_path, change.root, study, visit, time_zone=time_zone, strip=strip, progress=progress
             )
             if (made.md5, made.size) == (current.md5, current.size):
-                return unchanged_result(current, "unchanged", None)
-            allowed = tags_of(current, chosen)
-            found = describe_archive(staged.archive, staged.member_root, allowed, progress)
-            difference = describe_difference(current, staged, found, allowed, progress)
-            if accept is not None and not accept(difference):
-                return unchanged_result(current, "declined", difference)
-            noted = put_version(
+                return _unchanged(current, "unchanged", None)
+            return put_if_accepted(
                 change,
                 current,
                 staged,
-                found,
+                accept,
                 note=ChangeNote(reason, date, keep),
                 settings=chosen,
                 progress=progress,
+                notices=made.notices,
             )
-    kept = kept_archive(place, current.version) if keep else None
-    notices = (*made.notices, *found.notices, *noted)
-    return ReplaceResult(study, visit, "replaced", current.version + 1, made.md5, made.size, difference, kept, notices)
+
+
+def put_if_accepted(
+    change: Change,
+    current: CurrentVisit,
+    staged: Visit,
+    accept: Callable[[VisitDifference], bool] | None,
+    *,
+    note: ChangeNote,
+    settings: Settings,
+    progress: Progress,
+    notices: tuple[Notice, ...] = (),
+    remove: Sequence[Path] = (),
+    merged: Sequence[str] = (),
+) -> ReplaceResult:
+    """Make a prepared archive the next version of a visit, unless ``accept`` declines the difference.
+
+    ``notices`` are those of the archive. The remaining arguments are those of
+    :func:`~icf_utils.curation.version.put_version`.
+    """
+    allowed = tags_of(current, settings)
+    found = describe_archive(staged.archive, staged.member_root, allowed, progress)
+    difference = _describe_difference(current, staged, found, allowed, progress)
+    if accept is not None and not accept(difference):
+        return _unchanged(current, "declined", difference)
+    noted = put_version(
+        change, current, staged, found, note=note, settings=settings, progress=progress, remove=remove, merged=merged
+    )
+    place = current.place
+    return ReplaceResult(
+        study=place.study,
+        visit=place.visit,
+        state="replaced",
+        version=current.version + 1,
+        md5=found.md5,
+        size=found.size,
+        difference=difference,
+        kept=kept_archive(place, current.version) if note.keep else None,
+        notices=(*notices, *found.notices, *noted),
+    )
 
 
 @contextmanager
@@ -127,7 +160,7 @@ def prepared_change(place: Visit) -> Iterator[tuple[Change, Visit]]:
         change.close()
 
 
-def describe_difference(
+def _describe_difference(
     current: CurrentVisit, staged: Visit, found: ArchiveDescription, allowed: AllowList, progress: Progress
 ) -> VisitDifference:
     """Compare a prepared archive with the present one, which is read if the visit has no metadata."""
@@ -157,7 +190,7 @@ def _other_files(place: Visit, metadata: VisitMetadata) -> dict[str, str]:
     return digest_members(place.archive, lambda member: member.name not in images)
 
 
-def unchanged_result(
+def _unchanged(
     current: CurrentVisit, state: Literal["unchanged", "declined"], difference: VisitDifference | None
 ) -> ReplaceResult:
     """The result for a visit that keeps its version."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from icf_utils.archive.checksum import parse_checksum
+from icf_utils.archive.checksum import read_checksum
 from icf_utils.archive.reader import latest_time
 from icf_utils.catalog.change import plan_catalog_change
 from icf_utils.catalog.content import ContentOptions, visit_content
@@ -37,7 +37,7 @@ from icf_utils.progress import Progress
 from icf_utils.results import Notice
 from icf_utils.settings import Settings
 from icf_utils.store.files import publish_bytes
-from icf_utils.store.layout import OUTPUT_SUFFIX, PROVENANCE_SUFFIX, WORK_DIR_NAME, Study, Visit, read_deposit
+from icf_utils.store.layout import OUTPUT_SUFFIX, PROVENANCE_SUFFIX, WORK_DIR_NAME, Study, Visit
 from icf_utils.store.locks import catalog_lock
 from icf_utils.store.transaction import Change, Step
 
@@ -87,7 +87,7 @@ def read_current(place: Visit, metadata: VisitMetadata | None = None, has_own_da
     """
     if not place.archive.exists():
         raise DepositMissing(place.archive, _NO_ARCHIVE)
-    md5 = parse_checksum(read_deposit(place.checksum, _RESTORE), place.archive.name, str(place.checksum))
+    md5 = read_checksum(place, _RESTORE)
     with storage_errors(place.archive, "examine"):
         size = place.archive.stat().st_size
     if metadata is None and (place.tarball_json.exists() or place.dicoms_json.exists()):
@@ -144,7 +144,8 @@ def put_version(
     """
     history = next_history(current, found.md5, found.size, note)
     if note.keep:
-        _keep_archive(current, staged)
+        kept = kept_archive(current.place, current.version)
+        keep_archive_as(staged.of_study.folder / kept.name, current.place.archive)
     metadata, commit = build_visit_metadata(staged, found), ""
     notices: tuple[Notice, ...] = ()
     if current.metadata is not None:
@@ -223,14 +224,13 @@ def write_history(staged: Visit, history: tuple[VersionRecord, ...], commit: str
     publish_bytes(staged.of_study, [(staged.history, encode_history(records))])
 
 
-def _keep_archive(current: CurrentVisit, staged: Visit) -> None:
-    """Give the present archive the name that it keeps, among the files that are being prepared."""
-    path = staged.of_study.folder / kept_archive(current.place, current.version).name
+def keep_archive_as(path: Path, archive: Path) -> None:
+    """Give an archive that is kept its name among the files that are being prepared; the old name stays."""
     with storage_errors(path, "keep the archive as"):
         try:
-            os.link(current.place.archive, path)
+            os.link(archive, path)
         except OSError:  # a file system without hard links
-            shutil.copy2(current.place.archive, path)
+            shutil.copy2(archive, path)
 
 
 #: The order in which the files of a visit take their names: a clone that is made meanwhile reads the refs first, and
