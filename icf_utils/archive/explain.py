@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from icf_utils.archive.members import digest_members
 from icf_utils.errors import IcfError, printable
 from icf_utils.formatting import format_count
+from icf_utils.sources.digests import digest_file
 from icf_utils.sources.source import Source
 
-_CHUNK = 1 << 20
 _NAMED_AT_MOST = 3
 
 
@@ -22,18 +21,10 @@ def explain_difference(archive: Path, source: Source) -> str:
     """
     try:
         there = digest_members(archive, lambda member: member.is_file)
-        now = {entry.name: _digest(source, at) for at, entry in enumerate(source.entries)}
+        now = {entry.name: digest_file(source, entry)[1] for entry in source.entries}
     except IcfError:
         return ""
     return ", ".join(_words(there, now))
-
-
-def _digest(source: Source, at: int) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with source.open(source.entries[at]) as reader:
-        while block := reader.read(_CHUNK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _words(there: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from icf_utils.archive.reader import ArchiveMember, list_members
@@ -39,8 +39,3 @@ def read_member(descriptor: int, member: ArchiveMember) -> Iterator[bytes]:
             return
         yield block
         at, left = at + len(block), left - len(block)
-
-
-def member_names(members: Iterable[ArchiveMember]) -> set[str]:
-    """The paths of members below the archive's top folder."""
-    return {member.name.partition("/")[2] for member in members}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
+from icf_utils.archive.checksum import file_md5
 from icf_utils.dataset.reader import DepositedDataset, read_dataset
 from icf_utils.dataset.versions import history_problems, versions_of
 from icf_utils.errors import IcfError, storage_errors
@@ -16,7 +15,6 @@ from icf_utils.metadata.history import VersionRecord, encode_history, kept_archi
 from icf_utils.store.layout import Visit
 from icf_utils.verify.checks import Finding, finding_from_error
 
-_CHUNK = 1 << 20
 _OTHER_BYTES = "has the right content, but not in the bytes that icf-utils writes"
 
 
@@ -63,24 +61,14 @@ def _check_kept(place: Visit, version: VersionRecord) -> Iterator[Finding]:
     if path != kept_archive(place, version.version):
         yield Finding(place.history, "", f"names another file than '{kept_archive(place, version.version).name}'")
         return
-    try:
-        size, md5 = _digest(path)
-    except FileNotFoundError:
+    with storage_errors(path, "examine"):
+        size = path.stat().st_size if path.exists() else None
+    if size is None:
         yield Finding(path, "", f"is missing, although version {version.version} was kept")
         return
+    md5 = file_md5(path)
     if (size, md5) != (version.size, version.md5):
         yield Finding(path, "", f"its MD5 is {md5}, but the history says {version.md5}")
-
-
-def _digest(path: Path) -> tuple[int, str]:
-    digest, size = hashlib.md5(usedforsecurity=False), 0
-    if not path.exists():
-        raise FileNotFoundError(path)
-    with storage_errors(path, "read"), path.open("rb", buffering=0) as handle:
-        while block := handle.read(_CHUNK):
-            digest.update(block)
-            size += len(block)
-    return size, digest.hexdigest()
 
 
 def recover_history(place: Visit, md5: str) -> bytes | None:

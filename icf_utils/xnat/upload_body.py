@@ -22,6 +22,7 @@ from icf_utils.archive.tar_headers import BLOCK, content_padding, end_of_archive
 from icf_utils.dicom.constants import PATIENT_ID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID
 from icf_utils.errors import DepositDamaged, DepositMissing, InputRefused, storage_errors
 from icf_utils.formatting import format_count
+from icf_utils.sources.digests import digest_file
 from icf_utils.sources.images import scan_files
 from icf_utils.sources.open import open_source
 from icf_utils.sources.selection import open_selection, select_visit
@@ -56,7 +57,7 @@ class UploadContents:
     @cached_property
     def digests(self) -> tuple[ImageDigest, ...]:
         """Size and MD5 of each image; the first use reads all of them."""
-        return tuple(_digest_image(self.source, entry) for entry in self.images)
+        return tuple(ImageDigest(*digest_file(self.source, entry)) for entry in self.images)
 
     @property
     def fingerprint(self) -> str:
@@ -273,19 +274,10 @@ def _split_repeated(
             files.setdefault(uid, []).append(entry)
     for repeated in files.values():
         if len(repeated) > 1:
-            is_same = len({_digest_image(source, entry) for entry in repeated}) == 1
+            is_same = len({digest_file(source, entry) for entry in repeated}) == 1
             copies += repeated[1:] if is_same else []
             clashes += [] if is_same else repeated
     return copies, clashes
-
-
-def _digest_image(source: Source, entry: InputFile) -> ImageDigest:
-    digest, size = hashlib.md5(usedforsecurity=False), 0
-    with source.open(entry) as reader:
-        while data := reader.read(_CHUNK):
-            digest.update(data)
-            size += len(data)
-    return ImageDigest(size, digest.hexdigest())
 
 
 def _refuse_several_studies(label: str, first: Mapping[str, str]) -> None:

@@ -8,7 +8,6 @@ never contain a path of the server.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -27,10 +26,11 @@ from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.model import Session
 from icf_utils.receiver.spool import first_free_revision
 from icf_utils.receiver.web.settings import WebSettings
+from icf_utils.sources.digests import digest_file
 from icf_utils.sources.images import scan_files
 from icf_utils.sources.open import open_source
 from icf_utils.sources.packed import ZIP_MAGIC
-from icf_utils.sources.source import InputFile, Source
+from icf_utils.sources.source import Source
 from icf_utils.sources.zip_directory import refuse_huge_directory
 from icf_utils.store.files import sync_file
 from icf_utils.store.layout import Visit, check_identifier
@@ -127,15 +127,7 @@ def _session_digests(session: Session, store: Path) -> frozenset[tuple[str, str]
 def _image_digests(path: Path) -> frozenset[tuple[str, str]]:
     with open_source(path, path.parent) as source:
         found = [file for file in scan_files(source, frozenset({SOP_INSTANCE_UID})) if file.is_image]
-        return frozenset((file.header.uid(SOP_INSTANCE_UID), _md5(source, file.entry)) for file in found)
-
-
-def _md5(source: Source, entry: InputFile) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with source.open(entry) as reader:
-        while data := reader.read(_CHUNK):
-            digest.update(data)
-    return digest.hexdigest()
+        return frozenset((file.header.uid(SOP_INSTANCE_UID), digest_file(source, file.entry)[1]) for file in found)
 
 
 def _copy(stream: IO[bytes], file: IO[bytes], path: Path, settings: WebSettings) -> int:
