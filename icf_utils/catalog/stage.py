@@ -103,7 +103,7 @@ def _write(
 ) -> writer.Tally:
     """Write what has changed, in an order in which whatever a page refers to exists before the page.
 
-    The list of visits comes last: whoever finds a visit there finds everything else.
+    The list of visits is written last: a reader who finds a visit there finds all its other files.
     """
     study = place.of_study
     catalog_id = study_id(study.study)

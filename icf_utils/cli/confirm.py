@@ -27,7 +27,7 @@ class Confirmation:
         self.not_shown: Sequence[str] = ()
         can_answer = sys.stdin is not None and sys.stdin.isatty() and is_on_terminal()
         if not (yes or dry_run or can_answer):
-            problem = "is needed, as there is no terminal to ask on; --dry-run shows what would change"
+            problem = "is required without a terminal; --dry-run shows what would change"
             raise InvalidSetting("--yes", problem)
 
     def ask(self, lines: Sequence[str], what: str) -> bool:

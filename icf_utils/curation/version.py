@@ -41,7 +41,7 @@ from icf_utils.store.layout import OUTPUT_SUFFIX, PROVENANCE_SUFFIX, WORK_DIR_NA
 from icf_utils.store.locks import catalog_lock
 from icf_utils.store.transaction import Change, Step
 
-_NO_ARCHIVE = "there is no deposited visit to change; 'icf-utils make_studyvisit_archive' and 'run' make new ones"
+_NO_ARCHIVE = "the visit to change has not been deposited; 'icf-utils make_studyvisit_archive' and 'run' make new ones"
 _OUTPUT_REMOVED = "was made of the archive before and was removed; run 'icf-utils process' for the new one"
 _RESTORE = "run 'icf-utils verify --repair' for this visit first"
 
@@ -191,7 +191,7 @@ def write_dataset(
 def next_time(current: CurrentVisit, archive: Path, size: int) -> int:
     """The time of the next commits, in seconds since 1970: the visit's, but later than that of the commits before.
 
-    git-annex believes the latest record. Raises :class:`~icf_utils.errors.InvalidSetting` past the year 2514.
+    git-annex uses the record with the latest time. Raises :class:`~icf_utils.errors.InvalidSetting` past the year 2514.
     """
     return max(limit_time(latest_time(archive, size)), later_time(current))
 

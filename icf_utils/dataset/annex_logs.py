@@ -1,6 +1,6 @@
 """The ``git-annex`` branch of a dataset that changes: the records before and those wanted, to the next ones. Pure.
 
-Clones merge this branch with their own by the union of all lines, and git-annex believes the line with the latest
+Clones merge this branch with their own by the union of all lines, and git-annex uses the line with the latest
 time. Nothing is therefore taken away: what no longer holds gets a line that says so, with a later time, and what holds
 on keeps its line. Formats: https://git-annex.branchable.com/internals/ ("The git-annex branch").
 """

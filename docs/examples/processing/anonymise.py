@@ -2,7 +2,7 @@
 """A processing: de-identified DICOM files by the basic profile of PS3.15, with the package dicom-anonymizer.
 
 Reads ICF_INPUT and writes ICF_OUTPUT. UIDs are replaced by ones that are computed from the old ones, so that the same
-visit gives the same files; whoever has the original images can therefore recognise them. Files are named by number.
+visit gives the same files, so a holder of the original images can recognise them. Files are named by number.
 Names that are burned into pixels stay: keep modalities that show them (US, SC, ES, ...) out of the input.
 """
 

@@ -96,7 +96,7 @@ async function icfJson(path, missing) {
     throw new IcfProblem(`The server does not answer, so the file ${path} could not be loaded. Check the connection, and reload the page.`);
   }
   if (response.status === 401 || response.status === 403) {
-    throw new IcfProblem(`The server requires permission to read the file ${path} (${response.status}). Log in, or ask whoever runs this catalog.`);
+    throw new IcfProblem(`The server requires permission to read the file ${path} (${response.status}). Log in, or ask the operator of this catalog.`);
   }
   if (response.status === 404 || response.status === 410) {
     throw new IcfProblem(missing || `The file ${path} is missing. ${icfRebuild()}`);

@@ -23,7 +23,7 @@ class IcfQueryError extends Error {}
 const ICF_NAMES = { name: "visit", year: "date", fa: "flipangle", seriesnumber: "number" };
 for (const [tag, { name }] of Object.entries(ICF_TAGS)) if (name) ICF_NAMES[name] = tag.toLowerCase();
 
-/** Names of a query that are no recorded tags: of a visit, or of a series. */
+/** Names in a query that mean a property of the visit or series instead of a recorded tag. */
 const ICF_VISIT_NAMES = ["visit", "date", "size", "series"];
 const ICF_SERIES_NAMES = ["number", "images"];
 

@@ -1,6 +1,6 @@
 """Uploaded zips: each is checked to be one visit, and becomes a queued session.
 
-A zip with the images of a session of the same visit is that session: whoever got no answer sends it again.
+A zip with the images of a session of the same visit is that session: a sender that got no answer sends it again.
 
 Writes the zip below ``<spool>/uploads`` and reads the header of each file in it; then the journal takes it over. Errors
 never contain a path of the server.
