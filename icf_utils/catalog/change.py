@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 
 from icf_utils.catalog import writer
 from icf_utils.catalog.content import VisitContent, study_files
-from icf_utils.catalog.face import study_catalog
 from icf_utils.catalog.html_pages import LISTS
 from icf_utils.catalog.page import read_study_page
 from icf_utils.catalog.records import VisitEntry, visit_entry
 from icf_utils.catalog.study import StudyPage, study_id
+from icf_utils.catalog.study_description import study_catalog
 from icf_utils.catalog.visit_data import visit_path
 from icf_utils.catalog.visit_list import encode_changed_list, visit_line
 from icf_utils.metadata.visit_list import VisitLine

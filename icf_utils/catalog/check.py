@@ -13,12 +13,12 @@ from pathlib import PurePosixPath
 
 from icf_utils.catalog import writer
 from icf_utils.catalog.content import load_application, study_files, super_files, visit_files
-from icf_utils.catalog.face import BIBTEX, DATACITE, RIS, study_catalog
 from icf_utils.catalog.html_pages import LISTS
 from icf_utils.catalog.page import visit_page
 from icf_utils.catalog.previews import is_intact, list_previews
 from icf_utils.catalog.records import VisitEntry, VisitPage, previews_folder, visit_entry
 from icf_utils.catalog.study import StudyPage, parse_study_page, study_id, study_path
+from icf_utils.catalog.study_description import BIBTEX, DATACITE, RIS, study_catalog
 from icf_utils.catalog.study_index import INDEX_PATH, NO_SERIES, PROTOCOLS_PATH, VISITS_PATH
 from icf_utils.catalog.visit_data import visit_path
 from icf_utils.dataset.store_address import StoreAddress

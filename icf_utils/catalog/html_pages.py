@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from icf_utils.catalog.application import LOGO, SCRIPTS, STYLE
-from icf_utils.catalog.face import BIBTEX, DATACITE, RIS, citation_files, json_ld, study_settings
 from icf_utils.catalog.series import SeriesKind, kind_texts
 from icf_utils.catalog.study import catalog_name, logo_target, social_links, study_description
+from icf_utils.catalog.study_description import BIBTEX, DATACITE, RIS, citation_files, json_ld, study_settings
 from icf_utils.catalog.study_index import IndexedVisit
 from icf_utils.formatting import format_count, format_size
 from icf_utils.settings import Author, CatalogSettings, StudySettings
@@ -83,7 +83,7 @@ def _first_page(
 {_header(settings)}
 <nav id="icf-crumbs" class="icf-crumbs" aria-label="Breadcrumb" hidden></nav>
 <main id="icf-main" tabindex="-1">
-<div id="icf-face"><h1>{_text(name)}</h1>
+<div id="icf-description"><h1>{_text(name)}</h1>
 <p class="icf-lead">{_text(description)}</p>
 {_about(study_settings(settings), citations)}</div>
 <noscript>{_without_scripts(visits)}</noscript>

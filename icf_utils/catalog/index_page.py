@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icf_utils.catalog import writer
-from icf_utils.catalog.face import study_catalog
 from icf_utils.catalog.page import read_study_page
 from icf_utils.catalog.study import catalog_name, study_id
+from icf_utils.catalog.study_description import study_catalog
 from icf_utils.errors import ExistingFileDiffers, InvalidSetting, storage_errors
 from icf_utils.formatting import format_size
 from icf_utils.results import Notice

@@ -17,10 +17,10 @@ from typing import Literal
 from icf_utils.catalog import swap, writer
 from icf_utils.catalog.burned_in import check_kinds
 from icf_utils.catalog.content import ContentOptions, load_application, shared_files, visit_content
-from icf_utils.catalog.face import study_catalog
 from icf_utils.catalog.page import read_study_page
 from icf_utils.catalog.records import VisitEntry, visit_entry
 from icf_utils.catalog.study import StudyPage, study_id, study_path
+from icf_utils.catalog.study_description import study_catalog
 from icf_utils.catalog.study_index import INDEX_PATH
 from icf_utils.catalog.visit_list import build_visit_list, write_visit_list
 from icf_utils.errors import DepositDamaged, DepositMissing, InvalidSetting, storage_errors

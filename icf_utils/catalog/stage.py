@@ -17,11 +17,11 @@ from pathlib import Path
 from icf_utils.catalog import writer
 from icf_utils.catalog.burned_in import check_kinds
 from icf_utils.catalog.content import ContentOptions, VisitContent, load_application, shared_files, visit_content
-from icf_utils.catalog.face import CITATIONS, study_catalog
 from icf_utils.catalog.html_pages import LISTS
 from icf_utils.catalog.page import read_study_page
 from icf_utils.catalog.records import VisitPage, visit_entry
 from icf_utils.catalog.study import StudyPage, study_id
+from icf_utils.catalog.study_description import CITATIONS, study_catalog
 from icf_utils.catalog.swap import remove_work_folders
 from icf_utils.catalog.visit_list import list_with, visit_line, write_visit_list
 from icf_utils.metadata.history import current_version

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from icf_utils.catalog.face import record_author, record_fields, study_settings
 from icf_utils.catalog.records import SOURCES, Record, VisitEntry, node_path, page_config, version_folder
+from icf_utils.catalog.study_description import record_author, record_fields, study_settings
 from icf_utils.catalog.study_index import INDEX_PATH, IndexedVisit, parse_index
 from icf_utils.errors import DepositDamaged, InvalidSetting
 from icf_utils.formatting import format_size

@@ -14,10 +14,10 @@ from functools import cache
 
 from icf_utils.catalog import writer
 from icf_utils.catalog.application import FOLDERS
-from icf_utils.catalog.face import CITATIONS, study_catalog
 from icf_utils.catalog.html_pages import INDEX_PAGE, LISTS
 from icf_utils.catalog.records import VisitEntry
 from icf_utils.catalog.study import SUPER_PATH, StudyPage, parse_study_page, study_config_path, study_id, study_path
+from icf_utils.catalog.study_description import CITATIONS, study_catalog
 from icf_utils.catalog.study_index import INDEX_PATH, NO_SERIES, PROTOCOLS_PATH, VISITS_PATH, series_digest
 from icf_utils.catalog.writer import read_file, read_logo
 from icf_utils.errors import DepositDamaged

@@ -2,7 +2,7 @@
 // Which page an address shows, and the frame around it.
 
 const icfApp = document.getElementById("icf-app");
-const icfFace = document.getElementById("icf-face");
+const icfDescription = document.getElementById("icf-description");
 const icfMain = document.getElementById("icf-main");
 const icfShown = { page: null, key: "", study: null, moved: false };
 
@@ -37,7 +37,7 @@ async function icfFollow() {
     else throw new IcfProblem("The catalog has no such page.");
   } catch (error) {
     if (!(error instanceof IcfProblem)) console.error(error);
-    if (current()) icfShowPage("", icfAlert(error), { face: true, title: icfSite.name });
+    if (current()) icfShowPage("", icfAlert(error), { described: true, title: icfSite.name });
   }
 }
 
@@ -51,7 +51,7 @@ async function icfShowStudy(params, current) {
   const { study } = icfShown;
   const wasShown = icfShown.key === "study";
   study.follow(params);
-  icfShowPage("study", study.element, { face: true, title: icfSite.name, record: study.index.record });
+  icfShowPage("study", study.element, { described: true, title: icfSite.name, record: study.index.record });
   if (wasShown && params.has("page") && icfShown.paged) document.querySelector(".icf-tools").scrollIntoView({ block: "start" });
   icfShown.paged = false;
 }
@@ -65,7 +65,7 @@ async function icfShowVisit(name, params, current) {
   const visit = await icfJson(`data/visits/${encodeURIComponent(name)}.json`, `The catalog has no visit ${name}. It may have been removed, or the address may be misspelled.`);
   if (!current()) return;
   const page = new IcfVisitPage(visit);
-  icfShowPage(key, page.element, { face: false, title: `${visit.study} / ${visit.visit} – ${icfSite.name}`, record: visit.record, visit: visit.visit });
+  icfShowPage(key, page.element, { described: false, title: `${visit.study} / ${visit.visit} – ${icfSite.name}`, record: visit.record, visit: visit.visit });
   icfShown.page = page;
   page.follow(params);
   const [others, protocols] = await Promise.all([icfJson("data/visits.json").catch(() => null), icfJson("data/protocols.json").catch(() => null)]);
@@ -86,12 +86,12 @@ async function icfFollowOld(path, params) {
 }
 
 /** Put a page into the frame. */
-function icfShowPage(key, element, { face, title, record, visit }) {
+function icfShowPage(key, element, { described, title, record, visit }) {
   const moved = icfShown.key !== key && icfShown.started;
   icfShown.key = key;
   icfShown.started = true;
   document.title = title;
-  icfFace.hidden = !face;
+  icfDescription.hidden = !described;
   if (icfApp.firstChild !== element || icfApp.childNodes.length > 1) icfApp.replaceChildren(element);
   const crumbs = document.getElementById("icf-crumbs");
   crumbs.hidden = !visit;
@@ -99,7 +99,7 @@ function icfShowPage(key, element, { face, title, record, visit }) {
   icfReplace(document.getElementById("icf-record"), record ? icfEl("a", { href: record, download: record.split("/").pop() }, "Metadata of this page (JSON)") : null);
   if (!moved) return;
   window.scrollTo(0, 0);
-  const heading = icfMain.querySelector(face ? "#icf-face h1" : "#icf-app h1"); // a screen reader continues here
+  const heading = icfMain.querySelector(described ? "#icf-description h1" : "#icf-app h1"); // a screen reader continues here
   if (heading) {
     heading.tabIndex = -1;
     heading.focus({ preventScroll: true });

@@ -15,7 +15,7 @@ from icf_utils.catalog.study import study_id, study_path
 from icf_utils.errors import InvalidSetting
 from tests.catalog.conftest import STUDY, deposit, make_visit, typical_images
 
-FACE = """
+DESCRIPTION = """
 [study]
 name = "Memory & sleep"
 description = "MRI of </script> memory."
@@ -50,7 +50,7 @@ authors = ["Doe, Jane"]
 def catalog(store: Path) -> Path:
     for visit in ("v001", "v002"):
         deposit(store, visit, make_visit(visit, typical_images()))
-    (store / STUDY / "icf.toml").write_text(FACE)
+    (store / STUDY / "icf.toml").write_text(DESCRIPTION)
     return build_catalog(store, STUDY).catalog
 
 
