@@ -84,9 +84,13 @@ class Visitor:
         self.sent: list[str] = []
 
     def wait(self, condition: Callable[[], Any]) -> Any:
+        """Wait until a condition holds. Elements that a page replaces while they are looked at are looked at again."""
+        from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
         from selenium.webdriver.support.ui import WebDriverWait
 
-        return WebDriverWait(self.driver, 30, poll_frequency=0.05).until(lambda _: condition())
+        passing = (NoSuchElementException, StaleElementReferenceException)
+        waiting = WebDriverWait(self.driver, 30, poll_frequency=0.05, ignored_exceptions=passing)
+        return waiting.until(lambda _: condition())
 
     def all(self, selector: str) -> list[Any]:
         return [item for item in self.driver.find_elements("css selector", selector) if item.is_displayed()]
