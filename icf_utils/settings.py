@@ -96,9 +96,12 @@ DEFAULT_LEAVE_OUT = (".DS_Store", "._*", "Thumbs.db", "desktop.ini", "@eaDir")
 
 @dataclass(frozen=True)
 class ArchiveSettings:
-    """``[archive]``: patterns of the names of files and folders that are left out of every input."""
+    """``[archive]``: patterns of the names of files and folders that are left out of every input.
 
-    leave_out: tuple[str, ...] = DEFAULT_LEAVE_OUT
+    ``None``: the file names none (:mod:`icf_utils.sources.leave_out`).
+    """
+
+    leave_out: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -319,7 +322,7 @@ def _build_table(cls: type[Any], given: Mapping[str, Any], where: str, problems:
     known = {item.name: item for item in fields(cls)}
     before = len(problems)
     problems += [_unknown(name, known, where) for name in sorted(set(given) - set(known))]
-    hints, values = get_type_hints(cls), {}
+    hints, values = {name: _without_none(hint) for name, hint in get_type_hints(cls).items()}, {}
     for name, item in known.items():
         if name in given:
             values[name] = _build_value(hints[name], given[name], _place(where, name, hints[name]), item, problems)
@@ -351,6 +354,12 @@ def _label(cls: type[Any], table: Mapping[str, Any]) -> str:
     """What people call one of several tables: the first text that it has under the class's ``LABELS``."""
     texts = [table[key] for key in getattr(cls, "LABELS", ()) if isinstance(table.get(key), str) and table[key]]
     return f" ({printable(texts[0])})" if texts else ""
+
+
+def _without_none(hint: Any) -> Any:
+    """The type that a key has if it is given: TOML has no null, ``None`` is for a key that is absent."""
+    kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+    return kinds[0] if type(None) in get_args(hint) else hint
 
 
 def _is_tables(hint: Any) -> bool:

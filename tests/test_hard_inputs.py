@@ -26,8 +26,6 @@ from icf_utils.errors import InputRefused
 from icf_utils.metadata.records import read_visit_metadata
 from icf_utils.metadata.stage import MetadataResult, deposit_visit_metadata
 from icf_utils.results import Notice
-from icf_utils.settings import ArchiveSettings, Settings
-from icf_utils.sources.leave_out import DEFAULT
 from icf_utils.store.layout import Visit
 from tests.archive.reference import files_below, reference_archive
 from tests.conftest import HardInputs
@@ -127,13 +125,22 @@ ARCHIVED = {
     "names_lie": Archived(4, 3),
     "empty_folder_beside": Archived(1, notices={"empty-folder": ["empty", "empty/inner"]}),
     "only_companions": Archived(0, 2, notices={"no-dicom": [], "no-time": []}, metadata={"no-dicom": []}),
-    "names": Archived(45),
+    "names": Archived(
+        45,
+        notices={
+            "windows-name": [
+                *("...", "<angle>.dcm", "back\\slash.dcm", "bell\x07.dcm", "con.dcm", "cr\rname.dcm", "new\nline.dcm"),
+                *("pipe|.dcm", "question?.dcm", "quote\"'.dcm", "semi;colon:.dcm", "star*.dcm", "tab\tname.dcm"),
+                "trailing space ",
+            ]
+        },
+    ),
     "names_bytes": PLAIN,
     "names_normal_forms": Archived(2, notices={"case-clash": [unicodedata.normalize("NFC", "Schädel.dcm")]}),
     "names_case": Archived(4, notices={"case-clash": ["im0001.dcm", "sub/a.dcm"]}),
     "names_long": Archived(7),
     "names_order": Archived(16, notices={"case-clash": ["a.dcm", "z.dcm"]}),
-    "hidden": Archived(4, 4, notices={"left-out": [".DS_Store", "._a.dcm"]}),
+    "hidden": Archived(4, 6),
     "symlink_inside": Archived(2),
     "hardlinks": PLAIN,
     "modes": Archived(6, 2),
@@ -195,9 +202,8 @@ def check_archive(source: Path, place: Visit, result: ArchiveResult) -> None:
             contents[info.name] = handle.read()
     expected = {}
     for name, path in files_below(source).items():
-        if not DEFAULT.path(name):
-            with open(path, "rb") as handle:
-                expected[f"{place.member_root}/{name}"] = handle.read()
+        with open(path, "rb") as handle:
+            expected[f"{place.member_root}/{name}"] = handle.read()
     assert list(contents) == list(expected)
     assert contents == expected
 
@@ -256,8 +262,7 @@ NOT_AS_PYDICOM = {"date_year_one", "deep_nesting", "transfer_syntaxes", "truncat
 
 @pytest.mark.parametrize("name", sorted(set(ARCHIVED) - NOT_AS_PYDICOM))
 def test_archived_as_pydicom_and_tarfile_do(cases: Path, tmp_path: Path, name: str) -> None:
-    everything = Settings(archive=ArchiveSettings(leave_out=()))
-    result = make_studyvisit_archive(cases / name, tmp_path, "study", "visit", settings=everything)
+    result = make_studyvisit_archive(cases / name, tmp_path, "study", "visit")
     assert result.archive.path.read_bytes() == reference_archive(cases / name, "study_visit")
 
 

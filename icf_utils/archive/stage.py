@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Collection
-from contextlib import closing
+from collections.abc import Callable, Collection, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import timezone, tzinfo
 from pathlib import Path
@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from icf_utils.archive.checksum import format_checksum
 from icf_utils.archive.explain import explain_difference
+from icf_utils.archive.reader import list_members
 from icf_utils.archive.writer import (
     NO_TIME,
     ArchiveOutput,
@@ -25,6 +26,7 @@ from icf_utils.archive.writer import (
 )
 from icf_utils.durations import format_duration
 from icf_utils.errors import (
+    DepositDamaged,
     DepositDiffers,
     InputRefused,
     InvalidSetting,
@@ -38,7 +40,7 @@ from icf_utils.results import Notice, Written
 from icf_utils.settings import Settings, load_settings
 from icf_utils.sources.leave_out import LeftOut
 from icf_utils.sources.open import open_source
-from icf_utils.sources.source import Source
+from icf_utils.sources.source import WINDOWS_NAME, Source, is_windows_name
 from icf_utils.store.files import make_workdir, new_part, part_name, publish_bytes, publish_part, sync_file
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import visit_lock
@@ -69,6 +71,7 @@ def make_studyvisit_archive(
     time_zone: str = "UTC",
     strip: int = 0,
     settings: Settings | None = None,
+    leave_out: LeftOut | None = None,
     settle: float = 0.0,
     refuse: Collection[str] = (),
     progress: Progress = SILENT,
@@ -77,9 +80,10 @@ def make_studyvisit_archive(
 
     ``input_path`` is a folder, a zip, or a plain or compressed tar; ``time_zone`` is the IANA name of the zone of study
     times, such as ``Europe/Berlin``; the first ``strip`` folders of every name in a zip or tar are removed. An archive
-    that exists is compared, and never replaced. ``settings`` are the store's, unless they are given; they name the
-    files to leave out. The input must not have changed for ``settle`` seconds. ``refuse`` are codes of notices, such as
-    ``several-patients``: nothing is written of an input that has one of them.
+    that exists is compared, and never replaced. ``leave_out`` are files that are not part of the input; by default,
+    those that ``settings`` name, which are the store's unless they are given (:func:`choose_left_out`). The input must
+    not have changed for ``settle`` seconds. ``refuse`` are codes of notices, such as ``several-patients``: nothing is
+    written of an input that has one of them.
 
     Raises :class:`~icf_utils.errors.InputRefused`, :class:`~icf_utils.errors.InvalidIdentifier`,
     :class:`~icf_utils.errors.NotSettled`, :class:`~icf_utils.errors.DepositDiffers`,
@@ -92,7 +96,8 @@ def make_studyvisit_archive(
         raise VisitRemoved(place.study, place.visit, place.tombstone)
     with visit_lock(place, progress):
         make_workdir(place.of_study)
-        with open_source(Path(input_path), place.workdir, strip, _leave_out(place, settings)) as source:
+        leave_out = leave_out or choose_left_out(place, settings or load_settings(place.root))
+        with open_source(Path(input_path), place.workdir, strip, leave_out) as source:
             _refuse_unsettled(source, settle)
             return _make(source, place, zone, refuse, progress)
 
@@ -112,7 +117,8 @@ def compare_archive(
     Raises :class:`~icf_utils.errors.InputRefused`, :class:`~icf_utils.errors.StorageFailure`.
     """
     zone = parse_time_zone(time_zone)
-    with open_source(Path(input_path), Path(tempfile.gettempdir()), strip, _leave_out(place, settings)) as source:
+    leave_out = choose_left_out(place, load_settings(place.root) if settings is None else settings)
+    with open_source(Path(input_path), Path(tempfile.gettempdir()), strip, leave_out) as source:
         try:
             _compare(source, place, zone, progress)
         except DepositDiffers as error:
@@ -120,8 +126,23 @@ def compare_archive(
     return None
 
 
-def _leave_out(place: Visit, settings: Settings | None) -> LeftOut:
-    return LeftOut((load_settings(place.root) if settings is None else settings).archive.leave_out)
+def choose_left_out(place: Visit, settings: Settings, default: Sequence[str] = ()) -> LeftOut:
+    """Choose what is left out of an input of a visit; :mod:`icf_utils.sources.leave_out` has the rule.
+
+    ``default`` are patterns for a new archive, where the settings name none.
+    """
+    if settings.archive.leave_out is not None:
+        return LeftOut(settings.archive.leave_out)
+    if place.archive.exists():
+        return LeftOut(list_kept=lambda: _names_in(place))
+    return LeftOut(default)
+
+
+def _names_in(place: Visit) -> frozenset[str]:
+    """The files in a visit's archive, as paths below its folder."""
+    with suppress(DepositDamaged):  # found when it is compared
+        return frozenset(member.name.partition("/")[2] for member in list_members(place.archive))
+    return frozenset()
 
 
 def _refuse_unsettled(source: Source, settle: float) -> None:
@@ -175,8 +196,14 @@ def _make(source: Source, place: Visit, zone: tzinfo, refuse: Collection[str], p
         dicom_files=done.dicom_files,
         other_files=done.other_files,
         time=NO_TIME if done.time is None else done.time,
-        notices=(*source.notices, *done.notices),
+        notices=(*identifier_notices(place), *source.notices, *done.notices),
     )
+
+
+def identifier_notices(place: Visit) -> list[Notice]:
+    """Warn about a store's names that Windows cannot have: the study is a folder, both are that of all members."""
+    names = dict.fromkeys(name for name in (place.study, place.visit) if not is_windows_name(name))
+    return [Notice("windows-name", name, WINDOWS_NAME) for name in names]
 
 
 def _write(

@@ -99,7 +99,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     store = Path(args.store_dir)
     refuse_root_in_store(Path(args.root), store)
     settings = load_settings(store)
-    leave_out = LeftOut(settings.archive.leave_out)
+    leave_out = LeftOut.of(settings.archive.leave_out)
     plan = _plan(args, console, store, leave_out)
     if "skipped-image" not in args.allow:
         plan = refuse_skipped_images(plan, Path(args.root), leave_out)

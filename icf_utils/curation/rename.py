@@ -15,6 +15,7 @@ from pathlib import Path
 
 from icf_utils.archive.checksum import format_checksum
 from icf_utils.archive.rewrite import rewrite_archive
+from icf_utils.archive.stage import identifier_notices
 from icf_utils.curation.remove import remove_files
 from icf_utils.curation.replace import check_date, check_reason
 from icf_utils.curation.traces import visit_files, work_files
@@ -105,11 +106,11 @@ def _rename(
     is_there = _is_there(target, md5)
     found = describe_archive(staged.archive, staged.member_root, tags_of(current, settings), progress)
     history = (*_kept_under(current, staged), replace(note, version=current.version + 1, md5=md5, size=size))
-    notices: tuple[Notice, ...] = ()
+    notices: tuple[Notice, ...] = tuple(identifier_notices(target))
     gone = [*visit_files(place), *work_files(place)]
     dropped = output_notices(gone)
     if not is_there:
-        notices = _prepare(current, staged, target, build_visit_metadata(staged, found), history, settings)
+        notices += _prepare(current, staged, target, build_visit_metadata(staged, found), history, settings)
         another = target.of_study if target.study != place.study else None
         notices += commit_version(
             change,

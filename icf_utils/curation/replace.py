@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from icf_utils.archive.members import digest_members
-from icf_utils.archive.stage import make_studyvisit_archive
+from icf_utils.archive.stage import choose_left_out, make_studyvisit_archive
 from icf_utils.curation.difference import VisitDifference, compare_files, compare_images
 from icf_utils.curation.version import ChangeNote, CurrentVisit, put_version, read_current, tags_of
 from icf_utils.errors import InvalidSetting, printable
@@ -27,7 +27,7 @@ from icf_utils.metadata.records import VisitMetadata
 from icf_utils.metadata.stage import build_visit_metadata
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
-from icf_utils.settings import Settings, load_settings
+from icf_utils.settings import DEFAULT_LEAVE_OUT, Settings, load_settings
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import remove_dead_locks, visit_lock
 from icf_utils.store.transaction import Change
@@ -94,7 +94,14 @@ def replace_visit(
         current = read_current(place)
         with prepared_change(place) as (change, staged):
             made = make_studyvisit_archive(
-                input_path, change.root, study, visit, time_zone=time_zone, strip=strip, progress=progress
+                input_path,
+                change.root,
+                study,
+                visit,
+                time_zone=time_zone,
+                strip=strip,
+                leave_out=choose_left_out(place, chosen, DEFAULT_LEAVE_OUT),
+                progress=progress,
             )
             if (made.md5, made.size) == (current.md5, current.size):
                 return _unchanged(current, "unchanged", None)

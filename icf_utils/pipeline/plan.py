@@ -78,7 +78,7 @@ class Planner:
     def source(self) -> SourceFingerprint | None:
         """The input as it looks now, or as recorded if the run names none."""
         if self.visit_input.input is not None:
-            return fingerprint_source(self.visit_input.input, LeftOut(self.config.settings.archive.leave_out))
+            return fingerprint_source(self.visit_input.input, LeftOut.of(self.config.settings.archive.leave_out))
         recorded = self.recorded.get("archive")
         return recorded.source if recorded else None
 

@@ -28,7 +28,7 @@ def refuse_shared_studies(
 ) -> list[tuple[VisitPlan, InputRefused]]:
     """The visits that have yet to be archived and share a StudyInstanceUID with another one, each with its error."""
     todo = {plan.visit_input.name: plan for plan in plans if _is_new(plan.visit_input, config)}
-    leave_out = LeftOut(config.settings.archive.leave_out)
+    leave_out = LeftOut.of(config.settings.archive.leave_out)
     samples: dict[str, dict[str, frozenset[str]]] = {}
     with progress.task("looking for shared studies", len(todo), "visit") as task:
         for name, plan in todo.items():

@@ -60,7 +60,8 @@ def stored_visit(visit_input: VisitInput, config: RunConfig) -> Visit:
 
 
 def _archive(visit_input: VisitInput, config: RunConfig, progress: Progress) -> StageResult:
-    from icf_utils.archive.stage import make_studyvisit_archive
+    from icf_utils.archive.stage import choose_left_out, make_studyvisit_archive
+    from icf_utils.settings import DEFAULT_LEAVE_OUT
 
     place, options = stored_visit(visit_input, config), config.options
     if visit_input.input is None:
@@ -73,6 +74,7 @@ def _archive(visit_input: VisitInput, config: RunConfig, progress: Progress) -> 
         time_zone=options.time_zone,
         strip=strip,
         settings=config.settings,
+        leave_out=choose_left_out(place, config.settings, DEFAULT_LEAVE_OUT),
         settle=options.settle,
         refuse=options.refuse,
         progress=progress,

@@ -197,7 +197,7 @@ class _Walk:
 
     def _item(self, raw_name: bytes, item: os.DirEntry[bytes], pending: list[bytes]) -> None:
         name = _text(raw_name)
-        if self._leave_out.name(_text(item.name)):
+        if self._leave_out.path(name):
             self.left_out.append(name)
             return
         try:

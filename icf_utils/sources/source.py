@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from icf_utils.formatting import format_count
@@ -116,6 +118,27 @@ def follow_links(links: Mapping[str, str | None], files: Iterable[str]) -> tuple
     return found, refused
 
 
+#: Names that Windows keeps for devices, with any extension, and the characters that its names cannot have. Source:
+#: "Naming Files, Paths, and Namespaces", learn.microsoft.com/windows/win32/fileio/naming-a-file.
+_NOT_WINDOWS = re.compile(
+    r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\u00b9\u00b2\u00b3])(?: *\..*)?"
+    r'|.*[\0-\x1f<>:"|?*\\].*|.*[ .]',
+    re.IGNORECASE | re.DOTALL,
+)
+
+WINDOWS_NAME = "cannot be the name of a file or folder on Windows"
+
+
+@lru_cache(maxsize=1024)
+def is_windows_name(part: str) -> bool:
+    """Whether Windows can have a file or folder of this name.
+
+    >>> [is_windows_name(name) for name in ("MR.1.2", "Con", "aux.dcm", "visit.", "12:30.dcm")]
+    [True, False, False, False, False]
+    """
+    return _NOT_WINDOWS.fullmatch(part) is None
+
+
 def name_notices(entries: Iterable[InputFile]) -> list[Notice]:
     """Warn about names that are archived unchanged but cannot be unpacked on every system."""
     notices, seen = [], dict[str, str]()
@@ -124,8 +147,11 @@ def name_notices(entries: Iterable[InputFile]) -> list[Notice]:
         if twin != entry.name:
             how = "differs from another name only by upper and lower case or by the Unicode form of its letters"
             notices.append(Notice("case-clash", entry.name, how))
-        if any(len(part.encode("utf-8", "surrogateescape")) > LONGEST_NAME for part in entry.name.split("/")):
+        parts = entry.name.split("/")
+        if any(len(part.encode("utf-8", "surrogateescape")) > LONGEST_NAME for part in parts):
             notices.append(Notice("long-name", entry.name, f"has a part longer than {LONGEST_NAME} bytes"))
+        if not all(map(is_windows_name, parts)):
+            notices.append(Notice("windows-name", entry.name, WINDOWS_NAME))
     return notices
 
 

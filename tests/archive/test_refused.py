@@ -361,6 +361,16 @@ def test_names_that_clash_and_empty_folders(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("study", "visit", "named"), [("CON", "v.", ["CON", "v."]), ("s", "v.1", []), ("x.", "x.", ["x."])]
+)
+def test_identifiers_that_windows_cannot_have(tmp_path: Path, study: str, visit: str, named: list[str]) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "1.dcm").write_bytes(dicom_bytes())
+    result = make_studyvisit_archive(tmp_path / "in", tmp_path / "store", study, visit)
+    assert [notice.subject for notice in result.notices if notice.code == "windows-name"] == named
+
+
 def test_a_truncated_image_is_kept(tmp_path: Path) -> None:
     source = tmp_path / "in"
     source.mkdir()
