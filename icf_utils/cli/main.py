@@ -84,6 +84,11 @@ def _run(args: argparse.Namespace, console: Console) -> int:
         return code
     except Exception as error:  # noqa: BLE001 - the last resort
         return _bug(args.command, error, console)
+    finally:
+        if "icf_utils.store.files" in sys.modules:
+            from icf_utils.store.files import take_unsynced
+
+            console.notices(take_unsynced())
 
 
 def _file_of(error: OSError) -> str:

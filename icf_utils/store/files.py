@@ -38,7 +38,7 @@ from icf_utils.interrupts import (
     remove_file,
     remove_made_folders,
 )
-from icf_utils.results import Written
+from icf_utils.results import Notice, Written
 from icf_utils.settings import SETTINGS_NAME, load_settings
 from icf_utils.store.layout import ANNEX_FOLDER_SUFFIX, ANNEX_URL_SUFFIX, VISIT_SUFFIXES, Study, Visit
 
@@ -340,14 +340,32 @@ def make_folders(root: Path, folder: Path) -> None:
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
+#: A folder for each file system that could not sync one, by device.
+_unsynced: dict[int, Path] = {}
+
+
+def take_unsynced() -> tuple[Notice, ...]:
+    """A notice for each file system that refused to sync a folder since the last call."""
+    found = tuple(Notice("names-not-synced", os.fspath(folder), _NOT_SYNCED) for folder in _unsynced.values())
+    _unsynced.clear()
+    return found
+
+
+_NOT_SYNCED = "its file system cannot sync folders: after a power failure, files that were just written may be missing"
+
+
 def sync_names(folder: Path) -> None:
-    """Make the names in ``folder`` durable, on file systems that can. Raises ``OSError``."""
+    """Make the names in ``folder`` durable, on file systems that can; :func:`take_unsynced` names the others.
+
+    Raises ``OSError``.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     except OSError as error:
         if error.errno not in _NO_FOLDER_SYNC:
             raise
+        _unsynced.setdefault(os.fstat(descriptor).st_dev, folder)
     finally:
         os.close(descriptor)
 

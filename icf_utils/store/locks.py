@@ -4,7 +4,8 @@ A lock is a small file that is created by a hard link, which is atomic on local 
 some mounts). It names the process that owns it (:mod:`icf_utils.store.lock_owner`), so that the lock of a dead process
 on the same host is recognised and taken over with a message, and a living owner is named while others wait. The owner
 touches its lock at intervals. If an owner that cannot be examined from here stops doing so, waiting ends early with an
-error. Its lock is not taken over: a host that was only suspended would continue to write.
+error. Its lock is not taken over: a host that was only suspended would continue to write. A lock of an earlier boot of
+this machine is taken over, and so is a file that is not a whole lock, as a power failure leaves it.
 
 First in this module come the locks that others use, then waiting, then the files: created, read, removed.
 """
@@ -16,8 +17,9 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from icf_utils.errors import Busy, InvalidSetting, StorageFailure, printable, storage_errors
@@ -32,6 +34,7 @@ from icf_utils.store.lock_owner import (
     files_of_ended_processes,
     is_dead,
     is_out_of_sight,
+    is_torn,
     parse_owner,
     this_process,
 )
@@ -49,6 +52,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
 
 #: Seconds for which :func:`run_lock` tries to get a lock that seems to be free, even if it does not wait.
 _LOOKING = 1.0
+
+#: Seconds for which a lock must stay torn to be removed: without hard links, a lock is torn while it is being written.
+_TORN_FOR = 1.0
 
 #: Seconds between two touches of a lock, and after how many without one its owner counts as lost. Network file systems
 #: may show a change to other hosts after a minute. Times are only compared for change, so clocks need not agree.
@@ -137,7 +143,7 @@ def list_running_visits(study: Study) -> dict[str, str]:
     found = {}
     for path in study.workdir.glob(f"{_RUN}*.lock"):
         owner = read_owner(path)
-        if owner and not is_dead(owner):
+        if owner and owner.pid and not is_dead(owner, path.parent):
             found[path.name[len(_RUN) : -len(".lock")]] = _describe(owner)
     return found
 
@@ -147,7 +153,7 @@ def list_running_processings(study: Study) -> dict[tuple[str, str], str]:
     found = {}
     for path in study.workdir.glob(f"{_PROCESS}*.lock"):
         owner = read_owner(path)
-        if owner and not is_dead(owner):
+        if owner and owner.pid and not is_dead(owner, path.parent):
             visit, _, processing = path.name[len(_PROCESS) : -len(".lock")].partition("+")
             found[visit, processing] = _describe(owner)
     return found
@@ -198,12 +204,14 @@ def _is_over(done: queue.SimpleQueue[None]) -> bool:
 
 
 def remove_dead_locks(study: Study) -> None:
-    """Remove the locks of certainly dead processes, and what they had prepared and not decided."""
+    """Remove torn locks and those of certainly dead processes, and what they had prepared and not decided."""
     _clear_leftovers(study)
     for path in study.workdir.glob("*.lock"):
         owner = read_owner(path)
-        if owner and is_dead(owner):
+        if owner and is_dead(owner, path.parent):
             remove_dead_lock(study, path, owner)
+        elif owner == UNKNOWN_OWNER:
+            remove_torn_lock(study, path)
     for visit in list_undecided_changes(study):
         if not (study.workdir / f"{visit}.lock").exists():
             with visit_lock(Visit(study.root, study.study, visit), SILENT):
@@ -212,9 +220,13 @@ def remove_dead_locks(study: Study) -> None:
 
 
 def _clear_leftovers(study: Study) -> None:
-    """Remove what processes of this host left when they were killed while they took or removed a lock."""
+    """Remove what processes left that were killed, or lost their power, while they took or removed a lock."""
     for left in files_of_ended_processes(study.workdir.glob(f"*.lock.{HOST}.*")):
         remove_file(left)
+    for left in study.workdir.glob("*.lock.*.*.*"):
+        owner = read_owner(left)
+        if owner and is_dead(owner, left.parent):
+            remove_file(left)
 
 
 def _acquire(study: Study, path: Path, progress: Progress) -> None:
@@ -225,9 +237,8 @@ def _acquire(study: Study, path: Path, progress: Progress) -> None:
                 return
             # unreadable: released meanwhile, or not yet visible on a network file system
             owner = read_owner(path) or UNKNOWN_OWNER
-            if not (is_dead(owner) and remove_dead_lock(study, path, owner)):
+            if not _take_away(study, path, owner, progress):
                 break
-            progress.message(f"taking over the lock of a dead process: '{printable(path)}' ({_describe(owner)})")
         silent = watch.silent_for()
         if silent > SILENCE and is_out_of_sight(owner):
             raise Busy(path, _describe(owner), silent, silent=True)
@@ -235,6 +246,17 @@ def _acquire(study: Study, path: Path, progress: Progress) -> None:
             progress.message(f"waiting for {_describe(owner)}, which holds '{printable(path)}'")
             reported = True
     raise Busy(path, _describe(owner), waited)
+
+
+def _take_away(study: Study, path: Path, owner: LockOwner, progress: Progress) -> bool:
+    """Remove the lock if nobody owns it any more, with a message; whether this process did so."""
+    if is_dead(owner, path.parent) and remove_dead_lock(study, path, owner):
+        progress.message(f"taking over the lock of a dead process: '{printable(path)}' ({_describe(owner)})")
+        return True
+    if owner == UNKNOWN_OWNER and remove_torn_lock(study, path):
+        progress.message(f"removed a lock that lost its content in a power failure: '{printable(path)}'")
+        return True
+    return False
 
 
 class _Watch:
@@ -259,10 +281,10 @@ def _try_once(study: Study, path: Path, progress: Progress) -> str:
         if try_lock(study, path):
             return ""
         owner = read_owner(path) or UNKNOWN_OWNER
-        if owner != UNKNOWN_OWNER and not is_dead(owner):
+        if owner != UNKNOWN_OWNER and not is_dead(owner, path.parent):
             return _describe(owner)
-        if owner != UNKNOWN_OWNER and remove_dead_lock(study, path, owner):
-            progress.message(f"taking over the lock of a dead process: '{printable(path)}' ({_describe(owner)})")
+        if _take_away(study, path, owner, progress) and try_lock(study, path):
+            return ""
     return _describe(UNKNOWN_OWNER)
 
 
@@ -285,14 +307,16 @@ def try_lock(study: Study, path: Path) -> bool:
     """Take the lock at ``path`` for this process, unless it exists. Raises ``StorageFailure``."""
     mine = path.with_name(f"{path.name}.{HOST}.{os.getpid()}.{time.monotonic_ns()}")
     folders = (study.workdir,)
+    make_workdir(study)
+    mark = this_process(study.workdir).mark
     expect_unfinished(mine, folders=folders)
-    expect_unfinished(path, _mark(), folders)
+    expect_unfinished(path, mark, folders)
     while True:
         make_workdir(study)
         try:
             with open(mine, "xb") as handle:
                 share_file(study.root, handle.fileno())
-                handle.write(_mark())
+                handle.write(mark)
             break
         except FileNotFoundError:  # another process has just removed the empty folder
             continue
@@ -305,13 +329,16 @@ def try_lock(study: Study, path: Path) -> bool:
     except (FileExistsError, FileNotFoundError):
         return is_same_file(mine, path)
     except OSError:
-        return is_same_file(mine, path) or _take_without_links(study, path)
+        return is_same_file(mine, path) or _take_without_links(study, path, mark)
     finally:
         remove_file(mine)
 
 
-def _take_without_links(study: Study, path: Path) -> bool:
-    """For file systems without hard links: exclusive creation."""
+def _take_without_links(study: Study, path: Path, mark: bytes) -> bool:
+    """For file systems without hard links: exclusive creation.
+
+    If writing took so long that another process removed the lock as a torn one, this one does not have it.
+    """
     try:
         handle = open(path, "xb")  # noqa: SIM115 - closed below
     except FileExistsError:
@@ -321,22 +348,20 @@ def _take_without_links(study: Study, path: Path) -> bool:
     try:
         with handle:
             share_file(study.root, handle.fileno())
-            handle.write(_mark())
+            handle.write(mark)
+        return path.read_bytes() == mark
+    except FileNotFoundError:
+        return False
     except OSError as error:
         remove_file(path)
         raise StorageFailure(path, "create", error) from error
-    return True
 
 
 def release_lock(path: Path) -> None:
     """Remove the lock, unless it has been removed and is another process's now."""
     with suppress(OSError):
-        if path.read_bytes() == _mark():
+        if replace(parse_owner(path.read_bytes()), disk=UNKNOWN_OWNER.disk) == this_process():
             remove_file(path)
-
-
-def _mark() -> bytes:
-    return this_process().mark
 
 
 def read_owner(path: Path) -> LockOwner | None:
@@ -355,17 +380,55 @@ def remove_dead_lock(study: Study, path: Path, owner: LockOwner) -> bool:
     may remove the locks of a given dead owner: the one that has a second lock, named after that owner. It then reads
     again, and nobody else can change what it finds. If it dies meanwhile, its second lock is a dead one itself.
     """
-    claim = study.workdir / f"+dead.{hashlib.sha256(os.fsencode(path.name) + owner.mark).hexdigest()[:32]}.lock"
+    return _remove_checked(study, path, owner.mark, lambda: read_owner(path) == owner)
+
+
+def remove_torn_lock(study: Study, path: Path) -> bool:
+    """Remove a lock without whole content, if it stays so; returns whether this process did so. Takes a second.
+
+    Another process may do the same and take the lock meanwhile, as for :func:`remove_dead_lock`.
+    """
+    seen, raw = _stamp(path), _read_torn(path)
+    for waited in poll(_FIRST_PAUSE, _LONGEST_PAUSE, timeout=_TORN_FOR):
+        if raw is None or _stamp(path) != seen:
+            return False
+        if waited >= _TORN_FOR:
+            break
+    return _remove_checked(study, path, b"torn", lambda: _stamp(path) == seen and _read_torn(path) is not None)
+
+
+def _remove_checked(study: Study, path: Path, owner: bytes, is_unchanged: Callable[[], bool]) -> bool:
+    claim = study.workdir / f"+dead.{hashlib.sha256(os.fsencode(path.name) + owner).hexdigest()[:32]}.lock"
     if not try_lock(study, claim):
         other = read_owner(claim)
-        if other and is_dead(other):
+        if other and is_dead(other, claim.parent):
             remove_dead_lock(study, claim, other)
+        elif other == UNKNOWN_OWNER:
+            remove_torn_lock(study, claim)
         return False
     try:
-        if read_owner(path) != owner:
+        if not is_unchanged():
             return False
         with storage_errors(path, "remove the stale lock"):
             path.unlink(missing_ok=True)
         return True
     finally:
         release_lock(claim)
+
+
+def _read_torn(path: Path) -> bytes | None:
+    """The content of a lock that is torn; ``None`` for one that is whole, or cannot be read."""
+    try:
+        raw = path.read_bytes()
+    except OSError:
+        return None
+    return raw if is_torn(raw) else None
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """What changes when a lock is written or replaced; zeros where it does not exist."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return found.st_ino, found.st_mtime_ns, found.st_size

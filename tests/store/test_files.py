@@ -7,6 +7,8 @@ import os
 import resource
 import stat
 import struct
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -31,10 +33,12 @@ from icf_utils.store.files import (
     rename_file,
     replace_file,
     sync_file,
+    take_unsynced,
     temporary_name,
     tidy_workdir,
 )
 from icf_utils.store.layout import Study
+from tests.data.make_dicom import uid, write_visit
 
 
 @pytest.fixture
@@ -212,6 +216,29 @@ def test_file_systems_that_cannot_sync_a_folder(tmp_path: Path, monkeypatch: pyt
     study = Study(tmp_path / "new" / "store", "study")
     publish_file(study, study.folder / "one", b"1")
     assert (study.folder / "one").read_bytes() == b"1"
+    assert [notice.code for notice in take_unsynced()] == ["names-not-synced"]
+    assert take_unsynced() == ()
+
+
+def test_a_folder_that_cannot_be_synced_is_a_warning_of_the_command(tmp_path: Path) -> None:
+    """A real command, with the answer of such a file system."""
+    write_visit(tmp_path / "in", {1: ("scout", 1)}, StudyInstanceUID=uid(1))
+    program = """
+import errno, os, stat, sys
+from icf_utils.cli.main import main
+fsync = os.fsync
+def refuse(descriptor):
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        raise OSError(errno.EINVAL, "Invalid argument")
+    fsync(descriptor)
+os.fsync = refuse
+sys.exit(main())
+"""
+    command = ["make_studyvisit_archive", "-q", "--new", "-o", tmp_path / "store", "--id", "s", "v", tmp_path / "in"]
+    ran = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran
+    assert ran.stderr.count("warning [names-not-synced]: ") == 1
+    assert (tmp_path / "store" / "s" / "v_dicom.tar.md5sum").exists()
 
 
 def test_a_device_that_cannot_sync_a_folder_is_an_error(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ import pytest
 from icf_utils.archive.stage import make_studyvisit_archive
 from icf_utils.errors import Busy, InvalidSetting, StorageFailure
 from icf_utils.progress import SILENT, Silent
-from icf_utils.store import locks
+from icf_utils.store import lock_owner, locks
 from icf_utils.store.files import part_name
 from icf_utils.store.layout import Study, Visit
 from icf_utils.store.locks import catalog_lock, run_lock, visit_lock
@@ -138,15 +138,14 @@ def test_a_process_number_that_was_used_again_is_recognised(visit: Visit) -> Non
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "x",
-        "a b c d",
-        "{host} x -",
-        "{host} ² 1",
-        "{host} 99999999999999999999 5",
-        "another.example 1 1",
-        "{host} {own} -",
-        "{host} 1 -",
+        "x\n",
+        "a b c d\n",
+        "{host} x -\n",
+        "{host} ² 1\n",
+        "{host} 99999999999999999999 5\n",
+        "another.example 1 1\n",
+        "{host} {own} -\n",
+        "{host} 1 -\n",
     ],
 )
 def test_whom_nobody_knows_to_be_dead_is_waited_for(visit: Visit, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,10 +180,7 @@ def test_waiting_is_said_once(visit: Visit) -> None:
 
 
 def test_file_systems_without_hard_links(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "link", _refuse)
     test_only_one_at_a_time(visit, "visit")
     pid, start = dead_process()
     put_lock(visit, f"{socket.gethostname()} {pid} {start}\n")
@@ -306,7 +302,7 @@ def test_only_one_process_clears_a_dead_lock(visit: Visit, monkeypatch: pytest.M
 _DIE_WHILE_CLEARING = """
 import os, sys
 from pathlib import Path
-from icf_utils.store import locks
+from icf_utils.store import lock_owner, locks
 from icf_utils.store.layout import Study
 Path.unlink = lambda *_, **__: os._exit(9)
 locks.remove_dead_locks(Study(Path(sys.argv[1]), "study"))
@@ -350,10 +346,74 @@ def test_no_number_of_seconds(visit: Visit, text: str, monkeypatch: pytest.Monke
         pass
 
 
-def test_a_lock_that_lost_its_content_is_reported_early(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a machine that lost its power leaves it; nobody gives signs of life."""
-    monkeypatch.setattr(locks, "SILENCE", 0.05)
+TORN = ["", "\0" * 80, "{host} {own} 1 pid:[40", "another.example 1 1"]
+
+
+@pytest.mark.parametrize("text", TORN)
+@pytest.mark.parametrize("links", [True, False])
+def test_a_lock_that_lost_its_content_is_not_a_lock(
+    visit: Visit, text: str, links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a power failure leaves it: the name was on the disk before the content."""
+    monkeypatch.setattr(locks, "_TORN_FOR", 0.05)
+    if not links:
+        monkeypatch.setattr(os, "link", _refuse)
+    put_lock(visit, text.format(host=socket.gethostname(), own=os.getpid()))
+    catalog, run = visit.workdir / "+catalog.lock", visit.workdir / "+run.visit.lock"
+    for path in (catalog, run):
+        path.write_text("", encoding="utf-8")
+    progress = Listening()
+    assert locks.list_running_visits(visit.of_study) == {}
+    with run_lock(visit, progress, wait=False) as owner:
+        assert owner == ""
+        with visit_lock(visit, progress), catalog_lock(visit.of_study, progress):
+            assert sorted(os.listdir(visit.workdir)) == ["+catalog.lock", "+run.visit.lock", "visit.lock"]
+    assert [message.partition(":")[0] for message in progress.messages] == [
+        "removed a lock that lost its content in a power failure"
+    ] * 3
+    assert not visit.workdir.exists()
+
+
+def _refuse(*_: object) -> None:
+    raise PermissionError(1, "Operation not permitted")
+
+
+def test_who_lost_power_while_clearing_a_dead_lock(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "_TORN_FOR", 0.05)
+    pid, start = dead_process()
+    put_lock(visit, f"{socket.gethostname()} {pid} {start}\n")
+    taken: list[Path] = []
+    real = locks.try_lock
+
+    def torn_claims(study: Study, path: Path) -> bool:
+        if path.name.startswith("+dead.") and not taken:
+            taken.append(path)
+            path.write_bytes(b"")
+        return real(study, path)
+
+    monkeypatch.setattr(locks, "try_lock", torn_claims)
+    with visit_lock(visit, SILENT):
+        assert os.listdir(visit.workdir) == ["visit.lock"]
+    assert taken
+
+
+def test_a_torn_lock_that_is_being_written_is_left(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without hard links, another process has created the name and writes its content just now."""
+    monkeypatch.setattr(locks, "_TORN_FOR", 0.2)
     put_lock(visit, "")
-    with pytest.raises(Busy) as caught, visit_lock(visit, SILENT):
-        pass
-    assert "has not touched it for" in str(caught.value)
+    live = f"{socket.gethostname()} 1 -\n"
+    timer = threading.Timer(0.05, lambda: lock_path(visit).write_text(live, encoding="utf-8"))
+    timer.start()
+    assert not locks.remove_torn_lock(visit.of_study, lock_path(visit))
+    timer.join()
+    assert lock_path(visit).read_text(encoding="utf-8") == live
+
+
+def test_leftovers_of_an_earlier_boot(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a container whose name is never used again."""
+    visit.workdir.mkdir(parents=True)
+    left = visit.workdir / "visit.lock.f00.7.12345"
+    left.write_text("f00 7 5 pid:[7] boot-1 - own\n", encoding="utf-8")
+    monkeypatch.setattr(lock_owner, "is_on_own_disk", lambda _: True)
+    with visit_lock(visit, SILENT):
+        assert os.listdir(visit.workdir) == ["visit.lock"]

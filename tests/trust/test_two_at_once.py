@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from icf_utils.store.layout import Visit
 from icf_utils.store.lock_owner import HOST, LockOwner, is_dead, is_out_of_sight, parse_owner, this_process
 from icf_utils.store.locks import catalog_lock, visit_lock
 from tests.cli.program import PROGRAM, icf, surrounding
+from tests.data.make_dicom import uid
 from tests.trust.scene import leftovers, visible
 from tests.verify.stores import STUDY, make_derived, make_visit, write_input
 
@@ -67,7 +69,7 @@ def test_eight_visits_into_one_catalog(tmp_path: Path, flock: bool) -> None:
 
 def test_two_runs_of_the_same_visits(tmp_path: Path) -> None:
     for visit in EIGHT[:3]:
-        write_input(tmp_path / "in" / visit)
+        write_input(tmp_path / "in" / visit, StudyInstanceUID=uid(visit))
     rows = "".join(f"{STUDY},{visit},in/{visit}\n" for visit in EIGHT[:3])
     (tmp_path / "t.csv").write_text("study,visit,input\n" + rows)
     command = ("run", "--table", tmp_path / "t.csv", "-j", "2", "-o")
@@ -90,7 +92,7 @@ def test_the_answer_to_a_hard_link_gets_lost(tmp_path: Path, monkeypatch: pytest
     visit = Visit(tmp_path / "store", STUDY, "v1")
     monkeypatch.setattr(os, "link", repeated)
     with visit_lock(visit, SILENT):
-        assert parse_owner((visit.workdir / "v1.lock").read_bytes()) == this_process()
+        assert parse_owner((visit.workdir / "v1.lock").read_bytes()) == this_process(visit.workdir)
     assert os.listdir(tmp_path) == []
 
 
@@ -146,13 +148,60 @@ def test_a_namesake_of_this_host_is_alive() -> None:
     assert is_out_of_sight(other)
 
 
-def test_this_host_before_it_was_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same machine with another boot: nothing of then lives, also where the process id is used again."""
+@pytest.fixture
+def restarted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine after a restart."""
     monkeypatch.setattr(lock_owner, "_this_machine", lambda: ("pid:[4026531836]", "boot-2", "machine"))
+    monkeypatch.setattr(lock_owner, "is_on_own_disk", lambda folder: folder == OWN_DISK)
+
+
+OWN_DISK, SHARED = Path("/own"), Path("/shared")
+
+
+@pytest.mark.usefixtures("restarted")
+def test_this_host_before_it_was_restarted() -> None:
+    """The same machine with another boot: nothing of then lives, also where the process id is used again."""
     before = LockOwner(HOST, os.getpid(), "5", "pid:[4026531836]", "boot-1", "machine")
-    assert is_dead(before)
-    assert not is_dead(LockOwner(HOST, os.getpid(), "5", "pid:[1]", "boot-1", "machine"))
-    assert not is_dead(LockOwner(HOST, os.getpid(), "5", "pid:[4026531836]", "boot-1", "-"))
+    assert is_dead(before, SHARED)
+    assert is_dead(LockOwner(HOST, os.getpid(), "5", "pid:[1]", "boot-1", "machine"), SHARED)
+    assert not is_dead(LockOwner(HOST, os.getpid(), "5", "pid:[4026531836]", "boot-1", "-"), SHARED)
+    assert not is_dead(LockOwner("another", os.getpid(), "5", "pid:[4026531836]", "boot-1", "machine"), SHARED)
+
+
+@pytest.mark.usefixtures("restarted")
+def test_a_container_before_the_machine_was_restarted() -> None:
+    """Containers have names of their own, which change; a disk has one kernel."""
+    before = LockOwner("3f2a", 7, "5", "pid:[7]", "boot-1", "-", "own")
+    assert is_dead(before, OWN_DISK)
+    assert not is_dead(before, SHARED)
+    assert not is_dead(replace(before, disk="-"), OWN_DISK), "a client of this machine's file server"
+    assert not is_dead(replace(before, boot="boot-2"), OWN_DISK), "a container that runs now"
+
+
+def test_the_machine_id_of_a_containers_image_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock_owner, "_text", lambda path: "image" if path == "/etc/machine-id" else "-")
+    monkeypatch.setattr(lock_owner, "is_mount", lambda _: False)
+    assert lock_owner._machine_id("pid:[4026531836]") == "image", "of the host itself"
+    assert lock_owner._machine_id("pid:[7]") == "-"
+    monkeypatch.setenv("APPTAINER_CONTAINER", "icf.sif")
+    assert lock_owner._machine_id("pid:[4026531836]") == "-"
+    monkeypatch.setattr(lock_owner, "is_mount", lambda _: True)
+    assert lock_owner._machine_id("pid:[7]") == "image"
+
+
+def test_which_disks_are_this_machines_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from icf_utils.store import mounts
+
+    (tmp_path / "a b").mkdir()
+    name = os.fsencode(os.path.realpath(tmp_path)).replace(b" ", b"\\040") + b"/a\\040b"
+    for kind, own in ((b"ext4", True), (b"nfs4", False), (b"fuse.sshfs", False), (b"gfs2", False), (b"xfs", True)):
+        lines = b"1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 0:9 / " + name + b" rw shared:1 - " + kind + b" x rw\n"
+        monkeypatch.setattr(Path, "read_bytes", lambda _, lines=lines: lines)
+        mounts._kind.cache_clear()
+        assert mounts.is_on_own_disk(tmp_path / "a b") is own
+        assert mounts.is_on_own_disk(tmp_path)
+        assert not mounts.is_on_own_disk(tmp_path / "missing")
+    mounts._kind.cache_clear()
 
 
 def test_an_owner_that_cannot_be_examined_and_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
