@@ -234,7 +234,7 @@ def refuse(descriptor):
 os.fsync = refuse
 sys.exit(main())
 """
-    command = ["make_studyvisit_archive", "-q", "--new", "-o", tmp_path / "store", "--id", "s", "v", tmp_path / "in"]
+    command = ["make_studyvisit_archive", "-q", "-o", f"{tmp_path}/store", "--id", "s", "v", f"{tmp_path}/in"]
     ran = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran
     assert ran.stderr.count("warning [names-not-synced]: ") == 1

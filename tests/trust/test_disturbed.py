@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.trust.disturb import ERRORS, Trial, faults_anywhere, kill_anywhere, signals_anywhere, small_disks
+from tests.trust.powercut import PowerCuts, can_mount, cut_anywhere
 from tests.trust.scene import CURATION, OPERATIONS, Scene
 from tests.trust.server import Server
 
@@ -60,6 +61,14 @@ def test_every_fault(trial: Trial, scene: Scene, server: Server, tmp_path: Path)
     faults_anywhere(trial, scene, server, tmp_path, count, "0", OPERATIONS[:5])
     whats = {kind.partition(" ")[0] for kind in trial.figures.tried}
     assert whats == {*ERRORS, "KILL"}
+
+
+def test_power_cuts(scene: Scene, server: Server, tmp_path: Path) -> None:
+    if not can_mount(tmp_path / "try"):
+        pytest.skip("no file system in a file can be mounted here")
+    cuts = PowerCuts(scene, server, tmp_path / "disk")
+    cut_anywhere(cuts, TRIALS or 4, "0", ("run", "visit replace"))
+    assert cuts.tried.total()
 
 
 def test_full_disks_and_inode_tables(trial: Trial) -> None:

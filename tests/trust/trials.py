@@ -40,6 +40,16 @@ def _disturbances(options: argparse.Namespace, folder: Path) -> None:
     print(f"  disturbances: {trial.figures.tried.total()}, losses: 0")
 
 
+def _power_cuts(options: argparse.Namespace, folder: Path) -> None:
+    from tests.trust.powercut import PowerCuts, cut_anywhere
+
+    with Server() as server:
+        cuts = PowerCuts(Scene(folder / "scene", curation=True), server, folder / "disk")
+        cut_anywhere(cuts, options.cuts, options.seed)
+    print("\n".join(f"  {kind}: {count}" for kind, count in sorted(cuts.tried.items())))
+    print(f"  power cuts: {cuts.tried.total()}, losses: 0, blocked: 0, locks without content: {cuts.torn}")
+
+
 def _flips(options: argparse.Namespace, folder: Path) -> None:
     from tests.trust.flips import flip_anywhere
 
@@ -63,6 +73,7 @@ def main() -> None:
     parser.add_argument("--signals", type=int, default=0, help="SIGINT and SIGTERM at seeded moments")
     parser.add_argument("--faults", type=int, default=0, help="failing or last system calls")
     parser.add_argument("--disks", type=int, default=0, help="full disks and inode tables (needs mount)")
+    parser.add_argument("--cuts", type=int, default=0, help="power cuts (needs mount and mkfs.ext4)")
     parser.add_argument("--flips", type=int, default=0, help="single bits in all files of a store")
     parser.add_argument("--fuzz", type=float, default=0, help="seconds of mutated inputs")
     parser.add_argument("--seed", default="1")
@@ -74,6 +85,7 @@ def main() -> None:
             options.kills + options.changes + options.faults + options.disks + options.signals,
             _disturbances,
         ),
+        ("power cuts", options.cuts, _power_cuts),
         ("bit rot", options.flips, _flips),
         ("hostile input", options.fuzz, _fuzz),
     ]
@@ -91,7 +103,7 @@ def _calm() -> None:
     for name in list(os.environ):
         if name.startswith(("GIT_", "DATALAD_", "ICF_")):
             del os.environ[name]
-    os.environ["GIT_CONFIG_NOSYSTEM"] = "1"
+    os.environ |= {"GIT_CONFIG_NOSYSTEM": "1", "ICF_RUN_SETTLE": "0", "ICF_NEW_STORE": "1"}  # as in tests/conftest.py
 
 
 if __name__ == "__main__":
