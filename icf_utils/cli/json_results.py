@@ -217,6 +217,18 @@ class RejectedAssociations(TypedDict):
     rejected: Sequence[Mapping[str, Any]]
 
 
+class SessionEvents(TypedDict):
+    """Deliveries of events, each as ``/events`` lists it."""
+
+    events: Sequence[Mapping[str, Any]]
+
+
+class EventsQueued(TypedDict):
+    """How many deliveries that had failed were queued again."""
+
+    queued: int
+
+
 class SessionsDeleted(TypedDict):
     """What became of the sessions that were named."""
 
@@ -378,6 +390,7 @@ def result_types() -> dict[str, Any]:
         "sessions retry": SessionsQueued,
         "sessions rerun": SessionsQueued,
         "sessions resend": SessionsQueued,
+        "sessions events": SessionEvents | EventsQueued,
         "sessions delete": SessionsDeleted,
         "sessions quarantine list": SessionList,
         "sessions quarantine show": SessionQuarantine,

@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
+    from icf_utils.receiver.events import read_keys
     from icf_utils.receiver.log import ReceiverLog
     from icf_utils.receiver.processings import check_processings
     from icf_utils.receiver.settings import check_machine, load_receiver_settings
@@ -82,6 +83,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if args.check:
         check_machine(settings)
         check_processings(settings)
+        read_keys(settings.events, settings.source)
         console.result(args.command, {"rules": [rule.name for rule in settings.rules]}, rules)
         return 0
     check_store(args, console, settings.store)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from icf_utils.cli import (
     sessions_delete,
+    sessions_events,
     sessions_get,
     sessions_log,
     sessions_quarantine,
@@ -37,6 +38,7 @@ COMMANDS: Sequence[Command | Group] = (
     sessions_rerun,
     sessions_resend,
     sessions_quarantine,
+    sessions_events,
     sessions_delete,
     sessions_serve,
 )

@@ -35,7 +35,7 @@ from icf_utils.receiver.routing import read_states, request_resend
 from icf_utils.receiver.spool import is_held
 from icf_utils.receiver.web import downloads
 from icf_utils.receiver.web.queries import parse_query
-from icf_utils.receiver.web.records import quarantine_record, rejection_record, session_record
+from icf_utils.receiver.web.records import event_records, quarantine_record, rejection_record, session_record
 from icf_utils.receiver.web.virtual_zip import make_virtual_zip
 from icf_utils.store.files import keep_access, rename_file
 
@@ -96,6 +96,15 @@ class Sessions(Protocol):
 
     def rejected(self) -> Sequence[SessionRecord]:
         """The associations that were rejected last (:func:`~icf_utils.receiver.web.records.rejection_record`)."""
+
+    def events(self, state: str) -> Sequence[SessionRecord]:
+        """The last deliveries of events in a state, or in any for an empty text.
+
+        They are as :func:`~icf_utils.receiver.web.records.event_record` describes them.
+        """
+
+    def retry_events(self) -> int:
+        """Queue the deliveries that failed again; returns their number."""
 
     def is_served(self) -> bool:
         """Whether a receiver is processing them now, as far as is known here."""
@@ -161,6 +170,12 @@ class LocalSessions:
     def rejected(self) -> Sequence[SessionRecord]:
         return [rejection_record(item) for item in self._journal.rejected_associations(downloads.MOST_REJECTED)]
 
+    def events(self, state: str) -> Sequence[SessionRecord]:
+        return event_records(self._journal, state)
+
+    def retry_events(self) -> int:
+        return self._journal.events.retry_failed()
+
     def is_served(self) -> bool:
         return is_held(self._journal.spool)
 
@@ -196,13 +211,18 @@ class HttpSessions:
 
     def _records(self, address: str, words: Mapping[str, str] | None = None) -> Sequence[SessionRecord]:
         with self._request("GET", address, query=words) as response:
-            try:
-                found = json.loads(response.read(_LARGEST_LIST))
-            except (ValueError, RecursionError):
-                found = None
+            found = self._json(response)
         if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
             raise self._failure("expected a list of sessions, found something else")
         return found
+
+    @staticmethod
+    def _json(response: Response) -> Any:
+        """The JSON of an answer; ``None`` for anything else."""
+        try:
+            return json.loads(response.read(_LARGEST_LIST))
+        except (ValueError, RecursionError):
+            return None
 
     def log(self, session_id: str) -> bytes:
         with self._request("GET", f"/sessions/{_checked(session_id)}/log", limit=_LARGEST_LOG) as response:
@@ -238,6 +258,17 @@ class HttpSessions:
 
     def rejected(self) -> Sequence[SessionRecord]:
         return self._records("/associations/rejected")
+
+    def events(self, state: str) -> Sequence[SessionRecord]:
+        return self._records("/events", {"state": state} if state else None)
+
+    def retry_events(self) -> int:
+        with self._request("POST", "/events/retry", is_repeatable=False) as response:
+            found = self._json(response)
+        amount = found.get("queued") if isinstance(found, dict) else None
+        if not isinstance(amount, int):
+            raise self._failure("expected a number of events, found something else")
+        return amount
 
     def is_served(self) -> bool:
         """The pages are the receiver's own; when they stop answering, the next request says so."""

@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 from icf_utils.errors import DepositDamaged, InvalidSetting, StorageFailure, printable, storage_errors
 from icf_utils.formatting import format_count
+from icf_utils.receiver.event_table import LAYOUT as EVENT_LAYOUT
+from icf_utils.receiver.event_table import Event, EventTable
 from icf_utils.receiver.model import (
     CONFLICTING,
     FINISHED,
@@ -36,10 +38,12 @@ from icf_utils.receiver.model import (
     Session,
     SessionFilter,
     SessionState,
+    failed_stage,
     final_state,
     refusal_note,
     visit_of_revision,
 )
+from icf_utils.receiver.model import format_session_id as _session_id
 from icf_utils.store.layout import check_identifier
 from icf_utils.waiting import poll
 
@@ -51,6 +55,9 @@ JOURNAL_NAME, SESSIONS_NAME = "journal.sqlite", "sessions"
 
 #: Rejected associations that the journal keeps; somebody may request thousands.
 MOST_REJECTED = 10_000
+
+#: Seconds after which a rejection for the same reason is an event again.
+_REJECTION_REPEATED = 3600.0
 
 #: In a session's folder: a visit that is put together from accepted images, until it is a session of its own.
 ACCEPTED_NAME = "accepted"
@@ -73,6 +80,7 @@ class Journal:
     def __init__(self, spool: Path) -> None:
         self.spool = Path(os.path.abspath(spool))
         self._database = _Database(self.spool / JOURNAL_NAME)
+        self.events = EventTable(self._database)
 
     def close(self) -> None:
         """Close the database."""
@@ -257,13 +265,25 @@ class Journal:
 
     def change_state(self, session_id: str, state: SessionState, failure: str = "") -> Session:
         """Put a session into a state, and record the time that goes with it."""
+        with self._database.transaction():
+            return self._change_state(session_id, state, failure)
+
+    def _change_state(self, session_id: str, state: SessionState, failure: str = "") -> Session:
+        """Do what :meth:`change_state` does; the caller has a transaction."""
         columns: dict[str, Any] = {"state": state, "failure": failure, "worker": ""}
         if state == "queued":
             columns.update(queued=time.time(), processing_start=None, processing_end=None)
         elif state in FINISHED:
             columns.update(processing_end=time.time())
         self._database.update("session", _row_number(session_id), columns)
+        if state in FINISHED:
+            self._add_event(session_id, state, failure)
         return self._existing(session_id)
+
+    def _add_event(self, session_id: str, state: SessionState, failure: str = "") -> None:
+        """Add the event of a session that has reached a state; the caller has a transaction."""
+        detail = {"stage": failed_stage(failure)} if state == "failed" else {}
+        self.events.add(state, _row_number(session_id), **detail)
 
     def add_note(self, session_id: str, note: str) -> Session:
         """Add a sentence to a session's notes, unless it has it already."""
@@ -293,7 +313,7 @@ class Journal:
     def finish_session(self, session_id: str, decide: Callable[[Session], SessionState], failure: str = "") -> Session:
         """Put a session into the state that ``decide`` returns for it, in one transaction."""
         with self._database.transaction():
-            return self.change_state(session_id, decide(self._existing(session_id)), failure)
+            return self._change_state(session_id, decide(self._existing(session_id)), failure)
 
     def set_quarantined(self, session_id: str, amount: int, note: str) -> Session:
         """Record the number of images in a session's quarantine; a session in ``success`` becomes ``partial``."""
@@ -302,6 +322,7 @@ class Journal:
             columns: dict[str, Any] = {"quarantined": amount, **self._with_note(session_id, note)}
             if session.state == "success":
                 columns["state"] = "partial"
+                self._add_event(session_id, "partial")
             self._database.update("session", _row_number(session_id), columns)
         return self._existing(session_id)
 
@@ -351,6 +372,8 @@ class Journal:
         if session.state == "partial":
             state = final_state(self._existing(session.id), "", PARTIAL_OUTPUT in notes)
             self._database.update("session", number, {"state": state})
+            if state != session.state:
+                self._add_event(session.id, state)
 
     def _remove_quarantine(self, session: Session) -> None:
         with storage_errors(session.quarantine, "remove"):
@@ -395,7 +418,7 @@ class Journal:
                 raise InvalidSetting("session", f"{session.id} is {session.state}; only a failed one can be retried")
             if not has_images(session):
                 raise InvalidSetting("session", f"{session.id} has no images left; send them again")
-            return self.change_state(session.id, "queued")
+            return self._change_state(session.id, "queued")
 
     def rerun(self, session_id: str) -> Session:
         """Queue a finished session again, also one that succeeded; of one that failed, the images must be there.
@@ -412,7 +435,7 @@ class Journal:
                 raise InvalidSetting("session", f"{session.id} has no images left; send them again")
             notes = [note for note in session.notes if note != PARTIAL_OUTPUT]
             self._database.update("session", _row_number(session.id), {"notes": json.dumps(notes)})
-            return self.change_state(session.id, "queued")
+            return self._change_state(session.id, "queued")
 
     def delete_session(self, session_id: str) -> Session:
         """Mark a finished session as deleted and remove its folder; its archive stays in the store.
@@ -460,6 +483,7 @@ class Journal:
         self._database.run("PRAGMA secure_delete = ON")
         with self._database.transaction():
             for session in found:
+                self.events.forget_session(_row_number(session.id))
                 self._database.run("DELETE FROM image WHERE session = ?", [_row_number(session.id)])
                 self._database.run("DELETE FROM session WHERE id = ?", [_row_number(session.id)])
         self._database.run("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -490,10 +514,11 @@ class Journal:
     def record_refusals(self, session_id: str, changes: Mapping[str, str]) -> Session:
         """Record why images were refused, by their keys; an empty reason says that the image has come after all.
 
-        A session in ``success`` of which an image was refused becomes ``partial``.
+        A session in ``success`` of which an image was refused becomes ``partial``. Each new reason is an event.
         """
         number = _row_number(session_id)
         with self._database.transaction():
+            before = {reason for reason, _ in self._refusals(number)}
             self._database.run_many(
                 "INSERT OR REPLACE INTO refused (session, image, reason) VALUES (?, ?, ?)",
                 [(number, image, reason) for image, reason in changes.items() if reason],
@@ -506,14 +531,30 @@ class Journal:
                 "UPDATE session SET refused = (SELECT count(*) FROM refused WHERE session = :row) WHERE id = :row"
             )
             self._database.run(statement, {"row": number})
-            statement = "UPDATE session SET state = 'partial' WHERE id = ? AND state = 'success' AND refused"
-            self._database.run(statement, [number])
+            for reason in sorted(set(filter(None, changes.values())) - before):
+                self.events.add("refused", number, reason=reason)
+            session = self._existing(session_id)
+            if session.state == "success" and session.refused:
+                self._database.update("session", number, {"state": "partial"})
+                self._add_event(session_id, "partial")
         return self._existing(session_id)
 
     def refused_images(self, session_id: str) -> dict[str, str]:
         """Why images of a session were refused, by their keys."""
         statement = "SELECT image, reason FROM refused WHERE session = ? ORDER BY image"
         return {row["image"]: row["reason"] for row in self._database.rows(statement, [_row_number(session_id)])}
+
+    def refusal_reasons(self, session_id: str) -> list[tuple[str, int]]:
+        """The reasons for which images of a session were refused, the most frequent first, and how many."""
+        return self._refusals(_row_number(session_id))
+
+    def add_session_event(self, session_id: str, kind: str, **detail: Any) -> None:
+        """Add an event about a session."""
+        self.events.add(kind, _row_number(session_id), **detail)
+
+    def session_of_event(self, event: Event) -> Session | None:
+        """The session of an event, even if it was deleted; ``None`` without one."""
+        return self.session(_session_id(event.session)) if event.session else None
 
     def _refusals(self, number: int) -> list[tuple[str, int]]:
         """The reasons for which images of a session were refused, the most frequent first, and how many."""
@@ -536,8 +577,19 @@ class Journal:
             "state": state,
             "reason": reason,
         }
-        with self._database.without_sync():
+        with self._database.without_sync(), self._database.transaction():
+            if state == "rejected" and not self._was_just_rejected(columns):
+                names = ("called_ae", "calling_ae", "address", "reason")
+                self.events.add("rejected", 0, **{name: columns[name] for name in names})
             return self._database.insert("association", columns)
+
+    def _was_just_rejected(self, columns: Mapping[str, Any]) -> bool:
+        """Whether the same was rejected within the last hour; somebody may request thousands of associations."""
+        names = ("called_ae", "calling_ae", "address", "reason")
+        where = " AND ".join(f"{name} = ?" for name in names)
+        statement = f"SELECT 1 FROM association WHERE state = 'rejected' AND ended > ? AND {where} LIMIT 1"  # noqa: S608
+        values = [columns["started"] - _REJECTION_REPEATED, *(columns[name] for name in names)]
+        return bool(self._database.rows(statement, values))
 
     def update_association(self, association_id: int, **values: Any) -> None:
         """Set counts, ``size``, ``transfer_syntaxes`` and ``sessions`` of an association."""
@@ -633,10 +685,6 @@ def _association_columns(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: json.dumps(list(item)) if key not in _COUNTS else item for key, item in values.items()}
 
 
-def _session_id(number: int) -> str:
-    return f"s{number:06d}"
-
-
 def _row_number(session_id: str) -> int:
     """The row of a session; 0, which no session has, for any other text."""
     digits = session_id[1:]
@@ -713,6 +761,7 @@ CREATE INDEX association_end ON association (ended);
 INSERT OR IGNORE INTO session_association
     SELECT CAST(substr(value, 2) AS INTEGER), association.id FROM association, json_each(association.sessions);
 """,
+    EVENT_LAYOUT,
 )
 
 

@@ -6,6 +6,7 @@ bring images of several sessions, and the images of a session may come over seve
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from icf_utils.formatting import format_count
 
 SessionState = Literal["receiving", "queued", "running", "success", "failed", "partial"]
 AssociationState = Literal["open", "released", "aborted", "lost", "rejected", "interrupted"]
+
+_STAGE = re.compile("archive|metadata|dataset|catalog|xnat|process [A-Za-z0-9._-]+")
 
 #: The states of a session in their order. ``receiving``: more images may come. ``queued``: complete; waits for a
 #: worker. ``running``: the stages run. ``success``: in the store. ``failed``: a stage or the upload to XNAT failed.
@@ -28,6 +31,9 @@ FORCED = "closed by 'force' while an association was open; images may be missing
 PARTIAL_OUTPUT = "a processing says that a part of its work failed; its log says more"
 #: The note about quarantined images.
 CONFLICTING = "an image was sent again with different content; it is in the session's quarantine"
+
+#: Notes whose text does not depend on the session.
+FIXED_NOTES = (ASSOCIATION_LOST, FORCED, PARTIAL_OUTPUT, CONFLICTING)
 
 #: States that a session leaves only when it is retried or deleted.
 FINISHED: tuple[SessionState, ...] = ("success", "failed", "partial")
@@ -149,6 +155,25 @@ def final_state(session: Session, failure: str, has_partial_output: bool = False
     is_short = session.expected > session.images or bool({ASSOCIATION_LOST, FORCED} & set(session.notes))
     is_partial = is_short or has_partial_output or session.quarantined or session.refused
     return "partial" if is_partial else "success"
+
+
+def format_session_id(number: int) -> str:
+    """The id of the session of a row of the journal.
+
+    >>> format_session_id(17)
+    's000017'
+    """
+    return f"s{number:06d}"
+
+
+def failed_stage(failure: str) -> str:
+    """Where a session failed, by its failure: the stage, ``process NAME`` or ``xnat``; ``receiver`` for anything else.
+
+    >>> failed_stage("process dcm2niix: exit code 1"), failed_stage("the process that worked on it ended")
+    ('process dcm2niix', 'receiver')
+    """
+    place = failure.partition(":")[0]
+    return place if _STAGE.fullmatch(place) else "receiver"
 
 
 def refusal_note(refusal: tuple[str, int]) -> str:

@@ -210,6 +210,10 @@ class SendQueue:
             changed = after_attempt(target, state, images, problem, time.time()) if state.name == target.name else state
             found.append(changed)
             if changed is not state:
+                if changed.state == "failed":
+                    self._journal.add_session_event(
+                        session.id, "send-failed", target=target.name, attempts=changed.attempts
+                    )
                 words = f": {in_one_line(problem)}" if problem else f" ({format_count(images, 'image')})"
                 self._progress.message(f"{session.id}: send to {printable(target.name)}: {changed.state}{words}")
         return tuple(found)

@@ -27,6 +27,7 @@ from icf_utils.receiver.admission import (
 )
 from icf_utils.receiver.association import Association, EndState, IncomingImage
 from icf_utils.receiver.dimse import CLASS_NOT_SUPPORTED, Command
+from icf_utils.receiver.events import EventQueue
 from icf_utils.receiver.identify import Sender
 from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.link import Limits
@@ -76,6 +77,7 @@ class Receiver:
         try:
             self._journal = Journal(settings.spool)
             self._queue = SessionQueue(settings, self._journal, progress)
+            self._events = EventQueue(settings, self._journal, progress)
             self._listener = self._listen(listen)
         except BaseException:
             self._spool.close()
@@ -93,6 +95,7 @@ class Receiver:
             self._progress.message(f"continuing {format_count(recovered, 'session')}")
         self._queue.start()
         self._sends.start()
+        self._events.start()
         self._listener.start()
         threading.Thread(target=self._update_regularly, name="journal", daemon=True).start()
         return self
@@ -105,6 +108,7 @@ class Receiver:
         self._listener.stop()
         self._queue.close()
         self._sends.close()
+        self._events.close()
         for _ in poll(0.01, 0.01, timeout=_GRACE):
             if not self._open:
                 break
@@ -224,7 +228,9 @@ class Receiver:
     def _update(self) -> None:
         if time.monotonic() - self._cleaned > _CLEANING_INTERVAL:
             self._cleaned = time.monotonic()
-            self._journal.prune_associations(time.time() - self._settings.listen.keep_associations * 86_400)
+            oldest = time.time() - self._settings.listen.keep_associations * 86_400
+            self._journal.prune_associations(oldest)
+            self._journal.events.prune(oldest)
             for session_id in remove_old_inputs(self._settings, self._journal, time.time()):
                 self._progress.message(f"{session_id}: its input was removed, as 'keep_input' of its rule says")
         for opened in list(self._open.values()):

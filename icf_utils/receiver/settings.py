@@ -14,12 +14,13 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
+from urllib.parse import urlsplit
 
 from icf_utils.dicom.ae_titles import parse_ae_title
 from icf_utils.dicom.confidentiality import TABLE, is_identifying
@@ -40,7 +41,8 @@ class Listen:
 
     ``min_rate`` is the slowest rate of an image, in bytes a second, as long as this side waits for the sender.
     ``keep_associations`` are the days for which the journal has an association. ``reserve`` is the space that stays
-    free on the spool's disk, in megabytes. With ``client_ca``, senders must present a certificate. ``durable = false``
+    free on the spool's disk, in megabytes. ``low_space``, in megabytes, is what is reported as an event if less is free
+    on the disks of spool or store. With ``client_ca``, senders must present a certificate. ``durable = false``
     answers before images are on the disk, for measurements only.
     """
 
@@ -52,6 +54,7 @@ class Listen:
     timeout: int = setting(60, least=1)
     min_rate: int = setting(1000, least=0)
     reserve: int = setting(1024, least=0)
+    low_space: int = setting(0, least=0)
     keep_associations: int = setting(365, least=1)
     workers: int = setting(1, least=1)
     certificate: str = ""
@@ -64,6 +67,11 @@ class Listen:
         """How many associations of one address may be open. By default a quarter of all is left to others."""
         return min(self.max_per_address or self.max_associations - self.max_associations // 4, self.max_associations)
 
+    @property
+    def low_space_bytes(self) -> int:
+        """Free space below which an event is reported, in bytes; by default twice the reserve."""
+        return (self.low_space or 2 * self.reserve) * 1_000_000
+
 
 @dataclass(frozen=True)
 class Http:
@@ -71,6 +79,33 @@ class Http:
 
     upload_limit: int = setting(16_000, least=1)
     unpacked_limit: int = setting(64_000, least=1)
+
+
+#: What can be reported to a program or a web server. The first three are states in which a session ends.
+EVENT_KINDS = ("success", "partial", "failed", "refused", "low-space", "send-failed", "rejected")
+
+
+@dataclass(frozen=True)
+class EventSettings:
+    """``[[event]]``: who is told of what happens: a web server at ``url``, or a program by its ``command``.
+
+    ``on`` has kinds of events, ``rules`` the names of the rules whose sessions are reported (empty: all). The key that
+    signs requests is in the file ``secret_file``, or in the environment variable ``secret_variable``. ``timeout`` is in
+    seconds, ``ca`` a file with trusted CA certificates.
+    """
+
+    LABELS: ClassVar = ("name",)
+
+    name: str
+    url: str = ""
+    command: tuple[str, ...] = ()
+    on: tuple[str, ...] = EVENT_KINDS[:6]
+    rules: tuple[str, ...] = ()
+    secret_file: str = ""
+    secret_variable: str = ""
+    timeout: int = setting(10, least=1, most=600)
+    attempts: int = setting(30, least=1)
+    ca: str = ""
 
 
 #: Values of ``keep_input`` other than a number of days (``7d``), in days.
@@ -205,6 +240,7 @@ class ReceiverFile:
     listen: Listen = field(default_factory=Listen)
     http: Http = field(default_factory=Http)
     processing: tuple[ProcessingSettings, ...] = ()
+    event: tuple[EventSettings, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -218,6 +254,7 @@ class ReceiverSettings:
     http: Http = field(default_factory=Http)
     source: str = "settings"
     processing: tuple[ProcessingSettings, ...] = ()
+    events: tuple[EventSettings, ...] = ()
 
 
 def load_receiver_settings(path: Path) -> ReceiverSettings:
@@ -239,7 +276,74 @@ def parse_receiver_settings(raw: bytes, path: Path) -> ReceiverSettings:
     names = [rule.name for rule in rules]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InvalidSetting(source, f"several rules are called '{printable(twice[0])}': give each a 'name'")
-    return ReceiverSettings(store, spool, _listen(file.listen, here, source), rules, file.http, source, file.processing)
+    events = _checked_events(file.event, names, here, source)
+    listen = _listen(file.listen, here, source)
+    return ReceiverSettings(store, spool, listen, rules, file.http, source, file.processing, events)
+
+
+def _checked_events(
+    given: Sequence[EventSettings], rules: Collection[str], here: Path, source: str
+) -> tuple[EventSettings, ...]:
+    """The targets of events with absolute paths. Raises :class:`~icf_utils.errors.InvalidSetting`."""
+    names = [target.name for target in given]
+    for target in given:
+        where = f"[[event]] '{printable(target.name)}'"
+        if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{0,63}", target.name) or names.count(target.name) > 1:
+            raise InvalidSetting(source, f"{where}: give each a name of its own, of letters, digits, '.', '_' and '-'")
+        if problem := event_problem(target, rules):
+            raise InvalidSetting(source, f"{where} {problem}")
+    return tuple(
+        replace(
+            target,
+            secret_file=str(here / target.secret_file) if target.secret_file else "",
+            ca=str(here / target.ca) if target.ca else "",
+            command=_absolute_command(target.command, here),
+        )
+        for target in given
+    )
+
+
+def event_problem(target: EventSettings, rules: Collection[str]) -> str:
+    """What is wrong with a target of events, with the key; empty if nothing is. ``rules`` are the known ones. Pure."""
+    if bool(target.url) == bool(target.command):
+        return "needs either 'url' or 'command'"
+    if wrong := [kind for kind in target.on if kind not in EVENT_KINDS]:
+        return f"on: expected some of {', '.join(EVENT_KINDS)}, found '{printable(wrong[0])}'"
+    if wrong := [name for name in target.rules if name not in rules]:
+        return f"rules: no rule '{printable(wrong[0])}'"
+    return _program_problem(target) if target.command else _server_problem(target)
+
+
+def _program_problem(target: EventSettings) -> str:
+    given = [key for key in ("secret_file", "secret_variable", "ca") if getattr(target, key)]
+    if given:
+        return f"{given[0]}: is for 'url' only"
+    return "" if target.command[0] else "command: it is empty"
+
+
+def _server_problem(target: EventSettings) -> str:
+    if bool(target.secret_file) == bool(target.secret_variable):
+        return "needs the key that signs requests: either 'secret_file' or 'secret_variable'"
+    if target.secret_variable and not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", target.secret_variable):
+        return "secret_variable: expected the name of an environment variable"
+    return _event_url_problem(target.url)
+
+
+def _event_url_problem(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        is_web, has_login = parts.scheme in ("http", "https") and bool(parts.hostname), "@" in parts.netloc
+        _ = parts.port
+    except ValueError:
+        is_web, has_login = False, False
+    if not is_web or parts.fragment:
+        return "url: expected an address such as https://host.org/events"
+    return "url: leave out user and password; requests are signed with the key" if has_login else ""
+
+
+def _absolute_command(command: tuple[str, ...], here: Path) -> tuple[str, ...]:
+    """The command with a program that is given as a path, such as ``./notify``, relative to the settings file."""
+    return (str(here / command[0]), *command[1:]) if command and "/" in command[0] else command
 
 
 def _folders(file: ReceiverFile, here: Path, source: str) -> tuple[Path, Path]:

@@ -181,7 +181,7 @@ def test_a_journal_of_the_first_layout_is_brought_up_to_date(tmp_path: Path) -> 
     journal.update_association(number, images=1, sessions=[session.id])
     journal.close()
     with sqlite3.connect(tmp_path / "journal.sqlite") as database:
-        for table in ("refused", "session_association"):
+        for table in ("refused", "session_association", "delivery", "event"):
             database.execute(f"DROP TABLE {table}")
         database.execute("DROP INDEX association_end")
         database.execute("PRAGMA user_version=1")

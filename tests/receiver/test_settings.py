@@ -155,7 +155,7 @@ def test_an_association_is_rejected_with_the_codes_of_the_standard() -> None:
 def test_the_page_lists_every_setting_and_its_example_is_valid() -> None:
     from dataclasses import fields
 
-    from icf_utils.receiver.settings import Http, Listen, Target
+    from icf_utils.receiver.settings import EventSettings, Http, Listen, Target
 
     example, *others = blocks("receive.md", "toml")
     assert parse(example)[0].study == "study-a"
@@ -163,7 +163,7 @@ def test_the_page_lists_every_setting_and_its_example_is_valid() -> None:
     assert [target.name for target in parse(routing)[0].send] == ["pacs", "second-pacs"]
     assert all(map(parse, others))
     page = DOCS.joinpath("receive.md").read_text(encoding="utf-8")
-    for item in (*fields(Listen), *fields(Rule), *fields(Http), *fields(Target)):
+    for item in (*fields(Listen), *fields(Rule), *fields(Http), *fields(Target), *fields(EventSettings)):
         assert f"`{item.name}`" in page
 
 

@@ -29,7 +29,7 @@ from tests.receiver.pages import HOSTILE, TOKEN, Said, fill, served
 pytest.importorskip("flask", reason="flask is not installed")
 
 ADDRESSES = (
-    *("/", "/view/s000001", "/sessions", "/sessions/counts", "/sessions/s000001", "/sessions/s000001/log"),
+    *("/", "/view/s000001", "/sessions", "/sessions/counts", "/sessions/s000001", "/events", "/sessions/s000001/log"),
     *("/sessions/s000001/input.zip", "/sessions/s000001/output.zip", "/static/style.css"),
     *("/code/php/getScratch.php", "/code/php/getOutputZip.php?folder=s000001", "/nothing"),
 )

@@ -19,6 +19,7 @@ from werkzeug.exceptions import HTTPException
 
 from icf_utils.dicom.ae_titles import parse_ae_title
 from icf_utils.errors import IcfError, InputRefused, InvalidIdentifier, InvalidSetting, StorageFailure, printable
+from icf_utils.formatting import format_count
 from icf_utils.installation import missing_package
 from icf_utils.progress import SILENT, Progress
 from icf_utils.receiver.journal import Journal
@@ -30,7 +31,7 @@ from icf_utils.receiver.web import downloads, guard, views
 from icf_utils.receiver.web.downloads import zip_response
 from icf_utils.receiver.web.metrics import collect_metrics, format_metrics, health_problem
 from icf_utils.receiver.web.queries import parse_query
-from icf_utils.receiver.web.records import quarantine_record, rejection_record, session_record
+from icf_utils.receiver.web.records import event_records, quarantine_record, rejection_record, session_record
 from icf_utils.receiver.web.settings import WebSettings
 from icf_utils.receiver.web.uploads import enqueue_upload
 from icf_utils.receiver.web.virtual_zip import ZipCache
@@ -78,6 +79,8 @@ def _add_routes(app: Flask, handlers: _Handlers) -> None:
     app.add_url_rule("/health", "health", handlers.health)
     app.add_url_rule("/metrics", "metrics", handlers.metrics)
     app.add_url_rule("/associations/rejected", "rejected", handlers.rejected)
+    app.add_url_rule("/events", "events", handlers.events)
+    app.add_url_rule("/events/retry", "retry_events", handlers.retry_events, methods=["POST"])
     app.add_url_rule("/sessions/counts", "counts", handlers.counts)
     app.add_url_rule("/sessions/<session_id>", "session", handlers.session)
     app.add_url_rule("/sessions/<session_id>", "delete", handlers.delete, methods=["DELETE"])
@@ -157,6 +160,7 @@ class _Handlers:
         rejected = self._journal.rejected_associations(views.SHOWN_REJECTED)
         page = views.list_page(found[:limit], counts, query, time.time(), has_more=len(found) > limit)
         page["rejected"] = views.rejected_rows(rejected)
+        page["undelivered"] = self._journal.events.counts()["failed"]
         return render_template("sessions.html", **page)
 
     def view(self, session_id: str) -> str:
@@ -276,6 +280,16 @@ class _Handlers:
         return jsonify(
             [rejection_record(item) for item in self._journal.rejected_associations(downloads.MOST_REJECTED)]
         )
+
+    def events(self) -> Response:
+        """The last deliveries of events; ``state`` selects."""
+        return jsonify(event_records(self._journal, request.args.get("state", "")))
+
+    def retry_events(self) -> Response:
+        """Queue the deliveries that failed again."""
+        amount = self._journal.events.retry_failed()
+        self._note(f"{format_count(amount, 'event')} queued again")
+        return jsonify({"queued": amount})
 
     def quarantine(self, session_id: str) -> Response:
         found = quarantined_images(self._known(session_id), self._settings.store)

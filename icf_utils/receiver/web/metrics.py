@@ -44,6 +44,9 @@ def collect_metrics(journal: Journal, reserve: int) -> list[Metric]:
     states = {f'{{state="{state}"}}': count for state, count in journal.counts().items()}
     associations = {f'{{state="{state}"}}': count for state, count in journal.association_counts().items()}
     age = max(0.0, time.time() - oldest) if oldest is not None else 0.0
+    deliveries = {f'{{state="{state}"}}': count for state, count in journal.events.counts().items()}
+    waiting = journal.events.oldest_waiting()
+    waited = max(0.0, time.time() - waiting) if waiting is not None else 0.0
     return [
         Metric("icf_receiver_up", "gauge", "Whether a receiver is using the spool.", {"": is_held(journal.spool)}),
         Metric("icf_sessions", "gauge", "Sessions by state.", states),
@@ -51,6 +54,8 @@ def collect_metrics(journal: Journal, reserve: int) -> list[Metric]:
         Metric("icf_received_bytes_total", "counter", "Bytes of images that were received.", {"": totals["size"]}),
         Metric("icf_associations", "gauge", "Associations in the journal by state.", associations),
         Metric("icf_oldest_queued_seconds", "gauge", "How long the oldest queued session has waited.", {"": age}),
+        Metric("icf_event_deliveries", "gauge", "Deliveries of events in the journal by state.", deliveries),
+        Metric("icf_oldest_event_seconds", "gauge", "How long the oldest undelivered event has waited.", {"": waited}),
         Metric("icf_spool_free_bytes", "gauge", "Free space on the spool's disk.", {"": free_space(journal.spool)}),
         Metric("icf_spool_reserve_bytes", "gauge", "Space that stays free on the spool's disk.", {"": reserve}),
     ]

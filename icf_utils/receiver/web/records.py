@@ -1,12 +1,19 @@
-"""A session as JSON: the fields of icf-utils, and those of MagickBox under their names and types. Pure."""
+"""A session as JSON: the fields of icf-utils, and those of MagickBox under their names and types.
+
+Pure, apart from :func:`event_records`, which reads the journal.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from email.utils import formatdate
+from typing import get_args
 
-from icf_utils.receiver.model import Association, Session
+from icf_utils.errors import InvalidSetting, printable
+from icf_utils.receiver.event_table import Delivery, DeliveryState
+from icf_utils.receiver.journal import Journal
+from icf_utils.receiver.model import Association, Session, format_session_id
 from icf_utils.receiver.processings import SessionProcessing
 from icf_utils.receiver.quarantine import QuarantinedImage
 from icf_utils.receiver.routing import TargetState
@@ -66,6 +73,37 @@ def rejection_record(item: Association) -> dict[str, object]:
         "AETitleCaller": item.calling_ae,
         "AETitleCalled": item.called_ae,
         "reason": item.reason,
+    }
+
+
+#: Deliveries of events that are listed at most.
+MOST_EVENTS = 1000
+
+
+def event_records(journal: Journal, state: str) -> list[dict[str, object]]:
+    """The records of the last deliveries in a state, or in any for an empty text.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting` for an unknown state.
+    """
+    states: tuple[DeliveryState, ...] = get_args(DeliveryState)
+    chosen = [known for known in states if known == state or not state]
+    if not chosen:
+        raise InvalidSetting("state", f"expected {', '.join(states)}, found '{printable(state[:40])}'")
+    return [event_record(item) for item in journal.events.deliveries(chosen, MOST_EVENTS)]
+
+
+def event_record(item: Delivery) -> dict[str, object]:
+    """The record of a delivery. ``time`` and ``due``, of the next attempt, are in POSIX seconds."""
+    return {
+        "id": item.key,
+        "type": item.kind,
+        "time": item.time,
+        "session": format_session_id(item.session) if item.session else None,
+        "target": item.target,
+        "state": item.state,
+        "attempts": item.attempts,
+        "due": item.due if item.state == "waiting" else None,
+        "message": item.message,
     }
 
 
