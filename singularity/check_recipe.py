@@ -254,6 +254,7 @@ called_ae = "TRIAL"
 study = "trial"
 quiet = 1
 TOML
+icf-utils init /data/received --url file:///data/received
 icf-utils receive --check /data/receiver.toml
 icf-utils receive /data/receiver.toml > /data/receive.log 2>&1 &
 receiver=$!

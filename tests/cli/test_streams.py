@@ -151,7 +151,7 @@ def test_a_full_disk(source: Path, root: Path, tmp_path: Path, leave: int) -> No
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("verify", "--json", "-o", "nowhere"), 5, "this store has no visits"),
+        (("verify", "--json", "-o", "nowhere"), 2, "'nowhere' is not a store"),
         (("nonsense", "--json"), 2, "unknown command"),
         (("--help",), 6, "cannot write to 'standard output': No space left on device"),
         (("--version",), 6, "cannot write to 'standard output': No space left on device"),

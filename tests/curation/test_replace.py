@@ -117,7 +117,7 @@ def test_reasons_and_dates_are_checked(place: Visit, model: Path, reason: str, d
 
 
 def test_a_visit_that_is_not_there(place: Visit, model: Path) -> None:
-    with pytest.raises(DepositMissing, match="no deposited visit"):
+    with pytest.raises(DepositMissing, match="has not been deposited"):
         replace_visit(model / "later", place.root, STUDY, "v9", reason="late images")
 
 

@@ -102,7 +102,7 @@ def test_xnat(tree: Path, store: Path, tmp_path: Path, form: tuple[str, ...]) ->
     with standin() as server:
         said(upload(server, 0, tree, "--dry-run"))
         said(silent(upload(server, 0, tree)))
-        said(silent(upload(server, 1, "-o", store, "--id", STUDY, "v1", "--session", "again")))
+        said(silent(upload(server, 1, "-o", store, "--id", STUDY, "v1", "--session", "again", "--again")))
         server.fault = lambda _: "500"
         said(upload(server, 2, tree))
     for number in range(3):
