@@ -135,7 +135,9 @@ def test_another_user_the_same_bytes(
     made, expected = contents(open_tmp_path / "store"), contents(whole)
     listed, all_listed = made.pop(f"{STUDY}/visits.json"), expected[f"{STUDY}/visits.json"]
     assert len(json.loads(listed)) == len(chosen)
-    assert {line.rstrip(b",") for line in listed.splitlines()} <= {line.rstrip(b",") for line in all_listed.splitlines()}
+    assert {line.rstrip(b",") for line in listed.splitlines()} <= {
+        line.rstrip(b",") for line in all_listed.splitlines()
+    }
     files = [name for name in made if not name.startswith(f"{STUDY}/catalog/")]
     assert len(files) == 12
     assert {name: made[name] for name in files} == {name: expected[name] for name in files}
