@@ -235,10 +235,27 @@ class Image:
         if "success" not in said:
             raise CheckFailed(f"a visit that storescu and icf-utils send does not arrive:\n{said}")
         yield "storescu and icf-utils send to a receiver, which archives the visit"
-        self.output("dcm2niix", "-h")
+        said = self.output("sh", "-c", _PROCESS)
+        if "1 visit: 1 processed" not in said or "everything is correct" not in said:
+            raise CheckFailed(f"a visit is not processed:\n{said}")
+        yield "process runs dcm2niix on a visit, and its output is verified"
         self.output("python", "-c", "import obstore, psycopg, numpy, pylibjpeg")
         yield "dcm2niix and the packages of all extras can be used"
 
+
+#: A program of the image on a visit, with what a machine without user namespaces can isolate.
+_PROCESS = """
+set -eu
+cat >> /data/store2/icf.toml <<TOML
+[[processing]]
+name = "nifti"
+version = "1"
+command = ["dcm2niix", "-b", "y", "-ba", "y", "-o", "{output}", "{input}"]
+TOML
+icf-utils process nifti -o /data/store2 clone/visit
+icf-utils verify -o /data/store2
+tar -tf /data/store2/clone/visit_nifti_output.tar | grep -q "[.]nii"
+"""
 
 #: A receiver, an image by dcmtk and a visit by icf-utils, and the receiver's own word about them. Loopback only.
 _RECEIVE_AND_SEND = """

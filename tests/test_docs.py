@@ -214,6 +214,21 @@ def test_the_archive_can_be_made_again_as_the_page_says(example_visit: Path, env
     assert result.archive.path.read_bytes() == (example_visit / "again.tar").read_bytes()
 
 
+def test_the_tour_prints_what_its_page_says(example_visit: Path, environment: Mapping[str, str]) -> None:
+    tour = ROOT / "docs/examples/tour.py"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", tour, "export", "tour-store"],
+        cwd=example_visit,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"$ python tour.py export tour-store\n{done.stdout}" in blocks("for-developers.md", "text")
+
+
 def test_the_python_example_runs(example_visit: Path, environment: Mapping[str, str]) -> None:
     (example_visit / "store").mkdir()
     (example_visit / "api.py").write_text(blocks("python.md", "python")[0], encoding="utf-8")

@@ -1,7 +1,7 @@
 """Outputs in the store: published, read, and checked again. Reads and writes the two files of an output.
 
 The TAR comes first and the provenance last: an output is there when its provenance is. A new version replaces both
-(``docs/decisions/0022-processing.md``). The caller has the visit's lock.
+(``docs/decisions/0023-processing.md``). The caller has the visit's lock.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ SURROUNDINGS: list[dict[str, str]] = [
 _CODE = """
 import os, sys
 from pathlib import Path
-import encodings.cp437, git  # before the change of user, who perhaps may not read this Python
+import encodings.cp437  # before the change of user, who perhaps may not read this Python
 from icf_utils.dataset.stage import deposit_visit_dataset
 os.umask(int(os.environ.get("umask", "022"), 8))
 if sys.argv[2]:

@@ -234,7 +234,7 @@ def test_no_server(tree: Path) -> None:
 
 def test_a_server_that_is_not_an_xnat(server: StandIn, tree: Path) -> None:
     server.fault = lambda seen: "302" if seen.path == "/data/JSESSION" and seen.method == "GET" else None
-    with pytest.raises(RemoteFailure, match="expected 200 for the login, found 302"):
+    with pytest.raises(RemoteFailure, match="did not open a login session"):
         send(server, tree)
 
 

@@ -37,7 +37,7 @@ def test_an_image_above_the_sessions(tree: Path) -> None:
 
 
 def test_a_session_of_two_patients(server: StandIn, tree: Path) -> None:
-    other = dicom_bytes(StudyInstanceUID=uid("sub-1", "mr"), PatientID="another")
+    other = dicom_bytes(StudyInstanceUID=uid("sub-1", "mr"), SOPInstanceUID=uid("other"), PatientID="another")
     (tree / "sub-1" / "mr" / "01_t1" / "9.dcm").write_bytes(other)
     (outcome,) = upload(list_tree_uploads(tree, refuse=UPLOAD_CHECKS).uploads, target(server), LOGIN).sessions
     assert outcome.state == "failed"
