@@ -7,7 +7,7 @@ contents, and headers are made anew.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 from icf_utils.archive.checksum import format_checksum
@@ -20,13 +20,19 @@ from icf_utils.store.files import new_part, publish_bytes, publish_part, sync_fi
 from icf_utils.store.layout import Visit
 
 
-def rewrite_archive(sources: Sequence[Path], place: Visit, progress: Progress) -> tuple[str, int]:
-    """Write the archive of ``place`` and its checksum from all members of ``sources``; returns its MD5 and size.
+def rewrite_archive(
+    sources: Sequence[Path],
+    place: Visit,
+    progress: Progress,
+    left_out: Mapping[Path, Container[str]] | None = None,
+) -> tuple[str, int]:
+    """Write the archive of ``place`` and its checksum from the members of ``sources``; returns its MD5 and size.
 
-    A file that several sources have is taken from the first; its content must be the same in all. Raises
+    A file that several sources have is taken from the first; its content must be the same in all. ``left_out`` has
+    paths below the top folder that are not taken from a source. Raises
     :class:`~icf_utils.errors.DepositDamaged`, also for members that are not regular files.
     """
-    members = _members(sources)
+    members = _members(sources, left_out or {})
     study = place.of_study
     digest, position = hashlib.md5(usedforsecurity=False), 0
     with new_part(study, place.archive) as handle:
@@ -54,7 +60,9 @@ def rewrite_archive(sources: Sequence[Path], place: Visit, progress: Progress) -
     return digest.hexdigest(), position
 
 
-def _members(sources: Sequence[Path]) -> Mapping[str, tuple[Path, ArchiveMember]]:
+def _members(
+    sources: Sequence[Path], left_out: Mapping[Path, Container[str]]
+) -> Mapping[str, tuple[Path, ArchiveMember]]:
     """The members by their paths below the top folder."""
     found: dict[str, tuple[Path, ArchiveMember]] = {}
     for path in sources:
@@ -62,5 +70,7 @@ def _members(sources: Sequence[Path]) -> Mapping[str, tuple[Path, ArchiveMember]
             if not member.is_file:
                 remedy = "archive the visit again from its files"
                 raise DepositDamaged(path, "an archive of regular files", f"'{member.name}', a link", remedy)
-            found.setdefault(member.name.partition("/")[2], (path, member))
+            name = member.name.partition("/")[2]
+            if name not in left_out.get(path, ()):
+                found.setdefault(name, (path, member))
     return found

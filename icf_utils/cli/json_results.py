@@ -388,6 +388,7 @@ def result_types() -> dict[str, Any]:
         "sessions get": SessionDownloads,
         "sessions log": SessionLog,
         "sessions retry": SessionsQueued,
+        "sessions release": SessionsQueued,
         "sessions rerun": SessionsQueued,
         "sessions resend": SessionsQueued,
         "sessions events": SessionEvents | EventsQueued,

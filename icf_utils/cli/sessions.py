@@ -14,6 +14,7 @@ from icf_utils.cli import (
     sessions_get,
     sessions_log,
     sessions_quarantine,
+    sessions_release,
     sessions_rerun,
     sessions_resend,
     sessions_retry,
@@ -39,14 +40,15 @@ COMMANDS: Sequence[Command | Group] = (
     sessions_resend,
     sessions_quarantine,
     sessions_events,
+    sessions_release,
     sessions_delete,
     sessions_serve,
 )
 HELP = "list the receiver's sessions, wait for them, download results"
 DETAILS = """\
 Without a command: lists sessions, the newest first. With --wait, first waits
-until all of them are finished, and exits with 1 if any did not succeed or no
-receiver is working on them. Asks a running receiver at --url, or reads the spool
+until all of them are finished, and exits with 1 if any did not succeed or is
+held, or no receiver is working on them. Asks a running receiver at --url, or reads the spool
 that the receiver's settings name."""
 EXAMPLE = "icf-utils sessions --url http://127.0.0.1:8042 --sender SCANNER1 --wait"
 
@@ -137,7 +139,7 @@ def _lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
         if item["failure"]:
             failure = " ".join(map(printable, str(item["failure"]).split()))
             lines.append(f"{item['id']}: {failure}")
-        if item["state"] in ("partial", "failed"):
+        if item["state"] in ("partial", "failed", "held"):
             lines += [f"{item['id']}: {printable(str(note))}" for note in item["notes"]]
     states = [str(item["state"]) for item in found]
     parts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]

@@ -21,8 +21,8 @@ _Result = TypeVar("_Result")
 #: Environment variables that give the options' values.
 URL_VARIABLE, SETTINGS_VARIABLE, TOKEN_VARIABLE = "ICF_SESSIONS_URL", "ICF_RECEIVER_SETTINGS", "ICF_SESSIONS_TOKEN"
 
-#: States of a session, in the order in which it passes through them; the last three are final.
-STATES = ("receiving", "queued", "running", "success", "partial", "failed")
+#: States of a session, in the order in which it passes through them. Those after the third change on request only.
+STATES = ("receiving", "queued", "running", "held", "success", "partial", "failed")
 
 
 def add_access(parser: argparse.ArgumentParser) -> None:

@@ -24,6 +24,6 @@ COMMANDS: Sequence[Command] = (
 HELP = "images that were sent again with different content: list, show, accept, drop"
 DETAILS = """\
 An image that is sent again with different content is kept in the quarantine of
-its session. Accepting the images of a session makes a corrected visit; dropping
-deletes them."""
+its session. Accepting the images of a session makes the visit's next version;
+dropping deletes them."""
 EXAMPLE = "icf-utils sessions quarantine list --settings receiver.toml"

@@ -8,11 +8,11 @@ from icf_utils.cli.console import Console
 from icf_utils.cli.sessions_access import add_access, add_ids, failure_lines, sessions_of, try_each
 
 NAME = "sessions quarantine accept"
-HELP = "process visits again with their quarantined images"
+HELP = "correct visits by their quarantined images"
 DETAILS = """\
-All images in a session's quarantine are accepted at once: the whole visit is
-processed again, with these images in place of the earlier ones. Of several
-contents of an image, the last one received is accepted."""
+All images in a session's quarantine are accepted at once: the visit gets its
+next version, with these images in place of the earlier ones. Of several contents
+of an image, the last one received is accepted."""
 EXAMPLE = "icf-utils sessions quarantine accept s000017 --settings receiver.toml"
 
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     results, failures = try_each(args.ids, sessions_of(args).accept)
     accepted = [{"session": session_id, "new": new} for session_id, new in results.items()]
-    lines = [f"{item['session']}: accepted; the corrected visit is session {item['new']}" for item in accepted]
+    lines = [f"{item['session']}: accepted; session {item['new']} corrects the visit" for item in accepted]
     lines += failure_lines(failures)
     console.result(args.command, {"accepted": accepted, "failed": failures}, lines, ok=not failures)
     return 1 if failures else 0

@@ -74,10 +74,13 @@ class Sessions(Protocol):
         """A session's log."""
 
     def delete(self, session_id: str) -> None:
-        """Delete a finished session."""
+        """Delete a session that is finished or held."""
 
     def retry(self, session_id: str) -> None:
         """Queue a failed session again."""
+
+    def release(self, session_id: str) -> None:
+        """Queue a held session."""
 
     def rerun(self, session_id: str, processings: Sequence[str]) -> None:
         """Queue a finished session again, with these processings, or all for none, whether needed or not."""
@@ -144,6 +147,9 @@ class LocalSessions:
 
     def retry(self, session_id: str) -> None:
         self._journal.retry(session_id)
+
+    def release(self, session_id: str) -> None:
+        self._journal.release(session_id)
 
     def rerun(self, session_id: str, processings: Sequence[str]) -> None:
         session = self._session(session_id)
@@ -233,6 +239,9 @@ class HttpSessions:
 
     def retry(self, session_id: str) -> None:
         self._request("POST", f"/sessions/{_checked(session_id)}/retry", is_repeatable=False).close()
+
+    def release(self, session_id: str) -> None:
+        self._request("POST", f"/sessions/{_checked(session_id)}/release", is_repeatable=False).close()
 
     def resend(self, session_id: str, targets: Sequence[str]) -> None:
         words = urlencode([("target", name) for name in targets])

@@ -7,8 +7,9 @@ Only the beginning and the end of an association are not synced by themselves: a
 leaves an association without images, or one that counts as interrupted.
 
 A session has a row and a folder, ``<spool>/sessions/<id>``, which the journal creates and removes together with it.
-Session ids are row numbers and never reused. A visit's identifier is given to one session only: a further session of
-the visit is a new revision with its own identifier. The journal never touches a store.
+Session ids are row numbers and never reused. A session whose change is ``new`` has a visit identifier that no session
+before it had: the next revision of the visit. The others belong to a visit that exists. The journal never touches a
+store.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ from icf_utils.formatting import format_count
 from icf_utils.receiver.event_table import LAYOUT as EVENT_LAYOUT
 from icf_utils.receiver.event_table import Event, EventTable
 from icf_utils.receiver.model import (
+    ASSOCIATION_LOST,
     CONFLICTING,
     FINISHED,
+    FORCED,
+    OTHER_FAILED,
     PARTIAL_OUTPUT,
     SESSION_STATES,
     Association,
@@ -39,6 +43,7 @@ from icf_utils.receiver.model import (
     SessionFilter,
     SessionState,
     failed_stage,
+    VisitChange,
     final_state,
     refusal_note,
     visit_of_revision,
@@ -100,19 +105,22 @@ class Journal:
         calling_ae: str = "",
         address: str = "",
         expected: int = 0,
-        first_revision: int = 1,
+        revision: int = 1,
+        change: VisitChange = "new",
     ) -> Session:
         """Create a session and its folder; ``visit`` is the identifier without a revision's suffix.
 
-        The session gets the first revision, from ``first_revision`` on, that no session has had. ``expected`` applies
-        to the first revision only. Raises :class:`~icf_utils.errors.InvalidIdentifier`.
+        A ``new`` one gets the first revision, from ``revision`` on, whose identifier no session has had; of these,
+        ``expected`` applies to the first only. The others get exactly that revision. Raises
+        :class:`~icf_utils.errors.InvalidIdentifier`.
         """
         with self._database.transaction():
             session = self._new_session(
                 rule=rule,
                 study=study,
                 base_visit=visit,
-                revision=first_revision,
+                revision=revision,
+                change=change,
                 state=state,
                 study_uid=study_uid,
                 called_ae=called_ae,
@@ -137,7 +145,7 @@ class Journal:
         calling_ae: str = "",
         called_ae: str = "",
         address: str = "",
-        first_revision: int = 1,
+        revision: int = 1,
     ) -> Session:
         """Create a queued session for a complete visit: a folder, zip or tar.
 
@@ -156,14 +164,14 @@ class Journal:
                 calling_ae=calling_ae,
                 called_ae=called_ae,
                 address=address,
-                first_revision=first_revision,
+                revision=revision,
+                change="new",
             )
 
-    def _enqueue(self, *, visit: str, source: Path, move: bool, first_revision: int, **columns: Any) -> Session:
+    def _enqueue(self, *, visit: str, source: Path, move: bool, **columns: Any) -> Session:
         """Do what :meth:`enqueue` does; the caller has a transaction."""
         session = self._new_session(
             base_visit=visit,
-            revision=first_revision,
             state="queued",
             input="" if move else os.path.abspath(source),
             **columns,
@@ -177,12 +185,14 @@ class Journal:
 
     def _new_session(self, *, base_visit: str, revision: int, **columns: Any) -> Session:
         """Insert a row and create its folder; the caller has a transaction."""
-        number = max(revision, self._last_revision(columns["study"], base_visit) + 1)
-        visit, now = visit_of_revision(base_visit, number), time.time()
+        number, now = revision, time.time()
+        if columns["change"] == "new":
+            number = self._free_revision(columns["study"], base_visit, revision)
+            if number > 1:  # the number is expected of the visit, not of what is sent later
+                columns["expected"] = 0
+        visit = visit_of_revision(base_visit, number)
         check_identifier("study", columns["study"])
         check_identifier("visit", visit)
-        if number > 1:  # the number is expected of the visit, not of what is sent later
-            columns["expected"] = 0
         values = {
             **columns,
             "visit": visit,
@@ -197,9 +207,14 @@ class Journal:
             session.folder.mkdir(parents=True)
         return session
 
-    def _last_revision(self, study: str, visit: str) -> int:
+    def _free_revision(self, study: str, visit: str, first: int) -> int:
+        """The first revision of a visit, from ``first`` on, that comes after those of all sessions."""
         statement = "SELECT max(revision) FROM session WHERE study = ? AND base_visit = ?"
-        return int(self._database.rows(statement, [study, visit])[0][0] or 0)
+        number = max(first, int(self._database.rows(statement, [study, visit])[0][0] or 0) + 1)
+        statement = "SELECT 1 FROM session WHERE study = ? AND visit = ?"
+        while self._database.rows(statement, [study, visit_of_revision(visit, number)]):  # of a visit called so
+            number += 1
+        return number
 
     def session(self, session_id: str) -> Session | None:
         """The session of an id, even if it was deleted; ``None`` for any other text."""
@@ -225,6 +240,21 @@ class Journal:
         statement = "SELECT * FROM session WHERE study = ? AND base_visit = ? ORDER BY revision"
         return [self._session(row) for row in self._database.rows(statement, [study, visit])]
 
+    def sessions_of_visit(self, session: Session) -> list[Session]:
+        """The other sessions of a session's visit that are not deleted, the first one first."""
+        statement = "SELECT * FROM session WHERE study = ? AND visit = ? AND study_uid = ? AND NOT deleted ORDER BY id"
+        rows = self._database.rows(statement, [session.study, session.visit, session.study_uid])
+        return [item for item in map(self._session, rows) if item.id != session.id]
+
+    def other_visits(self, session: Session) -> list[str]:
+        """The visits of the same study that have other identifiers and a session's StudyInstanceUID."""
+        statement = (
+            "SELECT DISTINCT visit FROM session "
+            "WHERE study_uid = ? AND study = ? AND base_visit != ? AND images AND NOT deleted ORDER BY visit"
+        )
+        values = [session.study_uid, session.study, session.base_visit]
+        return [row[0] for row in self._database.rows(statement, values)] if session.study_uid else []
+
     def running_sessions(self) -> list[tuple[Session, str]]:
         """The sessions that are running, each with the worker that claimed it."""
         rows = self._database.rows("SELECT * FROM session WHERE state = 'running'")
@@ -239,7 +269,7 @@ class Journal:
         values = dict(row)
         session_id = _session_id(values.pop("id"))
         folder = self.spool / SESSIONS_NAME / session_id
-        for name in ("base_visit", "worker", "queued"):
+        for name in ("worker", "queued"):
             del values[name]
         values["input"] = Path(values["input"]) if values["input"] else folder / "input"
         refusals = self._refusals(row["id"]) if values["refused"] else ()
@@ -300,8 +330,10 @@ class Journal:
     def claim_next(self, rule: str, worker: str) -> Session | None:
         """Change the queued session of a rule that has waited longest to ``running``; ``None`` if there is none."""
         with self._database.transaction():
-            statement = (
-                "SELECT id FROM session WHERE state = 'queued' AND rule = ? AND NOT deleted ORDER BY queued, id LIMIT 1"
+            statement = (  # one session of a visit at a time
+                "SELECT id FROM session AS mine WHERE state = 'queued' AND rule = ? AND NOT deleted AND NOT EXISTS "
+                "(SELECT 1 FROM session AS other WHERE other.state = 'running' "
+                "AND other.study = mine.study AND other.visit = mine.visit) ORDER BY queued, id LIMIT 1"
             )
             found = self._database.rows(statement, [rule])
             if not found:
@@ -326,9 +358,7 @@ class Journal:
             self._database.update("session", _row_number(session_id), columns)
         return self._existing(session_id)
 
-    def accept_quarantine(
-        self, session_id: str, source: Path, *, images: int, size: int, first_revision: int
-    ) -> Session:
+    def accept_quarantine(self, session_id: str, source: Path, *, images: int, size: int) -> Session:
         """Create a queued session of the same visit from the folder ``source``, and empty a session's quarantine.
 
         Returns the new session.
@@ -338,7 +368,9 @@ class Journal:
             new = self._enqueue(
                 rule=old.rule,
                 study=old.study,
-                visit=self.base_visit(old.id),
+                visit=old.base_visit,
+                revision=old.revision,
+                change="corrected",
                 study_uid=old.study_uid,
                 source=source,
                 move=True,
@@ -347,13 +379,21 @@ class Journal:
                 calling_ae=old.calling_ae,
                 called_ae=old.called_ae,
                 address=old.address,
-                first_revision=first_revision,
             )
-            note = f"{format_count(old.quarantined, 'quarantined image')} of {old.id} ({old.visit}) accepted"
+            note = f"{format_count(old.quarantined, 'quarantined image')} of {old.id} accepted"
             self._database.update("session", _row_number(new.id), self._with_note(new.id, note))
-            self._forget_quarantine(old, f"the images in quarantine were accepted: {new.id} ({new.visit})")
+            self._forget_quarantine(old, f"the images in quarantine were accepted: {new.id}")
         self._remove_quarantine(old)
         return self._existing(new.id)
+
+    def requeue_accepted(self, session_id: str, note: str) -> Session:
+        """Queue a failed session again whose quarantined images are in its input now."""
+        with self._database.transaction():
+            session = self._existing(session_id)
+            self._forget_quarantine(session, note)
+            self.change_state(session_id, "queued")
+        self._remove_quarantine(session)
+        return self._existing(session_id)
 
     def empty_quarantine(self, session_id: str, note: str) -> Session:
         """Delete the images in a session's quarantine."""
@@ -379,11 +419,6 @@ class Journal:
         with storage_errors(session.quarantine, "remove"):
             shutil.rmtree(session.quarantine, ignore_errors=True)
 
-    def base_visit(self, session_id: str) -> str:
-        """The identifier of a session's visit, without a revision's suffix."""
-        found = self._database.rows("SELECT base_visit FROM session WHERE id = ?", [_row_number(session_id)])
-        return str(found[0][0])
-
     def finish_deletions(self) -> int:
         """Remove what a kill has left of sessions that were deleted, and of quarantines that were emptied.
 
@@ -403,6 +438,57 @@ class Journal:
                     shutil.rmtree(path)
                 removed += 1
         return removed
+
+    def release(self, session_id: str) -> Session:
+        """Queue a held session. Raises :class:`~icf_utils.errors.InvalidSetting` for any other one."""
+        with self._database.transaction():
+            session = self.session(session_id)
+            if session is None or session.deleted:
+                raise _no_session(session_id)
+            if session.state != "held":
+                raise InvalidSetting("session", f"{session.id} is {session.state}; only a held one can be released")
+            return self.change_state(session.id, "queued")
+
+    def complete_earlier(self, session_id: str) -> list[str]:
+        """Take note of what a finished session has brought for the other sessions of its visit; returns their ids.
+
+        An image that was refused there and has come since no longer counts. A session that lacked images is complete
+        if the visit has as many as it expected, and if everything was sent again after an association was lost.
+        """
+        changed = []
+        with self._database.transaction():
+            new = self._existing(session_id)
+            others = self.sessions_of_visit(new) if new.study_uid else []
+            count = self._count_images(new) if others else 0
+            for old in others:
+                if old.state != "partial":
+                    continue
+                self._forget_arrived_refusals(old)
+                if new.state == "success" and old.is_short and _has_all(old, count):
+                    note = f"the images that were missing came with {new.id}"
+                    columns = {"completed_by": new.id, **self._with_note(old.id, note)}
+                    self._database.update("session", _row_number(old.id), columns)
+                now = self._existing(old.id)
+                state = final_state(now, "", PARTIAL_OUTPUT in now.notes)
+                if state != old.state:
+                    self._database.update("session", _row_number(old.id), {"state": state})
+                    changed.append(old.id)
+        return changed
+
+    def _count_images(self, session: Session) -> int:
+        """The number of images of a session's visit that have digests."""
+        of_visit = "SELECT id FROM session WHERE study = ? AND visit = ?"
+        statement = f"SELECT count(DISTINCT image) FROM image WHERE session IN ({of_visit})"  # noqa: S608
+        return int(self._database.rows(statement, [session.study, session.visit])[0][0])
+
+    def _forget_arrived_refusals(self, session: Session) -> None:
+        """Remove the refusals of images that the session's visit has now; the caller has a transaction."""
+        arrived = "SELECT image FROM image WHERE session IN (SELECT id FROM session WHERE study = ? AND visit = ?)"
+        statement = f"DELETE FROM refused WHERE session = ? AND image IN ({arrived})"  # noqa: S608
+        number = _row_number(session.id)
+        self._database.run(statement, [number, session.study, session.visit])
+        statement = "UPDATE session SET refused = (SELECT count(*) FROM refused WHERE session = :row) WHERE id = :row"
+        self._database.run(statement, {"row": number})
 
     def retry(self, session_id: str) -> Session:
         """Queue a failed session again.
@@ -433,7 +519,7 @@ class Journal:
                 raise InvalidSetting("session", f"{session.id} is {session.state}; only a finished one can be rerun")
             if session.state == "failed" and not has_images(session):
                 raise InvalidSetting("session", f"{session.id} has no images left; send them again")
-            notes = [note for note in session.notes if note != PARTIAL_OUTPUT]
+            notes = [note for note in session.notes if note not in (PARTIAL_OUTPUT, OTHER_FAILED)]
             self._database.update("session", _row_number(session.id), {"notes": json.dumps(notes)})
             return self._change_state(session.id, "queued")
 
@@ -450,7 +536,7 @@ class Journal:
             session = self.session(session_id)
             if session is None:
                 raise _no_session(session_id)
-            if not session.is_finished:
+            if not session.can_be_deleted:
                 raise InvalidSetting("session", f"{session.id} is {session.state}; only a finished one can be deleted")
             self._database.update("session", _row_number(session_id), {"deleted": 1, **self._freed_identifier(session)})
         with (
@@ -462,7 +548,7 @@ class Journal:
 
     def _freed_identifier(self, session: Session) -> dict[str, Any]:
         """Columns that free the identifier of a session that never got into the store; no identifier has a ``+``."""
-        if session.deleted or session.state != "failed" or self.digests([session.id]):
+        if session.deleted or session.state not in ("failed", "held") or self.has_digests(session.id):
             return {}
         return dict.fromkeys(("visit", "base_visit"), f"{session.visit}+{session.id}")
 
@@ -474,7 +560,7 @@ class Journal:
         """
         wanted = SessionFilter(study=study, visit=visit, deleted=True)
         found = self.sessions(wanted)
-        if busy := [session for session in found if not session.is_finished]:
+        if busy := [session for session in found if not session.can_be_deleted]:
             raise InvalidSetting("session", f"{busy[0].id} is {busy[0].state}; wait until it is finished")
         for session in found:
             with storage_errors(session.folder, "remove"):
@@ -499,6 +585,10 @@ class Journal:
                 "INSERT OR REPLACE INTO image (session, image, digest) VALUES (?, ?, ?)",
                 [(number, image, digest) for image, digest in digests.items()],
             )
+
+    def has_digests(self, session_id: str) -> bool:
+        """Whether a session's images were archived."""
+        return bool(self._database.rows("SELECT 1 FROM image WHERE session = ? LIMIT 1", [_row_number(session_id)]))
 
     def digests(self, session_ids: Iterable[str]) -> dict[str, tuple[str, bytes]]:
         """Session id and MD5 of each recorded image of some sessions, by its key; an earlier session has precedence."""
@@ -662,6 +752,12 @@ class Journal:
         return float(found[0]) if found[0] is not None else None
 
 
+def _has_all(session: Session, count: int) -> bool:
+    """Whether a session that lacked images has them, if its visit has ``count`` now. Pure."""
+    was_lost = bool({ASSOCIATION_LOST, FORCED} & set(session.notes))
+    return count >= session.expected and (not was_lost or session.duplicates >= session.images)
+
+
 def has_images(session: Session) -> bool:
     """Whether a session's input still has at least one file."""
     place = session.input
@@ -762,6 +858,34 @@ INSERT OR IGNORE INTO session_association
     SELECT CAST(substr(value, 2) AS INTEGER), association.id FROM association, json_each(association.sessions);
 """,
     EVENT_LAYOUT,
+    """
+CREATE TABLE new_session (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    rule TEXT NOT NULL, study TEXT NOT NULL, visit TEXT NOT NULL, base_visit TEXT NOT NULL, revision INTEGER NOT NULL,
+    change TEXT NOT NULL DEFAULT 'new',
+    state TEXT NOT NULL, study_uid TEXT NOT NULL DEFAULT '', called_ae TEXT NOT NULL, calling_ae TEXT NOT NULL,
+    address TEXT NOT NULL, first_received REAL NOT NULL, last_received REAL NOT NULL,
+    images INTEGER NOT NULL DEFAULT 0, duplicates INTEGER NOT NULL DEFAULT 0, quarantined INTEGER NOT NULL DEFAULT 0,
+    refused INTEGER NOT NULL DEFAULT 0, size INTEGER NOT NULL DEFAULT 0, expected INTEGER NOT NULL DEFAULT 0,
+    input TEXT NOT NULL DEFAULT '', worker TEXT NOT NULL DEFAULT '',
+    queued REAL, processing_start REAL, processing_end REAL,
+    failure TEXT NOT NULL DEFAULT '', notes TEXT NOT NULL DEFAULT '[]', completed_by TEXT NOT NULL DEFAULT '',
+    deleted INTEGER NOT NULL DEFAULT 0
+);
+DELETE FROM sqlite_sequence WHERE name = 'new_session';
+INSERT INTO sqlite_sequence SELECT 'new_session', seq FROM sqlite_sequence WHERE name = 'session';
+INSERT INTO new_session SELECT
+    id, rule, study, visit, base_visit, revision, 'new', state, study_uid, called_ae, calling_ae, address,
+    first_received, last_received, images, duplicates, quarantined, refused, size, expected, input, worker,
+    queued, processing_start, processing_end, failure, notes, '', deleted
+    FROM session;
+DROP TABLE session;
+ALTER TABLE new_session RENAME TO session;
+CREATE INDEX session_state ON session (state, rule, queued);
+CREATE INDEX session_base ON session (study, base_visit, revision);
+CREATE INDEX session_visit ON session (study, visit);
+CREATE INDEX session_study_uid ON session (study_uid) WHERE study_uid != '';
+""",
 )
 
 

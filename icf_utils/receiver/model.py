@@ -14,14 +14,16 @@ from typing import Literal, get_args
 
 from icf_utils.formatting import format_count
 
-SessionState = Literal["receiving", "queued", "running", "success", "failed", "partial"]
+SessionState = Literal["receiving", "held", "queued", "running", "success", "failed", "partial"]
+VisitChange = Literal["new", "late", "corrected"]
 AssociationState = Literal["open", "released", "aborted", "lost", "rejected", "interrupted"]
 
 _STAGE = re.compile("archive|metadata|dataset|catalog|xnat|process [A-Za-z0-9._-]+")
 
-#: The states of a session in their order. ``receiving``: more images may come. ``queued``: complete; waits for a
-#: worker. ``running``: the stages run. ``success``: in the store. ``failed``: a stage or the upload to XNAT failed.
-#: ``partial``: in the store, but images are missing or may be missing, or some were quarantined or refused.
+#: The states of a session in their order. ``receiving``: more images may come. ``held``: complete; somebody decides
+#: whether it is added to its visit (``late = "hold"``). ``queued``: complete; waits for a worker. ``running``: the
+#: stages run. ``success``: in the store. ``failed``: a stage or the upload to XNAT failed. ``partial``: in the store,
+#: but images are missing or may be missing, or some were quarantined or refused.
 SESSION_STATES: tuple[SessionState, ...] = get_args(SessionState)
 
 #: Notes which say that images may be missing; a session with one of them is ``partial``.
@@ -29,36 +31,48 @@ ASSOCIATION_LOST = "an association was lost; images may be missing"
 FORCED = "closed by 'force' while an association was open; images may be missing"
 #: The note about a processing that says 'partial' itself.
 PARTIAL_OUTPUT = "a processing says that a part of its work failed; its log says more"
+#: The note about images of a visit that was complete already.
+LATE = "these images arrived after the visit was complete"
 #: The note about quarantined images.
 CONFLICTING = "an image was sent again with different content; it is in the session's quarantine"
+#: The note of a session whose visit lacks images, because another session with images of it has failed.
+OTHER_FAILED = "the visit lacks images: another session with images of it has failed"
 
 #: Notes whose text does not depend on the session.
-FIXED_NOTES = (ASSOCIATION_LOST, FORCED, PARTIAL_OUTPUT, CONFLICTING)
+FIXED_NOTES = (ASSOCIATION_LOST, FORCED, PARTIAL_OUTPUT, CONFLICTING, LATE, OTHER_FAILED)
 
 #: States that a session leaves only when it is retried or deleted.
 FINISHED: tuple[SessionState, ...] = ("success", "failed", "partial")
 
+#: Notes by which a session is ``partial`` until another session has brought what the visit lacked.
+_LACKING = frozenset({ASSOCIATION_LOST, FORCED, OTHER_FAILED})
+
 
 @dataclass(frozen=True)
 class Session:
-    """One visit on its way into the store. Times are POSIX seconds, ``None`` for what has not happened.
+    """Images of one visit on their way into the store. Times are POSIX seconds, ``None`` for what has not happened.
 
-    ``id`` is a short text (``s000017``) that is never reused. ``visit`` is the identifier in the store, with a suffix
-    if ``revision`` is above 1. ``folder`` holds all that the receiver keeps of the session. ``input`` is what is
-    archived: a folder or a zip in ``folder``, or a user's own folder elsewhere. ``log`` is a text file.
+    ``id`` is a short text (``s000017``) that is never reused. ``visit`` is the identifier in the store: ``base_visit``,
+    with a suffix if ``revision`` is above 1. ``change`` says what the images are for the visit: ``new``, or its next
+    version, as images that came ``late`` or as ``corrected`` ones. ``folder`` holds all that the receiver keeps of the
+    session. ``input`` is what is archived: a folder or a zip in ``folder``, or a user's own folder elsewhere. ``log``
+    is a text file.
 
     ``images`` counts the images in ``input``, ``duplicates`` those that were sent again, ``quarantined`` those that
     were sent again with different content, ``refused`` those that were answered with a failure and have not come since.
     ``size`` is in bytes.
     ``expected`` is 0 if no number is expected. ``study_uid`` is the StudyInstanceUID, empty for what did not come by
-    C-STORE. ``failure`` says why the session failed, and ``notes`` are further sentences for the user.
+    C-STORE. ``failure`` says why the session failed, and ``notes`` are further sentences for the user. ``completed_by``
+    is the id of a later session that brought what the visit lacked; empty if there is none.
     """
 
     id: str
     rule: str
     study: str
     visit: str
+    base_visit: str
     revision: int
+    change: VisitChange
     state: SessionState
     study_uid: str
     called_ae: str
@@ -79,6 +93,7 @@ class Session:
     processing_end: float | None
     failure: str
     notes: tuple[str, ...]
+    completed_by: str
     deleted: bool
 
     @property
@@ -89,6 +104,17 @@ class Session:
     @property
     def is_finished(self) -> bool:
         return self.state in FINISHED
+
+    @property
+    def can_be_deleted(self) -> bool:
+        """Whether nothing is being done with it."""
+        return self.is_finished or self.state == "held"
+
+    @property
+    def is_short(self) -> bool:
+        """Whether its visit lacks images, or may lack some."""
+        is_lacking = self.expected > self.images or bool(_LACKING & set(self.notes))
+        return is_lacking and not self.completed_by
 
     @property
     def quarantine(self) -> Path:
@@ -152,8 +178,7 @@ def final_state(session: Session, failure: str, has_partial_output: bool = False
     """The state of a session that has been processed; ``failure`` is empty if nothing failed."""
     if failure:
         return "failed"
-    is_short = session.expected > session.images or bool({ASSOCIATION_LOST, FORCED} & set(session.notes))
-    is_partial = is_short or has_partial_output or session.quarantined or session.refused
+    is_partial = session.is_short or has_partial_output or session.quarantined or session.refused
     return "partial" if is_partial else "success"
 
 

@@ -2,14 +2,13 @@
 
 An image is quarantined when its visit has another one of the same SOPInstanceUID. Typically somebody corrected a
 header and sent the study again. So the decision is one for all quarantined images of a session: to *accept* them makes
-a session with the whole visit, corrected images in place of the earlier ones; to *drop* them deletes them.
+the visit's next version, with the corrected images in place of the earlier ones; to *drop* them deletes them.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import tarfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,8 @@ from icf_utils.formatting import format_count
 from icf_utils.metadata.records import read_visit_metadata
 from icf_utils.receiver.identify import image_key, name_of_file
 from icf_utils.receiver.journal import ACCEPTED_NAME, Journal
-from icf_utils.receiver.model import Session, visit_of_revision
-from icf_utils.receiver.spool import first_free_revision, images_below
+from icf_utils.receiver.model import Session
+from icf_utils.receiver.spool import images_below
 from icf_utils.store.layout import Visit
 
 
@@ -62,32 +61,41 @@ def quarantined_images(session: Session, store: Path) -> list[QuarantinedImage]:
 
 
 def accept_quarantine(journal: Journal, store: Path, session: Session) -> Session:
-    """Queue a session with the whole visit, its quarantined images in place of the earlier ones.
+    """Queue a session with the quarantined images, which take the place of the earlier ones in the visit.
 
-    Raises :class:`~icf_utils.errors.InvalidSetting` for a session that is not finished, has nothing in quarantine, or
-    whose other images are neither in the spool nor in the store.
+    Where the visit is not in the store, the images take their place in the session itself, which is queued again.
+    Returns the session that is queued. Raises :class:`~icf_utils.errors.InvalidSetting` for a session that is not
+    finished or has nothing in quarantine.
     """
     _check(session, "accepted")
+    latest = _latest(session)
+    if session.state == "failed" and not Visit(store, session.study, session.visit).archive.exists():
+        return _accept_into(journal, session, latest)
     folder = session.folder / ACCEPTED_NAME
     with storage_errors(folder, "write"):
         shutil.rmtree(folder, ignore_errors=True)
-        for path in images_below(session.input).values():
-            _link(path, folder / path.relative_to(session.input))
-        if not images_below(session.input):
-            _extract(_stored_visit(session, store), folder)
-        present = {path.stem.rpartition("-")[2]: path for path in folder.rglob("*.dcm")}
-        for image, path in _latest(session).items():
-            target = present.get(image) or folder / name_of_file(path, image)
-            target.unlink(missing_ok=True)
-            _link(path, target)
-    paths = [path for path in folder.rglob("*") if path.is_file()]
-    return journal.accept_quarantine(
-        session.id,
-        folder,
-        images=len(paths),
-        size=sum(path.stat().st_size for path in paths),
-        first_revision=first_free_revision(store, session.study, journal.base_visit(session.id)),
-    )
+        for image, path in latest.items():
+            _link(path, folder / name_of_file(path, image))
+    size = sum(path.stat().st_size for path in latest.values())
+    return journal.accept_quarantine(session.id, folder, images=len(latest), size=size)
+
+
+def _accept_into(journal: Journal, session: Session, latest: dict[str, Path]) -> Session:
+    """Put accepted images into the place of those in a session's input. After a kill, it is repeated."""
+    with storage_errors(session.input, "write"):
+        session.input.mkdir(parents=True, exist_ok=True)
+        present = images_below(session.input)
+        for image, path in latest.items():
+            target = session.input / name_of_file(path, image)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)
+            if image in present and present[image] != target:
+                present[image].unlink()
+    files = images_below(session.input).values()
+    size = sum(path.stat().st_size for path in files)
+    journal.update_session(session.id, images=len(files), size=size)
+    note = f"{format_count(len(latest), 'quarantined image')} accepted"
+    return journal.requeue_accepted(session.id, note)
 
 
 def drop_quarantine(journal: Journal, session: Session) -> Session:
@@ -118,37 +126,12 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _stored_visit(session: Session, store: Path) -> Visit:
-    """The session's visit in the store, or its last revision before the session's that is there."""
-    base = session.visit.removesuffix(f"-r{session.revision}") if session.revision > 1 else session.visit
-    visits = [
-        Visit(store, session.study, visit_of_revision(base, revision)) for revision in range(session.revision, 0, -1)
-    ]
-    return next((visit for visit in visits if visit.archive.exists()), visits[0])
-
-
-def _extract(visit: Visit, folder: Path) -> None:
-    """Take a visit's images from its archive, where the input was removed."""
-    archive = visit.archive
-    if not archive.exists():
-        return
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            name = Path(*Path(member.name).parts[1:])
-            source = tar.extractfile(member)
-            if source is not None and ".." not in name.parts:
-                target = folder / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with open(target, "xb") as file:
-                    shutil.copyfileobj(source, file)
-
-
 class _CurrentImages:
     """The images that a session's visit has: in the spool, or in its archive."""
 
     def __init__(self, session: Session, store: Path) -> None:
         self._files = images_below(session.input) if session.input.is_dir() else {}
-        visit = _stored_visit(session, store)
+        visit = Visit(store, session.study, session.visit)
         self._archive = visit.archive
         self._places: dict[str, tuple[int, int]] = {}
         if not self._files and self._archive.exists():

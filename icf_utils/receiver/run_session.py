@@ -1,5 +1,8 @@
 """Run one session: archive, metadata, dataset, catalog, and the upload to XNAT where the rule names one.
 
+Where the visit is in the store already, the session's images become part of its next version
+(:mod:`icf_utils.curation.extend`), and the stages then make what is missing.
+
 Calls the same functions as ``icf-utils run``, stage by stage, and writes the session's log. Runs in a worker process
 that :mod:`icf_utils.receiver.session_queue` starts.
 """
@@ -10,11 +13,12 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from math import inf
 from pathlib import Path
 
+from icf_utils.curation.extend import add_images
 from icf_utils.errors import IcfError, InvalidSetting, StorageFailure, printable, storage_errors
 from icf_utils.formatting import format_count
 from icf_utils.metadata.records import read_visit_metadata
@@ -23,10 +27,11 @@ from icf_utils.pipeline.run import run_visits
 from icf_utils.progress import SILENT, Task
 from icf_utils.receiver.identify import image_key
 from icf_utils.receiver.journal import Journal
-from icf_utils.receiver.model import Session, SessionFilter
+from icf_utils.receiver.model import CONFLICTING, Session, SessionFilter
+from icf_utils.receiver.placement import is_of_study
 from icf_utils.receiver.processings import run_processings
 from icf_utils.receiver.settings import ReceiverSettings, Rule, xnat_target
-from icf_utils.receiver.spool import images_below
+from icf_utils.receiver.spool import file_md5, images_below
 from icf_utils.settings import load_settings
 from icf_utils.store.layout import Visit
 
@@ -38,12 +43,21 @@ _DAY = 86_400.0
 class SessionOutcome:
     """The result of a session: why it failed (empty if it did not), notes, and the MD5 of each image by its key.
 
-    The keys are those of :func:`~icf_utils.receiver.identify.image_key`.
+    The images are those of the visit, and the keys those of :func:`~icf_utils.receiver.identify.image_key`.
     """
 
     failure: str = ""
     notes: tuple[str, ...] = ()
     digests: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SessionTask:
+    """A session that is to be brought into the store by its rule; ``is_archived``: its images were archived before."""
+
+    rule: Rule
+    session: Session
+    is_archived: bool = False
 
 
 class _Log:
@@ -67,16 +81,14 @@ class _Log:
                 file.write(f"{now} {line}\n")
 
 
-def run_session(
-    settings: ReceiverSettings, rule: Rule, session: Session, report: Callable[[str], None]
-) -> SessionOutcome:
+def run_session(settings: ReceiverSettings, task: SessionTask, report: Callable[[str], None]) -> SessionOutcome:
     """Bring a session's visit into the store; ``report`` gets lines for the receiver's log.
 
     Errors of icf-utils and of the operating system are part of the outcome.
     """
-    log = _Log(session.log, report)
+    log = _Log(task.session.log, report)
     try:
-        return _run_stages(settings, rule, session, log)
+        return _run_stages(settings, task, log)
     except IcfError as error:
         log.line(str(error))
         return SessionOutcome(str(error))
@@ -85,27 +97,83 @@ def run_session(
         return SessionOutcome(problem)
 
 
-def _run_stages(settings: ReceiverSettings, rule: Rule, session: Session, log: _Log) -> SessionOutcome:
+def _run_stages(settings: ReceiverSettings, task: SessionTask, log: _Log) -> SessionOutcome:
+    rule, session = task.rule, task.session
     log.line(f"{session.name} from '{printable(session.input)}', {format_count(session.images, 'image')}")
-    # a process whose receiver was killed may have finished the archive and removed the input
-    has_input = session.input.exists() or not Visit(settings.store, session.study, session.visit).archive.exists()
-    wanted = VisitInput(session.study, session.visit, session.input if has_input else None)
+    visit = Visit(settings.store, session.study, session.visit)
+    source: Path | None = session.input
+    received: Mapping[str, bytes] = {}
     notes: tuple[str, ...] = ()
-    problem = ""
+    if visit.archive.exists() and (task.is_archived or not session.input.exists()):
+        source = None  # a process whose receiver was killed may have finished the archive and removed the input
+    elif visit.archive.exists() and _is_for_next_version(task, visit):
+        more, received = _add_to_visit(settings, task, log)
+        notes += more
+        source = None
+    wanted = VisitInput(session.study, session.visit, source)
+    problem, digests = "", dict[str, bytes]()
     for stage in _chain(settings, rule, rule.until).stage_names:  # one by one, so that the log shows the progress
         (outcome,) = run_visits([wanted], _chain(settings, rule, stage), progress=log).visits
         found = outcome.failed or next(item for item in outcome.stages if item.stage == stage)
         notes += _write_outcome(found, log)
         if found.failure:
-            return SessionOutcome(f"{found.stage}: {found.failure.message}", notes)
+            return SessionOutcome(f"{found.stage}: {found.failure.message}", notes, digests)
+        if stage == "metadata":
+            digests = {**_digests(visit), **received}
         if stage == "metadata" and rule.process:  # the stages after it show and keep what is made now
             problem, more = run_processings(settings, rule, session, log)
             notes += more
-    visit = Visit(settings.store, session.study, session.visit)
-    digests = _digests(visit)
-    if rule.xnat and (refusal := _to_xnat(visit, rule, log)):
+    if rule.xnat and (refusal := _to_xnat(visit, task, log)):
         problem = f"{problem}; xnat: {refusal}" if problem else f"xnat: {refusal}"
     return SessionOutcome(problem, notes, digests)
+
+
+def _is_for_next_version(task: SessionTask, visit: Visit) -> bool:
+    """Whether a session's images become part of a visit that is in the store already."""
+    session = task.session
+    if session.change != "new":
+        return True
+    return task.rule.late != "separate" and bool(session.study_uid) and is_of_study(visit, session.study_uid)
+
+
+def _add_to_visit(settings: ReceiverSettings, task: SessionTask, log: _Log) -> tuple[tuple[str, ...], dict[str, bytes]]:
+    """Make the visit's next version with a session's images.
+
+    Returns notes, and the MD5s, as they were received, of images that the visit has with other file meta information.
+    """
+    session = task.session
+    found = add_images(
+        session.input,
+        settings.store,
+        *(session.study, session.visit),
+        correct=session.change == "corrected",
+        time_zone=task.rule.timezone,
+        progress=log,
+    )
+    for name in found.conflicts:
+        _quarantine(session, name)
+    for notice in found.notices:
+        log.line(f"archive: [{notice.code}] '{printable(notice.subject)}': {notice.message}")
+    parts = [f"{format_count(found.added, 'image')} added"] if found.added else []
+    parts += [f"{format_count(found.corrected, 'image')} corrected"] if found.corrected else []
+    note = f"version {found.version} of the visit: {', '.join(parts) or 'it had all these images already'}"
+    log.message(f"{session.name}: {note}")
+    received = {_key_of(name): file_md5(session.input / name) for name in found.rewritten}
+    return ((note, CONFLICTING) if found.conflicts else (note,)), received
+
+
+def _key_of(name: str) -> str:
+    """The key of an image by its name in a session's input."""
+    return Path(name).stem.rpartition("-")[2]
+
+
+def _quarantine(session: Session, name: str) -> None:
+    """Move an image that the visit has with other content from a session's input to its quarantine."""
+    path = session.input / name
+    target = session.quarantine / f"{_key_of(name)}.{file_md5(path).hex()[:12]}.dcm"
+    with storage_errors(target, "create"):
+        target.parent.mkdir(exist_ok=True)
+        os.rename(path, target)
 
 
 def _chain(settings: ReceiverSettings, rule: Rule, until: str) -> RunConfig:
@@ -122,11 +190,16 @@ def _write_outcome(stage: StageOutcome, log: _Log) -> tuple[str, ...]:
     return tuple(f"{stage.stage}: see [{code}] in the log" for code in codes)
 
 
-def _to_xnat(visit: Visit, rule: Rule, log: _Log) -> str:
-    """Upload the visit's archive to the rule's XNAT; returns why that failed, or an empty text."""
+def _to_xnat(visit: Visit, task: SessionTask, log: _Log) -> str:
+    """Upload the visit's archive to the rule's XNAT; returns why that failed, or an empty text.
+
+    Late images are added to the session that XNAT has of the visit. Nothing in XNAT is replaced by corrected ones: that
+    is for a person to decide.
+    """
     from icf_utils.xnat.login import find_xnat_login
     from icf_utils.xnat.upload import upload_visit
 
+    rule = task.rule
     try:
         login = find_xnat_login(rule.xnat, rule.xnat_user)
     except InvalidSetting as error:
@@ -134,11 +207,10 @@ def _to_xnat(visit: Visit, rule: Rule, log: _Log) -> str:
             raise
         advice = "set 'xnat_user' in the rule and XNAT_PASS in the receiver's environment, or write its ~/.netrc"
         return f"no credentials for {printable(rule.xnat)}: {advice}"
+    target = replace(xnat_target(rule), overwrite="append" if task.session.change == "late" else "")
     labels = {"subject": rule.xnat_subject, "label": rule.xnat_session}
     try:
-        outcome = upload_visit(
-            *(visit.root, visit.study, visit.visit), xnat_target(rule), login, **labels, progress=log
-        )
+        outcome = upload_visit(*(visit.root, visit.study, visit.visit), target, login, **labels, progress=log)
     except InvalidSetting as error:  # a template of which nothing is left
         return str(error)
     log.line(f"xnat: {outcome.state} {outcome.problem}".rstrip())

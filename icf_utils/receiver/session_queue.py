@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
@@ -19,10 +20,20 @@ from multiprocessing.connection import Connection
 from icf_utils.errors import IcfError
 from icf_utils.progress import Progress
 from icf_utils.receiver.journal import Journal, has_images
-from icf_utils.receiver.model import PARTIAL_OUTPUT, Session, SessionFilter, SessionState, final_state, in_one_line
+from icf_utils.receiver.model import (
+    CONFLICTING,
+    OTHER_FAILED,
+    PARTIAL_OUTPUT,
+    Session,
+    SessionFilter,
+    SessionState,
+    final_state,
+    in_one_line,
+)
 from icf_utils.receiver.routing import start_sends
-from icf_utils.receiver.run_session import SessionOutcome, remove_input, run_session
+from icf_utils.receiver.run_session import SessionOutcome, SessionTask, remove_input, run_session
 from icf_utils.receiver.settings import ReceiverSettings, Rule
+from icf_utils.receiver.spool import count_quarantined, images_below
 from icf_utils.worker_process import GRACE, WorkerProcess
 from icf_utils.xnat.login import PASSWORD, TOKEN
 
@@ -123,7 +134,8 @@ class SessionQueue:
                 return None
             try:
                 secrets = (PASSWORD, TOKEN) if rule.xnat else ()
-                worker = WorkerProcess(_run_session, self._settings, rule, session, secrets=secrets)
+                task = SessionTask(rule, session, self._journal.has_digests(session.id))
+                worker = WorkerProcess(_run_session, self._settings, task, secrets=secrets)
             except OSError as error:  # no memory, or too many processes
                 return SessionOutcome(f"cannot start a process for it ({error.strerror})")
             self._workers.add(worker)
@@ -143,14 +155,26 @@ class SessionQueue:
             return None
         return outcome or SessionOutcome(f"the process that worked on it {worker.exit_reason}")
 
+    def _own_digests(self, session: Session, others: list[Session], digests: Mapping[str, bytes]) -> dict[str, bytes]:
+        """The digests to record of a session: of its own images, and of those of its visit that no session brought."""
+        known = self._journal.digests([item.id for item in others])
+        own = images_below(session.input) if others and session.input.is_dir() else digests
+        return {image: md5 for image, md5 in digests.items() if image in own or known.get(image, ("", b""))[1] != md5}
+
     def _finish(self, rule: Rule, session: Session, outcome: SessionOutcome | None) -> None:
         if outcome is None:
             self._journal.change_state(session.id, "queued")
             return
-        for note in outcome.notes:
+        others = self._journal.sessions_of_visit(session) if session.study_uid else []
+        has_failed = any(
+            item.state == "failed" and item.images and not self._journal.has_digests(item.id) for item in others
+        )
+        for note in (*outcome.notes, *((OTHER_FAILED,) if has_failed else ())):
             self._journal.add_note(session.id, note)
+        if CONFLICTING in outcome.notes:
+            self._journal.set_quarantined(session.id, count_quarantined(session), CONFLICTING)
         if outcome.digests:
-            self._journal.record_digests(session.id, outcome.digests)
+            self._journal.record_digests(session.id, self._own_digests(session, others, outcome.digests))
         if not outcome.failure and not rule.input_days and remove_input(session):
             self._progress.message(f"{session.id}: its input was removed (keep_input = 'never')")
 
@@ -160,14 +184,16 @@ class SessionQueue:
         # before the session is finished, so that a receiver which is killed now decides it again
         start_sends(self._settings, rule, session, decide(self._journal.session(session.id) or session))
         state = self._journal.finish_session(session.id, decide, outcome.failure).state
+        for other in self._journal.complete_earlier(session.id):
+            self._progress.message(f"{other}: what its visit lacked came with {session.id}")
         problem = f": {in_one_line(outcome.failure)}" if outcome.failure else ""
         self._progress.message(f"{session.id}: {session.name}: {state}{problem}")
 
 
-def _run_session(connection: Connection, settings: ReceiverSettings, rule: Rule, session: Session) -> None:
+def _run_session(connection: Connection, settings: ReceiverSettings, task: SessionTask) -> None:
     """What the worker process does: send lines for the receiver's log, then the outcome."""
     with suppress(OSError):  # the receiver was killed; the next one processes the session again
-        connection.send(run_session(settings, rule, session, partial(_send_line, connection)))
+        connection.send(run_session(settings, task, partial(_send_line, connection)))
 
 
 def _send_line(connection: Connection, text: str) -> None:

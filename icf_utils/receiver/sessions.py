@@ -3,7 +3,7 @@
 Images of the same rule, visit identifier and StudyInstanceUID belong to one session, over however many associations
 they come. An image that a session has already is a duplicate if its content is the same, and goes to the session's
 quarantine if it differs. This also holds for sessions that are complete: an image that belongs to none of them opens
-a new session, a revision of the visit.
+a new session, for the visit's next version.
 
 An image that was refused belongs to a session as well, so that the session cannot be a success: to that of its visit as
 far as its header says which, or else to a session for the refused images of its sender.
@@ -20,7 +20,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,13 +35,23 @@ from icf_utils.receiver.model import (
     ASSOCIATION_LOST,
     CONFLICTING,
     FORCED,
+    LATE,
     Association,
     Session,
     SessionFilter,
     has_lost_association,
 )
+from icf_utils.receiver.placement import Placement, place_session
 from icf_utils.receiver.settings import ReceiverSettings, Rule
-from icf_utils.receiver.spool import PartialImage, Spool, file_md5, first_free_revision, images_below, same_content
+from icf_utils.receiver.spool import (
+    PartialImage,
+    Spool,
+    count_quarantined,
+    file_md5,
+    first_free_revision,
+    images_below,
+    same_content,
+)
 from icf_utils.templates import EmptyField, Template
 
 #: What became of an image, as the counts of sessions and associations name it.
@@ -194,18 +204,14 @@ class CompletedSessions:
         found = _VisitImages()
         sessions = [item for item in self._journal.revisions(key.study, key.visit) if item.study_uid == key.study_uid]
         complete = [session for session in sessions if session.state != "receiving"]
-        newest_first = [session.id for session in reversed(complete)]  # a later one may have corrected images
-        for image, (session_id, md5) in self._journal.digests(newest_first).items():
-            found.images[image] = CompletedImage(session_id, None, md5)
-        for session in complete:
+        for session in complete:  # a later one may have corrected images
+            for image, (_, md5) in self._journal.digests([session.id]).items():
+                found.images[image] = CompletedImage(session.id, None, md5)
             for image, path in images_below(session.input).items():
-                found.images[image] = CompletedImage(session.id, path, self._md5_of(found, session.id, image))
+                known = found.images.get(image)
+                md5 = known.md5 if known and known.session_id == session.id else b""
+                found.images[image] = CompletedImage(session.id, path, md5)
         return found
-
-    @staticmethod
-    def _md5_of(found: _VisitImages, session_id: str, image: str) -> bytes:
-        known = found.images.get(image)
-        return known.md5 if known and known.session_id == session_id else b""
 
     def forget(self, key: SessionKey) -> None:
         """Read a visit's images again when they are needed next."""
@@ -258,10 +264,8 @@ class SessionManager:
                 self._journal.update_session(session.id, images=len(images_below(session.input)))
                 self._journal.change_state(session.id, "failed", "its rule was removed from the settings")
                 continue
-            base = session.visit.removesuffix(f"-r{session.revision}") if session.revision > 1 else session.visit
-            self._open[SessionKey(rule.name, session.study, base, session.study_uid)] = _reopened(
-                session, rule, self._journal.refused_images(session.id)
-            )
+            key = SessionKey(rule.name, session.study, session.base_visit, session.study_uid)
+            self._open[key] = _reopened(session, rule, self._journal.refused_images(session.id))
         for rule in self._settings.rules:
             for path in self._spool.leftover_parts(rule.name):
                 self._recover_part(path, rules)
@@ -342,7 +346,7 @@ class SessionManager:
         opened.pending.discard(image)
         opened.last, opened.has_changed = time.monotonic(), True
         if disposition == "quarantined":  # the same different content may be sent several times
-            opened.counts[disposition] = _count_images(opened.session.quarantine)
+            opened.counts[disposition] = count_quarantined(opened.session)
         elif disposition:
             opened.counts[disposition] += 1
         if disposition and opened.refused.pop(image, ""):
@@ -377,7 +381,7 @@ class SessionManager:
             session = self._journal.session(session.id) or session
             if not session.deleted:
                 self._quarantine(session, late.image, late.part)
-                self._journal.set_quarantined(session.id, _count_images(session.quarantine), CONFLICTING)
+                self._journal.set_quarantined(session.id, count_quarantined(session), CONFLICTING)
                 return session.id, "quarantined"
         with self._lock:
             opened = self._open_session(late.key, late.rule, late.sender)
@@ -410,7 +414,7 @@ class SessionManager:
         return self._open[key]
 
     def _create_session(self, key: SessionKey, rule: Rule, sender: Sender) -> Session:
-        revision = first_free_revision(self._settings.store, key.study, key.visit)
+        place = self._place(key, rule)
         session = self._journal.open_session(
             rule=rule.name,
             study=key.study,
@@ -419,23 +423,39 @@ class SessionManager:
             called_ae=sender.called_ae,
             calling_ae=sender.calling_ae,
             address=sender.address,
-            expected=rule.expected,
-            first_revision=revision,
+            expected=rule.expected if place.change == "new" else self._still_expected(key, rule),
+            revision=place.revision,
+            change=place.change,
         )
         for folder in (session.input, session.folder, session.folder.parent):
             self._spool.sync(folder)
         self._progress.message(f"{session.id}: receiving {session.name}")
-        if session.revision > 1 and key.study_uid:
-            others = [item for item in self._journal.revisions(key.study, key.visit) if item.study_uid == key.study_uid]
-            reason = (
-                "these images arrived after the visit was complete"
-                if len(others) > 1 or revision > 1
-                else "another StudyInstanceUID has the same visit identifier"
-            )
-            note = f"revision {session.revision} of {key.visit}: {reason}"
+        for note in self._opening_notes(key, session, place):
             self._journal.add_note(session.id, note)
-            self._progress.message(f"{session.name}: {note}")
-        return session
+            self._progress.message(f"{session.id}: {session.name}: {note}")
+        return self._journal.session(session.id) or session
+
+    def _place(self, key: SessionKey, rule: Rule) -> Placement:
+        if rule.late == "separate" or not key.study_uid:
+            return Placement(first_free_revision(self._settings.store, key.study, key.visit))
+        return place_session(self._journal, self._settings.store, key.study, key.visit, key.study_uid)
+
+    def _still_expected(self, key: SessionKey, rule: Rule) -> int:
+        """How many of the images that a rule expects have not come with an earlier session of the visit."""
+        sessions = self._journal.revisions(key.study, key.visit)
+        return max(0, rule.expected - sum(item.images for item in sessions if item.study_uid == key.study_uid))
+
+    def _opening_notes(self, key: SessionKey, session: Session, place: Placement) -> Iterator[str]:
+        """What is to be said about a new session and its visit."""
+        if place.is_known:
+            yield LATE
+        elif session.revision > 1 and key.study_uid:
+            of_visit = [item.study_uid for item in self._journal.revisions(key.study, key.visit)]
+            is_late = of_visit.count(key.study_uid) > 1 or set(of_visit) == {key.study_uid}
+            reason = LATE if is_late else "another StudyInstanceUID has the same visit identifier"
+            yield f"revision {session.revision} of {key.visit}: {reason}"
+        if others := self._journal.other_visits(session):
+            yield f"the study has images of this StudyInstanceUID under another identifier as well: {', '.join(others)}"
 
     # refused images
 
@@ -533,7 +553,7 @@ class SessionManager:
             self._journal.record_refusals(opened.session.id, refusals)
         received = time.time() - (time.monotonic() - opened.last)
         with self._quarantine_lock:  # the session may have become complete, and further images been quarantined
-            amount = _count_images(opened.session.quarantine)
+            amount = count_quarantined(opened.session)
             self._journal.update_session(opened.session.id, **counts, quarantined=amount, last_received=received)
 
     def _queue(self, opened: OpenSession, why: str, now: float) -> None:
@@ -551,8 +571,11 @@ class SessionManager:
             notes.append(CONFLICTING)
         for note in filter(None, notes):
             self._journal.add_note(session.id, note)
-        self._journal.change_state(session.id, "queued")
+        is_held = opened.rule.late == "hold" and LATE in session.notes
+        self._journal.change_state(session.id, "held" if is_held else "queued")
         self._progress.message(f"{session.id}: {session.name} is complete with {format_count(images, 'image')}: {why}")
+        if is_held:
+            self._progress.message(f"{session.id}: is held until somebody releases or deletes it")
         self._on_queued()
 
     def _retry(self, session_id: str) -> None:
@@ -593,11 +616,6 @@ def _reopened(session: Session, rule: Rule, refused: dict[str, str]) -> OpenSess
         images=len(opened.files),
         size=sum(path.stat().st_size for path in opened.files.values()),
         duplicates=session.duplicates,
-        quarantined=_count_images(session.quarantine),
+        quarantined=count_quarantined(session),
     )
     return opened
-
-
-def _count_images(folder: Path) -> int:
-    """The number of images in a folder; 0 if it does not exist."""
-    return sum(1 for _ in folder.glob("*.dcm"))

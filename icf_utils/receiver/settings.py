@@ -150,7 +150,9 @@ class Rule:
 
     AE titles and the values of ``where`` are patterns: ``*`` is any text, ``?`` one character. ``calling_ae`` and
     ``addresses`` (or networks) say who may send; empty means everybody. ``where`` has patterns of header values by
-    DICOM keywords. ``study`` and ``visit`` are templates. ``force`` and ``expected`` are not used if they are 0.
+    DICOM keywords. ``study`` and ``visit`` are templates. ``late`` says what becomes of images that arrive after their
+    visit was archived: its next ``version``, a ``separate`` visit, or ``hold`` them until they are released.
+    ``force`` and ``expected`` are not used if they are 0.
     ``process`` names processings that are run when the visit has its metadata. ``xnat`` is the address of an XNAT to
     which visits are uploaded when they are in the store; its password comes from where ``icf-utils xnat`` takes it.
     ``xnat_subject`` and ``xnat_session`` are the templates of their labels there; their fields are ``study``,
@@ -169,6 +171,7 @@ class Rule:
     quiet: int = setting(30, least=1)
     force: int = setting(0, least=0)
     expected: int = setting(0, least=0)
+    late: str = setting("version", choices=("version", "separate", "hold"))
     workers: int = setting(1, least=1)
     until: str = setting("catalog", choices=STAGE_NAMES[1:])
     process: tuple[str, ...] = ()

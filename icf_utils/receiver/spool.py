@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from icf_utils.errors import Busy, storage_errors
-from icf_utils.receiver.model import visit_of_revision
+from icf_utils.receiver.model import Session, visit_of_revision
 from icf_utils.store.files import sync_names
 from icf_utils.store.flock import try_flock
 from icf_utils.store.layout import Visit
@@ -218,6 +218,11 @@ def images_below(folder: Path) -> dict[str, Path]:
     """The images in a session's input folder by their keys (:func:`~icf_utils.receiver.identify.image_key`)."""
     with storage_errors(folder, "read"):
         return {path.stem.rpartition("-")[2]: path for path in sorted(folder.glob("*/*.dcm"))}
+
+
+def count_quarantined(session: Session) -> int:
+    """The number of images in a session's quarantine."""
+    return sum(1 for _ in session.quarantine.glob("*.dcm"))
 
 
 def first_free_revision(store: Path, study: str, visit: str) -> int:

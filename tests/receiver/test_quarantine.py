@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from io import BytesIO
 from pathlib import Path
 
 import pydicom
@@ -57,11 +58,13 @@ def test_a_corrected_study_is_one_decision(tmp_path: Path, has_input: bool) -> N
         accepted = quarantine(receiver, "accept", session.id)["accepted"]  # type: ignore[index]
         old, new = receiver.finished(2)
         assert accepted == [{"session": old.id, "new": new.id}]
-        assert (old.state, old.quarantined, new.state, new.visit) == ("success", 0, "success", "v-r2")
+        assert (old.state, old.quarantined, new.state, new.visit) == ("success", 0, "success", "v")
         assert not old.quarantine.exists()
-        assert (receiver.store / "study-a" / "v_dicom.tar").read_bytes() == before
-        found = [str(pydicom.dcmread(path).PatientID) for path in new.input.glob("*/*.dcm")]
-        assert len(receiver.images(new)) == 5
+        assert [path.name for path in (receiver.store / "study-a").glob("*.tar")] == ["v_dicom.tar"]
+        assert (receiver.store / "study-a" / "v_dicom.tar").read_bytes() != before
+        assert "version 2 of the visit: 4 images corrected" in new.notes
+        found = [str(pydicom.dcmread(BytesIO(raw)).PatientID) for raw in receiver.images(new).values()]
+        assert len(found) == 5
         assert found.count("P2") == 4
         # the corrected images are those that the visit has now
         assert set(statuses(receiver, fixed)) == {0}

@@ -73,6 +73,7 @@ def _add_routes(app: Flask, handlers: _Handlers) -> None:
     app.add_url_rule("/view/<session_id>", "view", handlers.view)
     app.add_url_rule("/view/<session_id>/delete", "delete_by_form", handlers.delete_by_form, methods=["POST"])
     app.add_url_rule("/view/<session_id>/retry", "retry_by_form", handlers.retry_by_form, methods=["POST"])
+    app.add_url_rule("/view/<session_id>/release", "release_by_form", handlers.release_by_form, methods=["POST"])
     app.add_url_rule("/view/<session_id>/<action>", "decide_by_form", handlers.decide_by_form, methods=["POST"])
     app.add_url_rule("/sessions", "sessions", handlers.sessions)
     app.add_url_rule("/sessions", "post", handlers.post, methods=["POST"])
@@ -85,6 +86,7 @@ def _add_routes(app: Flask, handlers: _Handlers) -> None:
     app.add_url_rule("/sessions/<session_id>", "session", handlers.session)
     app.add_url_rule("/sessions/<session_id>", "delete", handlers.delete, methods=["DELETE"])
     app.add_url_rule("/sessions/<session_id>/retry", "retry", handlers.retry, methods=["POST"])
+    app.add_url_rule("/sessions/<session_id>/release", "release", handlers.release, methods=["POST"])
     app.add_url_rule("/sessions/<session_id>/resend", "resend", handlers.resend, methods=["POST"])
     app.add_url_rule("/sessions/<session_id>/rerun", "rerun", handlers.rerun, methods=["POST"])
     app.add_url_rule("/view/<session_id>/rerun", "rerun_by_form", handlers.rerun_by_form, methods=["POST"])
@@ -166,7 +168,7 @@ class _Handlers:
     def view(self, session_id: str) -> str:
         session = self._known(session_id)
         log = downloads.read_log(session).decode("utf-8", "replace")
-        actions = ("delete", "retry", "rerun", *_DECISIONS)
+        actions = ("delete", "retry", "rerun", "release", *_DECISIONS)
         forms = {action: guard.form_token(self._settings.token, action, session.id) for action in actions}
         found = session_processings(session, self._settings.store, self._processings(session))
         page = views.session_page(session, log, forms, time.time(), found, read_states(session))
@@ -187,6 +189,12 @@ class _Handlers:
             self._retry(session)
         return redirect(url_for("view", session_id=session.id), 303)
 
+    def release_by_form(self, session_id: str) -> Any:
+        session = self._known_by_form("release", session_id)
+        if session.state == "held":  # otherwise the button was pressed twice
+            self._release(session)
+        return redirect(url_for("view", session_id=session.id), 303)
+
     def _known_by_form(self, action: str, session_id: str) -> Session:
         session = self._known(session_id)
         if not guard.is_form_token(request.form.get("form", ""), self._settings.token, action, session.id):
@@ -198,6 +206,17 @@ class _Handlers:
         if session.state != "failed":
             return _problem(f"{session.id} is {session.state}; only a failed one can be retried", 409)
         return jsonify(self._record(self._retry(session)))
+
+    def release(self, session_id: str) -> Response:
+        session = self._known(session_id)
+        if session.state != "held":
+            return _problem(f"{session.id} is {session.state}; only a held one can be released", 409)
+        return jsonify(self._record(self._release(session)))
+
+    def _release(self, session: Session) -> Session:
+        queued = self._journal.release(session.id)
+        self._note("released")
+        return queued
 
     def _retry(self, session: Session) -> Session:
         if self._settings.rules and session.rule not in self._settings.rules:
@@ -221,7 +240,7 @@ class _Handlers:
 
     def delete(self, session_id: str) -> Response:
         session = self._known(session_id)
-        if not session.is_finished:
+        if not session.can_be_deleted:
             return _problem(f"{session.id} is {session.state}; only a finished one can be deleted", 409)
         self._journal.delete_session(session.id)
         self._note("deleted")

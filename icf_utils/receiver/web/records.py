@@ -47,6 +47,8 @@ def session_record(
         "study": session.study,
         "visit": session.visit,
         "revision": session.revision,
+        "change": session.change,
+        "completed_by": session.completed_by,
         "images": session.images,
         "expected": session.expected,
         "duplicates": session.duplicates,

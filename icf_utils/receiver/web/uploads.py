@@ -94,7 +94,7 @@ def enqueue_upload(
                 move=True,
                 images=images,
                 size=taken,
-                first_revision=first_free_revision(settings.store, study, visit),
+                revision=first_free_revision(settings.store, study, visit),
                 calling_ae=sender,
                 address=address,
             )
