@@ -1,6 +1,6 @@
 """Make one visit of two: the second one's images become part of the first. Reads and writes the store.
 
-What arrived late is often a visit of its own, such as a revision that a receiver made. The merged archive has the files
+What arrived late may be a visit of its own, such as a revision that a receiver made. The merged archive has the files
 of both; the second visit goes in the same transaction.
 """
 

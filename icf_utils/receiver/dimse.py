@@ -36,6 +36,7 @@ NO_IDENTIFIER, CONFLICT, NO_RULE = 0xC001, 0xC002, 0xC003
 #: Statuses of any service (PS3.7 annex C).
 PROCESSING_FAILURE, NO_SUCH_CLASS, INVALID_ARGUMENT = 0x0110, 0x0118, 0x0115
 CLASS_NOT_SUPPORTED, NO_SUCH_ACTION, UNRECOGNIZED_OPERATION = 0x0122, 0x0123, 0x0211
+NO_SUCH_INSTANCE = 0x0112
 
 #: Characters of an error comment (PS3.7 section C.4.2).
 _COMMENT_LENGTH = 64
@@ -160,7 +161,7 @@ def _shorts(number: int) -> bytes:
 
 
 def _uid(raw: bytes) -> str:
-    return raw.decode("ascii").strip(" \0")
+    return raw.decode("ascii", "backslashreplace").strip(" \0")
 
 
 def _padded(text: str, padding: bytes) -> bytes:

@@ -25,6 +25,7 @@ from icf_utils.dicom.constants import (
 from icf_utils.dicom.elements import Header
 from icf_utils.dicom.header import FileKind, check_pixels, file_kind, read_head
 from icf_utils.dicom.header_text import header_text
+from icf_utils.dicom.uids import LONGEST_UID
 from icf_utils.dicom.values import tag_for_keyword
 from icf_utils.errors import storage_errors
 from icf_utils.receiver.settings import ASSOCIATION_FIELDS, Rule, fits
@@ -138,7 +139,8 @@ def identify(
     study_uid = found.uid(STUDY_INSTANCE_UID)
     if not study_uid:
         return ImageRejection("StudyInstanceUID is missing or unusable")
-    if found.uid(SOP_INSTANCE_UID) != sop_instance or not sop_instance:
+    own_instance = found.uid(SOP_INSTANCE_UID)
+    if not _is_named(own_instance, sop_instance):
         return ImageRejection("SOPInstanceUID is missing or differs from the request")
     if found.uid(SOP_CLASS_UID) != sop_class:
         return ImageRejection("SOPClassUID is missing or differs from the request")
@@ -147,8 +149,13 @@ def identify(
         visit = visit_identifier(rule, sender, study_uid, lambda keyword: _text(found, keyword))
     except EmptyField as error:
         return ImageRejection(f"no usable value of {error.field} for the visit", lacks_identifier=True)
-    image = image_key(sop_instance)
+    image = image_key(own_instance)
     return ImageIdentity(study_uid, image, study, visit, _image_name(found, image))
+
+
+def _is_named(own: str, requested: str) -> bool:
+    """Whether a request has the UID of its image; dcmtk cuts one that is longer than PS3.5 allows."""
+    return bool(own) and (own == requested or (len(requested) == LONGEST_UID and own.startswith(requested)))
 
 
 def name_of_file(path: Path, image: str) -> str:

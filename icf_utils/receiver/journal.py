@@ -22,8 +22,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from icf_utils.errors import DepositDamaged, InvalidSetting, StorageFailure, printable, storage_errors
 from icf_utils.formatting import format_count
@@ -33,7 +34,6 @@ from icf_utils.receiver.model import (
     ASSOCIATION_LOST,
     CONFLICTING,
     FINISHED,
-    FORCED,
     OTHER_FAILED,
     PARTIAL_OUTPUT,
     SESSION_STATES,
@@ -42,8 +42,8 @@ from icf_utils.receiver.model import (
     Session,
     SessionFilter,
     SessionState,
-    failed_stage,
     VisitChange,
+    failed_stage,
     final_state,
     refusal_note,
     visit_of_revision,
@@ -73,6 +73,23 @@ _COUNTS = frozenset({"images", "duplicates", "quarantined", "refused", "size"})
 #: What may be set of an association and of a session.
 _ASSOCIATION_FIELDS = _COUNTS | {"transfer_syntaxes", "sessions"}
 _SESSION_FIELDS = _COUNTS | {"calling_ae", "address", "last_received", "expected", "failure", "study_uid"}
+
+
+@dataclass(frozen=True)
+class OpenCommitment:
+    """A request for storage commitment that waits for its report. ``due`` is the POSIX time of the next attempt.
+
+    ``references`` is a JSON list of pairs of SOP class and SOP instance.
+    """
+
+    id: int
+    transaction_uid: str
+    references: str
+    called_ae: str
+    calling_ae: str
+    address: str
+    attempts: int
+    due: float
 
 
 class Journal:
@@ -562,18 +579,35 @@ class Journal:
         found = self.sessions(wanted)
         if busy := [session for session in found if not session.can_be_deleted]:
             raise InvalidSetting("session", f"{busy[0].id} is {busy[0].state}; wait until it is finished")
-        for session in found:
+        self._database.run("PRAGMA secure_delete = ON")
+        self.forget_sessions(found)
+        self._database.run("PRAGMA wal_checkpoint(TRUNCATE)")
+        return [session.id for session in found]
+
+    def forget_sessions(self, sessions: Sequence[Session]) -> None:
+        """Remove sessions with their folders, digests and records. Images that are sent again are not known then."""
+        for session in sessions:
             with storage_errors(session.folder, "remove"):
                 if session.folder.exists():
                     shutil.rmtree(session.folder)
-        self._database.run("PRAGMA secure_delete = ON")
+        rows = [(_row_number(session.id),) for session in sessions]
         with self._database.transaction():
-            for session in found:
+            for session in sessions:
                 self.events.forget_session(_row_number(session.id))
-                self._database.run("DELETE FROM image WHERE session = ?", [_row_number(session.id)])
-                self._database.run("DELETE FROM session WHERE id = ?", [_row_number(session.id)])
-        self._database.run("PRAGMA wal_checkpoint(TRUNCATE)")
-        return [session.id for session in found]
+            for table in ("image", "refused", "session_association"):
+                self._database.run_many(f"DELETE FROM {table} WHERE session = ?", rows)  # noqa: S608
+            self._database.run_many("DELETE FROM session WHERE id = ?", rows)
+
+    def ended_sessions(self, before: float, after_id: str = "", limit: int = 1000) -> list[Session]:
+        """Sessions in ``success`` and deleted ones that ended before a time (POSIX seconds), by their ids.
+
+        At most ``limit`` of them, after the one of ``after_id``.
+        """
+        statement = (
+            "SELECT * FROM session WHERE processing_end < ? AND (state = 'success' OR deleted) AND id > ? "
+            "ORDER BY id LIMIT ?"
+        )
+        return [self._session(row) for row in self._database.rows(statement, [before, _row_number(after_id), limit])]
 
     # images of sessions
 
@@ -732,7 +766,52 @@ class Journal:
             ids = [(row[0],) for row in self._database.rows(statement, [before, most_rejected])]
             self._database.run_many("DELETE FROM session_association WHERE association = ?", ids)
             self._database.run_many("DELETE FROM association WHERE id = ?", ids)
+            self._database.run("DELETE FROM commitment WHERE state != 'open' AND received < ?", [before])
         return len(ids)
+
+    # storage commitment
+
+    def add_commitment(
+        self, transaction_uid: str, references: str, called_ae: str, calling_ae: str, address: str
+    ) -> int:
+        """Record a request for storage commitment; returns its number. ``references`` are SOP classes and instances."""
+        columns = {
+            "transaction_uid": transaction_uid,
+            "sop_references": references,
+            "called_ae": called_ae,
+            "calling_ae": calling_ae,
+            "address": address,
+            "received": time.time(),
+        }
+        return self._database.insert("commitment", columns)
+
+    def open_commitments(self) -> list[OpenCommitment]:
+        """The requests that were not reported on, the oldest first."""
+        statement = (
+            "SELECT id, transaction_uid, sop_references, called_ae, calling_ae, address, attempts, due "
+            "FROM commitment WHERE state = 'open' ORDER BY id"
+        )
+        return [OpenCommitment(*row) for row in self._database.rows(statement)]
+
+    def postpone_commitment(self, number: int, attempts: int, due: float, message: str) -> None:
+        """Record that a report failed, and the POSIX time of the next attempt."""
+        self._database.update("commitment", number, {"attempts": attempts, "due": due, "message": message})
+
+    def end_commitment(
+        self, number: int, state: Literal["reported", "failed"], committed: int = 0, refused: int = 0, message: str = ""
+    ) -> None:
+        """Record the end of a request, and how many of its images are committed or not."""
+        columns = {"state": state, "committed": committed, "refused": refused, "message": message}
+        self._database.update("commitment", number, {**columns, "sop_references": ""})
+
+    def archived_images(self, keys: Iterable[str]) -> Iterator[tuple[str, Session]]:
+        """Those of some images that were archived, each with the sessions that brought it."""
+        sessions: dict[int, Session] = {}
+        for key in keys:
+            for row in self._database.rows("SELECT session FROM image WHERE image = ?", [key]):
+                if row[0] not in sessions:
+                    sessions[row[0]] = self._existing(_session_id(row[0]))
+                yield key, sessions[row[0]]
 
     def association_counts(self) -> dict[str, int]:
         """The number of associations in each state that occurs."""
@@ -754,7 +833,7 @@ class Journal:
 
 def _has_all(session: Session, count: int) -> bool:
     """Whether a session that lacked images has them, if its visit has ``count`` now. Pure."""
-    was_lost = bool({ASSOCIATION_LOST, FORCED} & set(session.notes))
+    was_lost = ASSOCIATION_LOST in session.notes
     return count >= session.expected and (not was_lost or session.duplicates >= session.images)
 
 
@@ -884,7 +963,18 @@ ALTER TABLE new_session RENAME TO session;
 CREATE INDEX session_state ON session (state, rule, queued);
 CREATE INDEX session_base ON session (study, base_visit, revision);
 CREATE INDEX session_visit ON session (study, visit);
-CREATE INDEX session_study_uid ON session (study_uid) WHERE study_uid != '';
+CREATE INDEX session_end ON session (processing_end);
+CREATE INDEX session_study_uid ON session (study_uid);
+CREATE INDEX association_state ON association (state);
+CREATE INDEX image_key ON image (image);
+CREATE TABLE commitment (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    transaction_uid TEXT NOT NULL, sop_references TEXT NOT NULL, called_ae TEXT NOT NULL, calling_ae TEXT NOT NULL,
+    address TEXT NOT NULL, received REAL NOT NULL, state TEXT NOT NULL DEFAULT 'open',
+    attempts INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL DEFAULT 0, committed INTEGER NOT NULL DEFAULT 0,
+    refused INTEGER NOT NULL DEFAULT 0, message TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX commitment_state ON commitment (state);
 """,
 )
 

@@ -260,6 +260,21 @@ def remove_old_inputs(settings: ReceiverSettings, journal: Journal, now: float) 
     return removed
 
 
+def prune_sessions(settings: ReceiverSettings, journal: Journal, now: float) -> int:
+    """Remove the sessions from the journal that ended ``keep_sessions`` days ago; returns their number.
+
+    One stays as long as its input is there, and if its visit is not in the store.
+    """
+    before, found = now - settings.listen.keep_sessions * _DAY, 0
+    sessions = journal.ended_sessions(before) if settings.listen.keep_sessions else []
+    while sessions:
+        gone = [item for item in sessions if item.deleted or (not item.input.exists() and _is_stored(settings, item))]
+        journal.forget_sessions(gone)
+        found += len(gone)
+        sessions = journal.ended_sessions(before, sessions[-1].id)
+    return found
+
+
 def _is_stored(settings: ReceiverSettings, session: Session) -> bool:
     visit = Visit(settings.store, session.study, session.visit)
     return visit.archive.exists() and visit.checksum.exists()

@@ -26,7 +26,9 @@ from icf_utils.receiver.admission import (
     congestion,
 )
 from icf_utils.receiver.association import Association, EndState, IncomingImage
-from icf_utils.receiver.dimse import CLASS_NOT_SUPPORTED, Command
+from icf_utils.receiver.commitment import parse_request
+from icf_utils.receiver.commitment_queue import CommitmentQueue, Route
+from icf_utils.receiver.dimse import PROCESSING_FAILURE, SUCCESS, Command
 from icf_utils.receiver.events import EventQueue
 from icf_utils.receiver.identify import Sender
 from icf_utils.receiver.journal import Journal
@@ -36,7 +38,7 @@ from icf_utils.receiver.negotiation import check_protocol
 from icf_utils.receiver.pdu import AcceptedContext, AssociateRequest
 from icf_utils.receiver.processings import check_processings
 from icf_utils.receiver.routing import SendQueue
-from icf_utils.receiver.run_session import remove_old_inputs
+from icf_utils.receiver.run_session import prune_sessions, remove_old_inputs
 from icf_utils.receiver.session_queue import SessionQueue
 from icf_utils.receiver.sessions import SessionManager
 from icf_utils.receiver.settings import Listen, ReceiverSettings, cannot_listen, check_machine, tls_context
@@ -82,6 +84,7 @@ class Receiver:
         except BaseException:
             self._spool.close()
             raise
+        self._commitments = CommitmentQueue(settings, self._journal, progress)
         self._sends = SendQueue(settings, self._journal, progress)
         self._sessions = SessionManager(settings, self._journal, self._spool, progress, self._queue.notify)
         self._store_handler = StoreHandler(self._spool, self._sessions, progress, self._write_association)
@@ -96,6 +99,7 @@ class Receiver:
         self._queue.start()
         self._sends.start()
         self._events.start()
+        self._commitments.start()
         self._listener.start()
         threading.Thread(target=self._update_regularly, name="journal", daemon=True).start()
         return self
@@ -109,6 +113,7 @@ class Receiver:
         self._queue.close()
         self._sends.close()
         self._events.close()
+        self._commitments.close()
         for _ in poll(0.01, 0.01, timeout=_GRACE):
             if not self._open:
                 break
@@ -196,6 +201,7 @@ class Receiver:
             self._progress.message(str(error))
         finally:
             self._sessions.end_association(opened.id)
+            self._commitments.end_association(opened.id)
         if state != "released":
             why = f" ({printable(reason)})" if reason else ""
             self._progress.message(f"an association of {printable(opened.sender.calling_ae)} was {state}{why}")
@@ -207,11 +213,30 @@ class Receiver:
     def request_commitment(
         self, opened: OpenAssociation, request: Command, data: bytes, context: AcceptedContext
     ) -> int:
-        """Refuse storage commitment."""
-        return CLASS_NOT_SUPPORTED
+        """Take a request for storage commitment.
+
+        Its sender is done with the images that it has sent: they wait no longer for the end of the association.
+        """
+        found = parse_request(request, data, context.transfer_syntax)
+        if isinstance(found, int):
+            return found
+        with self._lock:
+            connection = next((item for item, value in self._open.items() if value is opened), None)
+        if connection is None:
+            return PROCESSING_FAILURE
+        connection.expect_outgoing()
+        try:
+            route = Route(opened.id, connection, context.id, context.transfer_syntax)
+            self._commitments.add(found, opened.sender, route)
+        except IcfError as error:
+            self._progress.message(str(error))
+            return PROCESSING_FAILURE
+        self._sessions.end_association(opened.id)
+        return SUCCESS
 
     def take_response(self, opened: OpenAssociation, response: Command) -> None:
-        """Take a response to a message of this side."""
+        """Take a response to a report on storage commitment."""
+        self._commitments.take_response(opened.id, response)
 
     # journal
 
@@ -233,6 +258,8 @@ class Receiver:
             self._journal.events.prune(oldest)
             for session_id in remove_old_inputs(self._settings, self._journal, time.time()):
                 self._progress.message(f"{session_id}: its input was removed, as 'keep_input' of its rule says")
+            if pruned := prune_sessions(self._settings, self._journal, time.time()):
+                self._progress.message(f"removed {format_count(pruned, 'session')} from the journal ('keep_sessions')")
         for opened in list(self._open.values()):
             if opened.has_changed:
                 opened.has_changed = False

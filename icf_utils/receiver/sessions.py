@@ -478,9 +478,13 @@ class SessionManager:
                 opened.associations.add(association)
                 opened.refused[refused.image] = opened.refusals[refused.image] = reason
                 opened.last, opened.has_changed = time.monotonic(), True
-                return opened.session.id
-        self._journal.record_refusals(known.session_id, {refused.image: reason})
-        return known.session_id
+        session_id = known.session_id if known else opened.session.id
+        try:  # at once: the receiver may be killed before its next look
+            self._journal.record_refusals(session_id, {refused.image: reason})
+        except IcfError:
+            if known:
+                raise
+        return session_id
 
     def _open_refused(
         self, key: SessionKey, rule: Rule, sender: Sender, association: int, refused: RefusedImage, reason: str

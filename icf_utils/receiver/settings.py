@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 from icf_utils.dicom.ae_titles import parse_ae_title
@@ -40,9 +40,10 @@ class Listen:
     """``[listen]``: the address of the receiver, and its limits. ``timeout`` is in seconds, ``max_pdu`` in bytes.
 
     ``min_rate`` is the slowest rate of an image, in bytes a second, as long as this side waits for the sender.
-    ``keep_associations`` are the days for which the journal has an association. ``reserve`` is the space that stays
-    free on the spool's disk, in megabytes. ``low_space``, in megabytes, is what is reported as an event if less is free
-    on the disks of spool or store. With ``client_ca``, senders must present a certificate. ``durable = false``
+    ``keep_associations`` are the days for which the journal has an association, ``keep_sessions`` those for which it
+    has a session whose files were removed (0: for ever). ``reserve`` is the space that stays free on the spool's disk,
+    in megabytes. ``low_space``, in megabytes, is what is reported as an event if less is free on the disks of spool or
+    store. With ``client_ca``, senders must present a certificate. ``durable = false``
     answers before images are on the disk, for measurements only.
     """
 
@@ -56,6 +57,7 @@ class Listen:
     reserve: int = setting(1024, least=0)
     low_space: int = setting(0, least=0)
     keep_associations: int = setting(365, least=1)
+    keep_sessions: int = setting(3650, least=0)
     workers: int = setting(1, least=1)
     certificate: str = ""
     key: str = ""
@@ -234,6 +236,28 @@ def _expression(pattern: str) -> re.Pattern[str]:
 
 
 @dataclass(frozen=True)
+class CommitmentPeer:
+    """``[[commitment]]``: where a sender, by its AE title or a pattern, takes reports on storage commitment.
+
+    ``host`` is by default the address that the request came from.
+    """
+
+    LABELS: ClassVar = ("calling_ae",)
+
+    calling_ae: str
+    host: str = ""
+    port: int = setting(104, least=1, most=65535)
+    tls: bool = False
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+
+
+#: A DICOM node that this receiver calls.
+_Node = TypeVar("_Node", Target, CommitmentPeer)
+
+
+@dataclass(frozen=True)
 class ReceiverFile:
     """The content of the receiver's settings file."""
 
@@ -244,6 +268,7 @@ class ReceiverFile:
     http: Http = field(default_factory=Http)
     processing: tuple[ProcessingSettings, ...] = ()
     event: tuple[EventSettings, ...] = ()
+    commitment: tuple[CommitmentPeer, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -258,6 +283,7 @@ class ReceiverSettings:
     source: str = "settings"
     processing: tuple[ProcessingSettings, ...] = ()
     events: tuple[EventSettings, ...] = ()
+    commitment: tuple[CommitmentPeer, ...] = ()
 
 
 def load_receiver_settings(path: Path) -> ReceiverSettings:
@@ -279,9 +305,17 @@ def parse_receiver_settings(raw: bytes, path: Path) -> ReceiverSettings:
     names = [rule.name for rule in rules]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InvalidSetting(source, f"several rules are called '{printable(twice[0])}': give each a 'name'")
-    events = _checked_events(file.event, names, here, source)
-    listen = _listen(file.listen, here, source)
-    return ReceiverSettings(store, spool, listen, rules, file.http, source, file.processing, events)
+    return ReceiverSettings(
+        store=store,
+        spool=spool,
+        listen=_listen(file.listen, here, source),
+        rules=rules,
+        http=file.http,
+        source=source,
+        processing=file.processing,
+        events=_checked_events(file.event, names, here, source),
+        commitment=tuple(_with_own_paths(peer, here) for peer in file.commitment),
+    )
 
 
 def _checked_events(
@@ -377,15 +411,13 @@ def _listen(listen: Listen, here: Path, source: str) -> Listen:
 
 def _with_paths(rule: Rule, here: Path) -> Rule:
     """The rule with the TLS files of its targets made absolute."""
+    return replace(rule, send=tuple(_with_own_paths(target, here) for target in rule.send))
 
-    def absolute(name: str) -> str:
-        return str(here / name) if name else ""
 
-    targets = [
-        replace(one, ca=absolute(one.ca), certificate=absolute(one.certificate), key=absolute(one.key))
-        for one in rule.send
-    ]
-    return replace(rule, send=tuple(targets))
+def _with_own_paths(node: _Node, here: Path) -> _Node:
+    """A node with its TLS files made absolute."""
+    ca, certificate, key = (str(here / name) if name else "" for name in (node.ca, node.certificate, node.key))
+    return replace(node, ca=ca, certificate=certificate, key=key)
 
 
 def _checked_rule(rule: Rule, number: int, source: str) -> Rule:

@@ -63,15 +63,15 @@ def response_status(response: Any) -> int | None:
 
 
 @contextmanager
-def open_association(peer: Peer, contexts: Sequence[tuple[str, str]]) -> Iterator[Any]:
+def open_association(peer: Peer, contexts: Sequence[tuple[str, str]], is_scp: bool = False) -> Iterator[Any]:
     """An established association; released at the end of the block, aborted if the block fails.
 
-    ``contexts`` are pairs of SOP class and transfer syntax. Raises :class:`NoAssociation`, :class:`NoContextAccepted`
-    and :class:`~icf_utils.errors.MissingRequirement`.
+    ``contexts`` are pairs of SOP class and transfer syntax; with ``is_scp``, this side is their SCP. Raises
+    :class:`NoAssociation`, :class:`NoContextAccepted` and :class:`~icf_utils.errors.MissingRequirement`.
     """
     tls, sockets = client_context(peer.tls) if peer.tls else None, _Sockets()
     try:
-        association = _associate(peer, contexts, tls, sockets)
+        association = _associate(peer, contexts, tls, sockets, is_scp)
     except OSError as error:  # the host name cannot be resolved
         raise NoAssociation(peer, f"cannot find the host ({error.strerror})", "check the host name") from error
     try:
@@ -90,10 +90,12 @@ def open_association(peer: Peer, contexts: Sequence[tuple[str, str]]) -> Iterato
         sockets.close()
 
 
-def _associate(peer: Peer, contexts: Sequence[tuple[str, str]], tls: ssl.SSLContext | None, sockets: _Sockets) -> Any:
+def _associate(
+    peer: Peer, contexts: Sequence[tuple[str, str]], tls: ssl.SSLContext | None, sockets: _Sockets, is_scp: bool
+) -> Any:
     """An association that may have failed, with a presentation context for each pair."""
     try:
-        from pynetdicom import AE, _config, build_context, evt
+        from pynetdicom import AE, _config, build_context, build_role, evt
     except ImportError as error:
         raise missing_package("pynetdicom", "intake") from error
     # the documented way to send a file without decoding it
@@ -108,6 +110,7 @@ def _associate(peer: Peer, contexts: Sequence[tuple[str, str]], tls: ssl.SSLCont
             [build_context(sop_class, [syntax]) for sop_class, syntax in contexts],
             ae_title=peer.called_title,
             max_pdu=MAX_PDU,
+            ext_neg=[build_role(sop_class, scp_role=True) for sop_class, _ in contexts] if is_scp else None,
             tls_args=(tls, peer.host) if tls else None,
             evt_handlers=[(evt.EVT_CONN_OPEN, sockets.add), (evt.EVT_DATA_SENT, sockets.avoid_delays)],
         )

@@ -11,6 +11,7 @@ import time
 import urllib.request
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
@@ -251,3 +252,23 @@ def test_images_over_two_associations_are_one_visit(tmp_path: Path) -> None:
         assert storescu(receiver, tmp_path / "two").returncode == 0
         (session,) = receiver.finished(1)
         assert session.images == len(one) + len(two)
+
+
+def test_odd_uids_are_archived_and_named(tmp_path: Path) -> None:
+    """Reproduces ../shared/cases/intake/26 for C-STORE: letters, a final dot, more than 64 characters."""
+    long = "1.2.826.0.1.3680043.10.363.5421649119139350670558684743636101576.9"
+    odd: dict[str, dict[str, Any]] = {
+        "letters": {"StudyInstanceUID": "PHANTOM.2024.1"},
+        "long": {"StudyInstanceUID": "1.2.3", "SOPInstanceUID": long},
+        "dot": {"StudyInstanceUID": "1.2.4", "SOPInstanceUID": "1.2.826.1."},
+    }
+    for name, uids in odd.items():
+        write_visit(tmp_path / "in" / name, {1: ("t1", 1)}, **uids)
+    rule = 'called_ae = "STUDYA"\nstudy = "study-a"\nquiet = 1\nuntil = "metadata"'
+    with running(tmp_path, rule=rule) as receiver:
+        assert storescu(receiver, tmp_path / "in").returncode == 0
+        sessions = receiver.finished(3)
+        assert [item.state for item in sessions] == ["success"] * 3
+        assert {item.notes for item in sessions} == {("archive: see [odd-uid] in the log",)}
+        assert storescu(receiver, tmp_path / "in").returncode == 0  # they are known again
+        assert len(receiver.sessions()) == 3

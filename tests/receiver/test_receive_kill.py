@@ -9,15 +9,25 @@ from __future__ import annotations
 import gc
 import os
 import random
+import shutil
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
+import pydicom
 import pytest
 
+import icf_utils
+from icf_utils.receiver.identify import image_key
+from icf_utils.receiver.journal import Journal
+from tests.cli.program import icf
 from tests.data.make_dicom import uid, write_visit
-from tests.receiver.receiving import Receiver, data_set, data_sets, wait_until
+from tests.receiver.receiving import Receiver, data_set, wait_until
 
 pytest.importorskip("pynetdicom")
 
@@ -31,8 +41,17 @@ _RULE = 'called_ae = "STUDYA"\nstudy = "study-a"\nquiet = 1\nworkers = 2'
 _PIXELS = bytes(200_000)
 
 
-def send(port: int, paths: list[Path], stored: set[str]) -> None:
-    """Send until all are sent or the receiver is gone; ``stored`` takes the names that were answered with success."""
+@dataclass
+class Answer:
+    """An image that was sent: its SOPInstanceUID, its data set, and the status of the answer."""
+
+    instance: str
+    content: bytes
+    status: int
+
+
+def send(port: int, images: Sequence[pydicom.Dataset], answers: list[Answer]) -> None:
+    """Send until all are sent or the receiver is gone; ``answers`` takes what was answered."""
     from pynetdicom import AE
     from pynetdicom.sop_class import MRImageStorage  # type: ignore[attr-defined]
 
@@ -43,64 +62,114 @@ def send(port: int, paths: list[Path], stored: set[str]) -> None:
     link = association.dul.socket
     connection = link.socket if link else None
     with suppress(RuntimeError, ValueError):  # the association has ended
-        for path in paths:
-            answer = association.send_c_store(path)
-            if "Status" in answer and answer.Status == 0:
-                stored.add(path.stem)
+        for image in images:
+            answer = association.send_c_store(image)
+            if "Status" in answer:
+                answers.append(Answer(str(image.SOPInstanceUID), encoded(image), int(answer.Status)))
         association.release()
     if connection is not None:
         connection.close()  # the library does not if the peer was quicker
 
 
+def encoded(image: pydicom.Dataset) -> bytes:
+    """An image's data set as it is sent."""
+    target = BytesIO()
+    pydicom.dcmwrite(target, image, enforce_file_format=True)
+    return data_set(target.getvalue())
+
+
+def images_of(folder: Path, trial: int) -> list[pydicom.FileDataset]:
+    paths = write_visit(
+        folder,
+        {1: ("t1", _IMAGES)},
+        StudyInstanceUID=uid("trial", trial),
+        Rows=250,
+        Columns=400,
+        PixelData=_PIXELS,
+    )
+    return [pydicom.dcmread(path) for path in paths]
+
+
+def corrected(images: Sequence[pydicom.FileDataset]) -> list[pydicom.FileDataset]:
+    found = deepcopy(list(images))
+    for image in found:
+        image.PatientID = "P2"
+    return found
+
+
+def without_study(images: Sequence[pydicom.FileDataset]) -> list[pydicom.FileDataset]:
+    """Images that are refused."""
+    found = deepcopy(list(images))
+    for image in found:
+        del image.StudyInstanceUID
+        instance = pydicom.uid.UID(f"{image.SOPInstanceUID}.7")
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = instance
+    return found
+
+
 def test_every_image_answered_with_success_is_in_the_archive(tmp_path: Path) -> None:
+    """Among images that are sent again, come late, are corrected or refused, and however often it is killed."""
     dice = random.Random(SEED)
     receiver = Receiver(tmp_path, listen="reserve = 0\nworkers = 2", rule=_RULE)
-    answered: dict[str, set[str]] = {}
-    sent: dict[str, bytes] = {}
+    icf_utils.init_store(receiver.store, url="https://data.example.org")
+    answers: list[Answer] = []
+    earlier: list[list[pydicom.FileDataset]] = []
     try:
         for trial in range(TRIALS):
-            study = uid("trial", trial)
-            paths = write_visit(
-                tmp_path / "in" / str(trial),
-                {1: ("t1", _IMAGES)},
-                StudyInstanceUID=study,
-                Rows=250,
-                Columns=400,
-                PixelData=_PIXELS,
-            )
-            own = data_sets(paths)
-            named = {path: path.rename(path.with_name(f"{key}.dcm")) for key, path in zip(own, paths, strict=True)}
-            sent.update(own)
-            stored = answered[study] = set[str]()
+            images = images_of(tmp_path / "in" / str(trial), trial)
+            shutil.rmtree(tmp_path / "in")
+            planned: list[pydicom.FileDataset] = images[: dice.choice((10, _IMAGES))]
+            if earlier:
+                planned = [*dice.choice(earlier), *planned]  # again, whether it is complete or not
+                planned += corrected(dice.sample(dice.choice(earlier), 2))
+            planned += without_study(images[:1])
+            dice.shuffle(planned)
+            earlier = [*earlier[-3:], images]
             receiver.start()
-            sender = threading.Thread(target=send, args=(receiver.port, list(named.values()), stored))
+            sender = threading.Thread(target=send, args=(receiver.port, planned, answers))
             sender.start()
-            time.sleep(dice.uniform(0.0, 1.2))
+            time.sleep(dice.uniform(0.0, 3.0))
             receiver.kill()
             sender.join()
         (tmp_path / "log").write_bytes(b"")  # worker processes may have reported that their receiver is gone
         receiver.start()
         for at in range(len(receiver.sessions())):
             wait_until(lambda: sum(item.is_finished for item in receiver.sessions()) > at, "one more is archived")  # noqa: B023
-        sessions = receiver.sessions()
-        # the sender did not try again, so images may be missing, and the session is partial
-        assert {session.state for session in sessions} <= {"success", "partial", "failed"}
-        assert all(not session.images for session in sessions if session.state == "failed"), receiver.log
-        found: dict[str, set[str]] = {}
-        for session in sessions:
-            if session.state != "failed":
-                images = receiver.images(session)
-                here = found.setdefault(session.study_uid, set())
-                assert not here & set(images), "an image is there twice"
-                here |= set(images)
-                for key, raw in images.items():
-                    assert data_set(raw) == sent[key], "an image is cut"
-        for study, stored in answered.items():
-            assert stored <= found.get(study, set())
-        assert any(answered.values())
+        check(receiver, answers)
         receiver.stop()
+        ran = icf("verify", "-o", receiver.store)
+        assert ran.code == 0, ran.out
     finally:
         gc.collect()
         if receiver.process is not None:
             receiver.process.kill()
             receiver.process.wait()
+
+
+def check(receiver: Receiver, answers: list[Answer]) -> None:
+    """Compare what the senders were answered with store and journal."""
+    sessions = receiver.sessions()
+    # the sender did not try again, so images may be missing, and the session is partial
+    assert {session.state for session in sessions} <= {"success", "partial", "failed"}
+    assert all(not session.images for session in sessions if session.state == "failed"), receiver.log
+    found: dict[str, bytes] = {}
+    visits = {(session.study_uid, session.visit): session for session in sessions if session.state != "failed"}
+    assert len({study for study, _ in visits}) == len(visits), "a study is in several visits"
+    assert len([*receiver.store.glob("*/*.tar")]) == len(visits)
+    for session in visits.values():
+        images = receiver.images(session)
+        assert not found.keys() & images.keys(), "an image is there twice"
+        found.update(images)
+    stored = [answer for answer in answers if answer.status == 0]
+    assert stored
+    for answer in stored:
+        assert answer.instance in found, "an image is lost"
+        assert data_set(found[answer.instance]) == answer.content, "an image is cut, or another one"
+    in_quarantine = {path.name[:16] for session in sessions for path in session.quarantine.glob("*.dcm")}
+    assert {image_key(answer.instance) for answer in answers if answer.status == 0xC002} <= in_quarantine
+    journal = Journal(receiver.folder / "spool")
+    refused = {key for session in sessions for key in journal.refused_images(session.id)}
+    journal.close()
+    assert {image_key(answer.instance) for answer in answers if answer.status == 0xC000} <= refused
+    for session in sessions:
+        assert session.quarantined == len([*session.quarantine.glob("*.dcm")])

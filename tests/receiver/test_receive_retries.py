@@ -155,10 +155,10 @@ def test_more_images_than_expected_are_one_visit(tmp_path: Path) -> None:
         association.release()
         (session,) = receiver.finished(1)
         assert (session.images, session.state) == (6, "success")
-        # nothing is expected of a revision
+        # nothing more is expected afterwards
         assert send(receiver, later) == [0]
-        revision = receiver.finished(2)[1]
-        assert (revision.visit, revision.expected, revision.state) == ("v-TESTS-r2", 0, "success")
+        more = receiver.finished(2)[1]
+        assert (more.visit, more.expected, more.state) == ("v-TESTS", 0, "success")
 
 
 def test_a_visit_that_is_forced_during_an_association(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from icf_utils.receiver.journal import Journal
-from icf_utils.receiver.run_session import remove_old_inputs
+from icf_utils.receiver.model import SessionFilter
+from icf_utils.receiver.run_session import prune_sessions, remove_old_inputs
 from icf_utils.receiver.settings import ReceiverSettings, parse_receiver_settings
 from icf_utils.store.layout import Visit
 
@@ -47,4 +48,65 @@ def test_an_input_is_removed_when_it_is_old_and_in_the_store(tmp_path: Path) -> 
     assert remove_old_inputs(found, journal, now + 7 * 86_400 + 60) == [sessions["good"].id]
     assert [name for name, session in sessions.items() if session.input.exists()] == ["lost", "lacking", "new"]
     assert remove_old_inputs(found, journal, now + 7 * 86_400 + 60) == []
+    journal.close()
+
+
+def test_sessions_are_pruned_when_nothing_of_them_is_left(tmp_path: Path) -> None:
+    """What has failed, has images in the spool, or is not in the store stays."""
+    text = f'store = "store"\nspool = "spool"\n[listen]\nkeep_sessions = 100\n{_RULE}'
+    found = parse_receiver_settings(text.encode(), tmp_path / "receiver.toml")
+    journal = Journal(found.spool)
+    names = ("gone", "spooled", "lost", "failed", "deleted", "new")
+    sessions = {name: journal.open_session(rule="A", study="s", visit=name) for name in names}
+    for name, session in sessions.items():
+        journal.record_digests(session.id, {"a" * 16: b"x"})
+        journal.record_refusals(session.id, {"b" * 16: "reason"})
+        journal.change_state(session.id, "failed" if name == "failed" else "success")
+        visit = Visit(found.store, "s", name)
+        visit.of_study.folder.mkdir(parents=True, exist_ok=True)
+        if name != "lost":
+            visit.archive.write_bytes(b"x")
+            visit.checksum.write_bytes(b"x")
+        if name != "spooled":
+            session.input.rmdir()
+    journal.delete_session(sessions["deleted"].id)
+    now = time.time() + 101 * 86_400
+    journal._database.update("session", int(sessions["new"].id[1:]), {"processing_end": now})
+    assert prune_sessions(found, journal, now) == 2
+    left = [item.visit for item in journal.sessions(SessionFilter(deleted=True))]
+    assert sorted(left) == sorted({*names} - {"gone", "deleted"})
+    assert not sessions["gone"].folder.exists()
+    assert not journal.digests([sessions["gone"].id])
+    assert journal.open_session(rule="A", study="s", visit="more").id == "s000007"  # no id is used again
+    assert prune_sessions(settings(tmp_path, ""), journal, now) == 0
+    journal.close()
+
+
+def test_look_ups_do_not_scan_the_journal(tmp_path: Path) -> None:
+    """Every look-up for an image, an association or a session uses an index, however many there are."""
+    journal = Journal(tmp_path / "spool")
+    session = journal.open_session(rule="A", study="s", visit="v", study_uid="1.2")
+    statements: list[str] = []
+    journal._database._connection.set_trace_callback(statements.append)
+    journal.revisions("s", "v")
+    journal.sessions_of_visit(session)
+    journal.other_visits(session)
+    journal.claim_next("A", "worker")
+    journal.complete_earlier(session.id)
+    list(journal.archived_images(["a"]))
+    journal.digests([session.id])
+    journal.has_digests(session.id)
+    journal.refused_images(session.id)
+    journal.associations(session.id)
+    journal.rejected_associations(10)
+    journal.open_commitments()
+    journal.ended_sessions(1.0)
+    journal.running_sessions()
+    journal.oldest_queued()
+    journal._database._connection.set_trace_callback(None)
+    looked_up = [text for text in statements if text.startswith("SELECT")]
+    assert len(looked_up) > 15
+    for text in looked_up:
+        plan = [row["detail"] for row in journal._database.rows(f"EXPLAIN QUERY PLAN {text}")]
+        assert not [step for step in plan if step.startswith("SCAN")], (text, plan)
     journal.close()

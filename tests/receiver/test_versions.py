@@ -52,8 +52,8 @@ def archive_of(folder: Path, session: Session, receiver: Receiver) -> bytes:
         if one.visit == session.visit:
             shutil.copytree(one.input, whole, dirs_exist_ok=True)
     icf_utils.init_store(folder / "other", url="https://data.example.org")
-    made = icf_utils.make_studyvisit_archive(whole, folder / "other", session.study, session.visit)
-    return made.archive.read_bytes()
+    icf_utils.make_studyvisit_archive(whole, folder / "other", session.study, session.visit)
+    return (folder / "other" / session.study / f"{session.visit}_dicom.tar").read_bytes()
 
 
 def test_a_cut_transfer_that_is_sent_again_is_one_visit(tmp_path: Path) -> None:
