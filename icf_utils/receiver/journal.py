@@ -482,15 +482,33 @@ class Journal:
                     continue
                 self._forget_arrived_refusals(old)
                 if new.state == "success" and old.is_short and _has_all(old, count):
-                    note = f"the images that were missing came with {new.id}"
-                    columns = {"completed_by": new.id, **self._with_note(old.id, note)}
-                    self._database.update("session", _row_number(old.id), columns)
-                now = self._existing(old.id)
-                state = final_state(now, "", PARTIAL_OUTPUT in now.notes)
-                if state != old.state:
-                    self._database.update("session", _row_number(old.id), {"state": state})
+                    self._mark_complete(old, new.id, f"the images that were missing came with {new.id}")
+                if self._decide_again(old) != old.state:
                     changed.append(old.id)
         return changed
+
+    def complete_by_resend(self, session_id: str) -> Session:
+        """Take note that a session of which images may be missing was sent again, if all of it was, and no more."""
+        with self._database.transaction():
+            session = self._existing(session_id)
+            others = self.sessions_of_visit(session)
+            is_whole = session.is_short and all(item.is_finished for item in others)
+            if session.state == "partial" and is_whole and _has_all(session, session.images):
+                self._mark_complete(session, session_id, "everything was sent again; nothing was missing")
+                self._decide_again(session)
+        return self._existing(session_id)
+
+    def _mark_complete(self, session: Session, completed_by: str, note: str) -> None:
+        """Record which session brought what a session lacked; the caller has a transaction."""
+        columns = {"completed_by": completed_by, **self._with_note(session.id, note)}
+        self._database.update("session", _row_number(session.id), columns)
+
+    def _decide_again(self, session: Session) -> SessionState:
+        """Put a partial session into the state that it has now; the caller has a transaction."""
+        now = self._existing(session.id)
+        state = final_state(now, "", PARTIAL_OUTPUT in now.notes)
+        self._database.update("session", _row_number(session.id), {"state": state})
+        return state
 
     def _count_images(self, session: Session) -> int:
         """The number of images of a session's visit that have digests."""

@@ -123,7 +123,7 @@ def missing_images_note(opened: OpenSession, now: float, associations: Iterable[
 
 @dataclass
 class Resend:
-    """A failed session whose images are being sent again: over which associations, and when the last one came."""
+    """A failed or partial session whose images come again: over which associations, and when the last one came."""
 
     quiet: float
     associations: set[int] = field(default_factory=set)
@@ -369,7 +369,7 @@ class SessionManager:
         part.discard()
         with self._lock:
             self._late_duplicates[session.id] += 1
-            if session.state == "failed" and not session.deleted:
+            if session.state in ("failed", "partial") and not session.deleted:
                 resend = self._resends.setdefault(session.id, Resend(late.rule.quiet))
                 resend.associations.add(late.association)
                 resend.last = time.monotonic()
@@ -583,7 +583,12 @@ class SessionManager:
         self._on_queued()
 
     def _retry(self, session_id: str) -> None:
-        """Retry a failed session, because its images have been sent again."""
+        """Retry a failed session, because its images have been sent again; or see whether nothing was missing."""
+        session = self._journal.session(session_id)
+        if session is not None and session.state == "partial":
+            if not has_lost_association(self._journal.associations(session_id)):
+                self._journal.complete_by_resend(session_id)
+            return
         with suppress(InvalidSetting):  # it was retried or deleted meanwhile
             session = self._journal.retry(session_id)
             self._progress.message(f"{session.id}: its images were sent again; retrying {session.name}")

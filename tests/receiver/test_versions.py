@@ -14,7 +14,7 @@ from icf_utils.curation.history import list_versions
 from icf_utils.receiver.model import Session
 from tests.cli.program import icf
 from tests.data.make_dicom import uid, write_visit
-from tests.receiver.receiving import Receiver, data_sets, running, store
+from tests.receiver.receiving import Receiver, data_sets, running, store, wait_until
 from tests.receiver.test_quarantine import correct
 from tests.receiver.test_receive_refusals import statuses
 
@@ -74,6 +74,19 @@ def test_a_cut_transfer_that_is_sent_again_is_one_visit(tmp_path: Path) -> None:
         assert receiver.images(second).keys() == data_sets(paths).keys()
         assert versions(receiver) == ["", "4 images added"]
         assert (receiver.store / "study-a" / "v_dicom.tar").read_bytes() == archive_of(tmp_path, second, receiver)
+
+
+def test_a_cut_transfer_of_which_nothing_is_missing(tmp_path: Path) -> None:
+    """The sender aborts after the last image, and repeats the whole study."""
+    paths = write_visit(tmp_path / "in", {1: ("t1", 3)}, StudyInstanceUID=uid("cut at the end"))
+    with running(tmp_path, rule=_RULE) as receiver:
+        cut_off(receiver, paths)
+        (session,) = receiver.finished(1)
+        assert session.state == "partial"
+        assert set(statuses(receiver, paths)) == {0}
+        wait_until(lambda: receiver.sessions()[0].state == "success", "nothing is missing")
+        (session,) = receiver.sessions()
+        assert session.notes[-1] == "everything was sent again; nothing was missing"
 
 
 def test_series_over_hours_are_one_visit_that_clones_follow(tmp_path: Path) -> None:
