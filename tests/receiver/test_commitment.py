@@ -54,17 +54,19 @@ class Reports:
         return report
 
 
-def request(association: Any, transaction: str, instances: list[str]) -> int:
+def request(
+    association: Any, transaction: str, instances: list[str], action: int = 1, instance: str = _INSTANCE
+) -> int:
     wanted = pydicom.Dataset()
     wanted.TransactionUID = transaction
     wanted.ReferencedSOPSequence = []
-    for instance in instances:
+    for one in instances:
         item = pydicom.Dataset()
-        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = MR_IMAGE, instance
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = MR_IMAGE, one
         wanted.ReferencedSOPSequence.append(item)
     while association._is_paused:
         time.sleep(0.001)
-    status, _ = association.send_n_action(wanted, 1, _CLASS, _INSTANCE)
+    status, _ = association.send_n_action(wanted, action, _CLASS, instance)
     return int(status.Status)
 
 
@@ -163,8 +165,7 @@ def test_requests_that_are_malformed(tmp_path: Path) -> None:
         assert request(association, "", ["1.2.3"]) == 0x0115
         assert request(association, "2.25.5", []) == 0x0115
         for action, instance, expected in ((7, _INSTANCE, 0x0123), (1, "1.2.3", 0x0112)):
-            status, _ = association.send_n_action(pydicom.Dataset(), action, _CLASS, instance)
-            assert status.Status == expected
+            assert request(association, "2.25.6", ["1.2.3"], action, instance) == expected
         association.release()
 
 
