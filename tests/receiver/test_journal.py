@@ -172,25 +172,36 @@ def test_whether_an_association_was_lost(
 
 
 def test_a_journal_of_the_first_layout_is_brought_up_to_date(tmp_path: Path) -> None:
-    """Without its tables of refused images and of sessions' associations, as an earlier version wrote it."""
+    """As an earlier version wrote it, with a session that was removed: its number is not used again."""
     import sqlite3
 
-    journal = Journal(tmp_path)
-    session = journal.open_session(rule="r", study="a", visit="v")
-    number = journal.start_association("A", "B", "127.0.0.1")
-    journal.update_association(number, images=1, sessions=[session.id])
-    journal.close()
+    from icf_utils.receiver.journal import _LAYOUTS
+
     with sqlite3.connect(tmp_path / "journal.sqlite") as database:
-        for table in ("refused", "session_association", "delivery", "event"):
-            database.execute(f"DROP TABLE {table}")
-        database.execute("DROP INDEX association_end")
+        database.executescript(_LAYOUTS[0])
+        names = "rule, study, visit, base_visit, revision, state, called_ae, calling_ae, address, images"
+        for visit in ("v", "v-r2", "gone"):
+            values = ("r", "a", visit, "v", 2 if visit == "v-r2" else 1, "success", "A", "B", "127.0.0.1", 3)
+            places = ", ".join("?" * len(values))
+            statement = f"INSERT INTO session ({names}, first_received, last_received) VALUES ({places}, 1.0, 2.0)"
+            database.execute(statement, values)
+        database.execute("DELETE FROM session WHERE visit = 'gone'")
+        database.execute(
+            "INSERT INTO association (called_ae, calling_ae, address, started, state, reason, sessions) "
+            """VALUES ('A', 'B', '127.0.0.1', 1.0, 'released', '', '["s000001"]')"""
+        )
         database.execute("PRAGMA user_version=1")
     database.close()
     again = Journal(tmp_path)
-    assert [item.id for item in again.associations(session.id)] == [number]
+    session, revision = again.revisions("a", "v")
+    assert (session.id, session.images, session.change, session.base_visit) == ("s000001", 3, "new", "v")
+    assert (revision.visit, revision.revision) == ("v-r2", 2)
+    assert [item.id for item in again.associations(session.id)] == [1]
     assert again.record_refusals(session.id, {"a": "x", "b": "x"}).notes == ("2 images were refused: x",)
     assert again.record_refusals(session.id, {"a": ""}).refused == 1
+    assert again.open_session(rule="r", study="a", visit="w").id == "s000004"
     again.close()
+    Journal(tmp_path).close()
 
 
 def test_associations_of_a_session_are_found_by_an_index(tmp_path: Path) -> None:
