@@ -408,7 +408,7 @@ class Journal:
         with self._database.transaction():
             session = self._existing(session_id)
             self._forget_quarantine(session, note)
-            self.change_state(session_id, "queued")
+            self._change_state(session_id, "queued")
         self._remove_quarantine(session)
         return self._existing(session_id)
 
@@ -464,7 +464,7 @@ class Journal:
                 raise _no_session(session_id)
             if session.state != "held":
                 raise InvalidSetting("session", f"{session.id} is {session.state}; only a held one can be released")
-            return self.change_state(session.id, "queued")
+            return self._change_state(session.id, "queued")
 
     def complete_earlier(self, session_id: str) -> list[str]:
         """Take note of what a finished session has brought for the other sessions of its visit; returns their ids.

@@ -144,6 +144,18 @@ def test_options_count_on_both_sides_of_the_subcommand(
     assert icf("sessions", "--wait", *access, "get", "s000001").code == 2
 
 
+def test_held_sessions_are_released(both: tuple[HttpSessions, LocalSessions, Journal]) -> None:
+    far, near, journal = both
+    for way in (far, near):
+        journal.change_state("s000001", "held")
+        way.release("s000001")
+        session = journal.session("s000001")
+        assert session is not None
+        assert session.state == "queued"
+        with pytest.raises((InvalidSetting, RemoteFailure), match="only a held one"):
+            way.release("s000001")
+
+
 def test_retrying_from_the_command_line(both: tuple[HttpSessions, LocalSessions, Journal], tmp_path: Path) -> None:
     far, near, journal = both
     for way in (far, near):

@@ -7,6 +7,7 @@ import hashlib
 import io
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import zipfile
@@ -20,6 +21,7 @@ import pytest
 import requests
 
 from icf_utils.receiver.journal import Journal
+from icf_utils.receiver.model import SessionFilter
 from icf_utils.receiver.spool import Spool
 from icf_utils.receiver.web.records import MAGICKBOX_FIELDS
 from icf_utils.receiver.web.settings import token_for
@@ -270,6 +272,24 @@ def test_a_failed_session_can_be_retried(client: Client) -> None:
     for name, status in (("s000002", 409), ("s000001", 409), ("s000099", 404), ("..", 404)):
         assert client.ask(f"/sessions/{name}/retry", "POST").status_code == status, name
     assert client.journal.claim_next("ARCHIVE", "worker") is not None
+
+
+def test_a_held_session_is_released_or_deleted(client: Client) -> None:
+    for number in (1, 2, 3):
+        client.journal.change_state(f"s{number:06}", "held")
+    assert client.ask("/sessions?state=held").headers["X-Total-Count"] == "3"
+    answer = client.ask("/sessions/s000001/release", "POST")
+    assert (answer.status_code, answer.json()["state"]) == (200, "queued")
+    assert client.ask("/sessions/s000001/release", "POST").status_code == 409
+    page = client.ask("/view/s000002").text.partition('action="/view/s000002/release"')[2]
+    form = re.search('name="form" value="([^"]+)"', page)
+    assert form is not None
+    assert client.ask("/view/s000002/release", "POST", data={"form": form[1][::-1]}).status_code == 403
+    for _ in range(2):  # a second press does nothing
+        assert client.ask("/view/s000002/release", "POST", data={"form": form[1]}).status_code == 303
+    assert client.ask("/sessions/s000003", "DELETE").status_code == 204
+    states = [item.state for item in client.journal.sessions(SessionFilter(deleted=True))[-3:]]
+    assert states == ["held", "queued", "queued"]
 
 
 def test_the_page_of_a_failed_session_has_a_retry_button(client: Client) -> None:
