@@ -9,9 +9,13 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from icf_utils.receiver.identify import image_key
 from icf_utils.receiver.journal import Journal
+from icf_utils.receiver.model import CONFLICTING
+from icf_utils.receiver.quarantine import accept_quarantine
+from icf_utils.receiver.spool import images_below
 from tests.cli.program import icf
-from tests.data.make_dicom import write_visit
+from tests.data.make_dicom import uid, write_visit
 from tests.receiver.receiving import Receiver, running
 from tests.receiver.test_receive_refusals import statuses
 
@@ -69,6 +73,31 @@ def test_a_corrected_study_is_one_decision(tmp_path: Path, has_input: bool) -> N
         # the corrected images are those that the visit has now
         assert set(statuses(receiver, fixed)) == {0}
         assert len(receiver.sessions()) == 2
+
+
+def test_a_failed_session_is_corrected_itself(tmp_path: Path) -> None:
+    """Its visit is not in the store, so that the corrected images take their place in the session."""
+    one, other = write_visit(tmp_path / "in", {1: ("t1", 2)}, StudyInstanceUID=uid("corrected itself"))
+    (fixed,) = correct([one], tmp_path / "fixed", PatientID="P2", SeriesNumber="7")
+    journal = Journal(tmp_path / "spool")
+    session = journal.open_session(rule="r", study="a", visit="v", study_uid=uid("corrected itself"))
+    keys = [image_key(str(pydicom.dcmread(path).SOPInstanceUID)) for path in (one, other)]
+    for path, key in zip((one, other), keys, strict=True):
+        (session.input / "001").mkdir(exist_ok=True)
+        shutil.copy(path, session.input / "001" / f"00001-{key}.dcm")
+    session.quarantine.mkdir()
+    shutil.copy(fixed, session.quarantine / f"{keys[0]}.000000000000.dcm")
+    journal.update_session(session.id, images=2)
+    journal.change_state(session.id, "failed", "archive: the store cannot be written")
+    journal.set_quarantined(session.id, 1, CONFLICTING)
+    queued = accept_quarantine(journal, tmp_path / "store", journal.sessions()[0])
+    assert (queued.id, queued.state, queued.quarantined, queued.images) == (session.id, "queued", 0, 2)
+    assert queued.notes == ("1 quarantined image accepted",)
+    files = images_below(session.input)
+    assert files.keys() == {*keys}
+    assert (str(pydicom.dcmread(files[keys[0]]).PatientID), files[keys[0]].parent.name) == ("P2", "007")
+    assert not session.quarantine.exists()
+    journal.close()
 
 
 def test_dropping_deletes_the_images(tmp_path: Path) -> None:
