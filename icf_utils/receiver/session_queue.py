@@ -155,6 +155,15 @@ class SessionQueue:
             return None
         return outcome or SessionOutcome(f"the process that worked on it {worker.exit_reason}")
 
+    def _count_conflicts(self, session: Session) -> None:
+        """Record images that the worker has moved to the quarantine, also one that was killed after that."""
+        now = self._journal.session(session.id) or session
+        amount = count_quarantined(now)
+        if amount > now.quarantined:
+            self._journal.set_quarantined(session.id, amount, CONFLICTING)
+        if amount and session.input.is_dir():
+            self._journal.update_session(session.id, images=len(images_below(session.input)))
+
     def _own_digests(self, session: Session, others: list[Session], digests: Mapping[str, bytes]) -> dict[str, bytes]:
         """The digests to record of a session: of its own images, and of those of its visit that no session brought."""
         known = self._journal.digests([item.id for item in others])
@@ -171,8 +180,7 @@ class SessionQueue:
         )
         for note in (*outcome.notes, *((OTHER_FAILED,) if has_failed else ())):
             self._journal.add_note(session.id, note)
-        if CONFLICTING in outcome.notes:
-            self._journal.set_quarantined(session.id, count_quarantined(session), CONFLICTING)
+        self._count_conflicts(session)
         if outcome.digests:
             self._journal.record_digests(session.id, self._own_digests(session, others, outcome.digests))
         if not outcome.failure and not rule.input_days and remove_input(session):
