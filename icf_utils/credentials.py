@@ -1,12 +1,13 @@
 """Passwords, tokens and session cookies: where they come from, and which server they may be sent to.
 
-They come from the environment, a file, ``~/.netrc``, or a question at the terminal; never from the command line and
-never from a URL, both of which other users of a machine and its logs can see. The objects here print as stars.
+They come from the environment, a file, ``~/.netrc``, the system's keyring, or a question at the terminal; never from
+the command line and never from a URL, both of which other users of a machine and its logs can see. The objects here
+print as stars.
 
 A secret becomes sendable by :func:`bind_credential` only, which ties it to one origin: scheme, host and port of a web
 address (RFC 6454). The HTTP client (:mod:`icf_utils.fetch.http`) sends it to that origin and to no other one.
 
-Reads the environment, files and the terminal; writes the question to the terminal and nothing else.
+Reads the environment, files, the keyring and the terminal; writes the question to the terminal and nothing else.
 """
 
 from __future__ import annotations
@@ -177,19 +178,76 @@ def ask_secret(question: str) -> Secret:
 
 
 def find_login(url: str, user: str, variable: str, file: Path | None = None) -> Login | None:
-    """The login for a server that the user has named: by :func:`find_secret`, else that of netrc.
+    """The login for a server that the user has named: by :func:`find_secret`, else that of netrc or the keyring.
 
-    ``$NETRC`` replaces ``~/.netrc``. Raises :class:`~icf_utils.errors.InvalidSetting` for a netrc that cannot be
-    parsed, or that others may read.
+    ``$NETRC`` replaces ``~/.netrc``. The keyring is asked for a named ``user`` only. Raises
+    :class:`~icf_utils.errors.InvalidSetting` for a netrc that cannot be parsed, or that others may read, and for a
+    ``user`` that no server can be sent.
     """
+    check_user(user)
     if user and (secret := find_secret(variable, file)):
         return Login(user, secret)
     known = _from_netrc(urlsplit(url).hostname or "")
     if known and user in ("", known.user):
         return known
+    if user and (stored := find_keyring_login(origin_of(url), user)):
+        return stored
     if user and (secret := find_secret(variable, None, f"Password of {printable(user)} at {printable(_place(url))}")):
         return Login(user, secret)
     return None
+
+
+def check_user(user: str) -> None:
+    """Refuse a user name with a colon, which separates it from the password (RFC 7617, 2), or a control character.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting`, which does not show it: it may contain a password.
+    """
+    if ":" in user:
+        raise InvalidSetting(
+            "--user",
+            "give the name alone, without ':'; other users of this machine can see a password on the command line, and "
+            "the shell keeps it in its history. You are asked for the password",
+        )
+    if not user.isprintable():
+        raise InvalidSetting("--user", "a user name cannot contain control characters")
+
+
+def find_keyring_login(origin: WebOrigin, user: str = "") -> Login | None:
+    """The login that the system's keyring has for an origin, such as ``https://data.example.org``: that of ``user`` if
+    one is named. ``None`` where the package ``keyring`` is not installed or has none.
+    """
+    try:
+        import keyring
+        import keyring.errors
+    except ImportError:
+        return None
+    try:
+        found = keyring.get_credential(str(origin), user or None)
+    except (keyring.errors.KeyringError, RuntimeError, OSError):  # without a usable keyring
+        return None
+    if found is None or not found.username or not found.password:
+        return None
+    return Login(found.username, Secret(found.password))
+
+
+def ask_login(origin: WebOrigin, advice: str = "") -> Login | None:
+    """Ask for user and password at the controlling terminal; ``None`` where there is none, or without an answer.
+
+    ``advice`` says how to avoid the question. Standard input may belong to another program. As for git, there is no
+    question with ``GIT_TERMINAL_PROMPT=0``.
+    """
+    if os.environ.get("GIT_TERMINAL_PROMPT") == "0":
+        return None
+    try:
+        with open("/dev/tty", "r+b", buffering=0) as terminal:
+            after = f"; {advice}" if advice else ""
+            terminal.write(f"{printable(str(origin))} requires authentication{after}.\nUser: ".encode())
+            user = terminal.readline().decode("utf-8", "replace").strip()
+    except OSError:
+        return None
+    check_user(user)
+    password = getpass.getpass("Password: ") if user else ""
+    return Login(user, Secret(password)) if password else None
 
 
 def check_token(token: Secret) -> Secret:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from icf_utils.cli.console import Console
+from icf_utils.cli.options import add_ca
 from icf_utils.errors import printable
 
 NAME = "configure-clone"
@@ -27,13 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="let the dataset name files of this store on this machine (file://); may be given several times",
     )
+    add_ca(parser)
     parser.add_argument("--undo", action="store_true", help="get images through DataLad's archivist again")
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.dataset.special_remote.configure import configure_clone
 
-    result = configure_clone(args.clone, args.undo, tuple(args.local_store))
+    result = configure_clone(args.clone, args.undo, tuple(args.local_store), args.ca)
     names = ", ".join(f"'{printable(name)}'" for name in result.remotes) or "no remote"
     how = "images are transferred as byte ranges" if not args.undo else "images are transferred as before"
     was = "already " if result.state == "unchanged" else ""

@@ -5,10 +5,20 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console
-from icf_utils.cli.options import add_directory, add_dry_run, add_login, add_targets, add_tls, targets_of, tls_of
+from icf_utils.cli.options import (
+    add_directory,
+    add_dry_run,
+    add_login,
+    add_targets,
+    add_tls,
+    number,
+    targets_of,
+    tls_of,
+)
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.formatting import format_count, format_size
 
@@ -17,6 +27,7 @@ if TYPE_CHECKING:
     from icf_utils.retrieve.api import ImageSource, Retriever, RetrieveResult
     from icf_utils.retrieve.model import Failure
     from icf_utils.retrieve.plan import Plan, SeriesLine, Stats
+    from icf_utils.retrieve.selection_file import SelectedLine
 
 NAME = "retrieve"
 HELP = "download visits, series or single images from a store or a COD bucket"
@@ -27,9 +38,11 @@ correct are not transferred again: repeat the command after an interruption, and
 it continues. If a series fails, the others continue, each failure is printed,
 and the exit code is 1.
 
-A password is taken from --password-file, ICF_STORE_PASSWORD or ~/.netrc, a token
-from --token-file, --ask-token or ICF_TOKEN; never from the command line."""
-EXAMPLE = "icf-utils retrieve -o https://data.example.org study-a/visit-01 --series 2 -d images"
+If the server requires a password, you are asked for it at the terminal, unless it
+is in --password-file, ICF_STORE_PASSWORD, ~/.netrc, DataLad's credentials or the
+keyring. A token is taken from --token-file, --ask-token or ICF_TOKEN. Neither is
+ever taken from the command line."""
+EXAMPLE = "icf-utils retrieve --store https://data.example.org --study study-a --tag ProtocolName~mprage -d images"
 
 PASSWORD_VARIABLE, TOKEN_VARIABLE = "ICF_STORE_PASSWORD", "ICF_TOKEN"
 
@@ -56,7 +69,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_what(parser: argparse.ArgumentParser) -> None:
-    add_targets(parser, "everything; of a web store, name visits")
+    add_targets(parser, "everything; of a web store, name a study")
+    parser.add_argument(
+        "--study", metavar="STUDY", action="append", default=[], help="select all visits of a study; the same as STUDY"
+    )
+    parser.add_argument(
+        "--visit",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="of the studies, select the visits that match a pattern such as 'sub-0*'; may be given several times",
+    )
+    parser.add_argument(
+        "--since",
+        metavar="VERSION",
+        type=number,
+        default=0,
+        help="select the visits whose version is VERSION or later (2: those that were ever replaced)",
+    )
+    parser.add_argument(
+        "--from",
+        dest="selection_file",
+        metavar="FILE",
+        type=Path,
+        help="select what a file lists: the catalog's selection file, or CSV, TSV or JSON lines with study, visit and "
+        "perhaps series or path",
+    )
+    parser.add_argument(
+        "--modality",
+        metavar="MODALITY",
+        action="append",
+        default=[],
+        help="select the images of a modality, such as MR; may be given several times",
+    )
     parser.add_argument(
         "--series",
         metavar="NUMBER-OR-UID",
@@ -69,7 +114,8 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         metavar="KEYWORD=VALUE",
         action="append",
         default=[],
-        help="select images with this value; if given several times, all must match",
+        help="select images with this value; KEYWORD~TEXT: whose value contains TEXT in upper or lower case; "
+        "'KEYWORD<NUMBER' (or <=, >, >=): by order; if given several times, all must match",
     )
     parser.add_argument(
         "--image",
@@ -114,9 +160,16 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.retrieve.api import Retriever
     from icf_utils.retrieve.selection import Selection, parse_tag
 
-    selection = Selection(tuple(args.series), tuple(map(parse_tag, args.tag)), tuple(args.image))
+    origin = _origin(args)
+    selection = Selection(
+        series=tuple(args.series),
+        tags=tuple(map(parse_tag, args.tag)),
+        images=tuple(args.image),
+        modalities=tuple(args.modality),
+        listed=_listed(args),
+    )
     with Retriever(
-        _origin(args),
+        origin,
         args.directory,
         selection=selection,
         layout=args.layout,
@@ -132,7 +185,19 @@ def run(args: argparse.Namespace, console: Console) -> int:
         return _retrieve(args, console, retriever)
 
 
+def _listed(args: argparse.Namespace) -> tuple[SelectedLine, ...]:
+    from icf_utils.errors import storage_errors
+    from icf_utils.retrieve.selection_file import parse_selection_file
+
+    if args.selection_file is None:
+        return ()
+    with storage_errors(args.selection_file, "read"):
+        raw = args.selection_file.read_bytes()
+    return parse_selection_file(raw, str(args.selection_file))
+
+
 def _origin(args: argparse.Namespace) -> ImageSource:
+    from icf_utils.fetch.challenges import CredentialFinder
     from icf_utils.retrieve.api import BucketSource, StoreSource
     from icf_utils.retrieve.buckets import has_token, parse_bucket
     from icf_utils.retrieve.store_source import store_url
@@ -141,10 +206,13 @@ def _origin(args: argparse.Namespace) -> ImageSource:
     if args.store_dir is not None:
         _refuse(args, "--store-dir", "prefix", "endpoint")
         url = store_url(args.store_dir)
-        studies = tuple(target for target in targets if "/" not in target)
+        studies = (*args.study, *(target for target in targets if "/" not in target))
         visits = tuple((study, visit) for study, slash, visit in (one.partition("/") for one in targets) if slash)
-        return StoreSource(url, visits, studies, _store_auth(args, url))
-    _refuse(args, "--bucket", "id", "user", "password_file")
+        if args.visit and not studies and (visits or url.startswith("http") or args.selection_file):
+            raise InvalidSetting("--visit", "it selects from the visits of a study: name one with --study")
+        auth = _store_auth(args, url)
+        return StoreSource(url, visits, studies, auth, CredentialFinder(), tuple(args.visit), args.since)
+    _refuse(args, "--bucket", "id", "user", "password_file", "study", "visit", "since", "selection_file")
     if has_token(args.bucket):
         raise InvalidSetting(
             "--bucket",
@@ -162,7 +230,8 @@ def _origin(args: argparse.Namespace) -> ImageSource:
 def _refuse(args: argparse.Namespace, place: str, *names: str) -> None:
     for name in names:
         if getattr(args, name):
-            raise InvalidSetting(f"--{name.replace('_', '-')}", f"cannot be combined with {place}")
+            option = "from" if name == "selection_file" else name.replace("_", "-")
+            raise InvalidSetting(f"--{option}", f"cannot be combined with {place}")
 
 
 def _token(args: argparse.Namespace, place: str) -> Secret | None:

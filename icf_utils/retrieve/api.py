@@ -26,10 +26,11 @@ from icf_utils.retrieve.layout import BUCKET_LAYOUT, BUCKET_ZIP_LAYOUT, STORE_LA
 from icf_utils.retrieve.model import Listing, PlannedFile
 from icf_utils.retrieve.plan import Plan, Stats, make_plan, make_stats
 from icf_utils.retrieve.selection import ALL, Selection
-from icf_utils.retrieve.store_source import check_folder, list_visits, store_url
+from icf_utils.retrieve.store_source import check_folder, store_url
 from icf_utils.retrieve.zips import ZipDestination
 
 if TYPE_CHECKING:
+    from icf_utils.fetch.challenges import CredentialFinder
     from icf_utils.fetch.http import HttpClient
 
 
@@ -203,15 +204,20 @@ class BucketSource:
 
 @dataclass(frozen=True)
 class StoreSource:
-    """Visits (pairs of study and visit) of a store; if none is given, all of ``studies``, or all of the store.
+    """Visits (pairs of study and visit) of a store, and of ``studies`` all visits; without both, all of the store.
 
-    ``url`` may be a path on this machine. ``auth`` is sent to the server of ``url`` only.
+    ``patterns`` and ``since`` narrow the visits down; see :class:`~icf_utils.retrieve.store_source.VisitChoice`.
+    ``url`` may be a path on this machine. ``auth`` is sent to the server of ``url`` only. Without it, ``finder`` finds
+    a credential if the server requires one.
     """
 
     url: str | os.PathLike[str]
     visits: tuple[tuple[str, str], ...] = ()
     studies: tuple[str, ...] = ()
     auth: Login | Secret | None = field(default=None, repr=False)
+    finder: CredentialFinder | None = field(default=None, repr=False, compare=False)
+    patterns: tuple[str, ...] = ()
+    since: int = 0
 
     @property
     def where(self) -> str:
@@ -223,14 +229,15 @@ class StoreSource:
     def list_images(
         self, selection: Selection, keywords: Sequence[str], jobs: int, client: HttpClient, progress: Progress
     ) -> Listing:
-        from icf_utils.retrieve.store_source import list_images
+        from icf_utils.retrieve.store_source import StoreReader, VisitChoice, list_images
 
-        url, visits = store_url(self.url), self.visits
+        url = store_url(self.url)
         check_folder(url)
-        if self.studies or not visits:
-            visits += list_visits(url, self.studies)
         credential = bind_credential(url, self.auth) if url.startswith("http") else None
-        return list_images(url, visits, client, credential, jobs, progress)
+        listed = tuple(dict.fromkeys((line.study, line.visit) for line in selection.listed))
+        choice = VisitChoice((*self.visits, *listed), self.studies, self.patterns, self.since)
+        reader = StoreReader(url, client, credential, self.finder)
+        return list_images(reader, choice, selection.modalities, jobs, progress)
 
 
 def open_bucket(place: BucketPlace, client: HttpClient) -> Bucket:

@@ -94,12 +94,14 @@ class Listing:
     """The images of a store or bucket.
 
     ``recorded`` are all DICOM keywords that it records, if every image is listed with all of its tags.
+    ``is_up_to_date``: there are none, because no visit has changed since the version that was named.
     """
 
     tars: tuple[Tar, ...]
     failures: tuple[Failure, ...] = ()
     notices: tuple[Notice, ...] = ()
     recorded: frozenset[str] = frozenset()
+    is_up_to_date: bool = False
 
 
 @dataclass(frozen=True)

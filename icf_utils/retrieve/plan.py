@@ -58,7 +58,8 @@ def make_plan(listing: Listing, selection: Selection, template: str, where: str)
 
     Raises :class:`~icf_utils.errors.InvalidSetting` for the template.
     """
-    unmatched = selection.unmatched((image for tar in listing.tars for image in tar.images), listing.recorded)
+    everything = (image for tar in listing.tars for image in tar.images)
+    unmatched = () if listing.is_up_to_date else selection.unmatched(everything, listing.recorded)
     chosen = [
         Tar(tar.url, tar.source, tuple(image for image in tar.images if selection.matches(image)))
         for tar in listing.tars

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,18 +18,27 @@ from icf_utils.fetch.files import path_of
 from icf_utils.fetch.open import open_source, read_whole
 from icf_utils.fetch.ranges import Span
 from icf_utils.fetch.source import ByteSource
+from icf_utils.metadata.history import current_version
 from icf_utils.metadata.records import ImageRecord, VisitMetadata, check_metadata, parse_images, parse_tarball
+from icf_utils.metadata.visit_list import VisitLine, parse_visit_list
 from icf_utils.progress import Progress
 from icf_utils.retrieve.layout import why_unsafe
 from icf_utils.retrieve.model import Digest, Failure, Image, Listing, Tar
-from icf_utils.store.layout import Study, Visit, list_studies
+from icf_utils.store.layout import VISITS_NAME, Study, Visit, list_studies
 
 if TYPE_CHECKING:
     from icf_utils.credentials import Credential
+    from icf_utils.fetch.challenges import CredentialFinder
     from icf_utils.fetch.http import HttpClient
 
 #: The largest metadata that is read, in bytes.
 _LARGEST = 1 << 30
+
+#: What to do where a server requires a credential.
+ADVICE = (
+    "give --user NAME (you are asked for the password; without a terminal, set ICF_STORE_PASSWORD, or use "
+    "--password-file FILE or ~/.netrc), or --token-file FILE"
+)
 
 #: Readers cannot repair a store.
 _REMEDY = "check the address and the names of study and visit, or ask the store's administrator"
@@ -44,50 +56,199 @@ def check_folder(url: str) -> None:
         raise InvalidSetting("--store-dir", f"the folder '{printable(path_of(url))}' does not exist")
 
 
-def list_visits(url: str, studies: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """All visits of these studies, or of all studies, in a store on this machine.
+@dataclass(frozen=True)
+class VisitChoice:
+    """Which visits of a store: pairs of study and visit, and of ``studies`` those that the rest selects.
 
-    Raises :class:`~icf_utils.errors.InvalidSetting` for a store on a web server, which has no list of its visits.
+    ``patterns`` are shell patterns, one of which the visit's identifier must match. ``since``: visits whose version is
+    this one or a later one, of all that are named.
     """
-    if not url.startswith("file:"):
-        raise InvalidSetting("STUDY", "a store on a web server has no list of its visits: name each as STUDY/VISIT")
-    root = path_of(url)
-    found = [Study(root, study) for study in studies] if studies else list_studies(root)
-    visits = tuple((study.study, visit) for study in found for visit in study.visits())
-    missing = [study.study for study in found if not study.visits()]
-    if missing or not visits:
-        raise InvalidSetting("STUDY", f"'{printable(root)}' contains no visit of {', '.join(missing) or 'any study'}")
-    return visits
+
+    visits: tuple[tuple[str, str], ...] = ()
+    studies: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
+    since: int = 0
+
+
+class StoreReader:
+    """Reads a store by its address; safe for threads.
+
+    Where the server requires a credential and none is given, ``finder`` is asked for one, once. ``advice`` says in
+    messages how to give one.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        client: HttpClient,
+        credential: Credential | None = None,
+        finder: CredentialFinder | None = None,
+        advice: str = ADVICE,
+    ) -> None:
+        self.url = url
+        self._client, self._credential, self._finder, self._advice = client, credential, finder, advice
+        self._lock = threading.Lock()
+
+    def source(self, path: str, expected: int | None = None) -> ByteSource:
+        """The file at ``path`` below the store's root; nothing is requested yet."""
+        return open_source(f"{self.url}/{path}", self._client, self._credential, expected, self._advice)
+
+    def read(self, path: str) -> tuple[bytes, str]:
+        """The content of a small file, and its address for messages.
+
+        Raises :class:`~icf_utils.fetch.errors.FetchFailure`.
+        """
+        before, source = self._credential, self.source(path)
+        try:
+            return read_whole(source, _LARGEST), source.where
+        except FetchFailure as failure:
+            if failure.kind != "unauthorised" or before is not None or not self._find_credential(failure):
+                raise
+        source = self.source(path)
+        return read_whole(source, _LARGEST), source.where
+
+    def _find_credential(self, failure: FetchFailure) -> bool:
+        with self._lock:
+            if self._credential is None and self._finder is not None:
+                self._credential, _ = self._finder.answer(failure)
+                self._finder = None
+            return self._credential is not None
 
 
 def list_images(
-    url: str,
-    visits: Sequence[tuple[str, str]],
-    client: HttpClient,
-    credential: Credential | None,
-    jobs: int,
-    progress: Progress,
+    reader: StoreReader, choice: VisitChoice, modalities: Sequence[str], jobs: int, progress: Progress
 ) -> Listing:
-    """The images of visits (pairs of study and visit). Visits that cannot be read are in the listing's failures.
+    """The images of the chosen visits. Visits that cannot be read are in the listing's failures.
 
-    Raises :class:`~icf_utils.errors.InvalidIdentifier` for a name that is not an identifier, and
+    Visits of which the study's list says that they have none of ``modalities`` are left out, if any are given. Raises
+    :class:`~icf_utils.errors.InvalidIdentifier` for a name that is not an identifier,
+    :class:`~icf_utils.errors.InvalidSetting` where no study is named in a web store, and
     :class:`~icf_utils.fetch.errors.FetchFailure` where the server requires other credentials.
     """
-    places = [Visit(Path(), study, visit) for study, visit in dict.fromkeys(visits)]
+    chooser = _VisitChooser(reader, choice, modalities)
+    places = chooser.visits()
     with progress.task("Reading metadata", len(places), "visit") as task, ThreadPoolExecutor(jobs) as pool:
         parts = []
-        for part in pool.map(lambda place: _read(url, place, client, credential), places):
+        # The first one alone: a refused password is sent once, not by several requests at a time.
+        for place in places[:1]:
+            parts.append(_read(reader, place))
+            task.advance(1)
+        for part in pool.map(lambda place: _read(reader, place), places[1:]):
             parts.append(part)
             task.advance(1)
     tars = tuple(tar for part in parts for tar in part.tars)
     recorded = frozenset(keyword for tar in tars for image in tar.images for keyword in image.tags)
-    return Listing(tars, tuple(failure for part in parts for failure in part.failures), recorded=recorded)
+    failures = (*chooser.failures, *(failure for part in parts for failure in part.failures))
+    return Listing(tars, failures, recorded=recorded, is_up_to_date=bool(choice.since and not places))
 
 
-def _read(url: str, place: Visit, client: HttpClient, credential: Credential | None) -> Listing:
-    archive = f"{url}/{place.storepath}"
+class _VisitChooser:
+    """Finds the visits that a :class:`VisitChoice` means; ``failures`` says of which studies they cannot be found."""
+
+    def __init__(self, reader: StoreReader, choice: VisitChoice, modalities: Sequence[str]) -> None:
+        self._reader, self._choice, self._modalities = reader, choice, frozenset(modalities)
+        self._read: dict[str, _StudyVisits | None] = {}
+        self.failures: list[Failure] = []
+
+    def visits(self) -> list[Visit]:
+        """The visits, each once: those of studies first."""
+        named = [Visit(Path(), study, visit) for study, visit in self._choice.visits]
+        studies = [Study(Path(), study).study for study in self._choice.studies]
+        if not studies and not named:
+            studies = _all_studies(self._reader)
+        found = [Visit(Path(), study, name) for study in dict.fromkeys(studies) for name in self._names(study)]
+        return [place for place in dict.fromkeys((*found, *named)) if self._is_new(place)]
+
+    def _names(self, study: str) -> Iterator[str]:
+        """The visits of a study that match the patterns, without those that the list says are of other modalities."""
+        known = self._study(study)
+        if known is None:
+            return
+        if not known.names:
+            self._fail(study, "it has no visit")
+        for pattern in self._choice.patterns if known.names else ():
+            if not any(fnmatchcase(name, pattern) for name in known.names):
+                self._fail(study, f"no visit matches --visit '{printable(pattern)}'")
+        for name in known.names:
+            if self._choice.patterns and not any(fnmatchcase(name, pattern) for pattern in self._choice.patterns):
+                continue
+            line = known.lines.get(name)
+            if not (line and self._modalities and self._modalities.isdisjoint(line.modalities)):
+                yield name
+
+    def _is_new(self, place: Visit) -> bool:
+        if not self._choice.since:
+            return True
+        known = self._study(place.study)
+        return known is not None and known.version(place.visit) >= self._choice.since
+
+    def _study(self, study: str) -> _StudyVisits | None:
+        """A study's visits, read once; ``None`` for those that cannot be read."""
+        if study not in self._read:
+            self._read[study] = None
+            try:
+                self._read[study] = _read_study(self._reader, study)
+            except FetchFailure as failure:
+                if failure.kind in ("unauthorised", "stopped"):
+                    raise
+                self._fail(study, _why_no_list(failure))
+            except DepositDamaged as error:
+                self._fail(study, f"{printable(str(error))}; {_REMEDY}")
+        return self._read[study]
+
+    def _fail(self, study: str, problem: str) -> None:
+        self.failures.append(Failure(f"{self._reader.url}/{study}", problem, study=study))
+
+
+@dataclass(frozen=True)
+class _StudyVisits:
+    """The visits of a study: all names, and the lines of those that its list has."""
+
+    names: tuple[str, ...]
+    lines: Mapping[str, VisitLine]
+    folder: Study | None = None
+
+    def version(self, visit: str) -> int:
+        if self.folder:
+            return current_version(Visit(self.folder.root, self.folder.study, visit))
+        return self.lines[visit].version if visit in self.lines else 1
+
+
+def _read_study(reader: StoreReader, study: str) -> _StudyVisits:
+    """From the study's list; in a store on this machine, from the folder, since the list may not exist."""
+    folder = Study(path_of(reader.url), study) if reader.url.startswith("file:") else None
+    if folder and not folder.visit_list.exists():
+        return _StudyVisits(tuple(folder.visits()), {}, folder)
+    raw, where = reader.read(f"{study}/{VISITS_NAME}")
+    lines = {line.visit: line for line in parse_visit_list(raw, where)}
+    names = {*lines, *(folder.visits() if folder else ())}
+    return _StudyVisits(tuple(sorted(names)), lines, folder)
+
+
+def _why_no_list(failure: FetchFailure) -> str:
+    if failure.kind != "missing":
+        return f"the list of its visits could not be fetched: {failure}"
+    return (
+        f"the list of its visits ({VISITS_NAME}) was not found: check the study's name; if the store has no such "
+        "lists, name each visit as STUDY/VISIT (the store's administrator makes them with 'icf-utils catalog build')"
+    )
+
+
+def _all_studies(reader: StoreReader) -> list[str]:
+    """The studies of a store on this machine; a web server has no list of them."""
+    if not reader.url.startswith("file:"):
+        raise InvalidSetting("STUDY", "a store on a web server has no list of its studies: name one")
+    root = path_of(reader.url)
+    studies = [study.study for study in list_studies(root)]
+    if not studies:
+        raise InvalidSetting("STUDY", f"'{printable(root)}' contains no study")
+    return studies
+
+
+def _read(reader: StoreReader, place: Visit) -> Listing:
+    archive = f"{reader.url}/{place.storepath}"
     try:
-        metadata = _metadata(url, place, client, credential)
+        metadata = _metadata(reader, place)
     except FetchFailure as error:
         if error.kind in ("unauthorised", "stopped"):
             raise
@@ -97,7 +258,7 @@ def _read(url: str, place: Visit, client: HttpClient, credential: Credential | N
             f"its metadata cannot be used: '{printable(error.path)}': expected {error.expected}, found {error.found}"
         )
         return Listing((), (Failure(archive, f"{problem}; {_REMEDY}", study=place.study),))
-    source = open_source(archive, client, credential, metadata.tarball.size)
+    source = reader.source(place.storepath, metadata.tarball.size)
     bad = tuple(
         Failure(archive, f"its name is unsafe: {problem}", image=record.path, size=record.size, study=place.study)
         for record in metadata.images
@@ -107,15 +268,9 @@ def _read(url: str, place: Visit, client: HttpClient, credential: Credential | N
     return Listing((Tar(archive, source, images),), bad)
 
 
-def _metadata(url: str, place: Visit, client: HttpClient, credential: Credential | None) -> VisitMetadata:
-    def fetch(path: Path) -> tuple[bytes, ByteSource]:
-        source = open_source(f"{url}/{path.as_posix()}", client, credential)
-        return read_whole(source, _LARGEST), source
-
-    raw, source = fetch(place.tarball_json)
-    tarball = parse_tarball(raw, source.where)
-    raw, source = fetch(place.dicoms_json)
-    metadata = VisitMetadata(tarball, parse_images(raw, source.where))
+def _metadata(reader: StoreReader, place: Visit) -> VisitMetadata:
+    tarball = parse_tarball(*reader.read(place.tarball_json.as_posix()))
+    metadata = VisitMetadata(tarball, parse_images(*reader.read(place.dicoms_json.as_posix())))
     check_metadata(metadata, place)
     return metadata
 

@@ -60,3 +60,11 @@ def expected(*series: CodSeries) -> dict[str, bytes]:
         for one in series
         for sop, content in one.images.items()
     }
+
+
+@pytest.fixture(autouse=True)
+def _no_stored_logins(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is asked, and the logins of whoever runs the tests are not used."""
+    monkeypatch.setenv("GIT_TERMINAL_PROMPT", "0")
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
+    monkeypatch.setenv("NETRC", str(tmp_path_factory.getbasetemp() / "no-netrc"))

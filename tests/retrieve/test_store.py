@@ -87,8 +87,8 @@ def test_all_visits_of_a_study(store: Path, tmp_path: Path) -> None:
 
 
 def test_a_missing_study(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("-o", store, "study-c", "-d", tmp_path) == 2
-    assert "study-c" in capsys.readouterr().err
+    assert run("-o", store, "study-c", "-d", tmp_path) == 1
+    assert "study-c': it has no visit" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("what", [(), ("--id", "study-a", "v1")])
@@ -397,8 +397,12 @@ def test_transfer_and_images_have_one_size(store: Path, tmp_path: Path, capsys: 
     [
         (),
         ("-o", "https://h", "--bucket", "b"),
-        ("-o", "https://h", "study-a"),
         ("-o", "https://h"),
+        ("-o", "https://h", "--visit", "v*"),
+        ("-o", "https://h", "study-a", "--tag", "EchoTime<x"),
+        ("-o", "https://h", "study-a", "--user", "me:pw"),
+        ("--bucket", "b", "--study", "a"),
+        ("--bucket", "b", "--from", "f"),
         ("-o", "https://me:pw@h", "--id", "a", "b"),
         ("-o", "ftp://h", "--id", "a", "b"),
         ("-o", "https://h", "--id", "../a", "b"),

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from icf_utils.dataset.special_remote.clone import Clone
-from icf_utils.dataset.special_remote.security import LOCAL_STORE_SETTING
+from icf_utils.dataset.special_remote.security import CA_SETTING, LOCAL_STORE_SETTING
 from icf_utils.errors import InvalidSetting, MissingRequirement, printable
+from icf_utils.fetch.tls import TlsFiles, client_context
 
 #: The programs, as git-annex names them: ``git-annex-remote-<this>``.
 ICF, ARCHIVIST = "icf", "archivist"
@@ -40,17 +41,24 @@ class ConfiguredClone:
 
 
 def configure_clone(
-    clone: str | os.PathLike[str], undo: bool = False, local_stores: tuple[str | os.PathLike[str], ...] = ()
+    clone: str | os.PathLike[str],
+    undo: bool = False,
+    local_stores: tuple[str | os.PathLike[str], ...] = (),
+    ca: str | os.PathLike[str] | None = None,
 ) -> ConfiguredClone:
     """Make ``clone`` get images by the special remote of icf-utils; with ``undo``, by DataLad's archivist again.
 
-    ``local_stores`` are folders with stores on this machine, whose files the dataset may name by ``file://``.
+    ``local_stores`` are folders with stores on this machine, whose files the dataset may name by ``file://``. ``ca`` is
+    a file of trusted CA certificates (PEM).
 
     Raises :class:`~icf_utils.errors.InvalidSetting` for what is not a clone of a dataset or not a folder, and
     :class:`~icf_utils.errors.MissingRequirement` where git would not find the programs it needs.
     """
-    if undo and local_stores:
-        raise InvalidSetting("--local-store", "cannot be combined with --undo")
+    for option, value in (("--local-store", local_stores), ("--ca", ca)):
+        if undo and value:
+            raise InvalidSetting(option, "cannot be combined with --undo")
+    if ca:
+        client_context(TlsFiles(authority=Path(ca)))  # raises for a file that cannot be used
     folder, stores = os.fspath(clone), [_existing(store) for store in local_stores]
     found = Clone.at(Path(clone))
     program = f"git-annex-remote-{ICF}"
@@ -61,6 +69,8 @@ def configure_clone(
     changed = (_undo if undo else _switch if remotes else _add)(found, folder, remotes)
     for store in stores:
         _allow(found, changed, store)
+    for name in changed if ca else ():
+        found.change_setting(f"remote.{name}.{CA_SETTING}", os.path.abspath(ca or ""))
     state: Literal["written", "unchanged"] = "unchanged" if found.own_settings() == before else "written"
     return ConfiguredClone(folder, tuple(changed), ARCHIVIST if undo else ICF, state)
 
@@ -90,15 +100,15 @@ def _undo(clone: Clone, folder: str, remotes: dict[str, str]) -> list[str]:
     if not remotes and not _logged_remotes(clone):
         raise InvalidSetting(folder, _NO_REMOTE)
     added = {name for name, _ in clone.remotes_with(_ADDED)}
-    allowed = {name for name, _ in clone.remotes_with(LOCAL_STORE_SETTING)}
     for name, kind in remotes.items():
         if name in added:
             clone.change_setting("--remove-section", f"remote.{name}")
             continue
         if kind == ICF:
             clone.change_setting(f"remote.{name}.annex-externaltype", ARCHIVIST)
-        if name in allowed:
-            clone.change_setting("--unset-all", f"remote.{name}.{LOCAL_STORE_SETTING}")
+        for setting in (LOCAL_STORE_SETTING, CA_SETTING):
+            if name in dict(clone.remotes_with(setting)):
+                clone.change_setting("--unset-all", f"remote.{name}.{setting}")
     return sorted(remotes)
 
 

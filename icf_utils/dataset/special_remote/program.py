@@ -15,7 +15,7 @@ from icf_utils.dataset.special_remote.archives import Archives
 from icf_utils.dataset.special_remote.clone import Clone
 from icf_utils.dataset.special_remote.opener import Opener
 from icf_utils.dataset.special_remote.protocol import Conversation, Job
-from icf_utils.dataset.special_remote.security import read_rule
+from icf_utils.dataset.special_remote.security import read_rule, read_tls
 from icf_utils.errors import DepositDamaged, DepositMissing, IcfError, storage_errors
 
 _NO_ADDRESS = "get the archive and unpack it, or ask the dataset's author"
@@ -93,7 +93,11 @@ class ImageRemote:
         with self._lock:
             if self._archives is None:
                 clone = Clone(Path(job.ask("GETGITDIR")).absolute())
-                self._archives = Archives(clone, Opener(read_rule(clone, lambda: job.ask("GETUUID"))))
+
+                def ask_uuid() -> str:
+                    return job.ask("GETUUID")
+
+                self._archives = Archives(clone, Opener(read_rule(clone, ask_uuid), read_tls(clone, ask_uuid)))
             return self._archives
 
 

@@ -29,6 +29,7 @@ from icf_utils.dataset.special_remote.clone import Clone
 from icf_utils.fetch.addresses import IpAddress, Network, network_of
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.files import path_of
+from icf_utils.fetch.tls import TlsFiles
 
 SCHEMES_SETTING = "annex.security.allowed-url-schemes"
 ADDRESSES_SETTING = "annex.security.allowed-ip-addresses"
@@ -36,6 +37,9 @@ _OLD_ADDRESSES_SETTING = "annex.security.allowed-http-addresses"
 
 #: The setting of a remote that names folders with stores on this machine.
 LOCAL_STORE_SETTING = "icf-local-store"
+
+#: The setting of a remote that names the file with the trusted CA certificates.
+CA_SETTING = "icf-ca"
 
 _DEFAULT_SCHEMES = ("http", "https", "ftp")
 
@@ -102,17 +106,28 @@ def read_rule(clone: Clone, ask_uuid: Callable[[], str]) -> DatasetRule:
     addresses = (clone.setting(ADDRESSES_SETTING) or clone.setting(_OLD_ADDRESSES_SETTING) or "").split()
     named = clone.setting(SCHEMES_SETTING)
     schemes = _DEFAULT_SCHEMES if named is None else named.split()
-    stores = clone.remotes_with(LOCAL_STORE_SETTING)
-    if stores:
-        uuid = ask_uuid()
-        names = {name for name, value in clone.remotes_with("annex-uuid") if value == uuid}
-        stores = [(name, folder) for name, folder in stores if name in names]
     return DatasetRule(
         frozenset(scheme.lower().rstrip(":") for scheme in schemes),
         parse_allowed(addresses),
         addresses == ["all"],
-        tuple(Path(folder) for _, folder in stores if os.path.isabs(folder)),
+        tuple(Path(folder) for folder in _own_values(clone, LOCAL_STORE_SETTING, ask_uuid) if os.path.isabs(folder)),
     )
+
+
+def read_tls(clone: Clone, ask_uuid: Callable[[], str]) -> TlsFiles | None:
+    """The file of trusted CA certificates that the user has named for the special remote, ``None`` for none."""
+    files = _own_values(clone, CA_SETTING, ask_uuid)
+    return TlsFiles(authority=Path(files[-1])) if files else None
+
+
+def _own_values(clone: Clone, setting: str, ask_uuid: Callable[[], str]) -> list[str]:
+    """The values of a setting of the remote with this UUID."""
+    found = clone.remotes_with(setting)
+    if not found:
+        return []
+    uuid = ask_uuid()
+    names = {name for name, value in clone.remotes_with("annex-uuid") if value == uuid}
+    return [value for name, value in found if name in names]
 
 
 def parse_allowed(words: Sequence[str]) -> tuple[AllowedAddress, ...]:

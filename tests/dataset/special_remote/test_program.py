@@ -161,11 +161,15 @@ def test_unknown_is_not_absent(usual: Cloned) -> None:
 
 
 def test_a_wrong_password(usual: Cloned) -> None:
+    """It is sent once, since servers lock accounts after some refused passwords."""
     wrong = {"DATALAD_CREDENTIAL_ICFTEST_SECRET": "wrong"}
+    assert usual.server
+    before = len(usual.server.requests())
     outcome = Cloned(usual.place, usual.folder, usual.server, {**usual.extra, **wrong}).attempt(
         "git", "annex", "get", "-J2", *SERIES_1[:6]
     )
     said = outcome.stdout + outcome.stderr
+    assert len(usual.server.requests()) - before == 2  # without a password, and with this one
     assert outcome.returncode != 0
     assert b"rejects the known user and password" in said
     assert b"datalad credentials set" in said
