@@ -17,9 +17,10 @@ from icf_utils.catalog.study import StudyPage, study_id
 from icf_utils.catalog.study_description import study_catalog
 from icf_utils.catalog.visit_data import visit_path
 from icf_utils.catalog.visit_list import encode_changed_list, visit_line
+from icf_utils.dataset.study_stage import study_dataset_files
 from icf_utils.metadata.visit_list import VisitLine
-from icf_utils.settings import CatalogSettings
-from icf_utils.store.layout import Study
+from icf_utils.settings import Settings
+from icf_utils.store.layout import Study, Visit
 
 
 @dataclass(frozen=True)
@@ -32,20 +33,22 @@ class CatalogChange:
 
 def plan_catalog_change(
     study: Study,
-    settings: CatalogSettings,
+    store: Settings,
     *,
     remove: Collection[str] = (),
+    changed: Visit | None = None,
     content: VisitContent | None = None,
     line: VisitLine | None = None,
     version: int = 1,
 ) -> CatalogChange:
     """Plan what follows for the catalog if the visits ``remove`` go, and one with ``content`` takes their place.
 
+    ``changed`` is where the files of the latter are, for the study's dataset.
     ``line`` is the new visit's in the list of visits, if it has no ``content``: the catalog does not show such a
     visit. The list comes last. The caller holds the catalog's lock. Raises :class:`~icf_utils.errors.DepositDamaged`
     if the study's page cannot be read.
     """
-    settings = study_catalog(study, settings)
+    settings = study_catalog(study, store.catalog)
     files: dict[str, bytes] = {}
     stale: list[str] = []
     page = read_study_page(study)
@@ -66,6 +69,11 @@ def plan_catalog_change(
                 )
     if content:
         line = visit_line(visit_entry(content.page), version)
+    new = {changed.visit: changed} if changed else {}
+    dataset = study_dataset_files(study, store.store.id, changed=new, removed=set(remove) - new.keys())
+    if dataset is None:
+        stale += (path.name for path in (study.refs, study.export) if path.exists())
+    files |= dataset or {}
     data = encode_changed_list(study, settings, remove, line)
     if data is not None:
         files[study.visit_list.name] = data

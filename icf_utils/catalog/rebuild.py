@@ -23,6 +23,7 @@ from icf_utils.catalog.study import StudyPage, study_id, study_path
 from icf_utils.catalog.study_description import study_catalog
 from icf_utils.catalog.study_index import INDEX_PATH
 from icf_utils.catalog.visit_list import build_visit_list, write_visit_list
+from icf_utils.dataset.study_stage import write_study_dataset
 from icf_utils.errors import DepositDamaged, DepositMissing, InvalidSetting, storage_errors
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
@@ -118,6 +119,7 @@ def _build(study: Study, options: ContentOptions, old: StudyPage, progress: Prog
                 swap.add_files(study, files)
             swap.add_files(study, {writer.MARKER: writer.marker_bytes(study_id(study.study), page.hides_dates)})
             swap.publish_new_folder(study)
+            write_study_dataset(study, options.settings.store.id)
             write_visit_list(study, build_visit_list(study, settings))
         return builder.result()
     finally:

@@ -24,6 +24,7 @@ from icf_utils.catalog.study import StudyPage, study_id
 from icf_utils.catalog.study_description import CITATIONS, study_catalog
 from icf_utils.catalog.swap import remove_work_folders
 from icf_utils.catalog.visit_list import list_with, visit_line, write_visit_list
+from icf_utils.dataset.study_stage import write_study_dataset
 from icf_utils.metadata.history import current_version
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
@@ -83,6 +84,8 @@ def catalogify_studyvisit_from_meta(
     with catalog_lock(place.of_study, progress):
         if _metadata_bytes(place) != before:  # the visit got another version meanwhile
             content = visit_content(place, options, progress)
+        writer.refuse_foreign(place.of_study, study_id(study))
+        write_study_dataset(place.of_study, settings.store.id, [visit])
         tally = _write(place, content, application, look, hide_dates, progress)
     return _result(content.page, place, tally, content.notices)
 
@@ -108,7 +111,6 @@ def _write(
     study = place.of_study
     catalog_id = study_id(study.study)
     remove_work_folders(study)
-    writer.refuse_foreign(study, catalog_id)
     writer.remove_unfinished_files(study)
     before = read_study_page(study)
     after = replace(before.with_entry(visit_entry(content.page)), hides_dates=before.hides_dates or hide_dates)

@@ -17,6 +17,7 @@ from icf_utils.catalog.series import group_series, list_modalities
 from icf_utils.catalog.study import study_id
 from icf_utils.catalog.writer import read_marker
 from icf_utils.dataset.reader import read_dataset
+from icf_utils.dataset.study_stage import write_study_dataset
 from icf_utils.errors import DepositDamaged, DepositMissing, storage_errors
 from icf_utils.metadata.history import current_version
 from icf_utils.metadata.records import TarballRecord, parse_tarball, read_visit_metadata
@@ -29,21 +30,22 @@ from icf_utils.metadata.visit_list import (
     without_line,
 )
 from icf_utils.progress import Progress
-from icf_utils.settings import CatalogSettings
+from icf_utils.settings import CatalogSettings, Settings
 from icf_utils.store.files import new_part, replace_with_part, sync_file, sync_folder
 from icf_utils.store.layout import Study, Visit, read_deposit
 from icf_utils.store.locks import catalog_lock
 
 
-def publish_visit(place: Visit, settings: CatalogSettings, progress: Progress) -> None:
+def publish_visit(place: Visit, settings: Settings, progress: Progress) -> None:
     """Bring a visit's line up to date in a study whose catalog does not show the visit; nothing without metadata.
 
-    Raises :class:`~icf_utils.errors.StorageFailure` and :class:`~icf_utils.errors.Busy`.
+    So is the study's dataset. Raises :class:`~icf_utils.errors.StorageFailure` and :class:`~icf_utils.errors.Busy`.
     """
     with catalog_lock(place.of_study, progress):
         line = _line_from_files(place, {})
         if line:
-            write_visit_list(place.of_study, list_with(place.of_study, line, settings))
+            write_study_dataset(place.of_study, settings.store.id, [place.visit])
+            write_visit_list(place.of_study, list_with(place.of_study, line, settings.catalog))
 
 
 def visit_line(entry: VisitEntry, version: int) -> VisitLine:

@@ -132,7 +132,7 @@ def remove_files(
     change = Change(study, place.visit)
     try:
         with catalog_lock(study, progress):
-            planned = plan_catalog_change(study, settings.catalog, remove=[place.visit])
+            planned = plan_catalog_change(study, settings, remove=[place.visit])
             changed = {name: data for name, data in planned.files.items() if not is_same(study.folder / name, data)}
             steps = [prepared_step(change, name, data) for name, data in reversed(changed.items())]
             if tombstone is not None:

@@ -307,7 +307,9 @@ def commit_version(
     with catalog_lock(study, progress):
         line = None if content else line_from_files(staged, settings.catalog)
         version = current_version(staged)
-        planned = plan_catalog_change(study, settings.catalog, remove=gone, content=content, line=line, version=version)
+        planned = plan_catalog_change(
+            study, settings, remove=gone, changed=staged, content=content, line=line, version=version
+        )
         steps = [*steps_for(change, staged, study), *stale_steps(current, staged)]
         steps += [Step(path.relative_to(study.folder).as_posix()) for path in remove]
         steps += _catalog_steps(change, study, planned.files, planned.stale)

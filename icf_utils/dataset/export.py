@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from icf_utils.dataset.git_objects import GitObject
-from icf_utils.dataset.git_pack import read_pack, write_pack
+from icf_utils.dataset.git_pack import Pack, PackReader, read_pack, write_pack
 from icf_utils.deflate import read_stored, stored_deflate
 
 MAIN, ANNEX = "refs/heads/main", "refs/heads/git-annex"
@@ -49,7 +49,11 @@ def _ref_lines(refs: Mapping[str, str]) -> bytes:
 
 def export_bytes(objects: Mapping[bytes, GitObject], refs: Mapping[str, str]) -> bytes:
     """Make ``<visit>_XDLRA--repo-export``. Raises ``OverflowError`` if the pack would be too large."""
-    pack = write_pack(objects)
+    return export_pack(write_pack(objects), refs)
+
+
+def export_pack(pack: Pack, refs: Mapping[str, str]) -> bytes:
+    """The same from a pack."""
     members = [
         *(ExportMember(name, b"") for name in _FOLDERS),
         ExportMember("HEAD", _HEAD),
@@ -92,6 +96,15 @@ def read_export(raw: bytes) -> tuple[dict[bytes, GitObject], dict[str, str]]:
     if export_bytes(objects, refs) != raw:
         raise ValueError("other checksums, another order or more bytes than icf-utils writes")
     return objects, refs
+
+
+def open_export(raw: bytes) -> tuple[PackReader, dict[str, str]]:
+    """Open an export to look objects up, without a check of those that are not read. Raises ``ValueError``."""
+    found = _read_members(raw)
+    packs = {name.rpartition(".")[2]: data for name, data in found.items() if name.startswith("objects/pack/pack-")}
+    if packs.keys() != {"pack", "idx"}:
+        raise ValueError("no pack, or several packs")
+    return PackReader(packs["pack"], packs["idx"]), _read_refs(found.get("packed-refs", b""))
 
 
 def _read_members(raw: bytes) -> dict[str, bytes]:

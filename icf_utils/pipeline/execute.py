@@ -157,7 +157,7 @@ def _publish_visit(planner: Planner, progress: Progress) -> None:
     from icf_utils.catalog.visit_list import publish_visit
 
     try:
-        publish_visit(planner.place, planner.config.settings.catalog, progress)
+        publish_visit(planner.place, planner.config.settings, progress)
     except IcfError as error:
         progress.message(f"{planner.visit_input.name}: is not in the study's list of visits: {error}")
 

@@ -35,6 +35,9 @@ VISIT_SUFFIXES = (
 #: The study's visits, one line each (:mod:`icf_utils.metadata.visit_list`).
 VISITS_NAME = "visits.json"
 
+#: The dataset of the study, with a subdataset for each visit (:mod:`icf_utils.dataset.study_dataset`).
+STUDY_EXPORT_NAME, STUDY_REFS_NAME = "XDLRA--repo-export", "XDLRA--refs"
+
 #: The versions of a visit, where it has more than one (:mod:`icf_utils.metadata.history`).
 HISTORY_SUFFIX = "_history.json"
 
@@ -95,6 +98,15 @@ class Study:
     @property
     def visit_list(self) -> Path:
         return self.folder / VISITS_NAME
+
+    @property
+    def refs(self) -> Path:
+        """The dataset of the study: its refs, which are written last."""
+        return self.folder / STUDY_REFS_NAME
+
+    @property
+    def export(self) -> Path:
+        return self.folder / STUDY_EXPORT_NAME
 
     @property
     def workdir(self) -> Path:

@@ -26,6 +26,7 @@ from icf_utils.dataset.build import build_annex_deposit, build_dataset
 from icf_utils.dataset.git_check import check_with_git
 from icf_utils.dataset.reader import kept_archives, read_dataset
 from icf_utils.dataset.store_address import find_store_address
+from icf_utils.dataset.study_stage import write_study_dataset
 from icf_utils.errors import DepositDamaged, IcfError, StorageFailure, storage_errors
 from icf_utils.formatting import format_count
 from icf_utils.metadata.describe import ArchiveDescription
@@ -47,7 +48,7 @@ from icf_utils.verify.recover import (
     recover_origin,
     recover_tags,
 )
-from icf_utils.verify.shared import check_visit_list
+from icf_utils.verify.shared import check_shared
 from icf_utils.verify.verify import check_visit, check_visits
 
 #: The folder of files that a repair has replaced, below a study's work folder.
@@ -176,13 +177,15 @@ def _repair_shared(
     study: Study, settings: Settings, progress: Progress, visits: Sequence[str] | None = None
 ) -> VisitRepair:
     """Repair what the visits of a study share: the list of visits, if it is wrong about any of ``visits``."""
-    findings, notices = check_visit_list(study, settings.catalog, visits)
+    findings, notices = check_shared(study, settings.catalog, visits)
     repairs: tuple[Repair, ...] = ()
     if findings or notices:
         with catalog_lock(study, progress):
+            if write_study_dataset(study, settings.store.id):
+                repairs = (Repair(study.refs, "brought up to date with the visits' datasets"),)
             if write_visit_list(study, build_visit_list(study, settings.catalog)):
-                repairs = (Repair(study.visit_list, "rebuilt from the visits' metadata"),)
-        findings, notices = check_visit_list(study, settings.catalog, visits)
+                repairs += (Repair(study.visit_list, "rebuilt from the visits' metadata"),)
+        findings, notices = check_shared(study, settings.catalog, visits)
     return VisitRepair(study.study, "", repairs, VisitCheck(study.study, "", 0, (), tuple(findings), notices))
 
 

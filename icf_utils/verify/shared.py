@@ -1,4 +1,7 @@
-"""The checks of what the visits of a study share: the list of visits. Reads the study's files; changes nothing."""
+"""The checks of what the visits of a study share: the list of visits, and the dataset of the study.
+
+Reads the study's files; changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,27 @@ from dataclasses import fields
 from icf_utils.catalog.check import find_junk
 from icf_utils.catalog.page import catalogued_visits
 from icf_utils.catalog.visit_list import hides_dates, line_from_files, read_visit_list
+from icf_utils.dataset.study_dataset import check_pack_entries
+from icf_utils.dataset.study_stage import read_study_dataset, read_visit_commit
 from icf_utils.errors import IcfError, StorageFailure, printable
 from icf_utils.metadata.visit_list import VisitLine, encode_visit_list, parse_visit_list
 from icf_utils.results import Notice
 from icf_utils.settings import CatalogSettings
-from icf_utils.store.layout import Study, Visit
+from icf_utils.store.layout import Study, Visit, read_deposit
 from icf_utils.verify.checks import Finding, finding_from_error
 
 _NO_LIST = "has no list of visits (visits.json) yet; 'icf-utils catalog build' and 'icf-utils verify --repair' make it"
+_NO_DATASET = "has no dataset of the study yet; 'icf-utils catalog build' and 'icf-utils verify --repair' make it"
 _OTHER_BYTES = "has the right content, but not in the bytes that icf-utils writes"
+
+
+def check_shared(
+    study: Study, settings: CatalogSettings, visits: Sequence[str] | None = None
+) -> tuple[list[Finding], tuple[Notice, ...]]:
+    """Check the list of visits and the dataset of a study, for all visits or for those in ``visits``."""
+    findings, notices = check_visit_list(study, settings, visits)
+    others, more = check_study_dataset(study, visits)
+    return [*findings, *others], (*notices, *more)
 
 
 def check_visit_list(
@@ -36,6 +51,44 @@ def check_visit_list(
     if found is None:
         return [], (*notices, *((Notice("no-visit-list", study.study, _NO_LIST),) if shown else ()))
     return [Finding(study.visit_list, subject, problem) for subject, problem in found], notices
+
+
+def check_study_dataset(study: Study, visits: Sequence[str] | None = None) -> tuple[list[Finding], tuple[Notice, ...]]:
+    """Compare the dataset of a study with those of its visits, or of those in ``visits``.
+
+    A visit may be missing from it while its catalog stage has not been run. Earlier commits are checked with all visits.
+    """
+    try:
+        found = _dataset_problems(study, visits) and _dataset_problems(study, visits)
+    except IcfError as error:
+        return [finding_from_error(study.export, error)], ()
+    if found is None:
+        shown = any(read_visit_commit(Visit(study.root, study.study, name)) for name in catalogued_visits(study))
+        return [], (Notice("no-study-dataset", study.study, _NO_DATASET),) if shown else ()
+    return [Finding(study.refs, subject, problem) for subject, problem in found], ()
+
+
+def _dataset_problems(study: Study, visits: Sequence[str] | None) -> list[tuple[str, str]] | None:
+    """What is wrong with each visit's subdataset; ``None`` without a dataset of the study."""
+    dataset = read_study_dataset(study)
+    if dataset is None:
+        return None
+    found, known = [], set(study.visits())
+    if visits is None:
+        try:
+            check_pack_entries(dataset, read_deposit(study.export, ""))
+        except ValueError as error:
+            found.append(("", f"is damaged: {error}"))
+    for visit in sorted(dataset.visits.keys() | known if visits is None else visits):
+        commit = read_visit_commit(Visit(study.root, study.study, visit)) if visit in known else ""
+        there = dataset.visits.get(visit)
+        if there and not commit:
+            found.append((visit, "is in the dataset of the study, but has no dataset"))
+        elif there and there.commit != commit:
+            found.append((visit, "has another commit in the dataset of the study than in its own dataset"))
+        elif commit and not there and visit in catalogued_visits(study):
+            found.append((visit, "is missing from the dataset of the study"))
+    return found
 
 
 def _junk_notices(study: Study) -> tuple[Notice, ...]:

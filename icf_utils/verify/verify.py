@@ -64,7 +64,7 @@ from icf_utils.verify.checks import (
 )
 from icf_utils.verify.history import check_history
 from icf_utils.verify.recover import find_catalogued_store
-from icf_utils.verify.shared import check_visit_list
+from icf_utils.verify.shared import check_shared
 
 __all__ = ["Finding", "VerifyResult", "VisitCheck", "verify_store", "verify_visit"]
 
@@ -115,7 +115,7 @@ def verify_visit(
         strip=strip,
         progress=progress,
     )
-    findings, notices = check_visit_list(place.of_study, chosen.catalog, [visit])
+    findings, notices = check_shared(place.of_study, chosen.catalog, [visit])
     return replace(check, findings=(*check.findings, *findings), notices=(*check.notices, *notices))
 
 
@@ -273,7 +273,7 @@ def verify_store(
         return check_visit(place, chosen, store_url=store_url, store_id=store_id, progress=progress)
 
     def shared(study: Study) -> VisitCheck:
-        findings, notices = check_visit_list(study, chosen.catalog)
+        findings, notices = check_shared(study, chosen.catalog)
         return VisitCheck(study.study, "", 0, (), tuple(findings), notices)
 
     checks = check_visits(root, targets, one, lambda failed: failed, shared)

@@ -18,7 +18,7 @@ from icf_utils.errors import InvalidSetting
 from icf_utils.metadata.history import VersionRecord, encode_history
 from icf_utils.progress import SILENT
 from icf_utils.retrieve.selection_file import SelectedLine, parse_selection_file
-from icf_utils.settings import CatalogSettings
+from icf_utils.settings import Settings
 from icf_utils.store.layout import Visit
 from tests.data.make_dicom import uid, write_visit
 from tests.dataset.servers import PASSWORD, USER, Server, nginx
@@ -50,7 +50,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
             place.history.write_bytes(
                 encode_history([VersionRecord(1, "0" * 32, 512, ""), VersionRecord(2, md5, size, "", "late images")])
             )
-        publish_visit(place, CatalogSettings(), SILENT)
+        publish_visit(place, Settings(), SILENT)
         assert made
     return root / "store"
 
