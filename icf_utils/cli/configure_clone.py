@@ -13,7 +13,9 @@ HELP = "let a clone get single images without the whole archive"
 DETAILS = """\
 Changes the git configuration of the clone at PATH, so that 'git annex get' and
 'datalad get' transfer only the bytes of the requested images. Works with clones
-made by DataLad or by git alone. --undo restores the configuration."""
+made by DataLad or by git alone. git-annex refuses every push from a clone until
+its special remotes are verified: --trust does so. --undo restores the
+configuration."""
 EXAMPLE = "icf-utils configure-clone visit-01"
 
 
@@ -28,16 +30,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="let the dataset name files of this store on this machine (file://); may be given several times",
     )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="let git-annex push, export and copy from the clone: compare the dataset's two special remotes with what "
+        "icf-utils writes, and mark them as verified",
+    )
     add_ca(parser)
-    parser.add_argument("--undo", action="store_true", help="get images through DataLad's archivist again")
+    parser.add_argument(
+        "--undo",
+        action="store_true",
+        help="restore the configuration: images come through DataLad's archivist, and --trust is taken back",
+    )
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.dataset.special_remote.configure import configure_clone
 
-    result = configure_clone(args.clone, args.undo, tuple(args.local_store), args.ca)
+    result = configure_clone(args.clone, args.undo, tuple(args.local_store), args.ca, args.trust)
     names = ", ".join(f"'{printable(name)}'" for name in result.remotes) or "no remote"
     how = "images are transferred as byte ranges" if not args.undo else "images are transferred as before"
+    how += "; git-annex may push" if args.trust else ""
     was = "already " if result.state == "unchanged" else ""
     console.result(
         args.command, result, [f"{printable(result.clone)}: {was}{names}: {how} (git-annex-remote-{result.program})"]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from icf_utils.cli import (
     catalog,
     catalogify_studyvisit_from_meta,
+    clone,
     completion,
     configure_clone,
     deposit_visit_dataset,
@@ -62,6 +63,7 @@ _COMMANDS: Sequence[Command | Group] = (
     verify,
     visit,
     retrieve,
+    clone,
     configure_clone,
     study_uid,
     send,

@@ -210,7 +210,7 @@ def _origin(args: argparse.Namespace) -> ImageSource:
         visits = tuple((study, visit) for study, slash, visit in (one.partition("/") for one in targets) if slash)
         if args.visit and not studies and (visits or url.startswith("http") or args.selection_file):
             raise InvalidSetting("--visit", "it selects from the visits of a study: name one with --study")
-        auth = _store_auth(args, url)
+        auth = store_auth(args, url)
         return StoreSource(url, visits, studies, auth, CredentialFinder(), tuple(args.visit), args.since)
     _refuse(args, "--bucket", "id", "user", "password_file", "study", "visit", "since", "selection_file")
     if has_token(args.bucket):
@@ -244,7 +244,7 @@ def _token(args: argparse.Namespace, place: str) -> Secret | None:
     return find_secret(TOKEN_VARIABLE, args.token_file)
 
 
-def _store_auth(args: argparse.Namespace, url: str) -> Login | Secret | None:
+def store_auth(args: argparse.Namespace, url: str) -> Login | Secret | None:
     """For a web store: what the options say, else a token from the environment, else what netrc says."""
     from icf_utils.credentials import find_login
 

@@ -62,6 +62,12 @@ def clone_url(store_url: str, visit: Visit) -> str:
     return f"datalad-annex::?type=external&externaltype=uncurl&encryption=none&url={place}"
 
 
+def study_clone_url(store_url: str, study: str) -> str:
+    """Return the address for ``datalad clone`` of a study as a whole; see :func:`clone_url`."""
+    quoted = store_url.replace("%", "%25")
+    return f"datalad-annex::?type=external&externaltype=uncurl&encryption=none&url={quoted}/{study}/{{{{annex_key}}}}"
+
+
 def parse_commit_date(text: str) -> int:
     """Convert an ISO 8601 date or date-time to whole seconds since 1970; without an offset it is UTC.
 

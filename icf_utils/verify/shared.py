@@ -56,14 +56,15 @@ def check_visit_list(
 def check_study_dataset(study: Study, visits: Sequence[str] | None = None) -> tuple[list[Finding], tuple[Notice, ...]]:
     """Compare the dataset of a study with those of its visits, or of those in ``visits``.
 
-    A visit may be missing from it while its catalog stage has not been run. Earlier commits are checked with all visits.
+    A visit may be missing from it while its catalog stage has not been run. Earlier commits are checked with all visits
+    only.
     """
     try:
         found = _dataset_problems(study, visits) and _dataset_problems(study, visits)
     except IcfError as error:
         return [finding_from_error(study.export, error)], ()
     if found is None:
-        shown = any(read_visit_commit(Visit(study.root, study.study, name)) for name in catalogued_visits(study))
+        shown = any(_commit_of(Visit(study.root, study.study, name)) for name in catalogued_visits(study))
         return [], (Notice("no-study-dataset", study.study, _NO_DATASET),) if shown else ()
     return [Finding(study.refs, subject, problem) for subject, problem in found], ()
 
@@ -80,15 +81,22 @@ def _dataset_problems(study: Study, visits: Sequence[str] | None) -> list[tuple[
         except ValueError as error:
             found.append(("", f"is damaged: {error}"))
     for visit in sorted(dataset.visits.keys() | known if visits is None else visits):
-        commit = read_visit_commit(Visit(study.root, study.study, visit)) if visit in known else ""
-        there = dataset.visits.get(visit)
-        if there and not commit:
-            found.append((visit, "is in the dataset of the study, but has no dataset"))
-        elif there and there.commit != commit:
+        commit, there = _commit_of(Visit(study.root, study.study, visit)), dataset.visits.get(visit)
+        if there and visit not in known and visit not in catalogued_visits(study):
+            found.append((visit, "is in the dataset of the study, but the store has no such visit"))
+        elif there and commit and there.commit != commit:
             found.append((visit, "has another commit in the dataset of the study than in its own dataset"))
         elif commit and not there and visit in catalogued_visits(study):
             found.append((visit, "is missing from the dataset of the study"))
     return found
+
+
+def _commit_of(place: Visit) -> str:
+    """The commit of a visit's dataset; empty if it cannot be read, which is reported with the visit."""
+    try:
+        return read_visit_commit(place)
+    except StorageFailure:
+        return ""
 
 
 def _junk_notices(study: Study) -> tuple[Notice, ...]:

@@ -7,7 +7,6 @@ this clone uses for it. Source: git-annex's manual page, "annex-externaltype".
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,16 @@ _NO_REMOTE = (
 )
 
 
+#: What icf-utils writes of the two special remotes of a dataset, besides their UUIDs and times.
+_OWN_REMOTES = {
+    name: {"autoenable": "true", "encryption": "none", "externaltype": name, "name": name, "type": "external"}
+    for name in (ARCHIVIST, "uncurl")
+}
+
+#: git-annex's setting of a remote whose configuration somebody has checked, and what it was before.
+_VERIFIED, _BEFORE = "annex-verified", "icf-verified-before"
+
+
 @dataclass(frozen=True)
 class ConfiguredClone:
     """A clone, its remotes for images, the program that gets them now, and whether that is new."""
@@ -45,16 +54,18 @@ def configure_clone(
     undo: bool = False,
     local_stores: tuple[str | os.PathLike[str], ...] = (),
     ca: str | os.PathLike[str] | None = None,
+    trust: bool = False,
 ) -> ConfiguredClone:
     """Make ``clone`` get images by the special remote of icf-utils; with ``undo``, by DataLad's archivist again.
 
     ``local_stores`` are folders with stores on this machine, whose files the dataset may name by ``file://``. ``ca`` is
-    a file of trusted CA certificates (PEM).
+    a file of trusted CA certificates (PEM). With ``trust``, the dataset's two special remotes are marked as verified,
+    without which git-annex refuses every push, if their configuration is the one that icf-utils writes.
 
     Raises :class:`~icf_utils.errors.InvalidSetting` for what is not a clone of a dataset or not a folder, and
     :class:`~icf_utils.errors.MissingRequirement` where git would not find the programs it needs.
     """
-    for option, value in (("--local-store", local_stores), ("--ca", ca)):
+    for option, value in (("--local-store", local_stores), ("--ca", ca), ("--trust", trust)):
         if undo and value:
             raise InvalidSetting(option, "cannot be combined with --undo")
     if ca:
@@ -65,12 +76,16 @@ def configure_clone(
     if not undo and shutil.which(program) is None:
         raise MissingRequirement(f"the program {program}", "make sure that the folder of 'icf-utils' is on the PATH")
     before = found.own_settings()
+    if trust:
+        _check_remotes(found, folder)
     remotes = {name: kind for name, kind in found.remotes_with("annex-externaltype") if kind in (ICF, ARCHIVIST)}
     changed = (_undo if undo else _switch if remotes else _add)(found, folder, remotes)
     for store in stores:
         _allow(found, changed, store)
     for name in changed if ca else ():
         found.change_setting(f"remote.{name}.{CA_SETTING}", os.path.abspath(ca or ""))
+    if trust:
+        _trust(found, folder)
     state: Literal["written", "unchanged"] = "unchanged" if found.own_settings() == before else "written"
     return ConfiguredClone(folder, tuple(changed), ARCHIVIST if undo else ICF, state)
 
@@ -100,6 +115,12 @@ def _undo(clone: Clone, folder: str, remotes: dict[str, str]) -> list[str]:
     if not remotes and not _logged_remotes(clone):
         raise InvalidSetting(folder, _NO_REMOTE)
     added = {name for name, _ in clone.remotes_with(_ADDED)}
+    for name, value in clone.remotes_with(_BEFORE):
+        if value:
+            clone.change_setting(f"remote.{name}.{_VERIFIED}", value)
+        elif dict(clone.remotes_with(_VERIFIED)).get(name):
+            clone.change_setting("--unset-all", f"remote.{name}.{_VERIFIED}")
+        clone.change_setting("--unset-all", f"remote.{name}.{_BEFORE}")
     for name, kind in remotes.items():
         if name in added:
             clone.change_setting("--remove-section", f"remote.{name}")
@@ -110,6 +131,54 @@ def _undo(clone: Clone, folder: str, remotes: dict[str, str]) -> list[str]:
             if name in dict(clone.remotes_with(setting)):
                 clone.change_setting("--unset-all", f"remote.{name}.{setting}")
     return sorted(remotes)
+
+
+def _check_remotes(clone: Clone, folder: str) -> None:
+    """Refuse remotes that are configured in another way than icf-utils does: they could send data elsewhere.
+
+    Every special remote of the clone is compared, since git-annex refuses a push because of any of them.
+    """
+    logged = {uuid: dict(word.split("=", 1) for word in words if "=" in word) for uuid, words in _remote_log(clone)}
+    enabled = dict(clone.remotes_with("annex-externaltype"))
+    uuids = dict(clone.remotes_with("annex-uuid"))
+    for name in sorted(enabled):
+        found = logged.get(uuids.get(name, ""))
+        own = _OWN_REMOTES.get(found.get("name", "")) if found else None
+        if found is None or own is None:
+            continue  # somebody else's remote, which stays as it is
+        differing = {key for key in {*found, *own} - {"timestamp"} if found.get(key) != own.get(key)}
+        if enabled[name] not in (own["externaltype"], ICF if own["externaltype"] == ARCHIVIST else ""):
+            differing.add("externaltype")
+        if differing:
+            raise InvalidSetting(
+                folder,
+                f"the special remote '{printable(name)}' is not configured as icf-utils does it "
+                f"({', '.join(sorted(map(printable, differing)))}): look at it with 'git annex info {printable(name)}'; "
+                f"if you trust it, run 'git annex verifyremote {printable(name)}'",
+            )
+
+
+def _trust(clone: Clone, folder: str) -> None:
+    """Mark the two special remotes as verified; what they were is kept for --undo."""
+    values, known = dict(clone.remotes_with(_VERIFIED)), dict(clone.remotes_with(_BEFORE))
+    own = {uuid for uuid, words in _remote_log(clone) if f"name={ARCHIVIST}" in words or "name=uncurl" in words}
+    names = [name for name, uuid in clone.remotes_with("annex-uuid") if uuid in own]
+    if not names:
+        raise InvalidSetting(folder, _NO_REMOTE)
+    for name in names:
+        if values.get(name) != "verified":
+            if name not in known:
+                clone.change_setting(f"remote.{name}.{_BEFORE}", values.get(name, ""))
+            clone.change_setting(f"remote.{name}.{_VERIFIED}", "verified")
+
+
+def _remote_log(clone: Clone) -> list[tuple[str, list[str]]]:
+    """UUID and settings of the special remotes that the dataset knows."""
+    for branch in ("git-annex", "origin/git-annex"):
+        text = clone.git("cat-file", "blob", f"{branch}:remote.log").stdout.decode("utf-8", "surrogateescape")
+        if text:
+            return [(uuid, words) for uuid, *words in map(str.split, text.splitlines())]
+    return []
 
 
 def _existing(folder: str | os.PathLike[str]) -> str:
@@ -129,13 +198,5 @@ def _allow(clone: Clone, remotes: list[str], store: str) -> None:
 
 def _logged_remotes(clone: Clone) -> dict[str, str]:
     """Names and UUIDs of the archivist remotes that the dataset knows."""
-    for branch in ("git-annex", "origin/git-annex"):
-        text = clone.git("cat-file", "blob", f"{branch}:remote.log").stdout.decode("utf-8", "surrogateescape")
-        found = {}
-        for line in text.splitlines():
-            name, kind = (re.search(rf" {key}=(\S+)", line) for key in ("name", "externaltype"))
-            if name and kind and kind[1] == ARCHIVIST:
-                found[name[1]] = line.partition(" ")[0]
-        if found:
-            return found
-    return {}
+    logged = [(uuid, dict(word.split("=", 1) for word in words if "=" in word)) for uuid, words in _remote_log(clone)]
+    return {one["name"]: uuid for uuid, one in logged if one.get("externaltype") == ARCHIVIST and "name" in one}

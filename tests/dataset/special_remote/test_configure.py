@@ -14,8 +14,10 @@ from icf_utils.dataset.stage import deposit_visit_dataset
 from icf_utils.errors import InvalidSetting, MissingRequirement
 from tests.dataset.commands import run
 from tests.dataset.conftest import require
-from tests.dataset.special_remote.conftest import Cloned
+from tests.dataset.special_remote.conftest import CONTENTS, Cloned
 from tests.dataset.visits import make_visit
+
+ONE = "study_v1/s1/002.dcm"
 
 
 def config(folder: Path) -> str:
@@ -111,3 +113,43 @@ def test_the_program_started_by_hand() -> None:
     done = subprocess.run(["git-annex-remote-icf", "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "icf-utils configure-clone" in done.stderr
+
+
+def test_trust_and_undo(local: Cloned, tmp_path: Path) -> None:
+    """Without it, git-annex refuses every push."""
+    before = config(local.folder).splitlines()
+    for name in ("bare", "other"):
+        subprocess.run(["git", "init", "-q", "--bare", tmp_path / name], check=True)
+        local.run("git", "remote", "add", name, os.fspath(tmp_path / name))
+    refused = local.attempt("git", "push", "bare", "main")
+    assert refused.returncode != 0
+    assert b"unverified special remote" in refused.stderr
+    assert configure_clone(local.folder, trust=True).state == "written"
+    assert configure_clone(local.folder, trust=True).state == "unchanged"
+    local.run("git", "push", "bare", "main", "git-annex")
+    local.run("datalad", "push", "--to", "other", "--data", "nothing")
+    local.run("git", "annex", "get", ONE)
+    local.run("git", "annex", "copy", "--to", "other", ONE)
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    options = ("type=directory", f"directory={folder}", "encryption=none", "exporttree=yes")
+    local.run("git", "annex", "initremote", "tree", *options)
+    local.attempt("git", "annex", "export", "main:study_v1/s1", "--to", "tree")
+    assert (folder / Path(ONE).name).read_bytes() == CONTENTS[ONE]
+    local.run("datalad", "create-sibling-ria", "-s", "ria", "--new-store-ok", f"ria+file://{tmp_path}/ria")
+    local.run("datalad", "push", "--to", "ria", "--data", "nothing")
+    configure_clone(local.folder, undo=True)
+    configure_clone(local.folder)
+    after = [
+        line for line in config(local.folder).splitlines() if line.startswith(("remote.archivist.", "remote.uncurl."))
+    ]
+    assert set(after) - set(before) == set()
+    local.run("git", "commit", "-q", "--allow-empty", "-m", "more")
+    assert local.attempt("git", "push", "bare", "main").returncode != 0
+
+
+def test_a_changed_remote_is_not_trusted(local: Cloned) -> None:
+    local.run("git", "annex", "enableremote", "uncurl", "autoenable=false")
+    with pytest.raises(InvalidSetting, match="'uncurl' is not configured as icf-utils does it"):
+        configure_clone(local.folder, trust=True)
+    assert "remote.archivist.annex-verified=verified" not in config(local.folder)

@@ -1,0 +1,195 @@
+"""Clones a study or visit with the programs that are installed. Uses the network; runs DataLad or git.
+
+With DataLad (and datalad-next), a study or visit is cloned by the ``datalad-annex::`` address of its deposit; with
+git-annex alone, a visit by its ``annex::`` address, if it was deposited with one. A user who has given user and
+password is not asked again: the program that clones gets them in its environment, for this server only.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from icf_utils.child_environment import user_environment
+from icf_utils.credentials import Credential, Login, Secret, bind_credential
+from icf_utils.dataset.origin import clone_url, study_clone_url
+from icf_utils.dataset.special_remote.configure import configure_clone
+from icf_utils.errors import DepositMissing, InvalidSetting, MissingRequirement, RemoteFailure, printable
+from icf_utils.fetch.challenges import CredentialFinder, realm_of
+from icf_utils.fetch.errors import FetchFailure
+from icf_utils.fetch.files import path_of
+from icf_utils.fetch.http import HttpClient
+from icf_utils.fetch.open import open_source
+from icf_utils.fetch.tls import TlsFiles
+from icf_utils.store.layout import STUDY_REFS_NAME, Visit, check_identifier
+
+_INSTALL = "install DataLad: pip install datalad datalad-next git-annex"
+
+
+@dataclass(frozen=True)
+class CloneResult:
+    """A clone in ``folder`` of a study, or of a visit; ``commands`` are those that were run."""
+
+    folder: str
+    store: str
+    study: str
+    visit: str
+    tool: str
+    commands: tuple[str, ...]
+    by_ranges: bool
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What an address names: ``visit`` is empty for a study. ``challenge`` is how the server asked for a credential."""
+
+    store: str
+    study: str
+    visit: str
+    credential: Credential | None
+    realm: str
+
+
+def clone_dataset(
+    address: str,
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    auth: Login | Secret | None = None,
+    tls: TlsFiles | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> CloneResult:
+    """Clone the study or visit at ``address`` (``STORE/STUDY`` or ``STORE/STUDY/VISIT``) into ``folder``.
+
+    The folder is by default named after the visit or study. ``auth`` is sent to the server of the address only;
+    without it, a credential is looked for, or asked for, where the server requires one. ``say`` gets each command that
+    is run. A visit's clone transfers images by byte ranges, where git finds ``git-annex-remote-icf``.
+
+    Raises :class:`~icf_utils.errors.MissingRequirement`, which says what to install,
+    :class:`~icf_utils.errors.DepositMissing` for an address without a dataset,
+    :class:`~icf_utils.errors.InvalidSetting` for other addresses and a folder that is not empty, and
+    :class:`~icf_utils.errors.RemoteFailure` where the program that clones fails.
+    """
+    if shutil.which("git") is None or shutil.which("git-annex") is None:
+        raise MissingRequirement("git and git-annex", _INSTALL)
+    with HttpClient(1, tls=tls) as client:
+        place, has_annex = _find(address, auth, client)
+    target = Path(folder or place.visit or place.study)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InvalidSetting(os.fspath(target), "it exists already: name another folder")
+    has_datalad = shutil.which("datalad") is not None and shutil.which("git-remote-datalad-annex") is not None
+    if has_datalad:
+        visit = Visit(Path(), place.study, place.visit) if place.visit else None
+        url = clone_url(place.store, visit) if visit else study_clone_url(place.store, place.study)
+        command, more = ["datalad", "clone", url, os.fspath(target)], _for_datalad(place)
+    elif has_annex and shutil.which("git-remote-annex") is not None:
+        url = f"annex::{place.store}/{place.study}/{place.visit}.annex"
+        command, more = ["git", *_helper(place), "clone", url, os.fspath(target)], _for_git(place)
+    else:
+        why = "this visit has no deposit for git-annex alone" if place.visit else "a study is cloned by DataLad"
+        raise MissingRequirement("DataLad with datalad-next", f"{_INSTALL} ({why})")
+    shown = shlex.join([word for word in command if word != "-c" and not word.startswith("credential.")])
+    say(shown)
+    done = subprocess.run(command, env={**user_environment(), **more}, check=False)  # noqa: S603 - no shell
+    if done.returncode:
+        problem = f"'{command[0]} clone' has ended with exit code {done.returncode}; see its messages above"
+        raise RemoteFailure(f"{place.store}/{place.study}", problem, "check the credentials, and the address")
+    commands = [shown]
+    by_ranges = bool(place.visit) and shutil.which("git-annex-remote-icf") is not None
+    if by_ranges:
+        configure_clone(target, ca=tls.authority if tls else None)
+        commands.append(shlex.join(["icf-utils", "configure-clone", os.fspath(target)]))
+        say(commands[-1])
+    return CloneResult(
+        os.fspath(target),
+        place.store,
+        place.study,
+        place.visit,
+        "DataLad" if has_datalad else "git-annex",
+        tuple(commands),
+        by_ranges,
+    )
+
+
+def _find(address: str, auth: Login | Secret | None, client: HttpClient) -> tuple[_Place, bool]:
+    """What the address names, by what the server has there, and whether a visit has an ``annex::`` deposit."""
+    address = address.rstrip("/") if "://" in address else Path(address).absolute().as_uri()
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https", "file") or parts.path.count("/") < 1:
+        raise InvalidSetting("URL", "expected https://HOST/.../STUDY or https://HOST/.../STUDY/VISIT")
+    credential = bind_credential(address, auth) if parts.scheme != "file" else None
+    asking = _Asking(client, credential)
+    above, _, name = address.rpartition("/")
+    check_identifier("study or visit", name)
+    if asking.exists(f"{address}/{STUDY_REFS_NAME}"):
+        return _Place(above, name, "", asking.credential, asking.realm), False
+    store, _, study = above.rpartition("/")
+    if study and asking.exists(f"{address}_XDLRA--refs"):
+        return _Place(store, study, name, asking.credential, asking.realm), asking.exists(f"{address}.annex")
+    raise DepositMissing(
+        printable(address), "there is no dataset of a study or visit at this address: check it, or use 'retrieve'"
+    )
+
+
+class _Asking:
+    """Asks a store whether files exist, with the credential that it requires."""
+
+    def __init__(self, client: HttpClient, credential: Credential | None) -> None:
+        self._client, self.credential, self.realm = client, credential, ""
+
+    def exists(self, url: str) -> bool:
+        if url.startswith("file:"):
+            return path_of(url).is_file()
+        try:
+            return open_source(url, self._client, None if not self.realm else self.credential).exists()
+        except FetchFailure as failure:
+            if failure.kind != "unauthorised" or self.realm:
+                raise
+            self.realm = realm_of(failure.challenger, failure.challenge)
+            if self.credential is None:
+                self.credential, advice = CredentialFinder().answer(failure)
+                if self.credential is None:
+                    problem = "the server requires authentication (401), and no credentials for it are known"
+                    remedy = f"give --user NAME, or {advice}"
+                    raise FetchFailure(url, problem, remedy, kind="unauthorised", status=401) from None
+            return open_source(url, self._client, self.credential).exists()
+
+
+def _for_datalad(place: _Place) -> dict[str, str]:
+    """Variables with the credential under the server's realm (DataLad's configuration by the environment)."""
+    found = place.credential.secret if place.credential and place.realm else None
+    names = {"REALM": place.realm}
+    if isinstance(found, Login):
+        names |= {"TYPE": "user_password", "USER": found.user, "SECRET": found.password.value}
+    elif isinstance(found, Secret):
+        names |= {"TYPE": "token", "SECRET": found.value}
+    else:
+        return {}
+    return {f"DATALAD_CREDENTIAL_ICFCLONE_{name}": text for name, text in names.items()}
+
+
+def _helper(place: _Place) -> list[str]:
+    """The options by which git asks the environment for the password of this server, and of no other one."""
+    if not _for_git(place) or place.credential is None:
+        return []
+    answer = 'test "$1" = get && printf "username=%s\\npassword=%s\\n" "$ICF_CLONE_USER" "$ICF_CLONE_PASSWORD"'
+    return ["-c", f"credential.{place.credential.origin}.helper=!f() {{ {answer}; }}; f"]
+
+
+def _for_git(place: _Place) -> dict[str, str]:
+    found = place.credential.secret if place.credential and place.realm else None
+    if not isinstance(found, Login):
+        return {}
+    return {"ICF_CLONE_USER": found.user, "ICF_CLONE_PASSWORD": found.password.value}
+
+
+def short_address_settings(store: str) -> tuple[str, str]:
+    """Values of ``datalad.clone.url-substitute.icf`` by which ``icf:STUDY/VISIT`` and ``icf:STUDY`` can be cloned."""
+    visit = clone_url(store, Visit(Path(), "STUDY", "VISIT")).replace("STUDY/VISIT_", r"\1/\2_")
+    study = study_clone_url(store, "STUDY").replace("STUDY/", r"\1/")
+    return f",^icf:([^/]+)/([^/]+)$,{visit}", f",^icf:([^/]+)$,{study}"
