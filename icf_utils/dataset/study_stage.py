@@ -18,6 +18,7 @@ from icf_utils.dataset.git_pack import PackReader
 from icf_utils.dataset.origin import clone_url
 from icf_utils.dataset.study_dataset import StudyDataset, Submodule, build_study_dataset, parse_study_dataset
 from icf_utils.errors import DepositDamaged, DepositMissing, storage_errors
+from icf_utils.metadata.visit_list import parse_visit_list
 from icf_utils.store.files import new_part, replace_with_part, sync_file, sync_folder
 from icf_utils.store.layout import Study, Visit, read_deposit, store_identity, study_uuid
 
@@ -112,8 +113,9 @@ def study_dataset_files(
     """The files of a study's dataset by name, in the order of writing, after a change; empty if it does not change.
 
     ``changed`` are the visits that have changed, with the places where their files are now; ``None`` means all visits
-    of the study. ``removed`` are those that have gone. Without a readable dataset, all visits are read. ``None`` means
-    that no visit has a dataset: the study has none either. Visits whose datasets cannot be read keep their commits.
+    of the study. ``removed`` are those that have gone. Without a readable dataset, the visits that the study's list has
+    are read as well. ``None`` is returned if no visit has a dataset: the study has none either. Visits whose datasets
+    cannot be read keep their commits.
     """
     former = _former(study)
     visits: dict[str, Submodule] = {}
@@ -121,7 +123,8 @@ def study_dataset_files(
         visits = {name: one for name, one in former.visits.items() if name not in removed}
         places = dict(changed)
     else:
-        places = {name: Visit(study.root, study.study, name) for name in study.visits() if name not in removed}
+        names = study.visits() if changed is None else _listed(study)
+        places = {name: Visit(study.root, study.study, name) for name in names if name not in removed}
         places.update(changed or {})
     time, url = former.time if former else 0, ""
     for name, place in places.items():
@@ -145,6 +148,14 @@ def study_dataset_files(
     assert former
     refs = refs_bytes({MAIN: former.commit})
     return {} if _read_or_empty(study.refs) == refs else {study.refs.name: refs}
+
+
+def _listed(study: Study) -> list[str]:
+    """The visits that are published."""
+    try:
+        return [line.visit for line in parse_visit_list(_read_or_empty(study.visit_list), "")]
+    except DepositDamaged:
+        return []
 
 
 def _former(study: Study) -> StudyDataset | None:

@@ -340,8 +340,9 @@ def test_until(inputs: Path, config: RunConfig) -> None:
     for until, files in (("archive", 2), ("metadata", 4), ("dataset", 6)):
         result = run(inputs, replace(config, until=until))
         assert [stage.stage for stage in result.visits[0].stages] == list(replace(config, until=until).stage_names)
-        lists = {name for name in content(config.root) if name.endswith("/visits.json")}
-        assert len(content(config.root)) == 3 * files + len(lists)
-        assert bool(lists) == (until != "archive")
+        shared = {name for name in content(config.root) if name.endswith(("/visits.json", "/XDLRA--refs", "export"))}
+        shared = {name for name in shared if not name.endswith("_XDLRA--repo-export")}
+        assert len(content(config.root)) == 3 * files + len(shared)
+        assert len(shared) == {"archive": 0, "metadata": 2, "dataset": 6}[until]
         assert plan(inputs, replace(config, until=until)) == {}
     assert {key.split()[1] for key in plan(inputs, config)} == {"catalog"}

@@ -150,11 +150,11 @@ def _check_remotes(clone: Clone, folder: str) -> None:
         if enabled[name] not in (own["externaltype"], ICF if own["externaltype"] == ARCHIVIST else ""):
             differing.add("externaltype")
         if differing:
+            shown, keys = printable(name), ", ".join(sorted(map(printable, differing)))
             raise InvalidSetting(
                 folder,
-                f"the special remote '{printable(name)}' is not configured as icf-utils does it "
-                f"({', '.join(sorted(map(printable, differing)))}): look at it with 'git annex info {printable(name)}'; "
-                f"if you trust it, run 'git annex verifyremote {printable(name)}'",
+                f"the special remote '{shown}' is not configured as icf-utils does it ({keys}); look at it with "
+                f"'git annex info {shown}', and if you trust it, run 'git annex verifyremote {shown}'",
             )
 
 

@@ -121,6 +121,7 @@ def test_trust_and_undo(local: Cloned, tmp_path: Path) -> None:
     for name in ("bare", "other"):
         subprocess.run(["git", "init", "-q", "--bare", tmp_path / name], check=True)
         local.run("git", "remote", "add", name, os.fspath(tmp_path / name))
+    run("git", "annex", "init", "-q", cwd=tmp_path / "other")
     refused = local.attempt("git", "push", "bare", "main")
     assert refused.returncode != 0
     assert b"unverified special remote" in refused.stderr
