@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from icf_utils.dicom.constants import IMPLICIT_VR_LITTLE_ENDIAN, STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE
+from icf_utils.dicom.uids import uid_text
 from icf_utils.receiver.dimse import INVALID_ARGUMENT, NO_SUCH_ACTION, NO_SUCH_INSTANCE, Command
 from icf_utils.receiver.identify import image_key
 from icf_utils.receiver.journal import Journal
@@ -62,15 +63,21 @@ def parse_request(command: Command, data: bytes, transfer_syntax: str) -> Commit
     try:
         found = read_dataset(BytesIO(data), transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN, is_little_endian=True)
         references = tuple(
-            Reference(str(item.ReferencedSOPClassUID), str(item.ReferencedSOPInstanceUID))
+            Reference(_uid(item.ReferencedSOPClassUID), _uid(item.ReferencedSOPInstanceUID))
             for item in found.ReferencedSOPSequence
         )
-        transaction = str(found.TransactionUID)
+        transaction = _uid(found.TransactionUID)
     except Exception:  # noqa: BLE001 - of a data set that is malformed in any way
         return INVALID_ARGUMENT
-    if not transaction or not references or not all(item.sop_class and item.sop_instance for item in references):
-        return INVALID_ARGUMENT
-    return CommitmentRequest(transaction, tuple(dict.fromkeys(references)))
+    return CommitmentRequest(transaction, tuple(dict.fromkeys(references))) if references else INVALID_ARGUMENT
+
+
+def _uid(value: object) -> str:
+    """The text of a UID, valid or not. Raises ``ValueError`` for what cannot be one."""
+    text = uid_text(value.encode("ascii")) if isinstance(value, str) else ""
+    if not text:
+        raise ValueError("not a UID")
+    return text
 
 
 def make_report(request: CommitmentRequest, result: CommitmentResult) -> tuple[int, Any]:

@@ -139,8 +139,16 @@ class CommitmentQueue:
             with self._lock:
                 is_sent = any(sent.request.id == request.id for sent in self._sent.values())
             if request.due <= time.time() and not is_sent and not self._closing.is_set():
-                self._serve(request)
+                self._serve_safely(request)
         return bool(found)
+
+    def _serve_safely(self, request: OpenCommitment) -> None:
+        try:
+            self._serve(request)
+        except IcfError:  # usually a disk; the next look tries again
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug must not end the reports on other requests
+            self._postpone(request, f"internal error ({type(error).__name__})")
 
     def _serve(self, request: OpenCommitment) -> None:
         references = tuple(Reference(*item) for item in json.loads(request.references))

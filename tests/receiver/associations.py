@@ -62,6 +62,20 @@ def command(sop_class: bytes, operation: int, uid: bytes = b"1.2.3", *, has_data
     return struct.pack("<HHLL", 0, 0, 4, len(body)) + body
 
 
+def n_action(sop_class: bytes, instance: bytes, kind: int = 1) -> bytes:
+    """The command set of an N-ACTION request; a data set follows it."""
+    elements = {
+        0x3: sop_class + b"\0" * (len(sop_class) % 2),
+        0x100: b"\x30\x01",
+        0x110: b"\1\0",
+        0x800: b"\0\0",
+        0x1001: instance + b"\0" * (len(instance) % 2),
+        0x1008: struct.pack("<H", kind),
+    }
+    body = b"".join(struct.pack("<HHL", 0, tag, len(value)) + value for tag, value in sorted(elements.items()))
+    return struct.pack("<HHLL", 0, 0, 4, len(body)) + body
+
+
 def read_pdu(connection: socket.socket) -> tuple[int, bytes]:
     """Type and content of the next PDU; ``(0, b"")`` where the connection was closed."""
     try:

@@ -17,6 +17,7 @@ from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.model import Association
 from tests.receiver.associations import (
     ECHO,
+    EXPLICIT,
     FIND,
     IMPLICIT,
     MR,
@@ -24,6 +25,7 @@ from tests.receiver.associations import (
     command,
     connect,
     item,
+    n_action,
     p_data,
     pdu,
     read_pdu,
@@ -256,15 +258,31 @@ def test_an_association_waits_for_nothing_but_its_peer(tmp_path: Path) -> None:
         assert cpu_seconds(receiver) - before < 0.06
 
 
-@pytest.mark.parametrize("seed", range(4))
+#: A request for storage commitment.
+_COMMITMENT = b"1.2.840.10008.1.20.1"
+_COMMIT = n_action(_COMMITMENT, b"1.2.840.10008.1.20.1.1")
+_REFERENCES = (
+    struct.pack("<HH2sH", 0x8, 0x1195, b"UI", 6)
+    + b"2.25.1"
+    + struct.pack("<HH2sHL", 0x8, 0x1199, b"SQ", 0, 42)
+    + struct.pack("<HHL", 0xFFFE, 0xE000, 34)
+    + struct.pack("<HH2sH", 0x8, 0x1150, b"UI", 12)
+    + b"1.2.840.100\0"
+    + struct.pack("<HH2sH", 0x8, 0x1155, b"UI", 6)
+    + b"1.2.3\0"
+)
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("ICF_TRIALS", "4"))))
 def test_mutated_exchanges(tmp_path: Path, seed: int) -> None:
     """Whatever comes, no traceback and no warning is in the log, and the next peer is served."""
     chance = random.Random(seed)
     parts = (
-        Request().encode(),
+        Request(contexts=(*Request().contexts, (_COMMITMENT, EXPLICIT))).encode(),
         p_data(1, 3, command(MR, 1)) + p_data(1, 2, os.urandom(300)),
         p_data(3, 3, command(ECHO, 0x30, has_data=False)),
         p_data(5, 3, command(FIND, 0x20)) + p_data(5, 2, b"\x08\x00\x05\x00\x00\x00\x00\x00"),
+        p_data(7, 3, _COMMIT) + p_data(7, 2, _REFERENCES),
         pdu(5, bytes(4)),
     )
     with running(tmp_path, listen="reserve = 0\ntimeout = 2") as receiver:
