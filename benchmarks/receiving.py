@@ -25,6 +25,7 @@ from pathlib import Path
 
 from benchmarks.cases import machine
 from benchmarks.visits import make_visit
+from icf_utils import init_store
 
 IMAGES, SIZE = 384, 212_000
 _BEGIN, _END = "<!-- table receiving -->", "<!-- end of table receiving -->"
@@ -111,6 +112,7 @@ def free_port() -> int:
 
 def _ours(durable: bool) -> Callable[[Path, int], list[str]]:
     def command(folder: Path, port: int) -> list[str]:
+        init_store(folder / "store", url="https://data.example.org")
         settings = folder / "receiver.toml"
         settings.write_text(
             f'store = "store"\nspool = "spool"\n[listen]\nport = {port}\n'
