@@ -30,6 +30,7 @@ from icf_utils.errors import DepositDamaged, InvalidSetting, StorageFailure, pri
 from icf_utils.formatting import format_count
 from icf_utils.receiver.event_table import LAYOUT as EVENT_LAYOUT
 from icf_utils.receiver.event_table import Event, EventTable
+from icf_utils.receiver.identify import image_key
 from icf_utils.receiver.model import (
     ASSOCIATION_LOST,
     CONFLICTING,
@@ -597,7 +598,7 @@ class Journal:
         found = self.sessions(wanted)
         if busy := [session for session in found if not session.can_be_deleted]:
             raise InvalidSetting("session", f"{busy[0].id} is {busy[0].state}; wait until it is finished")
-        self._database.run("PRAGMA secure_delete = ON")
+        self._forget_commitments(self.digests([session.id for session in found]).keys())
         self.forget_sessions(found)
         self._database.run("PRAGMA wal_checkpoint(TRUNCATE)")
         return [session.id for session in found]
@@ -822,6 +823,13 @@ class Journal:
         columns = {"state": state, "committed": committed, "refused": refused, "message": message}
         self._database.update("commitment", number, {**columns, "sop_references": ""})
 
+    def _forget_commitments(self, images: Iterable[str]) -> None:
+        """End the open requests that name one of some images, by their keys; they contain its UID."""
+        gone = set(images)
+        for request in self.open_commitments():
+            if gone & {image_key(instance) for _, instance in json.loads(request.references)}:
+                self.end_commitment(request.id, "failed", message="a visit with images of it was removed")
+
     def archived_images(self, keys: Iterable[str]) -> Iterator[tuple[str, Session]]:
         """Those of some images that were archived, each with the sessions that brought it."""
         sessions: dict[int, Session] = {}
@@ -1013,6 +1021,7 @@ class _Database:
             self._connection.row_factory = sqlite3.Row
             self._enable_write_ahead_log()
             self._connection.execute("PRAGMA synchronous=FULL")
+            self._connection.execute("PRAGMA secure_delete=ON")  # what is removed is overwritten
             self._create_tables()
 
     def _enable_write_ahead_log(self) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 import pydicom
 import pytest
 
+from icf_utils.receiver.identify import image_key
+from icf_utils.receiver.journal import Journal
 from tests.data.make_dicom import MR_IMAGE, uid, write_visit
 from tests.receiver.receiving import PATIENCE, Receiver, free_port, running, store, wait_until
 from tests.receiver.test_quarantine import correct
@@ -167,6 +169,21 @@ def test_requests_that_are_malformed(tmp_path: Path) -> None:
         for action, instance, expected in ((7, _INSTANCE, 0x0123), (1, "1.2.3", 0x0112)):
             assert request(association, "2.25.6", ["1.2.3"], action, instance) == expected
         association.release()
+
+
+def test_nothing_of_a_request_stays_when_its_visit_is_removed(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    for number in range(2):
+        session = journal.open_session(rule="r", study="a", visit=f"v{number}", study_uid="1.2")
+        instance = f"2.25.1234567{number}"
+        journal.record_digests(session.id, {image_key(instance): b"x" * 16})
+        journal.change_state(session.id, "success")
+        journal.add_commitment("2.25.9", json.dumps([["1.2", instance]]), "STUDYA", "TESTS", "127.0.0.1")
+    journal.forget_visit("a", "v0")
+    assert [item.id for item in journal.open_commitments()] == [2]
+    journal.close()
+    raw = b"".join(path.read_bytes() for path in tmp_path.glob("journal.sqlite*"))
+    assert (b"2.25.12345670" in raw, b"2.25.12345671" in raw) == (False, True)
 
 
 def test_orthanc_gets_its_images_committed(tmp_path: Path) -> None:
