@@ -9,6 +9,9 @@ starts a program.
   everything but the secrets of icf-utils (:func:`user_environment`).
 - Worker processes (:mod:`icf_utils.worker_process`) drop the secrets when they start, except for those that their work
   needs (:func:`drop_secrets`).
+
+The program of a processing gets none of this process's variables but PATH:
+:func:`icf_utils.processing.task.task_environment` makes its environment.
 """
 
 from __future__ import annotations

@@ -230,7 +230,7 @@ def _refuse_noticed(source: Source, done: PackingResult, refuse: Collection[str]
     found = [notice for notice in done.notices if notice.code in refuse]
     if found:
         codes = " ".join(f"--allow {code}" for code in dict.fromkeys(notice.code for notice in found))
-        advice = f"Check that this is one visit. If it is, archive it all the same with {codes}."
+        advice = f"Check that this is one visit. If it is, archive it with {codes}."
         raise InputRefused(source.label, [(notice.subject, notice.message) for notice in found], advice)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from icf_utils.slurm.model import Submission
 
 NAME = "process"
-HELP = "run a program of yours on visits of a store, and deposit what it makes"
+HELP = "run your own program on visits of a store, and deposit what it makes"
 DETAILS = """\
 Runs the [[processing]] NAME of the store's icf.toml on each visit that has not
 been processed yet, or whose archive, version, settings or arguments have

@@ -78,6 +78,6 @@ def _refuse_clashes(place: Visit, second: Visit) -> None:
     other = digest_members(second.archive, lambda member: member.name.partition("/")[2] in one)
     clashes = [name for name, digest in other.items() if one[name] != digest]
     if clashes:
-        reason = f"is also in '{place.archive.name}', with other content"
+        reason = f"is also in '{place.archive.name}', with different content"
         advice = "Archive both again with other file names, or make one folder of both and use 'visit replace'."
         raise InputRefused(second.archive, [(name, reason) for name in clashes], advice)

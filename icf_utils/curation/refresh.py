@@ -45,7 +45,7 @@ from icf_utils.store.files import publish_bytes
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import remove_dead_locks, visit_lock
 
-_FOREIGN = "was made by another program and was replaced; clones of it have to be cloned again"
+_FOREIGN = "was made by another program and was replaced; existing clones cannot be updated, clone it again"
 
 
 @dataclass(frozen=True)

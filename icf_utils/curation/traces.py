@@ -71,7 +71,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Traces:
-    """What tells of a visit: its identifiers where paths and records have them, its UIDs and its MD5s."""
+    """What identifies a visit: its identifiers where paths and records have them, its UIDs and its MD5s."""
 
     study: str
     visit: str
@@ -107,7 +107,7 @@ class Traces:
 
 
 def collect_traces(place: Visit) -> Traces:
-    """Collect what tells of a visit, from its metadata and its dataset, earlier versions included."""
+    """Collect what identifies a visit, from its metadata and its dataset, earlier versions included."""
     uids: set[bytes] = set()
     md5s: set[bytes] = set()
     with suppress(IcfError):

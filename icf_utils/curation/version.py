@@ -1,4 +1,4 @@
-"""The files of a visit's next version, made beside the present ones, and the steps that put them into their places.
+"""The files of a visit's next version, made next to the present ones, and the steps that give them their names.
 
 Replacing, merging, renaming and refreshing differ in where the archive comes from; what follows from it is made here.
 Reads the visit, writes to the folder of a :class:`~icf_utils.store.transaction.Change`.
@@ -42,7 +42,7 @@ from icf_utils.store.locks import catalog_lock
 from icf_utils.store.transaction import Change, Step
 
 _NO_ARCHIVE = "the visit to change has not been deposited; 'icf-utils make_studyvisit_archive' and 'run' make new ones"
-_OUTPUT_REMOVED = "was made of the archive before and was removed; run 'icf-utils process' for the new one"
+_OUTPUT_REMOVED = "was made from the previous archive and was removed; run 'icf-utils process' to make it again"
 _RESTORE = "run 'icf-utils verify --repair' for this visit first"
 
 

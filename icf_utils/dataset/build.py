@@ -1,4 +1,7 @@
-"""Build a visit's dataset from its metadata: the same bytes on every machine. Pure: reads and writes no files."""
+"""Build a visit's dataset from its metadata: the same bytes on every machine. Pure: reads and writes no files.
+
+The texts of its commits are in :mod:`icf_utils.dataset.lineage`.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,13 @@ from icf_utils.dataset.annex_logs import next_records
 from icf_utils.dataset.annex_url import DepositFile
 from icf_utils.dataset.export import ANNEX, MAIN, export_bytes, refs_bytes
 from icf_utils.dataset.git_objects import BranchFile, GitObjects
-from icf_utils.dataset.lineage import FIRST_MESSAGE, Lineage
+from icf_utils.dataset.lineage import ANNEX_MESSAGE, FIRST_MESSAGE, WEB_MESSAGE, Lineage
 from icf_utils.dataset.origin import DatasetOrigin
 from icf_utils.errors import InputRefused
 from icf_utils.formatting import format_count
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.results import Notice
 from icf_utils.store.layout import Visit
-
-_ANNEX_MESSAGE = "Annex of a visit"
-_WEB_MESSAGE = "The archive is on the web"
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def build_annex_deposit(
     branches = _branches(metadata, visit, origin, lineage)
     objects, refs = _commits(branches, origin, lineage)
     files = {**branches.annex, **annex_url.web_branch_files(branches.annex, origin)}
-    last = objects.add_commit(files, origin.time, _WEB_MESSAGE, bytes.fromhex(refs[ANNEX]))
+    last = objects.add_commit(files, origin.time, WEB_MESSAGE, bytes.fromhex(refs[ANNEX]))
     refs[ANNEX] = last.hex()
     try:
         made = annex_url.annex_deposit_files(objects.objects, refs, visit, origin)
@@ -113,7 +113,7 @@ def _commits(
     message, before = (lineage.message, bytes.fromhex(earlier.main)) if lineage and earlier else (FIRST_MESSAGE, b"")
     main = objects.add_commit(branches.main, origin.time, message, before).hex()
     before = bytes.fromhex(earlier.annex) if earlier else b""
-    annex = objects.add_commit(branches.annex, origin.time, _ANNEX_MESSAGE, before).hex()
+    annex = objects.add_commit(branches.annex, origin.time, ANNEX_MESSAGE, before).hex()
     return objects, {MAIN: main, ANNEX: annex}
 
 

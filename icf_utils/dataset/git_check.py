@@ -33,7 +33,7 @@ def check_with_git(export: bytes, refs: bytes, source: str) -> None:
             packed.extractall(folder)
         listed = _check(folder, source)
     if listed != refs[: refs.rindex(b"@")].rstrip(b"\n"):
-        raise InputRefused(source, [("git", "it finds other branches in the dataset than icf-utils wrote")])
+        raise InputRefused(source, [("git", "it finds branches that differ from those that icf-utils wrote")])
 
 
 def _check(folder: str, source: str) -> bytes:

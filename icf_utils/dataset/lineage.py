@@ -13,8 +13,11 @@ from dataclasses import dataclass, field
 
 from icf_utils.dataset.git_objects import BranchFile, GitObject
 
+#: The texts of commits on ``main``, and of those on ``git-annex``.
 FIRST_MESSAGE = "Dataset of a visit"
 REFRESHED_MESSAGE = "Dataset of a visit, refreshed"
+ANNEX_MESSAGE = "Annex of a visit"
+WEB_MESSAGE = "The archive is on the web"
 
 _VERSION = re.compile(r"Version (\d+) of a visit\n\n(.*?)(?:\n\nDate: (\d{4}-\d\d-\d\d))?", re.DOTALL)
 

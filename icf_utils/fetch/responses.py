@@ -165,7 +165,7 @@ def web_page(where: str) -> FetchFailure:
     """A web page instead of a file."""
     return FetchFailure(
         where,
-        "a web page came instead of the file, perhaps a login page",
+        "the server sent a web page instead of the file, perhaps a login page",
         "check the address and the credentials",
         kind="page",
         status=200,

@@ -127,7 +127,7 @@ def _up_to_date(place: Visit, result: ProcessingResult, decision: Decision) -> P
     assert decision.before is not None
     remove_failure(place, result.processing)
     output = decision.before.output
-    message = "the program had said 'partial'" if decision.before.state == "partial" else ""
+    message = "the program reported 'partial'" if decision.before.state == "partial" else ""
     return replace(result, state="up to date", message=message, files=output.files, size=output.size)
 
 

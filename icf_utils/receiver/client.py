@@ -157,7 +157,7 @@ class LocalSessions:
             raise InvalidSetting("session", f"{session.id} is {session.state}; only a finished one can be rerun")
         known = self._processings.get(session.rule, ())
         if not known or not set(processings) <= set(known):
-            raise InvalidSetting("--processing", f"the rule of {session.id} runs {', '.join(known) or 'none'}")
+            raise InvalidSetting("--processing", f"the processings of its rule are: {', '.join(known) or 'none'}")
         request_rerun(session, processings)
         self._journal.rerun(session_id)
 

@@ -1,4 +1,4 @@
-"""Reports on storage commitment: when the images of a request are in the store, its sender is told which.
+"""Reports on storage commitment: when the images of a request are in the store, its sender gets a report.
 
 The report goes over the association of the request while that is open, and else over a new one to the address that a
 ``[[commitment]]`` table names for the sender (PS3.4 section J.3.3). Requests are in the journal, so that a receiver

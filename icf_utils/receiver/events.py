@@ -208,7 +208,7 @@ def read_keys(events: Iterable[EventSettings], source: str) -> dict[str, bytes]:
             secret = find_secret(target.secret_variable, file)
             place = target.secret_file or target.secret_variable
             if secret is None:
-                raise InvalidSetting(source, f"[[event]] '{target.name}': the environment has no {place}")
+                raise InvalidSetting(source, f"[[event]] '{target.name}': the environment variable {place} is not set")
             keys[target.name] = decode_key(secret, place)
     return keys
 

@@ -49,7 +49,7 @@ def explain(
     for rule in rules:
         reason = _mismatch(rule, called_ae, calling_ae, address)
         if not reason and (keyword := unmet_condition(header, rule)):
-            reason = f"{keyword} does not fit '{rule.where[keyword]}'"
+            reason = f"{keyword} does not match '{rule.where[keyword]}'"
         if reason:
             found.append(Explanation(rule.name, False, reason))
             continue
@@ -67,7 +67,7 @@ def explain(
 
 def _mismatch(rule: Rule, called_ae: str | None, calling_ae: str | None, address: str | None) -> str:
     if called_ae is not None and not fits(rule.called_ae, called_ae):
-        return f"the called AE title does not fit '{rule.called_ae}'"
+        return f"the called AE title does not match '{rule.called_ae}'"
     if calling_ae is not None and rule.calling_ae and not any(fits(item, calling_ae) for item in rule.calling_ae):
         return "the calling AE title is not among those of the rule"
     if address is not None and rule.mismatch(calling_ae or "", address) == "address":

@@ -137,12 +137,12 @@ class Link:
         now = time.monotonic()
         seconds = min(self._limits.silence, self._deadline - now)
         if seconds <= 0:
-            raise TooSlow(f"{self._due} did not come in time")
+            raise TooSlow(f"{self._due} did not arrive in time")
         self._set_timeout(seconds)
         try:
             count = self._socket.recv_into(self._buffer)
         except TimeoutError as error:
-            due = f"{self._due} did not come in time" if self._deadline < inf else f"silent for {seconds:.0f} s"
+            due = f"{self._due} did not arrive in time" if self._deadline < inf else f"silent for {seconds:.0f} s"
             raise TooSlow(due) from error
         except (OSError, ValueError) as error:  # a ValueError for a socket that was closed
             raise ConnectionLost(getattr(error, "strerror", None) or type(error).__name__) from error

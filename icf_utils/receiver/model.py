@@ -30,7 +30,7 @@ SESSION_STATES: tuple[SessionState, ...] = get_args(SessionState)
 ASSOCIATION_LOST = "an association was lost; images may be missing"
 FORCED = "closed by 'force' while an association was open; images may be missing"
 #: The note about a processing that says 'partial' itself.
-PARTIAL_OUTPUT = "a processing says that a part of its work failed; its log says more"
+PARTIAL_OUTPUT = "a processing reported that a part of its work failed; see its log"
 #: The note about images of a visit that was complete already.
 LATE = "these images arrived after the visit was complete"
 #: The note about quarantined images.

@@ -138,7 +138,7 @@ def request_resend(spool: Path, session: Session, names: Sequence[str]) -> None:
     known = [state.name for state in states]
     if not known or not set(names) <= set(known):
         have = ", ".join(known) or "none"
-        raise InvalidSetting("--target", f"{session.id} has other targets: {printable(have)}")
+        raise InvalidSetting("--target", f"the targets of {session.id} are: {printable(have)}")
     chosen = set(names) or {state.name for state in states if state.state != "not needed"}
     _write_states(session, [TargetState(state.name, "waiting") if state.name in chosen else state for state in states])
     _set_mark(spool, session.id)

@@ -89,7 +89,7 @@ EVENT_KINDS = ("success", "partial", "failed", "refused", "low-space", "send-fai
 
 @dataclass(frozen=True)
 class EventSettings:
-    """``[[event]]``: who is told of what happens: a web server at ``url``, or a program by its ``command``.
+    """``[[event]]``: where events are reported: a web server at ``url``, or a program by its ``command``.
 
     ``on`` has kinds of events, ``rules`` the names of the rules whose sessions are reported (empty: all). The key that
     signs requests is in the file ``secret_file``, or in the environment variable ``secret_variable``. ``timeout`` is in
@@ -326,7 +326,7 @@ def _checked_events(
     for target in given:
         where = f"[[event]] '{printable(target.name)}'"
         if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{0,63}", target.name) or names.count(target.name) > 1:
-            raise InvalidSetting(source, f"{where}: give each a name of its own, of letters, digits, '.', '_' and '-'")
+            raise InvalidSetting(source, f"{where}: give each a different name, of letters, digits, '.', '_' and '-'")
         if problem := event_problem(target, rules):
             raise InvalidSetting(source, f"{where} {problem}")
     return tuple(
@@ -453,12 +453,12 @@ def _check_targets(rule: Rule, where: str, source: str) -> None:
     for target in rule.send:
         place = f"{where} [[send]] '{printable(target.name)}'"
         if names.count(target.name) > 1 or not target.name:
-            raise InvalidSetting(source, f"{place}: give each target a name of its own")
+            raise InvalidSetting(source, f"{place}: give each target a different name")
         others = names[: names.index(target.name)]
         if target.alternative_to and target.alternative_to not in others:
             raise InvalidSetting(source, f"{place} alternative_to: expected the name of a target above it")
         if target.what == "output" and not rule.process:
-            raise InvalidSetting(source, f"{place} what: there is no output without 'process' in the rule")
+            raise InvalidSetting(source, f"{place} what: 'output' requires 'process' in the rule")
         for keyword in target.where:
             if tag_for_keyword(keyword) is None:
                 raise InvalidSetting(source, f"{place} where: '{printable(keyword)}' is not a DICOM keyword")

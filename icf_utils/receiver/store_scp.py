@@ -130,7 +130,7 @@ class StoreHandler:
             return self._refuse(association, CANNOT_UNDERSTAND, "the data set cannot be parsed")
         rule = find_rule(header, association.rules)
         if rule is None:
-            return self._refuse(association, NO_RULE, "no rule has conditions that this image meets")
+            return self._refuse(association, NO_RULE, "the image matches no rule")
         identity = identify(header, rule, association.sender, request.sop_class, request.sop_instance)
         if isinstance(identity, ImageRejection):
             status = NO_IDENTIFIER if identity.lacks_identifier else CANNOT_UNDERSTAND

@@ -71,7 +71,7 @@ class LeftOut:
 
 def left_out_notices(names: Iterable[str]) -> list[Notice]:
     """Name the files and folders that are left out."""
-    message = "is left out; 'leave_out' in the store's settings names what is"
+    message = "is left out; 'leave_out' in the store's settings lists the names that are"
     return [Notice("left-out", name, message) for name in sorted(names)]
 
 

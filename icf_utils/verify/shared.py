@@ -101,7 +101,7 @@ def _commit_of(place: Visit) -> str:
 
 def _junk_notices(study: Study) -> tuple[Notice, ...]:
     names = find_junk(study)
-    message = f"has files that file browsers have left there: {', '.join(map(printable, names))}"
+    message = f"contains files that file browsers have left: {', '.join(map(printable, names))}"
     return (Notice("catalog-junk", f"{study.study}/{study.catalog.name}", message),) if names else ()
 
 

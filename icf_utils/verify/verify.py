@@ -145,7 +145,7 @@ def check_visit(
 
 
 def _stamps(place: Visit) -> list[tuple[int, int, int]]:
-    """What tells whether a visit's files were replaced while they were read."""
+    """What shows whether a visit's files were replaced while they were read."""
     found = []
     for path in _files(place):
         with suppress(OSError):

@@ -73,9 +73,9 @@ class UploadTarget:
             problem = f"'{printable(self.project)}' is not a project ID (letters, digits, '_' and '-')"
             raise InvalidSetting("--project", problem)
         if self.direct_archive and self.dest != "archive":
-            raise InvalidSetting("--direct-archive", "this requires --dest archive")
+            raise InvalidSetting("--direct-archive", "requires --dest archive")
         if self.direct_archive and self.overwrite:
-            raise InvalidSetting("--direct-archive", "this cannot be combined with --overwrite: XNAT does not offer it")
+            raise InvalidSetting("--direct-archive", "cannot be combined with --overwrite: XNAT does not offer it")
 
 
 @dataclass(frozen=True)

@@ -128,8 +128,8 @@ class SessionStatus:
 
 #: What a web page in place of an answer usually is.
 LOGIN_PAGE = (
-    "a web page came instead of XNAT's answer, probably a login page: check the address, and where users log "
-    "in at another site, use a token"
+    "received a web page instead of XNAT's answer, probably a login page: check the address. If users log in at "
+    "another site, use a token"
 )
 
 

@@ -257,7 +257,7 @@ def _list_contents(source: Source, refuse: Collection[str]) -> UploadContents:
     _refuse_several_studies(source.label, studies)
     if len(patients) > 1 and "several-patients" in refuse:
         found = [(name, "has another PatientID than the others here") for name in list(patients.values())[1:]]
-        advice = "Check that this is one visit. If it is, upload it all the same with --allow several-patients."
+        advice = "Check that this is one visit. If it is, upload it with --allow several-patients."
         raise InputRefused(source.label, found, advice)
     kept = tuple(entry for entry in images if entry not in copies)
     return UploadContents(kept, tuple(others), tuple(copies), next(iter(studies)), source)

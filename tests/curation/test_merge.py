@@ -41,7 +41,7 @@ def test_the_files_of_both(place: Visit, late: Visit, model: Path, tmp_path: Pat
 
 def test_refused(place: Visit) -> None:
     before = contents(place.root)
-    with pytest.raises(InputRefused, match="with other content"):
+    with pytest.raises(InputRefused, match="with different content"):
         merge_visits(place.root, STUDY, "v1", "v1_b")
     with pytest.raises(InvalidSetting, match="the visit itself"):
         merge_visits(place.root, STUDY, "v1", "v1")

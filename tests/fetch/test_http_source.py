@@ -175,7 +175,7 @@ def test_a_web_page_instead_of_a_file(server: FaultyServer, client: HttpClient) 
 def test_a_web_page_with_another_content_type(server: FaultyServer, client: HttpClient, begin: bytes) -> None:
     """Nothing that is read as a whole is a web page."""
     server.objects["/a.json"] = begin + b"log in"
-    with pytest.raises(FetchFailure, match="a web page came instead of the file") as caught:
+    with pytest.raises(FetchFailure, match="the server sent a web page instead of the file") as caught:
         read_whole(open_source(f"{server.url}/a.json", client), 1000)
     assert caught.value.kind == "page"
 

@@ -190,8 +190,8 @@ def test_a_sender_that_trickles_loses_its_place(tmp_path: Path) -> None:
             time.sleep(0.3)
         text = receiver.log
         for reason in (
-            "its association request did not come in time",
-            "the rest of a command did not come in time",
+            "its association request did not arrive in time",
+            "the rest of a command did not arrive in time",
             "fewer than 1000 bytes a second of an image",
         ):
             assert reason in text

@@ -262,7 +262,7 @@ def test_the_signature_is_that_of_the_specification() -> None:
         ('name = "a"\ncommand = ["x"]\nsecret_file = "k"', "is for 'url' only"),
         ('name = "a"\ncommand = ["x"]\non = ["sucess"]', "found 'sucess'"),
         ('name = "a"\ncommand = ["x"]\nrules = ["B"]', "no rule 'B'"),
-        ('name = "a b"\ncommand = ["x"]', "a name of its own"),
+        ('name = "a b"\ncommand = ["x"]', "a different name"),
     ],
 )
 def test_mistakes_are_refused(tmp_path: Path, table: str, problem: str) -> None:

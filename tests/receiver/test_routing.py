@@ -72,7 +72,7 @@ def test_pauses_grow_and_attempts_end() -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('what = "output"', "there is no output without 'process'"),
+        ('what = "output"', "'output' requires 'process'"),
         ('what = "input"\nalternative_to = "b"', "expected the name of a target above it"),
         ('what = "input"\nwhere = { Modalty = "MR" }', "'Modalty' is not a DICOM keyword"),
         ('what = "input"\nport = 0', "must be at least 1"),

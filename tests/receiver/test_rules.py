@@ -57,7 +57,7 @@ def test_the_first_rule_that_fits_takes_the_image(tmp_path: Path) -> None:
         storescu(receiver, tmp_path / "something else", "-nh", "-aet", "SCAN1", called="STUDY1")
         refused = receiver.finished(5)[-1]
         assert (refused.visit, refused.state, refused.refused) == ("refused-SCAN1", "failed", 2)
-        assert refused.notes[0].endswith("no rule has conditions that this image meets (0xC003)")
+        assert refused.notes[0].endswith("the image matches no rule (0xC003)")
 
 
 def test_explain_says_which_rule_and_why(tmp_path: Path) -> None:
@@ -67,9 +67,9 @@ def test_explain_says_which_rule_and_why(tmp_path: Path) -> None:
     ran = icf("receive", settings, "--explain", path, "--calling", "SCAN1", "--called", "STUDY1")
     assert ran.code == 0, ran.err
     first, second, third, last = ran.out.splitlines()
-    assert first == "rule phantoms: StudyDescription does not fit '*phantom*'"
+    assert first == "rule phantoms: StudyDescription does not match '*phantom*'"
     assert second.startswith("rule trial: takes it, as Trial_A/")
-    assert third == "rule rest: the called AE title does not fit 'REST'"
+    assert third == "rule rest: the called AE title does not match 'REST'"
     assert last == "taken by rule trial"
     ran = icf("receive", settings, "--explain", path, "--calling", "OTHER", "--called", "STUDY1", "--json")
     assert (ran.code, ran.json["result"]["taken_by"]) == (1, None)

@@ -235,7 +235,7 @@ def test_permanent_faults(
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (Fault("v1_metadata_dicoms", status=200, body=b"<!DOCTYPE html>"), "a web page came instead of the file"),
+        (Fault("v1_metadata_dicoms", status=200, body=b"<!DOCTYPE html>"), "sent a web page instead of the file"),
         (Fault("v1_metadata_dicoms", status=200, body=b"[{}]"), "ask the store's administrator"),
         (Fault("v1_metadata_tarball", status=200, body=b'{"size": 1'), "ask the store's administrator"),
     ],

@@ -143,7 +143,7 @@ class Archives:
         return tuple(url for url in readable if _origin(url) == chosen), tuple(o for o in origins if o != chosen)
 
     def _kept_here(self, archive: Archive, failure: FetchFailure) -> FetchFailure:
-        """git-annex would go on to the other origins, which are not to learn what this one has."""
+        """git-annex would try the other origins next, which must not learn what this one has."""
         return FetchFailure(
             failure.where,
             f"{failure.problem}; other servers also have it, but are not asked ({', '.join(archive.others)})",

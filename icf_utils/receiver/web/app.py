@@ -406,7 +406,7 @@ class _Handlers:
     def _rerun(self, session: Session, names: list[str]) -> Session:
         known = self._processings(session)
         if not known or not set(names) <= set(known):
-            problem = f"the rule of {session.id} runs {', '.join(known) or 'none'}"
+            problem = f"the processings of its rule are: {', '.join(known) or 'none'}"
             raise InvalidSetting("processing", problem)
         if not session.is_finished:
             abort(409)

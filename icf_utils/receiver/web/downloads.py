@@ -95,7 +95,7 @@ def read_processing_log(session: Session, store: Path, name: str) -> bytes:
         try:
             return path.read_bytes()
         except FileNotFoundError:
-            raise NotAvailable(f"there is no log of '{name}' for {session.id}") from None
+            raise NotAvailable(f"{session.id} has no log of '{name}'") from None
 
 
 def log_status(session: Session) -> tuple[int, float | None]:
