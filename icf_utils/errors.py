@@ -29,6 +29,19 @@ def printable(text: str | PathLike[str]) -> str:
     return "".join(_printable_char(char) for char in fspath(text))
 
 
+def escape_controls(text: str) -> str:
+    r"""Make a text of several lines fit for a terminal: what :func:`printable` escapes, but line breaks and tabs.
+
+    Backslashes stay, so that a text which is printable already does not change.
+
+    >>> escape_controls("a\x1b[2J\n")
+    'a\\x1b[2J\n'
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char in "\n\t\\" else _printable_char(char) for char in text)
+
+
 def _printable_char(char: str) -> str:
     if char == "\\":
         return "\\\\"

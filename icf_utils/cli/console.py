@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-from icf_utils.errors import IcfError, StorageFailure, printable
+from icf_utils.errors import IcfError, StorageFailure, escape_controls, printable
 from icf_utils.formatting import format_amount
 from icf_utils.progress import Task
 from icf_utils.results import Notice, to_json_value
@@ -39,7 +39,14 @@ class Console:
             from tqdm import tqdm
 
             name = unit if unit == "B" else f" {unit}"
-            with tqdm(total=total, desc=label, unit=name, unit_scale=unit == "B", leave=False, file=sys.stderr) as bar:
+            with tqdm(
+                total=total,
+                desc=escape_controls(label),
+                unit=name,
+                unit_scale=unit == "B",
+                leave=False,
+                file=sys.stderr,
+            ) as bar:
                 yield _Bar(bar)
         else:
             started, counter = time.monotonic(), _Counter()
@@ -58,7 +65,7 @@ class Console:
 
     def ask(self, question: str) -> bool:
         """Ask on the terminal; anything but ``y`` or ``yes`` means no."""
-        write_text(f"{question} [y/N] ", sys.stderr)
+        write_text(f"{escape_controls(question)} [y/N] ", sys.stderr)
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     def notices(self, notices: Iterable[Notice], word: str = "warning") -> None:
@@ -101,7 +108,8 @@ class Console:
         self._line(json.dumps(value, ensure_ascii=True), sys.stdout)
 
     def _line(self, text: str, stream: TextIO) -> None:
-        write_text(f"{text}\n", stream)
+        """Print a text; whatever it is about and wherever it comes from, it cannot control the terminal."""
+        write_text(f"{escape_controls(text)}\n", stream)
 
 
 def write_text(text: str, stream: TextIO) -> None:

@@ -33,7 +33,7 @@ from icf_utils.receiver.processings import request_rerun, session_processings
 from icf_utils.receiver.quarantine import accept_quarantine, drop_quarantine, quarantined_images
 from icf_utils.receiver.routing import read_states, request_resend
 from icf_utils.receiver.spool import is_held
-from icf_utils.receiver.web import downloads
+from icf_utils.receiver.web import downloads, shapes
 from icf_utils.receiver.web.queries import parse_query
 from icf_utils.receiver.web.records import event_records, quarantine_record, rejection_record, session_record
 from icf_utils.receiver.web.virtual_zip import make_virtual_zip
@@ -47,7 +47,7 @@ _TIMEOUT = 600.0
 _RETRY = RetryPolicy(connect=10.0, read=_TIMEOUT)
 
 #: Bytes of the longest answers that are read.
-_LARGEST_LIST, _LARGEST_LOG = 1 << 26, 1 << 28
+_LARGEST_LIST, _LARGEST_LOG = 1 << 26, 1 << 26
 
 
 @dataclass(frozen=True)
@@ -213,12 +213,14 @@ class HttpSessions:
         self._client = HttpClient(1, retry, tls=tls, with_proxies=False)
 
     def list(self, words: Mapping[str, str]) -> Sequence[SessionRecord]:
-        return self._records("/sessions", words)
+        return self._records("/sessions", shapes.SESSION, words)
 
-    def _records(self, address: str, words: Mapping[str, str] | None = None) -> Sequence[SessionRecord]:
+    def _records(
+        self, address: str, shape: shapes.Shape, words: Mapping[str, str] | None = None
+    ) -> Sequence[SessionRecord]:
         with self._request("GET", address, query=words) as response:
             found = self._json(response)
-        if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        if not isinstance(found, list) or not all(shapes.has_shape(item, shape) for item in found):
             raise self._failure("expected a list of sessions, found something else")
         return found
 
@@ -232,7 +234,7 @@ class HttpSessions:
 
     def log(self, session_id: str) -> bytes:
         with self._request("GET", f"/sessions/{_checked(session_id)}/log", limit=_LARGEST_LOG) as response:
-            return response.read(_LARGEST_LOG)
+            return response.read(_LARGEST_LOG, _TIMEOUT)
 
     def delete(self, session_id: str) -> None:
         self._request("DELETE", f"/sessions/{_checked(session_id)}", is_repeatable=False).close()
@@ -252,24 +254,24 @@ class HttpSessions:
         self._request("POST", f"/sessions/{_checked(session_id)}/rerun?{words}", is_repeatable=False).close()
 
     def quarantine(self, session_id: str) -> Sequence[SessionRecord]:
-        return self._records(f"/sessions/{_checked(session_id)}/quarantine")
+        return self._records(f"/sessions/{_checked(session_id)}/quarantine", shapes.QUARANTINED)
 
     def accept(self, session_id: str) -> str:
         address = f"/sessions/{_checked(session_id)}/quarantine/accept"
         with self._request("POST", address, is_repeatable=False) as response:
-            try:
-                return str(json.loads(response.read(_LARGEST_LIST))["id"])
-            except (ValueError, RecursionError, KeyError, TypeError) as error:
-                raise self._failure("expected a session, found something else") from error
+            found = self._json(response)
+        if not shapes.has_shape(found, shapes.SESSION):
+            raise self._failure("expected a session, found something else")
+        return str(found["id"])
 
     def drop(self, session_id: str) -> None:
         self._request("POST", f"/sessions/{_checked(session_id)}/quarantine/drop", is_repeatable=False).close()
 
     def rejected(self) -> Sequence[SessionRecord]:
-        return self._records("/associations/rejected")
+        return self._records("/associations/rejected", shapes.REJECTION)
 
     def events(self, state: str) -> Sequence[SessionRecord]:
-        return self._records("/events", {"state": state} if state else None)
+        return self._records("/events", shapes.EVENT, {"state": state} if state else None)
 
     def retry_events(self) -> int:
         with self._request("POST", "/events/retry", is_repeatable=False) as response:

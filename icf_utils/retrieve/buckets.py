@@ -151,6 +151,9 @@ def _secret(value: str) -> Secret | None:
 #: The largest page of a listing that is read, in bytes; a page has at most 1,000 names.
 _LARGEST_PAGE = 1 << 26
 
+#: The longest list of objects that is read, and how many pages of it in a row may have none.
+_MOST_OBJECTS, _MOST_EMPTY_PAGES = 10_000_000, 1000
+
 
 @dataclass(frozen=True)
 class BucketObject:
@@ -189,13 +192,15 @@ class GcsBucket:
         return f"{self._shown}/{name}"
 
     def list(self, prefix: str) -> Iterator[BucketObject]:
-        page = ""
+        page, objects, empty = "", 0, 0
         seen: set[str] = set()
-        while page not in seen:
+        while page not in seen and objects <= _MOST_OBJECTS and empty <= _MOST_EMPTY_PAGES:
             seen.add(page)
             answer = self._page(prefix, page)
-            for item in answer.get("items", []):
+            items = answer.get("items", [])
+            for item in items:
                 yield self._listed(item)
+            objects, empty = objects + len(items), 0 if items else empty + 1
             page = answer.get("nextPageToken", "")
             if not page:
                 return
@@ -220,7 +225,11 @@ class GcsBucket:
             answer = json.loads(read_whole(source, _LARGEST_PAGE))
         except (ValueError, RecursionError):
             answer = None
-        if not isinstance(answer, dict) or not isinstance(answer.get("items", []), list):
+        if (
+            not isinstance(answer, dict)
+            or not isinstance(answer.get("items", []), list)
+            or not isinstance(answer.get("nextPageToken", ""), str)
+        ):
             raise FetchFailure(
                 self._shown, "expected a list of objects, found something else", "check the address", kind="refused"
             )
@@ -235,7 +244,7 @@ class GcsBucket:
             name, size = str(item["name"]), int(item["size"])
             packed = bool(item.get("contentEncoding")) or not name.endswith(".tar")
             return BucketObject(name, -1 if packed else size, str(item.get("generation", "")))
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             raise FetchFailure(
                 self._shown,
                 "expected names and sizes of objects, found something else",

@@ -32,8 +32,13 @@ from icf_utils.retrieve.buckets import Bucket, BucketObject, BucketPlace
 from icf_utils.retrieve.layout import why_unsafe
 from icf_utils.retrieve.model import Digest, Failure, Image, Listing, Tar
 
-#: The largest ``metadata.json`` that is read, unpacked, in bytes; and the largest record of one instance.
-LARGEST, _LARGEST_RECORD = 1 << 30, 1 << 26
+#: The largest ``metadata.json`` that is read, unpacked, in bytes; the largest record of one instance; and how many
+#: values the JSON of either may have, each of which takes some 100 bytes of memory.
+LARGEST, _LARGEST_RECORD, _MOST_VALUES = 1 << 27, 1 << 24, 4_000_000
+
+#: A record of one instance has at most the first number of bytes and so many times its packed size: text is compressed
+#: to a tenth. The window is the memory that unpacking may need.
+_SMALL_RECORD, _LARGEST_RATIO, _LARGEST_WINDOW = 1 << 16, 100, 1 << 24
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
@@ -69,16 +74,25 @@ def decompress(raw: bytes) -> bytes:
     return data
 
 
+def parse_bounded(raw: bytes) -> Any:
+    """The JSON of a text that somebody else wrote; its structure may not need many times its size in memory.
+
+    Raises :class:`InvalidMetadata`.
+    """
+    if sum(raw.count(mark) for mark in (b",", b"[", b"{")) > _MOST_VALUES:
+        raise InvalidMetadata(f"it has more than {_MOST_VALUES} values")
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise InvalidMetadata("it is not JSON") from error
+
+
 def read_series(raw: bytes, study: str, series: str, url: str, keywords: Sequence[str] = ()) -> SeriesMetadata:
     """The instances of the series at ``studies/<study>/series/<series>``, with values of the DICOM ``keywords``.
 
     ``url`` is the TAR's address for failures. Raises :class:`NotMetadata`.
     """
-    try:
-        document = json.loads(decompress(raw))
-    except (ValueError, RecursionError) as error:
-        raise InvalidMetadata("it is not JSON") from error
-    instances = _instances(document)
+    instances = _instances(parse_bounded(decompress(raw)))
     read = [_one(key, record, study, series, keywords, url) for key, record in instances.items()]
     images = tuple(item for item in read if isinstance(item, Image))
     return SeriesMetadata(images, tuple(item for item in read if isinstance(item, Failure)))
@@ -179,10 +193,14 @@ def _elements(metadata: Any) -> Mapping[str, Any]:
     zstandard = import_package("zstandard")
     try:
         packed = base64.b64decode(metadata)
-        raw = zstandard.ZstdDecompressor().stream_reader(packed).read(_LARGEST_RECORD)
-        elements = json.loads(raw)
-    except (ValueError, RecursionError, zstandard.ZstdError) as error:
+        largest = min(_LARGEST_RECORD, _SMALL_RECORD + _LARGEST_RATIO * len(packed))
+        reader = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).stream_reader(packed)
+        raw = reader.read(largest + 1)
+    except (ValueError, zstandard.ZstdError) as error:
         raise InvalidMetadata("its DICOM elements cannot be read") from error
+    if len(raw) > largest:
+        raise InvalidMetadata(f"its DICOM elements are larger than {largest} bytes")
+    elements = parse_bounded(raw)
     return elements if isinstance(elements, dict) else {}
 
 
