@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,6 +131,18 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
 def _add_access(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prefix", metavar="PREFIX", help="prefix of the object names in the bucket, before studies/")
     parser.add_argument("--endpoint", metavar="URL", help="server of the bucket, if it is not the provider's own")
+    parser.add_argument(
+        "--billed-project",
+        metavar="PROJECT",
+        default="",
+        help="Google project that pays for requests, for a bucket whose requester pays",
+    )
+    parser.add_argument(
+        "--requester-pays", action="store_true", help="accept to pay for requests to a bucket at s3:// that demands it"
+    )
+    parser.add_argument(
+        "--public", action="store_true", help="read a public bucket at gs:// or s3:// without credentials"
+    )
     add_login(parser, "the store", "a bearer token")
     parser.add_argument("--ask-token", action="store_true", help="ask for a bearer token at the terminal")
     add_tls(parser)
@@ -204,7 +218,7 @@ def _origin(args: argparse.Namespace) -> ImageSource:
 
     targets = targets_of(args)
     if args.store_dir is not None:
-        _refuse(args, "--store-dir", "prefix", "endpoint")
+        _refuse(args, "--store-dir", "prefix", "endpoint", "billed_project", "requester_pays", "public")
         url = store_url(args.store_dir)
         studies = (*args.study, *(target for target in targets if "/" not in target))
         visits = tuple((study, visit) for study, slash, visit in (one.partition("/") for one in targets) if slash)
@@ -223,8 +237,32 @@ def _origin(args: argparse.Namespace) -> ImageSource:
         _refuse(args, "a bucket at file:// or s3://", "token_file", "ask_token")
     if args.bucket.startswith(("file:", "s3:", "gs:")):
         _refuse(args, "a bucket at file://, s3:// or gs://", *_TLS)
-    place = parse_bucket(args.bucket, args.prefix, args.endpoint, _token(args, "the bucket"))
-    return BucketSource(place, tuple(targets))
+    if args.public:
+        _refuse(args, "--public", "token_file", "ask_token")
+    token = None if args.public else _token(args, "the bucket")
+    place = parse_bucket(args.bucket, args.prefix, args.endpoint, token)
+    _check_payment(args, place.scheme)
+    paid = replace(
+        place,
+        billed_project=args.billed_project,
+        requester_pays=args.requester_pays,
+        is_public=args.public,
+    )
+    return BucketSource(paid, tuple(targets))
+
+
+def _check_payment(args: argparse.Namespace, scheme: str) -> None:
+    """Refuse options of payment and access that a kind of bucket does not have."""
+    if scheme == "file":
+        _refuse(args, "a bucket at file://", "billed_project", "requester_pays", "public")
+    elif scheme == "s3":
+        _refuse(args, "a bucket at s3://, which has no projects: use --requester-pays", "billed_project")
+    else:
+        _refuse(args, "a bucket of Google: name the project with --billed-project", "requester_pays")
+    if scheme in ("http", "https"):
+        _refuse(args, "an http or https address, which is read without credentials unless a token is given", "public")
+    if args.billed_project and not re.fullmatch(r"[a-z0-9.:-]{1,64}", args.billed_project):
+        raise InvalidSetting("--billed-project", f"'{printable(args.billed_project)}' is not the ID of a project")
 
 
 def _refuse(args: argparse.Namespace, place: str, *names: str) -> None:

@@ -41,6 +41,9 @@ class BucketPlace:
 
     ``scheme``: ``https`` or ``http`` for the JSON API of Google Cloud Storage at ``endpoint``, ``gs`` and ``s3`` for
     the providers' own APIs (``endpoint`` empty: the provider's server), ``file`` for the folder ``bucket``.
+
+    Where whoever asks pays for requests: ``billed_project`` is the Google project that is charged, ``requester_pays``
+    accepts the charges of an S3 bucket. A ``gs`` or ``s3`` bucket that ``is_public`` is read without credentials.
     """
 
     bucket: str
@@ -48,6 +51,9 @@ class BucketPlace:
     token: Secret | None = field(default=None, repr=False)
     scheme: str = "https"
     endpoint: str = GOOGLE
+    billed_project: str = ""
+    requester_pays: bool = False
+    is_public: bool = False
 
     def __post_init__(self) -> None:
         bad = any(part in ("", ".", "..") for part in self.prefix.split("/")) if self.prefix else False
@@ -187,6 +193,7 @@ class GcsBucket:
         self._base = f"{place.endpoint}/storage/v1/b/{quote(place.bucket, safe='')}/o"
         self._shown = f"{place.endpoint}/{place.bucket}"
         self._credential, self._client = bind_credential(place.endpoint, place.token), client
+        self._billed = {"userProject": place.billed_project} if place.billed_project else {}
 
     def url(self, name: str) -> str:
         return f"{self._shown}/{name}"
@@ -210,14 +217,15 @@ class GcsBucket:
 
     def open(self, item: BucketObject) -> ByteSource:
         pinned = {"generation": item.state} if item.state else {}
-        url = f"{self._base}/{quote(item.name, safe='')}?{urlencode({'alt': 'media', **pinned})}"
+        url = f"{self._base}/{quote(item.name, safe='')}?{urlencode({'alt': 'media', **pinned, **self._billed})}"
         return self._open(url, None if item.size < 0 else item.size)
 
     def _open(self, url: str, expected: int | None = None) -> ByteSource:
         return open_source(url, self._client, self._credential, expected, advice="give a token")
 
     def _page(self, prefix: str, page: str) -> dict[str, Any]:
-        asked = {"prefix": prefix, "fields": "nextPageToken,items(name,size,generation,contentEncoding)"}
+        fields = "nextPageToken,items(name,size,generation,contentEncoding)"
+        asked = {"prefix": prefix, "fields": fields, **self._billed}
         if page:
             asked["pageToken"] = page
         source = self._open(f"{self._base}?{urlencode(asked)}")

@@ -170,6 +170,12 @@ def _open(place: BucketPlace, retry: RetryPolicy) -> Any:
             },
         },
     }
+    if place.billed_project:
+        config["client_options"]["default_headers"] = {"x-goog-user-project": place.billed_project}
+    if place.requester_pays:
+        config["request_payer"] = True
+    if place.is_public:
+        config["skip_signature"] = True
     if place.endpoint:
         config["endpoint" if place.scheme == "s3" else "base_url"] = place.endpoint
     if place.token and _takes_token(place):

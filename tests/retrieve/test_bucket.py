@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from icf_utils.cli.main import main
 from icf_utils.credentials import Secret
 from icf_utils.errors import InvalidSetting
 from icf_utils.fetch.errors import FetchFailure
@@ -244,3 +245,58 @@ def test_invalid_buckets(text: str) -> None:
     with pytest.raises(InvalidSetting) as caught:
         parse_bucket(text)
     assert "pw" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "header"),
+    [
+        ("https", ("--billed-project", "my-project"), None),
+        ("gs", ("--billed-project", "my-project", "--public"), ("x-goog-user-project", "my-project")),
+        ("s3", ("--requester-pays", "--public"), ("x-amz-request-payer", "requester")),
+    ],
+)
+def test_requester_pays_and_public_buckets(
+    kind: str,
+    options: tuple[str, ...],
+    header: tuple[str, str] | None,
+    bucket: BucketServer,
+    two: tuple[CodSeries, CodSeries],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each request names who pays, and those to public buckets have no credentials, though the environment has some."""
+    if kind != "https":
+        pytest.importorskip("obstore")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "zq-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "zq-secret")
+    monkeypatch.setenv("ICF_TOKEN", "zq-token")
+    place = bucket.place if kind == "https" else f"{kind}://{BUCKET}/dicomweb"
+    more = () if kind == "https" else ("--endpoint", bucket.url)
+    assert main(["retrieve", "--bucket", place, *more, *options, "-d", str(tmp_path / "out"), STUDY]) == 0
+    assert files(tmp_path / "out") == in_tars(bucket.objects, "dicomweb")
+    assert len(bucket.requests) > 2
+    for request in bucket.requests:
+        names = {name.lower(): value for name, value in request.headers.items()}
+        if header is None:
+            assert request.query["userProject"] == "my-project"
+            assert names["authorization"] == "Bearer zq-token"
+        else:
+            assert names[header[0]] == header[1]
+            assert "authorization" not in names
+
+
+@pytest.mark.parametrize(
+    ("place", "options", "problem"),
+    [
+        ("s3://b", ("--billed-project", "p"), "use --requester-pays"),
+        ("gs://b", ("--requester-pays",), "--billed-project"),
+        ("https://h/b", ("--public",), "--public: cannot be combined"),
+        ("file:///b", ("--requester-pays",), "cannot be combined with a bucket at file://"),
+        ("gs://b", ("--billed-project", "a b"), "not the ID of a project"),
+    ],
+)
+def test_payment_that_a_bucket_does_not_have(
+    place: str, options: tuple[str, ...], problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["retrieve", "--bucket", place, *options, "-d", str(tmp_path)]) == 2
+    assert problem in capsys.readouterr().err
