@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from flask import Flask, Request, Response, abort, jsonify, redirect, render_template, request, url_for
@@ -33,7 +34,7 @@ from icf_utils.receiver.web.metrics import collect_metrics, format_metrics, heal
 from icf_utils.receiver.web.queries import parse_query
 from icf_utils.receiver.web.records import event_records, quarantine_record, rejection_record, session_record
 from icf_utils.receiver.web.settings import WebSettings
-from icf_utils.receiver.web.uploads import enqueue_upload
+from icf_utils.receiver.web.uploads import UploadSpace, enqueue_upload
 from icf_utils.receiver.web.virtual_zip import ZipCache
 
 Log = Callable[[str], None]
@@ -53,6 +54,7 @@ _STATUS: dict[type[IcfError], int] = {
 def create_app(journal: Journal, settings: WebSettings, log: Log) -> Flask:
     """The WSGI application; ``log`` gets a line for each request that is refused, fails or changes something."""
     app = Flask(__name__)
+    app.request_class = _request_class(UploadSpace(journal.spool / "uploads", settings.reserve))
     app.config["MAX_CONTENT_LENGTH"] = settings.upload_limit + (1 << 20)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     handlers = _Handlers(journal, settings, log)
@@ -66,6 +68,16 @@ def create_app(journal: Journal, settings: WebSettings, log: Log) -> Flask:
     if settings.compatible:
         _add_compatible_routes(app, handlers)
     return app
+
+
+def _request_class(space: UploadSpace) -> type[Request]:
+    """A class of requests whose files go to the spool's disk, and not to that of temporary files."""
+
+    class SpooledRequest(Request):
+        def _get_file_stream(self, *words: object, **more: object) -> Any:
+            return space.new_file()
+
+    return SpooledRequest
 
 
 def _add_routes(app: Flask, handlers: _Handlers) -> None:
@@ -119,6 +131,9 @@ class _Handlers:
 
     def admit(self) -> Response | None:
         """Refuse a request without the token, or one that a page of another site sent; called before all others."""
+        if not guard.is_well_formed(request):
+            self._note("400: malformed Host or Origin")
+            return _problem("malformed Host or Origin", 400)
         if request.endpoint == "health":
             return None
         if not guard.is_known(request, self._settings.token):
@@ -483,10 +498,13 @@ class WebServer:
         try:
             from waitress import create_server
 
+            from icf_utils.receiver.web.connections import ADJUSTMENTS, Limits
+
         except ImportError as error:
             raise missing_package(error.name or "flask", "intake") from error
         app = create_app(journal, settings, progress.message)
         try:
+            space = UploadSpace(journal.spool / "uploads", settings.reserve)
             self._server: Any = create_server(
                 app,
                 host=host,
@@ -495,7 +513,9 @@ class WebServer:
                 ident="icf-utils",
                 max_request_body_size=settings.upload_limit + (1 << 20),
                 clear_untrusted_proxy_headers=True,
+                **ADJUSTMENTS,
             )
+            Limits(partial(guard.has_token, token=settings.token), space, progress.message).apply(self._server)
         except OSError as error:
             raise StorageFailure(f"{host}:{port}", "listen at", error) from error
         shown_host = f"[{host}]" if ":" in host else host

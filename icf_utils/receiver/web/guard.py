@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from urllib.parse import urlsplit
 
 from flask import Request, Response
+from werkzeug.datastructures import Authorization
 
 from icf_utils.credentials import Secret
+
+_NAME = r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+_HOST, _ORIGIN = re.compile(f"(?:{_NAME})?"), re.compile(f"[A-Za-z][A-Za-z0-9+.-]*://{_NAME}")
 
 _HEADERS = {
     "Content-Security-Policy": (
@@ -26,11 +31,27 @@ _HEADERS = {
 
 def is_known(request: Request, token: Secret) -> bool:
     """Whether a request has the token, as ``Authorization: Bearer`` or as the password of any user."""
-    given = request.authorization
+    return _is_token(request.authorization, token)
+
+
+def _is_token(given: Authorization | None, token: Secret) -> bool:
     if given is None:
         return False
     text = given.token if given.type == "bearer" else given.password if given.type == "basic" else None
     return hmac.compare_digest((text or "").encode("utf-8", "replace"), token.value.encode("utf-8"))
+
+
+def has_token(header: str, token: Secret) -> bool:
+    """Whether an ``Authorization`` header has the token."""
+    return _is_token(Authorization.from_header(header), token)
+
+
+def is_well_formed(request: Request) -> bool:
+    """Whether ``Host`` and ``Origin`` are what the standards allow (RFC 9110, 7.2; RFC 6454, 7)."""
+    origin = request.headers.get("Origin", "null")
+    return _HOST.fullmatch(request.headers.get("Host", "")) is not None and (
+        origin == "null" or _ORIGIN.fullmatch(origin) is not None
+    )
 
 
 def is_of_this_site(request: Request) -> bool:

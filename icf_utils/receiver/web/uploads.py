@@ -42,6 +42,23 @@ _CHUNK = 1 << 20
 _DECIDING = threading.Lock()
 
 
+class UploadSpace:
+    """Where bodies are kept: files without names below ``folder``, while more than ``reserve`` bytes stay free."""
+
+    def __init__(self, folder: Path, reserve: int) -> None:
+        self._folder, self._reserve = folder, reserve
+
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes more leave the reserve free."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return shutil.disk_usage(self._folder).free - size >= self._reserve
+
+    def new_file(self) -> IO[bytes]:
+        """A file that is gone when it is closed. Raises ``OSError``."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryFile("w+b", dir=self._folder)
+
+
 class Enqueued(NamedTuple):
     """The session of an upload; ``is_new`` is false if an earlier upload of the same images made it."""
 
