@@ -21,6 +21,7 @@ import hashlib
 import hmac
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from icf_utils.credentials import Secret, find_secret
-from icf_utils.errors import IcfError, InvalidSetting
+from icf_utils.errors import IcfError, InvalidSetting, printable
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.http import HttpClient, RetryPolicy
 from icf_utils.fetch.tls import TlsFiles
@@ -199,10 +200,13 @@ class _ProgramTarget(Target):
 def read_keys(events: Iterable[EventSettings], source: str) -> dict[str, bytes]:
     """The keys of the web servers, by the names of the targets.
 
-    Raises :class:`~icf_utils.errors.InvalidSetting` for one that is missing or cannot be used.
+    Raises :class:`~icf_utils.errors.InvalidSetting` for a key or a program that is missing or cannot be used.
     """
     keys = {}
     for target in events:
+        if target.command and shutil.which(target.command[0]) is None:
+            problem = f"[[event]] '{target.name}' command: '{printable(target.command[0])}' is not a program"
+            raise InvalidSetting(source, problem)
         if target.url:
             file = Path(target.secret_file) if target.secret_file else None
             secret = find_secret(target.secret_variable, file)

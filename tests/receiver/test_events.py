@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -168,6 +169,10 @@ def test_a_program_gets_the_events_that_it_wants_and_a_clean_environment(
             assert "1 event: 1 failed" in shown
             assert main(["sessions", "events", "--settings", settings, "--retry", "--json"]) == 0
             assert json.loads(capsys.readouterr().out)["result"] == {"queued": 1}
+            assert main(["sessions", "--rejected", "--settings", settings]) == 0
+            shown = capsys.readouterr().out
+            assert re.search(r"127\.0\.0\.1 +STORESCU +OTHER +no rule has this called AE title", shown)
+            assert "1 rejected association\n" in shown
             wait_until(lambda: len(hook.requests) == 2, "another attempt")
     failed = json.loads((tmp_path / "event.failed").read_bytes())
     assert failed["data"]["stage"] == "archive"
