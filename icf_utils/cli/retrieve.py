@@ -238,7 +238,7 @@ def _origin(args: argparse.Namespace) -> ImageSource:
     if args.bucket.startswith(("file:", "s3:", "gs:")):
         _refuse(args, "a bucket at file://, s3:// or gs://", *_TLS)
     if args.public:
-        _refuse(args, "--public", "token_file", "ask_token")
+        _refuse(args, "--public", "token_file", "ask_token", "billed_project", "requester_pays")
     token = None if args.public else _token(args, "the bucket")
     place = parse_bucket(args.bucket, args.prefix, args.endpoint, token)
     _check_payment(args, place.scheme)

@@ -10,6 +10,7 @@ The extended methods are not documented by waitress; ``pyproject.toml`` names th
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -18,7 +19,7 @@ from typing import IO, Any
 from waitress.buffers import OverflowableBuffer, TempfileBasedBuffer
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
-from waitress.utilities import Error, RequestEntityTooLarge
+from waitress.utilities import Error
 
 from icf_utils.errors import printable
 from icf_utils.receiver.web.settings import is_loopback
@@ -45,9 +46,22 @@ ADJUSTMENTS: Mapping[str, int] = {
 }
 
 
-class _NoSpace(Error):  # type: ignore[misc]
+class _Refusal(Error):  # type: ignore[misc]
+    """A response in the form of the application's."""
+
+    def to_response(self, ident: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
+        body = json.dumps({"error": self.body}).encode("ascii") + b"\n"
+        return f"{self.code} {self.reason}", [("Content-Type", "application/json")], body
+
+
+class _NoSpace(_Refusal):
     code = 507
     reason = "Insufficient Storage"
+
+
+class _TooLarge(_Refusal):
+    code = 413
+    reason = "Content Too Large"
 
 
 class _SpoolFile(TempfileBasedBuffer):  # type: ignore[misc]
@@ -137,7 +151,7 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
             if self.headers_finished and not was_finished:
                 self._judge()
         except OSError:
-            self._refuse(_NoSpace("less than the reserve is free on the disk"))
+            self._refuse(_NoSpace("not enough space"))
             return len(data)
         return consumed
 
@@ -149,9 +163,9 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
         if not self._limits.has_token(self.headers.get("AUTHORIZATION", "")):
             self._drop_body()
         elif self.path not in _UPLOADS and (self.chunked or self.content_length > _SMALL_BODY):
-            self._refuse(RequestEntityTooLarge("this address takes no file"))
+            self._refuse(_TooLarge("this address takes no file"))
         elif not self._limits.space.has_room(self.content_length):
-            self._refuse(_NoSpace("less than the reserve would be free on the disk"))
+            self._refuse(_NoSpace("not enough space"))
         else:
             self.body_rcv.buf = _Body(self.adj.inbuf_overflow, self._limits.space)
 
