@@ -278,7 +278,7 @@ class EventQueue:
         for event in self._journal.events.unplanned():
             session = self._journal.session_of_event(event)
             rule = session.rule if session else ""
-            reasons = self._journal.refusal_reasons(session.id) if session and event.kind in FINISHED else ()
+            reasons = self._journal.refusal_reasons(session.id) if session and event.kind in (*FINISHED, "held") else ()
             chosen = [target.name for target in self._settings.events if wants(target, event.kind, rule)]
             self._journal.events.plan(event, event_body(event, session, self._rules.get(rule), reasons), chosen)
 

@@ -324,7 +324,7 @@ class Journal:
         elif state in FINISHED:
             columns.update(processing_end=time.time())
         self._database.update("session", _row_number(session_id), columns)
-        if state in FINISHED:
+        if state in FINISHED or state == "held":
             self._add_event(session_id, state, failure)
         return self._existing(session_id)
 

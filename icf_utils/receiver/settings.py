@@ -83,8 +83,8 @@ class Http:
     unpacked_limit: int = setting(64_000, least=1)
 
 
-#: What can be reported to a program or a web server. The first three are states in which a session ends.
-EVENT_KINDS = ("success", "partial", "failed", "refused", "low-space", "send-failed", "rejected")
+#: What can be reported to a program or a web server. The first four are states of sessions.
+EVENT_KINDS = ("success", "partial", "failed", "held", "refused", "low-space", "send-failed", "rejected")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class EventSettings:
     name: str
     url: str = ""
     command: tuple[str, ...] = ()
-    on: tuple[str, ...] = EVENT_KINDS[:6]
+    on: tuple[str, ...] = EVENT_KINDS[:7]
     rules: tuple[str, ...] = ()
     secret_file: str = ""
     secret_variable: str = ""

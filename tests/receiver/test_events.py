@@ -216,6 +216,15 @@ def test_each_target_has_deliveries_of_its_own(tmp_path: Path) -> None:
     journal.close()
 
 
+def test_a_session_that_is_held_is_reported(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    session = journal.open_session(rule="r", study="a", visit="v")
+    journal.change_state(session.id, "held")
+    journal.change_state(session.id, "queued")
+    assert [event.kind for event in journal.events.unplanned()] == ["held"]
+    journal.close()
+
+
 def test_a_program_is_ended_after_its_time_with_all_that_it_started(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     program = EventProgram(["/bin/sh", "-c", f"(sleep 2; touch {mark}) & exec sleep 60"], 0.3)
