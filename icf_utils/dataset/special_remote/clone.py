@@ -37,7 +37,9 @@ class Clone:
         if folder.is_dir():
             done = _git("-C", os.fspath(folder), "rev-parse", "--absolute-git-dir")
         if done is None or done.returncode:
-            raise InvalidSetting(os.fspath(folder), "expected the folder of a clone, found no git repository")
+            raise InvalidSetting(
+                os.fspath(folder), f"expected the folder of a clone, found no git repository{_why(done)}"
+            )
         return cls(Path(os.fsdecode(done.stdout.removesuffix(b"\n"))))
 
     # -- configuration
@@ -109,6 +111,17 @@ class Clone:
         return subprocess.run(  # noqa: S603 - no shell
             command, env=user_environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False
         )
+
+
+def _why(done: subprocess.CompletedProcess[bytes] | None) -> str:
+    """Git's own words, where it refuses a repository that is there: ``safe.directory``, ``safe.bareRepository``."""
+    said = done.stderr.decode("utf-8", "replace").strip() if done else ""
+    if not said or "not a git repository" in said:
+        return ""
+    return (
+        "; git says: "
+        + " ".join(printable(line.strip()) for line in said.splitlines() if line.strip())[:_ENOUGH_TO_SAY]
+    )
 
 
 def _git(*arguments: str) -> subprocess.CompletedProcess[bytes]:

@@ -154,3 +154,14 @@ def test_a_changed_remote_is_not_trusted(local: Cloned) -> None:
     with pytest.raises(InvalidSetting, match="'uncurl' is not configured as icf-utils does it"):
         configure_clone(local.folder, trust=True)
     assert "remote.archivist.annex-verified=verified" not in config(local.folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
+def test_a_clone_of_another_user(tmp_path: Path) -> None:
+    """git refuses it, and says what to do."""
+    require("git")
+    subprocess.run(["git", "init", "-q", tmp_path / "theirs"], check=True)
+    for path in (tmp_path / "theirs", tmp_path / "theirs/.git"):
+        os.chown(path, 12345, 12345)
+    with pytest.raises(InvalidSetting, match=r"git says: .*safe\.directory"):
+        configure_clone(tmp_path / "theirs")
