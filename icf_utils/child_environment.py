@@ -22,7 +22,7 @@ from collections.abc import Collection
 #: Variables that hold a secret of icf-utils, or of the database library that it uses.
 SECRETS = frozenset(
     {
-        *("ICF_TOKEN", "ICF_STORE_PASSWORD", "ICF_SESSIONS_TOKEN"),
+        *("ICF_TOKEN", "ICF_STORE_PASSWORD", "ICF_SESSIONS_TOKEN", "ICF_CLONE_PASSWORD"),
         *("XNAT_PASS", "XNAT_TOKEN", "PGPASSWORD"),
     }
 )
