@@ -59,12 +59,14 @@ class StoreSettings:
     """``[store]``: the store's address, what identifies it when that address changes, and who may use it.
 
     ``url`` is that of the environment variable ``ICF_STORE_URL`` unless it is given. Without one the store has no
-    address, and nothing that contains it can be made.
-    ``group_shared``: members of the folders' group may read all files and add to the store, whatever the umask.
+    address, and nothing that contains it can be made. ``archives`` is the address of another store that has the
+    archives, where this one only indexes them (:mod:`icf_utils.store.elsewhere`). ``group_shared``: members of the
+    folders' group may read all files and add to the store, whatever the umask.
     """
 
     url: str = field(default_factory=lambda: os.environ.get(STORE_URL_VARIABLE, ""))
     id: str = ""
+    archives: str = ""
     group_shared: bool = False
 
 

@@ -47,6 +47,7 @@ from icf_utils.catalog.study_index import (
     encode_index,
     encode_protocols,
     encode_visits,
+    sorted_stores,
 )
 from icf_utils.catalog.visit_data import VISIT_PLACE, visit_data, visit_path
 from icf_utils.catalog.writer import read_logo
@@ -178,8 +179,7 @@ def study_files(study: str, dataset_id: str, page: StudyPage, settings: CatalogS
 
 def _about(study: str, dataset_id: str, visits: Iterable[IndexedVisit]) -> Record:
     """What the index says of the study: its name, its record, and how a visit is cloned from each store."""
-    stores = sorted({visit.store for visit in visits})
-    clones = [clone_command(VisitAddress(store, study, VISIT_PLACE)) for store in stores]
+    clones = [clone_command(VisitAddress(store, study, VISIT_PLACE)) for store, _ in sorted_stores(visits)]
     return {"study": study, "record": study_path(dataset_id), "clone": clones}
 
 

@@ -40,6 +40,7 @@ def visit_page(place: Visit, metadata: VisitMetadata, store: StoreAddress, setti
         names=name_rule(settings.file_names),
         has_dataset=place.refs.exists(),
         number=current_version(place),
+        archives=store.archives,
     )
 
 

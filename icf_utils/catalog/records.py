@@ -71,7 +71,8 @@ class VisitPage:
     ``url`` is the store's address and ``dataset_id`` that of the DataLad dataset. ``date`` is the visit's
     (``YYYY-MM-DD``, empty if unknown). ``annex`` is the address for git-annex alone, empty without a deposit for it.
     ``previews`` names the picture of a series by the position of the series on the page. ``has_dataset`` says whether
-    the visit can be cloned. ``number`` is that of the visit's version.
+    the visit can be cloned. ``number`` is that of the visit's version. ``archives`` is the address of another store
+    that has the archive; empty if this one has it.
     """
 
     study: str
@@ -85,6 +86,7 @@ class VisitPage:
     previews: Mapping[int, str] = field(default_factory=dict)
     has_dataset: bool = True
     number: int = 1
+    archives: str = ""
 
     @property
     def version(self) -> str:
@@ -96,7 +98,7 @@ class VisitPage:
 
     @property
     def archive_url(self) -> str:
-        return f"{self.url.rstrip('/')}/{self.metadata.tarball.storepath}"
+        return f"{(self.archives or self.url).rstrip('/')}/{self.metadata.tarball.storepath}"
 
     @property
     def archive_name(self) -> str:
@@ -115,7 +117,8 @@ class VisitPage:
 class VisitEntry:
     """A visit's entry on the study's page and in its index; ``size`` is the archive's, in bytes.
 
-    ``store`` is the store's address. Entries of earlier versions have no ``columns``, the series of the visit.
+    ``store`` is the store's address, ``archives`` that of another one that has the archive, if any. Entries of earlier
+    versions have no ``columns``, the series of the visit.
     """
 
     visit: str
@@ -129,6 +132,7 @@ class VisitEntry:
     store: str = ""
     has_dataset: bool = True
     columns: SeriesColumns = NO_SERIES
+    archives: str = ""
 
 
 def visit_entry(page: VisitPage) -> VisitEntry:
@@ -145,6 +149,7 @@ def visit_entry(page: VisitPage) -> VisitEntry:
         store=page.url.rstrip("/"),
         has_dataset=page.has_dataset,
         columns=series_columns(page.series),
+        archives=page.archives,
     )
 
 

@@ -149,7 +149,8 @@ def entry_record(entry: VisitEntry) -> Record:
 
 def index_visit(entry: VisitEntry) -> IndexedVisit:
     """The visit's line in the index."""
-    return IndexedVisit(entry.visit, entry.date, entry.size, entry.store, entry.has_dataset, entry.columns)
+    about = entry.visit, entry.date, entry.size, entry.store, entry.has_dataset
+    return IndexedVisit(*about, entry.columns, entry.archives)
 
 
 def parse_study_page(raw: bytes, source: str, index: bytes | None = None, index_source: str = INDEX_PATH) -> StudyPage:
@@ -174,7 +175,13 @@ def parse_study_page(raw: bytes, source: str, index: bytes | None = None, index_
 def _with_series(entry: VisitEntry, indexed: IndexedVisit | None) -> VisitEntry:
     if indexed is None or indexed.size != entry.size:
         return entry
-    return replace(entry, store=indexed.store, has_dataset=indexed.has_dataset, columns=indexed.series)
+    return replace(
+        entry,
+        store=indexed.store,
+        has_dataset=indexed.has_dataset,
+        columns=indexed.series,
+        archives=indexed.archives,
+    )
 
 
 def _entry(item: Any) -> VisitEntry:

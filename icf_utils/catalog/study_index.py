@@ -4,7 +4,8 @@ Studies have thousands of visits with the same protocol. So the file names each 
 of ``tags``), each *kind* of series once (``kinds``: positions of values in the order of ``tags``, -1 without a value),
 and a line for each visit: its identifier, date, size of its archive in bytes, position of its store's address in
 ``stores``, whether it has a dataset (1 or 0), and four lists with an item for each series: positions of kinds,
-SeriesNumbers, numbers of images, bytes. ``data/visits.json`` has the identifiers and dates alone.
+SeriesNumbers, numbers of images, bytes. Where archives are in other stores, ``archives`` has these stores' addresses,
+in the order of ``stores``. ``data/visits.json`` has the identifiers and dates alone.
 
 ``data/protocols.json`` has what is usual in the study, for comparing a series with: for each pair of ProtocolName and
 SeriesDescription how many visits have it, how many such series a visit has, how many images a series has, and the most
@@ -54,7 +55,10 @@ NO_SERIES = SeriesColumns()
 
 @dataclass(frozen=True)
 class IndexedVisit:
-    """A visit as the index has it. ``date`` is empty if the study shows none; ``size`` is the archive's, in bytes."""
+    """A visit as the index has it. ``date`` is empty if the study shows none; ``size`` is the archive's, in bytes.
+
+    ``archives`` is the address of another store that has the archive; empty if that is ``store``.
+    """
 
     visit: str
     date: str
@@ -62,6 +66,17 @@ class IndexedVisit:
     store: str
     has_dataset: bool
     series: SeriesColumns
+    archives: str = ""
+
+    @property
+    def stores(self) -> tuple[str, str]:
+        """The address of the visit's store, and of the one that has its archive."""
+        return self.store, self.archives or self.store
+
+
+def sorted_stores(visits: Iterable[IndexedVisit]) -> list[tuple[str, str]]:
+    """The stores of visits (:attr:`IndexedVisit.stores`) in the order in which the index has them."""
+    return sorted({visit.stores for visit in visits})
 
 
 def series_columns(series: Sequence[Series]) -> SeriesColumns:
@@ -91,10 +106,13 @@ def encode_index(about: Mapping[str, Any], visits: Sequence[IndexedVisit]) -> by
     kinds = _Kinds()
     places = [[kinds.place(kind) for kind in visit.series.kinds] for visit in visits]
     tags, values, table, order = kinds.tables()
-    stores = sorted({visit.store for visit in visits})
-    head = {"format": _FORMAT, **about, "stores": stores, "tags": tags, "values": values, "kinds": table}
+    stores = sorted_stores(visits)
+    addresses = {"stores": [store for store, _ in stores]}
+    if any(store != archives for store, archives in stores):
+        addresses["archives"] = [archives for _, archives in stores]
+    head = {"format": _FORMAT, **about, **addresses, "tags": tags, "values": values, "kinds": table}
     rows = zip(visits, places, strict=True)
-    lines = (_json(_line(visit, stores.index(visit.store), [order[at] for at in own])) for visit, own in rows)
+    lines = (_json(_line(visit, stores.index(visit.stores), [order[at] for at in own])) for visit, own in rows)
     return _with_lines(_json(head)[:-1] + ',"visits":', lines, "}")
 
 
@@ -169,7 +187,8 @@ def parse_index(raw: bytes, source: str) -> dict[str, IndexedVisit]:
         if found["format"] != _FORMAT:
             raise ValueError("another format")
         kinds = _parsed_kinds(found["tags"], found["values"], found["kinds"])
-        visits = [_parsed_visit(line, kinds, found["stores"]) for line in found["visits"]]
+        stores = list(zip(found["stores"], found.get("archives", found["stores"]), strict=True))
+        visits = [_parsed_visit(line, kinds, stores) for line in found["visits"]]
         return {visit.visit: visit for visit in visits}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         problem = f"something else ({type(error).__name__}: {error})"
@@ -184,7 +203,7 @@ def _parsed_kinds(tags: list[str], values: list[list[Any]], kinds: list[list[int
     ]
 
 
-def _parsed_visit(line: list[Any], kinds: Sequence[SeriesKind], stores: Sequence[str]) -> IndexedVisit:
+def _parsed_visit(line: list[Any], kinds: Sequence[SeriesKind], stores: Sequence[tuple[str, str]]) -> IndexedVisit:
     visit, date, size, store, has_dataset, places, numbers, images, sizes = line
     if not (isinstance(visit, str) and isinstance(date, str) and type(size) is int):
         raise TypeError("a visit's line has other values")
@@ -193,7 +212,8 @@ def _parsed_visit(line: list[Any], kinds: Sequence[SeriesKind], stores: Sequence
     if not len(places) == len(numbers) == len(images) == len(sizes):
         raise ValueError("a visit's columns differ in length")
     columns = SeriesColumns(tuple(kinds[place] for place in places), tuple(numbers), tuple(images), tuple(sizes))
-    return IndexedVisit(visit, date, size, stores[store], bool(has_dataset), columns)
+    own, archives = stores[store]
+    return IndexedVisit(visit, date, size, own, bool(has_dataset), columns, "" if archives == own else archives)
 
 
 def encode_protocols(visits: Iterable[IndexedVisit]) -> bytes:

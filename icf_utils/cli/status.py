@@ -77,11 +77,12 @@ def _table(studies: _Counts, processings: _Counts) -> list[str]:
     """The counts as the lines of a table: the stages of a study, then its processings."""
     if not studies:
         return ["no visits"]
-    rows = [("study", "stage", *next(iter(next(iter(studies.values())).values())))]
+    states = tuple(next(iter(next(iter(studies.values())).values())))
+    rows = [("study", "stage", *states)]
     for study, stages in studies.items():
         rows += [(study, stage, *map(str, numbers.values())) for stage, numbers in stages.items()]
         rows += [
-            (study, f"process {name}", *map(str, numbers.values()))
+            (study, f"process {name}", *(str(numbers.get(state, 0)) for state in states))
             for name, numbers in processings.get(study, {}).items()
         ]
     return format_table(rows, right=range(2, len(rows[0])))

@@ -41,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_strip(parser)
     parser.add_argument(
+        "--fetch", action="store_true", help="fetch archives of another store ([store] archives) whole, to check them"
+    )
+    parser.add_argument(
         "--repair", action="store_true", help="rebuild from the archive what is damaged or missing, and say what"
     )
 
@@ -50,7 +53,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.verify.verify import VerifyResult, verify_store, verify_visit
 
     refuse_no_store(Path(args.store_dir))
-    store = {"store_url": args.store_url, "store_id": args.store_id}
+    store = {"store_url": args.store_url, "store_id": args.store_id, "fetch": args.fetch}
     if args.repair:
         return _repair(args, console)
     single = _single_visit(args)
@@ -87,6 +90,8 @@ def _repair(args: argparse.Namespace, console: Console) -> int:
 
     if args.rebuild:
         raise InvalidSetting("--repair", "cannot be combined with --rebuild; check the input afterwards")
+    if args.fetch:
+        raise InvalidSetting("--repair", "cannot be combined with --fetch")
     url, name = args.store_url, args.store_id
     if single := _single_visit(args):
         done = repair_visit(args.store_dir, *single, store_url=url, store_id=name, progress=console)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from icf_utils.curation.version import read_current
 from icf_utils.metadata.history import VersionRecord
+from icf_utils.metadata.records import read_visit_metadata
+from icf_utils.settings import load_settings
+from icf_utils.store.elsewhere import find_elsewhere
 from icf_utils.store.layout import Visit
 
 
@@ -25,4 +28,7 @@ def list_versions(store_dir: str | os.PathLike[str], study: str, visit: str) -> 
 
     Raises :class:`~icf_utils.errors.DepositMissing` and :class:`~icf_utils.errors.DepositDamaged`.
     """
-    return HistoryResult(study, visit, read_current(Visit(Path(store_dir), study, visit)).history)
+    place = Visit(Path(store_dir), study, visit)
+    is_elsewhere = bool(find_elsewhere(place, load_settings(place.root)))
+    metadata = read_visit_metadata(place) if is_elsewhere else None
+    return HistoryResult(study, visit, read_current(place, metadata, is_elsewhere=is_elsewhere).history)

@@ -20,6 +20,7 @@ from icf_utils.curation.version import ChangeNote, read_current
 from icf_utils.errors import InputRefused, InvalidSetting
 from icf_utils.progress import SILENT, Progress
 from icf_utils.settings import Settings, load_settings
+from icf_utils.store.elsewhere import refuse_elsewhere
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import remove_dead_locks, visit_lock
 
@@ -54,6 +55,8 @@ def merge_visits(
     with ExitStack() as locks:
         for one in sorted((place, second), key=lambda one: one.visit):
             locks.enter_context(visit_lock(one, progress))
+        refuse_elsewhere(place, chosen)
+        refuse_elsewhere(second, chosen)
         current = read_current(place)
         read_current(second)
         _refuse_clashes(place, second)

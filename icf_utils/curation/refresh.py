@@ -41,6 +41,7 @@ from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.address import check_store_url
+from icf_utils.store.elsewhere import archives_address, find_elsewhere, other_archives, refuse_elsewhere
 from icf_utils.store.files import publish_bytes
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import remove_dead_locks, visit_lock
@@ -113,6 +114,8 @@ class _Refresh:
         self._place, self._staged, self._settings, self._options = place, staged, settings, options
         self._progress = progress
         self.url = check_store_url(settings.store.url if options.store_url is None else options.store_url)
+        self._archives = archives_address(settings, self.url)
+        self._is_elsewhere = bool(find_elsewhere(place, settings))
         self.changes: list[str] = []
         self.notices: list[Notice] = []
         self._is_foreign = _is_foreign(place)
@@ -125,7 +128,7 @@ class _Refresh:
             self.current = read_current(place)
             return
         metadata = self._metadata()
-        self.current = read_current(place, metadata, not self._is_foreign)
+        self.current = read_current(place, metadata, not self._is_foreign, self._is_elsewhere)
         publish_bytes(self._staged.of_study, encode_metadata_files(self._staged, metadata))
         commit = self.current.history[-1].commit
         if self._is_foreign or self.current.dataset is not None:
@@ -140,16 +143,19 @@ class _Refresh:
         except DepositDamaged:  # of another tool, or damaged: the archive, which its checksum proves, decides
             self.changes.append("metadata: made anew from the archive")
             return self._described(wanted)
-        known = recorded_tags(recorded)
-        if self._options.read_archive or (recorded.images and not wanted.tags.keys() <= known.tags.keys()):
-            made = self._described(wanted)
-        else:
-            made = _only_with(recorded, wanted)
+        unknown = sorted(wanted.tags.keys() - recorded_tags(recorded).tags.keys()) if recorded.images else []
+        if unknown and self._is_elsewhere and not self._options.read_archive:
+            message = f"has no {', '.join(unknown)}; the archive, which may have them, is in another store"
+            self.notices.append(Notice("tags-not-read", self._place.dicoms_json.name, message))
+            unknown = []
+        reads = self._options.read_archive or unknown
+        made = self._described(wanted) if reads else _only_with(recorded, wanted)
         if made != recorded:
             self.changes.append("metadata: other tags")
         return made
 
     def _described(self, wanted: AllowList) -> VisitMetadata:
+        refuse_elsewhere(self._place, self._settings)
         found = describe_verified_archive(self._place, wanted, self._progress)
         self.notices += found.notices
         return build_visit_metadata(self._place, found)
@@ -158,15 +164,17 @@ class _Refresh:
         """Write the dataset, with commits after the present ones if anything changes; returns the last on ``main``."""
         place, staged, dataset = self._place, self._staged, self.current.dataset
         kept = kept_keys(place, self.current.history)
-        origin, lineage = self._first_origin(), None
-        if dataset is not None:
-            origin, lineage = replace(dataset.origin, store_url=self.url), dataset.lineage(kept)
+        lineage: Lineage | None = None
+        if dataset is None:
+            origin = self._first_origin()
+        else:
+            origin, lineage = replace(dataset.origin, store_url=self._archives), dataset.lineage(kept)
         built = build_dataset(metadata, place, origin, lineage)
         if dataset is not None and built.annex_commit != dataset.annex.commit:
             origin = replace(origin, time=later_time(self.current))
             lineage = Lineage(dataset.as_earlier(), REFRESHED_MESSAGE, kept)
             built = build_dataset(metadata, place, origin, lineage)
-            moved = dataset.origin.store_url != self.url
+            moved = dataset.origin.store_url != self._archives
             self.changes.append(f"dataset: {'another store address' if moved else 'other records'}")
         if dataset is None:
             self.changes.append("dataset: made anew")
@@ -193,8 +201,9 @@ class _Refresh:
 
     def _first_origin(self) -> DatasetOrigin:
         place = self._place
+        refuse_elsewhere(place, self._settings)
         time = limit_time(latest_time(place.archive, self.current.size))
-        return make_origin(self.url, self._settings.store.id, place, time)
+        return make_origin(self.url, self._settings.store.id, place, time, other_archives(self._settings))
 
 
 def _only_with(recorded: VisitMetadata, wanted: AllowList) -> VisitMetadata:

@@ -41,6 +41,7 @@ from icf_utils.metadata.stage import build_visit_metadata, encode_metadata_files
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.settings import Settings, load_settings
+from icf_utils.store.elsewhere import refuse_elsewhere
 from icf_utils.store.files import publish_bytes
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import remove_dead_locks, visit_lock
@@ -90,6 +91,7 @@ def rename_visit(
     with ExitStack() as locks:
         for one in sorted((place, target), key=lambda one: (one.study, one.visit)):
             locks.enter_context(visit_lock(one, progress))
+        refuse_elsewhere(place, chosen)
         current = read_current(place)
         change = Change(target.of_study, target.visit)
         try:

@@ -28,6 +28,7 @@ from icf_utils.metadata.stage import build_visit_metadata
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.settings import DEFAULT_LEAVE_OUT, Settings, load_settings
+from icf_utils.store.elsewhere import refuse_elsewhere
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import remove_dead_locks, visit_lock
 from icf_utils.store.transaction import Change
@@ -91,6 +92,7 @@ def replace_visit(
     check_date(date)
     remove_dead_locks(place.of_study)
     with visit_lock(place, progress):
+        refuse_elsewhere(place, chosen)
         current = read_current(place)
         with prepared_change(place) as (change, staged):
             made = make_studyvisit_archive(

@@ -78,18 +78,24 @@ class CurrentVisit:
         return len(self.history)
 
 
-def read_current(place: Visit, metadata: VisitMetadata | None = None, has_own_dataset: bool = True) -> CurrentVisit:
+def read_current(
+    place: Visit, metadata: VisitMetadata | None = None, has_own_dataset: bool = True, is_elsewhere: bool = False
+) -> CurrentVisit:
     """Read a visit that is to be changed.
 
     ``metadata`` takes the place of what cannot be read, and so does no dataset unless ``has_own_dataset``: deposits of
-    other tools have other forms. Raises :class:`~icf_utils.errors.DepositMissing` without an archive, and
+    other tools have other forms. With ``is_elsewhere``, the archive is in another store, and ``metadata`` says what it
+    is. Raises :class:`~icf_utils.errors.DepositMissing` without an archive, and
     :class:`~icf_utils.errors.DepositDamaged` for files that cannot be read.
     """
-    if not place.archive.exists():
-        raise DepositMissing(place.archive, _NO_ARCHIVE)
-    md5 = read_checksum(place, _RESTORE)
-    with storage_errors(place.archive, "examine"):
-        size = place.archive.stat().st_size
+    if is_elsewhere and metadata is not None:
+        md5, size = metadata.tarball.md5, metadata.tarball.size
+    else:
+        if not place.archive.exists():
+            raise DepositMissing(place.archive, _NO_ARCHIVE)
+        md5 = read_checksum(place, _RESTORE)
+        with storage_errors(place.archive, "examine"):
+            size = place.archive.stat().st_size
     if metadata is None and (place.tarball_json.exists() or place.dicoms_json.exists()):
         metadata = read_visit_metadata(place)
     dataset = read_dataset(place) if has_own_dataset else None

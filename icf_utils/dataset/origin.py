@@ -39,17 +39,23 @@ class DatasetUuids:
 
 @dataclass(frozen=True)
 class DatasetOrigin:
-    """All that a dataset's bytes depend on besides the metadata; ``time`` in whole seconds since 1970."""
+    """All that a dataset's bytes depend on besides the metadata; ``time`` in whole seconds since 1970.
+
+    ``store_url`` is the address of the store that has the archive.
+    """
 
     store_url: str
     uuids: DatasetUuids
     time: int
 
 
-def make_origin(store_url: str, store_id: str, visit: Visit, time: int) -> DatasetOrigin:
-    """Check address and identity of a store and derive a dataset's origin. Raises ``InvalidSetting``."""
+def make_origin(store_url: str, store_id: str, visit: Visit, time: int, archives: str = "") -> DatasetOrigin:
+    """Check address and identity of a store and derive a dataset's origin. Raises ``InvalidSetting``.
+
+    ``archives`` is the address of the store with the archive, if that is another one.
+    """
     url = check_store_url(store_url)
-    return DatasetOrigin(url, DatasetUuids.of(store_identity(url, check_store_id(store_id)), visit), time)
+    return DatasetOrigin(archives or url, DatasetUuids.of(store_identity(url, check_store_id(store_id)), visit), time)
 
 
 def clone_url(store_url: str, visit: Visit) -> str:

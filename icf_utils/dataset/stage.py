@@ -6,6 +6,7 @@ A dataset that can also be cloned without DataLad has three more.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice, Written
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.address import check_store_url
+from icf_utils.store.elsewhere import other_archives
 from icf_utils.store.files import compare_existing, publish_bytes
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import visit_lock
@@ -85,6 +87,7 @@ def deposit_visit_dataset(
     place = Visit(Path(store_dir), study, visit)
     chosen = settings or load_settings(place.root)
     url, identity = _first(store_url, chosen.store.url), _first(store_id, chosen.store.id)
+    archives = other_archives(chosen)
     has_annex = has_annex_deposit(place) or (chosen.dataset.annex_url if annex_url is None else annex_url)
     if has_annex:
         check_annex_scheme(url)
@@ -92,10 +95,13 @@ def deposit_visit_dataset(
     former = _changed_dataset(place) if commit_date is None else None
     notices: tuple[Notice, ...] = ()
     if former:
-        origin, lineage = replace(former.origin, store_url=check_store_url(url)), former.lineage(kept_archives(place))
+        origin, lineage = (
+            replace(former.origin, store_url=archives or check_store_url(url)),
+            former.lineage(kept_archives(place)),
+        )
     else:
         time, notices = _time(place, metadata.tarball, commit_date)
-        origin, lineage = make_origin(url, identity, place, time), None
+        origin, lineage = make_origin(url, identity, place, time, archives), None
     with progress.task("dataset", len(metadata.images), "image") as task:
         built = build_dataset(metadata, place, origin, lineage)
         check_with_git(built.export, built.refs, str(place.dicoms_json))
@@ -105,7 +111,9 @@ def deposit_visit_dataset(
         task.advance(len(metadata.images))
     with visit_lock(place, progress):
         files = _publish(place, built, annex, origin)
-    return _result(place, built, origin, files, notices, annex_address(place, origin) if annex else "")
+    result = _result(place, built, origin, files, notices)
+    address = annex_address(place, origin) if annex else ""
+    return replace(result, clone_url=clone_url(check_store_url(url), place), annex_url=address)
 
 
 def _changed_dataset(place: Visit) -> DepositedDataset | None:
@@ -129,12 +137,22 @@ def _time(visit: Visit, tarball: TarballRecord, commit_date: str | None) -> tupl
         latest = latest_time(visit.archive, tarball.size)
     except StorageFailure as error:
         if isinstance(error.__cause__, FileNotFoundError):
+            if time := _time_of_dataset(visit):
+                return time, ()
             raise DepositMissing(visit.archive, _NO_ARCHIVE) from error
         raise
     if 0 <= latest < LATEST_TIME + 1:
         return int(latest), ()
     text = "its latest time is outside the range of git; the dataset has the nearest time within it"
     return limit_time(latest), (Notice("commit-date-limited", visit.archive.name, text),)
+
+
+def _time_of_dataset(visit: Visit) -> int:
+    """The time of the dataset that the visit has; 0 without one, or if it cannot be read."""
+    with suppress(DepositDamaged, DepositMissing):
+        found = read_dataset(visit)
+        return found.origin.time if found else 0
+    return 0
 
 
 def _publish(
@@ -175,7 +193,6 @@ def _result(
     origin: DatasetOrigin,
     files: tuple[Written, ...],
     notices: tuple[Notice, ...],
-    annex_url: str,
 ) -> DatasetResult:
     return DatasetResult(
         study=visit.study,
@@ -185,7 +202,6 @@ def _result(
         annex_commit=built.annex_commit,
         images=built.images,
         files=files,
-        clone_url=clone_url(origin.store_url, visit),
+        clone_url="",
         notices=(*notices, *built.notices),
-        annex_url=annex_url,
     )

@@ -12,6 +12,7 @@ from icf_utils.dataset.origin import DatasetOrigin, make_origin
 from icf_utils.dataset.reader import read_dataset
 from icf_utils.settings import Settings
 from icf_utils.store.address import check_store_id, check_store_url
+from icf_utils.store.elsewhere import other_archives
 from icf_utils.store.layout import Visit, store_identity, visit_uuid
 
 
@@ -19,12 +20,14 @@ from icf_utils.store.layout import Visit, store_identity, visit_uuid
 class StoreAddress:
     """The store address, and the id of the visit's dataset in it.
 
+    ``archives`` is the address of another store that has the archive; empty if it is in this one.
     ``time`` is that of the dataset's commits in seconds since 1970; ``None`` if the dataset was not used.
     """
 
     url: str
     dataset_id: str
     time: int | None = None
+    archives: str = ""
 
 
 def find_store_address(visit: Visit, settings: Settings, store_url: str | None, store_id: str | None) -> StoreAddress:
@@ -35,6 +38,11 @@ def find_store_address(visit: Visit, settings: Settings, store_url: str | None, 
     """
     if store_url is None or store_id is None:
         deposit = read_dataset(visit)
+        if deposit and (archives := other_archives(settings)) == deposit.origin.store_url:
+            own = address_from_settings(visit, settings, store_url, store_id)
+            if store_id is None or own.dataset_id == str(deposit.origin.uuids.dataset):
+                return StoreAddress(own.url, str(deposit.origin.uuids.dataset), deposit.origin.time, archives)
+            return own
         if deposit and _agrees(deposit.origin, visit, store_url, store_id):
             return StoreAddress(deposit.origin.store_url, str(deposit.origin.uuids.dataset), deposit.origin.time)
     return address_from_settings(visit, settings, store_url, store_id)
@@ -53,4 +61,5 @@ def address_from_settings(
     """Take the address from options or the settings, without reading the dataset."""
     url = check_store_url(settings.store.url if store_url is None else store_url)
     identity = store_identity(url, check_store_id(settings.store.id if store_id is None else store_id))
-    return StoreAddress(url, str(visit_uuid(identity, visit.study, visit.visit, "dataset")))
+    dataset_id = str(visit_uuid(identity, visit.study, visit.visit, "dataset"))
+    return StoreAddress(url, dataset_id, archives=other_archives(settings))

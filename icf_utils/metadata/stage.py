@@ -14,6 +14,7 @@ from icf_utils.metadata.records import TarballRecord, VisitMetadata, encode_imag
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice, Written
 from icf_utils.settings import SETTINGS_NAME, Settings, load_settings
+from icf_utils.store.elsewhere import refuse_elsewhere
 from icf_utils.store.files import publish_bytes
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import visit_lock
@@ -51,6 +52,7 @@ def deposit_visit_metadata(
     wrong checksum), :class:`~icf_utils.errors.DepositDiffers`, :class:`~icf_utils.errors.InvalidSetting`.
     """
     place = Visit(Path(store_dir), study, visit)
+    refuse_elsewhere(place, settings or load_settings(place.root))
     allowed = choose_allow_list(place, tags, settings)
     with visit_lock(place, progress):
         found = describe_verified_archive(place, allowed, progress)

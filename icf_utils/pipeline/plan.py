@@ -8,6 +8,7 @@ different; the run reads the file and may then find it unchanged.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from icf_utils.errors import printable
@@ -23,8 +24,10 @@ from icf_utils.pipeline.fingerprints import (
 from icf_utils.pipeline.model import RunConfig, StageDecision, VisitInput, VisitPlan
 from icf_utils.pipeline.stages import STAGES, Stage, stored_visit
 from icf_utils.pipeline.state import StageRecord, has_error, read_records
+from icf_utils.settings import Settings
 from icf_utils.sources.leave_out import LeftOut
-from icf_utils.store.layout import Study
+from icf_utils.store.elsewhere import find_elsewhere
+from icf_utils.store.layout import Study, Visit
 
 _NAMED_AT_MOST = 3
 
@@ -40,6 +43,10 @@ class Planner:
         self._quick = quick
         self._inputs = {name: _names(STAGES[name].inputs(self.place)) for name in config.stage_names}
         self._outputs = {name: _names(STAGES[name].outputs(self.place)) for name in config.stage_names}
+        self._is_elsewhere = is_indexed(self.place, config.settings)
+        if self._is_elsewhere:
+            absent = {self.place.archive.name, self.place.checksum.name}
+            self._inputs = {name: tuple(n for n in names if n not in absent) for name, names in self._inputs.items()}
 
     def decide(self, name: str, catalog_state: CatalogState | None = None) -> tuple[StageDecision, StageRecord | None]:
         """Decide whether a stage has to run; for a stage that is up to date, also return its current record.
@@ -47,6 +54,10 @@ class Planner:
         The catalog stage needs the state of the study's catalog.
         """
         stage, recorded = STAGES[name], self.recorded.get(name)
+        if self._is_elsewhere:
+            if name in ("archive", "metadata"):  # neither can be made from an archive that is not here
+                return StageDecision(name, ()), recorded or self.current_record(stage)
+            recorded = recorded and replace(recorded, inputs=_only(recorded.inputs, self._inputs[name]))
         reasons = self._reasons_without_reading(stage, recorded)
         if reasons or recorded is None:
             return StageDecision(name, tuple(reasons)), None
@@ -166,6 +177,16 @@ def _changes(kind: str, then: Mapping[str, Fingerprint], now: Mapping[str, Finge
         if name not in then or then[name].digest != fingerprint.digest:
             found.append(f"{kind} {'changed' if fingerprint.digest else 'changed or touched'}: {name}")
     return found
+
+
+def is_indexed(place: Visit, settings: Settings) -> bool:
+    """Whether the store has the metadata of a visit whose archive is in another store."""
+    is_described = place.dicoms_json.exists() and place.tarball_json.exists()
+    return is_described and bool(find_elsewhere(place, settings))
+
+
+def _only(inputs: Mapping[str, Fingerprint], names: Sequence[str]) -> dict[str, Fingerprint]:
+    return {name: fingerprint for name, fingerprint in inputs.items() if name in names}
 
 
 def _names(paths: Iterable[Path]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from icf_utils.errors import DepositDamaged, DepositDiffers, DepositMissing, Exi
 from icf_utils.pipeline.model import RunConfig, VisitInput
 from icf_utils.progress import Progress
 from icf_utils.results import Notice
+from icf_utils.store.elsewhere import other_archives, refuse_elsewhere
 from icf_utils.store.layout import Visit, store_identity
 
 #: Deposits follow from the settings with which they were made.
@@ -65,6 +66,7 @@ def _archive(visit_input: VisitInput, config: RunConfig, progress: Progress) -> 
 
     place, options = stored_visit(visit_input, config), config.options
     if visit_input.input is None:
+        refuse_elsewhere(place, config.settings)
         return _adopt_archive(place)
     strip = options.strip if visit_input.input.is_file() else 0
     result = make_studyvisit_archive(
@@ -158,7 +160,9 @@ def _metadata_parameters(config: RunConfig) -> Mapping[str, str]:
 def _store_parameters(config: RunConfig) -> Mapping[str, str]:
     options, store = config.options, config.settings.store
     url = (store.url if options.store_url is None else options.store_url).rstrip("/")
+    archives = other_archives(config.settings)
     return {
+        **({"archives": archives} if archives else {}),
         "store URL": url,
         "store id": store_identity(url, store.id if options.store_id is None else options.store_id),
     }

@@ -17,13 +17,14 @@ from icf_utils.errors import InvalidIdentifier, storage_errors
 from icf_utils.pipeline.model import StageFailure, VisitInput
 from icf_utils.pipeline.stages import STAGES
 from icf_utils.pipeline.state import read_errors
-from icf_utils.settings import STAGE_NAMES
+from icf_utils.settings import STAGE_NAMES, load_settings
 from icf_utils.store.layout import Study, Visit
 from icf_utils.store.locks import list_running_visits
 
-ProgressState = Literal["done", "running", "queued", "failed", "not made"]
+ProgressState = Literal["done", "running", "queued", "failed", "not made", "elsewhere"]
 
-#: The states, in the order of the columns of ``icf-utils status``.
+#: The states, in the order of the columns of ``icf-utils status``. Only stores that index archives of another store
+#: have visits that are ``elsewhere``.
 PROGRESS_STATES: tuple[ProgressState, ...] = ("done", "running", "queued", "failed", "not made")
 
 
@@ -58,9 +59,10 @@ def store_status(root: Path, named: Iterable[VisitInput] = ()) -> list[VisitStat
     for visit in named:
         wanted.setdefault(visit.study, set()).add(visit.visit)
     found = []
+    indexes = bool(load_settings(root).store.archives)
     for name in sorted({*wanted, *_studies(root)}):
         study = Study(root, name)
-        found += _study_status(study, wanted.get(name, set()))
+        found += _study_status(study, wanted.get(name, set()), indexes)
     return found
 
 
@@ -80,13 +82,15 @@ def _can_be_study(root: Path, name: str) -> bool:
         return False
 
 
-def _study_status(study: Study, wanted: Collection[str]) -> list[VisitStatus]:
+def _study_status(study: Study, wanted: Collection[str], indexes: bool) -> list[VisitStatus]:
     names, errors, running = _names(study), read_errors(study), list_running_visits(study)
     shown_in_catalog = set(catalogued_visits(study))
     visits = sorted({*study.visits(), *wanted, *(visit for visit, _ in errors), *running})
     return [
         VisitStatus(
-            study.study, visit, _stages(Visit(study.root, study.study, visit), names, errors, running, shown_in_catalog)
+            study.study,
+            visit,
+            _stages(Visit(study.root, study.study, visit), names, errors, running, shown_in_catalog, indexes),
         )
         for visit in visits
     ]
@@ -105,15 +109,25 @@ def _stages(
     errors: Mapping[tuple[str, str], StageFailure],
     running: Mapping[str, str],
     in_catalog: Collection[str],
+    indexes: bool,
 ) -> tuple[StageStatus, ...]:
     found: list[StageStatus] = []
     holder = running.get(place.visit, "")
+    is_elsewhere = indexes and place.archive.name not in names and place.tarball_json.name in names
     for name in STAGE_NAMES:
+        if name == "archive" and is_elsewhere:
+            found.append(StageStatus(name, "elsewhere"))
+            continue
         outputs = STAGES[name].outputs(place)
         done = all(path.name in names for path in outputs) if outputs else place.visit in in_catalog
         failure = errors.get((place.visit, name))
         state: ProgressState = "failed" if failure else "done" if done else "not made"
-        if holder and state != "done" and name != "catalog" and all(stage.state == "done" for stage in found):
+        if (
+            holder
+            and state != "done"
+            and name != "catalog"
+            and all(stage.state in ("done", "elsewhere") for stage in found)
+        ):
             found.append(StageStatus(name, "running", holder=holder))
         else:
             found.append(StageStatus(name, state, failure))
@@ -123,8 +137,11 @@ def _stages(
 def count_states(visits: Iterable[VisitStatus]) -> dict[str, dict[str, dict[str, int]]]:
     """Count the visits of each study by stage and state."""
     table: dict[str, dict[str, dict[str, int]]] = {}
+    visits = list(visits)
+    is_elsewhere = any(stage.state == "elsewhere" for visit in visits for stage in visit.stages)
+    states = (*PROGRESS_STATES, "elsewhere") if is_elsewhere else PROGRESS_STATES
     for visit in visits:
-        study = table.setdefault(visit.study, {stage: dict.fromkeys(PROGRESS_STATES, 0) for stage in STAGE_NAMES})
+        study = table.setdefault(visit.study, {stage: dict.fromkeys(states, 0) for stage in STAGE_NAMES})
         for stage in visit.stages:
             study[stage.stage][stage.state] += 1
     return table

@@ -34,6 +34,7 @@ from icf_utils.metadata.records import VisitMetadata
 from icf_utils.metadata.stage import build_visit_metadata, choose_allow_list, encode_metadata_files
 from icf_utils.progress import SILENT, Progress
 from icf_utils.settings import Settings, load_settings
+from icf_utils.store.elsewhere import find_elsewhere
 from icf_utils.store.files import make_folders, new_file, new_part, replace_with_part, sync_file, sync_folder
 from icf_utils.store.layout import Study, Visit
 from icf_utils.store.locks import catalog_lock, remove_dead_locks, visit_lock
@@ -204,6 +205,9 @@ class _VisitRepairer:
         place = self._place
         recorded, _ = read_metadata(place)
         tags, source = recover_tags(place, recorded, choose_allow_list(place, None, self._settings))
+        if address := find_elsewhere(place, self._settings):
+            text = f"is at {address}; files are rebuilt from it only if it is in this store. Nothing was changed"
+            return Finding(place.archive, "", text)
         found, problems = check_archive(place, recorded, self._progress, tags)
         if found is None:
             text = "cannot be read as this visit's archive; restore it from a copy. Nothing was changed"

@@ -37,6 +37,7 @@ from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.address import check_store_id, check_store_url
+from icf_utils.store.elsewhere import find_elsewhere, other_archives
 from icf_utils.store.layout import (
     OUTPUT_SUFFIX,
     PROVENANCE_SUFFIX,
@@ -62,6 +63,7 @@ from icf_utils.verify.checks import (
     finding_from_error,
     read_metadata,
 )
+from icf_utils.verify.elsewhere import check_elsewhere
 from icf_utils.verify.history import check_history
 from icf_utils.verify.recover import find_catalogued_store
 from icf_utils.verify.shared import check_shared
@@ -91,17 +93,19 @@ def verify_visit(
     rebuild: str | os.PathLike[str] | None = None,
     time_zone: str = "UTC",
     strip: int = 0,
+    fetch: bool = False,
     settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> VisitCheck:
     """Verify one visit: archive, checksum, metadata, dataset and catalog against each other.
 
     ``rebuild`` is an input that must still give the same archive, with ``time_zone`` and ``strip`` as for
-    ``make_studyvisit_archive``. Whatever is wrong is returned as findings; that the catalog could not be checked, as
-    datalad-catalog is not installed, as a notice. Raises only
-    :class:`~icf_utils.errors.DepositMissing` for a visit with no file in the store,
-    :class:`~icf_utils.errors.InvalidIdentifier`, :class:`~icf_utils.errors.InvalidSetting`,
-    :class:`~icf_utils.errors.StorageFailure` for a store that cannot be read, and refusals of ``rebuild``.
+    ``make_studyvisit_archive``. An archive that is in another store (``[store] archives``) must be there with its size;
+    with ``fetch``, it is fetched whole. Whatever is wrong is returned as findings; that the catalog could not be
+    checked, as datalad-catalog is not installed, as a notice. Raises only :class:`~icf_utils.errors.DepositMissing` for
+    a visit with no file in the store, :class:`~icf_utils.errors.InvalidIdentifier`,
+    :class:`~icf_utils.errors.InvalidSetting`, :class:`~icf_utils.errors.StorageFailure` for a store that cannot be
+    read, and refusals of ``rebuild``.
     """
     place = Visit(Path(store_dir), study, visit)
     chosen = load_settings(place.root) if settings is None else settings
@@ -113,6 +117,7 @@ def verify_visit(
         rebuild=rebuild,
         time_zone=time_zone,
         strip=strip,
+        fetch=fetch,
         progress=progress,
     )
     findings, notices = check_shared(place.of_study, chosen.catalog, [visit])
@@ -128,6 +133,7 @@ def check_visit(
     rebuild: str | os.PathLike[str] | None = None,
     time_zone: str = "UTC",
     strip: int = 0,
+    fetch: bool = False,
     progress: Progress,
 ) -> VisitCheck:
     """Verify what belongs to one visit alone; arguments and errors are those of :func:`verify_visit`."""
@@ -135,7 +141,7 @@ def check_visit(
         settle_changes(place.of_study, progress)
     while True:
         before = _stamps(place)
-        check = _check_visit(place, settings, store_url, store_id, progress)
+        check = _check_visit(place, settings, store_url, store_id, fetch, progress)
         if not check.findings or before == _stamps(place):
             break
     if rebuild is None or not _exists(place.archive):
@@ -159,6 +165,7 @@ def _check_visit(
     settings: Settings,
     store_url: str | None,
     store_id: str | None,
+    fetch: bool,
     progress: Progress,
 ) -> VisitCheck:
     where = _expected_store(place, store_url, store_id, settings)
@@ -171,13 +178,18 @@ def _check_visit(
     if "metadata" not in absent:
         metadata, problems = read_metadata(place)
         findings += problems
-    found, problems = check_archive(place, metadata, progress)
+    elsewhere = find_elsewhere(place, settings)
+    if elsewhere:
+        found, problems = check_elsewhere(place, metadata, elsewhere, fetch, progress)
+    else:
+        found, problems = check_archive(place, metadata, progress)
     findings += problems
     if metadata and found:
         findings += check_visit_metadata(place, metadata, found)
     lost: list[Finding] = []
     if metadata and _exists(place.refs) and _exists(place.export):
-        findings += check_dataset(place, metadata, store_url, store_id)
+        archives = store_url and (other_archives(settings) or store_url)
+        findings += check_dataset(place, metadata, archives, store_id)
     elif "dataset" in absent:
         findings += check_no_annex_deposit(place)
         lost = _lost_dataset(place, metadata) if metadata else []
@@ -186,7 +198,8 @@ def _check_visit(
     if metadata and catalogued and not notices:
         findings += _check_catalog(place, metadata, where, settings, dataset_is_lost=bool(lost))
     findings += _check_outputs(place, found.md5 if found else metadata.tarball.md5 if metadata else "")
-    images = len(found.images) if found else 0
+    described = found or (metadata if elsewhere else None)
+    images = len(described.images) if described else 0
     return VisitCheck(place.study, place.visit, images, absent, tuple(dict.fromkeys(findings)), notices)
 
 
@@ -257,6 +270,7 @@ def verify_store(
     *,
     store_url: str | None = None,
     store_id: str | None = None,
+    fetch: bool = False,
     settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> VerifyResult:
@@ -270,7 +284,7 @@ def verify_store(
 
     def one(study: str, visit: str) -> VisitCheck:
         place = Visit(root, study, visit)
-        return check_visit(place, chosen, store_url=store_url, store_id=store_id, progress=progress)
+        return check_visit(place, chosen, store_url=store_url, store_id=store_id, fetch=fetch, progress=progress)
 
     def shared(study: Study) -> VisitCheck:
         findings, notices = check_shared(study, chosen.catalog)
@@ -383,7 +397,13 @@ def _check_catalog(
         if not where.certain and not has_pages(place.of_study, expected.dataset_id):
             return [Finding(catalog, "", _NOT_CHECKED)]
         problems = check_catalog(
-            place, metadata, expected.url, expected.dataset_id, settings.catalog, dataset_is_lost=dataset_is_lost
+            place,
+            metadata,
+            expected.url,
+            expected.dataset_id,
+            settings.catalog,
+            dataset_is_lost=dataset_is_lost,
+            archives=expected.archives,
         )
     except IcfError as error:
         return [finding_from_error(catalog, error)]

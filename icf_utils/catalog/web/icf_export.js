@@ -45,7 +45,7 @@ function icfCloneScript(index, visits) {
 }
 
 function icfArchiveAddresses(index, visits) {
-  return visits.map((visit) => `${index.stores[visit.store]}/${icfSite.study}/${visit.visit}_dicom.tar\n`).join("");
+  return visits.map((visit) => `${index.archives[visit.store]}/${icfSite.study}/${visit.visit}_dicom.tar\n`).join("");
 }
 
 /** The numbers of the selected series of a visit, sorted; those without a number cannot be named. */

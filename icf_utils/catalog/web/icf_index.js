@@ -17,6 +17,7 @@ class IcfIndex {
   /** Make the index of `data/study.json`, whose form is described in study_index.py. */
   constructor(data) {
     this.stores = data.stores;
+    this.archives = data.archives || data.stores;
     this.clone = data.clone;
     this.record = data.record;
     this.tags = data.tags;

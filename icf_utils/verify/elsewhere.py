@@ -1,0 +1,86 @@
+"""The checks of an archive that is in another store: its size, or all of it. Uses the network; changes nothing."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from icf_utils.archive.checksum import format_checksum, read_checksum
+from icf_utils.credentials import bind_credential, find_netrc_login, origin_of
+from icf_utils.errors import IcfError, storage_errors
+from icf_utils.fetch.errors import FetchFailure
+from icf_utils.fetch.open import open_source
+from icf_utils.fetch.source import ByteSource
+from icf_utils.metadata.describe import ArchiveDescription
+from icf_utils.metadata.records import VisitMetadata
+from icf_utils.progress import Progress
+from icf_utils.store.layout import Visit
+from icf_utils.verify.checks import Finding, check_archive, finding_from_error
+
+_NO_METADATA = "is in another store, and its metadata, which says what it has to be, cannot be read"
+_LOGIN = "give the login in ~/.netrc"
+
+
+def check_elsewhere(
+    place: Visit, metadata: VisitMetadata | None, url: str, fetch: bool, progress: Progress
+) -> tuple[ArchiveDescription | None, list[Finding]]:
+    """Check that the archive of a visit is at ``url``, with the size that its metadata records.
+
+    With ``fetch``, the whole archive is fetched into a temporary file, and described and checked like one that is here.
+    A login of netrc is used where the server requires one.
+    """
+    if metadata is None:
+        return None, [Finding(place.archive, "", _NO_METADATA)]
+    findings = _other_checksum(place, metadata)
+    try:
+        source = _open(url, metadata.tarball.size)
+        if source is None:
+            return None, [*findings, Finding(place.archive, "", f"is neither here nor at {url}")]
+        if not fetch:
+            return None, findings
+        found, problems = _fetched(place, metadata, source, progress)
+    except FetchFailure as error:
+        return None, [*findings, Finding(place.archive, "", f"is not here, and cannot be checked elsewhere: {error}")]
+    return found, [*findings, *(replace(one, path=place.archive) for one in problems)]
+
+
+def _other_checksum(place: Visit, metadata: VisitMetadata) -> list[Finding]:
+    """A checksum file may be here although the archive is not; it has to be that of the metadata."""
+    if not place.checksum.exists():
+        return []
+    try:
+        expected = read_checksum(place, "restore it from a copy")
+    except IcfError as error:
+        return [finding_from_error(place.checksum, error)]
+    if expected == metadata.tarball.md5:
+        return []
+    return [Finding(place.checksum, "", f"says {expected}, but the metadata says {metadata.tarball.md5}")]
+
+
+def _open(url: str, size: int) -> ByteSource | None:
+    """The archive; ``None`` if it is not there. Raises :class:`~icf_utils.fetch.errors.FetchFailure`."""
+    source = open_source(url, expected=size, advice=_LOGIN)
+    try:
+        return source if source.exists() else None
+    except FetchFailure as failure:
+        login = find_netrc_login(origin_of(url)) if failure.kind == "unauthorised" else None
+        if login is None:
+            raise
+    source = open_source(url, credential=bind_credential(url, login), expected=size, advice=_LOGIN)
+    return source if source.exists() else None
+
+
+def _fetched(
+    place: Visit, metadata: VisitMetadata, source: ByteSource, progress: Progress
+) -> tuple[ArchiveDescription | None, list[Finding]]:
+    with tempfile.TemporaryDirectory(prefix="icf-utils-") as folder:
+        copy = Visit(Path(folder), place.study, place.visit)
+        with storage_errors(copy.archive, "write"), progress.task("fetch", metadata.tarball.size, "B") as task:
+            copy.of_study.folder.mkdir()
+            copy.checksum.write_bytes(format_checksum(metadata.tarball.md5, copy.archive.name))
+            with copy.archive.open("wb") as file:
+                for piece in source.read():
+                    file.write(piece)
+                    task.advance(len(piece))
+        return check_archive(copy, metadata, progress)
