@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from", dest="other", metavar="VISIT2", required=True, help="visit of the same study, which goes"
     )
-    parser.add_argument("--reason", metavar="TEXT", default="", help="why (default: merged with VISIT2)")
+    parser.add_argument("--reason", metavar="TEXT", default="", help="why; 'merged with VISIT2' is added")
     parser.add_argument("--date", metavar="DATE", default="", help="date for the history, as YYYY-MM-DD")
     add_keep(parser)
     add_dry_run(parser, "print the difference; change nothing")
@@ -47,4 +47,5 @@ def run(args: argparse.Namespace, console: Console) -> int:
         accept=lambda difference: confirmation.ask(difference.lines(), f"merge, and remove {args.other}"),
         progress=console,
     )
-    return print_replaced(args, console, result, confirmation)
+    has_it = f"has {args.other} already; they were merged before"
+    return print_replaced(args, console, result, confirmation, has_it)

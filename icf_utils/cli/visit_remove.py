@@ -59,6 +59,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         reason=args.reason,
         date=args.date,
         tombstone=args.tombstone,
+        missing_ok=args.receiver is not None,
         accept=lambda lines: confirmation.ask(lines, "remove this visit for good"),
         progress=console,
     )

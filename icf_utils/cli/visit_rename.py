@@ -36,5 +36,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         return 1
     result = rename_visit(args.store_dir, *args.id, *args.to, reason=args.reason, date=args.date, progress=console)
     console.notices(result.notices)
-    console.result(args.command, result, [f"{old}: is now {new}, version {result.version}"])
+    done = f"{old}: is now {new}, version {result.version}"
+    if result.state == "unchanged":
+        done = f"{old}: was renamed before; {new} is version {result.version} of it"
+    console.result(args.command, result, [done])
     return 0

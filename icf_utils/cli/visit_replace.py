@@ -80,19 +80,26 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def print_replaced(
-    args: argparse.Namespace, console: Console, result: ReplaceResult, confirmation: Confirmation
+    args: argparse.Namespace,
+    console: Console,
+    result: ReplaceResult,
+    confirmation: Confirmation,
+    unchanged: str = "is what the input gives; nothing was changed",
 ) -> int:
-    """Print what became of a visit that was to get a next version; returns the exit code."""
+    """Print what became of a visit that was to get a next version; returns the exit code.
+
+    ``unchanged`` says of the version in the store why it stays.
+    """
     console.notices(result.notices)
     ok = result.state != "declined" or args.dry_run
-    console.result(args.command, result, _lines(result, confirmation), ok=ok)
+    console.result(args.command, result, _lines(result, confirmation, unchanged), ok=ok)
     return 0 if ok else 1
 
 
-def _lines(result: ReplaceResult, confirmation: Confirmation) -> list[str]:
+def _lines(result: ReplaceResult, confirmation: Confirmation, unchanged: str) -> list[str]:
     name = f"{result.study}/{result.visit}"
     if result.state == "unchanged":
-        return [f"{name}: version {result.version} is what the input gives; nothing was changed"]
+        return [f"{name}: version {result.version} {unchanged}"]
     if result.state == "declined":
         return [*confirmation.not_shown, f"{name}: nothing was changed"]
     kept = f"; the old archive is kept as '{printable(result.kept)}'" if result.kept else ""

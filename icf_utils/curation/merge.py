@@ -7,6 +7,7 @@ of both; the second visit goes in the same transaction.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +15,14 @@ from pathlib import Path
 from icf_utils.archive.members import digest_members
 from icf_utils.archive.rewrite import rewrite_archive
 from icf_utils.curation.difference import VisitDifference
-from icf_utils.curation.replace import ReplaceResult, check_date, check_reason, prepared_change, put_if_accepted
+from icf_utils.curation.replace import (
+    ReplaceResult,
+    check_date,
+    check_reason,
+    prepared_change,
+    put_if_accepted,
+    unchanged,
+)
 from icf_utils.curation.traces import visit_files, work_files
 from icf_utils.curation.version import ChangeNote, read_current
 from icf_utils.errors import InputRefused, InvalidSetting
@@ -40,13 +48,15 @@ def merge_visits(
 ) -> ReplaceResult:
     """Merge the visit ``other`` of a study into ``visit``, whose next version this is; ``other`` goes.
 
-    ``reason`` defaults to naming ``other``; the remaining arguments are those of
+    ``reason`` is followed by a note that names ``other``; by it, a repeated command finds that the visits were merged
+    before, and returns ``unchanged``. The remaining arguments are those of
     :func:`~icf_utils.curation.replace.replace_visit`. Raises :class:`~icf_utils.errors.InputRefused` if both have a
     file of the same name with different content, and otherwise what that function raises.
     """
     place, second = Visit(Path(store_dir), study, visit), Visit(Path(store_dir), study, other)
     chosen = load_settings(place.root) if settings is None else settings
-    words = reason or f"merged with {other}"
+    merged = f"merged with {other}"
+    words = f"{reason} ({merged})" if reason else merged
     check_reason(words)
     check_date(date)
     if place == second:
@@ -55,6 +65,10 @@ def merge_visits(
     with ExitStack() as locks:
         for one in sorted((place, second), key=lambda one: one.visit):
             locks.enter_context(visit_lock(one, progress))
+        if place.archive.exists() and not visit_files(second):
+            current = read_current(place)
+            if any(re.search(rf"\bmerged with {re.escape(other)}\)?\Z", one.reason) for one in current.history):
+                return unchanged(current, "unchanged", None)
         refuse_elsewhere(place, chosen)
         refuse_elsewhere(second, chosen)
         current = read_current(place)

@@ -72,6 +72,7 @@ def remove_visit(
     reason: str = "",
     date: str = "",
     tombstone: bool = False,
+    missing_ok: bool = False,
     accept: Callable[[list[str]], bool] | None = None,
     settings: Settings | None = None,
     progress: Progress = SILENT,
@@ -79,8 +80,9 @@ def remove_visit(
     """Remove a visit: its files, earlier versions, what runs have recorded of it, its pages, its line in the list.
 
     With ``tombstone``, a small file with the identifier, ``date`` (``YYYY-MM-DD``) and ``reason`` stays, and the visit
-    is not archived again. ``accept`` is called with what would be removed, in lines, and may decline. Other visits are
-    not touched, also those whose identifiers begin with this one.
+    is not archived again. A visit that was removed with a tombstone before may be removed again, which repeats the
+    search; with ``missing_ok``, one of which nothing is in the store. ``accept`` is called with what would be removed,
+    in lines, and may decline. Other visits are not touched, also those whose identifiers begin with this one.
 
     Raises an :class:`~icf_utils.errors.IcfError`: ``DepositMissing`` for a visit of which nothing is in the store,
     ``InvalidSetting``, ``InvalidIdentifier``, ``StorageFailure``, ``Busy``.
@@ -93,17 +95,18 @@ def remove_visit(
     remove_dead_locks(place.of_study)
     with visit_lock(place, progress):
         files, records = visit_files(place), work_files(place)
-        if not files and not records and read_entry(place) is None:
+        is_gone = not files and not records and read_entry(place) is None
+        if is_gone and not (missing_ok or place.tombstone.exists()):
             raise DepositMissing(place.archive, "the store has nothing of this visit; check -o and --id")
         traces = collect_traces(place)
-        if accept is not None and not accept(_lines(place, files, records)):
+        if accept is not None and not is_gone and not accept(_lines(place, files, records)):
             return RemoveResult(study, visit, False, 0, 0, 0, None, (), 0)
-        stone = _tombstone(visit, date, reason) if tombstone else None
+        stone = _tombstone(visit, date, reason) if tombstone and not place.tombstone.exists() else None
         pages = remove_files(place, files, records, stone, settings=chosen, progress=progress)
     _update_index(place, chosen)
     found = find_traces(place.root, traces)
     left = tuple(Trace(path, what) for path, what in found.traces)
-    kept = place.tombstone if tombstone else None
+    kept = place.tombstone if place.tombstone.exists() else None
     return RemoveResult(study, visit, True, len(files), len(records), pages, kept, left, found.shared)
 
 

@@ -12,6 +12,7 @@ import os
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from icf_utils.archive.checksum import format_checksum
 from icf_utils.archive.rewrite import rewrite_archive
@@ -32,7 +33,7 @@ from icf_utils.curation.version import (
 )
 from icf_utils.dataset.lineage import version_message
 from icf_utils.dataset.origin import make_origin
-from icf_utils.dataset.reader import kept_keys
+from icf_utils.dataset.reader import BranchContent, kept_keys, read_dataset
 from icf_utils.errors import DepositDiffers, InvalidSetting, storage_errors
 from icf_utils.metadata.describe import describe_archive
 from icf_utils.metadata.history import VersionRecord, kept_archive
@@ -52,7 +53,10 @@ RENAMED = "renamed"
 
 @dataclass(frozen=True)
 class RenameResult:
-    """A renamed visit: its new identifiers, its version, and MD5 and size (bytes) of its archive."""
+    """A renamed visit: its new identifiers, its version, and MD5 and size (bytes) of its archive.
+
+    ``state`` is ``unchanged`` if this rename was done before.
+    """
 
     study: str
     visit: str
@@ -60,6 +64,7 @@ class RenameResult:
     md5: str
     size: int
     notices: tuple[Notice, ...]
+    state: Literal["renamed", "unchanged"] = "renamed"
 
 
 def rename_visit(
@@ -76,9 +81,9 @@ def rename_visit(
 ) -> RenameResult:
     """Rename a visit; this is its next version.
 
-    The old name stays in the dataset's earlier commits. Raises an :class:`~icf_utils.errors.IcfError`:
-    ``DepositDiffers`` if the store has another visit of the new name, ``DepositMissing``, ``DepositDamaged``,
-    ``InvalidIdentifier``, ``InvalidSetting``, ``StorageFailure``, ``Busy``.
+    The old name stays in the dataset's earlier commits; by them, a repeated command finds that it was done before.
+    Raises an :class:`~icf_utils.errors.IcfError`: ``DepositDiffers`` if the store has another visit of the new name,
+    ``DepositMissing``, ``DepositDamaged``, ``InvalidIdentifier``, ``InvalidSetting``, ``StorageFailure``, ``Busy``.
     """
     place, target = Visit(Path(store_dir), study, visit), Visit(Path(store_dir), new_study, new_visit)
     chosen = load_settings(place.root) if settings is None else settings
@@ -91,6 +96,8 @@ def rename_visit(
     with ExitStack() as locks:
         for one in sorted((place, target), key=lambda one: (one.study, one.visit)):
             locks.enter_context(visit_lock(one, progress))
+        if done := _find_done(place, target):
+            return done
         refuse_elsewhere(place, chosen)
         current = read_current(place)
         change = Change(target.of_study, target.visit)
@@ -98,6 +105,23 @@ def rename_visit(
             return _rename(change, current, target, VersionRecord(0, "", 0, "", reason, date), chosen, progress)
         finally:
             change.close()
+
+
+def _find_done(place: Visit, target: Visit) -> RenameResult | None:
+    """What a rename that was done before has made; ``None`` if the dataset does not prove it."""
+    if visit_files(place):
+        return None
+    dataset = read_dataset(target)
+    if dataset is None or not any(_is_of(place, branch) for branch in dataset.branches()):
+        return None
+    current = read_current(target)
+    return RenameResult(target.study, target.visit, current.version, current.md5, current.size, (), "unchanged")
+
+
+def _is_of(place: Visit, branch: BranchContent) -> bool:
+    """Whether a commit has the archive and the images, if any, of the visit under its old name."""
+    images = [path for path in branch.files if path.startswith(place.member_root.encode("ascii") + b"/")]
+    return place.dspath.encode("ascii") in branch.files and bool(images)
 
 
 def _rename(

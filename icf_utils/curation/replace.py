@@ -106,7 +106,7 @@ def replace_visit(
                 progress=progress,
             )
             if (made.md5, made.size) == (current.md5, current.size):
-                return _unchanged(current, "unchanged", None)
+                return unchanged(current, "unchanged", None)
             return put_if_accepted(
                 change,
                 current,
@@ -141,7 +141,7 @@ def put_if_accepted(
     found = describe_archive(staged.archive, staged.member_root, allowed, progress)
     difference = _describe_difference(current, staged, found, allowed, progress)
     if accept is not None and not accept(difference):
-        return _unchanged(current, "declined", difference)
+        return unchanged(current, "declined", difference)
     noted = put_version(
         change, current, staged, found, note=note, settings=settings, progress=progress, remove=remove, merged=merged
     )
@@ -199,7 +199,7 @@ def _other_files(place: Visit, metadata: VisitMetadata) -> dict[str, str]:
     return digest_members(place.archive, lambda member: member.name not in images)
 
 
-def _unchanged(
+def unchanged(
     current: CurrentVisit, state: Literal["unchanged", "declined"], difference: VisitDifference | None
 ) -> ReplaceResult:
     """The result for a visit that keeps its version."""

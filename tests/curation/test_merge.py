@@ -48,3 +48,13 @@ def test_refused(place: Visit) -> None:
     with pytest.raises(DepositMissing):
         merge_visits(place.root, STUDY, "v1", "v9")
     assert contents(place.root) == before
+
+
+def test_done_before(place: Visit, late: Visit, inside: Inside) -> None:
+    command = ("visit", "merge", "-o", place.root, "--id", STUDY, "v1", "--from", "v1_2", "--yes", "--reason", "late")
+    assert inside(*command).code == 0
+    assert json.loads(place.history.read_bytes())[-1]["reason"] == "late (merged with v1_2)"
+    before = contents(place.root)
+    again = inside(*command)
+    assert (again.code, "has v1_2 already; they were merged before" in again.out) == (0, True), again
+    assert contents(place.root) == before

@@ -99,6 +99,28 @@ def test_a_tombstone(place: Visit, model: Path) -> None:
     make_studyvisit_archive(model / "in", place.root, STUDY, "v1")
 
 
+def test_removed_before(place: Visit, inside: Inside) -> None:
+    command = (
+        "visit",
+        "remove",
+        "-o",
+        place.root,
+        "--id",
+        STUDY,
+        "v1",
+        "--tombstone",
+        "--reason",
+        "withdrawn",
+        "--yes",
+    )
+    assert inside(*command).code == 0
+    before = place.tombstone.read_bytes()
+    again = inside(*command)
+    assert (again.code, "found nothing" in again.out, place.tombstone.read_bytes()) == (0, True, before), again
+    missing = inside("visit", "remove", "-o", place.root, "--id", STUDY, "v9", "--yes")
+    assert (missing.code, "nothing of this visit" in missing.err) == (5, True), missing
+
+
 def test_what_is_left_is_reported(place: Visit, inside: Inside) -> None:
     uid = json.loads(place.dicoms_json.read_bytes())[0]["SOPInstanceUID"]
     Visit(place.root, STUDY, "v1_b").dicoms_json.unlink()  # no other visit has these images then

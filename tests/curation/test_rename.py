@@ -79,3 +79,15 @@ def test_the_command(place: Visit, inside: Inside) -> None:
     command = ("visit", "rename", "-o", place.root, "--id", STUDY, "v1", "--to", STUDY, "v7")
     assert inside(*command).code == 2
     assert inside(*command, "--yes").out == f"{STUDY}/v1: is now {STUDY}/v7, version 2\n"
+
+
+def test_done_before(place: Visit, inside: Inside) -> None:
+    """The dataset's earlier commits prove that the visit is the renamed one; another visit of that name is not."""
+    command = ("visit", "rename", "-o", place.root, "--id", STUDY, "v1", "--yes", "--to", STUDY)
+    assert inside(*command, "v7").code == 0
+    before = contents(place.root)
+    again = inside(*command, "v7")
+    assert (again.code, "was renamed before" in again.out) == (0, True), again
+    assert contents(place.root) == before
+    refused = inside(*command, "v1_b")
+    assert (refused.code, "has not been deposited" in refused.err) == (5, True), refused
