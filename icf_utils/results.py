@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,12 @@ class Notice:
     code: str
     subject: str
     message: str
+
+
+def name_visit(study: str, visit: str, notices: Iterable[Notice]) -> Iterator[Notice]:
+    """Name the visit in the subjects of notices, for output about several visits."""
+    name = f"{study}/{visit}" if visit else study
+    return (replace(notice, subject=f"{name}: {notice.subject}") for notice in notices)
 
 
 @dataclass(frozen=True)

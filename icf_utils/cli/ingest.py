@@ -30,7 +30,6 @@ from icf_utils.cli.run import (
     exit_code,
     extent,
     result_lines,
-    result_notices,
     settle_of,
 )
 from icf_utils.errors import InvalidSetting, printable
@@ -202,7 +201,7 @@ def _ingest(args: argparse.Namespace, console: Console, plan: IngestPlan, config
     except (KeyboardInterrupt, SystemExit):
         console.message(f"{format_count(reporter.number, 'visit')} finished; the same command continues from there")
         raise
-    console.notices(result_notices(result))
+    console.notices(result.notices)
     left_out = sum(len(item.excluded) for item in plan.visits)
     lines = [
         *_refused(plan),

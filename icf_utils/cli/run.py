@@ -27,7 +27,7 @@ from icf_utils.cli.slurm import add_slurm, catalog_job, check_slurm, submit, vis
 from icf_utils.durations import parse_duration
 from icf_utils.errors import InvalidSetting, NotSettled, printable
 from icf_utils.formatting import format_count, format_counter, format_size
-from icf_utils.results import Notice, to_json_value
+from icf_utils.results import to_json_value
 from icf_utils.settings import RUN_CHECKS, STAGE_NAMES
 
 if TYPE_CHECKING:
@@ -327,7 +327,7 @@ def _run(
         write_report(Path(args.report), result)
     if args.graph:
         write_graph(Path(args.graph), outcome_cells(result), config.stage_names)
-    console.notices(result_notices(result))
+    console.notices(result.notices)
     done = _process(console, config, result, visits, jobs, processings)
     ok = not result.failed and not any(one.failed for one in done)
     lines = [*result_lines(result), *(line for one in done for line in _processing_lines(one))]
@@ -401,11 +401,6 @@ def summary(outcome: VisitOutcome) -> str:
         return f"{outcome.failed.stage} failed"
     done = [stage.stage for stage in outcome.stages if stage.state == "done"]
     return ", ".join(done) or "up to date"
-
-
-def result_notices(result: RunResult) -> list[Notice]:
-    """The notices of all visits."""
-    return [notice for visit in result.visits for stage in visit.stages for notice in stage.notices]
 
 
 def result_lines(result: RunResult) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from icf_utils.cli.console import Console
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.formatting import format_count
-from icf_utils.results import to_json_value
+from icf_utils.results import name_visit, to_json_value
 
 if TYPE_CHECKING:
     from icf_utils.pipeline.model import RunConfig, VisitInput
@@ -80,7 +80,8 @@ def catalog_job(args: argparse.Namespace, console: Console, visits: list[VisitIn
     from icf_utils.slurm.catalog_job import run_catalog_job
 
     result = run_catalog_job(visits, config, console)
-    console.notices([notice for visit in result.visits for stage in visit.stages for notice in stage.notices])
+    stages = ((visit, stage) for visit in result.visits for stage in visit.stages)
+    console.notices(notice for visit, stage in stages for notice in name_visit(visit.study, visit.visit, stage.notices))
     failed = [visit for visit in result.visits if visit.failed]
     lines = [
         f"{visit.name}: {visit.failed.failure.message}" for visit in failed if visit.failed and visit.failed.failure

@@ -10,6 +10,7 @@ from icf_utils.cli.console import Console
 from icf_utils.cli.options import add_store, add_store_url, add_strip, add_targets, targets_of
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.formatting import format_count
+from icf_utils.results import name_visit
 
 if TYPE_CHECKING:
     from icf_utils.verify.checks import Finding, VisitCheck
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise InvalidSetting("--rebuild", "an input is one visit: name it with --id")
     else:
         result = verify_store(args.store_dir, targets_of(args), **store, progress=console)
-    console.notices(notice for check in result.visits for notice in check.notices)
+    console.notices(notice for check in result.visits for notice in name_visit(check.study, check.visit, check.notices))
     shown = [check for check in result.visits if check.findings or (check.visit and not args.quiet)]
     lines = [line for check in shown for line in _lines(check)]
     console.result(args.command, result, lines, ok=not result.findings)

@@ -9,6 +9,7 @@ from icf_utils.cli.console import Console
 from icf_utils.cli.options import add_dry_run, add_store, add_targets, targets_of
 from icf_utils.errors import IcfError
 from icf_utils.formatting import format_count
+from icf_utils.results import name_visit
 
 NAME = "visit refresh"
 HELP = "bring metadata, datasets and catalog to the store's present settings"
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
                     raise
                 failed.append({"visit": one.name, "message": str(error)})
             bar.advance(1)
-    console.notices(notice for result in done for notice in result.notices)
+    console.notices(notice for result in done for notice in name_visit(result.study, result.visit, result.notices))
     changed = [result for result in done if result.changes]
     verb = "would be changed" if args.dry_run else "changed"
     lines = [f"{result.study}/{result.visit}: {', '.join(result.changes)}" for result in changed]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from icf_utils.errors import NotSettled
-from icf_utils.results import Notice
+from icf_utils.results import Notice, name_visit
 from icf_utils.settings import STAGE_NAMES, Settings
 
 
@@ -163,6 +163,16 @@ class RunResult:
         for visit in self.visits:
             found[visit_state(visit)] += 1
         object.__setattr__(self, "counts", found)
+
+    @property
+    def notices(self) -> list[Notice]:
+        """The notices of all visits, which they name."""
+        return [
+            notice
+            for visit in self.visits
+            for stage in visit.stages
+            for notice in name_visit(visit.study, visit.visit, stage.notices)
+        ]
 
     @property
     def failed(self) -> tuple[VisitOutcome, ...]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.program import COMMANDS, PROGRAM, Inside, Ran, icf, stage_commands, surrounding
-from tests.data.make_dicom import dicom_bytes, write_visit
+from tests.data.make_dicom import dicom_bytes, uid, write_visit
 from tests.dataset.visits import ODD_NAMES
 from tests.verify.stores import STUDY, URL, make_visit, write_input
 
@@ -101,6 +101,15 @@ def test_quiet_with_warnings(inside: Inside, source: Path, root: Path) -> None:
     assert (ran.code, ran.out) == (0, "")
     assert ran.err.startswith("warning [no-study-time]: 'late.dcm': ")
     assert ran.err.count("\n") == 1
+
+
+def test_warnings_of_a_run_name_their_visits(inside: Inside, tmp_path: Path, root: Path) -> None:
+    for visit in (1, 2):
+        write_visit(tmp_path / f"v{visit}", {1: ("x", 1)}, StudyInstanceUID=uid(visit))
+        (tmp_path / f"v{visit}" / "aux.txt").write_text("x")
+    (tmp_path / "t.csv").write_text(f"study,visit,input\ns,v1,{tmp_path / 'v1'}\ns,v2,{tmp_path / 'v2'}\n")
+    ran = inside("run", "-o", root, "--table", tmp_path / "t.csv", "--until", "metadata")
+    assert "warning [windows-name]: 's/v1: aux.txt', 's/v2: aux.txt': cannot be" in ran.err
 
 
 def test_quiet_verify_names_the_wrong_visits_only(inside: Inside, source: Path, root: Path) -> None:
