@@ -28,6 +28,7 @@ def visit_data(page: VisitPage) -> dict[str, Any]:
         "study": page.study,
         "visit": page.visit,
         "record": node_path(page.dataset_id, page.version),
+        **({"version": page.number} if page.number > 1 else {}),
         "store": page.url.rstrip("/"),
         "modalities": page.modalities,
         "images": len(page.metadata.images),

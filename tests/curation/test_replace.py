@@ -51,6 +51,7 @@ def test_a_catalog_shows_the_version(place: Visit, model: Path) -> None:
     replaced(place, model / "later")
     pages = [path.read_text() for path in place.of_study.catalog.rglob("*.json")]
     assert sum('{"name":"Version","value":2}' in page for page in pages) == 1
+    assert json.loads((place.of_study.catalog / "data" / "visits" / "v1.json").read_bytes())["version"] == 2
     old = {path.name for path in (place.of_study.catalog / "metadata").glob("*/*") if path.is_dir()}
     assert list_versions(place.root, STUDY, "v1").versions[0].md5 not in old
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -182,3 +183,29 @@ def test_a_receiver(receiver: tuple[int, str], tree: Path, tmp_path: Path) -> No
         if kept.is_file() and kept.suffix != ".dcm":
             assert not markers_in(kept.read_bytes(), STUDY_UID), kept
     assert leaks(tmp_path / "store") == []
+
+
+def test_a_removed_visit_leaves_nothing(receiver: tuple[int, str], tree: Path, tmp_path: Path) -> None:
+    """Store, catalog, spool, quarantine, journal, logs, temporary folders: no marker, not even a UID, is anywhere."""
+    port, address = receiver
+    (tmp_path / "tmp").mkdir()
+    place = {"TMPDIR": str(tmp_path / "tmp")}
+    silent(icf("send", tree, "127.0.0.1", str(port), "--aec", "STUDYA"))
+    access = ("--url", address, "--token-file", tmp_path / "token")
+    silent(icf("sessions", *access, "--wait", "--timeout", "60"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "1.dcm").write_bytes(image(7))  # the same UIDs with other content
+    again = ("127.0.0.1", str(port), "--aec", "STUDYA", "--retries", "0")
+    silent(icf("send", tmp_path / "other", *again, "--json"), 1, uids=True)
+    shutil.rmtree(tmp_path / "other")
+    (visit,) = {path.name.removesuffix("_dicom.tar") for path in (tmp_path / "store" / STUDY).glob("*_dicom.tar")}
+    wait_until(lambda: "in progress" not in icf("sessions", *access).out, "the second association")
+    silent(icf("run", "-o", tmp_path / "store", "--report", tmp_path / "store" / "report.html", env=place))
+    one = ("-o", tmp_path / "store", "--id", STUDY, visit)
+    ran = silent(icf("visit", "remove", *one, "--receiver", tmp_path / "receiver.toml", "--yes", env=place))
+    assert "found nothing" in ran.out
+    assert "removed 1 session of the receiver" in ran.out
+    silent(icf("visit", "remove", *one, "--receiver", tmp_path / "receiver.toml", "--yes", env=place))
+    found = {path: markers_in(path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file()}
+    assert {path: markers for path, markers in found.items() if markers} == {}
+    assert not [path for path in tmp_path.rglob("*") if markers_in(os.fsencode(path.name)) or path.suffix == ".dcm"]

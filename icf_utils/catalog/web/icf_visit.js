@@ -46,7 +46,7 @@ class IcfVisitPage {
   showFacts(date) {
     const { visit } = this;
     icfReplace(this.parts.facts, icfFacts([["Series", visit.series.length], ["Images", visit.images], ["Size", icfSize(visit.archive.bytes)],
-      ["Modalities", visit.modalities.join(", ")], ["Date", date || "\u2007"]].filter(([name, value]) => name !== "Date" || value !== "\u2007" || !this.settled)));
+      ["Modalities", visit.modalities.join(", ")], ...(visit.version ? [["Version", visit.version]] : []), ["Date", date || "\u2007"]].filter(([name, value]) => name !== "Date" || value !== "\u2007" || !this.settled)));
   }
 
   // ---- the table of series
