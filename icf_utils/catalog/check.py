@@ -12,19 +12,19 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from icf_utils.catalog import writer
-from icf_utils.catalog.content import load_application, study_files, super_files, visit_files
-from icf_utils.catalog.html_pages import LISTS
+from icf_utils.catalog.content import load_application, own_names, study_files, super_files, visit_files
 from icf_utils.catalog.page import visit_page
 from icf_utils.catalog.previews import is_intact, list_previews
 from icf_utils.catalog.records import VisitEntry, VisitPage, previews_folder, visit_entry
 from icf_utils.catalog.study import StudyPage, parse_study_page, study_id, study_path
-from icf_utils.catalog.study_description import BIBTEX, DATACITE, RIS, study_catalog
+from icf_utils.catalog.study_description import study_catalog
 from icf_utils.catalog.study_index import INDEX_PATH, NO_SERIES, PROTOCOLS_PATH, VISITS_PATH
 from icf_utils.catalog.visit_data import visit_path
 from icf_utils.dataset.store_address import StoreAddress
 from icf_utils.errors import DepositDamaged, StorageFailure
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.settings import CatalogSettings
+from icf_utils.sources.leave_out import DEFAULT
 from icf_utils.store.files import describe_difference
 from icf_utils.store.layout import Study, Visit
 
@@ -143,7 +143,7 @@ def find_junk(study: Study) -> list[str]:
     """The names of files that file browsers have left in a study's catalog, each once, sorted."""
     found = set()
     for _, folders, names in os.walk(study.catalog):
-        found |= {name for name in (*folders, *names) if is_junk(name) and name != writer.MARKER}
+        found |= {name for name in (*folders, *names) if name in _JUNK or DEFAULT.name(name)}
     return sorted(found)
 
 
@@ -152,16 +152,7 @@ def _unexpected_files(study: Study, catalog_id: str, application: Mapping[str, b
 
     Folders of datasets that the study's page does not show are reported where their visits are checked.
     """
-    known = {
-        "metadata",
-        "data",
-        "index.html",
-        LISTS,
-        DATACITE,
-        BIBTEX,
-        RIS,
-        *(name.split("/")[0] for name in application),
-    }
+    known = own_names(application)
     for name in writer.list_names(study, ""):
         if name not in known and not is_junk(name):
             yield str(study.catalog / name), _UNEXPECTED

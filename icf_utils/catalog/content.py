@@ -13,7 +13,7 @@ from typing import Literal
 
 from icf_utils.catalog.application import load_application_files
 from icf_utils.catalog.commands import VisitAddress, clone_command
-from icf_utils.catalog.html_pages import page_files
+from icf_utils.catalog.html_pages import LISTS, page_files
 from icf_utils.catalog.page import visit_page
 from icf_utils.catalog.previews import make_previews, preview_name, read_previews
 from icf_utils.catalog.records import (
@@ -39,6 +39,7 @@ from icf_utils.catalog.study import (
     study_path,
     super_record,
 )
+from icf_utils.catalog.study_description import BIBTEX, DATACITE, RIS
 from icf_utils.catalog.study_index import (
     INDEX_PATH,
     PROTOCOLS_PATH,
@@ -181,6 +182,12 @@ def _about(study: str, dataset_id: str, visits: Iterable[IndexedVisit]) -> Recor
     """What the index says of the study: its name, its record, and how a visit is cloned from each store."""
     clones = [clone_command(VisitAddress(store, study, VISIT_PLACE)) for store, _ in sorted_stores(visits)]
     return {"study": study, "record": study_path(dataset_id), "clone": clones}
+
+
+def own_names(application: Mapping[str, bytes]) -> set[str]:
+    """The names of icf-utils' files and folders in a catalog's folder; ``application`` are its files by path."""
+    pages = {"metadata", "data", "index.html", LISTS, DATACITE, BIBTEX, RIS}
+    return {*pages, *(name.split("/")[0] for name in application)}
 
 
 def super_files(dataset_id: str) -> dict[str, bytes]:

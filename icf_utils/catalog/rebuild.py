@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Literal
 
 from icf_utils.catalog import swap, writer
+from icf_utils.catalog.application import FOLDERS
 from icf_utils.catalog.burned_in import check_kinds
-from icf_utils.catalog.content import ContentOptions, load_application, shared_files, visit_content
+from icf_utils.catalog.content import ContentOptions, load_application, own_names, shared_files, visit_content
 from icf_utils.catalog.page import read_study_page
 from icf_utils.catalog.records import VisitEntry, visit_entry
 from icf_utils.catalog.study import StudyPage, study_id, study_path
@@ -118,7 +119,7 @@ def _build(study: Study, options: ContentOptions, old: StudyPage, progress: Prog
             for files in shared_files(study.study, page, settings, application):
                 swap.add_files(study, files)
             swap.add_files(study, {writer.MARKER: writer.marker_bytes(study_id(study.study), page.hides_dates)})
-            swap.publish_new_folder(study)
+            swap.publish_new_folder(study, {writer.MARKER, *FOLDERS, *own_names(application)})
             write_study_dataset(study, options.settings.store.id)
             write_visit_list(study, build_visit_list(study, settings))
         return builder.result()

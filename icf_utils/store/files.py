@@ -47,6 +47,7 @@ _LONGEST_PART = 180
 
 #: The extended attribute that holds a POSIX ACL, see acl(5).
 _ACL = "system.posix_acl_access"
+_DEFAULT_ACL = "system.posix_acl_default"
 
 
 def make_workdir(study: Study) -> Path:
@@ -394,6 +395,28 @@ def keep_access(path: Path, descriptor: int) -> bool:
         mode &= ~0o070 | (mode & 0o007) << 3
     _set_mode(descriptor, mode)
     return True
+
+
+def keep_folder_access(path: Path, folder: Path) -> None:
+    """Give ``folder`` the owner, group, mode, setgid bit and ACLs of the folder at ``path``, if that exists.
+
+    What this process may not set, it leaves; nobody gets more than the folder at ``path`` gives. Raises ``OSError``.
+    """
+    old = os.stat(path, follow_symlinks=False) if path.is_dir() else None
+    if old is None or not stat.S_ISDIR(old.st_mode):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        mode, is_kept = stat.S_IMODE(old.st_mode), _keep_owner(old, os.fstat(descriptor), descriptor)
+        if (acl := _acl_of(path)) != _acl_of(descriptor):
+            is_kept = _set_acl(descriptor, acl) and is_kept
+        with suppress(OSError):  # without one, or where the file system has none
+            os.setxattr(descriptor, _DEFAULT_ACL, os.getxattr(path, _DEFAULT_ACL))
+        if not is_kept:  # as for files
+            mode &= ~0o2070 | (mode & 0o007) << 3
+        _set_mode(descriptor, mode)
+    finally:
+        os.close(descriptor)
 
 
 def _set_mode(descriptor: int, mode: int) -> None:

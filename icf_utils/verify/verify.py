@@ -358,6 +358,9 @@ def _list_visits(study: Study, targets: Sequence[str]) -> list[str]:
     """The visits of a study; none if no target is in it, as the study then does not have to be readable."""
     if targets and study.study not in {target.partition("/")[0] for target in targets}:
         return []
+    if has_decided_changes(study):  # a visit may be gone, or have another name, then
+        with suppress(Busy):  # found again where the visit is checked
+            settle_changes(study, SILENT)
     return sorted({*study.visits(), *filter(_is_identifier, catalogued_visits(study))})
 
 

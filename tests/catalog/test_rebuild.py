@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,31 @@ def test_it_is_what_additions_give(catalogued: Path, snapshot: Snapshot) -> None
         result = build(catalogued)
         assert (result.visits, result.images, result.dropped, result.unusable) == (3, 51, (), ())
         assert snapshot(catalogued) == before
+
+
+def test_what_others_set_stays(catalogued: Path) -> None:
+    """Rights, and files such as .htaccess, of the catalog's folder and of folders and files in it."""
+    catalog = catalog_of(catalogued)
+    before = (catalog / "index.html").read_bytes()
+    (catalog / ".htaccess").write_text("Require valid-user\n")
+    (catalog / "data" / ".htaccess").write_text("Require all denied\n")
+    (catalog / "robots.txt").write_text("Disallow: /\n")
+    (catalog / "notes").mkdir()
+    (catalog / "notes" / "a.txt").write_text("x")
+    modes = {".": 0o2750, ".htaccess": 0o640, "index.html": 0o640, "data": 0o700, "robots.txt": 0o604, "notes": 0o711}
+    group = 100 if os.getuid() == 0 else os.getgid()
+    for name, mode in modes.items():
+        if os.getuid() == 0:
+            os.chown(catalog / name, 0, group)
+        (catalog / name).chmod(mode)
+    build(catalogued)
+    found = {name: (catalog / name).stat() for name in modes}
+    assert {name: stat.S_IMODE(status.st_mode) for name, status in found.items()} == modes
+    assert {status.st_gid for status in found.values()} == {group}
+    assert (catalog / "metadata").stat().st_gid == group, "new folders have the group of the catalog's"
+    assert (catalog / "data" / ".htaccess").read_text() == "Require all denied\n"
+    assert (catalog / "notes" / "a.txt").read_text() == "x"
+    assert (catalog / "index.html").read_bytes() == before
 
 
 def test_visits_that_are_gone_are_dropped(catalogued: Path, tmp_path: Path, snapshot: Snapshot) -> None:
