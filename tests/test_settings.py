@@ -13,6 +13,7 @@ EVERYTHING = """\
 [store]
 url = "https://example.org/store"
 id = "my-store"
+archives = "https://other.example.org"
 group_shared = true
 [dataset]
 annex_url = true
@@ -82,7 +83,10 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
             "stroe: unknown key; did you mean 'store'? (known: store, archive, metadata, dataset",
         ),
         ("url = 'x'", "url: unknown key (known: store"),
-        ("[store]\nurll = 'x'", "[store] urll: unknown key; did you mean 'url'? (known: url, id, group_shared)"),
+        (
+            "[store]\nurll = 'x'",
+            "[store] urll: unknown key; did you mean 'url'? (known: url, id, archives, group_shared)",
+        ),
         ('[catalog]\n"b\u00e4d\\n" = 1', "[catalog] b\u00e4d\\n: unknown key (known"),
         ("[store]\nurl = 1", "[store] url: expected text in quotes, found the number 1"),
         ("[store]\nurl = ['x']", "[store] url: expected text in quotes, found a list"),

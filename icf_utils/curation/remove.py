@@ -22,6 +22,7 @@ from icf_utils.errors import DepositMissing, ExistingFileDiffers
 from icf_utils.formatting import format_count
 from icf_utils.progress import SILENT, Progress
 from icf_utils.settings import Settings, load_settings
+from icf_utils.store.elsewhere import find_elsewhere
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import catalog_lock, remove_dead_locks, visit_lock
 from icf_utils.store.transaction import Change, Step
@@ -99,6 +100,7 @@ def remove_visit(
         if is_gone and not (missing_ok or place.tombstone.exists()):
             raise DepositMissing(place.archive, "the store has nothing of this visit; check -o and --id")
         traces = collect_traces(place)
+        other = find_elsewhere(place, chosen)
         if accept is not None and not is_gone and not accept(_lines(place, files, records)):
             return RemoveResult(study, visit, False, 0, 0, 0, None, (), 0)
         stone = _tombstone(visit, date, reason) if tombstone and not place.tombstone.exists() else None
@@ -107,7 +109,8 @@ def remove_visit(
     found = find_traces(place.root, traces)
     left = tuple(Trace(path, what) for path, what in found.traces)
     kept = place.tombstone if place.tombstone.exists() else None
-    return RemoveResult(study, visit, True, len(files), len(records), pages, kept, left, found.shared)
+    elsewhere = (f"the archive at {other}", *ELSEWHERE) if other else ELSEWHERE
+    return RemoveResult(study, visit, True, len(files), len(records), pages, kept, left, found.shared, elsewhere)
 
 
 def _lines(place: Visit, files: list[Path], records: list[Path]) -> list[str]:

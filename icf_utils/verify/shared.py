@@ -5,7 +5,10 @@ Reads the study's files; changes nothing.
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import fields
 
 from icf_utils.catalog.check import find_junk
@@ -45,7 +48,7 @@ def check_visit_list(
     try:
         found = _compare(study, settings, visits) and _compare(study, settings, visits)
         shown = catalogued_visits(study)
-        notices = _junk_notices(study) if visits is None else ()
+        notices = (*_junk_notices(study), *_rights_notices(study)) if visits is None else ()
     except IcfError as error:
         return [finding_from_error(study.visit_list, error)], ()
     if found is None:
@@ -102,7 +105,24 @@ def _commit_of(place: Visit) -> str:
 def _junk_notices(study: Study) -> tuple[Notice, ...]:
     names = find_junk(study)
     message = f"contains files that file browsers have left: {', '.join(map(printable, names))}"
-    return (Notice("catalog-junk", f"{study.study}/{study.catalog.name}", message),) if names else ()
+    return (Notice("catalog-junk", study.catalog.name, message),) if names else ()
+
+
+def _rights_notices(study: Study) -> Iterator[Notice]:
+    """Folders that look as if they were lost and made anew with this system's default rights.
+
+    Their files have the group that the lost folder passed on (setgid); the folder has another one, and is open to all.
+    """
+    for folder in (study.folder, study.catalog):
+        with suppress(OSError):
+            status = folder.stat()
+            groups = {item.stat().st_gid for item in os.scandir(folder) if item.is_file(follow_symlinks=False)}
+            is_open = status.st_mode & stat.S_IROTH and not status.st_mode & stat.S_ISGID
+            if is_open and len(groups) == 1 and status.st_gid not in groups:
+                message = (
+                    f"belongs to the group {status.st_gid} and is open to all, its files to the group {groups.pop()}"
+                )
+                yield Notice("folder-rights", folder.name, f"{message}: it may have been lost and made anew")
 
 
 def _compare(study: Study, settings: CatalogSettings, visits: Sequence[str] | None) -> list[tuple[str, str]] | None:

@@ -68,7 +68,6 @@ def test_what_others_set_stays(catalogued: Path) -> None:
     found = {name: (catalog / name).stat() for name in modes}
     assert {name: stat.S_IMODE(status.st_mode) for name, status in found.items()} == modes
     assert {status.st_gid for status in found.values()} == {group}
-    assert (catalog / "metadata").stat().st_gid == group, "new folders have the group of the catalog's"
     assert (catalog / "data" / ".htaccess").read_text() == "Require all denied\n"
     assert (catalog / "notes" / "a.txt").read_text() == "x"
     assert (catalog / "index.html").read_bytes() == before

@@ -141,3 +141,8 @@ def test_clones_for_git_annex_alone_are_refused(place: Visit, inside: Inside) ->
     settings.write_text(settings.read_text() + "[dataset]\nannex_url = true\n")
     ran = inside("deposit_visit_dataset", "-o", place.root, "--id", STUDY, "v1")
     assert (ran.code, "cannot be combined with [store] archives" in ran.err) == (2, True), ran
+
+
+def test_a_removal_names_the_archive_that_stays(place: Visit, server: FaultyServer, inside: Inside) -> None:
+    ran = inside("visit", "remove", "-o", place.root, "--id", STUDY, "v1", "--yes")
+    assert (ran.code, f"the archive at {server.url}/store/{place.storepath}" in ran.out) == (0, True), ran

@@ -297,3 +297,18 @@ def test_an_archive_of_the_earlier_tool(source: Path, root: Path) -> None:
 def test_check_is_what_the_store_gives(source: Path, root: Path) -> None:
     place = make_visit(source, root)
     assert check(place) == verify_store(root).visits[0]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may give files to any group")
+def test_a_folder_that_lost_its_rights_is_named(tmp_path: Path) -> None:
+    place = make_visit(write_input(tmp_path / "in"), tmp_path / "store")
+    folder = place.of_study.folder
+    os.chown(folder, 0, 100)
+    folder.chmod(0o2750)
+    for path in folder.iterdir():
+        os.chown(path, 0, 100)
+    assert verify_store(tmp_path / "store").visits[-1].notices == ()
+    os.chown(folder, 0, 0)
+    folder.chmod(0o755)
+    (notice,) = verify_store(tmp_path / "store").visits[-1].notices
+    assert (notice.code, notice.subject) == ("folder-rights", STUDY)
