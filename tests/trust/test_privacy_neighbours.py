@@ -200,7 +200,7 @@ def test_a_removed_visit_leaves_nothing(receiver: tuple[int, str], tree: Path, t
     shutil.rmtree(tmp_path / "other")
     (visit,) = {path.name.removesuffix("_dicom.tar") for path in (tmp_path / "store" / STUDY).glob("*_dicom.tar")}
     wait_until(lambda: "in progress" not in icf("sessions", *access).out, "the second association")
-    silent(icf("run", "-o", tmp_path / "store", "--report", tmp_path / "store" / "report.html", env=place))
+    silent(icf("run", "-o", tmp_path / "store", env=place))
     one = ("-o", tmp_path / "store", "--id", STUDY, visit)
     ran = silent(icf("visit", "remove", *one, "--receiver", tmp_path / "receiver.toml", "--yes", env=place))
     assert "found nothing" in ran.out
