@@ -111,14 +111,15 @@ def _junk_notices(study: Study) -> tuple[Notice, ...]:
 def _rights_notices(study: Study) -> Iterator[Notice]:
     """Folders that look as if they were lost and made anew with this system's default rights.
 
-    Their files have the group that the lost folder passed on (setgid); the folder has another one, and is open to all.
+    Their files have the group that the lost folder passed on (setgid); the folder has that of this user, and is open
+    to all.
     """
     for folder in (study.folder, study.catalog):
         with suppress(OSError):
             status = folder.stat()
             groups = {item.stat().st_gid for item in os.scandir(folder) if item.is_file(follow_symlinks=False)}
             is_open = status.st_mode & stat.S_IROTH and not status.st_mode & stat.S_ISGID
-            if is_open and len(groups) == 1 and status.st_gid not in groups:
+            if is_open and len(groups) == 1 and status.st_gid not in groups and status.st_gid == os.getegid():
                 message = (
                     f"belongs to the group {status.st_gid} and is open to all, its files to the group {groups.pop()}"
                 )
