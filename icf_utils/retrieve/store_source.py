@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from icf_utils.dicom.values import Value
 from icf_utils.errors import DepositDamaged, InvalidSetting, printable
@@ -24,12 +26,16 @@ from icf_utils.metadata.visit_list import VisitLine, parse_visit_list
 from icf_utils.progress import Progress
 from icf_utils.retrieve.layout import why_unsafe
 from icf_utils.retrieve.model import Digest, Failure, Image, Listing, Tar
+from icf_utils.settings import load_settings
+from icf_utils.store.elsewhere import other_archives
 from icf_utils.store.layout import VISITS_NAME, Study, Visit, list_studies
 
 if TYPE_CHECKING:
     from icf_utils.credentials import Credential
     from icf_utils.fetch.challenges import CredentialFinder
     from icf_utils.fetch.http import HttpClient
+
+_T = TypeVar("_T")
 
 #: The largest metadata that is read, in bytes.
 _LARGEST = 1 << 30
@@ -92,6 +98,10 @@ class StoreReader:
     def source(self, path: str, expected: int | None = None) -> ByteSource:
         """The file at ``path`` below the store's root; nothing is requested yet."""
         return open_source(f"{self.url}/{path}", self._client, self._credential, expected, self._advice)
+
+    def source_at(self, url: str, expected: int | None = None) -> ByteSource:
+        """A file at another address; a credential is sent only to the origin that it belongs to."""
+        return open_source(url, self._client, self._credential, expected, self._advice)
 
     def read(self, path: str) -> tuple[bytes, str]:
         """The content of a small file, and its address for messages.
@@ -258,7 +268,8 @@ def _read(reader: StoreReader, place: Visit) -> Listing:
             f"its metadata cannot be used: '{printable(error.path)}': expected {error.expected}, found {error.found}"
         )
         return Listing((), (Failure(archive, f"{problem}; {_REMEDY}", study=place.study),))
-    source = reader.source(place.storepath, metadata.tarball.size)
+    size = metadata.tarball.size
+    source = _StoredArchive(reader.source(place.storepath, size), lambda: _find_elsewhere(reader, place, size))
     bad = tuple(
         Failure(archive, f"its name is unsafe: {problem}", image=record.path, size=record.size, study=place.study)
         for record in metadata.images
@@ -266,6 +277,73 @@ def _read(reader: StoreReader, place: Visit) -> Listing:
     )
     images = tuple(_image(place, record) for record in metadata.images if not why_unsafe(record.path))
     return Listing((Tar(archive, source, images),), bad)
+
+
+class _StoredArchive:
+    """An archive, read from the store, or from another one that ``find`` knows if this one does not have it.
+
+    A :class:`~icf_utils.fetch.source.ByteSource`. Nothing is asked of a store in advance.
+    """
+
+    def __init__(self, source: ByteSource, find: Callable[[], ByteSource | None]) -> None:
+        self._source, self._find = source, find
+        self._lock, self._was_moved = threading.Lock(), False
+
+    @property
+    def where(self) -> str:
+        return self._source.where
+
+    def size(self) -> int | None:
+        return self._try(lambda source: source.size())
+
+    def exists(self) -> bool:
+        return self._source.exists() or (self._move(self._source) and self._source.exists())
+
+    def read(self, start: int = 0, size: int | None = None) -> Iterator[bytes]:
+        source = self._source
+        try:
+            yield from source.read(start, size)
+        except FetchFailure as failure:
+            if failure.kind != "missing" or not self._move(source):
+                raise
+            yield from self._source.read(start, size)
+
+    def _try(self, ask: Callable[[ByteSource], _T]) -> _T:
+        source = self._source
+        try:
+            return ask(source)
+        except FetchFailure as failure:
+            if failure.kind != "missing" or not self._move(source):
+                raise
+            return ask(self._source)
+
+    def _move(self, source: ByteSource) -> bool:
+        """Take the other store in the place of ``source``, once; false if there is none."""
+        with self._lock:
+            if not self._was_moved:
+                self._was_moved = True
+                self._source = self._find() or self._source
+            return self._source is not source
+
+
+def _find_elsewhere(reader: StoreReader, place: Visit, size: int) -> ByteSource | None:
+    """The archive in another store; ``None`` if it is not known to be in one.
+
+    A store on this machine has the address in its settings, one on a web server in the visit's page of the catalog.
+    Such a page cannot name a file on this machine. Credentials go to the store that they are for only.
+    """
+    from icf_utils.catalog.visit_data import visit_path
+
+    url = ""
+    if reader.url.startswith("file:"):
+        archives = other_archives(load_settings(path_of(reader.url)))
+        url = f"{archives}/{place.storepath}" if archives else ""
+    else:
+        with suppress(FetchFailure, ValueError, LookupError, TypeError):
+            raw, _ = reader.read(f"{place.study}/catalog/{visit_path(place.visit)}")
+            found = str(json.loads(raw)["archive"]["url"])
+            url = found if found.startswith(("http://", "https://")) else ""
+    return reader.source_at(url, size) if url else None
 
 
 def _metadata(reader: StoreReader, place: Visit) -> VisitMetadata:
