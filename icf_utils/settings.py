@@ -220,7 +220,7 @@ class ProcessingSettings:
     Either ``command``, a program with its arguments, or ``container``, an Apptainer or Singularity image, with
     ``args``. ``timeout`` is in seconds, ``memory`` text such as ``4G``. ``input_from`` names the processing whose
     output is the input; empty: the images of the visit. ``folders`` are those that a sandboxed program may read in
-    addition.
+    addition. ``keep_old`` keeps an output that is replaced.
     """
 
     LABELS: ClassVar[tuple[str, ...]] = ("name",)
@@ -247,6 +247,7 @@ class ProcessingSettings:
     time: str = ""
     account: str = ""
     keep_log: str = setting("failed", choices=("failed", "always", "never"))
+    keep_old: bool = False
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from icf_utils.catalog.visit_data import visit_path
 from icf_utils.catalog.visit_list import encode_changed_list, visit_line
 from icf_utils.dataset.study_stage import study_dataset_files
 from icf_utils.metadata.visit_list import VisitLine
+from icf_utils.outputs.listing import OUTPUTS_PATH, changed_list, read_list
 from icf_utils.settings import Settings
 from icf_utils.store.layout import Study, Visit
 
@@ -40,12 +41,14 @@ def plan_catalog_change(
     content: VisitContent | None = None,
     line: VisitLine | None = None,
     version: int = 1,
+    without_outputs: Collection[str] = (),
 ) -> CatalogChange:
     """Plan what follows for the catalog if the visits ``remove`` go, and one with ``content`` takes their place.
 
     ``changed`` is where the files of the latter are, for the study's dataset.
     ``line`` is the new visit's in the list of visits, if it has no ``content``: the catalog does not show such a
-    visit. The list comes last. The caller holds the catalog's lock. Raises :class:`~icf_utils.errors.DepositDamaged`
+    visit. Outputs go from the catalog's list with the visits ``remove``, and those of ``without_outputs``. The list of
+    visits comes last. The caller holds the catalog's lock. Raises :class:`~icf_utils.errors.DepositDamaged`
     if the study's page cannot be read.
     """
     settings = study_catalog(study, store.catalog)
@@ -67,6 +70,8 @@ def plan_catalog_change(
                 stale += (
                     f"{study.catalog.name}/{name}" for name in (*old, visit_path(entry.visit)) if name not in made
                 )
+        outputs = changed_list(study, read_list(study), without={*remove, *without_outputs})
+        files[f"{study.catalog.name}/{OUTPUTS_PATH}"] = outputs
     if content:
         line = visit_line(visit_entry(content.page), version)
     new = {changed.visit: changed} if changed else {}

@@ -23,6 +23,7 @@ from icf_utils.catalog.visit_data import visit_path
 from icf_utils.dataset.store_address import StoreAddress
 from icf_utils.errors import DepositDamaged, StorageFailure
 from icf_utils.metadata.records import VisitMetadata
+from icf_utils.outputs.listing import OUTPUTS_PATH, changed_list, read_list, visit_outputs
 from icf_utils.settings import CatalogSettings
 from icf_utils.sources.leave_out import DEFAULT
 from icf_utils.store.files import describe_difference
@@ -73,6 +74,7 @@ def _problems(study: Study, page: VisitPage, settings: CatalogSettings) -> list[
         *_left_over(study, page, pages, application),
         *_unexpected_files(study, catalog_id, application),
         *_study_page(study, catalog_id, page, settings),
+        *_outputs(Visit(study.root, study.study, page.visit)),
         *_compared(study, super_files(catalog_id)),
         *_compared(study, application),
     ]
@@ -83,6 +85,22 @@ def _pictures(study: Study, page: VisitPage) -> Iterator[Problem]:
         path = f"{previews_folder(page)}/{name}"
         if not is_intact(name, writer.read_file(study, path) or b""):
             yield str(study.catalog / path), "does not match the MD5 in its name"
+
+
+def _outputs(place: Visit) -> Iterator[Problem]:
+    """Compare what the list of outputs says of the visit with its outputs."""
+    study, path = place.of_study, str(place.of_study.catalog / OUTPUTS_PATH)
+    raw = read_list(study)
+    if raw is None:
+        yield path, "is missing"
+        return
+    try:
+        expected = changed_list(study, raw, visit_outputs(place), without=[place.visit])
+    except DepositDamaged as error:
+        yield path, f"expected {error.expected}, found {error.found}"
+        return
+    if expected != raw:
+        yield path, "does not list the outputs of the visit's processings"
 
 
 def is_in_catalog(visit: Visit, dataset_id: str) -> bool:
@@ -156,7 +174,7 @@ def _unexpected_files(study: Study, catalog_id: str, application: Mapping[str, b
     for name in writer.list_names(study, ""):
         if name not in known and not is_junk(name):
             yield str(study.catalog / name), _UNEXPECTED
-    known = {PurePosixPath(name).name for name in (INDEX_PATH, VISITS_PATH, PROTOCOLS_PATH)} | {"visits"}
+    known = {PurePosixPath(name).name for name in (INDEX_PATH, VISITS_PATH, PROTOCOLS_PATH, OUTPUTS_PATH)} | {"visits"}
     for name in writer.list_names(study, "data"):
         if name not in known:
             yield str(study.catalog / "data" / name), _UNEXPECTED

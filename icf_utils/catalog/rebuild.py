@@ -26,6 +26,7 @@ from icf_utils.catalog.study_index import INDEX_PATH
 from icf_utils.catalog.visit_list import build_visit_list, write_visit_list
 from icf_utils.dataset.study_stage import write_study_dataset
 from icf_utils.errors import DepositDamaged, DepositMissing, InvalidSetting, storage_errors
+from icf_utils.outputs.listing import OUTPUTS_PATH, OutputLine, encode_outputs, visit_outputs
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.settings import Settings, load_settings
@@ -118,6 +119,7 @@ def _build(study: Study, options: ContentOptions, old: StudyPage, progress: Prog
             page = StudyPage(tuple(builder.entries), old.hides_dates)
             for files in shared_files(study.study, page, settings, application):
                 swap.add_files(study, files)
+            swap.add_files(study, {OUTPUTS_PATH: encode_outputs(builder.outputs)})
             swap.add_files(study, {writer.MARKER: writer.marker_bytes(study_id(study.study), page.hides_dates)})
             swap.publish_new_folder(study, {writer.MARKER, *FOLDERS, *own_names(application)})
             write_study_dataset(study, options.settings.store.id)
@@ -136,6 +138,7 @@ class _CatalogBuilder:
         self._study, self._options, self._old, self._progress = study, options, old, progress
         self.entries: list[VisitEntry] = []
         self.unusable: list[UnusableVisit] = []
+        self.outputs: list[OutputLine] = []
         self._notices: list[Notice] = []
         self._previews = 0
 
@@ -169,6 +172,7 @@ class _CatalogBuilder:
         swap.add_files(self._study, content.files)
         self._notices += content.notices
         self.entries.append(visit_entry(content.page))
+        self.outputs += visit_outputs(place)
         self._previews += len(content.page.previews)
 
     def result(self) -> CatalogBuildResult:

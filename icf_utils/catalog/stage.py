@@ -26,6 +26,7 @@ from icf_utils.catalog.swap import remove_work_folders
 from icf_utils.catalog.visit_list import list_with, visit_line, write_visit_list
 from icf_utils.dataset.study_stage import write_study_dataset
 from icf_utils.metadata.history import current_version
+from icf_utils.outputs.listing import OUTPUTS_PATH, changed_list, read_list, visit_outputs
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.settings import CatalogSettings, Settings, load_settings
@@ -118,6 +119,7 @@ def _write(
         {writer.MARKER: writer.marker_bytes(catalog_id, after.hides_dates)},
         content.files,
         *shared_files(study.study, after, settings, application),
+        {OUTPUTS_PATH: changed_list(study, read_list(study), visit_outputs(place), without=[place.visit])},
     ]
     tally = writer.Tally()
     with progress.task("catalog", sum(map(len, groups)), "file") as task:

@@ -9,6 +9,7 @@ from typing import Any
 
 from icf_utils.catalog.commands import clone_rows
 from icf_utils.catalog.records import VisitPage, archive_commands, node_path, previews_folder
+from icf_utils.store.layout import CATALOG_VISITS
 
 #: Where the identifier of a visit belongs in a command that the pages complete.
 VISIT_PLACE = "icf-identifier-of-the-visit"
@@ -17,7 +18,7 @@ _FORMAT = 1
 
 def visit_path(visit: str) -> str:
     """The path of a visit's file below the catalog's folder."""
-    return f"data/visits/{visit}.json"
+    return f"{CATALOG_VISITS}/{visit}.json"
 
 
 def visit_data(page: VisitPage) -> dict[str, Any]:

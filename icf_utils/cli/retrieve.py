@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from icf_utils.retrieve.selection_file import SelectedLine
 
 NAME = "retrieve"
-HELP = "download visits, series or single images from a store or a COD bucket"
+HELP = "download visits, series, single images or outputs from a store or a COD bucket"
 DETAILS = """\
 Transfers only the bytes of the selected images, checks each image, and gives it
 its final name when it is complete and correct. Images that exist and are
@@ -125,6 +125,13 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="select an image by its name in the archive or its SOPInstanceUID; may be given several times",
+    )
+    parser.add_argument(
+        "--processing",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="get the output of this processing and its provenance instead of images; may be given several times",
     )
 
 
@@ -224,9 +231,10 @@ def _origin(args: argparse.Namespace) -> ImageSource:
         visits = tuple((study, visit) for study, slash, visit in (one.partition("/") for one in targets) if slash)
         if args.visit and not studies and (visits or url.startswith("http") or args.selection_file):
             raise InvalidSetting("--visit", "it selects from the visits of a study: name one with --study")
-        auth = store_auth(args, url)
-        return StoreSource(url, visits, studies, auth, CredentialFinder(), tuple(args.visit), args.since)
-    _refuse(args, "--bucket", "id", "user", "password_file", "study", "visit", "since", "selection_file")
+        _check_processings(args)
+        auth, finder, processings = store_auth(args, url), CredentialFinder(), tuple(args.processing)
+        return StoreSource(url, visits, studies, auth, finder, tuple(args.visit), args.since, processings)
+    _refuse(args, "--bucket", "id", "user", "password_file", "study", "visit", "since", "selection_file", "processing")
     if has_token(args.bucket):
         raise InvalidSetting(
             "--bucket",
@@ -263,6 +271,16 @@ def _check_payment(args: argparse.Namespace, scheme: str) -> None:
         _refuse(args, "an http or https address, which is read without credentials unless a token is given", "public")
     if args.billed_project and not re.fullmatch(r"[a-z0-9.:-]{1,64}", args.billed_project):
         raise InvalidSetting("--billed-project", f"'{printable(args.billed_project)}' is not the ID of a project")
+
+
+def _check_processings(args: argparse.Namespace) -> None:
+    from icf_utils.store.layout import is_processing_name
+
+    if args.processing:
+        _refuse(args, "--processing", "series", "tag", "image", "zip")
+    for name in args.processing:
+        if not is_processing_name(name):
+            raise InvalidSetting("--processing", f"'{printable(name)}' cannot be the name of a processing")
 
 
 def _refuse(args: argparse.Namespace, place: str, *names: str) -> None:
@@ -325,7 +343,7 @@ def _show_plan(args: argparse.Namespace, retriever: Retriever) -> int:
     plan = retriever.plan()
     lines = series_lines(plan.items, retriever.saved())
     result = {"series": lines, "failures": plan.failures, "notices": plan.notices}
-    return _finish(args, _answering(args), result, plan, map(_series_text, lines))
+    return _finish(args, _answering(args), result, plan, (_series_text(line, _thing(args)) for line in lines))
 
 
 def _answering(args: argparse.Namespace) -> Console:
@@ -333,11 +351,16 @@ def _answering(args: argparse.Namespace) -> Console:
     return Console(quiet=False, as_json=args.json)
 
 
-def _series_text(line: SeriesLine) -> str:
+def _thing(args: argparse.Namespace) -> str:
+    """What is retrieved, in one word."""
+    return "file" if args.processing else "image"
+
+
+def _series_text(line: SeriesLine, thing: str) -> str:
     names = "/".join(printable(name) for name in (line.study, line.visit, line.series) if name)
     number = f" (SeriesNumber {printable(str(line.number))})" if line.number != "" else ""
     there = "" if not line.saved else ", all saved" if line.saved == line.images else f", {line.saved} saved"
-    return f"{names}{number}: {format_count(line.images, 'image')}, {format_size(line.size)}{there}"
+    return f"{names}{number}: {format_count(line.images, thing)}, {format_size(line.size)}{there}"
 
 
 def _retrieve(args: argparse.Namespace, console: Console, retriever: Retriever) -> int:
@@ -348,13 +371,13 @@ def _retrieve(args: argparse.Namespace, console: Console, retriever: Retriever) 
         job.cancel()
         job.wait()
         raise
-    return _finish(args, console, result, result, [_summary(result)])
+    return _finish(args, console, result, result, [_summary(result, _thing(args))])
 
 
-def _summary(result: RetrieveResult) -> str:
-    known = f"; {format_count(result.unchanged, 'image')} already saved" if result.unchanged else ""
+def _summary(result: RetrieveResult, thing: str) -> str:
+    known = f"; {format_count(result.unchanged, thing)} already saved" if result.unchanged else ""
     failed = f"; {format_count(len(result.failures), 'failure')}, see above" if result.failures else ""
-    came = f"{format_count(result.saved, 'image')} retrieved ({format_size(result.size)})"
+    came = f"{format_count(result.saved, thing)} retrieved ({format_size(result.size)})"
     return f"{came} into '{printable(result.directory)}'{known}{failed}"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console
-from icf_utils.cli.options import add_source, add_tls, number, path_of_source, port, seconds
+from icf_utils.cli.options import add_source, add_tls, number, path_of_source, port, seconds, tls_of
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.formatting import format_count, format_size
 
@@ -40,6 +40,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="send only this series (SeriesNumber or SeriesInstanceUID); may be given several times",
+    )
+    parser.add_argument(
+        "--arguments",
+        metavar="WORDS",
+        default="",
+        help="words for the programs that process the images, announced to an icf-utils receiver before sending",
+    )
+    parser.add_argument(
+        "--url", metavar="URL", help="with --arguments: address of the receiver's pages (default: $ICF_SESSIONS_URL)"
+    )
+    parser.add_argument(
+        "--token-file",
+        metavar="FILE",
+        type=Path,
+        help="with --arguments: file with the receiver's token (default: $ICF_SESSIONS_TOKEN)",
     )
     add_association(parser)
 
@@ -90,9 +105,36 @@ def run(args: argparse.Namespace, console: Console) -> int:
     peer = peer_of(args)
     with open_source(path_of_source(args), Path(tempfile.gettempdir()), single_file=True) as source:
         listing = list_images(source, args.series, console)
+        _announce(args, {image.study_uid for image in listing.images} - {""})
         result = send(source, listing, peer, retries=args.retries, pause=args.pause, progress=console)
     report(args, console, result, listing.other_series)
     return 1 if result.failed else 0
+
+
+def _announce(args: argparse.Namespace, study_uids: set[str]) -> None:
+    """Give the receiver the arguments of this send, for each study in it."""
+    import os
+
+    from icf_utils.credentials import find_secret
+
+    url = args.url or os.environ.get("ICF_SESSIONS_URL", "")
+    if not args.arguments:
+        if args.url or args.token_file:
+            raise InvalidSetting("--url, --token-file", "need --arguments")
+        return
+    from icf_utils.receiver.arguments import split_words
+    from icf_utils.receiver.client import HttpSessions
+    from icf_utils.receiver.identify import study_key
+
+    words = split_words(args.arguments)
+    if not url.startswith(("http://", "https://")):
+        raise InvalidSetting("--url", "give the address of the receiver's pages: arguments cannot go with C-STORE")
+    token = find_secret("ICF_SESSIONS_TOKEN", args.token_file)
+    if token is None:
+        raise InvalidSetting("--token-file", "no token: name its file, or set ICF_SESSIONS_TOKEN")
+    receiver = HttpSessions(url, token, tls_of(args))
+    for uid in sorted(study_uids):
+        receiver.announce(study_key(uid), words)
 
 
 def peer_of(args: argparse.Namespace) -> Peer:

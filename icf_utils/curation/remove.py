@@ -17,7 +17,7 @@ from icf_utils.catalog.index_page import INDEX_PAGE, build_index
 from icf_utils.catalog.page import read_entry
 from icf_utils.curation.replace import check_date, check_reason
 from icf_utils.curation.traces import collect_traces, find_traces, visit_files, work_files
-from icf_utils.curation.version import is_same, prepared_step
+from icf_utils.curation.version import is_same
 from icf_utils.errors import DepositMissing, ExistingFileDiffers
 from icf_utils.formatting import format_count
 from icf_utils.progress import SILENT, Progress
@@ -140,9 +140,9 @@ def remove_files(
         with catalog_lock(study, progress):
             planned = plan_catalog_change(study, settings, remove=[place.visit])
             changed = {name: data for name, data in planned.files.items() if not is_same(study.folder / name, data)}
-            steps = [prepared_step(change, name, data) for name, data in reversed(changed.items())]
+            steps = [change.prepare(name, data) for name, data in reversed(changed.items())]
             if tombstone is not None:
-                steps.append(prepared_step(change, place.tombstone.name, tombstone))
+                steps.append(change.prepare(place.tombstone.name, tombstone))
             steps += [Step(name) for name in planned.stale]
             steps += [Step(_name(place, path)) for path in (*reversed(files), *records)]
             change.commit(steps)

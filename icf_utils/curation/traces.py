@@ -19,9 +19,10 @@ from icf_utils.store.layout import TOMBSTONE_SUFFIX, WORK_DIR_NAME, Study, Visit
 
 _FORMS = re.compile(
     r"_dicom\.tar(?:\.md5sum)?|_dicom\.v\d+\.tar|_metadata_(?:dicoms|tarball)\.json|_XDLRA--(?:refs|repo-export)"
-    r"|\.annex|_annex|_history\.json|_SHA256SUMS(?:\.sig)?|_[A-Za-z0-9-]+_(?:output\.tar|provenance\.json)"
+    r"|\.annex|_annex|_history\.json|_SHA256SUMS(?:\.sig)?"
+    r"|_[A-Za-z0-9-]+_(?:output(?:\.v\d+)?\.tar|provenance(?:\.v\d+)?\.json)"
 )
-_ARCHIVE = re.compile(r".+_dicom(?:\.v\d+)?\.tar|.+_output\.tar")
+_ARCHIVE = re.compile(r".+_dicom(?:\.v\d+)?\.tar|.+_output(?:\.v\d+)?\.tar")
 _UID = re.compile(rb"(?<![0-9.])[0-9]+(?:\.[0-9]+){2,}(?![0-9.])")
 _MD5 = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 _KEY = re.compile(rb"MD5E-s\d+--([0-9a-f]{32})")

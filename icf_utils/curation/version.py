@@ -7,7 +7,6 @@ Reads the visit, writes to the folder of a :class:`~icf_utils.store.transaction.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -36,8 +35,8 @@ from icf_utils.metadata.stage import build_visit_metadata, choose_allow_list, en
 from icf_utils.progress import Progress
 from icf_utils.results import Notice
 from icf_utils.settings import Settings
-from icf_utils.store.files import publish_bytes
-from icf_utils.store.layout import OUTPUT_SUFFIX, PROVENANCE_SUFFIX, WORK_DIR_NAME, Study, Visit
+from icf_utils.store.files import link_or_copy, publish_bytes
+from icf_utils.store.layout import OUTPUT_SUFFIX, WORK_DIR_NAME, Study, Visit, is_output_file
 from icf_utils.store.locks import catalog_lock
 from icf_utils.store.transaction import Change, Step
 
@@ -161,7 +160,7 @@ def put_version(
         origin = replace(current.dataset.origin, time=next_time(current, staged.archive, found.size))
         commit, notices = write_dataset(current, staged, metadata, origin, message, kept_keys(current.place, history))
     write_history(staged, history, commit)
-    outputs = [path for path in visit_files(current.place) if path.name.endswith((OUTPUT_SUFFIX, PROVENANCE_SUFFIX))]
+    outputs = [path for path in visit_files(current.place) if is_output_file(path.name)]
     notices += output_notices(outputs)
     gone = [*state_files(current.place), *outputs, *remove]
     return (
@@ -233,10 +232,7 @@ def write_history(staged: Visit, history: tuple[VersionRecord, ...], commit: str
 def keep_archive_as(path: Path, archive: Path) -> None:
     """Give an archive that is kept its name among the files that are being prepared; the old name stays."""
     with storage_errors(path, "keep the archive as"):
-        try:
-            os.link(archive, path)
-        except OSError:  # a file system without hard links
-            shutil.copy2(archive, path)
+        link_or_copy(archive, path)
 
 
 #: The order in which the files of a visit take their names: a clone that is made meanwhile reads the refs first, and
@@ -255,17 +251,12 @@ def steps_for(change: Change, staged: Visit, study: Study) -> list[Step]:
     )
     ordered = sorted(names, key=lambda name: (_rank(name, staged.visit), name))
     changed = [name for name in ordered if name.endswith(".tar") or not _is_there(study.folder / name, folder / name)]
-    return [Step(name, path_below(change, folder / name)) for name in changed]
+    return [Step(name, change.path_of(folder / name)) for name in changed]
 
 
 def _is_there(path: Path, prepared: Path) -> bool:
     with storage_errors(prepared, "read"):
         return is_same(path, prepared.read_bytes())
-
-
-def path_below(change: Change, path: Path) -> str:
-    """A prepared file's path, as steps name it."""
-    return path.relative_to(change.root).as_posix()
 
 
 def _rank(name: str, visit: str) -> int:
@@ -313,8 +304,16 @@ def commit_version(
     with catalog_lock(study, progress):
         line = None if content else line_from_files(staged, settings.catalog)
         version = current_version(staged)
+        outputs_gone = [current.place.visit] if any(is_output_file(path.name) for path in remove) else []
         planned = plan_catalog_change(
-            study, settings, remove=gone, changed=staged, content=content, line=line, version=version
+            study,
+            settings,
+            remove=gone,
+            changed=staged,
+            content=content,
+            line=line,
+            version=version,
+            without_outputs=outputs_gone,
         )
         steps = [*steps_for(change, staged, study), *stale_steps(current, staged)]
         steps += [Step(path.relative_to(study.folder).as_posix()) for path in remove]
@@ -328,10 +327,10 @@ def _catalog_steps(change: Change, study: Study, files: Mapping[str, bytes], sta
     *pages, last = [*files] or [""]
     for name in pages:
         if not is_same(study.folder / name, files[name]):
-            yield prepared_step(change, name, files[name])
+            yield change.prepare(name, files[name])
     yield from (Step(name) for name in stale)
     if last and not is_same(study.folder / last, files[last]):
-        yield prepared_step(change, last, files[last])
+        yield change.prepare(last, files[last])
 
 
 def is_same(path: Path, data: bytes) -> bool:
@@ -340,18 +339,6 @@ def is_same(path: Path, data: bytes) -> bool:
         return path.read_bytes() == data
     except OSError:
         return False
-
-
-def prepared_step(change: Change, name: str, data: bytes) -> Step:
-    """Prepare a file that is to be ``name`` below the study's folder; returns its step."""
-    path = change.root / "+catalog" / name
-    with storage_errors(path, "write"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as handle:
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
-    return Step(name, path_below(change, path))
 
 
 def state_files(place: Visit) -> list[Path]:

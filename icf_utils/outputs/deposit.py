@@ -1,6 +1,8 @@
 """Outputs in the store: published, read, and checked again. Reads and writes the two files of an output.
 
-The TAR comes first and the provenance last: an output is there when its provenance is. A new version replaces both
+An output is its TAR and its provenance. Both take their names in one transaction (:mod:`icf_utils.store.transaction`),
+together with the list of outputs in the study's catalog, if the catalog shows the visit. A new version replaces both;
+the old ones are kept as ``<visit>_<processing>_output.v<n>.tar`` and ``..._provenance.v<n>.json`` on request
 (``docs/decisions/0023-processing.md``). The caller has the visit's lock.
 """
 
@@ -15,11 +17,21 @@ from typing import BinaryIO, Literal
 from icf_utils.archive.reader import ArchivePass
 from icf_utils.errors import DepositDamaged, DepositMissing, IcfError, storage_errors
 from icf_utils.interrupts import remove_file
+from icf_utils.outputs.listing import OUTPUTS_PATH, changed_list, output_line, read_list
 from icf_utils.outputs.packing import RECORD_NAME
-from icf_utils.outputs.provenance import OutputFiles, Provenance, encode_provenance, encode_record, parse_provenance
-from icf_utils.progress import SILENT
-from icf_utils.store.files import new_part, part_name, publish_file, replace_with_part, sync_file, sync_folder
-from icf_utils.store.layout import Visit, read_deposit
+from icf_utils.outputs.provenance import OutputFiles, Provenance, encode_provenance, encode_record, read_provenance
+from icf_utils.progress import SILENT, Progress
+from icf_utils.store.files import (
+    link_or_copy,
+    make_folders,
+    new_part,
+    part_name,
+    rename_file,
+    sync_file,
+)
+from icf_utils.store.layout import Visit, list_kept_outputs
+from icf_utils.store.locks import catalog_lock
+from icf_utils.store.transaction import Change, Step
 
 _AGAIN = "restore it from a copy, or move both files of this output away and run 'icf-utils process' again"
 
@@ -27,15 +39,6 @@ _AGAIN = "restore it from a copy, or move both files of this output away and run
 def member_root(place: Visit, processing: str) -> str:
     """The folder of all members of an output."""
     return f"{place.member_root}_{processing}"
-
-
-def read_provenance(place: Visit, processing: str) -> Provenance | None:
-    """Read the provenance of an output; ``None`` if there is none. Raises ``DepositDamaged``, ``StorageFailure``."""
-    try:
-        raw = read_deposit(place.provenance(processing), "run 'icf-utils process'")
-    except DepositMissing:
-        return None
-    return parse_provenance(raw, place, processing)
 
 
 @dataclass(frozen=True)
@@ -51,23 +54,36 @@ def check_output(place: Visit, processing: str, archive_md5: str) -> list[Output
 
     Finds a byte that changed in either file, and a provenance that is not the one with which the output was made.
     """
-    path, tar = place.provenance(processing), place.output(processing)
-    try:
-        provenance = read_provenance(place, processing)
-        if provenance is None:
-            return [OutputProblem(path, "does not exist although the output does")]
-        found, record = _read(tar)
-    except IcfError as error:
-        return [OutputProblem(Path(getattr(error, "path", path)), _words(error))]
-    problems = [OutputProblem(tar, text) for text in _differences(provenance.output, found)]
-    if record != encode_record(provenance.recipe, provenance.state):
-        problems.append(OutputProblem(path, "is not the record with which the output was made"))
+    provenance, problems = _check_files(place, processing, 0)
+    if provenance is None:
+        return problems
+    path = place.provenance(processing)
     if archive_md5 and provenance.recipe.archive_md5 != archive_md5:
         expected, named = archive_md5, provenance.recipe.archive_md5
         problems.append(OutputProblem(path, f"names an archive with the MD5 {named}, but the visit's has {expected}"))
     if provenance.recipe.input_from:
         problems += _check_input(place, provenance)
     return problems
+
+
+def check_kept_output(place: Visit, processing: str, number: int) -> list[OutputProblem]:
+    """Re-read an earlier output that was kept, and compare it with its provenance."""
+    return _check_files(place, processing, number)[1]
+
+
+def _check_files(place: Visit, processing: str, kept: int) -> tuple[Provenance | None, list[OutputProblem]]:
+    path, tar = place.provenance(processing, kept), place.output(processing, kept)
+    try:
+        provenance = read_provenance(place, processing, kept)
+        if provenance is None:
+            return None, [OutputProblem(path, "does not exist although the output does")]
+        found, record = _read(tar)
+    except IcfError as error:
+        return None, [OutputProblem(Path(getattr(error, "path", path)), _words(error))]
+    problems = [OutputProblem(tar, text) for text in _differences(provenance.output, found)]
+    if record != encode_record(provenance.recipe, provenance.state):
+        problems.append(OutputProblem(path, "is not the record with which the output was made"))
+    return provenance, problems
 
 
 def _words(error: IcfError) -> str:
@@ -121,11 +137,13 @@ def _differences(expected: OutputFiles, found: OutputFiles) -> list[str]:
     ]
 
 
-def publish_output(place: Visit, provenance: Provenance) -> Literal["written", "unchanged", "replaced"]:
-    """Give a new output, which is a finished part in the work folder, its names; the provenance last.
+def publish_output(
+    place: Visit, provenance: Provenance, *, keeps_old: bool = False, progress: Progress = SILENT
+) -> Literal["written", "unchanged", "replaced"]:
+    """Give a new output, which is a finished part in the work folder, its names; what was there before is replaced.
 
-    An output that exists with another provenance is replaced: its provenance is removed first, so that nobody takes the
-    new output for the old one. The caller has the visit's lock. Raises :class:`~icf_utils.errors.StorageFailure`.
+    A process that is killed leaves the output before or the new one, whole. ``keeps_old`` gives the one before a name
+    of its own. The caller has the visit's lock. Raises :class:`~icf_utils.errors.StorageFailure`.
     """
     study, processing = place.of_study, provenance.recipe.processing
     tar, path, data = place.output(processing), place.provenance(processing), encode_provenance(provenance)
@@ -133,14 +151,49 @@ def publish_output(place: Visit, provenance: Provenance) -> Literal["written", "
     if before == data and tar.exists() and tar.stat().st_size == provenance.output.size:
         remove_file(part_name(study, tar))
         return "unchanged"
-    if before is not None:
-        with storage_errors(path, "replace"):
-            path.unlink()
-        sync_folder(path.parent)
-    replace_with_part(study, tar)
-    sync_folder(tar.parent)
-    publish_file(study, path, data)
+    change = Change(study, place.visit)
+    try:
+        staged = Visit(change.root, place.study, place.visit)
+        with storage_errors(tar, "create"):
+            make_folders(study.root, staged.of_study.folder)
+            rename_file(part_name(study, tar), staged.output(processing))
+        with catalog_lock(study, progress):
+            steps = _keep_old(change, place, processing) if keeps_old and before is not None else []
+            steps += [Step(tar.name, change.path_of(staged.output(processing))), change.prepare(path.name, data)]
+            change.commit([*steps, *_list_steps(change, place, provenance)])
+    finally:
+        change.close()
     return "written" if before is None else "replaced"
+
+
+def _keep_old(change: Change, place: Visit, processing: str) -> list[Step]:
+    """Prepare the present files under names that keep them."""
+    number = 1 + max(
+        (one[2] for one in list_kept_outputs(place.of_study) if one[:2] == (place.visit, processing)), default=0
+    )
+    steps = []
+    for old, new in (
+        (place.output(processing), place.output(processing, number)),
+        (place.provenance(processing), place.provenance(processing, number)),
+    ):
+        if old.exists():
+            with storage_errors(new, "keep the output as"):
+                link_or_copy(old, change.root / new.name)
+            steps.append(Step(new.name, change.path_of(change.root / new.name)))
+    return steps
+
+
+def _list_steps(change: Change, place: Visit, provenance: Provenance) -> list[Step]:
+    """The step that brings the catalog's list up to date, if the catalog shows the visit."""
+    study = place.of_study
+    if not place.catalog_file.exists():
+        return []
+    raw = read_list(study)
+    try:
+        data = changed_list(study, raw, [output_line(provenance)])
+    except DepositDamaged:  # 'verify' reports it
+        return []
+    return [change.prepare(f"{study.catalog.name}/{OUTPUTS_PATH}", data)] if data != raw else []
 
 
 def read_bytes(path: Path) -> bytes | None:

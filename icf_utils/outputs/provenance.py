@@ -1,11 +1,10 @@
-"""The record of an output: what it was made from, and with. Pure.
+"""The record of an output: what it was made from, and with.
 
 ``<visit>_<processing>_provenance.json`` is one object in canonical bytes: the *recipe* (archive, input, version,
 program with its digests, arguments, settings), how the program ended, and the output's size and MD5. It has no clock,
 no host, no name of a person and no word of the program, so that the same visit, program and settings give the same
-bytes. The
-output itself begins with the same record without the output's digest (:func:`encode_record`), so that neither of the
-two files can be replaced alone.
+bytes. The output itself begins with the same record without the output's digest (:func:`encode_record`), so that
+neither of the two files can be replaced alone. Pure but for :func:`read_provenance`.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from icf_utils.errors import DepositDamaged
-from icf_utils.store.layout import Visit
+from icf_utils.errors import DepositDamaged, DepositMissing
+from icf_utils.store.layout import Visit, read_deposit
 
 #: The version of the file's format.
 FORMAT = 1
@@ -124,12 +123,12 @@ def _encode(value: Mapping[str, Any]) -> bytes:
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
-def parse_provenance(raw: bytes, place: Visit, processing: str) -> Provenance:
-    """Parse the bytes of a provenance file, which must be that of this visit and processing.
+def parse_provenance(raw: bytes, place: Visit, processing: str, source: str = "") -> Provenance:
+    """Parse the bytes of a provenance file (``source``), which must be that of this visit and processing.
 
     Raises :class:`~icf_utils.errors.DepositDamaged`, also for bytes other than the canonical ones.
     """
-    source = str(place.provenance(processing))
+    source = source or str(place.provenance(processing))
     try:
         found = _provenance(json.loads(raw.decode("utf-8")))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -140,6 +139,19 @@ def parse_provenance(raw: bytes, place: Visit, processing: str) -> Provenance:
     if encode_provenance(found) != raw:
         raise DepositDamaged(source, "the bytes that icf-utils writes", "other bytes", _REMEDY)
     return found
+
+
+def read_provenance(place: Visit, processing: str, kept: int = 0) -> Provenance | None:
+    """Read the provenance of an output; ``None`` if there is none. ``kept`` is the number of an earlier one.
+
+    Raises :class:`~icf_utils.errors.DepositDamaged` and :class:`~icf_utils.errors.StorageFailure`.
+    """
+    path = place.provenance(processing, kept)
+    try:
+        raw = read_deposit(path, "run 'icf-utils process'")
+    except DepositMissing:
+        return None
+    return parse_provenance(raw, place, processing, str(path))
 
 
 def _provenance(value: Mapping[str, Any]) -> Provenance:

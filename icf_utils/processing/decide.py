@@ -13,8 +13,7 @@ from pathlib import Path
 
 from icf_utils.errors import DepositMissing
 from icf_utils.metadata.records import TarballRecord, parse_tarball
-from icf_utils.outputs.deposit import read_provenance
-from icf_utils.outputs.provenance import ProgramRecord, Provenance, Recipe
+from icf_utils.outputs.provenance import ProgramRecord, Provenance, Recipe, read_provenance
 from icf_utils.processing.digests import record_program
 from icf_utils.processing.model import Processing
 from icf_utils.store.layout import Visit, read_deposit

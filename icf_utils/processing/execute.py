@@ -146,7 +146,8 @@ def _run(
             return replace(result, state="not reached")
         if outcome.state != "failed":
             assert listing is not None
-            provenance = _deposit(place, decision.recipe, outcome.state, scratch, listing, progress)
+            provenance = _pack(place, decision.recipe, outcome.state, scratch, listing)
+            _publish(processing, place, provenance, progress)
             result = replace(result, files=provenance.output.files, size=provenance.output.size)
             remove_failure(place, processing.name)
         result = replace(result, log=_keep_log(processing, place, result, scratch, remarks))
@@ -229,19 +230,19 @@ def _check(
     return None
 
 
-def _deposit(
-    place: Visit, recipe: Recipe, state: OutputState, scratch: Scratch, listing: OutputListing, progress: Progress
-) -> Provenance:
+def _pack(place: Visit, recipe: Recipe, state: OutputState, scratch: Scratch, listing: OutputListing) -> Provenance:
     record = encode_record(recipe, state)
     with new_output(place, recipe.processing) as part:
         files = write_output(scratch.output, listing, member_root(place, recipe.processing), record, part)
-    provenance = Provenance(recipe, state, files)
+    return Provenance(recipe, state, files)
+
+
+def _publish(processing: Processing, place: Visit, provenance: Provenance, progress: Progress) -> None:
     with visit_lock(place, progress):
-        if read_tarball(place).md5 != recipe.archive_md5:
+        if read_tarball(place).md5 != provenance.recipe.archive_md5:
             how = "the visit was replaced while the program ran; run the command again"
             raise InputChanged(place.tarball_json, place.archive, how)
-        publish_output(place, provenance)
-    return provenance
+        publish_output(place, provenance, keeps_old=processing.keep_old, progress=progress)
 
 
 def _keep_log(

@@ -42,6 +42,7 @@ class Processing:
     time: str
     account: str
     keep_log: KeepLog
+    keep_old: bool
 
 
 @dataclass(frozen=True)

@@ -172,6 +172,7 @@ def _processing(table: ProcessingSettings, folder: Path) -> Processing:
         time=table.time,
         account=table.account,
         keep_log=cast(KeepLog, table.keep_log),
+        keep_old=table.keep_old,
     )
 
 

@@ -17,14 +17,19 @@ import marshal
 import os
 import resource
 import select
-import signal
 import sys
 import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable
     from typing import Any
+else:
+    try:
+        import _signal as signal  # what the module signal is made of: its enumerations take half of the start
+    except ImportError:
+        import signal
 
 _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
 

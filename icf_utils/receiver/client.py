@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -280,6 +281,11 @@ class HttpSessions:
         if not isinstance(amount, int):
             raise self._failure("expected a number of events, found something else")
         return amount
+
+    def announce(self, key: str, words: Sequence[str]) -> None:
+        """Give the arguments of the next send of a study, by its :func:`~icf_utils.receiver.identify.study_key`."""
+        query = {"study_key": key, "arguments": shlex.join(words)}
+        self._request("POST", "/arguments", query=query).close()
 
     def is_served(self) -> bool:
         """The pages are the receiver's own; when they stop answering, the next request says so."""

@@ -28,7 +28,7 @@ from icf_utils.dicom.header_text import header_text
 from icf_utils.dicom.uids import LONGEST_UID
 from icf_utils.dicom.values import tag_for_keyword
 from icf_utils.errors import storage_errors
-from icf_utils.receiver.settings import ASSOCIATION_FIELDS, Rule, fits
+from icf_utils.receiver.settings import ASSOCIATION_FIELDS, Rule, Target, fits
 from icf_utils.templates import EmptyField, Template
 
 #: A visit's identifier, without the suffix of a revision.
@@ -122,8 +122,8 @@ def find_rule(found: Header, rules: Sequence[Rule]) -> Rule | None:
     return next((rule for rule in rules if not unmet_condition(found, rule)), None)
 
 
-def unmet_condition(found: Header, rule: Rule) -> str:
-    """The keyword of a rule's first condition that an image does not meet; empty if it meets all."""
+def unmet_condition(found: Header, rule: Rule | Target) -> str:
+    """The keyword of the first condition (``where``) that an image does not meet; empty if it meets all."""
     return next((keyword for keyword, pattern in rule.where.items() if not fits(pattern, _text(found, keyword))), "")
 
 

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from icf_utils.errors import DepositDamaged, InvalidSetting, StorageFailure, printable, storage_errors
 from icf_utils.formatting import format_count
+from icf_utils.receiver.arguments import keep_arguments, kept_arguments
 from icf_utils.receiver.event_table import LAYOUT as EVENT_LAYOUT
 from icf_utils.receiver.event_table import Event, EventTable
 from icf_utils.receiver.identify import image_key
@@ -164,6 +165,7 @@ class Journal:
         called_ae: str = "",
         address: str = "",
         revision: int = 1,
+        arguments: Sequence[str] | None = None,
     ) -> Session:
         """Create a queued session for a complete visit: a folder, zip or tar.
 
@@ -184,9 +186,18 @@ class Journal:
                 address=address,
                 revision=revision,
                 change="new",
+                arguments=arguments,
             )
 
-    def _enqueue(self, *, visit: str, source: Path, move: bool, **columns: Any) -> Session:
+    def _enqueue(
+        self,
+        *,
+        visit: str,
+        source: Path,
+        move: bool,
+        arguments: Sequence[str] | None = None,
+        **columns: Any,
+    ) -> Session:
         """Do what :meth:`enqueue` does; the caller has a transaction."""
         session = self._new_session(
             base_visit=visit,
@@ -194,6 +205,8 @@ class Journal:
             input="" if move else os.path.abspath(source),
             **columns,
         )
+        if arguments is not None:
+            keep_arguments(session.folder, arguments)
         if move:
             place = session.folder / ("input" if source.is_dir() else f"input{_input_suffix(source)}")
             with storage_errors(source, "move"):
@@ -397,6 +410,7 @@ class Journal:
                 calling_ae=old.calling_ae,
                 called_ae=old.called_ae,
                 address=old.address,
+                arguments=kept_arguments(old.folder),
             )
             note = f"{format_count(old.quarantined, 'quarantined image')} of {old.id} accepted"
             self._database.update("session", _row_number(new.id), self._with_note(new.id, note))

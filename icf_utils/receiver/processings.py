@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
 from icf_utils.errors import ClusterRefused, IcfError, InvalidSetting, storage_errors
 from icf_utils.formatting import format_count
-from icf_utils.outputs.deposit import read_provenance
+from icf_utils.outputs.provenance import read_provenance
 from icf_utils.pipeline.model import VisitInput
 from icf_utils.processing import slurm
 from icf_utils.processing.execute import ProcessConfig, process_visit
@@ -22,6 +22,7 @@ from icf_utils.processing.local import remove_leftovers
 from icf_utils.processing.model import Processing, ProcessingResult
 from icf_utils.processing.records import ProcessingFailure, log_path, read_failures
 from icf_utils.processing.settings import find_processings, load_processings, make_processings
+from icf_utils.receiver.arguments import session_arguments
 from icf_utils.receiver.model import PARTIAL_OUTPUT, Session
 from icf_utils.receiver.settings import ReceiverSettings, Rule
 from icf_utils.slurm.model import JobRequest
@@ -92,10 +93,13 @@ def run_processings(settings: ReceiverSettings, rule: Rule, session: Session, lo
     """
     remove_leftovers()
     again = requested_reruns(session)
+    arguments = session_arguments(settings.spool, rule, session)
+    if arguments:
+        log.line(f"arguments of this send: {format_count(len(arguments), 'word')}")
     problems, notes = [], []
     for processing in find_processings(rule.process, known_processings(settings), settings.source):
         always = again is not None and (not again or processing.name in again)
-        config = ProcessConfig(settings.store, processing, always=always, settings=_file_of(settings, processing))
+        config = ProcessConfig(settings.store, processing, arguments, always, _file_of(settings, processing))
         result = _run(config, session, log)
         log.line(f"process {processing.name}: {_words(result)}")
         if result.state in ("failed", "not reached"):
@@ -153,7 +157,7 @@ def _run_on_slurm(config: ProcessConfig, session: Session, log: Log) -> Processi
             if "contact slurm controller" not in error.words.lower():
                 raise
     _follow(config, session)
-    left = slurm.find_unprocessed(visits, ProcessConfig(config.root, config.processing))
+    left = slurm.find_unprocessed(visits, replace(config, always=False))
     if left:
         return ProcessingResult(session.study, session.visit, result.processing, "failed", message=left[0].reason)
     return result

@@ -11,26 +11,30 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from icf_utils.dicom.constants import SPECIFIC_CHARACTER_SET
 from icf_utils.dicom.values import tag_for_keyword
 from icf_utils.errors import IcfError, InputRefused, InvalidSetting, printable, storage_errors
 from icf_utils.fetch.tls import TlsFiles
 from icf_utils.formatting import format_count
 from icf_utils.progress import Progress
+from icf_utils.receiver.identify import unmet_condition
 from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.model import Session, in_one_line
-from icf_utils.receiver.settings import ReceiverSettings, Rule, Target
+from icf_utils.receiver.settings import ReceiverSettings, Rule, Target, xnat_target
 from icf_utils.sources.images import scan_files
 from icf_utils.sources.open import open_source
 from icf_utils.sources.source import Source
 from icf_utils.store.files import replace_file
 from icf_utils.store.layout import Visit
+
+if TYPE_CHECKING:
+    from icf_utils.xnat.upload_body import SessionUpload
 
 SendState = Literal["waiting", "sent", "failed", "not needed"]
 
@@ -225,6 +229,8 @@ def send_to_target(store: Path, session: Session, rule: Rule, target: Target) ->
     from icf_utils.sender.peer import Peer
     from icf_utils.sender.send import send
 
+    if target.xnat:
+        return _upload_to_xnat(store, session, rule, target)
     tls = TlsFiles(*(Path(name) if name else None for name in (target.ca, target.certificate, target.key)))
     peer = Peer(target.host, target.port, target.called_ae, target.calling_ae, tls if target.tls else None)
     sent, problems = 0, []
@@ -235,7 +241,7 @@ def send_to_target(store: Path, session: Session, rule: Rule, target: Target) ->
                     plan = list_images(source)
                 except InputRefused:  # an output without DICOM files
                     continue
-                chosen = _matching(source, target.where)
+                chosen = _matching(source, target)
                 images = tuple(image for image in plan.images if chosen is None or image.entry.name in chosen)
                 result = send(source, replace(plan, images=images), peer, retries=0)
                 sent += result.sent
@@ -258,13 +264,43 @@ def _sources(store: Path, session: Session, rule: Rule, target: Target) -> Itera
             yield place.output(name)
 
 
-def _matching(source: Source, where: Mapping[str, str]) -> set[str] | None:
-    """The names of the images whose elements match all patterns; ``None`` for all images."""
-    if not where:
+def _matching(source: Source, target: Target) -> set[str] | None:
+    """The names of the images that meet the target's conditions; ``None`` for all images."""
+    if not target.where:
         return None
-    patterns = {tag: pattern for keyword, pattern in where.items() if (tag := tag_for_keyword(keyword)) is not None}
-    return {
-        file.entry.name
-        for file in scan_files(source, frozenset(patterns))
-        if all(fnmatchcase(file.header.ascii_text(tag).strip(), pattern) for tag, pattern in patterns.items())
-    }
+    tags = {tag for keyword in target.where if (tag := tag_for_keyword(keyword)) is not None}
+    files = scan_files(source, frozenset({*tags, SPECIFIC_CHARACTER_SET}))
+    return {file.entry.name for file in files if not unmet_condition(file.header, target)}
+
+
+def _upload_to_xnat(store: Path, session: Session, rule: Rule, target: Target) -> tuple[int, str]:
+    """Upload the visit's archive, or the DICOM files of each output as a session; returns images and why not all."""
+    from icf_utils.xnat.login import find_xnat_login
+    from icf_utils.xnat.upload import upload
+
+    place = Visit(store, session.study, session.visit)
+    try:
+        login = find_xnat_login(target.xnat, target.xnat_user)
+        uploads = _xnat_uploads(place, rule, target)
+        found = upload(uploads, xnat_target(target), login, jobs=1).sessions if uploads else []
+    except IcfError as error:
+        return 0, str(error)
+    problems = [one.problem or one.state for one in found if one.state in ("failed", "unproved")]
+    images = sum(one.sent for one in found if one.state not in ("failed", "unproved"))
+    if not found:
+        problems.append("there are no DICOM files for it")
+    return images, "; ".join(problems)
+
+
+def _xnat_uploads(place: Visit, rule: Rule, target: Target) -> list[SessionUpload]:
+    from icf_utils.xnat.upload_inputs import VISIT_LABEL, make_output_upload, make_visit_upload
+
+    if target.what == "input":
+        return [make_visit_upload(place, target.xnat_subject, target.xnat_session or VISIT_LABEL)]
+    made = [name for name in rule.process if place.output(name).is_file() and _has_images(place.output(name))]
+    return [make_output_upload(place, name, target.xnat_subject, target.xnat_session) for name in made]
+
+
+def _has_images(path: Path) -> bool:
+    with open_source(path, path.parent) as source:
+        return any(file.is_image for file in scan_files(source, frozenset()))

@@ -122,17 +122,18 @@ ASSOCIATION_FIELDS = ("called_ae", "calling_ae", "address", "study_key")
 
 @dataclass(frozen=True)
 class Target:
-    """``[[rule.send]]``: a DICOM node to which files of a session are sent when it has ended.
+    """``[[rule.send]]``: a DICOM node or an XNAT to which files of a session are sent when it has ended.
 
-    ``when`` is the session's state, ``where`` has patterns (``*``, ``?``, ``[...]``) for elements by their keywords.
+    ``when`` is the session's state, ``where`` has patterns for elements, as a rule's. ``xnat`` is the address of an
+    XNAT, in place of a node; its other keys are those of a rule, and ``xnat_session`` has ``{processing}`` in addition.
     ``alternative_to`` names the target in whose place this one is used when that has failed.
     """
 
     LABELS: ClassVar = ("name",)
 
     name: str
-    host: str
-    called_ae: str
+    host: str = ""
+    called_ae: str = ""
     port: int = setting(104, least=1, most=65535)
     calling_ae: str = "ICF-UTILS"
     when: str = setting("success", choices=("success", "partial", "failed", "always"))
@@ -144,6 +145,12 @@ class Target:
     ca: str = ""
     certificate: str = ""
     key: str = ""
+    xnat: str = ""
+    xnat_project: str = ""
+    xnat_user: str = ""
+    xnat_dest: str = setting("prearchive", choices=("prearchive", "archive"))
+    xnat_subject: str = "{visit}"
+    xnat_session: str = ""
 
 
 @dataclass(frozen=True)
@@ -155,7 +162,8 @@ class Rule:
     DICOM keywords. ``study`` and ``visit`` are templates. ``late`` says what becomes of images that arrive after their
     visit was archived: its next ``version``, a ``separate`` visit, or ``hold`` them until they are released.
     ``force`` and ``expected`` are not used if they are 0.
-    ``process`` names processings that are run when the visit has its metadata. ``xnat`` is the address of an XNAT to
+    ``process`` names processings that are run when the visit has its metadata; ``arguments`` names an element of the
+    images, by keyword or tag, that has words for them. ``xnat`` is the address of an XNAT to
     which visits are uploaded when they are in the store; its password comes from where ``icf-utils xnat`` takes it.
     ``xnat_subject`` and ``xnat_session`` are the templates of their labels there; their fields are ``study``,
     ``visit`` and DICOM keywords.
@@ -177,6 +185,7 @@ class Rule:
     workers: int = setting(1, least=1)
     until: str = setting("catalog", choices=STAGE_NAMES[1:])
     process: tuple[str, ...] = ()
+    arguments: str = ""
     timezone: str = "UTC"
     keep_input: str = "always"
     allow_identifying: bool = False
@@ -443,12 +452,11 @@ def check_rule(rule: Rule, where: str, source: str) -> None:
         raise InvalidSetting(source, f"{where} where: '{printable(wrong[0])}' is not a DICOM keyword")
     _check_time_zone(rule, where, source)
     _check_xnat(rule, where, source)
+    _check_arguments(rule, where, source)
     _check_targets(rule, where, source)
 
 
 def _check_targets(rule: Rule, where: str, source: str) -> None:
-    from icf_utils.sender.peer import Peer
-
     names = [target.name for target in rule.send]
     for target in rule.send:
         place = f"{where} [[send]] '{printable(target.name)}'"
@@ -463,9 +471,31 @@ def _check_targets(rule: Rule, where: str, source: str) -> None:
             if tag_for_keyword(keyword) is None:
                 raise InvalidSetting(source, f"{place} where: '{printable(keyword)}' is not a DICOM keyword")
         try:
-            Peer(target.host, target.port, target.called_ae, target.calling_ae)
+            _check_address(target)
         except InvalidSetting as error:
-            raise InvalidSetting(source, f"{place} {error.source}: {error.problem}") from error
+            raise InvalidSetting(
+                source, f"{place} {_XNAT_KEYS.get(error.source, error.source)}: {error.problem}"
+            ) from error
+
+
+def _check_address(target: Target) -> None:
+    """Refuse a target that is not either a DICOM node or an XNAT. Raises :class:`~icf_utils.errors.InvalidSetting`."""
+    from icf_utils.sender.peer import Peer
+    from icf_utils.xnat.labels import LABEL
+
+    of_node = [name for name in ("host", "called_ae", "tls", "where") if getattr(target, name)]
+    of_xnat = [name for name in ("xnat_project", "xnat_user", "xnat_session") if getattr(target, name)]
+    if not target.xnat:
+        if of_xnat:
+            raise InvalidSetting(of_xnat[0], "requires 'xnat', the address of an XNAT")
+        Peer(target.host, target.port, target.called_ae, target.calling_ae)
+        return
+    if of_node:
+        raise InvalidSetting(of_node[0], "cannot be combined with 'xnat'")
+    xnat_target(target)
+    for key in ("xnat_subject", "xnat_session"):
+        if text := getattr(target, key):  # without 'xnat_session', the label depends on 'what'
+            parse_template(key, text, TARGET_FIELDS, LABEL)
 
 
 def _check_study(rule: Rule, where: str, source: str) -> None:
@@ -476,6 +506,29 @@ def _check_study(rule: Rule, where: str, source: str) -> None:
         check_identifier("study", rule.study)
     except InvalidIdentifier as error:
         raise InvalidSetting(source, f"{where}: {error}") from error
+
+
+_ELEMENT = re.compile(r"([0-9A-Fa-f]{4}),([0-9A-Fa-f]{4})", re.ASCII)
+
+
+def parse_element(name: str) -> int | None:
+    """The tag of a DICOM keyword or of ``gggg,eeee``, which may be private; ``None`` for other text.
+
+    >>> hex(parse_element("0099,1010") or 0), parse_element("Other")
+    ('0x991010', None)
+    """
+    found = _ELEMENT.fullmatch(name)
+    return int(found[1] + found[2], 16) if found else tag_for_keyword(name)
+
+
+def _check_arguments(rule: Rule, where: str, source: str) -> None:
+    tag = parse_element(rule.arguments) if rule.arguments else 0
+    if tag is None:
+        problem = f"expected a DICOM keyword or a tag such as '0099,1010', found '{printable(rule.arguments[:64])}'"
+        raise InvalidSetting(source, f"{where} arguments: {problem}")
+    if tag and not rule.allow_identifying and is_identifying(tag):
+        problem = f"{rule.arguments} can identify a person ({TABLE}), and arguments are in the provenance of outputs"
+        raise InvalidSetting(source, f"{where} arguments: {problem}; set 'allow_identifying = true' in the rule")
 
 
 def _check_time_zone(rule: Rule, where: str, source: str) -> None:
@@ -519,8 +572,12 @@ def _check_label_template(rule: Rule, key: str, where: str, source: str) -> None
 _XNAT_KEYS = {"--url": "xnat", "--project": "xnat_project"}
 
 
-def xnat_target(rule: Rule) -> UploadTarget:
-    """Where the rule's visits are uploaded to. Raises :class:`~icf_utils.errors.InvalidSetting`."""
+#: The fields of a target's labels in XNAT.
+TARGET_FIELDS = frozenset({"study", "visit", "processing"})
+
+
+def xnat_target(rule: Rule | Target) -> UploadTarget:
+    """Where a rule's visits or a target's files are uploaded. Raises :class:`~icf_utils.errors.InvalidSetting`."""
     from icf_utils.xnat.model import UploadTarget
 
     return UploadTarget(rule.xnat, rule.xnat_project, "archive" if rule.xnat_dest == "archive" else "prearchive")

@@ -22,7 +22,7 @@ from icf_utils.progress import SILENT, Progress
 from icf_utils.retrieve.buckets import Bucket, BucketPlace, FolderBucket, GcsBucket, parse_bucket, parse_bucket_details
 from icf_utils.retrieve.files import WORK_NAME, FolderDestination, check_saved, read_log
 from icf_utils.retrieve.job import RetrieveJob, RetrieveResult
-from icf_utils.retrieve.layout import BUCKET_LAYOUT, BUCKET_ZIP_LAYOUT, STORE_LAYOUT, template_keywords
+from icf_utils.retrieve.layout import BUCKET_LAYOUT, BUCKET_ZIP_LAYOUT, OUTPUT_LAYOUT, STORE_LAYOUT, template_keywords
 from icf_utils.retrieve.model import Listing, PlannedFile
 from icf_utils.retrieve.plan import Plan, Stats, make_plan, make_stats
 from icf_utils.retrieve.selection import ALL, Selection
@@ -208,7 +208,8 @@ class StoreSource:
 
     ``patterns`` and ``since`` narrow the visits down; see :class:`~icf_utils.retrieve.store_source.VisitChoice`.
     ``url`` may be a path on this machine. ``auth`` is sent to the server of ``url`` only. Without it, ``finder`` finds
-    a credential if the server requires one.
+    a credential if the server requires one. With ``processings``, their outputs are listed instead of the images: a
+    TAR and a provenance for each.
     """
 
     url: str | os.PathLike[str]
@@ -218,17 +219,19 @@ class StoreSource:
     finder: CredentialFinder | None = field(default=None, repr=False, compare=False)
     patterns: tuple[str, ...] = ()
     since: int = 0
+    processings: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
         return without_credentials(store_url(self.url))
 
     def layout(self, zipped: bool) -> str:
-        return STORE_LAYOUT
+        return OUTPUT_LAYOUT if self.processings else STORE_LAYOUT
 
     def list_images(
         self, selection: Selection, keywords: Sequence[str], jobs: int, client: HttpClient, progress: Progress
     ) -> Listing:
+        from icf_utils.retrieve.outputs import list_outputs
         from icf_utils.retrieve.store_source import StoreReader, VisitChoice, list_images
 
         url = store_url(self.url)
@@ -237,6 +240,8 @@ class StoreSource:
         listed = tuple(dict.fromkeys((line.study, line.visit) for line in selection.listed))
         choice = VisitChoice((*self.visits, *listed), self.studies, self.patterns, self.since)
         reader = StoreReader(url, client, credential, self.finder)
+        if self.processings:
+            return list_outputs(reader, choice, self.processings, jobs, progress)
         return list_images(reader, choice, selection.modalities, jobs, progress)
 
 

@@ -15,6 +15,8 @@ from icf_utils.templates import NameRule, Template, parse_template
 BUCKET_LAYOUT, BUCKET_ZIP_LAYOUT = "{study}/{series}/instances/{name}", "{series}/instances/{name}"
 #: Paths of images from stores: those inside the TAR.
 STORE_LAYOUT = "{path}"
+#: Paths of outputs of processings from stores: as in the store.
+OUTPUT_LAYOUT = "{study}/{name}"
 
 _OWN_FIELDS = ("study", "visit", "series", "sop", "name", "path")
 _KEYWORD = re.compile(r"[A-Z][A-Za-z0-9]{1,63}")

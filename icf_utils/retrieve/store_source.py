@@ -152,6 +152,12 @@ def list_images(
     return Listing(tars, failures, recorded=recorded, is_up_to_date=bool(choice.since and not places))
 
 
+def choose_visits(reader: StoreReader, choice: VisitChoice) -> tuple[list[Visit], list[Failure]]:
+    """The chosen visits, and the studies whose visits cannot be listed. Raises as :func:`list_images` does."""
+    chooser = _VisitChooser(reader, choice, ())
+    return chooser.visits(), chooser.failures
+
+
 class _VisitChooser:
     """Finds the visits that a :class:`VisitChoice` means; ``failures`` says of which studies they cannot be found."""
 

@@ -19,6 +19,7 @@ from icf_utils.dicom.constants import (
     SERIES_NUMBER,
     SOP_CLASS_UID,
     SOP_INSTANCE_UID,
+    STUDY_INSTANCE_UID,
     TRANSFER_SYNTAX_UID,
 )
 from icf_utils.dicom.elements import Header
@@ -28,7 +29,7 @@ from icf_utils.results import Notice
 from icf_utils.sources.images import ScannedFile, scan_files
 from icf_utils.sources.source import InputFile, Source
 
-_WANTED = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID, SERIES_INSTANCE_UID, SERIES_NUMBER})
+_WANTED = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID, SERIES_INSTANCE_UID, SERIES_NUMBER, STUDY_INSTANCE_UID})
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class SendableImage:
     sop_instance: str
     transfer_syntax: str
     dataset_at: int
+    study_uid: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ _UIDS = {SOP_CLASS_UID: "SOPClassUID", SOP_INSTANCE_UID: "SOPInstanceUID"}
 def _sendable_image(file: ScannedFile) -> SendableImage:
     found = file.header
     sop_class, sop_instance = (found.uid(tag) for tag in _UIDS)
-    return SendableImage(file.entry, sop_class, sop_instance, _transfer_syntax(found), found.dataset_at)
+    study_uid = found.uid(STUDY_INSTANCE_UID)
+    return SendableImage(file.entry, sop_class, sop_instance, _transfer_syntax(found), found.dataset_at, study_uid)
 
 
 def _transfer_syntax(found: Header) -> str:

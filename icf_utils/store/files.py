@@ -21,6 +21,7 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -158,6 +159,14 @@ def link_file(part: Path, target: Path) -> None:
             os.rename(part, target)
     finally:
         remove_file(part)
+
+
+def link_or_copy(path: Path, new: Path) -> None:
+    """Give a file a second name, or a copy where the file system has no hard links. Raises ``OSError``."""
+    try:
+        os.link(path, new)
+    except OSError:
+        shutil.copy2(path, new)
 
 
 def is_same_file(one: Path, other: Path) -> bool:

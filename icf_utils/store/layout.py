@@ -54,6 +54,14 @@ OUTPUT_SUFFIX, PROVENANCE_SUFFIX = "_output.tar", "_provenance.json"
 #: A processing's name; without ``_`` and ``.``, so that the names of files are split in one way only.
 _PROCESSING = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,49}", re.ASCII)
 
+#: The name of an output's file; a number is that of an earlier output that was kept.
+_OUTPUT_FILE = re.compile(
+    r"(.+)_([A-Za-z0-9][A-Za-z0-9-]*)_(?:output(?:\.v(\d+))?\.tar|provenance(?:\.v(\d+))?\.json)", re.ASCII
+)
+
+#: The folder of visits' files below the catalog's.
+CATALOG_VISITS = "data/visits"
+
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 
@@ -171,13 +179,18 @@ class Visit:
     def annex_folder(self) -> Path:
         return self._file(ANNEX_FOLDER_SUFFIX)
 
-    def output(self, processing: str) -> Path:
-        """The TAR with what a processing made of the visit."""
-        return self._file(f"_{processing}{OUTPUT_SUFFIX}")
+    def output(self, processing: str, kept: int = 0) -> Path:
+        """The TAR with what a processing made of the visit; ``kept`` is the number of an earlier one that was kept."""
+        return self._file(f"_{processing}{_numbered(OUTPUT_SUFFIX, kept)}")
 
-    def provenance(self, processing: str) -> Path:
+    def provenance(self, processing: str, kept: int = 0) -> Path:
         """What that output was made from, and with."""
-        return self._file(f"_{processing}{PROVENANCE_SUFFIX}")
+        return self._file(f"_{processing}{_numbered(PROVENANCE_SUFFIX, kept)}")
+
+    @property
+    def catalog_file(self) -> Path:
+        """The visit's file in its study's catalog; it exists if the catalog shows the visit."""
+        return self.of_study.catalog / CATALOG_VISITS / f"{self.visit}.json"
 
     @property
     def history(self) -> Path:
@@ -208,6 +221,27 @@ class Visit:
 
     def _file(self, suffix: str) -> Path:
         return self.root / self.study / f"{self.visit}{suffix}"
+
+
+def _numbered(suffix: str, kept: int) -> str:
+    stem, _, extension = suffix.rpartition(".")
+    return f"{stem}.v{kept}.{extension}" if kept else suffix
+
+
+def is_output_file(name: str) -> bool:
+    """Whether a file of a visit is one of an output, kept ones included."""
+    return _OUTPUT_FILE.fullmatch(name) is not None
+
+
+def list_kept_outputs(study: Study) -> list[tuple[str, str, int]]:
+    """List the earlier outputs that were kept, as visit, processing and number, sorted."""
+    with storage_errors(study.folder, "read"):
+        try:
+            names = os.listdir(study.folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+    found = {(one[1], one[2], int(one[3] or one[4] or 0)) for name in names if (one := _OUTPUT_FILE.fullmatch(name))}
+    return sorted(one for one in found if one[2])
 
 
 def list_outputs(study: Study, suffixes: tuple[str, ...] = (PROVENANCE_SUFFIX,)) -> list[tuple[str, str]]:

@@ -66,6 +66,18 @@ class Change:
         with storage_errors(self.root, "create"):
             make_folders(study.root, self.root)
 
+    def path_of(self, path: Path) -> str:
+        """A prepared file's path, as steps name it."""
+        return path.relative_to(self.root).as_posix()
+
+    def prepare(self, name: str, data: bytes) -> Step:
+        """Prepare a file that is to be ``name`` below the study's folder; :meth:`commit` makes it durable."""
+        path = self.root / "+catalog" / name
+        with storage_errors(path, "write"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        return Step(name, self.path_of(path))
+
     def close(self) -> None:
         """Drop what was prepared, unless the change was decided: then it is finished already, or will be."""
         if not (self._folder / _JOURNAL).exists():

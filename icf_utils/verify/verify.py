@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -32,19 +31,17 @@ from icf_utils.errors import (
     storage_errors,
 )
 from icf_utils.metadata.records import VisitMetadata
-from icf_utils.outputs.deposit import check_output
+from icf_utils.outputs.deposit import check_kept_output, check_output
+from icf_utils.outputs.listing import kept_by_visit, outputs_by_visit
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.address import check_store_id, check_store_url
 from icf_utils.store.elsewhere import find_elsewhere, other_archives
 from icf_utils.store.layout import (
-    OUTPUT_SUFFIX,
-    PROVENANCE_SUFFIX,
     Study,
     Visit,
     check_identifier,
-    list_outputs,
     list_study_folders,
     store_identity,
     visit_uuid,
@@ -416,21 +413,11 @@ def _check_catalog(
 def _check_outputs(place: Visit, archive_md5: str) -> list[Finding]:
     """Check what processings made of the visit."""
     status = os.stat(place.of_study.folder)
-    names = _outputs_of(place.of_study, status.st_mtime_ns).get(place.visit, ())
-    return [
-        Finding(problem.path, "", problem.problem)
-        for name in names
-        for problem in check_output(place, name, archive_md5)
-    ]
-
-
-@lru_cache(maxsize=2)
-def _outputs_of(study: Study, _time: int) -> dict[str, tuple[str, ...]]:
-    """The names of processings by visit; the study's folder is listed once for all of its visits."""
-    found: dict[str, tuple[str, ...]] = {}
-    for visit, processing in list_outputs(study, (OUTPUT_SUFFIX, PROVENANCE_SUFFIX)):
-        found[visit] = (*found.get(visit, ()), processing)
-    return found
+    names = outputs_by_visit(place.of_study, status.st_mtime_ns).get(place.visit, ())
+    kept = kept_by_visit(place.of_study, status.st_mtime_ns).get(place.visit, ())
+    problems = [problem for name in names for problem in check_output(place, name, archive_md5)]
+    problems += [problem for name, number in kept for problem in check_kept_output(place, name, number)]
+    return [Finding(problem.path, "", problem.problem) for problem in problems]
 
 
 def _check_rebuild(

@@ -123,6 +123,13 @@ def open_file_body(path: Path, refuse: Collection[str] = ()) -> Iterator[UploadB
 
 
 @contextmanager
+def open_packed_images(path: Path) -> Iterator[UploadBody]:
+    """The images of a zip or tar file, without its other files."""
+    with tempfile.TemporaryDirectory(prefix="icf-utils-") as spool, open_source(path, Path(spool)) as source:
+        yield _pack_images(source, ())
+
+
+@contextmanager
 def open_visit_body(visit: Visit, refuse: Collection[str] = ()) -> Iterator[UploadBody]:
     """The archive of a visit in the store; the bytes sent are compared with its recorded checksum."""
     expected = _recorded_md5(visit)

@@ -22,11 +22,21 @@ from icf_utils.sources.tree import LEVELS, Exclusions, Tree, TreeVisit, walk_tre
 from icf_utils.store.layout import Study, Visit
 from icf_utils.templates import Template
 from icf_utils.xnat.labels import NameWithoutLabel, fill_label
-from icf_utils.xnat.upload_body import SessionUpload, UploadBody, open_file_body, open_folder_body, open_visit_body
+from icf_utils.xnat.upload_body import (
+    SessionUpload,
+    UploadBody,
+    open_file_body,
+    open_folder_body,
+    open_packed_images,
+    open_visit_body,
+)
 from icf_utils.xnat.upload_journal import default_journal_folder
 
 #: The labels of a store's visit, unless other templates are given.
 VISIT_SUBJECT, VISIT_LABEL = "{visit}", "{study}_{visit}"
+
+#: The label of an output's session, unless another template is given.
+OUTPUT_LABEL = "{study}_{visit}_{processing}"
 
 #: The labels of a session of a tree, unless other templates are given; they are those of dicomUpload.
 TREE_SUBJECT, TREE_LABEL = "{subject}", "{subject}_{session}"
@@ -144,6 +154,19 @@ def make_visit_upload(
         raise InvalidSetting(error.source, error.reason) from None
     return SessionUpload(
         *labels, f"{visit.study}/{visit.visit}", visit.workdir / "xnat", lambda: open_visit_body(visit, refuse)
+    )
+
+
+def make_output_upload(visit: Visit, processing: str, subject: str, label: str = "") -> SessionUpload:
+    """The DICOM files of a processing's output as a session to upload; its other files are left out.
+
+    The templates may have the fields ``{study}``, ``{visit}`` and ``{processing}``.
+    """
+    values = {"study": visit.study, "visit": visit.visit, "processing": processing}
+    labels = _fill_labels(subject, label or OUTPUT_LABEL, values)
+    path = visit.output(processing)
+    return SessionUpload(
+        *labels, f"{visit.study}/{path.name}", visit.workdir / "xnat", lambda: open_packed_images(path)
     )
 
 

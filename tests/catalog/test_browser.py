@@ -135,7 +135,7 @@ def test_a_visits_page_loads_neither_the_study_nor_other_visits(site: str, visit
     visitor.heading(f"{STUDY} / v001")
     visitor.wait(lambda: any(url.endswith("/protocols.json") for url in visitor.requests()))
     asked = [url.rsplit("/catalog/")[1] for url in visitor.requests() if url.endswith(".json")]
-    assert sorted(asked) == ["data/protocols.json", "data/visits.json", "data/visits/v001.json"]
+    assert sorted(asked) == ["data/outputs.json", "data/protocols.json", "data/visits.json", "data/visits/v001.json"]
 
 
 def test_a_page_opened_as_a_file_says_how_to_view_it(driver: Any, tmp_path: Path) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
 from icf_utils.errors import DepositDamaged
-from icf_utils.outputs.deposit import check_output, member_root, new_output, publish_output, read_provenance
+from icf_utils.outputs.deposit import check_kept_output, check_output, member_root, new_output, publish_output
+from icf_utils.outputs.listing import output_line, parse_outputs, read_list
 from icf_utils.outputs.packing import list_output, write_output
 from icf_utils.outputs.provenance import (
     OutputFiles,
@@ -21,9 +25,12 @@ from icf_utils.outputs.provenance import (
     encode_provenance,
     encode_record,
     parse_provenance,
+    read_provenance,
 )
+from icf_utils.progress import SILENT
 from icf_utils.schemas import file_schema
-from icf_utils.store.layout import Visit, list_outputs
+from icf_utils.store.layout import Visit, is_output_file, list_kept_outputs, list_outputs
+from icf_utils.store.locks import visit_lock
 
 MD5 = "0123456789abcdef" * 2
 RECIPE = Recipe(
@@ -48,13 +55,13 @@ def place(tmp_path: Path) -> Visit:
     return Visit(tmp_path / "store", "study", "v_1")
 
 
-def deposit(place: Visit, folder: Path, recipe: Recipe = RECIPE) -> Provenance:
+def deposit(place: Visit, folder: Path, recipe: Recipe = RECIPE, *, keeps_old: bool = False) -> Provenance:
     listing = list_output(folder)
     record = encode_record(recipe, "success")
     with new_output(place, "test") as part:
         files = write_output(folder, listing, member_root(place, "test"), record, part)
     provenance = Provenance(recipe, "success", files)
-    publish_output(place, provenance)
+    publish_output(place, provenance, keeps_old=keeps_old)
     return provenance
 
 
@@ -85,7 +92,7 @@ def test_a_new_version_replaces_both_files(place: Visit, output: Path) -> None:
     assert read_provenance(place, "test") == now
     assert check_output(place, "test", MD5) == []
     assert sorted(path.name for path in place.of_study.folder.iterdir()) == [
-        *(".icf", "v_1_test_output.tar", "v_1_test_provenance.json")
+        *("v_1_test_output.tar", "v_1_test_provenance.json")
     ]
 
 
@@ -148,3 +155,57 @@ def test_another_visits_provenance(place: Visit) -> None:
     raw = encode_provenance(Provenance(RECIPE, "success", OutputFiles(MD5, 1, 2, 3)))
     with pytest.raises(DepositDamaged, match="another one"):
         parse_provenance(raw, Visit(place.root, "study", "v2"), "test")
+
+
+def test_an_earlier_output_is_kept_on_request(place: Visit, output: Path) -> None:
+    first = deposit(place, output)
+    for number in (1, 2):
+        (output / "new").write_bytes(b"2" * number)
+        deposit(place, output, replace(RECIPE, version=f"{number + 1}"), keeps_old=True)
+    assert read_provenance(place, "test", 1) == first
+    assert list_kept_outputs(place.of_study) == [("v_1", "test", 1), ("v_1", "test", 2)]
+    assert list_outputs(place.of_study) == [("v_1", "test")]
+    assert [check_kept_output(place, "test", number) for number in (1, 2)] == [[], []]
+    damaged = place.output("test", 1)
+    damaged.write_bytes(damaged.read_bytes().replace(b"111", b"112", 1))
+    assert [problem.path for problem in check_kept_output(place, "test", 1)] == [damaged]
+    assert all(is_output_file(path.name) for path in place.of_study.folder.glob("v_1_*"))
+
+
+class _KilledError(Exception):
+    """In place of a kill: whoever raises it writes nothing afterwards."""
+
+
+@pytest.mark.parametrize("after", range(16))
+def test_a_deposit_that_is_killed_leaves_one_whole_output(
+    place: Visit, output: Path, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The n-th rename is the last thing that happens; the next process that takes a lock finishes what was decided."""
+    before = deposit(place, output)
+    place.catalog_file.parent.mkdir(parents=True)
+    place.catalog_file.write_bytes(b"")
+    (output / "new").write_bytes(b"2")
+    left = [after]
+    really = os.replace
+
+    def limited(*names: Any, **options: Any) -> None:
+        if not left[0]:
+            raise _KilledError
+        left[0] -= 1
+        really(*names, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", limited)
+        with suppress(_KilledError):
+            deposit(place, output, replace(RECIPE, version="2"))
+    with visit_lock(place, SILENT):
+        pass
+    now = read_provenance(place, "test")
+    assert now is not None
+    assert now == before if after == 0 else now.recipe.version == "2" if after == 15 else now is not None
+    assert check_output(place, "test", MD5) == []
+    raw = read_list(place.of_study)
+    assert (raw is None) == (now == before)
+    if raw:
+        assert parse_outputs(raw, "") == [output_line(now)]
+    assert not list(place.workdir.glob("+change*"))

@@ -97,7 +97,7 @@ def test_anonymous(visit: Visit) -> None:
 
 def test_provenance_has_no_names_and_no_dates(visit: Visit) -> None:
     needs("dcm2niix")
-    from icf_utils.outputs.deposit import read_provenance
+    from icf_utils.outputs.provenance import read_provenance
 
     process(visit, example("dcm2niix"))
     found = read_provenance(visit, "dcm2niix")

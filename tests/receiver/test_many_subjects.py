@@ -21,7 +21,7 @@ PAGE = "many-subjects.md"
 @pytest.fixture
 def shell(tmp_path: Path) -> Iterator[tuple[Shell, str]]:
     """A shell beside a folder of three visits, and the receiver's port of this test."""
-    for program in ("curl", "jq"):
+    for program in ("curl", "jq", "/usr/bin/storescu"):
         if not shutil.which(program):
             pytest.skip(f"{program} is not installed")
     for number in (1, 2, 3):

@@ -188,12 +188,15 @@ def test_a_zip_is_posted_as_to_magickbox(tmp_path: Path, pages: tuple[Journal, M
     zipped = Path(shutil.make_archive(str(tmp_path / "new"), "zip", tmp_path / "new")).read_bytes()
     body = (
         b'--zq\r\nContent-Disposition: form-data; name="aetitle"\r\n\r\nARCHIVE\r\n'
+        b"--zq\r\nContent-Disposition: form-data; name=\"arguments\"\r\n\r\nfast 'two words'\r\n"
         b'--zq\r\nContent-Disposition: form-data; name="theFile"; filename="x.zip"\r\n\r\n' + zipped + b"\r\n--zq--\r\n"
     )
     headers = {"Content-Type": "multipart/form-data; boundary=zq"}
     with served(tmp_path, journal, **settings) as (url, _):
         status, answer = get(f"{url}/code/php/processZip.php", "POST", body, **headers)
         assert (status, json.loads(answer)["images"]) == (200, 2)
+        folder = journal.spool / "sessions" / json.loads(answer)["id"]
+        assert json.loads((folder / "arguments.json").read_bytes()) == ["fast", "two words"]
         assert get(f"{url}/code/php/processZip.php", "POST", body.replace(b"ARCHIVE", b"OTHER"), **headers)[0] == 400
 
 

@@ -21,6 +21,7 @@ from icf_utils.receiver.routing import (
     settle,
 )
 from icf_utils.receiver.settings import Target, parse_receiver_settings
+from icf_utils.sources.open import open_source
 from tests.data.make_dicom import uid, write_visit
 from tests.receiver.receiving import PATIENCE, Receiver, free_port, running, storescu, wait_until
 
@@ -76,6 +77,8 @@ def test_pauses_grow_and_attempts_end() -> None:
         ('what = "input"\nalternative_to = "b"', "expected the name of a target above it"),
         ('what = "input"\nwhere = { Modalty = "MR" }', "'Modalty' is not a DICOM keyword"),
         ('what = "input"\nport = 0', "must be at least 1"),
+        ('what = "input"\nxnat = "https://xnat.example.org"', "host: cannot be combined with 'xnat'"),
+        ('what = "input"\nxnat_project = "P"', "xnat_project: requires 'xnat'"),
         ('what = "input"\nwhen = "often"', "expected 'success'"),
     ],
 )
@@ -143,3 +146,77 @@ def resend(receiver: Receiver, *words: str) -> Any:
     command += ["--settings", str(receiver.folder / "receiver.toml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE, env=dict(os.environ))
     return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"), [("t1*", 2), ("T1*", 0), ("?old", 1), ("[b]old", 0), ("gefä*", 1), ("*", 4)]
+)
+def test_patterns_are_those_of_rules(tmp_path: Path, pattern: str, names: int) -> None:
+    """One language of patterns: case matters, brackets are text, and texts are decoded by their character set."""
+    from icf_utils.receiver.routing import _matching
+
+    write_visit(tmp_path / "a", {1: ("t1", 2), 2: ("bold", 1)}, StudyInstanceUID=uid("a"))
+    write_visit(tmp_path / "b", {3: ("Gefäß", 1)}, StudyInstanceUID=uid("a"), SpecificCharacterSet="ISO_IR 100")
+    target = Target("x", "h", "A", where={"SeriesDescription": pattern.replace("gef", "Gef")})
+    with open_source(tmp_path, tmp_path) as source:
+        assert len(_matching(source, target) or ()) == names
+
+
+def test_xnat_is_a_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The visit, and the DICOM files of its output, as sessions; a wrong password is a failure that says so."""
+    from tests.xnat.standin import PASSWORD, USER, standin
+
+    write_visit(tmp_path / "in", {1: ("t1", 3)}, StudyInstanceUID=uid("s"))
+    monkeypatch.setenv("XNAT_PASS", PASSWORD)
+    with standin() as server:
+        common = f'xnat = "{server.url}"\nxnat_project = "PILOT"\nxnat_user = "{USER}"\n'
+        rule = f"""\
+called_ae = "STUDYA"
+study = "study-a"
+visit = "v1"
+quiet = 1
+until = "metadata"
+process = ["derive"]
+[[rule.send]]
+name = "images"
+what = "input"
+{common}
+[[rule.send]]
+name = "results"
+{common}
+[[rule.send]]
+name = "other-user"
+what = "input"
+attempts = 1
+{common.replace(USER, "somebody")}
+[[processing]]
+name = "derive"
+version = "1"
+isolation = "none"
+command = [{json.dumps(sys.executable)}, "-c", {json.dumps(_DERIVE)}]
+"""
+        with running(tmp_path, rule=rule) as receiver:
+            assert storescu(receiver, tmp_path / "in").returncode == 0
+            (session,) = receiver.finished(1)
+            assert session.state == "success", session.failure
+            wait_until(lambda: "waiting" not in {one.state for one in read_states(session)}, "everything is sent")
+            states = {one.name: one for one in read_states(session)}
+            assert {name: (one.state, one.images) for name, one in states.items()} == {
+                "images": ("sent", 3),
+                "results": ("sent", 1),
+                "other-user": ("failed", 0),
+            }, states
+            assert PASSWORD not in receiver.log
+
+
+#: Leaves one image of another study, and a file that is none.
+_DERIVE = """
+import os, pathlib, pydicom
+first = sorted(pathlib.Path(os.environ["ICF_INPUT"]).rglob("*.dcm"))[0]
+image = pydicom.dcmread(first)
+for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+    setattr(image, name, getattr(image, name) + ".9")
+image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+image.save_as(os.environ["ICF_OUTPUT"] + "/derived.dcm")
+open(os.environ["ICF_OUTPUT"] + "/note.txt", "w").write("text")
+"""

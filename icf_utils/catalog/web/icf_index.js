@@ -2,11 +2,11 @@
 // All series of a study in memory: which of them a query, facets and periods select, and counts over them.
 
 /** The facets of the study's page: what they count, in the order in which they are shown. */
-const ICF_FACETS = ["Modality", "ProtocolName", "ManufacturerModelName", "MagneticFieldStrength", "year", "BodyPartExamined"];
+const ICF_FACETS = ["Modality", "ProtocolName", "ManufacturerModelName", "MagneticFieldStrength", "year", "BodyPartExamined", "processing"];
 
 /** Label of a facet. */
 function icfFacetLabel(tag) {
-  return tag === "year" ? "Year" : icfTagLabel(tag);
+  return { year: "Year", processing: "Processing" }[tag] || icfTagLabel(tag);
 }
 
 /**
@@ -14,8 +14,10 @@ function icfFacetLabel(tag) {
  * by properties of visits: all series of its visits are selected, also of visits that have none.
  */
 class IcfIndex {
-  /** Make the index of `data/study.json`, whose form is described in study_index.py. */
-  constructor(data) {
+  /** Make the index of `data/study.json` and `data/outputs.json`, described in study_index.py and outputs/listing.py. */
+  constructor(data, outputs) {
+    this.processings = [...new Set(outputs.map(([, processing]) => processing))].sort(icfCollator.compare);
+    this.outcomes = new Map(outputs.map(([visit, processing, state]) => [`${visit} ${processing}`, state]));
     this.stores = data.stores;
     this.archives = data.archives || data.stores;
     this.clone = data.clone;
@@ -198,6 +200,7 @@ class IcfIndex {
   /** Series with one of the values of a facet, or visits of one of the years. */
   selectFacet(tag, texts) {
     if (tag === "year") return this.wholeVisits((visit) => texts.includes(visit.date.slice(0, 4)));
+    if (tag === "processing") return this.wholeVisits((visit) => this.outcomesOf(visit).some((text) => texts.includes(text)));
     const column = this.column.get(tag);
     const wanted = new Set(texts);
     if (column === undefined) return this.seriesWhere(() => false);
@@ -207,6 +210,11 @@ class IcfIndex {
     return this.kindsWhere(flags);
   }
 
+  /** What each processing of the study made of a visit: "dcm2niix: success". */
+  outcomesOf(visit) {
+    return this.processings.map((name) => `${name}: ${this.outcomes.get(`${visit.visit} ${name}`) || "not made"}`);
+  }
+
   /** How many of the selected visits have each value of a facet: [text, count], most frequent first. */
   facetCounts(tag, selection) {
     const counts = new Map();
@@ -214,6 +222,12 @@ class IcfIndex {
       for (const visit of this.visits) {
         const year = visit.date.slice(0, 4);
         if (year && selection.ok[visit.at]) counts.set(year, (counts.get(year) || 0) + 1);
+      }
+      return [...counts].sort((a, b) => icfCollator.compare(a[0], b[0]));
+    }
+    if (tag === "processing") {
+      for (const visit of this.visits) {
+        if (selection.ok[visit.at]) for (const text of this.outcomesOf(visit)) counts.set(text, (counts.get(text) || 0) + 1);
       }
       return [...counts].sort((a, b) => icfCollator.compare(a[0], b[0]));
     }

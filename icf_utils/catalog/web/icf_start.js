@@ -44,8 +44,10 @@ async function icfFollow() {
 async function icfShowStudy(params, current) {
   if (!icfShown.study) {
     const missing = `The list of the study's visits, data/study.json, is missing. ${icfRebuild()}`;
-    const [data, protocols] = await Promise.all([icfJson("data/study.json", missing), icfJson("data/protocols.json").catch(() => [])]);
-    icfShown.study = new IcfStudyPage(data, protocols);
+    const [data, protocols, outputs] = await Promise.all([
+      icfJson("data/study.json", missing), icfJson("data/protocols.json").catch(() => []), icfJson("data/outputs.json").catch(() => []),
+    ]);
+    icfShown.study = new IcfStudyPage(data, protocols, outputs);
   }
   if (!current()) return;
   const { study } = icfShown;
@@ -68,8 +70,8 @@ async function icfShowVisit(name, params, current) {
   icfShowPage(key, page.element, { described: false, title: `${visit.study} / ${visit.visit} – ${icfSite.name}`, record: visit.record, visit: visit.visit });
   icfShown.page = page;
   page.follow(params);
-  const [others, protocols] = await Promise.all([icfJson("data/visits.json").catch(() => null), icfJson("data/protocols.json").catch(() => null)]);
-  page.complete(others, protocols);
+  const [others, protocols, outputs] = await Promise.all(["visits", "protocols", "outputs"].map((one) => icfJson(`data/${one}.json`).catch(() => null)));
+  page.complete(others, protocols, outputs);
 }
 
 /** Addresses of earlier catalogs name a page by its id and version; a visit keeps its id in all its versions. */

@@ -56,8 +56,8 @@ function icfPairOf(text) {
 
 /** The study's page. It is made once, and shows each address that it is given. */
 class IcfStudyPage {
-  constructor(data, protocols) {
-    this.index = new IcfIndex(data);
+  constructor(data, protocols, outputs) {
+    this.index = new IcfIndex(data, outputs);
     this.usual = new IcfUsual(protocols);
     this.matrices = {};
     this.later = 0;
@@ -176,7 +176,7 @@ class IcfStudyPage {
     const { state, index } = this;
     const counts = index.facetCounts(tag, this.narrowed(tag));
     for (const [one, text] of state.facets) if (one === tag && !counts.some(([value]) => value === text)) counts.push([text, 0]);
-    if (!counts.length || (counts.length === 1 && !state.facets.some(([one]) => one === tag) && tag !== "ProtocolName")) return null;
+    if (!counts.length || (counts.length === 1 && !state.facets.some(([one]) => one === tag) && !["ProtocolName", "processing"].includes(tag))) return null;
     this.opened = this.opened || new Set();
     const most = this.opened.has(tag) ? counts.length : 8;
     const item = ([text, count]) => {

@@ -10,7 +10,7 @@ class IcfVisitPage {
     this.usual = null;
     this.wanted = wanted;
     this.folders = [];
-    this.parts = { facts: icfEl("div"), series: icfEl("div"), details: icfEl("div"), neighbours: icfEl("div") };
+    this.parts = { facts: icfEl("div"), series: icfEl("div"), details: icfEl("div"), outputs: icfEl("div"), neighbours: icfEl("div") };
     this.rows = visit.series.map((series, at) => ({
       ...series, at, order: /^[+-]?\d+/.test(series.number) ? Number(/^[+-]?\d+/.exec(series.number)[0]) : "",
       description: icfValueText(series.values.SeriesDescription), protocol: icfValueText(series.values.ProtocolName),
@@ -33,7 +33,8 @@ class IcfVisitPage {
         icfEl("div", { class: "icf-main-column" },
           icfEl("section", { class: "icf-card", "aria-labelledby": "icf-series" }, icfEl("h2", { id: "icf-series" }, "Series"),
             this.rows.length ? [parts.series, icfEl("p", { class: "icf-total" }, `Together: ${this.total()}`)] : icfEl("p", { class: "icf-nothing" }, "This visit has no DICOM image.")),
-          this.rows.length ? icfEl("section", { class: "icf-card", "aria-labelledby": "icf-details" }, icfEl("h2", { id: "icf-details" }, "Each series: parameters, commands, files"), parts.details) : null),
+          this.rows.length ? icfEl("section", { class: "icf-card", "aria-labelledby": "icf-details" }, icfEl("h2", { id: "icf-details" }, "Each series: parameters, commands, files"), parts.details) : null,
+          parts.outputs),
         this.getting(),
         icfEl("div", { class: "icf-main-column" }, this.similar(), parts.neighbours)));
   }
@@ -181,19 +182,19 @@ class IcfVisitPage {
 
   // ---- getting the visit
 
-  /** The archive's address: relative where the page lies in its store on a web server. */
-  archiveHref() {
+  /** The address of a file of the study: relative where the page lies in its store on a web server. */
+  addressOf(name, stored) {
     const { visit } = this;
     const { hostname, pathname } = window.location;
     const local = ["127.0.0.1", "localhost", "[::1]"].includes(hostname);
     const inStore = new RegExp(`/${visit.study}/catalog/(index\\.html)?$`).test(icfDecoded(pathname));
-    return !local && inStore ? `../${visit.archive.file}` : visit.archive.url;
+    return !local && inStore ? `../${name}` : stored;
   }
 
   getting() {
     const { visit } = this;
     const { archive, commands, clone } = visit;
-    const address = this.archiveHref();
+    const address = this.addressOf(archive.file, archive.url);
     const link = icfIsLink(address) || address.startsWith("../");
     const of = (tool) => Object.entries(clone).filter(([name]) => name === tool || name.startsWith(`${tool}: `))
       .map(([name, command]) => icfCommand(name.length > tool.length ? name.charAt(tool.length + 2).toUpperCase() + name.slice(tool.length + 3) : "Clone the dataset", command));
@@ -227,9 +228,34 @@ class IcfVisitPage {
     return icfEl("section", { class: "icf-card", "aria-labelledby": "icf-words" }, icfEl("h2", { id: "icf-words" }, "Visits like this one"), list, more);
   }
 
+  // ---- what processings made of the visit
+
+  output([, processing, state, version, files, bytes, size, md5]) {
+    const { visit } = this;
+    const name = `${visit.visit}_${processing}_output.tar`;
+    const stored = `${visit.store}/${visit.study}/${name}`;
+    const address = this.addressOf(name, stored);
+    const entry = (label, ...value) => icfEl("div", null, icfEl("dt", null, label), icfEl("dd", null, value));
+    return icfEl("section", { "data-processing": processing },
+      icfEl("h3", null, processing),
+      icfEl("dl", { class: "icf-archive" },
+        entry("State", state), entry("Version", version), entry("Content", `${icfCounted(files, "file", "files")}, ${icfSize(bytes)}`),
+        entry("Archive", icfIsLink(address) || address.startsWith("../") ? icfEl("a", { href: address }, name) : name, ` (${icfSize(size)})`),
+        entry("MD5", icfEl("code", null, md5))),
+      icfCommand("Output and provenance, checked, with icf-utils", `${visit.clone["icf-utils"].replace(/ -d [^ ]+$/, "")} --processing ${processing} -d ${visit.visit}`),
+      icfIsLink(stored) ? icfCommand("Download", `curl -fLO ${icfShell(stored)} -fLO ${icfShell(`${visit.store}/${visit.study}/${visit.visit}_${processing}_provenance.json`)}`) : null);
+  }
+
+  showOutputs(outputs) {
+    const own = (outputs || []).filter(([name]) => name === this.visit.visit);
+    if (!own.length) return;
+    icfReplace(this.parts.outputs, icfEl("section", { class: "icf-card", "aria-labelledby": "icf-outputs" }, icfEl("h2", { id: "icf-outputs" }, "Outputs of processings"), own.map((line) => this.output(line))));
+  }
+
   /** What other files say: the date that the study shows, the visits before and after, and what is usual. */
-  complete(others, protocols) {
+  complete(others, protocols, outputs) {
     this.settled = true;
+    this.showOutputs(outputs);
     this.usual = protocols && new IcfUsual(protocols);
     const names = (others || []).slice().sort((a, b) => icfCollator.compare(a[0], b[0]));
     const at = names.findIndex(([name]) => name === this.visit.visit);

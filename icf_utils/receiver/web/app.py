@@ -23,6 +23,7 @@ from icf_utils.errors import IcfError, InputRefused, InvalidIdentifier, InvalidS
 from icf_utils.formatting import format_count
 from icf_utils.installation import missing_package
 from icf_utils.progress import SILENT, Progress
+from icf_utils.receiver.arguments import announce_arguments, split_words
 from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.model import Session, SessionFilter, in_one_line
 from icf_utils.receiver.processings import request_rerun, session_processings
@@ -103,6 +104,7 @@ def _add_routes(app: Flask, handlers: _Handlers) -> None:
     app.add_url_rule("/sessions/<session_id>/rerun", "rerun", handlers.rerun, methods=["POST"])
     app.add_url_rule("/view/<session_id>/rerun", "rerun_by_form", handlers.rerun_by_form, methods=["POST"])
     app.add_url_rule("/sessions/<session_id>/processings/<name>/log", "processing_log", handlers.processing_log)
+    app.add_url_rule("/arguments", "announce", handlers.announce, methods=["POST"])
     app.add_url_rule("/sessions/<session_id>/log", "log", handlers.log_text)
     app.add_url_rule("/sessions/<session_id>/input.zip", "input", handlers.input_zip)
     app.add_url_rule("/sessions/<session_id>/quarantine.zip", "quarantine_zip", handlers.quarantine_zip)
@@ -273,6 +275,7 @@ class _Handlers:
             request.args.get("visit", ""),
             _sender(request.args.get("sender", "")),
             request.remote_addr or "",
+            arguments=request.values.get("arguments", ""),
             journal=self._journal,
             settings=self._settings,
         )
@@ -281,8 +284,14 @@ class _Handlers:
         response.headers["Location"] = url_for("session", session_id=session.id)
         return response
 
+    def announce(self) -> Response:
+        """Keep arguments for the images of a study that are sent next."""
+        words = split_words(request.values.get("arguments", ""))
+        announce_arguments(self._journal.spool, request.values.get("study_key", ""), words)
+        return Response(status=204)
+
     def process_zip(self) -> Response:
-        """Accept a zip for an AE title, as MagickBox's clients post it: ``aetitle`` and a file."""
+        """Accept a zip for an AE title, as MagickBox's clients post it: ``aetitle``, a file, perhaps ``arguments``."""
         given = next(iter(request.files.values()), None)
         title = _sender(request.values.get("aetitle", ""))
         rule = next((bucket.name for bucket in self._settings.buckets if bucket.ae_title == title), "")
@@ -295,6 +304,7 @@ class _Handlers:
             _visit_of_zip(request),
             "",
             request.remote_addr or "",
+            arguments=request.values.get("arguments", ""),
             journal=self._journal,
             settings=self._settings,
         )

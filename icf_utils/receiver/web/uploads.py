@@ -21,6 +21,7 @@ from icf_utils.dicom.constants import SOP_INSTANCE_UID, STUDY_INSTANCE_UID
 from icf_utils.errors import IcfError, InputRefused, InvalidSetting, StorageFailure, printable, storage_errors
 from icf_utils.formatting import format_count
 from icf_utils.metadata.records import read_visit_metadata
+from icf_utils.receiver.arguments import split_words
 from icf_utils.receiver.identify import study_key
 from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.model import Session
@@ -74,12 +75,13 @@ def enqueue_upload(
     sender: str,
     address: str,
     *,
+    arguments: str = "",
     journal: Journal,
     settings: WebSettings,
 ) -> Enqueued:
     """Store an uploaded zip, check it, and queue it as a session, unless a session of the visit has the same images.
 
-    ``size`` is the Content-Length in bytes, if the client sent one. Raises
+    ``size`` is the Content-Length in bytes, if the client sent one; ``arguments`` are words for the programs. Raises
     :class:`~icf_utils.errors.InvalidSetting` for an unknown rule, :class:`~icf_utils.errors.InvalidIdentifier`,
     :class:`~icf_utils.errors.InputRefused` for what is not a zip of one visit, and
     :class:`~icf_utils.errors.StorageFailure` if there is not enough space.
@@ -88,6 +90,7 @@ def enqueue_upload(
         known = ", ".join(map(printable, settings.rules)) or "none"
         raise InvalidSetting("rule", f"no rule '{printable(rule[:40])}' (rules: {known})")
     check_identifier("visit", visit)
+    words = split_words(arguments) if arguments else None
     folder = journal.spool / "uploads"
     with storage_errors(folder, "create"):
         folder.mkdir(exist_ok=True)
@@ -114,6 +117,7 @@ def enqueue_upload(
                 revision=first_free_revision(settings.store, study, visit),
                 calling_ae=sender,
                 address=address,
+                arguments=words,
             )
         return Enqueued(session, is_new=True)
     finally:

@@ -1,0 +1,74 @@
+"""The outputs of processings of visits in a store: each TAR with its provenance. Uses the network, or reads files.
+
+Both are listed like images, so that they are transferred, checked and resumed as those are: the provenance names size
+and MD5 of the TAR, and is itself the one that was read while listing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from icf_utils.errors import DepositDamaged, printable
+from icf_utils.fetch.errors import FetchFailure
+from icf_utils.fetch.ranges import Span
+from icf_utils.outputs.provenance import parse_provenance
+from icf_utils.progress import Progress
+from icf_utils.retrieve.model import Digest, Failure, Image, Listing, Tar
+from icf_utils.retrieve.store_source import StoreReader, VisitChoice, choose_visits
+from icf_utils.store.layout import Visit
+
+
+def list_outputs(
+    reader: StoreReader, choice: VisitChoice, processings: Sequence[str], jobs: int, progress: Progress
+) -> Listing:
+    """The outputs of these processings of the chosen visits; what does not exist is a failure.
+
+    Raises what :func:`~icf_utils.retrieve.store_source.list_images` raises.
+    """
+    visits, failures = choose_visits(reader, choice)
+    wanted = [(place, name) for place in visits for name in processings]
+    with progress.task("Reading provenance", len(wanted), "output") as task, ThreadPoolExecutor(jobs) as pool:
+        parts = []
+        # The first one alone: a refused password is sent once, not by several requests at a time.
+        for one in wanted[:1]:
+            parts.append(_read(reader, *one))
+            task.advance(1)
+        for part in pool.map(lambda one: _read(reader, *one), wanted[1:]):
+            parts.append(part)
+            task.advance(1)
+    tars = tuple(tar for part in parts for tar in part.tars)
+    return Listing(tars, (*failures, *(failure for part in parts for failure in part.failures)))
+
+
+def _read(reader: StoreReader, place: Visit, processing: str) -> Listing:
+    provenance, tar = place.provenance(processing), place.output(processing)
+    try:
+        raw, where = reader.read(provenance.as_posix())
+        output = parse_provenance(raw, place, processing, where).output
+    except FetchFailure as error:
+        if error.kind in ("unauthorised", "stopped"):
+            raise
+        problem = f"its provenance could not be fetched: {error}"
+        if error.kind == "missing":
+            problem = f"{place.study}/{place.visit} has no output of '{printable(processing)}'"
+        return Listing((), (Failure(f"{reader.url}/{tar.as_posix()}", problem, study=place.study),))
+    except DepositDamaged as error:
+        problem = f"its provenance cannot be used: expected {error.expected}, found {error.found}"
+        return Listing((), (Failure(f"{reader.url}/{tar.as_posix()}", problem, study=place.study),))
+    digest = hashlib.md5(raw, usedforsecurity=False).hexdigest()
+    return Listing(
+        (
+            _whole(reader, place, processing, provenance, Span(0, len(raw)), Digest("md5", digest)),
+            _whole(reader, place, processing, tar, Span(0, output.size), Digest("md5", output.md5)),
+        )
+    )
+
+
+def _whole(reader: StoreReader, place: Visit, processing: str, path: Path, span: Span, digest: Digest) -> Tar:
+    """A file of the store as one item."""
+    key = path.as_posix()
+    item = Image(place.study, place.visit, processing, "", path.name, key, span, digest)
+    return Tar(f"{reader.url}/{key}", reader.source(key, span.size), (item,))
