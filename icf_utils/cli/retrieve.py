@@ -277,7 +277,7 @@ def _check_processings(args: argparse.Namespace) -> None:
     from icf_utils.store.layout import is_processing_name
 
     if args.processing:
-        _refuse(args, "--processing", "series", "tag", "image", "zip")
+        _refuse(args, "--processing", "series", "tag", "modality", "image", "zip")
     for name in args.processing:
         if not is_processing_name(name):
             raise InvalidSetting("--processing", f"'{printable(name)}' cannot be the name of a processing")

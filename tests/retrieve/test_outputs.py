@@ -85,7 +85,7 @@ def test_outputs_of_a_web_store(
     assert got == of_store(store, "v1_one", "v1_two")
 
 
-@pytest.mark.parametrize("words", [["--series", "1"], ["--zip"], ["--image", "x"]])
+@pytest.mark.parametrize("words", [["--series", "1"], ["--zip"], ["--image", "x"], ["--modality", "MR"]])
 def test_options_about_images_are_refused(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
