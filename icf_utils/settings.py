@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from icf_utils.errors import InvalidSetting, printable, storage_errors
+from icf_utils.regular_files import read_regular
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -272,7 +273,7 @@ def load_settings(store_dir: Path) -> Settings:
     path = store_dir / SETTINGS_NAME
     with storage_errors(path, "read"):
         try:
-            raw = path.read_bytes()
+            raw = read_regular(path)
         except (FileNotFoundError, NotADirectoryError):
             raw = b""
     return parse_settings(raw, str(path))
@@ -286,7 +287,7 @@ def load_study_settings(study_folder: Path) -> StudySettings:
     path = study_folder / SETTINGS_NAME
     with storage_errors(path, "read"):
         try:
-            raw = path.read_bytes()
+            raw = read_regular(path)
         except (FileNotFoundError, NotADirectoryError):
             return StudySettings()
     return build_settings(StudyFile, parse_toml(raw, str(path)), str(path)).study

@@ -146,7 +146,8 @@ def test_results_of_findings_and_notices(source: Path, tmp_path: Path) -> None:
     assert archive.notices
     assert isinstance(archive.archive, Written)
     (tmp_path / STUDY / "v1_dicom.tar.md5sum").write_text("")
-    (finding,) = verify_store(tmp_path).findings
+    finding, unproved = verify_store(tmp_path).findings
+    assert "nothing is left that could prove it" in unproved.problem
     assert isinstance(finding, Finding)
     assert_typed(finding)
 

@@ -29,6 +29,7 @@ ROOMS = [
         "progress",
         "notebook",
         "interrupts",
+        "regular_files",
         "child_environment",
         "worker_process",
         "settings",

@@ -7,6 +7,7 @@ import os
 import re
 
 from icf_utils.errors import DepositDamaged, storage_errors
+from icf_utils.regular_files import open_regular
 from icf_utils.store.layout import Visit, read_deposit
 
 _LINE = re.compile(rb"([0-9a-f]{32})  ([^\n]+)\n")
@@ -46,7 +47,7 @@ def read_checksum(place: Visit, remedy: str) -> str:
 def file_md5(path: str | os.PathLike[str]) -> str:
     """Compute the MD5 of a file. Raises :class:`~icf_utils.errors.StorageFailure`."""
     digest = hashlib.md5(usedforsecurity=False)
-    with storage_errors(path, "read"), open(path, "rb", buffering=0) as handle:
+    with storage_errors(path, "read"), open_regular(path) as handle:
         while block := handle.read(_CHUNK):
             digest.update(block)
     return digest.hexdigest()

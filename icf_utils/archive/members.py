@@ -9,6 +9,7 @@ from pathlib import Path
 
 from icf_utils.archive.reader import ArchiveMember, list_members
 from icf_utils.errors import storage_errors
+from icf_utils.regular_files import open_regular
 
 _CHUNK = 1 << 20
 
@@ -19,7 +20,7 @@ def digest_members(path: Path, wanted: Callable[[ArchiveMember], bool]) -> dict[
     Raises :class:`~icf_utils.errors.DepositDamaged` and :class:`~icf_utils.errors.StorageFailure`.
     """
     members = [member for member in list_members(path) if wanted(member)]
-    with storage_errors(path, "read"), path.open("rb", buffering=0) as handle:
+    with storage_errors(path, "read"), open_regular(path) as handle:
         return {member.name.partition("/")[2]: _digest(handle.fileno(), member) for member in members}
 
 

@@ -24,6 +24,7 @@ from icf_utils.archive.tar_headers import BLOCK
 from icf_utils.errors import DepositDamaged, storage_errors
 from icf_utils.formatting import format_count
 from icf_utils.progress import Task
+from icf_utils.regular_files import open_regular
 
 _CHUNK = 1 << 20
 _REMEDY = "restore the archive from a copy, or make it again from the visit's files"
@@ -254,7 +255,7 @@ def latest_time(path: Path, size: int) -> float:
     Reads headers alone. ``size`` is the archive's size in bytes according to the metadata. Raises
     :class:`~icf_utils.errors.DepositDamaged` or :class:`~icf_utils.errors.StorageFailure`.
     """
-    with storage_errors(path, "read"), path.open("rb", buffering=0) as handle:
+    with storage_errors(path, "read"), open_regular(path) as handle:
         found = os.fstat(handle.fileno()).st_size
         if found != size:
             raise DepositDamaged(
@@ -272,7 +273,7 @@ def list_members(path: Path) -> list[ArchiveMember]:
 
     Raises :class:`~icf_utils.errors.DepositDamaged` or :class:`~icf_utils.errors.StorageFailure`.
     """
-    with storage_errors(path, "read"), path.open("rb", buffering=0) as handle:
+    with storage_errors(path, "read"), open_regular(path) as handle:
         size = os.fstat(handle.fileno()).st_size
         try:
             return list(read_members(_headers_of(handle.fileno(), size)))

@@ -29,7 +29,7 @@ from icf_utils.sources.leave_out import DEFAULT
 from icf_utils.store.files import describe_difference
 from icf_utils.store.layout import Study, Visit
 
-_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+UUID_NAME = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _UNEXPECTED = "does not belong to this catalog; remove it unless somebody put it there on purpose"
 
 #: A file's path and what is wrong with the file.
@@ -180,7 +180,7 @@ def _unexpected_files(study: Study, catalog_id: str, application: Mapping[str, b
             yield str(study.catalog / "data" / name), _UNEXPECTED
     known = {catalog_id, *(name.split("/")[1] for name in super_files(catalog_id))}
     for name in writer.list_names(study, "metadata"):
-        if name not in known and not _UUID.fullmatch(name) and not is_junk(name):
+        if name not in known and not UUID_NAME.fullmatch(name) and not is_junk(name):
             yield str(study.catalog / "metadata" / name), _UNEXPECTED
 
 

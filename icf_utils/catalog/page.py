@@ -21,6 +21,7 @@ from icf_utils.dataset.store_address import StoreAddress
 from icf_utils.errors import DepositDamaged, DepositMissing, StorageFailure, storage_errors
 from icf_utils.metadata.history import current_version
 from icf_utils.metadata.records import ImageRecord, VisitMetadata
+from icf_utils.regular_files import read_regular
 from icf_utils.settings import CatalogSettings
 from icf_utils.store.layout import Study, Visit
 
@@ -78,7 +79,7 @@ def annex_address(place: Visit, url: str) -> str:
     """
     with storage_errors(place.annex_url, "read"):
         try:
-            long_form = place.annex_url.read_text(encoding="utf-8", errors="replace").strip()
+            long_form = read_regular(place.annex_url).decode("utf-8", "replace").strip()
         except FileNotFoundError:
             return ""
     is_web = url.startswith(("https://", "http://"))

@@ -16,6 +16,7 @@ from pathlib import Path
 from icf_utils.catalog.application import FOLDERS
 from icf_utils.errors import ExistingFileDiffers, storage_errors
 from icf_utils.progress import Task
+from icf_utils.regular_files import read_regular
 from icf_utils.store.files import make_folders, new_part, replace_with_part, sync_file, sync_folder
 from icf_utils.store.layout import Study
 
@@ -74,7 +75,7 @@ def read_file(study: Study, name: str) -> bytes | None:
     path = study.catalog / name
     with storage_errors(path, "read"):
         try:
-            return path.read_bytes()
+            return read_regular(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
 

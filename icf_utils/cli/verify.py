@@ -22,8 +22,9 @@ DETAILS = """\
 Checks checksum and metadata against the archive, and dataset and catalog
 against the metadata. Prints what is wrong with each file, and exits with 1 if
 anything is. Changes nothing without --repair, which rebuilds damaged and
-missing files from the archive; it never changes an archive, and it keeps the
-damaged files in STORE/STUDY/.icf/damaged."""
+missing files from the archive, if any other file that is left proves it. It
+never changes an archive, and it keeps the damaged files in
+STORE/STUDY/.icf/damaged."""
 EXAMPLE = "icf-utils verify -o /data/store --id study-a visit-01 --rebuild /scanner/export/0815"
 
 
@@ -47,6 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repair", action="store_true", help="rebuild from the archive what is damaged or missing, and say what"
     )
+    parser.add_argument(
+        "--accept-archive",
+        action="store_true",
+        help="with --repair: rely on an archive of which nothing is left that could prove it",
+    )
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -57,6 +63,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     store = {"store_url": args.store_url, "store_id": args.store_id, "fetch": args.fetch}
     if args.repair:
         return _repair(args, console)
+    if args.accept_archive:
+        raise InvalidSetting("--accept-archive", "needs --repair")
     single = _single_visit(args)
     if single:
         check = verify_visit(
@@ -93,12 +101,13 @@ def _repair(args: argparse.Namespace, console: Console) -> int:
         raise InvalidSetting("--repair", "cannot be combined with --rebuild; check the input afterwards")
     if args.fetch:
         raise InvalidSetting("--repair", "cannot be combined with --fetch")
-    url, name = args.store_url, args.store_id
+    accept: bool = args.accept_archive
+    store = {"store_url": args.store_url, "store_id": args.store_id}
     if single := _single_visit(args):
-        done = repair_visit(args.store_dir, *single, store_url=url, store_id=name, progress=console)
+        done = repair_visit(args.store_dir, *single, **store, accept_archive=accept, progress=console)
         result = RepairResult((done,))
     else:
-        result = repair_store(args.store_dir, targets_of(args), store_url=url, store_id=name, progress=console)
+        result = repair_store(args.store_dir, targets_of(args), **store, accept_archive=accept, progress=console)
     lines = []
     for visit in result.visits:
         name = f"{visit.study}/{visit.visit}" if visit.visit else visit.study

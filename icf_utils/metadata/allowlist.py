@@ -16,7 +16,7 @@ from pathlib import Path
 from icf_utils.dicom.confidentiality import TABLE, is_identifying, is_in_profile
 from icf_utils.dicom.values import UNCONVERTIBLE_VRS, dictionary_vr, keyword_for_tag, tag_for_keyword
 from icf_utils.errors import NAMED_AT_MOST, InvalidSetting, printable, storage_errors
-from icf_utils.metadata.records import STANDARD_TAGS, UID_TAGS, VisitMetadata
+from icf_utils.metadata.records import STANDARD_TAGS, UID_TAGS, ImageRecord, VisitMetadata
 from icf_utils.settings import MetadataSettings
 
 _TAG = re.compile(r"\(?([0-9A-Fa-f]{4}),\s*([0-9A-Fa-f]{4})\)?")
@@ -41,7 +41,12 @@ class AllowList:
 
 def recorded_tags(metadata: VisitMetadata | None) -> AllowList:
     """The tags that metadata has in addition to the standard ones: the archive gives them again."""
-    keywords = sorted({key for image in metadata.images for key in image.tags} - set(STANDARD_TAGS)) if metadata else []
+    return tags_of_images(metadata.images if metadata else ())
+
+
+def tags_of_images(images: Iterable[ImageRecord]) -> AllowList:
+    """The tags that records of images have in addition to the standard ones."""
+    keywords = sorted({key for image in images for key in image.tags} - set(STANDARD_TAGS))
     known = {keyword: tag for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None}
     return AllowList(known, allow_identifying=True)
 

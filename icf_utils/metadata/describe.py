@@ -22,6 +22,7 @@ from icf_utils.errors import DepositDamaged, storage_errors
 from icf_utils.metadata.allowlist import AllowList
 from icf_utils.metadata.records import STANDARD_TAGS, UID_TAGS, ImageRecord
 from icf_utils.progress import Progress
+from icf_utils.regular_files import open_regular
 from icf_utils.results import Notice
 
 _CHUNK = 1 << 20
@@ -62,7 +63,7 @@ def describe_archive(path: Path, root: str, allowed: AllowList, progress: Progre
     done = ArchiveDescription()
     with (
         storage_errors(path, "read"),
-        open(path, "rb", buffering=0) as handle,
+        open_regular(path) as handle,
         progress.task("metadata", path.stat().st_size, "B") as task,
         closing(ArchivePass(handle, path, task)) as archive,
         closing(BackgroundMd5()) as digests,

@@ -21,6 +21,7 @@ from icf_utils.outputs.listing import OUTPUTS_PATH, changed_list, output_line, r
 from icf_utils.outputs.packing import RECORD_NAME
 from icf_utils.outputs.provenance import OutputFiles, Provenance, encode_provenance, encode_record, read_provenance
 from icf_utils.progress import SILENT, Progress
+from icf_utils.regular_files import open_regular
 from icf_utils.store.files import (
     link_or_copy,
     make_folders,
@@ -114,7 +115,7 @@ def _read(path: Path) -> tuple[OutputFiles, bytes]:
             raise DepositMissing(path, _AGAIN)
     files = total = 0
     record = b""
-    with storage_errors(path, "read"), open(path, "rb", buffering=0) as handle, SILENT.task("", 0, "B") as task:
+    with storage_errors(path, "read"), open_regular(path) as handle, SILENT.task("", 0, "B") as task:
         archive = ArchivePass(handle, path, task)
         try:
             for member in archive.members():

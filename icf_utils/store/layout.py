@@ -17,6 +17,7 @@ from pathlib import Path
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from icf_utils.errors import DepositMissing, InvalidIdentifier, storage_errors
+from icf_utils.regular_files import read_regular
 from icf_utils.settings import SETTINGS_NAME
 
 #: The work folder below a study's folder: locks, unfinished files and the state of runs.
@@ -283,7 +284,7 @@ def read_deposit(path: Path, remedy: str) -> bytes:
     """
     with storage_errors(path, "read"):
         try:
-            return path.read_bytes()
+            return read_regular(path)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise DepositMissing(path, remedy) from error
 

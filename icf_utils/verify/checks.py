@@ -22,13 +22,15 @@ from icf_utils.dataset.lineage import Lineage
 from icf_utils.dataset.origin import DatasetOrigin, DatasetUuids
 from icf_utils.dataset.reader import DepositedDataset, kept_archives, read_dataset
 from icf_utils.errors import DepositDamaged, DepositMissing, IcfError, StorageFailure, printable, storage_errors
-from icf_utils.metadata.allowlist import AllowList, recorded_tags
+from icf_utils.metadata.allowlist import AllowList
 from icf_utils.metadata.describe import ArchiveDescription, describe_archive
 from icf_utils.metadata.records import (
     ImageRecord,
+    TarballRecord,
     VisitMetadata,
     check_metadata,
-    read_unchecked_metadata,
+    parse_images,
+    parse_tarball,
 )
 from icf_utils.metadata.stage import build_visit_metadata, encode_metadata_files
 from icf_utils.progress import Progress
@@ -94,14 +96,15 @@ def finding_from_error(path: Path, error: IcfError, remedy: bool = False) -> Fin
 
 
 _RESTORE_FROM_COPY = "restore it from a copy"
+_DEPOSIT_METADATA = "run 'icf-utils deposit_visit_metadata' for this visit first"
 
 
 def check_archive(
-    place: Visit, metadata: VisitMetadata | None, progress: Progress, tags: AllowList | None = None
+    place: Visit, metadata: MetadataParts, progress: Progress, tags: AllowList
 ) -> tuple[ArchiveDescription | None, list[Finding]]:
     """Describe the archive from its bytes and compare it with its checksum file.
 
-    ``tags`` are recorded in addition to the standard ones; by default those of the metadata.
+    ``tags`` are recorded in addition to the standard ones.
     """
     findings = []
     expected = None
@@ -114,8 +117,7 @@ def check_archive(
             there = place.archive.exists()
         if not there:
             raise DepositMissing(place.archive, _RESTORE_FROM_COPY)
-        wanted = recorded_tags(metadata) if tags is None else tags
-        found = describe_archive(place.archive, place.member_root, wanted, progress)
+        found = describe_archive(place.archive, place.member_root, tags, progress)
     except IcfError as error:
         return None, [*findings, finding_from_error(place.archive, error)]
     if expected is not None and found.md5 != expected:
@@ -123,45 +125,74 @@ def check_archive(
     return found, findings
 
 
-def _disagreement(place: Visit, metadata: VisitMetadata | None, md5: str, expected: str) -> Finding:
+def _disagreement(place: Visit, metadata: MetadataParts, md5: str, expected: str) -> Finding:
     """Blame the checksum file if the metadata agrees with the archive, else the archive."""
-    if metadata and metadata.tarball.md5 == md5:
+    if metadata.tarball and metadata.tarball.md5 == md5:
         return Finding(place.checksum, "", f"says {expected}, but the archive's MD5 and its metadata say {md5}")
     return Finding(place.archive, "", f"its MD5 is {md5}, but the checksum file says {expected}")
 
 
-def read_metadata(place: Visit) -> tuple[VisitMetadata | None, list[Finding]]:
-    """Read the JSON files; if that fails, the findings say why."""
+@dataclass(frozen=True)
+class MetadataParts:
+    """What the two JSON files record; ``None`` for one that is missing or damaged."""
+
+    tarball: TarballRecord | None
+    images: tuple[ImageRecord, ...] | None
+
+    @property
+    def whole(self) -> VisitMetadata | None:
+        """The metadata, if both files can be read."""
+        if self.tarball is None or self.images is None:
+            return None
+        return VisitMetadata(self.tarball, self.images)
+
+
+def read_metadata(place: Visit) -> tuple[MetadataParts, list[Finding]]:
+    """Read the JSON files, each by itself; if that fails, the findings say why."""
+    findings: list[Finding] = []
+    tarball, images = None, None
     try:
-        return read_unchecked_metadata(place), []
+        tarball = parse_tarball(read_deposit(place.tarball_json, _DEPOSIT_METADATA), str(place.tarball_json))
     except IcfError as error:
-        return None, [finding_from_error(place.dicoms_json, error)]
+        findings.append(finding_from_error(place.tarball_json, error))
+    try:
+        images = parse_images(read_deposit(place.dicoms_json, _DEPOSIT_METADATA), str(place.dicoms_json))
+    except IcfError as error:
+        findings.append(finding_from_error(place.dicoms_json, error))
+    return MetadataParts(tarball, images), findings
 
 
-def check_visit_metadata(place: Visit, metadata: VisitMetadata, found: ArchiveDescription) -> list[Finding]:
-    """Check the metadata against the archive: position, size, MD5 and tags of every image, and both files' bytes."""
+def check_visit_metadata(place: Visit, metadata: MetadataParts, found: ArchiveDescription) -> list[Finding]:
+    """Check the metadata against the archive: position, size, MD5 and tags of every image, and both files' bytes.
+
+    A file that could not be read does not keep the other one from being checked.
+    """
     expected = build_visit_metadata(place, found)
-    findings = [
-        Finding(place.dicoms_json, name, problem)
-        for name, problem in _metadata_differences(metadata.images, expected.images)
-    ]
-    for name, right in vars(expected.tarball).items():
-        if getattr(metadata.tarball, name) != right:
-            problem = f"'{name}' does not agree with the archive: {_recorded(metadata.tarball, expected.tarball, name)}"
-            findings.append(Finding(place.tarball_json, "", problem))
-    if not findings:
-        findings += _other_bytes(place, expected)
-    return findings
+    findings: list[Finding] = []
+    if metadata.images is not None:
+        findings += (
+            Finding(place.dicoms_json, name, problem)
+            for name, problem in _metadata_differences(metadata.images, expected.images)
+        )
+    if metadata.tarball is not None:
+        findings += _tarball_differences(place, metadata.tarball, expected.tarball)
+    return findings or list(_other_bytes(place, metadata, expected))
 
 
-def _other_bytes(place: Visit, expected: VisitMetadata) -> list[Finding]:
+def _tarball_differences(place: Visit, recorded: TarballRecord, expected: TarballRecord) -> Iterator[Finding]:
+    for name, right in vars(expected).items():
+        if getattr(recorded, name) != right:
+            problem = f"'{name}' does not agree with the archive: {_recorded(recorded, expected, name)}"
+            yield Finding(place.tarball_json, "", problem)
+
+
+def _other_bytes(place: Visit, metadata: MetadataParts, expected: VisitMetadata) -> Iterator[Finding]:
     """Find files with the same content in other bytes: white space, order of keys, escapes."""
     problem = "has the right content, but not in the bytes that deposit_visit_metadata writes"
-    return [
-        Finding(path, "", problem)
-        for path, data in encode_metadata_files(place, expected)
-        if read_deposit(path, _RESTORE_FROM_COPY) != data
-    ]
+    is_read = {place.tarball_json: metadata.tarball is not None, place.dicoms_json: metadata.images is not None}
+    for path, data in encode_metadata_files(place, expected):
+        if is_read[path] and read_deposit(path, _RESTORE_FROM_COPY) != data:
+            yield Finding(path, "", problem)
 
 
 def _metadata_differences(

@@ -12,11 +12,12 @@ from icf_utils.errors import IcfError, storage_errors
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.open import open_source
 from icf_utils.fetch.source import ByteSource
+from icf_utils.metadata.allowlist import recorded_tags
 from icf_utils.metadata.describe import ArchiveDescription
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.progress import Progress
 from icf_utils.store.layout import Visit
-from icf_utils.verify.checks import Finding, check_archive, finding_from_error
+from icf_utils.verify.checks import Finding, MetadataParts, check_archive, finding_from_error
 
 _NO_METADATA = "is in another store, and its metadata, which says what it has to be, cannot be read"
 _LOGIN = "give the login in ~/.netrc"
@@ -83,4 +84,4 @@ def _fetched(
                 for piece in source.read():
                     file.write(piece)
                     task.advance(len(piece))
-        return check_archive(copy, metadata, progress)
+        return check_archive(copy, MetadataParts(metadata.tarball, metadata.images), progress, recorded_tags(metadata))

@@ -22,7 +22,7 @@ from icf_utils.archive.reader import latest_time
 from icf_utils.catalog.page import read_entries, read_entry
 from icf_utils.catalog.writer import has_pages
 from icf_utils.dataset.annex_url import deposit_paths, list_stored_files
-from icf_utils.dataset.build import build_annex_deposit, build_dataset
+from icf_utils.dataset.build import BuiltDataset, build_annex_deposit, build_dataset
 from icf_utils.dataset.export import read_export, refs_bytes
 from icf_utils.dataset.lineage import Lineage
 from icf_utils.dataset.origin import DatasetOrigin, limit_time, make_origin
@@ -32,10 +32,13 @@ from icf_utils.dicom.confidentiality import is_identifying
 from icf_utils.dicom.values import tag_for_keyword
 from icf_utils.errors import DepositDamaged, DepositMissing, IcfError, InvalidSetting
 from icf_utils.metadata.allowlist import AllowList, keywords_by_lower_case
+from icf_utils.metadata.describe import ArchiveDescription
 from icf_utils.metadata.history import read_history
 from icf_utils.metadata.records import STANDARD_TAGS, UID_TAGS, ImageRecord, VisitMetadata
+from icf_utils.metadata.stage import build_visit_metadata
 from icf_utils.settings import Settings
 from icf_utils.store.layout import Visit, read_deposit
+from icf_utils.verify.evidence import is_record_of
 
 _URL = rb"\d+s 1 :([!-~]+)"
 _REFS = re.compile(rb"(?:(?:[0-9a-f]{40} |@)[^\n]+\n)+")
@@ -71,9 +74,24 @@ def recover_origin(
             pass
     candidates = list(_candidates(place, metadata, export, options, settings))
     for origin in candidates:
-        built = build_dataset(metadata, place, origin)
-        if any(commit.encode("ascii") in refs for commit in (built.main_commit, built.annex_commit)):
+        if _is_named(build_dataset(metadata, place, origin), refs):
             return origin, "the store whose commits its refs name"
+    found = _origin_by_id(place, metadata, export, options, candidates)
+    if found is None or _REFS.fullmatch(refs):  # intact refs name commits of something else
+        raise DepositDamaged(
+            place.export,
+            "a dataset that shows for which store and when it was made",
+            "too little of it, or one that another program made",
+            "repair it with the --store-url and --store-id that it was made with, or move its files away and run "
+            "'icf-utils deposit_visit_dataset' again",
+        )
+    return found
+
+
+def _origin_by_id(
+    place: Visit, metadata: VisitMetadata, export: bytes, options: StoreOptions, candidates: Sequence[DatasetOrigin]
+) -> tuple[DatasetOrigin, str] | None:
+    """The origin whose dataset id is left in the export or in the catalog, or else the one that the user names."""
     for origin in candidates:
         if str(origin.uuids.dataset).encode("ascii") in export:
             return origin, "the store whose id is left in it"
@@ -81,15 +99,32 @@ def recover_origin(
     for origin in dated:
         if has_pages(place.of_study, str(origin.uuids.dataset)) and _is_day_known(place):
             return origin, "the store whose id the catalog has"
-    if options.url is not None and dated and not _REFS.fullmatch(refs):
-        return dated[0], "the store that --store-url names"
-    raise DepositDamaged(
-        place.export,
-        "a dataset that shows for which store and when it was made",
-        "too little of it, or one that another program made",
-        "repair it with the --store-url and --store-id that it was made with, or move its files away and run "
-        "'icf-utils deposit_visit_dataset' again",
-    )
+    return (dated[0], "the store that --store-url names") if options.url is not None and dated else None
+
+
+def _is_named(built: BuiltDataset, refs: bytes) -> bool:
+    """Whether refs name a commit of this dataset, perhaps with damaged digits."""
+    words = [word.decode("latin-1") for word in refs.split()]
+    return any(is_record_of(word, commit) for commit in (built.main_commit, built.annex_commit) for word in words)
+
+
+def find_confirmation(place: Visit, found: ArchiveDescription, options: StoreOptions, settings: Settings) -> str:
+    """Name, in words, what is left of the dataset that only this archive gives; empty if nothing does.
+
+    That is a commit that the refs name, or all file names of the deposit for ``annex::`` addresses, which come from
+    their content. The archive is described with the tags that the dataset was made with, as far as they are known.
+    """
+    metadata, export, refs = build_visit_metadata(place, found), _bytes(place, "export"), _bytes(place, "refs")
+    stored = next(list_stored_files(place), None) is not None
+    if not (refs or stored):
+        return ""
+    with suppress(IcfError):
+        for origin in _candidates(place, metadata, export, options, settings):
+            if _is_named(build_dataset(metadata, place, origin), refs):
+                return "the commits that the refs of its dataset name"
+            if stored and _fits_plain(place, metadata, origin):
+                return "the files for annex:: addresses"
+    return ""
 
 
 def recover_lineage(place: Visit) -> Lineage | None:
@@ -197,11 +232,14 @@ _ANNEX_FIELD = re.compile(rb"(?:\A|\n)[0-9.]+s ([a-z][a-z0-9]*) |(?<= )([a-z][a-
 _OF_DATASET = "the tags of the dataset"
 
 
-def recover_tags(place: Visit, recorded: VisitMetadata | None, permitted: AllowList) -> tuple[AllowList, str]:
-    """Recover the tags to record in addition to the standard ones; also returns, in words, where they come from."""
-    if recorded:
-        counts = Counter(key for image in recorded.images for key in image.tags)
-        return _chosen(counts, len(recorded.images), permitted), "the tags that it recorded"
+def recover_tags(place: Visit, recorded: Sequence[ImageRecord] | None, permitted: AllowList) -> tuple[AllowList, str]:
+    """Recover the tags to record in addition to the standard ones; also returns, in words, where they come from.
+
+    ``recorded`` are the images as the metadata has them, if it can be read.
+    """
+    if recorded is not None:
+        counts = Counter(key for image in recorded for key in image.tags)
+        return _chosen(counts, len(recorded), permitted), "the tags that it recorded"
     counts = Counter(key.decode("ascii") for key in _JSON_KEY.findall(_json_bytes(place)))
     if counts["Modality"]:
         return _chosen(counts, counts["Modality"], permitted), "the tags that are left in it"

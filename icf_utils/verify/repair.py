@@ -33,17 +33,19 @@ from icf_utils.metadata.describe import ArchiveDescription
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.metadata.stage import build_visit_metadata, choose_allow_list, encode_metadata_files
 from icf_utils.progress import SILENT, Progress
+from icf_utils.regular_files import kind_of_special, read_regular
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.elsewhere import find_elsewhere
 from icf_utils.store.files import make_folders, new_file, new_part, replace_with_part, sync_file, sync_folder
 from icf_utils.store.layout import Study, Visit
 from icf_utils.store.locks import catalog_lock, remove_dead_locks, visit_lock
 from icf_utils.verify.checks import Finding, VisitCheck, check_archive, finding_from_error, read_metadata
-from icf_utils.verify.evidence import collect_evidence, weigh_evidence
+from icf_utils.verify.evidence import Standing, collect_evidence, weigh_evidence
 from icf_utils.verify.history import recover_history
 from icf_utils.verify.recover import (
     StoreOptions,
     find_catalogued_store,
+    find_confirmation,
     keep_proved_tags,
     recover_lineage,
     recover_origin,
@@ -95,22 +97,31 @@ def repair_store(
     *,
     store_url: str | None = None,
     store_id: str | None = None,
+    accept_archive: bool = False,
     settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> RepairResult:
-    """Repair every visit of a store, or those that ``targets`` select; raises as ``verify_store`` does."""
+    """Repair every visit of a store, or those that ``targets`` select; raises as ``verify_store`` does.
+
+    ``accept_archive``: see :func:`repair_visit`.
+    """
 
     root = Path(store_dir)
     chosen = load_settings(root) if settings is None else settings
+    doubtful: set[str] = set()  # the studies that have an archive which is not proved
 
     def one(study: str, visit: str) -> VisitRepair:
-        return _repair_visit(Visit(root, study, visit), StoreOptions(store_url, store_id), chosen, progress)
+        options = StoreOptions(store_url, store_id)
+        repaired = _repair_visit(Visit(root, study, visit), options, accept_archive, chosen, progress)
+        if _is_doubtful(repaired, Visit(root, study, visit)):
+            doubtful.add(study)
+        return repaired
 
     def failed(check: VisitCheck) -> VisitRepair:
         return VisitRepair(check.study, check.visit, (), check)
 
     def shared(study: Study) -> VisitRepair:
-        return _repair_shared(study, chosen, progress)
+        return _repair_shared(study, chosen, progress, is_doubtful=study.study in doubtful)
 
     found = check_visits(root, targets, one, failed, shared)
     return RepairResult(tuple(item for item in found if item.visit or item.repairs or item.check.findings))
@@ -123,20 +134,22 @@ def repair_visit(
     *,
     store_url: str | None = None,
     store_id: str | None = None,
+    accept_archive: bool = False,
     settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> VisitRepair:
     """Verify a visit, rebuild from its archive what is wrong, and verify it again.
 
-    ``store_url`` and ``store_id`` say what a dataset was made for, in case nothing that is left shows it. Raises
+    ``store_url`` and ``store_id`` say what a dataset was made for, in case nothing that is left shows it. With
+    ``accept_archive``, an archive that nothing proves is relied on, unless something contradicts it. Raises
     what ``verify_visit`` raises, :class:`~icf_utils.errors.Busy`, and :class:`~icf_utils.errors.StorageFailure` for
     a store that cannot be written to.
     """
     place = Visit(Path(store_dir), study, visit)
     chosen = load_settings(place.root) if settings is None else settings
 
-    repaired = _repair_visit(place, StoreOptions(store_url, store_id), chosen, progress)
-    shared = _repair_shared(place.of_study, chosen, progress, [visit])
+    repaired = _repair_visit(place, StoreOptions(store_url, store_id), accept_archive, chosen, progress)
+    shared = _repair_shared(place.of_study, chosen, progress, [visit], is_doubtful=_is_doubtful(repaired, place))
     check = replace(
         repaired.check,
         findings=(*repaired.check.findings, *shared.check.findings),
@@ -145,7 +158,9 @@ def repair_visit(
     return replace(repaired, repairs=(*repaired.repairs, *shared.repairs), check=check)
 
 
-def _repair_visit(place: Visit, options: StoreOptions, settings: Settings, progress: Progress) -> VisitRepair:
+def _repair_visit(
+    place: Visit, options: StoreOptions, accept_archive: bool, settings: Settings, progress: Progress
+) -> VisitRepair:
     """Repair what belongs to one visit alone."""
 
     def verified() -> VisitCheck:
@@ -158,13 +173,14 @@ def _repair_visit(place: Visit, options: StoreOptions, settings: Settings, progr
     repairer = _VisitRepairer(place, settings, options, before, progress)
     try:
         with visit_lock(place, progress):
-            problem = repairer.repair_files()
+            problem = repairer.repair_files(accept_archive)
     except StorageFailure as error:
         if not repairer.done:
             raise
         problem = finding_from_error(place.archive, error)  # what was repaired before is still reported
     if problem and problem.path == place.archive:
-        return VisitRepair(place.study, place.visit, (), replace(before, findings=(*before.findings, problem)))
+        known = [finding for finding in before.findings if not _says(problem, finding)]
+        return VisitRepair(place.study, place.visit, (), replace(before, findings=(*known, problem)))
     problem = problem or repairer.repair_catalog()
     try:
         after = verified()
@@ -174,20 +190,43 @@ def _repair_visit(place: Visit, options: StoreOptions, settings: Settings, progr
     return VisitRepair(place.study, place.visit, tuple(repairer.done), replace(after, findings=left))
 
 
+def _is_doubtful(repaired: VisitRepair, place: Visit) -> bool:
+    """Whether something is wrong with the visit's archive, so that the list of visits may be the record to keep."""
+    return any(finding.path == place.archive for finding in repaired.check.findings)
+
+
 def _repair_shared(
-    study: Study, settings: Settings, progress: Progress, visits: Sequence[str] | None = None
+    study: Study,
+    settings: Settings,
+    progress: Progress,
+    visits: Sequence[str] | None = None,
+    *,
+    is_doubtful: bool,
 ) -> VisitRepair:
-    """Repair what the visits of a study share: the list of visits, if it is wrong about any of ``visits``."""
+    """Repair what the visits of a study share: the list of visits, if it is wrong about any of ``visits``.
+
+    If an archive is doubtful, the list is checked and left: it may be the record that is right.
+    """
     findings, notices = check_shared(study, settings.catalog, visits)
     repairs: tuple[Repair, ...] = ()
-    if findings or notices:
+    if (findings or notices) and not is_doubtful:
         with catalog_lock(study, progress):
             if write_study_dataset(study, settings.store.id):
                 repairs = (Repair(study.refs, "brought up to date with the visits' datasets"),)
+            if kind_of_special(study.visit_list):  # it cannot be read, and its lines are made anew
+                keep_damaged_file(study, study.visit_list)
             if write_visit_list(study, build_visit_list(study, settings.catalog)):
                 repairs += (Repair(study.visit_list, "rebuilt from the visits' metadata"),)
         findings, notices = check_shared(study, settings.catalog, visits)
     return VisitRepair(study.study, "", repairs, VisitCheck(study.study, "", 0, (), tuple(findings), notices))
+
+
+_ACCEPT = "compare it with a copy, and repair with --accept-archive if it is the right one"
+
+
+def _says(problem: Finding, other: Finding) -> bool:
+    """Whether the problem says all that another finding about the same file does."""
+    return problem.path == other.path and problem.problem.startswith(other.problem)
 
 
 class _VisitRepairer:
@@ -200,11 +239,11 @@ class _VisitRepairer:
         self._before, self._progress = before, progress
         self.done: list[Repair] = []
 
-    def repair_files(self) -> Finding | None:
+    def repair_files(self, accept_archive: bool) -> Finding | None:
         """Repair checksum, metadata and dataset; returns what prevents that, if anything."""
         place = self._place
         recorded, _ = read_metadata(place)
-        tags, source = recover_tags(place, recorded, choose_allow_list(place, None, self._settings))
+        tags, source = recover_tags(place, recorded.images, choose_allow_list(place, None, self._settings))
         if address := find_elsewhere(place, self._settings):
             text = f"is at {address}; files are rebuilt from it only if it is in this store. Nothing was changed"
             return Finding(place.archive, "", text)
@@ -212,12 +251,15 @@ class _VisitRepairer:
         if found is None:
             text = "cannot be read as this visit's archive; restore it from a copy. Nothing was changed"
             return Finding(place.archive, "", text) if problems else None
-        verdict = weigh_evidence(found, collect_evidence(place, recorded))
-        if not verdict.is_sound:
-            return Finding(place.archive, "", f"{verdict.reason}. Nothing was changed")
-        self._replace(
-            place.checksum, format_checksum(found.md5, place.archive.name), f"from the archive; {verdict.reason}"
-        )
+        verdict = weigh_evidence(found, collect_evidence(place), self._confirmation)
+        reason = verdict.reason
+        if verdict.standing is Standing.UNPROVED:
+            if not accept_archive:
+                return Finding(place.archive, "", f"{reason}. Nothing was changed; {_ACCEPT}")
+            reason = f"accepted by --accept-archive, as {reason}"
+        elif not verdict.is_sound:
+            return Finding(place.archive, "", f"{reason}. Nothing was changed")
+        self._replace(place.checksum, format_checksum(found.md5, place.archive.name), f"from the archive; {reason}")
         found.images[:] = keep_proved_tags(place, source, found.images)
         metadata = self._repair_metadata(found, source)
         try:
@@ -227,6 +269,9 @@ class _VisitRepairer:
         except IcfError as error:
             return finding_from_error(place.export, error, remedy=True)
         return None
+
+    def _confirmation(self, found: ArchiveDescription) -> str:
+        return find_confirmation(self._place, found, self._options, self._settings)
 
     def _is_lost(self, stage: str, path: Path) -> bool:
         """Whether a stage without files was made once, as a finding shows."""
@@ -274,6 +319,7 @@ class _VisitRepairer:
         if "catalog" in self._before.absent:
             return None
         catalog = self._place.of_study.catalog
+        self._remove_special_files()
         try:
             count = _update_catalog(self._place, self._options, self._settings, self._progress)
         except IcfError as error:
@@ -282,13 +328,22 @@ class _VisitRepairer:
             self.done.append(Repair(catalog, f"rebuilt from the metadata ({format_count(count, 'file')})"))
         return None
 
+    def _remove_special_files(self) -> None:
+        """Move pipes, sockets and devices out of the catalog, which could not be read or replaced."""
+        study = self._place.of_study
+        for folder, _, names in os.walk(study.catalog):
+            for path in (Path(folder, name) for name in sorted(names)):
+                if kind := kind_of_special(path):
+                    kept = keep_damaged_file(study, path)
+                    self.done.append(Repair(path, f"removed, as it is {kind}, not a file", kept))
+
     def _blames(self, path: Path) -> bool:
         return any(finding.path == path for finding in self._before.findings)
 
     def _replace(self, path: Path, data: bytes, how: str) -> None:
         """Give ``path`` its right content, unless it has it; the damaged file is kept."""
         with storage_errors(path, "read"):
-            there = path.read_bytes() if path.is_file() else None
+            there = read_regular(path) if path.is_file() else None
         if there == data:
             return
         study = self._place.of_study

@@ -10,14 +10,18 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields
+from pathlib import Path
 
-from icf_utils.catalog.check import find_junk
-from icf_utils.catalog.page import catalogued_visits
+from icf_utils.catalog.check import UUID_NAME, find_junk
+from icf_utils.catalog.page import catalogued_visits, read_entries
+from icf_utils.catalog.study import study_id
 from icf_utils.catalog.visit_list import hides_dates, line_from_files, read_visit_list
+from icf_utils.catalog.writer import list_names
 from icf_utils.dataset.study_dataset import check_pack_entries
 from icf_utils.dataset.study_stage import read_study_dataset, read_visit_commit
 from icf_utils.errors import IcfError, StorageFailure, printable
 from icf_utils.metadata.visit_list import VisitLine, encode_visit_list, parse_visit_list
+from icf_utils.regular_files import kind_of_special
 from icf_utils.results import Notice
 from icf_utils.settings import CatalogSettings
 from icf_utils.store.layout import Study, Visit, read_deposit
@@ -49,11 +53,35 @@ def check_visit_list(
         found = _compare(study, settings, visits) and _compare(study, settings, visits)
         shown = catalogued_visits(study)
         notices = (*_junk_notices(study), *_rights_notices(study)) if visits is None else ()
+        foreign = [*_special_files(study), *_foreign_pages(study)] if visits is None else []
     except IcfError as error:
-        return [finding_from_error(study.visit_list, error)], ()
+        return [finding_from_error(study.visit_list, error), *_special_files(study)], ()
     if found is None:
-        return [], (*notices, *((Notice("no-visit-list", study.study, _NO_LIST),) if shown else ()))
-    return [Finding(study.visit_list, subject, problem) for subject, problem in found], notices
+        return foreign, (*notices, *((Notice("no-visit-list", study.study, _NO_LIST),) if shown else ()))
+    return [*(Finding(study.visit_list, subject, problem) for subject, problem in found), *foreign], notices
+
+
+def _special_files(study: Study) -> Iterator[Finding]:
+    """Find pipes, sockets and devices among the study's files, of which reading would wait or never end."""
+    places = [study.folder / name for name in sorted(os.listdir(study.folder))] if study.folder.is_dir() else []
+    for folder, folders, names in os.walk(study.catalog):
+        folders.sort()
+        places += [Path(folder, name) for name in sorted((*folders, *names))]
+    for path in places:
+        if kind := kind_of_special(path):
+            yield Finding(path, "", f"is {kind}, not a file or folder; remove it")
+
+
+def _foreign_pages(study: Study) -> Iterator[Finding]:
+    """Find folders of pages in the catalog that no visit has and the study's page does not show."""
+    entries = read_entries(study)
+    if entries is None:
+        return
+    known = {entry.dataset_id for entry in entries} | {study_id(study.study)}
+    for name in list_names(study, "metadata"):
+        if UUID_NAME.fullmatch(name) and name not in known and (study.catalog / "metadata" / name).is_dir():
+            path = study.catalog / "metadata" / name
+            yield Finding(path, "", "belongs to no visit that the study's page shows; remove it")
 
 
 def check_study_dataset(study: Study, visits: Sequence[str] | None = None) -> tuple[list[Finding], tuple[Notice, ...]]:

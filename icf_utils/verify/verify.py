@@ -5,6 +5,7 @@ nothing.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -30,7 +31,10 @@ from icf_utils.errors import (
     printable,
     storage_errors,
 )
+from icf_utils.metadata.allowlist import AllowList, tags_of_images
+from icf_utils.metadata.describe import ArchiveDescription
 from icf_utils.metadata.records import VisitMetadata
+from icf_utils.metadata.stage import build_visit_metadata, choose_allow_list
 from icf_utils.outputs.deposit import check_kept_output, check_output
 from icf_utils.outputs.listing import kept_by_visit, outputs_by_visit
 from icf_utils.progress import SILENT, Progress
@@ -51,6 +55,7 @@ from icf_utils.store.transaction import has_decided_changes
 from icf_utils.verify.checks import (
     HALF_MISSING,
     Finding,
+    MetadataParts,
     VerifyResult,
     VisitCheck,
     check_archive,
@@ -61,8 +66,9 @@ from icf_utils.verify.checks import (
     read_metadata,
 )
 from icf_utils.verify.elsewhere import check_elsewhere
+from icf_utils.verify.evidence import Standing, collect_evidence, images_unknown_to_dataset, weigh_evidence
 from icf_utils.verify.history import check_history
-from icf_utils.verify.recover import find_catalogued_store
+from icf_utils.verify.recover import StoreOptions, find_catalogued_store, find_confirmation, recover_tags
 from icf_utils.verify.shared import check_shared
 
 __all__ = ["Finding", "VerifyResult", "VisitCheck", "verify_store", "verify_visit"]
@@ -171,33 +177,81 @@ def _check_visit(
         raise DepositMissing(place.archive, "the store has no file of this visit")
     notices = _missing_application(place.of_study, settings) if catalogued else ()
     absent, findings = _presence(place, catalogued)
-    metadata = None
+    parts, problems = read_metadata(place)
+    metadata = parts.whole
     if "metadata" not in absent:
-        metadata, problems = read_metadata(place)
         findings += problems
     elsewhere = find_elsewhere(place, settings)
     if elsewhere:
         found, problems = check_elsewhere(place, metadata, elsewhere, fetch, progress)
     else:
-        found, problems = check_archive(place, metadata, progress)
+        found, problems = check_archive(place, parts, progress, _tags_to_describe(place, parts, settings))
     findings += problems
-    if metadata and found:
-        findings += check_visit_metadata(place, metadata, found)
+    if found:
+        findings += check_visit_metadata(place, parts, found)
     lost: list[Finding] = []
     if metadata and _exists(place.refs) and _exists(place.export):
         archives = store_url and (other_archives(settings) or store_url)
         findings += check_dataset(place, metadata, archives, store_id)
     elif "dataset" in absent:
         findings += check_no_annex_deposit(place)
-        lost = _lost_dataset(place, metadata) if metadata else []
+        shown = metadata or (build_visit_metadata(place, found) if found else None)
+        lost = _lost_dataset(place, shown) if shown else []
         findings += lost
     findings += check_history(place, found)
     if metadata and catalogued and not notices:
         findings += _check_catalog(place, metadata, where, settings, dataset_is_lost=bool(lost))
     findings += _check_outputs(place, found.md5 if found else metadata.tarball.md5 if metadata else "")
+    if found and findings:
+        options = StoreOptions(store_url, store_id)
+        findings += _judge_archive(place, found, findings, metadata is not None, options, settings)
     described = found or (metadata if elsewhere else None)
     images = len(described.images) if described else 0
+    notices = (*notices, *_open_files(place))
     return VisitCheck(place.study, place.visit, images, absent, tuple(dict.fromkeys(findings)), notices)
+
+
+def _tags_to_describe(place: Visit, metadata: MetadataParts, settings: Settings) -> AllowList:
+    """The tags of the metadata; where that is lost, those that a repair would record."""
+    if metadata.images is not None:
+        return tags_of_images(metadata.images)
+    return recover_tags(place, None, choose_allow_list(place, None, settings))[0]
+
+
+def _judge_archive(
+    place: Visit,
+    found: ArchiveDescription,
+    findings: Sequence[Finding],
+    is_compared: bool,
+    options: StoreOptions,
+    settings: Settings,
+) -> list[Finding]:
+    """Find out what the files that are left say of the archive, unless a finding about it has said so.
+
+    ``is_compared``: the archive was compared with its metadata, and that with the other files, so that findings name
+    every contradiction.
+    """
+    said = collect_evidence(place)
+    verdict = weigh_evidence(found, said, lambda found: find_confirmation(place, found, options, settings))
+    images = [Finding(place.archive, path, _OTHER_IMAGE) for path in images_unknown_to_dataset(found, said)]
+    is_named = is_compared or any(finding.path == place.archive for finding in findings)
+    if verdict.is_sound or (is_named and verdict.standing is not Standing.UNPROVED):
+        return images
+    return [*images, Finding(place.archive, "", verdict.reason)]
+
+
+_OTHER_IMAGE = "is not one of the images that the dataset records: its MD5 is another one"
+
+
+def _open_files(place: Visit) -> tuple[Notice, ...]:
+    """Name files of the visit that every user of the machine may change."""
+    found = []
+    for path in _files(place):
+        with suppress(OSError):
+            mode = path.stat().st_mode
+            if stat.S_ISREG(mode) and mode & stat.S_IWOTH:
+                found.append(Notice("world-writable", str(path), "every user of this machine may change it"))
+    return tuple(found)
 
 
 def _expected_store(place: Visit, store_url: str | None, store_id: str | None, settings: Settings) -> _ExpectedStore:

@@ -157,7 +157,7 @@ def test_only_the_archive_is_left_of_a_visit_with_a_catalog(place: Visit) -> Non
     done = repaired(place)
     assert place.checksum.exists()
     assert place.dicoms_json.exists()
-    assert "so it was accepted" in done.repairs[0].action
+    assert "agrees with the list of visits and the catalog" in done.repairs[0].action
 
 
 def test_a_dataset_of_which_nothing_is_left(place: Visit, model: Path) -> None:
@@ -311,6 +311,73 @@ def test_a_lost_dataset_whose_other_deposit_is_left(tmp_path: Path, left: str, d
     else:
         assert any("deposit_visit_dataset" in finding.problem for finding in done.check.findings)
         assert not place.export.exists()
+
+
+@pytest.mark.parametrize("kind", [*DERIVED, "archive", "list", "page", "marker"])
+@pytest.mark.parametrize("how", ["pipe", "endless"])
+def test_what_is_not_a_file_is_named_and_never_waited_for(place: Visit, model: Path, kind: str, how: str) -> None:
+    more = {"list": place.of_study.visit_list, "page": _shared(place)[1], "marker": _shared(place)[0]}
+    path = {**files_of(place), **more}[kind]
+    path.unlink()
+    if how == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    ran = icf("verify", "-o", place.root)
+    assert ran.code == 1
+    word = "a named pipe" if how == "pipe" else "a device"
+    assert f"it is {word}, not a file" in ran.out
+    done = repair_store(place.root)
+    if kind == "archive":
+        assert place.archive in {finding.path for finding in done.findings}
+    else:
+        assert done.findings == ()
+        assert final(place.root) == contents(model)
+
+
+def test_foreign_things_are_named(place: Visit) -> None:
+    pipe, pages = place.of_study.folder / "x_output.tar", place.of_study.catalog / "metadata" / ("0" * 8 + "-0000" * 3)
+    os.mkfifo(pipe)
+    pages = pages.with_name(f"{pages.name}-{'0' * 12}")
+    pages.mkdir()
+    place.archive.chmod(0o666)
+    ran = icf("verify", "-o", place.root)
+    assert ran.code == 1
+    assert f"'{pipe}': is a named pipe, not a file or folder" in ran.out
+    assert f"'{pages}': belongs to no visit that the study's page shows" in ran.out
+    assert f"warning [world-writable]: '{place.archive}'" in ran.err
+
+
+def test_an_archive_that_nothing_proves(place: Visit, model: Path) -> None:
+    for kind in ("checksum", "tarball", "dicoms", "refs", "export"):
+        files_of(place)[kind].unlink()
+    shutil.rmtree(place.of_study.catalog)
+    place.of_study.visit_list.unlink()
+    before = contents(place.root)
+    command = ("verify", "-o", place.root, "--id", STUDY, "v1")
+    for more in ((), ("--repair",)):
+        ran = icf(*command, *more)
+        assert ran.code == 1
+        assert ran.out.count("nothing is left that could prove it") == 1
+        assert contents(place.root) == before
+    assert icf(*command, "--accept-archive").code == 2
+    ran = icf(*command, "--repair", "--accept-archive")
+    assert ran.code == 0
+    assert "accepted by --accept-archive, as nothing is left that could prove it" in ran.out
+    assert place.checksum.read_bytes() == files_of(Visit(model, STUDY, "v1"))["checksum"].read_bytes()
+    flip(place.archive, random.Random(1))
+    assert icf(*command, "--repair", "--accept-archive").code == 1
+
+
+def test_intact_refs_are_not_replaced(place: Visit) -> None:
+    """They name commits of something else, although the id of the dataset is left in the export and the catalog."""
+    refs = b"".join(b"%s refs/heads/%s\n" % (b"1" * 40, name) for name in (b"git-annex", b"main"))
+    place.refs.write_bytes(refs)
+    place.dicoms_json.unlink()
+    place.export.write_bytes(place.export.read_bytes()[:-1])
+    done = repaired(place)
+    assert place.refs.read_bytes() == refs
+    assert any("one that another program made" in finding.problem for finding in done.check.findings)
 
 
 def test_a_repair_adds_no_identifying_tag(place: Visit) -> None:
