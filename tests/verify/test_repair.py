@@ -345,7 +345,8 @@ def test_foreign_things_are_named(place: Visit) -> None:
     assert ran.code == 1
     assert f"'{pipe}': is a named pipe, not a file or folder" in ran.out
     assert f"'{pages}': belongs to no visit that the study's page shows" in ran.out
-    assert f"warning [world-writable]: '{place.archive}'" in ran.err
+    assert "warning [world-writable]: " in ran.err
+    assert str(place.archive) in ran.err
 
 
 def test_an_archive_that_nothing_proves(place: Visit, model: Path) -> None:
