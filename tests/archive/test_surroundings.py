@@ -223,7 +223,10 @@ def test_packed(visit: Path, expected: str, tmp_path: Path, packing: str) -> Non
     path = PACKINGS[packing](visit, tmp_path / f"visit{suffix}")
     result = make_studyvisit_archive(path, tmp_path / "store", "study", "visit")
     assert result.md5 == expected
-    assert [(notice.code, notice.subject) for notice in result.notices] == [("no-study-time", "Sch\udce4del.dcm")]
+    assert [(notice.code, notice.subject) for notice in result.notices] == [
+        ("windows-name", "back\\slash\nline.dcm"),
+        ("no-study-time", "Sch\udce4del.dcm"),
+    ]
     assert sorted(os.listdir(tmp_path / "store" / "study")) == ["visit_dicom.tar", "visit_dicom.tar.md5sum"]
 
 
