@@ -38,8 +38,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.curation.refresh import RefreshOptions, RefreshResult, refresh_visit
     from icf_utils.pipeline.visit_table import collect_visits, select_visits
     from icf_utils.settings import load_settings
+    from icf_utils.store.existing import refuse_no_store
 
     root = Path(args.store_dir)
+    refuse_no_store(root)
     settings = load_settings(root)
     visits = select_visits(collect_visits(root), targets_of(args))
     options = RefreshOptions(args.store_url, args.tags, args.annex_url, args.read_archives)

@@ -140,3 +140,9 @@ def test_the_command(place: Visit, inside: Inside) -> None:
     assert inside("run", "-o", place.root).code == 0
     assert verify_store(place.root).findings == ()
     assert load_settings(place.root).store.url == NEW_URL
+
+
+def test_a_folder_that_is_not_a_store(tmp_path: Path, inside: Inside) -> None:
+    ran = inside("visit", "refresh", "-o", tmp_path / "nowhere")
+    assert ran.code == 2
+    assert "is not a store: the folder does not exist" in ran.err
