@@ -20,6 +20,7 @@ from uuid import UUID
 from icf_utils.dataset.export import MAIN, export_pack, open_export, refs_bytes
 from icf_utils.dataset.git_objects import FILE, FOLDER, GitObject, TreeEntry, encode_commit, encode_tree, parse_tree
 from icf_utils.dataset.git_pack import PackReader, delta_entry, join_pack, pack_entry
+from icf_utils.formatting import format_count
 
 #: The mode of a link to a commit of another repository in a tree.
 GITLINK = 0o160000
@@ -140,7 +141,7 @@ def _message(before: Mapping[str, Submodule], after: Mapping[str, Submodule]) ->
 
 
 def _named(names: list[str]) -> str:
-    return f"visit {names[0]}" if len(names) == 1 else f"{len(names)} visits"
+    return f"visit {names[0]}" if len(names) == 1 else format_count(len(names), "visit")
 
 
 def _encode_modules(visits: Mapping[str, Submodule]) -> bytes:

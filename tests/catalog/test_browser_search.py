@@ -15,6 +15,7 @@ from icf_utils.catalog.records import VisitEntry
 from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
 from icf_utils.catalog.study import StudyPage, study_id
 from icf_utils.catalog.study_index import SeriesColumns
+from icf_utils.outputs.listing import OUTPUTS_PATH, encode_outputs
 from icf_utils.progress import SILENT
 from icf_utils.settings import CatalogSettings
 from icf_utils.store.layout import Study
@@ -69,6 +70,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     application = load_application(study, CatalogSettings())
     study.folder.mkdir(parents=True)
     files = {**application, **study_files(STUDY, catalog_id, page, CatalogSettings()), **super_files(catalog_id)}
+    files[OUTPUTS_PATH] = encode_outputs(())
     with SILENT.task("", 0, "") as task:
         writer.write_files(study, files, writer.Tally(), task)
     images = [make_image(f"s/{at:05}.dcm", "1.2.3", SeriesNumber=1, SeriesDescription="all") for at in range(IMAGES)]
