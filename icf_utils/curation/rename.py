@@ -100,7 +100,8 @@ def rename_visit(
             return done
         refuse_elsewhere(place, chosen)
         current = read_current(place)
-        change = Change(target.of_study, target.visit)
+        old = {target.visit + path.name.removeprefix(place.visit): path for path in visit_files(place)}
+        change = Change(target.of_study, target.visit, old)
         try:
             return _rename(change, current, target, VersionRecord(0, "", 0, "", reason, date), chosen, progress)
         finally:

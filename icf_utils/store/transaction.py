@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,11 +55,14 @@ class Change:
     """A change of the study that is being prepared, named after the visit that it is about.
 
     ``root`` is a store of its own for the new files, on the same file system: the study's folder in it has the names
-    that the files will have. The caller holds the visit's lock until :meth:`close`.
+    that the files will have. A new file gets the access of the file that it replaces; one with a new name that of the
+    file in ``renamed`` (names in the study's folder and files), if there is one. The caller holds the visit's lock
+    until :meth:`close`.
     """
 
-    def __init__(self, study: Study, name: str) -> None:
+    def __init__(self, study: Study, name: str, renamed: Mapping[str, Path] | None = None) -> None:
         self._study, self._folder = study, study.workdir / f"{_PREFIX}{name}"
+        self._renamed = dict(renamed or {})
         self.root = self._folder / _NEW
         make_workdir(study)
         _remove(self._folder)
@@ -110,6 +113,8 @@ class Change:
     def _adopt(self, step: Step) -> None:
         """Give a prepared file the owner, group, mode and ACL of the file that it replaces."""
         path, target = self.root / step.new, self._study.folder / step.target
+        if not os.path.lexists(target):
+            target = self._renamed.get(step.target, target)
         with storage_errors(path, "set the mode of"):
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:

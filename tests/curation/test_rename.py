@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,17 @@ def test_another_study(place: Visit, model: Path) -> None:
     assert verify_store(place.root).findings == ()
     assert visits(place) == ["v1_b"]
     assert Visit(place.root, "study-b", "v1").history.exists()
+
+
+@pytest.mark.parametrize("study", [STUDY, "study-b"])
+def test_closed_files_stay_closed(place: Visit, study: str) -> None:
+    files = (place.archive, place.checksum, place.dicoms_json, place.tarball_json, place.refs, place.export)
+    for path in files:
+        path.chmod(0o640)
+    rename_visit(place.root, STUDY, "v1", study, "v7")
+    for path in files:
+        new = place.root / study / path.name.replace("v1", "v7", 1)
+        assert stat.S_IMODE(new.stat().st_mode) == 0o640, new
 
 
 def test_an_interrupted_move_to_another_study(place: Visit, tmp_path: Path) -> None:
