@@ -346,6 +346,7 @@ def result_types() -> dict[str, Any]:
     from icf_utils.curation.history import HistoryResult
     from icf_utils.curation.rename import RenameResult
     from icf_utils.curation.replace import ReplaceResult
+    from icf_utils.dataset.cloning import CloneResult
     from icf_utils.dataset.special_remote.configure import ConfiguredClone
     from icf_utils.dataset.stage import DatasetResult
     from icf_utils.doctor.model import Examination
@@ -379,6 +380,7 @@ def result_types() -> dict[str, Any]:
         "visit refresh": VisitsRefreshed,
         "visit remove": VisitRemoved,
         "retrieve": RetrieveResult | RetrieveStats | RetrievePlan,
+        "clone": CloneResult,
         "configure-clone": ConfiguredClone,
         "study-uid": StudyUids,
         "send": SendResult,

@@ -11,7 +11,7 @@ from pathlib import Path
 from icf_utils.store.layout import Visit
 from tests.cli.program import COMMANDS, icf
 from tests.data.make_dicom import uid, write_visit
-from tests.verify.stores import STUDY, contents, files_of, write_input
+from tests.verify.stores import STUDY, contents, files_of, in_any_order, write_input
 
 URL = "https://data.example.org/store"
 
@@ -25,8 +25,8 @@ Tree = dict[str, bytes]
 
 
 def visible(root: Path) -> Tree:
-    """The bytes of everything that users see: all but the work folder."""
-    return {name: data for name, data in contents(root).items() if "/.icf/" not in name}
+    """The bytes of everything that users see, in whatever order the visits came: all but the work folder."""
+    return in_any_order(root, {name: data for name, data in contents(root).items() if "/.icf/" not in name})
 
 
 def leftovers(root: Path) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from icf_utils import (
@@ -15,7 +15,9 @@ from icf_utils import (
     make_studyvisit_archive,
     verify_visit,
 )
-from icf_utils.store.layout import Visit
+from icf_utils.dataset.study_stage import read_study_dataset
+from icf_utils.errors import IcfError
+from icf_utils.store.layout import Study, Visit
 from icf_utils.verify.verify import VisitCheck
 from tests.data.make_dicom import write_visit
 
@@ -82,6 +84,19 @@ def catalog_files(place: Visit) -> list[Path]:
 def contents(root: Path) -> dict[str, bytes]:
     """The bytes of every file below a folder."""
     return {os.fspath(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def in_any_order(root: Path, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Files of a store in which a study's dataset is its last tree: its history tells in which order visits came."""
+    found = dict(files)
+    for study in (Study(root, name.split("/")[0]) for name in files if name.count("/") == 1):
+        refs, export = (path.relative_to(root).as_posix() for path in (study.refs, study.export))
+        if refs in found and export in found:
+            with suppress(IcfError):  # it is compared as it is
+                dataset = read_study_dataset(study)
+                assert dataset is not None
+                found[refs] = found[export] = dataset.tree + dataset.modules
+    return found
 
 
 def snapshot(root: Path) -> Mapping[str, tuple[object, ...]]:
