@@ -95,7 +95,8 @@ def clone_dataset(
         raise MissingRequirement("DataLad with datalad-next", f"{_INSTALL} ({why})")
     shown = shlex.join([word for word in command if word != "-c" and not word.startswith("credential.")])
     say(shown)
-    done = subprocess.run(command, env={**user_environment(), **more}, check=False)  # noqa: S603 - no shell
+    # standard output is for the result
+    done = subprocess.run(command, env={**user_environment(), **more}, stdout=2, check=False)  # noqa: S603 - no shell
     if done.returncode:
         problem = f"'{command[0]} clone' has ended with exit code {done.returncode}; see its messages above"
         raise RemoteFailure(f"{place.store}/{place.study}", problem, "check the credentials, and the address")
