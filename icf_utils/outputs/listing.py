@@ -119,9 +119,13 @@ def changed_list(
 ) -> bytes:
     """The list after outputs were deposited (``lines``), and those of the visits ``without`` went.
 
-    ``raw`` is the list before; ``None`` means that there is none. Raises :class:`~icf_utils.errors.DepositDamaged`.
+    ``raw`` is the list before; ``None`` means that there is none. A damaged one is made again from the provenance of
+    all outputs.
     """
-    before = parse_outputs(raw, str(study.catalog / OUTPUTS_PATH)) if raw is not None else []
+    try:
+        before = parse_outputs(raw, str(study.catalog / OUTPUTS_PATH)) if raw is not None else []
+    except DepositDamaged:
+        before = [line for visit in study.visits() for line in visit_outputs(Visit(study.root, study.study, visit))]
     table = {(line.visit, line.processing): line for line in before if line.visit not in without}
     table.update({(line.visit, line.processing): line for line in lines})
     return encode_outputs(table.values())
