@@ -165,6 +165,10 @@ def test_a_catalog_before_the_dataset(source: Path, root: Path) -> None:
     catalogify_studyvisit_from_meta(root, STUDY, "v1", store_url=URL)
     assert verify_visit(root, STUDY, "v1", store_url=URL).findings == ()
     deposit_visit_dataset(root, STUDY, "v1", store_url=URL)
+    found, of_study = verify_store(root).visits
+    assert_sound(found)
+    assert [notice.code for notice in of_study.notices] == ["no-study-dataset"]
+    catalogify_studyvisit_from_meta(root, STUDY, "v1", store_url=URL)
     assert_sound(check_one(root))
 
 
