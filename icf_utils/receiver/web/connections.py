@@ -170,9 +170,9 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
             self.body_rcv.buf = _Body(self.adj.inbuf_overflow, self._limits.space)
 
     def _drop_body(self) -> None:
-        """Let the application answer without the body."""
+        """Let the application answer without the body, which must not be taken for the next request."""
         self.body_rcv, self.chunked, self.content_length = None, False, 0
-        self.headers["CONTENT_LENGTH"] = "0"
+        self.headers.update(CONTENT_LENGTH="0", CONNECTION="close")
         self.completed, self.connection_close, self.expect_continue = True, True, False
 
     def _refuse(self, error: Error) -> None:
