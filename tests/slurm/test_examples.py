@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from singularity.check_recipe import different_files
 from tests.slurm.conftest import Program, write_inputs
+from tests.verify.stores import differing_files
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs/examples"
 
@@ -42,7 +42,7 @@ def test_make(table: Path) -> None:
         pytest.skip("GNU make is not installed")
     command = ["make", "-j2", "-f", str(EXAMPLES / "Makefile")]
     assert run_tool(table.parent, *command).count("--until dataset") == 4
-    assert different_files(table.parent / "store", local_store(table)) == []
+    assert differing_files(table.parent / "store", local_store(table)) == []
     again = run_tool(table.parent, *command)
     assert "--until" not in again
     assert again.count("0 made, 2 up to date") == 2
@@ -54,5 +54,5 @@ def test_snakemake(table: Path) -> None:
         pytest.skip("Snakemake is not installed: pip install snakemake")
     command = [program, "-j", "2", "--snakefile", str(EXAMPLES / "Snakefile")]
     run_tool(table.parent, *command)
-    assert different_files(table.parent / "store", local_store(table)) == []
+    assert differing_files(table.parent / "store", local_store(table)) == []
     assert "Nothing to be done" in run_tool(table.parent, *command)

@@ -15,9 +15,9 @@ from icf_utils.progress import SILENT
 from icf_utils.slurm.records import read_submissions
 from icf_utils.store.layout import Study, Visit
 from icf_utils.store.locks import run_lock
-from singularity.check_recipe import different_files
 from tests.slurm.conftest import Program, wait_for, write_inputs
 from tests.slurm.daemons import Cluster
+from tests.verify.stores import differing_files
 
 STUDIES = ("north", "south")
 NUMBER = 20
@@ -108,7 +108,7 @@ def test_forty_visits_with_everything_that_goes_wrong(
     local = tmp_path / "local"
     alone = on_cluster.run("run", "-o", str(local), "--table", str(table), *URL, "-j", "2")
     assert alone.returncode == 0, alone.stderr
-    assert different_files(store, local) == [], "the cluster's store is the one of a run on one machine"
+    assert differing_files(store, local) == [], "the cluster's store is the one of a run on one machine"
     assert on_cluster.run("verify", "-o", str(store), "-q").returncode == 0
 
 

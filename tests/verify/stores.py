@@ -99,6 +99,15 @@ def in_any_order(root: Path, files: Mapping[str, bytes]) -> dict[str, bytes]:
     return found
 
 
+def differing_files(one: Path, other: Path) -> list[str]:
+    """Files that differ between two stores, or are only in one of them, whatever the order in which visits came."""
+    stores = []
+    for root in (one, other):
+        files = {name: data for name, data in contents(root).items() if ".icf" not in Path(name).parts}
+        stores.append(in_any_order(root, files))
+    return sorted(name for name in stores[0].keys() | stores[1].keys() if stores[0].get(name) != stores[1].get(name))
+
+
 def snapshot(root: Path) -> Mapping[str, tuple[object, ...]]:
     """Everything that writing could change: names, kinds, modes, times, bytes."""
     found: dict[str, tuple[object, ...]] = {}
