@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -125,6 +126,8 @@ def test_differences_of_trees_are_found(tmp_path: Path) -> None:
 
 def test_the_recipe_builds_and_the_image_works(tmp_path: Path) -> None:
     """debootstrap, %post in a chroot, then everything as a nameless user with the tree read-only. Takes minutes."""
+    if not os.environ.get("ICF_TRIALS"):
+        pytest.skip("ICF_TRIALS is not set; before a release, 'python -m singularity.check_recipe' does the same")
     if missing := missing_requirements():
         pytest.skip(f"the recipe cannot be built here; needed: {', '.join(missing)} (apt-get install debootstrap)")
     visit = tmp_path / "visit"
