@@ -53,9 +53,9 @@ def test_a_list_that_is_wrong_is_found(catalogued: Path, process: Process) -> No
     process(shell("echo 1 > x"))
     path = catalogued / "study/catalog" / OUTPUTS_PATH
     right = path.read_bytes()
-    for wrong, words in ((right.replace(b"success", b"partial"), "does not list the outputs"), (b"{}", "expected")):
+    for wrong in (right.replace(b"success", b"partial"), b"{}"):
         path.write_bytes(wrong)
-        assert any(words in problem for problem in problems_of(catalogued))
+        assert any("does not list the outputs" in problem for problem in problems_of(catalogued))
     path.unlink()
     assert problems_of(catalogued) == ["outputs.json is missing"]
     catalogify_studyvisit_from_meta(catalogued, "study", "v1", store_url=URL)
