@@ -34,7 +34,7 @@ from icf_utils.curation.version import (
 from icf_utils.dataset.lineage import version_message
 from icf_utils.dataset.origin import make_origin
 from icf_utils.dataset.reader import BranchContent, kept_keys, read_dataset
-from icf_utils.errors import DepositDiffers, InvalidSetting, storage_errors
+from icf_utils.errors import DepositDiffers, InvalidSetting, VisitRemoved, storage_errors
 from icf_utils.metadata.describe import describe_archive
 from icf_utils.metadata.history import VersionRecord, kept_archive
 from icf_utils.metadata.records import VisitMetadata
@@ -83,7 +83,8 @@ def rename_visit(
 
     The old name stays in the dataset's earlier commits; by them, a repeated command finds that it was done before.
     Raises an :class:`~icf_utils.errors.IcfError`: ``DepositDiffers`` if the store has another visit of the new name,
-    ``DepositMissing``, ``DepositDamaged``, ``InvalidIdentifier``, ``InvalidSetting``, ``StorageFailure``, ``Busy``.
+    ``VisitRemoved`` for a name that a tombstone holds, ``DepositMissing``, ``DepositDamaged``, ``InvalidIdentifier``,
+    ``InvalidSetting``, ``StorageFailure``, ``Busy``.
     """
     place, target = Visit(Path(store_dir), study, visit), Visit(Path(store_dir), new_study, new_visit)
     chosen = load_settings(place.root) if settings is None else settings
@@ -96,6 +97,8 @@ def rename_visit(
     with ExitStack() as locks:
         for one in sorted((place, target), key=lambda one: (one.study, one.visit)):
             locks.enter_context(visit_lock(one, progress))
+        if target.tombstone.exists():
+            raise VisitRemoved(target.study, target.visit, target.tombstone)
         if done := _find_done(place, target):
             return done
         refuse_elsewhere(place, chosen)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils import make_studyvisit_archive, replace_visit, verify_store
+from icf_utils import make_studyvisit_archive, remove_visit, replace_visit, verify_store
 from icf_utils.curation.history import list_versions
 from icf_utils.curation.rename import rename_visit
 from icf_utils.dataset.reader import read_dataset
-from icf_utils.errors import DepositDiffers, DepositMissing, InvalidSetting
+from icf_utils.errors import DepositDiffers, DepositMissing, InvalidSetting, VisitRemoved
 from icf_utils.store.layout import Visit
 from tests.cli.program import Inside
 from tests.verify.stores import STUDY, contents
@@ -103,3 +103,12 @@ def test_done_before(place: Visit, inside: Inside) -> None:
     assert contents(place.root) == before
     refused = inside(*command, "v1_b")
     assert (refused.code, "has not been deposited" in refused.err) == (5, True), refused
+
+
+def test_a_name_with_a_tombstone(place: Visit) -> None:
+    """A visit that was removed for good does not come back under its name."""
+    remove_visit(place.root, STUDY, "v1_b", tombstone=True)
+    before = contents(place.root)
+    with pytest.raises(VisitRemoved):
+        rename_visit(place.root, STUDY, "v1", STUDY, "v1_b")
+    assert contents(place.root) == before
