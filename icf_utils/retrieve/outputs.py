@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from icf_utils.errors import DepositDamaged, printable
@@ -17,7 +16,7 @@ from icf_utils.fetch.ranges import Span
 from icf_utils.outputs.provenance import parse_provenance
 from icf_utils.progress import Progress
 from icf_utils.retrieve.model import Digest, Failure, Image, Listing, Tar
-from icf_utils.retrieve.store_source import StoreReader, VisitChoice, choose_visits
+from icf_utils.retrieve.store_source import StoreReader, VisitChoice, choose_visits, read_each
 from icf_utils.store.layout import Visit
 
 
@@ -30,15 +29,8 @@ def list_outputs(
     """
     visits, failures = choose_visits(reader, choice)
     wanted = [(place, name) for place in visits for name in processings]
-    with progress.task("Reading provenance", len(wanted), "output") as task, ThreadPoolExecutor(jobs) as pool:
-        parts = []
-        # The first one alone: a refused password is sent once, not by several requests at a time.
-        for one in wanted[:1]:
-            parts.append(_read(reader, *one))
-            task.advance(1)
-        for part in pool.map(lambda one: _read(reader, *one), wanted[1:]):
-            parts.append(part)
-            task.advance(1)
+    with progress.task("Reading provenance", len(wanted), "output") as task:
+        parts = read_each(wanted, lambda one: _read(reader, *one), jobs, task)
     tars = tuple(tar for part in parts for tar in part.tars)
     return Listing(tars, (*failures, *(failure for part in parts for failure in part.failures)))
 

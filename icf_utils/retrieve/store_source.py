@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from icf_utils.fetch.source import ByteSource
 from icf_utils.metadata.history import current_version
 from icf_utils.metadata.records import ImageRecord, VisitMetadata, check_metadata, parse_images, parse_tarball
 from icf_utils.metadata.visit_list import VisitLine, parse_visit_list
-from icf_utils.progress import Progress
+from icf_utils.progress import Progress, Task
 from icf_utils.retrieve.layout import why_unsafe
 from icf_utils.retrieve.model import Digest, Failure, Image, Listing, Tar
 from icf_utils.settings import load_settings
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from icf_utils.fetch.http import HttpClient
 
 _T = TypeVar("_T")
+_Item = TypeVar("_Item")
 
 #: The largest metadata that is read, in bytes.
 _LARGEST = 1 << 30
@@ -137,19 +138,30 @@ def list_images(
     """
     chooser = _VisitChooser(reader, choice, modalities)
     places = chooser.visits()
-    with progress.task("Reading metadata", len(places), "visit") as task, ThreadPoolExecutor(jobs) as pool:
-        parts = []
-        # The first one alone: a refused password is sent once, not by several requests at a time.
-        for place in places[:1]:
-            parts.append(_read(reader, place))
-            task.advance(1)
-        for part in pool.map(lambda place: _read(reader, place), places[1:]):
-            parts.append(part)
-            task.advance(1)
+    with progress.task("Reading metadata", len(places), "visit") as task:
+        parts = read_each(places, lambda place: _read(reader, place), jobs, task)
     tars = tuple(tar for part in parts for tar in part.tars)
     recorded = frozenset(keyword for tar in tars for image in tar.images for keyword in image.tags)
     failures = (*chooser.failures, *(failure for part in parts for failure in part.failures))
     return Listing(tars, failures, recorded=recorded, is_up_to_date=bool(choice.since and not places))
+
+
+def read_each(items: Sequence[_Item], read: Callable[[_Item], Listing], jobs: int, task: Task) -> list[Listing]:
+    """Read items of a store, ``jobs`` at a time, in their order.
+
+    The first one is read alone: a refused password is sent once, not by several requests at a time.
+    """
+    parts: list[Listing] = []
+
+    def take(found: Iterable[Listing]) -> None:
+        for part in found:
+            parts.append(part)
+            task.advance(1)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        take(map(read, items[:1]))
+        take(pool.map(read, items[1:]))
+    return parts
 
 
 def choose_visits(reader: StoreReader, choice: VisitChoice) -> tuple[list[Visit], list[Failure]]:
