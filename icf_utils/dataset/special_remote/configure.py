@@ -115,10 +115,12 @@ def _undo(clone: Clone, folder: str, remotes: dict[str, str]) -> list[str]:
     if not remotes and not _logged_remotes(clone):
         raise InvalidSetting(folder, _NO_REMOTE)
     added = {name for name, _ in clone.remotes_with(_ADDED)}
+    verified = dict(clone.remotes_with(_VERIFIED))
+    given = {setting: dict(clone.remotes_with(setting)) for setting in (LOCAL_STORE_SETTING, CA_SETTING)}
     for name, value in clone.remotes_with(_BEFORE):
         if value:
             clone.change_setting(f"remote.{name}.{_VERIFIED}", value)
-        elif dict(clone.remotes_with(_VERIFIED)).get(name):
+        elif verified.get(name):
             clone.change_setting("--unset-all", f"remote.{name}.{_VERIFIED}")
         clone.change_setting("--unset-all", f"remote.{name}.{_BEFORE}")
     for name, kind in remotes.items():
@@ -127,8 +129,8 @@ def _undo(clone: Clone, folder: str, remotes: dict[str, str]) -> list[str]:
             continue
         if kind == ICF:
             clone.change_setting(f"remote.{name}.annex-externaltype", ARCHIVIST)
-        for setting in (LOCAL_STORE_SETTING, CA_SETTING):
-            if name in dict(clone.remotes_with(setting)):
+        for setting, names in given.items():
+            if name in names:
                 clone.change_setting("--unset-all", f"remote.{name}.{setting}")
     return sorted(remotes)
 
@@ -138,7 +140,7 @@ def _check_remotes(clone: Clone, folder: str) -> None:
 
     Every special remote of the clone is compared, since git-annex refuses a push because of any of them.
     """
-    logged = {uuid: dict(word.split("=", 1) for word in words if "=" in word) for uuid, words in _remote_log(clone)}
+    logged = _remote_log(clone)
     enabled = dict(clone.remotes_with("annex-externaltype"))
     uuids = dict(clone.remotes_with("annex-uuid"))
     for name in sorted(enabled):
@@ -161,7 +163,7 @@ def _check_remotes(clone: Clone, folder: str) -> None:
 def _trust(clone: Clone, folder: str) -> None:
     """Mark the two special remotes as verified; what they were is kept for --undo."""
     values, known = dict(clone.remotes_with(_VERIFIED)), dict(clone.remotes_with(_BEFORE))
-    own = {uuid for uuid, words in _remote_log(clone) if f"name={ARCHIVIST}" in words or "name=uncurl" in words}
+    own = {uuid for uuid, found in _remote_log(clone).items() if found.get("name") in _OWN_REMOTES}
     names = [name for name, uuid in clone.remotes_with("annex-uuid") if uuid in own]
     if not names:
         raise InvalidSetting(folder, _NO_REMOTE)
@@ -172,13 +174,14 @@ def _trust(clone: Clone, folder: str) -> None:
             clone.change_setting(f"remote.{name}.{_VERIFIED}", "verified")
 
 
-def _remote_log(clone: Clone) -> list[tuple[str, list[str]]]:
-    """UUID and settings of the special remotes that the dataset knows."""
+def _remote_log(clone: Clone) -> dict[str, dict[str, str]]:
+    """The settings of the special remotes that the dataset knows, by their UUIDs."""
     for branch in ("git-annex", "origin/git-annex"):
         text = clone.git("cat-file", "blob", f"{branch}:remote.log").stdout.decode("utf-8", "surrogateescape")
         if text:
-            return [(uuid, words) for uuid, *words in map(str.split, text.splitlines())]
-    return []
+            lines = map(str.split, text.splitlines())
+            return {uuid: dict(word.split("=", 1) for word in words if "=" in word) for uuid, *words in lines}
+    return {}
 
 
 def _existing(folder: str | os.PathLike[str]) -> str:
@@ -198,5 +201,5 @@ def _allow(clone: Clone, remotes: list[str], store: str) -> None:
 
 def _logged_remotes(clone: Clone) -> dict[str, str]:
     """Names and UUIDs of the archivist remotes that the dataset knows."""
-    logged = [(uuid, dict(word.split("=", 1) for word in words if "=" in word)) for uuid, words in _remote_log(clone)]
+    logged = _remote_log(clone).items()
     return {one["name"]: uuid for uuid, one in logged if one.get("externaltype") == ARCHIVIST and "name" in one}
