@@ -117,7 +117,16 @@ def study_dataset_files(
     are read as well. ``None`` is returned if no visit has a dataset: the study has none either. Visits whose datasets
     cannot be read keep their commits.
     """
-    former = _former(study)
+    return _changed_files(study, _former(study), store_id, changed, removed)
+
+
+def _changed_files(
+    study: Study,
+    former: StudyDataset | None,
+    store_id: str,
+    changed: Mapping[str, Visit] | None,
+    removed: Collection[str],
+) -> dict[str, bytes] | None:
     visits: dict[str, Submodule] = {}
     if former and changed is not None:
         visits = {name: one for name, one in former.visits.items() if name not in removed}
@@ -188,9 +197,10 @@ def write_study_dataset(study: Study, store_id: str, visits: Collection[str] | N
     Returns whether anything was written. ``store_id`` is that of the settings. Raises
     :class:`~icf_utils.errors.StorageFailure`.
     """
-    known = set(study.visits())
+    former = _former(study)
+    removed = former.visits.keys() - study.visits() if former else set()
     changed = None if visits is None else {name: Visit(study.root, study.study, name) for name in visits}
-    files = study_dataset_files(study, store_id, changed=changed, removed=_gone(study, known))
+    files = _changed_files(study, former, store_id, changed, removed)
     if files is None:
         for path in (study.refs, study.export):
             with storage_errors(path, "remove"):
@@ -205,8 +215,3 @@ def write_study_dataset(study: Study, store_id: str, visits: Collection[str] | N
         replace_with_part(study, path)
         sync_folder(study.folder)
     return bool(files)
-
-
-def _gone(study: Study, known: set[str]) -> set[str]:
-    former = _former(study)
-    return set(former.visits) - known if former else set()
