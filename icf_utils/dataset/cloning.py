@@ -86,19 +86,21 @@ def clone_dataset(
     if has_datalad:
         visit = Visit(Path(), place.study, place.visit) if place.visit else None
         url = clone_url(place.store, visit) if visit else study_clone_url(place.store, place.study)
-        command, more = ["datalad", "clone", url, os.fspath(target)], _for_datalad(place)
+        program, options, more = "datalad", [], _for_datalad(place)
     elif has_annex and shutil.which("git-remote-annex") is not None:
         url = f"annex::{place.store}/{place.study}/{place.visit}.annex"
-        command, more = ["git", *_helper(place), "clone", url, os.fspath(target)], _for_git(place)
+        program, options, more = "git", _helper(place), _for_git(place)
     else:
         why = "this visit has no deposit for git-annex alone" if place.visit else "a study is cloned by DataLad"
         raise MissingRequirement("DataLad with datalad-next", f"{_INSTALL} ({why})")
-    shown = shlex.join([word for word in command if word != "-c" and not word.startswith("credential.")])
+    arguments = ["clone", url, os.fspath(target)]
+    shown = shlex.join([program, *arguments])
     say(shown)
+    command = [program, *options, *arguments]
     # standard output is for the result
     done = subprocess.run(command, env={**user_environment(), **more}, stdout=2, check=False)  # noqa: S603 - no shell
     if done.returncode:
-        problem = f"'{command[0]} clone' has ended with exit code {done.returncode}; see its messages above"
+        problem = f"'{program} clone' has ended with exit code {done.returncode}; see its messages above"
         raise RemoteFailure(f"{place.store}/{place.study}", problem, "check the credentials, and the address")
     commands = [shown]
     by_ranges = bool(place.visit) and shutil.which("git-annex-remote-icf") is not None
