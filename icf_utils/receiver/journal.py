@@ -442,8 +442,7 @@ class Journal:
         notes = [item for item in json.loads(found[0]["notes"]) if item != CONFLICTING]
         self._database.update("session", number, {"quarantined": 0, "notes": json.dumps([*notes, note])})
         if session.state == "partial":
-            state = final_state(self._existing(session.id), "", PARTIAL_OUTPUT in notes)
-            self._database.update("session", number, {"state": state})
+            state = self._decide_again(session)
             if state != session.state:
                 self._add_event(session.id, state)
 
@@ -474,11 +473,7 @@ class Journal:
     def release(self, session_id: str) -> Session:
         """Queue a held session. Raises :class:`~icf_utils.errors.InvalidSetting` for any other one."""
         with self._database.transaction():
-            session = self.session(session_id)
-            if session is None or session.deleted:
-                raise _no_session(session_id)
-            if session.state != "held":
-                raise InvalidSetting("session", f"{session.id} is {session.state}; only a held one can be released")
+            session = self._in_state(session_id, "held", "released")
             return self._change_state(session.id, "queued")
 
     def complete_earlier(self, session_id: str) -> list[str]:
@@ -547,14 +542,19 @@ class Journal:
         images are gone.
         """
         with self._database.transaction():
-            session = self.session(session_id)
-            if session is None or session.deleted:
-                raise _no_session(session_id)
-            if session.state != "failed":
-                raise InvalidSetting("session", f"{session.id} is {session.state}; only a failed one can be retried")
+            session = self._in_state(session_id, "failed", "retried")
             if not has_images(session):
                 raise InvalidSetting("session", f"{session.id} has no images left; send them again")
             return self._change_state(session.id, "queued")
+
+    def _in_state(self, session_id: str, state: SessionState, done: str) -> Session:
+        """The session, if it is in this state; ``done`` is what can be done to such a session, for the message."""
+        session = self.session(session_id)
+        if session is None or session.deleted:
+            raise _no_session(session_id)
+        if session.state != state:
+            raise InvalidSetting("session", f"{session.id} is {session.state}; only a {state} one can be {done}")
+        return session
 
     def rerun(self, session_id: str) -> Session:
         """Queue a finished session again, also one that succeeded; of one that failed, the images must be there.
