@@ -27,6 +27,7 @@ from icf_utils.store.files import (
     make_folders,
     new_part,
     part_name,
+    read_if_present,
     rename_file,
     sync_file,
 )
@@ -148,7 +149,7 @@ def publish_output(
     """
     study, processing = place.of_study, provenance.recipe.processing
     tar, path, data = place.output(processing), place.provenance(processing), encode_provenance(provenance)
-    before = read_bytes(path)
+    before = read_if_present(path)
     if before == data and tar.exists() and tar.stat().st_size == provenance.output.size:
         remove_file(part_name(study, tar))
         return "unchanged"
@@ -192,15 +193,6 @@ def _list_steps(change: Change, place: Visit, provenance: Provenance) -> list[St
     raw = read_list(study)
     data = changed_list(study, raw, [output_line(provenance)])
     return [change.prepare(f"{study.catalog.name}/{OUTPUTS_PATH}", data)] if data != raw else []
-
-
-def read_bytes(path: Path) -> bytes | None:
-    """The bytes of a small file; ``None`` if it does not exist. Raises ``StorageFailure``."""
-    with storage_errors(path, "read"):
-        try:
-            return path.read_bytes()
-        except FileNotFoundError:
-            return None
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from functools import lru_cache
 
 from icf_utils.errors import DepositDamaged, IcfError, storage_errors
 from icf_utils.outputs.provenance import Provenance, read_provenance
+from icf_utils.store.files import read_if_present
 from icf_utils.store.layout import OUTPUT_SUFFIX, PROVENANCE_SUFFIX, Study, Visit, list_kept_outputs, list_outputs
 
 #: The list's path below the catalog's folder.
@@ -70,12 +71,7 @@ def parse_outputs(raw: bytes, source: str) -> list[OutputLine]:
 
 def read_list(study: Study) -> bytes | None:
     """Read the list's bytes; ``None`` where there is none. Raises :class:`~icf_utils.errors.StorageFailure`."""
-    path = study.catalog / OUTPUTS_PATH
-    with storage_errors(path, "read"):
-        try:
-            return path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+    return read_if_present(study.catalog / OUTPUTS_PATH)
 
 
 def visit_outputs(place: Visit) -> list[OutputLine]:
