@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from icf_utils.fetch.http import RetryPolicy
 from icf_utils.retrieve.api import BucketSource, Retriever, parse_bucket
 from tests.data.make_cod import CodSeries
+from tests.dataset.servers import PASSWORD, Server, nginx
 from tests.fetch.server import serving
 from tests.retrieve.bucket_server import BucketServer
 
@@ -23,6 +25,21 @@ def made(series: str, count: int = 3, **options: object) -> CodSeries:
     source = random.Random(series)
     images = {f"{series}.{number}": source.randbytes(1000 * number + 7) for number in range(1, count + 1)}
     return CodSeries(STUDY, series, images, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def server(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The module's store on a web server that requires a password."""
+    if not shutil.which("nginx"):
+        pytest.skip("nginx is not installed")
+    with nginx(store, tmp_path_factory.mktemp("nginx")) as made:
+        yield made
+
+
+@pytest.fixture
+def login(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The password, where commands look for it."""
+    monkeypatch.setenv("ICF_STORE_PASSWORD", PASSWORD)
 
 
 @pytest.fixture
@@ -64,7 +81,7 @@ def expected(*series: CodSeries) -> dict[str, bytes]:
 
 @pytest.fixture(autouse=True)
 def _no_stored_logins(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody is asked, and the logins of whoever runs the tests are not used."""
+    """Nobody is asked, and the logins of the user who runs the tests are not used."""
     monkeypatch.setenv("GIT_TERMINAL_PROMPT", "0")
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
     monkeypatch.setenv("NETRC", str(tmp_path_factory.getbasetemp() / "no-netrc"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from icf_utils import deposit_visit_metadata, make_studyvisit_archive
 from icf_utils.cli.main import main
 from icf_utils.processing.execute import ProcessConfig, process_visit
 from tests.data.make_dicom import uid, write_visit
-from tests.dataset.servers import PASSWORD, USER, Server, nginx
+from tests.dataset.servers import PASSWORD, USER, Server
 from tests.processing.conftest import shell
 from tests.retrieve.conftest import files
 
@@ -64,14 +63,6 @@ def test_a_changed_output_is_not_kept(store: Path, tmp_path: Path, capsys: pytes
     words = ("-o", tmp_path / "store", "study-a/v1", "--processing", "one", "-d", tmp_path / "got")
     assert len(retrieve(capsys, 1, *words)["result"]["failures"]) == 1
     assert not (tmp_path / "got/study-a/v1_one_output.tar").exists()
-
-
-@pytest.fixture(scope="module")
-def server(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    if not shutil.which("nginx"):
-        pytest.skip("nginx is not installed")
-    with nginx(store, tmp_path_factory.mktemp("nginx")) as running:
-        yield running
 
 
 def test_outputs_of_a_web_store(

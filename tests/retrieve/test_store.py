@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from icf_utils.formatting import format_size
 from icf_utils.retrieve.api import Retriever, StoreSource
 from tests.data.make_cod import CodSeries
 from tests.data.make_dicom import write_visit
-from tests.dataset.servers import PASSWORD, USER, Server, nginx
+from tests.dataset.servers import PASSWORD, USER, Server
 from tests.fetch.server import Fault, FaultyServer, serving
 from tests.retrieve.bucket_server import BucketServer
 from tests.retrieve.conftest import expected, files
@@ -53,19 +52,6 @@ def in_tars(store: Path, *visits: tuple[str, str]) -> dict[str, bytes]:
                 if member.name.endswith(".dcm"):
                     found[member.name] = file.read()
     return found
-
-
-@pytest.fixture(scope="module")
-def server(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    if not shutil.which("nginx"):
-        pytest.skip("nginx is not installed")
-    with nginx(store, tmp_path_factory.mktemp("nginx")) as made:
-        yield made
-
-
-@pytest.fixture
-def login(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ICF_STORE_PASSWORD", PASSWORD)
 
 
 def run(*arguments: object) -> int:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +19,7 @@ from icf_utils.retrieve.selection_file import SelectedLine, parse_selection_file
 from icf_utils.settings import Settings
 from icf_utils.store.layout import Visit
 from tests.data.make_dicom import uid, write_visit
-from tests.dataset.servers import PASSWORD, USER, Server, nginx
+from tests.dataset.servers import PASSWORD, USER, Server
 from tests.retrieve.conftest import files
 
 VISITS = {
@@ -53,19 +51,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         publish_visit(place, Settings(), SILENT)
         assert made
     return root / "store"
-
-
-@pytest.fixture(scope="module")
-def server(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    if not shutil.which("nginx"):
-        pytest.skip("nginx is not installed")
-    with nginx(store, tmp_path_factory.mktemp("nginx")) as made:
-        yield made
-
-
-@pytest.fixture
-def login(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ICF_STORE_PASSWORD", PASSWORD)
 
 
 def run(server: Server, *arguments: object) -> int:
