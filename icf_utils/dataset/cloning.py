@@ -135,7 +135,7 @@ def _find(address: str, auth: Login | Secret | None, client: HttpClient) -> tupl
     if study and asking.exists(f"{address}_XDLRA--refs"):
         return _Place(store, study, name, asking.credential, asking.realm), asking.exists(f"{address}.annex")
     raise DepositMissing(
-        printable(address), "there is no dataset of a study or visit at this address: check it, or use 'retrieve'"
+        printable(address), "no dataset of a study or visit was found at this address: check it, or use 'retrieve'"
     )
 
 

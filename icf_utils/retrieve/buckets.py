@@ -42,7 +42,7 @@ class BucketPlace:
     ``scheme``: ``https`` or ``http`` for the JSON API of Google Cloud Storage at ``endpoint``, ``gs`` and ``s3`` for
     the providers' own APIs (``endpoint`` empty: the provider's server), ``file`` for the folder ``bucket``.
 
-    Where whoever asks pays for requests: ``billed_project`` is the Google project that is charged, ``requester_pays``
+    For buckets whose requester pays: ``billed_project`` is the Google project that is charged, ``requester_pays``
     accepts the charges of an S3 bucket. A ``gs`` or ``s3`` bucket that ``is_public`` is read without credentials.
     """
 

@@ -173,7 +173,7 @@ def test_an_earlier_output_is_kept_on_request(place: Visit, output: Path) -> Non
 
 
 class _KilledError(Exception):
-    """In place of a kill: whoever raises it writes nothing afterwards."""
+    """In place of a kill: after it is raised, nothing is written."""
 
 
 @pytest.mark.parametrize("after", range(16))
