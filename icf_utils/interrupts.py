@@ -7,6 +7,7 @@ block is active yet. Removes files and empty folders; knows nothing of what the 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,10 @@ _unfinished: dict[Path, tuple[bytes | None, Sequence[Path]]] = {}
 #: Folders that this process has created for stores, the innermost first, by store: those of studies, the store's own
 #: and those above it. Folders that others prepared are never removed.
 _made: dict[Path, list[Path]] = {}
+
+#: Held while a store's folders are created or removed, so that the register and the disk agree: threads of one process
+#: work on the same study. Reentrant: an interrupt may arrive while its own thread has it.
+made_folders_lock = threading.RLock()
 
 #: Numbers of the signals that this process has received and ends because of.
 _received: list[int] = []
@@ -62,26 +67,30 @@ def remove_unfinished() -> None:
 
 
 def remember_made_folders(root: Path, folders: Sequence[Path]) -> None:
-    """Register that this process creates folders for the store at ``root``, the innermost first."""
+    """Register that this process creates folders for the store at ``root``, the innermost first.
+
+    The caller has :data:`made_folders_lock` until they are created.
+    """
     _made[root] = [*folders, *(path for path in _made.get(root, ()) if path not in folders)]
 
 
 def forget_made_folders(root: Path) -> None:
     """Remove a store's folders from the register: they have content now, and stay."""
-    _made.pop(root, None)
+    with made_folders_lock:
+        _made.pop(root, None)
 
 
 def remove_made_folders(root: Path) -> None:
     """Remove those folders of a store that this process has created, as far as they are empty."""
-    for path in list(_made.get(root, ())):
-        with suppress(KeyError, ValueError):  # first: another thread may create and register it again
+    with made_folders_lock:
+        for path in list(_made.get(root, ())):
+            try:
+                path.rmdir()
+            except FileNotFoundError:
+                pass
+            except OSError:
+                continue
             _made[root].remove(path)
-        try:
-            path.rmdir()
-        except FileNotFoundError:
-            pass
-        except OSError:
-            _made.setdefault(root, []).append(path)
 
 
 def on_signal(number: int) -> None:

@@ -35,6 +35,7 @@ from icf_utils.interrupts import (
     expect_unfinished,
     forget_made_folders,
     forget_unfinished,
+    made_folders_lock,
     remember_made_folders,
     remove_file,
     remove_made_folders,
@@ -329,6 +330,12 @@ def make_folders(root: Path, folder: Path) -> None:
     A study's folder, the store's own and those above it are registered
     (:func:`~icf_utils.interrupts.remove_made_folders`). Their names are durable on return.
     """
+    if not folder.is_dir():
+        with made_folders_lock:
+            _make_missing(root, folder)
+
+
+def _make_missing(root: Path, folder: Path) -> None:
     missing = [folder] if not folder.is_dir() else []
     while missing and missing[-1] != missing[-1].parent and not missing[-1].parent.is_dir():
         missing.append(missing[-1].parent)

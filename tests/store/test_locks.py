@@ -13,14 +13,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from icf_utils.archive.stage import make_studyvisit_archive
 from icf_utils.errors import Busy, InvalidSetting, StorageFailure
+from icf_utils.interrupts import remove_made_folders
 from icf_utils.progress import SILENT, Silent
 from icf_utils.store import lock_owner, locks
-from icf_utils.store.files import part_name
+from icf_utils.store.files import make_folders, part_name
 from icf_utils.store.layout import Study, Visit
 from icf_utils.store.locks import catalog_lock, run_lock, visit_lock
 from tests.archive.reference import reference_archive
@@ -72,6 +74,27 @@ def test_visits_and_catalog_do_not_exclude_each_other(visit: Visit) -> None:
     other = Visit(visit.root, "study", "other")
     with visit_lock(visit, SILENT), visit_lock(other, SILENT), catalog_lock(visit.of_study, SILENT):
         assert len(os.listdir(visit.workdir)) == 3
+
+
+def test_a_folder_that_is_removed_while_it_is_created_stays_registered(
+    visit: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread tidies up between the registration of the folder and its creation."""
+    mkdir = Path.mkdir
+    others: list[threading.Thread] = []
+
+    def slow_mkdir(path: Path, *args: Any, **kwargs: Any) -> None:
+        if not others:
+            others.append(threading.Thread(target=remove_made_folders, args=[visit.root]))
+            others[0].start()
+            others[0].join(0.2)
+        mkdir(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", slow_mkdir)
+    make_folders(visit.root, visit.root)
+    others[0].join()
+    remove_made_folders(visit.root)
+    assert not visit.root.exists()
 
 
 @pytest.mark.parametrize("kind", ["visit", "catalog"])
