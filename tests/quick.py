@@ -1,7 +1,8 @@
 """The quick part of the tests: all but those that ``tests/slow.txt`` names, for the loop of a developer.
 
 ``pytest --quick`` leaves these out. ``pytest --find-slow`` adds to the file what took longer than half a second, setup
-included, and removes tests that no longer exist. A line is a module and a function; parameters do not count.
+included, or a second for all parameters together, and removes tests that no longer exist. A line is a module and a
+function.
 A new test belongs to the quick part until it is named.
 """
 
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 
 SLOW = Path(__file__).parent / "slow.txt"
-LIMIT = 0.5
+#: Seconds of one test, and of a function with all its parameters.
+LIMIT, TOGETHER = 0.5, 1.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,16 +50,18 @@ class _Durations:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self.longest: dict[str, float] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
-        function = function_of(report.nodeid)
-        self.longest[function] = max(self.longest.get(function, 0.0), self.seconds[report.nodeid])
 
     def pytest_sessionfinish(self) -> None:
-        known = {name for name in read_slow() if _exists(name, self.longest)}
-        found = known | {name for name, seconds in self.longest.items() if seconds > LIMIT}
+        together: dict[str, float] = {}
+        for nodeid, seconds in self.seconds.items():
+            function = function_of(nodeid)
+            together[function] = together.get(function, 0.0) + seconds
+        known = {name for name in read_slow() if _exists(name, together)}
+        slow = {function_of(nodeid) for nodeid, seconds in self.seconds.items() if seconds > LIMIT}
+        found = known | slow | {name for name, seconds in together.items() if seconds > TOGETHER}
         SLOW.write_text("".join(f"{name}\n" for name in sorted(found)), encoding="utf-8")
 
 
