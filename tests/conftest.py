@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import settings
 
+from tests.catalog.browsing import Visitor, start_browser
 from tests.data.make_hard_inputs import make_hard_inputs
 
 pytest_plugins = ["tests.quick"]
@@ -129,3 +132,24 @@ def open_tmp_path() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o777)
         yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One browser for all tests: starting it takes longer than a test."""
+    browser = start_browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def visitor(driver: Any) -> Iterator[Visitor]:
+    """A visitor whose browser must not have logged an error nor left the loopback interface in the end."""
+    driver.get("about:blank")
+    for kind in ("browser", "performance"):
+        driver.get_log(kind)
+    found = Visitor(driver)
+    yield found
+    found.settle()
+    assert [entry for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    assert {urlsplit(url).hostname for url in found.requests()} == {"127.0.0.1"}

@@ -28,6 +28,7 @@ ROOMS = [
         "results",
         "progress",
         "notebook",
+        "page_style",
         "interrupts",
         "regular_files",
         "child_environment",

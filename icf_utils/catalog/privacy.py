@@ -43,12 +43,17 @@ def value_text(value: Value | None, uids: Iterable[str] = ()) -> str:
     return remove_identifiers(clean_text(", ".join(str(item) for item in items)), uids)
 
 
+def remove_uids(text: str) -> str:
+    """Replace anything with the form of a UID by an ellipsis."""
+    return _UID.sub(REMOVED, text)
+
+
 def remove_identifiers(text: str, uids: Iterable[str] = ()) -> str:
     """Replace ``uids``, anything else with the form of a UID, and calendar dates by an ellipsis."""
     for uid in uids:
         if uid:
             text = text.replace(uid, REMOVED)
-    return _DATE.sub(REMOVED, _UID.sub(REMOVED, text))
+    return _DATE.sub(REMOVED, remove_uids(text))
 
 
 def has_identifier(name: str, uids: Iterable[str]) -> bool:

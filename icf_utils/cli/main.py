@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         parser = build_parser()
         args = parser.parse_args(given)
+        args.command_line = tuple(given)
         console = Console(quiet=args.quiet or args.json, as_json=args.json)
         if renamed := getattr(args, "renamed", None):
             console.warning(f"{renamed[0]} is deprecated, use {renamed[1]}")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from icf_utils import __version__
 from icf_utils.cli.console import Console, is_on_terminal
 from icf_utils.cli.options import (
     add_allow,
@@ -31,7 +34,7 @@ from icf_utils.results import to_json_value
 from icf_utils.settings import RUN_CHECKS, STAGE_NAMES
 
 if TYPE_CHECKING:
-    from icf_utils.pipeline.model import RunConfig, RunResult, VisitInput, VisitOutcome, VisitPlan
+    from icf_utils.pipeline.model import RunConfig, RunHead, RunResult, VisitInput, VisitOutcome, VisitPlan
     from icf_utils.processing.model import Processing
     from icf_utils.processing.run import ProcessRunResult
     from icf_utils.settings import RunSettings, Settings
@@ -282,8 +285,8 @@ def _run_config(args: argparse.Namespace, store: Path, settings: Settings, choic
 
 
 def _dry_run(args: argparse.Namespace, console: Console, visits: list[VisitInput], config: RunConfig) -> int:
+    from icf_utils.pipeline.graph import plan_cells, write_graph
     from icf_utils.pipeline.plan import make_plan
-    from icf_utils.pipeline.report import plan_cells, write_graph
 
     plans = make_plan(visits, config)
     if args.graph:
@@ -312,10 +315,12 @@ def _run(
     jobs: int,
     processings: list[Processing],
 ) -> int:
-    from icf_utils.pipeline.report import outcome_cells, write_graph, write_report
+    from icf_utils.pipeline.graph import outcome_cells, write_graph
+    from icf_utils.pipeline.report import write_report
     from icf_utils.pipeline.run import run_visits
 
     reporter = VisitReporter(console)
+    head = _run_head(args)
     try:
         result = run_visits(
             visits, config, jobs=jobs, keep_going=not args.stop_on_error, progress=console, on_visit=reporter.report
@@ -324,7 +329,7 @@ def _run(
         console.message(f"{format_count(reporter.number, 'visit')} finished; the next run continues from there")
         raise
     if args.report:
-        write_report(Path(args.report), result)
+        write_report(Path(args.report), result, head)
     if args.graph:
         write_graph(Path(args.graph), outcome_cells(result), config.stage_names)
     console.notices(result.notices)
@@ -334,6 +339,15 @@ def _run(
     value = {"run": to_json_value(result), "processings": to_json_value(done)} if processings else result
     console.result(args.command, value, lines, ok=ok)
     return 1 if any(one.failed for one in done) else exit_code(result)
+
+
+def _run_head(args: argparse.Namespace) -> RunHead:
+    """What the report says about the run. Reads the clock."""
+    from icf_utils.pipeline.model import RunHead
+
+    return RunHead(
+        time.time(), str(Path(args.store_dir).absolute()), __version__, shlex.join(["icf-utils", *args.command_line])
+    )
 
 
 def exit_code(result: RunResult) -> int:

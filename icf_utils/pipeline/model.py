@@ -148,6 +148,16 @@ class VisitOutcome:
 
 
 @dataclass(frozen=True)
+class RunHead:
+    """What was run: when it began (POSIX seconds), the store's path, the version of icf-utils, and the command line."""
+
+    began: float
+    store: str
+    version: str
+    command: str
+
+
+@dataclass(frozen=True)
 class RunResult:
     """What a run did. ``visits`` are sorted by study and visit; ``seconds`` is wall time.
 

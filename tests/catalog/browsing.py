@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +35,12 @@ FLAGS = (
     "--window-size=1300,1000",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
+
+#: axe-core, the checker of accessibility, as a package for Python brings it; a newer one can be named. Read at once:
+#: tests clear the environment.
+AXE = os.environ.get("ICF_AXE") or (find_spec("axe_core_python") and str(files("axe_core_python") / "axe.min.js"))
+#: A folder for pictures of pages.
+SCREENSHOTS = os.environ.get("ICF_SCREENSHOTS", "")
 
 PHONE, DESKTOP = 390, 1280
 
@@ -166,6 +175,21 @@ class Visitor:
         urls = [params["request"]["url"] for params in sent]
         self.sent += [url for url in urls if urlsplit(url).scheme not in ("data", "chrome", "about", "blob")]
         return self.sent
+
+    def axe_violations(self) -> list[tuple[str, list[str]]]:
+        """What axe-core finds in the page as it is now: rules and the first elements. Skips the test without it."""
+        if not AXE:
+            pytest.skip("axe-core-python is not installed")
+        if not self.driver.execute_script("return typeof axe === 'object'"):
+            self.driver.execute_script(Path(AXE).read_text(encoding="utf-8"))
+        script = "axe.run().then(found => arguments[0](found.violations))"
+        violations = self.driver.execute_async_script(script)
+        return [(one["id"], [node["html"][:120] for node in one["nodes"]][:3]) for one in violations]
+
+    def save_picture(self, name: str) -> None:
+        """Save a picture of the window in the folder ``ICF_SCREENSHOTS``, if that is set."""
+        if SCREENSHOTS:
+            self.driver.save_screenshot(str(Path(SCREENSHOTS) / f"{name}.png"))
 
     def settle(self) -> None:
         """Back to how it was."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -21,7 +19,6 @@ from icf_utils.metadata.records import (
     encode_tarball,
 )
 from icf_utils.store.layout import Visit
-from tests.catalog.browsing import Visitor, start_browser
 
 STUDY = "proj-1"
 UID_ROOT = "1.2.826.0.1.3680043.8.498"
@@ -99,24 +96,3 @@ def snapshot() -> Callable[[Path], dict[str, bytes]]:
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(files)}
 
     return taken
-
-
-@pytest.fixture(scope="session")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """One browser for all tests: starting it takes longer than a test."""
-    browser = start_browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.quit()
-
-
-@pytest.fixture
-def visitor(driver: Any) -> Iterator[Visitor]:
-    """A visitor whose browser must not have logged an error nor left the loopback interface in the end."""
-    driver.get("about:blank")
-    for kind in ("browser", "performance"):
-        driver.get_log(kind)
-    found = Visitor(driver)
-    yield found
-    found.settle()
-    assert [entry for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
-    assert {urlsplit(url).hostname for url in found.requests()} == {"127.0.0.1"}

@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
 
-from icf_utils import RunConfig, RunResult, VisitOutcome, collect_visits, make_plan, run_visits, store_status
-from icf_utils.errors import Busy, InvalidSetting, StorageFailure
+from icf_utils import RunConfig, RunResult, VisitOutcome, collect_visits, run_visits, store_status
+from icf_utils.errors import Busy, InvalidSetting
 from icf_utils.pipeline import execute
-from icf_utils.pipeline.model import StageFailure, StageOptions, StageOutcome
+from icf_utils.pipeline.model import StageOptions, StageOutcome
 from icf_utils.pipeline.plan import Planner
-from icf_utils.pipeline.report import (
-    GraphCell,
-    html_report,
-    json_report,
-    mermaid_graph,
-    outcome_cells,
-    plan_cells,
-    svg_graph,
-    write_graph,
-    write_report,
-)
 from icf_utils.pipeline.state import StageRecord
 from icf_utils.progress import SILENT, Task
-from icf_utils.results import Notice
 from icf_utils.store.layout import Study, Visit
 from icf_utils.store.locks import catalog_lock, list_running_visits, run_lock
 from tests.conftest import VISIT_NAMES
@@ -294,83 +278,3 @@ def test_a_store_that_is_a_file(tmp_path: Path, inputs: Path) -> None:
     result = run_visits(collect_visits(tmp_path / "none", inputs / "visits.csv"), RunConfig(tmp_path / "store"))
     failures = [item.failed.failure for item in result.failed if item.failed and item.failed.failure]
     assert [failure.type for failure in failures] == ["StorageFailure"] * 3
-
-
-HOSTILE = "<script>alert(1)</script>&\"'\u202e\n\x1b[31m"
-
-
-def hostile_result() -> RunResult:
-    failure = StageFailure("InputRefused", HOSTILE, 3)
-    notices = (Notice("no-time", HOSTILE, HOSTILE),)
-    stages = (
-        StageOutcome("archive", "done", (HOSTILE,), 1.5, 1234567, notices, notices),
-        StageOutcome("metadata", "failed", failure=failure),
-        StageOutcome("dataset", "not reached"),
-        StageOutcome("catalog", "up to date"),
-    )
-    return RunResult((VisitOutcome("study-a", "v1", stages),), 2.5)
-
-
-class _Tags(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        self.tags.add(tag)
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def test_a_report_escapes_everything(tmp_path: Path) -> None:
-    page = html_report(hostile_result())
-    tags = _Tags()
-    tags.feed(page)
-    assert "script" not in tags.tags
-    assert "<script>alert(1)</script>" in tags.text
-    assert not {"\x1b", "\u202e"} & set(page)
-    assert "http" not in page
-    assert "1,234,567" in page
-    write_report(tmp_path / "report.json", hostile_result())
-    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert report["counts"]["failed"] == 1
-    assert report["visits"][0]["stages"][1]["failure"]["message"] == HOSTILE
-
-
-def test_a_report_replaces_a_file_in_one_step_and_writes_into_what_is_not_a_file(tmp_path: Path) -> None:
-    path, link, fifo = tmp_path / "kept.json", tmp_path / "report.json", tmp_path / "fifo.json"
-    path.write_text("old", encoding="utf-8")
-    path.chmod(0o640)
-    link.symlink_to(path)
-    with path.open(encoding="utf-8") as old:
-        write_report(link, hostile_result())
-        assert old.read() == "old"  # whoever was reading it reads the old one to its end
-    assert link.is_symlink()
-    assert path.stat().st_mode & 0o777 == 0o640
-    assert path.read_text(encoding="utf-8") == json_report(hostile_result())
-    os.mkfifo(fifo)
-    with ThreadPoolExecutor() as pool:
-        written = pool.submit(write_report, fifo, hostile_result())
-        assert fifo.read_text(encoding="utf-8") == json_report(hostile_result())
-        written.result()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["fifo.json", "kept.json", "report.json"]
-
-
-def test_graphs(inputs: Path, config: RunConfig, tmp_path: Path) -> None:
-    visits = collect_visits(config.root, inputs / "visits.csv")
-    cells = plan_cells(make_plan(visits, config))
-    picture = ElementTree.fromstring(svg_graph(cells, config.stage_names))
-    titles = [item.text for item in picture.iter("{http://www.w3.org/2000/svg}title")]
-    assert titles[0] == "study-a/v1 archive: to do; not made yet"
-    assert len(titles) == 12
-    (hostile,) = {cell.note for cell in outcome_cells(hostile_result()) if cell.state == "failed"}
-    ElementTree.fromstring(svg_graph([GraphCell("s/v", "archive", "failed", hostile)], ["archive"]))
-    text = mermaid_graph(cells)
-    assert text.startswith("flowchart LR\n")
-    assert '  v0_archive --> v0_metadata["study-a/v1<br/>metadata: to do"]:::to_do\n' in text
-    write_graph(tmp_path / "chain.mmd", cells, config.stage_names)
-    assert (tmp_path / "chain.mmd").read_text(encoding="utf-8") == text
-    with pytest.raises(StorageFailure):
-        write_graph(tmp_path / "none" / "chain.svg", cells, config.stage_names)

@@ -22,6 +22,7 @@ from icf_utils.dicom.ae_titles import parse_ae_title
 from icf_utils.errors import IcfError, InputRefused, InvalidIdentifier, InvalidSetting, StorageFailure, printable
 from icf_utils.formatting import format_count
 from icf_utils.installation import missing_package
+from icf_utils.page_style import STYLE_NAME, shared_style
 from icf_utils.progress import SILENT, Progress
 from icf_utils.receiver.arguments import announce_arguments, split_words
 from icf_utils.receiver.journal import Journal
@@ -82,6 +83,7 @@ def _request_class(space: UploadSpace) -> type[Request]:
 
 
 def _add_routes(app: Flask, handlers: _Handlers) -> None:
+    app.add_url_rule(f"/static/{STYLE_NAME}", "shared_style", lambda: Response(shared_style(), mimetype="text/css"))
     app.add_url_rule("/", "home", handlers.home)
     app.add_url_rule("/view/<session_id>", "view", handlers.view)
     app.add_url_rule("/view/<session_id>/delete", "delete_by_form", handlers.delete_by_form, methods=["POST"])
