@@ -135,7 +135,7 @@ def test_report_and_picture(inside: Inside, table: Path, root: Path, tmp_path: P
     assert not report.exists()
     assert inside("run", "-o", root, "--table", table, "--graph", graph, "--report", report).code == 0
     assert graph.read_text(encoding="utf-8").count(">made<") == 12
-    assert "3 visits: 3 done" in report.read_text(encoding="utf-8")
+    assert "3 visits: 3 made" in report.read_text(encoding="utf-8")
     data = tmp_path / "report.json"
     assert inside("run", "-o", root, "--table", table, "--report", data).code == 0
     assert json.loads(data.read_text(encoding="utf-8"))["counts"]["up to date"] == 3
