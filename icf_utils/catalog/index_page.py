@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +105,13 @@ def build_index(store_dir: str | os.PathLike[str], *, settings: Settings | None 
         raise InvalidSetting(str(root), "it contains no study; name another store with -o/--store-dir")
     changed = _replace(root / INDEX_PAGE, index_bytes(lines), root)
     return IndexResult(root / INDEX_PAGE, len(lines), changed, tuple(notices))
+
+
+def update_index(root: Path, settings: Settings) -> None:
+    """Make the page of all studies again if the store has one that icf-utils made."""
+    if (root / INDEX_PAGE).exists():
+        with suppress(ExistingFileDiffers):
+            build_index(root, settings=settings)
 
 
 def _line(study: Study, settings: Settings) -> StudyLine:

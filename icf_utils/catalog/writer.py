@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from icf_utils.catalog.application import FOLDERS
+from icf_utils.catalog.html_pages import INDEX_PAGE, LISTS
+from icf_utils.catalog.study_description import CITATIONS
 from icf_utils.errors import ExistingFileDiffers, storage_errors
 from icf_utils.progress import Task
 from icf_utils.regular_files import read_regular
@@ -23,6 +25,10 @@ from icf_utils.store.layout import Study
 #: The file that marks a folder as the catalog of a study: a line with the catalog's id. If dates are hidden, a second
 #: line says so, as the study's page can be lost and made again.
 MARKER = ".icf-catalog"
+
+#: The names of icf-utils' files and folders in a catalog's folder, in every version of its application.
+OWN_NAMES = frozenset({*FOLDERS, *CITATIONS, INDEX_PAGE, LISTS, "metadata", "data", "config.json"})
+
 _REMEDY = "move it away to get a catalog here"
 _HIDES_DATES = b"hides dates\n"
 
@@ -148,6 +154,18 @@ def remove_unfinished_files(study: Study) -> None:
     with storage_errors(study.workdir, "tidy"):
         for path in study.workdir.glob(f"{study.catalog.name}+*.part"):
             path.unlink()
+
+
+def list_own_files(study: Study) -> list[Path]:
+    """List the catalog's files except those of others: hidden ones, and what has an unknown name at the top.
+
+    The marker comes last.
+    """
+    found = []
+    for parent, _, names in sorted(os.walk(study.catalog)):
+        below = [Path(parent, name).relative_to(study.catalog) for name in sorted(names)]
+        found += [path for path in below if path.parts[0] in OWN_NAMES and not path.name.startswith(".")]
+    return [*(study.catalog / path for path in found), study.catalog / MARKER]
 
 
 def stale_assets(study: Study, wanted: Collection[str]) -> list[Path]:

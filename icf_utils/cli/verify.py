@@ -83,7 +83,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         result = verify_store(args.store_dir, targets_of(args), **store, progress=console)
     console.notices(notice for check in result.visits for notice in name_visit(check.study, check.visit, check.notices))
     shown = [check for check in result.visits if check.findings or (check.visit and not args.quiet)]
-    lines = [line for check in shown for line in _lines(check)]
+    lines = [line for check in shown for line in _lines(check)] if result.visits else ["no visits"]
     console.result(args.command, result, lines, ok=not result.findings)
     return 1 if result.findings else 0
 

@@ -88,6 +88,9 @@ def _lines(result: RemoveResult, confirmation: Confirmation) -> list[str]:
     pages = f", {format_count(result.pages, 'file')} of the catalog" if result.pages else ""
     records = f", {format_count(result.work_files, 'record')}" if result.work_files else ""
     lines = [f"{name}: removed {format_count(result.files, 'file')}{pages}{records}"]
+    if not (result.files or pages or records):
+        lines = [f"{name}: the store has no files of it"]
+    lines += [f"it {successor}: remove that visit as well" for successor in result.successors]
     if result.tombstone:
         lines.append(f"its tombstone is '{printable(result.tombstone)}'")
     if result.traces:

@@ -6,7 +6,7 @@ import argparse
 
 from icf_utils.cli.confirm import Confirmation, add_yes
 from icf_utils.cli.console import Console
-from icf_utils.cli.options import add_id, add_store
+from icf_utils.cli.options import add_dry_run, add_id, add_store
 
 NAME = "visit rename"
 HELP = "give a visit another identifier, or put it into another study"
@@ -22,8 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     add_id(parser)
     parser.add_argument("--to", nargs=2, metavar=("STUDY", "VISIT"), required=True, help="the new identifiers")
-    parser.add_argument("--reason", metavar="TEXT", default="renamed", help="why, in one line (default: renamed)")
+    parser.add_argument(
+        "--reason", metavar="TEXT", default="", help="why, in one line; 'renamed from STUDY/VISIT' is added"
+    )
     parser.add_argument("--date", metavar="DATE", default="", help="date for the history, as YYYY-MM-DD")
+    add_dry_run(parser, "print what would change; change nothing")
     add_yes(parser)
 
 
@@ -31,13 +34,22 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.curation.rename import rename_visit
 
     old, new = "/".join(args.id), "/".join(args.to)
-    if not Confirmation(console, args.yes).ask([f"{old}: becomes {new}"], "rename this visit"):
-        console.result(args.command, None, [f"{old}: nothing was changed"], ok=False)
-        return 1
-    result = rename_visit(args.store_dir, *args.id, *args.to, reason=args.reason, date=args.date, progress=console)
+    confirmation = Confirmation(console, args.yes, args.dry_run)
+    result = rename_visit(
+        args.store_dir,
+        *args.id,
+        *args.to,
+        reason=args.reason,
+        date=args.date,
+        accept=lambda lines: confirmation.ask(lines, "rename this visit"),
+        progress=console,
+    )
     console.notices(result.notices)
-    done = f"{old}: is now {new}, version {result.version}"
-    if result.state == "unchanged":
-        done = f"{old}: was renamed before; {new} is version {result.version} of it"
-    console.result(args.command, result, [done])
-    return 0
+    done = {
+        "renamed": f"{old}: is now {new}, version {result.version}",
+        "unchanged": f"{old}: was renamed before; {new} is version {result.version} of it",
+        "declined": f"{old}: nothing was changed",
+    }
+    ok = result.state != "declined" or args.dry_run
+    console.result(args.command, result, [*confirmation.not_shown, done[result.state]], ok=ok)
+    return 0 if ok else 1

@@ -7,7 +7,6 @@ of both; the second visit goes in the same transaction.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +25,7 @@ from icf_utils.curation.replace import (
 from icf_utils.curation.traces import visit_files, work_files
 from icf_utils.curation.version import ChangeNote, read_current
 from icf_utils.errors import InputRefused, InvalidSetting
+from icf_utils.metadata.history import FormerName, former_names, merged_with
 from icf_utils.progress import SILENT, Progress
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.elsewhere import refuse_elsewhere
@@ -55,8 +55,7 @@ def merge_visits(
     """
     place, second = Visit(Path(store_dir), study, visit), Visit(Path(store_dir), study, other)
     chosen = load_settings(place.root) if settings is None else settings
-    merged = f"merged with {other}"
-    words = f"{reason} ({merged})" if reason else merged
+    words = merged_with(other, reason)
     check_reason(words)
     check_date(date)
     if place == second:
@@ -67,7 +66,7 @@ def merge_visits(
             locks.enter_context(visit_lock(one, progress))
         if place.archive.exists() and not visit_files(second):
             current = read_current(place)
-            if any(re.search(rf"\bmerged with {re.escape(other)}\)?\Z", one.reason) for one in current.history):
+            if FormerName(study, other, is_merged=True) in former_names(study, current.history):
                 return unchanged(current, "unchanged", None)
         refuse_elsewhere(place, chosen)
         refuse_elsewhere(second, chosen)

@@ -8,24 +8,28 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from icf_utils.catalog.change import plan_catalog_change
-from icf_utils.catalog.index_page import INDEX_PAGE, build_index
-from icf_utils.catalog.page import read_entry
+from icf_utils.catalog.change import plan_catalog_change, plan_empty_study
+from icf_utils.catalog.index_page import update_index
+from icf_utils.catalog.page import catalogued_visits, read_entry
 from icf_utils.curation.replace import check_date, check_reason
-from icf_utils.curation.traces import collect_traces, find_traces, visit_files, work_files
+from icf_utils.curation.successors import find_successors
+from icf_utils.curation.traces import collect_traces, find_traces, study_records, visit_files, work_files
 from icf_utils.curation.version import is_same
-from icf_utils.errors import DepositMissing, ExistingFileDiffers
+from icf_utils.errors import DepositMissing
 from icf_utils.formatting import format_count
+from icf_utils.interrupts import note_leftovers
 from icf_utils.progress import SILENT, Progress
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.elsewhere import find_elsewhere
+from icf_utils.store.files import remove_study_folders
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import catalog_lock, remove_dead_locks, visit_lock
 from icf_utils.store.transaction import Change, Step
+
+_NOT_SEARCHED = "the visit is removed, but the store was not searched for what is left of it; repeat the command"
 
 #: Where else a visit may be, which no command of this store can reach.
 ELSEWHERE = (
@@ -51,6 +55,7 @@ class RemoveResult:
 
     ``removed`` is false if the question was declined. ``traces`` is what the search afterwards has found: it should be
     empty. ``shared`` counts files of other visits that have UIDs or MD5s of this one, as an image can be in several.
+    ``successors`` are visits that this one was renamed to or merged into, in words: they have its images and its name.
     """
 
     study: str
@@ -62,6 +67,7 @@ class RemoveResult:
     tombstone: Path | None
     traces: tuple[Trace, ...]
     shared: int
+    successors: tuple[str, ...] = ()
     elsewhere: tuple[str, ...] = ELSEWHERE
 
 
@@ -97,20 +103,38 @@ def remove_visit(
     with visit_lock(place, progress):
         files, records = visit_files(place), work_files(place)
         is_gone = not files and not records and read_entry(place) is None
-        if is_gone and not (missing_ok or place.tombstone.exists()):
+        successors = tuple(map(str, find_successors(place)))
+        if is_gone and not (missing_ok or successors or place.tombstone.exists()):
             raise DepositMissing(place.archive, "the store has nothing of this visit; check -o and --id")
         traces = collect_traces(place)
         other = find_elsewhere(place, chosen)
-        if accept is not None and not is_gone and not accept(_lines(place, files, records)):
-            return RemoveResult(study, visit, False, 0, 0, 0, None, (), 0)
+        lines = [*_lines(place, files, records), *(f"  it {successor}" for successor in successors)]
+        if accept is not None and not is_gone and not accept(lines):
+            return RemoveResult(study, visit, False, 0, 0, 0, None, (), 0, successors)
         stone = _tombstone(visit, date, reason) if tombstone and not place.tombstone.exists() else None
         pages = remove_files(place, files, records, stone, settings=chosen, progress=progress)
-    _update_index(place, chosen)
-    found = find_traces(place.root, traces)
+    try:
+        remove_study_folders(place.of_study)
+        update_index(place.root, chosen)
+        found = find_traces(place.root, traces)
+    except BaseException as error:
+        note_leftovers(error, _NOT_SEARCHED)
+        raise
     left = tuple(Trace(path, what) for path, what in found.traces)
     kept = place.tombstone if place.tombstone.exists() else None
-    elsewhere = (f"the archive at {other}", *ELSEWHERE) if other else ELSEWHERE
-    return RemoveResult(study, visit, True, len(files), len(records), pages, kept, left, found.shared, elsewhere)
+    return RemoveResult(
+        study=study,
+        visit=visit,
+        removed=True,
+        files=len(files),
+        work_files=len(records),
+        pages=pages,
+        tombstone=kept,
+        traces=left,
+        shared=found.shared,
+        successors=successors,
+        elsewhere=(f"the archive at {other}", *ELSEWHERE) if other else ELSEWHERE,
+    )
 
 
 def _lines(place: Visit, files: list[Path], records: list[Path]) -> list[str]:
@@ -133,30 +157,26 @@ def remove_files(
     settings: Settings,
     progress: Progress,
 ) -> int:
-    """Remove files of a visit and about it; returns how many files of the catalog went. The caller holds its lock."""
+    """Remove files of a visit and about it; returns how many files of the catalog went. The caller holds its lock.
+
+    With the last visit of a study, its catalog, its dataset and its list of visits go.
+    """
     study = place.of_study
-    change = Change(study, place.visit)
-    try:
-        with catalog_lock(study, progress):
+    is_last = not {*study.visits(), *catalogued_visits(study)} - {place.visit}
+    with Change(study, place.visit) as change, catalog_lock(study, progress):
+        if is_last:
+            planned, records = plan_empty_study(study), [*records, *study_records(study)]
+        else:
             planned = plan_catalog_change(study, settings, remove=[place.visit])
-            changed = {name: data for name, data in planned.files.items() if not is_same(study.folder / name, data)}
-            steps = [change.prepare(name, data) for name, data in reversed(changed.items())]
-            if tombstone is not None:
-                steps.append(change.prepare(place.tombstone.name, tombstone))
-            steps += [Step(name) for name in planned.stale]
-            steps += [Step(_name(place, path)) for path in (*reversed(files), *records)]
-            change.commit(steps)
-    finally:
-        change.close()
-    return len(planned.stale)
+        changed = {name: data for name, data in planned.files.items() if not is_same(study.folder / name, data)}
+        steps = [change.prepare(name, data) for name, data in reversed(changed.items())]
+        if tombstone is not None:
+            steps.append(change.prepare(place.tombstone.name, tombstone))
+        steps += [Step(name) for name in planned.stale]
+        steps += [Step(_name(place, path)) for path in (*reversed(files), *records)]
+        change.commit(steps)
+    return sum(name.startswith(f"{study.catalog.name}/") for name in planned.stale)
 
 
 def _name(place: Visit, path: Path) -> str:
     return path.relative_to(place.of_study.folder).as_posix()
-
-
-def _update_index(place: Visit, settings: Settings) -> None:
-    """Write the page of all studies again, if the store has one: it counts the visit."""
-    if (place.root / INDEX_PAGE).exists():
-        with suppress(ExistingFileDiffers):  # somebody else's page
-            build_index(place.root, settings=settings)

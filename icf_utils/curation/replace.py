@@ -162,11 +162,8 @@ def put_if_accepted(
 @contextmanager
 def prepared_change(place: Visit) -> Iterator[tuple[Change, Visit]]:
     """A change of a visit, and the visit's place among the files that are prepared. The caller holds its lock."""
-    change = Change(place.of_study, place.visit)
-    try:
+    with Change(place.of_study, place.visit) as change:
         yield change, Visit(change.root, place.study, place.visit)
-    finally:
-        change.close()
 
 
 def _describe_difference(

@@ -60,6 +60,11 @@ def work_files(place: Visit) -> list[Path]:
     return found
 
 
+def study_records(study: Study) -> list[Path]:
+    """The files in a study's work folder that are about its visits as a whole: states of its catalog."""
+    return [path for path in _files_below(study.workdir / "state") if path.name.startswith("+")]
+
+
 def _is_named(name: str, visit: str) -> bool:
     rest = name[len(visit) :]
     return name.startswith(visit) and (rest == "" or _FORMS.match(rest) is not None or rest[0] == ".")
@@ -79,7 +84,8 @@ class Traces:
     uids: frozenset[bytes] = frozenset()
     md5s: frozenset[bytes] = frozenset()
 
-    def _names(self) -> re.Pattern[bytes]:
+    def _names(self, in_study: bool) -> re.Pattern[bytes]:
+        """What names the visit in a file; in those of its study, that another visit was merged with it."""
         study, visit = re.escape(self.study.encode()), re.escape(self.visit.encode())
         forms = (
             rb"(?<![A-Za-z0-9._-])%s(?:_dicom\.|_metadata_|_XDLRA--|_history\.json|\.annex)" % visit,
@@ -87,12 +93,13 @@ class Traces:
             rb"(?<![A-Za-z0-9._-])%s_%s/" % (study, visit),
             rb'"(?:visit|dataset_path)": ?"%s"' % visit,
             rb"^%s[,\t]%s[,\t\r\n]" % (study, visit),
+            *([rb"\bmerged with %s(?![A-Za-z0-9._-])" % visit] if in_study else []),
         )
         return re.compile(b"|".join(forms), re.MULTILINE)
 
     def of_file(self, path: Path) -> Iterator[str]:
         """What of it is in a file, by a word for each kind. Raises :class:`~icf_utils.errors.StorageFailure`."""
-        names, found = self._names(), set()
+        names, found = self._names(self.study in path.parts), set()
         with storage_errors(path, "read"), path.open("rb", buffering=0) as handle:
             rest = b""
             while block := handle.read(_CHUNK):

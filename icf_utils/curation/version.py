@@ -18,7 +18,8 @@ from icf_utils.archive.reader import latest_time
 from icf_utils.catalog.change import plan_catalog_change
 from icf_utils.catalog.content import ContentOptions, visit_content
 from icf_utils.catalog.page import read_entry
-from icf_utils.catalog.visit_list import line_from_files
+from icf_utils.catalog.visit_list import hides_dates, line_from_files
+from icf_utils.curation.successors import find_successors
 from icf_utils.curation.traces import visit_files
 from icf_utils.dataset.annex_url import create_folder, deposit_paths, has_annex_deposit, list_stored_files
 from icf_utils.dataset.build import build_annex_deposit, build_dataset
@@ -91,7 +92,7 @@ def read_current(
         md5, size = metadata.tarball.md5, metadata.tarball.size
     else:
         if not place.archive.exists():
-            raise DepositMissing(place.archive, _NO_ARCHIVE)
+            raise DepositMissing(place.archive, _why_missing(place))
         md5 = read_checksum(place, _RESTORE)
         with storage_errors(place.archive, "examine"):
             size = place.archive.stat().st_size
@@ -111,6 +112,11 @@ def read_current(
         is_catalogued=entry is not None,
         has_previews=entry is not None and _has_previews(place, entry.dataset_id),
     )
+
+
+def _why_missing(place: Visit) -> str:
+    names = [str(successor) for successor in find_successors(place)]
+    return f"the visit {' and '.join(names)}" if names else _NO_ARCHIVE
 
 
 def _has_previews(place: Visit, dataset_id: str) -> bool:
@@ -314,6 +320,7 @@ def commit_version(
             line=line,
             version=version,
             without_outputs=outputs_gone,
+            hides_dates=hides_dates(current.place.of_study, settings.catalog),
         )
         steps = [*steps_for(change, staged, study), *stale_steps(current, staged)]
         steps += [Step(path.relative_to(study.folder).as_posix()) for path in remove]

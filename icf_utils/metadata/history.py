@@ -22,6 +22,9 @@ _REMEDY = "run 'icf-utils verify --repair' for this visit, or restore the file f
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _COMMIT = re.compile(r"(?:[0-9a-f]{40})?")
 _DATE = re.compile(r"(?:\d{4}-\d\d-\d\d)?", re.ASCII)
+_FORMER = re.compile(
+    r"(?:.* \()?(?:merged with |renamed from (?P<study>[A-Za-z0-9._-]+)/)(?P<visit>[A-Za-z0-9._-]+)\)?", re.ASCII
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,48 @@ class VersionRecord:
     reason: str = ""
     date: str = ""
     kept: str = ""
+
+
+def merged_with(visit: str, reason: str = "") -> str:
+    """The reason of a version that another visit of the study was merged into, after the words of who merged them.
+
+    >>> merged_with("v1_2", "late images")
+    'late images (merged with v1_2)'
+    """
+    return _noted(f"merged with {visit}", reason)
+
+
+def renamed_from(study: str, visit: str, reason: str = "") -> str:
+    """The reason of a version that has another name than the version before, after the words of who renamed it.
+
+    >>> renamed_from("study-a", "v1")
+    'renamed from study-a/v1'
+    """
+    return _noted(f"renamed from {study}/{visit}", reason)
+
+
+def _noted(note: str, reason: str) -> str:
+    return f"{reason} ({note})" if reason else note
+
+
+@dataclass(frozen=True)
+class FormerName:
+    """A name under which a visit, or one that was merged into it, was in the store before."""
+
+    study: str
+    visit: str
+    is_merged: bool
+
+
+def former_names(study: str, versions: Iterable[VersionRecord]) -> list[FormerName]:
+    """The former names of a visit of ``study``, as the reasons of its versions say them, the last one first."""
+    found = []
+    for version in reversed(tuple(versions)):
+        if match := _FORMER.fullmatch(version.reason):
+            is_merged = match["study"] is None
+            study = match["study"] or study
+            found.append(FormerName(study, match["visit"], is_merged))
+    return found
 
 
 def encode_history(versions: Iterable[VersionRecord]) -> bytes:

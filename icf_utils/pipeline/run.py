@@ -24,6 +24,7 @@ from icf_utils.pipeline.execute import (
 )
 from icf_utils.pipeline.model import RunConfig, RunResult, StageOutcome, VisitInput, VisitOutcome, VisitPlan
 from icf_utils.pipeline.plan import make_plan
+from icf_utils.pipeline.renamed import refuse_renamed_visits
 from icf_utils.pipeline.shared_studies import refuse_shared_studies
 from icf_utils.pipeline.stages import check_config
 from icf_utils.pipeline.state import remove_unfinished_records
@@ -68,10 +69,12 @@ def run_visits(
     outcomes = [_up_to_date(plan) for plan in plans if not plan.runs]
     if todo:
         check_config(config)
+        refused = refuse_renamed_visits(todo, config)
         if "shared-study" in config.options.refuse:
-            refused = refuse_shared_studies(todo, config, progress)
-            outcomes += [_refused(plan, error, config) for plan, error in refused]
-            todo = [plan for plan in todo if plan not in [other for other, _ in refused]]
+            left = _without(todo, refused)
+            refused += refuse_shared_studies(left, config, progress)
+        outcomes += [_refused(plan, error, config) for plan, error in refused]
+        todo = _without(todo, refused)
     if todo:
         for name in {plan.visit_input.study for plan in todo}:
             remove_unfinished_records(Study(config.root, name))
@@ -85,6 +88,10 @@ def run_visits(
         outcomes += scheduler.finished
     outcomes.sort(key=lambda outcome: (outcome.study, outcome.visit))
     return RunResult(tuple(outcomes), time.monotonic() - started)
+
+
+def _without(plans: list[VisitPlan], refused: Sequence[tuple[VisitPlan, IcfError]]) -> list[VisitPlan]:
+    return [plan for plan in plans if plan not in [other for other, _ in refused]]
 
 
 def _refused(plan: VisitPlan, error: IcfError, config: RunConfig) -> VisitOutcome:

@@ -27,7 +27,7 @@ def refuse_shared_studies(
     plans: Iterable[VisitPlan], config: RunConfig, progress: Progress
 ) -> list[tuple[VisitPlan, InputRefused]]:
     """The visits that have yet to be archived and share a StudyInstanceUID with another one, each with its error."""
-    todo = {plan.visit_input.name: plan for plan in plans if _is_new(plan.visit_input, config)}
+    todo = {plan.visit_input.name: plan for plan in plans if is_new_visit(plan.visit_input, config)}
     leave_out = LeftOut.of(config.settings.archive.leave_out)
     samples: dict[str, dict[str, frozenset[str]]] = {}
     with progress.task("looking for shared studies", len(todo), "visit") as task:
@@ -44,7 +44,8 @@ def refuse_shared_studies(
     return refused
 
 
-def _is_new(visit_input: VisitInput, config: RunConfig) -> bool:
+def is_new_visit(visit_input: VisitInput, config: RunConfig) -> bool:
+    """Whether a run has to archive a visit, from an input that it names."""
     return visit_input.input is not None and not stored_visit(visit_input, config).archive.exists()
 
 

@@ -353,6 +353,42 @@ def _make_missing(root: Path, folder: Path) -> None:
                 sync_names(path.parent)
 
 
+def remove_study_folders(study: Study) -> None:
+    """Remove the folders of a study and its catalog, if empty, that icf-utils would make again with the same access.
+
+    One that somebody else prepared, with another group, mode or ACL, stays. Never raises.
+    """
+    _remove_as_made(study.root, study.catalog)
+    _remove_as_made(study.root, study.folder)
+
+
+def _remove_as_made(root: Path, folder: Path) -> None:
+    probe = folder.parent / f".{secrets.token_hex(4)}.part"
+    expect_unfinished(probe, folders=(probe,))
+    try:
+        if not folder.is_symlink() and not os.listdir(folder):
+            probe.mkdir()
+            _share(root, probe, _SHARED_FOLDER)
+            if _folder_access(probe) == _folder_access(folder):
+                folder.rmdir()
+                sync_names(folder.parent)
+    except OSError:
+        pass
+    finally:
+        with suppress(OSError):
+            probe.rmdir()
+        forget_unfinished(probe)
+
+
+def _folder_access(folder: Path) -> tuple[object, ...]:
+    """Everything that says who may use a folder."""
+    status = folder.stat()
+    default = b""
+    with suppress(OSError):
+        default = os.getxattr(folder, _DEFAULT_ACL)
+    return status.st_mode, status.st_uid, status.st_gid, _acl_of(folder), default
+
+
 #: What file systems answer that cannot sync a folder (SMB, WSL): they write names through, or there is no way.
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 

@@ -71,13 +71,16 @@ def check_identifier(kind: str, value: str) -> str:
 
     Raises :class:`~icf_utils.errors.InvalidIdentifier`, with the rule in its message.
     """
-    if not _is_identifier(kind, value):
+    if not is_identifier(kind, value):
         raise InvalidIdentifier(kind, value)
     return value
 
 
-def _is_identifier(kind: str, value: str) -> bool:
-    """The settings file is in the same folder as the studies' folders, so a study cannot have its name."""
+def is_identifier(kind: str, value: str) -> bool:
+    """Whether a study or a visit (``kind``) can have this identifier.
+
+    The settings file is in the same folder as the studies' folders, so a study cannot have its name.
+    """
     return _IDENTIFIER.fullmatch(value) is not None and (kind, value) != ("study", SETTINGS_NAME)
 
 
@@ -129,7 +132,7 @@ class Study:
             except (FileNotFoundError, NotADirectoryError):
                 return []
         found = {name.removesuffix(suffix) for name in names for suffix in VISIT_SUFFIXES if name.endswith(suffix)}
-        return sorted(visit for visit in found if _is_identifier("visit", visit))
+        return sorted(visit for visit in found if is_identifier("visit", visit))
 
 
 @dataclass(frozen=True)
@@ -259,7 +262,7 @@ def list_outputs(study: Study, suffixes: tuple[str, ...] = (PROVENANCE_SUFFIX,))
         name.removesuffix(suffix).rpartition("_") for suffix in suffixes for name in names if name.endswith(suffix)
     ]
     found = {(visit, processing) for visit, _, processing in parts if is_processing_name(processing)}
-    return sorted(pair for pair in found if _is_identifier("visit", pair[0]))
+    return sorted(pair for pair in found if is_identifier("visit", pair[0]))
 
 
 def list_studies(root: Path) -> list[Study]:
@@ -274,7 +277,7 @@ def list_study_folders(root: Path) -> list[Study]:
             names = sorted(os.listdir(root))
         except (FileNotFoundError, NotADirectoryError):
             return []
-    return [Study(root, name) for name in names if _is_identifier("study", name)]
+    return [Study(root, name) for name in names if is_identifier("study", name)]
 
 
 def read_deposit(path: Path, remedy: str) -> bytes:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from icf_utils.errors import DepositDamaged, StorageFailure, storage_errors
-from icf_utils.interrupts import note_leftovers
+from icf_utils.interrupts import note_leftovers, noted_leftovers
 from icf_utils.store.files import (
     keep_access,
     make_folders,
@@ -37,6 +37,7 @@ from icf_utils.store.layout import Study
 _PREFIX, _JOURNAL, _DONE, _NEW = "+change.", "journal.json", "done.json", "new"
 
 _UNFINISHED = "the change is decided but not finished; the next command for this study finishes it"
+_MADE = "the change had been made and is complete"
 _REMEDY = "restore the study's folder from a copy"
 
 
@@ -62,12 +63,20 @@ class Change:
 
     def __init__(self, study: Study, name: str, renamed: Mapping[str, Path] | None = None) -> None:
         self._study, self._folder = study, study.workdir / f"{_PREFIX}{name}"
-        self._renamed = dict(renamed or {})
+        self._renamed, self._is_made = dict(renamed or {}), False
         self.root = self._folder / _NEW
         make_workdir(study)
         _remove(self._folder)
         with storage_errors(self.root, "create"):
             make_folders(study.root, self.root)
+
+    def __enter__(self) -> Change:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and self._is_made and not noted_leftovers(error):
+            note_leftovers(error, _MADE)
+        self.close()
 
     def path_of(self, path: Path) -> str:
         """A prepared file's path, as steps name it."""
@@ -83,7 +92,7 @@ class Change:
 
     def close(self) -> None:
         """Drop what was prepared, unless the change was decided: then it is finished already, or will be."""
-        if not (self._folder / _JOURNAL).exists():
+        if not self._is_decided():
             _remove(self._folder)
 
     def commit(self, steps: Sequence[Step]) -> None:
@@ -98,17 +107,32 @@ class Change:
         for folder in {(self.root / step.new).parent for step in steps if step.new}:
             sync_folder(folder)
         data = json.dumps({"format": 1, "steps": [vars(step) for step in steps]}, ensure_ascii=True).encode("ascii")
-        replace_file(self._folder / _JOURNAL, data + b"\n", root=self._study.root)
-        sync_folder(self._folder)
-        sync_folder(self._study.workdir)
         try:
+            replace_file(self._folder / _JOURNAL, data + b"\n", root=self._study.root)
+            sync_folder(self._folder)
+            sync_folder(self._study.workdir)
             _finish(self._study, self._folder)
         except BaseException as error:
-            with suppress(StorageFailure):  # what interrupted the steps may be over
-                _finish(self._study, self._folder)
+            if not (self._is_decided() and self._finish_interrupted(error) and isinstance(error, StorageFailure)):
                 raise
-            note_leftovers(error, _UNFINISHED)
-            raise
+        finally:
+            self._is_made = (self._folder / _DONE).exists() or not self._folder.exists()
+
+    def _is_decided(self) -> bool:
+        return (self._folder / _JOURNAL).exists()
+
+    def _finish_interrupted(self, error: BaseException) -> bool:
+        """Make the steps of a decided change once more, as what interrupted them may be over; false if that fails.
+
+        What is true then is noted with the error.
+        """
+        note_leftovers(error, _UNFINISHED)
+        try:
+            _finish(self._study, self._folder)
+        except StorageFailure:
+            return False
+        note_leftovers(error, _MADE)
+        return True
 
     def _adopt(self, step: Step) -> None:
         """Give a prepared file the owner, group, mode and ACL of the file that it replaces."""
@@ -149,7 +173,11 @@ def finish_changes(study: Study) -> None:
     """
     for folder in _folders(study):
         if (folder / _JOURNAL).exists():
-            _finish(study, folder)
+            try:
+                _finish(study, folder)
+            except BaseException as error:
+                note_leftovers(error, _UNFINISHED)
+                raise
         elif (folder / _DONE).exists():
             _remove(folder)
 

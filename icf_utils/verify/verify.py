@@ -42,6 +42,7 @@ from icf_utils.results import Notice
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.address import check_store_id, check_store_url
 from icf_utils.store.elsewhere import find_elsewhere, other_archives
+from icf_utils.store.existing import refuse_no_store
 from icf_utils.store.layout import (
     Study,
     Visit,
@@ -327,8 +328,8 @@ def verify_store(
 ) -> VerifyResult:
     """Verify every visit of a store, including visits that only a catalog shows.
 
-    ``targets`` (``STUDY`` or ``STUDY/VISIT``) select visits. Raises :class:`~icf_utils.errors.DepositMissing` if the
-    store has no visits, and :class:`~icf_utils.errors.InvalidSetting` for a target that names none.
+    ``targets`` (``STUDY`` or ``STUDY/VISIT``) select visits. Raises :class:`~icf_utils.errors.InvalidSetting` for
+    a folder that is not a store, and for a target that names no visit.
     """
     root = Path(store_dir)
     chosen = load_settings(root) if settings is None else settings
@@ -373,7 +374,7 @@ def check_visits(
         if is_readable and (not targets or study.study in targets):
             done.append(shared(study))
     if not done:
-        raise DepositMissing(root, "this store has no visits; name another one with -o/--store-dir")
+        refuse_no_store(root)
     return done
 
 

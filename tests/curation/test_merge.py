@@ -10,6 +10,7 @@ import pytest
 
 from icf_utils import make_studyvisit_archive, verify_store
 from icf_utils.curation.merge import merge_visits
+from icf_utils.curation.remove import remove_visit
 from icf_utils.errors import DepositMissing, InputRefused, InvalidSetting
 from icf_utils.store.layout import Visit
 from tests.cli.program import Inside
@@ -58,3 +59,19 @@ def test_done_before(place: Visit, late: Visit, inside: Inside) -> None:
     again = inside(*command)
     assert (again.code, "has v1_2 already; they were merged before" in again.out) == (0, True), again
     assert contents(place.root) == before
+
+
+def test_the_merged_visit_can_still_be_found(place: Visit, late: Visit, inside: Inside) -> None:
+    merge_visits(place.root, STUDY, "v1", "v1_2", reason="late images")
+    ran = inside("visit", "remove", "-o", place.root, "--id", STUDY, "v1_2", "--yes")
+    assert ran.code == 1
+    lines = ran.out.splitlines()
+    assert lines[:2] == [
+        f"{STUDY}/v1_2: the store has no files of it",
+        f"it was merged into {STUDY}/v1: remove that visit as well",
+    ]
+    assert f"  '{place.history}': its identifier" in lines
+    assert f"  '{place.export}': its identifier" in lines
+    remove_visit(place.root, STUDY, "v1")
+    gone = inside("visit", "remove", "-o", place.root, "--id", STUDY, "v1_2", "--yes")
+    assert (gone.code, "nothing of this visit" in gone.err) == (5, True), gone

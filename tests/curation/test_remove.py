@@ -68,13 +68,16 @@ def test_nothing_stays(busy: Visit) -> None:
 
 def test_the_last_visit_goes_and_foreign_files_stay(place: Visit) -> None:
     (place.of_study.folder / ".htaccess").write_text("Require valid-user\n")
+    (place.of_study.catalog / ".htaccess").write_text("Require valid-user\n")
+    (place.of_study.catalog / "notes").write_text("of somebody else\n")
     place.of_study.folder.chmod(0o2750)
     remove_visit(place.root, STUDY, "v1_b")
     remove_visit(place.root, STUDY, "v1")
-    assert json.loads(place.of_study.visit_list.read_bytes()) == []
-    assert (place.of_study.folder / ".htaccess").exists()
     assert place.of_study.folder.stat().st_mode & 0o7777 == 0o2750
-    assert {path.name for path in place.of_study.folder.iterdir()} == {".htaccess", "catalog", "visits.json"}
+    assert {path.name for path in place.of_study.folder.iterdir()} == {".htaccess", "catalog"}
+    assert {path.name for path in place.of_study.catalog.iterdir()} == {".htaccess", "notes"}
+    (place.root / "icf.toml").touch()
+    assert verify_store(place.root).visits == ()
     with pytest.raises(DepositMissing, match="nothing of this visit"):
         remove_visit(place.root, STUDY, "v1")
 

@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 
 from icf_utils import make_studyvisit_archive, remove_visit, replace_visit, verify_store
+from icf_utils.catalog.page import catalogued_visits, read_study_page
+from icf_utils.catalog.rebuild import build_catalog
 from icf_utils.curation.history import list_versions
 from icf_utils.curation.rename import rename_visit
 from icf_utils.dataset.reader import read_dataset
 from icf_utils.errors import DepositDiffers, DepositMissing, InvalidSetting, VisitRemoved
-from icf_utils.store.layout import Visit
+from icf_utils.store.layout import Study, Visit
 from tests.cli.program import Inside
-from tests.verify.stores import STUDY, contents
+from tests.data.make_dicom import uid, write_visit
+from tests.verify.stores import STUDY, URL, contents
 
 
 def visits(place: Visit, study: str = STUDY) -> list[str]:
@@ -90,11 +93,11 @@ def test_refused(place: Visit) -> None:
 def test_the_command(place: Visit, inside: Inside) -> None:
     command = ("visit", "rename", "-o", place.root, "--id", STUDY, "v1", "--to", STUDY, "v7")
     assert inside(*command).code == 2
-    assert inside(*command, "--yes").out == f"{STUDY}/v1: is now {STUDY}/v7, version 2\n"
+    assert inside(*command, "--yes").out.endswith(f"\n{STUDY}/v1: is now {STUDY}/v7, version 2\n")
 
 
 def test_done_before(place: Visit, inside: Inside) -> None:
-    """The dataset's earlier commits prove that the visit is the renamed one; another visit of that name is not."""
+    """The history proves that the visit is the renamed one; another visit of that name is not."""
     command = ("visit", "rename", "-o", place.root, "--id", STUDY, "v1", "--yes", "--to", STUDY)
     assert inside(*command, "v7").code == 0
     before = contents(place.root)
@@ -102,7 +105,7 @@ def test_done_before(place: Visit, inside: Inside) -> None:
     assert (again.code, "was renamed before" in again.out) == (0, True), again
     assert contents(place.root) == before
     refused = inside(*command, "v1_b")
-    assert (refused.code, "has not been deposited" in refused.err) == (5, True), refused
+    assert (refused.code, f"the visit was renamed to {STUDY}/v7" in refused.err) == (5, True), refused
 
 
 def test_a_name_with_a_tombstone(place: Visit) -> None:
@@ -112,3 +115,60 @@ def test_a_name_with_a_tombstone(place: Visit) -> None:
     with pytest.raises(VisitRemoved):
         rename_visit(place.root, STUDY, "v1", STUDY, "v1_b")
     assert contents(place.root) == before
+
+
+def test_the_new_study_gets_a_page_and_the_access(place: Visit, inside: Inside) -> None:
+    old = place.of_study
+    for folder in (old.folder, old.catalog):
+        folder.chmod(0o2750)
+    (old.folder / ".htaccess").write_text("Require valid-user\n")
+    command = ("visit", "rename", "-o", place.root, "--id", STUDY, "v1", "--to", "study-b", "v7")
+    before = contents(place.root)
+    dry = inside(*command, "-n")
+    assert dry.out.splitlines() == [
+        f"{STUDY}/v1: becomes study-b/v7, version 2",
+        "  5 images; 20.5 kB",
+        f"  '{STUDY}/.htaccess' does not apply in study-b",
+        f"{STUDY}/v1: nothing was changed",
+    ]
+    assert (dry.code, contents(place.root)) == (0, before)
+    assert inside(*command, "--yes").code == 0
+    new = Study(place.root, "study-b")
+    assert (catalogued_visits(old), catalogued_visits(new)) == (["v1_b"], ["v7"])
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (new.folder, new.catalog)] == [0o2750, 0o2750]
+    assert verify_store(place.root).findings == ()
+    assert (new.catalog / "index.html").exists()
+
+
+def test_a_new_study_hides_dates_as_the_old_one(place: Visit) -> None:
+    build_catalog(place.root, STUDY, hide_dates=True)
+    rename_visit(place.root, STUDY, "v1", "study-b", "v1")
+    assert read_study_page(Study(place.root, "study-b")).hides_dates
+    assert "date" not in json.loads((place.root / "study-b" / "visits.json").read_bytes())[0]
+
+
+def test_the_old_study_goes_with_its_last_visit(place: Visit) -> None:
+    remove_visit(place.root, STUDY, "v1_b")
+    rename_visit(place.root, STUDY, "v1", "study-b", "v1")
+    assert not place.of_study.folder.exists()
+
+
+def test_done_before_without_a_dataset(place: Visit, tmp_path: Path, model: Path, inside: Inside) -> None:
+    make_studyvisit_archive(model / "in", tmp_path, STUDY, "v1")
+    command = ("visit", "rename", "-o", tmp_path, "--id", STUDY, "v1", "--yes", "--to", "study-b", "v7")
+    assert inside(*command).code == 0
+    again = inside(*command)
+    assert (again.code, "was renamed before" in again.out) == (0, True), again
+
+
+def test_a_table_with_the_old_name(place: Visit, model: Path, inside: Inside) -> None:
+    rename_visit(place.root, STUDY, "v1", "study-b", "v7", reason="another study")
+    table = place.root.parent / "visits.csv"
+    table.write_text(f"study,visit,input\n{STUDY},v1,{model / 'in'}\n")
+    ran = inside("run", "-o", place.root, "--table", table, "--allow", "shared-study")
+    assert (ran.code, f"'{STUDY}/v1': was renamed to study-b/v7" in ran.err + ran.out) == (1, True), ran
+    assert not place.archive.exists()
+    write_visit(model / "another", {1: ("localizer", 2)}, StudyInstanceUID=uid(9999))
+    table.write_text(f"study,visit,input\n{STUDY},v1,{model / 'another'}\n")
+    assert inside("run", "-o", place.root, "--table", table, "--store-url", URL).code == 0
+    assert place.archive.exists()

@@ -245,9 +245,9 @@ def test_a_store_that_cannot_be_read(
 
 
 def test_missing_visits_and_stores(root: Path) -> None:
-    with pytest.raises(DepositMissing, match="this store has no visits"):
+    with pytest.raises(InvalidSetting, match="is not a store"):
         verify_store(root)
-    with pytest.raises(DepositMissing, match="this store has no visits"):
+    with pytest.raises(InvalidSetting, match="is not a store"):
         verify_store(root / "nowhere")
     with pytest.raises(DepositMissing, match="no file of this visit"):
         verify_visit(root, STUDY, "v1")
