@@ -107,16 +107,19 @@ class Change:
         for folder in {(self.root / step.new).parent for step in steps if step.new}:
             sync_folder(folder)
         data = json.dumps({"format": 1, "steps": [vars(step) for step in steps]}, ensure_ascii=True).encode("ascii")
+        was_decided = False
         try:
             replace_file(self._folder / _JOURNAL, data + b"\n", root=self._study.root)
+            was_decided = True
             sync_folder(self._folder)
             sync_folder(self._study.workdir)
             _finish(self._study, self._folder)
         except BaseException as error:
+            was_decided = was_decided or self._is_decided()
             if not (self._is_decided() and self._finish_interrupted(error) and isinstance(error, StorageFailure)):
                 raise
         finally:
-            self._is_made = (self._folder / _DONE).exists() or not self._folder.exists()
+            self._is_made = was_decided and not self._is_decided()
 
     def _is_decided(self) -> bool:
         return (self._folder / _JOURNAL).exists()

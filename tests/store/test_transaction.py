@@ -117,3 +117,60 @@ def test_a_lost_file_is_reported(study: Study) -> None:
     (change.root.parent / "journal.json").write_text('{"format": 1, "steps": [{"target": "deep/b", "new": "s/b"}]}')
     with pytest.raises(DepositDamaged, match="interrupted change"), catalog_lock(study, SILENT):
         pass
+
+
+#: Makes the change in one store after the other, with one or two interrupts at the COUNT-th rename, removal or sync.
+_INTERRUPTED = """
+import sys
+from pathlib import Path
+from icf_utils.interrupts import noted_leftovers
+from icf_utils.store.layout import Study
+from icf_utils.store.transaction import Change, Step
+left, more = 1 << 30, 0
+def audit(event, args):
+    global left, more
+    if event in ("os.rename", "os.remove", "shutil.rmtree", "os.rmdir", "os.listdir", "open"):
+        left -= 1
+        if left < 0:
+            left, more = (0 if more else 1 << 30), 0
+            raise KeyboardInterrupt
+sys.addaudithook(audit)
+for number, root in enumerate(sys.argv[2:]):
+    try:
+        with Change(Study(Path(root), "s"), "v1") as change:
+            (change.root / "s").mkdir()
+            for name in "ab":
+                (change.root / "s" / name).write_text("new " + name)
+            left, more = number, int(sys.argv[1])
+            change.commit([Step("a", "s/a"), Step("deep/b", "s/b"), Step("gone"), Step("folder")])
+        print("done")
+    except KeyboardInterrupt as error:
+        left = 1 << 30
+        print(noted_leftovers(error) or "nothing")
+    left = 1 << 30
+"""
+
+
+@pytest.mark.parametrize("second", [0, 1])
+def test_an_interrupt_says_what_became_of_the_change(tmp_path: Path, second: int) -> None:
+    studies = [Study(tmp_path / str(number), "s") for number in range(40)]
+    for study in studies:
+        (study.folder / "folder").mkdir(parents=True)
+        for name in ("a", "gone", "folder/x", "other"):
+            (study.folder / name).write_text(f"old {name}")
+    command = [sys.executable, "-c", _INTERRUPTED, str(second), *(os.fspath(study.root) for study in studies)]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    seen = set()
+    for study, text in zip(studies, said, strict=True):
+        found = {path: data for path, data in state(study).items() if not path.startswith(".icf")}
+        what = text.partition(";")[0]
+        if what == "nothing":
+            assert (found, has_decided_changes(study)) == (OLD, False)
+        elif what == "the change is decided but not finished":
+            assert has_decided_changes(study)
+        else:
+            assert what in ("the change had been made and is complete", "done")
+            assert (found, has_decided_changes(study)) == (NEW, False)
+        seen.add(what)
+    assert seen >= {"nothing", "the change had been made and is complete", "done"}
+    assert ("the change is decided but not finished" in seen) == bool(second)
