@@ -96,7 +96,7 @@ class EventSettings:
     seconds, ``ca`` a file with trusted CA certificates.
     """
 
-    LABELS: ClassVar = ("name",)
+    LABELS: ClassVar[tuple[str, ...]] = ("name",)
 
     name: str
     url: str = ""
@@ -129,7 +129,7 @@ class Target:
     ``alternative_to`` names the target in whose place this one is used when that has failed.
     """
 
-    LABELS: ClassVar = ("name",)
+    LABELS: ClassVar[tuple[str, ...]] = ("name",)
 
     name: str
     host: str = ""
@@ -169,7 +169,7 @@ class Rule:
     ``visit`` and DICOM keywords.
     """
 
-    LABELS: ClassVar = ("name", "called_ae")
+    LABELS: ClassVar[tuple[str, ...]] = ("name", "called_ae")
 
     called_ae: str
     study: str
@@ -251,7 +251,7 @@ class CommitmentPeer:
     ``host`` is by default the address that the request came from.
     """
 
-    LABELS: ClassVar = ("calling_ae",)
+    LABELS: ClassVar[tuple[str, ...]] = ("calling_ae",)
 
     calling_ae: str
     host: str = ""
