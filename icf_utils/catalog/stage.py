@@ -9,7 +9,7 @@ writing it (:mod:`icf_utils.catalog.writer`), under the catalog's lock.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,18 +19,19 @@ from icf_utils.catalog.burned_in import check_kinds
 from icf_utils.catalog.content import ContentOptions, VisitContent, load_application, shared_files, visit_content
 from icf_utils.catalog.html_pages import LISTS
 from icf_utils.catalog.page import read_study_page
-from icf_utils.catalog.records import VisitPage, visit_entry
+from icf_utils.catalog.records import VisitEntry, VisitPage, visit_entry
 from icf_utils.catalog.study import StudyPage, study_id
 from icf_utils.catalog.study_description import CITATIONS, study_catalog
 from icf_utils.catalog.swap import remove_work_folders
 from icf_utils.catalog.visit_list import list_with, visit_line, write_visit_list
 from icf_utils.dataset.study_stage import write_study_dataset
+from icf_utils.errors import IcfError
 from icf_utils.metadata.history import current_version
 from icf_utils.outputs.listing import OUTPUTS_PATH, changed_list, read_list, visit_outputs
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.settings import CatalogSettings, Settings, load_settings
-from icf_utils.store.layout import Visit
+from icf_utils.store.layout import Study, Visit
 from icf_utils.store.locks import catalog_lock
 
 
@@ -74,21 +75,54 @@ def catalogify_studyvisit_from_meta(
     metadata, ``ExistingFileDiffers`` if the folder ``catalog`` was made by something else, ``MissingRequirement``
     without datalad-catalog, ``InvalidSetting``, ...).
     """
-    place = Visit(Path(store_dir), study, visit)
+    (result,) = catalogify_visits(
+        store_dir,
+        study,
+        [visit],
+        store_url=store_url,
+        store_id=store_id,
+        hide_dates=hide_dates,
+        previews=previews,
+        previews_of=previews_of,
+        settings=settings,
+        progress=progress,
+    )
+    if isinstance(result, IcfError):
+        raise result
+    return result
+
+
+def catalogify_visits(
+    store_dir: str | os.PathLike[str],
+    study: str,
+    visits: Sequence[str],
+    *,
+    store_url: str | None = None,
+    store_id: str | None = None,
+    hide_dates: bool = False,
+    previews: bool = False,
+    previews_of: Collection[str] = (),
+    settings: Settings | None = None,
+    progress: Progress = SILENT,
+) -> list[CatalogResult | IcfError]:
+    """Bring visits of one study into its catalog as :func:`catalogify_studyvisit_from_meta` does.
+
+    The files that all visits share are written once, after those of the visits; they count in the result of the last.
+    Returns a result for each visit in the order given, or its error. Raises errors that concern the whole study.
+    """
+    place = Study(Path(store_dir), study)
     settings = load_settings(place.root) if settings is None else settings
     kinds = check_kinds(previews_of)
     options = ContentOptions(settings, store_url, store_id, "make" if previews or kinds else "keep", kinds)
-    look = study_catalog(place.of_study, settings.catalog)
-    application = load_application(place.of_study, look)
-    before = _metadata_bytes(place)
-    content = visit_content(place, options, progress)
-    with catalog_lock(place.of_study, progress):
-        if _metadata_bytes(place) != before:  # the visit got another version meanwhile
-            content = visit_content(place, options, progress)
-        writer.refuse_foreign(place.of_study, study_id(study))
-        write_study_dataset(place.of_study, settings.store.id, [visit])
-        tally = _write(place, content, application, look, hide_dates, progress)
-    return _result(content.page, place, tally, content.notices)
+    look = study_catalog(place, settings.catalog)
+    application = load_application(place, look)
+    addition = _Addition(place, options, look, application, hide_dates, progress)
+    places = [Visit(place.root, study, visit) for visit in visits]
+    # pictures take long: they are made before others have to wait
+    prepared = [addition.prepare(visit) if options.previews == "make" else None for visit in places]
+    with catalog_lock(place, progress):
+        writer.refuse_foreign(place, study_id(study))
+        return addition.write(places, prepared)
 
 
 def _metadata_bytes(place: Visit) -> bytes:
@@ -97,47 +131,108 @@ def _metadata_bytes(place: Visit) -> bytes:
     return b""
 
 
-def _write(
-    place: Visit,
-    content: VisitContent,
-    application: Mapping[str, bytes],
-    settings: CatalogSettings,
-    hide_dates: bool,
-    progress: Progress,
-) -> writer.Tally:
-    """Write what has changed, in an order in which whatever a page refers to exists before the page.
+@dataclass(frozen=True)
+class _Prepared:
+    """The content of a visit, or its error, and the metadata from which it was made."""
 
-    The list of visits is written last: a reader who finds a visit there finds all its other files.
+    content: VisitContent | IcfError
+    metadata: bytes
+
+
+@dataclass(frozen=True)
+class _Added:
+    """A visit whose own files have been written."""
+
+    place: Visit
+    entry: VisitEntry
+    files: frozenset[str]
+    result: CatalogResult
+
+
+@dataclass(frozen=True)
+class _Addition:
+    """Adds visits to the catalog of one study.
+
+    Files are written in an order in which whatever a page refers to exists before the page. The list of visits is
+    written last: a reader who finds a visit there finds all its other files.
     """
-    study = place.of_study
-    catalog_id = study_id(study.study)
-    remove_work_folders(study)
-    writer.remove_unfinished_files(study)
-    before = read_study_page(study)
-    after = replace(before.with_entry(visit_entry(content.page)), hides_dates=before.hides_dates or hide_dates)
-    groups = [
-        {writer.MARKER: writer.marker_bytes(catalog_id, after.hides_dates)},
-        content.files,
-        *shared_files(study.study, after, settings, application),
-        {OUTPUTS_PATH: changed_list(study, read_list(study), visit_outputs(place), without=[place.visit])},
-    ]
-    tally = writer.Tally()
-    with progress.task("catalog", sum(map(len, groups)), "file") as task:
-        for files in groups:
-            writer.write_files(study, files, tally, task)
-    for dataset_id in sorted(_former_ids(before, content.page)):
-        writer.remove_files(study, writer.stale_nodes(study, dataset_id, content.files))
-    writer.remove_files(study, writer.stale_assets(study, application))
-    writer.remove_files(study, writer.stale_lists(study, LISTS, groups[3]))
-    writer.remove_files(study, [study.catalog / name for name in CITATIONS if name not in groups[3]])
-    line = visit_line(visit_entry(content.page), current_version(place))
-    write_visit_list(study, list_with(study, line, settings))
-    return tally
+
+    study: Study
+    options: ContentOptions
+    look: CatalogSettings
+    application: Mapping[str, bytes]
+    hide_dates: bool
+    progress: Progress
+
+    def prepare(self, place: Visit) -> _Prepared:
+        metadata = _metadata_bytes(place)
+        try:
+            return _Prepared(visit_content(place, self.options, self.progress), metadata)
+        except IcfError as error:
+            return _Prepared(error, metadata)
+
+    def write(self, places: Sequence[Visit], prepared: Sequence[_Prepared | None]) -> list[CatalogResult | IcfError]:
+        """Write what has changed; the caller has the catalog's lock."""
+        remove_work_folders(self.study)
+        writer.remove_unfinished_files(self.study)
+        before = read_study_page(self.study)
+        hides_dates = before.hides_dates or self.hide_dates
+        marker = {writer.MARKER: writer.marker_bytes(study_id(self.study.study), hides_dates)}
+        made = [self._write_visit(place, early, marker) for place, early in zip(places, prepared, strict=True)]
+        results = [visit.result if isinstance(visit, _Added) else visit for visit in made]
+        if added := [visit for visit in made if isinstance(visit, _Added)]:
+            tally = self._write_shared(replace(before, hides_dates=hides_dates), added)
+            last = added[-1].result
+            results[results.index(last)] = replace(
+                last,
+                files_written=last.files_written + tally.written,
+                files_unchanged=last.files_unchanged + tally.unchanged,
+            )
+        return results
+
+    def _write_visit(self, place: Visit, early: _Prepared | None, marker: Mapping[str, bytes]) -> _Added | IcfError:
+        if early is None or early.metadata != _metadata_bytes(place):  # the visit got another version meanwhile
+            early = self.prepare(place)
+        if isinstance(early.content, IcfError):
+            return early.content
+        content, tally = early.content, writer.Tally()
+        try:
+            self._write_files([marker, content.files], tally)
+        except IcfError as error:
+            return error
+        result = _result(content.page, place, tally, content.notices)
+        return _Added(place, visit_entry(content.page), frozenset(content.files), result)
+
+    def _write_shared(self, before: StudyPage, added: Sequence[_Added]) -> writer.Tally:
+        study, entries, tally = self.study, [visit.entry for visit in added], writer.Tally()
+        write_study_dataset(study, self.options.settings.store.id, [entry.visit for entry in entries])
+        lines = [line for visit in added for line in visit_outputs(visit.place)]
+        outputs = changed_list(study, read_list(study), lines, without=[entry.visit for entry in entries])
+        groups = shared_files(study.study, before.with_entries(entries), self.look, self.application)
+        self._write_files([*groups, {OUTPUTS_PATH: outputs}], tally)
+        pages = set().union(*groups)
+        former = {entry.visit: entry.dataset_id for entry in before.entries}
+        for visit in added:
+            for dataset_id in sorted(_former_ids(former, visit.entry)):
+                writer.remove_files(study, writer.stale_nodes(study, dataset_id, visit.files))
+        writer.remove_files(study, writer.stale_assets(study, self.application))
+        writer.remove_files(study, writer.stale_lists(study, LISTS, pages))
+        writer.remove_files(study, [study.catalog / name for name in CITATIONS if name not in pages])
+        raw = None
+        for visit in added:
+            raw = list_with(study, visit_line(visit.entry, current_version(visit.place)), self.look, raw)
+        write_visit_list(study, raw or b"")
+        return tally
+
+    def _write_files(self, groups: Sequence[Mapping[str, bytes]], tally: writer.Tally) -> None:
+        with self.progress.task("catalog", sum(map(len, groups)), "file") as task:
+            for files in groups:
+                writer.write_files(self.study, files, tally, task)
 
 
-def _former_ids(before: StudyPage, page: VisitPage) -> Iterable[str]:
+def _former_ids(before: Mapping[str, str], entry: VisitEntry) -> set[str]:
     """The dataset ids of the visit's pages so far: the id changes if the store gets another identity."""
-    return {entry.dataset_id for entry in before.entries if entry.visit == page.visit} | {page.dataset_id}
+    return {before.get(entry.visit, entry.dataset_id), entry.dataset_id}
 
 
 def _result(page: VisitPage, place: Visit, tally: writer.Tally, notices: tuple[Notice, ...]) -> CatalogResult:

@@ -78,9 +78,12 @@ class StudyPage:
 
     def with_entry(self, new: VisitEntry) -> StudyPage:
         """The page with ``new`` in place of an older entry of the same visit, sorted by visit."""
-        others = {entry.visit: entry for entry in self.entries}
-        entries = sorted({**others, new.visit: new}.values(), key=lambda entry: entry.visit)
-        return replace(self, entries=tuple(entries))
+        return self.with_entries([new])
+
+    def with_entries(self, new: Iterable[VisitEntry]) -> StudyPage:
+        """The page with ``new`` in place of older entries of the same visits, sorted by visit."""
+        entries = {entry.visit: entry for entry in (*self.entries, *new)}
+        return replace(self, entries=tuple(sorted(entries.values(), key=lambda entry: entry.visit)))
 
     def visible_entries(self, settings: CatalogSettings) -> tuple[VisitEntry, ...]:
         """The entries as they may be written: without dates if these are hidden."""

@@ -15,13 +15,17 @@ from dataclasses import dataclass, replace
 
 from icf_utils.errors import IcfError, StorageFailure
 from icf_utils.pipeline.catalog_state import CatalogState, read_catalog_state
+from icf_utils.pipeline.fingerprints import Fingerprint, SourceFingerprint
 from icf_utils.pipeline.model import RunConfig, StageFailure, StageOutcome, VisitInput, VisitOutcome
 from icf_utils.pipeline.plan import Planner
-from icf_utils.pipeline.stages import STAGES, StageResult, run_stage, stored_visit
+from icf_utils.pipeline.stages import STAGES, Stage, StageResult, run_stage, stored_visit
 from icf_utils.pipeline.state import WHOLE_STUDY, StageRecord, remove_error, write_error, write_record
 from icf_utils.progress import SILENT, Progress, Task
 from icf_utils.store.layout import Study
 from icf_utils.store.locks import run_lock
+
+#: How many visits come into a catalog before the files that they share are written.
+_TOGETHER = 500
 
 #: The exit code of an internal error (EX_SOFTWARE of sysexits.h).
 _INTERNAL_ERROR = 70
@@ -162,30 +166,42 @@ def _publish_visit(planner: Planner, progress: Progress) -> None:
         progress.message(f"{planner.visit_input.name}: is not in the study's list of visits: {error}")
 
 
-def _make_stage(
-    planner: Planner, name: str, progress: Progress, catalog_state: CatalogState | None = None
-) -> tuple[StageOutcome, StageRecord | None]:
+def _make_stage(planner: Planner, name: str, progress: Progress) -> tuple[StageOutcome, StageRecord | None]:
     """Run a stage if it has to run; returns its outcome and, unless it failed, its record."""
     started = time.monotonic()
     reasons: tuple[str, ...] = ()
     try:
-        decision, record = planner.decide(name, catalog_state)
+        decision, record = planner.decide(name)
         reasons, result = decision.reasons, StageResult()
-        before, runs = planner.recorded.get(name), record is None
+        runs = record is None
         if record is None:
             result, record = _run_stage(planner, name, progress)
     except IcfError as error:
         return _failed_stage(planner, name, reasons, started, error, progress), None
-    outcome = StageOutcome(
+    seconds = time.monotonic() - started
+    return _outcome(planner, name, result, record, runs=runs, reasons=reasons, seconds=seconds), record
+
+
+def _outcome(
+    planner: Planner,
+    name: str,
+    result: StageResult,
+    record: StageRecord,
+    *,
+    runs: bool,
+    reasons: tuple[str, ...],
+    seconds: float,
+) -> StageOutcome:
+    before = planner.recorded.get(name)
+    return StageOutcome(
         stage=name,
         state="done" if runs and not _was_only_compared(name, planner.config, before, record) else "up to date",
         reasons=reasons,
-        seconds=time.monotonic() - started,
+        seconds=seconds,
         size=sum(fingerprint.size for fingerprint in record.outputs.values()),
         notices=result.notices,
         skipped=result.skipped,
     )
-    return outcome, record
 
 
 def _was_only_compared(name: str, config: RunConfig, before: StageRecord | None, after: StageRecord) -> bool:
@@ -201,8 +217,19 @@ def _run_stage(planner: Planner, name: str, progress: Progress) -> tuple[StageRe
     result = run_stage(stage, planner.visit_input, planner.config, progress, was_archived)
     for file, digest in result.digests.items():
         planner.fingerprinter.record_digest(file, digest)
+    return result, _record_after(planner, stage, result, inputs, source)
+
+
+def _record_after(
+    planner: Planner,
+    stage: Stage,
+    result: StageResult,
+    inputs: dict[str, Fingerprint],
+    source: SourceFingerprint | None = None,
+) -> StageRecord:
+    """The record of a stage that has run, with the inputs as they were before."""
     after = planner.current_record(stage, outputs=result.outputs)
-    return result, StageRecord(after.version, after.parameters, inputs, after.outputs, source=source)
+    return StageRecord(after.version, after.parameters, inputs, after.outputs, source=source)
 
 
 def _save_record(planner: Planner, name: str, record: StageRecord, progress: Progress) -> None:
@@ -235,28 +262,81 @@ def _failed_stage(
 
 
 def make_catalog(visits: Sequence[VisitInput], config: RunConfig, progress: Progress) -> list[StageOutcome]:
-    """Bring visits of one study into its catalog, one after the other; returns an outcome for each, in their order.
+    """Bring visits of one study into its catalog; returns an outcome for each, in their order.
 
     The caller makes sure that only one process does this for a study; the catalog's lock enforces it.
     """
     study = Study(config.root, visits[0].study)
-    planners = [Planner(visit_input, config) for visit_input in visits]
+    rest = [Planner(visit_input, config) for visit_input in visits]
     try:
         catalog_state = read_catalog_state(study, config.settings.catalog, config.paranoid)
     except IcfError as error:
-        return [_failed_stage(planner, "catalog", (), time.monotonic(), error, progress) for planner in planners]
+        return [_failed_stage(planner, "catalog", (), time.monotonic(), error, progress) for planner in rest]
     outcomes, changed = [], []
-    for planner in planners:
-        outcome, record = _make_stage(planner, "catalog", progress, catalog_state)
-        outcomes.append(outcome)
-        if outcome.state == "done" and catalog_state.problem:
+    while rest:
+        # a problem of the files that all visits share is mended with the first visit, and no reason for the others
+        size = 1 if catalog_state.problem else _TOGETHER
+        planners, rest = rest[:size], rest[size:]
+        made = _make_in_catalog(planners, catalog_state, progress)
+        for planner, (outcome, record) in zip(planners, made, strict=True):
+            outcomes.append(outcome)
+            if record is not None and outcome.state == "done":
+                changed.append((planner, record))
+            elif record is not None:
+                _save_record(planner, "catalog", record, progress)
+        if catalog_state.problem and outcomes[-1].state == "done":
             catalog_state = _record_catalog(study, config, progress)
-        if record is not None and outcome.state == "done":
-            changed.append((planner, record))
-        elif record is not None:
-            _save_record(planner, "catalog", record, progress)
     _record_entries(study, config, changed, progress)
     return outcomes
+
+
+def _make_in_catalog(
+    planners: Sequence[Planner], catalog_state: CatalogState, progress: Progress
+) -> list[tuple[StageOutcome, StageRecord | None]]:
+    """Run the catalog's stage for those visits for which it has to run; as :func:`_make_stage` for each."""
+    stage = STAGES["catalog"]
+    made: dict[Planner, tuple[StageOutcome, StageRecord | None]] = {}
+    running: dict[Planner, tuple[tuple[str, ...], dict[str, Fingerprint]]] = {}
+    started = time.monotonic()
+    for planner in planners:
+        decided = _decide_in_catalog(planner, catalog_state, progress)
+        if isinstance(decided[0], StageOutcome):
+            made[planner] = decided
+        else:
+            running[planner] = decided
+    results = _run_together(stage, list(running), progress) if running else []
+    share = (time.monotonic() - started) / max(len(running), 1)  # of the time
+    for (planner, (reasons, inputs)), result in zip(running.items(), results, strict=True):
+        if isinstance(result, IcfError):
+            failed = _failed_stage(planner, stage.name, reasons, started, result, progress)
+            made[planner] = replace(failed, seconds=share), None
+        else:
+            record = _record_after(planner, stage, result, inputs)
+            done = _outcome(planner, stage.name, result, record, runs=True, reasons=reasons, seconds=share)
+            made[planner] = done, record
+    return [made[planner] for planner in planners]
+
+
+def _decide_in_catalog(
+    planner: Planner, catalog_state: CatalogState, progress: Progress
+) -> tuple[StageOutcome, StageRecord | None] | tuple[tuple[str, ...], dict[str, Fingerprint]]:
+    """The outcome and record of a visit that is up to date, or cannot be examined; else why it runs, and its inputs."""
+    stage = STAGES["catalog"]
+    try:
+        decision, record = planner.decide(stage.name, catalog_state)
+        if record is None:
+            return decision.reasons, planner.current_inputs(stage)
+    except IcfError as error:
+        return _failed_stage(planner, stage.name, (), time.monotonic(), error, progress), None
+    return _outcome(planner, stage.name, StageResult(), record, runs=False, reasons=(), seconds=0.0), record
+
+
+def _run_together(stage: Stage, planners: Sequence[Planner], progress: Progress) -> list[StageResult | IcfError]:
+    assert stage.batch
+    try:
+        return stage.batch([planner.visit_input for planner in planners], planners[0].config, progress)
+    except IcfError as error:
+        return [error] * len(planners)
 
 
 def _record_catalog(study: Study, config: RunConfig, progress: Progress) -> CatalogState:

@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from icf_utils.archive.checksum import file_md5
-from icf_utils.errors import DepositDamaged, DepositDiffers, DepositMissing, ExistingFileDiffers, InputChanged
+from icf_utils.errors import (
+    DepositDamaged,
+    DepositDiffers,
+    DepositMissing,
+    ExistingFileDiffers,
+    IcfError,
+    InputChanged,
+)
 from icf_utils.pipeline.model import RunConfig, VisitInput
 from icf_utils.progress import Progress
 from icf_utils.results import Notice
@@ -44,7 +51,8 @@ class Stage:
 
     ``version`` is raised whenever the stage writes other bytes for the same inputs. ``parameters`` are all options
     and settings that affect these bytes. ``inputs`` and ``outputs`` are files in the study's folder; ``outputs``
-    lists those that are known before the stage runs.
+    lists those that are known before the stage runs. ``batch`` is the function for several visits of one study, for
+    a stage that does together what they share; it returns a result or an error for each.
     """
 
     name: str
@@ -53,6 +61,7 @@ class Stage:
     outputs: Callable[[Visit], tuple[Path, ...]]
     parameters: Callable[[RunConfig], Mapping[str, str]]
     function: Callable[[VisitInput, RunConfig, Progress], StageResult]
+    batch: Callable[[Sequence[VisitInput], RunConfig, Progress], list[StageResult | IcfError]] | None = None
 
 
 def stored_visit(visit_input: VisitInput, config: RunConfig) -> Visit:
@@ -125,19 +134,34 @@ def _dataset(visit_input: VisitInput, config: RunConfig, progress: Progress) -> 
 
 
 def _catalog(visit_input: VisitInput, config: RunConfig, progress: Progress) -> StageResult:
-    from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
+    (result,) = _catalog_of_visits([visit_input], config, progress)
+    if isinstance(result, IcfError):
+        raise result
+    return result
+
+
+def _catalog_of_visits(
+    visit_inputs: Sequence[VisitInput], config: RunConfig, progress: Progress
+) -> list[StageResult | IcfError]:
+    from icf_utils.catalog.stage import CatalogResult, catalogify_visits
     from icf_utils.catalog.visit_data import visit_path
 
-    result = catalogify_studyvisit_from_meta(
+    def result_of(result: CatalogResult | IcfError) -> StageResult | IcfError:
+        if isinstance(result, IcfError):
+            return result
+        pages = (f"metadata/{result.dataset_id}", visit_path(result.visit))
+        return StageResult(result.notices, outputs=tuple(f"{result.catalog.name}/{name}" for name in pages))
+
+    results = catalogify_visits(
         config.root,
-        *_names(visit_input),
+        visit_inputs[0].study,
+        [visit_input.visit for visit_input in visit_inputs],
         store_url=config.options.store_url,
         store_id=config.options.store_id,
         settings=config.settings,
         progress=progress,
     )
-    pages = (f"metadata/{result.dataset_id}", visit_path(result.visit))
-    return StageResult(result.notices, outputs=tuple(f"{result.catalog.name}/{name}" for name in pages))
+    return [result_of(result) for result in results]
 
 
 def _names(visit_input: VisitInput) -> tuple[str, str]:
@@ -236,6 +260,7 @@ STAGES: Mapping[str, Stage] = {
             outputs=lambda _: (),
             parameters=_store_parameters,
             function=_catalog,
+            batch=_catalog_of_visits,
         ),
     )
 }
