@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", nargs="?", help="root of the store; the same as -o STORE")
     parser.add_argument("-o", "--store-dir", metavar="STORE", help="root of the store (default: none is checked)")
     parser.add_argument("--store", dest="store_dir", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    add_ca(parser, "the system's")
+    add_ca(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
