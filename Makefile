@@ -35,4 +35,4 @@ release:
 	@sh scripts/release.sh
 
 clean:
-	rm -rf .venv .venv-test .venv-snakemake .venv-cod .venv-matrix .venv-release demo-store demo-input build dist docs/_build
+	rm -rf .venv .venv-test .venv-snakemake .venv-cod .venv-matrix .venv-release .venv-wheel demo-store demo-input build dist docs/_build

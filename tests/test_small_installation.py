@@ -88,3 +88,10 @@ def test_what_is_missing_is_named(small: Path, tmp_path: Path, command: tuple[st
     assert done.returncode == 7, done.stderr
     assert f"the Python package {package} is required" in done.stderr
     assert "pip install" in done.stderr
+
+
+def test_the_sessions_of_a_receiver_can_be_used(small: Path) -> None:
+    """The pages need flask; asking them does not."""
+    command = [str(small / "python"), "-c", "import icf_utils.receiver.client"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -27,7 +27,11 @@ def tour(export: Path, store: Path) -> None:
     config = RunConfig(store, load_settings(store))
     visits = [VisitInput("study-a", "visit-01", export)]
     for _ in range(2):
-        print("run:", run_visits(visits, config).counts)
+        run = run_visits(visits, config)
+        print("run:", run.counts)
+        for outcome in run.failed:
+            if outcome.failed and outcome.failed.failure:
+                raise SystemExit(f"{outcome.name}: {outcome.failed.failure.message}")
 
     # what is there, and whether it is what was deposited
     for visit in store_status(store):
@@ -44,12 +48,14 @@ def tour(export: Path, store: Path) -> None:
         source = StoreSource(store, visits=(("study-a", "visit-01"),))
         with Retriever(source, folder, selection=Selection(series=(str(min(series)),))) as retriever:
             result = retriever.job().start().result()
-        files = sorted(Path(folder).rglob("*.dcm"))
+        files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
         first = pydicom.dcmread(files[0])
         print("retrieved:", result.saved, "images; the first has", first.Rows, "x", first.Columns, "pixels")
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        raise SystemExit("usage: python tour.py EXPORT STORE")
     try:
         tour(Path(sys.argv[1]), Path(sys.argv[2]))
     except IcfError as error:

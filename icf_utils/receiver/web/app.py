@@ -31,13 +31,13 @@ from icf_utils.receiver.processings import request_rerun, session_processings
 from icf_utils.receiver.quarantine import accept_quarantine, drop_quarantine, quarantined_images
 from icf_utils.receiver.routing import read_states, request_resend
 from icf_utils.receiver.web import downloads, guard, views
-from icf_utils.receiver.web.downloads import zip_response
 from icf_utils.receiver.web.metrics import collect_metrics, format_metrics, health_problem
 from icf_utils.receiver.web.queries import parse_query
 from icf_utils.receiver.web.records import event_records, quarantine_record, rejection_record, session_record
 from icf_utils.receiver.web.settings import WebSettings
 from icf_utils.receiver.web.uploads import UploadSpace, enqueue_upload
 from icf_utils.receiver.web.virtual_zip import ZipCache
+from icf_utils.receiver.web.zip_response import zip_response
 
 Log = Callable[[str], None]
 
