@@ -58,7 +58,7 @@ def test_all_visits_are_there_and_sound(whole: Path, inside: Inside) -> None:
         assert all(path.is_file() for path in files_of(place).values())
         rebuilt = inside("verify", "-o", whole, "--id", STUDY, name, "--rebuild", VISITS / name, "-q")
         assert (rebuilt.code, rebuilt.out, rebuilt.err) == (0, "", "")
-    expected = {f"{name}{suffix}" for name in VISIT_NAMES for suffix in suffixes()} | {
+    expected = {f"{name}{suffix}" for name in VISIT_NAMES for suffix in (*suffixes(), "_SHA256SUMS")} | {
         *("catalog", "visits.json", "XDLRA--refs", "XDLRA--repo-export")
     }
     assert {path.name for path in (whole / STUDY).iterdir()} == expected
@@ -146,7 +146,7 @@ def test_another_user_the_same_bytes(
         line.rstrip(b",") for line in all_listed.splitlines()
     }
     files = [name for name in made if not name.startswith(f"{STUDY}/catalog/")]
-    assert len(files) == 12
+    assert len(files) == 14
     assert {name: made[name] for name in files} == {name: expected[name] for name in files}
     assert (open_tmp_path / "store" / STUDY).stat().st_uid == 65534
 

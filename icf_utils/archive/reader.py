@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from icf_utils.archive.hashing import BackgroundMd5
+from icf_utils.archive.hashing import BackgroundDigests, Digests
 from icf_utils.archive.tar_headers import BLOCK
 from icf_utils.errors import DepositDamaged, storage_errors
 from icf_utils.formatting import format_count
@@ -184,15 +184,16 @@ def _ends_early(missing: int, position: int) -> DamagedTar:
 
 
 class ArchivePass:
-    """One pass over an open archive: its members, their content on demand, and the MD5 of the whole file.
+    """One pass over an open archive: its members, their content on demand, and the digests of the whole file.
 
-    Close it to end its background thread. Raises :class:`~icf_utils.errors.DepositDamaged` if the file is cut off or is
-    not such an archive.
+    ``sha256``: also compute the SHA-256. Close it to end its background threads.
+
+    Raises :class:`~icf_utils.errors.DepositDamaged` if the file is cut off or is not such an archive.
     """
 
-    def __init__(self, handle: BinaryIO, path: Path, task: Task) -> None:
+    def __init__(self, handle: BinaryIO, path: Path, task: Task, sha256: bool = False) -> None:
         self._handle, self._path, self._task = handle, path, task
-        self._md5 = BackgroundMd5()
+        self._digests = BackgroundDigests(sha256)
         self._block = b""
         self._at = 0
         self._position = 0
@@ -213,22 +214,22 @@ class ArchivePass:
         self._content_left -= len(data)
         return data
 
-    def finish(self) -> tuple[str, int]:
-        """Read the rest of the file; returns the MD5 of all its bytes, and their number."""
+    def finish(self) -> tuple[Digests, int]:
+        """Read the rest of the file; returns the digests of all its bytes, and their number."""
         while self._some(_CHUNK):
             pass
-        return self._md5.finish(), self._position
+        return self._digests.finish(), self._position
 
     def close(self) -> None:
-        """End the background thread."""
-        self._md5.close()
+        """End the background threads."""
+        self._digests.close()
 
     def _some(self, size: int) -> bytes:
         """Read one to ``size`` bytes; nothing only if the file ends or ``size`` is 0."""
         if self._at == len(self._block) and size:
             with storage_errors(self._path, "read"):
                 self._block, self._at = self._handle.read(_CHUNK), 0
-            self._md5.update([self._block])
+            self._digests.update([self._block])
             self._task.advance(len(self._block))
         data = self._block[self._at : self._at + size]
         self._at += len(data)

@@ -16,8 +16,10 @@ from icf_utils.archive.reader import ArchiveMember, list_members
 from icf_utils.archive.tar_headers import content_padding, end_of_archive, member_header
 from icf_utils.errors import DepositDamaged, storage_errors
 from icf_utils.progress import Progress
-from icf_utils.store.files import new_part, publish_bytes, publish_part, sync_file
+from icf_utils.results import Written
+from icf_utils.store.files import new_part, publish_part, sync_file
 from icf_utils.store.layout import Visit
+from icf_utils.store.sums import publish_with_sums
 
 
 def rewrite_archive(
@@ -26,7 +28,7 @@ def rewrite_archive(
     progress: Progress,
     left_out: Mapping[Path, Container[str]] | None = None,
 ) -> tuple[str, int]:
-    """Write the archive of ``place`` and its checksum from the members of ``sources``; returns its MD5 and size.
+    """Write the archive of ``place`` with checksum and sums from the members of ``sources``; returns its MD5 and size.
 
     A file that several sources have is taken from the first; its content must be the same in all. ``left_out`` has
     paths below the top folder that are not taken from a source. Raises
@@ -34,13 +36,14 @@ def rewrite_archive(
     """
     members = _members(sources, left_out or {})
     study = place.of_study
-    digest, position = hashlib.md5(usedforsecurity=False), 0
+    digest, sha256, position = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
     with new_part(study, place.archive) as handle:
 
         def write(data: bytes) -> None:
             nonlocal position
             handle.write(data)
             digest.update(data)
+            sha256.update(data)
             position += len(data)
 
         with progress.task("archive", sum(member.size for _, member in members.values()), "B") as task:
@@ -56,7 +59,8 @@ def rewrite_archive(
                 write(end_of_archive(position))
         sync_file(handle, place.archive)
     publish_part(study, place.archive)
-    publish_bytes(study, [(place.checksum, format_checksum(digest.hexdigest(), place.archive.name))])
+    checksum = [(place.checksum, format_checksum(digest.hexdigest(), place.archive.name))]
+    publish_with_sums(place, checksum, [(Written(place.archive, "written"), sha256.hexdigest())])
     return digest.hexdigest(), position
 
 

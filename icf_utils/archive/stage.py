@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from icf_utils.archive.checksum import format_checksum
 from icf_utils.archive.explain import explain_difference
+from icf_utils.archive.hashing import Digests
 from icf_utils.archive.reader import list_members
 from icf_utils.archive.writer import (
     NO_TIME,
@@ -41,9 +42,10 @@ from icf_utils.settings import Settings, load_settings
 from icf_utils.sources.leave_out import LeftOut
 from icf_utils.sources.open import open_source
 from icf_utils.sources.source import WINDOWS_NAME, Source, is_windows_name
-from icf_utils.store.files import make_workdir, new_part, part_name, publish_bytes, publish_part, sync_file
+from icf_utils.store.files import make_workdir, new_part, part_name, publish_part, sync_file
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import visit_lock
+from icf_utils.store.sums import publish_with_sums
 
 
 @dataclass(frozen=True)
@@ -180,12 +182,15 @@ def _refuse_store_in_input(place: Visit, input_path: Path) -> None:
 
 def _make(source: Source, place: Visit, zone: tzinfo, refuse: Collection[str], progress: Progress) -> ArchiveResult:
     if place.archive.exists():
-        md5, size, done = _compare(source, place, zone, progress)
+        digests, size, done = _compare(source, place, zone, progress)
         archive = Written(place.archive, "unchanged")
     else:
-        md5, size, done = _write(source, place, zone, refuse, progress)
+        digests, size, done = _write(source, place, zone, refuse, progress)
         archive = Written(place.archive, "written")
-    (checksum,) = publish_bytes(place.of_study, [(place.checksum, format_checksum(md5, place.archive.name))])
+    md5 = digests.md5
+    (checksum,) = publish_with_sums(
+        place, [(place.checksum, format_checksum(md5, place.archive.name))], [(archive, digests.sha256)]
+    )
     return ArchiveResult(
         study=place.study,
         visit=place.visit,
@@ -208,7 +213,7 @@ def identifier_notices(place: Visit) -> list[Notice]:
 
 def _write(
     source: Source, place: Visit, zone: tzinfo, refuse: Collection[str], progress: Progress
-) -> tuple[str, int, PackingResult]:
+) -> tuple[Digests, int, PackingResult]:
     part = part_name(place.of_study, place.archive)
     with new_part(place.of_study, place.archive) as handle:
 
@@ -218,12 +223,12 @@ def _write(
                 handle.truncate()
             return NewArchive(handle, part)
 
-        md5, size, done = _pack(source, place, zone, fresh, progress)
+        digests, size, done = _pack(source, place, zone, fresh, progress)
         _refuse_noticed(source, done, refuse)
         sync_file(handle, part)
-        _refuse_other_checksum(place, md5)
+        _refuse_other_checksum(place, digests.md5)
     publish_part(place.of_study, place.archive)
-    return md5, size, done
+    return digests, size, done
 
 
 def _refuse_noticed(source: Source, done: PackingResult, refuse: Collection[str]) -> None:
@@ -241,7 +246,7 @@ def _refuse_other_checksum(place: Visit, md5: str) -> None:
             raise DepositDiffers(place.checksum, f"this input gives the MD5 {md5}")
 
 
-def _compare(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> tuple[str, int, PackingResult]:
+def _compare(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> tuple[Digests, int, PackingResult]:
     try:
         with storage_errors(place.archive, "read"), open(place.archive, "rb", buffering=0) as handle:
             return _pack(source, place, zone, lambda: ExistingArchive(handle, place.archive), progress)
@@ -251,7 +256,7 @@ def _compare(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> 
 
 def _pack(
     source: Source, place: Visit, zone: tzinfo, fresh: Callable[[], ArchiveOutput], progress: Progress
-) -> tuple[str, int, PackingResult]:
+) -> tuple[Digests, int, PackingResult]:
     assumed_time = NO_TIME
     while True:
         with (

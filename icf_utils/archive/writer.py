@@ -17,7 +17,7 @@ from datetime import tzinfo
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
-from icf_utils.archive.hashing import BackgroundMd5
+from icf_utils.archive.hashing import BackgroundDigests, Digests
 from icf_utils.archive.reader import read_header_time
 from icf_utils.archive.tar_headers import BLOCK, content_padding, end_of_archive, member_header
 from icf_utils.dicom.header import FACT_TAGS, FileFacts, FileKind, file_facts, read_head
@@ -224,7 +224,7 @@ class ArchiveOutput(ABC):
         self.path = path
         self.position = 0
         self._descriptor = handle.fileno()
-        self._md5 = BackgroundMd5()
+        self._digests = BackgroundDigests()
         self._held_from: int | None = None
 
     def write(self, data: bytes, part: str, name: str) -> None:
@@ -249,21 +249,21 @@ class ArchiveOutput(ABC):
         self._flush()
         self._replace(position, header, name)
 
-    def finish(self) -> str:
-        """Complete the output; returns the MD5 of all bytes as 32 hexadecimal digits."""
+    def finish(self) -> Digests:
+        """Complete the output; returns the digests of all bytes."""
         self._flush()
         if self._held_from is not None:
             self._hash_again(self._held_from)
         self._check_end()
-        return self._md5.finish()
+        return self._digests.finish()
 
     def close(self) -> None:
-        """End the background thread; needed after an error as well."""
-        self._md5.close()
+        """End the background threads; needed after an error as well."""
+        self._digests.close()
 
     def _hash(self, batch: list[bytes]) -> None:
         if self._held_from is None:
-            self._md5.update(batch)
+            self._digests.update(batch)
 
     def _hash_again(self, position: int) -> None:
         while position < self.position:
@@ -271,7 +271,7 @@ class ArchiveOutput(ABC):
                 block = os.pread(self._descriptor, min(_BATCH, self.position - position), position)
             if not block:
                 raise DepositDiffers(self.path, f"it ends at byte {position}")
-            self._md5.update([block])
+            self._digests.update([block])
             position += len(block)
 
     @abstractmethod

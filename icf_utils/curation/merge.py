@@ -22,7 +22,7 @@ from icf_utils.curation.replace import (
     put_if_accepted,
     unchanged,
 )
-from icf_utils.curation.traces import visit_files, work_files
+from icf_utils.curation.traces import work_files
 from icf_utils.curation.version import ChangeNote, read_current
 from icf_utils.errors import InputRefused, InvalidSetting
 from icf_utils.metadata.history import FormerName, former_names, merged_with
@@ -31,6 +31,7 @@ from icf_utils.settings import Settings, load_settings
 from icf_utils.store.elsewhere import refuse_elsewhere
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import remove_dead_locks, visit_lock
+from icf_utils.store.visit_files import visit_files
 
 
 def merge_visits(

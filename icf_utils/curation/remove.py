@@ -16,7 +16,7 @@ from icf_utils.catalog.index_page import update_index
 from icf_utils.catalog.page import catalogued_visits, read_entry
 from icf_utils.curation.replace import check_date, check_reason
 from icf_utils.curation.successors import find_successors
-from icf_utils.curation.traces import collect_traces, find_traces, study_records, visit_files, work_files
+from icf_utils.curation.traces import collect_traces, find_traces, study_records, work_files
 from icf_utils.curation.version import is_same
 from icf_utils.errors import DepositMissing
 from icf_utils.formatting import format_count
@@ -28,6 +28,7 @@ from icf_utils.store.files import remove_study_folders
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import catalog_lock, remove_dead_locks, visit_lock
 from icf_utils.store.transaction import Change, Step
+from icf_utils.store.visit_files import visit_files
 
 _NOT_SEARCHED = "the visit is removed, but the store was not searched for what is left of it; repeat the command"
 

@@ -21,7 +21,7 @@ from icf_utils.archive.stage import identifier_notices
 from icf_utils.catalog.index_page import update_index
 from icf_utils.curation.remove import remove_files
 from icf_utils.curation.replace import check_date, check_reason
-from icf_utils.curation.traces import visit_files, work_files
+from icf_utils.curation.traces import work_files
 from icf_utils.curation.version import (
     CurrentVisit,
     commit_version,
@@ -59,6 +59,7 @@ from icf_utils.store.files import keep_folder_access, make_folders, publish_byte
 from icf_utils.store.layout import OUTPUT_SUFFIX, Study, Visit
 from icf_utils.store.locks import remove_dead_locks, visit_lock
 from icf_utils.store.transaction import Change
+from icf_utils.store.visit_files import visit_files
 
 _IN_BOTH = "the visit is in its new study and still in the old one; repeat the command"
 

@@ -1,14 +1,10 @@
-"""What a store has of a visit: the files that belong to it, and its traces in other files. Reads the store.
-
-File names begin with the visit's identifier, and so do those of visits whose identifiers begin with it: ``v1`` and
-``v1_b``. Only names of known forms count, and an ambiguous one belongs to the visit with the longest identifier.
-"""
+"""What a store has of a visit: the files that belong to it, and its traces in other files. Reads the store."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +12,8 @@ from pathlib import Path
 from icf_utils.errors import IcfError, storage_errors
 from icf_utils.metadata.records import UID_TAGS, read_unchecked_metadata
 from icf_utils.store.layout import TOMBSTONE_SUFFIX, WORK_DIR_NAME, Study, Visit
+from icf_utils.store.visit_files import VISIT_FORMS, belongs
 
-_FORMS = re.compile(
-    r"_dicom\.tar(?:\.md5sum)?|_dicom\.v\d+\.tar|_metadata_(?:dicoms|tarball)\.json|_XDLRA--(?:refs|repo-export)"
-    r"|\.annex|_annex|_history\.json|_SHA256SUMS(?:\.sig)?"
-    r"|_[A-Za-z0-9-]+_(?:output(?:\.v\d+)?\.tar|provenance(?:\.v\d+)?\.json)"
-)
 _ARCHIVE = re.compile(r".+_dicom(?:\.v\d+)?\.tar|.+_output(?:\.v\d+)?\.tar")
 _UID = re.compile(rb"(?<![0-9.])[0-9]+(?:\.[0-9]+){2,}(?![0-9.])")
 _MD5 = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
@@ -29,21 +21,6 @@ _KEY = re.compile(rb"MD5E-s\d+--([0-9a-f]{32})")
 _CHUNK = 1 << 22
 _IDENTIFIER = "its identifier"
 _OVERLAP = 256
-
-
-def visit_files(place: Visit) -> list[Path]:
-    """The files and folders of a visit in its study's folder, sorted."""
-    study = place.of_study
-    others = [visit for visit in study.visits() if visit.startswith(place.visit) and visit != place.visit]
-    with storage_errors(study.folder, "read"):
-        names = sorted(os.listdir(study.folder)) if study.folder.is_dir() else []
-    return [study.folder / name for name in names if _belongs(name, place.visit, others)]
-
-
-def _belongs(name: str, visit: str, others: Collection[str]) -> bool:
-    if not (name.startswith(visit) and _FORMS.fullmatch(name[len(visit) :])):
-        return False
-    return not any(name.startswith(other) and _FORMS.fullmatch(name[len(other) :]) for other in others)
 
 
 def work_files(place: Visit) -> list[Path]:
@@ -67,7 +44,7 @@ def study_records(study: Study) -> list[Path]:
 
 def _is_named(name: str, visit: str) -> bool:
     rest = name[len(visit) :]
-    return name.startswith(visit) and (rest == "" or _FORMS.match(rest) is not None or rest[0] == ".")
+    return name.startswith(visit) and (rest == "" or VISIT_FORMS.match(rest) is not None or rest[0] == ".")
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
@@ -88,7 +65,7 @@ class Traces:
         """What names the visit in a file; in those of its study, that another visit was merged with it."""
         study, visit = re.escape(self.study.encode()), re.escape(self.visit.encode())
         forms = (
-            rb"(?<![A-Za-z0-9._-])%s(?:_dicom\.|_metadata_|_XDLRA--|_history\.json|\.annex)" % visit,
+            rb"(?<![A-Za-z0-9._-])%s(?:_dicom\.|_metadata_|_XDLRA--|_history\.json|_SHA256SUMS|\.annex)" % visit,
             rb"(?<![A-Za-z0-9._-])%s/%s(?![A-Za-z0-9._-])" % (study, visit),
             rb"(?<![A-Za-z0-9._-])%s_%s/" % (study, visit),
             rb'"(?:visit|dataset_path)": ?"%s"' % visit,
@@ -165,7 +142,7 @@ def _is_of_a_visit(path: Path, root: Path) -> bool:
     """Whether a file is one of a visit that is in the store."""
     study, name, *_ = (*path.relative_to(root).parts, "", "")
     with suppress(IcfError):
-        return any(_belongs(name, visit, ()) for visit in Study(root, study).visits())
+        return any(belongs(name, visit, ()) for visit in Study(root, study).visits())
     return False
 
 
@@ -175,4 +152,4 @@ def _is_named_in(path: Path, root: Path, traces: Traces) -> bool:
         return False
     others = [visit for visit in Study(root, traces.study).visits() if visit.startswith(traces.visit)]
     in_work_folder = parts[1] == WORK_DIR_NAME and any(_is_named(part, traces.visit) for part in parts[2:])
-    return _belongs(parts[1], traces.visit, others) or in_work_folder
+    return belongs(parts[1], traces.visit, others) or in_work_folder

@@ -7,7 +7,7 @@ Reads the visit, writes to the folder of a :class:`~icf_utils.store.transaction.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,6 @@ from icf_utils.catalog.content import ContentOptions, visit_content
 from icf_utils.catalog.page import read_entry
 from icf_utils.catalog.visit_list import hides_dates, line_from_files
 from icf_utils.curation.successors import find_successors
-from icf_utils.curation.traces import visit_files
 from icf_utils.dataset.annex_url import create_folder, deposit_paths, has_annex_deposit, list_stored_files
 from icf_utils.dataset.build import build_annex_deposit, build_dataset
 from icf_utils.dataset.git_check import check_with_git
@@ -36,10 +35,12 @@ from icf_utils.metadata.stage import build_visit_metadata, choose_allow_list, en
 from icf_utils.progress import Progress
 from icf_utils.results import Notice
 from icf_utils.settings import Settings
-from icf_utils.store.files import link_or_copy, publish_bytes
+from icf_utils.store.files import link_or_copy, publish_bytes, replace_file
 from icf_utils.store.layout import OUTPUT_SUFFIX, WORK_DIR_NAME, Study, Visit, is_output_file
 from icf_utils.store.locks import catalog_lock
+from icf_utils.store.sums import format_sums, list_summed, read_sums, sum_files
 from icf_utils.store.transaction import Change, Step
+from icf_utils.store.visit_files import visit_files
 
 _NO_ARCHIVE = "the visit to change has not been deposited; 'icf-utils make_studyvisit_archive' and 'run' make new ones"
 _OUTPUT_REMOVED = "was made from the previous archive and was removed; run 'icf-utils process' to make it again"
@@ -244,7 +245,7 @@ def keep_archive_as(path: Path, archive: Path) -> None:
 #: The order in which the files of a visit take their names: a clone that is made meanwhile reads the refs first, and
 #: the export has the commits before and after.
 _ORDER = ("_XDLRA--repo-export", "_dicom.tar", "_dicom.tar.md5sum", "_metadata_dicoms.json", "_metadata_tarball.json")
-_LAST = (".annex", "_XDLRA--refs", "_history.json")
+_LAST = (".annex", "_XDLRA--refs", "_history.json", "_SHA256SUMS")
 
 
 def steps_for(change: Change, staged: Visit, study: Study) -> list[Step]:
@@ -322,11 +323,42 @@ def commit_version(
             without_outputs=outputs_gone,
             hides_dates=hides_dates(current.place.of_study, settings.catalog),
         )
-        steps = [*steps_for(change, staged, study), *stale_steps(current, staged)]
-        steps += [Step(path.relative_to(study.folder).as_posix()) for path in remove]
+        stale = [*stale_steps(current, staged)]
+        stale += [Step(path.relative_to(study.folder).as_posix()) for path in remove]
+        unsigned = _prepare_sums(current, staged, {step.target for step in stale})
+        steps = [*unsigned, *steps_for(change, staged, study), *stale]
         steps += _catalog_steps(change, study, planned.files, planned.stale)
         change.commit(steps)
     return content.notices if content else ()
+
+
+def _prepare_sums(current: CurrentVisit, staged: Visit, gone: Collection[str]) -> list[Step]:
+    """Prepare the list of SHA-256s: the lines of files that stay, and of those that were prepared.
+
+    A visit without a list gets one if its archive was prepared, and so read. Returns the step that removes a signature
+    of the list as it was before.
+    """
+    place, folder = current.place, staged.of_study.folder
+    before, archive = read_sums(place), read_sums(staged) or {}
+    if before is None and not staged.archive.exists():
+        return []
+    prepared = {name: folder / name for name in list_summed(staged)}
+    stays = place == replace(staged, root=place.root)
+    kept = {} if not stays else before if before is not None else _sums_of(place, {*gone, *prepared})
+    old = {name: digest for name, digest in kept.items() if name not in gone}
+    if before and (name := kept_archive(staged, current.version).name) in prepared:
+        archive[name] = before.get(place.archive.name, "")
+    data = format_sums(old | sum_files(prepared, archive))
+    if is_same(place.sums, data):
+        staged.sums.unlink(missing_ok=True)
+        return []
+    replace_file(staged.sums, data)
+    return [Step(place.signature.name)] if stays else []
+
+
+def _sums_of(place: Visit, without: Collection[str]) -> dict[str, str]:
+    names = [name for name in list_summed(place) if name not in without]
+    return sum_files({name: place.of_study.folder / name for name in names}, {})
 
 
 def _catalog_steps(change: Change, study: Study, files: Mapping[str, bytes], stale: tuple[str, ...]) -> Iterator[Step]:

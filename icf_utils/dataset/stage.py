@@ -36,9 +36,10 @@ from icf_utils.results import Notice, Written
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.address import check_store_url
 from icf_utils.store.elsewhere import other_archives
-from icf_utils.store.files import compare_existing, publish_bytes
+from icf_utils.store.files import compare_existing
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import visit_lock
+from icf_utils.store.sums import publish_with_sums
 
 _NO_ARCHIVE = "the dataset takes its time from the archive; restore the archive, or give a time with --commit-date"
 
@@ -165,7 +166,7 @@ def _publish(
             compare_existing(files)
             create_folders(visit, annex.files)
             files += deposit_paths(visit, annex.files)
-        return publish_bytes(visit.of_study, files)
+        return publish_with_sums(visit, files)
     except DepositDiffers as error:
         raise DepositDiffers(error.path, error.how + _likely_cause(visit, origin)) from error
 

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from icf_utils.archive.hashing import BackgroundMd5
+from icf_utils.archive.hashing import BackgroundDigest
 from icf_utils.archive.reader import ArchiveMember, ArchivePass
 from icf_utils.dicom.charsets import parse_character_sets
 from icf_utils.dicom.constants import SPECIFIC_CHARACTER_SET
@@ -32,11 +32,13 @@ _CHUNK = 1 << 20
 class ArchiveDescription:
     """The content of an archive: ``md5`` and ``size`` (bytes) of the file, ``images`` in their order.
 
-    ``others`` has a notice for each member that is not a DICOM image, with the reason.
+    ``sha256`` is empty unless it was asked for. ``others`` has a notice for each member that is not a DICOM image, with
+    the reason.
     """
 
     md5: str = ""
     size: int = 0
+    sha256: str = ""
     images: list[ImageRecord] = field(default_factory=list)
     others: list[Notice] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
@@ -52,8 +54,12 @@ class _Tags:
     allow_identifying: bool
 
 
-def describe_archive(path: Path, root: str, allowed: AllowList, progress: Progress) -> ArchiveDescription:
+def describe_archive(
+    path: Path, root: str, allowed: AllowList, progress: Progress, *, sha256: bool = False
+) -> ArchiveDescription:
     """Read an archive once and describe each image; all members must be below the folder ``root``.
+
+    ``sha256``: also compute the archive's SHA-256.
 
     Two more threads compute digests, one of the archive and one of its members, which keeps two cores busy.
 
@@ -65,8 +71,8 @@ def describe_archive(path: Path, root: str, allowed: AllowList, progress: Progre
         storage_errors(path, "read"),
         open_regular(path) as handle,
         progress.task("metadata", path.stat().st_size, "B") as task,
-        closing(ArchivePass(handle, path, task)) as archive,
-        closing(BackgroundMd5()) as digests,
+        closing(ArchivePass(handle, path, task, sha256)) as archive,
+        closing(BackgroundDigest()) as digests,
     ):
         names: list[str] = []
         for member in archive.members():
@@ -81,7 +87,7 @@ def describe_archive(path: Path, root: str, allowed: AllowList, progress: Progre
                 )
             names.append(member.name)
             _describe(member, _read(member, archive, handle.fileno(), tags, digests), tags, done)
-        done.md5, done.size = archive.finish()
+        (done.md5, done.sha256), done.size = archive.finish()
         md5_of = dict(zip(names, digests.finish_items(), strict=True))
     done.images = [replace(image, md5=md5_of[image.path]) for image in done.images]
     return done
@@ -122,7 +128,9 @@ def _describe(member: ArchiveMember, found: Header, tags: _Tags, done: ArchiveDe
         done.others.append(replace(_NOT_AN_IMAGE[kind], subject=member.name))
 
 
-def _read(member: ArchiveMember, archive: ArchivePass, descriptor: int, tags: _Tags, digests: BackgroundMd5) -> Header:
+def _read(
+    member: ArchiveMember, archive: ArchivePass, descriptor: int, tags: _Tags, digests: BackgroundDigest
+) -> Header:
     """Scan the head of a member's content, and hand the content to the hashing thread."""
     head, found = read_head(archive.content, member.size if member.is_file else 0, tags.wanted)
     if head:

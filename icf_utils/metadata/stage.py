@@ -15,9 +15,9 @@ from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice, Written
 from icf_utils.settings import SETTINGS_NAME, Settings, load_settings
 from icf_utils.store.elsewhere import refuse_elsewhere
-from icf_utils.store.files import publish_bytes
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import visit_lock
+from icf_utils.store.sums import publish_with_sums
 
 _REMEDY = "run 'icf-utils make_studyvisit_archive' for this visit first"
 
@@ -55,9 +55,10 @@ def deposit_visit_metadata(
     refuse_elsewhere(place, settings or load_settings(place.root))
     allowed = choose_allow_list(place, tags, settings)
     with visit_lock(place, progress):
-        found = describe_verified_archive(place, allowed, progress)
+        found = describe_verified_archive(place, allowed, progress, sha256=not place.sums.exists())
         metadata = build_visit_metadata(place, found)
-        files = publish_bytes(place.of_study, encode_metadata_files(place, metadata))
+        known = [(Written(place.archive, "unchanged"), found.sha256)] if found.sha256 else []
+        files = publish_with_sums(place, encode_metadata_files(place, metadata), known)
     notices = tuple(found.notices)
     if not found.images:
         notices += (Notice("no-dicom", place.storepath, "contains no DICOM images; the list of images is empty"),)
@@ -76,15 +77,17 @@ def choose_allow_list(place: Visit, tags: str | os.PathLike[str] | None, setting
     return read_allow_list(Path(tags)).joined(allow_list_from_settings(technical, source))
 
 
-def describe_verified_archive(place: Visit, allowed: AllowList, progress: Progress) -> ArchiveDescription:
-    """Describe the visit's archive, and check its MD5 against the checksum file.
+def describe_verified_archive(
+    place: Visit, allowed: AllowList, progress: Progress, *, sha256: bool = False
+) -> ArchiveDescription:
+    """Describe the visit's archive, and check its MD5 against the checksum file; ``sha256`` asks for that.
 
     Raises :class:`~icf_utils.errors.DepositMissing` and :class:`~icf_utils.errors.DepositDamaged`.
     """
     if not place.archive.exists():
         raise DepositMissing(place.archive, _REMEDY)
     expected = read_checksum(place, _REMEDY)
-    found = describe_archive(place.archive, place.member_root, allowed, progress)
+    found = describe_archive(place.archive, place.member_root, allowed, progress, sha256=sha256)
     if found.md5 != expected:
         remedy = "the archive or its checksum file was changed or damaged: restore it from a copy"
         raise DepositDamaged(place.archive, f"the MD5 {expected} of its checksum file", found.md5, remedy)

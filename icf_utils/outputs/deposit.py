@@ -33,6 +33,7 @@ from icf_utils.store.files import (
 )
 from icf_utils.store.layout import Visit, list_kept_outputs
 from icf_utils.store.locks import catalog_lock
+from icf_utils.store.sums import format_sums, read_sums, sum_files
 from icf_utils.store.transaction import Change, Step
 
 _AGAIN = "restore it from a copy, or move both files of this output away and run 'icf-utils process' again"
@@ -124,7 +125,7 @@ def _read(path: Path) -> tuple[OutputFiles, bytes]:
                     record = b"".join(iter(lambda: archive.content(1 << 20), b""))
                 else:
                     files, total = files + 1, total + member.size
-            md5, size = archive.finish()
+            (md5, _), size = archive.finish()
         finally:
             archive.close()
     return OutputFiles(md5, size, files, total), record
@@ -162,7 +163,8 @@ def publish_output(
         with catalog_lock(study, progress):
             steps = _keep_old(change, place, processing) if keeps_old and before is not None else []
             steps += [Step(tar.name, change.path_of(staged.output(processing))), change.prepare(path.name, data)]
-            change.commit([*steps, *_list_steps(change, place, provenance)])
+            steps += _list_steps(change, place, provenance)
+            change.commit([*steps, *_sums_steps(change, place, steps)])
     finally:
         change.close()
     return "written" if before is None else "replaced"
@@ -193,6 +195,16 @@ def _list_steps(change: Change, place: Visit, provenance: Provenance) -> list[St
     raw = read_list(study)
     data = changed_list(study, raw, [output_line(provenance)])
     return [change.prepare(f"{study.catalog.name}/{OUTPUTS_PATH}", data)] if data != raw else []
+
+
+def _sums_steps(change: Change, place: Visit, steps: list[Step]) -> list[Step]:
+    """The steps that add the output's files to the visit's list of SHA-256s, if it has one."""
+    sums = read_sums(place)
+    if sums is None:
+        return []
+    own = {step.target: change.root / step.new for step in steps if "/" not in step.target}
+    data = format_sums(sums | sum_files(own, {}))
+    return [Step(place.signature.name), change.prepare(place.sums.name, data)]
 
 
 @contextmanager

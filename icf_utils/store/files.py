@@ -42,7 +42,7 @@ from icf_utils.interrupts import (
 )
 from icf_utils.results import Notice, Written
 from icf_utils.settings import SETTINGS_NAME, load_settings
-from icf_utils.store.layout import ANNEX_FOLDER_SUFFIX, ANNEX_URL_SUFFIX, VISIT_SUFFIXES, Study, Visit
+from icf_utils.store.layout import ANNEX_FOLDER_SUFFIX, ANNEX_URL_SUFFIX, SUMS_SUFFIX, VISIT_SUFFIXES, Study, Visit
 
 #: File names may have 255 bytes: the name of a part is cut after this many, and made distinct by a digest.
 _LONGEST_PART = 180
@@ -87,7 +87,7 @@ def part_name(study: Study, target: Path) -> Path:
 
 def remove_parts(visit: Visit) -> None:
     """Remove unfinished files of this visit; the caller has its lock, so that no process is writing them."""
-    names = [f"{visit.visit}{suffix}" for suffix in (*VISIT_SUFFIXES, ANNEX_URL_SUFFIX)]
+    names = [f"{visit.visit}{suffix}" for suffix in (*VISIT_SUFFIXES, ANNEX_URL_SUFFIX, SUMS_SUFFIX)]
     parts = [part_name(visit.of_study, visit.of_study.folder / name) for name in names]
     for part in [*parts, *visit.workdir.glob(f"{visit.visit}{ANNEX_FOLDER_SUFFIX}+*.part")]:
         with storage_errors(part, "remove"):

@@ -42,6 +42,9 @@ STUDY_EXPORT_NAME, STUDY_REFS_NAME = "XDLRA--repo-export", "XDLRA--refs"
 #: The versions of a visit, where it has more than one (:mod:`icf_utils.metadata.history`).
 HISTORY_SUFFIX = "_history.json"
 
+#: The SHA-256s of the visit's files (:mod:`icf_utils.store.sums`), and a signature of these.
+SUMS_SUFFIX, SIGNATURE_SUFFIX = "_SHA256SUMS", "_SHA256SUMS.sig"
+
 #: What may be left of a removed visit: its identifier, and when and why it was removed.
 TOMBSTONE_SUFFIX = "_removed.json"
 
@@ -199,6 +202,14 @@ class Visit:
     @property
     def history(self) -> Path:
         return self._file(HISTORY_SUFFIX)
+
+    @property
+    def sums(self) -> Path:
+        return self._file(SUMS_SUFFIX)
+
+    @property
+    def signature(self) -> Path:
+        return self._file(SIGNATURE_SUFFIX)
 
     @property
     def tombstone(self) -> Path:

@@ -117,7 +117,7 @@ def check_archive(
             there = place.archive.exists()
         if not there:
             raise DepositMissing(place.archive, _RESTORE_FROM_COPY)
-        found = describe_archive(place.archive, place.member_root, tags, progress)
+        found = describe_archive(place.archive, place.member_root, tags, progress, sha256=True)
     except IcfError as error:
         return None, [*findings, finding_from_error(place.archive, error)]
     if expected is not None and found.md5 != expected:

@@ -1,9 +1,10 @@
 """Whether an archive is intact, judged by what is left of all other files that record something about it.
 
 Each record is a witness by itself. The checksum file, the metadata of the archive, the dataset, the history and the
-outputs of processings record the archive's MD5, and so do the catalog and the list of visits, which are derived. The
-metadata of the images records the MD5, size and position of each. Refs and the deposit for ``annex::`` addresses record
-nothing that can be read from them alone; they confirm an archive that gives just their commits and names.
+outputs of processings record the archive's MD5, the sums its SHA-256. So do the catalog and the list of visits, which
+are derived. The metadata of the images records the MD5, size and position of each. Refs and the deposit for ``annex::``
+addresses record nothing that can be read from them alone; they confirm an archive that gives just their commits and
+names.
 
 A digest is never the right one by chance: a record that differs from the archive's MD5 in one or two digits is a
 damaged record of it, and so is a damaged file that contains the MD5. A repair builds on the archive only if it is
@@ -31,8 +32,11 @@ from icf_utils.metadata.records import ImageRecord, parse_images, parse_tarball
 from icf_utils.metadata.visit_list import parse_visit_list
 from icf_utils.outputs.provenance import read_provenance
 from icf_utils.store.layout import Visit, list_outputs, read_deposit
+from icf_utils.store.sums import read_sums
 
 _KEY = re.compile(rb"MD5E-s(\d+)--([0-9a-f]{32})")
+
+_SUMS = "its SHA-256 sums"
 
 #: How many digits of a damaged record may differ.
 _NEAR = 2
@@ -42,14 +46,21 @@ _NEAR = 2
 class Witness:
     """A record of the archive's MD5; ``name`` says which, for messages.
 
-    ``is_strong``: digests of its own protect it from damage (the objects of git). ``is_derived``: it follows from the
-    metadata, and may be behind.
+    A record of its SHA-256 has no MD5. ``is_strong``: digests of its own protect it from damage (the objects of git).
+    ``is_derived``: it follows from the metadata, and may be behind.
     """
 
     name: str
     md5: str
     is_strong: bool = False
     is_derived: bool = False
+    sha256: str = ""
+
+    def is_of(self, found: ArchiveDescription) -> bool:
+        """Whether it is a record of this archive, perhaps with damaged digits."""
+        if self.sha256:
+            return is_record_of(self.sha256, found.sha256)
+        return is_record_of(self.md5, found.md5)
 
 
 @dataclass(frozen=True)
@@ -105,6 +116,7 @@ def collect_evidence(place: Visit) -> Evidence:
 def _plain_witnesses(place: Visit, texts: dict[str, bytes]) -> Iterator[Witness]:
     yield from _witness("its checksum file", place, place.checksum, _md5_of_checksum, texts)
     yield from _witness("its metadata", place, place.tarball_json, _md5_of_tarball, texts)
+    yield from _sums_witness(place, texts)
     with suppress(IcfError):
         for version in read_history(place)[-1:]:
             yield Witness("its history", version.md5)
@@ -125,6 +137,19 @@ def _witness(
             texts[name] = read_deposit(path, "")
     except IcfError:
         pass
+
+
+def _sums_witness(place: Visit, texts: dict[str, bytes]) -> Iterator[Witness]:
+    try:
+        sums = read_sums(place) or {}
+    except DepositDamaged:
+        with suppress(IcfError):
+            texts[_SUMS] = read_deposit(place.sums, "")
+        return
+    except IcfError:
+        return
+    if place.archive.name in sums:
+        yield Witness(_SUMS, "", sha256=sums[place.archive.name])
 
 
 def _md5_of_checksum(place: Visit) -> str:
@@ -227,8 +252,8 @@ def images_unknown_to_dataset(found: ArchiveDescription, said: Evidence) -> list
 
 def _sides(found: ArchiveDescription, said: Evidence) -> tuple[list[Witness], list[Witness]]:
     """The records that the archive agrees with, and the others."""
-    agree = [witness for witness in said.witnesses if is_record_of(witness.md5, found.md5)]
-    torn = [name for name, raw in said.texts.items() if _has(raw, found.md5)]
+    agree = [witness for witness in said.witnesses if witness.is_of(found)]
+    torn = [name for name, raw in said.texts.items() if _has(raw, found.sha256 if name == _SUMS else found.md5)]
     salvaged = [Witness(f"what is left of {name}", found.md5) for name in torn]
     return [*agree, *salvaged], [witness for witness in said.witnesses if witness not in agree]
 
@@ -255,10 +280,10 @@ def is_record_of(recorded: str, md5: str) -> bool:
     return len(recorded) == len(md5) and sum(a != b for a, b in zip(recorded, md5, strict=True)) <= _NEAR
 
 
-def _has(raw: bytes, md5: str) -> bool:
-    """Whether the bytes of a damaged file contain this MD5, perhaps with damaged digits."""
-    text = raw.decode("latin-1")
-    return any(is_record_of(text[at : at + 32], md5) for at in range(min(len(text), 1 << 12) - 31))
+def _has(raw: bytes, digest: str) -> bool:
+    """Whether the bytes of a damaged file contain this digest, perhaps with damaged digits."""
+    text, size = raw.decode("latin-1"), len(digest)
+    return any(is_record_of(text[at : at + size], digest) for at in range(min(len(text), 1 << 12) - size + 1))
 
 
 def _compare_images(found: ArchiveDescription, recorded: Sequence[ImageRecord]) -> bool | None:

@@ -39,6 +39,7 @@ from icf_utils.store.elsewhere import find_elsewhere
 from icf_utils.store.files import make_folders, new_file, new_part, replace_with_part, sync_file, sync_folder
 from icf_utils.store.layout import Study, Visit
 from icf_utils.store.locks import catalog_lock, remove_dead_locks, visit_lock
+from icf_utils.store.sums import format_sums
 from icf_utils.verify.checks import Finding, VisitCheck, check_archive, finding_from_error, read_metadata
 from icf_utils.verify.evidence import Standing, collect_evidence, weigh_evidence
 from icf_utils.verify.history import recover_history
@@ -52,6 +53,7 @@ from icf_utils.verify.recover import (
     recover_tags,
 )
 from icf_utils.verify.shared import check_shared
+from icf_utils.verify.sums import repaired_sums
 from icf_utils.verify.verify import check_visit, check_visits
 
 #: The folder of files that a repair has replaced, below a study's work folder.
@@ -168,7 +170,7 @@ def _repair_visit(
 
     remove_dead_locks(place.of_study)
     before = verified()
-    if not before.findings:
+    if not before.findings and not any(notice.code == "no-sums" for notice in before.notices):
         return VisitRepair(place.study, place.visit, (), before)
     repairer = _VisitRepairer(place, settings, options, before, progress)
     try:
@@ -266,6 +268,7 @@ class _VisitRepairer:
             self._repair_dataset(metadata)
             self._repair_annex_deposit(metadata)
             self._repair_history(found.md5)
+            self._repair_sums(found, reason)
         except IcfError as error:
             return finding_from_error(place.export, error, remedy=True)
         return None
@@ -313,6 +316,12 @@ class _VisitRepairer:
         data = recover_history(place, md5) if self._blames(place.history) else None
         if data is not None:
             self._replace(place.history, data, "from the dataset's commits")
+
+    def _repair_sums(self, found: ArchiveDescription, reason: str) -> None:
+        """Repair the list of SHA-256s, which lists what was repaired before; a signature of it stays."""
+        place = self._place
+        sums = repaired_sums(place, found, {finding.path for finding in self._before.findings})
+        self._replace(place.sums, format_sums(sums), f"from the visit's files; {reason}")
 
     def repair_catalog(self) -> Finding | None:
         """Repair the visit's pages and the study's shared files; returns what prevents that, if anything."""

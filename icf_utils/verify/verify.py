@@ -71,6 +71,7 @@ from icf_utils.verify.evidence import Standing, collect_evidence, images_unknown
 from icf_utils.verify.history import check_history
 from icf_utils.verify.recover import StoreOptions, find_catalogued_store, find_confirmation, recover_tags
 from icf_utils.verify.shared import check_shared
+from icf_utils.verify.sums import check_sums
 
 __all__ = ["Finding", "VerifyResult", "VisitCheck", "verify_store", "verify_visit"]
 
@@ -203,6 +204,10 @@ def _check_visit(
     if metadata and catalogued and not notices:
         findings += _check_catalog(place, metadata, where, settings, dataset_is_lost=bool(lost))
     findings += _check_outputs(place, found.md5 if found else metadata.tarball.md5 if metadata else "")
+    named = {finding.path for finding in findings}
+    problems, more = check_sums(place, found, named, is_elsewhere=bool(elsewhere))
+    findings += problems
+    notices = (*notices, *more)
     if found and findings:
         options = StoreOptions(store_url, store_id)
         findings += _judge_archive(place, found, findings, metadata is not None, options, settings)
@@ -299,7 +304,7 @@ def _exists(path: Path) -> bool:
 
 
 def _files(place: Visit) -> tuple[Path, ...]:
-    return (place.archive, place.checksum, place.dicoms_json, place.tarball_json, place.export, place.refs)
+    return (place.archive, place.checksum, place.dicoms_json, place.tarball_json, place.export, place.refs, place.sums)
 
 
 def _missing_application(study: Study, settings: Settings) -> tuple[Notice, ...]:

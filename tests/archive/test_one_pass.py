@@ -76,8 +76,9 @@ def test_each_byte_is_read_once(tmp_path: Path) -> None:
         output = NewArchive(handle, tmp_path / "out.tar")
         with SILENT.task("", 0, "B") as task:
             Packer(source, "study_visit", timezone.utc).run(output, task)
-        md5 = output.finish()
-    assert md5 == hashlib.md5((tmp_path / "out.tar").read_bytes()).hexdigest()
+        digests = output.finish()
+    data = (tmp_path / "out.tar").read_bytes()
+    assert digests == (hashlib.md5(data).hexdigest(), hashlib.sha256(data).hexdigest())
     assert source.opened == [entry.name for entry in source.entries]
     assert source.bytes_read == {entry.name: entry.size for entry in source.entries}
     assert source.largest <= 4 << 20

@@ -35,7 +35,7 @@ def states(source: Path, place: Visit) -> tuple[str, str]:
     result = make_studyvisit_archive(source, place.root, place.study, place.visit)
     assert result.archive.path.read_bytes() == reference_archive(source, "study_visit")
     assert result.checksum.path.read_bytes() == format_checksum(result.md5, "visit_dicom.tar")
-    assert sorted(os.listdir(place.root / "study")) == ["visit_dicom.tar", "visit_dicom.tar.md5sum"]
+    assert sorted(os.listdir(place.root / "study")) == ["visit_SHA256SUMS", "visit_dicom.tar", "visit_dicom.tar.md5sum"]
     return result.archive.state, result.checksum.state
 
 

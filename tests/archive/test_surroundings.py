@@ -227,7 +227,11 @@ def test_packed(visit: Path, expected: str, tmp_path: Path, packing: str) -> Non
         ("windows-name", "back\\slash\nline.dcm"),
         ("no-study-time", "Sch\udce4del.dcm"),
     ]
-    assert sorted(os.listdir(tmp_path / "store" / "study")) == ["visit_dicom.tar", "visit_dicom.tar.md5sum"]
+    assert sorted(os.listdir(tmp_path / "store" / "study")) == [
+        "visit_SHA256SUMS",
+        "visit_dicom.tar",
+        "visit_dicom.tar.md5sum",
+    ]
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])

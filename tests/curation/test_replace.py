@@ -16,7 +16,7 @@ from icf_utils.dataset.reader import read_dataset
 from icf_utils.errors import DepositMissing, InputRefused, InvalidSetting
 from icf_utils.store.layout import Visit
 from tests.cli.program import Inside
-from tests.verify.stores import STUDY, contents
+from tests.verify.stores import STUDY, contents, renew_sums
 
 
 def replaced(place: Visit, source: Path, reason: str = "late images", **options: object) -> object:
@@ -132,6 +132,7 @@ def test_what_was_not_made_stays_so(place: Visit, model: Path, what: str) -> Non
     if what == "archive only":
         place.dicoms_json.unlink()
         place.tarball_json.unlink()
+    renew_sums(place)
     before = {name for name in contents(place.root) if "/v1_" in name and "/v1_b_" not in name}
     replaced(place, model / "later")
     after = {name for name in contents(place.root) if "/v1_" in name and "/v1_b_" not in name}

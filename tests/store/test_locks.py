@@ -235,7 +235,11 @@ def test_processes_on_one_visit_end_as_if_one_after_the_other(tmp_path: Path) ->
     states = sorted(json.loads(out)["result"]["archive"]["state"] for (out, _), _ in done)
     assert states == ["unchanged"] * 3 + ["written"]
     assert (tmp_path / "store/study/visit_dicom.tar").read_bytes() == reference_archive(source, "study_visit")
-    assert sorted(os.listdir(tmp_path / "store" / "study")) == ["visit_dicom.tar", "visit_dicom.tar.md5sum"]
+    assert sorted(os.listdir(tmp_path / "store" / "study")) == [
+        "visit_SHA256SUMS",
+        "visit_dicom.tar",
+        "visit_dicom.tar.md5sum",
+    ]
 
 
 def test_processes_with_different_content_on_one_visit(tmp_path: Path) -> None:
@@ -284,7 +288,7 @@ def test_interrupted_runs(tmp_path: Path, number: signal.Signals, code: int) -> 
     result = make_studyvisit_archive(source, store, "study", "visit", progress=progress)
     assert bool(progress.messages) == (number == signal.SIGKILL)
     assert result.archive.path.read_bytes() == reference_archive(source, "study_visit")
-    assert sorted(os.listdir(store / "study")) == ["visit_dicom.tar", "visit_dicom.tar.md5sum"]
+    assert sorted(os.listdir(store / "study")) == ["visit_SHA256SUMS", "visit_dicom.tar", "visit_dicom.tar.md5sum"]
 
 
 # -- odd locks

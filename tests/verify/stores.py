@@ -18,6 +18,7 @@ from icf_utils import (
 from icf_utils.dataset.study_stage import read_study_dataset
 from icf_utils.errors import IcfError
 from icf_utils.store.layout import Study, Visit
+from icf_utils.store.sums import list_summed, sum_files, write_sums
 from icf_utils.verify.verify import VisitCheck
 from tests.data.make_dicom import write_visit
 
@@ -47,6 +48,11 @@ def make_visit(
     make_studyvisit_archive(source, root, study, visit, time_zone=time_zone)
     make_derived(root, visit, study, tags=tags, store_url=store_url, store_id=store_id, commit_date=commit_date)
     return Visit(root, study, visit)
+
+
+def renew_sums(place: Visit) -> None:
+    """Make the visit's list of SHA-256s anew from the files that are there, as if no others had been made."""
+    write_sums(place, sum_files({name: place.of_study.folder / name for name in list_summed(place)}, {}))
 
 
 def make_derived(

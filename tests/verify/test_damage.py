@@ -172,12 +172,16 @@ def test_both_files_of_a_stage_are_lost(own: Visit, kinds: tuple[str, str]) -> N
     for kind in kinds:
         files_of(own)[kind].unlink()
     found = check(own)
-    if "refs" in kinds:  # the catalog, which is not blamed itself, shows that there was a dataset
+    if "refs" in kinds:  # the sums and the catalog, which are not blamed themselves, show that there was a dataset
         assert found.absent == ("dataset",)
-        assert blamed(found) == blamed(verify_visit(own.root, STUDY, "v1", store_url=URL)) == {own.refs}
+        assert blamed(found) == blamed(verify_visit(own.root, STUDY, "v1", store_url=URL)) == {own.refs, own.export}
+        own.sums.unlink()
+        assert blamed(check(own)) == {own.refs}
     elif "dicoms" in kinds:
-        assert blamed(found) == {own.dicoms_json}
+        assert blamed(found) == {own.dicoms_json, own.tarball_json}
         assert found.absent == ("metadata",)
+        own.sums.unlink()
+        assert blamed(check(own)) == {own.dicoms_json}
     else:
         assert blamed(found) == {own.archive, own.checksum}
 
@@ -187,7 +191,7 @@ def test_only_the_catalog_is_left(two: tuple[Visit, Visit]) -> None:
         path.unlink()
     first, second = verify_store(two[0].root).visits
     assert (first.visit, first.images, first.absent) == ("v1", 0, ("metadata", "dataset"))
-    assert blamed(first) == {two[0].archive, two[0].checksum, two[0].dicoms_json}
+    assert blamed(first) == set(files_of(two[0]).values())
     assert second.findings == ()
     assert verify_visit(two[0].root, STUDY, "v1") == first
 
@@ -195,6 +199,7 @@ def test_only_the_catalog_is_left(two: tuple[Visit, Visit]) -> None:
 def test_metadata_lost_with_a_catalog_that_shows_it(own: Visit) -> None:
     for kind in ("dicoms", "tarball", "refs", "export"):
         files_of(own)[kind].unlink()
+    own.sums.unlink()
     first, second = check(own).findings
     assert first.path == own.dicoms_json
     assert "although a catalog shows the visit" in first.problem

@@ -17,7 +17,18 @@ from icf_utils.store import locks
 from icf_utils.store.layout import Visit
 from icf_utils.verify.repair import VisitRepair, repair_store, repair_visit
 from tests.cli.program import icf
-from tests.verify.stores import STUDY, URL, blamed, catalog_files, check, contents, files_of, make_visit, write_input
+from tests.verify.stores import (
+    STUDY,
+    URL,
+    blamed,
+    catalog_files,
+    check,
+    contents,
+    files_of,
+    make_visit,
+    renew_sums,
+    write_input,
+)
 
 DERIVED = ("checksum", "dicoms", "tarball", "refs", "export")
 
@@ -157,7 +168,7 @@ def test_only_the_archive_is_left_of_a_visit_with_a_catalog(place: Visit) -> Non
     done = repaired(place)
     assert place.checksum.exists()
     assert place.dicoms_json.exists()
-    assert "agrees with the list of visits and the catalog" in done.repairs[0].action
+    assert "agrees with its SHA-256 sums, the list of visits and the catalog" in done.repairs[0].action
 
 
 def test_a_dataset_of_which_nothing_is_left(place: Visit, model: Path) -> None:
@@ -181,7 +192,7 @@ def lose_dataset(place: Visit) -> None:
 
 def test_a_lost_dataset_is_proved_by_the_catalog(place: Visit, model: Path) -> None:
     lose_dataset(place)
-    assert blamed(check(place)) == {place.refs}
+    assert blamed(check(place)) == {place.refs, place.export}
     assert repaired(place).check == check(Visit(model, STUDY, "v1"))
     assert final(place.root) == contents(model)
 
@@ -199,6 +210,7 @@ def test_a_lost_dataset_with_a_day_of_its_own_is_not_built_with_another(tmp_path
 def test_a_catalog_made_without_a_dataset_is_unchanged(tmp_path: Path) -> None:
     place = make_visit(write_input(tmp_path / "in"), tmp_path / "store")
     lose_dataset(place)
+    renew_sums(place)
     shutil.rmtree(place.of_study.catalog)
     catalogify_studyvisit_from_meta(place.root, STUDY, "v1", store_url=URL)
     assert check(place).findings == ()
@@ -233,6 +245,7 @@ def test_a_lost_page_shows_all_visits_again(place: Visit, how: str, dataset: boo
     if not dataset:
         for one in (place, second):
             lose_dataset(one)
+            renew_sums(one)
         shutil.rmtree(place.of_study.catalog)
         for visit in ("v1", "v2"):
             catalogify_studyvisit_from_meta(place.root, STUDY, visit, store_url=URL)
@@ -352,6 +365,7 @@ def test_foreign_things_are_named(place: Visit) -> None:
 def test_an_archive_that_nothing_proves(place: Visit, model: Path) -> None:
     for kind in ("checksum", "tarball", "dicoms", "refs", "export"):
         files_of(place)[kind].unlink()
+    place.sums.unlink()
     shutil.rmtree(place.of_study.catalog)
     place.of_study.visit_list.unlink()
     before = contents(place.root)

@@ -1,0 +1,83 @@
+"""The check of a visit's list of SHA-256s, and the list that a repair makes. Reads the visit's files; changes nothing.
+
+A file that differs from its line was changed, or the list was: the other files say which.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from icf_utils.errors import IcfError, StorageFailure
+from icf_utils.metadata.describe import ArchiveDescription
+from icf_utils.results import Notice
+from icf_utils.store.layout import Visit, is_output_file
+from icf_utils.store.sums import file_sha256, list_summed, read_sums
+from icf_utils.verify.checks import Finding, finding_from_error
+
+_KEPT = re.compile(r"_dicom\.v\d+\.tar\Z")
+
+_NO_SUMS = "has no SHA-256 sums yet; 'icf-utils verify --repair' makes them"
+_NO_LIST = "is missing although its signature is there"
+_UNLISTED = "is not in the visit's SHA-256 sums: the command that wrote it was interrupted, or it was put there"
+
+
+def check_sums(
+    place: Visit, found: ArchiveDescription | None, named: Collection[Path], *, is_elsewhere: bool
+) -> tuple[list[Finding], tuple[Notice, ...]]:
+    """Compare all files of a visit with its list, except those that other findings have ``named``.
+
+    ``found`` is the archive, which was read. With ``is_elsewhere``, it is in another store.
+    """
+    try:
+        sums = read_sums(place)
+    except IcfError as error:
+        return [finding_from_error(place.sums, error)], ()
+    if sums is None:
+        if place.signature.exists():
+            return [Finding(place.sums, "", _NO_LIST)], ()
+        return [], (Notice("no-sums", place.sums.name, _NO_SUMS),) if found else ()
+    names = list_summed(place)
+    known = {place.archive.name: found.sha256} if found else {}
+    folder = place.of_study.folder
+    findings = [Finding(folder / name, "", _UNLISTED) for name in names if name not in sums]
+    findings += _differences(place, sums, known)
+    passed = {*named, *((place.archive, place.checksum) if is_elsewhere else ())}
+    return [finding for finding in findings if finding.path not in passed], ()
+
+
+def _differences(place: Visit, sums: Mapping[str, str], known: Mapping[str, str]) -> Iterator[Finding]:
+    for name, expected in sums.items():
+        path = place.of_study.folder / name
+        try:
+            digest = known.get(name) or file_sha256(path)
+        except StorageFailure as error:
+            missing = isinstance(error.__cause__, FileNotFoundError | NotADirectoryError)
+            problem = f"is missing although '{place.sums.name}' lists it" if missing else str(error)
+            yield Finding(path, "", problem)
+            continue
+        if digest != expected:
+            yield Finding(path, "", f"its SHA-256 is {digest}, but '{place.sums.name}' says {expected}")
+
+
+def repaired_sums(place: Visit, found: ArchiveDescription, doubtful: Collection[Path]) -> dict[str, str]:
+    """The list as it should be after a visit's other files were repaired.
+
+    Files that a repair cannot prove, outputs and kept archives, keep the lines that they have; new ones get lines
+    unless they are ``doubtful``.
+    """
+    before: Mapping[str, str] = {}
+    with suppress(IcfError):
+        before = read_sums(place) or {}
+    folder = place.of_study.folder
+    sums = {}
+    for name in sorted({*before, *list_summed(place)}):
+        path = folder / name
+        is_proved = not (is_output_file(name) or _KEPT.search(name))
+        if name in before and not (is_proved and path.exists()):
+            sums[name] = before[name]
+        elif is_proved or path not in doubtful:
+            sums[name] = found.sha256 if path == place.archive else file_sha256(path)
+    return sums
