@@ -5,6 +5,7 @@ are meant for one server must not reach git, its hooks and helpers, or a cluster
 starts a program.
 
 - git gets the variables that it reads, by name (:func:`git_environment`).
+- ssh-keygen gets the same, and how to reach an agent and ask for a passphrase (:func:`ssh_environment`).
 - git-annex and SLURM start programs of the user's own (special remotes, jobs), whose needs are unknown. They get
   everything but the secrets of icf-utils (:func:`user_environment`).
 - Worker processes (:mod:`icf_utils.worker_process`) drop the secrets when they start, except for those that their work
@@ -34,12 +35,19 @@ _FOR_GIT = frozenset(
         *("GIT_CEILING_DIRECTORIES", "GIT_DISCOVERY_ACROSS_FILESYSTEM"),
     }
 )
+_FOR_SSH = frozenset({"SSH_AUTH_SOCK", "SSH_ASKPASS", "SSH_ASKPASS_REQUIRE", "DISPLAY", "WAYLAND_DISPLAY", "TERM"})
 _FOR_GIT_PREFIXES = ("LC_", "GIT_CONFIG")
 
 
 def git_environment() -> dict[str, str]:
     """What git reads: where programs, configuration and temporary files are, the language, and nothing else."""
     return {name: value for name, value in os.environ.items() if name in _FOR_GIT or name.startswith(_FOR_GIT_PREFIXES)}
+
+
+def ssh_environment() -> dict[str, str]:
+    """What ssh-keygen reads: what git does, and the variables of an agent and of a passphrase's question."""
+    found = {name: value for name, value in os.environ.items() if name in _FOR_SSH}
+    return git_environment() | found
 
 
 def user_environment() -> dict[str, str]:

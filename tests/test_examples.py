@@ -66,7 +66,7 @@ def test_the_logrotate_file(tmp_path: Path) -> None:
 def test_timer_and_service_belong_together() -> None:
     timer = configparser.ConfigParser(strict=False)
     timer.read(EXAMPLES / "icf-verify.timer")
-    assert timer["Timer"]["OnCalendar"] == "Sun 02:00"
+    assert timer["Timer"]["OnCalendar"] == "*-*-* 02:00"
     assert (EXAMPLES / "icf-verify.service").exists()
 
 

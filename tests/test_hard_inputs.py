@@ -186,7 +186,7 @@ def run_stages(source: Path, store: Path, name: str) -> Stages:
     metadata = deposit_visit_metadata(store, "study", name)
     check_archive(source, place, archive)
     check_metadata(place, archive, metadata)
-    left = {"_dicom.tar", "_dicom.tar.md5sum", "_metadata_dicoms.json", "_metadata_tarball.json"}
+    left = {"_SHA256SUMS", "_dicom.tar", "_dicom.tar.md5sum", "_metadata_dicoms.json", "_metadata_tarball.json"}
     assert set(os.listdir(place.root / "study")) == {f"{name}{suffix}" for suffix in left}
     return Stages(place, archive, metadata)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from icf_utils.results import to_json_value
 if TYPE_CHECKING:
     from icf_utils.pipeline.status import VisitStatus
     from icf_utils.processing.status import ProcessingStatus
+    from icf_utils.store.layout import Visit
 
 NAME = "status"
 HELP = "show the progress of a store's visits"
@@ -31,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_targets(parser, "all visits")
     add_store(parser)
     add_inputs(parser)
+    parser.add_argument(
+        "--fixity", action="store_true", help="show instead when visits were last read ('verify --log'), and signatures"
+    )
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -42,11 +46,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.settings import load_settings
     from icf_utils.slurm.wait import add_queue_states
     from icf_utils.store.existing import refuse_no_store
+    from icf_utils.store.layout import Visit
 
     store = Path(args.store_dir)
     refuse_no_store(store)
     table, pattern = inputs_from(args, store, load_settings(store).run)
     wanted = select_visits(collect_visits(store, table, pattern), targets_of(args))
+    if args.fixity:
+        return _show_fixity(args, console, [Visit(store, one.study, one.visit) for one in wanted])
     visits, problem = add_queue_states(store, store_status(store, wanted))
     if problem:
         console.message(problem)
@@ -59,6 +66,18 @@ def run(args: argparse.Namespace, console: Console) -> int:
     }
     lines = [*_table(table_of_counts, count_processings(processings)), *_remarks(visits), *_problems(processings)]
     console.result(args.command, result, lines)
+    return 0
+
+
+def _show_fixity(args: argparse.Namespace, console: Console, visits: Sequence[Visit]) -> int:
+    from icf_utils.verify.fixity import summarize_fixity
+
+    found = summarize_fixity(visits)
+    rows: list[tuple[str, ...]] = [("study", "visits", "never read", "with problems", "unsigned", "oldest", "latest")]
+    for one in found:
+        counts = map(str, (one.visits, one.never, one.problems, one.unsigned))
+        rows.append((one.study, *counts, one.oldest or "-", one.latest or "-"))
+    console.result(args.command, {"studies": found}, format_table(rows, right=range(1, 5)) if found else ["no visits"])
     return 0
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from icf_utils.cli.console import Console
 from icf_utils.cli.options import add_store, add_store_url, add_strip, add_targets, targets_of
+from icf_utils.durations import parse_duration
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.formatting import format_count
 from icf_utils.results import name_visit
 
 if TYPE_CHECKING:
-    from icf_utils.verify.checks import Finding, VisitCheck
+    from icf_utils.verify.checks import Finding, VerifyResult, VisitCheck
     from icf_utils.verify.repair import Repair
 
 NAME = "verify"
@@ -46,6 +48,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fetch", action="store_true", help="fetch archives of another store ([store] archives) whole, to check them"
     )
     parser.add_argument(
+        "--signers",
+        metavar="FILE",
+        type=Path,
+        help="require a signature of each visit by somebody whom this file names (ALLOWED SIGNERS in ssh-keygen(1))",
+    )
+    parser.add_argument("-j", "--jobs", metavar="N", type=int, default=1, help="verify N visits at a time (default: 1)")
+    parser.add_argument(
+        "--for",
+        dest="duration",
+        metavar="TIME",
+        type=_duration,
+        help="begin no visit after this time, such as 2h; longest unread ones first, with --log",
+    )
+    parser.add_argument(
+        "--log", action="store_true", help="record when each visit was read, for 'status --fixity' and --for"
+    )
+    parser.add_argument(
         "--repair", action="store_true", help="rebuild from the archive what is damaged or missing, and say what"
     )
     parser.add_argument(
@@ -57,16 +76,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.store.existing import refuse_no_store
+    from icf_utils.verify.signatures import check_signers_file
     from icf_utils.verify.verify import VerifyResult, verify_store, verify_visit
 
     refuse_no_store(Path(args.store_dir))
-    store = {"store_url": args.store_url, "store_id": args.store_id, "fetch": args.fetch}
+    signers = None if args.signers is None else check_signers_file(args.signers)
+    store = {"store_url": args.store_url, "store_id": args.store_id, "fetch": args.fetch, "signers": signers}
+    is_scrub = args.jobs != 1 or args.duration is not None or args.log
     if args.repair:
         return _repair(args, console)
     if args.accept_archive:
         raise InvalidSetting("--accept-archive", "needs --repair")
     single = _single_visit(args)
-    if single:
+    if args.rebuild and not single:
+        raise InvalidSetting("--rebuild", "an input is one visit: name it with --id")
+    if is_scrub:
+        result = _scrub(args, console, store)
+    elif single:
         check = verify_visit(
             args.store_dir,
             *single,
@@ -77,15 +103,36 @@ def run(args: argparse.Namespace, console: Console) -> int:
             progress=console,
         )
         result = VerifyResult((check,))
-    elif args.rebuild:
-        raise InvalidSetting("--rebuild", "an input is one visit: name it with --id")
     else:
         result = verify_store(args.store_dir, targets_of(args), **store, progress=console)
     console.notices(notice for check in result.visits for notice in name_visit(check.study, check.visit, check.notices))
     shown = [check for check in result.visits if check.findings or (check.visit and not args.quiet)]
+<<<<<<< HEAD
     lines = [line for check in shown for line in _lines(check)] if result.visits else ["no visits"]
+=======
+    lines = [line for check in shown for line in _lines(check)]
+    if result.left and not args.quiet:
+        lines.append(f"{format_count(result.left, 'visit')} left for the next time")
+>>>>>>> 95c5288 (Sign, scrub, fixity: signatures of sums, verify -j/--for/--log, status --fixity)
     console.result(args.command, result, lines, ok=not result.findings)
     return 1 if result.findings else 0
+
+
+def _duration(text: str) -> int:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _scrub(args: argparse.Namespace, console: Console, store: Mapping[str, Any]) -> VerifyResult:
+    from icf_utils.verify.scrub import ScrubOptions, scrub_store
+
+    if args.rebuild:
+        raise InvalidSetting("--rebuild", "cannot be combined with --jobs, --for and --log")
+    is_logged = args.log or args.duration is not None
+    options = ScrubOptions(jobs=args.jobs, seconds=args.duration, log=is_logged, **store)
+    return scrub_store(Path(args.store_dir), targets_of(args), options=options, progress=console)
 
 
 def _single_visit(args: argparse.Namespace) -> list[str] | None:
@@ -101,6 +148,8 @@ def _repair(args: argparse.Namespace, console: Console) -> int:
         raise InvalidSetting("--repair", "cannot be combined with --rebuild; check the input afterwards")
     if args.fetch:
         raise InvalidSetting("--repair", "cannot be combined with --fetch")
+    if args.signers or args.jobs != 1 or args.duration is not None or args.log:
+        raise InvalidSetting("--repair", "cannot be combined with --signers, --jobs, --for and --log")
     accept: bool = args.accept_archive
     store = {"store_url": args.store_url, "store_id": args.store_id}
     if single := _single_visit(args):
@@ -128,7 +177,8 @@ def _lines(check: VisitCheck) -> list[str]:
     state = format_count(len(check.findings), "problem") if check.findings else "everything is correct"
     if not check.visit:  # what the visits of a study share
         return [f"{check.study}: {state}", *(f"  {_text(finding)}" for finding in check.findings)]
-    summary = f"{check.study}/{check.visit}: {state} ({format_count(check.images, 'image')}{without})"
+    by = f"; signed by {check.signed_by}" if check.signed_by else ""
+    summary = f"{check.study}/{check.visit}: {state} ({format_count(check.images, 'image')}{without}{by})"
     return [summary, *(f"  {_text(finding)}" for finding in check.findings)]
 
 

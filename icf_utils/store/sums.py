@@ -52,9 +52,12 @@ def read_sums(place: Visit) -> dict[str, str] | None:
     Raises :class:`~icf_utils.errors.DepositDamaged` and :class:`~icf_utils.errors.StorageFailure`.
     """
     try:
-        return parse_sums(read_deposit(place.sums, ""), str(place.sums))
+        sums = parse_sums(read_deposit(place.sums, ""), str(place.sums))
     except DepositMissing:
         return None
+    if strange := [name for name in sums if not name.startswith(place.visit) or ".." in name.split("/")]:
+        raise DepositDamaged(place.sums, f"files of the visit '{place.visit}'", f"'{strange[0]}'", _REMEDY)
+    return sums
 
 
 def file_sha256(path: Path) -> str:

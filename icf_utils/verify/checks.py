@@ -52,6 +52,7 @@ class VisitCheck:
     """The verification of one visit. Without findings, its files agree with each other.
 
     ``absent`` names the stages that have not been made yet (``metadata``, ``dataset``, ``catalog``), not an error.
+    ``signed_by`` is who has signed the visit, if that was to be checked.
     """
 
     study: str
@@ -60,13 +61,15 @@ class VisitCheck:
     absent: tuple[str, ...]
     findings: tuple[Finding, ...]
     notices: tuple[Notice, ...] = ()
+    signed_by: str = ""
 
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """The verification of a store or of one visit."""
+    """The verification of a store or of one visit; ``left`` counts visits for which the time was too short."""
 
     visits: tuple[VisitCheck, ...]
+    left: int = 0
 
     @property
     def findings(self) -> tuple[Finding, ...]:

@@ -71,6 +71,7 @@ from icf_utils.verify.evidence import Standing, collect_evidence, images_unknown
 from icf_utils.verify.history import check_history
 from icf_utils.verify.recover import StoreOptions, find_catalogued_store, find_confirmation, recover_tags
 from icf_utils.verify.shared import check_shared
+from icf_utils.verify.signatures import check_signature
 from icf_utils.verify.sums import check_sums
 
 __all__ = ["Finding", "VerifyResult", "VisitCheck", "verify_store", "verify_visit"]
@@ -99,6 +100,7 @@ def verify_visit(
     time_zone: str = "UTC",
     strip: int = 0,
     fetch: bool = False,
+    signers: Path | None = None,
     settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> VisitCheck:
@@ -106,11 +108,11 @@ def verify_visit(
 
     ``rebuild`` is an input that must still give the same archive, with ``time_zone`` and ``strip`` as for
     ``make_studyvisit_archive``. An archive that is in another store (``[store] archives``) must be there with its size;
-    with ``fetch``, it is fetched whole. Whatever is wrong is returned as findings; that the catalog could not be
-    checked, as datalad-catalog is not installed, as a notice. Raises only :class:`~icf_utils.errors.DepositMissing` for
-    a visit with no file in the store, :class:`~icf_utils.errors.InvalidIdentifier`,
-    :class:`~icf_utils.errors.InvalidSetting`, :class:`~icf_utils.errors.StorageFailure` for a store that cannot be
-    read, and refusals of ``rebuild``.
+    with ``fetch``, it is fetched whole. With a ``signers`` file, somebody whom it names must have signed the visit.
+    Whatever is wrong is returned as findings; that the catalog could not be checked, as datalad-catalog is not
+    installed, as a notice. Raises only :class:`~icf_utils.errors.DepositMissing` for a visit with no file in the store,
+    :class:`~icf_utils.errors.InvalidIdentifier`, :class:`~icf_utils.errors.InvalidSetting`,
+    :class:`~icf_utils.errors.StorageFailure` for a store that cannot be read, and refusals of ``rebuild``.
     """
     place = Visit(Path(store_dir), study, visit)
     chosen = load_settings(place.root) if settings is None else settings
@@ -123,6 +125,7 @@ def verify_visit(
         time_zone=time_zone,
         strip=strip,
         fetch=fetch,
+        signers=signers,
         progress=progress,
     )
     findings, notices = check_shared(place.of_study, chosen.catalog, [visit])
@@ -139,6 +142,7 @@ def check_visit(
     time_zone: str = "UTC",
     strip: int = 0,
     fetch: bool = False,
+    signers: Path | None = None,
     progress: Progress,
 ) -> VisitCheck:
     """Verify what belongs to one visit alone; arguments and errors are those of :func:`verify_visit`."""
@@ -146,7 +150,7 @@ def check_visit(
         settle_changes(place.of_study, progress)
     while True:
         before = _stamps(place)
-        check = _check_visit(place, settings, store_url, store_id, fetch, progress)
+        check = _check_visit(place, settings, store_url, store_id, fetch, progress, signers=signers)
         if not check.findings or before == _stamps(place):
             break
     if rebuild is None or not _exists(place.archive):
@@ -172,6 +176,8 @@ def _check_visit(
     store_id: str | None,
     fetch: bool,
     progress: Progress,
+    *,
+    signers: Path | None,
 ) -> VisitCheck:
     where = _expected_store(place, store_url, store_id, settings)
     catalogued = is_in_catalog(place, where.place.dataset_id)
@@ -208,13 +214,17 @@ def _check_visit(
     problems, more = check_sums(place, found, named, is_elsewhere=bool(elsewhere))
     findings += problems
     notices = (*notices, *more)
+    signer = ""
+    if signers is not None:
+        signer, problem = check_signature(place, signers)
+        findings += [problem] if problem else []
     if found and findings:
         options = StoreOptions(store_url, store_id)
         findings += _judge_archive(place, found, findings, metadata is not None, options, settings)
     described = found or (metadata if elsewhere else None)
     images = len(described.images) if described else 0
     notices = (*notices, *_open_files(place))
-    return VisitCheck(place.study, place.visit, images, absent, tuple(dict.fromkeys(findings)), notices)
+    return VisitCheck(place.study, place.visit, images, absent, tuple(dict.fromkeys(findings)), notices, signer)
 
 
 def _tags_to_describe(place: Visit, metadata: MetadataParts, settings: Settings) -> AllowList:
@@ -328,6 +338,7 @@ def verify_store(
     store_url: str | None = None,
     store_id: str | None = None,
     fetch: bool = False,
+    signers: Path | None = None,
     settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> VerifyResult:
@@ -341,7 +352,9 @@ def verify_store(
 
     def one(study: str, visit: str) -> VisitCheck:
         place = Visit(root, study, visit)
-        return check_visit(place, chosen, store_url=store_url, store_id=store_id, fetch=fetch, progress=progress)
+        return check_visit(
+            place, chosen, store_url=store_url, store_id=store_id, fetch=fetch, signers=signers, progress=progress
+        )
 
     def shared(study: Study) -> VisitCheck:
         findings, notices = check_shared(study, chosen.catalog)
@@ -368,7 +381,7 @@ def check_visits(
     :func:`verify_store` does.
     """
     done: list[_T] = []
-    for study, group in groupby(_select_visits(root, targets), key=itemgetter(0)):
+    for study, group in groupby(select_visits(root, targets), key=itemgetter(0)):
         is_readable = True
         for _, visit in group:
             if isinstance(visit, StorageFailure):
@@ -383,7 +396,7 @@ def check_visits(
     return done
 
 
-def _select_visits(root: Path, targets: Sequence[str]) -> list[tuple[Study, str | StorageFailure]]:
+def select_visits(root: Path, targets: Sequence[str]) -> list[tuple[Study, str | StorageFailure]]:
     """List the visits that ``targets`` name, all without targets; an error takes the place of an unreadable study's."""
     selected: list[tuple[Study, str | StorageFailure]] = []
     known: set[str] = set()

@@ -1,0 +1,167 @@
+"""Verify many visits of a store by several processes, for a limited time, and log it. Reads the store, writes the log.
+
+Those that were not read for the longest time come first. A visit's line is in the log as soon as the visit was read, so
+that a process that was killed anywhere goes on where it ended.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from icf_utils.errors import Busy, DepositMissing, IcfError, InvalidSetting, StorageFailure
+from icf_utils.progress import SILENT, Progress
+from icf_utils.results import Notice
+from icf_utils.settings import Settings, load_settings
+from icf_utils.store.layout import Study, Visit
+from icf_utils.verify.checks import VerifyResult, VisitCheck, finding_from_error
+from icf_utils.verify.fixity import last_read, record_fixity
+from icf_utils.verify.shared import check_shared
+from icf_utils.verify.verify import check_visit, select_visits
+from icf_utils.worker_process import WorkerProcess
+
+#: Processes are worth their start only for a handful of visits each, and more than this many only load the disk.
+MOST_JOBS = 64
+
+
+@dataclass(frozen=True)
+class ScrubOptions:
+    """How visits are verified.
+
+    ``jobs`` is the number of processes. With ``seconds``, no visit is begun after that time. ``log``: add to the fixity
+    log. The others are those of ``verify_store``.
+    """
+
+    jobs: int = 1
+    seconds: float | None = None
+    log: bool = False
+    store_url: str | None = None
+    store_id: str | None = None
+    fetch: bool = False
+    signers: Path | None = None
+
+
+def scrub_store(
+    store_dir: Path,
+    targets: Sequence[str] = (),
+    *,
+    options: ScrubOptions | None = None,
+    settings: Settings | None = None,
+    progress: Progress = SILENT,
+) -> VerifyResult:
+    """Verify the visits of a store, or those that ``targets`` select; raises as ``verify_store`` does.
+
+    ``left`` of the result counts visits for which the time was too short.
+    """
+    options = options or ScrubOptions()
+    if not 1 <= options.jobs <= MOST_JOBS:
+        raise InvalidSetting("-j/--jobs", f"expected a number from 1 to {MOST_JOBS}")
+    chosen = load_settings(store_dir) if settings is None else settings
+    end = None if options.seconds is None else time.monotonic() + options.seconds
+    selected = select_visits(store_dir, targets)
+    checks = {}
+    for study, visit in selected:
+        if isinstance(visit, StorageFailure):
+            checks[study.study, ""] = VisitCheck(study.study, "", 0, (), (finding_from_error(study.folder, visit),))
+    visits = [(study.study, visit) for study, visit in selected if isinstance(visit, str)]
+    if not visits and not checks:
+        raise DepositMissing(store_dir, "this store has no visits; name another one with -o/--store-dir")
+    order = visits
+    if end is not None:
+        order = sorted(visits, key=lambda one: (last_read(Visit(store_dir, *one)), one))
+    with progress.task("verify", len(order), "visit") as task:
+        for check in _check_all(store_dir, order, options, chosen, end):
+            checks[check.study, check.visit] = check
+            task.advance(1)
+    keys = [key for key in checks if not key[1]] + visits
+    result = [checks[key] for key in keys if key in checks]
+    for name in dict.fromkeys(name for name, _ in visits):
+        is_whole = all(one in checks for one in visits if one[0] == name)
+        if is_whole and (name, "") not in checks and (not targets or name in targets):
+            findings, notices = check_shared(Study(store_dir, name), chosen.catalog)
+            if findings or notices:
+                result.append(VisitCheck(name, "", 0, (), tuple(findings), notices))
+    return VerifyResult(tuple(result), left=sum(one not in checks for one in visits))
+
+
+def _check_all(
+    root: Path, order: Sequence[tuple[str, str]], options: ScrubOptions, settings: Settings, end: float | None
+) -> Iterator[VisitCheck]:
+    waiting = deque(order)
+    if min(options.jobs, len(order)) <= 1:
+        while waiting and not _is_over(end):
+            yield _check_one(Visit(root, *waiting.popleft()), options, settings)
+        return
+    workers = [WorkerProcess(_work, root, options, settings) for _ in range(min(options.jobs, len(order)))]
+    busy: dict[Connection, tuple[WorkerProcess, tuple[str, str]]] = {}
+    idle = list(workers)
+    try:
+        while busy or (waiting and not _is_over(end)):
+            while idle and waiting and not _is_over(end):
+                worker, one = idle.pop(), waiting.popleft()
+                worker.connection.send(one)
+                busy[worker.connection] = worker, one
+            for connection in wait(list(busy)):
+                assert isinstance(connection, Connection)
+                worker, one = busy.pop(connection)
+                try:
+                    yield connection.recv()
+                    idle.append(worker)
+                except EOFError:
+                    worker.join()
+                    workers.remove(worker)
+                    yield _lost(Visit(root, *one), worker.exit_reason)
+                    if not workers:
+                        workers = [WorkerProcess(_work, root, options, settings)]
+                        idle = list(workers)
+    finally:
+        for worker in workers:
+            worker.ask_to_end()
+        for worker in workers:
+            worker.join()
+
+
+def _is_over(end: float | None) -> bool:
+    return end is not None and time.monotonic() >= end
+
+
+def _lost(place: Visit, reason: str) -> VisitCheck:
+    problem = StorageFailure(place.archive, "verify", OSError(f"the process that read it {reason}"))
+    return VisitCheck(place.study, place.visit, 0, (), (finding_from_error(place.archive, problem),))
+
+
+def _work(connection: Connection, root: Path, options: ScrubOptions, settings: Settings) -> None:
+    """What a process does: verify the visits that it is sent until the other end is closed."""
+    with suppress(EOFError):
+        while True:
+            connection.send(_check_one(Visit(root, *connection.recv()), options, settings))
+
+
+def _check_one(place: Visit, options: ScrubOptions, settings: Settings) -> VisitCheck:
+    try:
+        check = check_visit(
+            place,
+            settings,
+            store_url=options.store_url,
+            store_id=options.store_id,
+            fetch=options.fetch,
+            signers=options.signers,
+            progress=SILENT,
+        )
+    except (StorageFailure, Busy) as error:
+        check = VisitCheck(place.study, place.visit, 0, (), (finding_from_error(place.archive, error),))
+    except DepositMissing:  # removed meanwhile
+        return VisitCheck(place.study, place.visit, 0, (), ())
+    if not options.log:
+        return check
+    try:
+        record_fixity(place, check.images, len(check.findings))
+    except IcfError as error:
+        notice = Notice("not-logged", place.visit, str(error))
+        return replace(check, notices=(*check.notices, notice))
+    return check

@@ -1,0 +1,89 @@
+"""Sign visits: verify each, and sign its list of SHA-256s. Reads the store; writes signatures and missing lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Literal
+
+from icf_utils.errors import printable, storage_errors
+from icf_utils.progress import SILENT, Progress
+from icf_utils.settings import Settings, load_settings
+from icf_utils.store.elsewhere import find_elsewhere
+from icf_utils.store.files import new_part, replace_with_part, sync_file, sync_folder
+from icf_utils.store.layout import Visit, read_deposit
+from icf_utils.store.locks import remove_dead_locks, visit_lock
+from icf_utils.store.sums import list_summed, sum_files, write_sums
+from icf_utils.verify.checks import Finding
+from icf_utils.verify.signatures import is_signature_of, make_signature, read_or_none
+from icf_utils.verify.verify import check_visit
+
+_OTHER_LIST = "is not a signature of the present list: verify the visit, find out what changed, and sign with --again"
+
+SignState = Literal["signed", "unchanged", "refused"]
+
+
+@dataclass(frozen=True)
+class SignResult:
+    """What became of a visit: ``signed`` now, ``unchanged`` as it has a signature, or ``refused`` for ``problems``."""
+
+    study: str
+    visit: str
+    state: SignState
+    problems: tuple[Finding, ...] = ()
+
+
+def sign_visit(
+    store_dir: Path,
+    study: str,
+    visit: str,
+    key: Path,
+    *,
+    date: str = "",
+    again: bool = False,
+    settings: Settings | None = None,
+    progress: Progress = SILENT,
+) -> SignResult:
+    """Verify a visit and sign its list of SHA-256s, unless it has a signature of this list.
+
+    ``key`` is a private key, or a public one whose private key an agent has. ``date`` (``YYYY-MM-DD``) is today by
+    default. ``again`` replaces a signature. A visit without a list gets one. A visit that ``verify`` finds a problem
+    with is not signed. Raises an :class:`~icf_utils.errors.IcfError`: ``InvalidSetting`` for a key that cannot be used,
+    ``MissingRequirement`` without ``ssh-keygen``, and what ``verify_visit`` raises.
+    """
+    place = Visit(store_dir, study, visit)
+    chosen = load_settings(place.root) if settings is None else settings
+    date = date or datetime.now(tz=timezone.utc).date().isoformat()
+    remove_dead_locks(place.of_study)
+    before = read_or_none(place.signature)
+    if before is not None and not again:
+        sums = read_deposit(place.sums, "run 'icf-utils verify' for this visit")
+        if is_signature_of(sums, before):
+            return SignResult(study, visit, "unchanged")
+        return SignResult(study, visit, "refused", (Finding(place.signature, "", _OTHER_LIST),))
+    if address := find_elsewhere(place, chosen):
+        problem = f"is at {printable(address)}: only a visit whose archive is in this store is signed"
+        return SignResult(study, visit, "refused", (Finding(place.archive, "", problem),))
+    listed = read_or_none(place.sums)
+    check = check_visit(place, chosen, store_url=None, store_id=None, progress=progress)
+    problems = tuple(one for one in check.findings if not one.path.is_relative_to(place.of_study.catalog))
+    if problems:
+        return SignResult(study, visit, "refused", problems)
+    with visit_lock(place, progress):
+        if listed is None and read_or_none(place.sums) is None:
+            write_sums(place, sum_files({name: place.of_study.folder / name for name in list_summed(place)}, {}))
+        elif read_or_none(place.sums) != listed:
+            changed = Finding(place.sums, "", "changed while the visit was verified; sign it once more")
+            return SignResult(study, visit, "refused", (changed,))
+        _write(place, make_signature(read_deposit(place.sums, ""), key, date))
+    return SignResult(study, visit, "signed")
+
+
+def _write(place: Visit, data: bytes) -> None:
+    with new_part(place.of_study, place.signature) as handle:
+        with storage_errors(place.signature, "write"):
+            handle.write(data)
+        sync_file(handle, place.signature)
+    replace_with_part(place.of_study, place.signature)
+    sync_folder(place.signature.parent)
