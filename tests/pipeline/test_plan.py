@@ -338,7 +338,7 @@ def test_always_make_and_paranoid(inputs: Path, made: RunConfig, v1: Visit) -> N
 
 
 def test_until(inputs: Path, config: RunConfig) -> None:
-    for until, files in (("archive", 2), ("metadata", 4), ("dataset", 6)):
+    for until, files in (("archive", 3), ("metadata", 5), ("dataset", 7)):
         result = run(inputs, replace(config, until=until))
         assert [stage.stage for stage in result.visits[0].stages] == list(replace(config, until=until).stage_names)
         shared = {name for name in content(config.root) if name.endswith(("/visits.json", "/XDLRA--refs", "export"))}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from icf_utils.store.layout import Visit
+from tests.cli.program import Inside
 from tests.verify.stores import (
     STUDY,
     make_visit,
@@ -41,3 +42,9 @@ def two(model: Path, tmp_path: Path) -> tuple[Visit, Visit]:
     write_input(tmp_path / "other", StudyTime="111213", EchoTime="9.5")
     root = tmp_path / "store"
     return make_visit(model / "in", root), make_visit(tmp_path / "other", root, "v2")
+
+
+@pytest.fixture
+def inside(capsys: pytest.CaptureFixture[str]) -> Inside:
+    """The program, run in this process."""
+    return Inside(capsys)

@@ -23,7 +23,7 @@ from tests.verify.stores import STUDY, contents
 @pytest.fixture
 def store(model: Path, tmp_path: Path) -> Path:
     """A store with two visits; the second has the bytes of another one and so problems."""
-    shutil.copytree(model, tmp_path / "store")
+    shutil.copytree(model / "store", tmp_path / "store")
     folder = tmp_path / "store" / STUDY
     shutil.rmtree(folder / "catalog")
     (folder / "visits.json").unlink()

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="ssh-keyg
 
 @pytest.fixture
 def place(model: Path, tmp_path: Path) -> Visit:
-    shutil.copytree(model, tmp_path / "store")
+    shutil.copytree(model / "store", tmp_path / "store")
     return Visit(tmp_path / "store", STUDY, "v1")
 
 
