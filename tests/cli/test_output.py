@@ -76,7 +76,7 @@ def test_json(inside: Inside, source: Path, root: Path) -> None:
             "study",
             "visit",
         },
-        {"visits"},
+        {"visits", "left"},
     ]
     for arguments, expected in zip(stage_commands(root, source), fields, strict=True):
         ran = inside(*arguments, "--json")
