@@ -7,7 +7,7 @@ from pathlib import Path
 
 from icf_utils.cli.console import Console
 from icf_utils.cli.options import add_store, add_targets, targets_of
-from icf_utils.errors import Busy, DepositMissing, InvalidSetting, StorageFailure, printable
+from icf_utils.errors import Busy, InvalidSetting, StorageFailure, printable
 from icf_utils.formatting import format_count
 
 NAME = "sign"
@@ -47,8 +47,6 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise InvalidSetting("--key", f"'{printable(args.key)}' does not exist")
     settings = load_settings(root)
     visits = select_visits(collect_visits(root), targets_of(args))
-    if not visits:
-        raise DepositMissing(root, "this store has no visits; name another one with -o/--store-dir")
     done: list[SignResult] = []
     with console.task("sign", len(visits), "visit") as bar:
         for one in visits:

@@ -107,13 +107,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
         result = verify_store(args.store_dir, targets_of(args), **store, progress=console)
     console.notices(notice for check in result.visits for notice in name_visit(check.study, check.visit, check.notices))
     shown = [check for check in result.visits if check.findings or (check.visit and not args.quiet)]
-<<<<<<< HEAD
     lines = [line for check in shown for line in _lines(check)] if result.visits else ["no visits"]
-=======
-    lines = [line for check in shown for line in _lines(check)]
     if result.left and not args.quiet:
         lines.append(f"{format_count(result.left, 'visit')} left for the next time")
->>>>>>> 95c5288 (Sign, scrub, fixity: signatures of sums, verify -j/--for/--log, status --fixity)
     console.result(args.command, result, lines, ok=not result.findings)
     return 1 if result.findings else 0
 

@@ -18,6 +18,7 @@ from icf_utils.errors import Busy, DepositMissing, IcfError, InvalidSetting, Sto
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.settings import Settings, load_settings
+from icf_utils.store.existing import refuse_no_store
 from icf_utils.store.layout import Study, Visit
 from icf_utils.verify.checks import VerifyResult, VisitCheck, finding_from_error
 from icf_utils.verify.fixity import last_read, record_fixity
@@ -70,7 +71,7 @@ def scrub_store(
             checks[study.study, ""] = VisitCheck(study.study, "", 0, (), (finding_from_error(study.folder, visit),))
     visits = [(study.study, visit) for study, visit in selected if isinstance(visit, str)]
     if not visits and not checks:
-        raise DepositMissing(store_dir, "this store has no visits; name another one with -o/--store-dir")
+        refuse_no_store(store_dir)
     order = visits
     if end is not None:
         order = sorted(visits, key=lambda one: (last_read(Visit(store_dir, *one)), one))
