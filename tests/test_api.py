@@ -146,6 +146,7 @@ def test_results_of_findings_and_notices(source: Path, tmp_path: Path) -> None:
     assert archive.notices
     assert isinstance(archive.archive, Written)
     (tmp_path / STUDY / "v1_dicom.tar.md5sum").write_text("")
+    (tmp_path / STUDY / "v1_SHA256SUMS").unlink()
     finding, unproved = verify_store(tmp_path).findings
     assert "nothing is left that could prove it" in unproved.problem
     assert isinstance(finding, Finding)

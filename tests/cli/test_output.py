@@ -85,7 +85,7 @@ def test_json(inside: Inside, source: Path, root: Path) -> None:
         assert set(ran.json) == {"command", "ok", "result"}
         assert set(ran.json["result"]) == expected
     assert ran.json["result"]["visits"] == [
-        {"study": STUDY, "visit": "v1", "images": 5, "absent": [], "findings": [], "notices": []}
+        {"study": STUDY, "visit": "v1", "images": 5, "absent": [], "findings": [], "notices": [], "signed_by": ""}
     ]
 
 
