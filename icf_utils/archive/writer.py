@@ -21,6 +21,7 @@ from icf_utils.archive.hashing import BackgroundDigests, Digests
 from icf_utils.archive.reader import read_header_time
 from icf_utils.archive.tar_headers import BLOCK, content_padding, end_of_archive, member_header
 from icf_utils.dicom.header import FACT_TAGS, FileFacts, FileKind, file_facts, read_head
+from icf_utils.dicom.uids import describe_odd_uids
 from icf_utils.errors import DepositDiffers, InputRefused, printable, storage_errors
 from icf_utils.formatting import format_count
 from icf_utils.progress import Task
@@ -185,7 +186,7 @@ def _record_image(entry: InputFile, facts: FileFacts, done: PackingResult) -> No
     if facts.sop_uid and (first := done.instances.setdefault(facts.sop_uid, entry)) is not entry:
         done.repeated.append((entry, first))
     if facts.odd_uids:
-        message = f"has no valid {' and '.join(facts.odd_uids)} (PS3.5 section 9.1); it is archived unchanged"
+        message = f"{describe_odd_uids(facts.odd_uids)}; it is archived unchanged"
         done.notices.append(Notice("odd-uid", entry.name, message))
 
 

@@ -160,6 +160,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         log = Path(args.log) if args.log else None
         result = upload(uploads, target, login, jobs=args.jobs, log=log, progress=console)
     result = replace(result, notices=(*notices, *result.notices), refused=found.refused)
+    for item in result.sessions:
+        console.notices([replace(notice, subject=f"{item.label}: {notice.subject}") for notice in item.notices])
     ok = not result.failed and not result.refused
     console.result(args.command, result, _lines(result, args.quiet), ok=ok)
     return 0 if ok else 1

@@ -18,6 +18,7 @@ from icf_utils.dicom.constants import (
     ITEM,
     PATIENT_ID,
     SEQUENCE_DELIMITATION_ITEM,
+    SERIES_INSTANCE_UID,
     SOP_CLASS_UID,
     SOP_INSTANCE_UID,
     STUDY_DATE,
@@ -94,7 +95,7 @@ def encapsulated_is_whole(read_at: Callable[[int, int], bytes], position: int) -
 IDENTITY_TAGS = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID})
 
 #: The tags that :func:`file_facts` needs.
-FACT_TAGS = IDENTITY_TAGS | {STUDY_DATE, STUDY_TIME, PATIENT_ID}
+FACT_TAGS = IDENTITY_TAGS | {SERIES_INSTANCE_UID, STUDY_DATE, STUDY_TIME, PATIENT_ID}
 
 
 class FileKind(Enum):
@@ -167,17 +168,26 @@ def file_facts(found: Header, zone: tzinfo) -> FileFacts:
         time=posix_time(found.ascii_text(STUDY_DATE), found.ascii_text(STUDY_TIME), zone) if has_time else None,
         study_uid=found.uid(STUDY_INSTANCE_UID),
         sop_uid=found.uid(SOP_INSTANCE_UID) if kind.is_image else "",
-        odd_uids=tuple(name for tag, name in _UID_NAMES if _is_odd(found, tag)) if kind.is_image else (),
+        odd_uids=odd_uids(found) if kind.is_image else (),
         patient_id=patient.raw.strip(b" \0") if patient else b"",
         is_cut=kind is FileKind.UNREADABLE or (found.is_damaged and kind is not FileKind.OTHER),
     )
 
 
-_UID_NAMES = (
-    (SOP_CLASS_UID, "SOPClassUID"),
-    (STUDY_INSTANCE_UID, "StudyInstanceUID"),
-    (SOP_INSTANCE_UID, "SOPInstanceUID"),
-)
+_UID_NAMES = {
+    SOP_CLASS_UID: "SOPClassUID",
+    STUDY_INSTANCE_UID: "StudyInstanceUID",
+    SERIES_INSTANCE_UID: "SeriesInstanceUID",
+    SOP_INSTANCE_UID: "SOPInstanceUID",
+}
+
+#: The UIDs of an image; the tags that :func:`odd_uids` looks at.
+UID_TAGS = frozenset(_UID_NAMES)
+
+
+def odd_uids(found: Header) -> tuple[str, ...]:
+    """The keywords of an image's UIDs that are present and not valid; the scan must have asked for :data:`UID_TAGS`."""
+    return tuple(name for tag, name in _UID_NAMES.items() if _is_odd(found, tag))
 
 
 def _is_odd(found: Header, tag: int) -> bool:

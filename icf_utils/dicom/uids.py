@@ -2,13 +2,14 @@
 
 PS3.5 section 9.1 allows digits and dots, at most 64 characters. Scanners and converters write others: with letters,
 with a final dot, longer. No way in refuses an image for that. Its UID is used as an opaque identifier, compared as
-text, and the archive's notices name the file. Zeros in front of a number, which the standard does not allow either, are
+text, and a notice names the file. Zeros in front of a number, which the standard does not allow either, are
 too common to be remarked on.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 #: The most characters of a UID by PS3.5, and of a text that is used as one.
 LONGEST_UID, LONGEST_OPAQUE = 64, 256
@@ -27,6 +28,15 @@ def uid_text(raw: bytes | None) -> str:
     """
     text = (raw or b"").decode("ascii", "replace").strip(" \0")
     return text if len(text) <= LONGEST_OPAQUE and _OPAQUE.fullmatch(text) else ""
+
+
+def describe_odd_uids(keywords: Sequence[str]) -> str:
+    """What a notice says of the UIDs of an image that are not valid, by their keywords.
+
+    >>> describe_odd_uids(["StudyInstanceUID", "SOPInstanceUID"])
+    'has no valid StudyInstanceUID and SOPInstanceUID (PS3.5 section 9.1)'
+    """
+    return f"has no valid {' and '.join(keywords)} (PS3.5 section 9.1)"
 
 
 def is_valid_uid(text: str) -> bool:

@@ -86,8 +86,9 @@ class UploadOutcome:
     is the size of the upload in bytes, ``uris`` are the addresses of the session in XNAT, ``answers`` what XNAT
     answered to each attempt. ``left_out`` names the files that are not images: they are not sent, or where a whole
     archive is sent, XNAT ignores them. ``copies`` names the files with the same bytes as another image, which are
-    passed over. ``identical`` says whether XNAT shows the MD5 of every image that was sent:
-    ``False`` where XNAT has changed images, as its anonymisation does, ``None`` where it shows no checksums.
+    passed over. ``notices`` name images with unusual UIDs. ``identical`` says whether XNAT shows the MD5 of every
+    image that was sent: ``False`` where XNAT has changed images, as its anonymisation does, ``None`` where it shows no
+    checksums.
     """
 
     subject: str
@@ -103,6 +104,7 @@ class UploadOutcome:
     problem: str = ""
     left_out: tuple[str, ...] = ()
     copies: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
     identical: bool | None = None
 
 

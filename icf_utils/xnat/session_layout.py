@@ -22,7 +22,8 @@ from icf_utils.dicom.constants import (
     STUDY_TIME,
 )
 from icf_utils.dicom.elements import Header
-from icf_utils.dicom.header import FACT_TAGS, posix_time
+from icf_utils.dicom.header import FACT_TAGS, odd_uids, posix_time
+from icf_utils.dicom.uids import describe_odd_uids
 from icf_utils.errors import InputRefused
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
@@ -30,7 +31,7 @@ from icf_utils.sources.images import scan_files
 from icf_utils.sources.source import InputFile, Source
 from icf_utils.xnat.labels import to_label
 
-_WANTED = FACT_TAGS | {SERIES_INSTANCE_UID, SERIES_NUMBER}
+_WANTED = FACT_TAGS | {SERIES_NUMBER}
 _FILE_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 #: Characters of the longest file name.
@@ -88,7 +89,7 @@ def lay_out_session(source: Source, progress: Progress = SILENT) -> SessionLayou
     Raises :class:`~icf_utils.errors.InputRefused` for an input without images, of several studies, or with an image
     that is damaged or belongs to no study or series.
     """
-    images, refused, skipped = [], [], []
+    images, refused, skipped, odd = [], [], [], []
     for file in scan_files(source, _WANTED, progress=progress):
         name = file.entry.name
         if not file.is_image:
@@ -97,12 +98,14 @@ def lay_out_session(source: Source, progress: Progress = SILENT) -> SessionLayou
             refused.append((name, problem))
         else:
             images.append(_image(file.entry, file.header))
+            if keywords := odd_uids(file.header):
+                odd.append(Notice("odd-uid", name, f"{describe_odd_uids(keywords)}; it is imported unchanged"))
     if refused:
         raise InputRefused(source.label, refused, "Repair or remove these files first.")
     _refuse_mixture(source.label, images)
     scans = scan_names((image.series, image.number) for image in images)
     time = next((image.time for image in images if image.time), None)
-    notices = (*skipped, *_shared_numbers(images, scans), *_repeated(images))
+    notices = (*skipped, *odd, *_shared_numbers(images, scans), *_repeated(images))
     return SessionLayout(images[0].study, time, tuple(_place(images, scans)), notices)
 
 

@@ -128,6 +128,7 @@ def _plan_session(session: SessionUpload, target: UploadTarget) -> UploadOutcome
                 size=len(body),
                 left_out=tuple(item.name for item in body.contents.others),
                 copies=tuple(item.name for item in body.contents.copies),
+                notices=body.contents.notices,
             )
     except IcfError as error:
         return UploadOutcome(session.subject, session.label, "failed", target.project, problem=str(error))
@@ -332,6 +333,7 @@ class _Delivery:
             problem=problem,
             left_out=tuple(item.name for item in self._body.contents.others),
             copies=tuple(item.name for item in self._body.contents.copies),
+            notices=self._body.contents.notices,
             identical=contains_all([item.images for item in found], self._digests) if found else None,
         )
 

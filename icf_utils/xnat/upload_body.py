@@ -20,8 +20,11 @@ from pathlib import Path
 from icf_utils.archive.checksum import read_checksum
 from icf_utils.archive.tar_headers import BLOCK, content_padding, end_of_archive
 from icf_utils.dicom.constants import PATIENT_ID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID
+from icf_utils.dicom.header import UID_TAGS, odd_uids
+from icf_utils.dicom.uids import describe_odd_uids
 from icf_utils.errors import DepositDamaged, DepositMissing, InputRefused, storage_errors
 from icf_utils.formatting import format_count
+from icf_utils.results import Notice
 from icf_utils.sources.digests import digest_file
 from icf_utils.sources.images import scan_files
 from icf_utils.sources.open import open_source
@@ -34,7 +37,7 @@ from icf_utils.xnat.identity import ImageDigest
 ZIP, TAR = "application/zip", "application/x-tar"
 
 _CHUNK = 1 << 20
-_WANTED = frozenset({PATIENT_ID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID})
+_WANTED = UID_TAGS | {PATIENT_ID}
 _ZIP_STREAMED, _ZIP_ENCRYPTED = 8, 1
 
 #: XNAT takes members with these names for archives, and unpacks them.
@@ -45,7 +48,7 @@ _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".xar")
 class UploadContents:
     """The files of a session, and the StudyInstanceUID of its images.
 
-    ``copies`` have the same bytes as one of the images; XNAT keeps one of them.
+    ``copies`` have the same bytes as one of the images; XNAT keeps one of them. ``notices`` name what is unusual.
     """
 
     images: tuple[InputFile, ...]
@@ -53,6 +56,7 @@ class UploadContents:
     copies: tuple[InputFile, ...]
     study_uid: str
     source: Source
+    notices: tuple[Notice, ...] = ()
 
     @cached_property
     def digests(self) -> tuple[ImageDigest, ...]:
@@ -238,7 +242,7 @@ def _list_contents(source: Source, refuse: Collection[str]) -> UploadContents:
     SOPInstanceUID and other content, of which XNAT would keep one, and for images of several studies, of which XNAT
     would make several sessions with one label; and for images of several patients where ``refuse`` says so.
     """
-    images, others, uids, damaged = [], [], [], []
+    images, others, uids, damaged, notices = [], [], [], [], []
     studies: dict[str, str] = {}
     patients: dict[bytes, str] = {}
     for file in scan_files(source, _WANTED):
@@ -251,6 +255,8 @@ def _list_contents(source: Source, refuse: Collection[str]) -> UploadContents:
             damaged.append((entry.name, "is cut off or damaged" if uid else "has no usable SOPInstanceUID"))
         images.append(entry)
         uids.append(uid)
+        if odd := odd_uids(file.header):
+            notices.append(Notice("odd-uid", entry.name, f"{describe_odd_uids(odd)}; it is uploaded unchanged"))
         studies.setdefault(file.header.uid(STUDY_INSTANCE_UID), entry.name)
         patient = file.header.elements.get(PATIENT_ID)
         if patient and (value := patient.raw.strip(b" \0")):
@@ -267,7 +273,7 @@ def _list_contents(source: Source, refuse: Collection[str]) -> UploadContents:
         advice = "Check that this is one visit. If it is, upload it with --allow several-patients."
         raise InputRefused(source.label, found, advice)
     kept = tuple(entry for entry in images if entry not in copies)
-    return UploadContents(kept, tuple(others), tuple(copies), next(iter(studies)), source)
+    return UploadContents(kept, tuple(others), tuple(copies), next(iter(studies)), source, tuple(notices))
 
 
 def _split_repeated(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ def test_what_identifies_nothing(raw: bytes | None) -> None:
 
 
 @pytest.mark.parametrize("text", ODD)
-@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SOPInstanceUID"])
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
 def test_an_image_with_an_odd_uid(tmp_path: Path, keyword: str, text: str) -> None:
     """It is archived and named, and its UID is recorded as it is written."""
     image = dicom_bytes(**{keyword: text})  # type: ignore[arg-type]
@@ -59,6 +60,24 @@ def test_unsorted_files_with_odd_uids(tmp_path: Path, capsys: pytest.CaptureFixt
     assert ran.code == 0, ran.out
     assert "5 visits: 5 made" in ran.out
     assert "PHANTOM" not in "".join(path.name for path in tmp_path.rglob("*_dicom.tar"))
+
+
+@pytest.mark.parametrize("command", ["ingest", "run"])
+def test_folders_with_odd_uids(tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each of the three UIDs is named, whichever command takes the folder in."""
+    odd = {"StudyInstanceUID": "PHANTOM.2024.1", "SeriesInstanceUID": LONG, "SOPInstanceUID": "1.2.826.0.1."}
+    for number, (keyword, text) in enumerate(odd.items()):
+        uids: dict[str, Any] = {"StudyInstanceUID": f"1.2.{number}", keyword: text}
+        write_visit(tmp_path / "in" / "s" / f"v{number}", {1: ("scout", 1)}, **uids)
+    which = {
+        "ingest": (tmp_path / "in" / "s", "--study", "s", "--visit", "{session}", "--levels", "session/scan"),
+        "run": ("--pattern", f"{tmp_path}/in/{{study}}/{{visit}}", "--new"),
+    }
+    ran = Inside(capsys)(command, *which[command], "-o", tmp_path / "store", "--until", "metadata")
+    assert ran.code == 0, ran.out + ran.err
+    for number, keyword in enumerate(odd):
+        (line,) = [line for line in ran.err.splitlines() if f"s/v{number}" in line and "odd-uid" in line]
+        assert f"has no valid {keyword} (PS3.5 section 9.1)" in line
 
 
 def test_a_file_of_private_elements_is_dicom() -> None:

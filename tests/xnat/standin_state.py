@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pydicom import dcmread
+from pydicom.dataelem import RawDataElement
 from pydicom.errors import InvalidDicomError
 
 USER, PASSWORD = "uploader", "correct-horse/battery"
@@ -330,7 +331,11 @@ def read_image(content: bytes) -> Image | None:
         header = dcmread(io.BytesIO(content), stop_before_pixels=True, specific_tags=list(_TAGS))
     except (InvalidDicomError, EOFError):
         return None
-    value: Callable[[str], str] = lambda keyword: str(header.get(keyword, ""))  # noqa: E731
+
+    def value(keyword: str) -> str:
+        element = header.get_item(keyword)  # unconverted: pydicom warns of a UID that is not valid
+        return element.value.decode("latin-1").strip(" \0") if isinstance(element, RawDataElement) else ""
+
     if not value("SOPInstanceUID"):
         return None
     return Image(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from icf_utils import deposit_visit_metadata, make_studyvisit_archive
 from icf_utils.settings import UPLOAD_CHECKS
 from icf_utils.xnat.upload import upload
 from icf_utils.xnat.upload_inputs import list_store_uploads, list_tree_uploads, refuse_shared_visits
-from tests.data.make_dicom import dicom_bytes, uid
+from tests.data.make_dicom import dicom_bytes, uid, write_visit
 from tests.xnat.standin import StandIn
 from tests.xnat.uploads import LOGIN, send_one, target, write_session
 
@@ -63,6 +64,22 @@ def test_an_identical_copy_is_passed_over(server: StandIn, tree: Path, dest: str
     outcome = send_one(server, tree, dest=dest)
     assert (outcome.state, outcome.sent, outcome.held) == ("uploaded", 5, 5)
     assert outcome.copies == ("02_bold/copy.dcm",)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "text"),
+    [("StudyInstanceUID", "PHANTOM.1"), ("SeriesInstanceUID", "1.2.826."), ("SOPInstanceUID", "1." + "2" * 70)],
+)
+def test_odd_uids_are_uploaded_and_named(server: StandIn, tree: Path, keyword: str, text: str) -> None:
+    folder = tree / "sub-1" / "mr"
+    shutil.rmtree(folder)
+    uids: dict[str, Any] = {"StudyInstanceUID": uid("sub-1", "mr"), keyword: text}
+    write_visit(folder, {1: ("t1", 1)}, **uids)
+    outcome = send_one(server, tree)
+    assert (outcome.state, outcome.sent) == ("uploaded", 1), outcome
+    (notice,) = outcome.notices
+    assert notice.code == "odd-uid"
+    assert notice.message == f"has no valid {keyword} (PS3.5 section 9.1); it is uploaded unchanged"
 
 
 def test_another_image_of_the_same_uid_is_refused(server: StandIn, tree: Path) -> None:
