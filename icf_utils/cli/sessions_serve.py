@@ -81,6 +81,7 @@ def pages(
         compatible=args.magickbox,
         processings={rule.name: rule.process for rule in settings.rules},
         buckets=list_buckets(settings),
+        late={rule.name: rule.late for rule in settings.rules},
         reserve=settings.listen.reserve * 1_000_000,
         upload_limit=settings.http.upload_limit * 1_000_000,
         unpacked_limit=settings.http.unpacked_limit * 1_000_000,

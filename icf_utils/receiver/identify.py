@@ -150,7 +150,7 @@ def identify(
     except EmptyField as error:
         return ImageRejection(f"no usable value of {error.field} for the visit", lacks_identifier=True)
     image = image_key(own_instance)
-    return ImageIdentity(study_uid, image, study, visit, _image_name(found, image))
+    return ImageIdentity(study_uid, image, study, visit, image_name(found, image))
 
 
 def _is_named(own: str, requested: str) -> bool:
@@ -162,10 +162,11 @@ def name_of_file(path: Path, image: str) -> str:
     """The name that an image's file has in its session's input; ``image`` is its key. Reads the file."""
     with storage_errors(path, "read"), open(path, "rb") as file:
         found = read_damaged_header(lambda at, n: os.pread(file.fileno(), n, at), os.fstat(file.fileno()).st_size, ())
-    return _image_name(found, image)
+    return image_name(found, image)
 
 
-def _image_name(found: Header, image: str) -> str:
+def image_name(found: Header, image: str) -> str:
+    """The name of an image's file in its session's input; ``image`` is its key."""
     return f"{_number(found, 'SeriesNumber'):03d}/{_number(found, 'InstanceNumber'):05d}-{image}.dcm"
 
 

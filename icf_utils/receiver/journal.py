@@ -159,16 +159,16 @@ class Journal:
         visit: str,
         source: Path,
         move: bool = False,
-        images: int = 0,
-        size: int = 0,
-        calling_ae: str = "",
-        called_ae: str = "",
-        address: str = "",
         revision: int = 1,
+        change: VisitChange = "new",
+        is_held: bool = False,
         arguments: Sequence[str] | None = None,
+        **columns: Any,
     ) -> Session:
-        """Create a queued session for a complete visit: a folder, zip or tar.
+        """Create a queued session for a complete visit: a folder, zip or tar. With ``is_held``, it waits for a release.
 
+        ``revision`` and ``change`` are as in :meth:`open_session`; ``columns`` are other values of the session, such as
+        ``images``.
         With ``move``, ``source`` (on the spool's file system) is renamed into the session's folder, and is deleted with
         it. Without, it stays where it is and is never removed.
         """
@@ -179,14 +179,11 @@ class Journal:
                 visit=visit,
                 source=source,
                 move=move,
-                images=images,
-                size=size,
-                calling_ae=calling_ae,
-                called_ae=called_ae,
-                address=address,
                 revision=revision,
-                change="new",
+                change=change,
+                is_held=is_held,
                 arguments=arguments,
+                **columns,
             )
 
     def _enqueue(
@@ -195,16 +192,19 @@ class Journal:
         visit: str,
         source: Path,
         move: bool,
+        is_held: bool = False,
         arguments: Sequence[str] | None = None,
         **columns: Any,
     ) -> Session:
         """Do what :meth:`enqueue` does; the caller has a transaction."""
         session = self._new_session(
             base_visit=visit,
-            state="queued",
+            state="held" if is_held else "queued",
             input="" if move else os.path.abspath(source),
-            **columns,
+            **{"study_uid": "", "called_ae": "", "calling_ae": "", "address": "", **columns},
         )
+        if is_held:
+            self._add_event(session.id, "held")
         if arguments is not None:
             keep_arguments(session.folder, arguments)
         if move:

@@ -69,7 +69,8 @@ def accept_quarantine(journal: Journal, store: Path, session: Session) -> Sessio
     """
     _check(session, "accepted")
     latest = _latest(session)
-    if session.state == "failed" and not Visit(store, session.study, session.visit).archive.exists():
+    is_archived = Visit(store, session.study, session.visit).archive.exists()
+    if session.state == "failed" and not is_archived and not session.input.is_file():
         return _accept_into(journal, session, latest)
     folder = session.folder / ACCEPTED_NAME
     with storage_errors(folder, "write"):

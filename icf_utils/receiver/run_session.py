@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from math import inf
@@ -31,7 +31,8 @@ from icf_utils.receiver.model import CONFLICTING, Session, SessionFilter
 from icf_utils.receiver.placement import is_of_study
 from icf_utils.receiver.processings import run_processings
 from icf_utils.receiver.settings import ReceiverSettings, Rule, xnat_target
-from icf_utils.receiver.spool import file_md5, images_below
+from icf_utils.receiver.spool import file_md5
+from icf_utils.receiver.unpacking import images_of_input, unpack_images
 from icf_utils.settings import load_settings
 from icf_utils.store.layout import Visit
 
@@ -142,8 +143,32 @@ def _add_to_visit(settings: ReceiverSettings, task: SessionTask, log: _Log) -> t
     Returns notes, and the MD5s, as they were received, of images that the visit has with other file meta information.
     """
     session = task.session
+    with _folder_of(session) as folder:
+        return _add_folder(folder, settings, task, log)
+
+
+@contextmanager
+def _folder_of(session: Session) -> Iterator[Path]:
+    """The folder of a session's images: its input, or during the block what an uploaded zip contains."""
+    if session.input.is_dir():
+        yield session.input
+        return
+    folder = session.folder / "unpacked"
+    shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+    try:
+        unpack_images(session.input, folder)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _add_folder(
+    folder: Path, settings: ReceiverSettings, task: SessionTask, log: _Log
+) -> tuple[tuple[str, ...], dict[str, bytes]]:
+    """Do what :func:`_add_to_visit` does with the images of a folder."""
+    session = task.session
     found = add_images(
-        session.input,
+        folder,
         settings.store,
         *(session.study, session.visit),
         correct=session.change == "corrected",
@@ -151,14 +176,14 @@ def _add_to_visit(settings: ReceiverSettings, task: SessionTask, log: _Log) -> t
         progress=log,
     )
     for name in found.conflicts:
-        _quarantine(session, name)
+        _quarantine(session, folder / name)
     for notice in found.notices:
         log.line(f"archive: [{notice.code}] '{printable(notice.subject)}': {notice.message}")
     parts = [f"{format_count(found.added, 'image')} added"] if found.added else []
     parts += [f"{format_count(found.corrected, 'image')} corrected"] if found.corrected else []
     note = f"version {found.version} of the visit: {', '.join(parts) or 'it had all these images already'}"
     log.message(f"{session.name}: {note}")
-    received = {_key_of(name): file_md5(session.input / name) for name in found.rewritten}
+    received = {_key_of(name): file_md5(folder / name) for name in found.rewritten}
     return ((note, CONFLICTING) if found.conflicts else (note,)), received
 
 
@@ -167,10 +192,9 @@ def _key_of(name: str) -> str:
     return Path(name).stem.rpartition("-")[2]
 
 
-def _quarantine(session: Session, name: str) -> None:
-    """Move an image that the visit has with other content from a session's input to its quarantine."""
-    path = session.input / name
-    target = session.quarantine / f"{_key_of(name)}.{file_md5(path).hex()[:12]}.dcm"
+def _quarantine(session: Session, path: Path) -> None:
+    """Move an image that the visit has with other content to a session's quarantine."""
+    target = session.quarantine / f"{_key_of(path.name)}.{file_md5(path).hex()[:12]}.dcm"
     with storage_errors(target, "create"):
         target.parent.mkdir(exist_ok=True)
         os.rename(path, target)
@@ -224,12 +248,17 @@ def _digests(visit: Visit) -> dict[str, bytes]:
     return {image_key(uid): bytes.fromhex(md5) for uid, md5 in named if uid}
 
 
+def has_own_input(session: Session) -> bool:
+    """Whether a session's input lies in the session's folder."""
+    return session.input.is_relative_to(session.folder) and session.input.exists()
+
+
 def remove_input(session: Session) -> bool:
     """Remove a session's input if it lies in the session's folder; returns whether something was removed.
 
     It is renamed first, so that a receiver which is killed meanwhile never leaves a part of the input under its name.
     """
-    if not session.input.is_relative_to(session.folder) or not session.input.exists():
+    if not has_own_input(session):
         return False
     removed = session.folder / "removed"
     with storage_errors(session.input, "remove"):
@@ -252,9 +281,9 @@ def remove_old_inputs(settings: ReceiverSettings, journal: Journal, now: float) 
     removed = []
     for session in journal.sessions(SessionFilter(states=("success", "partial"))) if rules else ():
         rule = rules.get(session.rule)
-        if rule is None or now - (session.processing_end or now) < rule.input_days * _DAY or not session.input.is_dir():
+        if rule is None or now - (session.processing_end or now) < rule.input_days * _DAY or not has_own_input(session):
             continue
-        is_whole = set(images_below(session.input)) <= set(journal.digests([session.id]))
+        is_whole = images_of_input(session) <= set(journal.digests([session.id]))
         if is_whole and _is_stored(settings, session) and remove_input(session):
             removed.append(session.id)
     return removed

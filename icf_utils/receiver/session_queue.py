@@ -34,6 +34,7 @@ from icf_utils.receiver.routing import start_sends
 from icf_utils.receiver.run_session import SessionOutcome, SessionTask, remove_input, run_session
 from icf_utils.receiver.settings import ReceiverSettings, Rule
 from icf_utils.receiver.spool import count_quarantined, images_below
+from icf_utils.receiver.unpacking import images_of_input
 from icf_utils.worker_process import GRACE, WorkerProcess
 from icf_utils.xnat.login import PASSWORD, TOKEN
 
@@ -167,7 +168,7 @@ class SessionQueue:
     def _own_digests(self, session: Session, others: list[Session], digests: Mapping[str, bytes]) -> dict[str, bytes]:
         """The digests to record of a session: of its own images, and of those of its visit that no session brought."""
         known = self._journal.digests([item.id for item in others])
-        own = images_below(session.input) if others and session.input.is_dir() else digests
+        own = images_of_input(session) if others and session.input.exists() else digests.keys()
         return {image: md5 for image, md5 in digests.items() if image in own or known.get(image, ("", b""))[1] != md5}
 
     def _finish(self, rule: Rule, session: Session, outcome: SessionOutcome | None) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,14 +41,13 @@ from icf_utils.receiver.model import (
     SessionFilter,
     has_lost_association,
 )
-from icf_utils.receiver.placement import Placement, place_session
+from icf_utils.receiver.placement import place_session, placement_notes
 from icf_utils.receiver.settings import ReceiverSettings, Rule
 from icf_utils.receiver.spool import (
     PartialImage,
     Spool,
     count_quarantined,
     file_md5,
-    first_free_revision,
     images_below,
     same_content,
 )
@@ -203,7 +202,9 @@ class CompletedSessions:
     def _load(self, key: SessionKey) -> _VisitImages:
         found = _VisitImages()
         sessions = [item for item in self._journal.revisions(key.study, key.visit) if item.study_uid == key.study_uid]
-        complete = [session for session in sessions if session.state != "receiving"]
+        # files that were uploaded have other file meta information than those that the receiver writes: the images of
+        # such a session, which no AE title was called for, are compared when they are added to the visit
+        complete = [session for session in sessions if session.state != "receiving" and session.called_ae]
         for session in complete:  # a later one may have corrected images
             for image, (_, md5) in self._journal.digests([session.id]).items():
                 found.images[image] = CompletedImage(session.id, None, md5)
@@ -414,7 +415,7 @@ class SessionManager:
         return self._open[key]
 
     def _create_session(self, key: SessionKey, rule: Rule, sender: Sender) -> Session:
-        place = self._place(key, rule)
+        place = place_session(self._journal, self._settings.store, key.study, key.visit, key.study_uid, rule.late)
         session = self._journal.open_session(
             rule=rule.name,
             study=key.study,
@@ -430,32 +431,15 @@ class SessionManager:
         for folder in (session.input, session.folder, session.folder.parent):
             self._spool.sync(folder)
         self._progress.message(f"{session.id}: receiving {session.name}")
-        for note in self._opening_notes(key, session, place):
+        for note in placement_notes(self._journal, session, place):
             self._journal.add_note(session.id, note)
             self._progress.message(f"{session.id}: {session.name}: {note}")
         return self._journal.session(session.id) or session
-
-    def _place(self, key: SessionKey, rule: Rule) -> Placement:
-        if rule.late == "separate" or not key.study_uid:
-            return Placement(first_free_revision(self._settings.store, key.study, key.visit))
-        return place_session(self._journal, self._settings.store, key.study, key.visit, key.study_uid)
 
     def _still_expected(self, key: SessionKey, rule: Rule) -> int:
         """How many of the images that a rule expects have not come with an earlier session of the visit."""
         sessions = self._journal.revisions(key.study, key.visit)
         return max(0, rule.expected - sum(item.images for item in sessions if item.study_uid == key.study_uid))
-
-    def _opening_notes(self, key: SessionKey, session: Session, place: Placement) -> Iterator[str]:
-        """What is to be said about a new session and its visit."""
-        if place.is_known:
-            yield LATE
-        elif session.revision > 1 and key.study_uid:
-            of_visit = [item.study_uid for item in self._journal.revisions(key.study, key.visit)]
-            is_late = of_visit.count(key.study_uid) > 1 or set(of_visit) == {key.study_uid}
-            reason = LATE if is_late else "another StudyInstanceUID has the same visit identifier"
-            yield f"revision {session.revision} of {key.visit}: {reason}"
-        if others := self._journal.other_visits(session):
-            yield f"the study has images of this StudyInstanceUID under another identifier as well: {', '.join(others)}"
 
     # refused images
 

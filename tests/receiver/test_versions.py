@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pydicom
 import pytest
 
 import icf_utils
+from icf_utils.credentials import Secret
 from icf_utils.curation.history import list_versions
+from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.model import Session
+from icf_utils.receiver.web.settings import WebSettings
+from icf_utils.receiver.web.uploads import enqueue_upload
 from tests.cli.program import icf
 from tests.data.make_dicom import uid, write_visit
 from tests.receiver.receiving import Receiver, data_sets, running, store, wait_until
@@ -233,3 +240,50 @@ def test_refused_images_that_come_later(tmp_path: Path) -> None:
         first, second = receiver.finished(2)
         assert (first.state, first.refused, second.state) == ("success", 0, "success")
         journal.close()
+
+
+def post(receiver: Receiver, folder: Path, paths: list[Path], late: str = "version") -> Session:
+    """Upload images as a zip, as a program does that posts it to the pages."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number, path in enumerate(paths):
+            archive.write(path, f"{number}.dcm")
+        archive.writestr(f"notes-{len(paths)}.txt", "not an image")
+    packed.seek(0)
+    settings = WebSettings(receiver.store, Secret("unused"), {"STUDYA": "study-a"}, late={"STUDYA": late}, reserve=0)
+    journal = Journal(receiver.folder / "spool")
+    try:
+        return enqueue_upload(packed, None, "STUDYA", "v", "", "", journal=journal, settings=settings).session
+    finally:
+        journal.close()
+
+
+def test_zips_of_one_study_are_one_visit(tmp_path: Path) -> None:
+    """The StudyInstanceUID decides, whether images come as a zip or by C-STORE."""
+    paths = write_visit(tmp_path / "in", {1: ("t1", 5)}, StudyInstanceUID=uid("zips"))
+    fixed = correct(paths[:1], tmp_path / "fixed", PatientID="P2")
+    with running(tmp_path, rule=_RULE) as receiver:
+        post(receiver, tmp_path, paths[:2])
+        receiver.finished(1)
+        post(receiver, tmp_path, [*fixed, *paths[1:3]])
+        first, second = receiver.finished(2)
+        assert (first.state, second.state, second.visit, second.quarantined) == ("success", "partial", "v", 1)
+        assert versions(receiver) == ["", "1 image added"]
+        assert set(statuses(receiver, paths[:4])) == {0}
+        (*_, third) = receiver.finished(3)
+        assert (third.visit, third.change, third.images) == ("v", "late", 4)
+        assert versions(receiver)[2:] == ["1 image added"]
+        assert statuses(receiver, paths[:4]) == [0, 0, 0, 0]  # they are known now
+        assert len(receiver.finished(3)) == 3
+        assert icf("sessions", "quarantine", "accept", second.id, "--settings", tmp_path / "receiver.toml").code == 0
+        receiver.finished(4)
+        assert versions(receiver)[2:] == ["1 image added", "1 image corrected"]
+        held = post(receiver, tmp_path, paths[4:], late="hold")
+        assert (held.state, held.visit, held.change) == ("held", "v", "late")
+        assert archives(receiver) == ["v_dicom.tar"]
+        assert not list((receiver.folder / "spool" / "sessions").glob("*/unpacked"))
+        with tarfile.open(receiver.store / "study-a" / "v_dicom.tar") as archive:
+            members = {member.name: archive.extractfile(member) for member in archive}
+        assert len([name for name in members if name.endswith(".dcm")]) == 4
+        assert {"study-a_v/notes-2.txt", "study-a_v/notes-3.txt"} < members.keys()
+        assert icf("verify", "-o", receiver.store, "study-a").code == 0

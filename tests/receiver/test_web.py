@@ -21,7 +21,7 @@ import pytest
 import requests
 
 from icf_utils.receiver.journal import Journal
-from icf_utils.receiver.model import SESSION_STATES, SessionFilter
+from icf_utils.receiver.model import LATE, SESSION_STATES, SessionFilter
 from icf_utils.receiver.spool import Spool
 from icf_utils.receiver.web.records import MAGICKBOX_FIELDS
 from icf_utils.receiver.web.settings import token_for
@@ -337,7 +337,15 @@ def test_an_uploaded_zip_is_queued(client: Client, tmp_path: Path) -> None:
     assert client.ask(address, "POST", data=other, headers=ZIP).json()["id"] == session.id
     write_visit(tmp_path / "visit", {2: ("b", 1)})
     more = client.ask(address, "POST", data=zipped(tmp_path / "visit", {}), headers=ZIP)
-    assert (more.status_code, more.json()["visit"]) == (201, "visit-77-r2")  # a revision: the archive is not changed
+    assert (more.status_code, more.json()["visit"]) == (201, "visit-77")
+    late = client.journal.session(more.json()["id"])
+    assert late is not None
+    assert (late.change, late.study_uid, late.notes[0]) == ("late", session.study_uid, LATE)
+    assert session.study_uid
+    another = tmp_path / "another"
+    write_visit(another, {1: ("a", 1)}, StudyInstanceUID="1.2.3.4.5")
+    apart = client.ask(address, "POST", data=zipped(another, {}), headers=ZIP)
+    assert (apart.status_code, apart.json()["visit"]) == (201, "visit-77-r2")  # another study
     assert list((tmp_path / "spool" / "uploads").iterdir()) == []
 
 

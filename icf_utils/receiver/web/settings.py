@@ -31,7 +31,8 @@ class WebSettings:
     """``store`` is where visits are deposited, ``token`` what clients must send.
 
     ``rules`` are the names of the receiver's rules, each with its study; zips can be uploaded for these. ``compatible``
-    adds the URLs of MagickBox. ``processings`` are the names of those that each rule runs.
+    adds the URLs of MagickBox. ``processings`` are the names of those that each rule runs, ``late`` what it does with
+    images of a visit that it has.
     """
 
     store: Path
@@ -40,6 +41,7 @@ class WebSettings:
     compatible: bool = False
     processings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     buckets: tuple[Bucket, ...] = ()
+    late: Mapping[str, str] = field(default_factory=dict)
     upload_limit: int = UPLOAD_LIMIT
     unpacked_limit: int = UNPACKED_LIMIT
     reserve: int = RESERVE

@@ -1,6 +1,7 @@
 """Uploaded zips: each is checked to be one visit, and becomes a queued session.
 
-A zip with the images of a session of the same visit is that session: a sender that got no answer sends it again.
+A zip with the images of a session of the same visit is that session: a sender that got no answer sends it again. Other
+images of that visit, by StudyInstanceUID, are late images, as those that come by C-STORE are.
 
 Writes the zip below ``<spool>/uploads`` and reads the header of each file in it; then the journal takes it over. Errors
 never contain a path of the server.
@@ -25,7 +26,7 @@ from icf_utils.receiver.arguments import split_words
 from icf_utils.receiver.identify import study_key
 from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.model import Session
-from icf_utils.receiver.spool import first_free_revision
+from icf_utils.receiver.placement import place_session, placement_notes
 from icf_utils.receiver.web.settings import WebSettings
 from icf_utils.sources.digests import digest_file
 from icf_utils.sources.images import scan_files
@@ -101,11 +102,13 @@ def enqueue_upload(
         with os.fdopen(descriptor, "w+b") as file:
             taken = _copy(stream, file, path, settings)
             sync_file(file, path)
-        images = count_images(path, settings.unpacked_limit)
+        images, study_uid = examine_zip(path, settings.unpacked_limit)
         study = settings.rules[rule]
         with _DECIDING:
             if same := _find_same(journal, settings.store, study, visit, path):
                 return Enqueued(same, is_new=False)
+            late = settings.late.get(rule, "version")
+            place = place_session(journal, settings.store, study, visit, study_uid, late)
             session = journal.enqueue(
                 rule=rule,
                 study=study,
@@ -114,12 +117,17 @@ def enqueue_upload(
                 move=True,
                 images=images,
                 size=taken,
-                revision=first_free_revision(settings.store, study, visit),
+                study_uid=study_uid,
+                revision=place.revision,
+                change=place.change,
+                is_held=late == "hold" and place.is_known,
                 calling_ae=sender,
                 address=address,
                 arguments=words,
             )
-        return Enqueued(session, is_new=True)
+            for note in placement_notes(journal, session, place):
+                journal.add_note(session.id, note)
+        return Enqueued(journal.session(session.id) or session, is_new=True)
     finally:
         with suppress(OSError):
             path.unlink()
@@ -180,8 +188,8 @@ _UPLOAD = "the upload"
 _SUSPICIOUS_SIZE, _SUSPICIOUS_RATIO = 1_000_000_000, 200
 
 
-def count_images(path: Path, unpacked_limit: int) -> int:
-    """The number of DICOM images in a zip of one visit.
+def examine_zip(path: Path, unpacked_limit: int) -> tuple[int, str]:
+    """The number of DICOM images in a zip of one visit, and their StudyInstanceUID, empty if they have none.
 
     Raises :class:`~icf_utils.errors.InputRefused` for what is not a zip, contains no images or those of several
     studies, or is larger than ``unpacked_limit`` bytes when it is unpacked.
@@ -189,7 +197,7 @@ def count_images(path: Path, unpacked_limit: int) -> int:
     try:
         _check_sizes(path, unpacked_limit)
         with open_source(path, path.parent) as source:
-            return _count_images_of_one_study(source)
+            return _images_of_one_study(source)
     except InputRefused as error:  # without its path on the server
         place = os.fspath(path)
         refusals = [
@@ -218,7 +226,7 @@ def _check_sizes(path: Path, limit: int) -> None:
         )
 
 
-def _count_images_of_one_study(source: Source) -> int:
+def _images_of_one_study(source: Source) -> tuple[int, str]:
     studies: dict[str, str] = {}
     images = 0
     for file in scan_files(source, frozenset({STUDY_INSTANCE_UID})):
@@ -235,7 +243,7 @@ def _count_images_of_one_study(source: Source) -> int:
         raise InputRefused(
             _UPLOAD, [(_UPLOAD, f"contains {format_count(len(studies), 'study')}; upload each separately"), *firsts]
         )
-    return images
+    return images, next(iter(studies), "")
 
 
 def _refused(reason: str) -> InputRefused:
