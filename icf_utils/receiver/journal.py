@@ -51,6 +51,7 @@ from icf_utils.receiver.model import (
     visit_of_revision,
 )
 from icf_utils.receiver.model import format_session_id as _session_id
+from icf_utils.receiver.spool import has_sends, mark_sends
 from icf_utils.store.layout import check_identifier
 from icf_utils.waiting import poll
 
@@ -373,10 +374,19 @@ class Journal:
             self._database.update("session", found[0][0], columns)
             return self._existing(_session_id(found[0][0]))
 
-    def finish_session(self, session_id: str, decide: Callable[[Session], SessionState], failure: str = "") -> Session:
-        """Put a session into the state that ``decide`` returns for it, in one transaction."""
+    def finish_session(
+        self, session_id: str, decide: Callable[[Session], SessionState], failure: str = ""
+    ) -> tuple[Session, list[str]]:
+        """Put a session into the state that ``decide`` returns for it, and complete earlier ones of its visit.
+
+        An image that was refused there and has come since no longer counts. A session that lacked images is complete
+        if the visit has as many as it expected, and if everything was sent again after an association was lost.
+        Returns the session, and the ids of the others that are in another state now. All is one transaction, with the
+        events that report it.
+        """
         with self._database.transaction():
-            return self._change_state(session_id, decide(self._existing(session_id)), failure)
+            session = self._change_state(session_id, decide(self._existing(session_id)), failure)
+            return session, self._complete_earlier(session)
 
     def set_quarantined(self, session_id: str, amount: int, note: str) -> Session:
         """Record the number of images in a session's quarantine; a session in ``success`` becomes ``partial``."""
@@ -442,9 +452,7 @@ class Journal:
         notes = [item for item in json.loads(found[0]["notes"]) if item != CONFLICTING]
         self._database.update("session", number, {"quarantined": 0, "notes": json.dumps([*notes, note])})
         if session.state == "partial":
-            state = self._decide_again(session)
-            if state != session.state:
-                self._add_event(session.id, state)
+            self._decide_again(session)
 
     def _remove_quarantine(self, session: Session) -> None:
         with storage_errors(session.quarantine, "remove"):
@@ -476,25 +484,19 @@ class Journal:
             session = self._in_state(session_id, "held", "released")
             return self._change_state(session.id, "queued")
 
-    def complete_earlier(self, session_id: str) -> list[str]:
-        """Take note of what a finished session has brought for the other sessions of its visit; returns their ids.
-
-        An image that was refused there and has come since no longer counts. A session that lacked images is complete
-        if the visit has as many as it expected, and if everything was sent again after an association was lost.
-        """
+    def _complete_earlier(self, new: Session) -> list[str]:
+        """Decide again about the other sessions of a finished session's visit; the caller has a transaction."""
         changed = []
-        with self._database.transaction():
-            new = self._existing(session_id)
-            others = self.sessions_of_visit(new) if new.study_uid else []
-            count = self._count_images(new) if others else 0
-            for old in others:
-                if old.state != "partial":
-                    continue
-                self._forget_arrived_refusals(old)
-                if new.state == "success" and old.is_short and _has_all(old, count):
-                    self._mark_complete(old, new.id, f"the images that were missing came with {new.id}")
-                if self._decide_again(old) != old.state:
-                    changed.append(old.id)
+        others = self.sessions_of_visit(new) if new.study_uid else []
+        count = self._count_images(new) if others else 0
+        for old in others:
+            if old.state != "partial":
+                continue
+            self._forget_arrived_refusals(old)
+            if new.state == "success" and old.is_short and _has_all(old, count):
+                self._mark_complete(old, new.id, f"the images that were missing came with {new.id}")
+            if self._decide_again(old) != old.state:
+                changed.append(old.id)
         return changed
 
     def complete_by_resend(self, session_id: str) -> Session:
@@ -514,10 +516,14 @@ class Journal:
         self._database.update("session", _row_number(session.id), columns)
 
     def _decide_again(self, session: Session) -> SessionState:
-        """Put a partial session into the state that it has now; the caller has a transaction."""
+        """Put a partial session into the state that it has now, and report it; the caller has a transaction."""
         now = self._existing(session.id)
         state = final_state(now, "", PARTIAL_OUTPUT in now.notes)
-        self._database.update("session", _row_number(session.id), {"state": state})
+        if state != session.state:
+            self._database.update("session", _row_number(session.id), {"state": state})
+            self._add_event(session.id, state)
+            if has_sends(session):  # a target may want what is whole now
+                mark_sends(self.spool, session.id)
         return state
 
     def _count_images(self, session: Session) -> int:

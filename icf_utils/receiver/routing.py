@@ -1,6 +1,7 @@
 """Routing: files of a session are sent on when it has ended, to the nodes that its rule names (``[[rule.send]]``).
 
-What is to be sent is decided when a session ends, by its state; from then on each target has a state of its own, in the
+What is to be sent is decided when a session ends, by its state, and again when a partial one becomes a success; from
+then on each target has a state of its own, in the
 file ``sends.json`` of the session's folder, and is tried again with growing pauses until it has everything or has had
 its attempts. An alternative is tried when the target that it replaces has failed. A file in ``spool/sends`` marks the
 sessions that are not done, so that a receiver that starts finds them. Sends over the network, in one thread.
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 from icf_utils.dicom.constants import SPECIFIC_CHARACTER_SET
 from icf_utils.dicom.values import tag_for_keyword
-from icf_utils.errors import IcfError, InputRefused, InvalidSetting, printable, storage_errors
+from icf_utils.errors import IcfError, InputRefused, InvalidSetting, printable
 from icf_utils.fetch.tls import TlsFiles
 from icf_utils.formatting import format_count
 from icf_utils.progress import Progress
@@ -27,6 +28,7 @@ from icf_utils.receiver.identify import unmet_condition
 from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.model import Session, in_one_line
 from icf_utils.receiver.settings import ReceiverSettings, Rule, Target, xnat_target
+from icf_utils.receiver.spool import SEND_MARKS, SENDS_FILE, mark_sends
 from icf_utils.sources.images import scan_files
 from icf_utils.sources.open import open_source
 from icf_utils.sources.source import Source
@@ -37,8 +39,6 @@ if TYPE_CHECKING:
     from icf_utils.xnat.upload_body import SessionUpload
 
 SendState = Literal["waiting", "sent", "failed", "not needed"]
-
-_STATES, _MARKS = "sends.json", "sends"
 
 #: Seconds between two looks for what is due, before the second attempt, and at most before another one.
 _LOOK, _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0, 3600.0
@@ -61,6 +61,15 @@ def plan_sends(targets: Sequence[Target], outcome: str) -> tuple[TargetState, ..
     return tuple(
         TargetState(target.name, "waiting" if target.when in (outcome, "always") else "not needed")
         for target in targets
+    )
+
+
+def follow_outcome(targets: Sequence[Target], states: Sequence[TargetState], outcome: str) -> tuple[TargetState, ...]:
+    """The states of a session that has another outcome now: what was not needed before may be. Pure."""
+    wanted = {target.name for target in targets if target.when == outcome}
+    return tuple(
+        TargetState(state.name, "waiting") if state.state == "not needed" and state.name in wanted else state
+        for state in states
     )
 
 
@@ -103,34 +112,27 @@ def after_attempt(target: Target, state: TargetState, images: int, problem: str,
 def read_states(session: Session) -> tuple[TargetState, ...]:
     """The states of a session's targets; none where nothing is to be sent."""
     try:
-        return tuple(TargetState(**item) for item in json.loads((session.folder / _STATES).read_bytes()))
+        return tuple(TargetState(**item) for item in json.loads((session.folder / SENDS_FILE).read_bytes()))
     except (OSError, ValueError, TypeError):
         return ()
 
 
 def _write_states(session: Session, states: Sequence[TargetState]) -> None:
     data = json.dumps([asdict(state) for state in states], indent=1).encode("ascii") + b"\n"
-    replace_file(session.folder / _STATES, data)
+    replace_file(session.folder / SENDS_FILE, data)
 
 
 def _mark(spool: Path, session_id: str) -> Path:
-    return spool / _MARKS / session_id
+    return spool / SEND_MARKS / session_id
 
 
 def start_sends(settings: ReceiverSettings, rule: Rule, session: Session, outcome: str) -> None:
     """Decide what is sent of a session that ends as ``outcome``. Raises :class:`~icf_utils.errors.StorageFailure`."""
     states = plan_sends(rule.send, outcome)
-    if not any(state.state == "waiting" for state in states):
-        return
-    _write_states(session, states)
-    _set_mark(settings.spool, session.id)
-
-
-def _set_mark(spool: Path, session_id: str) -> None:
-    path = _mark(spool, session_id)
-    with storage_errors(path, "create"):
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
+    if states:
+        _write_states(session, states)
+    if any(state.state == "waiting" for state in states):
+        mark_sends(settings.spool, session.id)
 
 
 def request_resend(spool: Path, session: Session, names: Sequence[str]) -> None:
@@ -144,8 +146,12 @@ def request_resend(spool: Path, session: Session, names: Sequence[str]) -> None:
         have = ", ".join(known) or "none"
         raise InvalidSetting("--target", f"the targets of {session.id} are: {printable(have)}")
     chosen = set(names) or {state.name for state in states if state.state != "not needed"}
+    if not chosen:
+        raise InvalidSetting(
+            "--target", f"no target of {session.id} was needed; name one: {printable(', '.join(known))}"
+        )
     _write_states(session, [TargetState(state.name, "waiting") if state.name in chosen else state for state in states])
-    _set_mark(spool, session.id)
+    mark_sends(spool, session.id)
 
 
 class SendQueue:
@@ -178,7 +184,7 @@ class SendQueue:
 
     def _marked(self) -> list[str]:
         with suppress(OSError):
-            return sorted(path.name for path in (self._settings.spool / _MARKS).iterdir())
+            return sorted(path.name for path in (self._settings.spool / SEND_MARKS).iterdir())
         return []
 
     def _serve(self, session_id: str) -> None:
@@ -190,7 +196,7 @@ class SendQueue:
         if not session.is_finished:
             return
         while not self._closing.is_set():
-            states = settle(rule.send, read_states(session))
+            states = settle(rule.send, follow_outcome(rule.send, read_states(session), session.state))
             target = next_target(rule.send, states, time.time())
             if target is not None:
                 states = settle(rule.send, self._attempt(session, rule, target, states))

@@ -192,11 +192,11 @@ class SessionQueue:
 
         # before the session is finished, so that a receiver which is killed now decides it again
         start_sends(self._settings, rule, session, decide(self._journal.session(session.id) or session))
-        state = self._journal.finish_session(session.id, decide, outcome.failure).state
-        for other in self._journal.complete_earlier(session.id):
+        finished, completed = self._journal.finish_session(session.id, decide, outcome.failure)
+        for other in completed:
             self._progress.message(f"{other}: what its visit lacked came with {session.id}")
         problem = f": {in_one_line(outcome.failure)}" if outcome.failure else ""
-        self._progress.message(f"{session.id}: {session.name}: {state}{problem}")
+        self._progress.message(f"{session.id}: {session.name}: {finished.state}{problem}")
 
 
 def _run_session(connection: Connection, settings: ReceiverSettings, task: SessionTask) -> None:

@@ -28,6 +28,9 @@ from icf_utils.waiting import poll
 #: Below the spool: unfinished files, and the lock of the process that receives.
 PARTS_NAME, LOCK_NAME = "parts", "receiver.lock"
 
+#: In a session's folder: the states of what is sent on. Below the spool: a file for each session that is not done.
+SENDS_FILE, SEND_MARKS = "sends.json", "sends"
+
 _BLOCK = 1 << 20
 
 #: Seconds for which the lock is tried.
@@ -246,3 +249,16 @@ def is_held(folder: Path) -> bool:
             return not try_flock(lock, shared=True)
         except OSError:
             return True
+
+
+def has_sends(session: Session) -> bool:
+    """Whether a session's rule had targets when it ended."""
+    return (session.folder / SENDS_FILE).exists()
+
+
+def mark_sends(spool: Path, session_id: str) -> None:
+    """Have the receiver look at what is to be sent of a session."""
+    path = spool / SEND_MARKS / session_id
+    with storage_errors(path, "create"):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()

@@ -26,8 +26,9 @@ from icf_utils.receiver.event_table import Delivery
 from icf_utils.receiver.events import after_attempt, decode_key, sign
 from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.settings import EventSettings, load_receiver_settings
+from icf_utils.receiver.web.metrics import collect_metrics, format_metrics
 from tests.data.make_dicom import uid, write_visit
-from tests.receiver.receiving import Receiver, running, storescu, wait_until
+from tests.receiver.receiving import Receiver, free_port, running, storescu, wait_until
 
 KEY = "zq-signing-key-5150-with-enough-characters"
 
@@ -202,6 +203,32 @@ def test_an_event_of_refused_images_and_low_space(tmp_path: Path) -> None:
     assert [body["type"] for body in hook.bodies()].count("refused") == 1
 
 
+def test_a_target_that_fails_is_reported_and_counted(tmp_path: Path) -> None:
+    """An event of its own kind, with the target's name and no header values, and the figures of deliveries."""
+    visit = _visit(tmp_path, 4)
+    send = f'[[rule.send]]\nname = "pacs"\nwhat = "input"\nhost = "127.0.0.1"\nport = {free_port()}\n'
+    with hook_server() as hook:
+        hook.answers = [500, 500]
+        table = event_table(hook, tmp_path, 'attempts = 1\non = ["send-failed", "success"]')
+        rule = f'{RULE}\n{send}called_ae = "PACS"\nattempts = 1\n{table}'
+        with running(tmp_path, rule=rule) as receiver:
+            assert storescu(receiver, visit).returncode == 0
+            wait_until(lambda: len(events_of(receiver)) == 2, "both events")
+            wait_until(lambda: {one.state for one in events_of(receiver)} == {"failed"}, "both attempts")
+            journal = Journal(receiver.folder / "spool")
+            figures = format_metrics(collect_metrics(journal, 0))
+            assert 'icf_event_deliveries{state="failed"} 2\n' in figures
+            assert 'icf_event_deliveries{state="delivered"} 0\n' in figures
+            assert journal.events.retry_failed() == 2
+            journal.close()
+            wait_until(lambda: {one.state for one in events_of(receiver)} == {"delivered"}, "another attempt")
+    by_kind = {body["type"]: body["data"] for body in hook.bodies()}
+    assert by_kind.keys() == {"send-failed", "success"}
+    failed = by_kind["send-failed"]
+    assert (failed["session"], failed["target"], failed["attempts"]) == ("s000001", "pacs", 1)
+    assert "127.0.0.1" not in json.dumps(failed)
+
+
 def test_each_target_has_deliveries_of_its_own(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.events.add("low-space", disk="spool")
@@ -221,7 +248,10 @@ def test_a_session_that_is_held_is_reported(tmp_path: Path) -> None:
     session = journal.open_session(rule="r", study="a", visit="v")
     journal.change_state(session.id, "held")
     journal.change_state(session.id, "queued")
-    assert [event.kind for event in journal.events.unplanned()] == ["held"]
+    source = tmp_path / "late"
+    source.mkdir()
+    journal.enqueue(rule="r", study="a", visit="w", source=source, is_held=True)
+    assert [event.kind for event in journal.events.unplanned()] == ["held", "held"]
     journal.close()
 
 

@@ -92,7 +92,7 @@ def test_look_ups_do_not_scan_the_journal(tmp_path: Path) -> None:
     journal.sessions_of_visit(session)
     journal.other_visits(session)
     journal.claim_next("A", "worker")
-    journal.complete_earlier(session.id)
+    journal.finish_session(session.id, lambda _: "success")
     list(journal.archived_images(["a"]))
     journal.digests([session.id])
     journal.has_digests(session.id)

@@ -24,6 +24,8 @@ from icf_utils.receiver.settings import Target, parse_receiver_settings
 from icf_utils.sources.open import open_source
 from tests.data.make_dicom import uid, write_visit
 from tests.receiver.receiving import PATIENCE, Receiver, free_port, running, storescu, wait_until
+from tests.receiver.test_events import events_of
+from tests.receiver.test_versions import cut_off
 
 pytest.importorskip("pynetdicom")
 
@@ -139,6 +141,43 @@ command = ["sh", "-c", "cp -r $ICF_INPUT/* . && echo text > note.txt"]
             assert resend(near, session.id, "--target", "other")["ok"] is False
             assert resend(near, session.id, "--target", "pacs")["ok"] is True
             wait_until(lambda: far.sessions()[0].duplicates == 3, "it is sent again")
+
+
+def test_what_was_partial_is_sent_when_it_is_whole(tmp_path: Path) -> None:
+    """A lost association holds a session back from a target for successes, until everything was sent again."""
+    paths = write_visit(tmp_path / "in", {1: ("t1", 5)}, StudyInstanceUID=uid("later whole"))
+    for name in ("near", "far"):
+        (tmp_path / name).mkdir()
+    with running(tmp_path / "far", rule='called_ae = "PACS"\nstudy = "far"\nvisit = "v"\nquiet = 1') as far:
+        rule = f"""\
+called_ae = "STUDYA"
+study = "study-a"
+visit = "v"
+quiet = 1
+until = "metadata"
+[[rule.send]]
+name = "pacs"
+what = "input"
+host = "127.0.0.1"
+port = {far.port}
+called_ae = "PACS"
+[[event]]
+name = "log"
+command = ["/bin/sh", "-c", "cat > /dev/null"]
+"""
+        with running(tmp_path / "near", rule=rule) as near:
+            cut_off(near, paths[:3])
+            (session,) = near.finished(1)
+            assert (session.state, [one.state for one in read_states(session)]) == ("partial", ["not needed"])
+            assert resend(near, session.id)["ok"] is False
+            assert storescu(near, tmp_path / "in").returncode == 0
+            first, second = near.finished(2)
+            assert (first.state, second.state) == ("success", "success")
+            wait_until(lambda: sum(item.images for item in far.sessions()) == 5, "all images are sent on")
+            done = [("log", "delivered")] * 3
+            wait_until(lambda: [(one.target, one.state) for one in events_of(near)] == done, "three events")
+            told = sorted((one.session, one.kind) for one in events_of(near))
+            assert told == [(1, "partial"), (1, "success"), (2, "success")]
 
 
 def resend(receiver: Receiver, *words: str) -> Any:
