@@ -72,7 +72,8 @@ class Receiver:
         self._lock, self._closing = threading.Lock(), threading.Event()
         listen = settings.listen
         self.max_pdu = listen.max_pdu
-        self._cleaned = -inf
+        self._cleaned, self._problem = -inf, ""
+        self._unrecorded_ends: list[tuple[OpenAssociation, EndState, str]] = []
         check_machine(settings)  # before the spool is touched
         check_processings(settings)
         self._spool = Spool(settings.spool, listen.reserve * 1_000_000, listen.durable)
@@ -195,16 +196,21 @@ class Receiver:
         with self._lock:
             for association in [item for item, value in self._open.items() if value is opened]:
                 del self._open[association]
+        self._commitments.end_association(opened.id)
+        ended = (opened, state, reason)
         try:
-            self._journal.end_association(opened.id, state, reason, **_recorded(opened))
-        except IcfError as error:
+            self._record_end(*ended)
+        except IcfError as error:  # usually a full disk; until it is recorded, its sessions are not complete
+            with self._lock:
+                self._unrecorded_ends.append(ended)
             self._progress.message(str(error))
-        finally:
-            self._sessions.end_association(opened.id)
-            self._commitments.end_association(opened.id)
         if state != "released":
             why = f" ({printable(reason)})" if reason else ""
             self._progress.message(f"an association of {printable(opened.sender.calling_ae)} was {state}{why}")
+
+    def _record_end(self, opened: OpenAssociation, state: EndState, reason: str) -> None:
+        self._journal.end_association(opened.id, state, reason, **_recorded(opened))
+        self._sessions.end_association(opened.id)
 
     def begin_image(self, opened: OpenAssociation, request: Command, transfer_syntax: str) -> IncomingImage:
         """Return what receives the image of a C-STORE request."""
@@ -248,7 +254,11 @@ class Receiver:
         try:
             self._update()
         except IcfError as error:  # such as a full disk; the next update may succeed
-            self._progress.message(str(error))
+            if str(error) != self._problem:  # and not a line every second
+                self._progress.message(str(error))
+            self._problem = str(error)
+        else:
+            self._problem = ""
 
     def _update(self) -> None:
         if time.monotonic() - self._cleaned > _CLEANING_INTERVAL:
@@ -260,10 +270,18 @@ class Receiver:
                 self._progress.message(f"{session_id}: its input was removed, as 'keep_input' of its rule says")
             if pruned := prune_sessions(self._settings, self._journal, time.time()):
                 self._progress.message(f"removed {format_count(pruned, 'session')} from the journal ('keep_sessions')")
+        while self._unrecorded_ends:
+            self._record_end(*self._unrecorded_ends[0])
+            with self._lock:
+                del self._unrecorded_ends[0]
         for opened in list(self._open.values()):
             if opened.has_changed:
                 opened.has_changed = False
-                self._write_association(opened)
+                try:
+                    self._write_association(opened)
+                except IcfError:
+                    opened.has_changed = True
+                    raise
         self._sessions.update()
 
     def _write_association(self, opened: OpenAssociation) -> None:

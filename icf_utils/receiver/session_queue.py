@@ -96,9 +96,15 @@ class SessionQueue:
             thread.join(max(0.0, limit - time.monotonic()))
 
     def _work(self) -> None:
-        turn = 0
+        turn, problem = 0, ""
         while not self._closing.is_set():
-            claimed = self._claim(turn)
+            claimed = None
+            try:
+                claimed, problem = self._claim(turn), ""
+            except IcfError as error:  # usually the journal's disk, which may be full
+                if str(error) != problem:
+                    self._progress.message(str(error))
+                problem = str(error)
             if claimed is None:
                 self._wake_up.wait(_POLL_INTERVAL)
                 self._wake_up.clear()
@@ -106,13 +112,35 @@ class SessionQueue:
             turn += 1
             rule, session = claimed
             try:
-                self._finish(rule, session, self._run(rule, session))
-            except IcfError as error:  # usually the journal's disk
-                self._progress.message(f"{session.id}: {error}")
+                self._finish_surely(rule, session, self._run_safely(rule, session))
             finally:
                 with self._lock:
                     self._running[rule.name] -= 1
                 self._wake_up.set()
+
+    def _run_safely(self, rule: Rule, session: Session) -> SessionOutcome | None:
+        try:
+            return self._run(rule, session)
+        except IcfError as error:  # of the journal
+            return SessionOutcome(str(error))
+
+    def _finish_surely(self, rule: Rule, session: Session, outcome: SessionOutcome | None) -> None:
+        """Write the result to the journal as soon as that can be written, as on a disk that was full.
+
+        Otherwise the session would be called running until the receiver starts again.
+        """
+        problem = ""
+        while True:
+            try:
+                self._finish(rule, session, outcome)
+            except IcfError as error:
+                if str(error) != problem:
+                    self._progress.message(f"{session.id}: {error}")
+                problem = str(error)
+            else:
+                return
+            if self._closing.wait(_POLL_INTERVAL):
+                return
 
     def _claim(self, turn: int) -> tuple[Rule, Session] | None:
         """The next session of a rule that has a free worker; the rules take turns."""

@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -234,6 +235,13 @@ class CompletedSessions:
             del self._visits[key]
 
 
+class _Step(NamedTuple):
+    """Something to write to the journal, and what keeps it for later if that fails."""
+
+    action: Callable[[], object]
+    keep: Callable[[], object]
+
+
 class SessionManager:
     """Stores images in sessions; ``on_queued`` is called when a session has been queued."""
 
@@ -251,6 +259,8 @@ class SessionManager:
         self._completed = CompletedSessions(journal)
         self._late_duplicates: Counter[str] = Counter()  # of complete sessions, by id
         self._resends: dict[str, Resend] = {}
+        self._complete: list[tuple[OpenSession, str]] = []  # those that the journal does not say it of, and why
+        self._resent: list[str] = []  # complete sessions of which everything was sent again, by id
         self._unrecorded: list[tuple[Rule, Sender, int, RefusedImage, str]] = []
         self._lock, self._quarantine_lock = threading.Condition(), threading.Lock()
 
@@ -517,28 +527,50 @@ class SessionManager:
                 opened.has_changed = False
             late, self._late_duplicates = self._late_duplicates, Counter()
             reasons = {key: why for key, opened in self._open.items() if (why := completion_reason(opened, now))}
-            complete = [(key, self._open.pop(key), why) for key, why in reasons.items()]
-            for key, opened, _ in complete:
+            for key, why in reasons.items():
+                opened = self._open.pop(key)
                 self._completed.add(key, opened)
+                self._complete.append((opened, why))
             self._completed.drop_unused(now, self._open)
-            resent = [session_id for session_id, resend in self._resends.items() if resend.is_over(now)]
-            for session_id in resent:
-                del self._resends[session_id]
-        for session_id, amount in late.items():
-            self._journal.add_counts(session_id, duplicates=amount)
-        for opened in changed:
-            self._write_counts(opened)
-        for _, opened, why in complete:
-            self._queue(opened, why, now)
-        for session_id in resent:
-            self._retry(session_id)
+            self._resent += [session_id for session_id, resend in self._resends.items() if resend.is_over(now)]
+            for session_id in self._resent:
+                self._resends.pop(session_id, None)
+            complete, self._complete = self._complete, []
+            resent, self._resent = self._resent, []
+        keep_late, mark = self._late_duplicates.update, "has_changed"
+        steps = [
+            _Step(partial(self._journal.add_counts, one, duplicates=number), partial(keep_late, {one: number}))
+            for one, number in late.items()
+        ]
+        steps += [_Step(partial(self._write_counts, one), partial(setattr, one, mark, True)) for one in changed]
+        steps += [_Step(partial(self._queue, *one, now), partial(self._complete.append, one)) for one in complete]
+        steps += [_Step(partial(self._retry, one), partial(self._resent.append, one)) for one in resent]
+        self._try_all(steps)
+
+    def _try_all(self, steps: Iterable[_Step]) -> None:
+        """Take all steps, and keep those that fail, as on a full disk, for the next update; raises the first error."""
+        errors: list[IcfError] = []
+        for step in steps:
+            try:
+                step.action()
+            except IcfError as error:  # noqa: PERF203 - one must not delay the others
+                with self._lock:
+                    step.keep()
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     def _write_counts(self, opened: OpenSession) -> None:
         counts = {name: opened.counts[name] for name in ("images", "size", "duplicates")}
         with self._lock:
             refusals, opened.refusals = opened.refusals, {}
-        if refusals:
-            self._journal.record_refusals(opened.session.id, refusals)
+        try:
+            if refusals:
+                self._journal.record_refusals(opened.session.id, refusals)
+        except IcfError:
+            with self._lock:
+                opened.refusals = {**refusals, **opened.refusals}
+            raise
         received = time.time() - (time.monotonic() - opened.last)
         with self._quarantine_lock:  # the session may have become complete, and further images been quarantined
             amount = count_quarantined(opened.session)
