@@ -24,7 +24,7 @@ from icf_utils.outputs.packing import OutputListing, list_output, write_output
 from icf_utils.outputs.provenance import OutputState, Provenance, Recipe, encode_record
 from icf_utils.processing.arrange import arrange_images, input_state, list_output_files, write_input
 from icf_utils.processing.decide import Decision, decide, is_same_program, read_tarball
-from icf_utils.processing.local import LOG_LIMIT, Cancellation, not_started, run_program, scratch_folder
+from icf_utils.processing.local import LOG_LIMIT, not_started, run_program, scratch_folder
 from icf_utils.processing.model import Outcome, Processing, ProcessingResult, Scratch
 from icf_utils.processing.outcome import (
     LARGEST_STATE_FILE,
@@ -34,6 +34,7 @@ from icf_utils.processing.outcome import (
     refused_outcome,
 )
 from icf_utils.processing.records import keep_log, remove_failure, remove_log, write_failure
+from icf_utils.processing.supervisors import Supervisors
 from icf_utils.progress import SILENT, Progress
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import processing_lock, visit_lock
@@ -60,7 +61,7 @@ def process_visit(
     visit: str,
     *,
     wait: bool = False,
-    cancellation: Cancellation | None = None,
+    supervisors: Supervisors | None = None,
     progress: Progress = SILENT,
 ) -> ProcessingResult:
     """Process one visit if it has to be. Raises nothing but interrupts: every error is in the result.
@@ -71,7 +72,7 @@ def process_visit(
     result = ProcessingResult(study, visit, config.processing.name, "failed")
     try:
         place = Visit(config.root, study, visit)
-        result = _process(config, place, result, wait, cancellation or Cancellation(), progress)
+        result = _process(config, place, result, wait, supervisors or Supervisors(), progress)
     except IcfError as error:
         result = replace(result, code=_code(error), message=str(error))
         result = _record_failure(config, Visit(config.root, study, visit), result)
@@ -106,7 +107,7 @@ def _process(
     place: Visit,
     result: ProcessingResult,
     wait: bool,
-    cancellation: Cancellation,
+    supervisors: Supervisors,
     progress: Progress,
 ) -> ProcessingResult:
     decision = decide(place, config.processing, config.arguments, config.always)
@@ -119,7 +120,7 @@ def _process(
         if not decision.reasons:
             return _up_to_date(place, result, decision)
         return _run(
-            config.processing, place, replace(result, reasons=decision.reasons), decision, cancellation, progress
+            config.processing, place, replace(result, reasons=decision.reasons), decision, supervisors, progress
         )
 
 
@@ -136,11 +137,11 @@ def _run(
     place: Visit,
     result: ProcessingResult,
     decision: Decision,
-    cancellation: Cancellation,
+    supervisors: Supervisors,
     progress: Progress,
 ) -> ProcessingResult:
     with scratch_folder() as scratch:
-        outcome, listing, remarks = execute(processing, place, decision.recipe, scratch, cancellation)
+        outcome, listing, remarks = execute(processing, place, decision.recipe, scratch, supervisors)
         result = replace(result, state=outcome.state, code=outcome.code, message=outcome.message)
         if outcome.code == "stopped":
             return replace(result, state="not reached")
@@ -161,14 +162,14 @@ def _record_failure_of(place: Visit, processing: Processing, result: ProcessingR
 
 
 def execute(
-    processing: Processing, place: Visit, recipe: Recipe, scratch: Scratch, cancellation: Cancellation
+    processing: Processing, place: Visit, recipe: Recipe, scratch: Scratch, supervisors: Supervisors
 ) -> tuple[Outcome, OutputListing | None, str]:
     """Arrange the input, run the program, and examine what it left; nothing is written to the store.
 
     Returns the outcome, the output's files unless it failed before there were any, and remarks for the log.
     """
     before = _arrange(processing, place, recipe, scratch)
-    end = run_program(processing, recipe, scratch, cancellation)
+    end = run_program(processing, recipe, scratch, supervisors)
     if error := not_started(end, processing.command[0] if processing.command else "the container runtime"):
         raise error
     outcome = program_outcome(end, processing.timeout, _state_files(scratch.output))

@@ -1,4 +1,4 @@
-"""Run a program on this machine: scratch folders made and removed, the supervisor started and asked to end.
+"""Run a program on this machine: its folders, words and environment, and how it ended.
 
 Starts processes, and writes below the scratch folder only (``TMPDIR``). What a killed process left there is removed by
 the next one of the same user.
@@ -6,15 +6,10 @@ the next one of the same user.
 
 from __future__ import annotations
 
-import marshal
 import os
 import shutil
-import signal
 import stat
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,13 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icf_utils.errors import InvalidSetting, MissingRequirement, StorageFailure, storage_errors
+from icf_utils.errors import InvalidSetting, MissingRequirement, storage_errors
 from icf_utils.outputs.provenance import Recipe
 from icf_utils.processing.arrange import READ_ONLY_FOLDER
 from icf_utils.processing.container import container_environment, container_words, find_runtime
 from icf_utils.processing.digests import find_program
 from icf_utils.processing.model import Processing, ProgramEnd, Scratch
 from icf_utils.processing.sandbox import find_bubblewrap, sandbox_words
+from icf_utils.processing.supervisors import Supervisors
 from icf_utils.processing.task import INSIDE, Places, encode_task, fill_words, task_environment
 from icf_utils.store.lock_owner import HOST, files_of_ended_processes
 
@@ -41,7 +37,6 @@ RESERVE = 64 << 20
 #: Seconds between TERM and KILL.
 GRACE = 10.0
 
-_SUPERVISOR = str(Path(__file__).with_name("supervisor.py"))
 _PREFIX = "icf-process"
 
 
@@ -83,34 +78,7 @@ def remove_tree(root: Path) -> None:
             return
 
 
-class Cancellation:
-    """Ends running programs from another thread: each supervisor is asked to end, and new ones end at once."""
-
-    def __init__(self) -> None:
-        self._lock, self._running, self.is_set = threading.Lock(), set[int](), False
-
-    def set(self) -> None:
-        """Ask all to end."""
-        with self._lock:
-            self.is_set = True
-            for pid in self._running:
-                with suppress(OSError):
-                    os.kill(pid, signal.SIGTERM)
-
-    @contextmanager
-    def watching(self, pid: int) -> Iterator[None]:
-        with self._lock:
-            self._running.add(pid)
-            if self.is_set:
-                os.kill(pid, signal.SIGTERM)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._running.discard(pid)
-
-
-def run_program(processing: Processing, recipe: Recipe, scratch: Scratch, cancellation: Cancellation) -> ProgramEnd:
+def run_program(processing: Processing, recipe: Recipe, scratch: Scratch, supervisors: Supervisors) -> ProgramEnd:
     """Run the program on the input in ``scratch``; returns how it ended, when nothing of it is left running.
 
     Raises :class:`~icf_utils.errors.MissingRequirement` if it, the container runtime, or a sandbox that the settings
@@ -126,7 +94,7 @@ def run_program(processing: Processing, recipe: Recipe, scratch: Scratch, cancel
             (scratch.input / "task.json").write_bytes(task)
             scratch.input.chmod(READ_ONLY_FOLDER)
         scratch.log.write_text("".join(f"[icf-utils: {remark}]\n" for remark in remarks), encoding="utf-8")
-    return _supervise(job, processing, scratch, cancellation)
+    return _program_end(supervisors.run(_order(job, processing, scratch)))
 
 
 @dataclass(frozen=True)
@@ -173,8 +141,9 @@ def _container_call(processing: Processing, recipe: Recipe, scratch: Scratch) ->
     return _Job(container_words(runtime, processing, image, scratch, words), environment, 0), INSIDE, []
 
 
-def _supervise(job: _Job, processing: Processing, scratch: Scratch, cancellation: Cancellation) -> ProgramEnd:
-    order = {
+def _order(job: _Job, processing: Processing, scratch: Scratch) -> dict[str, Any]:
+    """What the supervisor gets."""
+    return {
         "argv": job.words,
         "environment": job.environment,
         "own": job.own,
@@ -186,29 +155,7 @@ def _supervise(job: _Job, processing: Processing, scratch: Scratch, cancellation
         "grace": GRACE,
         "memory": processing.memory,
         "reserve": RESERVE,
-        "parent": os.getpid(),
     }
-    with storage_errors(_SUPERVISOR, "start"):
-        supervisor = subprocess.Popen(  # noqa: S603 - this package's own program
-            [sys.executable, "-I", "-S", _SUPERVISOR],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=job.environment,
-            start_new_session=True,  # an interrupt from the terminal comes by way of this process
-        )
-    with cancellation.watching(supervisor.pid):
-        try:
-            printed, _ = supervisor.communicate(marshal.dumps(order))
-        except BaseException:  # an interrupt: the program ends before its folders are removed
-            supervisor.terminate()
-            supervisor.wait()
-            raise
-    try:
-        return _program_end(marshal.loads(printed))  # noqa: S302 - from the supervisor
-    except (ValueError, EOFError, TypeError):
-        problem = OSError(0, f"it printed nothing and ended with status {supervisor.returncode}")
-        raise StorageFailure("the program's supervisor", "use", problem) from None
 
 
 def _program_end(value: dict[str, Any]) -> ProgramEnd:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from icf_utils.errors import IcfError
 from icf_utils.pipeline.model import VisitInput
 from icf_utils.processing.decide import decide
 from icf_utils.processing.execute import ProcessConfig, process_visit
-from icf_utils.processing.local import Cancellation, remove_leftovers
+from icf_utils.processing.local import remove_leftovers
 from icf_utils.processing.model import ProcessingResult, ResultState
+from icf_utils.processing.supervisors import Supervisors
 from icf_utils.progress import SILENT, Progress
 from icf_utils.store.layout import Study, Visit
 from icf_utils.store.locks import remove_dead_locks
@@ -86,15 +88,16 @@ def run_processing(
     remove_leftovers()
     for name in sorted({visit.study for visit in visits}):
         remove_dead_locks(Study(config.root, name))
-    cancellation = Cancellation()
+    supervisors = Supervisors()
     done: list[ProcessingResult] = []
 
     def work(visit: VisitInput) -> ProcessingResult:
-        if cancellation.is_set:
+        if supervisors.is_stopped:
             return ProcessingResult(visit.study, visit.visit, config.processing.name, "not reached")
-        return process_visit(config, visit.study, visit.visit, cancellation=cancellation, progress=progress)
+        return process_visit(config, visit.study, visit.visit, supervisors=supervisors, progress=progress)
 
     with (
+        supervisors if len(visits) > 1 else nullcontext(),
         progress.task(config.processing.name, len(visits), "visit") as bar,
         ThreadPoolExecutor(jobs or config.processing.workers) as pool,
     ):
@@ -108,7 +111,7 @@ def run_processing(
                     if on_visit:
                         on_visit(done[-1], len(done), len(visits))
         except BaseException:
-            cancellation.set()
+            supervisors.stop()
             raise
     done.sort(key=lambda result: (result.study, result.visit))
     return ProcessRunResult(config.processing.name, tuple(done), time.monotonic() - started)

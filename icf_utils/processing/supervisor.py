@@ -1,13 +1,15 @@
 """Supervise one program: limits, time, log, and the end of everything that it started. A program of its own.
 
-Run as ``python -I -S supervisor.py`` with a job on standard input, by ``marshal``; imports nothing of the package and
-little else, since it is started for every visit. When nothing that the program started is left, it prints how the
-program ended, by ``marshal`` as well (:mod:`icf_utils.processing.local` reads it).
+Run as ``python -I -S supervisor.py run``, with a socket as standard input, from which it reads a job: its length in
+eight bytes, and ``marshal``. When nothing that the program started is left, it writes how the program ended, by
+``marshal`` as well (:mod:`icf_utils.processing.supervisors` is the other side). ``supervisor.py fork`` receives such
+sockets over its standard input and forks a supervisor for each. Imports nothing of the package and little else, since
+it may be started for every visit.
 
 The supervisor adopts what the program leaves (PR_SET_CHILD_SUBREAPER, prctl(2)), so that a process that forks, changes
-its session and stays is found and killed. If the supervisor is asked to end (TERM), or the process that started it dies
-(PR_SET_PDEATHSIG), it ends the program. The program's output goes through a pipe, of which the log keeps the beginning
-and the end.
+its session and stays is found and killed. It ends the program if the other side shuts the socket down, if the process
+that started the supervisor dies (PR_SET_PDEATHSIG), and if it gets TERM. The program's output goes through a pipe, of
+which the log keeps the beginning and the end.
 """
 
 from __future__ import annotations
@@ -70,10 +72,42 @@ class _Log:
         os.close(self._file)
 
 
-def main() -> None:
-    """Run the job on standard input."""
-    job: dict[str, Any] = marshal.loads(sys.stdin.buffer.read())  # noqa: S302 - from icf-utils
-    parent = os.getppid()
+def fork_supervisors() -> None:
+    """Fork a supervisor for each socket that comes over standard input, until that is closed."""
+    import _socket  # the module socket takes long to load
+
+    orders = _socket.socket(fileno=0)
+    parent = os.getpid()
+    while True:
+        data, received, *_ = orders.recvmsg(1, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
+        _ignore(ChildProcessError, _wait_for_children, os.WNOHANG if data else 0)
+        if not data:
+            return
+        channel = int.from_bytes(received[0][2][:4], sys.byteorder)
+        try:
+            if not os.fork():
+                os.setsid()
+                os.close(0)
+                supervise(channel, parent)
+                os._exit(0)
+        except OSError:  # too many processes: the closed socket says so
+            pass
+        os.close(channel)
+
+
+def _wait_for_children(options: int) -> None:
+    while os.waitpid(-1, options)[0]:
+        pass
+
+
+def supervise(channel: int, parent: int) -> None:
+    """Run the job that comes over a socket, unless the process that started this one is gone."""
+    with os.fdopen(os.dup(channel), "rb") as handle:
+        size = int.from_bytes(handle.read(8), "little")
+        data = handle.read(size)
+    if not size or len(data) < size:
+        return
+    job: dict[str, Any] = marshal.loads(data)  # noqa: S302 - from icf-utils
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     stopped: list[int] = []
@@ -81,15 +115,15 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
     _libc.prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     _libc.prctl(_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if parent != job["parent"] or os.getppid() != parent:  # it died before
+    if os.getppid() != parent:  # it died before
         return
-    end = _Supervision(job, wake_read, stopped).run()
-    os.write(1, marshal.dumps(end))
+    end = _Supervision(job, wake_read, channel, stopped).run()
+    os.write(channel, marshal.dumps(end))
 
 
 class _Supervision:
-    def __init__(self, job: dict[str, Any], wake: int, stopped: list[int]) -> None:
-        self._job, self._wake, self._stopped = job, wake, stopped
+    def __init__(self, job: dict[str, Any], wake: int, channel: int, stopped: list[int]) -> None:
+        self._job, self._wake, self._channel, self._stopped = job, wake, channel, stopped
         self._log = _Log(job["log"], job["log_limit"])
         self._status: int | None = None
         self._reason = ""
@@ -157,7 +191,10 @@ class _Supervision:
         """Until the program itself has ended, by itself or by one of the limits."""
         ends, kills = started + self._job["timeout"], 0.0
         while True:
-            select.select([self._wake] if self._is_closed else [reader, self._wake], [], [], _LOOK)
+            watched = [self._wake] if self._is_closed else [self._wake, reader]
+            ready, _, _ = select.select([*watched, *([] if self._stopped else [self._channel])], [], [], _LOOK)
+            if self._channel in ready:  # nothing more is sent: the other side has shut it down, or is gone
+                self._stopped.append(0)
             _ignore(BlockingIOError, os.read, self._wake, 4096)
             self._read(reader)
             self._reap(program)
@@ -191,14 +228,15 @@ class _Supervision:
                 return
             self._log.write(data)
 
-    def _reap(self, program: int) -> None:
+    def _reap(self, program: int) -> bool:
+        """Take note of children that have ended; returns whether any is left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                return False
             if not pid:
-                return
+                return True
             if pid == program:
                 self._status = status
 
@@ -206,11 +244,11 @@ class _Supervision:
         """Kill what the program left running, children of children first adopted by this process."""
         ends = time.monotonic() + _LONGEST_END
         seen: set[int] = set()
-        while left := _descendants():
+        while self._reap(0):
+            left = _descendants()
             seen |= left
             for pid in left:
                 _ignore(OSError, os.kill, pid, signal.SIGKILL)
-            self._reap(0)
             if time.monotonic() > ends:
                 self._reason = self._reason or "left-running"
                 break
@@ -252,4 +290,7 @@ def _descendants() -> set[int]:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1] == "fork":
+        fork_supervisors()
+    else:
+        supervise(0, os.getppid())
