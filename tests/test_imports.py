@@ -164,7 +164,14 @@ DEFINED_ONCE = [
     (r"\bb[\"']DICM", {"dicom.part10"}),
     (
         r"\bread_head\(",
-        {"dicom.header", "sources.images", "archive.writer", "metadata.describe", "metadata.study_uids"}
+        {
+            "dicom.header",
+            "sources.images",
+            "archive.writer",
+            "archive.member_times",
+            "metadata.describe",
+            "metadata.study_uids",
+        }
         | {"receiver.identify"},
     ),
     (r"[\"']\\x78\\x01[\"']", {"deflate"}),

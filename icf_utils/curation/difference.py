@@ -35,7 +35,7 @@ class VisitDifference:
     """What the next version of a visit changes. Sizes in bytes.
 
     ``series`` has the series with differences, by number; ``renamed`` counts images that only have another file name.
-    ``others`` is about files that are not images.
+    ``others`` is about files that are not images. ``remarks`` are lines about what else changes.
     """
 
     study: str
@@ -48,6 +48,7 @@ class VisitDifference:
     new_size: int
     old_images: int
     new_images: int
+    remarks: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """The difference for people."""
@@ -64,6 +65,7 @@ class VisitDifference:
             f"{self.study}/{self.visit}: version {self.version - 1} -> {self.version}",
             *found,
             f"  {images}; {sizes}",
+            *(f"  {remark}" for remark in self.remarks),
         ]
 
 

@@ -7,7 +7,7 @@ of both; the second visit goes in the same transaction.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -23,12 +23,13 @@ from icf_utils.curation.replace import (
     unchanged,
 )
 from icf_utils.curation.traces import work_files
-from icf_utils.curation.version import ChangeNote, read_current
+from icf_utils.curation.version import ChangeNote, CurrentVisit, read_current
 from icf_utils.errors import InputRefused, InvalidSetting
 from icf_utils.metadata.history import FormerName, former_names, merged_with
 from icf_utils.progress import SILENT, Progress
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.elsewhere import refuse_elsewhere
+from icf_utils.store.files import describe_access
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import remove_dead_locks, visit_lock
 from icf_utils.store.visit_files import visit_files
@@ -72,9 +73,10 @@ def merge_visits(
         refuse_elsewhere(place, chosen)
         refuse_elsewhere(second, chosen)
         current = read_current(place)
-        read_current(second)
+        arriving = read_current(second)
         _refuse_clashes(place, second)
-        with prepared_change(place) as (change, staged):
+        limits = _limits(place, second)
+        with prepared_change(place, limits) as (change, staged):
             rewrite_archive([place.archive, second.archive], staged, progress)
             return put_if_accepted(
                 change,
@@ -86,7 +88,34 @@ def merge_visits(
                 progress=progress,
                 remove=[*visit_files(second), *work_files(second)],
                 merged=[other],
+                remarks=[*_other_studies(current, arriving), *_other_access(place, limits)],
             )
+
+
+def _limits(place: Visit, second: Visit) -> dict[str, Path]:
+    """The files of the second visit, by the names of the files that get their content."""
+    return {place.visit + path.name.removeprefix(second.visit): path for path in visit_files(second) if path.is_file()}
+
+
+def _other_studies(current: CurrentVisit, arriving: CurrentVisit) -> Iterator[str]:
+    """Says if the visits have images of different DICOM studies."""
+    uids = [
+        {image.uids.get("StudyInstanceUID", "") for image in one.metadata.images} - {""} if one.metadata else set()
+        for one in (current, arriving)
+    ]
+    if uids[1] - uids[0] and uids[0]:
+        yield f"{arriving.place.visit} has another StudyInstanceUID than {current.place.visit}"
+
+
+def _other_access(place: Visit, limits: Mapping[str, Path]) -> Iterator[str]:
+    """Says if the files of the visits have different access; the names of those with the same difference, once."""
+    found: dict[tuple[str, str], str] = {}
+    for name, path in sorted(limits.items()):
+        mine = place.of_study.folder / name
+        if mine.exists() and describe_access(mine) != describe_access(path):
+            found.setdefault((describe_access(mine), describe_access(path)), name)
+    for (one, other), name in found.items():
+        yield f"'{name}' ({one}) and '{limits[name].name}' ({other}) differ in access; the stricter one applies"
 
 
 def _refuse_clashes(place: Visit, second: Visit) -> None:

@@ -59,7 +59,7 @@ from icf_utils.store.files import keep_folder_access, make_folders, publish_byte
 from icf_utils.store.layout import OUTPUT_SUFFIX, Study, Visit
 from icf_utils.store.locks import remove_dead_locks, visit_lock
 from icf_utils.store.transaction import Change
-from icf_utils.store.visit_files import visit_files
+from icf_utils.store.visit_files import first_file, visit_files
 
 _IN_BOTH = "the visit is in its new study and still in the old one; repeat the command"
 
@@ -126,7 +126,7 @@ def rename_visit(
         if accept is not None and not accept(_lines(current, target)):
             return RenameResult(study, visit, current.version, current.md5, current.size, (), "declined")
         old = {target.visit + path.name.removeprefix(place.visit): path for path in visit_files(place)}
-        with Change(target.of_study, target.visit, old) as change:
+        with Change(target.of_study, target.visit, old, like=first_file(place)) as change:
             result = _rename(change, current, target, VersionRecord(0, "", 0, "", words, date), chosen, progress)
     remove_study_folders(place.of_study)
     update_index(place.root, chosen)

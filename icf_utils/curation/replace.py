@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date as calendar_date
 from pathlib import Path
 from typing import Literal
 
 from icf_utils.archive.members import digest_members
+from icf_utils.archive.reader import list_members
 from icf_utils.archive.stage import choose_left_out, make_studyvisit_archive
 from icf_utils.curation.difference import VisitDifference, compare_files, compare_images
 from icf_utils.curation.version import ChangeNote, CurrentVisit, put_version, read_current, tags_of
-from icf_utils.errors import InvalidSetting, printable
+from icf_utils.errors import IcfError, InvalidSetting, printable
 from icf_utils.metadata.allowlist import AllowList
 from icf_utils.metadata.describe import ArchiveDescription, describe_archive
-from icf_utils.metadata.history import kept_archive
+from icf_utils.metadata.history import former_names, kept_archive
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.metadata.stage import build_visit_metadata
 from icf_utils.progress import SILENT, Progress
@@ -32,6 +33,7 @@ from icf_utils.store.elsewhere import refuse_elsewhere
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import remove_dead_locks, visit_lock
 from icf_utils.store.transaction import Change
+from icf_utils.store.visit_files import first_file, is_archive_name
 
 _LONGEST_REASON = 500
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
@@ -101,7 +103,7 @@ def replace_visit(
                 study,
                 visit,
                 time_zone=time_zone,
-                strip=strip,
+                strip=strip or _own_folders(input_path, place, current),
                 leave_out=choose_left_out(place, chosen, DEFAULT_LEAVE_OUT),
                 progress=progress,
             )
@@ -119,6 +121,26 @@ def replace_visit(
             )
 
 
+def _own_folders(input_path: str | os.PathLike[str], place: Visit, current: CurrentVisit) -> int:
+    """How many folders above the files of an input are those of an archive of this visit: 1, or 0 for other inputs.
+
+    An archive that was kept or downloaded is an input like its files. Raises
+    :class:`~icf_utils.errors.InvalidSetting` for the archive of another visit of the store.
+    """
+    path = Path(input_path)
+    try:
+        roots = {member.name.partition("/")[0] for member in list_members(path)} if path.is_file() else set()
+    except IcfError:  # not a plain TAR
+        return 0
+    former = (Visit(place.root, one.study, one.visit) for one in former_names(place.study, current.history))
+    if roots and roots <= {place.member_root, *(one.member_root for one in former)}:
+        return 1
+    if is_archive_name(path.name) and path.resolve().parent.parent == place.root.resolve():
+        problem = f"'{printable(path)}' is the archive of another visit; see 'icf-utils visit merge' and 'visit rename'"
+        raise InvalidSetting("INPUT", problem)
+    return 0
+
+
 def put_if_accepted(
     change: Change,
     current: CurrentVisit,
@@ -131,15 +153,16 @@ def put_if_accepted(
     notices: tuple[Notice, ...] = (),
     remove: Sequence[Path] = (),
     merged: Sequence[str] = (),
+    remarks: Sequence[str] = (),
 ) -> ReplaceResult:
     """Make a prepared archive the next version of a visit, unless ``accept`` declines the difference.
 
-    ``notices`` are those of the archive. The remaining arguments are those of
-    :func:`~icf_utils.curation.version.put_version`.
+    ``notices`` are those of the archive, ``remarks`` what is to be said with the difference. The remaining arguments
+    are those of :func:`~icf_utils.curation.version.put_version`.
     """
     allowed = tags_of(current, settings)
     found = describe_archive(staged.archive, staged.member_root, allowed, progress)
-    difference = _describe_difference(current, staged, found, allowed, progress)
+    difference = replace(_describe_difference(current, staged, found, allowed, progress), remarks=tuple(remarks))
     if accept is not None and not accept(difference):
         return unchanged(current, "declined", difference)
     noted = put_version(
@@ -160,9 +183,12 @@ def put_if_accepted(
 
 
 @contextmanager
-def prepared_change(place: Visit) -> Iterator[tuple[Change, Visit]]:
-    """A change of a visit, and the visit's place among the files that are prepared. The caller holds its lock."""
-    with Change(place.of_study, place.visit) as change:
+def prepared_change(place: Visit, limits: Mapping[str, Path] | None = None) -> Iterator[tuple[Change, Visit]]:
+    """A change of a visit, and the visit's place among the files that are prepared. The caller holds its lock.
+
+    ``limits`` are those of :class:`~icf_utils.store.transaction.Change`.
+    """
+    with Change(place.of_study, place.visit, like=first_file(place), limits=limits) as change:
         yield change, Visit(change.root, place.study, place.visit)
 
 

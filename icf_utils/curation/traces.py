@@ -11,13 +11,21 @@ from pathlib import Path
 
 from icf_utils.errors import IcfError, storage_errors
 from icf_utils.metadata.records import UID_TAGS, read_unchecked_metadata
+from icf_utils.settings import STAGE_NAMES
 from icf_utils.store.layout import TOMBSTONE_SUFFIX, WORK_DIR_NAME, Study, Visit
-from icf_utils.store.visit_files import VISIT_FORMS, belongs
+from icf_utils.store.visit_files import FILE_FORMS, VISIT_FORMS, belongs
 
+#: Names in a work folder: copies and unfinished files of the above, states of stages, inputs, logs of processings.
+_WORK_FORMS = re.compile(
+    rf"(?:{VISIT_FORMS.pattern})?(?:\.\d+)?(?:\.part)?|_annex\+.*\.part|\.json(?:\.\d+)?"
+    rf"|\.(?:{'|'.join(STAGE_NAMES)})(?:\.error)?\.json(?:\..*\.part)?|\.[A-Za-z0-9-]+(?:\.failure\.json|\.log)"
+)
 _ARCHIVE = re.compile(r".+_dicom(?:\.v\d+)?\.tar|.+_output(?:\.v\d+)?\.tar")
 _UID = re.compile(rb"(?<![0-9.])[0-9]+(?:\.[0-9]+){2,}(?![0-9.])")
 _MD5 = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 _KEY = re.compile(rb"MD5E-s\d+--([0-9a-f]{32})")
+#: What follows an identifier, or the name of a file, in a text: a dot may end a sentence.
+_END = rb"(?!\.?[A-Za-z0-9_-])"
 _CHUNK = 1 << 22
 _IDENTIFIER = "its identifier"
 _OVERLAP = 256
@@ -43,8 +51,8 @@ def study_records(study: Study) -> list[Path]:
 
 
 def _is_named(name: str, visit: str) -> bool:
-    rest = name[len(visit) :]
-    return name.startswith(visit) and (rest == "" or VISIT_FORMS.match(rest) is not None or rest[0] == ".")
+    """Whether a file or folder in a work folder is named after a visit."""
+    return name.startswith(visit) and _WORK_FORMS.fullmatch(name[len(visit) :]) is not None
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
@@ -65,12 +73,12 @@ class Traces:
         """What names the visit in a file; in those of its study, that another visit was merged with it."""
         study, visit = re.escape(self.study.encode()), re.escape(self.visit.encode())
         forms = (
-            rb"(?<![A-Za-z0-9._-])%s(?:_dicom\.|_metadata_|_XDLRA--|_history\.json|_SHA256SUMS|\.annex)" % visit,
-            rb"(?<![A-Za-z0-9._-])%s/%s(?![A-Za-z0-9._-])" % (study, visit),
+            rb"(?<![A-Za-z0-9._-])%s(?:%s)(?:\.(?:\d+|part))?%s" % (visit, FILE_FORMS.encode(), _END),
+            rb"(?<![A-Za-z0-9._-])%s/%s%s" % (study, visit, _END),
             rb"(?<![A-Za-z0-9._-])%s_%s/" % (study, visit),
             rb'"(?:visit|dataset_path)": ?"%s"' % visit,
             rb"^%s[,\t]%s[,\t\r\n]" % (study, visit),
-            *([rb"\bmerged with %s(?![A-Za-z0-9._-])" % visit] if in_study else []),
+            *([rb"\bmerged with %s%s" % (visit, _END)] if in_study else []),
         )
         return re.compile(b"|".join(forms), re.MULTILINE)
 

@@ -221,7 +221,7 @@ def _replace(source: Path, visit_input: VisitInput, config: RunConfig, progress:
         progress=progress,
     )
     name = f"is now version {result.version} of the visit ({options.replace_reason})"
-    notices = (Notice("new-version", visit_input.name, name), *result.notices)
+    notices = (Notice("new-version", stored_visit(visit_input, config).archive.name, name), *result.notices)
     return StageResult(notices, digests={stored_visit(visit_input, config).archive.name: result.md5})
 
 

@@ -458,6 +458,28 @@ def keep_access(path: Path, descriptor: int) -> bool:
     return True
 
 
+def limit_access(path: Path, descriptor: int) -> None:
+    """Give an open file no more than the file at ``path`` gives; what cannot be compared goes. Raises ``OSError``.
+
+    Members of another group, or those of an ACL that the file at ``path`` does not have, get what everybody has.
+    """
+    other, now = os.stat(path), os.fstat(descriptor)
+    mode = stat.S_IMODE(now.st_mode) & stat.S_IMODE(other.st_mode)
+    acl = _acl_of(descriptor)
+    if other.st_gid != now.st_gid or acl != _acl_of(path):
+        mode &= ~0o070 | (mode & 0o007) << 3
+        if acl:
+            _set_acl(descriptor, b"")
+    _set_mode(descriptor, mode)
+
+
+def describe_access(path: Path) -> str:
+    """The mode, the owner and the group of a file, and whether it has an ACL, in words."""
+    found = os.stat(path)
+    acl = ", with an ACL" if _acl_of(path) else ""
+    return f"{stat.filemode(found.st_mode)[1:]}, owner {found.st_uid}, group {found.st_gid}{acl}"
+
+
 def keep_folder_access(path: Path, folder: Path) -> None:
     """Give ``folder`` the owner, group, mode, setgid bit and ACLs of the folder at ``path``, if that exists.
 

@@ -63,6 +63,13 @@ _OUTPUT_FILE = re.compile(
     r"(.+)_([A-Za-z0-9][A-Za-z0-9-]*)_(?:output(?:\.v(\d+))?\.tar|provenance(?:\.v(\d+))?\.json)", re.ASCII
 )
 
+#: The names that files of a visit can have. A folder's name (``_annex``) is left out: it is in no text.
+_FILE_OF_A_VISIT = re.compile(
+    rf".+(?:{'|'.join(map(re.escape, (*VISIT_SUFFIXES, HISTORY_SUFFIX, TOMBSTONE_SUFFIX, ANNEX_URL_SUFFIX)))}"
+    rf"|_dicom\.v\d+\.tar|_SHA256SUMS(?:\.sig)?)|{_OUTPUT_FILE.pattern}",
+    re.ASCII,
+)
+
 #: The folder of visits' files below the catalog's.
 CATALOG_VISITS = "data/visits"
 
@@ -82,9 +89,12 @@ def check_identifier(kind: str, value: str) -> str:
 def is_identifier(kind: str, value: str) -> bool:
     """Whether a study or a visit (``kind``) can have this identifier.
 
-    The settings file is in the same folder as the studies' folders, so a study cannot have its name.
+    The settings file is in the same folder as the studies' folders, so a study cannot have its name. A visit cannot
+    have the name of a file that another visit may have.
     """
-    return _IDENTIFIER.fullmatch(value) is not None and (kind, value) != ("study", SETTINGS_NAME)
+    if kind == "study":
+        return _IDENTIFIER.fullmatch(value) is not None and value != SETTINGS_NAME
+    return _IDENTIFIER.fullmatch(value) is not None and _FILE_OF_A_VISIT.fullmatch(value) is None
 
 
 def is_processing_name(value: str) -> bool:

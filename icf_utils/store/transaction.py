@@ -25,6 +25,7 @@ from icf_utils.errors import DepositDamaged, StorageFailure, storage_errors
 from icf_utils.interrupts import note_leftovers, noted_leftovers
 from icf_utils.store.files import (
     keep_access,
+    limit_access,
     make_folders,
     make_workdir,
     replace_file,
@@ -57,12 +58,22 @@ class Change:
 
     ``root`` is a store of its own for the new files, on the same file system: the study's folder in it has the names
     that the files will have. A new file gets the access of the file that it replaces; one with a new name that of the
-    file in ``renamed`` (names in the study's folder and files), if there is one. The caller holds the visit's lock
-    until :meth:`close`.
+    file in ``renamed`` (names in the study's folder and files), and another file of the visit that of ``like``, if
+    there is one. ``limits`` has files, by such names, whose access a new file must not exceed. The caller holds the
+    visit's lock until :meth:`close`.
     """
 
-    def __init__(self, study: Study, name: str, renamed: Mapping[str, Path] | None = None) -> None:
+    def __init__(
+        self,
+        study: Study,
+        name: str,
+        renamed: Mapping[str, Path] | None = None,
+        *,
+        like: Path | None = None,
+        limits: Mapping[str, Path] | None = None,
+    ) -> None:
         self._study, self._folder = study, study.workdir / f"{_PREFIX}{name}"
+        self._name, self._like, self._limits = name, like, dict(limits or {})
         self._renamed, self._is_made = dict(renamed or {}), False
         self.root = self._folder / _NEW
         make_workdir(study)
@@ -141,12 +152,15 @@ class Change:
         """Give a prepared file the owner, group, mode and ACL of the file that it replaces."""
         path, target = self.root / step.new, self._study.folder / step.target
         if not os.path.lexists(target):
-            target = self._renamed.get(step.target, target)
+            is_of_visit = step.target.startswith((f"{self._name}_", f"{self._name}."))
+            target = self._renamed.get(step.target, (self._like if is_of_visit else None) or target)
         with storage_errors(path, "set the mode of"):
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 if not keep_access(target, descriptor):
                     share_file(self._study.root, descriptor)
+                if limit := self._limits.get(step.target):
+                    limit_access(limit, descriptor)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)

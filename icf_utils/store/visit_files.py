@@ -14,12 +14,16 @@ from pathlib import Path
 from icf_utils.errors import storage_errors
 from icf_utils.store.layout import Visit
 
-#: What follows a visit's identifier in the names of its files and folders.
-VISIT_FORMS = re.compile(
+#: What follows a visit's identifier in the names of its files, as a regular expression.
+FILE_FORMS = (
     r"_dicom\.tar(?:\.md5sum)?|_dicom\.v\d+\.tar|_metadata_(?:dicoms|tarball)\.json|_XDLRA--(?:refs|repo-export)"
-    r"|\.annex|_annex|_history\.json|_SHA256SUMS(?:\.sig)?"
+    r"|\.annex|_history\.json|_SHA256SUMS(?:\.sig)?"
     r"|_[A-Za-z0-9-]+_(?:output(?:\.v\d+)?\.tar|provenance(?:\.v\d+)?\.json)"
 )
+
+#: The same for its files and folders.
+VISIT_FORMS = re.compile(rf"{FILE_FORMS}|_annex")
+_ARCHIVE = re.compile(r".+_dicom(?:\.v\d+)?\.tar")
 
 
 def visit_files(place: Visit) -> list[Path]:
@@ -29,6 +33,17 @@ def visit_files(place: Visit) -> list[Path]:
     with storage_errors(study.folder, "read"):
         names = sorted(os.listdir(study.folder)) if study.folder.is_dir() else []
     return [study.folder / name for name in names if belongs(name, place.visit, others)]
+
+
+def first_file(place: Visit) -> Path | None:
+    """A file of a visit, whose group, mode and ACL new files of the visit get; ``None`` for a new visit."""
+    found = (place.archive, place.dicoms_json, place.checksum)
+    return next((path for path in found if path.exists()), None)
+
+
+def is_archive_name(name: str) -> bool:
+    """Whether a file has the name of an archive of some visit, or of one that was kept."""
+    return _ARCHIVE.fullmatch(name) is not None
 
 
 def belongs(name: str, visit: str, others: Collection[str]) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ from icf_utils.curation.remove import remove_visit
 from icf_utils.errors import DepositMissing, InputRefused, InvalidSetting
 from icf_utils.store.layout import Visit
 from tests.cli.program import Inside
-from tests.verify.stores import STUDY, contents, make_visit
+from tests.data.make_dicom import uid, write_visit
+from tests.verify.stores import STUDY, contents, make_visit, write_input
 
 
 @pytest.fixture
@@ -75,3 +78,33 @@ def test_the_merged_visit_can_still_be_found(place: Visit, late: Visit, inside: 
     remove_visit(place.root, STUDY, "v1")
     gone = inside("visit", "remove", "-o", place.root, "--id", STUDY, "v1_2", "--yes")
     assert (gone.code, "nothing of this visit" in gone.err) == (5, True), gone
+
+
+def test_the_stricter_access_applies(place: Visit, late: Visit, inside: Inside) -> None:
+    late.archive.chmod(0o640)
+    late.dicoms_json.chmod(0o600)
+    place.archive.chmod(0o604)
+    command = ("visit", "merge", "-o", place.root, "--id", STUDY, "v1", "--from", "v1_2")
+    said = inside(*command, "-n").out
+    owner = f"owner {os.getuid()}, group {os.getgid()}"
+    remark = f"  'v1_dicom.tar' (rw----r--, {owner}) and 'v1_2_dicom.tar' (rw-r-----, {owner}) differ in access"
+    assert f"{remark}; the stricter one applies" in said.splitlines()
+    assert inside(*command, "--yes").code == 0
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (place.archive, place.dicoms_json, place.refs)}
+    assert modes == {"v1_dicom.tar": 0o600, "v1_metadata_dicoms.json": 0o600, "v1_XDLRA--refs": 0o644}
+
+
+def test_other_files_get_the_latest_time_of_both(place: Visit, tmp_path: Path, inside: Inside) -> None:
+    write_visit(
+        tmp_path / "second", {8: ("bold", 2)}, companions={"b.txt": b"b"}, StudyTime="235959", StudyInstanceUID=uid(8)
+    )
+    write_visit(tmp_path / "third", {9: ("bold", 1)}, companions={"a.txt": b"a"}, StudyDate="", StudyInstanceUID=uid(9))
+    write_input(tmp_path / "both")
+    for name in ("second", "third"):
+        make_visit(tmp_path / name, place.root, name)
+        said = inside("visit", "merge", "-o", place.root, "--id", STUDY, "v1", "--from", name, "--yes").out
+        assert f"  {name} has another StudyInstanceUID than v1" in said.splitlines()
+        shutil.copytree(tmp_path / name, tmp_path / "both", dirs_exist_ok=True)
+        fresh = tmp_path / f"fresh-{name}"
+        make_studyvisit_archive(tmp_path / "both", fresh, STUDY, "v1")
+        assert place.archive.read_bytes() == Visit(fresh, STUDY, "v1").archive.read_bytes()

@@ -13,11 +13,13 @@ import pytest
 from icf_utils import make_studyvisit_archive, replace_visit, verify_store
 from icf_utils.catalog.index_page import build_index
 from icf_utils.curation.remove import remove_visit
-from icf_utils.errors import DepositMissing, InvalidSetting, VisitRemoved
+from icf_utils.errors import DepositMissing, InvalidIdentifier, InvalidSetting, VisitRemoved
 from icf_utils.receiver.journal import Journal
 from icf_utils.store.layout import Visit
+from icf_utils.verify.repair import keep_damaged_file
 from tests.cli.program import Inside
-from tests.verify.stores import STUDY, contents
+from tests.data.make_dicom import uid, write_visit
+from tests.verify.stores import STUDY, URL, contents, make_visit
 
 
 def everything(root: Path) -> bytes:
@@ -150,3 +152,44 @@ def test_the_receiver_forgets(tmp_path: Path) -> None:
             journal.forget_visit(STUDY, "v2")
         assert busy.folder.exists()
     assert b"digest of an image" not in everything(tmp_path)
+
+
+@pytest.mark.parametrize("other", ["v1.x", "v1_dicom.v2", "v1_annex", "v1_dcm2niix_output"])
+def test_visits_with_confusing_names(place: Visit, model: Path, inside: Inside, other: str) -> None:
+    """No name of a visit's files can be that of another visit's, whatever the identifiers are."""
+    write_visit(model / other, {1: ("localizer", 1)}, StudyInstanceUID=uid(other))
+    theirs = make_visit(model / other, place.root, other)
+    replace_visit(model / "later", place.root, STUDY, "v1", reason="late images", keep=True)
+    assert inside("run", "-o", place.root, "--store-url", URL).code == 0
+    keep_damaged_file(theirs.of_study, theirs.archive)
+    keep_damaged_file(theirs.of_study, place.archive)
+    records = place.workdir / "processing"
+    records.mkdir()
+    for visit in ("v1", other):
+        (records / f"{visit}.dcm2niix.log").write_text("done\n")
+    kept = {name: data for name, data in contents(place.root).items() if Path(name).name.startswith(other)}
+    assert len(kept) >= 12
+    result = remove_visit(place.root, STUDY, "v1")
+    assert result.traces == ()
+    left = contents(place.root)
+    assert {name: left.get(name) for name in kept} == kept
+    assert [
+        name for name in left if Path(name).name.startswith("v1") and not Path(name).name.startswith((other, "v1_b"))
+    ] == []
+    assert verify_store(place.root).findings == ()
+
+
+@pytest.mark.parametrize(
+    "visit",
+    ["v1_dicom.tar", "v1_dicom.tar.md5sum", "v1_dicom.v2.tar", "v1_history.json", "v1.annex", "v1_a_output.tar"],
+)
+def test_names_of_files_are_not_identifiers(tmp_path: Path, visit: str) -> None:
+    with pytest.raises(InvalidIdentifier, match="the name of a deposit's file"):
+        Visit(tmp_path, STUDY, visit)
+
+
+def test_a_run_after_a_removal_has_nothing_to_do(place: Visit, inside: Inside) -> None:
+    url = ("--store-url", URL)
+    assert inside("run", "-o", place.root, *url).code == 0
+    remove_visit(place.root, STUDY, "v1")
+    assert inside("run", "-o", place.root, *url, "-n").out == "1 visit: 0 to do (0 stages), 1 up to date\n"

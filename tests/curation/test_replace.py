@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
 
-from icf_utils import make_studyvisit_archive, replace_visit, verify_store
+from icf_utils import deposit_visit_dataset, make_studyvisit_archive, replace_visit, verify_store
 from icf_utils.curation.difference import Difference
 from icf_utils.curation.history import list_versions
+from icf_utils.curation.rename import rename_visit
 from icf_utils.dataset.reader import read_dataset
 from icf_utils.errors import DepositMissing, InputRefused, InvalidSetting
 from icf_utils.store.layout import Visit
+from icf_utils.store.visit_files import visit_files
 from tests.cli.program import Inside
-from tests.verify.stores import STUDY, contents, renew_sums
+from tests.verify.stores import STUDY, URL, contents, renew_sums
 
 
 def replaced(place: Visit, source: Path, reason: str = "late images", **options: object) -> object:
@@ -187,3 +190,31 @@ def test_a_run_replaces_on_request(place: Visit, model: Path, inside: Inside, tm
     assert list_versions(place.root, STUDY, "v1").versions[-1].reason == "late images"
     assert verify_store(place.root).findings == ()
     assert "2 up to date" in inside(*command).out
+
+
+def test_the_visits_own_archive_as_input(place: Visit, model: Path, inside: Inside) -> None:
+    command = ("visit", "replace", "-o", place.root, "--id", STUDY, "v1", "--reason", "r", "--yes")
+    same = inside(*command, place.archive)
+    assert (same.code, "is what the input gives" in same.out) == (0, True), same
+    first = place.archive.read_bytes()
+    replace_visit(model / "later", place.root, STUDY, "v1", reason="late images", keep=True)
+    assert inside(*command, place.archive.with_name("v1_dicom.v1.tar")).code == 0
+    assert place.archive.read_bytes() == first
+    other = inside(*command, Visit(place.root, STUDY, "v1_b").archive)
+    assert (other.code, "is the archive of another visit" in other.err) == (2, True), other
+    rename_visit(place.root, STUDY, "v1", STUDY, "v7")
+    again = inside(*command[:-4], "v7", *command[-3:], place.archive.with_name("v7_dicom.v1.tar"), "-n")
+    assert (again.code, "is what the input gives" in again.out) == (0, True), again
+
+
+def test_new_files_of_a_closed_visit_are_closed(place: Visit, model: Path) -> None:
+    deposit_visit_dataset(place.root, STUDY, "v1", store_url=URL, annex_url=True)
+    for path in (path for path in visit_files(place) if path.is_file()):
+        path.chmod(0o640)
+    replace_visit(model / "later", place.root, STUDY, "v1", reason="late images", keep=True)
+    files = [path for found in visit_files(place) for path in (found, *found.rglob("*")) if path.is_file()]
+    assert place.history in files
+    added = [
+        path for path in files if stat.S_IMODE(path.stat().st_mode) & 0o007 and path.parent == place.history.parent
+    ]
+    assert added == []
