@@ -56,7 +56,8 @@ class RemoveResult:
 
     ``removed`` is false if the question was declined. ``traces`` is what the search afterwards has found: it should be
     empty. ``shared`` counts files of other visits that have UIDs or MD5s of this one, as an image can be in several.
-    ``successors`` are visits that this one was renamed to or merged into, in words: they have its images and its name.
+    ``successors`` says which other visits have the identifier among their former names: the visit was renamed to them,
+    or merged into them, and they have its images.
     """
 
     study: str
@@ -104,7 +105,8 @@ def remove_visit(
     with visit_lock(place, progress):
         files, records = visit_files(place), work_files(place)
         is_gone = not files and not records and read_entry(place) is None
-        successors = tuple(map(str, find_successors(place)))
+        found_as = find_successors(place)
+        successors = tuple(str(one) if is_gone else f"is a former name of {one.name}" for one in found_as)
         if is_gone and not (missing_ok or successors or place.tombstone.exists()):
             raise DepositMissing(place.archive, "the store has nothing of this visit; check -o and --id")
         traces = collect_traces(place)

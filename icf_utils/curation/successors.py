@@ -33,11 +33,12 @@ class Successor:
 
 
 def find_successors(place: Visit) -> list[Successor]:
-    """Find the visits of the store that have a name among their former names, sorted by study and visit.
+    """Find the other visits of the store that have a name among their former names, sorted by study and visit.
 
     Raises :class:`~icf_utils.errors.StorageFailure`.
     """
-    return list_successors(place.root).get((place.study, place.visit), [])
+    found = list_successors(place.root).get((place.study, place.visit), [])
+    return [successor for successor in found if successor.place != place]
 
 
 def list_successors(root: Path) -> dict[tuple[str, str], list[Successor]]:

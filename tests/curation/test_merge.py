@@ -71,7 +71,7 @@ def test_the_merged_visit_can_still_be_found(place: Visit, late: Visit, inside: 
     lines = ran.out.splitlines()
     assert lines[:2] == [
         f"{STUDY}/v1_2: the store has no files of it",
-        f"it was merged into {STUDY}/v1: remove that visit as well",
+        f"it was merged into {STUDY}/v1; remove that visit as well if its images must go",
     ]
     assert f"  '{place.history}': its identifier" in lines
     assert f"  '{place.export}': its identifier" in lines

@@ -19,7 +19,7 @@ from icf_utils.errors import DepositDiffers, DepositMissing, InvalidSetting, Vis
 from icf_utils.store.layout import Study, Visit
 from tests.cli.program import Inside
 from tests.data.make_dicom import uid, write_visit
-from tests.verify.stores import STUDY, URL, contents
+from tests.verify.stores import STUDY, URL, contents, make_visit
 
 
 def visits(place: Visit, study: str = STUDY) -> list[str]:
@@ -172,3 +172,19 @@ def test_a_table_with_the_old_name(place: Visit, model: Path, inside: Inside) ->
     table.write_text(f"study,visit,input\n{STUDY},v1,{model / 'another'}\n")
     assert inside("run", "-o", place.root, "--table", table, "--store-url", URL).code == 0
     assert place.archive.exists()
+
+
+def test_there_and_back_again(place: Visit, inside: Inside) -> None:
+    rename_visit(place.root, STUDY, "v1", STUDY, "v7")
+    rename_visit(place.root, STUDY, "v7", STUDY, "v1")
+    left = remove_visit(place.root, STUDY, "v1")
+    assert (left.successors, left.traces) == ((), ())
+
+
+def test_the_old_name_is_anothers_now(place: Visit, model: Path, inside: Inside) -> None:
+    rename_visit(place.root, STUDY, "v1", "study-b", "v7")
+    make_visit(model / "other", place.root, "v1")
+    ran = inside("visit", "remove", "-o", place.root, "--id", STUDY, "v1", "--yes")
+    assert ran.code == 1
+    assert "it is a former name of study-b/v7" in ran.out
+    assert verify_store(place.root).findings == ()
