@@ -13,8 +13,8 @@ HELP = "give a visit another identifier, or put it into another study"
 DETAILS = """\
 Writes the archive as if it had been made under the new name; metadata, dataset
 and catalog follow. The dataset keeps its history: in a clone, set the new
-address and run 'datalad update --how merge'. The old name stays in earlier
-commits; where it must not, remove the visit and archive it anew."""
+address and run 'datalad update --how merge'. The old name stays in the history
+and in earlier commits; where it must not, remove the visit and archive it anew."""
 EXAMPLE = "icf-utils visit rename -o /data/store --id study-a visit-01 --to study-b visit-07"
 
 

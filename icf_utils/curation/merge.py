@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from icf_utils.archive.members import digest_members
@@ -75,6 +76,9 @@ def merge_visits(
         current = read_current(place)
         arriving = read_current(second)
         _refuse_clashes(place, second)
+        is_catalogued = current.is_catalogued or arriving.is_catalogued
+        has_previews = current.has_previews or arriving.has_previews
+        current = replace(current, is_catalogued=is_catalogued, has_previews=has_previews)
         limits = _limits(place, second)
         with prepared_change(place, limits) as (change, staged):
             rewrite_archive([place.archive, second.archive], staged, progress)

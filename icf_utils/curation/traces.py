@@ -82,9 +82,12 @@ class Traces:
         )
         return re.compile(b"|".join(forms), re.MULTILINE)
 
-    def of_file(self, path: Path) -> Iterator[str]:
-        """What of it is in a file, by a word for each kind. Raises :class:`~icf_utils.errors.StorageFailure`."""
-        names, found = self._names(self.study in path.parts), set()
+    def of_file(self, path: Path, in_study: bool = False) -> Iterator[str]:
+        """What of it is in a file, by a word for each kind; ``in_study`` if that is one of the visit's study.
+
+        Raises :class:`~icf_utils.errors.StorageFailure`.
+        """
+        names, found = self._names(in_study), set()
         with storage_errors(path, "read"), path.open("rb", buffering=0) as handle:
             rest = b""
             while block := handle.read(_CHUNK):
@@ -138,7 +141,7 @@ def find_traces(root: Path, traces: Traces) -> Found:
         if _is_named_in(path, root, traces):
             found.append((path, "its name"))
         elif not _ARCHIVE.fullmatch(path.name):
-            words = list(traces.of_file(path))
+            words = list(traces.of_file(path, path.relative_to(root).parts[0] == traces.study))
             if words and _is_of_a_visit(path, root):
                 shared += words != [_IDENTIFIER]
                 words = [word for word in words if word == _IDENTIFIER]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils import make_studyvisit_archive, verify_store
+from icf_utils import catalogify_studyvisit_from_meta, make_studyvisit_archive, verify_store
+from icf_utils.catalog.page import catalogued_visits
 from icf_utils.curation.merge import merge_visits
 from icf_utils.curation.remove import remove_visit
 from icf_utils.errors import DepositMissing, InputRefused, InvalidSetting
@@ -108,3 +109,11 @@ def test_other_files_get_the_latest_time_of_both(place: Visit, tmp_path: Path, i
         fresh = tmp_path / f"fresh-{name}"
         make_studyvisit_archive(tmp_path / "both", fresh, STUDY, "v1")
         assert place.archive.read_bytes() == Visit(fresh, STUDY, "v1").archive.read_bytes()
+
+
+def test_a_visit_that_only_the_second_one_brings_into_the_catalog(place: Visit, late: Visit) -> None:
+    shutil.rmtree(place.of_study.catalog)
+    catalogify_studyvisit_from_meta(place.root, STUDY, "v1_2")
+    merge_visits(place.root, STUDY, "v1", "v1_2")
+    assert catalogued_visits(place.of_study) == ["v1"]
+    assert verify_store(place.root).findings == ()
