@@ -98,7 +98,9 @@ def merge_visits(
 
 def _limits(place: Visit, second: Visit) -> dict[str, Path]:
     """The files of the second visit, by the names of the files that get their content."""
-    return {place.visit + path.name.removeprefix(second.visit): path for path in visit_files(second) if path.is_file()}
+    files = [path for path in visit_files(second) if path.is_file()]
+    limits = {place.visit + path.name.removeprefix(second.visit): path for path in files}
+    return {place.history.name: second.archive, **limits}
 
 
 def _other_studies(current: CurrentVisit, arriving: CurrentVisit) -> Iterator[str]:
@@ -114,7 +116,8 @@ def _other_studies(current: CurrentVisit, arriving: CurrentVisit) -> Iterator[st
 def _other_access(place: Visit, limits: Mapping[str, Path]) -> Iterator[str]:
     """Says if the files of the visits have different access; the names of those with the same difference, once."""
     found: dict[tuple[str, str], str] = {}
-    for name, path in sorted(limits.items()):
+    archive = place.archive.name
+    for name, path in sorted(limits.items(), key=lambda item: (item[0] != archive, item[0])):
         mine = place.of_study.folder / name
         if mine.exists() and describe_access(mine) != describe_access(path):
             found.setdefault((describe_access(mine), describe_access(path)), name)
