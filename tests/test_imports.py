@@ -40,7 +40,19 @@ ROOMS = [
         "credentials",
         "fetch",
     ),
-    *("dicom", "sources", "archive", "outputs", "metadata", "dataset", "catalog", "verify", "curation", "pipeline"),
+    *(
+        "dicom",
+        "sources",
+        "archive",
+        "outputs",
+        "metadata",
+        "dataset",
+        "catalog",
+        "verify",
+        "curation",
+        "export",
+        "pipeline",
+    ),
     *("slurm", "processing", "sender", "xnat", "receiver", "ingest", "retrieve", "doctor", "cli", "__main__"),
 ]
 
