@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from icf_utils.curation.refresh import RefreshResult
     from icf_utils.curation.remove import RemoveResult
     from icf_utils.doctor.components import Component
+    from icf_utils.export.model import ExportResult
     from icf_utils.metadata.study_uids import StudyListing
     from icf_utils.pipeline.model import RunResult
     from icf_utils.pipeline.status import VisitStatus
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from icf_utils.slurm.model import Submission
     from icf_utils.slurm.submit import JobScript
     from icf_utils.slurm.wait import UnfinishedVisit
+    from icf_utils.verify.fixity import FixitySummary
+    from icf_utils.verify.sign import SignResult
     from icf_utils.xnat.receiver_routing import ImageRoute
 
 
@@ -182,6 +185,25 @@ class RefreshFailure(TypedDict):
 
     visit: str
     message: str
+
+
+class StoreFixity(TypedDict):
+    """When the visits of each study were last read, with ``status --fixity``."""
+
+    studies: Sequence[FixitySummary]
+
+
+class VisitsSigned(TypedDict):
+    """What ``sign`` did for each visit."""
+
+    visits: Sequence[SignResult]
+
+
+class VisitsExported(TypedDict):
+    """What ``export`` made, and the visits for which it failed."""
+
+    visits: Sequence[ExportResult]
+    failed: Sequence[RefreshFailure]
 
 
 class VisitsRefreshed(TypedDict):
@@ -371,8 +393,9 @@ def result_types() -> dict[str, Any]:
         "catalog build": CatalogBuildResult | IndexResult,
         "run": RunResult | RunAndProcessings | RunPlan | SlurmJobsDone | SlurmJobs | SlurmScripts,
         "process": ProcessRunResult | ProcessingPlan | Trial | SlurmJobsDone | SlurmJobs | SlurmScripts,
-        "status": StoreStatus,
+        "status": StoreStatus | StoreFixity,
         "verify": VerifyResult | RepairResult,
+        "sign": VisitsSigned,
         "visit replace": ReplaceResult,
         "visit merge": ReplaceResult,
         "visit rename": RenameResult | None,
@@ -380,6 +403,7 @@ def result_types() -> dict[str, Any]:
         "visit refresh": VisitsRefreshed,
         "visit remove": VisitRemoved,
         "retrieve": RetrieveResult | RetrieveStats | RetrievePlan,
+        "export": VisitsExported,
         "clone": CloneResult,
         "configure-clone": ConfiguredClone,
         "study-uid": StudyUids,

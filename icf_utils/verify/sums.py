@@ -15,6 +15,7 @@ from icf_utils.metadata.describe import ArchiveDescription
 from icf_utils.results import Notice
 from icf_utils.store.layout import Visit, is_output_file
 from icf_utils.store.sums import file_sha256, list_summed, read_sums
+from icf_utils.store.visit_files import belongs
 from icf_utils.verify.checks import Finding, finding_from_error
 
 _KEPT = re.compile(r"_dicom\.v\d+\.tar\Z")
@@ -73,7 +74,8 @@ def repaired_sums(place: Visit, found: ArchiveDescription, doubtful: Collection[
         before = read_sums(place) or {}
     folder = place.of_study.folder
     sums = {}
-    for name in sorted({*before, *list_summed(place)}):
+    known = {name for name in before if belongs(name.split("/")[0], place.visit, ())}  # others are damaged names
+    for name in sorted({*known, *list_summed(place)}):
         path = folder / name
         is_proved = not (is_output_file(name) or _KEPT.search(name))
         if name in before and not (is_proved and path.exists()):

@@ -47,7 +47,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Visit:
 
 @pytest.mark.parametrize("number", range(len(KNOWN)))
 def test_what_is_left_decides(model: Visit, tmp_path: Path, number: int) -> None:
-    judge(model, damage(model, tmp_path / "store", {**INTACT, **KNOWN[number]}, random.Random(number)))
+    judge(model, damage(model, tmp_path / "store", {**INTACT, "sums": "gone", **KNOWN[number]}, random.Random(number)))
 
 
 def test_all_damage_with_all_that_is_left(model: Visit, tmp_path: Path) -> None:

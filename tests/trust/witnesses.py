@@ -28,6 +28,7 @@ STATES = {
     "export": ("intact", "gone", "wiped"),
     "refs": ("intact", "gone", "flip"),
     "derived": ("intact", "gone"),
+    "sums": ("intact", "gone", "flip"),
 }
 COMBINATIONS = [dict(zip(STATES, states, strict=True)) for states in itertools.product(*STATES.values())]
 
@@ -53,7 +54,7 @@ def damage(model: Visit, root: Path, case: Case, chance: random.Random) -> Damag
     place = Visit(root, model.study, model.visit)
     if case["archive"] != "intact":
         _flip(place.archive, _where(place, case["archive"], chance), chance)
-    for kind, path in files_of(place).items():
+    for kind, path in {**files_of(place), "sums": place.sums}.items():
         if kind != "archive":
             _HOW[case[kind]](place, path, chance)
     if case["derived"] == "gone":
@@ -102,10 +103,11 @@ def judge(model: Visit, damaged: Damaged) -> str:
     done = repair_visit(place.root, place.study, place.visit, settings=settings)
     after, right = _visible(place), _visible(model)
     texts = [finding.problem for finding in (*found.findings, *done.check.findings)]
-    for name in ("refs", "export", "checksum", "tarball", "dicoms"):  # nothing intact is ever replaced
-        path = files_of(place)[name].relative_to(place.root).as_posix()
+    files = {**files_of(place), "sums": place.sums}
+    for name in ("refs", "export", "checksum", "tarball", "dicoms", "sums"):  # nothing intact is ever replaced
+        path = files[name].relative_to(place.root).as_posix()
         assert case[name] != "intact" or after[path] == right[path], (case, name, texts)
-    proofs = ("checksum", "tarball", "export", "derived")
+    proofs = ("checksum", "tarball", "export", "derived", "sums")
     if case["archive"] != "intact":
         seen = damaged.is_intact(*proofs) or (case["archive"] == "image" and damaged.is_intact("dicoms"))
         if seen:
@@ -115,9 +117,16 @@ def judge(model: Visit, damaged: Damaged) -> str:
             assert after == before, case
             return "damaged archive, contradicted by what is left"
         return "damaged archive, nothing intact left that says so"
-    if damaged.is_intact(*proofs) or case["checksum"] in ("flip", "refit") or case["tarball"] == "flip":
+    is_unproved = any(NOTHING_LEFT in text for text in texts)
+    has_torn_sums = case["sums"] == "flip" and not is_unproved  # the line of the archive is left
+    if (
+        damaged.is_intact(*proofs)
+        or case["checksum"] in ("flip", "refit")
+        or case["tarball"] == "flip"
+        or has_torn_sums
+    ):
         return _judge_proved(damaged, done.check.findings == (), after, right, texts)
-    if any(NOTHING_LEFT in text for text in texts):
+    if is_unproved:
         assert done.repairs == (), (case, done.repairs)
         assert after == before, case
         accepted = repair_visit(place.root, place.study, place.visit, settings=settings, accept_archive=True)
@@ -133,11 +142,13 @@ def _judge_proved(
     """All files that are there are right; the dataset may be one of which nothing proves the origin."""
     case = damaged.case
     wrong = [name for name in after if after[name] != right.get(name)]
+    if right.keys() - after.keys():  # a dataset of which nothing is left, and so no line of it
+        wrong = [name for name in wrong if not name.endswith("_SHA256SUMS")]
     if is_well:
         assert wrong == [], (case, wrong)
         return "intact archive, repaired"
     assert not damaged.is_intact("export"), (case, texts)
-    assert all("XDLRA" in name for name in wrong), (case, wrong, texts)
+    assert all("XDLRA" in name or name.endswith("_SHA256SUMS") for name in wrong), (case, wrong, texts)
     assert any("deposit_visit_dataset" in text for text in texts), (case, texts)
     return "intact archive, repaired without the dataset, whose origin nothing proves"
 
