@@ -48,7 +48,7 @@ def tour(export: Path, store: Path) -> None:
         source = StoreSource(store, visits=(("study-a", "visit-01"),))
         with Retriever(source, folder, selection=Selection(series=(str(min(series)),))) as retriever:
             result = retriever.job().start().result()
-        files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+        files = sorted(path for path in Path(folder).rglob("*/*") if path.is_file())
         first = pydicom.dcmread(files[0])
         print("retrieved:", result.saved, "images; the first has", first.Rows, "x", first.Columns, "pixels")
 
