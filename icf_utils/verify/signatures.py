@@ -21,7 +21,7 @@ from pathlib import Path
 from icf_utils.child_environment import ssh_environment
 from icf_utils.errors import DepositMissing, IcfError, InvalidSetting, MissingRequirement, printable, storage_errors
 from icf_utils.store.layout import Visit, read_deposit
-from icf_utils.verify.checks import Finding
+from icf_utils.verify.checks import Finding, finding_from_error
 
 #: What a signature is for: one that was made for something else is not accepted.
 NAMESPACE = "icf-utils"
@@ -50,7 +50,7 @@ def check_signature(place: Visit, signers: Path) -> tuple[str, Finding | None]:
     try:
         signature, sums = read_or_none(place.signature), read_or_none(place.sums)
     except IcfError as error:
-        return "", Finding(place.signature, "", str(error))
+        return "", finding_from_error(place.signature, error)
     if sums is None:
         return "", Finding(place.sums, "", _WITHOUT_SUMS)
     if signature is None:
