@@ -136,7 +136,11 @@ class DepositDiffers(ExistingFileDiffers):
     """A file of a deposit has other content than the one to be written; a deposit is never overwritten."""
 
     def __init__(self, path: str | PathLike[str], how: str) -> None:
-        remedy = "a deposit is never overwritten. Use another visit identifier, or move the old deposit away first"
+        remedy = (
+            "a deposit is never overwritten. If the visit's images have changed, 'icf-utils visit replace' makes its "
+            "next version; if it was made already, give the new input instead of the old one. 'icf-utils visit "
+            "refresh' brings the other files to the present settings. Another visit needs another identifier"
+        )
         super().__init__(path, how, remedy)
 
 
