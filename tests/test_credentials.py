@@ -73,7 +73,7 @@ def test_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_netrc_that_others_may_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int) -> None:
     """Like other files of secrets, but only if its login would be used."""
     path = tmp_path / "netrc"
-    path.write_text("machine xnat.example.org login anna password from-netrc\nmachine open login anonymous\n")
+    path.write_text("machine xnat.example.org login anna password from-netrc\nmachine open login a password b\n")
     path.chmod(mode)
     monkeypatch.setenv("NETRC", str(path))
     with pytest.raises(InvalidSetting, match="chmod 600"):
