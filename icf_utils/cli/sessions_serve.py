@@ -66,6 +66,7 @@ def pages(
     from icf_utils.receiver.processings import list_buckets
     from icf_utils.receiver.web.app import WebServer
     from icf_utils.receiver.web.settings import WebSettings, is_loopback, parse_address, token_for
+    from icf_utils.settings import load_settings
 
     host, port = parse_address(address)
     if not is_loopback(host):
@@ -85,6 +86,7 @@ def pages(
         reserve=settings.listen.reserve * 1_000_000,
         upload_limit=settings.http.upload_limit * 1_000_000,
         unpacked_limit=settings.http.unpacked_limit * 1_000_000,
+        store_url=load_settings(settings.store).store.url,
     )
     return WebServer(journal, chosen, host, port, progress)
 

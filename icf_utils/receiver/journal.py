@@ -919,6 +919,11 @@ def _input_suffix(path: Path) -> str:
     return "".join(suffixes) if len(suffixes) == 2 and suffixes[0] == ".tar" else path.suffix
 
 
+def _glob(text: str) -> str:
+    """A pattern of SQLite's GLOB in which only ``*`` is special."""
+    return text.replace("[", "[[]").replace("?", "[?]")
+
+
 def _conditions(wanted: SessionFilter) -> tuple[str, list[Any]]:
     """A WHERE clause and the values of its placeholders; it contains no text of a user."""
     columns = {
@@ -929,7 +934,9 @@ def _conditions(wanted: SessionFilter) -> tuple[str, list[Any]]:
         "rule": wanted.rule,
     }
     given = {name: value for name, value in columns.items() if value}
-    parts, values = [f"{name} = ?" for name in given], list[Any](given.values())
+    patterns = {name for name in ("study", "visit") if "*" in given.get(name, "")}
+    parts = [f"{name} GLOB ?" if name in patterns else f"{name} = ?" for name in given]
+    values: list[Any] = [_glob(value) if name in patterns else value for name, value in given.items()]
     if wanted.states:
         parts.append(f"state IN ({', '.join('?' * len(wanted.states))})")
         values += wanted.states

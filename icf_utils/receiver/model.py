@@ -152,8 +152,8 @@ class Association:
 class SessionFilter:
     """Which sessions to list: those that match every field that is not empty.
 
-    ``sender`` is the calling AE title. A session matches ``states`` if it is in one of them. Deleted sessions are
-    listed only with ``deleted``.
+    ``sender`` is the calling AE title; ``*`` in ``study`` or ``visit`` matches any text. A session
+    matches ``states`` if it is in one of them. Deleted sessions are listed only with ``deleted``.
     """
 
     sender: str = ""

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from http.client import responses
 from typing import Any
 
 from flask import Flask, Request, Response, abort, jsonify, redirect, render_template, request, url_for
@@ -31,6 +32,7 @@ from icf_utils.receiver.processings import request_rerun, session_processings
 from icf_utils.receiver.quarantine import accept_quarantine, drop_quarantine, quarantined_images
 from icf_utils.receiver.routing import read_states, request_resend
 from icf_utils.receiver.web import downloads, guard, views
+from icf_utils.receiver.web.catalog_links import catalog_page
 from icf_utils.receiver.web.metrics import collect_metrics, format_metrics, health_problem
 from icf_utils.receiver.web.queries import parse_query
 from icf_utils.receiver.web.records import event_records, quarantine_record, rejection_record, session_record
@@ -38,8 +40,24 @@ from icf_utils.receiver.web.settings import WebSettings
 from icf_utils.receiver.web.uploads import UploadSpace, enqueue_upload
 from icf_utils.receiver.web.virtual_zip import ZipCache
 from icf_utils.receiver.web.zip_response import zip_response
+from icf_utils.store.layout import Visit
 
 Log = Callable[[str], None]
+
+#: What can be done with the sessions that were chosen in the list, and how its outcome is put.
+_CHANGES = {"retry": "queued again", "delete": "deleted"}
+#: The action and place for which the list's form has its token.
+_BULK = ("bulk", "list")
+
+#: Titles and advice of the pages about what was refused, by HTTP status.
+_PROBLEMS = {
+    400: ("The address or the form is not understood", "Go to the list, and choose from there."),
+    401: ("Authentication required", "Load the page again, and give the token as the password."),
+    403: ("Not allowed", "Load the page again and repeat it from there: its forms have changed."),
+    404: ("Not found", "The session may have been deleted, or the address may be misspelt."),
+    405: ("Not found", "This address is for programs."),
+    409: ("Not possible now", "Load the session's page again: its state has changed."),
+}
 
 #: What can be done with the images in quarantine.
 _DECISIONS = ("accept", "drop")
@@ -61,6 +79,7 @@ def create_app(journal: Journal, settings: WebSettings, log: Log) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     handlers = _Handlers(journal, settings, log)
     app.before_request(handlers.admit)
+    app.after_request(guard.allow_scripts_in_pages)  # runs after the next line: the last one is called first
     app.after_request(guard.add_security_headers)
     app.register_error_handler(IcfError, handlers.report_error)
     app.register_error_handler(HTTPException, handlers.report_http_error)
@@ -90,6 +109,7 @@ def _add_routes(app: Flask, handlers: _Handlers) -> None:
     app.add_url_rule("/view/<session_id>/retry", "retry_by_form", handlers.retry_by_form, methods=["POST"])
     app.add_url_rule("/view/<session_id>/release", "release_by_form", handlers.release_by_form, methods=["POST"])
     app.add_url_rule("/view/<session_id>/<action>", "decide_by_form", handlers.decide_by_form, methods=["POST"])
+    app.add_url_rule("/view", "bulk", handlers.change_chosen, methods=["POST"])
     app.add_url_rule("/sessions", "sessions", handlers.sessions)
     app.add_url_rule("/sessions", "post", handlers.post, methods=["POST"])
     app.add_url_rule("/health", "health", handlers.health)
@@ -107,6 +127,9 @@ def _add_routes(app: Flask, handlers: _Handlers) -> None:
     app.add_url_rule("/view/<session_id>/rerun", "rerun_by_form", handlers.rerun_by_form, methods=["POST"])
     app.add_url_rule("/sessions/<session_id>/processings/<name>/log", "processing_log", handlers.processing_log)
     app.add_url_rule("/arguments", "announce", handlers.announce, methods=["POST"])
+    app.add_url_rule(
+        "/sessions/<session_id>/processings/<name>/output.zip", "processing_output", handlers.processing_zip
+    )
     app.add_url_rule("/sessions/<session_id>/log", "log", handlers.log_text)
     app.add_url_rule("/sessions/<session_id>/input.zip", "input", handlers.input_zip)
     app.add_url_rule("/sessions/<session_id>/quarantine.zip", "quarantine_zip", handlers.quarantine_zip)
@@ -179,7 +202,10 @@ class _Handlers:
         found = self._journal.sessions(query.wanted, limit + 1, query.offset)
         counts = self._journal.counts(_without_states(query.wanted))
         rejected = self._journal.rejected_associations(views.SHOWN_REJECTED)
-        page = views.list_page(found[:limit], counts, query, time.time(), has_more=len(found) > limit)
+        catalogs = {session.id: self._catalog_page(session) for session in found[:limit]}
+        page = views.list_page(found[:limit], counts, query, time.time(), len(found) > limit, catalogs)
+        page["bulk_form"] = guard.form_token(self._settings.token, *_BULK)
+        page["rules"] = sorted({*self._settings.rules, *self._settings.processings, *filter(None, [query.wanted.rule])})
         page["rejected"] = views.rejected_rows(rejected)
         page["undelivered"] = self._journal.events.counts()["failed"]
         return render_template("sessions.html", **page)
@@ -190,9 +216,49 @@ class _Handlers:
         actions = ("delete", "retry", "rerun", "release", *_DECISIONS)
         forms = {action: guard.form_token(self._settings.token, action, session.id) for action in actions}
         found = session_processings(session, self._settings.store, self._processings(session))
-        page = views.session_page(session, log, forms, time.time(), found, read_states(session))
+        page = views.session_page(
+            session, log, forms, time.time(), found, read_states(session), catalog=self._catalog_page(session)
+        )
         quarantined = quarantined_images(session, self._settings.store) if session.quarantined else []
         return render_template("session.html", **page, quarantined=views.quarantine_rows(quarantined))
+
+    def _catalog_page(self, session: Session) -> str:
+        """The address of a session's visit in its study's catalog; empty if the catalog does not show it."""
+        place = Visit(self._settings.store, session.study, session.visit)
+        return catalog_page(self._settings.store_url, place) if session.is_finished else ""
+
+    def change_chosen(self) -> Any:
+        """Retry or delete the sessions that were chosen in the list, and say what was done and what was not."""
+        if not guard.is_form_token(request.form.get("form", ""), self._settings.token, *_BULK):
+            abort(403)
+        action, chosen = request.form.get("action", ""), request.form.getlist("session")
+        back = request.form.get("back", "")
+        page = {"back": back if back.startswith("/?") else "/"}
+        if action == "delete" and request.form.get("sure") != "yes":
+            return render_template("bulk.html", title="Nothing was deleted: tick the box to confirm", **page)
+        if action not in _CHANGES or not chosen:
+            return render_template("bulk.html", title="No sessions were chosen", **page)
+        left = [problem for session_id in dict.fromkeys(chosen) if (problem := self._change(action, session_id))]
+        done = format_count(len(set(chosen)) - len(left), "session")
+        return render_template("bulk.html", title=f"{done} {_CHANGES[action]}", left=left, **page)
+
+    def _change(self, action: str, session_id: str) -> str:
+        """Retry or delete a session; returns why it was not done, or an empty text."""
+        session = self._journal.session(session_id)
+        if session is None or session.deleted:
+            return f"{printable(session_id[:40])}: not found; it may have been deleted"
+        possible = session.state == "failed" if action == "retry" else session.can_be_deleted
+        if not possible:
+            return f"{session.id} ({session.name}): it is {session.state}"
+        try:
+            if action == "retry":
+                self._retry(session)
+            else:
+                self._journal.delete_session(session.id)
+                self._note(f"{session.id} deleted")
+        except IcfError as error:
+            return f"{session.id} ({session.name}): {in_one_line(str(error))}"
+        return ""
 
     def delete_by_form(self, session_id: str) -> Any:
         session = self._known_by_form("delete", session_id)
@@ -449,6 +515,14 @@ class _Handlers:
         text = downloads.read_processing_log(session, self._settings.store, name)
         return Response(text, mimetype="text/plain")
 
+    def processing_zip(self, session_id: str, name: str) -> Response:
+        """The files that a processing of a session has left."""
+        session = self._known(session_id)
+        if name not in self._processings(session):
+            abort(404)
+        members = downloads.output_members(session, self._settings.store, (name,))
+        return zip_response(request, self._zips.get(members), f"{session.id}-{name}.zip")
+
     def get_buckets(self) -> Response:
         """List the rules as MagickBox lists its buckets."""
         return jsonify(
@@ -487,7 +561,17 @@ def _without_states(wanted: SessionFilter) -> SessionFilter:
 
 
 def _problem(text: str, status: int, headers: dict[str, str] | None = None) -> Response:
-    response = jsonify({"error": text})
+    """Say why a request was refused: as a page to a browser, as JSON to a program."""
+    accepted = request.accept_mimetypes.best_match(["application/json", "text/html"])
+    if accepted == "text/html":
+        title, advice = _PROBLEMS.get(status, (responses.get(status, "Error"), ""))
+        response = Response(
+            render_template(
+                "problem.html", title=title, text=text if text != title.lower() else "", advice=advice, now=0
+            )
+        )
+    else:
+        response = jsonify({"error": text})
     response.status_code = status
     response.headers.update(headers or {})
     return response

@@ -75,6 +75,14 @@ def is_form_token(given: str, token: Secret, action: str, session_id: str) -> bo
     return hmac.compare_digest(given.encode("utf-8", "replace"), form_token(token, action, session_id).encode("ascii"))
 
 
+def allow_scripts_in_pages(response: Response) -> Response:
+    """Let pages, and nothing else, run the script of this server, which fetches the page again."""
+    if response.mimetype == "text/html":
+        policy = response.headers["Content-Security-Policy"]
+        response.headers["Content-Security-Policy"] = f"{policy}; script-src 'self'; connect-src 'self'"
+    return response
+
+
 def add_security_headers(response: Response) -> Response:
     """Forbid browsers to embed the response, guess its type, run scripts or keep it."""
     for name, value in _HEADERS.items():

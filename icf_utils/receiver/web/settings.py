@@ -32,7 +32,7 @@ class WebSettings:
 
     ``rules`` are the names of the receiver's rules, each with its study; zips can be uploaded for these. ``compatible``
     adds the URLs of MagickBox. ``processings`` are the names of those that each rule runs, ``late`` what it does with
-    images of a visit that it has.
+    images of a visit that it has. ``store_url`` is the store's address on the web.
     """
 
     store: Path
@@ -45,6 +45,7 @@ class WebSettings:
     upload_limit: int = UPLOAD_LIMIT
     unpacked_limit: int = UNPACKED_LIMIT
     reserve: int = RESERVE
+    store_url: str = ""
 
 
 def token_for(spool: Path, file: Path | None = None) -> Secret:

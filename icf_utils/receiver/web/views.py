@@ -10,8 +10,9 @@ from urllib.parse import urlencode
 
 from flask import Flask
 
+from icf_utils import durations
 from icf_utils.formatting import format_size
-from icf_utils.receiver.model import SESSION_STATES, Association, Session, SessionState, in_one_line
+from icf_utils.receiver.model import SESSION_STATES, Association, Session, SessionFilter, SessionState, in_one_line
 from icf_utils.receiver.processings import SessionProcessing
 from icf_utils.receiver.quarantine import QuarantinedImage
 from icf_utils.receiver.routing import TargetState
@@ -45,9 +46,14 @@ _SHOWN_IMAGES = 200
 
 
 def list_page(
-    sessions: Sequence[Session], counts: Mapping[SessionState, int], query: Query, now: float, has_more: bool
+    sessions: Sequence[Session],
+    counts: Mapping[SessionState, int],
+    query: Query,
+    now: float,
+    has_more: bool,
+    catalogs: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The values of the page with the list of sessions."""
+    """The values of the page with the list of sessions; ``catalogs`` are addresses in catalogs by sessions' ids."""
     chosen = query.wanted.states
     chips = [StateChoice("all", sum(counts.values()), _list_url(query, states=()), not chosen)]
     chips += [
@@ -56,22 +62,24 @@ def list_page(
     ]
     is_active = any(counts[state] for state in _ACTIVE)
     return {
-        "sessions": [_row(session, now) for session in sessions],
+        "sessions": [_row(session, now, catalogs.get(session.id, "")) for session in sessions],
+        "here": _list_url(query, offset=query.offset),
+        "is_filtered": query.wanted != SessionFilter(),
         "chips": chips,
         "query": query.wanted,
         "reload": _RELOAD if is_active and not query.offset else 0,
         "newer": _list_url(query, offset=max(0, query.offset - PAGE)) if query.offset else "",
         "older": _list_url(query, offset=query.offset + PAGE) if has_more else "",
-        "now": _moment(now),
+        "now": now,
     }
 
 
-def quarantine_rows(images: Sequence[QuarantinedImage]) -> list[dict[str, str]]:
+def quarantine_rows(images: Sequence[QuarantinedImage]) -> list[dict[str, Any]]:
     """The rows of images in quarantine, the first ones only."""
     return [
         {
             "image": item.image,
-            "received": _moment(item.received),
+            "received": item.received,
             "size": format_size(item.size),
             "differs": ", ".join(item.differs),
         }
@@ -79,11 +87,11 @@ def quarantine_rows(images: Sequence[QuarantinedImage]) -> list[dict[str, str]]:
     ]
 
 
-def rejected_rows(associations: Sequence[Association]) -> list[dict[str, str]]:
+def rejected_rows(associations: Sequence[Association]) -> list[dict[str, Any]]:
     """The rows of associations that were rejected."""
     return [
         {
-            "time": _moment(item.started),
+            "time": item.started,
             "address": item.address,
             "calling": item.calling_ae or "-",
             "called": item.called_ae or "-",
@@ -100,22 +108,24 @@ def session_page(
     now: float,
     processings: Sequence[SessionProcessing] = (),
     sends: Sequence[TargetState] = (),
+    *,
+    catalog: str = "",
 ) -> dict[str, Any]:
     """The values of a session's page; ``forms`` are the tokens of its forms by their actions."""
     return {
         "session": session,
-        "row": _row(session, now),
+        "row": _row(session, now, catalog),
         "log": log[-_LOG:],
         "is_cut": len(log) > _LOG,
         "forms": forms,
         "processings": processings,
         "sends": sends,
         "reload": _RELOAD if session.state in _ACTIVE else 0,
-        "now": _moment(now),
+        "now": now,
     }
 
 
-def _row(session: Session, now: float) -> dict[str, Any]:
+def _row(session: Session, now: float, catalog: str) -> dict[str, Any]:
     seconds = processing_seconds(session, now)
     return {
         "id": session.id,
@@ -125,13 +135,15 @@ def _row(session: Session, now: float) -> dict[str, Any]:
         "visit": session.visit,
         "sender": session.calling_ae or "-",
         "called": session.called_ae or session.rule,
-        "received": _moment(session.first_received),
+        "received": session.first_received,
         "images": session.images,
         "expected": session.expected,
         "size": format_size(session.size),
         "took": "" if seconds is None else format_duration(seconds),
         "problem": in_one_line(session.failure),
         "notes": len(session.notes),
+        "quarantined": session.quarantined,
+        "catalog": catalog,
         "has_input": session.state != "receiving",
         "has_output": session.state in ("success", "partial"),
     }
@@ -171,7 +183,17 @@ def format_duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def format_age(seconds: float) -> str:
+    """Format how long ago something was.
+
+    >>> format_age(59), format_age(7300)
+    ('59 s ago', '2 h ago')
+    """
+    return f"{durations.format_duration(max(0.0, seconds))} ago"
+
+
 def add_filters(app: Flask) -> None:
     """Add the filters that the templates use."""
     app.add_template_filter(_moment, "moment")
     app.add_template_filter(format_size, "size")
+    app.add_template_filter(format_age, "age")
