@@ -15,7 +15,15 @@ from typing import Any
 from icf_utils.catalog.application import LOGO, SCRIPTS, STYLE
 from icf_utils.catalog.series import SeriesKind, kind_texts
 from icf_utils.catalog.study import catalog_name, logo_target, social_links, study_description
-from icf_utils.catalog.study_description import BIBTEX, DATACITE, RIS, citation_files, json_ld, study_settings
+from icf_utils.catalog.study_description import (
+    BIBTEX,
+    DATACITE,
+    RIS,
+    StudyCatalogSettings,
+    citation_files,
+    json_ld,
+    study_settings,
+)
 from icf_utils.catalog.study_index import IndexedVisit
 from icf_utils.formatting import format_count, format_size
 from icf_utils.settings import Author, CatalogSettings, StudySettings
@@ -24,6 +32,9 @@ from icf_utils.settings import Author, CatalogSettings, StudySettings
 INDEX_PAGE, LISTS = "index.html", "list"
 #: Visits on one page of a list.
 _PER_LIST = 250
+
+#: The link to the page of all studies of the store.
+INDEX_LINK = '<a class="icf-all-studies" href="../../index.html">All studies</a>'
 
 _LINK_LABELS = {
     "about": "About",
@@ -177,7 +188,8 @@ def _header(settings: CatalogSettings) -> str:
     )
     about = f'<nav aria-label="About this catalog">{links}</nav>' if links else ""
     image = f'<img src="{logo}" alt="All visits" height="38">'
-    return f'<header class="icf-header"><a href="#/" class="icf-logo">{image}</a>{about}</header>'
+    index = INDEX_LINK if isinstance(settings, StudyCatalogSettings) and settings.in_index else ""
+    return f'<header class="icf-header"><a href="#/" class="icf-logo">{image}</a>{index}{about}</header>'
 
 
 def _without_scripts(visits: Sequence[IndexedVisit]) -> str:

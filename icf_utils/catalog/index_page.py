@@ -1,76 +1,32 @@
-"""The page of all studies of a store, ``STORE/index.html``. Reads the studies' catalogs; writes this one file.
+"""The page of all studies of a store, ``STORE/index.html``, with its style sheet, script, logo and sitemap.
 
-The page is plain HTML with its style sheet inside: it needs no script, and can also be opened as a file.
+Reads the studies' catalogs; writes these files, and the pages of studies that do not link to the page yet.
 """
 
 from __future__ import annotations
 
-import html
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from icf_utils.catalog import writer
+from icf_utils.catalog.content import study_files
+from icf_utils.catalog.html_pages import INDEX_LINK
+from icf_utils.catalog.html_pages import INDEX_PAGE as FIRST_PAGE
+from icf_utils.catalog.index_html import LOGO_STEM, SITEMAP_NAME, IndexLook, StudyLine, index_bytes, other_files
+from icf_utils.catalog.index_link import INDEX_PAGE, is_index_file
 from icf_utils.catalog.page import read_study_page
-from icf_utils.catalog.study import catalog_name, study_id
+from icf_utils.catalog.study import catalog_name, logo_target, study_id
 from icf_utils.catalog.study_description import study_catalog
-from icf_utils.errors import ExistingFileDiffers, InvalidSetting, storage_errors
-from icf_utils.formatting import format_size
+from icf_utils.errors import ExistingFileDiffers, InvalidSetting, printable, storage_errors
+from icf_utils.progress import SILENT
 from icf_utils.results import Notice
-from icf_utils.settings import Settings, load_settings
+from icf_utils.settings import CatalogSettings, Settings, load_settings
 from icf_utils.store.files import replace_file, sync_folder
 from icf_utils.store.layout import Study, list_studies
-
-#: The page's name below the store.
-INDEX_PAGE = "index.html"
-#: Marks a page as made by this program, which may therefore replace it.
-_MARK = "<!-- the studies of a store, by icf-utils -->"
-
-_STYLE = """\
-:root{color-scheme:light dark;--page:#f4f6f8;--card:#fff;--text:#1b2430;--muted:#525d6b;--line:#d6dce4;--link:#0b5fa5}
-@media(prefers-color-scheme:dark){:root{--page:#10151b;--card:#1a212a;--text:#e7ebf0;--muted:#a9b4c1;--line:#333e4b;\
---link:#9dc3e6}}
-body{margin:0;background:var(--page);color:var(--text);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,\
-"DejaVu Sans",sans-serif}
-main{max-width:64rem;margin:0 auto;padding:1.5rem 1rem}h1{font-size:1.75rem;line-height:1.25}
-.card{background:var(--card);border:1px solid var(--line);border-radius:.6rem;padding:.5rem 1.25rem;overflow-x:auto}
-table{border-collapse:collapse;width:100%}th{color:var(--muted);text-align:left}
-th,td{padding:.5rem .75rem .5rem 0;border-bottom:1px solid var(--line);vertical-align:top}
-tr:last-child td{border-bottom:0}.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
-td:first-child{overflow-wrap:anywhere}
-a{color:var(--link)}p{color:var(--muted)}:focus-visible{outline:3px solid var(--link);outline-offset:2px}
-/* a row becomes a block */
-@media(max-width:42rem){main{padding:1rem .75rem}h1{font-size:1.4rem;margin:.5rem 0}.card{padding:.25rem .9rem}
-table,tbody,td{display:block}thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
-tr{display:grid;grid-template-columns:1fr 1fr;gap:.1rem 1rem;padding:.75rem 0;border-bottom:1px solid var(--line)}
-tr:last-child{border-bottom:0}td{border:0;padding:0;overflow-wrap:anywhere}.n{text-align:left}td:empty{display:none}
-td:first-child{grid-column:1/-1}td a{font-weight:600}td:not(:first-child)::before{content:attr(data-label) " ";\
-color:var(--muted);font-size:.875rem}}
-"""
-#: Has explicit roles, because browsers drop them when a style sheet lays rows out as blocks.
-_TABLE = """\
-<table role="table"><thead role="rowgroup"><tr role="row">{heads}</tr></thead><tbody role="rowgroup">
-{rows}
-</tbody></table>"""
-#: The columns of the table.
-_HEADS = ("Study", "Years", "Modalities", "Visits", "Images", "Size")
-_NUMBERS = ("Visits", "Images", "Size")
-
-
-@dataclass(frozen=True)
-class StudyLine:
-    """What the page shows of a study; ``years`` is empty if the study's catalog shows no dates."""
-
-    study: str
-    name: str
-    visits: int
-    images: int
-    size: int
-    modalities: tuple[str, ...]
-    years: str
-
+from icf_utils.store.locks import catalog_lock
 
 _REMEDY = "move it away to get the page of all studies here"
 
@@ -101,10 +57,19 @@ def build_index(store_dir: str | os.PathLike[str], *, settings: Settings | None 
         else:
             why = "has no catalog yet and is not on the page of all studies"
             notices.append(Notice("not-in-index", study.study, why))
-    if not lines and not notices and not (root / INDEX_PAGE).exists():
+    page = root / INDEX_PAGE
+    if not lines and not notices and not page.exists():
         raise InvalidSetting(str(root), "it contains no study; name another store with -o/--store-dir")
-    changed = _replace(root / INDEX_PAGE, index_bytes(lines), root)
-    return IndexResult(root / INDEX_PAGE, len(lines), changed, tuple(notices))
+    logo = _read_logo(root, chosen.catalog)
+    look = IndexLook(chosen.catalog.name, chosen.catalog.description, next(iter(logo), ""))
+    made = {**other_files(lines, chosen.store.url), **logo}
+    before = _read(page)
+    _refuse_foreign(page, before)
+    changed = _write(root, {**made, INDEX_PAGE: index_bytes(lines, look)}, own=before is not None)
+    _remove_stale(root, made)
+    for line in lines:
+        _link_back(Study(root, line.study), chosen)
+    return IndexResult(page, len(lines), changed, tuple(notices))
 
 
 def update_index(root: Path, settings: Settings) -> None:
@@ -125,62 +90,73 @@ def _line(study: Study, settings: Settings) -> StudyLine:
         images=sum(entry.images for entry in entries),
         size=sum(entry.size for entry in entries),
         modalities=tuple(sorted({modality for entry in entries for modality in entry.modalities})),
+        description=own.study.description,
+        keywords=own.study.keywords,
         years="–".join(dict.fromkeys((years[0], years[-1]))) if years else "",
     )
 
 
-def index_bytes(lines: Sequence[StudyLine]) -> bytes:
-    """The page for these studies. All texts are escaped."""
-    rows = "\n".join(_row(line) for line in lines)
-    heads = "".join(f'<th role="columnheader" scope="col"{_right(name)}>{name}</th>' for name in _HEADS)
-    table = _TABLE.format(heads=heads, rows=rows) if lines else "<p>None yet.</p>"
-    text = f"""<!DOCTYPE html>
-<html lang="en">
-{_MARK}
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>Studies</title>
-<style>
-{_STYLE}</style></head>
-<body><main><h1>Studies</h1>
-<div class="card" tabindex="0" role="region" aria-label="Studies">{table}</div>
-</main></body>
-</html>
-"""
-    return text.encode("utf-8")
+def _read_logo(root: Path, settings: CatalogSettings) -> dict[str, bytes]:
+    """The store's logo by the name that it gets next to the page."""
+    target = logo_target(settings)
+    if not target:
+        return {}
+    data = writer.read_logo(root, settings.logo)
+    if data is None:
+        raise InvalidSetting("[catalog] logo", f"the store's folder has no file '{printable(settings.logo)}'")
+    return {f"{LOGO_STEM}{Path(target).suffix}": data}
 
 
-def _row(line: StudyLine) -> str:
-    link = f'<a href="{html.escape(line.study)}/catalog/">{html.escape(line.study)}</a>'
-    title = "" if line.name == f"Study {line.study}" else f"<br>{html.escape(line.name)}"
-    texts = (line.years, html.escape(", ".join(line.modalities)))
-    numbers = (f"{line.visits:,}", f"{line.images:,}", format_size(line.size))
-    cells = zip(_HEADS, (link + title, *texts, *numbers), strict=True)
-    return f'<tr role="row">{"".join(_cell(name, content) for name, content in cells)}</tr>'
-
-
-def _cell(name: str, content: str) -> str:
-    """A cell; on narrow screens, the column's name is shown next to the content."""
-    return f'<td role="cell" data-label="{name}"{_right(name)}>{content}</td>'
-
-
-def _right(name: str) -> str:
-    return ' class="n"' if name in _NUMBERS else ""
-
-
-def _replace(path: Path, data: bytes, root: Path) -> bool:
-    """Write the page unless it is the same; whole, by a name of its own first."""
+def _read(path: Path) -> bytes | None:
     with storage_errors(path, "read"):
         try:
-            old = path.read_bytes()
+            return path.read_bytes()
         except FileNotFoundError:
-            old = None
+            return None
         except IsADirectoryError as error:
             raise ExistingFileDiffers(path, "it is a folder", _REMEDY) from error
-    if old == data:
-        return False
-    if old is not None and _MARK.encode("ascii") not in old:
+
+
+def _refuse_foreign(path: Path, data: bytes | None) -> None:
+    if data is not None and not is_index_file(data):
         raise ExistingFileDiffers(path, "it was not made by icf-utils", _REMEDY)
-    replace_file(path, data, root=root)
-    sync_folder(root)
-    return True
+
+
+def _write(root: Path, files: Mapping[str, bytes], own: bool) -> bool:
+    """Write the files that differ, each as a whole, in their order; the page comes last. A logo has no mark: it is
+    replaced only where the page is the program's ``own``.
+    """
+    old = {name: _read(root / name) for name in files}
+    for name, data in old.items():
+        if data != files[name] and not (own and name.startswith(LOGO_STEM)):
+            _refuse_foreign(root / name, data)
+    changed = [name for name, data in files.items() if old[name] != data]
+    for name in changed:
+        replace_file(root / name, files[name], root=root)
+    if changed:
+        sync_folder(root)
+    return bool(changed)
+
+
+def _remove_stale(root: Path, made: Mapping[str, bytes]) -> None:
+    """Remove a sitemap and logos of an earlier page."""
+    old = [path for path in root.glob(f"{LOGO_STEM}.*") if path.name not in made]
+    sitemap = root / SITEMAP_NAME
+    data = _read(sitemap)
+    if SITEMAP_NAME not in made and data is not None and is_index_file(data):
+        old.append(sitemap)
+    for path in old:
+        with storage_errors(path, "remove"):
+            path.unlink(missing_ok=True)
+
+
+def _link_back(study: Study, settings: Settings) -> None:
+    """Write the pages of a study again, if its first page does not link to the page of all studies yet."""
+    page = writer.read_file(study, FIRST_PAGE)
+    if page is None or INDEX_LINK.encode("ascii") in page:
+        return
+    with catalog_lock(study, SILENT):
+        look = study_catalog(study, settings.catalog)
+        files = study_files(study.study, study_id(study.study), read_study_page(study), look)
+        with SILENT.task("catalog", len(files), "file") as task:
+            writer.write_files(study, files, writer.Tally(), task)

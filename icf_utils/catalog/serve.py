@@ -11,7 +11,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from icf_utils.catalog.index_page import INDEX_PAGE
+from icf_utils.catalog.index_html import LOGO_STEM, SCRIPT_NAME, SITEMAP_NAME, STYLE_NAME
+from icf_utils.catalog.index_link import INDEX_PAGE
 from icf_utils.catalog.writer import MARKER
 from icf_utils.errors import DepositMissing, StorageFailure
 
@@ -55,8 +56,8 @@ class CatalogServer(ThreadingHTTPServer):
             return None
         if self.catalog:
             base, inner = self.catalog, parts
-        elif parts == [INDEX_PAGE]:
-            return self.folder / INDEX_PAGE
+        elif len(parts) == 1 and _is_of_index(parts[0]):
+            return self.folder / parts[0]
         elif len(parts) > 2 and parts[1] == "catalog" and (self.folder / parts[0] / "catalog" / MARKER).is_file():
             base, inner = self.folder / parts[0] / "catalog", parts[2:]
         else:
@@ -68,6 +69,10 @@ class CatalogServer(ThreadingHTTPServer):
 def _only_catalog(folder: Path) -> Path | None:
     """The folder itself if it is a catalog, or the catalog in it."""
     return next((place for place in (folder, folder / "catalog") if (place / MARKER).is_file()), None)
+
+
+def _is_of_index(name: str) -> bool:
+    return name in (INDEX_PAGE, STYLE_NAME, SCRIPT_NAME, SITEMAP_NAME) or Path(name).stem == LOGO_STEM
 
 
 def _is_store(folder: Path) -> bool:

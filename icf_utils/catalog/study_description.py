@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from icf_utils.catalog.index_link import has_index_page
 from icf_utils.settings import Author, CatalogSettings, StudySettings, load_study_settings
 from icf_utils.store.layout import Study
 
@@ -19,9 +20,13 @@ DATACITE, BIBTEX, RIS = CITATIONS = "datacite.json", "citation.bib", "citation.r
 
 @dataclass(frozen=True)
 class StudyCatalogSettings(CatalogSettings):
-    """The settings of a study's catalog: the store's, with what the study says of itself."""
+    """The settings of a study's catalog: the store's, with what the study says of itself.
+
+    ``in_index``: the store has a page of all studies, to which the study's page links.
+    """
 
     study: StudySettings = field(default_factory=StudySettings)
+    in_index: bool = False
 
 
 def study_catalog(study: Study, settings: CatalogSettings) -> StudyCatalogSettings:
@@ -29,7 +34,9 @@ def study_catalog(study: Study, settings: CatalogSettings) -> StudyCatalogSettin
     given = load_study_settings(study.folder)
     values = asdict(settings)
     values.pop("study", None)
+    values.pop("in_index", None)
     values |= {name: text for name in ("name", "description", "logo") if (text := getattr(given, name))}
+    values["in_index"] = has_index_page(study.root)
     return StudyCatalogSettings(**values, study=given)
 
 

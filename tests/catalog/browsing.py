@@ -49,7 +49,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
     """Serves files with the strictest policy that the pages have to bear."""
 
     def end_headers(self) -> None:
-        if "/catalog/" in self.path:
+        if "/catalog/" in self.path or self.path.startswith("/index"):
             self.send_header("Content-Security-Policy", "default-src 'self'")
         super().end_headers()
 

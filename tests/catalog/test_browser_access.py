@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from icf_utils.catalog.index_page import StudyLine, build_index, index_bytes
+from icf_utils.catalog.index_html import StudyLine, index_bytes, other_files
+from icf_utils.catalog.index_page import build_index
 from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
 from tests.catalog.browsing import DESKTOP, PHONE, Visitor, served
 from tests.catalog.conftest import STUDY, deposit, make_image, make_series, make_visit
@@ -232,7 +233,8 @@ def test_all_studies_on_a_phone(tmp_path: Path, visitor: Visitor, pixels: int) -
         ),
         StudyLine("b", "Study b", 1, 1, 1, ("MR",), ""),
     ]
-    (tmp_path / "index.html").write_bytes(index_bytes(lines))
+    for name, data in {**other_files(lines, ""), "index.html": index_bytes(lines)}.items():
+        (tmp_path / name).write_bytes(data)
     with served(tmp_path) as address:
         visitor.open(f"{address}/index.html")
         visitor.heading("Studies")

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from icf_utils.catalog.index_page import StudyLine, build_index, index_bytes
+from icf_utils.catalog.index_html import StudyLine, index_bytes
+from icf_utils.catalog.index_page import build_index
 from icf_utils.catalog.serve import CatalogServer
 from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
 from icf_utils.cli.main import main
@@ -154,7 +155,9 @@ def test_the_page_of_all_studies(catalogued: Path) -> None:
     assert (result.studies, result.changed) == (2, True)
     assert [(notice.code, notice.subject) for notice in result.notices] == [("not-in-index", "plain")]
     assert not build_index(catalogued).changed
-    assert sorted(path.name for path in catalogued.iterdir()) == ["icf.toml", "index.html", "other", "plain", STUDY]
+    assert sorted(path.name for path in catalogued.iterdir()) == [
+        *("icf.toml", "index.css", "index.html", "index.js", "other", "plain", STUDY)
+    ]
     assert result.page.stat().st_mode & 0o777 == 0o666 & ~_umask()
 
 
@@ -174,5 +177,5 @@ def test_a_foreign_page_is_not_changed(catalogued: Path) -> None:
 def test_texts_on_the_page_are_escaped() -> None:
     line = StudyLine("s", "<script>1</script>", 1, 2, 3, ("<b>", "CT"), "2020")
     page = index_bytes([line])
-    assert b"<script>" not in page
+    assert b"<script>1" not in page
     assert b"&lt;b&gt;, CT" in page
