@@ -17,10 +17,14 @@ import pytest
 import requests
 
 from icf_utils import deposit_visit_dataset, deposit_visit_metadata, make_studyvisit_archive
+from icf_utils.catalog.index_page import build_index
+from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
 from icf_utils.store.layout import Visit
 from tests.pages import DOCS, Shell, blocks, free_port, reader_environment, steps, wait_for_port, write_example
 
 SERVERS = {"nginx.conf": "nginx", "apache.conf": "apache2"}
+OPEN_SERVERS = {"nginx-open-catalog.conf": "nginx", "apache-open-catalog.conf": "apache2"}
+ALL_SERVERS = {**SERVERS, **OPEN_SERVERS}
 HOST = "127.0.0.1"
 USER, PASSWORD = "alice", "correct-horse"
 
@@ -42,7 +46,7 @@ http {{
 """
 _MODULES = (
     *("mpm_event", "authn_core", "authn_file", "authz_core", "authz_user", "auth_basic", "alias", "env", "headers"),
-    *("macro", "ssl", "mime", "dir"),
+    *("macro", "ssl", "mime", "dir", "setenvif", "filter", "deflate"),
 )
 _APACHE = """ServerRoot {scratch}
 ServerName localhost
@@ -95,14 +99,15 @@ def serving(example: str, store: Path, scratch: Path) -> Iterator[str]:
     }.items():
         site = site.replace(there, here)
     modules = "\n".join(f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so" for name in _MODULES)
-    whole = _NGINX if example == "nginx.conf" else _APACHE
+    program = ALL_SERVERS[example]
+    whole = _NGINX if program == "nginx" else _APACHE
     path = scratch / example
     path.write_text(whole.format(scratch=scratch, site=site, port=port, modules=modules), encoding="utf-8")
     commands: dict[str, list[str | Path]] = {
-        "nginx.conf": ["nginx", "-p", scratch, "-c", path, "-e", scratch / "start.log"],
-        "apache.conf": ["apache2", "-f", path, "-DFOREGROUND"],
+        "nginx": ["nginx", "-p", scratch, "-c", path, "-e", scratch / "start.log"],
+        "apache2": ["apache2", "-f", path, "-DFOREGROUND"],
     }
-    server = subprocess.Popen(commands[example], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(commands[program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for_port(port)
         yield f"https://{HOST}:{port}"
@@ -146,6 +151,46 @@ def test_the_servers_do_what_the_guide_promises(example: str, served_store: Path
             assert session.get(f"{url}/{nothing}", auth=mine).status_code in {401, 403, 404}, nothing
         assert session.put(tar, auth=mine, data=b"x").status_code in {401, 403, 405}
         assert (served_store / "study-a" / "visit-01_dicom.tar").read_bytes() == whole
+
+
+@pytest.mark.parametrize("example", list(ALL_SERVERS))
+def test_the_servers_show_catalogs(example: str, served_store: Path, tmp_path: Path) -> None:
+    """The page of all studies for everybody; catalogs for readers of their study, or for everybody; data never."""
+    for program in (ALL_SERVERS[example], "htpasswd", "openssl"):
+        if not shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin"):
+            pytest.skip(f"{program} is not installed")
+    deposit_visit_metadata(served_store, "study-a", "visit-01")
+    catalogify_studyvisit_from_meta(served_store, "study-a", "visit-01", store_url="https://data.example.org")
+    build_index(served_store)
+    mine = (USER, PASSWORD)
+    with serving(example, served_store, tmp_path / "server") as url, requests.Session() as session:
+        session.verify, session.trust_env = str(tmp_path / "server" / "cert.pem"), False
+        for name in ("", "index.html", "index.css", "index.js"):
+            page = session.get(f"{url}/{name}")
+            assert (page.status_code, page.headers["Content-Security-Policy"]) == (200, "default-src 'self'"), name
+        assert session.post(f"{url}/index.html").status_code in {401, 403, 405}
+        records = f"{url}/study-a/catalog/data/study.json"
+        for address in (f"{url}/study-a/catalog/", records):
+            assert session.get(address).status_code == (200 if example in OPEN_SERVERS else 401), address
+        assert session.post(records, auth=mine).status_code in {401, 403, 405}
+        mine_for_catalog = None if example in OPEN_SERVERS else mine
+        found = session.get(records, auth=mine_for_catalog)
+        assert found.headers["Content-Encoding"] == "gzip"
+        assert found.json()["study"] == "study-a"
+        again = {"If-None-Match": found.headers["ETag"], "If-Modified-Since": found.headers["Last-Modified"]}
+        assert session.get(records, auth=mine_for_catalog, headers=again).status_code == 304
+        style = session.get(f"{url}/study-a/catalog/assets/icf.css", auth=mine_for_catalog)
+        assert (style.headers["Content-Encoding"], style.headers["Cache-Control"]) == ("gzip", "no-cache")
+        first = session.get(f"{url}/study-a/catalog/", auth=mine_for_catalog)
+        assert "Content-Encoding" not in first.headers
+        for data in ("visit-01_dicom.tar", "visit-01_metadata_dicoms.json", "visits.json"):
+            assert session.get(f"{url}/study-a/{data}").status_code == 401, data
+        tar = session.get(f"{url}/study-a/visit-01_dicom.tar", auth=mine)
+        assert "Content-Encoding" not in tar.headers
+        assert tar.content == (served_store / "study-a" / "visit-01_dicom.tar").read_bytes()
+        (served_store / "study-a" / "icf.toml").write_text("[study]\n")
+        for hidden in ("study-a/catalog/.icf-catalog", "study-a/icf.toml"):
+            assert session.get(f"{url}/{hidden}", auth=mine).status_code == 404, hidden
 
 
 @pytest.mark.parametrize("example", list(SERVERS))
