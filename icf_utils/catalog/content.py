@@ -13,6 +13,7 @@ from typing import Literal
 
 from icf_utils.catalog.application import load_application_files
 from icf_utils.catalog.commands import VisitAddress, clone_command
+from icf_utils.catalog.feed import FEED_PATH, feed_bytes
 from icf_utils.catalog.html_pages import LISTS, page_files
 from icf_utils.catalog.page import visit_page
 from icf_utils.catalog.previews import make_previews, preview_name, read_previews
@@ -25,7 +26,7 @@ from icf_utils.catalog.records import (
     schema_problems,
     visit_records,
 )
-from icf_utils.catalog.study import (
+from icf_utils.catalog.study import catalog_name, (
     SUPER_PATH,
     StudyPage,
     config_record,
@@ -173,6 +174,7 @@ def study_files(study: str, dataset_id: str, page: StudyPage, settings: CatalogS
         PROTOCOLS_PATH: encode_protocols(visits),
         VISITS_PATH: encode_visits(visits),
         INDEX_PATH: encode_index(_about(study, dataset_id, visits), visits),
+        FEED_PATH: feed_bytes(catalog_name(study, settings), dataset_id, visits),
         **page_files(study, dataset_id, visits, settings),
         study_path(dataset_id): record_bytes(node),
     }
@@ -186,7 +188,7 @@ def _about(study: str, dataset_id: str, visits: Iterable[IndexedVisit]) -> Recor
 
 def own_names(application: Mapping[str, bytes]) -> set[str]:
     """The names of icf-utils' files and folders in a catalog's folder; ``application`` are its files by path."""
-    pages = {"metadata", "data", "index.html", LISTS, DATACITE, BIBTEX, RIS}
+    pages = {"metadata", "data", "index.html", FEED_PATH, LISTS, DATACITE, BIBTEX, RIS}
     return {*pages, *(name.split("/")[0] for name in application)}
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from icf_utils.catalog.application import LOGO, SCRIPTS, STYLE
+from icf_utils.catalog.feed import FEED_PATH
 from icf_utils.catalog.series import SeriesKind, kind_texts
 from icf_utils.catalog.study import catalog_name, logo_target, social_links, study_description
 from icf_utils.catalog.study_description import (
@@ -82,6 +83,7 @@ def _first_page(
             f'<meta name="description" content="{_text(description)}">',
             f'<link rel="icon" href="{_ICON}">',
             f'<link rel="stylesheet" href="assets/{STYLE}">',
+            f'<link rel="alternate" type="application/atom+xml" href="{FEED_PATH}" title="{_text(name)}">',
             *(f'<script defer src="assets/{script}"></script>' for script in SCRIPTS),
             site,
             f'<meta property="og:type" content="website"><meta property="og:title" content="{_text(name)}">',
@@ -102,6 +104,7 @@ def _first_page(
 <p id="icf-local" hidden>{_LOCAL}</p>
 </main>
 <footer class="icf-footer"><span id="icf-record"></span><a href="{list_path(0)}">Plain list of visits</a>
+<a href="{FEED_PATH}">Feed (Atom)</a>
 <span>Made by icf-utils</span></footer>
 </div>"""
     return _page(head, body)

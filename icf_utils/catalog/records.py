@@ -117,8 +117,8 @@ class VisitPage:
 class VisitEntry:
     """A visit's entry on the study's page and in its index; ``size`` is the archive's, in bytes.
 
-    ``store`` is the store's address, ``archives`` that of another one that has the archive, if any. Entries of earlier
-    versions have no ``columns``, the series of the visit.
+    ``store`` is the store's address, ``archives`` that of another one that has the archive, if any; ``number`` is that
+    of the visit's version. Entries of earlier catalogs have no ``columns``, the series of the visit.
     """
 
     visit: str
@@ -133,6 +133,7 @@ class VisitEntry:
     has_dataset: bool = True
     columns: SeriesColumns = NO_SERIES
     archives: str = ""
+    number: int = 1
 
 
 def visit_entry(page: VisitPage) -> VisitEntry:
@@ -150,6 +151,7 @@ def visit_entry(page: VisitPage) -> VisitEntry:
         has_dataset=page.has_dataset,
         columns=series_columns(page.series),
         archives=page.archives,
+        number=page.number,
     )
 
 

@@ -153,7 +153,7 @@ def entry_record(entry: VisitEntry) -> Record:
 def index_visit(entry: VisitEntry) -> IndexedVisit:
     """The visit's line in the index."""
     about = entry.visit, entry.date, entry.size, entry.store, entry.has_dataset
-    return IndexedVisit(*about, entry.columns, entry.archives)
+    return IndexedVisit(*about, entry.columns, entry.archives, entry.number)
 
 
 def parse_study_page(raw: bytes, source: str, index: bytes | None = None, index_source: str = INDEX_PATH) -> StudyPage:
@@ -184,6 +184,7 @@ def _with_series(entry: VisitEntry, indexed: IndexedVisit | None) -> VisitEntry:
         has_dataset=indexed.has_dataset,
         columns=indexed.series,
         archives=indexed.archives,
+        number=indexed.version,
     )
 
 

@@ -4,7 +4,7 @@ Studies have thousands of visits with the same protocol. So the file names each 
 of ``tags``), each *kind* of series once (``kinds``: positions of values in the order of ``tags``, -1 without a value),
 and a line for each visit: its identifier, date, size of its archive in bytes, position of its store's address in
 ``stores``, whether it has a dataset (1 or 0), and four lists with an item for each series: positions of kinds,
-SeriesNumbers, numbers of images, bytes. Where archives are in other stores, ``archives`` has these stores' addresses,
+SeriesNumbers, numbers of images, bytes; then the number of its version, if that is above 1. Where archives are in other stores, ``archives`` has these stores' addresses,
 in the order of ``stores``. ``data/visits.json`` has the identifiers and dates alone.
 
 ``data/protocols.json`` has what is usual in the study, for comparing a series with: for each pair of ProtocolName and
@@ -57,7 +57,8 @@ NO_SERIES = SeriesColumns()
 class IndexedVisit:
     """A visit as the index has it. ``date`` is empty if the study shows none; ``size`` is the archive's, in bytes.
 
-    ``archives`` is the address of another store that has the archive; empty if that is ``store``.
+    ``archives`` is the address of another store that has the archive; empty if that is ``store``. ``version`` is the
+    number of the visit's version.
     """
 
     visit: str
@@ -67,6 +68,7 @@ class IndexedVisit:
     has_dataset: bool
     series: SeriesColumns
     archives: str = ""
+    version: int = 1
 
     @property
     def stores(self) -> tuple[str, str]:
@@ -133,7 +135,8 @@ def _json(value: object) -> str:
 def _line(visit: IndexedVisit, store: int, kinds: list[int]) -> list[object]:
     series = visit.series
     about = [visit.visit, visit.date, visit.size, store, int(visit.has_dataset)]
-    return [*about, kinds, series.numbers, series.images, series.sizes]
+    version = [visit.version] if visit.version > 1 else []
+    return [*about, kinds, series.numbers, series.images, series.sizes, *version]
 
 
 class _Kinds:
@@ -204,8 +207,9 @@ def _parsed_kinds(tags: list[str], values: list[list[Any]], kinds: list[list[int
 
 
 def _parsed_visit(line: list[Any], kinds: Sequence[SeriesKind], stores: Sequence[tuple[str, str]]) -> IndexedVisit:
-    visit, date, size, store, has_dataset, places, numbers, images, sizes = line
-    if not (isinstance(visit, str) and isinstance(date, str) and type(size) is int):
+    visit, date, size, store, has_dataset, places, numbers, images, sizes, *more = line
+    version = more[0] if more else 1
+    if not (isinstance(visit, str) and isinstance(date, str) and type(size) is int and type(version) is int):
         raise TypeError("a visit's line has other values")
     if any(type(place) is not int or place < 0 for place in (*places, *images, *sizes)):
         raise TypeError("a visit's series have other values")
@@ -213,7 +217,9 @@ def _parsed_visit(line: list[Any], kinds: Sequence[SeriesKind], stores: Sequence
         raise ValueError("a visit's columns differ in length")
     columns = SeriesColumns(tuple(kinds[place] for place in places), tuple(numbers), tuple(images), tuple(sizes))
     own, archives = stores[store]
-    return IndexedVisit(visit, date, size, own, bool(has_dataset), columns, "" if archives == own else archives)
+    return IndexedVisit(
+        visit, date, size, own, bool(has_dataset), columns, "" if archives == own else archives, version
+    )
 
 
 def encode_protocols(visits: Iterable[IndexedVisit]) -> bytes:

@@ -14,6 +14,7 @@ from functools import cache
 
 from icf_utils.catalog import writer
 from icf_utils.catalog.application import FOLDERS
+from icf_utils.catalog.feed import FEED_PATH
 from icf_utils.catalog.html_pages import INDEX_PAGE, LISTS
 from icf_utils.catalog.records import VisitEntry
 from icf_utils.catalog.study import SUPER_PATH, StudyPage, parse_study_page, study_config_path, study_id, study_path
@@ -27,7 +28,7 @@ from icf_utils.settings import CatalogSettings
 from icf_utils.store.layout import Study
 
 #: Raised whenever the files that all visits share are written with other bytes.
-VERSION = 4
+VERSION = 5
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def _page_problem(
 def _of_all_visits(study: Study) -> list[str]:
     """The catalog's files that change whenever a visit does."""
     lists = (f"{LISTS}/{name}" for name in writer.list_names(study, LISTS))
-    pages = (INDEX_PAGE, *lists, *CITATIONS, study_path(study_id(study.study)))
+    pages = (INDEX_PAGE, FEED_PATH, *lists, *CITATIONS, study_path(study_id(study.study)))
     return [INDEX_PATH, VISITS_PATH, PROTOCOLS_PATH, *pages]
 
 

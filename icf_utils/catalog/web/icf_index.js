@@ -2,11 +2,11 @@
 // All series of a study in memory: which of them a query, facets and periods select, and counts over them.
 
 /** The facets of the study's page: what they count, in the order in which they are shown. */
-const ICF_FACETS = ["Modality", "ProtocolName", "ManufacturerModelName", "MagneticFieldStrength", "year", "BodyPartExamined", "processing"];
+const ICF_FACETS = ["news", "Modality", "ProtocolName", "ManufacturerModelName", "MagneticFieldStrength", "year", "BodyPartExamined", "processing"];
 
 /** Label of a facet. */
 function icfFacetLabel(tag) {
-  return { year: "Year", processing: "Processing" }[tag] || icfTagLabel(tag);
+  return { year: "Year", processing: "Processing", news: "Since your last visit here" }[tag] || icfTagLabel(tag);
 }
 
 /**
@@ -47,7 +47,7 @@ class IcfIndex {
     this.visits = [];
     let row = 0;
     const ordered = lines.map((line) => line).sort((a, b) => icfCollator.compare(a[0], b[0]));
-    for (const [visit, date, bytes, store, dataset, kinds, numbers, images, sizes] of ordered) {
+    for (const [visit, date, bytes, store, dataset, kinds, numbers, images, sizes, version = 1] of ordered) {
       const at = this.visits.length;
       const first = row;
       for (let one = 0; one < kinds.length; one += 1, row += 1) {
@@ -58,11 +58,13 @@ class IcfIndex {
         this.rowNumber[row] = numbers[one];
       }
       this.visits.push({
-        at, visit, date, bytes, store, dataset: dataset === 1, first, end: row, series: kinds.length,
+        at, visit, date, bytes, store, version, news: "", dataset: dataset === 1, first, end: row, series: kinds.length,
         images: images.reduce((sum, one) => sum + one, 0), folded: icfFolded(visit),
       });
     }
     this.hasDates = this.visits.some((visit) => visit.date);
+    this.hasVersions = this.visits.some((visit) => visit.version > 1);
+    icfMarkNews(this.visits);
   }
 
   /** What a query may name, in small letters, and how it is shown. */
@@ -200,6 +202,7 @@ class IcfIndex {
   /** Series with one of the values of a facet, or visits of one of the years. */
   selectFacet(tag, texts) {
     if (tag === "year") return this.wholeVisits((visit) => texts.includes(visit.date.slice(0, 4)));
+    if (tag === "news") return this.wholeVisits((visit) => texts.includes(visit.news));
     if (tag === "processing") return this.wholeVisits((visit) => this.outcomesOf(visit).some((text) => texts.includes(text)));
     const column = this.column.get(tag);
     const wanted = new Set(texts);
@@ -223,6 +226,10 @@ class IcfIndex {
         const year = visit.date.slice(0, 4);
         if (year && selection.ok[visit.at]) counts.set(year, (counts.get(year) || 0) + 1);
       }
+      return [...counts].sort((a, b) => icfCollator.compare(a[0], b[0]));
+    }
+    if (tag === "news") {
+      for (const visit of this.visits) if (visit.news && selection.ok[visit.at]) counts.set(visit.news, (counts.get(visit.news) || 0) + 1);
       return [...counts].sort((a, b) => icfCollator.compare(a[0], b[0]));
     }
     if (tag === "processing") {
@@ -307,6 +314,27 @@ class IcfIndex {
     if (dated) found.push(`date:${dated.date.slice(0, 4)}`);
     for (const tag of this.tags) if (found.length < 3 && !named(tag).match(/protocol|description/)) add(tag, (text) => `${named(tag).toLowerCase()}:${icfQuoted(text.toLowerCase())}`);
     return found.length ? found.slice(0, 5) : this.visits.slice(0, 1).map((visit) => `visit:${icfQuoted(visit.visit)}`);
+  }
+}
+
+/**
+ * Mark the visits that this browser has not shown before ("new visit"), or in an earlier version only ("new version"). What
+ * it has shown is kept in its storage; the marks stay until its tab is closed. The first time, nothing is marked.
+ */
+function icfMarkNews(visits) {
+  const key = `icf-seen ${icfSite.catalog}`;
+  try {
+    const before = window.sessionStorage.getItem(key) || window.localStorage.getItem(key);
+    window.localStorage.setItem(key, JSON.stringify(Object.fromEntries(visits.map((visit) => [visit.visit, visit.version]))));
+    if (!before) return;
+    window.sessionStorage.setItem(key, before);
+    const seen = new Map(Object.entries(JSON.parse(before)));
+    for (const visit of visits) {
+      if (!seen.has(visit.visit)) visit.news = "new visit";
+      else if (seen.get(visit.visit) < visit.version) visit.news = "new version";
+    }
+  } catch (error) {
+    // no storage, or one that is full: nothing is marked
   }
 }
 

@@ -176,7 +176,7 @@ class IcfStudyPage {
     const { state, index } = this;
     const counts = index.facetCounts(tag, this.narrowed(tag));
     for (const [one, text] of state.facets) if (one === tag && !counts.some(([value]) => value === text)) counts.push([text, 0]);
-    if (!counts.length || (counts.length === 1 && !state.facets.some(([one]) => one === tag) && !["ProtocolName", "processing"].includes(tag))) return null;
+    if (!counts.length || (counts.length === 1 && !state.facets.some(([one]) => one === tag) && !["ProtocolName", "processing", "news"].includes(tag))) return null;
     this.opened = this.opened || new Set();
     const most = this.opened.has(tag) ? counts.length : 8;
     const item = ([text, count]) => {
@@ -186,7 +186,7 @@ class IcfStudyPage {
         icfEl("a", { class: "icf-facet-value", href: state.toggled("facets", tag, text).href, "aria-current": chosen ? "true" : null, "data-focus": `facet ${tag} ${text}` },
           icfEl("span", { class: "icf-box", "aria-hidden": "true" }, chosen ? "☑" : "☐"), icfEl("span", { class: "icf-facet-text" }, icfBreakable(label)), " ",
           icfEl("span", { class: "icf-count-of" }, icfNumber(count))),
-        tag === "year" ? null : icfEl("a", {
+        ["year", "news"].includes(tag) ? null : icfEl("a", {
           class: "icf-without", href: state.toggled("without", tag, text).href, "data-focus": `without ${tag} ${text}`, title: `Visits without ${label}`, "aria-label": `Visits without ${label}`,
         }, "without"));
     };
@@ -267,6 +267,7 @@ class IcfStudyPage {
     const available = [
       { key: "visit", label: "Visit", cell: (visit) => this.visitCell(visit) },
       ...(index.hasDates ? [{ key: "date", label: "Date" }] : []),
+      ...(index.hasVersions ? [{ key: "version", label: "Version", numeric: true, text: (visit) => String(visit.version), value: (visit) => visit.version }] : []),
       of("Modality", "modalities", "Modalities"),
       { key: "series", label: "Series", numeric: true, text: (visit) => icfNumber(visit.series), value: (visit) => visit.series },
       { key: "images", label: "Images", numeric: true, text: (visit) => icfNumber(visit.images), value: (visit) => visit.images },
@@ -274,13 +275,14 @@ class IcfStudyPage {
       of("ProtocolName", "protocols", "Protocols"), of("ManufacturerModelName", "scanner", "Scanner"),
       of("MagneticFieldStrength", "field", "Field strength (T)"), of("BodyPartExamined", "body", "Body part"),
     ].filter((column) => !["protocols", "scanner", "field", "body"].includes(column.key) || index.column.has({ protocols: "ProtocolName", scanner: "ManufacturerModelName", field: "MagneticFieldStrength", body: "BodyPartExamined" }[column.key]));
-    const { columns, chooser } = this.chosen(available, ["date", "modalities", "series", "images", "bytes"]);
+    const { columns, chooser } = this.chosen(available, ["date", "version", "modalities", "series", "images", "bytes"]);
     return this.table({ columns, chooser, rows: this.found, visits: this.found, name: "icf-visits", caption: "Visits", what: "visits", all, order: "visit" });
   }
 
   visitCell(visit) {
     const reasons = this.tree ? this.index.reasons(visit, this.selection, this.reasonAtoms) : [];
     return [icfEl("a", { href: icfVisitHref(visit.visit) }, visit.visit),
+      visit.news ? [" ", icfEl("span", { class: "icf-badge" }, visit.news)] : null,
       reasons.length ? icfEl("span", { class: "icf-reasons" }, reasons.map(([tag, text]) => icfEl("span", null, icfEl("b", null, icfTagLabel(tag)), ` ${text}`))) : null];
   }
 
