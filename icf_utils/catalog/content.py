@@ -26,9 +26,10 @@ from icf_utils.catalog.records import (
     schema_problems,
     visit_records,
 )
-from icf_utils.catalog.study import catalog_name, (
+from icf_utils.catalog.study import (
     SUPER_PATH,
     StudyPage,
+    catalog_name,
     config_record,
     index_visit,
     link_colors,
