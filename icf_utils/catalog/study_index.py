@@ -4,8 +4,9 @@ Studies have thousands of visits with the same protocol. So the file names each 
 of ``tags``), each *kind* of series once (``kinds``: positions of values in the order of ``tags``, -1 without a value),
 and a line for each visit: its identifier, date, size of its archive in bytes, position of its store's address in
 ``stores``, whether it has a dataset (1 or 0), and four lists with an item for each series: positions of kinds,
-SeriesNumbers, numbers of images, bytes; then the number of its version, if that is above 1. Where archives are in other stores, ``archives`` has these stores' addresses,
-in the order of ``stores``. ``data/visits.json`` has the identifiers and dates alone.
+SeriesNumbers, numbers of images, bytes; then the number of its version, if that is above 1. Where archives are in
+other stores, ``archives`` has these stores' addresses, in the order of ``stores``. ``data/visits.json`` has the
+identifiers and dates alone.
 
 ``data/protocols.json`` has what is usual in the study, for comparing a series with: for each pair of ProtocolName and
 SeriesDescription how many visits have it, how many such series a visit has, how many images a series has, and the most
