@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icf_utils.catalog import writer
@@ -85,7 +85,7 @@ def _line(study: Study, settings: Settings) -> StudyLine:
     years = sorted({entry.date[:4] for entry in entries if entry.date})
     return StudyLine(
         study=study.study,
-        name=catalog_name(study.study, own),
+        name=catalog_name(study.study, replace(own, name=own.study.name)),  # the store's name is the page's
         visits=len(entries),
         images=sum(entry.images for entry in entries),
         size=sum(entry.size for entry in entries),
