@@ -165,7 +165,7 @@ def test_the_servers_show_catalogs(example: str, served_store: Path, tmp_path: P
     mine = (USER, PASSWORD)
     with serving(example, served_store, tmp_path / "server") as url, requests.Session() as session:
         session.verify, session.trust_env = str(tmp_path / "server" / "cert.pem"), False
-        for name in ("", "index.html", "index.css", "index.js"):
+        for name in ("", "index.html", "index.css", "index.js", "index-icon.svg"):
             page = session.get(f"{url}/{name}")
             assert (page.status_code, page.headers["Content-Security-Policy"]) == (200, "default-src 'self'"), name
         assert session.post(f"{url}/index.html").status_code in {401, 403, 405}

@@ -18,7 +18,8 @@ from icf_utils.catalog.index_link import INDEX_MARK
 from icf_utils.formatting import format_count, format_size
 
 #: Files next to the page. The logo gets the suffix of the configured one.
-STYLE_NAME, SCRIPT_NAME, SITEMAP_NAME, LOGO_STEM = "index.css", "index.js", "sitemap.xml", "index-logo"
+STYLE_NAME, SCRIPT_NAME, ICON_NAME = "index.css", "index.js", "index-icon.svg"
+SITEMAP_NAME, LOGO_STEM = "sitemap.xml", "index-logo"
 
 _STYLE = """\
 :root{color-scheme:light dark;--page:#f4f6f8;--card:#fff;--text:#1b2430;--muted:#525d6b;--line:#d6dce4;--edge:#7b8796;\
@@ -52,6 +53,11 @@ tr:last-child{border-bottom:0}td{border:0;padding:0;overflow-wrap:anywhere}.n{te
 td:first-child{grid-column:1/-1}td:not(:first-child)::before{content:attr(data-label) " ";\
 color:var(--muted);font-size:.875rem}}
 @media print{form{display:none}}
+"""
+#: Stacked slices. A page without an icon makes browsers ask for one that does not exist.
+_ICON = """\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="6" fill="#0b5fa5"/>
+<path d="M6 11l10-5 10 5-10 5zM6 16l10 5 10-5M6 21l10 5 10-5" fill="none" stroke="#fff" stroke-width="2"/></svg>
 """
 #: Has explicit roles, because browsers drop them when a style sheet lays rows out as blocks.
 _TABLE = """\
@@ -113,7 +119,7 @@ def index_bytes(lines: Sequence[StudyLine], look: IndexLook | None = None) -> by
 <meta name="description" content="{_text(description)}">
 <meta property="og:type" content="website"><meta property="og:title" content="{_text(name)}">
 <meta property="og:description" content="{_text(description)}">
-<link rel="icon" href="data:,">
+<link rel="icon" href="{ICON_NAME}">
 <link rel="stylesheet" href="{STYLE_NAME}">
 <script defer src="{SCRIPT_NAME}"></script>
 {_json_ld(lines, name, description)}</head>
@@ -130,6 +136,7 @@ def other_files(lines: Sequence[StudyLine], store_url: str) -> dict[str, bytes]:
     """The files next to the page by name: style sheet, script and, for a store on the web, the sitemap."""
     script = files("icf_utils.catalog").joinpath("web").joinpath("icf_studies.js").read_text(encoding="utf-8")
     texts = {STYLE_NAME: f"/* {INDEX_MARK} */\n{_STYLE}", SCRIPT_NAME: f"// {INDEX_MARK}\n{script}"}
+    texts[ICON_NAME] = f"<!-- {INDEX_MARK} -->\n{_ICON}"
     if store_url.startswith(("https://", "http://")):
         texts[SITEMAP_NAME] = _sitemap(lines, store_url.rstrip("/"))
     return {name: text.encode("utf-8") for name, text in texts.items()}

@@ -11,7 +11,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from icf_utils.catalog.index_html import LOGO_STEM, SCRIPT_NAME, SITEMAP_NAME, STYLE_NAME
+from icf_utils.catalog.index_html import ICON_NAME, LOGO_STEM, SCRIPT_NAME, SITEMAP_NAME, STYLE_NAME
 from icf_utils.catalog.index_link import INDEX_PAGE
 from icf_utils.catalog.writer import MARKER
 from icf_utils.errors import DepositMissing, StorageFailure
@@ -72,7 +72,7 @@ def _only_catalog(folder: Path) -> Path | None:
 
 
 def _is_of_index(name: str) -> bool:
-    return name in (INDEX_PAGE, STYLE_NAME, SCRIPT_NAME, SITEMAP_NAME) or Path(name).stem == LOGO_STEM
+    return name in (INDEX_PAGE, STYLE_NAME, SCRIPT_NAME, ICON_NAME, SITEMAP_NAME) or Path(name).stem == LOGO_STEM
 
 
 def _is_store(folder: Path) -> bool:

@@ -110,7 +110,7 @@ def test_what_search_engines_read(root: Path) -> None:
 
 def test_the_files_are_made_again_only_where_they_change(root: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in root.iterdir() if path.is_file()}
-    own = {"index.html", "index.css", "index.js", "index-logo.svg", "sitemap.xml"}
+    own = {"index.html", "index.css", "index.js", "index-icon.svg", "index-logo.svg", "sitemap.xml"}
     assert set(before) == {"icf.toml", "own.svg", *own}
     assert not build_index(root).changed
     assert {path.name: path.stat().st_mtime_ns for path in root.iterdir() if path.is_file()} == before
