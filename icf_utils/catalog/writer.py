@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from icf_utils.catalog.application import FOLDERS
+from icf_utils.catalog.feed import FEED_PATH
 from icf_utils.catalog.html_pages import INDEX_PAGE, LISTS
 from icf_utils.catalog.study_description import CITATIONS
 from icf_utils.errors import ExistingFileDiffers, storage_errors
@@ -27,7 +28,7 @@ from icf_utils.store.layout import Study
 MARKER = ".icf-catalog"
 
 #: The names of icf-utils' files and folders in a catalog's folder, in every version of its application.
-OWN_NAMES = frozenset({*FOLDERS, *CITATIONS, INDEX_PAGE, LISTS, "metadata", "data", "config.json"})
+OWN_NAMES = frozenset({*FOLDERS, *CITATIONS, INDEX_PAGE, FEED_PATH, LISTS, "metadata", "data", "config.json"})
 
 _REMEDY = "move it away to get a catalog here"
 _HIDES_DATES = b"hides dates\n"
