@@ -18,6 +18,7 @@ from icf_utils.catalog.html_pages import LISTS, page_files
 from icf_utils.catalog.page import visit_page
 from icf_utils.catalog.previews import make_previews, preview_name, read_previews
 from icf_utils.catalog.records import (
+    PictureKey,
     Record,
     VisitPage,
     file_record,
@@ -102,7 +103,7 @@ def visit_content(
     settings = options.settings
     store = find_store_address(place, settings, options.store_url, options.store_id)
     page = visit_page(place, read_visit_metadata(place), store, settings.catalog)
-    previews: Mapping[int, bytes] = {}
+    previews: Mapping[PictureKey, bytes] = {}
     notices: tuple[Notice, ...] = ()
     if options.previews == "make":
         previews, notices = make_previews(place, page, progress, options.previews_of)
@@ -110,8 +111,8 @@ def visit_content(
         previews = read_previews(
             options.pictures_in or place.of_study, replace(page, dataset_id=former_id or page.dataset_id)
         )
-    page = replace(page, previews={at: preview_name(at, png) for at, png in previews.items()})
-    pictures = {f"{previews_folder(page)}/{page.previews[at]}": png for at, png in sorted(previews.items())}
+    page = replace(page, previews={key: preview_name(key, png) for key, png in previews.items()})
+    pictures = {f"{previews_folder(page)}/{page.previews[key]}": png for key, png in sorted(previews.items())}
     return VisitContent(page, {**pictures, **visit_files(page)}, notices)
 
 

@@ -1,8 +1,9 @@
-"""Previews: a small picture of the middle image of each series. Reads archives and catalogs; writes nothing.
+"""Previews: pictures of the images of each series. Reads archives and catalogs; writes nothing.
 
-A picture's file is named by the position of its series on the visit's page and by the MD5 of its own bytes, so that a
-check needs nothing else and a changed picture gets another address. Pictures belong to one version of a visit: they
-disappear when its archive changes.
+A series has a small picture of its middle image, and larger ones of its first, middle and last image, or of the frames
+of a multi-frame image. A picture's file is named by the position of its series on the visit's page, the number of a
+larger picture, and the MD5 of its own bytes, so that a check needs nothing else and a changed picture gets another
+address. Pictures belong to one version of a visit: they disappear when its archive changes.
 
 pydicom decodes the pixels and applies DICOM's tables (modality LUT and window, PS3.3 sections C.11.1 and C.11.2).
 Scaling is integer arithmetic, and the PNG file (ISO/IEC 15948) is not compressed, so that its bytes depend on no
@@ -16,13 +17,13 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Collection, Iterable, Iterator, MutableSequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableSequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from icf_utils.catalog.burned_in import burned_in_reason
-from icf_utils.catalog.records import VisitPage, previews_folder
+from icf_utils.catalog.records import PictureKey, VisitPage, previews_folder
 from icf_utils.deflate import stored_zlib
 from icf_utils.errors import DepositMissing, storage_errors
 from icf_utils.installation import missing_package
@@ -36,17 +37,24 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 
-_NAME = re.compile(r"([0-9]{4,6})-([0-9a-f]{32})\.png")
+_NAME = re.compile(r"([0-9]{4,6})-(?:([1-3])-)?([0-9a-f]{32})\.png")
 _REMEDY = "previews are made from the archive; without it, leave out --previews"
 
 
-def preview_name(at: int, png: bytes) -> str:
-    """The file name of the picture of the series at position ``at``."""
-    return f"{at:04d}-{hashlib.md5(png, usedforsecurity=False).hexdigest()}.png"
+def preview_name(key: PictureKey, png: bytes) -> str:
+    """The file name of a picture."""
+    at, place = key
+    number = f"{place}-" if place else ""
+    return f"{at:04d}-{number}{hashlib.md5(png, usedforsecurity=False).hexdigest()}.png"
 
 
-def list_previews(study: Study, page: VisitPage) -> dict[int, str]:
-    """List the names of the catalog's pictures of this page, by the position of their series."""
+def count_previews(page: VisitPage) -> int:
+    """How many series of a page have pictures."""
+    return sum(place == 0 for _, place in page.previews)
+
+
+def list_previews(study: Study, page: VisitPage) -> dict[PictureKey, str]:
+    """List the names of the catalog's pictures of this page."""
     folder = study.catalog / previews_folder(page)
     with storage_errors(folder, "read"):
         try:
@@ -54,31 +62,35 @@ def list_previews(study: Study, page: VisitPage) -> dict[int, str]:
         except (FileNotFoundError, NotADirectoryError):
             return {}
     matches = (_NAME.fullmatch(name) for name in names)
-    found = {int(match.group(1)): match.group() for match in matches if match}
-    return {at: name for at, name in found.items() if at < len(page.series)}
+    found = {_key(match): match.group() for match in matches if match}
+    return {key: name for key, name in found.items() if key[0] < len(page.series)}
+
+
+def _key(match: re.Match[str]) -> PictureKey:
+    return int(match[1]), int(match[2] or 0)
 
 
 def is_intact(name: str, png: bytes) -> bool:
     """Whether a picture matches the MD5 in its name."""
     match = _NAME.fullmatch(name)
-    return match is not None and preview_name(int(match.group(1)), png) == name
+    return match is not None and preview_name(_key(match), png) == name
 
 
-def read_previews(study: Study, page: VisitPage) -> dict[int, bytes]:
+def read_previews(study: Study, page: VisitPage) -> dict[PictureKey, bytes]:
     """Read the intact pictures that the catalog has of this page."""
     folder, found = study.catalog / previews_folder(page), {}
-    for at, name in list_previews(study, page).items():
+    for key, name in list_previews(study, page).items():
         with storage_errors(folder / name, "read"):
             png = (folder / name).read_bytes()
         if is_intact(name, png):
-            found[at] = png
-    return found
+            found[key] = png
+    return {key: png for key, png in found.items() if (key[0], 0) in found}
 
 
 def make_previews(
     place: Visit, page: VisitPage, progress: Progress, wanted: Collection[str] = ()
-) -> tuple[dict[int, bytes], tuple[Notice, ...]]:
-    """Make a picture of each series' middle image, by the position of the series, and notices about what was left out.
+) -> tuple[dict[PictureKey, bytes], tuple[Notice, ...]]:
+    """Make the pictures of each series, and notices about what was left out.
 
     ``wanted`` are kinds of images to show although they may have text in their pixels
     (:data:`icf_utils.catalog.burned_in.KINDS`).
@@ -89,7 +101,7 @@ def make_previews(
     _require_numpy()
     if not place.archive.exists():
         raise DepositMissing(place.archive, _REMEDY)
-    found: dict[int, bytes] = {}
+    found: dict[PictureKey, bytes] = {}
     notices: list[Notice] = []
     with progress.task("previews", len(page.series), "series") as task:
         for at, picture in enumerate(_make_series_previews(place.archive, page, wanted)):
@@ -97,7 +109,12 @@ def make_previews(
             if isinstance(picture, OmittedPreview):
                 notices.append(Notice("preview-left-out", subject, picture.reason))
             else:
-                found[at] = picture.png
+                found[at, 0] = picture.png
+                for which, larger in picture.larger.items():
+                    if isinstance(larger, OmittedPreview):
+                        notices.append(Notice("preview-left-out", f"{subject}, {_PLACES[which]} image", larger.reason))
+                    elif len(picture.larger) > 1 or larger != picture.png:
+                        found[at, which] = larger
                 if picture.head:
                     notices.append(_face(subject))
             task.advance(1)
@@ -120,14 +137,31 @@ def _make_series_previews(
 ) -> Iterator[Preview | OmittedPreview]:
     with storage_errors(archive, "read"), archive.open("rb") as handle:
         for series in page.series:
-            offset, size = series.middle
-            handle.seek(offset)
             texts = (series.description, series.protocol)
-            yield _make_preview(handle.read(size), texts, wanted)
+            places = {1: series.ends[0], 2: series.middle, 3: series.ends[1]}
+            contents = {place: _read_at(handle, *part) for place, part in places.items()}
+            preview = _make_preview(contents.pop(2), texts, wanted)
+            if isinstance(preview, Preview) and len(series.images) > 1:
+                ends = {place: _make_larger(content, wanted) for place, content in contents.items()}
+                if len(series.images) == 2:  # the last image is the middle one
+                    del ends[3]
+                preview = replace(preview, larger=dict(sorted({**preview.larger, **ends}.items())))
+            yield preview
+
+
+def _read_at(handle: BinaryIO, offset: int, size: int) -> bytes:
+    handle.seek(offset)
+    return handle.read(size)
+
+
+def _make_larger(content: bytes, wanted: Collection[str]) -> bytes | OmittedPreview:
+    """Make a larger picture of an image, of its middle frame."""
+    found = _make_preview(content, (), wanted)
+    return found if isinstance(found, OmittedPreview) else found.larger[2]
 
 
 def _make_preview(content: bytes, texts: tuple[str, ...], wanted: Collection[str]) -> Preview | OmittedPreview:
-    """Make one picture; decoders raise all kinds of errors, none of which stops the catalog."""
+    """Make the pictures of one file; decoders raise all kinds of errors, none of which stops the catalog."""
     import warnings
 
     from pydicom import dcmread
@@ -138,7 +172,9 @@ def _make_preview(content: bytes, texts: tuple[str, ...], wanted: Collection[str
             warnings.simplefilter("ignore")  # they concern values that a picture does not need
             dataset = dcmread(io.BytesIO(content), force=True)
             png = make_thumbnail(dataset, wanted)
-            return png if isinstance(png, OmittedPreview) else Preview(png, shows_head(dataset, texts))
+            if isinstance(png, OmittedPreview):
+                return png
+            return Preview(png, shows_head(dataset, texts), _frames(dataset))
     except Exception:  # noqa: BLE001 - see the docstring
         return OmittedPreview(_undecodable(dataset))
 
@@ -152,6 +188,9 @@ def _require_numpy() -> None:
 
 #: The longer side of a picture, in pixels.
 SIDE = 160
+#: The longer side of a larger picture.
+LARGE_SIDE = 256
+_PLACES = {1: "first", 2: "middle", 3: "last"}
 #: Percentiles of the pixel values that become black and white if the image defines no window.
 _DARK, _BRIGHT = 1.0, 99.0
 
@@ -171,10 +210,14 @@ _OTHER_PARTS = re.compile(
 
 @dataclass(frozen=True)
 class Preview:
-    """A picture as a PNG file. ``head`` says that it shows a head, or may show one."""
+    """A small picture as a PNG file, and larger ones: 1 is the first image or frame, 2 the middle one, 3 the last one.
+
+    ``head`` says that it shows a head, or may show one.
+    """
 
     png: bytes
     head: bool
+    larger: Mapping[int, bytes | OmittedPreview] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -196,6 +239,19 @@ def make_thumbnail(dataset: Dataset, wanted: Collection[str] = ()) -> bytes | Om
     if reason:
         return OmittedPreview(reason)
     return encode_png(shrink(to_eight_bits(_with_transfer_syntax(dataset))))
+
+
+def _frames(dataset: Dataset) -> dict[int, bytes | OmittedPreview]:
+    """The larger pictures of an image whose small one could be made: of its first, middle and last frame."""
+    frames = _frame_count(dataset)
+    places = {2: frames // 2} if frames < 2 else {1: 0, 2: frames // 2, 3: frames - 1}
+    if frames == 2:
+        del places[3]
+    return {place: encode_png(shrink(to_eight_bits(dataset, at), LARGE_SIDE)) for place, at in places.items()}
+
+
+def _frame_count(dataset: Dataset) -> int:
+    return int(dataset.get("NumberOfFrames", 1) or 1)
 
 
 def _with_transfer_syntax(dataset: Dataset) -> Dataset:
@@ -232,14 +288,15 @@ def shows_head(dataset: Dataset, texts: Iterable[str]) -> bool:
     return _HEAD.search(words) is not None or _OTHER_PARTS.search(words) is None
 
 
-def to_eight_bits(dataset: Dataset) -> NDArray[np.uint8]:
-    """The image, or the middle one of several frames, as bytes: ``(rows, columns)``, or with three colours."""
+def to_eight_bits(dataset: Dataset, frame: int | None = None) -> NDArray[np.uint8]:
+    """The image, or one of several frames (by default the middle one), as bytes: ``(rows, columns)``, or with three
+    colours.
+    """
     import numpy as np
     from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
     from pydicom.pixels.utils import pixel_array
 
-    frames = int(dataset.get("NumberOfFrames", 1) or 1)
-    pixels = pixel_array(dataset, index=frames // 2 if frames > 1 else 0)
+    pixels = pixel_array(dataset, index=_frame_count(dataset) // 2 if frame is None else frame)
     if dataset.SamplesPerPixel > 1:
         return _scaled(pixels, 0, (1 << int(dataset.BitsStored)) - 1)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
@@ -281,12 +338,12 @@ def _scaled(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     return np.floor(unit * 255 + 0.5).astype(np.uint8)
 
 
-def shrink(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Shrink a picture to at most :data:`SIDE` pixels on its longer side, by the means of whole blocks of pixels."""
+def shrink(pixels: NDArray[np.uint8], side: int = SIDE) -> NDArray[np.uint8]:
+    """Shrink a picture to at most ``side`` pixels on its longer side, by the means of whole blocks of pixels."""
     import numpy as np
 
     rows, columns = pixels.shape[:2]
-    factor = max(rows, columns) / SIDE
+    factor = max(rows, columns) / side
     if factor <= 1:
         return pixels
     sums = pixels.astype(np.int64)

@@ -19,6 +19,7 @@ from icf_utils.catalog.application import FOLDERS
 from icf_utils.catalog.burned_in import check_kinds
 from icf_utils.catalog.content import ContentOptions, load_application, own_names, shared_files, visit_content
 from icf_utils.catalog.page import read_study_page
+from icf_utils.catalog.previews import count_previews
 from icf_utils.catalog.records import VisitEntry, visit_entry
 from icf_utils.catalog.study import StudyPage, study_id, study_path
 from icf_utils.catalog.study_description import study_catalog
@@ -173,7 +174,7 @@ class _CatalogBuilder:
         self._notices += content.notices
         self.entries.append(visit_entry(content.page))
         self.outputs += visit_outputs(place)
-        self._previews += len(content.page.previews)
+        self._previews += count_previews(content.page)
 
     def result(self) -> CatalogBuildResult:
         shown = {entry.visit for entry in self.entries} | {one.visit for one in self.unusable}

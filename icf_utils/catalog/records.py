@@ -64,13 +64,18 @@ def version_folder(dataset_id: str, version: str) -> str:
     return f"metadata/{dataset_id}/{version}"
 
 
+#: A picture of a series: the position of the series on the page, and 0 for the small picture of the middle image, or 1,
+#: 2, 3 for larger ones of the first, middle and last image.
+PictureKey = tuple[int, int]
+
+
 @dataclass(frozen=True)
 class VisitPage:
     """The content of a visit's page.
 
     ``url`` is the store's address and ``dataset_id`` that of the DataLad dataset. ``date`` is the visit's
     (``YYYY-MM-DD``, empty if unknown). ``annex`` is the address for git-annex alone, empty without a deposit for it.
-    ``previews`` names the picture of a series by the position of the series on the page. ``has_dataset`` says whether
+    ``previews`` names the pictures of series. ``has_dataset`` says whether
     the visit can be cloned. ``number`` is that of the visit's version. ``archives`` is the address of another store
     that has the archive; empty if this one has it.
     """
@@ -83,7 +88,7 @@ class VisitPage:
     date: str = ""
     annex: str = ""
     names: NameRule = "plain"
-    previews: Mapping[int, str] = field(default_factory=dict)
+    previews: Mapping[PictureKey, str] = field(default_factory=dict)
     has_dataset: bool = True
     number: int = 1
     archives: str = ""
@@ -227,7 +232,7 @@ def _series_tab(page: VisitPage) -> Record:
 
 
 def _series_row(page: VisitPage, at: int) -> Record:
-    series, preview = page.series[at], page.previews.get(at)
+    series, preview = page.series[at], page.previews.get((at, 0))
     row: Record = {
         "Description": series.description,
         "Protocol": series.protocol,

@@ -35,8 +35,8 @@ class CatalogImage:
 class Series:
     """A series of a visit. Texts are clean, and empty if nothing is recorded. ``folder`` is unique in the visit.
 
-    ``middle`` is the position of the middle image's file in the archive: offset and length in bytes. ``kind`` is
-    what a search finds the series by.
+    ``middle`` is the position of the middle image's file in the archive: offset and length in bytes; ``ends`` are those
+    of the first and the last image's. ``kind`` is what a search finds the series by.
     """
 
     number: str
@@ -47,6 +47,7 @@ class Series:
     images: tuple[CatalogImage, ...]
     kind: SeriesKind
     middle: tuple[int, int]
+    ends: tuple[tuple[int, int], tuple[int, int]]
 
     @property
     def size(self) -> int:
@@ -89,6 +90,7 @@ def _series(members: Sequence[ImageRecord], folder: str, names: NameRule) -> Ser
         images=_images(members, names),
         kind=series_kind(members),
         middle=(middle.offset, middle.size),
+        ends=((members[0].offset, members[0].size), (members[-1].offset, members[-1].size)),
     )
 
 

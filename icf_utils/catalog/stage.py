@@ -19,6 +19,7 @@ from icf_utils.catalog.burned_in import check_kinds
 from icf_utils.catalog.content import ContentOptions, VisitContent, load_application, shared_files, visit_content
 from icf_utils.catalog.html_pages import LISTS
 from icf_utils.catalog.page import read_study_page
+from icf_utils.catalog.previews import count_previews
 from icf_utils.catalog.records import VisitEntry, VisitPage, visit_entry
 from icf_utils.catalog.study import StudyPage, study_id
 from icf_utils.catalog.study_description import CITATIONS, study_catalog
@@ -243,7 +244,7 @@ def _result(page: VisitPage, place: Visit, tally: writer.Tally, notices: tuple[N
         dataset_id=page.dataset_id,
         series=len(page.series),
         images=len(page.metadata.images),
-        previews=len(page.previews),
+        previews=count_previews(page),
         files_written=tally.written,
         files_unchanged=tally.unchanged,
         notices=notices,

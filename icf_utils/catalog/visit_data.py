@@ -41,7 +41,9 @@ def visit_data(page: VisitPage) -> dict[str, Any]:
 
 
 def _series(page: VisitPage, at: int) -> dict[str, Any]:
-    series, preview = page.series[at], page.previews.get(at)
+    series, preview = page.series[at], page.previews.get((at, 0))
+    larger = {str(place): name for place in (1, 2, 3) if (name := page.previews.get((at, place)))}
+    slices = {place: f"{previews_folder(page)}/{name}" for place, name in larger.items()}
     return {
         "number": series.number,
         "folder": series.folder,
@@ -50,5 +52,6 @@ def _series(page: VisitPage, at: int) -> dict[str, Any]:
         "bytes": series.size,
         "files": node_path(page.dataset_id, page.version, series.folder),
         **({"preview": f"{previews_folder(page)}/{preview}"} if preview else {}),
+        **({"slices": slices} if slices else {}),
         "values": dict(series.kind),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import struct
 import zlib
@@ -265,7 +266,7 @@ def test_pictures_are_made_when_asked_for(store: Path) -> None:
     assert pictures(store) == {}
     result = catalogify_studyvisit_from_meta(store, STUDY, "v1", previews=True)
     assert result.previews == 2
-    assert sorted(name[:4] for name in pictures(store)) == ["0000", "0004"]
+    assert sorted(name.rpartition("-")[0] for name in pictures(store)) == ["0000", "0000-2", "0004", "0004-2"]
     reported = [(notice.code, notice.subject) for notice in result.notices]
     reasons = {notice.subject: notice.message for notice in result.notices}
     undecodable = "its pixel data (Explicit VR Little Endian with 12 bits) are damaged or cannot be decoded here"
@@ -295,12 +296,54 @@ def test_pictures_survive_and_are_taken_away(store: Path) -> None:
 
 def test_a_damaged_picture_is_found_and_dropped(store: Path) -> None:
     catalogify_studyvisit_from_meta(store, STUDY, "v1", previews=True)
-    path = next(path for path in store.rglob("*.png") if path.parent.name == "previews")
+    path = next(path for path in store.rglob("0000-*.png") if path.name.count("-") == 1)
     path.write_bytes(path.read_bytes()[:-1])
     (finding,) = verify_visit(store, STUDY, "v1").findings
     assert finding.path == path
     assert catalogify_studyvisit_from_meta(store, STUDY, "v1").previews == 1
     assert verify_visit(store, STUDY, "v1").findings == ()
+
+
+def make_slices(tmp_path: Path, images: list[Dataset]) -> Path:
+    source, root = tmp_path / "in", tmp_path / "store"
+    source.mkdir()
+    for at, one in enumerate(images):
+        one.SeriesInstanceUID = images[0].SeriesInstanceUID
+        dcmwrite(source / f"{at}.dcm", one, enforce_file_format=True)
+    make_studyvisit_archive(source, root, STUDY, "v1")
+    deposit_visit_metadata(root, STUDY, "v1")
+    deposit_visit_dataset(root, STUDY, "v1")
+    return root
+
+
+@pytest.mark.parametrize(("amount", "places"), [(1, ["2"]), (2, ["1", "2"]), (5, ["1", "2", "3"])])
+def test_first_middle_and_last_images(tmp_path: Path, amount: int, places: list[str]) -> None:
+    images = [image(1, BodyPartExamined="KNEE") for _ in range(amount)]
+    for at, one in enumerate(images):
+        one.SOPInstanceUID = generate_uid(entropy_srcs=[str(at)])
+        one.PixelData = bytes([at + 1]) * len(one.PixelData)
+    root = make_slices(tmp_path, images)
+    assert catalogify_studyvisit_from_meta(root, STUDY, "v1", previews=True).previews == 1
+    assert len(pictures(root)) == 1 + len(places)
+    (series,) = json.loads((root / STUDY / "catalog" / "data" / "visits" / "v1.json").read_text())["series"]
+    assert list(series.get("slices", {})) == places
+    assert len({(root / STUDY / "catalog" / name).read_bytes() for name in series.get("slices", {}).values()}) <= len(
+        places
+    )
+    assert verify_visit(root, STUDY, "v1").findings == ()
+    made = pictures(root)
+    build_catalog(root, STUDY)
+    assert pictures(root) == made
+
+
+def test_a_slice_with_names_is_left_out_and_named(tmp_path: Path) -> None:
+    images = [image(1, BodyPartExamined="KNEE") for _ in range(3)]
+    for at, one in enumerate(images):
+        one.SOPInstanceUID = generate_uid(entropy_srcs=[str(at)])
+    images[2].BurnedInAnnotation = "YES"
+    result = catalogify_studyvisit_from_meta(make_slices(tmp_path, images), STUDY, "v1", previews=True)
+    assert [notice.subject for notice in result.notices] == ["v1, series 1, last image"]
+    assert len(pictures(tmp_path)) == 3
 
 
 def test_real_images_of_all_kinds(visits: Path, tmp_path: Path) -> None:

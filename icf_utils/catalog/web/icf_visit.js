@@ -80,7 +80,7 @@ class IcfVisitPage {
 
   preview(row) {
     if (!row.preview) return icfEl("span", { class: "icf-about" }, "none");
-    return icfEl("a", { href: row.preview, title: "Show the picture alone" }, icfEl("img", { src: row.preview, loading: "lazy", width: "104", height: "104", alt: `Preview of series ${row.number}` }));
+    return icfEl("a", { href: row.slices ? this.seriesHref(row) : row.preview, title: row.slices ? "Larger pictures" : "Show the picture alone" }, icfEl("img", { src: row.preview, loading: "lazy", width: "104", height: "104", alt: `Preview of series ${row.number}` }));
   }
 
   opener(row, text) {
@@ -127,8 +127,33 @@ class IcfVisitPage {
 
   fill(body, row) {
     const files = icfEl("div");
-    icfReplace(body, this.parameters(row), icfEl("h3", null, "Get this series"), this.seriesCommands(row), icfEl("h3", null, "Files"), files);
+    icfReplace(body, this.slices(row), this.parameters(row), icfEl("h3", null, "Get this series"), this.seriesCommands(row), icfEl("h3", null, "Files"), files);
     this.loadFiles(files, row);
+  }
+
+  /** The first, middle and last image of a series, one at a time. */
+  slices(row) {
+    const places = Object.keys(row.slices || {});
+    if (!places.length) return null;
+    const names = { 1: "first image", 2: "middle image", 3: "last image" };
+    let at = Math.max(0, places.indexOf("2"));
+    const picture = icfEl("img", { class: "icf-slice", width: "256", height: "256" });
+    const said = icfEl("span", { role: "status" });
+    const show = (step) => {
+      at = Math.min(places.length - 1, Math.max(0, at + step));
+      icfSet(picture, { src: row.slices[places[at]], alt: `Series ${row.number}, ${names[places[at]]}` });
+      said.textContent = `${names[places[at]]} (${at + 1} of ${places.length})`;
+      before.disabled = at === 0;
+      after.disabled = at === places.length - 1;
+    };
+    const before = icfButton("‹", () => show(-1), { "aria-label": "Previous picture" });
+    const after = icfButton("›", () => show(1), { "aria-label": "Next picture" });
+    const stepper = icfEl("div", { class: "icf-stepper", onkeydown: (event) => {
+      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (step) { event.preventDefault(); show(step); }
+    } }, places.length > 1 ? [before, said, after] : null);
+    show(0);
+    return icfEl("figure", { class: "icf-slices" }, picture, stepper);
   }
 
   parameters(row) {
