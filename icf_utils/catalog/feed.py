@@ -28,7 +28,7 @@ def feed_bytes(name: str, catalog_id: str, visits: Sequence[IndexedVisit]) -> by
     entries = "".join(_entry(catalog_id, visit) for visit in latest)
     text = f"""<?xml version="1.0" encoding="UTF-8"?>
 <feed xmlns="http://www.w3.org/2005/Atom">
-<id>urn:uuid:{catalog_id}</id>
+<id>urn:uuid:{_uuid(catalog_id)}</id>
 <title>{_text(name)}</title>
 <updated>{updated}T00:00:00Z</updated>
 <author><name>{_text(name)}</name></author>
@@ -41,7 +41,7 @@ def feed_bytes(name: str, catalog_id: str, visits: Sequence[IndexedVisit]) -> by
 
 
 def _entry(catalog_id: str, visit: IndexedVisit) -> str:
-    entry_id = uuid.uuid5(uuid.UUID(catalog_id), f"{visit.visit} {visit.version}")
+    entry_id = _uuid(f"{catalog_id} {visit.visit} {visit.version}")
     title = visit.visit if visit.version == 1 else f"{visit.visit}, version {visit.version}"
     series, images = len(visit.series.kinds), sum(visit.series.images)
     about = [visit.date, format_count(series, "series"), format_count(images, "image"), format_size(visit.size)]
@@ -53,6 +53,10 @@ def _entry(catalog_id: str, visit: IndexedVisit) -> str:
 <summary>{_text(", ".join(filter(None, about)))}</summary>
 </entry>
 """
+
+
+def _uuid(text: str) -> uuid.UUID:
+    return uuid.uuid5(uuid.NAMESPACE_URL, f"icf-utils feed {text}")
 
 
 def _text(text: str) -> str:

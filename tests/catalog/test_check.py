@@ -113,6 +113,7 @@ def test_other_settings_are_noticed(catalogued: Path) -> None:
     names = {name for name, _ in check(catalogued, settings=CatalogSettings(name="Other"))}
     assert names == {
         "index.html",
+        "feed.xml",
         "list/1.html",
         "config.json",
         study_page(catalogued).relative_to(Study(catalogued, STUDY).catalog).as_posix(),

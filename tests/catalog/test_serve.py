@@ -156,7 +156,7 @@ def test_the_page_of_all_studies(catalogued: Path) -> None:
     assert [(notice.code, notice.subject) for notice in result.notices] == [("not-in-index", "plain")]
     assert not build_index(catalogued).changed
     assert sorted(path.name for path in catalogued.iterdir()) == [
-        *("icf.toml", "index-icon.svg", "index.css", "index.html", "index.js", "other", "plain", STUDY)
+        *("icf.toml", "index-icon.svg", "index.css", "index.html", "index.js", "other", "plain", STUDY, "sitemap.xml")
     ]
     assert result.page.stat().st_mode & 0o777 == 0o666 & ~_umask()
 

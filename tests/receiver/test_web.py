@@ -438,7 +438,7 @@ def test_values_are_escaped_on_the_pages(client: Client) -> None:
     for address in ("/", "/view/s000001", "/view/s000002", "/view/s000003"):
         page = client.ask(address).text
         assert HOSTILE not in page
-        assert "<script" not in page
+        assert page.count("<script") == 1  # the pages' own
         assert "1.2.3" not in page  # no UIDs
     assert "&lt;script&gt;" in client.ask("/view/s000001").text
     log = client.ask("/sessions/s000001/log")
