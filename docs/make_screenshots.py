@@ -29,11 +29,12 @@ from icf_utils import (
     deposit_visit_metadata,
     make_studyvisit_archive,
 )
+from icf_utils.catalog.index_page import build_index
 from icf_utils.catalog.serve import CatalogServer
 from icf_utils.settings import CatalogSettings, Settings
 
 IMAGES = Path(__file__).parent / "images"
-STUDY, STORE_URL = "memory-1", "https://data.example.org"
+STUDY, OTHER, STORE_URL = "memory-1", "rest-pilot", "https://data.example.org"
 DESKTOP, PHONE = 1280, 390
 #: Largest height (pixels) and size (bytes) of a picture.
 HIGHEST, LARGEST = 1500, 150_000
@@ -57,10 +58,25 @@ PARAMETERS = {
 }
 SETTINGS = Settings(
     catalog=CatalogSettings(
-        name="Memory study",
-        description="Structural and functional MRI of the memory study, two sessions for each participant.",
+        name="Imaging centre",
+        description="Studies of the imaging centre of Example University.",
     )
 )
+
+
+STUDY_SETTINGS = """\
+[study]
+name = "Memory study"
+description = "Structural and functional MRI of the memory study, two sessions for each participant."
+keywords = ["memory", "MRI", "hippocampus"]
+license = "CC BY 4.0"
+license_url = "https://creativecommons.org/licenses/by/4.0/"
+doi = "10.1234/memory"
+publisher = "Example University"
+
+[[study.authors]]
+name = "Doe, Jane"
+"""
 
 
 def drawn(seed: int, at: int) -> bytes:
@@ -92,7 +108,7 @@ def write_image(path: Path, visit: int, series: tuple[int, str, str, str, int], 
         dataset.Manufacturer, dataset.ManufacturerModelName = "SIEMENS", "Prisma" if visit < 18 else "Skyra"
         dataset.MagneticFieldStrength, dataset.BodyPartExamined = 3, "BRAIN"
         tr, te, flip, thickness = PARAMETERS[number]
-        dataset.RepetitionTime, dataset.EchoTime = tr, te + (0.28 if (number, visit) == (2, 5) else 0)
+        dataset.RepetitionTime, dataset.EchoTime = tr, te + (0.28 if (number, visit) in ((2, 1), (2, 5)) else 0)
         dataset.FlipAngle, dataset.SliceThickness, dataset.PixelSpacing = flip, thickness, [1, 1]
         dataset.PixelData = drawn(number * 100 + visit, at)
     dataset.file_meta = FileMetaDataset()
@@ -116,7 +132,26 @@ def make_store(root: Path) -> Path:
         deposit_visit_metadata(store, STUDY, name)
         deposit_visit_dataset(store, STUDY, name, store_url=STORE_URL, annex_url=True)
         catalogify_studyvisit_from_meta(store, STUDY, name, previews=visit == 1, settings=SETTINGS)
-    return root / "store"
+    (store / STUDY / "icf.toml").write_text(STUDY_SETTINGS, encoding="utf-8")
+    small_study(root, store)
+    for study, last in ((STUDY, name), (OTHER, "sub-01")):
+        catalogify_studyvisit_from_meta(store, study, last, settings=SETTINGS)
+    build_index(store, settings=SETTINGS)
+    return store
+
+
+def small_study(root: Path, store: Path) -> None:
+    """Another study, so that there are several on the page of all studies."""
+    for at in range(4):
+        write_image(root / "other" / f"{at}.dcm", 30, (3, "ep2d_bold_rest", "resting state", "MR", 4), at)
+    make_studyvisit_archive(root / "other", store, OTHER, "sub-01")
+    deposit_visit_metadata(store, OTHER, "sub-01")
+    deposit_visit_dataset(store, OTHER, "sub-01", store_url=STORE_URL)
+    (store / OTHER / "icf.toml").write_text(
+        '[study]\nname = "Resting state pilot"\ndescription = "One participant, to test the protocol."\n'
+        'keywords = ["fMRI", "pilot"]\n',
+        encoding="utf-8",
+    )
 
 
 class Camera:
@@ -127,6 +162,7 @@ class Camera:
 
     def go(self, address: str, then: str) -> None:
         self._driver.get("about:blank")
+        self._size(DESKTOP, 900)  # wide pages open their filters as they load
         self._driver.get(address)
         self.wait(then)
 
@@ -179,17 +215,22 @@ def camera(profile: str) -> Iterator[Camera]:
 
 
 def take_pictures(address: str, view: Camera) -> None:
-    """The study's page, a search, the protocol matrix, a visit's page, and one of its series."""
+    """The page of all studies, a study's page, a search, the protocol matrix, a visit's page, and one of its series."""
+    view.go(f"{address}index.html", "document.querySelectorAll('tbody tr').length === 2")
+    view.take("catalog-index")
+    address = f"{address}{STUDY}/catalog/"
     view.go(address, "document.querySelectorAll('td a').length")
     view.take("catalog-study")
     search = "#/?q=dti+tr%3A%3E8000+date%3A2022"
-    view.go(f"{address}{search}", "document.querySelector('.icf-count').innerText.includes(' of ')")
+    view.go(
+        f"{address}{search}", "[...document.querySelectorAll('.icf-count')].some(e => e.innerText.includes(' of '))"
+    )
     view.take("catalog-search")
     view.go(f"{address}#/?view=matrix", "document.querySelectorAll('.icf-matrix td').length")
     view.take("catalog-matrix")
     view.go(f"{address}#/visit/sub-01_ses-2", "document.querySelector('.icf-neighbours a')")
     view.take("catalog-visit")
-    view.go(f"{address}#/visit/sub-03_ses-2?series=2", "document.querySelectorAll('.icf-folder .icf-file').length")
+    view.go(f"{address}#/visit/sub-01_ses-2?series=2", "document.querySelectorAll('.icf-folder .icf-file').length")
     others = "main section:not(:has(#icf-details)):not(section section)"
     view.do(
         f"document.querySelectorAll('{others}').forEach(e => e.remove())", "document.querySelector('main .icf-marked')"
@@ -201,7 +242,7 @@ def main() -> int:
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         store = make_store(Path(folder))
-        with CatalogServer(store / STUDY) as server:
+        with CatalogServer(store) as server:
             thread = threading.Thread(target=server.serve_forever)
             thread.start()
             try:
