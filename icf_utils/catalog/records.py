@@ -179,7 +179,9 @@ def _node_path(page: VisitPage, path: str = "") -> str:
 
 def page_config(default_tab: str) -> Record:
     """The settings that the application requests for each dataset; without them, browsers log an error."""
-    return {"dataset_options": {"include_metadata_export": True, "default_tab": default_tab}}
+    options = {"include_metadata_export": True, "default_tab": default_tab}
+    # datalad-catalog reads "property_sources" when it adds to a record
+    return {"dataset_options": options, "property_sources": {"dataset": {}}}
 
 
 def visit_node(page: VisitPage) -> Record:

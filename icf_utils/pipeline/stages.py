@@ -255,7 +255,7 @@ STAGES: Mapping[str, Stage] = {
         ),
         Stage(
             name="catalog",
-            version=2,
+            version=3,
             inputs=lambda visit: (visit.dicoms_json, visit.tarball_json, visit.export, visit.refs),
             outputs=lambda _: (),
             parameters=_store_parameters,
