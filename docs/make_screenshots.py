@@ -154,6 +154,13 @@ def small_study(root: Path, store: Path) -> None:
     )
 
 
+#: Filters are closed on narrow screens when a page is opened there, and nothing has the focus.
+_BEFORE = """
+document.activeElement.blur();
+document.querySelectorAll(".icf-facets").forEach(one => { one.open = innerWidth >= 960; });
+"""
+
+
 class Camera:
     """A browser that takes pictures of pages."""
 
@@ -184,10 +191,11 @@ class Camera:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self._driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         self._size(width, 900)
+        self._driver.execute_script(_BEFORE)
         height = min(HIGHEST, self._driver.execute_script("return document.documentElement.scrollHeight"))
         self._size(width, height)
-        self._driver.execute_script("window.scrollTo(0, 0); document.activeElement.blur()")
         self.wait("[...document.images].every(one => one.complete)")
+        self._driver.execute_script("window.scrollTo(0, 0)")
         data = base64.b64decode(self._driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})["data"])
         Image.open(io.BytesIO(data)).convert("RGB").quantize(128).save(path, optimize=True)
         if path.stat().st_size > LARGEST:

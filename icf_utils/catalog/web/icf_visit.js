@@ -127,7 +127,7 @@ class IcfVisitPage {
 
   fill(body, row) {
     const files = icfEl("div");
-    icfReplace(body, this.slices(row), this.parameters(row), icfEl("h3", null, "Get this series"), this.seriesCommands(row), icfEl("h3", null, "Files"), files);
+    icfReplace(body, this.slices(row), icfEl("div", { class: "icf-recorded" }, this.parameters(row)), icfEl("h3", null, "Get this series"), this.seriesCommands(row), icfEl("h3", null, "Files"), files);
     this.loadFiles(files, row);
   }
 
@@ -286,7 +286,7 @@ class IcfVisitPage {
     const at = names.findIndex(([name]) => name === this.visit.visit);
     this.showFacts(at < 0 ? "" : names[at][1]);
     this.showSeries(false);
-    for (const { box, body, row } of this.folders) if (box.open && body.firstChild) body.replaceChild(this.parameters(row), body.firstChild);
+    for (const { box, body, row } of this.folders) if (box.open && body.firstChild) body.querySelector(".icf-recorded").replaceChildren(this.parameters(row));
     const link = (label, place) => (names[place] ? icfEl("a", { href: icfVisitHref(names[place][0]) }, `${label}: ${names[place][0]}`) : null);
     if (at >= 0) icfReplace(this.parts.neighbours, icfEl("nav", { class: "icf-neighbours", "aria-label": "Other visits" }, link("Previous visit", at - 1), link("Next visit", at + 1)));
   }
