@@ -26,6 +26,8 @@ SCRIPTS = (
     *("icf_base.js", "icf_table.js", "icf_query.js", "icf_index.js", "icf_export.js", "icf_plots.js"),
     *("icf_matrix.js", "icf_study.js", "icf_visit.js", "icf_start.js"),
 )
+#: Runs before the page is complete, and before the others.
+EARLY_SCRIPT = "icf_early.js"
 STYLE = "icf.css"
 #: The logo of a catalog without one in its settings.
 LOGO = "artwork/catalog_logo.svg"
@@ -56,7 +58,7 @@ def load_application_files(link_color: str, link_hover_color: str) -> dict[str, 
         paths = [path for path in (*schemas, *(folder / name for name in (*_ICONS, LOGO))) if path.is_file()]
         files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
     web = package_files("icf_utils.catalog").joinpath("web")
-    files |= {f"assets/{name}": web.joinpath(name).read_bytes() for name in SCRIPTS}
+    files |= {f"assets/{name}": web.joinpath(name).read_bytes() for name in (EARLY_SCRIPT, *SCRIPTS)}
     colors = f":root {{ --link-color: {link_color}; --link-hover-color: {link_hover_color}; }}\n"
     files[f"assets/{STYLE}"] = colors.encode("ascii") + web.joinpath(STYLE).read_bytes()
     return dict(sorted(files.items()))

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from icf_utils.catalog.application import LOGO, SCRIPTS, STYLE
+from icf_utils.catalog.application import EARLY_SCRIPT, LOGO, SCRIPTS, STYLE
 from icf_utils.catalog.feed import FEED_PATH
 from icf_utils.catalog.series import SeriesKind, kind_texts
 from icf_utils.catalog.study import catalog_name, logo_target, social_links, study_description
@@ -84,6 +84,7 @@ def _first_page(
             f'<link rel="icon" href="{_ICON}">',
             f'<link rel="stylesheet" href="assets/{STYLE}">',
             f'<link rel="alternate" type="application/atom+xml" href="{FEED_PATH}" title="{_text(name)}">',
+            f'<script src="assets/{EARLY_SCRIPT}"></script>',
             *(f'<script defer src="assets/{script}"></script>' for script in SCRIPTS),
             site,
             f'<meta property="og:type" content="website"><meta property="og:title" content="{_text(name)}">',

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils.catalog.application import SCRIPTS, STYLE, find_datalad_catalog, load_application_files
+from icf_utils.catalog.application import EARLY_SCRIPT, SCRIPTS, STYLE, find_datalad_catalog, load_application_files
 from icf_utils.catalog.content import study_files
 from icf_utils.catalog.study import StudyPage
 from icf_utils.errors import MissingRequirement
 from icf_utils.settings import CatalogSettings
 
 COLORS = ("#0b5fa5", "navy")
-SCRIPT_FILES = [f"assets/{name}" for name in SCRIPTS]
+SCRIPT_FILES = [f"assets/{name}" for name in (EARLY_SCRIPT, *SCRIPTS)]
 
 
 def first_page(settings: CatalogSettings | None = None) -> str:

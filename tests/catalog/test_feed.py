@@ -61,6 +61,7 @@ def test_a_reader_sees_what_is_new(store: Path, visitor: Visitor) -> None:
         visitor.open(page)
         visitor.heading(f"Study {STUDY}")
         assert visitor.texts(".icf-badge") == []
+        visitor.wait(lambda: visitor.driver.execute_script("return localStorage.length"))
         add(store, "v3")
         visitor.open(page)
         visitor.wait(lambda: visitor.texts(".icf-badge") == ["new visit"])
@@ -69,6 +70,7 @@ def test_a_reader_sees_what_is_new(store: Path, visitor: Visitor) -> None:
         visitor.wait(lambda: [row[0].split() for row in visitor.rows()] == [["v3", "new", "visit"]])
         visitor.open(page)
         visitor.wait(lambda: visitor.texts(".icf-badge") == ["new visit"])  # until the tab is closed
+        visitor.wait(lambda: "v3" in visitor.driver.execute_script("return Object.values(localStorage).join()"))
         visitor.driver.execute_script("sessionStorage.clear()")
         visitor.open(page)
         visitor.heading(f"Study {STUDY}")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
+from icf_utils.dicom.values import Value
 from tests.catalog.browsing import DESKTOP, Visitor, served
 from tests.catalog.conftest import STUDY, deposit, make_series, make_visit
 
@@ -26,10 +27,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Ten visits of two years; two have no field map, and one has another echo time."""
     root = tmp_path_factory.mktemp("store")
     for at in range(10):
-        tags = {"StudyDate": f"{2022 + at % 2}0301", "RepetitionTime": 2300}
-        images = make_series(1, 4, "t1_mprage", ProtocolName="MPRAGE", EchoTime=3.1 if at == 4 else 2.98, **tags)
+        tags: dict[str, Value] = {"StudyDate": f"{2022 + at % 2}0301", "RepetitionTime": 2300}
+        images = make_series(1, 4, "t1_mprage", "MR", ProtocolName="MPRAGE", EchoTime=3.1 if at == 4 else 2.98, **tags)
         if at not in WITHOUT_FIELD_MAP:
-            images += make_series(2, 2, "gre_field_mapping", ProtocolName="fieldmap", EchoTime=4.9, **tags)
+            images += make_series(2, 2, "gre_field_mapping", "MR", ProtocolName="fieldmap", EchoTime=4.9, **tags)
         deposit(root, f"sub-{at:02}", make_visit(f"sub-{at:02}", images))
     (root / STUDY / "icf.toml").write_text(DESCRIPTION, encoding="utf-8")
     for at in range(10):

@@ -91,7 +91,9 @@ class IcfProblem extends Error {}
 async function icfJson(path, missing) {
   let response;
   try {
-    response = await fetch(path, { cache: "no-cache" });
+    const early = window.icfEarly && window.icfEarly[path];
+    if (early) delete window.icfEarly[path];
+    response = await (early || fetch(path, { cache: "no-cache" }));
   } catch (error) {
     throw new IcfProblem(`The server does not answer, so the file ${path} could not be loaded. Check the connection, and reload the page.`);
   }
@@ -142,8 +144,10 @@ function icfSize(bytes) {
 }
 
 function icfNumber(value) {
-  return value.toLocaleString("en");
+  return icfNumberFormat.format(value);
 }
+
+const icfNumberFormat = new Intl.NumberFormat("en");
 
 function icfCounted(number, one, more) {
   return `${icfNumber(number)} ${number === 1 ? one : more}`;

@@ -325,7 +325,7 @@ function icfMarkNews(visits) {
   const key = `icf-seen ${icfSite.catalog}`;
   try {
     const before = window.sessionStorage.getItem(key) || window.localStorage.getItem(key);
-    window.localStorage.setItem(key, JSON.stringify(Object.fromEntries(visits.map((visit) => [visit.visit, visit.version]))));
+    setTimeout(() => icfKeepSeen(key, visits), 1000); // not while the page is being made
     if (!before) return;
     window.sessionStorage.setItem(key, before);
     const seen = new Map(Object.entries(JSON.parse(before)));
@@ -335,6 +335,14 @@ function icfMarkNews(visits) {
     }
   } catch (error) {
     // no storage, or one that is full: nothing is marked
+  }
+}
+
+function icfKeepSeen(key, visits) {
+  try {
+    window.localStorage.setItem(key, JSON.stringify(Object.fromEntries(visits.map((visit) => [visit.visit, visit.version]))));
+  } catch (error) {
+    // no storage, or one that is full
   }
 }
 

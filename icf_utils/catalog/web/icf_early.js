@@ -1,0 +1,15 @@
+"use strict";
+// Ask for the data of the page that the address names while the other scripts are still being loaded: they take it over.
+
+window.icfEarly = {};
+
+if (window.location.protocol !== "file:") {
+  const path = (window.location.hash.slice(1) || "/").split("?")[0].split("/").filter(Boolean);
+  const files = [];
+  if (!path.length) files.push("data/study.json", "data/protocols.json", "data/outputs.json");
+  if (path[0] === "visit" && path.length === 2) files.push(`data/visits/${path[1]}.json`);
+  for (const file of files) {
+    window.icfEarly[file] = fetch(file, { cache: "no-cache" });
+    window.icfEarly[file].catch(() => {}); // whoever takes it over reports it
+  }
+}
