@@ -46,7 +46,9 @@ def test_the_scripts_neither_compile_text_nor_take_it_for_markup() -> None:
         assert not re.search(
             rb"innerHTML|outerHTML|insertAdjacentHTML|\beval\b|new Function|document\.write", files[name]
         ), name
-    assert not re.search(r"<style|\sstyle=|\son[a-z]+=|<script(?! defer| type=\"application)", first_page())
+    assert not re.search(
+        r"<style|\sstyle=|\son[a-z]+=|<script(?! defer| type=\"application| src=\"assets/)", first_page()
+    )
 
 
 def test_the_scripts_are_written_for_browsers_of_2021() -> None:
@@ -60,14 +62,31 @@ def test_the_scripts_are_written_for_browsers_of_2021() -> None:
         assert re.search(newer, files[name]) is None, name
 
 
+#: Parses each file in the language of ECMAScript 2021, with the parser that comes with node (``--expose-internals``).
+PARSE = """
+const acorn = require("internal/deps/acorn/acorn/dist/acorn");
+for (const file of process.argv.slice(1)) {
+  try {
+    acorn.parse(require("fs").readFileSync(file, "utf8"), { ecmaVersion: 2021, sourceType: "script" });
+  } catch (error) {
+    console.log(`${file}: ${error.message}`);
+  }
+}
+"""
+
+
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-def test_the_scripts_parse(tmp_path: Path) -> None:
-    for name, data in load_application_files(*COLORS).items():
-        if name.endswith(".js"):
-            file = tmp_path / "script.js"
-            file.write_bytes(data)
-            done = subprocess.run(["node", "--check", str(file)], capture_output=True, text=True, check=False)
-            assert done.returncode == 0, (name, done.stderr)
+def test_the_scripts_parse_in_the_language_of_2021(tmp_path: Path) -> None:
+    """What Safari 15 and Firefox ESR understand."""
+    for at, name in enumerate(SCRIPT_FILES):
+        (tmp_path / f"{at}-{Path(name).name}").write_bytes(load_application_files(*COLORS)[name])
+    (tmp_path / "newer.js").write_text("class A { static { } }")
+    files = sorted(str(path) for path in tmp_path.iterdir())
+    command = ["node", "--expose-internals", "-e", PARSE, *files]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "Cannot find module" in done.stderr:
+        pytest.skip("this node has its parser elsewhere")
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == [str(tmp_path / "newer.js")], done
 
 
 def test_the_colours_of_links_are_in_the_style_sheet() -> None:
