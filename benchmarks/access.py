@@ -26,6 +26,7 @@ from benchmarks.cases import machine
 from benchmarks.run import publish
 from benchmarks.visits import make_visit
 from icf_utils.dataset.origin import clone_url
+from icf_utils.store.init_store import init_store
 from icf_utils.store.layout import Visit
 from tests.dataset.servers import Server, nginx
 
@@ -100,6 +101,8 @@ def _store(work: Path) -> Path:
     store = work / "store-access"
     if not Visit(store, *_ID).dicoms_json.exists():
         source = make_visit(work, _IMAGES, size=_SIZE, per_series=_PER_SERIES)
+        if not store.exists():
+            init_store(store, "http://127.0.0.1")
         for stage in (["make_studyvisit_archive", str(source)], ["deposit_visit_metadata"]):
             _run(_tool("icf-utils"), stage[0], "-q", "-o", str(store), "--id", *_ID, *stage[1:])
     return store

@@ -376,6 +376,7 @@ def result_types() -> dict[str, Any]:
     from icf_utils.pipeline.model import RunResult
     from icf_utils.processing.run import ProcessRunResult
     from icf_utils.processing.trial import Trial
+    from icf_utils.retrieve.get import GetPlan, GetResult
     from icf_utils.retrieve.job import RetrieveResult
     from icf_utils.sender.model import SendResult
     from icf_utils.store.init_store import InitResult
@@ -405,6 +406,7 @@ def result_types() -> dict[str, Any]:
         "retrieve": RetrieveResult | RetrieveStats | RetrievePlan,
         "export": VisitsExported,
         "clone": CloneResult,
+        "get": GetResult | GetPlan,
         "configure-clone": ConfiguredClone,
         "study-uid": StudyUids,
         "send": SendResult,

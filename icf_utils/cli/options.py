@@ -163,6 +163,39 @@ def add_dry_run(parser: argparse._ActionsContainer, what: str) -> None:
     parser.add_argument("-n", "--dry-run", action="store_true", help=what)
 
 
+def add_selection(parser: argparse.ArgumentParser, series: str) -> None:
+    """Add ``--modality``, ``--series`` and ``--tag``; ``series`` is what names a series."""
+    parser.add_argument(
+        "--modality",
+        metavar="MODALITY",
+        action="append",
+        default=[],
+        help="select the images of a modality, such as MR; may be given several times",
+    )
+    parser.add_argument(
+        "--series",
+        metavar=series,
+        action="append",
+        default=[],
+        help="select a series; may be given several times",
+    )
+    parser.add_argument(
+        "--tag",
+        metavar="KEYWORD=VALUE",
+        action="append",
+        default=[],
+        help="select images with this value; KEYWORD~TEXT: whose value contains TEXT in upper or lower case; "
+        "'KEYWORD<NUMBER' (or <=, >, >=): by order; if given several times, all must match",
+    )
+
+
+def connections(text: str) -> int:
+    """The type of an option with a number of connections."""
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:4]) <= 64):
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 64, found '{text}'")
+    return int(text)
+
+
 def add_strip(parser: argparse.ArgumentParser) -> None:
     """``--strip-components``."""
     parser.add_argument(

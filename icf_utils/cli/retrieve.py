@@ -8,15 +8,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from icf_utils.cli.console import Console
 from icf_utils.cli.options import (
     add_directory,
     add_dry_run,
     add_login,
+    add_selection,
     add_targets,
     add_tls,
+    connections,
     number,
     targets_of,
     tls_of,
@@ -26,9 +28,10 @@ from icf_utils.formatting import format_count, format_size
 
 if TYPE_CHECKING:
     from icf_utils.credentials import Login, Secret
+    from icf_utils.results import Notice
     from icf_utils.retrieve.api import ImageSource, Retriever, RetrieveResult
     from icf_utils.retrieve.model import Failure
-    from icf_utils.retrieve.plan import Plan, SeriesLine, Stats
+    from icf_utils.retrieve.plan import SeriesLine, Stats
     from icf_utils.retrieve.selection_file import SelectedLine
 
 NAME = "retrieve"
@@ -97,28 +100,7 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         help="select what a file lists: the catalog's selection file, or CSV, TSV or JSON lines with study, visit and "
         "perhaps series or path",
     )
-    parser.add_argument(
-        "--modality",
-        metavar="MODALITY",
-        action="append",
-        default=[],
-        help="select the images of a modality, such as MR; may be given several times",
-    )
-    parser.add_argument(
-        "--series",
-        metavar="NUMBER-OR-UID",
-        action="append",
-        default=[],
-        help="select a series; may be given several times",
-    )
-    parser.add_argument(
-        "--tag",
-        metavar="KEYWORD=VALUE",
-        action="append",
-        default=[],
-        help="select images with this value; KEYWORD~TEXT: whose value contains TEXT in upper or lower case; "
-        "'KEYWORD<NUMBER' (or <=, >, >=): by order; if given several times, all must match",
-    )
+    add_selection(parser, "NUMBER-OR-UID")
     parser.add_argument(
         "--image",
         metavar="NAME",
@@ -167,14 +149,8 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         help="template for the paths of images: {study} {visit} {series} {sop} {name} {path} and DICOM keywords",
     )
     parser.add_argument(
-        "--connections", metavar="N", type=_connections, default=4, help="requests at a time (default: 4)"
+        "--connections", metavar="N", type=connections, default=4, help="requests at a time (default: 4)"
     )
-
-
-def _connections(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 0 < int(text[:4]) <= 64):
-        raise argparse.ArgumentTypeError(f"expected a number from 1 to 64, found '{text}'")
-    return int(text)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -325,7 +301,7 @@ def store_auth(args: argparse.Namespace, url: str) -> Login | Secret | None:
 def _show_stats(args: argparse.Namespace, retriever: Retriever) -> int:
     stats, plan = retriever.stats(), retriever.plan()
     result = {"stats": stats, "failures": plan.failures, "notices": plan.notices}
-    return _finish(args, _answering(args), result, plan, _figures(stats))
+    return finish(args, _answering(args), result, plan, _figures(stats))
 
 
 def _figures(stats: Stats) -> Iterator[str]:
@@ -343,7 +319,7 @@ def _show_plan(args: argparse.Namespace, retriever: Retriever) -> int:
     plan = retriever.plan()
     lines = series_lines(plan.items, retriever.saved())
     result = {"series": lines, "failures": plan.failures, "notices": plan.notices}
-    return _finish(args, _answering(args), result, plan, (_series_text(line, _thing(args)) for line in lines))
+    return finish(args, _answering(args), result, plan, (_series_text(line, _thing(args)) for line in lines))
 
 
 def _answering(args: argparse.Namespace) -> Console:
@@ -371,7 +347,7 @@ def _retrieve(args: argparse.Namespace, console: Console, retriever: Retriever) 
         job.cancel()
         job.wait()
         raise
-    return _finish(args, console, result, result, [_summary(result, _thing(args))])
+    return finish(args, console, result, result, [_summary(result, _thing(args))])
 
 
 def _summary(result: RetrieveResult, thing: str) -> str:
@@ -381,9 +357,17 @@ def _summary(result: RetrieveResult, thing: str) -> str:
     return f"{came} into '{printable(result.directory)}'{known}{failed}"
 
 
-def _finish(
-    args: argparse.Namespace, console: Console, result: object, seen: Plan | RetrieveResult, lines: Iterable[str]
-) -> int:
+class _Seen(Protocol):
+    """What is shown besides a result."""
+
+    @property
+    def failures(self) -> tuple[Failure, ...]: ...
+
+    @property
+    def notices(self) -> tuple[Notice, ...]: ...
+
+
+def finish(args: argparse.Namespace, console: Console, result: object, seen: _Seen, lines: Iterable[str]) -> int:
     """Show failures and the result; returns the exit code."""
     console.notices(seen.notices)
     console.result(args.command, result, chain(_failures(seen.failures), lines), ok=not seen.failures)

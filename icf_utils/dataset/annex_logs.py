@@ -93,7 +93,7 @@ def _archive_of(value: bytes) -> bytes:
 
 def _next_tags(old: bytes, wanted: bytes, time: int) -> bytes:
     """Add a line with the values that are new (``+``) and those that do not hold any more (``-``)."""
-    now, then = _tags(wanted), _tags(old)
+    now, then = parse_tags(wanted), parse_tags(old)
     texts = []
     for name in sorted(now.keys() | then.keys()):
         gone, new = then.get(name, set()) - now.get(name, set()), now.get(name, set()) - then.get(name, set())
@@ -102,7 +102,7 @@ def _next_tags(old: bytes, wanted: bytes, time: int) -> bytes:
     return old + b"%ds %s\n" % (time, b" ".join(texts)) if texts else old
 
 
-def _tags(content: bytes) -> dict[bytes, set[bytes]]:
+def parse_tags(content: bytes) -> dict[bytes, set[bytes]]:
     """The values that hold, by field; values stay encoded. Later lines come later."""
     fields: dict[bytes, set[bytes]] = {}
     for line in content.splitlines():

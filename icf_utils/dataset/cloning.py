@@ -11,7 +11,8 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -189,6 +190,37 @@ def _for_git(place: _Place) -> dict[str, str]:
     if not isinstance(found, Login):
         return {}
     return {"ICF_CLONE_USER": found.user, "ICF_CLONE_PASSWORD": found.password.value}
+
+
+class SubdatasetInstaller:
+    """Installs visits of a study's clone with the programs that are installed, without their images.
+
+    ``environment`` has more variables for the program, ``say`` gets each command that is run.
+    """
+
+    def __init__(
+        self, say: Callable[[str], None] = lambda _: None, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._say, self._environment = say, environment or {}
+
+    def install(self, top: Path, names: Sequence[str]) -> None:
+        """Install the subdatasets at ``names`` below ``top``; which of them failed can be seen there.
+
+        New ones transfer images by byte ranges, where git finds ``git-annex-remote-icf``.
+        """
+        command = ["datalad", "get", "-n", "--", *names]
+        if shutil.which("datalad") is None:
+            allowed = ("-c", "protocol.annex.allow=always", "-c", "protocol.datalad-annex.allow=always")
+            command = ["git", *allowed, "submodule", "update", "--init", "--", *names]
+        more = f" ... ({len(names)} in total)" if len(names) > 1 else ""
+        self._say(f"{shlex.join(command[: len(command) - len(names) + 1])}{more}")
+        environment = {**user_environment(), **self._environment}
+        # standard output is for the result
+        subprocess.run(command, cwd=top, env=environment, stdout=2, check=False)  # noqa: S603 - no shell
+        for name in names:
+            if (top / name / ".git").exists() and shutil.which("git-annex-remote-icf") is not None:
+                with suppress(InvalidSetting):
+                    configure_clone(top / name)
 
 
 def short_address_settings(store: str) -> tuple[str, str]:

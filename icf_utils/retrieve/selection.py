@@ -192,8 +192,8 @@ def _is_whole(text: str) -> bool:
 def _is_series(image: Image, name: str) -> bool:
     if image.series == name:
         return True
-    number = str(image.tags.get("SeriesNumber", ""))
-    return _is_whole(name) and _is_whole(number) and int(number) == int(name)
+    numbers = _values(image, "SeriesNumber")
+    return _is_whole(name) and any(_is_whole(number) and int(number) == int(name) for number in numbers)
 
 
 def _is_image(image: Image, name: str) -> bool:

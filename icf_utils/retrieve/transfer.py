@@ -9,27 +9,37 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
+from types import TracebackType
 from typing import Protocol
 
 from icf_utils.fetch.errors import FetchFailure, RangesRefused
 from icf_utils.fetch.ranges import Batch, Span, coalesce, split
-from icf_utils.retrieve.files import IncomingFile, PathBlocked
+from icf_utils.retrieve.files import PathBlocked
 from icf_utils.retrieve.model import Failure, PlannedFile, Tar
 
 #: The longest request, in bytes: a large TAR comes by several connections.
 LONGEST = 64 * 1024 * 1024
 
 
+class Incoming(Protocol):
+    """An image that is being received; leaving the context removes it unless it was kept."""
+
+    def __enter__(self) -> Incoming: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def write(self, chunk: bytes) -> None: ...
+
+    def keep(self) -> bool:
+        """Whether size and checksum are right; then the image is kept. May raise :class:`PathBlocked`."""
+
+
 class Destination(Protocol):
-    """Where images are written: :class:`~icf_utils.retrieve.files.FolderDestination`, or zips."""
+    """Where images are written: a folder, zips, or the annex of a clone."""
 
-    def has_correct(self, planned: PlannedFile) -> bool: ...
-
-    def exists(self, planned: PlannedFile) -> bool: ...
-
-    def find_obstacle(self, planned: PlannedFile) -> str: ...
-
-    def begin(self, planned: PlannedFile) -> IncomingFile: ...
+    def begin(self, planned: PlannedFile) -> Incoming: ...
 
 
 class TarTransfer:
@@ -93,7 +103,7 @@ class TarTransfer:
             else:
                 self._fail([index], self._mismatch(index))
 
-    def _close(self, index: int, incoming: IncomingFile | None) -> list[int]:
+    def _close(self, index: int, incoming: Incoming | None) -> list[int]:
         """Keep a finished image; returns its index if it is not correct."""
         if incoming is None or index in self._settled:
             return []

@@ -1,43 +1,33 @@
 """Where an archive's bytes come from: the annex, ``file://``, a web server by ranges, or the whole archive after all.
 
-An archive is asked for at one origin only, even if the dataset names addresses at several: a second server could learn
-from being asked what the first one, or this machine, has (:mod:`icf_utils.dataset.special_remote.security`). The origin
-is that of an address which the clone itself has as a remote, else that of the archive's first address.
+An archive is asked for at one origin only (:mod:`icf_utils.dataset.special_remote.origins`).
 
 Reads files and the network; lets git-annex get a whole archive where nothing else helps.
 """
 
 from __future__ import annotations
 
-import re
 import tarfile
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-from icf_utils.credentials import origin_of
 from icf_utils.dataset.annex_keys import ImageLocator, key_size
 from icf_utils.dataset.special_remote.clone import Clone
 from icf_utils.dataset.special_remote.opener import Opener
+from icf_utils.dataset.special_remote.origins import at_one_origin, origin_name, origins_of_remotes
 from icf_utils.dataset.special_remote.protocol import Job
 from icf_utils.dataset.special_remote.reader import ImageReader
-from icf_utils.errors import DepositDamaged, InvalidSetting
+from icf_utils.errors import DepositDamaged
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.files import FileSource
 from icf_utils.fetch.ranges import Span
 from icf_utils.formatting import format_count
 
-#: Schemes of addresses that bytes can be read from; the others are left to git-annex.
-_READABLE = ("https", "http", "file")
-
-#: The origins of what is on this machine.
-ANNEX, DISK = "annex", "file:"
-
-#: A web address inside a remote's, such as ``datalad-annex::?type=external&url=https://host/path``.
-_WEB_ADDRESS = re.compile(r"https?://[^/?#&\s]+")
+#: The origin of an archive that is in the annex.
+ANNEX = "annex"
 
 #: Failures after which git-annex may still get the archive as a whole, from there or elsewhere.
 _WHOLE_MAY_HELP = frozenset({"no-ranges", "encoded", "missing"})
@@ -72,7 +62,7 @@ class Archive:
         """Where its bytes come from; empty where no address can be read here."""
         if self.local is not None:
             return ANNEX
-        return _origin(self.urls[0]) if self.urls else ""
+        return origin_name(self.urls[0]) if self.urls else ""
 
 
 class Archives:
@@ -82,10 +72,10 @@ class Archives:
         self._clone, self._opener = clone, opener
         self._lock = threading.Lock()
         self._known: dict[str, Archive] = {}
-        self._preferred = _origins_of_remotes(clone)
+        self._preferred = origins_of_remotes(clone)
 
     def origin(self, job: Job, locator: ImageLocator) -> str:
-        """Where the bytes of an image's archive come from: an origin, :data:`ANNEX`, :data:`DISK`, or empty."""
+        """Where the bytes of an image's archive come from: an origin, :data:`ANNEX`, or empty."""
         return self._find(job, locator.archive_key).origin
 
     def pieces(self, job: Job, locator: ImageLocator, size: int) -> Iterator[bytes]:
@@ -125,22 +115,12 @@ class Archives:
             archive = self._known.setdefault(key, Archive(key))
         with archive.lock:
             if not archive.is_known:
-                archive.urls, archive.others = self._at_one_origin(job.urls(key))
+                archive.urls, archive.others = at_one_origin(job.urls(key), self._opener.may_ask, self._preferred)
                 archive.local = self._clone.content_of(key)
                 archive.is_known = True
             if archive.local is not None and not archive.local.exists():  # it was dropped in the meantime
                 archive.local = None
         return archive
-
-    def _at_one_origin(self, urls: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The addresses that are asked, and the origins that are not."""
-        known = [url for url in urls if urlsplit(url).scheme in _READABLE]
-        readable = [url for url in known if self._opener.may_ask(url)] or known
-        origins = list(dict.fromkeys(filter(None, map(_origin, readable))))
-        if not origins:
-            return (), ()
-        chosen = next((origin for origin in origins if origin in self._preferred), origins[0])
-        return tuple(url for url in readable if _origin(url) == chosen), tuple(o for o in origins if o != chosen)
 
     def _kept_here(self, archive: Archive, failure: FetchFailure) -> FetchFailure:
         """git-annex would try the other origins next, which must not learn what this one has."""
@@ -204,22 +184,6 @@ class Archives:
                 path, f"{format_count(size, 'byte')} of '{locator.path}'", f"{format_count(span.size, 'byte')}"
             )
         yield from FileSource(path, key_size(archive.key)).read(span.start, span.size)
-
-
-def _origin(url: str) -> str:
-    """The origin of an address, empty for one that is malformed."""
-    if urlsplit(url).scheme == "file":
-        return DISK
-    try:
-        return str(origin_of(url))
-    except InvalidSetting:
-        return ""
-
-
-def _origins_of_remotes(clone: Clone) -> frozenset[str]:
-    """The origins of the web addresses that the clone has as remotes, which the user has chosen."""
-    values = (unquote(value) for _, value in clone.remotes_with("url"))
-    return frozenset(_origin(address) for value in values for address in _WEB_ADDRESS.findall(value)) - {""}
 
 
 def _member(archive: Archive, path: Path, name: str) -> Span:

@@ -22,7 +22,7 @@ class Clone:
     """The clone whose git directory is ``git_dir``."""
 
     def __init__(self, git_dir: Path) -> None:
-        self._git_dir = git_dir
+        self.git_dir = git_dir
 
     @classmethod
     def at(cls, folder: Path) -> Clone:
@@ -42,11 +42,21 @@ class Clone:
             )
         return cls(Path(os.fsdecode(done.stdout.removesuffix(b"\n"))))
 
+    def superproject(self) -> Clone | None:
+        """The clone that has this one as a submodule, ``None`` for others."""
+        done = self.git("config", "--local", "core.worktree")
+        folder = self.git_dir.parent if self.git_dir.name == ".git" else self.git_dir
+        if done.returncode == 0:
+            folder = self.git_dir / os.fsdecode(done.stdout.removesuffix(b"\n"))
+        done = _git("-C", os.fspath(folder), "rev-parse", "--show-superproject-working-tree")
+        above = os.fsdecode(done.stdout.removesuffix(b"\n"))
+        return Clone.at(Path(above)) if done.returncode == 0 and above else None
+
     # -- configuration
 
     def git(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         """Git in this clone, whatever it answers."""
-        return _git(f"--git-dir={self._git_dir}", *arguments)
+        return _git(f"--git-dir={self.git_dir}", *arguments)
 
     def setting(self, name: str) -> str | None:
         """A setting as git finds it (this clone's, the user's, the system's), ``None`` where there is none."""
@@ -65,7 +75,7 @@ class Clone:
         done = self.git("config", "--local", *arguments)
         if done.returncode:
             problem = printable(done.stderr.decode("utf-8", "replace").strip())
-            raise StorageFailure(self._git_dir, "change git's configuration in", OSError(0, problem))
+            raise StorageFailure(self.git_dir, "change git's configuration in", OSError(0, problem))
 
     def remotes_with(self, setting: str) -> list[tuple[str, str]]:
         """Names of this clone's remotes that have ``remote.<name>.<setting>``, with each value of it."""
@@ -80,7 +90,7 @@ class Clone:
         name = done.stdout.decode("utf-8", "surrogateescape").removesuffix("\n")
         if done.returncode or not name:
             return None
-        places = [self._git_dir / name, self._git_dir.parent / name]
+        places = [self.git_dir / name, self.git_dir.parent / name]
         return next((place for place in places if place.is_file()), None)
 
     def get(self, key: str) -> Path:
@@ -105,9 +115,9 @@ class Clone:
 
     def _annex(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         """Its standard output is captured: that of this process is the conversation with git-annex."""
-        command = ["git", f"--git-dir={self._git_dir}", "annex", *arguments]
-        if self._git_dir.name == ".git":
-            command[1:2] = ["-C", str(self._git_dir.parent)]
+        command = ["git", f"--git-dir={self.git_dir}", "annex", *arguments]
+        if self.git_dir.name == ".git":
+            command[1:2] = ["-C", str(self.git_dir.parent)]
         return subprocess.run(  # noqa: S603 - no shell
             command, env=user_environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False
         )

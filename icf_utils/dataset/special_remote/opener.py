@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from urllib.parse import urlsplit
 
-from icf_utils.credentials import WebOrigin, origin_of, without_credentials
+from icf_utils.credentials import Credential, WebOrigin, origin_of, without_credentials
 from icf_utils.dataset.special_remote.security import DatasetRule
 from icf_utils.errors import InvalidSetting
 from icf_utils.fetch.challenges import CredentialFinder
@@ -26,12 +26,24 @@ _CONNECTIONS = 16
 
 
 class Opener:
-    """Opens sources that ``rule`` allows, with the trusted certificates of ``tls``."""
+    """Opens sources that ``rule`` allows, with the trusted certificates of ``tls``.
 
-    def __init__(self, rule: DatasetRule, tls: TlsFiles | None = None) -> None:
-        self._rule = rule
-        self._client = HttpClient(connections=_CONNECTIONS, rule=rule, tls=tls)
-        self._finder = CredentialFinder()
+    ``credential`` is sent to its own server at once; for others, ``finder`` finds one after a 401. Setting ``stop``
+    ends transfers.
+    """
+
+    def __init__(
+        self,
+        rule: DatasetRule,
+        tls: TlsFiles | None = None,
+        *,
+        finder: CredentialFinder | None = None,
+        credential: Credential | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._rule, self._given = rule, credential
+        self._client = HttpClient(connections=_CONNECTIONS, rule=rule, tls=tls, stop=stop)
+        self._finder = finder or CredentialFinder()
         self._used: set[WebOrigin] = set()
         self._lock = threading.Lock()
         self._refused: dict[str, FetchFailure] = {}
@@ -50,9 +62,9 @@ class Opener:
         if known:
             raise known
         try:
-            return _present(open_source(url, self._client, None, expected))
+            return _present(open_source(url, self._client, self._given, expected))
         except FetchFailure as failure:
-            if failure.kind != "unauthorised":
+            if failure.kind != "unauthorised" or self._was_given(failure.challenger):
                 raise
             try:
                 return self._open_with_credential(url, expected, failure)
@@ -75,6 +87,10 @@ class Opener:
                 raise
             problem = f"the server rejects the known {credential.kind} (401)"
             raise FetchFailure(without_credentials(url), problem, advice, kind="unauthorised", status=401) from None
+
+    def _was_given(self, challenger: str) -> bool:
+        """Whether this server has refused the credential that the user gave for it."""
+        return self._given is not None and self._given.origin == origin_of(challenger)
 
     def may_ask(self, url: str) -> bool:
         """Whether an address is allowed, as far as it says so itself: names are not resolved."""

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from icf_utils.credentials import without_credentials
 from icf_utils.dataset.special_remote.clone import Clone
-from icf_utils.fetch.addresses import IpAddress, Network, network_of
+from icf_utils.fetch.addresses import IpAddress, Network, UserRule, network_of
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.files import path_of
 from icf_utils.fetch.tls import TlsFiles
@@ -95,6 +95,17 @@ class DatasetRule:
                 "the dataset names a file on this machine, which is not in a store that you have allowed",
                 "if it is, allow it: icf-utils configure-clone --local-store FOLDER",
             )
+
+
+@dataclass(frozen=True)
+class OwnServerRule(DatasetRule):
+    """For the server that the user cloned from: it may be asked like one that the user names."""
+
+    def check_url(self, url: str) -> None:
+        return
+
+    def check_address(self, where: str, address: IpAddress, port: int, before: Network | None) -> None:
+        UserRule().check_address(where, address, port, before)
 
 
 def _forbidden(where: str, problem: str, remedy: str) -> FetchFailure:
