@@ -14,8 +14,8 @@ DETAILS = """\
 Changes the git configuration of the clone at PATH, so that 'git annex get' and
 'datalad get' transfer only the bytes of the requested images. Works with clones
 made by DataLad or by git alone. git-annex refuses every push from a clone until
-its special remotes are verified: --trust does so. --undo restores the
-configuration."""
+its special remotes are verified: --trust does so. --store-url points the clone at
+a store that has moved. --undo restores the configuration."""
 EXAMPLE = "icf-utils configure-clone visit-01"
 
 
@@ -36,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="let git-annex push, export and copy from the clone: compare the dataset's two special remotes with what "
         "icf-utils writes, and mark them as verified",
     )
+    parser.add_argument(
+        "--store-url",
+        metavar="URL",
+        default="",
+        help="the store has moved to this address: ask for archives and updates there",
+    )
     add_ca(parser)
     parser.add_argument(
         "--undo",
@@ -47,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.dataset.special_remote.configure import configure_clone
 
-    result = configure_clone(args.clone, args.undo, tuple(args.local_store), args.ca, args.trust)
+    result = configure_clone(args.clone, args.undo, tuple(args.local_store), args.ca, args.trust, args.store_url)
     names = ", ".join(f"'{printable(name)}'" for name in result.remotes) or "no remote"
     how = "images are transferred as byte ranges" if not args.undo else "images are transferred as before"
     how += "; git-annex may push" if args.trust else ""

@@ -22,6 +22,7 @@ from icf_utils.dataset.special_remote.clone import Clone
 from icf_utils.dataset.special_remote.configure import ARCHIVIST, ICF
 from icf_utils.dataset.special_remote.opener import Opener
 from icf_utils.dataset.special_remote.origins import at_one_origin, origin_name, origins_of_remotes, stores_of_remotes
+from icf_utils.dataset.special_remote.rewriting import read_rewriting
 from icf_utils.dataset.special_remote.security import OwnServerRule, read_rule, read_tls
 from icf_utils.dicom.values import Value
 from icf_utils.errors import IcfError, InvalidSetting
@@ -168,7 +169,7 @@ def open_archives(
     ``arrived`` has the paths of images that need no archive any more. Raises
     :class:`~icf_utils.fetch.errors.FetchFailure` where a server refuses the password.
     """
-    opener = _Openers(clone.clone, access)
+    opener, rewriting = _Openers(clone.clone, access), read_rewriting(clone.clone)
     groups: dict[str, list[Image]] = {}
     for wanted in listing.images:
         if not wanted.is_here and wanted.image.path not in arrived:
@@ -179,7 +180,8 @@ def open_archives(
         addresses = listing.addresses.get(archive, ())
         where = next(iter(addresses), archive)
         try:
-            source = _open(archive, addresses, here.get(archive), opener, access.store)
+            urls = addresses if access.store else rewriting.rewrite(archive, addresses)
+            source = _open(archive, urls, here.get(archive), opener, access.store)
             tars.append(Tar(source.where, source, tuple(images)))
         except FetchFailure as failure:
             if failure.kind in ("unauthorised", "stopped"):

@@ -20,6 +20,7 @@ from icf_utils.dataset.special_remote.opener import Opener
 from icf_utils.dataset.special_remote.origins import at_one_origin, origin_name, origins_of_remotes
 from icf_utils.dataset.special_remote.protocol import Job
 from icf_utils.dataset.special_remote.reader import ImageReader
+from icf_utils.dataset.special_remote.rewriting import read_rewriting
 from icf_utils.errors import DepositDamaged
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.files import FileSource
@@ -73,6 +74,7 @@ class Archives:
         self._lock = threading.Lock()
         self._known: dict[str, Archive] = {}
         self._preferred = origins_of_remotes(clone)
+        self._rewriting = read_rewriting(clone)
 
     def origin(self, job: Job, locator: ImageLocator) -> str:
         """Where the bytes of an image's archive come from: an origin, :data:`ANNEX`, or empty."""
@@ -115,7 +117,9 @@ class Archives:
             archive = self._known.setdefault(key, Archive(key))
         with archive.lock:
             if not archive.is_known:
-                archive.urls, archive.others = at_one_origin(job.urls(key), self._opener.may_ask, self._preferred)
+                archive.urls, archive.others = at_one_origin(
+                    self._rewriting.rewrite(key, job.urls(key)), self._opener.may_ask, self._preferred
+                )
                 archive.local = self._clone.content_of(key)
                 archive.is_known = True
             if archive.local is not None and not archive.local.exists():  # it was dropped in the meantime

@@ -63,6 +63,20 @@ class Clone:
         done = self.git("config", "--get", name)
         return None if done.returncode else done.stdout.decode("utf-8", "surrogateescape").removesuffix("\n")
 
+    def settings(self, name: str) -> list[str]:
+        """All values of a setting that git finds."""
+        done = self.git("config", "--null", "--get-all", name)
+        return done.stdout.decode("utf-8", "surrogateescape").split("\0")[:-1]
+
+    def remote_log(self) -> dict[str, dict[str, str]]:
+        """The settings of the special remotes that the dataset knows, by their UUIDs."""
+        for branch in ("git-annex", "origin/git-annex"):
+            text = self.git("cat-file", "blob", f"{branch}:remote.log").stdout.decode("utf-8", "surrogateescape")
+            if text:
+                lines = map(str.split, text.splitlines())
+                return {uuid: dict(word.split("=", 1) for word in words if "=" in word) for uuid, *words in lines}
+        return {}
+
     def own_settings(self, pattern: str = ".") -> list[tuple[str, str]]:
         """Names and values of this clone's own settings whose names fit a regular expression."""
         text = self.git("config", "--local", "--null", "--get-regexp", pattern).stdout.decode(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from icf_utils.dataset.special_remote.clone import Clone
+from icf_utils.dataset.special_remote.moved_store import follow_store, unfollow_store
 from icf_utils.dataset.special_remote.security import CA_SETTING, LOCAL_STORE_SETTING
 from icf_utils.errors import InvalidSetting, MissingRequirement, printable
 from icf_utils.fetch.tls import TlsFiles, client_context
@@ -55,39 +56,54 @@ def configure_clone(
     local_stores: tuple[str | os.PathLike[str], ...] = (),
     ca: str | os.PathLike[str] | None = None,
     trust: bool = False,
+    store_url: str = "",
 ) -> ConfiguredClone:
     """Make ``clone`` get images by the special remote of icf-utils; with ``undo``, by DataLad's archivist again.
 
     ``local_stores`` are folders with stores on this machine, whose files the dataset may name by ``file://``. ``ca`` is
     a file of trusted CA certificates (PEM). With ``trust``, the dataset's two special remotes are marked as verified,
     without which git-annex refuses every push, if their configuration is the one that icf-utils writes.
+    ``store_url`` is the address that the store has moved to, where archives and updates of the dataset are asked for.
 
     Raises :class:`~icf_utils.errors.InvalidSetting` for what is not a clone of a dataset or not a folder, and
     :class:`~icf_utils.errors.MissingRequirement` where git would not find the programs it needs.
     """
-    for option, value in (("--local-store", local_stores), ("--ca", ca), ("--trust", trust)):
-        if undo and value:
-            raise InvalidSetting(option, "cannot be combined with --undo")
-    if ca:
-        client_context(TlsFiles(authority=Path(ca)))  # raises for a file that cannot be used
+    if undo:
+        _refuse_with_undo(**{"--local-store": local_stores, "--ca": ca, "--trust": trust, "--store-url": store_url})
     folder, stores = os.fspath(clone), [_existing(store) for store in local_stores]
     found = Clone.at(Path(clone))
     program = f"git-annex-remote-{ICF}"
     if not undo and shutil.which(program) is None:
         raise MissingRequirement(f"the program {program}", "make sure that the folder of 'icf-utils' is on the PATH")
+    authority = _usable_authority(ca)
     before = found.own_settings()
     if trust:
         _check_remotes(found, folder)
     remotes = {name: kind for name, kind in found.remotes_with("annex-externaltype") if kind in (ICF, ARCHIVIST)}
     changed = (_undo if undo else _switch if remotes else _add)(found, folder, remotes)
+    (unfollow_store if undo else follow_store)(found, folder, store_url)
+    for name in changed if authority else ():
+        found.change_setting(f"remote.{name}.{CA_SETTING}", authority)
     for store in stores:
         _allow(found, changed, store)
-    for name in changed if ca else ():
-        found.change_setting(f"remote.{name}.{CA_SETTING}", os.path.abspath(ca or ""))
     if trust:
         _trust(found, folder)
     state: Literal["written", "unchanged"] = "unchanged" if found.own_settings() == before else "written"
     return ConfiguredClone(folder, tuple(changed), ARCHIVIST if undo else ICF, state)
+
+
+def _usable_authority(ca: str | os.PathLike[str] | None) -> str:
+    """The absolute path of a file of trusted CA certificates. Raises for one that cannot be used."""
+    if not ca:
+        return ""
+    client_context(TlsFiles(authority=Path(ca)))
+    return os.path.abspath(ca)
+
+
+def _refuse_with_undo(**options: object) -> None:
+    for option, value in options.items():
+        if value:
+            raise InvalidSetting(option, "cannot be combined with --undo")
 
 
 def _switch(clone: Clone, _: str, remotes: dict[str, str]) -> list[str]:
@@ -140,7 +156,7 @@ def _check_remotes(clone: Clone, folder: str) -> None:
 
     Every special remote of the clone is compared, since git-annex refuses a push because of any of them.
     """
-    logged = _remote_log(clone)
+    logged = clone.remote_log()
     enabled = dict(clone.remotes_with("annex-externaltype"))
     uuids = dict(clone.remotes_with("annex-uuid"))
     for name in sorted(enabled):
@@ -163,7 +179,7 @@ def _check_remotes(clone: Clone, folder: str) -> None:
 def _trust(clone: Clone, folder: str) -> None:
     """Mark the two special remotes as verified; what they were is kept for --undo."""
     values, known = dict(clone.remotes_with(_VERIFIED)), dict(clone.remotes_with(_BEFORE))
-    own = {uuid for uuid, found in _remote_log(clone).items() if found.get("name") in _OWN_REMOTES}
+    own = {uuid for uuid, found in clone.remote_log().items() if found.get("name") in _OWN_REMOTES}
     names = [name for name, uuid in clone.remotes_with("annex-uuid") if uuid in own]
     if not names:
         raise InvalidSetting(folder, _NO_REMOTE)
@@ -172,16 +188,6 @@ def _trust(clone: Clone, folder: str) -> None:
             if name not in known:
                 clone.change_setting(f"remote.{name}.{_BEFORE}", values.get(name, ""))
             clone.change_setting(f"remote.{name}.{_VERIFIED}", "verified")
-
-
-def _remote_log(clone: Clone) -> dict[str, dict[str, str]]:
-    """The settings of the special remotes that the dataset knows, by their UUIDs."""
-    for branch in ("git-annex", "origin/git-annex"):
-        text = clone.git("cat-file", "blob", f"{branch}:remote.log").stdout.decode("utf-8", "surrogateescape")
-        if text:
-            lines = map(str.split, text.splitlines())
-            return {uuid: dict(word.split("=", 1) for word in words if "=" in word) for uuid, *words in lines}
-    return {}
 
 
 def _existing(folder: str | os.PathLike[str]) -> str:
@@ -201,5 +207,5 @@ def _allow(clone: Clone, remotes: list[str], store: str) -> None:
 
 def _logged_remotes(clone: Clone) -> dict[str, str]:
     """Names and UUIDs of the archivist remotes that the dataset knows."""
-    logged = _remote_log(clone).items()
+    logged = clone.remote_log().items()
     return {one["name"]: uuid for uuid, one in logged if one.get("externaltype") == ARCHIVIST and "name" in one}
