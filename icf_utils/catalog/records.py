@@ -264,7 +264,10 @@ def archive_commands(page: VisitPage) -> dict[str, str]:
     """The commands that download the archive and its checksum file, and check it."""
     url = shlex.quote(page.archive_url)
     checksum = shlex.quote(f"{page.archive_url}.md5sum")
-    return {"download": f"curl -fLO {checksum} -fLO {url}", "check": f"md5sum -c {page.archive_name}.md5sum"}
+    return {
+        "download": f"curl --netrc-optional -fLO {checksum} -fLO {url}",
+        "check": f"md5sum -c {page.archive_name}.md5sum",
+    }
 
 
 def _link(url: str) -> Record | str:

@@ -36,22 +36,24 @@ class Server:
 
 
 @contextmanager
-def nginx(root: Path, scratch: Path, more: str = "") -> Iterator[Server]:
+def nginx(root: Path, scratch: Path, more: str = "", certificate: Path | None = None) -> Iterator[Server]:
     """Serve ``root`` to users with the password; ``scratch`` is for the server's own files.
 
-    ``more`` are further directives for what is served.
+    ``more`` are further directives for what is served, ``certificate`` a file with a certificate for ``localhost`` and
+    its key.
     """
     port = _free_port()
     digest = base64.b64encode(hashlib.sha1(PASSWORD.encode()).digest()).decode()
     (scratch / "users").write_text(f"{USER}:{{SHA}}{digest}\n", encoding="ascii")
+    tls = f" ssl; ssl_certificate {certificate}; ssl_certificate_key {certificate}" if certificate else ""
     (scratch / "nginx.conf").write_text(
-        _CONFIG.format(port=port, root=root, scratch=scratch, realm=REALM, more=more), encoding="utf-8"
+        _CONFIG.format(port=port, tls=tls, root=root, scratch=scratch, realm=REALM, more=more), encoding="utf-8"
     )
     command = ["nginx", "-p", str(scratch), "-c", str(scratch / "nginx.conf"), "-e", str(scratch / "error.log")]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait_for(port, server)
-        yield Server(f"http://127.0.0.1:{port}", scratch / "access.log")
+        yield Server(f"https://localhost:{port}" if certificate else f"http://127.0.0.1:{port}", scratch / "access.log")
     finally:
         server.terminate()
         server.wait(timeout=10)
@@ -91,7 +93,7 @@ http {{
     uwsgi_temp_path {scratch}/uwsgi;
     scgi_temp_path {scratch}/scgi;
     server {{
-        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{port}{tls};
         auth_basic "{realm}";
         auth_basic_user_file {scratch}/users;
         location / {{ root "{root}"; {more} }}

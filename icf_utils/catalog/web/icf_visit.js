@@ -268,7 +268,7 @@ class IcfVisitPage {
         entry("Archive", icfIsLink(address) || address.startsWith("../") ? icfEl("a", { href: address }, name) : name, ` (${icfSize(size)})`),
         entry("MD5", icfEl("code", null, md5))),
       icfCommand("Output and provenance, checked, with icf-utils", `${visit.clone["icf-utils"].replace(/ -d [^ ]+$/, "")} --processing ${processing} -d ${visit.visit}`),
-      icfIsLink(stored) ? icfCommand("Download", `curl -fLO ${icfShell(stored)} -fLO ${icfShell(`${visit.store}/${visit.study}/${visit.visit}_${processing}_provenance.json`)}`) : null);
+      icfIsLink(stored) ? icfCommand("Download", `curl --netrc-optional -fLO ${icfShell(stored)} -fLO ${icfShell(`${visit.store}/${visit.study}/${visit.visit}_${processing}_provenance.json`)}`) : null);
   }
 
   showOutputs(outputs) {

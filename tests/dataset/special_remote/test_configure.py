@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,14 @@ import pytest
 from icf_utils.dataset.special_remote.configure import configure_clone
 from icf_utils.dataset.stage import deposit_visit_dataset
 from icf_utils.errors import InvalidSetting, MissingRequirement
-from tests.dataset.commands import run
-from tests.dataset.conftest import require
-from tests.dataset.special_remote.conftest import CONTENTS, Cloned
+from tests.cli.program import icf
+from tests.dataset.commands import attempt, run
+from tests.dataset.conftest import CLONE_TOOLS, require
+from tests.dataset.servers import nginx
+from tests.dataset.special_remote.conftest import CONTENTS, MEMBERS, Cloned, clone
 from tests.dataset.visits import make_visit
+from tests.fetch.certificates import make_certificate
+from tests.pages import wait_for_port
 
 ONE = "study_v1/s1/002.dcm"
 
@@ -165,3 +170,51 @@ def test_a_clone_of_another_user(tmp_path: Path) -> None:
         os.chown(path, 12345, 12345)
     with pytest.raises(InvalidSetting, match=r"git says: .*safe\.directory"):
         configure_clone(tmp_path / "theirs")
+
+
+def test_p2phttp(local: Cloned, tmp_path: Path) -> None:
+    """A trusted clone copies to a server that speaks git-annex's protocol over HTTP."""
+    configure_clone(local.folder, trust=True)
+    server = tmp_path / "server"
+    run("git", "clone", "-q", "--bare", str(local.folder), str(server), cwd=tmp_path)
+    run("git", "annex", "init", "-q", cwd=server)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = ["git-annex", "p2phttp", "-J2", "--wideopen", "--bind", "127.0.0.1", "--port", str(port)]
+    serving = subprocess.Popen(command, cwd=server, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for_port(port)
+        local.run("git", "remote", "add", "lab", str(server))
+        local.run("git", "config", "remote.lab.annexUrl", f"annex+http://127.0.0.1:{port}/git-annex/")
+        local.run("git", "annex", "get", ONE)
+        local.run("git", "annex", "copy", "--to", "lab", ONE)
+    finally:
+        serving.terminate()
+        serving.wait(timeout=20)
+    found = [path.read_bytes() for path in (server / "annex/objects").rglob("*.dcm") if path.is_file()]
+    assert found == [CONTENTS[ONE]]
+
+
+def test_a_ca_of_ones_own(tmp_path: Path) -> None:
+    """It is needed, used by git-annex's transfers and 'icf-utils get', and taken back by --undo."""
+    require("nginx", *CLONE_TOOLS)
+    certificate = make_certificate(tmp_path, "localhost")
+    (tmp_path / "nginx").mkdir()
+    place, folder = make_visit(tmp_path / "store", MEMBERS), tmp_path / "clone"
+    with nginx(place.root, tmp_path / "nginx", certificate=certificate) as server:
+        clone(place, server.url, folder, dict(os.environ))
+        environment = {**os.environ, **server.credential()}
+        refused = attempt("git", "annex", "get", ONE, cwd=folder, env=environment)
+        assert refused.returncode != 0
+        assert b"--ca" in refused.stdout + refused.stderr
+        ran = icf("configure-clone", "--ca", certificate.with_suffix(".cert"), folder)
+        assert ran.code == 0, ran
+        run("git", "annex", "get", ONE, cwd=folder, env=environment)
+        ran = icf("get", "study_v1/s2", cwd=folder, env=server.credential())
+        assert ran.code == 0, ran
+    ran = icf("configure-clone", "--ca", tmp_path / "nothing.pem", folder)
+    assert ran.code not in (0, 1, 70)
+    assert "nothing.pem" in ran.err
+    assert icf("configure-clone", "--undo", folder).code == 0
+    assert "icf-ca" not in config(folder)

@@ -200,8 +200,9 @@ def test_two_at_a_time(usual: Cloned) -> None:
     """The work folder is one program's."""
     work = usual.folder / ".git/icf-utils"
     work.mkdir()
-    with open_locked(work / "lock") as lock:
-        assert lock
+    lock = open_locked(work / "lock")
+    assert lock
+    with lock:
         ran = get(usual, "study_v1/s1")
     assert ran.code == 8
     assert "another 'icf-utils get'" in ran.err
