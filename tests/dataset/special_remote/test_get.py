@@ -59,7 +59,7 @@ def test_what_is_here_is_not_transferred_again(usual: Cloned) -> None:
     result = ran.json["result"]
     assert (result["images"], result["unchanged"]) == (37, 3)
     assert usual.holds(SERIES_1)
-    assert get(usual, "--series", "1").out == "got 0 images (0 bytes); 40 images already here\n"
+    assert get(usual, "--series", "1").out == "got 0 images (0 B); 40 images already here\n"
     assert len(usual.requests()) <= 6
 
 
