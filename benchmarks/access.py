@@ -32,7 +32,7 @@ from tests.dataset.servers import Server, nginx
 
 _IMAGES, _PER_SERIES, _SIZE = 10_000, 400, 205_000
 _ID = ("study", "visit")
-_SERIES = "study_visit/012_series"
+SERIES = "study_visit/012_series"
 _HEADER = [
     "| what | MB/s | how | wall time | requests | transferred | icf-utils / this |",
     "| --- | --- | --- | --- | --- | --- | --- |",
@@ -50,11 +50,12 @@ class Got:
 
 @dataclass(frozen=True)
 class Way:
-    """A way to get files: its name, git's configuration, options of ``git annex get``."""
+    """A way to get files: its name, git's configuration, options, and the command."""
 
     name: str
     settings: Sequence[str] = ()
     options: Sequence[str] = ()
+    command: Sequence[str] = ("git", "annex", "get", "-q")
 
 
 _ICF = ("remote.archivist.annex-externaltype=icf",)
@@ -72,32 +73,32 @@ def main() -> None:
     args = parser.parse_args()
     work = args.work.absolute()
     lines = list(_HEADER)
-    store = _store(work)
+    store = make_store(work)
     for rate in map(int, args.rates.split(",")):
         scratch = work / "nginx"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         with nginx(store, scratch, f"limit_rate {rate * 1_000_000};") as server:
-            template = _clone(work, store, server)
+            template = make_clone(work, store, server)
             for name, what, targets, ways in _cases(template):
                 if name in args.only.split(","):
                     lines += _rows(
-                        what, rate, [(way, _get_all(server, template, way, targets, args.runs)) for way in ways]
+                        what, rate, [(way, get_all(server, template, way, targets, args.runs)) for way in ways]
                     )
     note = f"Medians of {args.runs} run(s), each in a fresh clone. {machine()}."
     publish("access", "\n".join([*lines, "", note]), args.write)
 
 
 def _cases(template: Path) -> list[tuple[str, str, list[str], tuple[Way, ...]]]:
-    one = sorted(path.name for path in (template / _SERIES).iterdir())[_PER_SERIES // 2]
+    one = sorted(path.name for path in (template / SERIES).iterdir())[_PER_SERIES // 2]
     return [
-        ("image", "one image", [f"{_SERIES}/{one}"], (OURS, ARCHIVIST)),
-        ("series", f"a series of {_PER_SERIES}", [_SERIES], (OURS, OURS_4, ARCHIVIST)),
+        ("image", "one image", [f"{SERIES}/{one}"], (OURS, ARCHIVIST)),
+        ("series", f"a series of {_PER_SERIES}", [SERIES], (OURS, OURS_4, ARCHIVIST)),
         ("all", f"all {_IMAGES:,} images", ["study_visit"], (OURS, ARCHIVIST, OURS_4, ARCHIVIST_4)),
     ]
 
 
-def _store(work: Path) -> Path:
+def make_store(work: Path) -> Path:
     store = work / "store-access"
     if not Visit(store, *_ID).dicoms_json.exists():
         source = make_visit(work, _IMAGES, size=_SIZE, per_series=_PER_SERIES)
@@ -108,7 +109,7 @@ def _store(work: Path) -> Path:
     return store
 
 
-def _clone(work: Path, store: Path, server: Server) -> Path:
+def make_clone(work: Path, store: Path, server: Server) -> Path:
     """A clone of the dataset, deposited for this server's address."""
     visit, template = Visit(store, *_ID), work / "clone"
     visit.refs.unlink(missing_ok=True)
@@ -124,7 +125,7 @@ def _clone(work: Path, store: Path, server: Server) -> Path:
     return template
 
 
-def _get_all(server: Server, template: Path, way: Way, targets: Sequence[str], runs: int) -> Got:
+def get_all(server: Server, template: Path, way: Way, targets: Sequence[str], runs: int) -> Got:
     found = [_get(server, template, way, targets) for _ in range(runs)]
     middle = sorted(found, key=lambda got: got.seconds)[len(found) // 2]
     print(f"  {way.name}: {middle.seconds:.1f} s, {middle.size:,} bytes", file=sys.stderr, flush=True)
@@ -141,7 +142,7 @@ def _get(server: Server, template: Path, way: Way, targets: Sequence[str]) -> Go
     os.sync()
     before = len(server.requests())
     started = time.perf_counter()
-    _run("git", "annex", "get", "-q", *way.options, *targets, folder=folder, environment=_environment(server))
+    _run(*way.command, *way.options, *targets, folder=folder, environment=_environment(server))
     seconds = time.perf_counter() - started
     sent = [int(line.split()[9]) for line in server.requests()[before:]]
     return Got(seconds, len(sent), sum(sent))

@@ -50,7 +50,7 @@ class CloneFiles:
     def __init__(self, top: Path, is_bare: bool) -> None:
         self.top, self.is_bare = top, is_bare
         self.clone = Clone.at(top)
-        self._branches: list[str] | None = None
+        self._branches: list[dict[bytes, bytes]] | None = None
 
     @classmethod
     def at(cls, folder: Path) -> CloneFiles:
@@ -160,18 +160,31 @@ class CloneFiles:
 
     def _logs(self, keys: Sequence[str], suffix: str) -> dict[str, list[bytes]]:
         """The files of all ``git-annex`` branches that this clone has, which git-annex merges by the union of lines."""
-        if self._branches is None:
-            names = ("refs/heads/git-annex", "refs/remotes/*/git-annex")
-            done = _git(self.top, "for-each-ref", "--format=%(refname)", *names)
-            self._branches = done.stdout.decode("utf-8", "surrogateescape").split("\n")[:-1]
-        paths = [_log_path(key) + suffix for key in keys]
+        paths = [os.fsencode(_log_path(key) + suffix) for key in keys]
         found: dict[str, list[bytes]] = {key: [] for key in keys}
-        for branch in self._branches:
-            wanted = [os.fsencode(f"{branch}:{path}") for path in paths]
-            for key, content in zip(keys, _read_objects(self.top, wanted), strict=True):
-                if content:
-                    found[key].append(content)
+        for files in self._branch_files() if keys else ():
+            known = [(key, files[path]) for key, path in zip(keys, paths, strict=True) if path in files]
+            contents = _read_objects(self.top, [oid for _, oid in known])
+            for (key, _), content in zip(known, contents, strict=True):
+                found[key].append(content)
         return found
+
+    def _branch_files(self) -> list[dict[bytes, bytes]]:
+        """The objects of each branch by their paths. git takes as long for a path of one as for hundreds by object."""
+        if self._branches is None:
+            own, others = "refs/heads/git-annex", "refs/remotes/*/git-annex"
+            names = _git(self.top, "for-each-ref", "--format=%(refname)", own).stdout.split()
+            merged = [f"--no-merged={own}"] if names else []
+            names += _git(self.top, "for-each-ref", "--format=%(refname)", *merged, others).stdout.split()
+            listings = (_git(self.top, "ls-tree", "-r", "-z", "--full-tree", os.fsdecode(name)) for name in names)
+            self._branches = [_objects_by_path(listing.stdout) for listing in listings]
+        return self._branches
+
+
+def _objects_by_path(listing: bytes) -> dict[bytes, bytes]:
+    """Read the output of ``ls-tree -z``: mode, kind and object; a tab; the path."""
+    entries = (line.partition(b"\t") for line in listing.split(b"\0") if line)
+    return {path: head.rpartition(b" ")[2] for head, _, path in entries}
 
 
 def _read_objects(folder: Path, names: Sequence[bytes]) -> Iterator[bytes]:
@@ -217,6 +230,8 @@ def _unescape(name: str) -> str:
     >>> _unescape("URL--http&c%%example.org%a&sb&ac")
     'URL--http://example.org/a%b&c'
     """
+    if "&" not in name and "%" not in name:
+        return name
     found, at = [], 0
     while at < len(name):
         code = next(((code, char) for code, char in _ESCAPES if name.startswith(code, at)), (name[at], name[at]))
