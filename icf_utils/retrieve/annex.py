@@ -28,7 +28,7 @@ from icf_utils.retrieve.model import PlannedFile
 from icf_utils.store.flock import open_locked
 
 #: Images for one call of git-annex, and characters of its command line; how many images are waited for, how long.
-_MOST, _LONGEST, _ENOUGH, _PAUSE = 1000, 500_000, 100, 2.0
+_MOST, _LONGEST, _ENOUGH, _PAUSE = 1000, 500_000, 100, 1.0
 
 #: Processes of git-annex at a time: they wait for each other and for git.
 _PLACERS = 3
