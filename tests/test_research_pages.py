@@ -71,7 +71,8 @@ def reader(server: Server, tmp_path: Path) -> Mapping[str, str]:
     netrc.write_text(f"machine {server.url.removeprefix('http://')} login {USER} password {PASSWORD}\n")
     netrc.chmod(0o600)
     # the test's server is on this machine, which git-annex asks only if it is allowed
-    (home / ".gitconfig").open("a").write('[annex "security"]\n\tallowed-ip-addresses = 127.0.0.1\n')
+    with (home / ".gitconfig").open("a", encoding="utf-8") as config:
+        config.write('[annex "security"]\n\tallowed-ip-addresses = 127.0.0.1\n')
     path = os.pathsep.join([str(programs), environment["PATH"]])
     return {**environment, **server.credential(), "PATH": path, "PYTHONPATH": str(Path(__file__).parents[1])}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from icf_utils import init_store
+from icf_utils.archive.checksum import format_checksum
 from icf_utils.catalog.page import visit_page
 from icf_utils.catalog.visit_data import visit_data
 from icf_utils.dataset.cloning import short_address_settings
@@ -34,6 +36,8 @@ IMAGES = sorted(member.content for member in SMALL if member.tags is not None)
 def server(tmp_path: Path) -> Iterator[Server]:
     require("nginx", "curl", *CLONE_TOOLS)
     place = make_visit(tmp_path / "store")
+    digest = hashlib.md5(place.archive.read_bytes()).hexdigest()
+    place.checksum.write_text(format_checksum(digest, place.archive.name))
     (tmp_path / "nginx").mkdir()
     with nginx(place.root, tmp_path / "nginx") as server:
         init_store(place.root, server.url)
