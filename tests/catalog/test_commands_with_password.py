@@ -37,7 +37,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     require("nginx", "curl", *CLONE_TOOLS)
     place = make_visit(tmp_path / "store")
     digest = hashlib.md5(place.archive.read_bytes()).hexdigest()
-    place.checksum.write_text(format_checksum(digest, place.archive.name))
+    place.checksum.write_bytes(format_checksum(digest, place.archive.name))
     (tmp_path / "nginx").mkdir()
     with nginx(place.root, tmp_path / "nginx") as server:
         init_store(place.root, server.url)
