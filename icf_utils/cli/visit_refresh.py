@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    from icf_utils.curation.refresh import RefreshOptions, RefreshResult, refresh_visit
+    from icf_utils.curation.refresh import FOREIGN_CATALOG, RefreshOptions, RefreshResult, refresh_visit
     from icf_utils.pipeline.visit_table import collect_visits, select_visits
     from icf_utils.settings import load_settings
     from icf_utils.store.existing import refuse_no_store
@@ -59,7 +59,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
                     raise
                 failed.append({"visit": one.name, "message": str(error)})
             bar.advance(1)
-    console.notices(notice for result in done for notice in name_visit(result.study, result.visit, result.notices))
+    named: set[str] = set()
+    for result in done:
+        notices = [item for item in result.notices if item.code != FOREIGN_CATALOG or result.study not in named]
+        named |= {result.study for item in notices if item.code == FOREIGN_CATALOG}
+        console.notices(name_visit(result.study, result.visit, notices))
     changed = [result for result in done if result.changes]
     verb = "would be changed" if args.dry_run else "changed"
     lines = [f"{result.study}/{result.visit}: {', '.join(result.changes)}" for result in changed]

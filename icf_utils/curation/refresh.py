@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icf_utils.archive.reader import latest_time
+from icf_utils.catalog.study import study_id
+from icf_utils.catalog.writer import refuse_foreign
 from icf_utils.curation.replace import prepared_change
 from icf_utils.curation.version import (
     CurrentVisit,
@@ -28,7 +30,7 @@ from icf_utils.dataset.git_check import check_with_git
 from icf_utils.dataset.lineage import REFRESHED_MESSAGE, Lineage
 from icf_utils.dataset.origin import DatasetOrigin, limit_time, make_origin
 from icf_utils.dataset.reader import kept_keys, read_dataset
-from icf_utils.errors import DepositDamaged
+from icf_utils.errors import DepositDamaged, ExistingFileDiffers
 from icf_utils.metadata.allowlist import AllowList, recorded_tags
 from icf_utils.metadata.records import STANDARD_TAGS, VisitMetadata, read_visit_metadata
 from icf_utils.metadata.stage import (
@@ -43,9 +45,11 @@ from icf_utils.settings import Settings, load_settings
 from icf_utils.store.address import check_store_url
 from icf_utils.store.elsewhere import archives_address, find_elsewhere, other_archives, refuse_elsewhere
 from icf_utils.store.files import publish_bytes
-from icf_utils.store.layout import Visit
+from icf_utils.store.layout import Study, Visit
 from icf_utils.store.locks import remove_dead_locks, visit_lock
 
+#: The code of the notice about a study's catalog, which each of its visits gives.
+FOREIGN_CATALOG = "foreign-catalog"
 _FOREIGN = "was made by another program and was replaced; existing clones cannot be updated, clone it again"
 
 
@@ -91,6 +95,7 @@ def refresh_visit(
     with visit_lock(place, progress), prepared_change(place) as (change, staged):
         work = _Refresh(place, staged, chosen, options or RefreshOptions(), progress)
         work.prepare()
+        work.notices += _notice_of_foreign_catalog(place.of_study)
         if work.current.metadata is not None and not dry_run:
             states = [path for path in state_files(place) if not path.name.endswith(".archive.json")]
             work.notices += commit_version(
@@ -103,6 +108,15 @@ def refresh_visit(
                 remove=states if work.changes else (),
             )
     return RefreshResult(study, visit, tuple(work.changes), tuple(work.notices))
+
+
+def _notice_of_foreign_catalog(study: Study) -> tuple[Notice, ...]:
+    try:
+        refuse_foreign(study, study_id(study.study))
+    except ExistingFileDiffers as error:
+        message = f"{error.how}, and was not touched. Move it away; 'icf-utils run' makes a new one"
+        return (Notice(FOREIGN_CATALOG, study.catalog.name, message),)
+    return ()
 
 
 class _Refresh:

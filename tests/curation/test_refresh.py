@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from icf_utils.dataset.annex_url import has_annex_deposit
 from icf_utils.dataset.reader import read_dataset
 from icf_utils.errors import DepositDamaged
 from icf_utils.store.layout import Visit
-from tests.cli.program import Inside
+from tests.cli.program import Inside, icf
 from tests.verify.stores import STUDY, URL, contents
 
 NEW_URL = "https://new.example.org/data"
@@ -111,6 +112,17 @@ def test_deposits_of_other_tools(place: Visit) -> None:
     assert result.changes == ("metadata: made anew from the archive", "dataset: made anew")
     assert [notice.code for notice in result.notices] == ["foreign-dataset"]
     assert verify_store(place.root).findings == ()
+
+
+def test_a_catalog_of_another_tool_is_named_once_for_its_study(place: Visit) -> None:
+    settle(place)
+    shutil.rmtree(place.of_study.catalog)
+    place.of_study.catalog.mkdir()
+    (place.of_study.catalog / "index.html").write_text("another program's")
+    done = icf("visit", "refresh", "-o", place.root)
+    assert done.code == 0, done.err
+    assert done.err.count("foreign-catalog") == 1
+    assert (place.of_study.catalog / "index.html").read_text() == "another program's"
 
 
 def test_damage_is_not_taken_for_another_tool(place: Visit) -> None:
