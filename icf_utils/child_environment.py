@@ -8,6 +8,8 @@ starts a program.
 - ssh-keygen gets the same, and how to reach an agent and ask for a passphrase (:func:`ssh_environment`).
 - git-annex and SLURM start programs of the user's own (special remotes, jobs), whose needs are unknown. They get
   everything but the secrets of icf-utils (:func:`user_environment`).
+- A Python program of icf-utils that needs no settings gets what the interpreter needs
+  (:func:`interpreter_environment`).
 - Worker processes (:mod:`icf_utils.worker_process`) drop the secrets when they start, except for those that their work
   needs (:func:`drop_secrets`).
 
@@ -53,6 +55,11 @@ def ssh_environment() -> dict[str, str]:
 def user_environment() -> dict[str, str]:
     """The environment of this process, which is the user's, without :data:`SECRETS`."""
     return {name: value for name, value in os.environ.items() if name not in SECRETS}
+
+
+def interpreter_environment() -> dict[str, str]:
+    """What this Python needs to start, where its libraries are in a folder of their own."""
+    return {name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"}
 
 
 def drop_secrets(keep: Collection[str] = ()) -> None:

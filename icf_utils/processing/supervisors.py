@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from icf_utils.child_environment import interpreter_environment
 from icf_utils.errors import StorageFailure, storage_errors
 
 _PROGRAM = str(Path(__file__).with_name("supervisor.py"))
@@ -122,7 +123,7 @@ def _start(channel: socket.socket, mode: str) -> subprocess.Popen[bytes]:
             stdin=channel.fileno(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={},
+            env=interpreter_environment(),
             start_new_session=True,  # an interrupt from the terminal comes by way of this process
         )
 
