@@ -106,6 +106,16 @@ def test_for_researchers(server: Server, reader: Mapping[str, str], tmp_path: Pa
     assert (work / "visit-01/.git/annex/objects").is_dir()
 
 
+def test_visits_are_installed_with_a_password_of_netrc(
+    server: Server, reader: Mapping[str, str], tmp_path: Path
+) -> None:
+    """DataLad, which installs them, does not read netrc."""
+    few = {name: value for name, value in reader.items() if not name.startswith("DATALAD_CREDENTIAL")}
+    for command in (["clone", f"{server.url}/study-a", "study"], ["get", "-r", "--series", "2", "study"]):
+        subprocess.run(["icf-utils", *command], cwd=tmp_path, env=few, check=True)
+    assert list((tmp_path / "study/visit-01/.git/annex/objects").rglob("*.dcm"))
+
+
 def test_whole_studies_and_write_to_your_clone(server: Server, reader: Mapping[str, str], tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()

@@ -8,6 +8,7 @@ password is not asked again: the program that clones gets them in its environmen
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -15,11 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from icf_utils.child_environment import user_environment
 from icf_utils.credentials import Credential, Login, Secret, bind_credential
 from icf_utils.dataset.origin import clone_url, study_clone_url
+from icf_utils.dataset.special_remote.clone import Clone
 from icf_utils.dataset.special_remote.configure import configure_clone
 from icf_utils.errors import DepositMissing, InvalidSetting, MissingRequirement, RemoteFailure, printable
 from icf_utils.fetch.challenges import CredentialFinder, realm_of
@@ -192,16 +194,40 @@ def _for_git(place: _Place) -> dict[str, str]:
     return {"ICF_CLONE_USER": found.user, "ICF_CLONE_PASSWORD": found.password.value}
 
 
+#: The address of a study's clone: its store's web address, and the study.
+_STUDY_REMOTE = re.compile(r"datalad-annex::.*[?&]url=(https?://.+/[^/]+)/\{\{annex_key\}\}")
+
+
+def study_environment(top: Path, auth: Callable[[str], Login | Secret | None], tls: TlsFiles | None) -> dict[str, str]:
+    """Variables with the credential for the server that a study's clone at ``top`` is from, for what installs visits.
+
+    Empty where no credential is needed or known; what installs visits then says what it lacks.
+    """
+    addresses = (_STUDY_REMOTE.fullmatch(unquote(url)) for _, url in Clone.at(top).remotes_with("url"))
+    address = next((match[1] for match in addresses if match), "")
+    if not address:
+        return {}
+    store, _, study = address.rpartition("/")
+    with HttpClient(1, tls=tls) as client:
+        asking = _Asking(client, bind_credential(store, auth(store)))
+        asking.exists(f"{address}/{STUDY_REFS_NAME}")
+    place = _Place(store, study, "", asking.credential, asking.realm)
+    return _for_datalad(place)
+
+
 class SubdatasetInstaller:
     """Installs visits of a study's clone with the programs that are installed, without their images.
 
-    ``environment`` has more variables for the program, ``say`` gets each command that is run.
+    ``environment`` gives more variables for the program, by the folder of the study's clone; ``say`` gets each command
+    that is run.
     """
 
     def __init__(
-        self, say: Callable[[str], None] = lambda _: None, environment: Mapping[str, str] | None = None
+        self,
+        say: Callable[[str], None] = lambda _: None,
+        environment: Callable[[Path], Mapping[str, str]] = lambda _: {},
     ) -> None:
-        self._say, self._environment = say, environment or {}
+        self._say, self._environment = say, environment
 
     def install(self, top: Path, names: Sequence[str]) -> None:
         """Install the subdatasets at ``names`` below ``top``; which of them failed can be seen there.
@@ -214,7 +240,7 @@ class SubdatasetInstaller:
             command = ["git", *allowed, "submodule", "update", "--init", "--", *names]
         more = f" ... ({len(names)} in total)" if len(names) > 1 else ""
         self._say(f"{shlex.join(command[: len(command) - len(names) + 1])}{more}")
-        environment = {**user_environment(), **self._environment}
+        environment = {**user_environment(), **self._environment(top)}
         # standard output is for the result
         subprocess.run(command, cwd=top, env=environment, stdout=2, check=False)  # noqa: S603 - no shell
         for name in names:
