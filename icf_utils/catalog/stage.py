@@ -179,7 +179,11 @@ class _Addition:
         before = read_study_page(self.study)
         hides_dates = before.hides_dates or self.hide_dates
         marker = {writer.MARKER: writer.marker_bytes(study_id(self.study.study), hides_dates)}
-        made = [self._write_visit(place, early, marker) for place, early in zip(places, prepared, strict=True)]
+        made = []
+        with self.progress.task("catalog", len(places), "visit") as task:
+            for place, early in zip(places, prepared, strict=True):
+                made.append(self._write_visit(place, early, marker))
+                task.advance(1)
         results = [visit.result if isinstance(visit, _Added) else visit for visit in made]
         if added := [visit for visit in made if isinstance(visit, _Added)]:
             tally = self._write_shared(replace(before, hides_dates=hides_dates), added)
@@ -226,9 +230,9 @@ class _Addition:
         return tally
 
     def _write_files(self, groups: Sequence[Mapping[str, bytes]], tally: writer.Tally) -> None:
-        with self.progress.task("catalog", sum(map(len, groups)), "file") as task:
+        with SILENT.task("", 0, "") as silent:
             for files in groups:
-                writer.write_files(self.study, files, tally, task)
+                writer.write_files(self.study, files, tally, silent)
 
 
 def _former_ids(before: Mapping[str, str], entry: VisitEntry) -> set[str]:

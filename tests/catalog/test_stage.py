@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from icf_utils.catalog import writer
-from icf_utils.catalog.stage import CatalogResult, catalogify_studyvisit_from_meta
+from icf_utils.catalog.stage import CatalogResult, catalogify_studyvisit_from_meta, catalogify_visits
 from icf_utils.errors import DepositDamaged, DepositMissing, ExistingFileDiffers, InvalidIdentifier, InvalidSetting
 from icf_utils.progress import SILENT, Silent
 from icf_utils.settings import CatalogSettings, Settings
@@ -280,7 +280,7 @@ def test_two_writers_wait_for_each_other(three_visits: Path) -> None:
     assert "waiting for" in messages[0]
 
 
-def test_progress_is_reported_per_file(three_visits: Path) -> None:
+def test_progress_is_reported_per_visit(three_visits: Path) -> None:
     steps: list[int] = []
     totals: list[tuple[int, str]] = []
 
@@ -294,10 +294,25 @@ def test_progress_is_reported_per_file(three_visits: Path) -> None:
 
             return contextlib.nullcontext(Task())
 
-    result = add(three_visits, "v001", progress=Counting())
-    assert {unit for _, unit in totals} == {"file"}
-    assert sum(total for total, _ in totals) == sum(steps)
-    assert sum(steps) == result.files_written
+    results = catalogify_visits(three_visits, STUDY, ["v001", "v002"], progress=Counting())
+    assert not [result for result in results if isinstance(result, Exception)]
+    assert totals == [(2, "visit")]
+    assert steps == [1, 1]
+
+
+def test_visits_together_give_what_they_give_one_by_one(
+    three_visits: Path, tmp_path: Path, snapshot: Callable[[Path], dict[str, bytes]]
+) -> None:
+    """And one that cannot be shown keeps none of the others out."""
+    other = tmp_path / "other"
+    shutil.copytree(three_visits, other)
+    for store in (three_visits, other):
+        Visit(store, STUDY, "v002").dicoms_json.unlink()
+    for visit in ("v001", "v003"):
+        add(three_visits, visit)
+    results = catalogify_visits(other, STUDY, ["v001", "v002", "v003"])
+    assert [isinstance(result, DepositMissing) for result in results] == [False, True, False]
+    assert snapshot(catalog_of(other)) == snapshot(catalog_of(three_visits))
 
 
 def test_no_uid_is_anywhere_in_the_catalog(three_visits: Path, snapshot: Snapshot) -> None:
