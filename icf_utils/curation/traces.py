@@ -15,9 +15,10 @@ from icf_utils.settings import STAGE_NAMES
 from icf_utils.store.layout import TOMBSTONE_SUFFIX, WORK_DIR_NAME, Study, Visit
 from icf_utils.store.visit_files import FILE_FORMS, VISIT_FORMS, belongs
 
-#: Names in a work folder: copies and unfinished files of the above, states of stages, inputs, logs of processings.
+#: Names in a work folder: copies and unfinished files of the above, states of stages, inputs, logs of
+#: processings and of verifications.
 _WORK_FORMS = re.compile(
-    rf"(?:{VISIT_FORMS.pattern})?(?:\.\d+)?(?:\.part)?|_annex\+.*\.part|\.json(?:\.\d+)?"
+    rf"(?:{VISIT_FORMS.pattern})?(?:\.\d+)?(?:\.part)?|_annex\+.*\.part|\.json(?:\.\d+)?|\.jsonl"
     rf"|\.(?:{'|'.join(STAGE_NAMES)})(?:\.error)?\.json(?:\..*\.part)?|\.[A-Za-z0-9-]+(?:\.failure\.json|\.log)"
 )
 _ARCHIVE = re.compile(r".+_dicom(?:\.v\d+)?\.tar|.+_output(?:\.v\d+)?\.tar")
