@@ -64,7 +64,8 @@ class InvalidIdentifier(IcfError):
     exit_code = 2
     RULE = (
         "expected at most 100 letters, digits, '.', '_' and '-', the first of them not '.' or '-'; "
-        "'icf.toml' cannot name a study, nor the name of a deposit's file, such as 'x_dicom.tar', a visit"
+        "a study cannot be named 'icf.toml', and a visit cannot have the name of a deposit's file, "
+        "such as 'x_dicom.tar'"
     )
 
     def __init__(self, kind: str, value: str) -> None:

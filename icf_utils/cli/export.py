@@ -11,13 +11,13 @@ from icf_utils.errors import IcfError
 from icf_utils.formatting import format_count, format_size
 
 NAME = "export"
-HELP = "make bags (BagIt) or OCFL objects of visits, for an archive"
+HELP = "export visits as bags (BagIt) or OCFL objects"
 DETAILS = """\
-Makes FOLDER/STUDY/VISIT of each visit, with all of its files, for archives that
-take in bags (BagIt 1.0, RFC 8493) or objects of the Oxford Common File Layout.
-Files are not copied but get second names by hard links, if FOLDER is on the
-store's file system. Digests are those of VISIT_SHA256SUMS; the programs of BagIt
-and OCFL prove them. A bag or object that exists is not replaced."""
+Writes each visit, with all of its files, to FOLDER/STUDY/VISIT, for repositories
+that accept bags (BagIt 1.0, RFC 8493) or objects of the Oxford Common File
+Layout. If FOLDER is on the store's file system, files are hard links, not
+copies. The digests are those of VISIT_SHA256SUMS; validate the result with
+bagit.py or ocfl-validate.py. An existing bag or object is not replaced."""
 EXAMPLE = "icf-utils export -o /data/store --bagit --to /data/bags study-a"
 
 

@@ -16,22 +16,26 @@ if TYPE_CHECKING:
     from icf_utils.retrieve.plan import SeriesLine
 
 NAME = "get"
-HELP = "get images in a clone, many times as fast as 'git annex get'"
+HELP = "get images in a clone, faster than 'git annex get'"
 DETAILS = """\
-Gets the images at the PATHs, files and folders of a clone, as 'datalad get' and
-'git annex get' do, but by few requests, several at a time, while git-annex
-places hundreds of images at once. Both icf-utils and git-annex check each
-image. Images that are here are not transferred again, and an interrupted
-command continues where it stopped.
+Gets the images at the PATHs (files and folders of a clone) as 'datalad get'
+and 'git annex get' do, but with few requests, several at a time, and with
+hundreds of images in each call of git-annex. Both icf-utils and git-annex
+check each image. Images that are already in the clone are not transferred
+again. If the command is interrupted, repeat it: it continues.
 
-In the clone of a study, visits that a PATH is in are installed. The archive
-itself is left out unless its path is named."""
+In a clone of a study, visits that contain a PATH are installed first. The
+archive itself is left out unless its path is named."""
 EXAMPLE = "icf-utils get visit-01/study-a_visit-01 --series 2"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "paths", nargs="*", default=["."], metavar="PATH", help="files and folders of a clone (default: here)"
+        "paths",
+        nargs="*",
+        default=["."],
+        metavar="PATH",
+        help="files and folders of a clone (default: the current folder)",
     )
     parser.add_argument(
         "-r", "--recursive", action="store_true", help="get the images of all subdatasets below the PATHs"
@@ -46,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_login(parser, "the server that the clone is from", "a bearer token")
     add_tls(parser)
-    add_dry_run(parser, "list the series that would be got; transfer nothing")
+    add_dry_run(parser, "list the series that would be transferred; transfer nothing")
     parser.add_argument(
         "-j", "--connections", metavar="N", type=connections, default=4, help="requests at a time (default: 4)"
     )

@@ -17,8 +17,8 @@ Verifies each visit that has no signature yet, and signs VISIT_SHA256SUMS, which
 lists the SHA-256 of each of its files, with ssh-keygen -Y sign. A visit that has
 a problem is not signed. 'icf-utils verify --signers FILE' then finds a visit
 that somebody else has made or changed. KEY is a private key, or a public key
-whose private key an ssh-agent has. Repeat the command after an interrupt: visits
-that are signed stay so."""
+whose private key an ssh-agent has. An interrupted command can be repeated: visits
+that are already signed are skipped."""
 EXAMPLE = "icf-utils sign -o /data/store --key ~/.ssh/steward.pub study-a"
 
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", metavar="KEY", type=Path, required=True, help="file of the SSH key to sign with")
     parser.add_argument("--date", metavar="YYYY-MM-DD", default="", help="date of the signature (default: today)")
     parser.add_argument(
-        "--again", action="store_true", help="also sign visits that have a signature, and replace it: for a new key"
+        "--again", action="store_true", help="replace existing signatures, for example after a change of key"
     )
 
 

@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     add_inputs(parser)
     parser.add_argument(
-        "--fixity", action="store_true", help="show instead when visits were last read ('verify --log'), and signatures"
+        "--fixity",
+        action="store_true",
+        help="show when visits were last verified ('verify --log'), and how many are unsigned",
     )
 
 

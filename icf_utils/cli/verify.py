@@ -59,10 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="duration",
         metavar="TIME",
         type=_duration,
-        help="begin no visit after this time, such as 2h; longest unread ones first, with --log",
+        help="begin no further visit after this time, such as 2h; start with those verified longest ago; implies --log",
     )
     parser.add_argument(
-        "--log", action="store_true", help="record when each visit was read, for 'status --fixity' and --for"
+        "--log", action="store_true", help="record when each visit was verified, for 'status --fixity' and --for"
     )
     parser.add_argument(
         "--repair", action="store_true", help="rebuild from the archive what is damaged or missing, and say what"
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     refuse_no_store(Path(args.store_dir))
     signers = None if args.signers is None else check_signers_file(args.signers)
     store = {"store_url": args.store_url, "store_id": args.store_id, "fetch": args.fetch, "signers": signers}
-    is_scrub = args.jobs != 1 or args.duration is not None or args.log
+    is_many = args.jobs != 1 or args.duration is not None or args.log
     if args.repair:
         return _repair(args, console)
     if args.accept_archive:
@@ -90,8 +90,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     single = _single_visit(args)
     if args.rebuild and not single:
         raise InvalidSetting("--rebuild", "an input is one visit: name it with --id")
-    if is_scrub:
-        result = _scrub(args, console, store)
+    if is_many:
+        result = _verify_many(args, console, store)
     elif single:
         check = verify_visit(
             args.store_dir,
@@ -121,14 +121,14 @@ def _duration(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _scrub(args: argparse.Namespace, console: Console, store: Mapping[str, Any]) -> VerifyResult:
-    from icf_utils.verify.scrub import ScrubOptions, scrub_store
+def _verify_many(args: argparse.Namespace, console: Console, store: Mapping[str, Any]) -> VerifyResult:
+    from icf_utils.verify.many_visits import ManyVisitsOptions, verify_many_visits
 
     if args.rebuild:
         raise InvalidSetting("--rebuild", "cannot be combined with --jobs, --for and --log")
     is_logged = args.log or args.duration is not None
-    options = ScrubOptions(jobs=args.jobs, seconds=args.duration, log=is_logged, **store)
-    return scrub_store(Path(args.store_dir), targets_of(args), options=options, progress=console)
+    options = ManyVisitsOptions(jobs=args.jobs, seconds=args.duration, log=is_logged, **store)
+    return verify_many_visits(Path(args.store_dir), targets_of(args), options=options, progress=console)
 
 
 def _single_visit(args: argparse.Namespace) -> list[str] | None:

@@ -19,6 +19,8 @@ in catalogs, datasets for git-annex alone. Archives are not changed, and read
 only for tags that are not recorded yet. Datasets keep their ids and get a new
 commit, so that existing clones can be updated. Deposits of the original tools
 and of earlier versions are brought up to date as well."""
+#: A notice about the study's catalog, which each of its visits gives.
+_OF_THE_STUDY = "foreign-catalog"
 EXAMPLE = "icf-utils visit refresh -o /data/store study-a --dry-run"
 
 
@@ -35,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    from icf_utils.curation.refresh import FOREIGN_CATALOG, RefreshOptions, RefreshResult, refresh_visit
+    from icf_utils.curation.refresh import RefreshOptions, RefreshResult, refresh_visit
     from icf_utils.pipeline.visit_table import collect_visits, select_visits
     from icf_utils.settings import load_settings
     from icf_utils.store.existing import refuse_no_store
@@ -61,8 +63,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
             bar.advance(1)
     named: set[str] = set()
     for result in done:
-        notices = [item for item in result.notices if item.code != FOREIGN_CATALOG or result.study not in named]
-        named |= {result.study for item in notices if item.code == FOREIGN_CATALOG}
+        notices = [item for item in result.notices if item.code != _OF_THE_STUDY or result.study not in named]
+        named |= {result.study for item in notices if item.code == _OF_THE_STUDY}
         console.notices(name_visit(result.study, result.visit, notices))
     changed = [result for result in done if result.changes]
     verb = "would be changed" if args.dry_run else "changed"

@@ -90,7 +90,7 @@ def _lines(result: RemoveResult, confirmation: Confirmation) -> list[str]:
     lines = [f"{name}: removed {format_count(result.files, 'file')}{pages}{records}"]
     if not (result.files or pages or records):
         lines = [f"{name}: the store has no files of it"]
-    lines += [f"it {successor}; remove that visit as well if its images must go" for successor in result.successors]
+    lines += [f"{name} {successor}; to remove its images, remove that visit as well" for successor in result.successors]
     if result.tombstone:
         lines.append(f"its tombstone is '{printable(result.tombstone)}'")
     if result.traces:

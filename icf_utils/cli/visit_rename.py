@@ -14,7 +14,7 @@ DETAILS = """\
 Writes the archive as if it had been made under the new name; metadata, dataset
 and catalog follow. The dataset keeps its history: in a clone, set the new
 address and run 'datalad update --how merge'. The old name stays in the history
-and in earlier commits; where it must not, remove the visit and archive it anew."""
+and in earlier commits; to get rid of it, remove the visit and archive it again."""
 EXAMPLE = "icf-utils visit rename -o /data/store --id study-a visit-01 --to study-b visit-07"
 
 

@@ -48,8 +48,6 @@ from icf_utils.store.files import publish_bytes
 from icf_utils.store.layout import Study, Visit
 from icf_utils.store.locks import remove_dead_locks, visit_lock
 
-#: The code of the notice about a study's catalog, which each of its visits gives.
-FOREIGN_CATALOG = "foreign-catalog"
 _FOREIGN = "was made by another program and was replaced; existing clones cannot be updated, clone it again"
 
 
@@ -115,7 +113,7 @@ def _notice_of_foreign_catalog(study: Study) -> tuple[Notice, ...]:
         refuse_foreign(study, study_id(study.study))
     except ExistingFileDiffers as error:
         message = f"{error.how}, and was not touched. Move it away; 'icf-utils run' makes a new one"
-        return (Notice(FOREIGN_CATALOG, study.catalog.name, message),)
+        return (Notice("foreign-catalog", study.catalog.name, message),)
     return ()
 
 

@@ -111,7 +111,7 @@ def remove_visit(
             raise DepositMissing(place.archive, "the store has nothing of this visit; check -o and --id")
         traces = collect_traces(place)
         other = find_elsewhere(place, chosen)
-        lines = [*_lines(place, files, records), *(f"  it {successor}" for successor in successors)]
+        lines = [*_lines(place, files, records), *(f"  {study}/{visit} {successor}" for successor in successors)]
         if accept is not None and not is_gone and not accept(lines):
             return RemoveResult(study, visit, False, 0, 0, 0, None, (), 0, successors)
         stone = _tombstone(visit, date, reason) if tombstone and not place.tombstone.exists() else None

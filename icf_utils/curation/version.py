@@ -333,7 +333,7 @@ def commit_version(
 
 
 def _prepare_sums(current: CurrentVisit, staged: Visit, gone: Collection[str]) -> list[Step]:
-    """Prepare the list of SHA-256s: the lines of files that stay, and of those that were prepared.
+    """Prepare the SHA-256 sums: the lines of files that stay, and of those that were prepared.
 
     A visit without a list gets one if its archive was prepared, and so read. Returns the step that removes a signature
     of the list as it was before.

@@ -1,9 +1,9 @@
 """What a UID is, and how one that breaks the rule is used. Pure.
 
 PS3.5 section 9.1 allows digits and dots, at most 64 characters. Scanners and converters write others: with letters,
-with a final dot, longer. No way in refuses an image for that. Its UID is used as an opaque identifier, compared as
-text, and a notice names the file. Zeros in front of a number, which the standard does not allow either, are
-too common to be remarked on.
+with a final dot, longer. No command refuses an image because of it. The UID is used as an opaque identifier,
+compared as text, and a notice names the file. Leading zeros, which the standard does not allow either, are
+too common for a notice.
 """
 
 from __future__ import annotations

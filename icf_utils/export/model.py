@@ -1,4 +1,4 @@
-"""The files of a visit that an archive of its own is made of. Reads the store; writes nothing."""
+"""The files of a visit that a bag or an OCFL object contains. Reads the store; writes nothing."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ExportResult:
 
 
 def list_payload(place: Visit) -> Mapping[str, PayloadFile]:
-    """The files of a visit by name, with its list of SHA-256s and the signature of that; the list says their digests.
+    """The files of a visit by name, with its SHA-256 sums and the signature of that; the list says their digests.
 
     Raises :class:`~icf_utils.errors.DepositMissing` for a visit without a list, and
     :class:`~icf_utils.errors.DepositDamaged` for a file that it lists and that is not there.

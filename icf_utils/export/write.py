@@ -17,7 +17,6 @@ from icf_utils.dataset.origin import LATEST_TIME
 from icf_utils.dataset.reader import read_dataset
 from icf_utils.errors import (
     DepositDamaged,
-    DepositDiffers,
     ExistingFileDiffers,
     IcfError,
     InvalidSetting,
@@ -40,7 +39,7 @@ def export_bag(
     """Export a visit as a bag (RFC 8493) to ``folder/STUDY/VISIT``.
 
     With ``fetch``, archives and outputs are not in the bag: ``fetch.txt`` says where they are on the web.
-    Digests are those of the visit's list of SHA-256s: a validator that reads the bag proves them. Raises an
+    Digests are those of the visit's SHA-256 sums: a validator that reads the bag proves them. Raises an
     :class:`~icf_utils.errors.IcfError`: ``DepositMissing``, ``DepositDamaged``, ``ExistingFileDiffers`` for a bag of
     another version, ``InvalidSetting``, ``StorageFailure``.
     """
@@ -113,7 +112,7 @@ def _write(
                 _make_parent(part / name)
                 (part / name).write_bytes(data)
             if read_deposit(place.sums, "") != before:
-                raise DepositDiffers(place.sums, "it changed while the visit was exported; export it once more")
+                raise DepositDamaged(place.sums, "an unchanged file", "another content", "export the visit once more")
             _sync(part)
             os.rename(part, target)
             sync_names(target.parent)

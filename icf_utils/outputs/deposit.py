@@ -198,7 +198,7 @@ def _list_steps(change: Change, place: Visit, provenance: Provenance) -> list[St
 
 
 def _sums_steps(change: Change, place: Visit, steps: list[Step]) -> list[Step]:
-    """The steps that add the output's files to the visit's list of SHA-256s, if it has one."""
+    """The steps that add the output's files to the visit's SHA-256 sums, if it has one."""
     sums = read_sums(place)
     if sums is None:
         return []

@@ -34,7 +34,7 @@ from icf_utils.processing.outcome import (
     refused_outcome,
 )
 from icf_utils.processing.records import keep_log, remove_failure, remove_log, write_failure
-from icf_utils.processing.supervisors import Supervisors
+from icf_utils.processing.supervisor_pool import SupervisorPool
 from icf_utils.progress import SILENT, Progress
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import processing_lock, visit_lock
@@ -61,7 +61,7 @@ def process_visit(
     visit: str,
     *,
     wait: bool = False,
-    supervisors: Supervisors | None = None,
+    supervisors: SupervisorPool | None = None,
     progress: Progress = SILENT,
 ) -> ProcessingResult:
     """Process one visit if it has to be. Raises nothing but interrupts: every error is in the result.
@@ -72,7 +72,7 @@ def process_visit(
     result = ProcessingResult(study, visit, config.processing.name, "failed")
     try:
         place = Visit(config.root, study, visit)
-        result = _process(config, place, result, wait, supervisors or Supervisors(), progress)
+        result = _process(config, place, result, wait, supervisors or SupervisorPool(), progress)
     except IcfError as error:
         result = replace(result, code=_code(error), message=str(error))
         result = _record_failure(config, Visit(config.root, study, visit), result)
@@ -107,7 +107,7 @@ def _process(
     place: Visit,
     result: ProcessingResult,
     wait: bool,
-    supervisors: Supervisors,
+    supervisors: SupervisorPool,
     progress: Progress,
 ) -> ProcessingResult:
     decision = decide(place, config.processing, config.arguments, config.always)
@@ -137,7 +137,7 @@ def _run(
     place: Visit,
     result: ProcessingResult,
     decision: Decision,
-    supervisors: Supervisors,
+    supervisors: SupervisorPool,
     progress: Progress,
 ) -> ProcessingResult:
     with scratch_folder() as scratch:
@@ -162,7 +162,7 @@ def _record_failure_of(place: Visit, processing: Processing, result: ProcessingR
 
 
 def execute(
-    processing: Processing, place: Visit, recipe: Recipe, scratch: Scratch, supervisors: Supervisors
+    processing: Processing, place: Visit, recipe: Recipe, scratch: Scratch, supervisors: SupervisorPool
 ) -> tuple[Outcome, OutputListing | None, str]:
     """Arrange the input, run the program, and examine what it left; nothing is written to the store.
 

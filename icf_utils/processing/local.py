@@ -24,7 +24,7 @@ from icf_utils.processing.container import container_environment, container_word
 from icf_utils.processing.digests import find_program
 from icf_utils.processing.model import Processing, ProgramEnd, Scratch
 from icf_utils.processing.sandbox import find_bubblewrap, sandbox_words
-from icf_utils.processing.supervisors import Supervisors
+from icf_utils.processing.supervisor_pool import SupervisorPool
 from icf_utils.processing.task import INSIDE, Places, encode_task, fill_words, task_environment
 from icf_utils.store.lock_owner import HOST, files_of_ended_processes
 
@@ -78,7 +78,7 @@ def remove_tree(root: Path) -> None:
             return
 
 
-def run_program(processing: Processing, recipe: Recipe, scratch: Scratch, supervisors: Supervisors) -> ProgramEnd:
+def run_program(processing: Processing, recipe: Recipe, scratch: Scratch, supervisors: SupervisorPool) -> ProgramEnd:
     """Run the program on the input in ``scratch``; returns how it ended, when nothing of it is left running.
 
     Raises :class:`~icf_utils.errors.MissingRequirement` if it, the container runtime, or a sandbox that the settings

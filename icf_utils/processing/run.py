@@ -18,7 +18,7 @@ from icf_utils.processing.decide import decide
 from icf_utils.processing.execute import ProcessConfig, process_visit
 from icf_utils.processing.local import remove_leftovers
 from icf_utils.processing.model import ProcessingResult, ResultState
-from icf_utils.processing.supervisors import Supervisors
+from icf_utils.processing.supervisor_pool import SupervisorPool
 from icf_utils.progress import SILENT, Progress
 from icf_utils.store.layout import Study, Visit
 from icf_utils.store.locks import remove_dead_locks
@@ -88,7 +88,7 @@ def run_processing(
     remove_leftovers()
     for name in sorted({visit.study for visit in visits}):
         remove_dead_locks(Study(config.root, name))
-    supervisors = Supervisors()
+    supervisors = SupervisorPool()
     done: list[ProcessingResult] = []
 
     def work(visit: VisitInput) -> ProcessingResult:

@@ -2,9 +2,9 @@
 
 Run as ``python -I -S supervisor.py run``, with a socket as standard input, from which it reads a job: its length in
 eight bytes, and ``marshal``. When nothing that the program started is left, it writes how the program ended, by
-``marshal`` as well (:mod:`icf_utils.processing.supervisors` is the other side). ``supervisor.py fork`` receives such
-sockets over its standard input and forks a supervisor for each. Imports nothing of the package and little else, since
-it may be started for every visit.
+``marshal`` as well (:mod:`icf_utils.processing.supervisor_pool` is the other side). ``supervisor.py fork`` receives
+such sockets over its standard input and forks a supervisor for each. Imports nothing of the package and little else,
+since it may be started for every visit.
 
 The supervisor adopts what the program leaves (PR_SET_CHILD_SUBREAPER, prctl(2)), so that a process that forks, changes
 its session and stays is found and killed. It ends the program if the other side shuts the socket down, if the process

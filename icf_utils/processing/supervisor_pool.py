@@ -2,8 +2,8 @@
 
 A supervisor (:mod:`icf_utils.processing.supervisor`) gets its job over a socket and answers over it. Starting Python
 for each takes longer than many a program: for a run over many visits one process is started that forks a supervisor
-for each job. A supervisor ends its program if it is asked to, and also if its socket is closed or the process that
-forked it is gone: nothing runs on that nobody waits for.
+for each job. A supervisor ends its program on request, and also if its socket is closed or the process that forked
+it has ended, so no program outlives the command that waits for it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _PROGRAM = str(Path(__file__).with_name("supervisor.py"))
 _BLOCK = 1 << 16
 
 
-class Supervisors:
-    """Runs jobs, from several threads if need be, until :meth:`stop` ends them all and lets no other begin.
+class SupervisorPool:
+    """Runs jobs, from one or several threads. :meth:`stop` ends all of them; no job can begin afterwards.
 
     Inside a ``with`` block, supervisors are forked by one process; otherwise each is started anew.
     """
@@ -37,7 +37,7 @@ class Supervisors:
         self._parent: subprocess.Popen[bytes] | None = None
         self._orders: socket.socket | None = None
 
-    def __enter__(self) -> Supervisors:
+    def __enter__(self) -> SupervisorPool:
         ours, theirs = socket.socketpair()
         with theirs:
             try:

@@ -13,7 +13,7 @@ from icf_utils.processing.decide import decide
 from icf_utils.processing.execute import ProcessConfig, execute
 from icf_utils.processing.local import scratch_folder
 from icf_utils.processing.model import OutcomeState
-from icf_utils.processing.supervisors import Supervisors
+from icf_utils.processing.supervisor_pool import SupervisorPool
 from icf_utils.store.layout import Visit
 
 #: Bytes of the end of a log that are shown.
@@ -43,7 +43,7 @@ def try_processing(config: ProcessConfig, study: str, visit: str, keep: Path | N
     place = Visit(config.root, study, visit)
     recipe = decide(place, config.processing, config.arguments, always=True).recipe
     with scratch_folder() as scratch:
-        outcome, listing, remarks = execute(config.processing, place, recipe, scratch, Supervisors())
+        outcome, listing, remarks = execute(config.processing, place, recipe, scratch, SupervisorPool())
         log = _end_of(scratch.log) + remarks
         if keep is not None:
             with storage_errors(keep, "write"):

@@ -1,9 +1,9 @@
-"""The images of a session's input, be it a folder or an uploaded zip, and unpacking such a zip.
+"""List the images of a session's input (a folder or an uploaded zip), and unpack such a zip.
 
-A zip is unpacked if its images become part of a visit that exists. Writes below the folder it is given.
+A zip is unpacked if its images are added to an existing visit. Writes below the given folder only.
 
-The images get the names that images get which come by C-STORE, so that they do not have a name of another image of the
-visit, and so that one which the visit has with other content can be put into quarantine.
+Unpacked images are named like images received by C-STORE. So no name collides with that of another image of the visit,
+and an image that the visit has with other content can be put into quarantine.
 """
 
 from __future__ import annotations

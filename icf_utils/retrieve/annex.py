@@ -48,12 +48,12 @@ class AnnexDestination:
     def __init__(self, work: Path, placer: Placer) -> None:
         self._work, self._placer = work, placer
 
-    def begin(self, planned: PlannedFile) -> IncomingKey:
+    def begin(self, planned: PlannedFile) -> IncomingImage:
         """Begin to write an image, whose key is ``planned.image.key``."""
-        return IncomingKey(planned, self._work, self._placer)
+        return IncomingImage(planned, self._work, self._placer)
 
 
-class IncomingKey:
+class IncomingImage:
     """An image that is being received; a context manager that removes it unless :meth:`keep` has returned true."""
 
     def __init__(self, planned: PlannedFile, work: Path, placer: Placer) -> None:
@@ -65,7 +65,7 @@ class IncomingKey:
         with storage_errors(self._part, "create"):
             self._file = self._stack.enter_context(self._part.open("wb"))
 
-    def __enter__(self) -> IncomingKey:
+    def __enter__(self) -> IncomingImage:
         return self
 
     def __exit__(

@@ -23,7 +23,7 @@ from icf_utils.dataset.special_remote.configure import ARCHIVIST, ICF
 from icf_utils.dataset.special_remote.opener import Opener
 from icf_utils.dataset.special_remote.origins import at_one_origin, origin_name, origins_of_remotes, stores_of_remotes
 from icf_utils.dataset.special_remote.rewriting import read_rewriting
-from icf_utils.dataset.special_remote.security import OwnServerRule, read_rule, read_tls
+from icf_utils.dataset.special_remote.security import CloneServerRule, read_rule, read_tls
 from icf_utils.dicom.values import Value
 from icf_utils.errors import IcfError, InvalidSetting
 from icf_utils.fetch.challenges import CredentialFinder
@@ -39,7 +39,7 @@ from icf_utils.retrieve.selection import Selection
 #: How an archive ends; what is before it is the visit.
 _ARCHIVE_END = "_dicom.tar"
 
-_LEFT_OUT = "images are taken out of it without getting it; to get it, name it"
+_LEFT_OUT = "left out: images are read from it in parts; to get it, name its path"
 
 _BY_ANNEX = "'git annex get' may get it"
 
@@ -120,7 +120,7 @@ def list_clone(
             archive_addresses[key] = addresses[key]
             images.append(WantedImage(_whole(image, key, addresses[key]), key, False))
         else:
-            problem = f"the clone knows no place in an archive, and no address, for it: {_BY_ANNEX}"
+            problem = f"the clone records no position in an archive and no usable address for it; {_BY_ANNEX}"
             failures.append(Failure(os.fspath(clone.top), problem, path))
     missing = {key: path for key, path in by_key.items() if key not in here}
     return CloneListing(tuple(images), tuple(everything), archive_addresses, missing, tuple(failures), tuple(notices))
@@ -222,7 +222,7 @@ def _in_store(store: Path, addresses: Sequence[str], size: int | None) -> ByteSo
         raise InvalidSetting("--from", f"'{store}' has no file {wanted}{hint}")
     if size is not None and path.stat().st_size != size:
         raise InvalidSetting(
-            "--from", f"'{path}' has {path.stat().st_size} bytes, the clone expects {size}: not the same"
+            "--from", f"'{path}' has {path.stat().st_size} bytes, but the clone expects {size}: it is another archive"
         )
     return FileSource(path, size)
 
@@ -244,7 +244,7 @@ class _Openers:
         tls = access.tls or read_tls(clone, lambda: uuid)
         server = next((origin for origin in sorted(self.own)), "")
         credential = bind_credential(server, access.login(server)) if server else None
-        own = OwnServerRule(rule.schemes, rule.allowed, rule.are_all_allowed, rule.local_stores)
+        own = CloneServerRule(rule.schemes, rule.allowed, rule.are_all_allowed, rule.local_stores)
         options = {"finder": access.finder, "stop": access.stop}
         self._own = Opener(own, tls, credential=credential, **options)  # type: ignore[arg-type]
         self._others = Opener(rule, tls, **options)  # type: ignore[arg-type]

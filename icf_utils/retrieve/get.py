@@ -3,7 +3,8 @@
 ``git annex get`` takes about ten milliseconds for each file, during which little is transferred. Here the bytes come by
 several connections, and git-annex places hundreds of images at a time (:mod:`icf_utils.retrieve.annex`).
 
-Uses the network; writes into clones; runs git, git-annex and, for visits that are not installed, DataLad.
+Uses the network; writes into clones; runs git and git-annex,
+and for visits that are not installed DataLad, if there is one.
 """
 
 from __future__ import annotations
@@ -170,7 +171,7 @@ def _walk(
     left_out = [name for name in tree.subdatasets if name not in inside and _is_below(name, own)]
     if left_out:
         what = format_count(len(left_out), "subdataset")
-        out.notices.append(Notice("subdatasets", os.fspath(clone.top), f"{what} left out: to get them, use -r"))
+        out.notices.append(Notice("subdatasets", os.fspath(clone.top), f"{what} left out; use -r to get their images"))
     if own:
         yield clone, tree, own
     _install(clone.top, list(inside), installer, out)
@@ -205,7 +206,7 @@ def _install(top: Path, names: Sequence[str], installer: SubdatasetInstaller | N
         return
     if installer is None:
         what = format_count(len(missing), "subdataset")
-        why = f"{what} not installed, and so not listed: 'datalad get -n {printable(missing[0])}' installs one"
+        why = f"{what} not installed and therefore not listed; 'datalad get -n {printable(missing[0])}' installs one"
         out.notices.append(Notice("not-installed", os.fspath(top), why))
         return
     installer.install(top, missing)

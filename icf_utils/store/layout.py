@@ -215,10 +215,12 @@ class Visit:
 
     @property
     def sums(self) -> Path:
+        """The SHA-256 sums of the visit's files; a visit of an older store has none."""
         return self._file(SUMS_SUFFIX)
 
     @property
     def signature(self) -> Path:
+        """The signature of :attr:`sums`; it exists if the visit was signed."""
         return self._file(SIGNATURE_SUFFIX)
 
     @property

@@ -1,9 +1,9 @@
 """``<visit>_SHA256SUMS``: the SHA-256 of each file of a visit, in the form that ``sha256sum -c`` reads.
 
 One line ``SHA-256  NAME`` for each file, sorted by name, names relative to the study's folder. The catalog and the list
-of visits, which belong to the study, are not in it. Whoever makes a file of a visit adds its line, as the last step and
-under the visit's lock; a signature of the list as it was before goes then. The line of a file that is lost stays: it is
-what shows the loss.
+of visits, which belong to the study, are not in it. Code that writes a file of a visit adds its line, as the last step
+and under the visit's lock; this removes the signature of the former list. The line of a lost file stays, because it
+shows the loss.
 
 A list that does not exist is made as a whole once the archive was read. Reads and writes the store.
 """
@@ -16,7 +16,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from icf_utils.errors import DepositDamaged, DepositDiffers, DepositMissing, printable, storage_errors
+from icf_utils.errors import DepositDamaged, DepositMissing, ExistingFileDiffers, printable, storage_errors
 from icf_utils.regular_files import open_regular
 from icf_utils.results import Written
 from icf_utils.store.files import new_part, publish_bytes, replace_with_part, sync_file, sync_folder
@@ -105,8 +105,8 @@ def add_to_sums(place: Visit, made: Mapping[Path, str], written: Collection[Path
     """Add lines to a visit's list; a list that does not exist is made if the archive's SHA-256 is among ``made``.
 
     Files that were ``written`` replace older lines; the others must agree with theirs. Raises
-    :class:`~icf_utils.errors.DepositDiffers` if they do not, and :class:`~icf_utils.errors.DepositDamaged` for a list
-    that cannot be read.
+    :class:`~icf_utils.errors.ExistingFileDiffers` if they do not, and :class:`~icf_utils.errors.DepositDamaged` for a
+    list that cannot be read.
     """
     folder = place.of_study.folder
     names = {path.relative_to(folder).as_posix(): digest for path, digest in made.items()}
@@ -119,7 +119,7 @@ def add_to_sums(place: Visit, made: Mapping[Path, str], written: Collection[Path
         fresh = {path.relative_to(folder).as_posix() for path in written}
         for name, digest in names.items():
             if name not in fresh and sums.get(name, digest) != digest:
-                raise DepositDiffers(place.sums, f"it has another SHA-256 of '{printable(name)}'; {_REMEDY}")
+                raise ExistingFileDiffers(place.sums, f"it lists another SHA-256 for '{printable(name)}'", _REMEDY)
     write_sums(place, {**sums, **names})
 
 
@@ -131,7 +131,7 @@ def sum_files(files: Mapping[str, Path], known: Mapping[str, str]) -> dict[str, 
 def write_sums(place: Visit, sums: Mapping[str, str]) -> bool:
     """Write a visit's list, durable on return, unless it has these lines; returns whether it was written.
 
-    A signature goes first: what it says is not about the new list.
+    A signature is removed first, because it does not apply to the new list.
     """
     data = format_sums(sums)
     with storage_errors(place.sums, "read"):

@@ -2,7 +2,7 @@
 
 One file for each visit, named by it, with a line of JSON for each time that it was verified: the time (UTC), how many
 images were read, and how many problems were found. The lines have no identifiers, paths or digests. Lines are only
-added; a line that a power cut has torn is passed over. The log of a visit that is removed or renamed is removed.
+added; a line left incomplete by a power failure is skipped. The log of a visit that is removed or renamed is removed.
 """
 
 from __future__ import annotations

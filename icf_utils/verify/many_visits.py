@@ -1,7 +1,7 @@
-"""Verify many visits of a store by several processes, for a limited time, and log it. Reads the store, writes the log.
+"""Verify many visits with several processes, a time limit and the fixity log. Reads the store; writes the log.
 
-Those that were not read for the longest time come first. A visit's line is in the log as soon as the visit was read, so
-that a process that was killed anywhere goes on where it ended.
+With a time limit, visits that were verified longest ago come first. Each visit is logged as soon as it is verified, so
+the run after a killed one continues with the others.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MOST_JOBS = 64
 
 
 @dataclass(frozen=True)
-class ScrubOptions:
+class ManyVisitsOptions:
     """How visits are verified.
 
     ``jobs`` is the number of processes. With ``seconds``, no visit is begun after that time. ``log``: add to the fixity
@@ -47,11 +47,11 @@ class ScrubOptions:
     signers: Path | None = None
 
 
-def scrub_store(
+def verify_many_visits(
     store_dir: Path,
     targets: Sequence[str] = (),
     *,
-    options: ScrubOptions | None = None,
+    options: ManyVisitsOptions | None = None,
     settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> VerifyResult:
@@ -59,7 +59,7 @@ def scrub_store(
 
     ``left`` of the result counts visits for which the time was too short.
     """
-    options = options or ScrubOptions()
+    options = options or ManyVisitsOptions()
     if not 1 <= options.jobs <= MOST_JOBS:
         raise InvalidSetting("-j/--jobs", f"expected a number from 1 to {MOST_JOBS}")
     chosen = load_settings(store_dir) if settings is None else settings
@@ -91,7 +91,7 @@ def scrub_store(
 
 
 def _check_all(
-    root: Path, order: Sequence[tuple[str, str]], options: ScrubOptions, settings: Settings, end: float | None
+    root: Path, order: Sequence[tuple[str, str]], options: ManyVisitsOptions, settings: Settings, end: float | None
 ) -> Iterator[VisitCheck]:
     waiting = deque(order)
     if min(options.jobs, len(order)) <= 1:
@@ -136,14 +136,14 @@ def _lost(place: Visit, reason: str) -> VisitCheck:
     return VisitCheck(place.study, place.visit, 0, (), (finding_from_error(place.archive, problem),))
 
 
-def _work(connection: Connection, root: Path, options: ScrubOptions, settings: Settings) -> None:
+def _work(connection: Connection, root: Path, options: ManyVisitsOptions, settings: Settings) -> None:
     """What a process does: verify the visits that it is sent until the other end is closed."""
     with suppress(EOFError):
         while True:
             connection.send(_check_one(Visit(root, *connection.recv()), options, settings))
 
 
-def _check_one(place: Visit, options: ScrubOptions, settings: Settings) -> VisitCheck:
+def _check_one(place: Visit, options: ManyVisitsOptions, settings: Settings) -> VisitCheck:
     try:
         check = check_visit(
             place,

@@ -318,7 +318,7 @@ class _VisitRepairer:
             self._replace(place.history, data, "from the dataset's commits")
 
     def _repair_sums(self, found: ArchiveDescription, reason: str) -> None:
-        """Repair the list of SHA-256s, which lists what was repaired before; a signature of it stays."""
+        """Repair the SHA-256 sums, which lists what was repaired before; a signature of it stays."""
         place = self._place
         sums = repaired_sums(place, found, {finding.path for finding in self._before.findings})
         self._replace(place.sums, format_sums(sums), f"from the visit's files; {reason}")

@@ -1,4 +1,4 @@
-"""Sign visits: verify each, and sign its list of SHA-256s. Reads the store; writes signatures and missing lists."""
+"""Sign visits: verify each, and sign its SHA-256 sums. Reads the store; writes signatures and missing lists."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from icf_utils.verify.checks import Finding
 from icf_utils.verify.signatures import is_signature_of, make_signature, read_or_none
 from icf_utils.verify.verify import check_visit
 
-_OTHER_LIST = "is not a signature of the present list: verify the visit, find out what changed, and sign with --again"
+_OTHER_LIST = (
+    "is not a signature of the present SHA-256 sums: verify the visit, find out what changed, and sign with --again"
+)
 
 SignState = Literal["signed", "unchanged", "refused"]
 
@@ -45,7 +47,7 @@ def sign_visit(
     settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> SignResult:
-    """Verify a visit and sign its list of SHA-256s, unless it has a signature of this list.
+    """Verify a visit and sign its SHA-256 sums, unless it has a signature of this list.
 
     ``key`` is a private key, or a public one whose private key an agent has. ``date`` (``YYYY-MM-DD``) is today by
     default. ``again`` replaces a signature. A visit without a list gets one. A visit that ``verify`` finds a problem

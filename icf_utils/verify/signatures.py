@@ -1,4 +1,4 @@
-"""Signatures of a visit's list of SHA-256s: made and checked by OpenSSH's ``ssh-keygen -Y``. Runs it, and writes
+"""Signatures of a visit's SHA-256 sums: made and checked by OpenSSH's ``ssh-keygen -Y``. Runs it, and writes
 nothing.
 
 ``<visit>_SHA256SUMS.sig`` is an SSH signature (PROTOCOL.sshsig of OpenSSH) of the bytes of ``<visit>_SHA256SUMS``, in

@@ -1,4 +1,4 @@
-"""The check of a visit's list of SHA-256s, and the list that a repair makes. Reads the visit's files; changes nothing.
+"""The check of a visit's SHA-256 sums, and the list that a repair makes. Reads the visit's files; changes nothing.
 
 A file that differs from its line was changed, or the list was: the other files say which.
 """

@@ -72,7 +72,7 @@ def test_the_merged_visit_can_still_be_found(place: Visit, late: Visit, inside: 
     lines = ran.out.splitlines()
     assert lines[:2] == [
         f"{STUDY}/v1_2: the store has no files of it",
-        f"it was merged into {STUDY}/v1; remove that visit as well if its images must go",
+        f"{STUDY}/v1_2 was merged into {STUDY}/v1; to remove its images, remove that visit as well",
     ]
     assert f"  '{place.history}': its identifier" in lines
     assert f"  '{place.export}': its identifier" in lines

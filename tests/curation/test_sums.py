@@ -11,7 +11,7 @@ import pytest
 
 from icf_utils import RefreshOptions, refresh_visit, rename_visit, replace_visit, verify_store
 from icf_utils.curation.merge import merge_visits
-from icf_utils.errors import DepositDamaged, DepositDiffers
+from icf_utils.errors import DepositDamaged, ExistingFileDiffers
 from icf_utils.metadata.stage import deposit_visit_metadata
 from icf_utils.store.layout import Visit
 from icf_utils.store.sums import file_sha256, format_sums, list_summed, parse_sums, read_sums
@@ -86,7 +86,7 @@ def test_a_changed_file_is_found(place: Visit, inside: Inside) -> None:
 def test_a_list_that_says_something_else_is_not_replaced(place: Visit) -> None:
     sums = read_sums(place) or {}
     place.sums.write_bytes(format_sums(sums | {place.dicoms_json.name: "0" * 64}))
-    with pytest.raises(DepositDiffers, match="another SHA-256"):
+    with pytest.raises(ExistingFileDiffers, match="another SHA-256"):
         deposit_visit_metadata(place.root, STUDY, "v1")
     place.dicoms_json.unlink()
     deposit_visit_metadata(place.root, STUDY, "v1")

@@ -12,7 +12,7 @@ import pytest
 
 from icf_utils.processing import local
 from icf_utils.processing.execute import ProcessConfig, process_visit
-from icf_utils.processing.supervisors import Supervisors
+from icf_utils.processing.supervisor_pool import SupervisorPool
 from icf_utils.store.layout import Visit
 from tests.processing.conftest import Process, processing, shell
 from tests.processing.test_process import log_of, output_of
@@ -208,7 +208,7 @@ def test_a_program_that_is_replaced_while_it_runs(process: Process, tmp_path: Pa
 
 
 def test_an_interrupt_ends_the_program(store: Path, isolation: str, marked: str) -> None:
-    supervisors = Supervisors()
+    supervisors = SupervisorPool()
     config = ProcessConfig(store, shell(f"echo started; sleep 60; : {marked}", isolation=isolation))
     timer = threading.Timer(1.0, supervisors.stop)
     timer.start()

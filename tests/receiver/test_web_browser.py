@@ -184,7 +184,7 @@ def test_many_sessions_are_retried_and_deleted(pages: Pages, tmp_path: Path) -> 
     pages.visitor.one(".choose-all").click()
     pages.visitor.button("Retry").click()
     pages.visitor.wait(lambda: pages.visitor.texts("h1") == ["2 sessions queued again"])
-    assert "s000004 (study-a/visit-04): it is running" in text_of(pages)
+    assert "s000004 (study-a/visit-04): not queued again, because it is running" in text_of(pages)
     assert "no images" in text_of(pages)  # s000002 has none left
     pages.visitor.click(pages.visitor.link("Back to the list"))
     pages.visitor.wait(lambda: pages.visitor.driver.current_url.endswith("state=running%2Cfailed"))

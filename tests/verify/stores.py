@@ -51,12 +51,12 @@ def make_visit(
 
 
 def renew_sums(place: Visit) -> None:
-    """Make the visit's list of SHA-256s anew from the files that are there, as if no others had been made."""
+    """Make the visit's SHA-256 sums anew from the files that are there, as if no others had been made."""
     write_sums(place, sum_files({name: place.of_study.folder / name for name in list_summed(place)}, {}))
 
 
 def are_sums(name: str, data: bytes, *whole: bytes) -> bool:
-    """Whether this is a list of SHA-256s with lines of these: of fewer files, as after the first stages of a visit."""
+    """Whether this is a SHA-256 sums with lines of these: of fewer files, as after the first stages of a visit."""
     lines = {line for form in whole for line in form.splitlines(keepends=True)}
     return name.endswith("_SHA256SUMS") and data != b"" and set(data.splitlines(keepends=True)) <= lines
 

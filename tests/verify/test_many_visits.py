@@ -15,7 +15,7 @@ from icf_utils import remove_visit, rename_visit, verify_store
 from icf_utils.errors import InvalidSetting
 from icf_utils.store.layout import Visit
 from icf_utils.verify.fixity import fixity_log, last_read, read_fixity, record_fixity
-from icf_utils.verify.scrub import ScrubOptions, scrub_store
+from icf_utils.verify.many_visits import ManyVisitsOptions, verify_many_visits
 from tests.cli.program import Inside
 from tests.verify.stores import STUDY, contents
 
@@ -36,9 +36,9 @@ def test_several_at_a_time_find_the_same(store: Path) -> None:
     expected = verify_store(store)
     assert {bool(check.findings) for check in expected.visits} == {True, False}
     for jobs in (1, 2):
-        assert scrub_store(store, options=ScrubOptions(jobs=jobs)) == expected
+        assert verify_many_visits(store, options=ManyVisitsOptions(jobs=jobs)) == expected
     with pytest.raises(InvalidSetting):
-        scrub_store(store, options=ScrubOptions(jobs=0))
+        verify_many_visits(store, options=ManyVisitsOptions(jobs=0))
 
 
 def test_the_longest_unread_first(store: Path, inside: Inside) -> None:
@@ -53,7 +53,7 @@ def test_the_longest_unread_first(store: Path, inside: Inside) -> None:
     with fixity_log(two).open("a") as log:
         log.write('{"time": "2')
     before = contents(store)
-    assert scrub_store(store, options=ScrubOptions(seconds=0.0)).left == 2
+    assert verify_many_visits(store, options=ManyVisitsOptions(seconds=0.0)).left == 2
     assert contents(store) == before
     assert last_read(one) < last_read(two)
     ran = inside("verify", "-o", store, "--for", "1h", "--json")
@@ -80,16 +80,17 @@ def test_the_log_goes_with_the_visit(store: Path) -> None:
 def test_a_process_that_is_killed(store: Path) -> None:
     """What was read before is in the log, and the visits that were not are read first the next time."""
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom icf_utils.verify import scrub\n"
-        "check = scrub._check_one\n"
+        "import os, sys\nfrom pathlib import Path\nfrom icf_utils.verify import many_visits\n"
+        "check = many_visits._check_one\n"
         "def once(place, *args):\n"
         "    if place.visit == 'v2': os.kill(os.getpid(), 9)\n"
         "    return check(place, *args)\n"
-        "scrub._check_one = once\n"
-        f"scrub.scrub_store(Path({str(store)!r}), options=scrub.ScrubOptions(seconds=100, log=True))\n"
+        "many_visits._check_one = once\n"
+        "options = many_visits.ManyVisitsOptions(seconds=100, log=True)\n"
+        f"many_visits.verify_many_visits(Path({str(store)!r}), options=options)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False)
     assert done.returncode == -signal.SIGKILL
     assert [len(read_fixity(Visit(store, STUDY, visit))) for visit in ("v1", "v2")] == [1, 0]
-    scrub_store(store, options=ScrubOptions(seconds=100, log=True))
+    verify_many_visits(store, options=ManyVisitsOptions(seconds=100, log=True))
     assert [len(read_fixity(Visit(store, STUDY, visit))) for visit in ("v1", "v2")] == [2, 1]

@@ -61,7 +61,7 @@ def test_a_forged_visit_is_found(place: Visit, tmp_path: Path, inside: Inside) -
     (finding,) = verify_visit(forged.root, STUDY, "v1", signers=allowed).findings
     assert finding.path == forged.signature
     ran = inside("sign", "-o", forged.root, "--key", other)
-    assert (ran.code, "is not a signature of the present list" in ran.out) == (1, True), ran
+    assert (ran.code, "is not a signature of the present SHA-256 sums" in ran.out) == (1, True), ran
     assert inside("sign", "-o", forged.root, "--key", other, "--again").code == 0
     (finding,) = verify_visit(forged.root, STUDY, "v1", signers=allowed).findings
     assert "its key is not allowed to sign" in finding.problem

@@ -6,7 +6,7 @@ const ICF_FACETS = ["news", "Modality", "ProtocolName", "ManufacturerModelName",
 
 /** Label of a facet. */
 function icfFacetLabel(tag) {
-  return { year: "Year", processing: "Processing", news: "Since your last visit here" }[tag] || icfTagLabel(tag);
+  return { year: "Year", processing: "Processing", news: "New since you last looked" }[tag] || icfTagLabel(tag);
 }
 
 /**

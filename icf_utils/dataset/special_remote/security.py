@@ -98,8 +98,8 @@ class DatasetRule:
 
 
 @dataclass(frozen=True)
-class OwnServerRule(DatasetRule):
-    """For the server that the user cloned from: it may be asked like one that the user names."""
+class CloneServerRule(DatasetRule):
+    """The rule for the server that the user cloned from: requests are allowed as for a server that the user names."""
 
     def check_url(self, url: str) -> None:
         return

@@ -51,11 +51,11 @@ _BULK = ("bulk", "list")
 
 #: Titles and advice of the pages about what was refused, by HTTP status.
 _PROBLEMS = {
-    400: ("The address or the form is not understood", "Go to the list, and choose from there."),
+    400: ("Invalid address or form", "Return to the list of sessions and try again from there."),
     401: ("Authentication required", "Load the page again, and give the token as the password."),
     403: ("Not allowed", "Load the page again and repeat it from there: its forms have changed."),
     404: ("Not found", "The session may have been deleted, or the address may be misspelt."),
-    405: ("Not found", "This address is for programs."),
+    405: ("Method not allowed", "This address is for programs, not for browsers."),
     409: ("Not possible now", "Load the session's page again: its state has changed."),
 }
 
@@ -249,7 +249,7 @@ class _Handlers:
             return f"{printable(session_id[:40])}: not found; it may have been deleted"
         possible = session.state == "failed" if action == "retry" else session.can_be_deleted
         if not possible:
-            return f"{session.id} ({session.name}): it is {session.state}"
+            return f"{session.id} ({session.name}): not {_CHANGES[action]}, because it is {session.state}"
         try:
             if action == "retry":
                 self._retry(session)
