@@ -100,7 +100,6 @@ def run_page(page: str, which: slice, server: Server, folder: Path, environment:
 def test_for_researchers(server: Server, reader: Mapping[str, str], tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
-    (work / "nifti").mkdir()
     run_page("for-researchers.md", slice(None), server, work, reader)
     assert len(list((work / "data").rglob("*.dcm"))) > 3
     assert (work / "visit-01/.git/annex/objects").is_dir()
