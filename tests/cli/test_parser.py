@@ -179,7 +179,7 @@ def test_one_name_for_each_thing() -> None:
         for action in parser._actions:
             for option in action.option_strings:
                 meanings.setdefault(option, set()).add(action.dest)
-    assert meanings.pop("--from") == {"other", "selection_file"}  # where something comes from
+    assert meanings.pop("--from") == {"other", "selection_file", "from_store"}  # where something comes from
     assert {option: dests for option, dests in meanings.items() if len(dests) > 1} == {}
     for short, long in (("-o", "--store-dir"), ("-d", "--directory"), ("-n", "--dry-run"), ("-j", "--jobs")):
         with_short = [parser for parser in parsers(build_parser()) if short in parser._option_string_actions]
