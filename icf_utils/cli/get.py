@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_tls(parser)
     add_dry_run(parser, "list the series that would be transferred; transfer nothing")
     parser.add_argument(
-        "-j", "--connections", metavar="N", type=connections, default=4, help="requests at a time (default: 4)"
+        "--connections", metavar="N", type=connections, default=4, help="requests at a time (default: 4)"
     )
 
 
