@@ -51,3 +51,20 @@ def file_md5(path: str | os.PathLike[str]) -> str:
         while block := handle.read(_CHUNK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def refuse_damaged_archive(place: Visit) -> None:
+    """Read a visit's archive, and compare it with its checksum file: a command is about to take its content over.
+
+    Raises :class:`~icf_utils.errors.DepositMissing`, :class:`~icf_utils.errors.DepositDamaged` and
+    :class:`~icf_utils.errors.StorageFailure`.
+    """
+    expected = read_checksum(place, "run 'icf-utils verify --repair' for this visit")
+    compare_checksum(place, expected, file_md5(place.archive))
+
+
+def compare_checksum(place: Visit, expected: str, found: str) -> None:
+    """Raise :class:`~icf_utils.errors.DepositDamaged` if the archive has not the MD5 of its checksum file."""
+    if found != expected:
+        remedy = "the archive or its checksum file was changed or damaged: restore it from a copy"
+        raise DepositDamaged(place.archive, f"the MD5 {expected} of its checksum file", found, remedy)

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from icf_utils.archive.checksum import refuse_damaged_archive
 from icf_utils.archive.members import digest_members
 from icf_utils.archive.rewrite import rewrite_archive
 from icf_utils.archive.stage import make_studyvisit_archive
@@ -92,6 +93,7 @@ def add_images(
     remove_dead_locks(place.of_study)
     with visit_lock(place, progress):
         current = read_current(place)
+        refuse_damaged_archive(place)
         with prepared_change(place) as (change, staged):
             arrived = Visit(change.root / f"+{_ARRIVED}", study, visit)
             made = make_studyvisit_archive(

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from icf_utils.archive.checksum import refuse_damaged_archive
 from icf_utils.archive.members import digest_members
 from icf_utils.archive.rewrite import rewrite_archive
 from icf_utils.curation.difference import VisitDifference
@@ -75,6 +76,8 @@ def merge_visits(
         refuse_elsewhere(second, chosen)
         current = read_current(place)
         arriving = read_current(second)
+        for one in (place, second):
+            refuse_damaged_archive(one)
         _refuse_clashes(place, second)
         is_catalogued = current.is_catalogued or arriving.is_catalogued
         has_previews = current.has_previews or arriving.has_previews

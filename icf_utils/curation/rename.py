@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from icf_utils.archive.checksum import format_checksum
+from icf_utils.archive.checksum import format_checksum, refuse_damaged_archive
 from icf_utils.archive.rewrite import rewrite_archive
 from icf_utils.archive.stage import identifier_notices
 from icf_utils.catalog.index_page import update_index
@@ -174,6 +174,7 @@ def _rename(
     change: Change, current: CurrentVisit, target: Visit, note: VersionRecord, settings: Settings, progress: Progress
 ) -> RenameResult:
     place, staged = current.place, Visit(change.root, target.study, target.visit)
+    refuse_damaged_archive(place)
     md5, size = rewrite_archive([place.archive], staged, progress)
     is_there = _is_there(target, md5)
     found = describe_archive(staged.archive, staged.member_root, tags_of(current, settings), progress)

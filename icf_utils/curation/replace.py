@@ -15,6 +15,7 @@ from datetime import date as calendar_date
 from pathlib import Path
 from typing import Literal
 
+from icf_utils.archive.checksum import refuse_damaged_archive
 from icf_utils.archive.members import digest_members
 from icf_utils.archive.reader import list_members
 from icf_utils.archive.stage import choose_left_out, make_studyvisit_archive
@@ -107,6 +108,8 @@ def replace_visit(
                 leave_out=choose_left_out(place, chosen, DEFAULT_LEAVE_OUT),
                 progress=progress,
             )
+            if keep or (made.md5, made.size) == (current.md5, current.size):
+                refuse_damaged_archive(place)  # it stays
             if (made.md5, made.size) == (current.md5, current.size):
                 return unchanged(current, "unchanged", None)
             return put_if_accepted(

@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from icf_utils.archive.checksum import read_checksum
-from icf_utils.errors import DepositDamaged, DepositMissing
+from icf_utils.archive.checksum import compare_checksum, read_checksum
+from icf_utils.errors import DepositMissing
 from icf_utils.metadata.allowlist import AllowList, allow_list_from_settings, read_allow_list
 from icf_utils.metadata.describe import ArchiveDescription, describe_archive
 from icf_utils.metadata.records import TarballRecord, VisitMetadata, encode_images, encode_tarball
@@ -88,9 +88,7 @@ def describe_verified_archive(
         raise DepositMissing(place.archive, _REMEDY)
     expected = read_checksum(place, _REMEDY)
     found = describe_archive(place.archive, place.member_root, allowed, progress, sha256=sha256)
-    if found.md5 != expected:
-        remedy = "the archive or its checksum file was changed or damaged: restore it from a copy"
-        raise DepositDamaged(place.archive, f"the MD5 {expected} of its checksum file", found.md5, remedy)
+    compare_checksum(place, expected, found.md5)
     return found
 
 

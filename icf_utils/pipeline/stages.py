@@ -14,12 +14,12 @@ from pathlib import Path
 
 from icf_utils.archive.checksum import file_md5
 from icf_utils.errors import (
-    DepositDamaged,
     DepositDiffers,
     DepositMissing,
     ExistingFileDiffers,
     IcfError,
     InputChanged,
+    InputRefused,
 )
 from icf_utils.pipeline.model import RunConfig, VisitInput
 from icf_utils.progress import Progress
@@ -95,16 +95,14 @@ def _archive(visit_input: VisitInput, config: RunConfig, progress: Progress) -> 
 
 def _adopt_archive(place: Visit) -> StageResult:
     """Accept an archive that was not made from an input: it must match its checksum file."""
-    from icf_utils.archive.checksum import read_checksum
+    from icf_utils.archive.checksum import compare_checksum, read_checksum
 
     remedy = "name the visit's input in a visit table, so that it can be archived"
     if not place.archive.exists():
         raise DepositMissing(place.archive, remedy)
     expected = read_checksum(place, remedy)
     found = file_md5(place.archive)
-    if found != expected:
-        remedy = "the archive or its checksum was changed or damaged: restore it from a copy"
-        raise DepositDamaged(place.archive, f"the MD5 {expected} of its checksum file", found, remedy)
+    compare_checksum(place, expected, found)
     return StageResult(digests={place.archive.name: found})
 
 
@@ -209,6 +207,7 @@ def _replace(source: Path, visit_input: VisitInput, config: RunConfig, progress:
     """Make a changed input the next version of its visit; the other stages then find what they would make."""
     from icf_utils.curation.replace import replace_visit
 
+    _refuse_merged(stored_visit(visit_input, config), source)
     options = config.options
     result = replace_visit(
         source,
@@ -223,6 +222,18 @@ def _replace(source: Path, visit_input: VisitInput, config: RunConfig, progress:
     name = f"is now version {result.version} of the visit ({options.replace_reason})"
     notices = (Notice("new-version", stored_visit(visit_input, config).archive.name, name), *result.notices)
     return StageResult(notices, digests={stored_visit(visit_input, config).archive.name: result.md5})
+
+
+def _refuse_merged(place: Visit, source: Path) -> None:
+    """An input of a run replaces a visit without a question; it must not drop what was merged into the visit."""
+    from icf_utils.metadata.history import former_names, read_history
+
+    merged = [name for name in former_names(place.study, read_history(place)) if name.is_merged]
+    if merged:
+        names = ", ".join(f"{name.study}/{name.visit}" for name in merged)
+        reason = f"has other files than the archive, into which {names} was merged"
+        advice = "Leave the visit out of the table, or use 'icf-utils visit replace' with a folder that has all images."
+        raise InputRefused(source, [(f"{place.study}/{place.visit}", reason)], advice)
 
 
 #: The table. The first stage has no inputs in the store: it reads the visit's input.

@@ -20,11 +20,14 @@ from icf_utils.sources.source import InputFile
 #: How many files of one folder are examined to find an image.
 _FILES_EXAMINED = 20
 
-_WANTED = frozenset({STUDY_INSTANCE_UID})
-
 
 def sample_study_uids(path: Path, leave_out: LeftOut = DEFAULT) -> frozenset[str]:
-    """The StudyInstanceUIDs of the first image of each folder of an input.
+    """The StudyInstanceUIDs of the first image of each folder of an input; as :func:`sample_uids`."""
+    return sample_uids(path, STUDY_INSTANCE_UID, leave_out)
+
+
+def sample_uids(path: Path, tag: int, leave_out: LeftOut = DEFAULT) -> frozenset[str]:
+    """The UIDs that the first image of each folder of an input has as the value of ``tag``.
 
     Empty for what cannot be read, which whoever archives it reports, and for a compressed tar, which would have to be
     unpacked.
@@ -33,7 +36,7 @@ def sample_study_uids(path: Path, leave_out: LeftOut = DEFAULT) -> frozenset[str
         if path.is_file() and is_compressed(path):
             return frozenset()
         with open_source(path, Path(tempfile.gettempdir()), 0, leave_out) as source:
-            return frozenset(_sample(source, source.entries))
+            return frozenset(_sample(source, source.entries, tag))
     except (IcfError, OSError):
         return frozenset()
 
@@ -54,12 +57,12 @@ def _is_image(path: Path) -> bool:
 
     try:
         source = open_selection(select_files(path.parent, [path.name]))
-        return all(scan_file(source, entry, _WANTED).is_image for entry in source.entries)
+        return all(scan_file(source, entry, frozenset()).is_image for entry in source.entries)
     except (IcfError, OSError):
         return False
 
 
-def _sample(source: OpenableFiles, entries: Iterable[InputFile]) -> set[str]:
+def _sample(source: OpenableFiles, entries: Iterable[InputFile], tag: int) -> set[str]:
     examined: dict[str, int] = {}
     found = set()
     for entry in entries:
@@ -67,8 +70,8 @@ def _sample(source: OpenableFiles, entries: Iterable[InputFile]) -> set[str]:
         if examined.get(folder, 0) >= _FILES_EXAMINED:
             continue
         examined[folder] = examined.get(folder, 0) + 1
-        file = scan_file(source, entry, _WANTED)
-        if file.is_image and (uid := file.header.uid(STUDY_INSTANCE_UID)):
+        file = scan_file(source, entry, frozenset({tag}))
+        if file.is_image and (uid := file.header.uid(tag)):
             found.add(uid)
             examined[folder] = _FILES_EXAMINED
     return found

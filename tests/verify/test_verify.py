@@ -116,7 +116,7 @@ def test_settings_that_changed_since(source: Path, root: Path) -> None:
     (root / "icf.toml").write_text('[metadata]\ntags = ["Rows"]\n')
     assert_sound(check_one(root))
     (root / "icf.toml").write_text('[catalog]\nname = "Other"\n')
-    assert {finding.path.suffix for finding in check_one(root).findings} == {".html", ".json"}
+    assert {finding.path.suffix for finding in check_one(root).findings} == {".html", ".json", ".xml"}
 
 
 def test_no_dicom_at_all(tmp_path: Path, root: Path) -> None:
