@@ -186,5 +186,5 @@ def test_the_old_name_is_anothers_now(place: Visit, model: Path, inside: Inside)
     make_visit(model / "other", place.root, "v1")
     ran = inside("visit", "remove", "-o", place.root, "--id", STUDY, "v1", "--yes")
     assert ran.code == 1
-    assert "it is a former name of study-b/v7" in ran.out
+    assert f"{STUDY}/v1 is a former name of study-b/v7" in ran.out
     assert verify_store(place.root).findings == ()
