@@ -21,7 +21,7 @@ from icf_utils.archive.reader import list_members
 from icf_utils.archive.stage import choose_left_out, make_studyvisit_archive
 from icf_utils.curation.difference import VisitDifference, compare_files, compare_images
 from icf_utils.curation.version import ChangeNote, CurrentVisit, put_version, read_current, tags_of
-from icf_utils.errors import IcfError, InvalidSetting, printable
+from icf_utils.errors import IcfError, InputRefused, InvalidSetting, printable
 from icf_utils.metadata.allowlist import AllowList
 from icf_utils.metadata.describe import ArchiveDescription, describe_archive
 from icf_utils.metadata.history import former_names, kept_archive
@@ -108,6 +108,9 @@ def replace_visit(
                 leave_out=choose_left_out(place, chosen, DEFAULT_LEAVE_OUT),
                 progress=progress,
             )
+            if not made.dicom_files and current.metadata is not None and current.metadata.images:
+                advice = "Check the path. To take the visit's images away, use 'icf-utils visit remove'."
+                raise InputRefused(input_path, [(f"{study}/{visit}", "would have no DICOM images")], advice)
             if keep or (made.md5, made.size) == (current.md5, current.size):
                 refuse_damaged_archive(place)  # it stays
             if (made.md5, made.size) == (current.md5, current.size):

@@ -31,6 +31,15 @@ def lines(place: Visit) -> list[dict[str, object]]:
     return found
 
 
+def test_a_folder_without_images_is_refused(place: Visit, tmp_path: Path) -> None:
+    (tmp_path / "wrong").mkdir()
+    (tmp_path / "wrong" / "notes.txt").write_text("no image")
+    before = contents(place.root)
+    with pytest.raises(InputRefused, match="would have no DICOM images"):
+        replaced(place, tmp_path / "wrong")
+    assert contents(place.root) == before
+
+
 def test_the_next_version_is_whole(place: Visit, model: Path, tmp_path: Path) -> None:
     result = replace_visit(model / "later", place.root, STUDY, "v1", reason="late images", date="2024-06-01")
     assert (result.state, result.version, result.kept) == ("replaced", 2, None)
