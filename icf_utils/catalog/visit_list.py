@@ -18,7 +18,7 @@ from icf_utils.catalog.study import study_id
 from icf_utils.catalog.writer import read_marker
 from icf_utils.dataset.reader import read_dataset
 from icf_utils.dataset.study_stage import write_study_dataset
-from icf_utils.errors import DepositDamaged, DepositMissing, storage_errors
+from icf_utils.errors import DepositDamaged, DepositMissing
 from icf_utils.metadata.history import current_version
 from icf_utils.metadata.records import TarballRecord, parse_tarball, read_visit_metadata
 from icf_utils.metadata.visit_list import (
@@ -31,7 +31,7 @@ from icf_utils.metadata.visit_list import (
 )
 from icf_utils.progress import Progress
 from icf_utils.settings import CatalogSettings, Settings
-from icf_utils.store.files import new_part, replace_with_part, sync_file, sync_folder
+from icf_utils.store.files import replace_bytes, sync_folder
 from icf_utils.store.layout import Study, Visit, read_deposit
 from icf_utils.store.locks import catalog_lock
 
@@ -113,11 +113,7 @@ def write_visit_list(study: Study, data: bytes) -> bool:
     """Write the list, durable on return, unless it has these bytes; returns whether it was written."""
     if read_visit_list(study) == data:
         return False
-    with new_part(study, study.visit_list) as handle:
-        with storage_errors(study.visit_list, "write"):
-            handle.write(data)
-        sync_file(handle, study.visit_list)
-    replace_with_part(study, study.visit_list)
+    replace_bytes(study, study.visit_list, data)
     sync_folder(study.folder)
     return True
 

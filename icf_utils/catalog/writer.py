@@ -20,7 +20,7 @@ from icf_utils.catalog.study_description import CITATIONS
 from icf_utils.errors import ExistingFileDiffers, storage_errors
 from icf_utils.progress import Task
 from icf_utils.regular_files import read_regular
-from icf_utils.store.files import make_folders, new_part, replace_with_part, sync_file, sync_folder
+from icf_utils.store.files import make_folders, replace_bytes, sync_folder
 from icf_utils.store.layout import Study
 
 #: The file that marks a folder as the catalog of a study: a line with the catalog's id. If dates are hidden, a second
@@ -118,11 +118,7 @@ def write_files(study: Study, files: Mapping[str, bytes], tally: Tally, task: Ta
 
 def _replace(study: Study, path: Path, data: bytes, tally: Tally) -> None:
     _make_folder(study, path.parent, tally)
-    with new_part(study, path) as handle:
-        with storage_errors(path, "write"):
-            handle.write(data)
-        sync_file(handle, path)
-    replace_with_part(study, path)
+    replace_bytes(study, path, data)
     tally.pending.add(path.parent)
 
 

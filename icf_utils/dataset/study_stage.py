@@ -19,7 +19,7 @@ from icf_utils.dataset.origin import clone_url
 from icf_utils.dataset.study_dataset import StudyDataset, Submodule, build_study_dataset, parse_study_dataset
 from icf_utils.errors import DepositDamaged, DepositMissing, storage_errors
 from icf_utils.metadata.visit_list import parse_visit_list
-from icf_utils.store.files import new_part, replace_with_part, sync_file, sync_folder
+from icf_utils.store.files import replace_bytes, sync_folder
 from icf_utils.store.layout import Study, Visit, read_deposit, store_identity, study_uuid
 
 _REMEDY = "run 'icf-utils verify --repair' for this study"
@@ -207,11 +207,6 @@ def write_study_dataset(study: Study, store_id: str, visits: Collection[str] | N
                 path.unlink(missing_ok=True)
         return False
     for name, data in files.items():
-        path = study.folder / name
-        with new_part(study, path) as handle:
-            with storage_errors(path, "write"):
-                handle.write(data)
-            sync_file(handle, path)
-        replace_with_part(study, path)
+        replace_bytes(study, study.folder / name, data)
         sync_folder(study.folder)
     return bool(files)

@@ -264,6 +264,19 @@ def replace_with_part(study: Study, target: Path) -> None:
         rename_file(part_name(study, target), target)
 
 
+def replace_bytes(study: Study, target: Path, data: bytes) -> None:
+    """Write a small file of a study by way of its work folder; what was there is replaced.
+
+    The bytes are on the device on return; for the name, call :func:`sync_folder`. The caller holds the lock of the
+    visit or study. Raises :class:`~icf_utils.errors.StorageFailure`.
+    """
+    with new_part(study, target) as handle:
+        with storage_errors(target, "write"):
+            handle.write(data)
+        sync_file(handle, target)
+    replace_with_part(study, target)
+
+
 def publish_bytes(study: Study, files: Sequence[tuple[Path, bytes]]) -> tuple[Written, ...]:
     """Publish small files in the given order, the one that marks completeness last.
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from icf_utils.errors import DepositDamaged, DepositMissing, ExistingFileDiffers, printable, storage_errors
 from icf_utils.regular_files import open_regular
 from icf_utils.results import Written
-from icf_utils.store.files import new_part, publish_bytes, replace_with_part, sync_file, sync_folder
+from icf_utils.store.files import publish_bytes, replace_bytes, sync_folder
 from icf_utils.store.layout import Visit, read_deposit
 from icf_utils.store.visit_files import visit_files
 
@@ -139,10 +139,6 @@ def write_sums(place: Visit, sums: Mapping[str, str]) -> bool:
             return False
     with storage_errors(place.signature, "remove"):
         place.signature.unlink(missing_ok=True)
-    with new_part(place.of_study, place.sums) as handle:
-        with storage_errors(place.sums, "write"):
-            handle.write(data)
-        sync_file(handle, place.sums)
-    replace_with_part(place.of_study, place.sums)
+    replace_bytes(place.of_study, place.sums, data)
     sync_folder(place.sums.parent)
     return True

@@ -7,11 +7,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
-from icf_utils.errors import printable, storage_errors
+from icf_utils.errors import printable
 from icf_utils.progress import SILENT, Progress
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.elsewhere import find_elsewhere
-from icf_utils.store.files import new_part, replace_with_part, sync_file, sync_folder
+from icf_utils.store.files import replace_bytes, sync_folder
 from icf_utils.store.layout import Visit, read_deposit
 from icf_utils.store.locks import remove_dead_locks, visit_lock
 from icf_utils.store.sums import list_summed, sum_files, write_sums
@@ -78,14 +78,6 @@ def sign_visit(
         elif read_or_none(place.sums) != listed:
             changed = Finding(place.sums, "", "changed while the visit was verified; sign it once more")
             return SignResult(study, visit, "refused", (changed,))
-        _write(place, make_signature(read_deposit(place.sums, ""), key, date))
+        replace_bytes(place.of_study, place.signature, make_signature(read_deposit(place.sums, ""), key, date))
+        sync_folder(place.signature.parent)
     return SignResult(study, visit, "signed")
-
-
-def _write(place: Visit, data: bytes) -> None:
-    with new_part(place.of_study, place.signature) as handle:
-        with storage_errors(place.signature, "write"):
-            handle.write(data)
-        sync_file(handle, place.signature)
-    replace_with_part(place.of_study, place.signature)
-    sync_folder(place.signature.parent)
