@@ -32,7 +32,7 @@ from icf_utils.metadata.visit_list import (
 from icf_utils.progress import Progress
 from icf_utils.settings import CatalogSettings, Settings
 from icf_utils.store.files import replace_bytes, sync_folder
-from icf_utils.store.layout import Study, Visit, read_deposit
+from icf_utils.store.layout import Study, Visit, find_deposit, read_deposit
 from icf_utils.store.locks import catalog_lock
 
 
@@ -103,10 +103,7 @@ def build_visit_list(study: Study, settings: CatalogSettings) -> bytes:
 
 def read_visit_list(study: Study) -> bytes | None:
     """Read the file's bytes; ``None`` where there is none. Raises :class:`~icf_utils.errors.StorageFailure`."""
-    try:
-        return read_deposit(study.visit_list, "")
-    except DepositMissing:
-        return None
+    return find_deposit(study.visit_list)
 
 
 def write_visit_list(study: Study, data: bytes) -> bool:

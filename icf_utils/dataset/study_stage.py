@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from icf_utils.dataset.annex_branch import key_log_path
 from icf_utils.dataset.annex_url import has_annex_deposit
@@ -20,7 +19,7 @@ from icf_utils.dataset.study_dataset import StudyDataset, Submodule, build_study
 from icf_utils.errors import DepositDamaged, DepositMissing, storage_errors
 from icf_utils.metadata.visit_list import parse_visit_list
 from icf_utils.store.files import replace_bytes, sync_folder
-from icf_utils.store.layout import Study, Visit, read_deposit, store_identity, study_uuid
+from icf_utils.store.layout import Study, Visit, find_deposit, read_deposit, store_identity, study_uuid
 
 _REMEDY = "run 'icf-utils verify --repair' for this study"
 
@@ -83,7 +82,7 @@ def read_visit_head(place: Visit) -> VisitHead | None:
 
 def read_visit_commit(place: Visit) -> str:
     """The last commit of a visit's dataset on ``main`` as its refs say it; empty without a dataset."""
-    match = re.search(rb"(?m)^([0-9a-f]{40}) refs/heads/main$", _read_or_empty(place.refs))
+    match = re.search(rb"(?m)^([0-9a-f]{40}) refs/heads/main$", find_deposit(place.refs) or b"")
     return match[1].decode("ascii") if match else ""
 
 
@@ -156,13 +155,13 @@ def _changed_files(
         return {study.export.name: built.export, study.refs.name: built.refs}
     assert former
     refs = refs_bytes({MAIN: former.commit})
-    return {} if _read_or_empty(study.refs) == refs else {study.refs.name: refs}
+    return {} if find_deposit(study.refs) == refs else {study.refs.name: refs}
 
 
 def _listed(study: Study) -> list[str]:
     """The visits that are published."""
     try:
-        return [line.visit for line in parse_visit_list(_read_or_empty(study.visit_list), "")]
+        return [line.visit for line in parse_visit_list(find_deposit(study.visit_list) or b"", "")]
     except DepositDamaged:
         return []
 
@@ -173,13 +172,6 @@ def _former(study: Study) -> StudyDataset | None:
         return parse_study_dataset(None, read_deposit(study.export, _REMEDY))
     except (DepositMissing, ValueError, LookupError):
         return None
-
-
-def _read_or_empty(path: Path) -> bytes:
-    try:
-        return read_deposit(path, _REMEDY)
-    except DepositMissing:
-        return b""
 
 
 def _submodule(visit: Visit, place: Visit, head: VisitHead) -> Submodule:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icf_utils.errors import DepositDamaged, DepositMissing
+from icf_utils.errors import DepositDamaged
 from icf_utils.metadata.records import encode_json
-from icf_utils.store.layout import Visit, read_deposit
+from icf_utils.store.layout import Visit, find_deposit
 
 _REMEDY = "run 'icf-utils verify --repair' for this visit, or restore the file from a copy"
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -139,10 +139,7 @@ def read_history(visit: Visit) -> tuple[VersionRecord, ...]:
 
 def read_history_bytes(visit: Visit) -> bytes | None:
     """Read the file's bytes; ``None`` where there is none."""
-    try:
-        return read_deposit(visit.history, "")
-    except DepositMissing:
-        return None
+    return find_deposit(visit.history)
 
 
 def current_version(visit: Visit) -> int:

@@ -27,11 +27,10 @@ from icf_utils.store.files import (
     make_folders,
     new_part,
     part_name,
-    read_if_present,
     rename_file,
     sync_file,
 )
-from icf_utils.store.layout import Visit, list_kept_outputs
+from icf_utils.store.layout import Visit, find_deposit, list_kept_outputs
 from icf_utils.store.locks import catalog_lock
 from icf_utils.store.sums import format_sums, read_sums, sum_files
 from icf_utils.store.transaction import Change, Step
@@ -150,7 +149,7 @@ def publish_output(
     """
     study, processing = place.of_study, provenance.recipe.processing
     tar, path, data = place.output(processing), place.provenance(processing), encode_provenance(provenance)
-    before = read_if_present(path)
+    before = find_deposit(path)
     if before == data and tar.exists() and tar.stat().st_size == provenance.output.size:
         remove_file(part_name(study, tar))
         return "unchanged"

@@ -15,8 +15,15 @@ from functools import lru_cache
 
 from icf_utils.errors import DepositDamaged, IcfError, storage_errors
 from icf_utils.outputs.provenance import Provenance, read_provenance
-from icf_utils.store.files import read_if_present
-from icf_utils.store.layout import OUTPUT_SUFFIX, PROVENANCE_SUFFIX, Study, Visit, list_kept_outputs, list_outputs
+from icf_utils.store.layout import (
+    OUTPUT_SUFFIX,
+    PROVENANCE_SUFFIX,
+    Study,
+    Visit,
+    find_deposit,
+    list_kept_outputs,
+    list_outputs,
+)
 
 #: The list's path below the catalog's folder.
 OUTPUTS_PATH = "data/outputs.json"
@@ -71,7 +78,7 @@ def parse_outputs(raw: bytes, source: str) -> list[OutputLine]:
 
 def read_list(study: Study) -> bytes | None:
     """Read the list's bytes; ``None`` where there is none. Raises :class:`~icf_utils.errors.StorageFailure`."""
-    return read_if_present(study.catalog / OUTPUTS_PATH)
+    return find_deposit(study.catalog / OUTPUTS_PATH)
 
 
 def visit_outputs(place: Visit) -> list[OutputLine]:

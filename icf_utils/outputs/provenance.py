@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from icf_utils.errors import DepositDamaged, DepositMissing
-from icf_utils.store.layout import Visit, read_deposit
+from icf_utils.errors import DepositDamaged
+from icf_utils.store.layout import Visit, find_deposit
 
 #: The version of the file's format.
 FORMAT = 1
@@ -147,11 +147,8 @@ def read_provenance(place: Visit, processing: str, kept: int = 0) -> Provenance 
     Raises :class:`~icf_utils.errors.DepositDamaged` and :class:`~icf_utils.errors.StorageFailure`.
     """
     path = place.provenance(processing, kept)
-    try:
-        raw = read_deposit(path, "run 'icf-utils process'")
-    except DepositMissing:
-        return None
-    return parse_provenance(raw, place, processing, str(path))
+    raw = find_deposit(path)
+    return None if raw is None else parse_provenance(raw, place, processing, str(path))
 
 
 def _provenance(value: Mapping[str, Any]) -> Provenance:

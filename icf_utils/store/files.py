@@ -441,15 +441,6 @@ def share_file(root: Path, file: int) -> None:
     _share(root, file, _SHARED_FILE)
 
 
-def read_if_present(path: Path) -> bytes | None:
-    """Read a small file; ``None`` if it does not exist. Raises :class:`~icf_utils.errors.StorageFailure`."""
-    with storage_errors(path, "read"):
-        try:
-            return path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-
-
 def keep_access(path: Path, descriptor: int) -> bool:
     """Give an open file the owner, group, mode and ACL of the file at ``path``; false if there is none to keep.
 

@@ -315,6 +315,14 @@ def read_deposit(path: Path, remedy: str) -> bytes:
             raise DepositMissing(path, remedy) from error
 
 
+def find_deposit(path: Path) -> bytes | None:
+    """Read a file that may not have been made; ``None`` without one. Raises ``StorageFailure``."""
+    try:
+        return read_deposit(path, "")
+    except DepositMissing:
+        return None
+
+
 #: The namespace of all UUIDs. Changing it would change every dataset.
 _NAMESPACE = uuid5(NAMESPACE_URL, "https://icf-utils.invalid/identity/1")
 

@@ -16,11 +16,11 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from icf_utils.errors import DepositDamaged, DepositMissing, ExistingFileDiffers, printable, storage_errors
+from icf_utils.errors import DepositDamaged, ExistingFileDiffers, printable, storage_errors
 from icf_utils.regular_files import open_regular
 from icf_utils.results import Written
 from icf_utils.store.files import publish_bytes, replace_bytes, sync_folder
-from icf_utils.store.layout import Visit, read_deposit
+from icf_utils.store.layout import Visit, find_deposit
 from icf_utils.store.visit_files import visit_files
 
 _LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_][A-Za-z0-9._/-]*)", re.ASCII)
@@ -51,10 +51,10 @@ def read_sums(place: Visit) -> dict[str, str] | None:
 
     Raises :class:`~icf_utils.errors.DepositDamaged` and :class:`~icf_utils.errors.StorageFailure`.
     """
-    try:
-        sums = parse_sums(read_deposit(place.sums, ""), str(place.sums))
-    except DepositMissing:
+    raw = find_deposit(place.sums)
+    if raw is None:
         return None
+    sums = parse_sums(raw, str(place.sums))
     if strange := [name for name in sums if not name.startswith(place.visit) or ".." in name.split("/")]:
         raise DepositDamaged(place.sums, f"files of the visit '{place.visit}'", f"'{strange[0]}'", _REMEDY)
     return sums

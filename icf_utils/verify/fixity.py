@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from icf_utils.errors import IcfError, storage_errors
+from icf_utils.errors import storage_errors
 from icf_utils.regular_files import read_regular
 from icf_utils.store.files import make_folders
 from icf_utils.store.layout import Visit
@@ -76,9 +76,7 @@ def _records(raw: bytes) -> Iterator[FixityRecord]:
 
 def last_read(place: Visit) -> str:
     """When a visit was last read; empty if never, which sorts first."""
-    with suppress(IcfError):
-        return max((record.time for record in read_fixity(place)), default="")
-    return ""
+    return max((record.time for record in read_fixity(place)), default="")
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from icf_utils.progress import SILENT, Progress
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.elsewhere import find_elsewhere
 from icf_utils.store.files import replace_bytes, sync_folder
-from icf_utils.store.layout import Visit, read_deposit
+from icf_utils.store.layout import Visit, find_deposit, read_deposit
 from icf_utils.store.locks import remove_dead_locks, visit_lock
 from icf_utils.store.sums import list_summed, sum_files, write_sums
 from icf_utils.verify.checks import Finding
-from icf_utils.verify.signatures import is_signature_of, make_signature, read_or_none
+from icf_utils.verify.signatures import is_signature_of, make_signature
 from icf_utils.verify.verify import check_visit
 
 _OTHER_LIST = (
@@ -58,7 +58,7 @@ def sign_visit(
     chosen = load_settings(place.root) if settings is None else settings
     date = date or datetime.now(tz=timezone.utc).date().isoformat()
     remove_dead_locks(place.of_study)
-    before = read_or_none(place.signature)
+    before = find_deposit(place.signature)
     if before is not None and not again:
         sums = read_deposit(place.sums, "run 'icf-utils verify' for this visit")
         if is_signature_of(sums, before):
@@ -67,15 +67,15 @@ def sign_visit(
     if address := find_elsewhere(place, chosen):
         problem = f"is at {printable(address)}: only a visit whose archive is in this store is signed"
         return SignResult(study, visit, "refused", (Finding(place.archive, "", problem),))
-    listed = read_or_none(place.sums)
+    listed = find_deposit(place.sums)
     check = check_visit(place, chosen, store_url=None, store_id=None, progress=progress)
     problems = tuple(one for one in check.findings if not one.path.is_relative_to(place.of_study.catalog))
     if problems:
         return SignResult(study, visit, "refused", problems)
     with visit_lock(place, progress):
-        if listed is None and read_or_none(place.sums) is None:
+        if listed is None and find_deposit(place.sums) is None:
             write_sums(place, sum_files({name: place.of_study.folder / name for name in list_summed(place)}, {}))
-        elif read_or_none(place.sums) != listed:
+        elif find_deposit(place.sums) != listed:
             changed = Finding(place.sums, "", "changed while the visit was verified; sign it once more")
             return SignResult(study, visit, "refused", (changed,))
         replace_bytes(place.of_study, place.signature, make_signature(read_deposit(place.sums, ""), key, date))

@@ -4,7 +4,7 @@ nothing.
 ``<visit>_SHA256SUMS.sig`` is an SSH signature (PROTOCOL.sshsig of OpenSSH) of the bytes of ``<visit>_SHA256SUMS``, in
 the namespace ``icf-utils``, and below it a line ``Date: YYYY-MM-DD``, which ``ssh-keygen`` ignores. A signers file
 (ssh-keygen(1), ALLOWED SIGNERS) says who may sign, and from when to when with which key: a key must have been valid on
-the signature's date. The date is the signer's word: whoever has the private key can give any.
+the signature's date. The signer chooses this date: anyone who has the private key can write any.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from icf_utils.child_environment import ssh_environment
-from icf_utils.errors import DepositMissing, IcfError, InvalidSetting, MissingRequirement, printable, storage_errors
-from icf_utils.store.layout import Visit, read_deposit
+from icf_utils.errors import IcfError, InvalidSetting, MissingRequirement, printable, storage_errors
+from icf_utils.store.layout import Visit, find_deposit
 from icf_utils.verify.checks import Finding, finding_from_error
 
 #: What a signature is for: one that was made for something else is not accepted.
@@ -36,19 +36,13 @@ _OTHER_CONTENT = "is not a signature of '{}' as it is now, or its key is not all
 _LONGEST = 1 << 16
 
 
-def is_signed(place: Visit) -> bool:
-    """Whether a visit has a signature of its present list, by whatever key."""
-    signature, sums = read_or_none(place.signature), read_or_none(place.sums)
-    return signature is not None and sums is not None and is_signature_of(sums, signature)
-
-
 def check_signature(place: Visit, signers: Path) -> tuple[str, Finding | None]:
     """Check that somebody whom the file ``signers`` names has signed a visit's list; returns who, or what is wrong.
 
     Raises :class:`~icf_utils.errors.MissingRequirement`.
     """
     try:
-        signature, sums = read_or_none(place.signature), read_or_none(place.sums)
+        signature, sums = find_deposit(place.signature), find_deposit(place.sums)
     except IcfError as error:
         return "", finding_from_error(place.signature, error)
     if sums is None:
@@ -98,14 +92,6 @@ def make_signature(sums: bytes, key: Path, date: str) -> bytes:
         said = printable(done.stderr.decode("utf-8", "replace").strip().replace("\n", "; "))
         raise InvalidSetting("--key", f"'{printable(key)}' cannot sign: {said}")
     return done.stdout + f"Date: {date}\n".encode("ascii")
-
-
-def read_or_none(path: Path) -> bytes | None:
-    """Read a small file of a visit; ``None`` without one. Raises :class:`~icf_utils.errors.StorageFailure`."""
-    try:
-        return read_deposit(path, "")
-    except DepositMissing:
-        return None
 
 
 def _run(arguments: Sequence[str], data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
