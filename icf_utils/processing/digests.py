@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -12,8 +11,7 @@ from pathlib import Path
 from icf_utils.errors import MissingRequirement, printable, storage_errors
 from icf_utils.outputs.provenance import ProgramRecord
 from icf_utils.processing.model import Processing
-
-_CHUNK = 1 << 20
+from icf_utils.store.sums import file_sha256
 
 
 def record_program(processing: Processing, search: str | None = None) -> ProgramRecord:
@@ -27,14 +25,16 @@ def record_program(processing: Processing, search: str | None = None) -> Program
     program = find_program(words[0], search)
     files = [program, *(word for word in words[1:] if os.path.isabs(word) and os.path.isfile(word))]
     names = [words[0], *files[1:]]
-    return ProgramRecord("command", words, {name: file_sha256(path) for name, path in zip(names, files, strict=True)})
+    return ProgramRecord(
+        "command", words, {name: program_sha256(path) for name, path in zip(names, files, strict=True)}
+    )
 
 
 def _record_container(processing: Processing, image: Path) -> ProgramRecord:
     if not image.is_file():
         remedy = "check 'container' in the settings, and that this machine has the image"
         raise MissingRequirement(f"the container image '{printable(image)}'", remedy)
-    return ProgramRecord("container", (image.name, *processing.args), {image.name: file_sha256(str(image))})
+    return ProgramRecord("container", (image.name, *processing.args), {image.name: program_sha256(str(image))})
 
 
 def find_program(word: str, search: str | None = None) -> str:
@@ -46,8 +46,8 @@ def find_program(word: str, search: str | None = None) -> str:
     return os.path.abspath(found)
 
 
-def file_sha256(path: str) -> str:
-    """The SHA-256 of a file. Raises :class:`~icf_utils.errors.StorageFailure`."""
+def program_sha256(path: str) -> str:
+    """The SHA-256 of a program or an image. Raises :class:`~icf_utils.errors.StorageFailure`."""
     with storage_errors(path, "read"):
         status = os.stat(path)
     return _sha256(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
@@ -55,11 +55,7 @@ def file_sha256(path: str) -> str:
 
 @lru_cache(maxsize=256)
 def _sha256(path: str, *_state: int) -> str:
-    digest = hashlib.sha256()
-    with storage_errors(path, "read"), open(path, "rb", buffering=0) as handle:
-        while data := handle.read(_CHUNK):
-            digest.update(data)
-    return digest.hexdigest()
+    return file_sha256(Path(path))
 
 
 def arguments_problem(arguments: Sequence[str]) -> str:
