@@ -15,10 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from icf_utils.child_environment import git_environment, user_environment
+from icf_utils.child_environment import user_environment
 from icf_utils.dataset.annex_keys import lower_folder
 from icf_utils.dataset.annex_logs import PRESENT, parse_log, parse_tags
-from icf_utils.dataset.special_remote.clone import Clone
+from icf_utils.dataset.special_remote.clone import Clone, run_git
 from icf_utils.errors import InvalidSetting, RemoteFailure, printable
 
 #: The largest pointer file of git-annex, in bytes; larger files are not read.
@@ -119,14 +119,20 @@ class CloneFiles:
             }
         return found
 
-    def annex(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[bytes]:
-        """Run git-annex in this clone, whatever it answers."""
+    def annex(
+        self, *arguments: str, options: Sequence[str] = (), stdin: str = "", is_apart: bool = False
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run git-annex in this clone with ``options`` of git, whatever it answers.
+
+        If it ``is_apart``, an interrupt at the terminal is not for it: it has a session of its own.
+        """
         return subprocess.run(  # noqa: S603 - no shell
-            ["git", "annex", *arguments],  # noqa: S607 - as the user has it
+            ["git", *options, "annex", *arguments],  # noqa: S607 - as the user has it
             cwd=self.top,
             env=user_environment(),
             input=stdin.encode("utf-8", "surrogateescape"),
             capture_output=True,
+            start_new_session=is_apart,
             check=False,
         )
 
@@ -271,11 +277,4 @@ def _decode_value(value: bytes) -> str:
 
 
 def _git(folder: Path, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(  # noqa: S603 - no shell
-        ["git", *arguments],  # noqa: S607 - as the user has it
-        cwd=folder,
-        env=git_environment(),
-        input=stdin,
-        capture_output=True,
-        check=False,
-    )
+    return run_git("-C", os.fspath(folder), *arguments, stdin=stdin)

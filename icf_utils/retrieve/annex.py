@@ -13,14 +13,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from icf_utils.child_environment import user_environment
 from icf_utils.dataset.clone_files import CloneFiles, key_file
 from icf_utils.errors import Busy, printable, storage_errors
 from icf_utils.interrupts import remove_file
@@ -128,7 +126,7 @@ class Placer:
         for thread in self._threads:
             thread.join()
         if self._is_uncommitted:
-            self._annex(["annex", "reinject", "--known"])
+            self._clone.annex("reinject", "--known", is_apart=True)
         if self._problems and kind is None:
             raise self._problems[0]
 
@@ -171,20 +169,8 @@ class Placer:
             self._is_uncommitted = (self._is_uncommitted or bool(batch)) and not (is_last and batch)
             return batch, is_last
 
-    def _annex(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
-        # a session of its own: an interrupt at the terminal is not for it
-        return subprocess.run(  # noqa: S603 - no shell
-            ["git", *arguments],  # noqa: S607 - as the user has it
-            cwd=self._clone.top,
-            env=user_environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            start_new_session=True,
-            check=False,
-        )
-
     def _place(self, batch: Sequence[tuple[Path, str]], is_last: bool) -> None:
-        done = self._annex([*(() if is_last else _LATER), "annex", *self._arguments(batch)])
+        done = self._clone.annex(*self._arguments(batch), options=() if is_last else _LATER, is_apart=True)
         answers = dict(_answers(done.stdout))
         said = done.stderr.decode("utf-8", "replace").strip()[-_ENOUGH_TO_SAY:]
         placed = []

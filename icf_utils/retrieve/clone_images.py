@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -236,18 +237,16 @@ class _Openers:
 
     def __init__(self, clone: Clone, access: CloneAccess) -> None:
         uuid = next((uuid for name, uuid in clone.remotes_with("annex-uuid") if name in _image_remotes(clone)), "")
-        roots = list(_superprojects(clone))
-        self.own = frozenset(origin for root in roots for origin in origins_of_remotes(root))
-        stores = tuple(store for root in roots for store in stores_of_remotes(root))
+        top = _top_clone(clone)
+        self.own = origins_of_remotes(top)
         rule = read_rule(clone, lambda: uuid)
-        rule = replace(rule, local_stores=(*rule.local_stores, *stores))
+        rule = replace(rule, local_stores=(*rule.local_stores, *stores_of_remotes(top)))
         tls = access.tls or read_tls(clone, lambda: uuid)
-        server = next((origin for origin in sorted(self.own)), "")
+        server = min(self.own, default="")
         credential = bind_credential(server, access.login(server)) if server else None
         own = CloneServerRule(rule.schemes, rule.allowed, rule.are_all_allowed, rule.local_stores)
-        options = {"finder": access.finder, "stop": access.stop}
-        self._own = Opener(own, tls, credential=credential, **options)  # type: ignore[arg-type]
-        self._others = Opener(rule, tls, **options)  # type: ignore[arg-type]
+        opener = partial(Opener, tls=tls, finder=access.finder, stop=access.stop)
+        self._own, self._others = opener(own, credential=credential), opener(rule)
 
     def may_ask(self, url: str) -> bool:
         return self._for(url).may_ask(url)
@@ -263,9 +262,8 @@ def _image_remotes(clone: Clone) -> set[str]:
     return {name for name, kind in clone.remotes_with("annex-externaltype") if kind in (ICF, ARCHIVIST)}
 
 
-def _superprojects(clone: Clone) -> Iterable[Clone]:
+def _top_clone(clone: Clone) -> Clone:
     """The clone that the user has made: the superdataset of a subdataset, whose own address a dataset has named."""
-    top = clone
-    while (above := top.superproject()) is not None:
-        top = above
-    yield top
+    while (above := clone.superproject()) is not None:
+        clone = above
+    return clone

@@ -3,8 +3,8 @@
 ``git annex get`` takes about ten milliseconds for each file, during which little is transferred. Here the bytes come by
 several connections, and git-annex places hundreds of images at a time (:mod:`icf_utils.retrieve.annex`).
 
-Uses the network; writes into clones; runs git and git-annex,
-and for visits that are not installed DataLad, if there is one.
+Uses the network; writes into clones; runs git and git-annex, and for visits that are not installed DataLad, if there is
+one.
 """
 
 from __future__ import annotations

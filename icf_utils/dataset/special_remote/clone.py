@@ -35,7 +35,7 @@ class Clone:
             raise MissingRequirement("git", "install git (https://git-scm.com)")
         done = None
         if folder.is_dir():
-            done = _git("-C", os.fspath(folder), "rev-parse", "--absolute-git-dir")
+            done = run_git("-C", os.fspath(folder), "rev-parse", "--absolute-git-dir")
         if done is None or done.returncode:
             raise InvalidSetting(
                 os.fspath(folder), f"expected the folder of a clone, found no git repository{_why(done)}"
@@ -48,7 +48,7 @@ class Clone:
         folder = self.git_dir.parent if self.git_dir.name == ".git" else self.git_dir
         if done.returncode == 0:
             folder = self.git_dir / os.fsdecode(done.stdout.removesuffix(b"\n"))
-        done = _git("-C", os.fspath(folder), "rev-parse", "--show-superproject-working-tree")
+        done = run_git("-C", os.fspath(folder), "rev-parse", "--show-superproject-working-tree")
         above = os.fsdecode(done.stdout.removesuffix(b"\n"))
         return Clone.at(Path(above)) if done.returncode == 0 and above else None
 
@@ -56,7 +56,7 @@ class Clone:
 
     def git(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         """Git in this clone, whatever it answers."""
-        return _git(f"--git-dir={self.git_dir}", *arguments)
+        return run_git(f"--git-dir={self.git_dir}", *arguments)
 
     def setting(self, name: str) -> str | None:
         """A setting as git finds it (this clone's, the user's, the system's), ``None`` where there is none."""
@@ -148,11 +148,12 @@ def _why(done: subprocess.CompletedProcess[bytes] | None) -> str:
     )
 
 
-def _git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+def run_git(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run git, whatever it answers."""
     return subprocess.run(  # noqa: S603 - no shell
         ["git", *arguments],  # noqa: S607 - as the user has it
         env=git_environment(),
-        stdin=subprocess.DEVNULL,
+        input=stdin,
         capture_output=True,
         check=False,
     )

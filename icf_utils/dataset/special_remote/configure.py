@@ -81,7 +81,10 @@ def configure_clone(
         _check_remotes(found, folder)
     remotes = {name: kind for name, kind in found.remotes_with("annex-externaltype") if kind in (ICF, ARCHIVIST)}
     changed = (_undo if undo else _switch if remotes else _add)(found, folder, remotes)
-    (unfollow_store if undo else follow_store)(found, folder, store_url)
+    if undo:
+        unfollow_store(found)
+    elif store_url:
+        follow_store(found, folder, store_url)
     for name in changed if authority else ():
         found.change_setting(f"remote.{name}.{CA_SETTING}", authority)
     for store in stores:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from icf_utils.dataset.special_remote.clone import Clone
-from icf_utils.dataset.special_remote.rewriting import MATCH_SETTING, UNCURL, URL_SETTING
+from icf_utils.dataset.special_remote.rewriting import MATCH_SETTING, URL_SETTING, uncurl_remote
 from icf_utils.errors import InvalidSetting
 from icf_utils.store.address import check_store_url
 
@@ -51,16 +51,14 @@ def _moved_remote(url: str, store_url: str) -> str:
 
 
 def follow_store(clone: Clone, folder: str, store_url: str) -> None:
-    """Point a clone at the new address of its store, unless that is empty.
+    """Point a clone at the new address of its store.
 
     Its remotes are changed, and ``uncurl``'s settings, which archivist follows, since it gets archives by ``uncurl``.
     Raises :class:`~icf_utils.errors.InvalidSetting` for an address that is not allowed, and where ``uncurl`` has
     other settings.
     """
-    if not store_url:
-        return
     store_url = check_store_url(store_url)
-    name = _uncurl_remote(clone)
+    name = uncurl_remote(clone)
     known = clone.setting(f"remote.{name}.{URL_SETTING}") or ""
     if known and not _is_moved_template(known):
         raise InvalidSetting(
@@ -77,16 +75,12 @@ def follow_store(clone: Clone, folder: str, store_url: str) -> None:
             clone.change_setting(f"remote.{remote}.url", moved)
 
 
-def unfollow_store(clone: Clone, _folder: str = "", _store_url: str = "") -> None:
+def unfollow_store(clone: Clone) -> None:
     """Take :func:`follow_store` back."""
-    name = _uncurl_remote(clone)
+    name = uncurl_remote(clone)
     if _is_moved_template(clone.setting(f"remote.{name}.{URL_SETTING}") or ""):
         clone.change_setting("--unset-all", f"remote.{name}.{URL_SETTING}")
         clone.change_setting("--unset-all", f"remote.{name}.{MATCH_SETTING}", f"^{re.escape(_MOVED_MATCH)}$")
     for remote, url in clone.remotes_with(_URL_BEFORE):
         clone.change_setting(f"remote.{remote}.url", url)
         clone.change_setting("--unset-all", f"remote.{remote}.{_URL_BEFORE}")
-
-
-def _uncurl_remote(clone: Clone) -> str:
-    return next((name for name, kind in clone.remotes_with("annex-externaltype") if kind == UNCURL), UNCURL)

@@ -68,9 +68,14 @@ class Rewriting:
         return found[name]
 
 
+def uncurl_remote(clone: Clone) -> str:
+    """The name of the clone's ``uncurl`` remote, which settings can be given for before it is enabled."""
+    return next((name for name, kind in clone.remotes_with("annex-externaltype") if kind == UNCURL), UNCURL)
+
+
 def read_rewriting(clone: Clone) -> Rewriting:
     """What is configured in a clone for its ``uncurl`` remote. Raises :class:`~icf_utils.errors.InvalidSetting`."""
-    name = next((name for name, kind in clone.remotes_with("annex-externaltype") if kind == UNCURL), UNCURL)
+    name = uncurl_remote(clone)
     uuid = dict(clone.remotes_with("annex-uuid")).get(name, "")
     logged = clone.remote_log()
     committed = logged.get(uuid) or next((one for one in logged.values() if one.get("externaltype") == UNCURL), {})
