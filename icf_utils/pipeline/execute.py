@@ -296,36 +296,44 @@ def _make_in_catalog(
     """Run the catalog's stage for those visits for which it has to run; as :func:`_make_stage` for each."""
     stage = STAGES["catalog"]
     made: dict[Planner, tuple[StageOutcome, StageRecord | None]] = {}
-    running: dict[Planner, tuple[tuple[str, ...], dict[str, Fingerprint]]] = {}
+    due: dict[Planner, _Due] = {}
     started = time.monotonic()
     for planner in planners:
         decided = _decide_in_catalog(planner, catalog_state, progress)
-        if isinstance(decided[0], StageOutcome):
-            made[planner] = decided
+        if isinstance(decided, _Due):
+            due[planner] = decided
         else:
-            running[planner] = decided
-    results = _run_together(stage, list(running), progress) if running else []
-    share = (time.monotonic() - started) / max(len(running), 1)  # of the time
-    for (planner, (reasons, inputs)), result in zip(running.items(), results, strict=True):
+            made[planner] = decided
+    results = _run_together(stage, list(due), progress) if due else []
+    share = (time.monotonic() - started) / max(len(due), 1)  # of the time
+    for (planner, one), result in zip(due.items(), results, strict=True):
         if isinstance(result, IcfError):
-            failed = _failed_stage(planner, stage.name, reasons, started, result, progress)
+            failed = _failed_stage(planner, stage.name, one.reasons, started, result, progress)
             made[planner] = replace(failed, seconds=share), None
         else:
-            record = _record_after(planner, stage, result, inputs)
-            done = _outcome(planner, stage.name, result, record, runs=True, reasons=reasons, seconds=share)
+            record = _record_after(planner, stage, result, one.inputs)
+            done = _outcome(planner, stage.name, result, record, runs=True, reasons=one.reasons, seconds=share)
             made[planner] = done, record
     return [made[planner] for planner in planners]
 
 
+@dataclass(frozen=True)
+class _Due:
+    """Why a stage has to run, and its inputs as they are before."""
+
+    reasons: tuple[str, ...]
+    inputs: dict[str, Fingerprint]
+
+
 def _decide_in_catalog(
     planner: Planner, catalog_state: CatalogState, progress: Progress
-) -> tuple[StageOutcome, StageRecord | None] | tuple[tuple[str, ...], dict[str, Fingerprint]]:
-    """The outcome and record of a visit that is up to date, or cannot be examined; else why it runs, and its inputs."""
+) -> _Due | tuple[StageOutcome, StageRecord | None]:
+    """Whether the stage is due; else the outcome and record of a visit that is up to date, or cannot be examined."""
     stage = STAGES["catalog"]
     try:
         decision, record = planner.decide(stage.name, catalog_state)
         if record is None:
-            return decision.reasons, planner.current_inputs(stage)
+            return _Due(decision.reasons, planner.current_inputs(stage))
     except IcfError as error:
         return _failed_stage(planner, stage.name, (), time.monotonic(), error, progress), None
     return _outcome(planner, stage.name, StageResult(), record, runs=False, reasons=(), seconds=0.0), record

@@ -51,8 +51,8 @@ class Stage:
 
     ``version`` is raised whenever the stage writes other bytes for the same inputs. ``parameters`` are all options
     and settings that affect these bytes. ``inputs`` and ``outputs`` are files in the study's folder; ``outputs``
-    lists those that are known before the stage runs. ``batch`` is the function for several visits of one study, for
-    a stage that does together what they share; it returns a result or an error for each.
+    lists those that are known before the stage runs. A stage has a ``function`` for one visit, or does together what
+    visits of one study share: its ``batch`` returns a result or an error for each.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Stage:
     inputs: Callable[[Visit], tuple[Path, ...]]
     outputs: Callable[[Visit], tuple[Path, ...]]
     parameters: Callable[[RunConfig], Mapping[str, str]]
-    function: Callable[[VisitInput, RunConfig, Progress], StageResult]
+    function: Callable[[VisitInput, RunConfig, Progress], StageResult] | None = None
     batch: Callable[[Sequence[VisitInput], RunConfig, Progress], list[StageResult | IcfError]] | None = None
 
 
@@ -131,16 +131,7 @@ def _dataset(visit_input: VisitInput, config: RunConfig, progress: Progress) -> 
     return StageResult(result.notices, outputs=more)
 
 
-def _catalog(visit_input: VisitInput, config: RunConfig, progress: Progress) -> StageResult:
-    (result,) = _catalog_of_visits([visit_input], config, progress)
-    if isinstance(result, IcfError):
-        raise result
-    return result
-
-
-def _catalog_of_visits(
-    visit_inputs: Sequence[VisitInput], config: RunConfig, progress: Progress
-) -> list[StageResult | IcfError]:
+def _catalog(visit_inputs: Sequence[VisitInput], config: RunConfig, progress: Progress) -> list[StageResult | IcfError]:
     from icf_utils.catalog.stage import CatalogResult, catalogify_visits
     from icf_utils.catalog.visit_data import visit_path
 
@@ -270,8 +261,7 @@ STAGES: Mapping[str, Stage] = {
             inputs=lambda visit: (visit.dicoms_json, visit.tarball_json, visit.export, visit.refs),
             outputs=lambda _: (),
             parameters=_store_parameters,
-            function=_catalog,
-            batch=_catalog_of_visits,
+            batch=_catalog,
         ),
     )
 }
@@ -298,12 +288,13 @@ def check_config(config: RunConfig) -> None:
 def run_stage(
     stage: Stage, visit_input: VisitInput, config: RunConfig, progress: Progress, was_archived: bool
 ) -> StageResult:
-    """Run a stage of a visit.
+    """Run the stage's function for a visit.
 
     ``was_archived`` says that the archive was made from this input by an earlier run and has not changed since.
     Raises what the stage's function raises, and :class:`~icf_utils.errors.InputChanged` if the input now gives
     another archive.
     """
+    assert stage.function
     try:
         return stage.function(visit_input, config, progress)
     except DepositDiffers as error:
