@@ -14,7 +14,7 @@ from typing import Literal
 from icf_utils.catalog.application import load_application_files
 from icf_utils.catalog.commands import VisitAddress, clone_command
 from icf_utils.catalog.feed import FEED_PATH, feed_bytes
-from icf_utils.catalog.html_pages import LISTS, page_files
+from icf_utils.catalog.html_pages import page_files
 from icf_utils.catalog.page import visit_page
 from icf_utils.catalog.previews import make_previews, preview_name, read_previews
 from icf_utils.catalog.records import (
@@ -42,7 +42,6 @@ from icf_utils.catalog.study import (
     study_path,
     super_record,
 )
-from icf_utils.catalog.study_description import BIBTEX, DATACITE, RIS
 from icf_utils.catalog.study_index import (
     INDEX_PATH,
     PROTOCOLS_PATH,
@@ -54,7 +53,7 @@ from icf_utils.catalog.study_index import (
     sorted_stores,
 )
 from icf_utils.catalog.visit_data import VISIT_PLACE, visit_data, visit_path
-from icf_utils.catalog.writer import read_logo
+from icf_utils.catalog.writer import OWN_NAMES, read_logo
 from icf_utils.dataset.store_address import find_store_address
 from icf_utils.errors import DepositDamaged, InvalidSetting, printable
 from icf_utils.metadata.records import read_visit_metadata
@@ -190,8 +189,7 @@ def _about(study: str, dataset_id: str, visits: Iterable[IndexedVisit]) -> Recor
 
 def own_names(application: Mapping[str, bytes]) -> set[str]:
     """The names of icf-utils' files and folders in a catalog's folder; ``application`` are its files by path."""
-    pages = {"metadata", "data", "index.html", FEED_PATH, LISTS, DATACITE, BIBTEX, RIS}
-    return {*pages, *(name.split("/")[0] for name in application)}
+    return {*OWN_NAMES, *(name.split("/")[0] for name in application)}
 
 
 def super_files(dataset_id: str) -> dict[str, bytes]:

@@ -68,6 +68,11 @@ def list_path(at: int) -> str:
     return f"{LISTS}/{at + 1}.html"
 
 
+def list_paths(visits: int) -> list[str]:
+    """The paths of all lists of so many visits."""
+    return [list_path(at) for at in range((visits + _PER_LIST - 1) // _PER_LIST)]
+
+
 def _first_page(
     study: str,
     catalog_id: str,
@@ -197,8 +202,8 @@ def _header(settings: CatalogSettings) -> str:
 
 
 def _without_scripts(visits: Sequence[IndexedVisit]) -> str:
-    pages = range((len(visits) + _PER_LIST - 1) // _PER_LIST)
-    lists = ", ".join(f'<a href="{list_path(at)}">{_range(visits, at)}</a>' for at in pages)
+    pages = enumerate(list_paths(len(visits)))
+    lists = ", ".join(f'<a href="{path}">{_range(visits, at)}</a>' for at, path in pages)
     shown = "".join(f"<li>{_text(_summary(visit))}</li>" for visit in visits[:_PER_LIST])
     return f"<p>Lists of visits and series: {lists}.</p><ul>{shown}</ul>" if visits else "<p>No visit yet.</p>"
 

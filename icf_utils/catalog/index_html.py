@@ -14,6 +14,7 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 
+from icf_utils.catalog.html_pages import list_paths
 from icf_utils.catalog.index_link import INDEX_MARK
 from icf_utils.formatting import format_count, format_size
 
@@ -69,8 +70,6 @@ _HEADS = ("Study", "Years", "Modalities", "Visits", "Images", "Size")
 _NUMBERS = ("Visits", "Images", "Size")
 #: Characters of a study's description that the table shows.
 _SHOWN = 300
-#: Visits on one of a catalog's plain lists, which the sitemap names.
-_PER_LIST = 250
 
 
 @dataclass(frozen=True)
@@ -147,8 +146,7 @@ def _sitemap(lines: Sequence[StudyLine], url: str) -> str:
     pages = [f"{url}/"]
     for line in lines:
         catalog = f"{url}/{quote(line.study)}/catalog"
-        lists = (line.visits + _PER_LIST - 1) // _PER_LIST
-        pages += [f"{catalog}/", *(f"{catalog}/list/{at + 1}.html" for at in range(lists))]
+        pages += [f"{catalog}/", *(f"{catalog}/{path}" for path in list_paths(line.visits))]
     urls = "".join(f"<url><loc>{_text(page)}</loc></url>\n" for page in pages)
     head = f'<?xml version="1.0" encoding="UTF-8"?>\n<!-- {INDEX_MARK} -->\n'
     return f'{head}<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n{urls}</urlset>\n'

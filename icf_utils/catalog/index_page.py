@@ -158,5 +158,4 @@ def _link_back(study: Study, settings: Settings) -> None:
     with catalog_lock(study, SILENT):
         look = study_catalog(study, settings.catalog)
         files = study_files(study.study, study_id(study.study), read_study_page(study), look)
-        with SILENT.task("catalog", len(files), "file") as task:
-            writer.write_files(study, files, writer.Tally(), task)
+        writer.write_files(study, files, writer.Tally())

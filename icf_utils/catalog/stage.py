@@ -149,6 +149,12 @@ class _Added:
     files: frozenset[str]
     result: CatalogResult
 
+    def with_shared(self, tally: writer.Tally) -> _Added:
+        """The visit with the files that it shares with others counted in its result."""
+        result = self.result
+        written, unchanged = result.files_written + tally.written, result.files_unchanged + tally.unchanged
+        return replace(self, result=replace(result, files_written=written, files_unchanged=unchanged))
+
 
 @dataclass(frozen=True)
 class _Addition:
@@ -179,21 +185,16 @@ class _Addition:
         before = read_study_page(self.study)
         hides_dates = before.hides_dates or self.hide_dates
         marker = {writer.MARKER: writer.marker_bytes(study_id(self.study.study), hides_dates)}
-        made = []
+        made: list[_Added | IcfError] = []
         with self.progress.task("catalog", len(places), "visit") as task:
             for place, early in zip(places, prepared, strict=True):
                 made.append(self._write_visit(place, early, marker))
                 task.advance(1)
-        results = [visit.result if isinstance(visit, _Added) else visit for visit in made]
-        if added := [visit for visit in made if isinstance(visit, _Added)]:
+        added = [visit for visit in made if isinstance(visit, _Added)]
+        if added:
             tally = self._write_shared(replace(before, hides_dates=hides_dates), added)
-            last = added[-1].result
-            results[results.index(last)] = replace(
-                last,
-                files_written=last.files_written + tally.written,
-                files_unchanged=last.files_unchanged + tally.unchanged,
-            )
-        return results
+            made[made.index(added[-1])] = added[-1].with_shared(tally)
+        return [visit.result if isinstance(visit, _Added) else visit for visit in made]
 
     def _write_visit(self, place: Visit, early: _Prepared | None, marker: Mapping[str, bytes]) -> _Added | IcfError:
         if early is None or early.metadata != _metadata_bytes(place):  # the visit got another version meanwhile
@@ -202,7 +203,8 @@ class _Addition:
             return early.content
         content, tally = early.content, writer.Tally()
         try:
-            self._write_files([marker, content.files], tally)
+            for files in (marker, content.files):
+                writer.write_files(self.study, files, tally)
         except IcfError as error:
             return error
         result = _result(content.page, place, tally, content.notices)
@@ -214,7 +216,8 @@ class _Addition:
         lines = [line for visit in added for line in visit_outputs(visit.place)]
         outputs = changed_list(study, read_list(study), lines, without=[entry.visit for entry in entries])
         groups = shared_files(study.study, before.with_entries(entries), self.look, self.application)
-        self._write_files([*groups, {OUTPUTS_PATH: outputs}], tally)
+        for files in (*groups, {OUTPUTS_PATH: outputs}):
+            writer.write_files(study, files, tally)
         pages = set().union(*groups)
         former = {entry.visit: entry.dataset_id for entry in before.entries}
         for visit in added:
@@ -228,11 +231,6 @@ class _Addition:
             raw = list_with(study, visit_line(visit.entry, current_version(visit.place)), self.look, raw)
         write_visit_list(study, raw or b"")
         return tally
-
-    def _write_files(self, groups: Sequence[Mapping[str, bytes]], tally: writer.Tally) -> None:
-        with SILENT.task("", 0, "") as silent:
-            for files in groups:
-                writer.write_files(self.study, files, tally, silent)
 
 
 def _former_ids(before: Mapping[str, str], entry: VisitEntry) -> set[str]:

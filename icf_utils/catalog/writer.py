@@ -18,7 +18,6 @@ from icf_utils.catalog.feed import FEED_PATH
 from icf_utils.catalog.html_pages import INDEX_PAGE, LISTS
 from icf_utils.catalog.study_description import CITATIONS
 from icf_utils.errors import ExistingFileDiffers, storage_errors
-from icf_utils.progress import Task
 from icf_utils.regular_files import read_regular
 from icf_utils.store.files import make_folders, replace_bytes, sync_folder
 from icf_utils.store.layout import Study
@@ -104,7 +103,7 @@ def read_logo(root: Path, logo: str) -> bytes | None:
         return path.read_bytes() if path.is_file() else None
 
 
-def write_files(study: Study, files: Mapping[str, bytes], tally: Tally, task: Task) -> None:
+def write_files(study: Study, files: Mapping[str, bytes], tally: Tally) -> None:
     """Write ``files`` (by their path below the catalog's folder) in their order, durable on return."""
     for name, data in files.items():
         if read_file(study, name) == data:
@@ -112,7 +111,6 @@ def write_files(study: Study, files: Mapping[str, bytes], tally: Tally, task: Ta
         else:
             _replace(study, study.catalog / name, data, tally)
             tally.written += 1
-        task.advance(1)
     _sync(tally)
 
 

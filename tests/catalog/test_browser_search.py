@@ -16,7 +16,6 @@ from icf_utils.catalog.stage import catalogify_studyvisit_from_meta
 from icf_utils.catalog.study import StudyPage, study_id
 from icf_utils.catalog.study_index import SeriesColumns
 from icf_utils.outputs.listing import OUTPUTS_PATH, encode_outputs
-from icf_utils.progress import SILENT
 from icf_utils.settings import CatalogSettings
 from icf_utils.store.layout import Study
 from tests.catalog.browsing import Visitor, served
@@ -71,8 +70,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     study.folder.mkdir(parents=True)
     files = {**application, **study_files(STUDY, catalog_id, page, CatalogSettings()), **super_files(catalog_id)}
     files[OUTPUTS_PATH] = encode_outputs(())
-    with SILENT.task("", 0, "") as task:
-        writer.write_files(study, files, writer.Tally(), task)
+    writer.write_files(study, files, writer.Tally())
     images = [make_image(f"s/{at:05}.dcm", "1.2.3", SeriesNumber=1, SeriesDescription="all") for at in range(IMAGES)]
     images += [make_image(f"t/{at:05}.dcm", f"1.2.4.{at}", SeriesNumber=at + 2) for at in range(300)]
     deposit(root, "big", make_visit("big", images, study="big"), "big")
