@@ -41,3 +41,21 @@ class Silent:
 
 
 SILENT: Progress = Silent()
+
+
+class RecurringProblem:
+    """Reports an error that recurs, such as that of a full disk, only once: until it is over, or has other words."""
+
+    def __init__(self, progress: Progress, who: str = "") -> None:
+        self._progress, self._who, self._last = progress, who, ""
+
+    def report(self, error: Exception) -> None:
+        """Say what the problem is, unless this was said last."""
+        text = f"{self._who}: {error}" if self._who else str(error)
+        if text != self._last:
+            self._progress.message(text)
+        self._last = text
+
+    def end(self) -> None:
+        """Note that the problem is over."""
+        self._last = ""

@@ -16,7 +16,7 @@ from typing import Any
 
 from icf_utils.errors import IcfError, printable
 from icf_utils.formatting import format_count
-from icf_utils.progress import Progress
+from icf_utils.progress import Progress, RecurringProblem
 from icf_utils.receiver.admission import (
     TOO_MANY,
     TOO_MANY_OF_ADDRESS,
@@ -72,7 +72,7 @@ class Receiver:
         self._lock, self._closing = threading.Lock(), threading.Event()
         listen = settings.listen
         self.max_pdu = listen.max_pdu
-        self._cleaned, self._problem = -inf, ""
+        self._cleaned, self._problem = -inf, RecurringProblem(progress)
         self._unrecorded_ends: list[tuple[OpenAssociation, EndState, str]] = []
         check_machine(settings)  # before the spool is touched
         check_processings(settings)
@@ -254,11 +254,9 @@ class Receiver:
         try:
             self._update()
         except IcfError as error:  # such as a full disk; the next update may succeed
-            if str(error) != self._problem:  # and not a line every second
-                self._progress.message(str(error))
-            self._problem = str(error)
+            self._problem.report(error)  # and not a line every second
         else:
-            self._problem = ""
+            self._problem.end()
 
     def _update(self) -> None:
         if time.monotonic() - self._cleaned > _CLEANING_INTERVAL:

@@ -18,7 +18,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 
 from icf_utils.errors import IcfError
-from icf_utils.progress import Progress
+from icf_utils.progress import Progress, RecurringProblem
 from icf_utils.receiver.journal import Journal, has_images
 from icf_utils.receiver.model import (
     CONFLICTING,
@@ -96,15 +96,14 @@ class SessionQueue:
             thread.join(max(0.0, limit - time.monotonic()))
 
     def _work(self) -> None:
-        turn, problem = 0, ""
+        turn, problem = 0, RecurringProblem(self._progress)
         while not self._closing.is_set():
             claimed = None
             try:
-                claimed, problem = self._claim(turn), ""
+                claimed = self._claim(turn)
+                problem.end()
             except IcfError as error:  # usually the journal's disk, which may be full
-                if str(error) != problem:
-                    self._progress.message(str(error))
-                problem = str(error)
+                problem.report(error)
             if claimed is None:
                 self._wake_up.wait(_POLL_INTERVAL)
                 self._wake_up.clear()
@@ -129,16 +128,13 @@ class SessionQueue:
 
         Otherwise the session would be called running until the receiver starts again.
         """
-        problem = ""
+        problem = RecurringProblem(self._progress, session.id)
         while True:
             try:
                 self._finish(rule, session, outcome)
-            except IcfError as error:
-                if str(error) != problem:
-                    self._progress.message(f"{session.id}: {error}")
-                problem = str(error)
-            else:
                 return
+            except IcfError as error:
+                problem.report(error)
             if self._closing.wait(_POLL_INTERVAL):
                 return
 
