@@ -33,3 +33,13 @@ def format_duration(seconds: float) -> str:
         if seconds >= size:
             return f"{int(seconds // size)} {unit}"
     return f"{int(seconds)} s"
+
+
+def format_minutes(seconds: float) -> str:
+    """A duration of a minute or more in its two largest units, rounded down.
+
+    >>> format_minutes(75.9), format_minutes(7260)
+    ('1 min 15 s', '2 h 1 min')
+    """
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from icf_utils.catalog.privacy import remove_uids
+from icf_utils.durations import format_minutes
 from icf_utils.errors import printable
 from icf_utils.formatting import format_count, format_size
 from icf_utils.page_style import shared_style
@@ -267,8 +268,7 @@ def format_seconds(seconds: float) -> str:
     """
     if seconds < 60:
         return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    return format_minutes(seconds)
 
 
 def _day(moment: float) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from flask import Flask
 
-from icf_utils import durations
+from icf_utils.durations import format_duration, format_minutes
 from icf_utils.formatting import format_size
 from icf_utils.receiver.model import SESSION_STATES, Association, Session, SessionFilter, SessionState, in_one_line
 from icf_utils.receiver.processings import SessionProcessing
@@ -139,7 +139,7 @@ def _row(session: Session, now: float, catalog: str) -> dict[str, Any]:
         "images": session.images,
         "expected": session.expected,
         "size": format_size(session.size),
-        "took": "" if seconds is None else format_duration(seconds),
+        "took": "" if seconds is None else _format_took(seconds),
         "problem": in_one_line(session.failure),
         "notes": len(session.notes),
         "quarantined": session.quarantined,
@@ -170,17 +170,16 @@ def _moment(moment: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(moment))
 
 
-def format_duration(seconds: float) -> str:
-    """Format a duration.
+def _format_took(seconds: float) -> str:
+    """Format how long a session took.
 
-    >>> format_duration(75)
-    '1 min 15 s'
+    >>> _format_took(7.25), _format_took(59.9), _format_took(75)
+    ('7.2 s', '59 s', '1 min 15 s')
     """
     whole = int(seconds)
     if whole < 60:
         return f"{seconds:.1f} s" if whole < 10 else f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    return format_minutes(seconds)
 
 
 def format_age(seconds: float) -> str:
@@ -189,7 +188,7 @@ def format_age(seconds: float) -> str:
     >>> format_age(59), format_age(7300)
     ('59 s ago', '2 h ago')
     """
-    return f"{durations.format_duration(max(0.0, seconds))} ago"
+    return f"{format_duration(max(0.0, seconds))} ago"
 
 
 def add_filters(app: Flask) -> None:
