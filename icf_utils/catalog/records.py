@@ -75,9 +75,8 @@ class VisitPage:
 
     ``url`` is the store's address and ``dataset_id`` that of the DataLad dataset. ``date`` is the visit's
     (``YYYY-MM-DD``, empty if unknown). ``annex`` is the address for git-annex alone, empty without a deposit for it.
-    ``previews`` names the pictures of series. ``has_dataset`` says whether
-    the visit can be cloned. ``number`` is that of the visit's version. ``archives`` is the address of another store
-    that has the archive; empty if this one has it.
+    ``previews`` names the pictures of series. ``has_dataset`` says whether the visit can be cloned. ``number`` is that
+    of the visit's version. ``archives`` is the address of another store that has the archive; empty if this one has it.
     """
 
     study: str

@@ -66,7 +66,7 @@ class SupervisorPool:
     def run(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """Run a job; returns what the supervisor says of its end, when nothing of its program is left.
 
-        An interrupt ends the program first. Raises :class:`~icf_utils.errors.StorageFailure` if there is no answer.
+        An interrupt ends the program first. Raises :class:`~icf_utils.errors.StorageFailure` if it does not answer.
         """
         ours, theirs = socket.socketpair()
         with ours:

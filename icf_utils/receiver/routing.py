@@ -1,10 +1,10 @@
 """Routing: files of a session are sent on when it has ended, to the nodes that its rule names (``[[rule.send]]``).
 
 What is to be sent is decided when a session ends, by its state, and again when a partial one becomes a success; from
-then on each target has a state of its own, in the
-file ``sends.json`` of the session's folder, and is tried again with growing pauses until it has everything or has had
-its attempts. An alternative is tried when the target that it replaces has failed. A file in ``spool/sends`` marks the
-sessions that are not done, so that a receiver that starts finds them. Sends over the network, in one thread.
+then on each target has a state of its own, in the file ``sends.json`` of the session's folder, and is tried again with
+growing pauses until it has everything or has had its attempts. An alternative is tried when the target that it replaces
+has failed. A file in ``spool/sends`` marks the sessions that are not done, so that a receiver that starts finds them.
+Sends over the network, in one thread.
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ def test_a_report_replaces_a_file_in_one_step_and_writes_into_what_is_not_a_file
     link.symlink_to(path)
     with path.open(encoding="utf-8") as old:
         write_report(link, hostile_result(), HEAD)
-        assert old.read() == "old"  # whoever was reading it reads the old one to its end
+        assert old.read() == "old"  # a program that has it open still reads the old one
     assert link.is_symlink()
     assert path.stat().st_mode & 0o777 == 0o640
     assert path.read_text(encoding="utf-8") == json_report(hostile_result(), HEAD)

@@ -10,6 +10,6 @@ if (window.location.protocol !== "file:") {
   if (path[0] === "visit" && path.length === 2) files.push(`data/visits/${path[1]}.json`);
   for (const file of files) {
     window.icfEarly[file] = fetch(file, { cache: "no-cache" });
-    window.icfEarly[file].catch(() => {}); // whoever takes it over reports it
+    window.icfEarly[file].catch(() => {}); // the script that uses the file reports this
   }
 }
