@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from math import inf
@@ -45,11 +45,13 @@ class SessionOutcome:
     """The result of a session: why it failed (empty if it did not), notes, and the MD5 of each image by its key.
 
     The images are those of the visit, and the keys those of :func:`~icf_utils.receiver.identify.image_key`.
+    ``is_storage_failure``: a disk was full, or a folder could not be used, which may pass.
     """
 
     failure: str = ""
     notes: tuple[str, ...] = ()
     digests: Mapping[str, bytes] = field(default_factory=dict)
+    is_storage_failure: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,12 @@ def run_session(settings: ReceiverSettings, task: SessionTask, report: Callable[
     try:
         return _run_stages(settings, task, log)
     except IcfError as error:
-        log.line(str(error))
-        return SessionOutcome(str(error))
+        with suppress(OSError):  # the log is on a disk that may be full
+            log.line(str(error))
+        return SessionOutcome(str(error), is_storage_failure=isinstance(error, StorageFailure))
     except OSError as error:  # one that no stage has translated
-        problem = str(StorageFailure(str(error.filename or "a file"), "use", error))
-        return SessionOutcome(problem)
+        problem = str(StorageFailure(str(error.filename or "a file of the spool"), "use", error))
+        return SessionOutcome(problem, is_storage_failure=True)
 
 
 def _run_stages(settings: ReceiverSettings, task: SessionTask, log: _Log) -> SessionOutcome:
@@ -118,7 +121,8 @@ def _run_stages(settings: ReceiverSettings, task: SessionTask, log: _Log) -> Ses
         found = outcome.failed or next(item for item in outcome.stages if item.stage == stage)
         notes += _write_outcome(found, log)
         if found.failure:
-            return SessionOutcome(f"{found.stage}: {found.failure.message}", notes, digests)
+            is_storage_failure = found.failure.exit_code == StorageFailure.exit_code
+            return SessionOutcome(f"{found.stage}: {found.failure.message}", notes, digests, is_storage_failure)
         if stage == "metadata":
             digests = {**_digests(visit), **received}
         if stage == "metadata" and rule.process:  # the stages after it show and keep what is made now

@@ -15,9 +15,10 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
+from math import inf
 from multiprocessing.connection import Connection
 
-from icf_utils.errors import IcfError
+from icf_utils.errors import IcfError, InvalidSetting
 from icf_utils.progress import Progress, RecurringProblem
 from icf_utils.receiver.journal import Journal, has_images
 from icf_utils.receiver.model import (
@@ -44,6 +45,41 @@ _POLL_INTERVAL = 1.0
 #: Seconds for the threads to end after the worker processes have been killed.
 _AFTER_KILL = 5.0
 
+#: Seconds; the longest pause before a session is retried whose disk was full.
+_LONGEST_PAUSE = 3600.0
+
+
+class _StorageRetries:
+    """When to retry sessions that failed because a disk was full or a folder could not be used.
+
+    The first pause is ``pause`` seconds, 0 for no retries; each further one of the same session is twice as long.
+    """
+
+    def __init__(self, pause: float) -> None:
+        self._first, self._lock = pause, threading.Lock()
+        self._waiting: dict[str, tuple[float, float]] = {}  # by session: when it is due, and the pause before that
+
+    def add(self, session_id: str) -> None:
+        """Plan the next retry of a session."""
+        with self._lock:
+            _, last = self._waiting.get(session_id, (0.0, self._first / 2))
+            pause = min(2 * last, _LONGEST_PAUSE)
+            if pause:
+                self._waiting[session_id] = time.monotonic() + pause, pause
+
+    def remove(self, session_id: str) -> None:
+        """Forget a session, which failed for another reason or did not fail."""
+        with self._lock:
+            self._waiting.pop(session_id, None)
+
+    def claim_due(self) -> list[str]:
+        """The sessions that are due; none is given to two threads."""
+        with self._lock:
+            now = time.monotonic()
+            found = [name for name, (due, _) in self._waiting.items() if due <= now]
+            self._waiting.update({name: (inf, self._waiting[name][1]) for name in found})
+            return found
+
 
 class SessionQueue:
     """Processes queued sessions until it is closed. The caller holds the spool, so that there is one queue for it."""
@@ -54,6 +90,7 @@ class SessionQueue:
         self._workers: set[WorkerProcess] = set()
         self._wake_up, self._closing, self._lock = threading.Event(), threading.Event(), threading.Lock()
         self._threads: list[threading.Thread] = []
+        self._storage_retries = _StorageRetries(settings.listen.retry)
         for session, _ in journal.running_sessions():  # of a receiver that was killed
             journal.change_state(session.id, "queued")
         self._retry_failed()
@@ -65,6 +102,22 @@ class SessionQueue:
             if session.rule in rules and has_images(session):
                 self._journal.retry(session.id)
                 self._progress.message(f"{session.id}: {session.name} failed before; retrying it")
+
+    def _retry_after_storage_failure(self) -> None:
+        """Queue the sessions again whose disk may have room now, unless a person has retried or deleted them."""
+        for session_id in self._storage_retries.claim_due():
+            self._retry(session_id)
+
+    def _retry(self, session_id: str) -> None:
+        try:
+            session = self._journal.retry(session_id)
+        except InvalidSetting:
+            self._storage_retries.remove(session_id)
+        except IcfError:
+            self._storage_retries.add(session_id)
+            raise
+        else:
+            self._progress.message(f"{session.id}: {session.name} could not be written; retrying it")
 
     def start(self) -> None:
         """Start processing, in threads of its own."""
@@ -100,6 +153,7 @@ class SessionQueue:
         while not self._closing.is_set():
             claimed = None
             try:
+                self._retry_after_storage_failure()
                 claimed = self._claim(turn)
                 problem.end()
             except IcfError as error:  # usually the journal's disk, which may be full
@@ -219,6 +273,10 @@ class SessionQueue:
         finished, completed = self._journal.finish_session(session.id, decide, outcome.failure)
         for other in completed:
             self._progress.message(f"{other}: what its visit lacked came with {session.id}")
+        if outcome.is_storage_failure:
+            self._storage_retries.add(session.id)
+        else:
+            self._storage_retries.remove(session.id)
         problem = f": {in_one_line(outcome.failure)}" if outcome.failure else ""
         self._progress.message(f"{session.id}: {session.name}: {finished.state}{problem}")
 

@@ -43,8 +43,10 @@ class Listen:
     ``keep_associations`` are the days for which the journal has an association, ``keep_sessions`` those for which it
     has a session whose files were removed (0: for ever). ``reserve`` is the space that stays free on the spool's disk,
     in megabytes. ``low_space``, in megabytes, is what is reported as an event if less is free on the disks of spool or
-    store. With ``client_ca``, senders must present a certificate. ``durable = false``
-    answers before images are on the disk, for measurements only.
+    store. ``retry`` are the seconds after which a session is retried that failed because a disk was full or a folder
+    could not be used; the pause doubles each time, to an hour at most (0: such a session waits for a person).
+    With ``client_ca``, senders must present a certificate. ``durable = false`` answers before images are on the disk,
+    for measurements only.
     """
 
     host: str = "127.0.0.1"
@@ -56,6 +58,7 @@ class Listen:
     min_rate: int = setting(1000, least=0)
     reserve: int = setting(1024, least=0)
     low_space: int = setting(0, least=0)
+    retry: int = setting(60, least=0, most=3600)
     keep_associations: int = setting(365, least=1)
     keep_sessions: int = setting(3650, least=0)
     workers: int = setting(1, least=1)

@@ -128,11 +128,12 @@ def test_a_session_of_which_images_were_refused_is_partial(tmp_path: Path) -> No
     if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("only root may mount a small file system")
     try:
-        with running(tmp_path, rule=_RULE) as receiver:
+        with running(tmp_path, rule=_RULE, listen="reserve = 0\nretry = 1") as receiver:
             stored = statuses(receiver, paths).count(0)
-            time.sleep(2.5)  # the session is complete, which perhaps cannot be written down
+            time.sleep(2.5)  # the session is complete, which perhaps cannot be written down, nor its log
             subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
-            (session,) = receiver.finished(1)
+            wait_until(lambda: [item.state for item in receiver.sessions()] == ["partial"], "it is retried by itself")
+            (session,) = receiver.sessions()
             assert (session.images, session.refused, session.state) == (stored, 24 - stored, "partial")
             assert "were refused: the disk is full (0xA700)" in session.notes[-1]
             done = icf("sessions", "--settings", tmp_path / "receiver.toml", "--wait")

@@ -87,6 +87,18 @@ def test_sessions_that_failed_are_retried(tmp_path: Path) -> None:
         assert sessions[0].duplicates == 2
 
 
+def test_a_session_is_retried_when_the_store_can_be_used_again(tmp_path: Path) -> None:
+    """As a network share that was away for a while. Nobody has to do anything."""
+    (tmp_path / "store").write_text("in the way")
+    paths = write_visit(tmp_path / "in", {1: ("t1", 2)}, StudyInstanceUID=uid("A"))
+    with running(tmp_path, rule=_RULE, listen="reserve = 0\nretry = 1") as receiver:
+        assert send(receiver, paths, "A") == [0, 0]
+        wait_until(lambda: receiver.log.count("could not be written; retrying it") > 1, "it is retried twice")
+        (tmp_path / "store").unlink()
+        wait_until(lambda: [item.state for item in receiver.sessions()] == ["success"], "it is retried by itself")
+        assert receiver.sessions()[0].failure == ""
+
+
 def test_conflicting_images_after_success_make_a_session_partial(tmp_path: Path) -> None:
     paths = write_visit(tmp_path / "in", {1: ("t1", 3)})
     others = []
