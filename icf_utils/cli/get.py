@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.cli.retrieve import finish, store_auth
     from icf_utils.dataset.cloning import SubdatasetInstaller, study_environment
+    from icf_utils.fetch.authentication import Authenticator
     from icf_utils.retrieve.clone_images import CloneAccess
     from icf_utils.retrieve.get import get_images, plan_images
     from icf_utils.retrieve.selection import Selection, parse_tag
@@ -73,10 +75,12 @@ def run(args: argparse.Namespace, console: Console) -> int:
         return finish(args, answer, plan, plan, map(_series_text, plan.series))
     if args.from_store and not args.from_store.is_dir():
         raise InvalidSetting("--from", f"the folder '{printable(args.from_store)}' does not exist")
-    access = CloneAccess(login=lambda url: store_auth(args, url), tls=tls_of(args), store=args.from_store)
+    # the password of --user is asked for once
+    authenticator = Authenticator("give --user NAME")
+    access = CloneAccess(authenticator, cache(partial(store_auth, args)), tls=tls_of(args), store=args.from_store)
     installer = SubdatasetInstaller(
         lambda command: console.message(f"$ {printable(command)}"),
-        lambda top: study_environment(top, access.login, access.tls),
+        lambda top: study_environment(top, access.authenticator, access.login, access.tls),
     )
     result = get_images(
         args.paths,

@@ -194,10 +194,10 @@ def _listed(args: argparse.Namespace) -> tuple[SelectedLine, ...]:
 
 
 def _origin(args: argparse.Namespace) -> ImageSource:
-    from icf_utils.fetch.challenges import CredentialFinder
+    from icf_utils.fetch.authentication import Authenticator
     from icf_utils.retrieve.api import BucketSource, StoreSource
     from icf_utils.retrieve.buckets import has_token, parse_bucket
-    from icf_utils.retrieve.store_source import store_url
+    from icf_utils.retrieve.store_source import ADVICE, store_url
 
     targets = targets_of(args)
     if args.store_dir is not None:
@@ -208,8 +208,8 @@ def _origin(args: argparse.Namespace) -> ImageSource:
         if args.visit and not studies and (visits or url.startswith("http") or args.selection_file):
             raise InvalidSetting("--visit", "it selects from the visits of a study: name one with --study")
         _check_processings(args)
-        auth, finder, processings = store_auth(args, url), CredentialFinder(), tuple(args.processing)
-        return StoreSource(url, visits, studies, auth, finder, tuple(args.visit), args.since, processings)
+        auth, authenticator, processings = store_auth(args, url), Authenticator(ADVICE), tuple(args.processing)
+        return StoreSource(url, visits, studies, auth, authenticator, tuple(args.visit), args.since, processings)
     _refuse(args, "--bucket", "id", "user", "password_file", "study", "visit", "since", "selection_file", "processing")
     if has_token(args.bucket):
         raise InvalidSetting(

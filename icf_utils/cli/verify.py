@@ -75,13 +75,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
+    from icf_utils.fetch.authentication import Authenticator
     from icf_utils.store.existing import refuse_no_store
+    from icf_utils.verify.elsewhere import Elsewhere
     from icf_utils.verify.signatures import check_signers_file
     from icf_utils.verify.verify import VerifyResult, verify_store, verify_visit
 
     refuse_no_store(Path(args.store_dir))
     signers = None if args.signers is None else check_signers_file(args.signers)
-    store = {"store_url": args.store_url, "store_id": args.store_id, "fetch": args.fetch, "signers": signers}
+    store = {"store_url": args.store_url, "store_id": args.store_id, "signers": signers}
+    elsewhere = Elsewhere(args.fetch, Authenticator())
     is_many = args.jobs != 1 or args.duration is not None or args.log
     if args.repair:
         return _repair(args, console)
@@ -100,11 +103,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
             rebuild=args.rebuild,
             time_zone=args.timezone,
             strip=args.strip_components,
+            elsewhere=elsewhere,
             progress=console,
         )
         result = VerifyResult((check,))
     else:
-        result = verify_store(args.store_dir, targets_of(args), **store, progress=console)
+        targets = targets_of(args)
+        result = verify_store(args.store_dir, targets, **store, elsewhere=elsewhere, progress=console)
     console.notices(notice for check in result.visits for notice in name_visit(check.study, check.visit, check.notices))
     shown = [check for check in result.visits if check.findings or (check.visit and not args.quiet)]
     lines = [line for check in shown for line in _lines(check)] if result.visits else ["no visits"]
@@ -127,7 +132,9 @@ def _verify_many(args: argparse.Namespace, console: Console, store: Mapping[str,
     if args.rebuild:
         raise InvalidSetting("--rebuild", "cannot be combined with --jobs, --for and --log")
     is_logged = args.log or args.duration is not None
-    options = ManyVisitsOptions(jobs=args.jobs, seconds=args.duration, log=is_logged, **store)
+    options = ManyVisitsOptions(
+        jobs=args.jobs, seconds=args.duration, log=is_logged, fetch=args.fetch, may_ask=True, **store
+    )
     return verify_many_visits(Path(args.store_dir), targets_of(args), options=options, progress=console)
 
 

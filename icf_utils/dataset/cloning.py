@@ -19,16 +19,13 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from icf_utils.child_environment import user_environment
-from icf_utils.credentials import Credential, Login, Secret, bind_credential
+from icf_utils.credentials import Credential, Login, Secret, bind_credential, origin_of
 from icf_utils.dataset.origin import clone_url, study_clone_url
 from icf_utils.dataset.special_remote.clone import Clone
 from icf_utils.dataset.special_remote.configure import configure_clone
 from icf_utils.errors import DepositMissing, InvalidSetting, MissingRequirement, RemoteFailure, printable
-from icf_utils.fetch.challenges import CredentialFinder, realm_of
-from icf_utils.fetch.errors import FetchFailure
-from icf_utils.fetch.files import path_of
+from icf_utils.fetch.authentication import Authenticator
 from icf_utils.fetch.http import HttpClient
-from icf_utils.fetch.open import open_source
 from icf_utils.fetch.tls import TlsFiles
 from icf_utils.store.layout import STUDY_REFS_NAME, Visit, check_identifier
 
@@ -50,13 +47,12 @@ class CloneResult:
 
 @dataclass(frozen=True)
 class _Place:
-    """What an address names: ``visit`` is empty for a study. ``challenge`` is how the server asked for a credential."""
+    """What an address names: ``visit`` is empty for a study. ``login``: credential and realm, if the server has one."""
 
     store: str
     study: str
     visit: str
-    credential: Credential | None
-    realm: str
+    login: tuple[Credential, str] | None
 
 
 def clone_dataset(
@@ -129,66 +125,46 @@ def _find(address: str, auth: Login | Secret | None, client: HttpClient) -> tupl
     if parts.scheme not in ("http", "https", "file") or parts.path.count("/") < 1:
         raise InvalidSetting("URL", "expected https://HOST/.../STUDY or https://HOST/.../STUDY/VISIT")
     credential = bind_credential(address, auth) if parts.scheme != "file" else None
-    asking = _Asking(client, credential)
+    authenticator = Authenticator("give --user NAME")
+    authenticator.give(credential)
+
+    def exists(url: str) -> bool:
+        return authenticator.source(url, client).exists()
+
     above, _, name = address.rpartition("/")
     check_identifier("study or visit", name)
-    if asking.exists(f"{address}/{STUDY_REFS_NAME}"):
-        return _Place(above, name, "", asking.credential, asking.realm), False
+    if exists(refs := f"{address}/{STUDY_REFS_NAME}"):
+        return _Place(above, name, "", authenticator.login_for(refs, client)), False
     store, _, study = above.rpartition("/")
-    if study and asking.exists(f"{address}_XDLRA--refs"):
-        return _Place(store, study, name, asking.credential, asking.realm), asking.exists(f"{address}.annex")
+    if study and exists(refs := f"{address}_XDLRA--refs"):
+        return _Place(store, study, name, authenticator.login_for(refs, client)), exists(f"{address}.annex")
     raise DepositMissing(
         printable(address), "no dataset of a study or visit was found at this address: check it, or use 'retrieve'"
     )
 
 
-class _Asking:
-    """Asks a store whether files exist, with the credential that it requires."""
-
-    def __init__(self, client: HttpClient, credential: Credential | None) -> None:
-        self._client, self.credential, self.realm = client, credential, ""
-
-    def exists(self, url: str) -> bool:
-        if url.startswith("file:"):
-            return path_of(url).is_file()
-        try:
-            return open_source(url, self._client, None if not self.realm else self.credential).exists()
-        except FetchFailure as failure:
-            if failure.kind != "unauthorised" or self.realm:
-                raise
-            self.realm = realm_of(failure.challenger, failure.challenge)
-            if self.credential is None:
-                self.credential, advice = CredentialFinder().answer(failure)
-                if self.credential is None:
-                    problem = "the server requires authentication (401), and no credentials for it are known"
-                    remedy = f"give --user NAME, or {advice}"
-                    raise FetchFailure(url, problem, remedy, kind="unauthorised", status=401) from None
-            return open_source(url, self._client, self.credential).exists()
-
-
 def _for_datalad(place: _Place) -> dict[str, str]:
     """Variables with the credential under the server's realm (DataLad's configuration by the environment)."""
-    found = place.credential.secret if place.credential and place.realm else None
-    names = {"REALM": place.realm}
-    if isinstance(found, Login):
-        names |= {"TYPE": "user_password", "USER": found.user, "SECRET": found.password.value}
-    elif isinstance(found, Secret):
-        names |= {"TYPE": "token", "SECRET": found.value}
-    else:
+    if place.login is None:
         return {}
-    return {f"DATALAD_CREDENTIAL_ICFCLONE_{name}": text for name, text in names.items()}
+    (credential, realm), names = place.login, {}
+    if isinstance(credential.secret, Login):
+        names = {"TYPE": "user_password", "USER": credential.secret.user, "SECRET": credential.secret.password.value}
+    elif isinstance(credential.secret, Secret):
+        names = {"TYPE": "token", "SECRET": credential.secret.value}
+    return {f"DATALAD_CREDENTIAL_ICFCLONE_{name}": text for name, text in {"REALM": realm, **names}.items()}
 
 
 def _helper(place: _Place) -> list[str]:
     """The options by which git asks the environment for the password of this server, and of no other one."""
-    if not _for_git(place) or place.credential is None:
+    if place.login is None or not _for_git(place):
         return []
     answer = 'test "$1" = get && printf "username=%s\\npassword=%s\\n" "$ICF_CLONE_USER" "$ICF_CLONE_PASSWORD"'
-    return ["-c", f"credential.{place.credential.origin}.helper=!f() {{ {answer}; }}; f"]
+    return ["-c", f"credential.{place.login[0].origin}.helper=!f() {{ {answer}; }}; f"]
 
 
 def _for_git(place: _Place) -> dict[str, str]:
-    found = place.credential.secret if place.credential and place.realm else None
+    found = place.login[0].secret if place.login else None
     if not isinstance(found, Login):
         return {}
     return {"ICF_CLONE_USER": found.user, "ICF_CLONE_PASSWORD": found.password.value}
@@ -198,21 +174,26 @@ def _for_git(place: _Place) -> dict[str, str]:
 _STUDY_REMOTE = re.compile(r"datalad-annex::.*[?&]url=(https?://.+/[^/]+)/\{\{annex_key\}\}")
 
 
-def study_environment(top: Path, auth: Callable[[str], Login | Secret | None], tls: TlsFiles | None) -> dict[str, str]:
+def study_environment(
+    top: Path,
+    authenticator: Authenticator,
+    auth: Callable[[str], Login | Secret | None],
+    tls: TlsFiles | None,
+) -> dict[str, str]:
     """Variables with the credential for the server that a study's clone at ``top`` is from, for what installs visits.
 
-    Empty where no credential is needed or known; what installs visits then says what it lacks.
+    ``auth`` gives the secret that the user has named for an origin; ``authenticator`` finds others. Empty where no
+    credential is needed or known; what installs visits then says what it lacks.
     """
     addresses = (_STUDY_REMOTE.fullmatch(unquote(url)) for _, url in Clone.at(top).remotes_with("url"))
     address = next((match[1] for match in addresses if match), "")
     if not address:
         return {}
     store, _, study = address.rpartition("/")
+    refs = f"{address}/{STUDY_REFS_NAME}"
     with HttpClient(1, tls=tls) as client:
-        asking = _Asking(client, bind_credential(store, auth(store)))
-        asking.exists(f"{address}/{STUDY_REFS_NAME}")
-    place = _Place(store, study, "", asking.credential, asking.realm)
-    return _for_datalad(place)
+        authenticator.give(bind_credential(store, auth(str(origin_of(store)))))
+        return _for_datalad(_Place(store, study, "", authenticator.login_for(refs, client)))
 
 
 class SubdatasetInstaller:

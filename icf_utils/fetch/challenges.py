@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import threading
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,36 +34,42 @@ from icf_utils.credentials import (
     origin_of,
 )
 from icf_utils.errors import InvalidSetting, printable
-from icf_utils.fetch.errors import FetchFailure
 
 #: Authentication schemes that a transfer can use, and the type of DataLad's credentials for each.
 _TYPES = {"basic": "user_password", "bearer": "token"}
+
+_SUPPORTED = re.compile(r"(?:^|,)\s*((?:basic|bearer)\b)", re.IGNORECASE)
 
 #: The realm in a challenge (RFC 9110, 11.2 and 5.6.4).
 _QUOTED = re.compile(r'\brealm="((?:[^"\\]|\\.)*)"', re.IGNORECASE)
 _PLAIN = re.compile(r'\brealm=([^\s,"]+)', re.IGNORECASE)
 
 
-class CredentialFinder:
-    """Finds the credentials for challenges; the user is asked once for each origin and realm. Safe for threads."""
+@dataclass(frozen=True)
+class Challenge:
+    """What a server's 401 asks for: ``scheme`` is one that icf-utils supports, else the first one of the server.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._known: dict[tuple[WebOrigin, str, str], Credential | None] = {}
+    ``realm`` is the name that DataLad files the credential under.
+    """
 
-    def answer(self, failure: FetchFailure) -> tuple[Credential | None, str]:
-        """The credential for the challenge in a failure of the kind ``unauthorised``, and how the user can store one.
+    origin: WebOrigin
+    scheme: str
+    realm: str
 
-        Raises :class:`~icf_utils.errors.InvalidSetting` for a netrc that cannot be used.
+    @property
+    def is_supported(self) -> bool:
+        return self.scheme in _TYPES
+
+    @classmethod
+    def of(cls, url: str, header: str) -> Challenge:
+        """The challenge in a ``WWW-Authenticate`` header that ``url`` sent; of several, one that can be answered.
+
+        >>> Challenge.of("https://example.org/a", 'Negotiate, Basic realm="my store"').scheme
+        'basic'
         """
-        scheme = failure.challenge.split(" ", 1)[0].lower()
-        realm = realm_of(failure.challenger, failure.challenge)
-        origin = origin_of(failure.challenger)
-        advice = _advice(origin, scheme, realm)
-        with self._lock:
-            if (origin, scheme, realm) not in self._known:
-                self._known[origin, scheme, realm] = _find(origin, scheme, realm, advice)
-            return self._known[origin, scheme, realm], advice
+        supported = _SUPPORTED.search(header)
+        header = header[supported.start(1) :] if supported else header
+        return cls(origin_of(url), header.partition(" ")[0].rstrip(",").lower(), _realm_of(url, header))
 
 
 def _advice(origin: WebOrigin, scheme: str, realm: str) -> str:
@@ -80,10 +86,10 @@ def _advice(origin: WebOrigin, scheme: str, realm: str) -> str:
     return f"store yours in ~/.netrc (chmod 600): machine {host} login NAME password PASSWORD"
 
 
-def realm_of(url: str, challenge: str) -> str:
+def _realm_of(url: str, challenge: str) -> str:
     """What DataLad files a server's credentials under: its realm, with the server's address in front.
 
-    >>> realm_of("https://example.org/a/b", 'Basic realm="my store"')
+    >>> _realm_of("https://example.org/a/b", 'Basic realm="my store"')
     'https://example.org/my store'
     """
     quoted, plain = _QUOTED.search(challenge), _PLAIN.search(challenge)
@@ -103,17 +109,24 @@ def _is_of(realm: str, origin: WebOrigin) -> bool:
         return False
 
 
-def _find(origin: WebOrigin, scheme: str, realm: str, advice: str) -> Credential | None:
-    """From DataLad, by the realm or by the origin itself; from netrc; from the keyring; from the terminal."""
+def find_credential(challenge: Challenge, *, may_ask: bool = True) -> tuple[Credential | None, str]:
+    """The credential for a challenge, and how the user can store one.
+
+    From DataLad, by the realm or by the origin itself; from netrc; from the keyring; if ``may_ask``, from the terminal.
+    Raises :class:`~icf_utils.errors.InvalidSetting` for a netrc that cannot be used.
+    """
+    origin, scheme, realm = challenge.origin, challenge.scheme, challenge.realm
+    advice = _advice(origin, scheme, realm)
     if scheme not in _TYPES:
-        return None
+        return None, advice
     realms = dict.fromkeys([realm, str(origin), f"{origin}/"] if _is_of(realm, origin) else [str(origin), f"{origin}/"])
     found: Login | Secret | None = None
     for name in realms:
         found = found or _from_datalad(name, _TYPES[scheme])
     if found is None and scheme == "basic":
-        found = find_netrc_login(origin) or find_keyring_login(origin) or ask_login(origin, advice)
-    return bind_credential(str(origin), found)
+        found = find_netrc_login(origin) or find_keyring_login(origin)
+        found = found or (ask_login(origin, advice) if may_ask else None)
+    return bind_credential(str(origin), found), advice
 
 
 def _from_datalad(realm: str, kind: str) -> Login | Secret | None:

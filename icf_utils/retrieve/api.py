@@ -30,7 +30,7 @@ from icf_utils.retrieve.store_source import check_folder, store_url
 from icf_utils.retrieve.zips import ZipDestination
 
 if TYPE_CHECKING:
-    from icf_utils.fetch.challenges import CredentialFinder
+    from icf_utils.fetch.authentication import Authenticator
     from icf_utils.fetch.http import HttpClient
 
 
@@ -207,16 +207,16 @@ class StoreSource:
     """Visits (pairs of study and visit) of a store, and of ``studies`` all visits; without both, all of the store.
 
     ``patterns`` and ``since`` narrow the visits down; see :class:`~icf_utils.retrieve.store_source.VisitChoice`.
-    ``url`` may be a path on this machine. ``auth`` is sent to the server of ``url`` only. Without it, ``finder`` finds
-    a credential if the server requires one. With ``processings``, their outputs are listed instead of the images: a
-    TAR and a provenance for each.
+    ``url`` may be a path on this machine. ``auth`` is sent to the server of ``url`` only. For what requires another
+    credential, ``authenticator`` finds one, if it is given. With ``processings``, their outputs are listed instead of
+    the images: a TAR and a provenance for each.
     """
 
     url: str | os.PathLike[str]
     visits: tuple[tuple[str, str], ...] = ()
     studies: tuple[str, ...] = ()
     auth: Login | Secret | None = field(default=None, repr=False)
-    finder: CredentialFinder | None = field(default=None, repr=False, compare=False)
+    authenticator: Authenticator | None = field(default=None, repr=False, compare=False)
     patterns: tuple[str, ...] = ()
     since: int = 0
     processings: tuple[str, ...] = ()
@@ -231,15 +231,17 @@ class StoreSource:
     def list_images(
         self, selection: Selection, keywords: Sequence[str], jobs: int, client: HttpClient, progress: Progress
     ) -> Listing:
+        from icf_utils.fetch.authentication import Authenticator
         from icf_utils.retrieve.outputs import list_outputs
-        from icf_utils.retrieve.store_source import StoreReader, VisitChoice, list_images
+        from icf_utils.retrieve.store_source import ADVICE, StoreReader, VisitChoice, list_images
 
         url = store_url(self.url)
         check_folder(url)
-        credential = bind_credential(url, self.auth) if url.startswith("http") else None
+        authenticator = self.authenticator or Authenticator(ADVICE, may_find=False)
+        authenticator.give(bind_credential(url, self.auth) if url.startswith("http") else None)
         listed = tuple(dict.fromkeys((line.study, line.visit) for line in selection.listed))
         choice = VisitChoice((*self.visits, *listed), self.studies, self.patterns, self.since)
-        reader = StoreReader(url, client, credential, self.finder)
+        reader = StoreReader(url, client, authenticator)
         if self.processings:
             return list_outputs(reader, choice, self.processings, jobs, progress)
         return list_images(reader, choice, selection.modalities, jobs, progress)

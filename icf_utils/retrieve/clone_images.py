@@ -27,7 +27,7 @@ from icf_utils.dataset.special_remote.rewriting import read_rewriting
 from icf_utils.dataset.special_remote.security import CloneServerRule, read_rule, read_tls
 from icf_utils.dicom.values import Value
 from icf_utils.errors import IcfError, InvalidSetting
-from icf_utils.fetch.challenges import CredentialFinder
+from icf_utils.fetch.authentication import Authenticator
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.files import FileSource
 from icf_utils.fetch.ranges import Span
@@ -49,11 +49,11 @@ _BY_ANNEX = "'git annex get' may get it"
 class CloneAccess:
     """How the servers of clones are asked; ``stop`` ends transfers.
 
-    ``login`` gives the secret that the user has named for the web server which a clone comes from. ``store`` is a
-    folder with a store, from which archives are read instead.
+    ``login`` gives the secret that the user has named for the web server which a clone comes from, by its origin.
+    ``store`` is a folder with a store, from which archives are read instead.
     """
 
-    finder: CredentialFinder = field(default_factory=CredentialFinder)
+    authenticator: Authenticator = field(default_factory=Authenticator)
     login: Callable[[str], Login | Secret | None] = lambda _: None
     tls: TlsFiles | None = None
     store: Path | None = None
@@ -243,10 +243,11 @@ class _Openers:
         rule = replace(rule, local_stores=(*rule.local_stores, *stores_of_remotes(top)))
         tls = access.tls or read_tls(clone, lambda: uuid)
         server = min(self.own, default="")
-        credential = bind_credential(server, access.login(server)) if server else None
+        if server:
+            access.authenticator.give(bind_credential(server, access.login(server)))
         own = CloneServerRule(rule.schemes, rule.allowed, rule.are_all_allowed, rule.local_stores)
-        opener = partial(Opener, tls=tls, finder=access.finder, stop=access.stop)
-        self._own, self._others = opener(own, credential=credential), opener(rule)
+        opener = partial(Opener, tls=tls, authenticator=access.authenticator, stop=access.stop)
+        self._own, self._others = opener(own), opener(rule)
 
     def may_ask(self, url: str) -> bool:
         return self._for(url).may_ask(url)

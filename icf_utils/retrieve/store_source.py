@@ -17,7 +17,7 @@ from icf_utils.dicom.values import Value
 from icf_utils.errors import DepositDamaged, InvalidSetting, printable
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.files import path_of
-from icf_utils.fetch.open import open_source, read_whole
+from icf_utils.fetch.open import read_whole
 from icf_utils.fetch.ranges import Span
 from icf_utils.fetch.source import ByteSource
 from icf_utils.metadata.history import current_version
@@ -31,8 +31,7 @@ from icf_utils.store.elsewhere import other_archives
 from icf_utils.store.layout import VISITS_NAME, Study, Visit, list_studies
 
 if TYPE_CHECKING:
-    from icf_utils.credentials import Credential
-    from icf_utils.fetch.challenges import CredentialFinder
+    from icf_utils.fetch.authentication import Authenticator
     from icf_utils.fetch.http import HttpClient
 
 _T = TypeVar("_T")
@@ -78,52 +77,27 @@ class VisitChoice:
 
 
 class StoreReader:
-    """Reads a store by its address; safe for threads.
+    """Reads a store by its address, with the credentials of ``authenticator``; safe for threads."""
 
-    Where the server requires a credential and none is given, ``finder`` is asked for one, once. ``advice`` says in
-    messages how to give one.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        client: HttpClient,
-        credential: Credential | None = None,
-        finder: CredentialFinder | None = None,
-        advice: str = ADVICE,
-    ) -> None:
+    def __init__(self, url: str, client: HttpClient, authenticator: Authenticator) -> None:
         self.url = url
-        self._client, self._credential, self._finder, self._advice = client, credential, finder, advice
-        self._lock = threading.Lock()
+        self._client, self._authenticator = client, authenticator
 
     def source(self, path: str, expected: int | None = None) -> ByteSource:
         """The file at ``path`` below the store's root; nothing is requested yet."""
-        return open_source(f"{self.url}/{path}", self._client, self._credential, expected, self._advice)
+        return self.source_at(f"{self.url}/{path}", expected)
 
     def source_at(self, url: str, expected: int | None = None) -> ByteSource:
         """A file at another address; a credential is sent only to the origin that it belongs to."""
-        return open_source(url, self._client, self._credential, expected, self._advice)
+        return self._authenticator.source(url, self._client, expected)
 
     def read(self, path: str) -> tuple[bytes, str]:
         """The content of a small file, and its address for messages.
 
         Raises :class:`~icf_utils.fetch.errors.FetchFailure`.
         """
-        before, source = self._credential, self.source(path)
-        try:
-            return read_whole(source, _LARGEST), source.where
-        except FetchFailure as failure:
-            if failure.kind != "unauthorised" or before is not None or not self._find_credential(failure):
-                raise
         source = self.source(path)
         return read_whole(source, _LARGEST), source.where
-
-    def _find_credential(self, failure: FetchFailure) -> bool:
-        with self._lock:
-            if self._credential is None and self._finder is not None:
-                self._credential, _ = self._finder.answer(failure)
-                self._finder = None
-            return self._credential is not None
 
 
 def list_images(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icf_utils.archive.checksum import format_checksum, read_checksum
-from icf_utils.credentials import bind_credential, find_netrc_login, origin_of
 from icf_utils.errors import IcfError, storage_errors
+from icf_utils.fetch.authentication import Authenticator
 from icf_utils.fetch.errors import FetchFailure
-from icf_utils.fetch.open import open_source
 from icf_utils.fetch.source import ByteSource
 from icf_utils.metadata.allowlist import recorded_tags
 from icf_utils.metadata.describe import ArchiveDescription
@@ -20,25 +19,42 @@ from icf_utils.store.layout import Visit
 from icf_utils.verify.checks import Finding, MetadataParts, check_archive, finding_from_error
 
 _NO_METADATA = "is in another store, and its metadata, which says what it has to be, cannot be read"
-_LOGIN = "give the login in ~/.netrc"
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """How archives in another store are checked: with ``fetch``, all of their bytes.
+
+    ``authenticator`` finds the credential that a server requires; by default among the stored ones, without a
+    question.
+    """
+
+    fetch: bool = False
+    authenticator: Authenticator | None = None
+
+
+ONLY_SIZE = Elsewhere()
 
 
 def check_elsewhere(
-    place: Visit, metadata: VisitMetadata | None, url: str, fetch: bool, progress: Progress
+    place: Visit,
+    metadata: VisitMetadata | None,
+    url: str,
+    how: Elsewhere,
+    progress: Progress,
 ) -> tuple[ArchiveDescription | None, list[Finding]]:
     """Check that the archive of a visit is at ``url``, with the size that its metadata records.
 
-    With ``fetch``, the whole archive is fetched into a temporary file, and described and checked like one that is here.
-    A login of netrc is used where the server requires one.
+    With ``how.fetch``, the whole archive is fetched into a temporary file, and checked like one that is here.
     """
     if metadata is None:
         return None, [Finding(place.archive, "", _NO_METADATA)]
     findings = _other_checksum(place, metadata)
     try:
-        source = _open(url, metadata.tarball.size)
-        if source is None:
+        source = (how.authenticator or Authenticator(may_ask=False)).source(url, expected=metadata.tarball.size)
+        if not source.exists():
             return None, [*findings, Finding(place.archive, "", f"is neither here nor at {url}")]
-        if not fetch:
+        if not how.fetch:
             return None, findings
         found, problems = _fetched(place, metadata, source, progress)
     except FetchFailure as error:
@@ -57,19 +73,6 @@ def _other_checksum(place: Visit, metadata: VisitMetadata) -> list[Finding]:
     if expected == metadata.tarball.md5:
         return []
     return [Finding(place.checksum, "", f"says {expected}, but the metadata says {metadata.tarball.md5}")]
-
-
-def _open(url: str, size: int) -> ByteSource | None:
-    """The archive; ``None`` if it is not there. Raises :class:`~icf_utils.fetch.errors.FetchFailure`."""
-    source = open_source(url, expected=size, advice=_LOGIN)
-    try:
-        return source if source.exists() else None
-    except FetchFailure as failure:
-        login = find_netrc_login(origin_of(url)) if failure.kind == "unauthorised" else None
-        if login is None:
-            raise
-    source = open_source(url, credential=bind_credential(url, login), expected=size, advice=_LOGIN)
-    return source if source.exists() else None
 
 
 def _fetched(

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+from icf_utils.credentials import Credential
 from icf_utils.errors import Busy, DepositMissing, IcfError, InvalidSetting, StorageFailure
+from icf_utils.fetch.authentication import Authenticator
+from icf_utils.fetch.errors import FetchFailure
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.settings import Settings, load_settings
+from icf_utils.store.elsewhere import find_elsewhere
 from icf_utils.store.existing import refuse_no_store
 from icf_utils.store.layout import Study, Visit
 from icf_utils.verify.checks import VerifyResult, VisitCheck, finding_from_error
+from icf_utils.verify.elsewhere import Elsewhere
 from icf_utils.verify.fixity import last_read, record_fixity
 from icf_utils.verify.shared import check_shared
 from icf_utils.verify.verify import check_visit, select_visits
@@ -32,7 +37,7 @@ MOST_JOBS = 64
 
 @dataclass(frozen=True)
 class ManyVisitsOptions:
-    """How visits are verified.
+    """How visits are verified. With ``may_ask``, the user is asked for the password of archives that are elsewhere.
 
     ``jobs`` is the number of processes. With ``seconds``, no visit is begun after that time. ``log``: add to the fixity
     log. The others are those of ``verify_store``.
@@ -45,6 +50,7 @@ class ManyVisitsOptions:
     store_id: str | None = None
     fetch: bool = False
     signers: Path | None = None
+    may_ask: bool = False
 
 
 def verify_many_visits(
@@ -93,12 +99,14 @@ def verify_many_visits(
 def _check_all(
     root: Path, order: Sequence[tuple[str, str]], options: ManyVisitsOptions, settings: Settings, end: float | None
 ) -> Iterator[VisitCheck]:
-    waiting = deque(order)
+    waiting, authenticator = deque(order), Authenticator(may_ask=options.may_ask)
     if min(options.jobs, len(order)) <= 1:
         while waiting and not _is_over(end):
-            yield _check_one(Visit(root, *waiting.popleft()), options, settings)
+            yield _check_one(Visit(root, *waiting.popleft()), options, settings, authenticator)
         return
-    workers = [WorkerProcess(_work, root, options, settings) for _ in range(min(options.jobs, len(order)))]
+    credential = _credential_elsewhere([Visit(root, *one) for one in order], settings, authenticator)
+    work = root, options, settings, credential
+    workers = [WorkerProcess(_work, *work) for _ in range(min(options.jobs, len(order)))]
     busy: dict[Connection, tuple[WorkerProcess, tuple[str, str]]] = {}
     idle = list(workers)
     try:
@@ -118,7 +126,7 @@ def _check_all(
                     workers.remove(worker)
                     yield _lost(Visit(root, *one), worker.exit_reason)
                     if not workers:
-                        workers = [WorkerProcess(_work, root, options, settings)]
+                        workers = [WorkerProcess(_work, *work)]
                         idle = list(workers)
     finally:
         for worker in workers:
@@ -136,21 +144,40 @@ def _lost(place: Visit, reason: str) -> VisitCheck:
     return VisitCheck(place.study, place.visit, 0, (), (finding_from_error(place.archive, problem),))
 
 
-def _work(connection: Connection, root: Path, options: ManyVisitsOptions, settings: Settings) -> None:
+def _credential_elsewhere(
+    places: Iterable[Visit], settings: Settings, authenticator: Authenticator
+) -> Credential | None:
+    """The credential for archives that are elsewhere, found before the processes start: they cannot ask."""
+    url = next((url for url in (find_elsewhere(place, settings) for place in places) if url), "")
+    if not url.startswith("http"):
+        return None
+    with suppress(FetchFailure):  # each visit reports it
+        login = authenticator.login_for(url)
+        return login[0] if login else None
+    return None
+
+
+def _work(
+    connection: Connection, root: Path, options: ManyVisitsOptions, settings: Settings, credential: Credential | None
+) -> None:
     """What a process does: verify the visits that it is sent until the other end is closed."""
+    authenticator = Authenticator(may_ask=False)
+    authenticator.give(credential)
     with suppress(EOFError):
         while True:
-            connection.send(_check_one(Visit(root, *connection.recv()), options, settings))
+            connection.send(_check_one(Visit(root, *connection.recv()), options, settings, authenticator))
 
 
-def _check_one(place: Visit, options: ManyVisitsOptions, settings: Settings) -> VisitCheck:
+def _check_one(
+    place: Visit, options: ManyVisitsOptions, settings: Settings, authenticator: Authenticator
+) -> VisitCheck:
     try:
         check = check_visit(
             place,
             settings,
             store_url=options.store_url,
             store_id=options.store_id,
-            fetch=options.fetch,
+            elsewhere=Elsewhere(options.fetch, authenticator),
             signers=options.signers,
             progress=SILENT,
         )

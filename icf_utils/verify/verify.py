@@ -66,7 +66,7 @@ from icf_utils.verify.checks import (
     finding_from_error,
     read_metadata,
 )
-from icf_utils.verify.elsewhere import check_elsewhere
+from icf_utils.verify.elsewhere import ONLY_SIZE, Elsewhere, check_elsewhere
 from icf_utils.verify.evidence import Standing, collect_evidence, images_unknown_to_dataset, weigh_evidence
 from icf_utils.verify.history import check_history
 from icf_utils.verify.recover import StoreOptions, find_catalogued_store, find_confirmation, recover_tags
@@ -99,7 +99,7 @@ def verify_visit(
     rebuild: str | os.PathLike[str] | None = None,
     time_zone: str = "UTC",
     strip: int = 0,
-    fetch: bool = False,
+    elsewhere: Elsewhere = ONLY_SIZE,
     signers: Path | None = None,
     settings: Settings | None = None,
     progress: Progress = SILENT,
@@ -108,8 +108,8 @@ def verify_visit(
 
     ``rebuild`` is an input that must still give the same archive, with ``time_zone`` and ``strip`` as for
     ``make_studyvisit_archive``. An archive that is in another store (``[store] archives``) must be there with its size;
-    with ``fetch``, it is fetched whole. With a ``signers`` file, somebody whom it names must have signed the visit.
-    Whatever is wrong is returned as findings; that the catalog could not be checked, as datalad-catalog is not
+    ``elsewhere`` says whether it is fetched whole. With a ``signers`` file, somebody whom it names must have signed the
+    visit. Whatever is wrong is returned as findings; that the catalog could not be checked, as datalad-catalog is not
     installed, as a notice. Raises only :class:`~icf_utils.errors.DepositMissing` for a visit with no file in the store,
     :class:`~icf_utils.errors.InvalidIdentifier`, :class:`~icf_utils.errors.InvalidSetting`,
     :class:`~icf_utils.errors.StorageFailure` for a store that cannot be read, and refusals of ``rebuild``.
@@ -124,7 +124,7 @@ def verify_visit(
         rebuild=rebuild,
         time_zone=time_zone,
         strip=strip,
-        fetch=fetch,
+        elsewhere=elsewhere,
         signers=signers,
         progress=progress,
     )
@@ -141,7 +141,7 @@ def check_visit(
     rebuild: str | os.PathLike[str] | None = None,
     time_zone: str = "UTC",
     strip: int = 0,
-    fetch: bool = False,
+    elsewhere: Elsewhere = ONLY_SIZE,
     signers: Path | None = None,
     progress: Progress,
 ) -> VisitCheck:
@@ -150,7 +150,7 @@ def check_visit(
         settle_changes(place.of_study, progress)
     while True:
         before = _stamps(place)
-        check = _check_visit(place, settings, store_url, store_id, fetch, progress, signers=signers)
+        check = _check_visit(place, settings, store_url, store_id, elsewhere, progress, signers=signers)
         if not check.findings or before == _stamps(place):
             break
     if rebuild is None or not _exists(place.archive):
@@ -174,7 +174,7 @@ def _check_visit(
     settings: Settings,
     store_url: str | None,
     store_id: str | None,
-    fetch: bool,
+    elsewhere: Elsewhere,
     progress: Progress,
     *,
     signers: Path | None,
@@ -189,9 +189,8 @@ def _check_visit(
     metadata = parts.whole
     if "metadata" not in absent:
         findings += problems
-    elsewhere = find_elsewhere(place, settings)
-    if elsewhere:
-        found, problems = check_elsewhere(place, metadata, elsewhere, fetch, progress)
+    if url := find_elsewhere(place, settings):
+        found, problems = check_elsewhere(place, metadata, url, elsewhere, progress)
     else:
         found, problems = check_archive(place, parts, progress, _tags_to_describe(place, parts, settings))
     findings += problems
@@ -337,7 +336,7 @@ def verify_store(
     *,
     store_url: str | None = None,
     store_id: str | None = None,
-    fetch: bool = False,
+    elsewhere: Elsewhere = ONLY_SIZE,
     signers: Path | None = None,
     settings: Settings | None = None,
     progress: Progress = SILENT,
@@ -353,7 +352,13 @@ def verify_store(
     def one(study: str, visit: str) -> VisitCheck:
         place = Visit(root, study, visit)
         return check_visit(
-            place, chosen, store_url=store_url, store_id=store_id, fetch=fetch, signers=signers, progress=progress
+            place,
+            chosen,
+            store_url=store_url,
+            store_id=store_id,
+            elsewhere=elsewhere,
+            signers=signers,
+            progress=progress,
         )
 
     def shared(study: Study) -> VisitCheck:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,17 +33,23 @@ def server() -> Iterator[FaultyServer]:
 @pytest.fixture
 def place(tmp_path: Path, server: FaultyServer, inside: Inside) -> Visit:
     """A visit that was indexed, whose archive was removed from the index."""
-    there = make_visit(write_input(tmp_path / "in", StudyInstanceUID=uid(71)), tmp_path / "there")
-    server.objects[f"/store/{there.storepath}"] = there.archive.read_bytes()
     root = tmp_path / "index"
     init_store(root, OWN)
     settings = root / "icf.toml"
     settings.write_text(settings.read_text() + f'archives = "{server.url}/store"\n')
-    place = Visit(root, STUDY, "v1")
-    place.of_study.folder.mkdir()
+    return index_visit(tmp_path, server, inside, "v1", 71)
+
+
+def index_visit(folder: Path, server: FaultyServer, inside: Inside, name: str, number: int) -> Visit:
+    """Index a visit in the store below ``folder``; its archive is on the server alone."""
+    images = write_input(folder / f"in-{name}", StudyInstanceUID=uid(number))
+    there = make_visit(images, folder / "there", visit=name)
+    server.objects[f"/store/{there.storepath}"] = there.archive.read_bytes()
+    place = Visit(folder / "index", STUDY, name)
+    place.of_study.folder.mkdir(exist_ok=True)
     for path in (there.archive, there.checksum):
         shutil.copy(path, place.of_study.folder)
-    ran = inside("run", "-o", root)
+    ran = inside("run", "-o", place.root)
     assert ran.code == 0, ran
     place.archive.unlink()
     place.checksum.unlink()
@@ -87,6 +96,30 @@ def test_images_come_from_there(place: Visit, server: FaultyServer, tmp_path: Pa
             server.objects[f"/index/{path.relative_to(place.root).as_posix()}"] = path.read_bytes()
     ran = inside("retrieve", "--store", f"{server.url}/index", "--id", STUDY, "v1", "-d", tmp_path / "web")
     assert (ran.code, "5 images retrieved" in ran.out) == (0, True), ran
+
+
+def test_the_password_of_the_archives_is_asked_for_once(
+    place: Visit, server: FaultyServer, tmp_path: Path, inside: Inside
+) -> None:
+    """On the terminal, before several processes read them."""
+    pexpect = pytest.importorskip("pexpect", reason="pexpect is not installed")
+    index_visit(tmp_path, server, inside, "v2", 72)
+    server.authorization = "Basic " + base64.b64encode(b"anna:s3cret").decode()
+    ran = inside("verify", "-o", place.root)
+    assert (ran.code, ran.out.count("requires authentication (401)")) == (1, 2), ran
+    server.requests.clear()
+    environment = {name: text for name, text in os.environ.items() if name != "GIT_TERMINAL_PROMPT"}
+    words = ["-m", "icf_utils", "verify", "-o", str(place.root), "--fetch", "-j", "2"]
+    child = pexpect.spawn(sys.executable, words, env=environment, timeout=60)
+    child.expect(f"{server.url} requires authentication.*User: ")
+    child.sendline("anna")
+    child.expect("Password: ")
+    child.sendline("s3cret")
+    said = child.read().decode()
+    child.close()
+    assert (child.exitstatus, said.count("everything is correct")) == (0, 2), said
+    assert "requires authentication" not in said
+    assert sum("Authorization" not in request.headers for request in server.requests) == 1
 
 
 def test_verify_finds_what_is_wrong_there(place: Visit, server: FaultyServer, inside: Inside) -> None:

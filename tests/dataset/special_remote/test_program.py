@@ -171,7 +171,7 @@ def test_a_wrong_password(usual: Cloned) -> None:
     said = outcome.stdout + outcome.stderr
     assert len(usual.server.requests()) - before == 2  # without a password, and with this one
     assert outcome.returncode != 0
-    assert b"rejects the known user and password" in said
+    assert b"rejects the user and password" in said
     assert b"datalad credentials set" in said
     assert b"wrong" not in said
     assert usual.holds([])
