@@ -4,6 +4,9 @@
 #
 # Needs Python's venv module, which is a separate package on Debian.
 
+# Tests start thousands of processes, each of which would compile the package afresh.
+unset PYTHONDONTWRITEBYTECODE
+
 #: All extras; tests and documentation use them.
 all_extras='[clone,cloud,docs,intake,previews,test,xnat]'
 
