@@ -138,6 +138,8 @@ def _check_sample(reader: _Reader, sample: _Sample) -> Iterator[Check]:
 
 def _check_ranges(response: Response, sample: _Sample) -> Check:
     """Whether the answer is the requested part of the sample."""
+    if response.status == 200 and response.headers.get("Content-Encoding", "identity") == "identity":
+        return Check("byte ranges", "warning", "the server ignores byte ranges and sends whole files", _RANGES_REMEDY)
     problem, remedy = _problem_of(response, sample)
     if problem:
         return Check("byte ranges", "failed", problem, remedy)
@@ -149,8 +151,6 @@ def _problem_of(response: Response, sample: _Sample) -> tuple[str, str]:
     status, name = response.status, sample.path
     if response.headers.get("Content-Encoding", "identity") != "identity":
         return f"'{name}' is sent compressed", "switch compression off for the store"
-    if status == 200:
-        return "the server ignores byte ranges and sends whole files", _RANGES_REMEDY
     if status != 206:
         return f"'{name}' is not served (status {status})", "check the root folder and the rights of the server"
     expected = f"bytes 0-{len(sample.first) - 1}/{sample.size}"

@@ -47,7 +47,6 @@ def test_a_server_as_it_should_be(store: Path, server: FaultyServer) -> None:
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (Fault(_TAR, whole=True), "ignores byte ranges"),
         (Fault(_TAR, status=404), "is not served (status 404)"),
         (Fault(_TAR, status=403), "is not served (status 403)"),
         (Fault(_TAR, headers={"Content-Encoding": "gzip"}), "is sent compressed"),
@@ -58,6 +57,14 @@ def test_a_server_that_readers_cannot_use(store: Path, server: FaultyServer, fau
     found = checks(store, server.url)["byte ranges"]
     assert found.state == "failed"
     assert message in found.message
+    assert found.remedy
+
+
+def test_a_server_without_byte_ranges(store: Path, server: FaultyServer) -> None:
+    """As Python's simple server: everything can be read, but not a part of it."""
+    server.faults.append(Fault(_TAR, whole=True))
+    found = checks(store, server.url)["byte ranges"]
+    assert (found.state, found.message) == ("warning", "the server ignores byte ranges and sends whole files")
     assert found.remedy
 
 
