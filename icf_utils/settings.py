@@ -45,6 +45,8 @@ STAGE_NAMES = ("archive", "metadata", "dataset", "catalog")
 #: What usually shows that folders were taken for the wrong visits. Each is a notice's code, and a word of ``--allow``.
 #: ``skipped-image`` concerns trees of folders only.
 RUN_CHECKS = ("shared-study", "several-patients", "no-dicom")
+REPLACE_CHECKS = ("shared-study", "several-patients")
+MERGE_CHECKS = ("several-patients",)
 INPUT_CHECKS = (*RUN_CHECKS, "skipped-image")
 UPLOAD_CHECKS = ("shared-study", "several-patients", "skipped-image")
 

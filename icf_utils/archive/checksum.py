@@ -12,6 +12,9 @@ from icf_utils.store.layout import Visit, read_deposit
 
 _LINE = re.compile(rb"([0-9a-f]{32})  ([^\n]+)\n")
 
+#: What to do about an archive that is damaged or missing.
+RESTORE = "restore it from a copy, or by 'icf-utils visit replace' with the input that it was made from"
+
 #: Bytes read at a time.
 _CHUNK = 1 << 20
 
@@ -66,5 +69,5 @@ def refuse_damaged_archive(place: Visit) -> None:
 def compare_checksum(place: Visit, expected: str, found: str) -> None:
     """Raise :class:`~icf_utils.errors.DepositDamaged` if the archive has not the MD5 of its checksum file."""
     if found != expected:
-        remedy = "the archive or its checksum file was changed or damaged: restore it from a copy"
+        remedy = f"the archive or its checksum file was changed or damaged: {RESTORE}"
         raise DepositDamaged(place.archive, f"the MD5 {expected} of its checksum file", found, remedy)

@@ -12,7 +12,7 @@ from datetime import timezone, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from icf_utils.archive.checksum import format_checksum
+from icf_utils.archive.checksum import format_checksum, refuse_damaged_archive
 from icf_utils.archive.explain import explain_difference
 from icf_utils.archive.hashing import Digests
 from icf_utils.archive.reader import list_members
@@ -251,6 +251,8 @@ def _compare(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> 
         with storage_errors(place.archive, "read"), open(place.archive, "rb", buffering=0) as handle:
             return _pack(source, place, zone, lambda: ExistingArchive(handle, place.archive), progress)
     except DepositDiffers as error:
+        if place.checksum.exists():
+            refuse_damaged_archive(place)
         raise DepositDiffers(error.path, explain_difference(place.archive, source) or error.how) from error
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from icf_utils.cli.confirm import Confirmation, add_yes
 from icf_utils.cli.console import Console
-from icf_utils.cli.options import add_dry_run, add_id, add_store, add_strip
+from icf_utils.cli.options import add_allow, add_dry_run, add_id, add_store, add_strip, refused_of
 from icf_utils.cli.run import add_timezone
 from icf_utils.errors import printable
+from icf_utils.settings import REPLACE_CHECKS
 
 if TYPE_CHECKING:
     from icf_utils.curation.replace import ReplaceResult
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_keep(parser)
     add_timezone(parser)
     add_strip(parser)
+    add_allow(parser, REPLACE_CHECKS, "put inputs into the visit")
     add_dry_run(parser, "print the difference; change nothing")
     add_yes(parser)
 
@@ -72,7 +74,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
         keep=args.keep,
         time_zone=args.timezone or settings.run.timezone,
         strip=args.strip_components,
-        accept=lambda difference: confirmation.ask(difference.lines(), "replace this visit"),
+        refuse=refused_of(args, REPLACE_CHECKS),
+        accept=lambda difference: confirmation.ask(
+            difference.lines(), "put the archive back" if difference.instead else "replace this visit"
+        ),
         settings=settings,
         progress=console,
     )
@@ -102,5 +107,7 @@ def _lines(result: ReplaceResult, confirmation: Confirmation, unchanged: str) ->
         return [f"{name}: version {result.version} {unchanged}"]
     if result.state == "declined":
         return [*confirmation.not_shown, f"{name}: nothing was changed"]
+    if result.state == "restored":
+        return [*confirmation.not_shown, f"{name}: the archive of version {result.version} was put back"]
     kept = f"; the old archive is kept as '{printable(result.kept)}'" if result.kept else ""
     return [*confirmation.not_shown, f"{name}: replaced by version {result.version}{kept}"]

@@ -35,7 +35,8 @@ class VisitDifference:
     """What the next version of a visit changes. Sizes in bytes.
 
     ``series`` has the series with differences, by number; ``renamed`` counts images that only have another file name.
-    ``others`` is about files that are not images. ``remarks`` are lines about what else changes.
+    ``others`` is about files that are not images. ``remarks`` are lines about what else changes. ``instead`` says
+    what is done instead of a next version (:func:`no_version`).
     """
 
     study: str
@@ -49,9 +50,12 @@ class VisitDifference:
     old_images: int
     new_images: int
     remarks: tuple[str, ...] = ()
+    instead: str = ""
 
     def lines(self) -> list[str]:
         """The difference for people."""
+        if self.instead:
+            return [f"{self.study}/{self.visit}: version {self.version} stays", f"  {self.instead}"]
         found = [f"  {_series_name(one)}: {_counts(one, 'image')}" for one in self.series]
         if self.renamed:
             found.append(f"  {format_count(self.renamed, 'image')} with another file name")
@@ -67,6 +71,11 @@ class VisitDifference:
             f"  {images}; {sizes}",
             *(f"  {remark}" for remark in self.remarks),
         ]
+
+
+def no_version(study: str, visit: str, version: int, size: int, instead: str) -> VisitDifference:
+    """What is done to a visit whose version (with an archive of ``size`` bytes) stays."""
+    return VisitDifference(study, visit, version, (), Difference(""), 0, size, size, 0, 0, instead=instead)
 
 
 def _series_name(one: Difference) -> str:

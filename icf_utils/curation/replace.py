@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date as calendar_date
 from pathlib import Path
@@ -18,14 +18,24 @@ from typing import Literal
 from icf_utils.archive.checksum import refuse_damaged_archive
 from icf_utils.archive.members import digest_members
 from icf_utils.archive.reader import list_members
-from icf_utils.archive.stage import choose_left_out, make_studyvisit_archive
-from icf_utils.curation.difference import VisitDifference, compare_files, compare_images
+from icf_utils.archive.stage import ArchiveResult, choose_left_out, make_studyvisit_archive
+from icf_utils.curation.difference import Difference, VisitDifference, compare_files, compare_images, no_version
+from icf_utils.curation.identity import refuse_other_visit
+from icf_utils.curation.restore import find_damage, proof_of, put_archive_back
 from icf_utils.curation.version import ChangeNote, CurrentVisit, put_version, read_current, tags_of
-from icf_utils.errors import IcfError, InputRefused, InvalidSetting, printable
+from icf_utils.errors import (
+    DepositDamaged,
+    DepositMissing,
+    IcfError,
+    InputRefused,
+    InvalidSetting,
+    StorageFailure,
+    printable,
+)
 from icf_utils.metadata.allowlist import AllowList
 from icf_utils.metadata.describe import ArchiveDescription, describe_archive
-from icf_utils.metadata.history import former_names, kept_archive
-from icf_utils.metadata.records import VisitMetadata
+from icf_utils.metadata.history import current_version, former_names, kept_archive, read_history
+from icf_utils.metadata.records import VisitMetadata, read_visit_metadata
 from icf_utils.metadata.stage import build_visit_metadata
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
@@ -34,8 +44,9 @@ from icf_utils.store.elsewhere import refuse_elsewhere
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import remove_dead_locks, visit_lock
 from icf_utils.store.transaction import Change
-from icf_utils.store.visit_files import first_file, is_archive_name
+from icf_utils.store.visit_files import first_file, is_archive_name, visit_files
 
+_NOT_COMPARED = "the present archive is damaged or missing: its files other than images were not compared"
 _LONGEST_REASON = 500
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
@@ -44,14 +55,15 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 class ReplaceResult:
     """What became of a visit that was to be replaced.
 
-    ``state`` is ``unchanged`` if the input gives the archive that the store has, and ``declined`` if the difference
-    was not accepted. ``version``, ``md5`` and ``size`` (bytes) are of the version that is in the store then; ``kept``
-    is the file of the old archive, if it was kept.
+    ``state`` is ``unchanged`` if the input gives the archive that the store has, ``restored`` if it gives the present
+    version's, which was damaged or missing, and ``declined`` if the difference was not accepted. ``version``, ``md5``
+    and ``size`` (bytes) are of the version that is in the store then; ``kept`` is the file of the old archive, if it
+    was kept.
     """
 
     study: str
     visit: str
-    state: Literal["replaced", "unchanged", "declined"]
+    state: Literal["replaced", "restored", "unchanged", "declined"]
     version: int
     md5: str
     size: int
@@ -71,18 +83,24 @@ def replace_visit(
     keep: bool = False,
     time_zone: str = "UTC",
     strip: int = 0,
+    refuse: Collection[str] = (),
     accept: Callable[[VisitDifference], bool] | None = None,
     settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> ReplaceResult:
     """Make an input the next version of a visit that is in the store.
 
+    An input that gives the present version's archive changes nothing; if that archive is damaged or missing in the
+    store, and what is left of the visit proves the input's, it is put back.
+
     ``input_path``, ``time_zone`` and ``strip`` are those of
     :func:`~icf_utils.archive.stage.make_studyvisit_archive`. ``reason`` (one line) and ``date`` (``YYYY-MM-DD``) are
     recorded in the history and in the dataset's commits: neither may identify a person. ``keep`` keeps the old archive
-    as ``<visit>_dicom.v<n>.tar``; otherwise its bytes are removed. ``accept`` is called with the difference before
-    anything is changed, and may decline it. Of the stages, those that the visit has are made again, with the tags that
-    its metadata records.
+    as ``<visit>_dicom.v<n>.tar``; otherwise its bytes are removed. ``refuse`` are checks
+    (:data:`~icf_utils.settings.REPLACE_CHECKS`) for which an input is refused: its StudyInstanceUID is that of
+    another visit of the store, its PatientID is not that of the present version. ``accept`` is called with the
+    difference before anything is changed, and may decline it. Of the stages, those that the visit has are made again,
+    with the tags that its metadata records.
 
     After an interrupt or a failure, the store has the old version whole or the new one; what was decided is finished
     by the next command for the study. Raises an :class:`~icf_utils.errors.IcfError`: ``InvalidSetting``,
@@ -96,7 +114,7 @@ def replace_visit(
     remove_dead_locks(place.of_study)
     with visit_lock(place, progress):
         refuse_elsewhere(place, chosen)
-        current = read_current(place)
+        current, problem = _read_replaceable(place)
         with prepared_change(place) as (change, staged):
             made = make_studyvisit_archive(
                 input_path,
@@ -104,17 +122,21 @@ def replace_visit(
                 study,
                 visit,
                 time_zone=time_zone,
-                strip=strip or _own_folders(input_path, place, current),
+                strip=strip or _own_folders(input_path, place),
                 leave_out=choose_left_out(place, chosen, DEFAULT_LEAVE_OUT),
+                refuse=refuse,
                 progress=progress,
             )
+            if current is None or made.md5 == current.md5:
+                return _restore_if_damaged(
+                    change, staged, current, problem, place=place, made=made, accept=accept, progress=progress
+                )
             if not made.dicom_files and current.metadata is not None and current.metadata.images:
                 advice = "Check the path. To take the visit's images away, use 'icf-utils visit remove'."
                 raise InputRefused(input_path, [(f"{study}/{visit}", "would have no DICOM images")], advice)
-            if keep or (made.md5, made.size) == (current.md5, current.size):
+            if keep:
                 refuse_damaged_archive(place)  # it stays
-            if (made.md5, made.size) == (current.md5, current.size):
-                return unchanged(current, "unchanged", None)
+            remarks = refuse_other_visit(input_path, place, staged.archive, refuse)
             return put_if_accepted(
                 change,
                 current,
@@ -124,10 +146,68 @@ def replace_visit(
                 settings=chosen,
                 progress=progress,
                 notices=made.notices,
+                remarks=remarks,
             )
 
 
-def _own_folders(input_path: str | os.PathLike[str], place: Visit, current: CurrentVisit) -> int:
+def _read_replaceable(place: Visit) -> tuple[CurrentVisit | None, IcfError | None]:
+    """Read a visit, also one whose archive is missing; or the error that says why that is not possible.
+
+    Raises that error if the store has nothing of the visit.
+    """
+    try:
+        is_lost = not place.archive.exists() and place.tarball_json.exists()
+        return read_current(place, read_visit_metadata(place) if is_lost else None, is_elsewhere=is_lost), None
+    except (DepositDamaged, DepositMissing) as error:
+        if not visit_files(place):
+            raise
+        return None, error
+
+
+def _restore_if_damaged(
+    change: Change,
+    staged: Visit,
+    current: CurrentVisit | None,
+    problem: IcfError | None,
+    *,
+    place: Visit,
+    made: ArchiveResult,
+    accept: Callable[[VisitDifference], bool] | None,
+    progress: Progress,
+) -> ReplaceResult:
+    """Put the archive of the present version back, which the input gives, if it is damaged or missing.
+
+    Raises ``problem``, which the visit has, if nothing proves that it is this archive.
+    """
+    damage = find_damage(place, made.md5)
+    if damage is None and current is not None:
+        return unchanged(current, "unchanged", None)
+    proof = proof_of(staged, place, progress) if damage else ""
+    if not proof:
+        raise problem or damage or AssertionError
+    difference = no_version(place.study, place.visit, current_version(place), made.size, _put_back(proof))
+    state: Literal["restored", "declined"] = "declined"
+    if accept is None or accept(difference):
+        put_archive_back(change, place, staged, progress)
+        state = "restored"
+    return ReplaceResult(
+        study=place.study,
+        visit=place.visit,
+        state=state,
+        version=difference.version,
+        md5=made.md5,
+        size=made.size,
+        difference=difference,
+        kept=None,
+        notices=made.notices,
+    )
+
+
+def _put_back(proof: str) -> str:
+    return f"its archive is damaged or missing, and is put back from the input: {proof}"
+
+
+def _own_folders(input_path: str | os.PathLike[str], place: Visit) -> int:
     """How many folders above the files of an input are those of an archive of this visit: 1, or 0 for other inputs.
 
     An archive that was kept or downloaded is an input like its files. Raises
@@ -138,7 +218,9 @@ def _own_folders(input_path: str | os.PathLike[str], place: Visit, current: Curr
         roots = {member.name.partition("/")[0] for member in list_members(path)} if path.is_file() else set()
     except IcfError:  # not a plain TAR
         return 0
-    former = (Visit(place.root, one.study, one.visit) for one in former_names(place.study, current.history))
+    former = []
+    with suppress(DepositDamaged):
+        former = [Visit(place.root, one.study, one.visit) for one in former_names(place.study, read_history(place))]
     if roots and roots <= {place.member_root, *(one.member_root for one in former)}:
         return 1
     if is_archive_name(path.name) and path.resolve().parent.parent == place.root.resolve():
@@ -168,7 +250,8 @@ def put_if_accepted(
     """
     allowed = tags_of(current, settings)
     found = describe_archive(staged.archive, staged.member_root, allowed, progress)
-    difference = replace(_describe_difference(current, staged, found, allowed, progress), remarks=tuple(remarks))
+    difference = _describe_difference(current, staged, found, allowed, progress)
+    difference = replace(difference, remarks=(*difference.remarks, *remarks))
     if accept is not None and not accept(difference):
         return unchanged(current, "declined", difference)
     noted = put_version(
@@ -207,7 +290,11 @@ def _describe_difference(
     if old is None:
         old = build_visit_metadata(place, describe_archive(place.archive, place.member_root, allowed, progress))
     series, renamed = compare_images(old, new)
-    others = compare_files(_other_files(place, old), _other_files(staged, new))
+    remarks: tuple[str, ...] = ()
+    try:
+        others = compare_files(_other_files(place, old), _other_files(staged, new))
+    except (DepositDamaged, StorageFailure):
+        others, remarks = Difference(""), (_NOT_COMPARED,)
     return VisitDifference(
         study=staged.study,
         visit=staged.visit,
@@ -219,6 +306,7 @@ def _describe_difference(
         new_size=found.size,
         old_images=len(old.images),
         new_images=len(new.images),
+        remarks=remarks,
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from icf_utils.archive.checksum import read_checksum
+from icf_utils.archive.checksum import RESTORE, read_checksum
 from icf_utils.archive.reader import latest_time
 from icf_utils.catalog.change import plan_catalog_change
 from icf_utils.catalog.content import ContentOptions, visit_content
@@ -26,7 +26,7 @@ from icf_utils.dataset.git_check import check_with_git
 from icf_utils.dataset.lineage import Lineage, version_message
 from icf_utils.dataset.origin import LATEST_TIME, DatasetOrigin, limit_time
 from icf_utils.dataset.reader import DepositedDataset, kept_keys, read_dataset
-from icf_utils.errors import DepositMissing, InvalidSetting, storage_errors
+from icf_utils.errors import DepositMissing, InvalidSetting, VisitRemoved, storage_errors
 from icf_utils.metadata.allowlist import AllowList, recorded_tags
 from icf_utils.metadata.describe import ArchiveDescription
 from icf_utils.metadata.history import VersionRecord, current_version, encode_history, kept_archive, read_history
@@ -86,13 +86,16 @@ def read_current(
 
     ``metadata`` takes the place of what cannot be read, and so does no dataset unless ``has_own_dataset``: deposits of
     other tools have other forms. With ``is_elsewhere``, the archive is in another store, and ``metadata`` says what it
-    is. Raises :class:`~icf_utils.errors.DepositMissing` without an archive, and
-    :class:`~icf_utils.errors.DepositDamaged` for files that cannot be read.
+    is. Raises :class:`~icf_utils.errors.DepositMissing` without an archive, or
+    :class:`~icf_utils.errors.VisitRemoved` if a tombstone says why, and :class:`~icf_utils.errors.DepositDamaged` for
+    files that cannot be read.
     """
     if is_elsewhere and metadata is not None:
         md5, size = metadata.tarball.md5, metadata.tarball.size
     else:
         if not place.archive.exists():
+            if place.tombstone.exists() and not visit_files(place):
+                raise VisitRemoved(place.study, place.visit, place.tombstone)
             raise DepositMissing(place.archive, _why_missing(place))
         md5 = read_checksum(place, _RESTORE)
         with storage_errors(place.archive, "examine"):
@@ -117,7 +120,9 @@ def read_current(
 
 def _why_missing(place: Visit) -> str:
     names = [str(successor) for successor in find_successors(place)]
-    return f"the visit {' and '.join(names)}" if names else _NO_ARCHIVE
+    if names:
+        return f"the visit {' and '.join(names)}"
+    return f"other files of the visit are there: {RESTORE}" if visit_files(place) else _NO_ARCHIVE
 
 
 def _has_previews(place: Visit, dataset_id: str) -> bool:

@@ -161,7 +161,6 @@ class FileFacts:
 def file_facts(found: Header, zone: tzinfo) -> FileFacts:
     """Collect the facts from a scan for :data:`FACT_TAGS`; ``zone`` is the time zone of study times."""
     kind = file_kind(found)
-    patient = found.elements.get(PATIENT_ID) if kind.is_image else None
     has_time = kind in (FileKind.IMAGE, FileKind.DIRECTORY)
     return FileFacts(
         kind=kind,
@@ -169,9 +168,15 @@ def file_facts(found: Header, zone: tzinfo) -> FileFacts:
         study_uid=found.uid(STUDY_INSTANCE_UID),
         sop_uid=found.uid(SOP_INSTANCE_UID) if kind.is_image else "",
         odd_uids=odd_uids(found) if kind.is_image else (),
-        patient_id=patient.raw.strip(b" \0") if patient else b"",
+        patient_id=patient_id(found) if kind.is_image else b"",
         is_cut=kind is FileKind.UNREADABLE or (found.is_damaged and kind is not FileKind.OTHER),
     )
+
+
+def patient_id(found: Header) -> bytes:
+    """The PatientID (0010,0020) as encoded, without padding; empty if absent."""
+    patient = found.elements.get(PATIENT_ID)
+    return patient.raw.strip(b" \0") if patient else b""
 
 
 _UID_NAMES = {

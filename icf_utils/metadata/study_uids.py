@@ -6,9 +6,10 @@ TMPDIR).
 
 from __future__ import annotations
 
+import re
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,10 @@ from icf_utils.store.layout import Visit
 
 _WANTED = frozenset({STUDY_INSTANCE_UID})
 _NO_UID = "is a DICOM file without a usable StudyInstanceUID"
+
+#: How much of a visit's metadata is searched for its StudyInstanceUID, in bytes.
+_HEAD = 1 << 16
+_STUDY_UID = re.compile(rb'"StudyInstanceUID": ?"([^"\\]+)"')
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,22 @@ def find_visit_studies(visit: Visit, *, progress: Progress = SILENT) -> StudyLis
     if not visit.archive.exists():
         raise DepositMissing(visit.archive, "check the store and the identifiers")
     return find_studies(visit.archive, progress=progress)
+
+
+def recorded_study_uids(visit: Visit) -> frozenset[str]:
+    """The StudyInstanceUID of the first image in a visit's metadata; empty without metadata."""
+    try:
+        with visit.dicoms_json.open("rb") as file:
+            found = _STUDY_UID.search(file.read(_HEAD))
+    except OSError:  # without metadata there is nothing to compare
+        return frozenset()
+    return frozenset({found[1].decode("ascii", "replace")}) if found else frozenset()
+
+
+def describe_sharing(others: Sequence[str]) -> str:
+    """Say that a visit shares a DICOM study with other visits, which are named ``study/visit``."""
+    more = f" and {format_count(len(others) - 1, 'other visit')}" if len(others) > 1 else ""
+    return f"has images of the same StudyInstanceUID as {printable(others[0])}{more}"
 
 
 def _single_file(path: Path) -> str | None:

@@ -12,8 +12,9 @@ from icf_utils.curation.successors import Successor, list_successors
 from icf_utils.dicom.constants import SOP_INSTANCE_UID
 from icf_utils.errors import DepositDamaged, DepositMissing, InputRefused
 from icf_utils.metadata.records import read_visit_metadata
+from icf_utils.metadata.study_uids import recorded_study_uids
 from icf_utils.pipeline.model import RunConfig, VisitInput, VisitPlan
-from icf_utils.pipeline.shared_studies import is_new_visit, recorded_study_uids
+from icf_utils.pipeline.shared_studies import is_new_visit
 from icf_utils.sources.leave_out import LeftOut
 from icf_utils.sources.study_samples import sample_study_uids, sample_uids
 

@@ -6,21 +6,16 @@ image of each of their folders, and those that are in the store, by the first im
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
-from icf_utils.errors import InputRefused, printable
-from icf_utils.formatting import format_count
+from icf_utils.errors import InputRefused
+from icf_utils.metadata.study_uids import describe_sharing, recorded_study_uids
 from icf_utils.pipeline.model import RunConfig, VisitInput, VisitPlan
 from icf_utils.pipeline.stages import stored_visit
 from icf_utils.progress import Progress
 from icf_utils.sources.leave_out import LeftOut
 from icf_utils.sources.study_samples import find_shared_studies, sample_study_uids
 from icf_utils.store.layout import Study, Visit
-
-#: How much of a visit's metadata is searched for its StudyInstanceUID, in bytes.
-_HEAD = 1 << 16
-_STUDY_UID = re.compile(rb'"StudyInstanceUID": ?"([^"\\]+)"')
 
 
 def refuse_shared_studies(
@@ -56,21 +51,9 @@ def _stored(study: Study, new: Iterable[str]) -> dict[str, frozenset[str]]:
     return {name: recorded_study_uids(visit) for name, visit in visits.items() if name not in known}
 
 
-def recorded_study_uids(visit: Visit) -> frozenset[str]:
-    """The StudyInstanceUID of the first image in a visit's metadata; empty without metadata."""
-    try:
-        with visit.dicoms_json.open("rb") as file:
-            found = _STUDY_UID.search(file.read(_HEAD))
-    except OSError:  # without metadata there is nothing to compare
-        return frozenset()
-    return frozenset({found[1].decode("ascii", "replace")}) if found else frozenset()
-
-
 def _error(visit_input: VisitInput, others: Sequence[str]) -> InputRefused:
-    more = f" and {format_count(len(others) - 1, 'other visit')}" if len(others) > 1 else ""
-    reason = f"has images of the same StudyInstanceUID as {printable(others[0])}{more}"
     advice = (
         "One visit may have been taken for several: check the levels of the tree, or the pattern or table. If they are "
         "visits of their own, archive them with --allow shared-study."
     )
-    return InputRefused(visit_input.input or "", [(visit_input.name, reason)], advice)
+    return InputRefused(visit_input.input or "", [(visit_input.name, describe_sharing(others))], advice)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from icf_utils.archive.checksum import file_md5
 from icf_utils.errors import (
+    DepositDamaged,
     DepositDiffers,
     DepositMissing,
     ExistingFileDiffers,
@@ -207,12 +208,15 @@ def _replace(source: Path, visit_input: VisitInput, config: RunConfig, progress:
         reason=options.replace_reason,
         time_zone=options.time_zone,
         strip=options.strip if source.is_file() else 0,
+        refuse=options.refuse,
         settings=config.settings,
         progress=progress,
     )
-    name = f"is now version {result.version} of the visit ({options.replace_reason})"
-    notices = (Notice("new-version", stored_visit(visit_input, config).archive.name, name), *result.notices)
-    return StageResult(notices, digests={stored_visit(visit_input, config).archive.name: result.md5})
+    archive = stored_visit(visit_input, config).archive.name
+    notice = Notice("new-version", archive, f"is now version {result.version} of the visit ({options.replace_reason})")
+    if result.state == "restored":
+        notice = Notice("restored", archive, f"was damaged; version {result.version} was put back from the input")
+    return StageResult((notice, *result.notices), digests={archive: result.md5})
 
 
 def _refuse_merged(place: Visit, source: Path) -> None:
@@ -297,6 +301,10 @@ def run_stage(
     assert stage.function
     try:
         return stage.function(visit_input, config, progress)
+    except DepositDamaged:
+        if stage.name != "archive" or visit_input.input is None or not config.options.replace_reason:
+            raise
+        return _replace(visit_input.input, visit_input, config, progress)
     except DepositDiffers as error:
         archive = stored_visit(visit_input, config).archive
         if stage.name in ("metadata", "dataset"):

@@ -7,10 +7,13 @@ find that before anything is written, the first image of each folder is enough; 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
-from icf_utils.dicom.constants import STUDY_INSTANCE_UID
+from icf_utils.dicom.constants import PATIENT_ID, STUDY_INSTANCE_UID
+from icf_utils.dicom.elements import Header
+from icf_utils.dicom.header import patient_id
 from icf_utils.errors import IcfError
 from icf_utils.sources.images import OpenableFiles, scan_file
 from icf_utils.sources.leave_out import DEFAULT, LeftOut
@@ -19,6 +22,8 @@ from icf_utils.sources.source import InputFile
 
 #: How many files of one folder are examined to find an image.
 _FILES_EXAMINED = 20
+
+_Value = TypeVar("_Value", str, bytes)
 
 
 def sample_study_uids(path: Path, leave_out: LeftOut = DEFAULT) -> frozenset[str]:
@@ -32,11 +37,20 @@ def sample_uids(path: Path, tag: int, leave_out: LeftOut = DEFAULT) -> frozenset
     Empty for what cannot be read, which whoever archives it reports, and for a compressed tar, which would have to be
     unpacked.
     """
+    return _sample_input(path, tag, lambda header: header.uid(tag), leave_out)
+
+
+def sample_patients(path: Path) -> frozenset[bytes]:
+    """The PatientIDs of the first image of each folder of an input, as encoded; as :func:`sample_uids`."""
+    return _sample_input(path, PATIENT_ID, patient_id, DEFAULT)
+
+
+def _sample_input(path: Path, tag: int, value_of: Callable[[Header], _Value], leave_out: LeftOut) -> frozenset[_Value]:
     try:
         if path.is_file() and is_compressed(path):
             return frozenset()
         with open_source(path, Path(tempfile.gettempdir()), 0, leave_out) as source:
-            return frozenset(_sample(source, source.entries, tag))
+            return frozenset(_sample(source, source.entries, tag, value_of))
     except (IcfError, OSError):
         return frozenset()
 
@@ -62,17 +76,19 @@ def _is_image(path: Path) -> bool:
         return False
 
 
-def _sample(source: OpenableFiles, entries: Iterable[InputFile], tag: int) -> set[str]:
+def _sample(
+    source: OpenableFiles, entries: Iterable[InputFile], tag: int, value_of: Callable[[Header], _Value]
+) -> set[_Value]:
     examined: dict[str, int] = {}
-    found = set()
+    found: set[_Value] = set()
     for entry in entries:
         folder = entry.name.rpartition("/")[0]
         if examined.get(folder, 0) >= _FILES_EXAMINED:
             continue
         examined[folder] = examined.get(folder, 0) + 1
         file = scan_file(source, entry, frozenset({tag}))
-        if file.is_image and (uid := file.header.uid(tag)):
-            found.add(uid)
+        if file.is_image and (value := value_of(file.header)):
+            found.add(value)
             examined[folder] = _FILES_EXAMINED
     return found
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from icf_utils.archive.checksum import read_checksum
+from icf_utils.archive.checksum import RESTORE, read_checksum
 from icf_utils.dataset.annex_url import deposit_paths, has_annex_deposit, list_stored_files
 from icf_utils.dataset.build import BuiltDataset, build_annex_deposit, build_dataset
 from icf_utils.dataset.git_objects import BranchFile
@@ -98,7 +98,6 @@ def finding_from_error(path: Path, error: IcfError, remedy: bool = False) -> Fin
     return Finding(path, "", str(error))
 
 
-_RESTORE_FROM_COPY = "restore it from a copy"
 _DEPOSIT_METADATA = "run 'icf-utils deposit_visit_metadata' for this visit first"
 
 
@@ -112,14 +111,14 @@ def check_archive(
     findings = []
     expected = None
     try:
-        expected = read_checksum(place, _RESTORE_FROM_COPY)
+        expected = read_checksum(place, "restore it from a copy")
     except IcfError as error:
         findings.append(finding_from_error(place.checksum, error))
     try:
         with storage_errors(place.archive, "examine"):
             there = place.archive.exists()
         if not there:
-            raise DepositMissing(place.archive, _RESTORE_FROM_COPY)
+            raise DepositMissing(place.archive, RESTORE)
         found = describe_archive(place.archive, place.member_root, tags, progress, sha256=True)
     except IcfError as error:
         return None, [*findings, finding_from_error(place.archive, error)]
@@ -194,7 +193,7 @@ def _other_bytes(place: Visit, metadata: MetadataParts, expected: VisitMetadata)
     problem = "has the right content, but not in the bytes that deposit_visit_metadata writes"
     is_read = {place.tarball_json: metadata.tarball is not None, place.dicoms_json: metadata.images is not None}
     for path, data in encode_metadata_files(place, expected):
-        if is_read[path] and read_deposit(path, _RESTORE_FROM_COPY) != data:
+        if is_read[path] and read_deposit(path, "restore it from a copy") != data:
             yield Finding(path, "", problem)
 
 

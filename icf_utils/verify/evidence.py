@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from icf_utils.archive.checksum import read_checksum
+from icf_utils.archive.checksum import RESTORE, read_checksum
 from icf_utils.catalog.page import read_entry
 from icf_utils.catalog.visit_list import read_visit_list
 from icf_utils.dataset.export import read_export, refs_bytes
@@ -270,9 +270,9 @@ def _is_proved(
 
 def _damage(found: ArchiveDescription, contradicting: list[str]) -> str:
     if contradicting == ["the metadata of its images"]:
-        return "is damaged: its images are not those that its metadata lists; restore it from a copy"
+        return f"is damaged: its images are not those that its metadata lists; {RESTORE}"
     says = "says" if len(contradicting) == 1 else "say"
-    return f"is damaged: its MD5 {found.md5} is not what {_listed(contradicting)} {says}; restore it from a copy"
+    return f"is damaged: its MD5 {found.md5} is not what {_listed(contradicting)} {says}; {RESTORE}"
 
 
 def is_record_of(recorded: str, md5: str) -> bool:

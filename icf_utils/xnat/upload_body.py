@@ -20,7 +20,7 @@ from pathlib import Path
 from icf_utils.archive.checksum import read_checksum
 from icf_utils.archive.tar_headers import BLOCK, content_padding, end_of_archive
 from icf_utils.dicom.constants import PATIENT_ID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID
-from icf_utils.dicom.header import UID_TAGS, odd_uids
+from icf_utils.dicom.header import UID_TAGS, odd_uids, patient_id
 from icf_utils.dicom.uids import describe_odd_uids
 from icf_utils.errors import DepositDamaged, DepositMissing, InputRefused, storage_errors
 from icf_utils.formatting import format_count
@@ -258,9 +258,8 @@ def _list_contents(source: Source, refuse: Collection[str]) -> UploadContents:
         if odd := odd_uids(file.header):
             notices.append(Notice("odd-uid", entry.name, f"{describe_odd_uids(odd)}; it is uploaded unchanged"))
         studies.setdefault(file.header.uid(STUDY_INSTANCE_UID), entry.name)
-        patient = file.header.elements.get(PATIENT_ID)
-        if patient and (value := patient.raw.strip(b" \0")):
-            patients.setdefault(value, entry.name)
+        if patient := patient_id(file.header):
+            patients.setdefault(patient, entry.name)
     copies, clashes = _split_repeated(source, images, uids)
     damaged += [(entry.name, "has the SOPInstanceUID of another file here, and differs from it") for entry in clashes]
     if damaged:

@@ -13,7 +13,7 @@ from icf_utils.dicom.header_text import header_text
 from icf_utils.dicom.values import tag_for_keyword
 from icf_utils.errors import DepositMissing, InvalidSetting, printable
 from icf_utils.formatting import format_count
-from icf_utils.pipeline.shared_studies import recorded_study_uids
+from icf_utils.metadata.study_uids import recorded_study_uids
 from icf_utils.results import Notice
 from icf_utils.sources.images import scan_files
 from icf_utils.sources.open import open_source

@@ -36,7 +36,6 @@ CHANGES: dict[str, Callable[[Visit, Path], object]] = {
     "replace, keeping it": lambda place, model: replace_visit(
         model / "last", place.root, STUDY, "v1", reason="late", keep=True
     ),
-    "replace by the same": lambda place, model: replace_visit(model / "in", place.root, STUDY, "v1", reason="again"),
 }
 
 
