@@ -6,8 +6,9 @@ import argparse
 
 from icf_utils.cli.confirm import Confirmation, add_yes
 from icf_utils.cli.console import Console
-from icf_utils.cli.options import add_dry_run, add_id, add_store
+from icf_utils.cli.options import add_allow, add_dry_run, add_id, add_store, refused_of
 from icf_utils.cli.visit_replace import add_keep, print_replaced
+from icf_utils.settings import MERGE_CHECKS
 
 NAME = "visit merge"
 HELP = "make one visit of two"
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", metavar="TEXT", default="", help="why; 'merged with VISIT2' is added")
     parser.add_argument("--date", metavar="DATE", default="", help="date for the history, as YYYY-MM-DD")
     add_keep(parser)
+    add_allow(parser, MERGE_CHECKS, "merge visits")
     add_dry_run(parser, "print the difference; change nothing")
     add_yes(parser)
 
@@ -44,8 +46,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
         reason=args.reason,
         date=args.date,
         keep=args.keep,
+        refuse=refused_of(args, MERGE_CHECKS),
         accept=lambda difference: confirmation.ask(difference.lines(), f"merge, and remove {args.other}"),
         progress=console,
     )
-    has_it = f"has {args.other} already; they were merged before"
+    again = f"; {args.other} was removed again" if result.difference else ""
+    has_it = f"has {args.other} already; they were merged before{again}"
     return print_replaced(args, console, result, confirmation, has_it)

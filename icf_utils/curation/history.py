@@ -30,5 +30,5 @@ def list_versions(store_dir: str | os.PathLike[str], study: str, visit: str) -> 
     """
     place = Visit(Path(store_dir), study, visit)
     is_elsewhere = bool(find_elsewhere(place, load_settings(place.root)))
-    metadata = read_visit_metadata(place) if is_elsewhere else None
+    metadata = read_visit_metadata(place) if is_elsewhere and not place.tombstone.exists() else None
     return HistoryResult(study, visit, read_current(place, metadata, is_elsewhere=is_elsewhere).history)

@@ -7,7 +7,7 @@ of both; the second visit goes in the same transaction.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,9 @@ from pathlib import Path
 from icf_utils.archive.checksum import refuse_damaged_archive
 from icf_utils.archive.members import digest_members
 from icf_utils.archive.rewrite import rewrite_archive
-from icf_utils.curation.difference import VisitDifference
+from icf_utils.curation.difference import VisitDifference, no_version
+from icf_utils.curation.identity import refuse_other_patient
+from icf_utils.curation.remove import remove_files
 from icf_utils.curation.replace import (
     ReplaceResult,
     check_date,
@@ -27,14 +29,23 @@ from icf_utils.curation.replace import (
 from icf_utils.curation.traces import work_files
 from icf_utils.curation.version import ChangeNote, CurrentVisit, read_current
 from icf_utils.errors import InputRefused, InvalidSetting
+from icf_utils.metadata.allowlist import recorded_tags
+from icf_utils.metadata.describe import describe_archive
 from icf_utils.metadata.history import FormerName, former_names, merged_with
+from icf_utils.metadata.records import VisitMetadata
+from icf_utils.metadata.stage import build_visit_metadata
 from icf_utils.progress import SILENT, Progress
+from icf_utils.results import Notice
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.elsewhere import refuse_elsewhere
 from icf_utils.store.files import describe_access
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import remove_dead_locks, visit_lock
 from icf_utils.store.visit_files import visit_files
+
+_DATASET_REMOVED = (
+    "the visit had a dataset, and the one that it was merged into has none; 'icf-utils deposit_visit_dataset' makes it"
+)
 
 
 def merge_visits(
@@ -46,6 +57,7 @@ def merge_visits(
     reason: str = "",
     date: str = "",
     keep: bool = False,
+    refuse: Collection[str] = (),
     accept: Callable[[VisitDifference], bool] | None = None,
     settings: Settings | None = None,
     progress: Progress = SILENT,
@@ -53,9 +65,10 @@ def merge_visits(
     """Merge the visit ``other`` of a study into ``visit``, whose next version this is; ``other`` goes.
 
     ``reason`` is followed by a note that names ``other``; by it, a repeated command finds that the visits were merged
-    before, and returns ``unchanged``. The remaining arguments are those of
-    :func:`~icf_utils.curation.replace.replace_visit`. Raises :class:`~icf_utils.errors.InputRefused` if both have a
-    file of the same name with different content, and otherwise what that function raises.
+    before, and returns ``unchanged``; if ``other`` was archived again and has nothing new, it is removed. ``refuse``
+    are checks (:data:`~icf_utils.settings.MERGE_CHECKS`) for which visits are not merged. The remaining arguments are
+    those of :func:`~icf_utils.curation.replace.replace_visit`. Raises :class:`~icf_utils.errors.InputRefused` if both
+    have a file of the same name with different content, and otherwise what that function raises.
     """
     place, second = Visit(Path(store_dir), study, visit), Visit(Path(store_dir), study, other)
     chosen = load_settings(place.root) if settings is None else settings
@@ -70,7 +83,7 @@ def merge_visits(
             locks.enter_context(visit_lock(one, progress))
         if place.archive.exists() and not visit_files(second):
             current = read_current(place)
-            if FormerName(study, other, is_merged=True) in former_names(study, current.history):
+            if _was_merged(current, other):
                 return unchanged(current, "unchanged", None)
         refuse_elsewhere(place, chosen)
         refuse_elsewhere(second, chosen)
@@ -78,13 +91,17 @@ def merge_visits(
         arriving = read_current(second)
         for one in (place, second):
             refuse_damaged_archive(one)
+        current = replace(current, metadata=current.metadata or _described_as(arriving, place, progress))
+        refuse_other_patient(second.archive, place, second.archive, refuse)
         _refuse_clashes(place, second)
         is_catalogued = current.is_catalogued or arriving.is_catalogued
         has_previews = current.has_previews or arriving.has_previews
         current = replace(current, is_catalogued=is_catalogued, has_previews=has_previews)
         limits = _limits(place, second)
         with prepared_change(place, limits) as (change, staged):
-            rewrite_archive([place.archive, second.archive], staged, progress)
+            md5, _ = rewrite_archive([place.archive, second.archive], staged, progress)
+            if md5 == current.md5 and _was_merged(current, other):
+                return _remove_again(current, second, accept, chosen, progress)
             return put_if_accepted(
                 change,
                 current,
@@ -93,10 +110,48 @@ def merge_visits(
                 note=ChangeNote(words, date, keep),
                 settings=chosen,
                 progress=progress,
+                notices=_no_dataset(current, arriving),
                 remove=[*visit_files(second), *work_files(second)],
                 merged=[other],
                 remarks=[*_other_studies(current, arriving), *_other_access(place, limits)],
             )
+
+
+def _was_merged(current: CurrentVisit, other: str) -> bool:
+    """Whether the history of a visit says that another one was merged into it."""
+    study = current.place.study
+    return FormerName(study, other, is_merged=True) in former_names(study, current.history)
+
+
+def _remove_again(
+    current: CurrentVisit,
+    second: Visit,
+    accept: Callable[[VisitDifference], bool] | None,
+    settings: Settings,
+    progress: Progress,
+) -> ReplaceResult:
+    """Remove a visit that was archived again after it had been merged: the other one has its files."""
+    place = current.place
+    words = f"it has the files of {second.visit}, which was merged before; {second.visit} is removed"
+    difference = no_version(place.study, place.visit, current.version, current.size, words)
+    if accept is not None and not accept(difference):
+        return unchanged(current, "declined", difference)
+    remove_files(second, visit_files(second), work_files(second), settings=settings, progress=progress)
+    return unchanged(current, "unchanged", difference)
+
+
+def _described_as(arriving: CurrentVisit, place: Visit, progress: Progress) -> VisitMetadata | None:
+    """The metadata of a visit that has none, with the tags of the one that is merged into it, if that has any."""
+    if arriving.metadata is None:
+        return None
+    tags = recorded_tags(arriving.metadata)
+    return build_visit_metadata(place, describe_archive(place.archive, place.member_root, tags, progress))
+
+
+def _no_dataset(current: CurrentVisit, arriving: CurrentVisit) -> tuple[Notice, ...]:
+    if current.dataset is not None or arriving.dataset is None:
+        return ()
+    return (Notice("dataset-removed", arriving.place.refs.name, _DATASET_REMOVED),)
 
 
 def _limits(place: Visit, second: Visit) -> dict[str, Path]:

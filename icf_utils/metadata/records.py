@@ -35,7 +35,9 @@ STANDARD_TAGS = (
 UID_TAGS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
-_REMEDY = "run 'icf-utils deposit_visit_metadata' again after moving the damaged file away"
+_REMEDY = (
+    "run 'icf-utils verify --repair' for this visit, or 'icf-utils visit refresh' if another program made the file"
+)
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,6 @@ def _kind(item: Mapping[str, Any], key: str) -> str:
     return type(item[key]).__name__ if key in item else "nothing"
 
 
-_REMOVE_REMEDY = "move both metadata files of the visit away and run 'icf-utils deposit_visit_metadata' again"
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9]*")
 
 
@@ -206,11 +207,11 @@ def check_metadata(metadata: VisitMetadata, visit: Visit) -> None:
 
 def _same(visit: Visit, key: str, expected: str, found: str) -> None:
     if found != expected:
-        raise DepositDamaged(visit.tarball_json, f"'{expected}' under '{key}'", f"'{printable(found)}'", _REMOVE_REMEDY)
+        raise DepositDamaged(visit.tarball_json, f"'{expected}' under '{key}'", f"'{printable(found)}'", _REMEDY)
 
 
 def _damaged(visit: Visit, path: str, expected: str, found: str) -> DepositDamaged:
-    return DepositDamaged(visit.dicoms_json, f"{expected} for the image '{printable(path)}'", found, _REMOVE_REMEDY)
+    return DepositDamaged(visit.dicoms_json, f"{expected} for the image '{printable(path)}'", found, _REMEDY)
 
 
 def _problems(record: ImageRecord, archive_size: int, root: str) -> Iterator[tuple[str, str]]:
@@ -276,9 +277,6 @@ def _upwards(folder: str) -> Iterator[str]:
         folder = folder.rpartition("/")[0]
 
 
-_MISSING_REMEDY = "run 'icf-utils deposit_visit_metadata' for this visit first"
-
-
 def read_visit_metadata(visit: Visit) -> VisitMetadata:
     """Read and check a visit's two JSON files.
 
@@ -291,7 +289,8 @@ def read_visit_metadata(visit: Visit) -> VisitMetadata:
 
 def read_unchecked_metadata(visit: Visit) -> VisitMetadata:
     """Read and parse the files without :func:`check_metadata`, for a caller that checks by itself."""
-    tarball = parse_tarball(read_deposit(visit.tarball_json, _MISSING_REMEDY), str(visit.tarball_json))
-    return VisitMetadata(
-        tarball, parse_images(read_deposit(visit.dicoms_json, _MISSING_REMEDY), str(visit.dicoms_json))
-    )
+    is_lost = any(path.exists() for path in (visit.tarball_json, visit.dicoms_json, visit.export, visit.refs))
+    command = "verify --repair" if is_lost else "deposit_visit_metadata"
+    remedy = f"run 'icf-utils {command}' for this visit first"
+    tarball = parse_tarball(read_deposit(visit.tarball_json, remedy), str(visit.tarball_json))
+    return VisitMetadata(tarball, parse_images(read_deposit(visit.dicoms_json, remedy), str(visit.dicoms_json)))

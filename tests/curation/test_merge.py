@@ -12,6 +12,7 @@ import pytest
 
 from icf_utils import catalogify_studyvisit_from_meta, make_studyvisit_archive, verify_store
 from icf_utils.catalog.page import catalogued_visits
+from icf_utils.catalog.rebuild import build_catalog
 from icf_utils.curation.merge import merge_visits
 from icf_utils.curation.remove import remove_visit
 from icf_utils.errors import DepositMissing, InputRefused, InvalidSetting
@@ -116,4 +117,37 @@ def test_a_visit_that_only_the_second_one_brings_into_the_catalog(place: Visit, 
     catalogify_studyvisit_from_meta(place.root, STUDY, "v1_2")
     merge_visits(place.root, STUDY, "v1", "v1_2")
     assert catalogued_visits(place.of_study) == ["v1"]
+    assert verify_store(place.root).findings == ()
+
+
+def test_a_visit_that_was_archived_again(place: Visit, late: Visit, model: Path, inside: Inside) -> None:
+    """It has nothing new: it goes, and the version stays."""
+    command = ("visit", "merge", "-o", place.root, "--id", STUDY, "v1", "--from", "v1_2", "--reason", "late")
+    assert inside(*command, "--yes").code == 0
+    merged = contents(place.root)
+    make_visit(model / "last", place.root, "v1_2")
+    shown = inside(*command, "-n")
+    assert shown.out.splitlines()[:2] == [
+        f"{STUDY}/v1: version 2 stays",
+        "  it has the files of v1_2, which was merged before; v1_2 is removed",
+    ]
+    assert late.archive.exists()
+    done = inside(*command, "--yes")
+    assert done.out.endswith("version 2 has v1_2 already; they were merged before; v1_2 was removed again\n"), done
+    assert contents(place.root) == merged
+    assert verify_store(place.root).findings == ()
+
+
+@pytest.mark.parametrize("dataset", [True, False])
+def test_metadata_that_only_the_second_one_has(place: Visit, late: Visit, dataset: bool, inside: Inside) -> None:
+    for path in (place.dicoms_json, place.tarball_json, place.export, place.refs, place.sums):
+        path.unlink()
+    if not dataset:
+        late.export.unlink()
+        late.refs.unlink()
+    build_catalog(place.root, STUDY)
+    done = inside("visit", "merge", "-o", place.root, "--id", STUDY, "v1", "--from", "v1_2", "--yes")
+    assert (done.code, "series 3: 4 images added" in done.out) == (0, True), done
+    assert ("dataset-removed" in done.err) is dataset
+    assert len(json.loads(place.dicoms_json.read_bytes())) == 9
     assert verify_store(place.root).findings == ()

@@ -193,3 +193,17 @@ def test_a_run_after_a_removal_has_nothing_to_do(place: Visit, inside: Inside) -
     assert inside("run", "-o", place.root, *url).code == 0
     remove_visit(place.root, STUDY, "v1")
     assert inside("run", "-o", place.root, *url, "-n").out == "1 visit: 0 to do (0 stages), 1 up to date\n"
+
+
+@pytest.mark.parametrize("command", ["replace", "history", "merge", "merge from", "rename"])
+def test_other_commands_say_that_it_was_removed(command: str, place: Visit, model: Path, inside: Inside) -> None:
+    remove_visit(place.root, STUDY, "v1", tombstone=True)
+    options = {
+        "replace": ["--reason", "r", str(model / "in"), "-n"],
+        "merge": ["--from", "v1_b", "-n"],
+        "rename": ["--to", STUDY, "v7", "-n"],
+    }
+    name = command.partition(" ")[0]
+    ids = [STUDY, "v1_b", "--from", "v1", "-n"] if command == "merge from" else [STUDY, "v1", *options.get(name, [])]
+    ran = inside("visit", name, "-o", place.root, "--id", *ids)
+    assert (ran.code, f"{STUDY}/v1 was removed from this store, as '{place.tombstone}' says" in ran.err) == (4, True)
