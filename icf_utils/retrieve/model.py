@@ -15,30 +15,35 @@ from icf_utils.fetch.source import ByteSource
 from icf_utils.installation import import_package
 from icf_utils.results import Notice
 
+DigestKind = Literal["md5", "sha256", "crc32c"]
+
 
 @dataclass(frozen=True)
 class Digest:
-    """A checksum: MD5 in hexadecimal, or CRC32C as base64 of its big-endian bytes (as Google Cloud Storage does)."""
+    """A checksum: MD5 or SHA-256 in hexadecimal, or CRC32C as base64 of its big-endian bytes (as Google Cloud Storage
+    does).
+    """
 
-    kind: Literal["md5", "crc32c"]
+    kind: DigestKind
     value: str
 
 
 class RunningDigest:
     """The checksum of the bytes so far."""
 
-    def __init__(self, kind: Literal["md5", "crc32c"]) -> None:
-        self._kind, self._crc, self._md5 = kind, 0, hashlib.md5(usedforsecurity=False)
+    def __init__(self, kind: DigestKind) -> None:
+        self._kind, self._crc = kind, 0
+        self._hash = None if kind == "crc32c" else hashlib.new(kind, usedforsecurity=False)
 
     def update(self, chunk: bytes) -> None:
-        if self._kind == "md5":
-            self._md5.update(chunk)
+        if self._hash is not None:
+            self._hash.update(chunk)
         else:
             self._crc = import_package("google_crc32c", "google-crc32c").extend(self._crc, chunk)
 
     def digest(self) -> Digest:
         crc32c = base64.b64encode(self._crc.to_bytes(4, "big")).decode("ascii")
-        return Digest(self._kind, self._md5.hexdigest() if self._kind == "md5" else crc32c)
+        return Digest(self._kind, self._hash.hexdigest() if self._hash is not None else crc32c)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The outputs of processings of visits in a store: each TAR with its provenance. Uses the network, or reads files.
 
-Both are listed like images, so that they are transferred, checked and resumed as those are: the provenance names size
-and MD5 of the TAR, and is itself the one that was read while listing.
+Both are listed like images, so that they are transferred, checked and resumed as those are: the visit's SHA-256 sums
+name the digest of the TAR, or else the provenance its MD5, and the provenance is the one that was read while listing.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from icf_utils.outputs.provenance import parse_provenance
 from icf_utils.progress import Progress
 from icf_utils.retrieve.model import Digest, Failure, Image, Listing, Tar
 from icf_utils.retrieve.store_source import StoreReader, VisitChoice, choose_visits, read_each
+from icf_utils.retrieve.sums import fetch_sums
 from icf_utils.store.layout import Visit
 
 
@@ -32,13 +33,16 @@ def list_outputs(
     with progress.task("Reading provenance", len(wanted), "output") as task:
         parts = read_each(wanted, lambda one: _read(reader, *one), jobs, task)
     tars = tuple(tar for part in parts for tar in part.tars)
-    return Listing(tars, (*failures, *(failure for part in parts for failure in part.failures)))
+    notices = tuple(dict.fromkeys(notice for part in parts for notice in part.notices))
+    return Listing(tars, (*failures, *(failure for part in parts for failure in part.failures)), notices)
 
 
 def _read(reader: StoreReader, place: Visit, processing: str) -> Listing:
     provenance, tar = place.provenance(processing), place.output(processing)
     try:
         raw, where = reader.read(provenance.as_posix())
+        sums = fetch_sums(reader.read, place)
+        sums.check(provenance.name, raw, where)
         output = parse_provenance(raw, place, processing, where).output
     except FetchFailure as error:
         if error.kind in ("unauthorised", "stopped"):
@@ -50,12 +54,15 @@ def _read(reader: StoreReader, place: Visit, processing: str) -> Listing:
     except DepositDamaged as error:
         problem = f"its provenance cannot be used: expected {error.expected}, found {error.found}"
         return Listing((), (Failure(f"{reader.url}/{tar.as_posix()}", problem, study=place.study),))
-    digest = hashlib.md5(raw, usedforsecurity=False).hexdigest()
+    known = sums.values.get(tar.name)
+    digest = Digest("sha256", known) if known else Digest("md5", output.md5)
+    read = Digest("sha256", hashlib.sha256(raw).hexdigest())
     return Listing(
         (
-            _whole(reader, place, processing, provenance, Span(0, len(raw)), Digest("md5", digest)),
-            _whole(reader, place, processing, tar, Span(0, output.size), Digest("md5", output.md5)),
-        )
+            _whole(reader, place, processing, provenance, Span(0, len(raw)), read),
+            _whole(reader, place, processing, tar, Span(0, output.size), digest),
+        ),
+        notices=sums.notices,
     )
 
 

@@ -24,8 +24,10 @@ from icf_utils.metadata.history import current_version
 from icf_utils.metadata.records import ImageRecord, VisitMetadata, check_metadata, parse_images, parse_tarball
 from icf_utils.metadata.visit_list import VisitLine, parse_visit_list
 from icf_utils.progress import Progress, Task
+from icf_utils.results import Notice
 from icf_utils.retrieve.layout import why_unsafe
 from icf_utils.retrieve.model import Digest, Failure, Image, Listing, Tar
+from icf_utils.retrieve.sums import REMEDY, fetch_sums
 from icf_utils.settings import load_settings
 from icf_utils.store.elsewhere import other_archives
 from icf_utils.store.layout import VISITS_NAME, Study, Visit, list_studies
@@ -45,9 +47,6 @@ ADVICE = (
     "give --user NAME (you are asked for the password; without a terminal, set ICF_STORE_PASSWORD, or use "
     "--password-file FILE or ~/.netrc), or --token-file FILE"
 )
-
-#: Readers cannot repair a store.
-_REMEDY = "check the address and the names of study and visit, or ask the store's administrator"
 
 
 def store_url(place: str | os.PathLike[str]) -> str:
@@ -117,7 +116,9 @@ def list_images(
     tars = tuple(tar for part in parts for tar in part.tars)
     recorded = frozenset(keyword for tar in tars for image in tar.images for keyword in image.tags)
     failures = (*chooser.failures, *(failure for part in parts for failure in part.failures))
-    return Listing(tars, failures, recorded=recorded, is_up_to_date=bool(choice.since and not places))
+    notices = tuple(notice for part in parts for notice in part.notices)
+    is_up_to_date = bool(choice.since and not places)
+    return Listing(tars, failures, notices, recorded=recorded, is_up_to_date=is_up_to_date)
 
 
 def read_each(items: Sequence[_Item], read: Callable[[_Item], Listing], jobs: int, task: Task) -> list[Listing]:
@@ -195,7 +196,7 @@ class _VisitChooser:
                     raise
                 self._fail(study, _why_no_list(failure))
             except DepositDamaged as error:
-                self._fail(study, f"{printable(str(error))}; {_REMEDY}")
+                self._fail(study, f"{printable(str(error))}; {REMEDY}")
         return self._read[study]
 
     def _fail(self, study: str, problem: str) -> None:
@@ -250,7 +251,7 @@ def _all_studies(reader: StoreReader) -> list[str]:
 def _read(reader: StoreReader, place: Visit) -> Listing:
     archive = f"{reader.url}/{place.storepath}"
     try:
-        metadata = _metadata(reader, place)
+        metadata, notices = _metadata(reader, place)
     except FetchFailure as error:
         if error.kind in ("unauthorised", "stopped"):
             raise
@@ -259,7 +260,7 @@ def _read(reader: StoreReader, place: Visit) -> Listing:
         problem = (
             f"its metadata cannot be used: '{printable(error.path)}': expected {error.expected}, found {error.found}"
         )
-        return Listing((), (Failure(archive, f"{problem}; {_REMEDY}", study=place.study),))
+        return Listing((), (Failure(archive, f"{problem}; {REMEDY}", study=place.study),))
     size = metadata.tarball.size
     source = _StoredArchive(reader.source(place.storepath, size), lambda: _find_elsewhere(reader, place, size))
     bad = tuple(
@@ -268,7 +269,7 @@ def _read(reader: StoreReader, place: Visit) -> Listing:
         if (problem := why_unsafe(record.path))
     )
     images = tuple(_image(place, record) for record in metadata.images if not why_unsafe(record.path))
-    return Listing((Tar(archive, source, images),), bad)
+    return Listing((Tar(archive, source, images),), bad, notices)
 
 
 class _StoredArchive:
@@ -338,11 +339,25 @@ def _find_elsewhere(reader: StoreReader, place: Visit, size: int) -> ByteSource 
     return reader.source_at(url, size) if url else None
 
 
-def _metadata(reader: StoreReader, place: Visit) -> VisitMetadata:
-    tarball = parse_tarball(*reader.read(place.tarball_json.as_posix()))
-    metadata = VisitMetadata(tarball, parse_images(*reader.read(place.dicoms_json.as_posix())))
+def _metadata(reader: StoreReader, place: Visit) -> tuple[VisitMetadata, tuple[Notice, ...]]:
+    """The metadata, compared with the visit's SHA-256 sums.
+
+    Files that do not agree are read once more: the visit may have been replaced between two requests.
+    """
+    try:
+        return _read_metadata(reader, place)
+    except DepositDamaged:
+        return _read_metadata(reader, place)
+
+
+def _read_metadata(reader: StoreReader, place: Visit) -> tuple[VisitMetadata, tuple[Notice, ...]]:
+    tarball, images = (reader.read(path.as_posix()) for path in (place.tarball_json, place.dicoms_json))
+    metadata = VisitMetadata(parse_tarball(*tarball), parse_images(*images))
     check_metadata(metadata, place)
-    return metadata
+    sums = fetch_sums(reader.read, place)
+    sums.check(place.tarball_json.name, *tarball)
+    sums.check(place.dicoms_json.name, *images)
+    return metadata, sums.notices
 
 
 def _image(place: Visit, record: ImageRecord) -> Image:

@@ -61,8 +61,13 @@ def test_a_changed_output_is_not_kept(store: Path, tmp_path: Path, capsys: pytes
     path = tmp_path / "store/study-a/v1_one_output.tar"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     words = ("-o", tmp_path / "store", "study-a/v1", "--processing", "one", "-d", tmp_path / "got")
-    assert len(retrieve(capsys, 1, *words)["result"]["failures"]) == 1
+    (failure,) = retrieve(capsys, 1, *words)["result"]["failures"]
+    assert failure["problem"].startswith("expected sha256 ")
     assert not (tmp_path / "got/study-a/v1_one_output.tar").exists()
+    provenance = tmp_path / "store/study-a/v1_one_provenance.json"
+    provenance.write_bytes(provenance.read_bytes().replace(b"{", b"{ ", 1))
+    (failure,) = retrieve(capsys, 1, *words)["result"]["failures"]
+    assert "expected SHA-256" in failure["problem"], "its own form is checked, and its bytes"
 
 
 def test_outputs_of_a_web_store(

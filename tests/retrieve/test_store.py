@@ -92,7 +92,7 @@ def test_over_http_with_a_password(
     before = len(server.requests())
     assert run(*what, "--json") == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["result"]["unchanged"] == 12
-    assert len(server.requests()) - before == 4  # the metadata only
+    assert len(server.requests()) - before == 6  # the metadata and the SHA-256 sums only
     assert PASSWORD not in "".join(server.requests())
 
 
@@ -244,6 +244,43 @@ def test_metadata_of_another_visit(plain: FaultyServer, tmp_path: Path, capsys: 
     said = capsys.readouterr().out
     assert "expected 'study-a/v1_dicom.tar' under 'storepath', found 'study-a/v2_dicom.tar'; check the address" in said
     assert "deposit_visit_metadata" not in said
+
+
+def test_metadata_that_the_sums_contradict(
+    plain: FaultyServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Metadata that describes other images, with an archive that fits, but not with the list."""
+    what = ("-o", plain.url, "--id", "study-a", "v1", "-d", tmp_path / "got")
+    right = plain.objects["/study-a/v1_metadata_dicoms.json"]
+    plain.objects["/study-a/v1_metadata_dicoms.json"] = right.replace(b'"T1w"', b'"T2w"')
+    assert run(*what) == 1
+    said = capsys.readouterr().out
+    assert "'v1_metadata_dicoms.json': expected SHA-256" in said.replace(f"{plain.url}/study-a/", "")
+    assert "as the visit's SHA-256 sums record" in said
+    assert "ask the store's administrator" in said
+    assert not (tmp_path / "got").exists()
+    # replaced between two requests: read once more
+    plain.objects["/study-a/v1_metadata_dicoms.json"] = right
+    plain.faults.append(Fault("v1_metadata_dicoms", times=1, status=200, body=right.replace(b'"T1w"', b'"T2w"')))
+    assert run(*what) == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault("_SHA256SUMS", status=404), ""),
+        (Fault("_SHA256SUMS", status=403), "'study-a/v1_SHA256SUMS': its SHA-256 sums cannot be read"),
+        (Fault("_SHA256SUMS", status=200, body=b"0  /etc/passwd\r\n"), "compared with the MD5s of the metadata only"),
+    ],
+)
+def test_sums_that_cannot_be_used(
+    plain: FaultyServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: Fault, words: str
+) -> None:
+    plain.faults.append(fault)
+    assert run("-o", plain.url, "--id", "study-a", "v1", "-d", tmp_path) == 0
+    said = capsys.readouterr().err
+    assert words in said
+    assert bool(words) == ("SHA-256" in said)
 
 
 def test_a_damaged_archive(plain: FaultyServer, store: Path, tmp_path: Path) -> None:
