@@ -87,7 +87,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     elsewhere = Elsewhere(args.fetch, Authenticator())
     is_many = args.jobs != 1 or args.duration is not None or args.log
     if args.repair:
-        return _repair(args, console)
+        return _repair(args, console, signers)
     if args.accept_archive:
         raise InvalidSetting("--accept-archive", "needs --repair")
     single = _single_visit(args)
@@ -144,17 +144,17 @@ def _single_visit(args: argparse.Namespace) -> list[str] | None:
     return targets[0].split("/", 1) if len(targets) == 1 and "/" in targets[0] else None
 
 
-def _repair(args: argparse.Namespace, console: Console) -> int:
+def _repair(args: argparse.Namespace, console: Console, signers: Path | None) -> int:
     from icf_utils.verify.repair import RepairResult, repair_store, repair_visit
 
     if args.rebuild:
         raise InvalidSetting("--repair", "cannot be combined with --rebuild; check the input afterwards")
     if args.fetch:
         raise InvalidSetting("--repair", "cannot be combined with --fetch")
-    if args.signers or args.jobs != 1 or args.duration is not None or args.log:
-        raise InvalidSetting("--repair", "cannot be combined with --signers, --jobs, --for and --log")
+    if args.jobs != 1 or args.duration is not None or args.log:
+        raise InvalidSetting("--repair", "cannot be combined with --jobs, --for and --log")
     accept: bool = args.accept_archive
-    store = {"store_url": args.store_url, "store_id": args.store_id}
+    store = {"store_url": args.store_url, "store_id": args.store_id, "signers": signers}
     if single := _single_visit(args):
         done = repair_visit(args.store_dir, *single, **store, accept_archive=accept, progress=console)
         result = RepairResult((done,))

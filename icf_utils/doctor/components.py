@@ -40,12 +40,17 @@ _VERSION = re.compile(rb"\d+(\.\d+)+")
 
 @dataclass(frozen=True)
 class Program:
-    """A program that is looked for on the PATH. ``purpose`` says for what it is needed."""
+    """A program that is looked for on the PATH. ``purpose`` says for what it is needed.
+
+    ``asked`` is the program that prints its version, if another one does. ``least`` is the first version that will do.
+    """
 
     name: str
     purpose: str
     arguments: tuple[str, ...] = ("--version",)
     extra: str = ""
+    asked: str = ""
+    least: str = ""
 
 
 PROGRAMS = (
@@ -53,6 +58,7 @@ PROGRAMS = (
     Program("git-annex", "needed to clone datasets", ("version", "--raw"), extra="clone"),
     Program("datalad", "needed to clone datasets with DataLad", extra="clone"),
     Program("git-annex-remote-icf", "needed to get single images in clones", ()),
+    Program("ssh-keygen", "needed to sign visits and to check signatures", ("-V",), asked="ssh", least="8.9"),
     Program("sbatch", "needed for 'icf-utils run --slurm'", ("-V",)),
 )
 
@@ -131,7 +137,10 @@ def _check_program(program: Program) -> Check:
         return _check_hidden(program)
     if not program.arguments:
         return Check(program.name, "ok", path)
-    version, said = _ask_version(path, program.arguments)
+    version, said = _ask_version(program)
+    if version and program.least and _is_older(version, program.least):
+        remedy = f"install a newer one; {program.purpose}"
+        return Check(program.name, "warning", f"{version}, expected {program.least} or later ({path})", remedy)
     if not version:
         problem = f"'{path}' does not print its version: {said or 'it printed nothing'}"
         return Check(program.name, "warning", problem, f"check its installation; {program.purpose}")
@@ -150,14 +159,20 @@ def _check_hidden(program: Program) -> Check:
 
 def _component(program: Program) -> Component:
     path = shutil.which(program.name) or ""
-    return Component(program.name, _ask_version(path, program.arguments)[0] if path else "", path)
+    return Component(program.name, _ask_version(program)[0] if path else "", path)
 
 
-def _ask_version(path: str, arguments: Sequence[str]) -> tuple[str, str]:
+def _is_older(version: str, least: str) -> bool:
+    from packaging.version import Version
+
+    return Version(version) < Version(least)
+
+
+def _ask_version(program: Program) -> tuple[str, str]:
     """The first number like 1.2 that the program prints, empty if there is none, and its first line on an error."""
     try:
         done = subprocess.run(  # noqa: S603 - programs of the table above
-            [path, *arguments],
+            [shutil.which(program.asked or program.name) or program.name, *program.arguments],
             capture_output=True,
             check=False,
             timeout=_SECONDS,
@@ -166,7 +181,7 @@ def _ask_version(path: str, arguments: Sequence[str]) -> tuple[str, str]:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return "", printable(str(error))
-    found = _VERSION.search(done.stdout)
+    found = _VERSION.search(done.stdout) or (_VERSION.search(done.stderr) if program.asked else None)
     said = done.stderr.decode("utf-8", "replace").strip().partition("\n")[0]
     return found.group().decode("ascii") if found else "", printable(said[:200])
 

@@ -52,8 +52,14 @@ def read_sums(place: Visit) -> dict[str, str] | None:
     Raises :class:`~icf_utils.errors.DepositDamaged` and :class:`~icf_utils.errors.StorageFailure`.
     """
     raw = find_deposit(place.sums)
-    if raw is None:
-        return None
+    return None if raw is None else parse_sums_of(place, raw)
+
+
+def parse_sums_of(place: Visit, raw: bytes) -> dict[str, str]:
+    """The SHA-256s in a visit's list, which was read before.
+
+    Raises :class:`~icf_utils.errors.DepositDamaged`, also for a list that names files of others.
+    """
     sums = parse_sums(raw, str(place.sums))
     if strange := [name for name in sums if not name.startswith(place.visit) or ".." in name.split("/")]:
         raise DepositDamaged(place.sums, f"files of the visit '{place.visit}'", f"'{strange[0]}'", _REMEDY)

@@ -31,8 +31,9 @@ from icf_utils.metadata.history import read_history
 from icf_utils.metadata.records import ImageRecord, parse_images, parse_tarball
 from icf_utils.metadata.visit_list import parse_visit_list
 from icf_utils.outputs.provenance import read_provenance
-from icf_utils.store.layout import Visit, list_outputs, read_deposit
-from icf_utils.store.sums import read_sums
+from icf_utils.store.layout import Visit, find_deposit, list_outputs, read_deposit
+from icf_utils.store.sums import parse_sums_of
+from icf_utils.verify.signatures import check_signature, is_list_signed
 
 _KEY = re.compile(rb"MD5E-s(\d+)--([0-9a-f]{32})")
 
@@ -46,8 +47,9 @@ _NEAR = 2
 class Witness:
     """A record of the archive's MD5; ``name`` says which, for messages.
 
-    A record of its SHA-256 has no MD5. ``is_strong``: digests of its own protect it from damage (the objects of git).
-    ``is_derived``: it follows from the metadata, and may be behind.
+    A record of its SHA-256 has no MD5. ``is_strong``: digests of its own protect it from damage (the objects of git, a
+    signature). ``is_derived``: it follows from the metadata, and may be behind. ``is_signed``: a signer who was named
+    has signed it.
     """
 
     name: str
@@ -55,9 +57,12 @@ class Witness:
     is_strong: bool = False
     is_derived: bool = False
     sha256: str = ""
+    is_signed: bool = False
 
     def is_of(self, found: ArchiveDescription) -> bool:
-        """Whether it is a record of this archive, perhaps with damaged digits."""
+        """Whether it is a record of this archive, perhaps with damaged digits unless something protects it."""
+        if self.sha256 and self.is_strong:
+            return self.sha256 == found.sha256
         if self.sha256:
             return is_record_of(self.sha256, found.sha256)
         return is_record_of(self.md5, found.md5)
@@ -102,10 +107,14 @@ class Verdict:
 Confirmation = Callable[[ArchiveDescription], str]
 
 
-def collect_evidence(place: Visit) -> Evidence:
-    """Read what the visit's files record about its archive, each by itself."""
+def collect_evidence(place: Visit, signers: Path | None = None) -> Evidence:
+    """Read what the visit's files record about its archive, each by itself.
+
+    ``signers`` is the file of those whose signature decides. Raises :class:`~icf_utils.errors.MissingRequirement` if it
+    is given and ``ssh-keygen`` is not installed.
+    """
     texts: dict[str, bytes] = {}
-    witnesses = [*_plain_witnesses(place, texts), *_derived_witnesses(place)]
+    witnesses = [*_plain_witnesses(place, texts, signers), *_derived_witnesses(place)]
     dataset_images: frozenset[tuple[int, str]] = frozenset()
     if keys := _keys_of_dataset(place):
         witnesses.append(Witness("its dataset", keys[0], is_strong=True))
@@ -113,10 +122,10 @@ def collect_evidence(place: Visit) -> Evidence:
     return Evidence(tuple(witnesses), _images_of(place), dataset_images, texts)
 
 
-def _plain_witnesses(place: Visit, texts: dict[str, bytes]) -> Iterator[Witness]:
+def _plain_witnesses(place: Visit, texts: dict[str, bytes], signers: Path | None) -> Iterator[Witness]:
     yield from _witness("its checksum file", place, place.checksum, _md5_of_checksum, texts)
     yield from _witness("its metadata", place, place.tarball_json, _md5_of_tarball, texts)
-    yield from _sums_witness(place, texts)
+    yield from _sums_witness(place, texts, signers)
     with suppress(IcfError):
         for version in read_history(place)[-1:]:
             yield Witness("its history", version.md5)
@@ -139,17 +148,27 @@ def _witness(
         pass
 
 
-def _sums_witness(place: Visit, texts: dict[str, bytes]) -> Iterator[Witness]:
+def _sums_witness(place: Visit, texts: dict[str, bytes], signers: Path | None) -> Iterator[Witness]:
+    raw: bytes | None = None
+    with suppress(IcfError):
+        raw = find_deposit(place.sums)
+    if raw is None:
+        return
     try:
-        sums = read_sums(place) or {}
+        digest = parse_sums_of(place, raw).get(place.archive.name)
     except DepositDamaged:
-        with suppress(IcfError):
-            texts[_SUMS] = read_deposit(place.sums, "")
+        texts[_SUMS] = raw
         return
-    except IcfError:
-        return
-    if place.archive.name in sums:
-        yield Witness(_SUMS, "", sha256=sums[place.archive.name])
+    if digest and (signer := _signer(place, raw, signers)):
+        yield Witness(f"the SHA-256 sums that {signer} signed", "", is_strong=True, sha256=digest, is_signed=True)
+    elif digest:
+        is_strong = is_list_signed(place, raw) is True
+        yield Witness("its signed SHA-256 sums" if is_strong else _SUMS, "", is_strong=is_strong, sha256=digest)
+
+
+def _signer(place: Visit, sums: bytes, signers: Path | None) -> str:
+    """Who of the file ``signers`` has signed the list; empty if nobody."""
+    return "" if signers is None else check_signature(place, sums, signers)[0]
 
 
 def _md5_of_checksum(place: Visit) -> str:
@@ -212,11 +231,14 @@ def _images_by_line(raw: bytes) -> Iterator[ImageRecord]:
 def weigh_evidence(found: ArchiveDescription, said: Evidence, confirm: Confirmation = lambda _: "") -> Verdict:
     """Weigh the evidence.
 
-    The archive is proved by the dataset, or else by more records than contradict it, if no record of an image
-    contradicts it. A checksum file alone, which anybody can write anew, does not outweigh what is derived. What
-    ``confirm`` finds counts where nothing else is left. The records of images prove the images, and not the rest.
+    What a signer has signed decides by itself. Else the archive is proved by the dataset or by a list with an intact
+    signature, or by more records than contradict it, if no record of an image contradicts it. A checksum file alone,
+    which anybody can write anew, does not outweigh what is derived. What ``confirm`` finds counts where nothing else is
+    left. The records of images prove the images, and not the rest.
     """
     agree, against = _sides(found, said)
+    if signed := [witness for witness in said.witnesses if witness.is_signed]:
+        return _judge_by_signed(found, signed[0], is_right=signed[0] in agree)
     names = [witness.name for witness in agree if not witness.is_derived]
     contradicting = [witness.name for witness in against if not witness.is_derived]
     images = _compare_images(found, said.images)
@@ -266,6 +288,15 @@ def _is_proved(
     if any(witness.is_strong for witness in agree):
         return True
     return images is not False and len(names) > len(contradicting)
+
+
+def _judge_by_signed(found: ArchiveDescription, signed: Witness, *, is_right: bool) -> Verdict:
+    if is_right:
+        return Verdict(Standing.PROVED, f"its SHA-256 agrees with {signed.name}")
+    return Verdict(Standing.DAMAGED, _REPLACED.format(found.sha256, signed.name))
+
+
+_REPLACED = "is damaged or was replaced: its SHA-256 {} is not what {} say; restore it from a copy"
 
 
 def _damage(found: ArchiveDescription, contradicting: list[str]) -> str:

@@ -27,7 +27,7 @@ from icf_utils.dataset.git_check import check_with_git
 from icf_utils.dataset.reader import kept_archives, read_dataset
 from icf_utils.dataset.store_address import find_store_address
 from icf_utils.dataset.study_stage import write_study_dataset
-from icf_utils.errors import DepositDamaged, IcfError, StorageFailure, storage_errors
+from icf_utils.errors import DepositDamaged, IcfError, StorageFailure, printable, storage_errors
 from icf_utils.formatting import format_count
 from icf_utils.metadata.describe import ArchiveDescription
 from icf_utils.metadata.records import VisitMetadata
@@ -37,7 +37,7 @@ from icf_utils.regular_files import kind_of_special, read_regular
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.elsewhere import find_elsewhere
 from icf_utils.store.files import make_folders, new_file, new_part, replace_with_part, sync_file, sync_folder
-from icf_utils.store.layout import Study, Visit
+from icf_utils.store.layout import Study, Visit, find_deposit
 from icf_utils.store.locks import catalog_lock, remove_dead_locks, visit_lock
 from icf_utils.store.sums import format_sums
 from icf_utils.verify.checks import Finding, VisitCheck, check_archive, finding_from_error, read_metadata
@@ -53,6 +53,7 @@ from icf_utils.verify.recover import (
     recover_tags,
 )
 from icf_utils.verify.shared import check_shared
+from icf_utils.verify.signatures import is_list_signed
 from icf_utils.verify.sums import repaired_sums
 from icf_utils.verify.verify import check_visit, check_visits
 
@@ -100,12 +101,13 @@ def repair_store(
     store_url: str | None = None,
     store_id: str | None = None,
     accept_archive: bool = False,
+    signers: Path | None = None,
     settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> RepairResult:
     """Repair every visit of a store, or those that ``targets`` select; raises as ``verify_store`` does.
 
-    ``accept_archive``: see :func:`repair_visit`.
+    ``accept_archive``, ``signers``: see :func:`repair_visit`.
     """
 
     root = Path(store_dir)
@@ -114,7 +116,7 @@ def repair_store(
 
     def one(study: str, visit: str) -> VisitRepair:
         options = StoreOptions(store_url, store_id)
-        repaired = _repair_visit(Visit(root, study, visit), options, accept_archive, chosen, progress)
+        repaired = _repair_visit(Visit(root, study, visit), options, accept_archive, signers, chosen, progress)
         if _is_doubtful(repaired, Visit(root, study, visit)):
             doubtful.add(study)
         return repaired
@@ -137,20 +139,23 @@ def repair_visit(
     store_url: str | None = None,
     store_id: str | None = None,
     accept_archive: bool = False,
+    signers: Path | None = None,
     settings: Settings | None = None,
     progress: Progress = SILENT,
 ) -> VisitRepair:
     """Verify a visit, rebuild from its archive what is wrong, and verify it again.
 
     ``store_url`` and ``store_id`` say what a dataset was made for, in case nothing that is left shows it. With
-    ``accept_archive``, an archive that nothing proves is relied on, unless something contradicts it. Raises
+    ``accept_archive``, an archive that nothing proves is relied on, unless something contradicts it. With ``signers``
+    (see :func:`verify_visit`), a list of SHA-256s that one of them has signed decides by itself. Raises
     what ``verify_visit`` raises, :class:`~icf_utils.errors.Busy`, and :class:`~icf_utils.errors.StorageFailure` for
     a store that cannot be written to.
     """
     place = Visit(Path(store_dir), study, visit)
     chosen = load_settings(place.root) if settings is None else settings
 
-    repaired = _repair_visit(place, StoreOptions(store_url, store_id), accept_archive, chosen, progress)
+    options = StoreOptions(store_url, store_id)
+    repaired = _repair_visit(place, options, accept_archive, signers, chosen, progress)
     shared = _repair_shared(place.of_study, chosen, progress, [visit], is_doubtful=_is_doubtful(repaired, place))
     check = replace(
         repaired.check,
@@ -161,18 +166,25 @@ def repair_visit(
 
 
 def _repair_visit(
-    place: Visit, options: StoreOptions, accept_archive: bool, settings: Settings, progress: Progress
+    place: Visit,
+    options: StoreOptions,
+    accept_archive: bool,
+    signers: Path | None,
+    settings: Settings,
+    progress: Progress,
 ) -> VisitRepair:
     """Repair what belongs to one visit alone."""
 
     def verified() -> VisitCheck:
-        return check_visit(place, settings, store_url=options.url, store_id=options.id, progress=progress)
+        return check_visit(
+            place, settings, store_url=options.url, store_id=options.id, signers=signers, progress=progress
+        )
 
     remove_dead_locks(place.of_study)
     before = verified()
     if not before.findings and not any(notice.code == "no-sums" for notice in before.notices):
         return VisitRepair(place.study, place.visit, (), before)
-    repairer = _VisitRepairer(place, settings, options, before, progress)
+    repairer = _VisitRepairer(place, settings, options, before, progress, signers)
     try:
         with visit_lock(place, progress):
             problem = repairer.repair_files(accept_archive)
@@ -223,6 +235,10 @@ def _repair_shared(
     return VisitRepair(study.study, "", repairs, VisitCheck(study.study, "", 0, (), tuple(findings), notices))
 
 
+_SIGNED = (
+    "is signed, and lists other bytes of {}: restore these from a copy; if they are right as they were rebuilt, remove "
+    "'{}', repair once more, and sign again"
+)
 _ACCEPT = "compare it with a copy, and repair with --accept-archive if it is the right one"
 
 
@@ -235,10 +251,16 @@ class _VisitRepairer:
     """Repairs one visit, file by file: each is rebuilt from the ones before."""
 
     def __init__(
-        self, place: Visit, settings: Settings, options: StoreOptions, before: VisitCheck, progress: Progress
+        self,
+        place: Visit,
+        settings: Settings,
+        options: StoreOptions,
+        before: VisitCheck,
+        progress: Progress,
+        signers: Path | None,
     ) -> None:
         self._place, self._settings, self._options = place, settings, options
-        self._before, self._progress = before, progress
+        self._before, self._progress, self._signers = before, progress, signers
         self.done: list[Repair] = []
 
     def repair_files(self, accept_archive: bool) -> Finding | None:
@@ -253,7 +275,7 @@ class _VisitRepairer:
         if found is None:
             text = f"cannot be read as this visit's archive; {RESTORE}. Nothing was changed"
             return Finding(place.archive, "", text) if problems else None
-        verdict = weigh_evidence(found, collect_evidence(place), self._confirmation)
+        verdict = weigh_evidence(found, collect_evidence(place, self._signers), self._confirmation)
         reason = verdict.reason
         if verdict.standing is Standing.UNPROVED:
             if not accept_archive:
@@ -268,10 +290,9 @@ class _VisitRepairer:
             self._repair_dataset(metadata)
             self._repair_annex_deposit(metadata)
             self._repair_history(found.md5)
-            self._repair_sums(found, reason)
+            return self._repair_sums(found, reason)
         except IcfError as error:
             return finding_from_error(place.export, error, remedy=True)
-        return None
 
     def _confirmation(self, found: ArchiveDescription) -> str:
         return find_confirmation(self._place, found, self._options, self._settings)
@@ -317,11 +338,21 @@ class _VisitRepairer:
         if data is not None:
             self._replace(place.history, data, "from the dataset's commits")
 
-    def _repair_sums(self, found: ArchiveDescription, reason: str) -> None:
-        """Repair the SHA-256 sums, which lists what was repaired before; a signature of it stays."""
-        place = self._place
-        sums = repaired_sums(place, found, {finding.path for finding in self._before.findings})
+    def _repair_sums(self, found: ArchiveDescription, reason: str) -> Finding | None:
+        """Repair the SHA-256 sums, which list what was repaired before; a signature of them stays.
+
+        Lines that are signed are intact, and stay. Returns what to do about a file that differs from such a line.
+        """
+        place, doubtful = self._place, {finding.path for finding in self._before.findings}
+        raw = find_deposit(place.sums)
+        is_signed = raw is not None and place.signature.exists() and is_list_signed(place, raw) is not False
+        sums = repaired_sums(place, found, doubtful, keeps_lines=is_signed)
         self._replace(place.sums, format_sums(sums), f"from the visit's files; {reason}")
+        right = repaired_sums(place, found, doubtful, keeps_lines=False) if is_signed else sums
+        if others := sorted(name for name in sums if sums[name] != right.get(name)):
+            names = ", ".join(f"'{printable(name)}'" for name in others)
+            return Finding(place.sums, "", _SIGNED.format(names, place.signature.name))
+        return None
 
     def repair_catalog(self) -> Finding | None:
         """Repair the visit's pages and the study's shared files; returns what prevents that, if anything."""

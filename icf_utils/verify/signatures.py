@@ -36,13 +36,14 @@ _OTHER_CONTENT = "is not a signature of '{}' as it is now, or its key is not all
 _LONGEST = 1 << 16
 
 
-def check_signature(place: Visit, signers: Path) -> tuple[str, Finding | None]:
+def check_signature(place: Visit, sums: bytes | None, signers: Path) -> tuple[str, Finding | None]:
     """Check that somebody whom the file ``signers`` names has signed a visit's list; returns who, or what is wrong.
 
-    Raises :class:`~icf_utils.errors.MissingRequirement`.
+    ``sums`` are the bytes with which the visit's files were compared, ``None`` without a list. Raises
+    :class:`~icf_utils.errors.MissingRequirement`.
     """
     try:
-        signature, sums = find_deposit(place.signature), find_deposit(place.sums)
+        signature = find_deposit(place.signature)
     except IcfError as error:
         return "", finding_from_error(place.signature, error)
     if sums is None:
@@ -51,6 +52,18 @@ def check_signature(place: Visit, signers: Path) -> tuple[str, Finding | None]:
         return "", Finding(place.sums, "", _UNSIGNED)
     if len(signature) > _LONGEST:
         return "", Finding(place.signature, "", "is not a signature: it is too long")
+    signer, date = find_signer(sums, signature, signers)
+    if signer:
+        return signer, None
+    words = _OTHER_CONTENT.format(place.sums.name)
+    return "", Finding(place.signature, "", f"{words} (on {date})")
+
+
+def find_signer(sums: bytes, signature: bytes, signers: Path) -> tuple[str, str]:
+    """Who of the file ``signers`` has signed a list, empty if nobody, and the date for which the key must be valid.
+
+    Raises :class:`~icf_utils.errors.MissingRequirement`.
+    """
     dated = _DATE.search(signature)
     date = dated[1].decode("ascii") if dated else datetime.now(tz=timezone.utc).date().isoformat()
     time = f"-Overify-time={date.replace('-', '')}120000"
@@ -59,9 +72,8 @@ def check_signature(place: Visit, signers: Path) -> tuple[str, Finding | None]:
         for signer in named.stdout.decode("utf-8", "replace").splitlines() if not named.returncode else ():
             arguments = ["verify", "-f", str(signers), "-I", signer, "-n", NAMESPACE, "-s", file, time]
             if not _run(arguments, sums).returncode:
-                return printable(signer), None
-    words = _OTHER_CONTENT.format(place.sums.name)
-    return "", Finding(place.signature, "", f"{words} (on {date})")
+                return printable(signer), date
+    return "", date
 
 
 def check_signers_file(path: Path) -> Path:
@@ -74,6 +86,20 @@ def check_signers_file(path: Path) -> Path:
         form = "lines 'NAME [OPTIONS] KEYTYPE KEY', see ALLOWED SIGNERS in ssh-keygen(1)"
         raise InvalidSetting("--signers", f"'{printable(path)}' names no key; expected {form}")
     return path
+
+
+def is_list_signed(place: Visit, sums: bytes) -> bool | None:
+    """Whether a visit's signature, by whatever key, is of this list; ``None`` if ``ssh-keygen`` is not installed.
+
+    A signature that is intact shows that the list is.
+    """
+    try:
+        signature = find_deposit(place.signature)
+        return bool(signature) and len(signature or b"") <= _LONGEST and is_signature_of(sums, signature or b"")
+    except MissingRequirement:
+        return None
+    except IcfError:
+        return False
 
 
 def is_signature_of(sums: bytes, signature: bytes) -> bool:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from icf_utils.errors import IcfError, StorageFailure
 from icf_utils.metadata.describe import ArchiveDescription
 from icf_utils.results import Notice
-from icf_utils.store.layout import Visit, is_output_file
-from icf_utils.store.sums import file_sha256, list_summed, read_sums
+from icf_utils.store.layout import Visit, find_deposit, is_output_file
+from icf_utils.store.sums import file_sha256, list_summed, parse_sums_of, read_sums
 from icf_utils.store.visit_files import belongs
 from icf_utils.verify.checks import Finding, finding_from_error
 
@@ -25,28 +26,39 @@ _NO_LIST = "is missing although its signature is there"
 _UNLISTED = "is not in the visit's SHA-256 sums: the command that wrote it was interrupted, or it was put there"
 
 
+@dataclass(frozen=True)
+class SumsCheck:
+    """The check of a visit's list: its bytes, ``None`` without a readable one, and what was found."""
+
+    raw: bytes | None
+    findings: tuple[Finding, ...]
+    notices: tuple[Notice, ...] = ()
+
+
 def check_sums(
     place: Visit, found: ArchiveDescription | None, named: Collection[Path], *, is_elsewhere: bool
-) -> tuple[list[Finding], tuple[Notice, ...]]:
+) -> SumsCheck:
     """Compare all files of a visit with its list, except those that other findings have ``named``.
 
     ``found`` is the archive, which was read. With ``is_elsewhere``, it is in another store.
     """
+    raw = None
     try:
-        sums = read_sums(place)
+        raw = find_deposit(place.sums)
+        if raw is None:
+            if place.signature.exists():
+                return SumsCheck(None, (Finding(place.sums, "", _NO_LIST),))
+            return SumsCheck(None, (), (Notice("no-sums", place.sums.name, _NO_SUMS),) if found else ())
+        sums = parse_sums_of(place, raw)
     except IcfError as error:
-        return [finding_from_error(place.sums, error)], ()
-    if sums is None:
-        if place.signature.exists():
-            return [Finding(place.sums, "", _NO_LIST)], ()
-        return [], (Notice("no-sums", place.sums.name, _NO_SUMS),) if found else ()
+        return SumsCheck(raw, (finding_from_error(place.sums, error),))
     names = list_summed(place)
     known = {place.archive.name: found.sha256} if found else {}
     folder = place.of_study.folder
     findings = [Finding(folder / name, "", _UNLISTED) for name in names if name not in sums]
     findings += _differences(place, sums, known)
     passed = {*named, *((place.archive, place.checksum) if is_elsewhere else ())}
-    return [finding for finding in findings if finding.path not in passed], ()
+    return SumsCheck(raw, tuple(finding for finding in findings if finding.path not in passed))
 
 
 def _differences(place: Visit, sums: Mapping[str, str], known: Mapping[str, str]) -> Iterator[Finding]:
@@ -63,11 +75,13 @@ def _differences(place: Visit, sums: Mapping[str, str], known: Mapping[str, str]
             yield Finding(path, "", f"its SHA-256 is {digest}, but '{place.sums.name}' says {expected}")
 
 
-def repaired_sums(place: Visit, found: ArchiveDescription, doubtful: Collection[Path]) -> dict[str, str]:
+def repaired_sums(
+    place: Visit, found: ArchiveDescription, doubtful: Collection[Path], *, keeps_lines: bool
+) -> dict[str, str]:
     """The list as it should be after a visit's other files were repaired.
 
-    Files that a repair cannot prove, outputs and kept archives, keep the lines that they have; new ones get lines
-    unless they are ``doubtful``.
+    Files that a repair cannot prove, outputs and kept archives, keep the lines that they have; with ``keeps_lines``,
+    all files do. New ones get lines unless they are ``doubtful``.
     """
     before: Mapping[str, str] = {}
     with suppress(IcfError):
@@ -78,7 +92,7 @@ def repaired_sums(place: Visit, found: ArchiveDescription, doubtful: Collection[
     for name in sorted({*known, *list_summed(place)}):
         path = folder / name
         is_proved = not (is_output_file(name) or _KEPT.search(name))
-        if name in before and not (is_proved and path.exists()):
+        if name in before and (keeps_lines or not (is_proved and path.exists())):
             sums[name] = before[name]
         elif is_proved or path not in doubtful:
             sums[name] = found.sha256 if path == place.archive else file_sha256(path)

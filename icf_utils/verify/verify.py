@@ -210,16 +210,16 @@ def _check_visit(
         findings += _check_catalog(place, metadata, where, settings, dataset_is_lost=bool(lost))
     findings += _check_outputs(place, found.md5 if found else metadata.tarball.md5 if metadata else "")
     named = {finding.path for finding in findings}
-    problems, more = check_sums(place, found, named, is_elsewhere=bool(elsewhere))
-    findings += problems
-    notices = (*notices, *more)
+    sums = check_sums(place, found, named, is_elsewhere=bool(elsewhere))
+    findings += sums.findings
+    notices = (*notices, *sums.notices)
     signer = ""
     if signers is not None:
-        signer, problem = check_signature(place, signers)
+        signer, problem = check_signature(place, sums.raw, signers)
         findings += [problem] if problem else []
     if found and findings:
         options = StoreOptions(store_url, store_id)
-        findings += _judge_archive(place, found, findings, metadata is not None, options, settings)
+        findings += _judge_archive(place, found, findings, metadata is not None, options, settings, signers=signers)
     described = found or (metadata if elsewhere else None)
     images = len(described.images) if described else 0
     notices = (*notices, *_open_files(place))
@@ -240,13 +240,15 @@ def _judge_archive(
     is_compared: bool,
     options: StoreOptions,
     settings: Settings,
+    *,
+    signers: Path | None,
 ) -> list[Finding]:
     """Find out what the files that are left say of the archive, unless a finding about it has said so.
 
     ``is_compared``: the archive was compared with its metadata, and that with the other files, so that findings name
     every contradiction.
     """
-    said = collect_evidence(place)
+    said = collect_evidence(place, signers)
     verdict = weigh_evidence(found, said, lambda found: find_confirmation(place, found, options, settings))
     images = [Finding(place.archive, path, _OTHER_IMAGE) for path in images_unknown_to_dataset(found, said)]
     is_named = is_compared or any(finding.path == place.archive for finding in findings)

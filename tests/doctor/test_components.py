@@ -43,6 +43,19 @@ def test_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found[3].message == "not found; for a test"
 
 
+def test_a_program_whose_version_another_one_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Like ``ssh-keygen``, which has no option for it."""
+    program(tmp_path, "keys", "exit 1")
+    program(tmp_path, "shell", "echo OpenSSH_8.4p1 Invented, OpenSSL 3.0 >&2")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    found = [
+        components._check_program(Program("keys", "for a test", ("-V",), asked="shell", least=least))
+        for least in ("8.4", "8.9", "")
+    ]
+    assert [check.state for check in found] == ["ok", "warning", "ok"]
+    assert found[1].message == f"8.4, expected 8.9 or later ({tmp_path}/keys)"
+
+
 def test_a_program_beside_python_but_not_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path, "hidden", "echo 1.0")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))

@@ -11,9 +11,13 @@ import pytest
 
 from icf_utils.store.init_store import init_store
 from icf_utils.store.layout import Visit
+from icf_utils.verify.sign import sign_visit
 from tests.data.make_dicom import uid, write_visit
 from tests.trust.witnesses import COMBINATIONS, STATES, Case, damage, judge
+from tests.verify.keys import make_key, signers
 from tests.verify.stores import URL, make_visit
+
+ALL, SEED = "ICF_TRIALS" in os.environ, os.environ.get("ICF_SEED", "0")
 
 INTACT = dict.fromkeys(STATES, "intact")
 
@@ -42,18 +46,24 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Visit:
         StudyInstanceUID=uid("witnesses"),
     )
     init_store(folder / "store", url=URL)
-    return make_visit(folder / "in", folder / "store", store_url=None)
+    place = make_visit(folder / "in", folder / "store", store_url=None)
+    key = make_key(folder / "key")
+    signers(folder / "signers", ("steward", "", key))
+    assert sign_visit(place.root, place.study, place.visit, key).state == "signed"
+    return place
 
 
 @pytest.mark.parametrize("number", range(len(KNOWN)))
 def test_what_is_left_decides(model: Visit, tmp_path: Path, number: int) -> None:
-    judge(model, damage(model, tmp_path / "store", {**INTACT, "sums": "gone", **KNOWN[number]}, random.Random(number)))
+    case = {**INTACT, "sums": "gone", **KNOWN[number]}
+    judge(model, damage(model, tmp_path / "store", case, random.Random(number)), model.root.parent / "signers")
 
 
 def test_all_damage_with_all_that_is_left(model: Visit, tmp_path: Path) -> None:
-    count = len(COMBINATIONS) if os.environ.get("ICF_TRIALS") else 12
-    chance = random.Random(os.environ.get("ICF_SEED", "0"))
+    count = len(COMBINATIONS) if ALL else 12
+    chance = random.Random(SEED)
     cases: list[Case] = chance.sample(COMBINATIONS, count)
-    figures = Counter(judge(model, damage(model, tmp_path / "store", case, chance)) for case in cases)
+    by = model.root.parent / "signers"
+    figures = Counter(judge(model, damage(model, tmp_path / "store", case, chance), by) for case in cases)
     assert figures.total() == count
     print("\n".join(f"{what}: {number}" for what, number in sorted(figures.items())))  # noqa: T201 - with -s, figures

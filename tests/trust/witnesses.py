@@ -19,7 +19,8 @@ from icf_utils.verify.verify import verify_visit
 from tests.verify.stores import contents, files_of
 
 #: What can have happened to each. ``refit``: somebody has written the checksum of the present archive. ``flip``: one
-#: bit. ``wiped``: zeros. The derived files are the catalog and the list of visits.
+#: bit. ``wiped``: zeros. ``signed``: with its signature, which ``torn`` has as well, and one bit flipped. The derived
+#: files are the catalog and the list of visits.
 STATES = {
     "archive": ("intact", "image", "other"),
     "checksum": ("intact", "gone", "flip", "refit"),
@@ -28,7 +29,7 @@ STATES = {
     "export": ("intact", "gone", "wiped"),
     "refs": ("intact", "gone", "flip"),
     "derived": ("intact", "gone"),
-    "sums": ("intact", "gone", "flip"),
+    "sums": ("intact", "gone", "flip", "signed", "torn"),
 }
 COMBINATIONS = [dict(zip(STATES, states, strict=True)) for states in itertools.product(*STATES.values())]
 
@@ -44,11 +45,11 @@ class Damaged:
 
     def is_intact(self, *names: str) -> bool:
         """Whether any of these files is as it was."""
-        return any(self.case[name] == "intact" for name in names)
+        return any(self.case[name] in ("intact", "signed") for name in names)
 
 
 def damage(model: Visit, root: Path, case: Case, chance: random.Random) -> Damaged:
-    """Copy the model's store to ``root`` and damage it."""
+    """Copy the model's store, which is signed, to ``root`` and damage it."""
     shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(model.root, root)
     place = Visit(root, model.study, model.visit)
@@ -57,6 +58,8 @@ def damage(model: Visit, root: Path, case: Case, chance: random.Random) -> Damag
     for kind, path in {**files_of(place), "sums": place.sums}.items():
         if kind != "archive":
             _HOW[case[kind]](place, path, chance)
+    if case["sums"] not in ("signed", "torn"):
+        place.signature.unlink()
     if case["derived"] == "gone":
         shutil.rmtree(place.of_study.catalog)
         place.of_study.visit_list.unlink()
@@ -92,21 +95,27 @@ _HOW: dict[str, Callable[[Visit, Path, random.Random], object]] = {
     "flip": _flip_any,
     "wiped": lambda _, path, __: path.write_bytes(bytes(path.stat().st_size)),
     "refit": _refit,
+    "signed": lambda *_: None,
+    "torn": _flip_any,
 }
 
 
-def judge(model: Visit, damaged: Damaged) -> str:
-    """Verify and repair the damaged visit: what must hold. Returns what became of it, for the figures."""
+def judge(model: Visit, damaged: Damaged, signers: Path) -> str:
+    """Verify and repair the damaged visit: what must hold. Returns what became of it, for the figures.
+
+    With a signature, what the ``signers`` signed is required.
+    """
     place, case = damaged.place, damaged.case
     settings, before = load_settings(place.root), _visible(place)
-    found = verify_visit(place.root, place.study, place.visit, settings=settings)
-    done = repair_visit(place.root, place.study, place.visit, settings=settings)
+    by = signers if case["sums"] in ("signed", "torn") else None
+    found = verify_visit(place.root, place.study, place.visit, settings=settings, signers=by)
+    done = repair_visit(place.root, place.study, place.visit, settings=settings, signers=by)
     after, right = _visible(place), _visible(model)
     texts = [finding.problem for finding in (*found.findings, *done.check.findings)]
     files = {**files_of(place), "sums": place.sums}
     for name in ("refs", "export", "checksum", "tarball", "dicoms", "sums"):  # nothing intact is ever replaced
         path = files[name].relative_to(place.root).as_posix()
-        assert case[name] != "intact" or after[path] == right[path], (case, name, texts)
+        assert case[name] not in ("intact", "signed") or after[path] == right[path], (case, name, texts)
     proofs = ("checksum", "tarball", "export", "derived", "sums")
     if case["archive"] != "intact":
         seen = damaged.is_intact(*proofs) or (case["archive"] == "image" and damaged.is_intact("dicoms"))
@@ -118,7 +127,7 @@ def judge(model: Visit, damaged: Damaged) -> str:
             return "damaged archive, contradicted by what is left"
         return "damaged archive, nothing intact left that says so"
     is_unproved = any(NOTHING_LEFT in text for text in texts)
-    has_torn_sums = case["sums"] == "flip" and not is_unproved  # the line of the archive is left
+    has_torn_sums = case["sums"] in ("flip", "torn") and not is_unproved  # the line of the archive is left
     if (
         damaged.is_intact(*proofs)
         or case["checksum"] in ("flip", "refit")
@@ -129,7 +138,9 @@ def judge(model: Visit, damaged: Damaged) -> str:
     if is_unproved:
         assert done.repairs == (), (case, done.repairs)
         assert after == before, case
-        accepted = repair_visit(place.root, place.study, place.visit, settings=settings, accept_archive=True)
+        accepted = repair_visit(
+            place.root, place.study, place.visit, settings=settings, accept_archive=True, signers=by
+        )
         assert any("--accept-archive" in repair.action for repair in accepted.repairs), (case, accepted)
         return "intact archive, nothing left that could prove it"
     assert case["refs"] != "gone", (case, texts)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils import verify_visit
+from icf_utils import deposit_visit_metadata, make_studyvisit_archive, verify_visit
 from icf_utils.store.layout import Visit
 from tests.cli.program import Inside
+from tests.verify.keys import make_key, signers
 from tests.verify.stores import STUDY, contents, make_visit, write_input
 
 pytestmark = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="ssh-keygen is not installed")
@@ -20,21 +21,6 @@ pytestmark = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="ssh-keyg
 def place(model: Path, tmp_path: Path) -> Visit:
     shutil.copytree(model / "store", tmp_path / "store")
     return Visit(tmp_path / "store", STUDY, "v1")
-
-
-def make_key(path: Path) -> Path:
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path)], check=True)
-    return path
-
-
-def signers(path: Path, *lines: tuple[str, str, Path]) -> Path:
-    """A signers file: name, options, and private key of each line."""
-    texts = []
-    for name, options, key in lines:
-        more = "".join(f",{option}" for option in options.split(",") if option)
-        texts.append(f'{name} namespaces="icf-utils"{more} {key.with_suffix(".pub").read_text()}')
-    path.write_text("".join(texts))
-    return path
 
 
 def test_a_forged_visit_is_found(place: Visit, tmp_path: Path, inside: Inside) -> None:
@@ -105,3 +91,47 @@ def test_a_visit_without_sums_gets_them(place: Visit, tmp_path: Path, inside: In
     place.sums.unlink()
     ran = inside("verify", "-o", place.root)
     assert (ran.code, "is missing although its signature is there" in ran.out) == (1, True), ran
+
+
+def test_a_signed_list_decides_what_is_repaired(place: Visit, tmp_path: Path, inside: Inside) -> None:
+    """All other records may be of another archive, in a store whose files were replaced or mixed up."""
+    key = make_key(tmp_path / "key")
+    allowed = signers(tmp_path / "signers", ("steward@example.org", "", key))
+    assert inside("sign", "-o", place.root, "--key", key).code == 0
+    genuine = contents(place.root)
+    other = make_visit(write_input(tmp_path / "in", StudyTime="111213"), tmp_path / "other")
+    repair = ("verify", "-o", place.root, "--repair")
+
+    archive = place.archive.read_bytes()
+    for path in (place.archive, place.checksum, place.dicoms_json, place.tarball_json, place.refs, place.export):
+        shutil.copy(other.of_study.folder / path.name, path)
+    ran = inside(*repair, "--signers", allowed)
+    assert (ran.code, "is damaged or was replaced: its SHA-256" in ran.out) == (1, True), ran
+    assert "the SHA-256 sums that steward@example.org signed say; restore it from a copy" in ran.out
+    assert place.signature.read_bytes() == genuine[f"{STUDY}/v1_SHA256SUMS.sig"]
+
+    place.archive.write_bytes(archive)
+    ran = inside(*repair)
+    assert (ran.code, "it is not clear which is damaged" in ran.out) == (1, True), ran
+    ran = inside(*repair, "--signers", allowed)
+    assert "its SHA-256 agrees with the SHA-256 sums that steward@example.org signed" in ran.out
+    right = {place.checksum, place.dicoms_json, place.tarball_json, place.sums, place.signature}
+    assert {path: path.read_bytes() for path in right} == {
+        path: genuine[path.relative_to(place.root).as_posix()] for path in right
+    }
+
+
+def test_signed_lines_are_not_replaced(place: Visit, tmp_path: Path, inside: Inside) -> None:
+    tags = tmp_path / "tags.txt"
+    tags.write_text("PhotometricInterpretation\n")
+    make_studyvisit_archive(write_input(tmp_path / "in"), tmp_path / "store-2", STUDY, "v1")
+    deposit_visit_metadata(tmp_path / "store-2", STUDY, "v1", tags=tags)
+    made = Visit(tmp_path / "store-2", STUDY, "v1")
+    key = make_key(tmp_path / "key")
+    assert inside("sign", "-o", made.root, "--key", key).code == 0
+    signed = made.sums.read_bytes()
+    made.dicoms_json.unlink()
+    ran = inside("verify", "-o", made.root, "--repair")
+    assert ran.code == 1
+    assert "is signed, and lists other bytes of 'v1_metadata_dicoms.json': restore these from a copy" in ran.out
+    assert made.sums.read_bytes() == signed
