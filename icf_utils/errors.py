@@ -95,7 +95,10 @@ class TableRefused(IcfError):
 
 
 class InputRefused(IcfError):
-    """An input that cannot become an archive; nothing was written. ``refusals`` has ``(name, reason)`` of each file."""
+    """An input that cannot become an archive; nothing was written. ``refusals`` has ``(name, reason)`` of each file.
+
+    ``reasons`` is the message without its first line.
+    """
 
     exit_code = 3
 
@@ -106,7 +109,8 @@ class InputRefused(IcfError):
             lines.append(f"... and {len(self.refusals) - NAMED_AT_MOST} more")
         body = "\n  ".join(lines)
         tail = f"\n{advice}" if advice else ""
-        super().__init__(f"input '{printable(source)}' is refused; nothing was written:\n  {body}{tail}")
+        self.reasons = f"{body}{tail}"
+        super().__init__(f"input '{printable(source)}' is refused; nothing was written:\n  {self.reasons}")
 
 
 class NotSettled(IcfError):

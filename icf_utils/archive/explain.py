@@ -1,4 +1,4 @@
-"""Say by files how an archive and an input differ. Reads both again, which only a difference makes necessary."""
+"""Say by files how an archive and an input differ. Reads both: again, or names and sizes alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from icf_utils.archive.members import digest_members
+from icf_utils.archive.reader import list_members
 from icf_utils.errors import IcfError, printable
 from icf_utils.formatting import format_count
 from icf_utils.sources.digests import digest_file
@@ -25,6 +26,13 @@ def explain_difference(archive: Path, source: Source) -> str:
     except IcfError:
         return ""
     return ", ".join(_words(there, now))
+
+
+def explain_listing(archive: Path, source: Source) -> str:
+    """As :func:`explain_difference`, from names and sizes alone: files that differ in content only are not found."""
+    members = [member for member in list_members(archive) if member.is_file]
+    there = {member.name.partition("/")[2]: str(member.size) for member in members}
+    return ", ".join(_words(there, {entry.name: str(entry.size) for entry in source.entries}))
 
 
 def _words(there: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from icf_utils.archive.checksum import format_checksum, refuse_damaged_archive
-from icf_utils.archive.explain import explain_difference
+from icf_utils.archive.explain import explain_difference, explain_listing
 from icf_utils.archive.hashing import Digests
 from icf_utils.archive.reader import list_members
 from icf_utils.archive.writer import (
@@ -24,6 +24,7 @@ from icf_utils.archive.writer import (
     NewArchive,
     Packer,
     PackingResult,
+    examine_files,
 )
 from icf_utils.durations import format_duration
 from icf_utils.errors import (
@@ -39,7 +40,7 @@ from icf_utils.errors import (
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice, Written
 from icf_utils.settings import Settings, load_settings
-from icf_utils.sources.leave_out import LeftOut
+from icf_utils.sources.leave_out import DEFAULT, LeftOut
 from icf_utils.sources.open import open_source
 from icf_utils.sources.source import WINDOWS_NAME, Source, is_windows_name
 from icf_utils.store.files import make_workdir, new_part, part_name, publish_part, sync_file
@@ -126,6 +127,35 @@ def compare_archive(
         except DepositDiffers as error:
             return error.how
     return None
+
+
+def check_archive_input(
+    input_path: Path,
+    place: Visit,
+    *,
+    strip: int = 0,
+    leave_out: LeftOut | None = None,
+    settle: float = 0.0,
+    refuse: Collection[str] = (),
+    progress: Progress = SILENT,
+) -> None:
+    """Make the checks of :func:`make_studyvisit_archive` that need names, sizes and headers; writes nothing.
+
+    For a visit that is not archived yet, the headers are read unless ``refuse`` is empty. An existing archive is
+    compared by names and sizes: files that differ in content only are not found. A compressed tar is unpacked in the
+    system's temporary folder (``TMPDIR``). Raises the errors that the archiving would raise.
+    """
+    _refuse_store_in_input(place, input_path)
+    if place.tombstone.exists():
+        raise VisitRemoved(place.study, place.visit, place.tombstone)
+    with open_source(input_path, Path(tempfile.gettempdir()), strip, leave_out or DEFAULT) as source:
+        _refuse_unsettled(source, settle)
+        if place.archive.exists():
+            if how := explain_listing(place.archive, source):
+                raise DepositDiffers(place.archive, how)
+        elif refuse:
+            with progress.task("reading headers", len(source.entries), "file") as task:
+                _refuse_noticed(source, examine_files(source, timezone.utc, task), refuse)
 
 
 def choose_left_out(place: Visit, settings: Settings, default: Sequence[str] = ()) -> LeftOut:

@@ -154,6 +154,18 @@ class Packer:
         return member_header(f"{self._root}/{entry.name}", entry.size, time)
 
 
+def examine_files(source: Source, zone: tzinfo, task: Task) -> PackingResult:
+    """What packing ``source`` would find in the headers of its files. Reads these; writes nothing."""
+    found = PackingResult()
+    for entry in source.entries:
+        with source.open(entry) as reader:
+            _, header = read_head(reader.read, entry.size, FACT_TAGS)
+        _record_facts(entry, file_facts(header, zone), found)
+        task.advance(1)
+    found.notices += _visit_notices(source, found)
+    return found
+
+
 def _record_facts(entry: InputFile, facts: FileFacts, done: PackingResult) -> None:
     if facts.kind.is_image:
         _record_image(entry, facts, done)

@@ -27,8 +27,11 @@ from icf_utils.cli.run import (
     add_settle,
     add_timezone,
     add_until,
+    count_refused,
     exit_code,
     extent,
+    preview_exit_code,
+    refusal_lines,
     result_lines,
     settle_of,
 )
@@ -98,6 +101,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     store = Path(args.store_dir)
     refuse_root_in_store(Path(args.root), store)
     settings = load_settings(store)
+    check_store(args, console, store)
     leave_out = LeftOut.of(settings.archive.leave_out)
     plan = _plan(args, console, store, leave_out)
     if "skipped-image" not in args.allow:
@@ -110,7 +114,6 @@ def run(args: argparse.Namespace, console: Console) -> int:
     config = RunConfig(store, settings, options, until)
     if args.dry_run:
         return _dry_run(args, console, plan, config)
-    check_store(args, console, store)
     return _ingest(args, console, plan, config, jobs)
 
 
@@ -148,25 +151,28 @@ def _names(args: argparse.Namespace, fields: list[str] | None, visit: str) -> Na
 
 
 def _dry_run(args: argparse.Namespace, console: Console, plan: IngestPlan, config: RunConfig) -> int:
-    from icf_utils.ingest.plan import is_list_current, preview_input
+    from icf_utils.ingest.plan import preview_inputs
+    from icf_utils.pipeline.checks import preview_refusals, refusal_text
     from icf_utils.pipeline.plan import make_plan
 
-    inputs = {item.name: preview_input(item, config.root) for item in plan.visits}
-    known = {found.visit_input.name: found for found in make_plan(list(inputs.values()), config)}
-    rows = []
-    for item in plan.visits:
-        changed = item.selection is not None and not is_list_current(item, config.root)
-        rows.append(_row(item, "to do" if changed or known[item.name].runs else "up to date"))
-    todo = sum(row["state"] == "to do" for row in rows)
-    lines = [_row_text(row) for row in rows]
-    lines.append(f"{format_count(len(rows), 'visit')}: {todo} to do, {len(rows) - todo} up to date")
+    with preview_inputs(plan.visits, config.root) as inputs:
+        planned = make_plan(inputs, config)
+        refused = preview_refusals(planned, config, console)
+    problems = {found.visit_input.name: refusal_text(error) for found, error in refused}
+    todo = {found.visit_input.name for found in planned if found.runs} - problems.keys()
+    rows = [_row(item, item.name in todo, problems.get(item.name, "")) for item in plan.visits]
+    lines = [_row_text(row) for row in rows if not row["problem"]]
+    lines += refusal_lines(refused)
+    current = len(rows) - len(todo) - len(refused)
+    counts = f"{len(todo)} to do, {current} up to date{count_refused(refused)}"
+    lines.append(f"{format_count(len(rows), 'visit')}: {counts}")
     _print_notices(console, plan)
     result = {"dry_run": True, "visits": rows, **_rest(plan)}
-    console.result(args.command, result, [*_refused(plan), *lines], ok=not plan.refused)
-    return 1 if plan.refused else 0
+    console.result(args.command, result, [*_refused(plan), *lines], ok=not plan.refused and not refused)
+    return 1 if plan.refused else preview_exit_code(refused)
 
 
-def _row(item: IngestVisit, state: str) -> dict[str, object]:
+def _row(item: IngestVisit, is_to_do: bool, problem: str) -> dict[str, object]:
     from icf_utils.sources.selection import list_files, select_files
 
     selection = item.selection
@@ -175,7 +181,8 @@ def _row(item: IngestVisit, state: str) -> dict[str, object]:
     files = len(selection.files) if selection else 1
     size = selection.size if selection else item.folder.stat().st_size
     row = {"study": item.study, "visit": item.visit, "folder": str(item.folder), "files": files, "size": size}
-    return {**row, "excluded": list(item.excluded), "state": state}
+    state = "refused" if problem else "to do" if is_to_do else "up to date"
+    return {**row, "excluded": list(item.excluded), "state": state, "problem": problem}
 
 
 def _row_text(row: dict[str, object]) -> str:

@@ -46,11 +46,12 @@ class StagePlan(TypedDict):
 
 
 class PlannedVisit(TypedDict):
-    """A visit of ``run --dry-run``."""
+    """A visit of ``run --dry-run``; ``problem``: why the run would refuse it."""
 
     study: str
     visit: str
     stages: Sequence[StagePlan]
+    problem: str
 
 
 class RunPlan(TypedDict):
@@ -78,6 +79,31 @@ class SlurmScripts(TypedDict):
 
     dry_run: Literal[True]
     scripts: Sequence[JobScript]
+
+
+class NotTakenIn(TypedDict):
+    """A folder or a visit that a command refused."""
+
+    subject: str
+    reason: str
+
+
+class RunSlurmJobs(SlurmJobs):
+    """As :class:`SlurmJobs`, and the visits that were refused."""
+
+    refused: Sequence[NotTakenIn]
+
+
+class RunSlurmJobsDone(SlurmJobsDone):
+    """As :class:`SlurmJobsDone`, and the visits that were refused."""
+
+    refused: Sequence[NotTakenIn]
+
+
+class RunSlurmScripts(SlurmScripts):
+    """As :class:`SlurmScripts`, and the visits that would be refused."""
+
+    refused: Sequence[NotTakenIn]
 
 
 class StoreStatus(TypedDict):
@@ -140,13 +166,6 @@ class RuleExplanation(TypedDict):
     taken_by: str | None
 
 
-class NotTakenIn(TypedDict):
-    """A folder that ``ingest`` refused."""
-
-    subject: str
-    reason: str
-
-
 class IngestRest(TypedDict):
     """What ``ingest`` says beyond its visits."""
 
@@ -156,7 +175,7 @@ class IngestRest(TypedDict):
 
 
 class IngestRow(TypedDict):
-    """A visit of ``ingest --dry-run``; ``size`` in bytes."""
+    """A visit of ``ingest --dry-run``; ``size`` in bytes, ``problem`` why it would be refused."""
 
     study: str
     visit: str
@@ -164,7 +183,8 @@ class IngestRow(TypedDict):
     files: int
     size: int
     excluded: Sequence[str]
-    state: Literal["to do", "up to date"]
+    state: Literal["to do", "up to date", "refused"]
+    problem: str
 
 
 class IngestPlanned(IngestRest):
@@ -392,7 +412,7 @@ def result_types() -> dict[str, Any]:
         "deposit_visit_dataset": DatasetResult,
         "catalogify_studyvisit_from_meta": CatalogResult,
         "catalog build": CatalogBuildResult | IndexResult,
-        "run": RunResult | RunAndProcessings | RunPlan | SlurmJobsDone | SlurmJobs | SlurmScripts,
+        "run": RunResult | RunAndProcessings | RunPlan | RunSlurmJobsDone | RunSlurmJobs | RunSlurmScripts,
         "process": ProcessRunResult | ProcessingPlan | Trial | SlurmJobsDone | SlurmJobs | SlurmScripts,
         "status": StoreStatus | StoreFixity,
         "verify": VerifyResult | RepairResult,

@@ -124,7 +124,7 @@ def check_store(args: argparse.Namespace, console: Console, store: Path) -> None
     """
     from icf_utils.store.existing import refuse_unintended_store
 
-    if refuse_unintended_store(store, args.new) and args.new:
+    if refuse_unintended_store(store, args.new) and args.new and not getattr(args, "dry_run", False):
         console.message(f"making a new store in '{printable(store)}'")
 
 

@@ -176,14 +176,14 @@ def _check(args: argparse.Namespace, console: Console, config: ProcessConfig, vi
 def _dry_run(args: argparse.Namespace, console: Console, config: ProcessConfig, visits: Sequence[VisitInput]) -> int:
     from icf_utils.processing.run import plan_processing
 
-    plans = plan_processing(visits, config)
+    plans = plan_processing(visits, config, with_program=True)
     lines = [f"{plan.study}/{plan.visit}: {_why(plan)}" for plan in plans if plan.reasons or plan.problem]
     todo, cannot = [plan for plan in plans if plan.reasons], [plan for plan in plans if plan.problem]
     problems = f", {len(cannot)} that cannot be processed" if cannot else ""
     rest = len(plans) - len(todo) - len(cannot)
     lines.append(f"{format_count(len(plans), 'visit')}: {len(todo)} to process, {rest} up to date{problems}")
-    console.result(args.command, {"dry_run": True, "visits": to_json_value(plans)}, lines)
-    return 0
+    console.result(args.command, {"dry_run": True, "visits": to_json_value(plans)}, lines, ok=not cannot)
+    return 1 if cannot else 0
 
 
 def _why(plan: PlannedProcessing) -> str:

@@ -34,6 +34,7 @@ from icf_utils.results import to_json_value
 from icf_utils.settings import RUN_CHECKS, STAGE_NAMES
 
 if TYPE_CHECKING:
+    from icf_utils.pipeline.checks import Refusals
     from icf_utils.pipeline.model import RunConfig, RunHead, RunResult, VisitInput, VisitOutcome, VisitPlan
     from icf_utils.processing.model import Processing
     from icf_utils.processing.run import ProcessRunResult
@@ -180,8 +181,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     of_job = visits_of_job(args)
     visits = wanted_visits(store, choice.table, choice.pattern, targets_of(args)) if of_job is None else of_job
     config = _run_config(args, store, settings, choice)
-    if not args.dry_run:
-        check_store(args, console, store)
+    check_store(args, console, store)
     processings = _processings(args, config)
     if args.catalog_of:
         return catalog_job(args, console, visits, config)
@@ -285,26 +285,56 @@ def _run_config(args: argparse.Namespace, store: Path, settings: Settings, choic
 
 
 def _dry_run(args: argparse.Namespace, console: Console, visits: list[VisitInput], config: RunConfig) -> int:
+    from icf_utils.pipeline.checks import preview_refusals, refusal_text, without_refused
     from icf_utils.pipeline.graph import plan_cells, write_graph
     from icf_utils.pipeline.plan import make_plan
 
     plans = make_plan(visits, config)
+    refused = preview_refusals(plans, config, console)
     if args.graph:
         write_graph(Path(args.graph), plan_cells(plans), config.stage_names)
-    todo = [plan for plan in plans if plan.runs]
+    todo = [plan for plan in without_refused(plans, refused) if plan.runs]
     lines = [f"{plan.visit_input.name} {item.stage}: {'; '.join(item.reasons)}" for plan in todo for item in plan.runs]
     stages = sum(len(plan.runs) for plan in todo)
+    lines += refusal_lines(refused)
     lines.append(
         f"{format_count(len(plans), 'visit')}: {len(todo)} to do ({format_count(stages, 'stage')}), "
-        f"{len(plans) - len(todo)} up to date"
+        f"{len(plans) - len(todo) - len(refused)} up to date{count_refused(refused)}"
     )
-    console.result(args.command, {"dry_run": True, "visits": [_plain_plan(plan) for plan in plans]}, lines)
-    return 0
+    problems = {plan.visit_input.name: refusal_text(error) for plan, error in refused}
+    rows = [_plain_plan(plan, problems.get(plan.visit_input.name, "")) for plan in plans]
+    console.result(args.command, {"dry_run": True, "visits": rows}, lines, ok=not refused)
+    return preview_exit_code(refused)
 
 
-def _plain_plan(plan: VisitPlan) -> dict[str, object]:
+def refusal_lines(refused: Refusals) -> list[str]:
+    """For a dry run: the visits that the run would refuse, and why."""
+    from icf_utils.pipeline.checks import refusal_text
+
+    lines = []
+    for plan, error in refused:
+        what = "would wait" if isinstance(error, NotSettled) else "would fail"
+        lines.append(f"{plan.visit_input.name}: {what}: {refusal_text(error)}")
+    return lines
+
+
+def count_refused(refused: Refusals) -> str:
+    """For the summary of a dry run: how many visits the run would refuse."""
+    waiting = sum(isinstance(error, NotSettled) for _, error in refused)
+    counts = {"that would fail": len(refused) - waiting, "not settled": waiting}
+    return "".join(f", {count} {word}" for word, count in counts.items() if count)
+
+
+def preview_exit_code(refused: Refusals) -> int:
+    """The exit code of a dry run: that of the run, as far as it is known."""
+    if any(not isinstance(error, NotSettled) for _, error in refused):
+        return 1
+    return NotSettled.exit_code if refused else 0
+
+
+def _plain_plan(plan: VisitPlan, problem: str) -> dict[str, object]:
     stages = [{"stage": item.stage, "runs": item.runs, "reasons": list(item.reasons)} for item in plan.decisions]
-    return {"study": plan.visit_input.study, "visit": plan.visit_input.visit, "stages": stages}
+    return {"study": plan.visit_input.study, "visit": plan.visit_input.visit, "stages": stages, "problem": problem}
 
 
 def _run(

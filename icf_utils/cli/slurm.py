@@ -101,15 +101,27 @@ def submit(args: argparse.Namespace, console: Console, visits: list[VisitInput],
     config = replace(config, root=Path(os.path.abspath(config.root)))
     request = job_request(args)
     if args.dry_run:
-        return _print_scripts(args, console, plan_jobs(visits, config, request, ask_queue=False), config, request)
-    planned = plan_jobs(visits, config, request)
+        planned = plan_jobs(visits, config, request, ask_queue=False, progress=console)
+        return _print_scripts(args, console, planned, config, request)
+    planned = plan_jobs(visits, config, request, progress=console)
     submissions = submit_jobs(planned, config, request, console)
     if args.wait:
-        return _wait(args, console, visits, config, submissions)
-    lines = [*_summary(planned, submissions)]
+        return _wait(args, console, visits, config, planned, submissions)
+    lines = [*_refused_lines(planned), *_summary(planned, submissions)]
     lines += ["follow them with: icf-utils status; repeat this command if visits fail"] if submissions else []
-    console.result(args.command, {"slurm": True, "jobs": to_json_value(submissions)}, lines)
-    return 0
+    result = {"slurm": True, "jobs": to_json_value(submissions), "refused": _refused_rows(planned)}
+    console.result(args.command, result, lines, ok=not planned.refused)
+    return 1 if planned.refused else 0
+
+
+def _refused_lines(planned: SubmissionPlan) -> list[str]:
+    return [f"{row['subject']}: not submitted: {row['reason']}" for row in _refused_rows(planned)]
+
+
+def _refused_rows(planned: SubmissionPlan) -> list[dict[str, str]]:
+    from icf_utils.pipeline.checks import refusal_text
+
+    return [{"subject": plan.visit_input.name, "reason": refusal_text(error)} for plan, error in planned.refused]
 
 
 def job_request(args: argparse.Namespace) -> JobRequest:
@@ -149,8 +161,11 @@ def _print_scripts(
     lines = []
     for script in found:
         lines += [f"# {printable(script.path)}", script.text.rstrip("\n"), f"# submitted by: {script.command}", ""]
-    console.result(args.command, {"dry_run": True, "scripts": to_json_value(found)}, [*lines, *_summary(planned, [])])
-    return 0
+    result = {"dry_run": True, "scripts": to_json_value(found), "refused": _refused_rows(planned)}
+    console.result(
+        args.command, result, [*lines, *_refused_lines(planned), *_summary(planned, [])], ok=not planned.refused
+    )
+    return 1 if planned.refused else 0
 
 
 def _summary(planned: SubmissionPlan, submissions: list[Submission]) -> list[str]:
@@ -160,6 +175,7 @@ def _summary(planned: SubmissionPlan, submissions: list[Submission]) -> list[str
     texts = [f"{format_count(new, 'visit')} to make"]
     texts += [f"{catalog} to add to the catalog"] if catalog > 0 else []
     texts += [f"{queued} already queued"] if queued else []
+    texts += [f"{len(planned.refused)} refused"] if planned.refused else []
     numbers = [job for one in submissions for job in (one.array_job, one.catalog_job) if job]
     jobs = f"; jobs {', '.join(numbers)}" if numbers else ""
     return [f"{', '.join([*texts, f'{planned.up_to_date} up to date'])}{jobs}"]
@@ -170,6 +186,7 @@ def _wait(
     console: Console,
     visits: list[VisitInput],
     config: RunConfig,
+    planned: SubmissionPlan,
     submissions: list[Submission],
 ) -> int:
     from icf_utils.slurm.wait import find_unfinished_visits, wait_for_jobs
@@ -181,8 +198,14 @@ def _wait(
         console.message("the jobs continue; 'squeue' lists them, 'scancel' stops them")
         raise
     left = find_unfinished_visits(visits, replace(config, always_make=False))
+    refused = {plan.visit_input.name for plan, _ in planned.refused}
+    left = [one for one in left if f"{one.study}/{one.visit}" not in refused]
     lines = [f"{one.study}/{one.visit}: {one.stage} failed: {one.reason}" for one in left]
-    lines.append(f"{format_count(len(visits), 'visit')}: {len(visits) - len(left)} done, {len(left)} failed")
+    lines += _refused_lines(planned)
+    counts = f"{len(visits) - len(left) - len(refused)} done, {len(left)} failed"
+    lines.append(f"{format_count(len(visits), 'visit')}: {counts}{f', {len(refused)} refused' if refused else ''}")
     result = {"slurm": True, "jobs": to_json_value(submissions), "failed": to_json_value(left)}
-    console.result(args.command, result, lines, ok=not left)
-    return 1 if left else 0
+    result["refused"] = _refused_rows(planned)
+    ok = not left and not refused
+    console.result(args.command, result, lines, ok=ok)
+    return 0 if ok else 1

@@ -8,8 +8,9 @@ not the whole of a folder is read through a list of its files, which :func:`writ
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -237,8 +238,17 @@ def refuse_root_in_store(root: Path, store: Path) -> None:
         raise InputRefused(root, [(str(root), f"is inside the store '{printable(store)}', or contains it")], advice)
 
 
-def preview_input(item: IngestVisit, store: Path) -> VisitInput:
-    """The input as :func:`write_input` returns it; without a source if the list would have to be written."""
-    if item.selection is None:
-        return VisitInput(item.study, item.visit, Path(os.path.abspath(item.folder)))
-    return VisitInput(item.study, item.visit, list_path(item, store) if is_list_current(item, store) else None)
+@contextmanager
+def preview_inputs(items: Sequence[IngestVisit], store: Path) -> Iterator[list[VisitInput]]:
+    """The inputs as :func:`write_input` returns them; a list that the store does not have is a temporary file."""
+    with tempfile.TemporaryDirectory(prefix="icf-utils-") as folder:
+        inputs = []
+        for number, item in enumerate(items):
+            if item.selection is None or is_list_current(item, store):
+                path = Path(os.path.abspath(item.folder)) if item.selection is None else list_path(item, store)
+            else:
+                path = Path(folder, f"{number}.json")
+                with storage_errors(path, "write"):
+                    path.write_bytes(encode_selection(item.selection))
+            inputs.append(VisitInput(item.study, item.visit, path))
+        yield inputs

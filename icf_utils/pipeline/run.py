@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import replace
 
 from icf_utils.errors import IcfError
+from icf_utils.pipeline.checks import refuse_visits, without_refused
 from icf_utils.pipeline.execute import (
     AlreadyRunning,
     CatalogTask,
@@ -24,8 +25,6 @@ from icf_utils.pipeline.execute import (
 )
 from icf_utils.pipeline.model import RunConfig, RunResult, StageOutcome, VisitInput, VisitOutcome, VisitPlan
 from icf_utils.pipeline.plan import make_plan
-from icf_utils.pipeline.renamed import refuse_renamed_visits
-from icf_utils.pipeline.shared_studies import refuse_shared_studies
 from icf_utils.pipeline.stages import check_config
 from icf_utils.pipeline.state import remove_unfinished_records
 from icf_utils.pipeline.workers import WorkerPool, start_workers
@@ -69,12 +68,9 @@ def run_visits(
     outcomes = [_up_to_date(plan) for plan in plans if not plan.runs]
     if todo:
         check_config(config)
-        refused = refuse_renamed_visits(todo, config)
-        if "shared-study" in config.options.refuse:
-            left = _without(todo, refused)
-            refused += refuse_shared_studies(left, config, progress)
+        refused = refuse_visits(todo, config, progress)
         outcomes += [_refused(plan, error, config) for plan, error in refused]
-        todo = _without(todo, refused)
+        todo = without_refused(todo, refused)
     if todo:
         for name in {plan.visit_input.study for plan in todo}:
             remove_unfinished_records(Study(config.root, name))
@@ -88,10 +84,6 @@ def run_visits(
         outcomes += scheduler.finished
     outcomes.sort(key=lambda outcome: (outcome.study, outcome.visit))
     return RunResult(tuple(outcomes), time.monotonic() - started)
-
-
-def _without(plans: list[VisitPlan], refused: Sequence[tuple[VisitPlan, IcfError]]) -> list[VisitPlan]:
-    return [plan for plan in plans if plan not in [other for other, _ in refused]]
 
 
 def _refused(plan: VisitPlan, error: IcfError, config: RunConfig) -> VisitOutcome:

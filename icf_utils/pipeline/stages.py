@@ -94,6 +94,24 @@ def _archive(visit_input: VisitInput, config: RunConfig, progress: Progress) -> 
     return StageResult(result.notices, digests={place.archive.name: result.md5})
 
 
+def check_archive_input(visit_input: VisitInput, config: RunConfig) -> None:
+    """Make the checks of the stage archive that need no file's whole content. Raises the errors of the stage."""
+    from icf_utils.archive import stage
+    from icf_utils.settings import DEFAULT_LEAVE_OUT
+
+    if visit_input.input is None:
+        return
+    place, options = stored_visit(visit_input, config), config.options
+    stage.check_archive_input(
+        visit_input.input,
+        place,
+        strip=options.strip if visit_input.input.is_file() else 0,
+        leave_out=stage.choose_left_out(place, config.settings, DEFAULT_LEAVE_OUT),
+        settle=options.settle,
+        refuse=options.refuse,
+    )
+
+
 def _adopt_archive(place: Visit) -> StageResult:
     """Accept an archive that was not made from an input: it must match its checksum file."""
     from icf_utils.archive.checksum import compare_checksum, read_checksum

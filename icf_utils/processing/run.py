@@ -56,15 +56,17 @@ class PlannedProcessing:
     problem: str = ""
 
 
-def plan_processing(visits: Sequence[VisitInput], config: ProcessConfig) -> list[PlannedProcessing]:
-    """What :func:`run_processing` would do. The program need not exist on this machine."""
-    return [_plan(visit, config) for visit in visits]
+def plan_processing(
+    visits: Sequence[VisitInput], config: ProcessConfig, with_program: bool = False
+) -> list[PlannedProcessing]:
+    """What :func:`run_processing` would do. Unless ``with_program``, the program need not exist on this machine."""
+    return [_plan(visit, config, with_program) for visit in visits]
 
 
-def _plan(visit: VisitInput, config: ProcessConfig) -> PlannedProcessing:
+def _plan(visit: VisitInput, config: ProcessConfig, with_program: bool) -> PlannedProcessing:
     place = Visit(config.root, visit.study, visit.visit)
     try:
-        found = decide(place, config.processing, config.arguments, config.always, with_digests=False)
+        found = decide(place, config.processing, config.arguments, config.always, with_digests=with_program)
     except IcfError as error:
         return PlannedProcessing(visit.study, visit.visit, (), str(error))
     return PlannedProcessing(visit.study, visit.visit, found.reasons)

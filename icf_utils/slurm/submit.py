@@ -13,6 +13,7 @@ from pathlib import Path
 
 from icf_utils.errors import IcfError
 from icf_utils.formatting import format_count
+from icf_utils.pipeline.checks import refuse_visits, without_refused
 from icf_utils.pipeline.model import RunConfig, VisitInput, VisitPlan
 from icf_utils.pipeline.plan import make_plan
 from icf_utils.pipeline.stages import check_config
@@ -48,10 +49,14 @@ class StudyJobs:
 
 @dataclass(frozen=True)
 class SubmissionPlan:
-    """Everything to submit; ``up_to_date`` counts the visits with nothing to do."""
+    """Everything to submit; ``up_to_date`` counts the visits with nothing to do.
+
+    ``refused`` are visits that are not submitted: a job has only some of the visits, and would not find what is wrong.
+    """
 
     studies: tuple[StudyJobs, ...]
     up_to_date: int
+    refused: tuple[tuple[VisitPlan, IcfError], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,11 @@ class JobScript:
 
 
 def plan_jobs(
-    visits: Sequence[VisitInput], config: RunConfig, request: JobRequest, ask_queue: bool = True
+    visits: Sequence[VisitInput],
+    config: RunConfig,
+    request: JobRequest,
+    ask_queue: bool = True,
+    progress: Progress = SILENT,
 ) -> SubmissionPlan:
     """Plan what to submit. Without ``ask_queue``, plan as if nothing had been submitted yet.
 
@@ -73,13 +82,14 @@ def plan_jobs(
     check_config(config)
     check_path(config.root)
     todo = [plan for plan in make_plan(visits, config) if plan.runs]
+    refused = tuple(refuse_visits(todo, config, progress))
     by_study: dict[str, list[VisitPlan]] = {}
-    for plan in todo:
+    for plan in without_refused(todo, refused):
         by_study.setdefault(plan.visit_input.study, []).append(plan)
     studies = [Study(config.root, name) for name in sorted(by_study)]
     active = find_active_submissions(studies) if ask_queue else {}
     jobs = [_study_jobs(study, by_study[study.study], active.get(study.study, []), request) for study in studies]
-    return SubmissionPlan(tuple(jobs), len(visits) - len(todo))
+    return SubmissionPlan(tuple(jobs), len(visits) - len(todo), refused)
 
 
 @dataclass(frozen=True)

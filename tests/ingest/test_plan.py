@@ -79,7 +79,8 @@ def test_a_list_that_changes_later_fails_the_visit(tree: Path) -> None:
     assert ingest(tree, "--exclude", patterns).code == 0
     (tree / "sub-2" / "ses-1" / "02_T1w" / "0003.dcm").write_bytes(dicom_bytes(InstanceNumber=3))
     plan = ingest(tree, "--exclude", patterns, "--dry-run")
-    assert "study-a/sub-2_ses-1: to do" in plan.out
+    assert (plan.code, "study-a/sub-2_ses-1: would fail: " in plan.out) == (1, True)
+    assert "1 file added ('02_T1w/0003.dcm')" in plan.out
     ran = ingest(tree, "--exclude", patterns)
     assert ran.code == 1
     assert "study-a/sub-2_ses-1: archive failed" in ran.out

@@ -127,3 +127,55 @@ def test_one_instance_twice(tmp_path: Path) -> None:
     result = make_studyvisit_archive(tmp_path / "in", tmp_path / "store", "s", "differs")
     assert [(notice.code, notice.subject) for notice in result.notices] == [("repeated-instance", "c.dcm")]
     assert "'a.dcm'" in result.notices[0].message
+
+
+DEEP: tuple[str, ...] = ("--levels", "subject/session/scanned", "--visit", "{subject}_{session}_{scanned}")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (DEEP, "s/sub-1_mr_01_scout: would fail: 's/sub-1_mr_01_scout': has images of the same StudyInstanceUID"),
+        (("--levels", "session", "--visit", "{session}"), "s/all: would fail: '"),
+        (("--settle", "1h"), "s/sub-1_mr: would wait: input '"),
+    ],
+)
+def test_a_dry_run_makes_the_checks_of_the_run(
+    program: Inside, tree: Path, options: tuple[str, ...], reason: str
+) -> None:
+    root = tree
+    if "session" in options:
+        root = tree.parent / "several"
+        root.mkdir()
+        shutil.move(tree, root / "all")
+    args: tuple[str | Path, ...] = ("ingest", root, "-o", tree.parent / "store", "--study", "s", *URL, *options)
+    planned, before = program(*args, "-n"), sorted(tree.parent.iterdir())
+    assert f"\n{planned.out}".count(f"\n{reason}") == 1
+    assert "that would fail" in planned.out or "not settled" in planned.out
+    assert sorted(tree.parent.iterdir()) == before
+    rows = program(*args, "-n", "--json").json["result"]["visits"]
+    assert {row["state"] for row in rows} == {"refused"}
+    assert planned.code == program(*args).code != 0
+
+
+def write_image(path: Path, number: int) -> None:
+    path.write_bytes(dicom_bytes(StudyInstanceUID=uid("h"), PatientID="p", SOPInstanceUID=uid("h", number)))
+
+
+def test_a_dry_run_of_unsorted_files_makes_the_checks_of_the_run(program: Inside, tmp_path: Path) -> None:
+    """The visit was archived under another name: its images are in the store."""
+    heap = tmp_path / "heap"
+    heap.mkdir()
+    for number in range(3):
+        write_image(heap / f"{number}", number)
+    args = ("ingest", heap, "--heap", "-o", tmp_path / "store", "--study", "s", *URL)
+    assert program(*args, "--visit", "first").code == 0
+    planned = program(*args, "--visit", "second", "-n")
+    assert (planned.code, program(*args, "--visit", "second").code) == (1, 1)
+    assert "s/second: would fail: 's/second': has images of the same StudyInstanceUID as s/first" in planned.out
+    write_image(heap / "3", 3)
+    planned = program(*args, "--visit", "first", "-n")
+    assert (planned.code, program(*args, "--visit", "first").code) == (1, 1)
+    assert "s/first: would fail: " in planned.out
+    assert "1 file added ('3')" in planned.out
+    assert program(*args, "--visit", "first", "-n", "--replace", "one more").code == 0

@@ -27,6 +27,7 @@ from icf_utils.slurm.records import (
 from icf_utils.slurm.scripts import catalog_dependency, container_binds, visits_script
 from icf_utils.slurm.submit import job_scripts, plan_jobs
 from icf_utils.store.layout import Study
+from tests.data.make_dicom import uid, write_visit
 from tests.slurm.conftest import Program, write_inputs
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/cluster.md"
@@ -228,3 +229,23 @@ def test_status_without_squeue_names_it(tmp_path: Path) -> None:
     done = Program({"PATH": str(tmp_path)}).run("status", "-o", str(tmp_path / "store"), "--table", str(table))
     assert done.returncode == 0
     assert "queued jobs are not shown: SLURM's 'squeue' is required but was not found" in done.stderr
+
+
+def test_visits_of_one_dicom_study_are_not_submitted(tmp_path: Path) -> None:
+    """The jobs, each with one of them, would not find that."""
+    for scan in ("scout", "t1"):
+        write_visit(tmp_path / scan, {1: (scan, 1)}, StudyInstanceUID=uid("one"))
+    write_visit(tmp_path / "other", {1: ("t1", 1)}, StudyInstanceUID=uid("two"))
+    table = tmp_path / "t.csv"
+    table.write_text("study,visit,input\n" + "".join(f"s,{name},{name}\n" for name in ("scout", "t1", "other")))
+    planned = plan_jobs(
+        read_table(table, tmp_path / "store"),
+        RunConfig(tmp_path / "store", options=StageOptions(refuse=RUN_CHECKS)),
+        JobRequest(),
+        ask_queue=False,
+    )
+    assert [visit.visit for jobs in planned.studies for shard in jobs.shards for visit in shard] == ["other"]
+    assert [found.visit_input.visit for found, _ in planned.refused] == ["scout", "t1"]
+    ran = Program({}).run("run", "-o", str(tmp_path / "store"), "--table", str(table), "--slurm", "-n")
+    assert (ran.returncode, "1 visit to make, 2 refused, 0 up to date" in ran.stdout) == (1, True)
+    assert "s/t1: not submitted: 's/t1': has images of the same StudyInstanceUID as s/scout" in ran.stdout
