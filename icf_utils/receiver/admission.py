@@ -33,7 +33,7 @@ TOO_MANY_OF_ADDRESS = AssociationRejection(_LIMIT_EXCEEDED, "too many associatio
 
 @dataclass
 class OpenAssociation:
-    """An admitted association. ``id`` is its number in the journal.
+    """An admitted association. ``id`` is its number in the journal, in which it is once it ``is_recorded``.
 
     ``rules`` are those that admit its sender; the first one that an image fits takes the image. ``has_changed`` says
     that counts, transfer syntaxes or sessions are not in the journal yet. ``last_image`` is when it was opened or last
@@ -48,6 +48,7 @@ class OpenAssociation:
     sessions: set[str] = field(default_factory=set)
     has_changed: bool = False
     last_image: float = field(default_factory=time.monotonic)
+    is_recorded: bool = False
 
     @property
     def rule(self) -> Rule:

@@ -81,6 +81,12 @@ class AssociationUser(Protocol):
     def admit(self, association: Association, request: AssociateRequest) -> OpenAssociation | AssociationRejection:
         """Admit an association, or say why it is rejected; then it is over."""
 
+    def record(self, opened: OpenAssociation) -> str:
+        """Record an association that was accepted, while its first message is on its way.
+
+        Returns why it cannot be served; empty if it can.
+        """
+
     def fail(self, address: str, reason: str) -> None:
         """Take note of a connection that did not become an association."""
 
@@ -188,7 +194,7 @@ class Association:
             return
         end = _End("lost")
         try:
-            end = self._converse(request)
+            end = self._converse(request, opened)
         finally:
             if self._message is not None and self._message.image is not None:
                 self._message.image.discard()
@@ -224,7 +230,7 @@ class Association:
         self._request, self.opened, self._is_pending = request, decision, False
         return decision
 
-    def _converse(self, request: AssociateRequest) -> _End:
+    def _converse(self, request: AssociateRequest, opened: OpenAssociation) -> _End:
         """Accept the association, and serve messages until it ends."""
         contexts = accept_contexts(request)
         for context in contexts:
@@ -232,6 +238,8 @@ class Association:
                 self._contexts.setdefault(context.id, context)
         try:
             self._link.send(encode_associate_accept(request, contexts, accept_roles(request), self._user.max_pdu))
+            if problem := self._user.record(opened):
+                return _End("aborted", problem, encode_abort(_NOT_SPECIFIED))
             return self._serve_messages()
         except MalformedPdu as error:
             return _End("aborted", str(error), encode_abort(_INVALID_PARAMETER))

@@ -15,6 +15,7 @@ store.
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -106,6 +107,8 @@ class Journal:
         self.spool = Path(os.path.abspath(spool))
         self._database = _Database(self.spool / JOURNAL_NAME)
         self.events = EventTable(self._database)
+        numbers = self._database.rows("SELECT seq FROM sqlite_sequence WHERE name = 'association'")
+        self._associations = itertools.count(1 + (numbers[0]["seq"] if numbers else 0))
 
     def close(self) -> None:
         """Close the database."""
@@ -727,11 +730,21 @@ class Journal:
     # associations
 
     def start_association(
-        self, called_ae: str, calling_ae: str, address: str, state: AssociationState = "open", reason: str = ""
+        self,
+        called_ae: str,
+        calling_ae: str,
+        address: str,
+        state: AssociationState = "open",
+        reason: str = "",
+        number: int = 0,
     ) -> int:
-        """Record a new association and return its id; one that is not ``open`` has ended already."""
+        """Record a new association and return its id; one that is not ``open`` has ended already.
+
+        ``number`` is the id if it was reserved by :meth:`next_association`.
+        """
         now = time.time()
         columns = {
+            "id": number or self.next_association(),
             "called_ae": called_ae,
             "calling_ae": calling_ae,
             "address": address,
@@ -745,6 +758,10 @@ class Journal:
                 names = ("called_ae", "calling_ae", "address", "reason")
                 self.events.add("rejected", 0, **{name: columns[name] for name in names})
             return self._database.insert("association", columns)
+
+    def next_association(self) -> int:
+        """Reserve the id of an association. One process at a time writes associations: the receiver."""
+        return next(self._associations)
 
     def _was_just_rejected(self, columns: Mapping[str, Any]) -> bool:
         """Whether the same was rejected within the last hour; somebody may request thousands of associations."""

@@ -1,4 +1,7 @@
-"""Accepts connections and gives each a thread, up to a limit. Listens on the network.
+"""Accepts connections and serves each in a thread, up to a limit. Listens on the network.
+
+Several threads wait for connections, and each serves the one that it has accepted: nothing has to be started or handed
+over before a peer is answered. While all are busy, there is always one more.
 
 A connection counts as *pending* until its association is admitted. An address may have a few pending ones, and there is
 a limit for all. Where a limit is reached, the oldest pending connection gives way to a new one if it has been pending
@@ -27,6 +30,9 @@ PENDING_PER_ADDRESS, PENDING, FRESH = 16, 64, 2.0
 
 #: The most pending connections, however fresh they are.
 PENDING_AT_MOST = 256
+
+#: Threads that wait for a connection, at most.
+_WAITING = 8
 
 #: Seconds before another connection is accepted when the process has too many files open.
 _PAUSE = 0.2
@@ -61,12 +67,14 @@ class Listener:
         self._listening, self._limits, self._tls, self._user, self._report = listening, limits, tls, user, report
         self._connections: dict[Association, Link] = {}  # in the order in which they came
         self._lock, self._stopped = threading.Lock(), threading.Event()
+        self._waiting = 0
         self.counts: Counter[str] = Counter()
         self.port: int = listening.getsockname()[1]
 
     def start(self) -> None:
-        """Accept connections, in a thread."""
-        threading.Thread(target=self._accept_all, name="listener", daemon=True).start()
+        """Accept connections, in threads."""
+        for _ in range(_WAITING):
+            self._add_thread()
 
     def stop(self) -> None:
         """Accept no more, and abort every association."""
@@ -82,7 +90,20 @@ class Listener:
         with self._lock:
             return list(self._connections)
 
+    def _add_thread(self) -> bool:
+        """Let one more thread wait for connections; false if the system has no more threads."""
+        with self._lock:
+            self._waiting += 1
+        try:
+            threading.Thread(target=self._accept_all, daemon=True).start()
+        except RuntimeError:
+            with self._lock:
+                self._waiting -= 1
+            return False
+        return True
+
     def _accept_all(self) -> None:
+        """Serve one connection after the other, until enough other threads wait for them."""
         while not self._stopped.is_set():
             try:
                 connection, address = self._listening.accept()
@@ -93,10 +114,21 @@ class Listener:
                     self._report(f"cannot accept a connection: {error.strerror}")
                     self._stopped.wait(_PAUSE)
                 continue
-            self.counts["connections"] += 1
-            self._start_thread(connection, str(address[0]))
+            with self._lock:
+                self._waiting -= 1
+                is_last = not self._waiting
+                self.counts["connections"] += 1
+            if is_last and not self._add_thread():
+                self._report("cannot serve a connection: too many threads")
+                connection.close()
+            else:
+                self._serve(connection, str(address[0]))
+            with self._lock:
+                if self._waiting >= _WAITING:
+                    return
+                self._waiting += 1
 
-    def _start_thread(self, connection: socket.socket, address: str) -> None:
+    def _serve(self, connection: socket.socket, address: str) -> None:
         with suppress(OSError):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         link = Link(connection, self._limits)
@@ -104,11 +136,7 @@ class Listener:
         self._make_room(address)
         with self._lock:
             self._connections[association] = link
-        try:
-            threading.Thread(target=self._serve, args=(association, link), daemon=True).start()
-        except RuntimeError:  # the system has no more threads
-            self._report("cannot serve a connection: too many threads")
-            self._remove(association, link)
+        self._serve_association(association, link)
 
     def _make_room(self, address: str) -> None:
         """Abort the oldest pending connection where a limit is reached."""
@@ -121,7 +149,7 @@ class Listener:
                 found[0].abort("too many connections without an association")
                 return
 
-    def _serve(self, association: Association, link: Link) -> None:
+    def _serve_association(self, association: Association, link: Link) -> None:
         try:
             link.expect_request()
             if self._tls is not None:

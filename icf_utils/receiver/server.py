@@ -73,6 +73,7 @@ class Receiver:
         listen = settings.listen
         self.max_pdu = listen.max_pdu
         self._cleaned, self._problem = -inf, RecurringProblem(progress)
+        self._is_journal_failing = False
         self._unrecorded_ends: list[tuple[OpenAssociation, EndState, str]] = []
         check_machine(settings)  # before the spool is touched
         check_processings(settings)
@@ -149,13 +150,31 @@ class Receiver:
         with self._lock:
             if rejection := self._has_no_place(sender.address):
                 return rejection
-            opened = self._open[association] = OpenAssociation(0, rules, sender)
-        try:  # before it is accepted, since the first image, which may follow at once, needs the number
-            opened.id = self._journal.start_association(sender.called_ae, sender.calling_ae, sender.address)
-        except IcfError as error:
+            opened = self._open[association] = OpenAssociation(self._journal.next_association(), rules, sender)
+        if self._is_journal_failing and (problem := self.record(opened)):
             self._open.pop(association, None)
-            return congestion(str(error))
+            return congestion(problem)
         return opened
+
+    def record(self, opened: OpenAssociation) -> str:
+        """Record an association in the journal; returns what prevents it, or nothing.
+
+        It is accepted before, since its sender would have to wait for this, unless the journal could not be written
+        the last time.
+        """
+        try:
+            self._write_start(opened)
+        except IcfError as error:
+            self._is_journal_failing = True
+            return str(error)
+        self._is_journal_failing = False
+        return ""
+
+    def _write_start(self, opened: OpenAssociation) -> None:
+        if not opened.is_recorded:
+            sender = opened.sender
+            self._journal.start_association(sender.called_ae, sender.calling_ae, sender.address, number=opened.id)
+            opened.is_recorded = True
 
     def _has_no_place(self, address: str) -> AssociationRejection | None:
         """Why one more association of an address cannot be open; the caller has the lock.
@@ -209,6 +228,7 @@ class Receiver:
             self._progress.message(f"an association of {printable(opened.sender.calling_ae)} was {state}{why}")
 
     def _record_end(self, opened: OpenAssociation, state: EndState, reason: str) -> None:
+        self._write_start(opened)
         self._journal.end_association(opened.id, state, reason, **_recorded(opened))
         self._sessions.end_association(opened.id)
 
