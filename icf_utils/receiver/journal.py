@@ -15,7 +15,6 @@ store.
 from __future__ import annotations
 
 import errno
-import itertools
 import json
 import os
 import shutil
@@ -107,8 +106,7 @@ class Journal:
         self.spool = Path(os.path.abspath(spool))
         self._database = _Database(self.spool / JOURNAL_NAME)
         self.events = EventTable(self._database)
-        numbers = self._database.rows("SELECT seq FROM sqlite_sequence WHERE name = 'association'")
-        self._associations = itertools.count(1 + (numbers[0]["seq"] if numbers else 0))
+        self._numbers, self._last_number = threading.Lock(), 0
 
     def close(self) -> None:
         """Close the database."""
@@ -761,7 +759,10 @@ class Journal:
 
     def next_association(self) -> int:
         """Reserve the id of an association. One process at a time writes associations: the receiver."""
-        return next(self._associations)
+        with self._numbers:
+            rows = self._database.rows("SELECT seq FROM sqlite_sequence WHERE name = 'association'")
+            self._last_number = 1 + max(self._last_number, rows[0]["seq"] if rows else 0)
+            return self._last_number
 
     def _was_just_rejected(self, columns: Mapping[str, Any]) -> bool:
         """Whether the same was rejected within the last hour; somebody may request thousands of associations."""

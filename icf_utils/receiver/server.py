@@ -147,10 +147,14 @@ class Receiver:
         rules = admit_association(self._settings.rules, sender)
         if isinstance(rules, AssociationRejection):
             return rules
+        try:
+            number = self._journal.next_association()
+        except IcfError as error:
+            return congestion(str(error))
         with self._lock:
             if rejection := self._has_no_place(sender.address):
                 return rejection
-            opened = self._open[association] = OpenAssociation(self._journal.next_association(), rules, sender)
+            opened = self._open[association] = OpenAssociation(number, rules, sender)
         if self._is_journal_failing and (problem := self.record(opened)):
             self._open.pop(association, None)
             return congestion(problem)
