@@ -212,7 +212,12 @@ def _refuse_store_in_input(place: Visit, input_path: Path) -> None:
 
 def _make(source: Source, place: Visit, zone: tzinfo, refuse: Collection[str], progress: Progress) -> ArchiveResult:
     if place.archive.exists():
-        digests, size, done = _compare(source, place, zone, progress)
+        try:
+            digests, size, done = _compare(source, place, zone, progress)
+        except DepositDiffers:
+            if place.checksum.exists():
+                refuse_damaged_archive(place)
+            raise
         archive = Written(place.archive, "unchanged")
     else:
         digests, size, done = _write(source, place, zone, refuse, progress)
@@ -281,8 +286,6 @@ def _compare(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> 
         with storage_errors(place.archive, "read"), open(place.archive, "rb", buffering=0) as handle:
             return _pack(source, place, zone, lambda: ExistingArchive(handle, place.archive), progress)
     except DepositDiffers as error:
-        if place.checksum.exists():
-            refuse_damaged_archive(place)
         raise DepositDiffers(error.path, explain_difference(place.archive, source) or error.how) from error
 
 

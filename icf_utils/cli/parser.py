@@ -154,6 +154,7 @@ class Parser(argparse.ArgumentParser):
     """argparse's parser with the conventions of this module. Raises :class:`UsageError` where argparse would exit."""
 
     _takes_operands = True
+    _relaxed: Sequence[argparse.Action | argparse._MutuallyExclusiveGroup] = ()
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(self, message)
@@ -267,13 +268,43 @@ class Parser(argparse.ArgumentParser):
         ]
         for rule in rules:
             rule.required = False
-        self._takes_operands = False
+        self._takes_operands, self._relaxed = False, rules
         try:
             yield
         finally:
-            self._takes_operands = True
+            self._takes_operands, self._relaxed = True, ()
             for rule in rules:
                 rule.required = True
+
+    @contextmanager
+    def _as_declared(self) -> Iterator[None]:
+        """For help and usage that are asked for during :meth:`_only_options`."""
+        for rule in self._relaxed:
+            rule.required = True
+        yield
+        for rule in self._relaxed:
+            rule.required = False
+
+    def format_usage(self) -> str:
+        with self._as_declared():
+            return super().format_usage()
+
+    def format_help(self) -> str:
+        """As argparse's, but with the options that are required in a section before the others."""
+        with self._as_declared():
+            formatter = self._get_formatter()
+            formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+            formatter.add_text(self.description)
+            for group in self._action_groups:
+                required = [action for action in group._group_actions if action.option_strings and action.required]
+                others = [action for action in group._group_actions if action not in required]
+                for title, actions in (("required options", required), (group.title, others)):
+                    formatter.start_section(title)
+                    formatter.add_text(group.description if actions is others else None)
+                    formatter.add_arguments(actions)
+                    formatter.end_section()
+            formatter.add_text(self.epilog)
+            return formatter.format_help()
 
     def _get_positional_actions(self) -> list[argparse.Action]:
         return super()._get_positional_actions() if self._takes_operands else []

@@ -144,10 +144,13 @@ def test_an_archive_that_is_cut_off_or_too_long(source: Path, place: Visit) -> N
     whole = place.archive.read_bytes()
     for at in (0, 1, 511, 512, 2000, len(whole) - 10240, len(whole) - 1):
         place.archive.write_bytes(whole[:at])
-        how = differs(source, place)
+        how = compare_archive(source, place)
+        assert how is not None
         assert how.startswith(f"it ends at byte {at}, within "), (at, how)
+        with pytest.raises(DepositDamaged, match="restore it from a copy"):
+            make_studyvisit_archive(source, place.root, place.study, place.visit)
     place.archive.write_bytes(whole + b"\0")
-    assert differs(source, place) == f"it has {len(whole) + 1} bytes, this input gives {len(whole)}"
+    assert compare_archive(source, place) == f"it has {len(whole) + 1} bytes, this input gives {len(whole)}"
 
 
 def test_every_damaged_byte_is_noticed(tmp_path: Path) -> None:

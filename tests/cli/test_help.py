@@ -63,6 +63,27 @@ def test_help_of_a_command(command: str) -> None:
     words = shlex.split(example)
     assert words[: 1 + len(command.split())] == ["icf-utils", *command.split()]
     assert build_parser().parse_args(words[1:]).command == command
+    usage, sections = ran.out.split("\n\n", 1)
+    required = _required_options(command)
+    assert [option for option in required if f"[{option} " in usage] == []
+    assert set(re.findall(r"^  (?:-\w [^,]*, )?(--[a-z-]+)", _section(sections, "required options:"), re.M)) == required
+
+
+def _required_options(command: str) -> set[str]:
+    parser: argparse.ArgumentParser = build_parser()
+    for word in command.split():
+        (below,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+        parser = below.choices[word]
+    return {action.option_strings[-1] for action in parser._actions if action.option_strings and action.required}
+
+
+def _section(text: str, title: str) -> str:
+    return next((part for part in text.split("\n\n") if part.startswith(title)), "")
+
+
+def test_required_options_after_a_mistake() -> None:
+    ran = icf("visit", "replace", "--id", "a", "b", "input")
+    assert (ran.code, "[--reason" in ran.err, "--reason TEXT" in ran.err) == (2, False, True)
 
 
 def test_help_of_the_program() -> None:
