@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def remove_visit(
         check_reason(reason)
     check_date(date)
     remove_dead_locks(place.of_study)
-    with visit_lock(place, progress):
+    with _ended_before(place, chosen), visit_lock(place, progress):
         files, records = visit_files(place), work_files(place)
         is_gone = not files and not records and read_entry(place) is None
         found_as = find_successors(place)
@@ -117,8 +118,7 @@ def remove_visit(
         stone = _tombstone(visit, date, reason) if tombstone and not place.tombstone.exists() else None
         pages = remove_files(place, files, records, stone, settings=chosen, progress=progress)
     try:
-        remove_study_folders(place.of_study)
-        update_index(place.root, chosen)
+        _tidy(place, chosen)
         found = find_traces(place.root, traces)
     except BaseException as error:
         note_leftovers(error, _NOT_SEARCHED)
@@ -138,6 +138,22 @@ def remove_visit(
         successors=successors,
         elsewhere=(f"the archive at {other}", *ELSEWHERE) if other else ELSEWHERE,
     )
+
+
+@contextmanager
+def _ended_before(place: Visit, settings: Settings) -> Iterator[None]:
+    """A removal that was killed after its files were gone is finished when it is repeated, which then fails."""
+    try:
+        yield
+    except DepositMissing:
+        _tidy(place, settings)
+        raise
+
+
+def _tidy(place: Visit, settings: Settings) -> None:
+    """Remove folders of the study that are empty, and bring the page of all studies up to date."""
+    remove_study_folders(place.of_study)
+    update_index(place.root, settings)
 
 
 def _lines(place: Visit, files: list[Path], records: list[Path]) -> list[str]:

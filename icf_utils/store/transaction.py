@@ -263,11 +263,12 @@ def _take_away(study: Study, target: Path) -> None:
         else:
             with suppress(FileNotFoundError, NotADirectoryError):
                 target.unlink()
-    with suppress(OSError):
+    with suppress(OSError):  # one that has other files
         for parent in target.parents:
             if parent in (study.folder, study.workdir, study.catalog):
                 break
-            parent.rmdir()
+            with suppress(FileNotFoundError):  # removed before, by a process that was killed then
+                parent.rmdir()
 
 
 def _remove(folder: Path) -> None:

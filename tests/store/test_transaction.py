@@ -16,7 +16,7 @@ from icf_utils.store.layout import Study, Visit
 from icf_utils.store.locks import catalog_lock, visit_lock
 from icf_utils.store.transaction import Change, Step, has_decided_changes
 
-STEPS = [Step("a", "s/a"), Step("deep/b", "s/b"), Step("gone"), Step("folder")]
+STEPS = [Step("a", "s/a"), Step("deep/b", "s/b"), Step("gone"), Step("folder"), Step("x/y/z")]
 
 #: Makes the change above, and dies at the COUNT-th rename or removal.
 _DYING = """
@@ -37,7 +37,7 @@ change = Change(study, "v1")
 for name in "ab":
     (change.root / "s" / name).write_text("new " + name)
 sys.addaudithook(audit)
-change.commit([Step("a", "s/a"), Step("deep/b", "s/b"), Step("gone"), Step("folder")])
+change.commit([Step("a", "s/a"), Step("deep/b", "s/b"), Step("gone"), Step("folder"), Step("x/y/z")])
 change.close()
 """
 
@@ -45,18 +45,29 @@ change.close()
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
     made = Study(tmp_path, "s")
-    (made.folder / "folder").mkdir(parents=True)
-    for name in ("a", "gone", "folder/x", "other"):
-        (made.folder / name).write_text(f"old {name}")
+    fill(made)
     return made
 
 
+def fill(study: Study) -> None:
+    for name in OLD:
+        path = study.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"old {name}")
+
+
 def state(study: Study) -> dict[str, str]:
-    files = (path for path in sorted(study.folder.rglob("*")) if path.is_file())
-    return {path.relative_to(study.folder).as_posix(): path.read_text() for path in files}
+    """The text of all files; folders that are empty have none."""
+    found = {}
+    for path in sorted(study.folder.rglob("*")):
+        if path.is_file():
+            found[path.relative_to(study.folder).as_posix()] = path.read_text()
+        elif path != study.workdir and not any(path.iterdir()):
+            found[path.relative_to(study.folder).as_posix()] = ""
+    return found
 
 
-OLD = {name: f"old {name}" for name in ("a", "folder/x", "gone", "other")}
+OLD = {name: f"old {name}" for name in ("a", "folder/x", "gone", "other", "x/y/z")}
 NEW = {"a": "new a", "deep/b": "new b", "other": "old other"}
 
 
@@ -86,7 +97,7 @@ def test_what_was_not_decided_is_dropped(study: Study) -> None:
     assert state(study) == OLD
 
 
-@pytest.mark.parametrize("count", range(12))
+@pytest.mark.parametrize("count", range(15))
 @pytest.mark.parametrize("lock", ["catalog", "visit", "other visit"])
 def test_whoever_comes_next_finishes(study: Study, count: int, lock: str) -> None:
     ended = subprocess.run([sys.executable, "-c", _DYING, str(study.root), str(count)], check=False)
@@ -101,11 +112,9 @@ def test_whoever_comes_next_finishes(study: Study, count: int, lock: str) -> Non
 
 def test_a_killed_process_may_leave_each_state(study: Study) -> None:
     seen = set()
-    for count in range(12):
+    for count in range(15):
         with_folder = Study(study.root / str(count), "s")
-        (with_folder.folder / "folder").mkdir(parents=True)
-        for name in ("a", "gone", "folder/x", "other"):
-            (with_folder.folder / name).write_text(f"old {name}")
+        fill(with_folder)
         subprocess.run([sys.executable, "-c", _DYING, str(with_folder.root), str(count)], check=False)
         seen.add(has_decided_changes(with_folder))
     assert seen == {True, False}
@@ -142,7 +151,7 @@ for number, root in enumerate(sys.argv[2:]):
             for name in "ab":
                 (change.root / "s" / name).write_text("new " + name)
             left, more = number, int(sys.argv[1])
-            change.commit([Step("a", "s/a"), Step("deep/b", "s/b"), Step("gone"), Step("folder")])
+            change.commit([Step("a", "s/a"), Step("deep/b", "s/b"), Step("gone"), Step("folder"), Step("x/y/z")])
         print("done")
     except KeyboardInterrupt as error:
         left = 1 << 30
@@ -155,9 +164,7 @@ for number, root in enumerate(sys.argv[2:]):
 def test_an_interrupt_says_what_became_of_the_change(tmp_path: Path, second: int) -> None:
     studies = [Study(tmp_path / str(number), "s") for number in range(40)]
     for study in studies:
-        (study.folder / "folder").mkdir(parents=True)
-        for name in ("a", "gone", "folder/x", "other"):
-            (study.folder / name).write_text(f"old {name}")
+        fill(study)
     command = [sys.executable, "-c", _INTERRUPTED, str(second), *(os.fspath(study.root) for study in studies)]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     seen = set()

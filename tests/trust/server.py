@@ -63,10 +63,12 @@ class Server:
         number: int = signal.SIGKILL,
         strace: Sequence[str] = (),
         group: bool = True,
+        kill_at: int = 0,
     ) -> Ended:
         """Run ``icf-utils`` with these arguments; ``after`` so many seconds it gets the signal ``number``.
 
-        ``group``: so do the processes that it has started. ``strace``: options of strace to run it under.
+        ``group``: so do the processes that it has started. ``strace``: options of strace to run it under. ``kill_at``:
+        it is killed just before its file operation of this number, counted from 1.
         """
         job = {
             "arguments": [str(item) for item in arguments],
@@ -74,6 +76,7 @@ class Server:
             "number": int(number),
             "strace": list(strace),
             "group": group,
+            "kill_at": kill_at,
         }
         assert self._process.stdin
         assert self._process.stdout
@@ -118,6 +121,8 @@ def _perform(job: dict[str, Any]) -> dict[str, Any]:
         child = os.fork()
         if not child:
             os.close(go)
+            if job["kill_at"]:
+                sys.addaudithook(_KillAt(job["kill_at"]))
             _be_the_command(job["arguments"], ready, there, out.fileno(), err.fileno())
         os.close(ready)
         os.close(there)
@@ -142,6 +147,25 @@ def _perform(job: dict[str, Any]) -> dict[str, Any]:
             stream.seek(0)
             texts.append(stream.read().decode("utf-8", "replace"))
         return {"code": code, "out": texts[0], "err": texts[1], "seconds": seconds}
+
+
+class _KillAt:
+    """Kills this process just before a file operation: what Python announces to audit hooks, and changes a disk."""
+
+    _EVENTS = frozenset(
+        f"os.{name}"
+        for name in ("rename", "remove", "rmdir", "mkdir", "link", "symlink", "truncate", "chmod", "chown", "setxattr")
+    )
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+
+    def __call__(self, event: str, details: tuple[Any, ...]) -> None:
+        is_writing = event == "open" and isinstance(details[2], int) and details[2] & (os.O_WRONLY | os.O_RDWR)
+        if is_writing or event in self._EVENTS:
+            self._left -= 1
+            if not self._left:
+                os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _be_the_command(arguments: list[str], ready: int, there: int, out: int, err: int) -> None:
