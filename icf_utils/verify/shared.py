@@ -81,7 +81,8 @@ def _foreign_pages(study: Study) -> Iterator[Finding]:
     for name in list_names(study, "metadata"):
         if UUID_NAME.fullmatch(name) and name not in known and (study.catalog / "metadata" / name).is_dir():
             path = study.catalog / "metadata" / name
-            yield Finding(path, "", "belongs to no visit that the study's page shows; run 'icf-utils catalog build', which removes it")
+            problem = "belongs to no visit that the study's page shows; 'icf-utils catalog build' removes it"
+            yield Finding(path, "", problem)
 
 
 def check_study_dataset(study: Study, visits: Sequence[str] | None = None) -> tuple[list[Finding], tuple[Notice, ...]]:
