@@ -3,7 +3,7 @@
 ``pytest --quick`` leaves these out. ``pytest --find-slow`` adds to the file what took longer than half a second, setup
 included, or a second for all parameters together, and removes tests that no longer exist. A line is a module and a
 function.
-A new test belongs to the quick part until it is named.
+A new test belongs to the quick part until it is named; a run of all tests lists those that took far too long for that.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import pytest
 SLOW = Path(__file__).parent / "slow.txt"
 #: Seconds of one test, and of a function with all its parameters.
 LIMIT, TOGETHER = 0.5, 1.0
+#: Seconds of a quick test after which a run names it, also on a machine that has other work to do.
+FAR_TOO_LONG = 5.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,8 +27,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--find-slow") and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(_Durations(), "icf-utils-durations")
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Durations(config.getoption("--find-slow")), "icf-utils-durations")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -48,13 +50,24 @@ def function_of(nodeid: str) -> str:
 class _Durations:
     """The time that each test took, in seconds, counted in the process that the workers report to."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_written: bool) -> None:
         self.seconds: dict[str, float] = {}
+        self._is_written = is_written
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
 
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        slow = read_slow()
+        named = {function_of(nodeid) for nodeid, seconds in self.seconds.items() if seconds > FAR_TOO_LONG}
+        for name in sorted(named - slow) if not self._is_written else ():
+            terminalreporter.write_line(f"to be named in tests/{SLOW.name}: {name}")
+
     def pytest_sessionfinish(self) -> None:
+        if self._is_written:
+            self._write()
+
+    def _write(self) -> None:
         together: dict[str, float] = {}
         for nodeid, seconds in self.seconds.items():
             function = function_of(nodeid)
