@@ -21,6 +21,7 @@ from types import TracebackType
 
 from icf_utils.dataset.clone_files import CloneFiles, key_file
 from icf_utils.errors import Busy, printable, storage_errors
+from icf_utils.fetch.files import FileSource
 from icf_utils.interrupts import remove_file
 from icf_utils.retrieve.model import PlannedFile
 from icf_utils.store.flock import open_locked
@@ -50,6 +51,11 @@ class AnnexDestination:
         """Begin to write an image, whose key is ``planned.image.key``."""
         return IncomingImage(planned, self._work, self._placer)
 
+    def share(self, planned: PlannedFile, source: FileSource) -> bool:
+        """Place a file that is all of ``source`` without copying it; false where the file system cannot do that."""
+        with self.begin(planned) as incoming:
+            return incoming.share(source)
+
 
 class IncomingImage:
     """An image that is being received; a context manager that removes it unless :meth:`keep` has returned true."""
@@ -78,16 +84,26 @@ class IncomingImage:
         with storage_errors(self._part, "write"):
             self._file.write(chunk)
 
+    def share(self, source: FileSource) -> bool:
+        """Hand on a file that shares the blocks of ``source``, which git-annex will check; returns whether it can."""
+        if not source.share_with(self._file):
+            return False
+        self._hand_on()
+        return True
+
     def keep(self) -> bool:
         """Hand the image on, if size and checksum are right; returns whether they are."""
         image = self._planned.image
         if self._size != image.span.size or self._digest.hexdigest() != image.digest.value:
             return False
+        self._hand_on()
+        return True
+
+    def _hand_on(self) -> None:
         with storage_errors(self._part, "write"):
             self._file.close()
             os.rename(self._part, self._target)
-        self._placer.add(self._target, image.path)
-        return True
+        self._placer.add(self._target, self._planned.image.path)
 
 
 class Placer:

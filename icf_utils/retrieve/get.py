@@ -19,6 +19,8 @@ from icf_utils.dataset.clone_files import CloneFiles, CloneTree
 from icf_utils.dataset.cloning import SubdatasetInstaller
 from icf_utils.errors import InvalidSetting, printable
 from icf_utils.fetch.errors import FetchFailure
+from icf_utils.fetch.files import FileSource
+from icf_utils.fetch.ranges import Span
 from icf_utils.formatting import format_count
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
@@ -251,10 +253,11 @@ def _get(
 def _transfer(
     tars: Sequence[Tar], destination: AnnexDestination, access: CloneAccess, connections: int, progress: Progress
 ) -> list[Failure]:
-    transfers = [TarTransfer(tar, [_planned(image) for image in tar.images], destination) for tar in tars]
+    transfers = [TarTransfer(tar, _not_shared(tar, destination), destination) for tar in tars]
+    size = sum(item.image.span.size for transfer in transfers for item in transfer.items)
     with (
         ThreadPoolExecutor(connections, "get") as pool,
-        progress.task("Getting images", sum(tar.size for tar in tars), "B") as task,
+        progress.task("Getting images", size, "B") as task,
     ):
 
         def on_bytes(count: int) -> None:
@@ -270,6 +273,15 @@ def _transfer(
             access.stop.set()
             raise
     return [failure for transfer in transfers for failure in transfer.failures]
+
+
+def _not_shared(tar: Tar, destination: AnnexDestination) -> list[PlannedFile]:
+    """The files that must be copied: an archive of a store on this machine may share its blocks with the clone."""
+    items = [_planned(image) for image in tar.images]
+    if not isinstance(tar.source, FileSource):
+        return items
+    whole = Span(0, tar.source.size())
+    return [item for item in items if item.image.span != whole or not destination.share(item, tar.source)]
 
 
 def _planned(image: Image) -> PlannedFile:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from icf_utils.store.flock import open_locked
 from tests.cli.program import Ran, icf
@@ -136,6 +140,46 @@ def test_from_a_mounted_store(usual: Cloned, tmp_path: Path) -> None:
     ran = get(usual, "study_v1/s2", "--from", tmp_path)
     assert ran.code == 1
     assert "has no file study/v1_dicom.tar" in ran.out
+
+
+@pytest.fixture
+def sharing(tmp_path: Path) -> Iterator[Path]:
+    """A folder of a file system whose files can share blocks."""
+    tools = [shutil.which(name) for name in ("mkfs.xfs", "filefrag", "mount", "umount")]
+    if os.geteuid() or not all(tools):
+        pytest.skip("needs root, mkfs.xfs and filefrag")
+    image, folder = tmp_path / "image", tmp_path / "xfs"
+    image.touch()
+    os.truncate(image, 320 << 20)
+    folder.mkdir()
+    run("mkfs.xfs", "-q", "-m", "reflink=1", str(image), cwd=tmp_path)
+    if subprocess.run(["mount", "-o", "loop", str(image), str(folder)], capture_output=True, check=False).returncode:
+        pytest.skip("a file system cannot be mounted here")
+    try:
+        yield folder
+    finally:
+        run("umount", str(folder), cwd=tmp_path)
+
+
+def test_the_archive_of_a_mounted_store_is_shared(usual: Cloned, sharing: Path) -> None:
+    """Its blocks are those of the store's file; images lie inside of it and are copied."""
+    run("cp", "-a", str(usual.place.root), str(sharing / "store"), cwd=sharing)
+    run("cp", "-a", str(usual.folder), str(sharing / "clone"), cwd=sharing)
+    clone = Cloned(usual.place, sharing / "clone", usual.server, usual.extra)
+    ran = get(clone, "icf", "study_v1/s1", "--from", sharing / "store")
+    assert (ran.code, ran.out[:14]) == (0, "got 41 images "), ran
+    assert clone.has_archive()
+    assert b"shared" in run("filefrag", "-v", str((clone.folder / ARCHIVE).resolve()), cwd=sharing)
+    assert clone.holds(SERIES_1)
+    is_clean(clone)
+    run("git", "annex", "drop", "--force", ARCHIVE, cwd=clone.folder)
+    archive = sharing / "store" / usual.place.storepath
+    raw = bytearray(archive.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    archive.write_bytes(raw)
+    ran = get(clone, "icf", "--from", sharing / "store")
+    assert (ran.code, "git-annex did not place it" in ran.err + ran.out) == (1, True), ran
+    assert not clone.has_archive()
 
 
 def test_a_store_on_this_machine(local: Cloned) -> None:
