@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from icf_utils.cli.console import Console
 from icf_utils.cli.options import add_login, add_tls, tls_of
@@ -46,15 +47,16 @@ def run(args: argparse.Namespace, console: Console) -> int:
     else:
         lines = [f"  datalad get -d {folder} -n -r {folder}    (the visits, without images)"]
         lines += [f"  datalad get -r {folder}/VISIT    (a visit's images)"]
-    setting = "git config --global --add datalad.clone.url-substitute.icf"
-    short = [f"  {setting} '{value}'" for value in short_address_settings(result.store)]
+    settings = short_address_settings(result.store, has_datalad=result.tool == "DataLad")
+    short = [f"  git config --global --add {name} {shlex.quote(value)}" for name, value in settings]
+    example = "datalad clone icf:STUDY/VISIT" if result.tool == "DataLad" else "git clone icf:STUDY/VISIT.annex"
     console.result(
         args.command,
         result,
         [
             f"cloned into '{folder}' with {result.tool}. To get images:",
             *lines,
-            "For short addresses such as icf:STUDY/VISIT in 'datalad clone':",
+            f"For short addresses, as in '{example}':",
             *short,
         ],
     )

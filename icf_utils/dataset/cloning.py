@@ -12,7 +12,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +25,13 @@ from icf_utils.dataset.special_remote.clone import Clone
 from icf_utils.dataset.special_remote.configure import configure_clone
 from icf_utils.errors import DepositMissing, InvalidSetting, MissingRequirement, RemoteFailure, printable
 from icf_utils.fetch.authentication import Authenticator
+from icf_utils.fetch.files import path_of
 from icf_utils.fetch.http import HttpClient
 from icf_utils.fetch.tls import TlsFiles
 from icf_utils.store.layout import STUDY_REFS_NAME, Visit, check_identifier
+
+#: DataLad's setting of an address of subdatasets, a format of Python; tried before the one that a dataset names.
+_VISIT_SOURCE = "datalad.get.subdataset-source-candidate-100icf"
 
 _INSTALL = "install DataLad: pip install datalad datalad-next git-annex"
 
@@ -103,10 +107,12 @@ def clone_dataset(
         raise RemoteFailure(f"{place.store}/{place.study}", problem, "check the credentials, and the address")
     commands = [shown]
     by_ranges = bool(place.visit) and shutil.which("git-annex-remote-icf") is not None
-    if by_ranges:
-        configure_clone(target, ca=tls.authority if tls else None)
-        commands.append(shlex.join(["icf-utils", "configure-clone", os.fspath(target)]))
-        say(commands[-1])
+    more_commands = [_configure(target, place.store, Visit(Path(), place.study, place.visit), tls)] if by_ranges else []
+    if not place.visit:
+        more_commands += _take_visits_from(target, place)
+    for text in more_commands:
+        say(text)
+        commands.append(text)
     return CloneResult(
         os.fspath(target),
         place.store,
@@ -116,6 +122,30 @@ def clone_dataset(
         tuple(commands),
         by_ranges,
     )
+
+
+def _configure(folder: Path, store: str, visit: Visit, tls: TlsFiles | None = None) -> str:
+    """Let a visit's clone transfer images by byte ranges; from a store on this machine, if that has the archive.
+
+    Returns the command that does the same. Raises as :func:`configure_clone` does.
+    """
+    folders = [path_of(store)] if store.startswith("file:") else []
+    store_url = store if any((root / visit.storepath).is_file() for root in folders) else ""
+    configure_clone(folder, local_stores=tuple(folders), ca=tls.authority if tls else None, store_url=store_url)
+    options = [f"--local-store={root}" for root in folders] + [f"--store-url={store_url}"] * bool(store_url)
+    return shlex.join(["icf-utils", "configure-clone", *options, os.fspath(folder)])
+
+
+def _take_visits_from(top: Path, place: _Place) -> Iterator[str]:
+    """Let DataLad install the visits of a study's clone from the store that this is from, if they name another one.
+
+    A store can be mounted here, or have moved. Yields the command that does the same.
+    """
+    modules, address = top / ".gitmodules", study_clone_url(place.store, place.study).removesuffix("{{annex_key}}")
+    if not modules.exists() or f'"{address}' not in modules.read_text("utf-8", "surrogateescape"):
+        template = address.replace("{", "{{").replace("}", "}}") + "{path}_{{{{annex_key}}}}"
+        Clone.at(top).change_setting(_VISIT_SOURCE, template)
+        yield shlex.join(["git", "-C", os.fspath(top), "config", _VISIT_SOURCE, template])
 
 
 def _find(address: str, auth: Login | Secret | None, client: HttpClient) -> tuple[_Place, bool]:
@@ -171,7 +201,14 @@ def _for_git(place: _Place) -> dict[str, str]:
 
 
 #: The address of a study's clone: its store's web address, and the study.
-_STUDY_REMOTE = re.compile(r"datalad-annex::.*[?&]url=(https?://.+/[^/]+)/\{\{annex_key\}\}")
+_STUDY_REMOTE = re.compile(r"datalad-annex::.*[?&]url=((?:https?|file)://.+)/([^/]+)/\{\{annex_key\}\}")
+
+
+def _store_of(study: Path) -> tuple[str, str]:
+    """The address of the store that a study's clone is from, and the study; empty where it is not known."""
+    addresses = (_STUDY_REMOTE.fullmatch(unquote(url)) for _, url in Clone.at(study).remotes_with("url"))
+    found = next(filter(None, addresses), None)
+    return (found[1], found[2]) if found else ("", "")
 
 
 def study_environment(
@@ -185,12 +222,10 @@ def study_environment(
     ``auth`` gives the secret that the user has named for an origin; ``authenticator`` finds others. Empty where no
     credential is needed or known; what installs visits then says what it lacks.
     """
-    addresses = (_STUDY_REMOTE.fullmatch(unquote(url)) for _, url in Clone.at(top).remotes_with("url"))
-    address = next((match[1] for match in addresses if match), "")
-    if not address:
+    store, study = _store_of(top)
+    if not store.startswith("http"):
         return {}
-    store, _, study = address.rpartition("/")
-    refs = f"{address}/{STUDY_REFS_NAME}"
+    refs = f"{store}/{study}/{STUDY_REFS_NAME}"
     with HttpClient(1, tls=tls) as client:
         authenticator.give(bind_credential(store, auth(str(origin_of(store)))))
         return _for_datalad(_Place(store, study, "", authenticator.login_for(refs, client)))
@@ -224,14 +259,35 @@ class SubdatasetInstaller:
         environment = {**user_environment(), **self._environment(top)}
         # standard output is for the result
         subprocess.run(command, cwd=top, env=environment, stdout=2, check=False)  # noqa: S603 - no shell
+        store, study = _store_of(top)
         for name in names:
-            if (top / name / ".git").exists() and shutil.which("git-annex-remote-icf") is not None:
+            if not (top / name / ".git").exists():
+                continue
+            if not _is_the_recorded(top, name):
+                shutil.rmtree(top / name)
+                (top / name).mkdir()
+            elif shutil.which("git-annex-remote-icf") is not None:
                 with suppress(InvalidSetting):
-                    configure_clone(top / name)
+                    _configure(top / name, store, Visit(Path(), study, name))
 
 
-def short_address_settings(store: str) -> tuple[str, str]:
-    """Values of ``datalad.clone.url-substitute.icf`` by which ``icf:STUDY/VISIT`` and ``icf:STUDY`` can be cloned."""
+def _is_the_recorded(top: Path, name: str) -> bool:
+    """Whether a subdataset that has just been installed is the one that the dataset at ``top`` records.
+
+    Where DataLad cannot clone a subdataset, it clones the superdataset in its place, and leaves it there.
+    """
+    recorded = Clone.at(top).git("rev-parse", f":{name}").stdout.decode().strip()
+    return Clone.at(top / name).git("cat-file", "-e", f"{recorded}^{{commit}}").returncode == 0
+
+
+def short_address_settings(store: str, *, has_datalad: bool = True) -> tuple[tuple[str, str], ...]:
+    """Settings of git by which ``icf:STUDY/VISIT`` and ``icf:STUDY`` can be cloned, each a name and a value.
+
+    Without DataLad, the address of a visit is ``icf:STUDY/VISIT.annex``.
+    """
+    if not has_datalad:
+        return ((f"url.annex::{store}/.insteadOf", "icf:"),)
     visit = clone_url(store, Visit(Path(), "STUDY", "VISIT")).replace("STUDY/VISIT_", r"\1/\2_")
     study = study_clone_url(store, "STUDY").replace("STUDY/", r"\1/")
-    return f",^icf:([^/]+)/([^/]+)$,{visit}", f",^icf:([^/]+)$,{study}"
+    name = "datalad.clone.url-substitute.icf"
+    return (name, f",^icf:([^/]+)/([^/]+)$,{visit}"), (name, f",^icf:([^/]+)$,{study}")

@@ -120,5 +120,9 @@ def test_clone_with_git_annex_alone(server: Server, shell: dict[str, str], tmp_p
     few = {**shell, "PATH": os.pathsep.join([str(tmp_path / "bin"), str(programs)])}
     printed = run("icf-utils", "clone", f"{server.url}/study/v1", "alone", cwd=tmp_path, env=few).decode()
     assert "with git-annex" in printed
+    for command in [line.strip() for line in printed.splitlines() if "insteadOf" in line]:
+        run("sh", "-c", command, cwd=tmp_path, env=few)
+    run("git", "clone", "icf:study/v1.annex", "short", cwd=tmp_path, env=few)
+    assert (tmp_path / "short/study_v1").is_dir()
     run("icf-utils", "get", "alone", cwd=tmp_path, env=few)
     assert images_below(tmp_path / "alone") == IMAGES
