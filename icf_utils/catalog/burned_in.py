@@ -11,7 +11,7 @@ are compared by the numbers after the part that all storage classes share.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, MutableSequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,19 +37,24 @@ class ImageKind:
 
 #: The kinds, by the names with which a user asks for them.
 KINDS = (
-    ImageKind("ultrasound", "an ultrasound image", frozenset({"US", "IVUS", "BDUS"}), ("3", "3.1", "6", "6.1", "6.2")),
+    ImageKind("ultrasound", "an ultrasound image", frozenset({"US", "IVUS", "BDUS"}), ("3", "3.1", "6", "6.")),
     ImageKind("document", "a scanned document", frozenset({"DOC", "SD", "HC"}), ("104.",)),
     ImageKind("screen-capture", "a secondary capture", frozenset({"OT", "DG", "PRESENTATION"}), ("7", "7.")),
     ImageKind(
         "photograph",
         "a photograph or an endoscopic image",
-        frozenset({"XC", "ES", "GM", "OP", "DMS", "STAIN"}),
-        ("77.1.1", "77.1.1.", "77.1.2", "77.1.2.", "77.1.3", "77.1.4", "77.1.4.", "77.1.5.1", "77.1.5.2", "77.1.7"),
+        frozenset({"XC", "ES", "OP", "DMS", "STAIN"}),
+        ("77.1.1", "77.1.1.", "77.1.4", "77.1.4.", "77.1.5.", "77.1.7", "77.1.7."),
     ),
     ImageKind(
         "fluoroscopy", "a fluoroscopic or angiographic image", frozenset({"RF", "XA", "DF", "DS", "CF"}), ("12.",)
     ),
-    ImageKind("slide", "an image of a microscope slide", frozenset({"SM"}), ("77.1.6",)),
+    ImageKind(
+        "slide",
+        "an image of a microscope slide",
+        frozenset({"SM", "GM", "CFM"}),
+        ("77.1.2", "77.1.2.", "77.1.3", "77.1.6", "77.1.8", "77.1.9"),
+    ),
 )
 
 KIND_NAMES = tuple(kind.name for kind in KINDS)
@@ -69,15 +74,21 @@ def burned_in_reason(dataset: Dataset, wanted: Collection[str] = ()) -> str:
 
     ``wanted`` are names of :data:`KINDS` that the user has asked for. Never quotes a value from the header.
     """
-    annotated = _text(dataset, "BurnedInAnnotation")
-    if annotated == "YES":
+    annotated = _values(dataset, "BurnedInAnnotation")
+    if "YES" in annotated:
         return "BurnedInAnnotation is YES: text in the image may identify the patient"
-    if _text(dataset, "SpecimenLabelInImage") == "YES" or "LABEL" in _types(dataset):
+    if _shows_label(dataset):
         return "it shows the label of a slide, which may identify the patient"
     kind = image_kind(dataset)
-    if annotated == "NO" or kind is None or kind.name in wanted:
+    if annotated == {"NO"} or kind is None or kind.name in wanted:
         return ""
     return f"it is {kind.noun}, and BurnedInAnnotation does not say NO; see --previews-of {kind.name}"
+
+
+def _shows_label(dataset: Dataset) -> bool:
+    """Whether it is the label of a slide, or an overview of a slide that does not say that the label is left out."""
+    said, types = _values(dataset, "SpecimenLabelInImage"), _values(dataset, "ImageType")
+    return "YES" in said or "LABEL" in types or ("OVERVIEW" in types and said != {"NO"})
 
 
 def image_kind(dataset: Dataset) -> ImageKind | None:
@@ -85,11 +96,13 @@ def image_kind(dataset: Dataset) -> ImageKind | None:
 
     An empty ConversionType says nothing: all images of one manufacturer have it.
     """
-    modality, sop_class = _text(dataset, "Modality"), _text(dataset, "SOPClassUID")
+    modalities, sop_classes = _values(dataset, "Modality"), _values(dataset, "SOPClassUID")
+    if not sop_classes:
+        sop_classes = _values(getattr(dataset, "file_meta", {}), "MediaStorageSOPClassUID")
     for kind in KINDS:
-        if modality in kind.modalities or _is_below(sop_class, kind.classes):
+        if modalities & kind.modalities or any(_is_below(one, kind.classes) for one in sop_classes):
             return kind
-    is_capture = _text(dataset, "ConversionType") or any("SCREEN" in item for item in _types(dataset))
+    is_capture = _values(dataset, "ConversionType") or any("SCREEN" in item for item in _values(dataset, "ImageType"))
     return next(kind for kind in KINDS if kind.name == "screen-capture") if is_capture else None
 
 
@@ -98,10 +111,8 @@ def _is_below(sop_class: str, classes: tuple[str, ...]) -> bool:
     return own != sop_class and any(own == one or (one.endswith(".") and own.startswith(one)) for one in classes)
 
 
-def _types(dataset: Dataset) -> list[str]:
-    value: Any = dataset.get("ImageType", None) or []
-    return [str(item).upper() for item in ([value] if isinstance(value, str) else value)]
-
-
-def _text(dataset: Dataset, keyword: str) -> str:
-    return str(dataset.get(keyword, None) or "").strip().upper()
+def _values(dataset: Mapping[Any, Any] | Dataset, keyword: str) -> set[str]:
+    """The values of an element that are not empty; several values where the standard allows one are all believed."""
+    value: Any = dataset.get(keyword, None) or []
+    values = value if isinstance(value, MutableSequence) else [value]
+    return {str(item).strip().upper() for item in values} - {""}
