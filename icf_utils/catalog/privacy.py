@@ -78,6 +78,8 @@ _PLAIN_WORDS = """
     a b c d dcm dicom dic echo e file fl fr frame i im ima image images img inst instance mag mr ct cr dx nm ph phase pt
     pet rt s se ser series sl slice sc seq sr us v vol volume x z
 """
+#: Words of folders.
+_FOLDER_WORDS = frozenset({"data", "dicoms", "raw", "resources", "scan", "scans", "session", "study", "visit"})
 _PLAIN = frozenset(_PLAIN_WORDS.split())
 
 
@@ -98,6 +100,14 @@ def image_name(name: str, at: int, uids: Collection[str], texts: Iterable[str], 
         return clean_text(name) or f"image_{at:04d}"
     suffix = _SUFFIX.search(name)
     return f"image_{at:04d}{suffix.group() if suffix and suffix.group()[1:].lower() in _PLAIN else ''}"
+
+
+def is_shown_folder(path: str, uids: Collection[str], texts: Iterable[str], rule: NameRule) -> bool:
+    """Whether a page may show the path of a folder in an archive; its first part names study and visit."""
+    parts, words = path.split("/")[1:], [*texts, *_FOLDER_WORDS]
+    if rule == "none" or clean_text(path) != path:
+        return False
+    return all(not has_identifier(part, uids) and (rule == "all" or _is_plain(part, words)) for part in parts)
 
 
 def _is_plain(name: str, texts: Iterable[str]) -> bool:

@@ -9,12 +9,13 @@ import posixpath
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TypeAlias
 
 from icf_utils.catalog.privacy import NameRule, image_name, value_text
+from icf_utils.catalog.series_paths import SeriesPaths, find_paths, folder_owners
 from icf_utils.dicom.values import Value
 from icf_utils.metadata.records import STANDARD_TAGS, ImageRecord
 from icf_utils.settings import TECHNICAL_TAGS
@@ -36,7 +37,7 @@ class Series:
     """A series of a visit. Texts are clean, and empty if nothing is recorded. ``folder`` is unique in the visit.
 
     ``middle`` is the position of the middle image's file in the archive: offset and length in bytes; ``ends`` are those
-    of the first and the last image's. ``kind`` is what a search finds the series by.
+    of the first and the last image's. ``kind`` is what a search finds the series by. ``paths`` are those of the files.
     """
 
     number: str
@@ -48,6 +49,7 @@ class Series:
     kind: SeriesKind
     middle: tuple[int, int]
     ends: tuple[tuple[int, int], tuple[int, int]]
+    paths: SeriesPaths
 
     @property
     def size(self) -> int:
@@ -66,7 +68,11 @@ def group_series(images: Iterable[ImageRecord], names: NameRule = "plain") -> tu
         groups.setdefault(_group_key(image), []).append(image)
     found = sorted(groups.values(), key=_order)
     folders = make_distinct((_folder_name(members) for members in found), "{name}_{number}")
-    return tuple(_series(members, folder, names) for members, folder in zip(found, folders, strict=True))
+    owners = folder_owners(found)
+    return tuple(
+        _series(members, folder, names, at, owners)
+        for at, (members, folder) in enumerate(zip(found, folders, strict=True))
+    )
 
 
 def _group_key(image: ImageRecord) -> tuple[str, ...]:
@@ -79,18 +85,21 @@ def _order(members: Sequence[ImageRecord]) -> tuple[int, int, str]:
     return (0, int(number), "") if _INTEGER.match(number) else (1, 0, number)
 
 
-def _series(members: Sequence[ImageRecord], folder: str, names: NameRule) -> Series:
+def _series(members: Sequence[ImageRecord], folder: str, names: NameRule, at: int, owners: Mapping[str, int]) -> Series:
     middle = members[len(members) // 2]
+    texts = [_text(members, tag) for tag in ("SeriesDescription", "ProtocolName", "Modality")]
+    images = _images(members, texts, names)
     return Series(
         number=_text(members, "SeriesNumber"),
         description=_text(members, "SeriesDescription"),
         protocol=_text(members, "ProtocolName"),
         modality=_modality(members),
         folder=folder,
-        images=_images(members, names),
+        images=images,
         kind=series_kind(members),
         middle=(middle.offset, middle.size),
         ends=((members[0].offset, members[0].size), (members[-1].offset, members[-1].size)),
+        paths=find_paths(at, members, owners, texts, names, (image.name for image in images)),
     )
 
 
@@ -126,8 +135,7 @@ def _as_folder(text: str) -> str:
     return re.sub(" +", "_", "".join(kept))
 
 
-def _images(members: Sequence[ImageRecord], rule: NameRule) -> tuple[CatalogImage, ...]:
-    texts = [_text(members, tag) for tag in ("SeriesDescription", "ProtocolName", "Modality")]
+def _images(members: Sequence[ImageRecord], texts: Sequence[str], rule: NameRule) -> tuple[CatalogImage, ...]:
     shown = (
         image_name(posixpath.basename(image.path), at, image.uids.values(), texts, rule)
         for at, image in enumerate(members, 1)

@@ -6,11 +6,13 @@ host are answered, so that pages of other sites cannot read through the visitor'
 
 from __future__ import annotations
 
+import io
 import posixpath
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from icf_utils.catalog.html_pages import INDEX_LINK
 from icf_utils.catalog.index_html import ICON_NAME, LOGO_STEM, SCRIPT_NAME, SITEMAP_NAME, STYLE_NAME
 from icf_utils.catalog.index_link import INDEX_PAGE
 from icf_utils.catalog.writer import MARKER
@@ -101,7 +103,22 @@ class _Handler(SimpleHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return None
-        return super().send_head()
+        return self._without_link() or super().send_head()
+
+    def _without_link(self) -> io.BytesIO | None:
+        """The page, if it has a link to the page of all studies, which is not there where one catalog is served."""
+        path = Path(self.translate_path(self.path))
+        if not self.server.catalog or path.suffix != ".html" or not path.is_file():
+            return None
+        data, link = path.read_bytes(), INDEX_LINK.encode("ascii")
+        if link not in data:
+            return None
+        data = data.replace(link, b"")
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        return io.BytesIO(data)
 
     def _is_folder(self, path: str) -> bool:
         index = self.server.file_for(f"{path}/")

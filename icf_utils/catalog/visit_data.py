@@ -53,5 +53,6 @@ def _series(page: VisitPage, at: int) -> dict[str, Any]:
         "files": node_path(page.dataset_id, page.version, series.folder),
         **({"preview": f"{previews_folder(page)}/{preview}"} if preview else {}),
         **({"slices": slices} if slices else {}),
+        "paths": {"folders": series.paths.folders, "alone": series.paths.alone, "names": series.paths.names},
         "values": dict(series.kind),
     }

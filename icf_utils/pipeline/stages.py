@@ -279,7 +279,7 @@ STAGES: Mapping[str, Stage] = {
         ),
         Stage(
             name="catalog",
-            version=3,
+            version=4,
             inputs=lambda visit: (visit.dicoms_json, visit.tarball_json, visit.export, visit.refs),
             outputs=lambda _: (),
             parameters=_store_parameters,

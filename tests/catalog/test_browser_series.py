@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -335,3 +336,78 @@ def test_without_scripts_visits_and_series_are_listed(site: str, visitor: Visito
         assert "2, t1_mprage, MPRAGE, MR, 4 images" in listed
     finally:
         visitor.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+@pytest.fixture(scope="module")
+def real_paths(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A visit with a dataset: a folder for each of two series, one of whose numbers is given twice, and a third."""
+    root = tmp_path_factory.mktemp("paths")
+    images = []
+    for at, (number, folder) in enumerate(((4, "MR4"), (5, "MR5"), (5, "JANE"))):
+        series = make_series(number, 2, "ศีรษะ", ("MR", "CT", "MR")[at], ProtocolName="मस्तिष्क")
+        for image in series:
+            name = image.path.rpartition("/")[2]
+            uids = {**image.uids, "SeriesInstanceUID": f"1.2.3.{at}", "SOPInstanceUID": f"1.2.3.{at}.{name[5:8]}"}
+            images.append(replace(image, path=f"{folder}/{name}", uids=uids))
+    images[3] = replace(images[3], tags={**images[3].tags, "Modality": "PT"})
+    deposit(root, "v001", make_visit("v001", images))
+    deposit_visit_dataset(root, STUDY, "v001", store_url="https://data.example.org", commit_date="2020-01-02")
+    build_catalog(root, STUDY, store_url="https://data.example.org")
+    with served(root) as address:
+        yield f"{address}/{STUDY}/catalog/"
+
+
+def test_one_series_is_got_by_its_real_folder(real_paths: str, visitor: Visitor) -> None:
+    visitor.open(f"{real_paths}#/visit/v001?series=4")
+    assert visitor.wait(lambda: visitor.texts(".icf-paths")) == [
+        f"In the archive and in a clone, these files are in {STUDY}_v001/MR4/."
+    ]
+    assert visitor.texts(".icf-folder pre") == [
+        f"icf-utils retrieve --store https://data.example.org --id {STUDY} v001 --series 4 -d v001",
+        f"git -C v001 annex get {STUDY}_v001/MR4",
+        "git -C v001 annex get --metadata seriesnumber=4",
+    ]
+    assert visitor.texts(".icf-file .icf-name") == ["s04_0001.dcm", "s04_0002.dcm"]
+
+
+def test_folders_with_names_are_not_shown_and_a_number_given_twice_is_said(real_paths: str, visitor: Visitor) -> None:
+    visitor.open(f"{real_paths}#/visit/v001")
+    for summary in visitor.wait(lambda: visitor.all(".icf-folder > summary"))[1:]:
+        visitor.click(summary)
+    shown, hidden = visitor.wait(lambda: (found := visitor.texts(".icf-paths")) and len(found) == 2 and found)
+    assert shown.endswith("/MR5/.")
+    assert hidden.startswith("The folders of these files are not shown, because their names may identify somebody.")
+    assert "git annex find --anything --metadata seriesnumber=5" in hidden
+    assert "JANE" not in visitor.driver.page_source
+    page = visitor.driver.find_element("tag name", "main").text
+    assert page.count("2 series of this visit have the number 5: commands with this number get all of them.") == 2
+
+
+def test_the_command_of_a_series_is_copied_by_one_click(real_paths: str, visitor: Visitor) -> None:
+    visitor.open(f"{real_paths}#/visit/v001")
+    visitor.wait(visitor.rows)
+    visitor.driver.execute_script(CATCH)
+    visitor.click(visitor.button("Copy the command that gets series 4"))
+    visitor.wait(lambda: visitor.driver.execute_script("return window.copied"))
+    wanted = f"icf-utils retrieve --store https://data.example.org --id {STUDY} v001 --series 4 -d v001"
+    assert visitor.driver.execute_script("return window.copied") == wanted
+
+
+def test_a_series_of_two_modalities_counts_under_each(real_paths: str, visitor: Visitor) -> None:
+    visitor.open(real_paths)
+    script = """
+        const box = [...document.querySelectorAll("fieldset")].find(one => one.innerText.startsWith("Modality"));
+        return box && [...box.querySelectorAll(".icf-facet-text")].map(one => one.innerText)"""
+    assert visitor.wait(lambda: visitor.driver.execute_script(script)) == ["CT", "MR", "PT"]
+    for modality in ("ct", "pt"):
+        visitor.search(f"modality:{modality} ศีรษะ")
+        visitor.wait(lambda: visitor.texts(".icf-count") == ["1 of 1 visit, 1 series"])
+
+
+def test_vowel_signs_are_shown_and_searched(real_paths: str, visitor: Visitor) -> None:
+    visitor.open(f"{real_paths}#/?view=series")
+    visitor.wait(lambda: any("ศีรษะ" in row and "मस्तिष्क" in row for row in visitor.rows()))
+    visitor.search("मस्तिष्क")
+    visitor.wait(lambda: visitor.texts(".icf-count") == ["1 of 1 visit, 3 series"])
+    visitor.search("मसत")  # without the signs, it is another word
+    visitor.wait(lambda: visitor.texts(".icf-count") and visitor.texts(".icf-count")[0].startswith("0 of 1 visit"))

@@ -13,6 +13,7 @@ pytest.importorskip("libjpeg", reason="pylibjpeg-libjpeg is not installed")
 import pydicom
 from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.multival import MultiValue
+from pydicom.uid import UID
 
 from icf_utils import catalogify_studyvisit_from_meta, deposit_visit_metadata, make_studyvisit_archive
 from icf_utils.catalog.burned_in import KIND_NAMES, KINDS, burned_in_reason, image_kind
@@ -89,7 +90,7 @@ def test_each_storage_class_of_a_kind(kind: str, sop_class: str) -> None:
     by_class.BurnedInAnnotation = "NO"
     assert isinstance(make_thumbnail(by_class), bytes)
     del by_class.SOPClassUID, by_class.BurnedInAnnotation
-    by_class.file_meta.MediaStorageSOPClassUID = STORAGE + sop_class
+    by_class.file_meta.MediaStorageSOPClassUID = UID(STORAGE + sop_class)
     assert isinstance(make_thumbnail(by_class), OmittedPreview)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from icf_utils.catalog.privacy import name_rule
-from icf_utils.catalog.series import group_series, make_distinct
+from icf_utils.catalog.series import group_series, list_modalities, make_distinct
 from icf_utils.errors import InvalidSetting
 from icf_utils.metadata.records import ImageRecord
 from tests.catalog.conftest import UID_ROOT, make_image, make_series, typical_images
@@ -84,6 +84,14 @@ def test_folders_are_plain_names_and_stay_apart() -> None:
     assert folders == ["t1_mprage_sag_b", "etc", "t1_mprage_sag_b_2", "series", "x" * 100, "頭部"]
 
 
+@pytest.mark.parametrize("text", ["ศีรษะ ข้าพเจ้า", "मस्तिष्क की जाँच", "დიდი ტვინი", "الدِّمَاغ"])
+def test_vowel_signs_stay_in_names(text: str) -> None:
+    (series,) = group_series([make_image("1.dcm", UID_ROOT, SeriesDescription=text, ProtocolName=text)])
+    assert series.description == text
+    assert series.folder == text.replace(" ", "_")
+    assert dict(series.kind)["ProtocolName"] == text
+
+
 def test_folders_begin_with_the_number() -> None:
     assert [series.folder for series in group_series(typical_images())] == [
         "01_localizer",
@@ -94,7 +102,10 @@ def test_folders_begin_with_the_number() -> None:
 
 def test_mixed_modalities_are_all_named() -> None:
     images = [make_image(f"{at}", "1.2", Modality=modality) for at, modality in enumerate(["PT", "CT", "", "PT"])]
-    assert group_series(images)[0].modality == "CT/PT"
+    (series,) = group_series(images)
+    assert series.modality == "CT/PT"
+    assert dict(series.kind)["Modality"] == ("CT", "PT")
+    assert list_modalities([series]) == ["CT", "PT"]
 
 
 def test_a_value_that_only_later_images_have_counts() -> None:

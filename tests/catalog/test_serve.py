@@ -56,6 +56,27 @@ def get(server: CatalogServer, path: str, host: str = "") -> tuple[int, str]:
     return answer.status, answer.headers.get("Location", "")
 
 
+def read(server: CatalogServer, path: str) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection.request("GET", path)
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return text
+
+
+def test_one_catalog_is_served_without_a_link_to_the_page_of_studies(catalogued: Path) -> None:
+    build_index(catalogued)
+    for folder, is_linked in ((catalogued / STUDY, False), (catalogued, True)):
+        with CatalogServer(folder) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            text = read(server, f"/{STUDY}/catalog/" if is_linked else "/")
+            server.shutdown()
+            thread.join()
+        assert text.endswith("</html>\n")
+        assert ("All studies" in text) is is_linked
+
+
 def test_catalogs_and_the_page_of_studies_are_served(server: CatalogServer) -> None:
     for path in ("/", "/index.html", f"/{STUDY}/catalog/", "/other/catalog/assets/icf.css", "/other/catalog/?x#y"):
         assert get(server, path) == (200, "")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,15 @@ def test_the_result_says_what_was_done(three_visits: Path) -> None:
     assert result.files_unchanged == 0
     assert result.notices == ()
     assert (result.catalog / "metadata" / result.dataset_id).is_dir()
+
+
+def test_a_catalog_names_no_address_but_that_of_its_store(three_visits: Path) -> None:
+    add(three_visits, "v001", store_url="https://data.example.org/store")
+    vocabularies = ("schema.org", "json-schema.org", "datalad.org", "www.w3.org")
+    for path in catalog_of(three_visits).rglob("*"):
+        if path.suffix in (".html", ".json", ".js", ".css", ".xml", ".svg"):
+            hosts = set(re.findall(r"https?://([\w.-]+)", path.read_text(encoding="utf-8")))
+            assert hosts <= {"data.example.org", *vocabularies}, path
 
 
 def test_nothing_but_the_catalog_is_left_in_the_study(three_visits: Path) -> None:

@@ -52,7 +52,7 @@ function icfHeading(column, sort, onsort) {
   const active = sort.key === column.key;
   const direction = column.fixed ? null : !active ? "none" : sort.descending ? "descending" : "ascending";
   const mark = !active ? "↕" : sort.descending ? "↓" : "↑";
-  return icfEl("th", { role: "columnheader", scope: "col", class: column.numeric ? "icf-number" : null, "aria-sort": direction },
+  return icfEl("th", { role: "columnheader", scope: "col", class: `icf-head-${column.key}${column.numeric ? " icf-number" : ""}`, "aria-sort": direction },
     column.fixed ? icfEl("span", { class: "icf-fixed-heading" }, column.label)
       : [icfEl("a", { href: onsort(column.key, active && !sort.descending), "data-focus": `sort ${column.key}` },
         column.label, icfEl("span", { "aria-hidden": "true", class: "icf-sort-mark" }, mark)),

@@ -64,10 +64,11 @@ class IcfVisitPage {
       { key: "number", label: "No.", numeric: true, value: (row) => row.order, text: (row) => row.number, cell: (row) => this.opener(row, row.number || "–") },
       { key: "description", label: "Description", cell: (row) => icfBreakable(row.description) },
       { key: "protocol", label: "Protocol", cell: (row) => icfBreakable(row.protocol) },
-      { key: "modality", label: "Modality" },
+      ...(new Set(this.rows.map((row) => row.modality)).size > 1 ? [{ key: "modality", label: "Modality" }] : []),
       { key: "images", label: "Images", numeric: true, text: (row) => icfNumber(row.images), value: (row) => row.images, cell: (row) => this.images(row) },
       { key: "bytes", label: "Size", numeric: true, text: (row) => icfSize(row.bytes), value: (row) => row.bytes },
       ...["RepetitionTime", "EchoTime"].filter(has).map(tag),
+      ...(this.rows.some((row) => this.seriesCommand(row)) ? [{ key: "command", label: "Get", fixed: true, text: (row) => this.seriesCommand(row), cell: (row) => this.copier(row) }] : []),
     ];
     const rows = icfSortRows(this.rows, columns.find((column) => column.key === sort.key), sort.descending);
     const table = icfTable({
@@ -80,7 +81,15 @@ class IcfVisitPage {
 
   preview(row) {
     if (!row.preview) return icfEl("span", { class: "icf-about" }, "none");
-    return icfEl("a", { href: row.slices ? this.seriesHref(row) : row.preview, title: row.slices ? "Larger pictures" : "Show the picture alone" }, icfEl("img", { src: row.preview, loading: "lazy", width: "104", height: "104", alt: `Preview of series ${row.number}` }));
+    return icfEl("a", { href: row.slices ? this.seriesHref(row) : row.preview, title: row.slices ? "Larger pictures" : "Show the picture alone" }, icfEl("img", { src: row.preview, loading: "lazy", width: "100", height: "100", alt: `Preview of series ${row.number}` }));
+  }
+
+  /** One click: the command that gets this series is copied. */
+  copier(row) {
+    const command = this.seriesCommand(row);
+    if (!command) return "";
+    const [said, button] = icfCopyButton("Copy", () => command, { title: command, "aria-label": `Copy the command that gets series ${row.number}` });
+    return [button, said];
   }
 
   opener(row, text) {
@@ -167,32 +176,52 @@ class IcfVisitPage {
     return icfEl("div", { class: "icf-parameters" }, groups.map(([group, tags]) => icfEl("section", null, icfEl("h3", null, group), icfEl("dl", null, order(tags).map(item)))));
   }
 
+  /** The command that gets one series without a clone; empty where the series has no number to name it by. */
+  seriesCommand(row) {
+    const retrieve = this.visit.clone["icf-utils"];
+    return row.number && retrieve ? `${retrieve.replace(/ -d [^ ]+$/, "")} --series ${icfShell(row.number)} -d ${this.visit.visit}` : "";
+  }
+
   seriesCommands(row) {
     const { visit } = this;
+    const { folders, alone } = row.paths || { folders: [], alone: false };
     const found = [];
-    if (row.number) {
-      const retrieve = visit.clone["icf-utils"];
-      if (retrieve) found.push(icfCommand("With icf-utils, without a clone", `${retrieve.replace(/ -d [^ ]+$/, "")} --series ${icfShell(row.number)} -d ${visit.visit}`));
-      if (visit.clone.datalad) found.push(icfCommand("In a clone, with git-annex", `git -C ${visit.visit} annex get --metadata seriesnumber=${icfShell(row.number)}`));
-    }
-    return found.length ? found : icfEl("p", { class: "icf-about" }, "This series has no number to name it by; get the whole visit.");
+    if (this.seriesCommand(row)) found.push(icfCommand("With icf-utils, without a clone", this.seriesCommand(row)));
+    if (visit.clone.datalad && alone && folders.length) found.push(icfCommand("In a clone, by folder", `git -C ${visit.visit} annex get ${folders.map(icfShell).join(" ")}`));
+    if (visit.clone.datalad && row.number) found.push(icfCommand("In a clone, by SeriesNumber", `git -C ${visit.visit} annex get --metadata seriesnumber=${icfShell(row.number)}`));
+    const same = this.rows.filter((one) => one.number === row.number).length;
+    return [
+      row.number && same > 1 ? icfEl("p", { class: "icf-about" }, `${same} series of this visit have the number ${row.number}: commands with this number get all of them.`) : null,
+      found.length ? found : icfEl("p", { class: "icf-about" }, "This series has no number to name it by; get the whole visit."),
+    ];
+  }
+
+  /** Where the files of a series are in the archive and in a clone. */
+  realPaths(row) {
+    const { folders, names } = row.paths || { folders: [], names: false };
+    const list = folders.map((folder, at) => [at ? ", " : "", icfEl("code", null, `${folder}/`)]);
+    const where = folders.length ? ["In the archive and in a clone, these files are in ", list, "."] : ["The folders of these files are not shown, because their names may identify somebody."];
+    const hidden = names ? "" : " Files whose names may do so have numbers here.";
+    const listed = row.number && this.visit.clone.datalad && !(names && folders.length);
+    return icfEl("p", { class: "icf-about icf-paths" }, where, hidden,
+      listed ? [" In a clone, ", icfEl("code", null, `git annex find --anything --metadata seriesnumber=${icfShell(row.number)}`), " lists the real ones."] : null);
   }
 
   async loadFiles(container, row) {
     icfReplace(container, icfEl("p", { class: "icf-about", role: "status" }, "Loading …"));
     try {
       const node = await icfJson(row.files);
-      this.showFiles(container, node.children, ICF_FOLDERS);
+      this.showFiles(container, row, node.children, ICF_FOLDERS);
     } catch (error) {
       icfReplace(container, icfAlert(error));
     }
   }
 
-  showFiles(container, files, most) {
+  showFiles(container, row, files, most) {
     const item = (file) => icfEl("li", { class: "icf-file" }, icfEl("span", { class: "icf-name" }, file.name), " ", icfEl("span", { class: "icf-about" }, icfSize(file.contentbytesize)));
-    icfReplace(container, icfEl("p", { class: "icf-about" }, "The folders and names here are those of the catalog; in the archive and the dataset, files have their own paths."),
+    icfReplace(container, this.realPaths(row),
       icfEl("ul", null, files.slice(0, most).map(item)),
-      files.length > most ? icfButton(`Show more (${icfNumber(files.length - most)} left)`, () => this.showFiles(container, files, most + 1000), { class: "icf-more", "data-focus": "more" }) : null);
+      files.length > most ? icfButton(`Show more (${icfNumber(files.length - most)} left)`, () => this.showFiles(container, row, files, most + 1000), { class: "icf-more", "data-focus": "more" }) : null);
   }
 
   /** Open the series that the address names, and go there. */
