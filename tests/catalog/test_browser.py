@@ -164,9 +164,9 @@ def test_from_the_study_to_a_visit_and_back(site: str, visitor: Visitor) -> None
     labels = "return [...document.querySelectorAll('#icf-main .icf-plain-heading')].map(one => one.textContent)"
     assert visitor.driver.execute_script(labels) == ["No.", "Description", "Protocol", "Modality", "Images", "Size"]
     assert visitor.rows() == [
-        ["1", "localizer", "AAHead_Scout", "MR", "3", "630.0 kB"],
-        ["2", "t1_mprage_sag", "T1w", "MR", "13", "2.7 MB"],
-        ["3", "Dose Report", "", "SR", "1", "210.0 kB"],
+        ["1", "localizer", "AAHead_Scout", "MR", "3", "630.0 kB", "Copy"],
+        ["2", "t1_mprage_sag", "T1w", "MR", "13", "2.7 MB", "Copy"],
+        ["3", "Dose Report", "", "SR", "1", "210.0 kB", "Copy"],
     ]
     assert visitor.texts(".icf-total") == ["Together: 3 series, 17 images, 3.6 MB"]
     visitor.driver.back()
