@@ -33,6 +33,7 @@ ROOMS = [
         "regular_files",
         "child_environment",
         "worker_process",
+        "worker_pool",
         "settings",
         "templates",
         "deflate",

@@ -39,25 +39,23 @@ Problem = tuple[str, str]
 def check_catalog(
     visit: Visit,
     metadata: VisitMetadata,
-    url: str,
-    dataset_id: str,
+    store: StoreAddress,
     settings: CatalogSettings,
     *,
     dataset_is_lost: bool = False,
-    archives: str = "",
 ) -> list[Problem]:
     """List what is missing, different or left over in the catalog, as ``(path, problem)``; empty if nothing is wrong.
 
     Covers the visit's pages and previews, its entry and the totals on the study's page, and the application's files. A
-    preview is compared with the MD5 in its name, not with the archive. ``url`` and ``dataset_id`` are those of the
-    visit's dataset. ``dataset_is_lost``: there was a dataset, so that pages which show it are right. ``archives`` is
-    the address of another store that has the archive. Raises :class:`~icf_utils.errors.StorageFailure` for what cannot
-    be read, :class:`~icf_utils.errors.MissingRequirement` without datalad-catalog and
+    preview is compared with the MD5 in its name, not with the archive. ``store`` is that of the visit's dataset.
+    ``dataset_is_lost``: there was a dataset, so that pages which show it are right. Raises
+    :class:`~icf_utils.errors.StorageFailure` for what cannot be read,
+    :class:`~icf_utils.errors.MissingRequirement` without datalad-catalog and
     :class:`~icf_utils.errors.InvalidSetting` for settings that an addition would also refuse.
     """
     study = visit.of_study
     settings = study_catalog(study, settings)
-    page = visit_page(visit, metadata, StoreAddress(url, dataset_id, archives=archives), settings)
+    page = visit_page(visit, metadata, store, settings)
     page = replace(page, previews=list_previews(study, page), has_dataset=page.has_dataset or dataset_is_lost)
     problems = _problems(study, page, settings)
     if problems and page.has_dataset:  # a catalog may be made before the dataset

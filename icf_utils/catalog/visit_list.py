@@ -20,7 +20,7 @@ from icf_utils.dataset.reader import read_dataset
 from icf_utils.dataset.study_stage import write_study_dataset
 from icf_utils.errors import DepositDamaged, DepositMissing
 from icf_utils.metadata.history import current_version
-from icf_utils.metadata.records import TarballRecord, parse_tarball, read_visit_metadata
+from icf_utils.metadata.records import TarballRecord, VisitMetadata, parse_tarball, read_visit_metadata
 from icf_utils.metadata.visit_list import (
     VisitLine,
     encode_visit_list,
@@ -153,16 +153,24 @@ def _line_from_files(place: Visit, entries: dict[str, VisitEntry]) -> VisitLine 
         deposit = read_dataset(place)
     except (DepositDamaged, DepositMissing):  # reported where the visit itself is checked
         return None
+    return line_of_metadata(place, metadata, deposit.origin.time if deposit else 0)
+
+
+def line_of_metadata(place: Visit, metadata: VisitMetadata, time: int) -> VisitLine:
+    """The line of a visit with its date, from its metadata; ``time`` is that of its dataset, 0 without one.
+
+    Raises :class:`~icf_utils.errors.DepositDamaged` if the visit's history cannot be read.
+    """
     series = group_series(metadata.images)
     return VisitLine(
         visit=place.visit,
         version=current_version(place),
-        size=tarball.size,
-        md5=tarball.md5,
+        size=metadata.tarball.size,
+        md5=metadata.tarball.md5,
         images=len(metadata.images),
         series=len(series),
         modalities=tuple(list_modalities(series)),
-        date=visit_date(place, metadata, deposit.origin.time if deposit else 0),
+        date=visit_date(place, metadata, time),
     )
 
 

@@ -62,7 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="begin no further visit after this time, such as 2h; start with those verified longest ago; implies --log",
     )
     parser.add_argument(
-        "--log", action="store_true", help="record when each visit was verified, for 'status --fixity' and --for"
+        "--log",
+        action="store_true",
+        help="record when each visit was verified, for 'status --fixity' and --for; visits with the same bytes as when "
+        "they were found to be correct are only read",
     )
     parser.add_argument(
         "--repair", action="store_true", help="rebuild from the archive what is damaged or missing, and say what"

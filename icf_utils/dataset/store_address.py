@@ -6,10 +6,11 @@ all files of a visit name the same address.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from icf_utils.dataset.origin import DatasetOrigin, make_origin
-from icf_utils.dataset.reader import read_dataset
+from icf_utils.dataset.reader import DepositedDataset, read_dataset
 from icf_utils.settings import Settings
 from icf_utils.store.address import check_store_id, check_store_url
 from icf_utils.store.elsewhere import other_archives
@@ -30,14 +31,21 @@ class StoreAddress:
     archives: str = ""
 
 
-def find_store_address(visit: Visit, settings: Settings, store_url: str | None, store_id: str | None) -> StoreAddress:
+def find_store_address(
+    visit: Visit,
+    settings: Settings,
+    store_url: str | None,
+    store_id: str | None,
+    read: Callable[[Visit], DepositedDataset | None] = read_dataset,
+) -> StoreAddress:
     """Take the address from options, the deposited dataset or the settings, in this order.
 
+    ``read`` reads the dataset, for a caller that needs it for more.
     Raises :class:`~icf_utils.errors.InvalidSetting`, and :class:`~icf_utils.errors.DepositDamaged` or
     :class:`~icf_utils.errors.DepositMissing` for a damaged dataset.
     """
     if store_url is None or store_id is None:
-        deposit = read_dataset(visit)
+        deposit = read(visit)
         if deposit and (archives := other_archives(settings)) == deposit.origin.store_url:
             own = address_from_settings(visit, settings, store_url, store_id)
             if store_id is None or own.dataset_id == str(deposit.origin.uuids.dataset):

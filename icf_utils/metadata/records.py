@@ -11,9 +11,11 @@ files; nothing is written here.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from icf_utils.dicom.values import Value
@@ -227,8 +229,13 @@ def _problems(record: ImageRecord, archive_size: int, root: str) -> Iterator[tup
             f"content within the archive's {format_count(archive_size, 'byte')}",
             f"an end at byte {record.offset + record.size}",
         )
-    if not all(_TAG.fullmatch(tag) and _is_plain(value) for tag, value in record.tags.items()):
+    if not (all(map(_is_keyword, record.tags)) and all(map(_is_plain, record.tags.values()))):
         yield "DICOM keywords with text or numbers", "something else"
+
+
+@lru_cache(maxsize=1024)
+def _is_keyword(tag: str) -> bool:
+    return _TAG.fullmatch(tag) is not None
 
 
 def _encodes(text: str) -> bool:
@@ -241,16 +248,14 @@ def _encodes(text: str) -> bool:
 
 def _is_plain(value: Value) -> bool:
     """Whether a value has no lone surrogates, NaN or infinity, which Python's JSON parser accepts."""
+    if isinstance(value, str):
+        return value.isascii() or _encodes(value)
     items = value if isinstance(value, list) else [value]
     return all(_encodes(item) if isinstance(item, str) else _is_json(item) for item in items)
 
 
 def _is_json(number: float) -> bool:
-    try:
-        json.dumps(number, allow_nan=False)
-    except ValueError:
-        return False
-    return True
+    return isinstance(number, int) or math.isfinite(number)
 
 
 def _check_places(paths: list[str], visit: Visit) -> None:

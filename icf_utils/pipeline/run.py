@@ -27,7 +27,7 @@ from icf_utils.pipeline.model import RunConfig, RunResult, StageOutcome, VisitIn
 from icf_utils.pipeline.plan import make_plan
 from icf_utils.pipeline.stages import check_config
 from icf_utils.pipeline.state import remove_unfinished_records
-from icf_utils.pipeline.workers import WorkerPool, start_workers
+from icf_utils.pipeline.workers import RunPool, start_run_workers
 from icf_utils.progress import SILENT, Progress
 from icf_utils.store.layout import Study
 from icf_utils.store.locks import remove_dead_locks
@@ -78,7 +78,7 @@ def run_visits(
         size = min(jobs, len(todo))
         with (
             progress.task("visits", len(todo), "visit") as bar,
-            closing(start_workers(size, config, progress)) as pool,
+            closing(start_run_workers(size, config, progress)) as pool,
         ):
             scheduler.work(pool, bar.advance)
         outcomes += scheduler.finished
@@ -130,7 +130,7 @@ class _Scheduler:
             self._waiting.append(VisitTask(visit_input))
             self._unmade[visit_input.study] = self._unmade.get(visit_input.study, 0) + 1
 
-    def work(self, pool: WorkerPool, advance: Callable[[int], None]) -> None:
+    def work(self, pool: RunPool, advance: Callable[[int], None]) -> None:
         """Execute all tasks on ``pool``; ``advance`` is called with the number of visits that were finished."""
         self._advance = advance
         while True:

@@ -10,7 +10,7 @@ to name the images and fields. Values from headers never appear in a finding.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -233,14 +233,20 @@ _OTHER_DATASET = "does not match, byte for byte, the dataset that this metadata 
 _DEPOSIT_DATASET = "run 'icf-utils deposit_visit_dataset' again"
 
 
-def check_dataset(place: Visit, metadata: VisitMetadata, store_url: str | None, store_id: str | None) -> list[Finding]:
+def check_dataset(
+    place: Visit,
+    metadata: VisitMetadata,
+    store_url: str | None,
+    store_id: str | None,
+    read: Callable[[Visit], DepositedDataset | None] = read_dataset,
+) -> list[Finding]:
     """Check keys, URLs, tags, links and commits of the dataset against the metadata.
 
     ``store_url`` and ``store_id`` are the address that the dataset must name and the identity that it must be made for;
-    ``None`` accepts any.
+    ``None`` accepts any. ``read`` reads the dataset.
     """
     try:
-        deposit = read_dataset(place)
+        deposit = read(place)
         if deposit is None:
             return [Finding(place.refs, "", "is missing although the dataset's other file exists")]
         check_metadata(metadata, place)

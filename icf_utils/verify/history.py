@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
@@ -18,9 +18,13 @@ from icf_utils.verify.checks import Finding, finding_from_error
 _OTHER_BYTES = "has the right content, but not in the bytes that icf-utils writes"
 
 
-def check_history(place: Visit, found: ArchiveDescription | None) -> list[Finding]:
-    """Check the history of a visit; a visit with one version has none."""
-    dataset = _read_dataset(place)
+def check_history(
+    place: Visit,
+    found: ArchiveDescription | None,
+    read: Callable[[Visit], DepositedDataset | None] = read_dataset,
+) -> list[Finding]:
+    """Check the history of a visit; a visit with one version has none. ``read`` reads the dataset."""
+    dataset = _read_dataset(place, read)
     try:
         history = read_history(place)
     except IcfError as error:
@@ -38,9 +42,11 @@ def check_history(place: Visit, found: ArchiveDescription | None) -> list[Findin
     return [*findings, *(item for version in history for item in _check_kept(place, version))]
 
 
-def _read_dataset(place: Visit) -> DepositedDataset | None:
+def _read_dataset(
+    place: Visit, read: Callable[[Visit], DepositedDataset | None] = read_dataset
+) -> DepositedDataset | None:
     with suppress(IcfError):  # reported where the dataset is checked
-        return read_dataset(place)
+        return read(place)
     return None
 
 

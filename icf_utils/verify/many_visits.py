@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection, wait
+from functools import partial
 from pathlib import Path
 
 from icf_utils.credentials import Credential
 from icf_utils.errors import Busy, DepositMissing, IcfError, InvalidSetting, StorageFailure
 from icf_utils.fetch.authentication import Authenticator
 from icf_utils.fetch.errors import FetchFailure
+from icf_utils.metadata.visit_list import VisitLine
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
 from icf_utils.settings import Settings, load_settings
@@ -27,9 +28,10 @@ from icf_utils.store.layout import Study, Visit
 from icf_utils.verify.checks import VerifyResult, VisitCheck, finding_from_error
 from icf_utils.verify.elsewhere import Elsewhere
 from icf_utils.verify.fixity import last_read, record_fixity
+from icf_utils.verify.proof import read_proof, write_proof
 from icf_utils.verify.shared import check_shared
-from icf_utils.verify.verify import check_visit, select_visits
-from icf_utils.worker_process import WorkerProcess
+from icf_utils.verify.verify import CheckOptions, ExaminedVisit, examine_visit, select_visits
+from icf_utils.worker_pool import Say, start_workers
 
 #: Processes are worth their start only for a handful of visits each, and more than this many only load the disk.
 MOST_JOBS = 64
@@ -72,6 +74,7 @@ def verify_many_visits(
     end = None if options.seconds is None else time.monotonic() + options.seconds
     selected = select_visits(store_dir, targets)
     checks = {}
+    lines: dict[tuple[str, str], VisitLine | None] = {}
     for study, visit in selected:
         if isinstance(visit, StorageFailure):
             checks[study.study, ""] = VisitCheck(study.study, "", 0, (), (finding_from_error(study.folder, visit),))
@@ -82,66 +85,53 @@ def verify_many_visits(
     if end is not None:
         order = sorted(visits, key=lambda one: (last_read(Visit(store_dir, *one)), one))
     with progress.task("verify", len(order), "visit") as task:
-        for check in _check_all(store_dir, order, options, chosen, end):
-            checks[check.study, check.visit] = check
+        for examined in _check_all(store_dir, order, options, chosen, end):
+            checks[examined.check.study, examined.check.visit] = examined.check
+            lines[examined.check.study, examined.check.visit] = examined.line
             task.advance(1)
     keys = [key for key in checks if not key[1]] + visits
     result = [checks[key] for key in keys if key in checks]
-    for name in dict.fromkeys(name for name, _ in visits):
-        is_whole = all(one in checks for one in visits if one[0] == name)
-        if is_whole and (name, "") not in checks and (not targets or name in targets):
-            findings, notices = check_shared(Study(store_dir, name), chosen.catalog)
+    for name in _whole_studies(visits, checks):
+        if (name, "") not in checks and (not targets or name in targets):
+            known = {visit: line for (study, visit), line in lines.items() if study == name and line}
+            findings, notices = check_shared(Study(store_dir, name), chosen.catalog, known=known)
             if findings or notices:
                 result.append(VisitCheck(name, "", 0, (), tuple(findings), notices))
     return VerifyResult(tuple(result), left=sum(one not in checks for one in visits))
 
 
+def _whole_studies(visits: Sequence[tuple[str, str]], checked: Container[tuple[str, str]]) -> list[str]:
+    """The studies all visits of which were checked."""
+    left = {study for study, visit in visits if (study, visit) not in checked}
+    return [study for study in dict.fromkeys(study for study, _ in visits) if study not in left]
+
+
 def _check_all(
     root: Path, order: Sequence[tuple[str, str]], options: ManyVisitsOptions, settings: Settings, end: float | None
-) -> Iterator[VisitCheck]:
+) -> Iterator[ExaminedVisit]:
     waiting, authenticator = deque(order), Authenticator(may_ask=options.may_ask)
     if min(options.jobs, len(order)) <= 1:
         while waiting and not _is_over(end):
             yield _check_one(Visit(root, *waiting.popleft()), options, settings, authenticator)
         return
     credential = _credential_elsewhere([Visit(root, *one) for one in order], settings, authenticator)
-    work = root, options, settings, credential
-    workers = [WorkerProcess(_work, *work) for _ in range(min(options.jobs, len(order)))]
-    busy: dict[Connection, tuple[WorkerProcess, tuple[str, str]]] = {}
-    idle = list(workers)
-    try:
-        while busy or (waiting and not _is_over(end)):
-            while idle and waiting and not _is_over(end):
-                worker, one = idle.pop(), waiting.popleft()
-                worker.connection.send(one)
-                busy[worker.connection] = worker, one
-            for connection in wait(list(busy)):
-                assert isinstance(connection, Connection)
-                worker, one = busy.pop(connection)
-                try:
-                    yield connection.recv()
-                    idle.append(worker)
-                except EOFError:
-                    worker.join()
-                    workers.remove(worker)
-                    yield _lost(Visit(root, *one), worker.exit_reason)
-                    if not workers:
-                        workers = [WorkerProcess(_work, *work)]
-                        idle = list(workers)
-    finally:
-        for worker in workers:
-            worker.ask_to_end()
-        for worker in workers:
-            worker.join()
+    size = min(options.jobs, len(order))
+    perform = partial(_check_in_worker, root, options, settings, credential)
+    with closing(start_workers(size, perform, partial(_lost, root), lambda _: None)) as pool:
+        while not pool.is_idle or (waiting and not _is_over(end)):
+            while waiting and not pool.is_busy and not _is_over(end):
+                pool.start(waiting.popleft())
+            yield from (examined for _, examined in pool.collect())
 
 
 def _is_over(end: float | None) -> bool:
     return end is not None and time.monotonic() >= end
 
 
-def _lost(place: Visit, reason: str) -> VisitCheck:
+def _lost(root: Path, one: tuple[str, str], reason: str) -> ExaminedVisit:
+    place = Visit(root, *one)
     problem = StorageFailure(place.archive, "verify", OSError(f"the process that read it {reason}"))
-    return VisitCheck(place.study, place.visit, 0, (), (finding_from_error(place.archive, problem),))
+    return ExaminedVisit(VisitCheck(place.study, place.visit, 0, (), (finding_from_error(place.archive, problem),)))
 
 
 def _credential_elsewhere(
@@ -157,39 +147,47 @@ def _credential_elsewhere(
     return None
 
 
-def _work(
-    connection: Connection, root: Path, options: ManyVisitsOptions, settings: Settings, credential: Credential | None
-) -> None:
-    """What a process does: verify the visits that it is sent until the other end is closed."""
+def _check_in_worker(
+    root: Path,
+    options: ManyVisitsOptions,
+    settings: Settings,
+    credential: Credential | None,
+    one: tuple[str, str],
+    _say: Say,
+) -> ExaminedVisit:
     authenticator = Authenticator(may_ask=False)
     authenticator.give(credential)
-    with suppress(EOFError):
-        while True:
-            connection.send(_check_one(Visit(root, *connection.recv()), options, settings, authenticator))
+    return _check_one(Visit(root, *one), options, settings, authenticator)
 
 
 def _check_one(
     place: Visit, options: ManyVisitsOptions, settings: Settings, authenticator: Authenticator
-) -> VisitCheck:
+) -> ExaminedVisit:
+    how = CheckOptions(
+        options.store_url,
+        options.store_id,
+        Elsewhere(options.fetch, authenticator),
+        options.signers,
+        uses_proof=options.log,
+    )
     try:
-        check = check_visit(
-            place,
-            settings,
-            store_url=options.store_url,
-            store_id=options.store_id,
-            elsewhere=Elsewhere(options.fetch, authenticator),
-            signers=options.signers,
-            progress=SILENT,
-        )
+        examined = examine_visit(place, settings, how, SILENT)
     except (StorageFailure, Busy) as error:
-        check = VisitCheck(place.study, place.visit, 0, (), (finding_from_error(place.archive, error),))
+        failed = VisitCheck(place.study, place.visit, 0, (), (finding_from_error(place.archive, error),))
+        examined = ExaminedVisit(failed)
     except DepositMissing:  # removed meanwhile
-        return VisitCheck(place.study, place.visit, 0, (), ())
-    if not options.log:
-        return check
+        return ExaminedVisit(VisitCheck(place.study, place.visit, 0, (), ()))
+    return _logged(place, examined) if options.log else examined
+
+
+def _logged(place: Visit, examined: ExaminedVisit) -> ExaminedVisit:
+    """Record a verification, and what it proved."""
+    check = examined.check
     try:
         record_fixity(place, check.images, len(check.findings))
+        if examined.proof and examined.proof != read_proof(place):
+            write_proof(place, examined.proof)
     except IcfError as error:
         notice = Notice("not-logged", place.visit, str(error))
-        return replace(check, notices=(*check.notices, notice))
-    return check
+        return replace(examined, check=replace(check, notices=(*check.notices, notice)))
+    return examined

@@ -55,7 +55,7 @@ from icf_utils.verify.recover import (
 from icf_utils.verify.shared import check_shared
 from icf_utils.verify.signatures import is_list_signed
 from icf_utils.verify.sums import repaired_sums
-from icf_utils.verify.verify import check_visit, check_visits
+from icf_utils.verify.verify import CheckOptions, check_visit, check_visits
 
 #: The folder of files that a repair has replaced, below a study's work folder.
 DAMAGED_FOLDER = "damaged"
@@ -176,9 +176,7 @@ def _repair_visit(
     """Repair what belongs to one visit alone."""
 
     def verified() -> VisitCheck:
-        return check_visit(
-            place, settings, store_url=options.url, store_id=options.id, signers=signers, progress=progress
-        )
+        return check_visit(place, settings, CheckOptions(options.url, options.id, signers=signers), progress)
 
     remove_dead_locks(place.of_study)
     before = verified()

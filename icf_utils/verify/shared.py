@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from icf_utils.catalog.check import UUID_NAME, find_junk
 from icf_utils.catalog.page import catalogued_visits, read_entries
@@ -33,24 +34,33 @@ _OTHER_BYTES = "has the right content, but not in the bytes that icf-utils write
 
 
 def check_shared(
-    study: Study, settings: CatalogSettings, visits: Sequence[str] | None = None
+    study: Study,
+    settings: CatalogSettings,
+    visits: Sequence[str] | None = None,
+    known: Mapping[str, VisitLine] = MappingProxyType({}),
 ) -> tuple[list[Finding], tuple[Notice, ...]]:
-    """Check the list of visits and the dataset of a study, for all visits or for those in ``visits``."""
-    findings, notices = check_visit_list(study, settings, visits)
+    """Check the list of visits and the dataset of a study, for all visits or for those in ``visits``.
+
+    ``known`` are the lines, with dates, of visits whose metadata was read before; the files of the others are read.
+    """
+    findings, notices = check_visit_list(study, settings, visits, known)
     others, more = check_study_dataset(study, visits)
     return [*findings, *others], (*notices, *more)
 
 
 def check_visit_list(
-    study: Study, settings: CatalogSettings, visits: Sequence[str] | None = None
+    study: Study,
+    settings: CatalogSettings,
+    visits: Sequence[str] | None = None,
+    known: Mapping[str, VisitLine] = MappingProxyType({}),
 ) -> tuple[list[Finding], tuple[Notice, ...]]:
     """Compare ``visits.json`` with the files of the study's visits, or of those in ``visits``.
 
     A visit may be missing from the list while its catalog stage has not been run. What somebody writes just now may not
-    fit together: it is read once more.
+    fit together: it is read once more, from the files. ``known``: see :func:`check_shared`.
     """
     try:
-        found = _compare(study, settings, visits) and _compare(study, settings, visits)
+        found = _compare(study, settings, visits, known) and _compare(study, settings, visits, {})
         shown = catalogued_visits(study)
         notices = (*_junk_notices(study), *_rights_notices(study)) if visits is None else ()
         foreign = [*_special_files(study), *_foreign_pages(study)] if visits is None else []
@@ -155,20 +165,26 @@ def _rights_notices(study: Study) -> Iterator[Notice]:
                 yield Notice("folder-rights", folder.name, f"{message}: it may have been lost and made anew")
 
 
-def _compare(study: Study, settings: CatalogSettings, visits: Sequence[str] | None) -> list[tuple[str, str]] | None:
+def _compare(
+    study: Study, settings: CatalogSettings, visits: Sequence[str] | None, known: Mapping[str, VisitLine]
+) -> list[tuple[str, str]] | None:
     """What is wrong with each visit's line; ``None`` without a list."""
     raw = read_visit_list(study)
     if raw is None:
         return None
     lines = parse_visit_list(raw, str(study.visit_list))
-    problems = list(_line_problems(study, settings, lines, visits))
+    problems = list(_line_problems(study, settings, lines, visits, known))
     if not problems and raw != encode_visit_list(lines):
         problems.append(("", _OTHER_BYTES))
     return problems
 
 
 def _line_problems(
-    study: Study, settings: CatalogSettings, lines: tuple[VisitLine, ...], visits: Sequence[str] | None
+    study: Study,
+    settings: CatalogSettings,
+    lines: tuple[VisitLine, ...],
+    visits: Sequence[str] | None,
+    given: Mapping[str, VisitLine],
 ) -> Iterator[tuple[str, str]]:
     there = {line.visit: line for line in lines}
     if len(there) < len(lines):
@@ -179,13 +195,13 @@ def _line_problems(
             if visit in there and visit not in shown:  # else it is reported with the visit
                 yield visit, "is listed, but the store has no such visit"
             continue
-        expected = _expected_line(Visit(study.root, study.study, visit), settings)
+        expected = given.get(visit) or _expected_line(Visit(study.root, study.study, visit), settings)
         if expected is None:
             continue  # its files cannot be read, which is reported with the visit
         if visit not in there:
             if visit in shown:
                 yield visit, "is not listed, although the catalog shows it"
-        elif names := _different_fields(there[visit], expected, hidden):
+        elif names := _different_fields(there[visit], replace(expected, date="") if hidden else expected, hidden):
             yield visit, f"is not listed as its metadata describes it: {', '.join(names)}"
 
 

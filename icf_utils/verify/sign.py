@@ -17,11 +17,13 @@ from icf_utils.store.locks import remove_dead_locks, visit_lock
 from icf_utils.store.sums import list_summed, sum_files, write_sums
 from icf_utils.verify.checks import Finding
 from icf_utils.verify.signatures import is_signature_of, make_signature
-from icf_utils.verify.verify import check_visit
+from icf_utils.verify.verify import CheckOptions, ExaminedVisit, examine_visit
 
 _OTHER_LIST = (
     "is not a signature of the present SHA-256 sums: verify the visit, find out what changed, and sign with --again"
 )
+
+_CHANGED = "changed while the visit was verified; sign it once more"
 
 SignState = Literal["signed", "unchanged", "refused"]
 
@@ -67,17 +69,24 @@ def sign_visit(
     if address := find_elsewhere(place, chosen):
         problem = f"is at {printable(address)}: only a visit whose archive is in this store is signed"
         return SignResult(study, visit, "refused", (Finding(place.archive, "", problem),))
-    listed = find_deposit(place.sums)
-    check = check_visit(place, chosen, store_url=None, store_id=None, progress=progress)
-    problems = tuple(one for one in check.findings if not one.path.is_relative_to(place.of_study.catalog))
-    if problems:
-        return SignResult(study, visit, "refused", problems)
+    examined = examine_visit(place, chosen, CheckOptions(), progress)
+    if examined.sums is None and not _problems(place, examined):
+        with visit_lock(place, progress):
+            if find_deposit(place.sums) is None:
+                write_sums(place, sum_files({name: place.of_study.folder / name for name in list_summed(place)}, {}))
+        examined = examine_visit(place, chosen, CheckOptions(), progress)  # what was listed is what was verified
+    problems = _problems(place, examined)
+    if problems or examined.sums is None:
+        return SignResult(study, visit, "refused", problems or (Finding(place.sums, "", _CHANGED),))
     with visit_lock(place, progress):
-        if listed is None and find_deposit(place.sums) is None:
-            write_sums(place, sum_files({name: place.of_study.folder / name for name in list_summed(place)}, {}))
-        elif find_deposit(place.sums) != listed:
-            changed = Finding(place.sums, "", "changed while the visit was verified; sign it once more")
-            return SignResult(study, visit, "refused", (changed,))
-        replace_bytes(place.of_study, place.signature, make_signature(read_deposit(place.sums, ""), key, date))
+        if find_deposit(place.sums) != examined.sums:
+            return SignResult(study, visit, "refused", (Finding(place.sums, "", _CHANGED),))
+        replace_bytes(place.of_study, place.signature, make_signature(examined.sums, key, date))
         sync_folder(place.signature.parent)
     return SignResult(study, visit, "signed")
+
+
+def _problems(place: Visit, examined: ExaminedVisit) -> tuple[Finding, ...]:
+    """What prevents a signature, which does not cover the catalog."""
+    catalog = place.of_study.catalog
+    return tuple(one for one in examined.check.findings if not one.path.is_relative_to(catalog))

@@ -4,6 +4,7 @@ nothing.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Callable, Sequence
@@ -18,7 +19,9 @@ from icf_utils.archive.stage import compare_archive
 from icf_utils.catalog.check import check_catalog, is_in_catalog
 from icf_utils.catalog.content import load_application
 from icf_utils.catalog.page import catalogued_visits, read_entry, visit_date
+from icf_utils.catalog.visit_list import line_of_metadata
 from icf_utils.catalog.writer import has_pages
+from icf_utils.dataset.reader import DepositedDataset, read_dataset
 from icf_utils.dataset.store_address import StoreAddress, address_from_settings, find_store_address
 from icf_utils.errors import (
     Busy,
@@ -35,6 +38,7 @@ from icf_utils.metadata.allowlist import AllowList, tags_of_images
 from icf_utils.metadata.describe import ArchiveDescription
 from icf_utils.metadata.records import VisitMetadata
 from icf_utils.metadata.stage import build_visit_metadata, choose_allow_list
+from icf_utils.metadata.visit_list import VisitLine
 from icf_utils.outputs.deposit import check_kept_output, check_output
 from icf_utils.outputs.listing import kept_by_visit, outputs_by_visit
 from icf_utils.progress import SILENT, Progress
@@ -69,6 +73,7 @@ from icf_utils.verify.checks import (
 from icf_utils.verify.elsewhere import ONLY_SIZE, Elsewhere, check_elsewhere
 from icf_utils.verify.evidence import Standing, collect_evidence, images_unknown_to_dataset, weigh_evidence
 from icf_utils.verify.history import check_history
+from icf_utils.verify.proof import Proof, proved_files, read_proof
 from icf_utils.verify.recover import StoreOptions, find_catalogued_store, find_confirmation, recover_tags
 from icf_utils.verify.shared import check_shared
 from icf_utils.verify.signatures import check_signature
@@ -116,47 +121,63 @@ def verify_visit(
     """
     place = Visit(Path(store_dir), study, visit)
     chosen = load_settings(place.root) if settings is None else settings
-    check = check_visit(
-        place,
-        chosen,
-        store_url=store_url,
-        store_id=store_id,
-        rebuild=rebuild,
-        time_zone=time_zone,
-        strip=strip,
-        elsewhere=elsewhere,
-        signers=signers,
-        progress=progress,
-    )
-    findings, notices = check_shared(place.of_study, chosen.catalog, [visit])
+    options = CheckOptions(store_url, store_id, elsewhere, signers)
+    examined = examine_visit(place, chosen, options, progress)
+    check = examined.check
+    if rebuild is not None and _exists(place.archive):
+        problems = _check_rebuild(place, rebuild, time_zone, strip, progress)
+        check = replace(check, findings=tuple(dict.fromkeys((*check.findings, *problems))))
+    known = {visit: examined.line} if examined.line else {}
+    findings, notices = check_shared(place.of_study, chosen.catalog, [visit], known)
     return replace(check, findings=(*check.findings, *findings), notices=(*check.notices, *notices))
 
 
-def check_visit(
-    place: Visit,
-    settings: Settings,
-    *,
-    store_url: str | None,
-    store_id: str | None,
-    rebuild: str | os.PathLike[str] | None = None,
-    time_zone: str = "UTC",
-    strip: int = 0,
-    elsewhere: Elsewhere = ONLY_SIZE,
-    signers: Path | None = None,
-    progress: Progress,
-) -> VisitCheck:
-    """Verify what belongs to one visit alone; arguments and errors are those of :func:`verify_visit`."""
+@dataclass(frozen=True)
+class CheckOptions:
+    """How a visit is verified; see :func:`verify_visit`.
+
+    With ``uses_proof``, what an earlier verification proved of the same bytes (:mod:`icf_utils.verify.proof`) is not
+    checked again.
+    """
+
+    store_url: str | None = None
+    store_id: str | None = None
+    elsewhere: Elsewhere = ONLY_SIZE
+    signers: Path | None = None
+    uses_proof: bool = False
+
+
+@dataclass(frozen=True)
+class ExaminedVisit:
+    """The verification of what belongs to one visit alone.
+
+    ``sums`` are the bytes of the list of SHA-256s that its files were compared with. ``line`` is its line in the list
+    of visits, with its date, and ``proof`` what was proved of it. Each is ``None`` if it is not known.
+    """
+
+    check: VisitCheck
+    sums: bytes | None = None
+    line: VisitLine | None = None
+    proof: Proof | None = None
+
+
+def check_visit(place: Visit, settings: Settings, options: CheckOptions, progress: Progress) -> VisitCheck:
+    """Verify what belongs to one visit alone; errors are those of :func:`verify_visit`."""
+    return examine_visit(place, settings, options, progress).check
+
+
+def examine_visit(place: Visit, settings: Settings, options: CheckOptions, progress: Progress) -> ExaminedVisit:
+    """Do the same, and say more of it."""
     if has_decided_changes(place.of_study):
         settle_changes(place.of_study, progress)
+    proof = read_proof(place) if options.uses_proof and options.store_url is options.store_id is None else None
+    if proof and (proved := _check_proved(place, settings, proof, options.signers)):
+        return proved
     while True:
         before = _stamps(place)
-        check = _check_visit(place, settings, store_url, store_id, elsewhere, progress, signers=signers)
-        if not check.findings or before == _stamps(place):
-            break
-    if rebuild is None or not _exists(place.archive):
-        return check
-    problems = _check_rebuild(place, rebuild, time_zone, strip, progress)
-    return replace(check, findings=tuple(dict.fromkeys((*check.findings, *problems))))
+        examined = _examine_visit(place, settings, options, progress)
+        if not examined.check.findings or before == _stamps(place):
+            return examined
 
 
 def _stamps(place: Visit) -> list[tuple[int, int, int]]:
@@ -169,17 +190,54 @@ def _stamps(place: Visit) -> list[tuple[int, int, int]]:
     return found
 
 
-def _check_visit(
-    place: Visit,
-    settings: Settings,
-    store_url: str | None,
-    store_id: str | None,
-    elsewhere: Elsewhere,
-    progress: Progress,
-    *,
-    signers: Path | None,
-) -> VisitCheck:
-    where = _expected_store(place, store_url, store_id, settings)
+def _check_proved(place: Visit, settings: Settings, proof: Proof, signers: Path | None) -> ExaminedVisit | None:
+    """Verify a visit whose bytes were proved before; ``None`` if something differs, so that all must be checked.
+
+    The catalog, which depends on settings and on other visits, is checked as always.
+    """
+    with proved_files(place, proof, sha256=signers is not None) as archive:
+        if archive is None or find_elsewhere(place, settings):
+            return None
+        catalogued = is_in_catalog(place, proof.address.dataset_id)
+        notices = _missing_application(place.of_study, settings) if catalogued else ()
+        if catalogued is ("catalog" in proof.absent):
+            return None
+        if catalogued and not notices:
+            metadata = read_metadata(place)[0].whole
+            where = _ExpectedStore(proof.address, certain=True)
+            if metadata is None or _check_catalog(place, metadata, where, settings, dataset_is_lost=False):
+                return None
+        signer, problem = check_signature(place, archive.sums, signers) if signers else ("", None)
+        if problem or not archive.is_as_proved():
+            return None
+    notices = (*notices, *_open_files(place))
+    check = VisitCheck(place.study, place.visit, proof.images, proof.absent, (), notices, signer)
+    return ExaminedVisit(check, archive.sums, proof.line, proof)
+
+
+class _DatasetReader:
+    """Reads a visit's dataset once for several checks, unless it is so large that memory matters more."""
+
+    def __init__(self) -> None:
+        self._known: list[DepositedDataset | None] = []
+
+    def read(self, place: Visit) -> DepositedDataset | None:
+        """What :func:`~icf_utils.dataset.reader.read_dataset` returns."""
+        if self._known:
+            return self._known[0]
+        found = read_dataset(place)
+        if found is None or len(found.objects) < _MANY_OBJECTS:
+            self._known.append(found)
+        return found
+
+
+#: A dataset with more objects (files, folders and commits of git) is read each time that it is needed.
+_MANY_OBJECTS = 100_000
+
+
+def _examine_visit(place: Visit, settings: Settings, options: CheckOptions, progress: Progress) -> ExaminedVisit:
+    datasets = _DatasetReader()
+    where = _expected_store(place, options.store_url, options.store_id, settings, datasets)
     catalogued = is_in_catalog(place, where.place.dataset_id)
     if not catalogued and not any(map(_exists, _files(place))):
         raise DepositMissing(place.archive, "the store has no file of this visit")
@@ -190,7 +248,7 @@ def _check_visit(
     if "metadata" not in absent:
         findings += problems
     if url := find_elsewhere(place, settings):
-        found, problems = check_elsewhere(place, metadata, url, elsewhere, progress)
+        found, problems = check_elsewhere(place, metadata, url, options.elsewhere, progress)
     else:
         found, problems = check_archive(place, parts, progress, _tags_to_describe(place, parts, settings))
     findings += problems
@@ -198,32 +256,41 @@ def _check_visit(
         findings += check_visit_metadata(place, parts, found)
     lost: list[Finding] = []
     if metadata and _exists(place.refs) and _exists(place.export):
-        archives = store_url and (other_archives(settings) or store_url)
-        findings += check_dataset(place, metadata, archives, store_id)
+        archives = options.store_url and (other_archives(settings) or options.store_url)
+        findings += check_dataset(place, metadata, archives, options.store_id, datasets.read)
     elif "dataset" in absent:
-        findings += check_no_annex_deposit(place)
-        shown = metadata or (build_visit_metadata(place, found) if found else None)
-        lost = _lost_dataset(place, shown) if shown else []
-        findings += lost
-    findings += check_history(place, found)
+        lost = _lost_dataset(place, metadata or (build_visit_metadata(place, found) if found else None))
+        findings += [*check_no_annex_deposit(place), *lost]
+    findings += check_history(place, found, datasets.read)
+    del datasets
     if metadata and catalogued and not notices:
         findings += _check_catalog(place, metadata, where, settings, dataset_is_lost=bool(lost))
     findings += _check_outputs(place, found.md5 if found else metadata.tarball.md5 if metadata else "")
     named = {finding.path for finding in findings}
-    sums = check_sums(place, found, named, is_elsewhere=bool(elsewhere))
+    sums = check_sums(place, found, named, is_elsewhere=bool(url))
     findings += sums.findings
     notices = (*notices, *sums.notices)
-    signer = ""
-    if signers is not None:
-        signer, problem = check_signature(place, sums.raw, signers)
-        findings += [problem] if problem else []
+    signer, problem = check_signature(place, sums.raw, options.signers) if options.signers else ("", None)
+    findings += [problem] if problem else []
     if found and findings:
-        options = StoreOptions(store_url, store_id)
-        findings += _judge_archive(place, found, findings, metadata is not None, options, settings, signers=signers)
-    described = found or (metadata if elsewhere else None)
+        findings += _judge_archive(place, found, findings, options, settings, is_compared=metadata is not None)
+    described = found or (metadata if url else None)
     images = len(described.images) if described else 0
     notices = (*notices, *_open_files(place))
-    return VisitCheck(place.study, place.visit, images, absent, tuple(dict.fromkeys(findings)), notices, signer)
+    check = VisitCheck(place.study, place.visit, images, absent, tuple(dict.fromkeys(findings)), notices, signer)
+    line = _line(place, metadata, where.place) if metadata and not findings else None
+    proof = None
+    if found and sums.raw and line and where.certain:
+        digest = hashlib.sha256(sums.raw).hexdigest()
+        proof = Proof(found.md5, found.sha256, digest, images, absent, where.place, line)
+    return ExaminedVisit(check, sums.raw, line, proof)
+
+
+def _line(place: Visit, metadata: VisitMetadata, where: StoreAddress) -> VisitLine | None:
+    """The visit's line; ``None`` if the time of its dataset is not known, because options name another store."""
+    if where.time is None and _exists(place.refs):
+        return None
+    return line_of_metadata(place, metadata, where.time or 0)
 
 
 def _tags_to_describe(place: Visit, metadata: MetadataParts, settings: Settings) -> AllowList:
@@ -237,19 +304,19 @@ def _judge_archive(
     place: Visit,
     found: ArchiveDescription,
     findings: Sequence[Finding],
-    is_compared: bool,
-    options: StoreOptions,
+    options: CheckOptions,
     settings: Settings,
     *,
-    signers: Path | None,
+    is_compared: bool,
 ) -> list[Finding]:
     """Find out what the files that are left say of the archive, unless a finding about it has said so.
 
     ``is_compared``: the archive was compared with its metadata, and that with the other files, so that findings name
     every contradiction.
     """
-    said = collect_evidence(place, signers)
-    verdict = weigh_evidence(found, said, lambda found: find_confirmation(place, found, options, settings))
+    store = StoreOptions(options.store_url, options.store_id)
+    said = collect_evidence(place, options.signers)
+    verdict = weigh_evidence(found, said, lambda found: find_confirmation(place, found, store, settings))
     images = [Finding(place.archive, path, _OTHER_IMAGE) for path in images_unknown_to_dataset(found, said)]
     is_named = is_compared or any(finding.path == place.archive for finding in findings)
     if verdict.is_sound or (is_named and verdict.standing is not Standing.UNPROVED):
@@ -271,14 +338,16 @@ def _open_files(place: Visit) -> tuple[Notice, ...]:
     return tuple(found)
 
 
-def _expected_store(place: Visit, store_url: str | None, store_id: str | None, settings: Settings) -> _ExpectedStore:
+def _expected_store(
+    place: Visit, store_url: str | None, store_id: str | None, settings: Settings, datasets: _DatasetReader
+) -> _ExpectedStore:
     """Decide which store the visit's files should name; the options are checked first, whatever exists."""
     if store_url is not None:
         check_store_url(store_url)
     if store_id is not None:
         check_store_id(store_id)
     try:
-        found = find_store_address(place, settings, store_url, store_id)
+        found = find_store_address(place, settings, store_url, store_id, datasets.read)
         if store_url is not None or store_id is not None or found.time is not None:
             return _ExpectedStore(found, certain=True)
     except InvalidSetting:
@@ -299,12 +368,12 @@ def _expected_store(place: Visit, store_url: str | None, store_id: str | None, s
     return _ExpectedStore(address_from_settings(place, settings, url, name), certain=known)
 
 
-def _lost_dataset(place: Visit, metadata: VisitMetadata) -> list[Finding]:
+def _lost_dataset(place: Visit, metadata: VisitMetadata | None) -> list[Finding]:
     """The date of a visit in a catalog is its dataset's unless the metadata has it: a date without either means a
     lost dataset.
     """
-    entry = read_entry(place)
-    if entry is None or entry.date in ("", visit_date(place, metadata)):
+    entry = read_entry(place) if metadata else None
+    if metadata is None or entry is None or entry.date in ("", visit_date(place, metadata)):
         return []
     return [Finding(place.refs, "", "is missing, like the export, although the catalog shows the dataset's date")]
 
@@ -351,20 +420,18 @@ def verify_store(
     root = Path(store_dir)
     chosen = load_settings(root) if settings is None else settings
 
+    options = CheckOptions(store_url, store_id, elsewhere, signers)
+    lines: dict[tuple[str, str], VisitLine] = {}
+
     def one(study: str, visit: str) -> VisitCheck:
-        place = Visit(root, study, visit)
-        return check_visit(
-            place,
-            chosen,
-            store_url=store_url,
-            store_id=store_id,
-            elsewhere=elsewhere,
-            signers=signers,
-            progress=progress,
-        )
+        examined = examine_visit(Visit(root, study, visit), chosen, options, progress)
+        if examined.line:
+            lines[study, visit] = examined.line
+        return examined.check
 
     def shared(study: Study) -> VisitCheck:
-        findings, notices = check_shared(study, chosen.catalog)
+        known = {visit: line for (name, visit), line in lines.items() if name == study.study}
+        findings, notices = check_shared(study, chosen.catalog, known=known)
         return VisitCheck(study.study, "", 0, (), tuple(findings), notices)
 
     checks = check_visits(root, targets, one, lambda failed: failed, shared)
@@ -479,11 +546,9 @@ def _check_catalog(
         problems = check_catalog(
             place,
             metadata,
-            expected.url,
-            expected.dataset_id,
+            expected,
             settings.catalog,
             dataset_is_lost=dataset_is_lost,
-            archives=expected.archives,
         )
     except IcfError as error:
         return [finding_from_error(catalog, error)]

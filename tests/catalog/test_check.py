@@ -28,7 +28,7 @@ def check(store: Path, visit: str = "v002", settings: CatalogSettings | None = N
     place = Visit(store, STUDY, visit)
     settings = settings or CatalogSettings()
     where = address_from_settings(place, Settings(), None, None)
-    found = check_catalog(place, read_visit_metadata(place), where.url, where.dataset_id, settings)
+    found = check_catalog(place, read_visit_metadata(place), where, settings)
     catalog = place.of_study.catalog
     return [(Path(path).relative_to(catalog).as_posix(), problem) for path, problem in found]
 

@@ -291,3 +291,13 @@ def test_both_the_archive_and_its_description_by_the_input(own: Visit) -> None:
     (problem,) = rebuild(own, source)
     assert "notes.txt" in problem
     make_derived(own.root)
+
+
+def test_each_line_of_the_sums_is_compared(own: Visit) -> None:
+    lines = own.sums.read_text().splitlines(keepends=True)
+    for number, line in enumerate(lines):
+        wrong = line.translate(str.maketrans("0123456789", "1234567890"))
+        wrong = wrong[:64] + line[64:]
+        own.sums.write_text("".join([*lines[:number], wrong, *lines[number + 1 :]]))
+        found = {finding.path.name for finding in verify_visit(own.root, own.study, own.visit).findings}
+        assert line.split()[1] in found, line
