@@ -77,13 +77,18 @@ def reader(server: Server, tmp_path: Path) -> Mapping[str, str]:
     return {**environment, **server.credential(), "PATH": path, "PYTHONPATH": str(Path(__file__).parents[1])}
 
 
-def run_page(page: str, which: slice, server: Server, folder: Path, environment: Mapping[str, str]) -> None:
-    """Run blocks of a page in one shell each, in ``folder``; the first line that fails ends the test."""
+def run_page(
+    page: str, which: slice, server: Server, folder: Path, environment: Mapping[str, str], store: str = ""
+) -> None:
+    """Run blocks of a page in one shell each, in ``folder``; the first line that fails ends the test.
+
+    ``store`` is what is mounted at ``/archive/store``.
+    """
     for block in blocks(page, "sh")[which]:
         lines = [line for line in block.splitlines() if not line.startswith(tuple(_NOT_RUN))]
         if not shutil.which("dcm2niix"):
             lines = [line for line in lines if not line.startswith("dcm2niix")]
-        script = "\n".join(["set -ex", *lines]).replace(ADDRESS, server.url)
+        script = "\n".join(["set -ex", *lines]).replace(ADDRESS, server.url).replace("/archive/store", store)
         done = subprocess.run(
             ["sh", "-c", script.replace("file:///data/ria", f"file://{folder}/ria")],
             cwd=folder,
@@ -141,3 +146,32 @@ def test_whole_studies_and_write_to_your_clone(server: Server, reader: Mapping[s
     run_page("whole-studies.md", slice(0, 2), server, work, reader)
     run_page("whole-studies.md", slice(3, 4), server, work, reader)
     assert (work / "study-a/visit-01/study-a_visit-01").is_dir()
+
+
+def test_get_many_images(
+    server: Server, reader: Mapping[str, str], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """In clones of a visit and of its study, and from the store's folder."""
+
+    def here(clone: Path) -> int:
+        found = subprocess.run(
+            ["git", "annex", "find", "-q"], cwd=clone, env=dict(reader), capture_output=True, check=True
+        )
+        return len(found.stdout.splitlines())
+
+    page = "get-images.md"
+    for name in ("visit-01", "."):
+        clone = [
+            *("icf-utils", "clone"),
+            f"{server.url}/study-a/{name}".removesuffix("/."),
+            f"{name}-clone".strip(".-"),
+        ]
+        subprocess.run(clone, cwd=tmp_path, env=dict(reader), check=True)
+    visit, study = tmp_path / "visit-01-clone", tmp_path / "clone"
+    store = next(path for path in tmp_path_factory.getbasetemp().glob("store*/store") if (path / "study-a").is_dir())
+    run_page(page, slice(2, 3), server, visit, reader, str(store))
+    assert here(visit) > 0
+    run_page(page, slice(0, 1), server, visit, reader)
+    assert here(visit) == len(list((visit / "study-a_visit-01").rglob("*.dcm")))
+    run_page(page, slice(1, 2), server, study, reader)
+    assert here(study / "visit-01") == here(visit)
