@@ -187,11 +187,11 @@ _UID_NAMES = {
 }
 
 #: The UIDs of an image; the tags that :func:`odd_uids` looks at.
-UID_TAGS = frozenset(_UID_NAMES)
+IMAGE_UIDS = frozenset(_UID_NAMES)
 
 
 def odd_uids(found: Header) -> tuple[str, ...]:
-    """The keywords of an image's UIDs that are present and not valid; the scan must have asked for :data:`UID_TAGS`."""
+    """The keywords of an image's UIDs that are present and not valid; the scan asked for :data:`IMAGE_UIDS`."""
     return tuple(name for tag, name in _UID_NAMES.items() if _is_odd(found, tag))
 
 

@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -95,6 +95,27 @@ class OpenCommitment:
     due: float
 
 
+@dataclass(frozen=True)
+class NewSession:
+    """What is known of a session before it has a number; the fields are columns of the table ``session``.
+
+    ``visit`` is the identifier without a revision's suffix.
+    """
+
+    rule: str
+    study: str
+    visit: str
+    revision: int = 1
+    change: VisitChange = "new"
+    study_uid: str = ""
+    called_ae: str = ""
+    calling_ae: str = ""
+    address: str = ""
+    expected: int = 0
+    images: int = 0
+    size: int = 0
+
+
 class Journal:
     """The journal in a spool folder, which is created if it is missing. Safe for threads and processes.
 
@@ -136,75 +157,42 @@ class Journal:
         :class:`~icf_utils.errors.InvalidIdentifier`.
         """
         with self._database.transaction():
-            session = self._new_session(
-                rule=rule,
-                study=study,
-                base_visit=visit,
-                revision=revision,
-                change=change,
-                state=state,
-                study_uid=study_uid,
-                called_ae=called_ae,
-                calling_ae=calling_ae,
-                address=address,
-                expected=expected,
+            new = NewSession(
+                rule, study, visit, revision, change, study_uid, called_ae, calling_ae, address, expected=expected
             )
+            session = self._new_session(new, state)
             with storage_errors(session.input, "create"):
                 session.input.mkdir()
         return session
 
     def enqueue(
         self,
-        *,
-        rule: str,
-        study: str,
-        visit: str,
+        new: NewSession,
         source: Path,
+        *,
         move: bool = False,
-        revision: int = 1,
-        change: VisitChange = "new",
         is_held: bool = False,
         arguments: Sequence[str] | None = None,
-        **columns: Any,
     ) -> Session:
         """Create a queued session for a complete visit: a folder, zip or tar. With ``is_held``, it waits for a release.
 
-        ``revision`` and ``change`` are as in :meth:`open_session`; ``columns`` are other values of the session, such as
-        ``images``.
-        With ``move``, ``source`` (on the spool's file system) is renamed into the session's folder, and is deleted with
-        it. Without, it stays where it is and is never removed.
+        Its revision is as in :meth:`open_session`. With ``move``, ``source`` (on the spool's file system) is renamed
+        into the session's folder, and is deleted with it. Without, it stays where it is and is never removed.
         """
         with self._database.transaction():
-            return self._enqueue(
-                rule=rule,
-                study=study,
-                visit=visit,
-                source=source,
-                move=move,
-                revision=revision,
-                change=change,
-                is_held=is_held,
-                arguments=arguments,
-                **columns,
-            )
+            return self._enqueue(new, source, move=move, is_held=is_held, arguments=arguments)
 
     def _enqueue(
         self,
-        *,
-        visit: str,
+        new: NewSession,
         source: Path,
+        *,
         move: bool,
         is_held: bool = False,
         arguments: Sequence[str] | None = None,
-        **columns: Any,
     ) -> Session:
         """Do what :meth:`enqueue` does; the caller has a transaction."""
-        session = self._new_session(
-            base_visit=visit,
-            state="held" if is_held else "queued",
-            input="" if move else os.path.abspath(source),
-            **{"study_uid": "", "called_ae": "", "calling_ae": "", "address": "", **columns},
-        )
+        session = self._new_session(new, "held" if is_held else "queued", "" if move else os.path.abspath(source))
         if is_held:
             self._add_event(session.id, "held")
         if arguments is not None:
@@ -216,21 +204,24 @@ class Journal:
             self._database.update("session", _row_number(session.id), {"input": str(place)})
         return self._existing(session.id)
 
-    def _new_session(self, *, base_visit: str, revision: int, **columns: Any) -> Session:
-        """Insert a row and create its folder; the caller has a transaction."""
-        number, now = revision, time.time()
-        if columns["change"] == "new":
-            number = self._free_revision(columns["study"], base_visit, revision)
+    def _new_session(self, new: NewSession, state: SessionState, source: str = "") -> Session:
+        """Insert a row and create its folder; the caller has a transaction. ``source`` is the input to archive."""
+        number, expected, now = new.revision, new.expected, time.time()
+        if new.change == "new":
+            number = self._free_revision(new.study, new.visit, new.revision)
             if number > 1:  # the number is expected of the visit, not of what is sent later
-                columns["expected"] = 0
-        visit = visit_of_revision(base_visit, number)
-        check_identifier("study", columns["study"])
+                expected = 0
+        visit = visit_of_revision(new.visit, number)
+        check_identifier("study", new.study)
         check_identifier("visit", visit)
         values = {
-            **columns,
+            **asdict(new),
             "visit": visit,
-            "base_visit": base_visit,
+            "base_visit": new.visit,
             "revision": number,
+            "expected": expected,
+            "state": state,
+            "input": source,
             "first_received": now,
             "last_received": now,
             "queued": now,
@@ -407,22 +398,20 @@ class Journal:
         """
         with self._database.transaction():
             old = self._existing(session_id)
-            new = self._enqueue(
+            accepted = NewSession(
                 rule=old.rule,
                 study=old.study,
                 visit=old.base_visit,
                 revision=old.revision,
                 change="corrected",
                 study_uid=old.study_uid,
-                source=source,
-                move=True,
+                called_ae=old.called_ae,
+                calling_ae=old.calling_ae,
+                address=old.address,
                 images=images,
                 size=size,
-                calling_ae=old.calling_ae,
-                called_ae=old.called_ae,
-                address=old.address,
-                arguments=kept_arguments(old.folder),
             )
+            new = self._enqueue(accepted, source, move=True, arguments=kept_arguments(old.folder))
             note = f"{format_count(old.quarantined, 'quarantined image')} of {old.id} accepted"
             self._database.update("session", _row_number(new.id), self._with_note(new.id, note))
             self._forget_quarantine(old, f"the images in quarantine were accepted: {new.id}")

@@ -20,7 +20,7 @@ from pathlib import Path
 from icf_utils.archive.checksum import read_checksum
 from icf_utils.archive.tar_headers import BLOCK, content_padding, end_of_archive
 from icf_utils.dicom.constants import PATIENT_ID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID
-from icf_utils.dicom.header import UID_TAGS, odd_uids, patient_id
+from icf_utils.dicom.header import IMAGE_UIDS, odd_uids, patient_id
 from icf_utils.dicom.uids import describe_odd_uids
 from icf_utils.errors import DepositDamaged, DepositMissing, InputRefused, storage_errors
 from icf_utils.formatting import format_count
@@ -37,7 +37,7 @@ from icf_utils.xnat.identity import ImageDigest
 ZIP, TAR = "application/zip", "application/x-tar"
 
 _CHUNK = 1 << 20
-_WANTED = UID_TAGS | {PATIENT_ID}
+_WANTED = IMAGE_UIDS | {PATIENT_ID}
 _ZIP_STREAMED, _ZIP_ENCRYPTED = 8, 1
 
 #: XNAT takes members with these names for archives, and unpacks them.

@@ -24,7 +24,7 @@ from icf_utils.errors import InvalidSetting
 from icf_utils.receiver.event_program import EventProgram
 from icf_utils.receiver.event_table import Delivery
 from icf_utils.receiver.events import after_attempt, decode_key, sign
-from icf_utils.receiver.journal import Journal
+from icf_utils.receiver.journal import Journal, NewSession
 from icf_utils.receiver.settings import EventSettings, load_receiver_settings
 from icf_utils.receiver.web.metrics import collect_metrics, format_metrics
 from tests.data.make_dicom import uid, write_visit
@@ -250,7 +250,7 @@ def test_a_session_that_is_held_is_reported(tmp_path: Path) -> None:
     journal.change_state(session.id, "queued")
     source = tmp_path / "late"
     source.mkdir()
-    journal.enqueue(rule="r", study="a", visit="w", source=source, is_held=True)
+    journal.enqueue(NewSession("r", "a", "w"), source, is_held=True)
     assert [event.kind for event in journal.events.unplanned()] == ["held", "held"]
     journal.close()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from icf_utils.errors import DepositDamaged, InvalidIdentifier, InvalidSetting
-from icf_utils.receiver.journal import Journal
+from icf_utils.receiver.journal import Journal, NewSession
 from icf_utils.receiver.model import SESSION_STATES, Association, AssociationState, SessionFilter, has_lost_association
 
 
@@ -54,8 +54,8 @@ def test_enqueued_inputs_are_moved_or_stay_where_they_are(tmp_path: Path) -> Non
     journal = Journal(tmp_path / "spool")
     (tmp_path / "own.zip").write_bytes(b"zip")
     (tmp_path / "folder").mkdir()
-    moved = journal.enqueue(rule="r", study="a", visit="v", source=tmp_path / "own.zip", move=True)
-    left = journal.enqueue(rule="r", study="a", visit="w", source=tmp_path / "folder")
+    moved = journal.enqueue(NewSession("r", "a", "v"), tmp_path / "own.zip", move=True)
+    left = journal.enqueue(NewSession("r", "a", "w"), tmp_path / "folder")
     assert moved.input.read_bytes() == b"zip"
     assert not (tmp_path / "own.zip").exists()
     for session in (moved, left):
@@ -64,7 +64,7 @@ def test_enqueued_inputs_are_moved_or_stay_where_they_are(tmp_path: Path) -> Non
     assert (tmp_path / "folder").is_dir()
     assert not moved.input.exists()
     with pytest.raises(InvalidIdentifier):
-        journal.enqueue(rule="r", study="..", visit="v", source=tmp_path)
+        journal.enqueue(NewSession("r", "..", "v"), tmp_path)
     journal.close()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from icf_utils.progress import SILENT
-from icf_utils.receiver.journal import Journal
+from icf_utils.receiver.journal import Journal, NewSession
 from icf_utils.receiver.model import Session
 from icf_utils.receiver.session_queue import SessionQueue
 from icf_utils.receiver.settings import ReceiverSettings, parse_receiver_settings
@@ -38,7 +38,7 @@ def enqueue(journal: Journal, folder: Path, visit: str, hole: int = 0) -> Sessio
     if hole:
         with open(folder / visit / "hole.bin", "wb") as file:
             file.truncate(hole)
-    return journal.enqueue(rule="A", study="study-a", visit=visit, source=folder / visit)
+    return journal.enqueue(NewSession("A", "study-a", visit), folder / visit)
 
 
 def archive_grows(store: Path, visit: str) -> bool:

@@ -24,7 +24,7 @@ from icf_utils.formatting import format_count
 from icf_utils.metadata.records import read_visit_metadata
 from icf_utils.receiver.arguments import split_words
 from icf_utils.receiver.identify import study_key
-from icf_utils.receiver.journal import Journal
+from icf_utils.receiver.journal import Journal, NewSession
 from icf_utils.receiver.model import Session
 from icf_utils.receiver.placement import place_session, placement_notes
 from icf_utils.receiver.web.settings import WebSettings
@@ -109,22 +109,20 @@ def enqueue_upload(
                 return Enqueued(same, is_new=False)
             late = settings.late.get(rule, "version")
             place = place_session(journal, settings.store, study, visit, study_uid, late)
-            session = journal.enqueue(
+            new = NewSession(
                 rule=rule,
                 study=study,
                 visit=visit,
-                source=path,
-                move=True,
-                images=images,
-                size=taken,
-                study_uid=study_uid,
                 revision=place.revision,
                 change=place.change,
-                is_held=late == "hold" and place.is_known,
+                study_uid=study_uid,
                 calling_ae=sender,
                 address=address,
-                arguments=words,
+                images=images,
+                size=taken,
             )
+            is_held = late == "hold" and place.is_known
+            session = journal.enqueue(new, path, move=True, is_held=is_held, arguments=words)
             for note in placement_notes(journal, session, place):
                 journal.add_note(session.id, note)
         return Enqueued(journal.session(session.id) or session, is_new=True)
