@@ -279,7 +279,7 @@ def test_mutated_exchanges(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     parts = (
         Request(contexts=(*Request().contexts, (_COMMITMENT, EXPLICIT))).encode(),
-        p_data(1, 3, command(MR, 1)) + p_data(1, 2, os.urandom(300)),
+        p_data(1, 3, command(MR, 1)) + p_data(1, 2, chance.randbytes(300)),
         p_data(3, 3, command(ECHO, 0x30, has_data=False)),
         p_data(5, 3, command(FIND, 0x20)) + p_data(5, 2, b"\x08\x00\x05\x00\x00\x00\x00\x00"),
         p_data(7, 3, _COMMIT) + p_data(7, 2, _REFERENCES),
