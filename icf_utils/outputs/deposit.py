@@ -28,7 +28,6 @@ from icf_utils.store.files import (
     new_part,
     part_name,
     rename_file,
-    sync_file,
 )
 from icf_utils.store.layout import Visit, find_deposit, list_kept_outputs
 from icf_utils.store.locks import catalog_lock
@@ -208,7 +207,6 @@ def _sums_steps(change: Change, place: Visit, steps: list[Step]) -> list[Step]:
 
 @contextmanager
 def new_output(place: Visit, processing: str) -> Iterator[BinaryIO]:
-    """Make the part that will be the output, open for writing; it is on the device when the block ends."""
+    """Make the part that will be the output, open for writing; :func:`publish_output` brings it to the device."""
     with new_part(place.of_study, place.output(processing)) as handle:
         yield handle
-        sync_file(handle, place.output(processing))

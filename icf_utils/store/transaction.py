@@ -30,12 +30,13 @@ from icf_utils.store.files import (
     make_workdir,
     replace_file,
     share_file,
+    sync_all,
     sync_folder,
 )
 from icf_utils.store.layout import Study
 
 #: No visit has files of these names: identifiers contain no ``+``.
-_PREFIX, _JOURNAL, _DONE, _NEW = "+change.", "journal.json", "done.json", "new"
+_PREFIX, _UNDECIDED, _JOURNAL, _DONE, _NEW = "+change.", "undecided.json", "journal.json", "done.json", "new"
 
 _UNFINISHED = "the change is decided but not finished; the next command for this study finishes it"
 _MADE = "the change had been made and is complete"
@@ -112,18 +113,19 @@ class Change:
         Raises :class:`~icf_utils.errors.StorageFailure`. Once this has decided, an interrupt or a failure leaves the
         journal to the next command.
         """
-        for step in steps:
-            if step.new:
-                self._adopt(step)
-        for folder in {(self.root / step.new).parent for step in steps if step.new}:
-            sync_folder(folder)
+        new = [step for step in steps if step.new]
+        for step in new:
+            self._adopt(step)
         data = json.dumps({"format": 1, "steps": [vars(step) for step in steps]}, ensure_ascii=True).encode("ascii")
-        was_decided = False
+        undecided, was_decided = self._folder / _UNDECIDED, False
+        replace_file(undecided, data + b"\n", root=self._study.root, durable=False)
+        files = dict.fromkeys(self.root / step.new for step in new)
+        sync_all([*files, undecided], [*dict.fromkeys(path.parent for path in files), self._study.workdir])
         try:
-            replace_file(self._folder / _JOURNAL, data + b"\n", root=self._study.root)
+            with storage_errors(undecided, "rename"):
+                os.rename(undecided, self._folder / _JOURNAL)
             was_decided = True
             sync_folder(self._folder)
-            sync_folder(self._study.workdir)
             _finish(self._study, self._folder)
         except BaseException as error:
             was_decided = was_decided or self._is_decided()
@@ -161,7 +163,6 @@ class Change:
                     share_file(self._study.root, descriptor)
                 if limit := self._limits.get(step.target):
                     limit_access(limit, descriptor)
-                os.fsync(descriptor)
             finally:
                 os.close(descriptor)
 

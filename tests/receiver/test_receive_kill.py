@@ -55,7 +55,8 @@ def send(port: int, images: Sequence[pydicom.Dataset], answers: list[Answer]) ->
     from pynetdicom.sop_class import MRImageStorage  # type: ignore[attr-defined]
 
     entity = AE("TESTS")
-    entity.network_timeout = entity.dimse_timeout = 30
+    entity.network_timeout = entity.dimse_timeout = 10
+    entity.acse_timeout = 3  # it waits so long for a peer that was killed before it replied
     entity.add_requested_context(MRImageStorage, "1.2.840.10008.1.2.1")
     association = entity.associate("127.0.0.1", port, ae_title="STUDYA")
     link = association.dul.socket
