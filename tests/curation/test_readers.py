@@ -52,7 +52,8 @@ def test_every_reader_gets_one_version(
     assert old != new
     assert len(seen) > 5
     refused = [number for number, found in enumerate(seen) if isinstance(found, str)]
-    assert all("another file, or damaged" in str(seen[number]) for number in refused)
+    words = ("another file, or damaged", "its metadata cannot be used")
+    assert [seen[number] for number in refused if not any(word in str(seen[number]) for word in words)] == []
     states = ["old" if found == old else "new" if found == new else "refused" for found in seen]
     assert [found for found in seen if isinstance(found, frozenset) and found not in (old, new)] == []
     assert states == sorted(states, key=["old", "refused", "new"].index)
