@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,13 +31,22 @@ from icf_utils.cli.slurm import add_slurm, catalog_job, check_slurm, submit, vis
 from icf_utils.durations import parse_duration
 from icf_utils.errors import InvalidSetting, NotSettled, printable
 from icf_utils.formatting import format_count, format_counter, format_size
-from icf_utils.results import to_json_value
+from icf_utils.results import Notice, to_json_value
 from icf_utils.settings import RUN_CHECKS, STAGE_NAMES
 
 if TYPE_CHECKING:
     from icf_utils.pipeline.checks import Refusals
-    from icf_utils.pipeline.model import RunConfig, RunHead, RunResult, VisitInput, VisitOutcome, VisitPlan
-    from icf_utils.processing.model import Processing
+    from icf_utils.pipeline.model import (
+        RunConfig,
+        RunHead,
+        RunResult,
+        StageOutcome,
+        StageState,
+        VisitInput,
+        VisitOutcome,
+        VisitPlan,
+    )
+    from icf_utils.processing.model import Processing, ResultState
     from icf_utils.processing.run import ProcessRunResult
     from icf_utils.settings import RunSettings, Settings
 
@@ -346,7 +356,7 @@ def _run(
     processings: list[Processing],
 ) -> int:
     from icf_utils.pipeline.graph import outcome_cells, write_graph
-    from icf_utils.pipeline.report import write_report
+    from icf_utils.pipeline.report import RunProcessings, write_report
     from icf_utils.pipeline.run import run_visits
 
     reporter = VisitReporter(console)
@@ -364,6 +374,8 @@ def _run(
         write_graph(Path(args.graph), outcome_cells(result), config.stage_names)
     console.notices(result.notices)
     done = _process(console, config, result, visits, jobs, processings)
+    if args.report and done:  # so far, the report has the stages alone: processings take long, and may be interrupted
+        write_report(Path(args.report), result, head, RunProcessings(_outcomes(done), to_json_value(done)))
     ok = not result.failed and not any(one.failed for one in done)
     lines = [*result_lines(result), *(line for one in done for line in _processing_lines(one))]
     value = {"run": to_json_value(result), "processings": to_json_value(done)} if processings else result
@@ -414,6 +426,38 @@ def _process(
         )
         for processing in processings
     ]
+
+
+#: How the report shows what a processing ended with.
+_STATES: dict[ResultState, StageState] = {
+    "success": "done",
+    "partial": "done",
+    "failed": "failed",
+    "up to date": "up to date",
+    "not reached": "not reached",
+}
+
+
+def _outcomes(done: Sequence[ProcessRunResult]) -> dict[str, list[StageOutcome]]:
+    """What the processings did, by the name of the visit, as the report shows it."""
+    from icf_utils.pipeline.model import StageFailure, StageOutcome
+
+    found: dict[str, list[StageOutcome]] = {}
+    for one in (visit for run in done for visit in run.visits):
+        message = f"{one.message}; see '{printable(one.log)}'" if one.log else one.message
+        is_partial = one.state == "partial"
+        found.setdefault(one.name, []).append(
+            StageOutcome(
+                stage=one.processing,
+                state=_STATES[one.state],
+                reasons=one.reasons,
+                seconds=one.seconds,
+                size=one.size,
+                notices=(Notice("processing-partial", one.processing, message),) if is_partial else (),
+                failure=StageFailure(one.code, message, 1) if one.state == "failed" else None,
+            )
+        )
+    return found
 
 
 def _processing_lines(result: ProcessRunResult) -> list[str]:

@@ -3,18 +3,44 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from icf_utils.errors import storage_errors
-from icf_utils.pipeline.model import RunHead, RunResult
+from icf_utils.pipeline.model import RunHead, RunResult, StageOutcome
 from icf_utils.pipeline.report_page import html_report
 from icf_utils.results import to_json_value
 from icf_utils.store.files import replace_file
 
 
-def write_report(path: Path, result: RunResult, head: RunHead) -> None:
+@dataclass(frozen=True)
+class RunProcessings:
+    """What the processings at the end of a run did: outcomes by the name of the visit, and the value for JSON."""
+
+    outcomes: Mapping[str, Sequence[StageOutcome]] = field(default_factory=dict)
+    value: Any = None
+
+
+#: A run that ended without processings.
+NO_PROCESSINGS = RunProcessings()
+
+
+def write_report(path: Path, result: RunResult, head: RunHead, processings: RunProcessings = NO_PROCESSINGS) -> None:
     """Write the report as HTML, or as JSON if the name ends in ``.json``. Raises ``StorageFailure``."""
-    write_text(path, json_report(result, head) if path.suffix == ".json" else html_report(result, head))
+    if path.suffix == ".json":
+        write_text(path, json_report(result, head, processings))
+    else:
+        write_text(path, html_report(_with_processings(result, processings), head))
+
+
+def _with_processings(result: RunResult, processings: RunProcessings) -> RunResult:
+    """The result in which the processings of a visit follow its stages."""
+    visits = (
+        replace(visit, stages=(*visit.stages, *processings.outcomes.get(visit.name, ()))) for visit in result.visits
+    )
+    return RunResult(tuple(visits), result.seconds)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -26,8 +52,9 @@ def write_text(path: Path, text: str) -> None:
             replace_file(path.resolve(), text.encode("utf-8"), durable=False)
 
 
-def json_report(result: RunResult, head: RunHead) -> str:
+def json_report(result: RunResult, head: RunHead, processings: RunProcessings = NO_PROCESSINGS) -> str:
     """The whole result as JSON, with sizes in bytes and times in seconds."""
     value = to_json_value(result)
     assert isinstance(value, dict)
-    return json.dumps({"run": to_json_value(head), **value}, ensure_ascii=True, indent=1) + "\n"
+    after = {} if processings.value is None else {"processings": processings.value}
+    return json.dumps({"run": to_json_value(head), **value, **after}, ensure_ascii=True, indent=1) + "\n"

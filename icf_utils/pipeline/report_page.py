@@ -39,6 +39,8 @@ _KINDS = (
     _Kind("made", "made", "success"),
     _Kind("same", "up to date"),
 )
+#: The last class of a bar's colours: stages have the first four, processings the others.
+_COLOURS = 7
 _BY_STATE = {"failed": "failed", "not reached": "open", "done": "made", "up to date": "same"}
 _STATE_LABELS = {"done": ("made", "success"), "failed": ("failed", "failed")}
 
@@ -116,7 +118,7 @@ def _facts(result: RunResult, head: RunHead) -> str:
 
 
 def _times(result: RunResult) -> str:
-    """How long each stage took, summed over the visits: a bar, and the same in words."""
+    """How long each stage and processing took, summed over the visits: a bar, and the same in words."""
     seconds: dict[str, float] = defaultdict(float)
     for visit in result.visits:
         for stage in visit.stages:
@@ -128,10 +130,10 @@ def _times(result: RunResult) -> str:
     bars, x = "", 0.0
     for at, name in enumerate(seconds):
         width = 1000 * seconds[name] / total
-        bars += f'<rect class="s{at}" x="{x:.1f}" width="{width:.1f}" height="10"/>'
+        bars += f'<rect class="s{min(at, _COLOURS)}" x="{x:.1f}" width="{width:.1f}" height="10"/>'
         x += width
     items = "".join(
-        f'<li><i class="s{at}"></i>{name} <b>{format_seconds(seconds[name])}</b></li>\n'
+        f'<li><i class="s{min(at, _COLOURS)}"></i>{name} <b>{format_seconds(seconds[name])}</b></li>\n'
         for at, name in enumerate(seconds)
     )
     return f"""<h2>Time by stage</h2>

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -140,6 +141,30 @@ def test_report_and_picture(inside: Inside, table: Path, root: Path, tmp_path: P
     data = tmp_path / "report.json"
     assert inside("run", "-o", root, "--table", table, "--report", data).code == 0
     assert json.loads(data.read_text(encoding="utf-8"))["counts"]["up to date"] == 3
+
+
+def test_the_report_has_the_outcomes_of_processings(inside: Inside, table: Path, root: Path, tmp_path: Path) -> None:
+    program = (
+        "import os, sys, pathlib, json; visit = os.environ['ICF_VISIT'];"
+        "out = pathlib.Path(os.environ['ICF_OUTPUT']); (out / 'result.txt').write_text(visit);"
+        "(out / 'proc.json').write_text(json.dumps({'success': 'partial', 'message': 'half'})) if visit == 'v2' else 0;"
+        "sys.exit(os.environ['ICF_STUDY'] == 'study-b')"
+    )
+    settings = (
+        f'[[processing]]\nname = "count"\nversion = "1"\ncommand = {json.dumps([sys.executable, "-c", program])}\n'
+    )
+    (root / "icf.toml").write_text(settings, encoding="utf-8")
+    page, data = tmp_path / "report.html", tmp_path / "report.json"
+    assert inside("run", "-o", root, "--table", table, "--process", "count", "--report", page).code == 1
+    text = page.read_text(encoding="utf-8")
+    assert "3 visits: 1 failed, 2 made" in text
+    first = text[text.index('<details class="card visit') :]
+    assert "count: it ended with exit code 1; see" in first[: first.index("</summary>")]
+    assert text.count('<th scope="row">count</th>') == 3
+    assert "processing-partial" in text
+    assert inside("run", "-o", root, "--table", table, "--process", "count", "--report", data).code == 1
+    (done,) = json.loads(data.read_text(encoding="utf-8"))["processings"]
+    assert [one["state"] for one in done["visits"]] == ["up to date", "up to date", "failed"]
 
 
 @pytest.fixture
