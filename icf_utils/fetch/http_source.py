@@ -26,6 +26,11 @@ class _CutShort(Exception):
     """A stream ended before what was announced."""
 
 
+#: So many bytes are progress, and so is a hundredth of what is left. Fewer are not: a server that sends some bytes for
+#: each request could keep a client for days.
+_ENOUGH = 1 << 16
+
+
 class HttpSource:
     """An object on a web server; see :class:`~icf_utils.fetch.source.Source`.
 
@@ -84,10 +89,12 @@ class HttpSource:
                     if response.status in TRANSIENT:
                         pause_after(retries, response)
                         continue
+                    before, enough = done, _least_progress(asked)
                     for chunk in self._body(response, asked):
                         retries.check()
-                        retries.progressed()
                         done += len(chunk)
+                        if done - before >= enough:
+                            retries.progressed()
                         yield chunk
                 if size is None:
                     return
@@ -174,6 +181,11 @@ class HttpSource:
             self._pin(state_of(headers, 0))
         else:
             raise failure_for(self._where, status)
+
+
+def _least_progress(asked: RequestedRange) -> int:
+    """How many bytes an answer must bring to count as progress."""
+    return _ENOUGH if asked.left is None else max(1, min(_ENOUGH, asked.left // 100))
 
 
 def _meant_for_another(origin: WebOrigin, url: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -48,19 +49,17 @@ def read_whole(source: ByteSource, limit: int) -> bytes:
     """
     from icf_utils.fetch.errors import FetchFailure
 
-    parts: list[bytes] = []
-    total = 0
+    content = io.BytesIO()
     for chunk in source.read():
-        parts.append(chunk)
-        total += len(chunk)
-        if total > limit:
+        content.write(chunk)
+        if content.tell() > limit:
             raise FetchFailure(
                 source.where,
                 f"it is larger than the limit of {limit} bytes",
                 "check the address",
                 kind="size",
             )
-    raw = b"".join(parts)
+    raw = content.getvalue()
     if raw[:256].removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGE_BEGINS):
         raise web_page(source.where)
     return raw

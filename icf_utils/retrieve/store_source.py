@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _Item = TypeVar("_Item")
 
-#: The largest metadata that is read, in bytes.
-_LARGEST = 1 << 30
+#: The largest file with the records of images, and the largest other one, that is read (bytes); and how many values the
+#: records may have, each of which takes some 100 bytes of memory. Images have records of 1 kB with 40 values.
+_LARGEST_RECORDS, _LARGEST_OTHER, _MOST_VALUES = 1 << 28, 1 << 26, 12_000_000
 
 #: What to do where a server requires a credential.
 ADVICE = (
@@ -90,13 +91,13 @@ class StoreReader:
         """A file at another address; a credential is sent only to the origin that it belongs to."""
         return self._authenticator.source(url, self._client, expected)
 
-    def read(self, path: str) -> tuple[bytes, str]:
-        """The content of a small file, and its address for messages.
+    def read(self, path: str, largest: int = _LARGEST_OTHER) -> tuple[bytes, str]:
+        """The content of a small file of at most ``largest`` bytes, and its address for messages.
 
         Raises :class:`~icf_utils.fetch.errors.FetchFailure`.
         """
         source = self.source(path)
-        return read_whole(source, _LARGEST), source.where
+        return read_whole(source, largest), source.where
 
 
 def list_images(
@@ -351,13 +352,20 @@ def _metadata(reader: StoreReader, place: Visit) -> tuple[VisitMetadata, tuple[N
 
 
 def _read_metadata(reader: StoreReader, place: Visit) -> tuple[VisitMetadata, tuple[Notice, ...]]:
-    tarball, images = (reader.read(path.as_posix()) for path in (place.tarball_json, place.dicoms_json))
+    tarball = reader.read(place.tarball_json.as_posix())
+    images = reader.read(place.dicoms_json.as_posix(), _LARGEST_RECORDS)
+    _refuse_many_values(*images)
     metadata = VisitMetadata(parse_tarball(*tarball), parse_images(*images))
     check_metadata(metadata, place)
     sums = fetch_sums(reader.read, place)
     sums.check(place.tarball_json.name, *tarball)
     sums.check(place.dicoms_json.name, *images)
     return metadata, sums.notices
+
+
+def _refuse_many_values(raw: bytes, where: str) -> None:
+    if sum(raw.count(mark) for mark in (b",", b"[", b"{")) > _MOST_VALUES:
+        raise DepositDamaged(where, f"at most {_MOST_VALUES} values", "more", REMEDY)
 
 
 def _image(place: Visit, record: ImageRecord) -> Image:

@@ -10,16 +10,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from icf_utils import deposit_visit_metadata, make_studyvisit_archive
 from icf_utils.cli.main import main
 from icf_utils.errors import escape_controls
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.fetch.http import HttpClient, RetryPolicy
+from icf_utils.fetch.open import open_source
 from icf_utils.receiver import client
-from icf_utils.retrieve import buckets, cod
+from icf_utils.retrieve import buckets, cod, store_source
+from tests.data.make_dicom import uid, write_visit
 
 TOKEN = "zq-token-of-the-pages-5150"
 ESCAPES = "\x1b]0;evil\x07\x1b[2J\u202e"
@@ -162,6 +166,49 @@ def test_endless_answers_end(capsys: pytest.CaptureFixture[str], monkeypatch: py
         for words in (("sessions",), ("sessions", "log", "s000001")):
             assert main([*words, "--url", url]) == 10
             assert "larger than the limit" in capsys.readouterr().err
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """A store with a visit of an image."""
+    write_visit(tmp_path / "in", {1: ("t1", 1)}, StudyInstanceUID=uid("bounded"))
+    make_studyvisit_archive(tmp_path / "in", tmp_path / "store", "s", "v")
+    deposit_visit_metadata(tmp_path / "store", "s", "v")
+    return tmp_path / "store"
+
+
+def test_metadata_of_a_store_is_bounded(
+    stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_source, "_LARGEST_RECORDS", 40 << 20)
+    bodies = {"/s/v_metadata_tarball.json": (stored / "s/v_metadata_tarball.json").read_bytes()}
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        if body := bodies.get(handler.path):
+            give(handler, body)
+        else:
+            give_without_end(handler)
+
+    with served(answer) as url:
+        words = ("retrieve", "-o", url, "--id", "s", "v", "-d", str(tmp_path / "got"))
+        assert main([*words]) == 1
+        assert "larger than the limit of 41943040 bytes" in capsys.readouterr().out
+        bodies["/s/v_metadata_dicoms.json"] = b"[" + b"[]," * 7_000_000 + b"[]]"
+        assert main([*words]) == 1
+        assert "expected at most 12000000 values, found more" in capsys.readouterr().out
+
+
+def test_a_few_bytes_for_each_request_are_not_progress() -> None:
+    content, asked = bytes(range(250)) * 12, []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        first, _, last = handler.headers["Range"].removeprefix("bytes=").partition("-")
+        asked.append(int(first))
+        give(handler, content[int(first) :][:5], 206, Content_Range=f"bytes {first}-{last}/{len(content)}")
+
+    with served(answer) as url, pytest.raises(FetchFailure, match="gave up after 5 attempts"):
+        list(open_source(f"{url}/x", HttpClient(retry=RetryPolicy(first_pause=0.01))).read(0, len(content)))
+    assert len(asked) == 5
 
 
 def test_a_server_may_not_ask_for_years() -> None:
