@@ -19,7 +19,7 @@ from icf_utils.curation.replace import check_date, check_reason
 from icf_utils.curation.successors import find_successors
 from icf_utils.curation.traces import collect_traces, find_traces, study_records, work_files
 from icf_utils.curation.version import is_same
-from icf_utils.errors import DepositMissing
+from icf_utils.errors import DepositMissing, printable
 from icf_utils.formatting import format_count
 from icf_utils.interrupts import note_leftovers
 from icf_utils.progress import SILENT, Progress
@@ -29,7 +29,7 @@ from icf_utils.store.files import remove_study_folders
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import catalog_lock, remove_dead_locks, visit_lock
 from icf_utils.store.transaction import Change, Step
-from icf_utils.store.visit_files import visit_files
+from icf_utils.store.visit_files import list_links, visit_files
 
 _NOT_SEARCHED = "the visit is removed, but the store was not searched for what is left of it; repeat the command"
 
@@ -112,6 +112,7 @@ def remove_visit(
             raise DepositMissing(place.archive, "the store has nothing of this visit; check -o and --id")
         traces = collect_traces(place)
         other = find_elsewhere(place, chosen)
+        linked = [f"the file '{printable(target)}', to which '{name}' was a link" for name, target in list_links(files)]
         lines = [*_lines(place, files, records), *(f"  {study}/{visit} {successor}" for successor in successors)]
         if accept is not None and not is_gone and not accept(lines):
             return RemoveResult(study, visit, False, 0, 0, 0, None, (), 0, successors)
@@ -136,7 +137,7 @@ def remove_visit(
         traces=left,
         shared=found.shared,
         successors=successors,
-        elsewhere=(f"the archive at {other}", *ELSEWHERE) if other else ELSEWHERE,
+        elsewhere=(*linked, *([f"the archive at {other}"] if other else []), *ELSEWHERE),
     )
 
 

@@ -44,7 +44,7 @@ from icf_utils.store.elsewhere import refuse_elsewhere
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import remove_dead_locks, visit_lock
 from icf_utils.store.transaction import Change
-from icf_utils.store.visit_files import first_file, is_archive_name, visit_files
+from icf_utils.store.visit_files import first_file, is_archive_name, list_links, visit_files
 
 _NOT_COMPARED = "the present archive is damaged or missing: its files other than images were not compared"
 _LONGEST_REASON = 500
@@ -137,6 +137,8 @@ def replace_visit(
             if keep:
                 refuse_damaged_archive(place)  # it stays
             remarks = refuse_other_visit(input_path, place, staged.archive, refuse)
+            links = [] if keep else list_links([place.archive])
+            remarks += [f"'{name}' is a link; the file '{printable(target)}' stays" for name, target in links]
             return put_if_accepted(
                 change,
                 current,

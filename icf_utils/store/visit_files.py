@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from icf_utils.errors import storage_errors
@@ -33,6 +33,11 @@ def visit_files(place: Visit) -> list[Path]:
     with storage_errors(study.folder, "read"):
         names = sorted(os.listdir(study.folder)) if study.folder.is_dir() else []
     return [study.folder / name for name in names if belongs(name, place.visit, others)]
+
+
+def list_links(files: Iterable[Path]) -> list[tuple[str, Path]]:
+    """Those files that are symbolic links, by name, with the files that they lead to, which nobody else names."""
+    return [(path.name, path.resolve()) for path in files if path.is_symlink()]
 
 
 def first_file(place: Visit) -> Path | None:

@@ -207,3 +207,15 @@ def test_other_commands_say_that_it_was_removed(command: str, place: Visit, mode
     ids = [STUDY, "v1_b", "--from", "v1", "-n"] if command == "merge from" else [STUDY, "v1", *options.get(name, [])]
     ran = inside("visit", name, "-o", place.root, "--id", *ids)
     assert (ran.code, f"{STUDY}/v1 was removed from this store, as '{place.tombstone}' says" in ran.err) == (4, True)
+
+
+def test_an_archive_that_is_a_link(place: Visit, model: Path, inside: Inside, tmp_path: Path) -> None:
+    """What it leads to stays, as it is not in the store, and is named."""
+    other = tmp_path / "big-disk.tar"
+    place.archive.rename(other)
+    place.archive.symlink_to(other)
+    shown = inside("visit", "replace", "-o", place.root, "--id", STUDY, "v1", model / "later", "--reason", "late", "-n")
+    assert f"'v1_dicom.tar' is a link; the file '{other}' stays" in shown.out
+    ran = inside("visit", "remove", "-o", place.root, "--id", STUDY, "v1", "--yes")
+    assert f"  the file '{other}', to which 'v1_dicom.tar' was a link" in ran.out.splitlines()
+    assert other.exists()
