@@ -21,6 +21,7 @@ from icf_utils.archive.writer import (
     ArchiveOutput,
     ExistingArchive,
     HeaderLengthChanged,
+    MemberObserver,
     NewArchive,
     Packer,
     PackingResult,
@@ -77,6 +78,7 @@ def make_studyvisit_archive(
     leave_out: LeftOut | None = None,
     settle: float = 0.0,
     refuse: Collection[str] = (),
+    observer: MemberObserver | None = None,
     progress: Progress = SILENT,
 ) -> ArchiveResult:
     """Archive a visit reproducibly: the bytes depend only on content and names of the input's files and the time zone.
@@ -86,7 +88,7 @@ def make_studyvisit_archive(
     that exists is compared, and never replaced. ``leave_out`` are files that are not part of the input; by default,
     those that ``settings`` name, which are the store's unless they are given (:func:`choose_left_out`). The input must
     not have changed for ``settle`` seconds. ``refuse`` are codes of notices, such as ``several-patients``: nothing is
-    written of an input that has one of them.
+    written of an input that has one of them. ``observer`` is shown the members of a new archive.
 
     Raises :class:`~icf_utils.errors.InputRefused`, :class:`~icf_utils.errors.InvalidIdentifier`,
     :class:`~icf_utils.errors.NotSettled`, :class:`~icf_utils.errors.DepositDiffers`,
@@ -102,7 +104,7 @@ def make_studyvisit_archive(
         leave_out = leave_out or choose_left_out(place, settings or load_settings(place.root))
         with open_source(Path(input_path), place.workdir, strip, leave_out) as source:
             _refuse_unsettled(source, settle)
-            return _make(source, place, zone, refuse, progress)
+            return _make(source, place, zone, refuse, observer, progress)
 
 
 def compare_archive(
@@ -210,7 +212,14 @@ def _refuse_store_in_input(place: Visit, input_path: Path) -> None:
         raise InputRefused(input_path, [(os.fspath(input_path), reason)], "Give another store with -o/--store-dir.")
 
 
-def _make(source: Source, place: Visit, zone: tzinfo, refuse: Collection[str], progress: Progress) -> ArchiveResult:
+def _make(
+    source: Source,
+    place: Visit,
+    zone: tzinfo,
+    refuse: Collection[str],
+    observer: MemberObserver | None,
+    progress: Progress,
+) -> ArchiveResult:
     if place.archive.exists():
         try:
             digests, size, done = _compare(source, place, zone, progress)
@@ -220,12 +229,14 @@ def _make(source: Source, place: Visit, zone: tzinfo, refuse: Collection[str], p
             raise
         archive = Written(place.archive, "unchanged")
     else:
-        digests, size, done = _write(source, place, zone, refuse, progress)
+        digests, size, done = _write(source, place, zone, refuse, observer, progress)
         archive = Written(place.archive, "written")
     md5 = digests.md5
     (checksum,) = publish_with_sums(
         place, [(place.checksum, format_checksum(md5, place.archive.name))], [(archive, digests.sha256)]
     )
+    if observer and archive.state == "written":
+        observer.publish(place, digests, size)
     return ArchiveResult(
         study=place.study,
         visit=place.visit,
@@ -247,7 +258,12 @@ def identifier_notices(place: Visit) -> list[Notice]:
 
 
 def _write(
-    source: Source, place: Visit, zone: tzinfo, refuse: Collection[str], progress: Progress
+    source: Source,
+    place: Visit,
+    zone: tzinfo,
+    refuse: Collection[str],
+    observer: MemberObserver | None,
+    progress: Progress,
 ) -> tuple[Digests, int, PackingResult]:
     part = part_name(place.of_study, place.archive)
     with new_part(place.of_study, place.archive) as handle:
@@ -258,7 +274,7 @@ def _write(
                 handle.truncate()
             return NewArchive(handle, part)
 
-        digests, size, done = _pack(source, place, zone, fresh, progress)
+        digests, size, done = _pack(source, place, zone, fresh, progress, observer)
         _refuse_noticed(source, done, refuse)
         sync_file(handle, part)
         _refuse_other_checksum(place, digests.md5)
@@ -290,7 +306,12 @@ def _compare(source: Source, place: Visit, zone: tzinfo, progress: Progress) -> 
 
 
 def _pack(
-    source: Source, place: Visit, zone: tzinfo, fresh: Callable[[], ArchiveOutput], progress: Progress
+    source: Source,
+    place: Visit,
+    zone: tzinfo,
+    fresh: Callable[[], ArchiveOutput],
+    progress: Progress,
+    observer: MemberObserver | None = None,
 ) -> tuple[Digests, int, PackingResult]:
     assumed_time = NO_TIME
     while True:
@@ -299,8 +320,10 @@ def _pack(
             closing(fresh()) as output,
         ):
             try:
-                done = Packer(source, place.member_root, zone, assumed_time).run(output, task)
+                done = Packer(source, place.member_root, zone, assumed_time, observer).run(output, task)
             except HeaderLengthChanged as change:
                 assumed_time = change.time
+                if observer:
+                    observer.begin()
                 continue
             return output.finish(), output.position, done

@@ -12,14 +12,17 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import tzinfo
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import BinaryIO, ClassVar, Protocol
 
 from icf_utils.archive.hashing import BackgroundDigests, Digests
-from icf_utils.archive.reader import read_header_time
+from icf_utils.archive.reader import ArchiveMember, read_header_time
 from icf_utils.archive.tar_headers import BLOCK, content_padding, end_of_archive, member_header
+from icf_utils.dicom.elements import Header
 from icf_utils.dicom.header import FACT_TAGS, FileFacts, FileKind, file_facts, read_head
 from icf_utils.dicom.uids import describe_odd_uids
 from icf_utils.errors import DepositDiffers, InputRefused, printable, storage_errors
@@ -27,6 +30,7 @@ from icf_utils.formatting import format_count
 from icf_utils.progress import Task
 from icf_utils.results import Notice
 from icf_utils.sources.source import FileReader, InputFile, Source
+from icf_utils.store.layout import Visit
 
 _CHUNK = 1 << 20
 
@@ -65,14 +69,49 @@ class PackingResult:
     waiting: list[tuple[int, int, InputFile]] = field(default_factory=list)
 
 
+class MemberObserver(Protocol):
+    """Is shown each member of an archive while it is written, so that nobody has to read it again for that."""
+
+    @property
+    def wanted(self) -> frozenset[int]:
+        """The tags that a scan of a file's header must return."""
+
+    def begin(self) -> None:
+        """Start, or start again."""
+
+    def content(self, block: bytes) -> None:
+        """Take the next bytes of the current member's content."""
+
+    def member(self, member: ArchiveMember, found: Header, read_at: Callable[[int, int], bytes] | None) -> None:
+        """Take what was found in the head of the member whose content was shown.
+
+        ``read_at(position, n)`` returns up to ``n`` bytes of the content; ``None`` if the head was all of it.
+        """
+
+    def publish(self, place: Visit, digests: Digests, size: int) -> None:
+        """The archive has its name."""
+
+    def close(self) -> None:
+        """End; safe to call again."""
+
+
 class Packer:
     """Packs one input below the folder ``root`` of an archive; ``zone`` is the time zone of study times.
 
-    ``assumed_time`` is the time in provisional headers.
+    ``assumed_time`` is the time in provisional headers. ``observer`` is shown each member.
     """
 
-    def __init__(self, source: Source, root: str, zone: tzinfo, assumed_time: float = NO_TIME) -> None:
+    def __init__(
+        self,
+        source: Source,
+        root: str,
+        zone: tzinfo,
+        assumed_time: float = NO_TIME,
+        observer: MemberObserver | None = None,
+    ) -> None:
         self._source, self._root, self._zone, self._assumed_time = source, root, zone, assumed_time
+        self._observer = observer
+        self._wanted = FACT_TAGS | observer.wanted if observer else FACT_TAGS
 
     def run(self, output: ArchiveOutput, task: Task) -> PackingResult:
         """Write all members and the end mark to ``output``.
@@ -109,7 +148,7 @@ class Packer:
     def _pack_file(
         self, entry: InputFile, reader: FileReader, output: ArchiveOutput, task: Task, done: PackingResult
     ) -> None:
-        head, found = read_head(reader.read, entry.size, FACT_TAGS)
+        head, found = read_head(reader.read, entry.size, self._wanted)
         facts = file_facts(found, self._zone)
         _record_facts(entry, facts, done)
         if facts.time is None:
@@ -118,12 +157,19 @@ class Packer:
             output.provisional(header)
         else:
             output.write(self._header(entry, facts.time), "header", entry.name)
+        offset = output.position
         self._copy(entry, reader, head, output, task)
+        if self._observer:
+            member = ArchiveMember(f"{self._root}/{entry.name}", entry.size, offset, facts.time or NO_TIME, True)
+            is_all = len(head) == entry.size
+            self._observer.member(member, found, None if is_all else partial(output.read_back, member))
 
     def _copy(self, entry: InputFile, reader: FileReader, head: bytes, output: ArchiveOutput, task: Task) -> None:
         block, left = head, entry.size
         while True:
             output.write(block, "content", entry.name)
+            if self._observer:
+                self._observer.content(block)
             task.advance(len(block))
             left -= len(block)
             if not left:
@@ -261,6 +307,12 @@ class ArchiveOutput(ABC):
         """Replace a provisional header by the final one of the same length."""
         self._flush()
         self._replace(position, header, name)
+
+    def read_back(self, member: ArchiveMember, at: int, count: int) -> bytes:
+        """Read up to ``count`` bytes from position ``at`` of a member's content that was taken."""
+        self._flush()
+        with storage_errors(self.path, "read back"):
+            return os.pread(self._descriptor, max(0, min(count, member.size - at)), member.offset + at)
 
     def finish(self) -> Digests:
         """Complete the output; returns the digests of all bytes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 from pathlib import Path
 
 from icf_utils.cli.console import Console
@@ -39,11 +40,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.archive.stage import make_studyvisit_archive
+    from icf_utils.metadata.stage import make_describer
+    from icf_utils.store.layout import Visit
 
     check_store(args, console, Path(args.store_dir))
-    result = make_studyvisit_archive(
-        args.input, args.store_dir, *args.id, time_zone=args.timezone, strip=args.strip_components, progress=console
-    )
+    with closing(make_describer(Visit(Path(args.store_dir), *args.id), None, None)) as describer:
+        result = make_studyvisit_archive(
+            args.input,
+            args.store_dir,
+            *args.id,
+            time_zone=args.timezone,
+            strip=args.strip_components,
+            observer=describer,
+            progress=console,
+        )
     console.notices(result.notices)
     files = f"{format_count(result.dicom_files, 'DICOM file')}, {format_count(result.other_files, 'other file')}"
     details = f"{files}, {format_size(result.size)}, MD5 {result.md5}"

@@ -393,4 +393,4 @@ def state_files(place: Visit) -> list[Path]:
             record = name.removesuffix(".json").removesuffix(".error")
             if name.endswith(".json") and record.rpartition(".")[0] == place.visit:
                 found.append(folder / name)
-    return found
+    return [*found, *([place.handover] if place.handover.exists() else [])]

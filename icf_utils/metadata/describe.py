@@ -45,7 +45,7 @@ class ArchiveDescription:
 
 
 @dataclass(frozen=True)
-class _Tags:
+class Tags:
     """Tag numbers by keyword; ``wanted`` are all that a scan must return."""
 
     values: dict[str, int]
@@ -65,7 +65,7 @@ def describe_archive(
 
     Raises :class:`~icf_utils.errors.DepositDamaged` if the archive is cut off, is not a TAR, or is another visit's.
     """
-    tags = _tags(allowed)
+    tags = tags_to_scan(allowed)
     done = ArchiveDescription()
     with (
         storage_errors(path, "read"),
@@ -86,14 +86,16 @@ def describe_archive(
                     "check the study and visit identifiers",
                 )
             names.append(member.name)
-            _describe(member, _read(member, archive, handle.fileno(), tags, digests), tags, done)
+            describe_member(member, _read(member, archive, handle.fileno(), tags, digests), tags, done)
         (done.md5, done.sha256), done.size = archive.finish()
         md5_of = dict(zip(names, digests.finish_items(), strict=True))
     done.images = [replace(image, md5=md5_of[image.path]) for image in done.images]
     return done
 
 
-def _tags(allowed: AllowList) -> _Tags:
+def tags_to_scan(allowed: AllowList) -> Tags:
+    """The tags of an allow-list, and all that are always recorded."""
+
     def number(keyword: str) -> int:
         tag = tag_for_keyword(keyword)
         assert tag is not None, keyword
@@ -102,7 +104,7 @@ def _tags(allowed: AllowList) -> _Tags:
     values = {keyword: number(keyword) for keyword in STANDARD_TAGS} | dict(allowed.tags)
     uids = {keyword: number(keyword) for keyword in UID_TAGS}
     wanted = IDENTITY_TAGS | SEQUENCES | {*values.values(), *uids.values(), SPECIFIC_CHARACTER_SET}
-    return _Tags(values, uids, wanted, allowed.allow_identifying)
+    return Tags(values, uids, wanted, allowed.allow_identifying)
 
 
 _NOT_AN_IMAGE = {
@@ -112,7 +114,8 @@ _NOT_AN_IMAGE = {
 }
 
 
-def _describe(member: ArchiveMember, found: Header, tags: _Tags, done: ArchiveDescription) -> None:
+def describe_member(member: ArchiveMember, found: Header, tags: Tags, done: ArchiveDescription) -> None:
+    """Add a member to a description, by the scan of its header; the MD5 of an image stays empty."""
     if not member.is_file:
         done.others.append(
             Notice("not-a-file", member.name, "is a link or another special member, as older tools stored them")
@@ -129,7 +132,7 @@ def _describe(member: ArchiveMember, found: Header, tags: _Tags, done: ArchiveDe
 
 
 def _read(
-    member: ArchiveMember, archive: ArchivePass, descriptor: int, tags: _Tags, digests: BackgroundDigest
+    member: ArchiveMember, archive: ArchivePass, descriptor: int, tags: Tags, digests: BackgroundDigest
 ) -> Header:
     """Scan the head of a member's content, and hand the content to the hashing thread."""
     head, found = read_head(archive.content, member.size if member.is_file else 0, tags.wanted)
@@ -147,7 +150,7 @@ def _read_at(member: ArchiveMember, descriptor: int, at: int, count: int) -> byt
     return os.pread(descriptor, max(0, min(count, member.size - at)), member.offset + at)
 
 
-def _add_image(member: ArchiveMember, found: Header, tags: _Tags, done: ArchiveDescription) -> None:
+def _add_image(member: ArchiveMember, found: Header, tags: Tags, done: ArchiveDescription) -> None:
     if found.is_damaged:
         message = "is cut off or malformed; what could be read reliably is recorded"
         done.notices.append(Notice("cut-dicom", member.name, message))
@@ -171,7 +174,7 @@ def _add_image(member: ArchiveMember, found: Header, tags: _Tags, done: ArchiveD
     done.images.append(ImageRecord(member.name, "", member.size, member.offset, values, uids))
 
 
-def _grouped(found: Header, tags: _Tags) -> dict[int, Element]:
+def _grouped(found: Header, tags: Tags) -> dict[int, Element]:
     """The elements that an enhanced multi-frame image has in its functional groups only."""
     if SEQUENCES.isdisjoint(found.elements):
         return {}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from icf_utils.archive.checksum import compare_checksum, read_checksum
-from icf_utils.errors import DepositMissing
+from icf_utils.archive.checksum import compare_checksum, file_md5, read_checksum
+from icf_utils.errors import DepositMissing, StorageFailure
 from icf_utils.metadata.allowlist import AllowList, allow_list_from_settings, read_allow_list
 from icf_utils.metadata.describe import ArchiveDescription, describe_archive
+from icf_utils.metadata.handover import ArchiveDescriber, HandedOver, read_handover, remove_handover
 from icf_utils.metadata.records import TarballRecord, VisitMetadata, encode_images, encode_tarball
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice, Written
@@ -53,16 +55,51 @@ def deposit_visit_metadata(
     """
     place = Visit(Path(store_dir), study, visit)
     refuse_elsewhere(place, settings or load_settings(place.root))
-    allowed = choose_allow_list(place, tags, settings)
     with visit_lock(place, progress):
-        found = describe_verified_archive(place, allowed, progress, sha256=not place.sums.exists())
-        metadata = build_visit_metadata(place, found)
+        found = read_handover(place, _request(place, tags, settings))
+        if found is None:
+            found = _read_archive(place, choose_allow_list(place, tags, settings), progress)
+        compare_checksum(place, read_checksum(place, _REMEDY), found.md5)
         known = [(Written(place.archive, "unchanged"), found.sha256)] if found.sha256 else []
-        files = publish_with_sums(place, encode_metadata_files(place, metadata), known)
-    notices = tuple(found.notices)
+        tarball = TarballRecord(found.size, found.md5, place.dspath, place.storepath)
+        written = [(place.dicoms_json, found.dicoms_json), (place.tarball_json, encode_tarball(tarball))]
+        files = publish_with_sums(place, written, known)
+        remove_handover(place)
+    notices = found.notices
     if not found.images:
         notices += (Notice("no-dicom", place.storepath, "contains no DICOM images; the list of images is empty"),)
-    return MetadataResult(study, visit, files, len(found.images), tuple(found.others), notices)
+    return MetadataResult(study, visit, files, found.images, found.others, notices)
+
+
+def _read_archive(place: Visit, allowed: AllowList, progress: Progress) -> HandedOver:
+    """Describe the archive from its bytes."""
+    found = describe_verified_archive(place, allowed, progress, sha256=not place.sums.exists())
+    return HandedOver(
+        md5=found.md5,
+        sha256=found.sha256,
+        size=found.size,
+        images=len(found.images),
+        others=tuple(found.others),
+        notices=tuple(found.notices),
+        dicoms_json=encode_images(found.images),
+    )
+
+
+def make_describer(place: Visit, tags: str | os.PathLike[str] | None, settings: Settings | None) -> ArchiveDescriber:
+    """What describes an archive while it is written, for :func:`deposit_visit_metadata` with the same arguments.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting`.
+    """
+    return ArchiveDescriber(choose_allow_list(place, tags, settings), _request(place, tags, settings))
+
+
+def _request(place: Visit, tags: str | os.PathLike[str] | None, settings: Settings | None) -> dict[str, object]:
+    """What :func:`choose_allow_list` chooses from; looking its names up takes as long as all the rest of the stage."""
+    chosen = (load_settings(place.root) if settings is None else settings).metadata
+    names: dict[str, object] = {"tags": list(chosen.tags), "allow_identifying": chosen.allow_identifying}
+    with suppress(StorageFailure):  # reported when the file is read
+        names = {"file": file_md5(tags)} if tags is not None else names
+    return {"technical_tags": list(chosen.technical_tags), **names}
 
 
 def choose_allow_list(place: Visit, tags: str | os.PathLike[str] | None, settings: Settings | None) -> AllowList:

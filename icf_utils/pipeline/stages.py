@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from icf_utils.archive.checksum import file_md5
 from icf_utils.errors import (
@@ -27,6 +29,9 @@ from icf_utils.progress import Progress
 from icf_utils.results import Notice
 from icf_utils.store.elsewhere import other_archives, refuse_elsewhere
 from icf_utils.store.layout import Visit, store_identity
+
+if TYPE_CHECKING:
+    from icf_utils.archive.writer import MemberObserver
 
 #: Deposits follow from the settings with which they were made.
 _REFRESH = "'icf-utils visit refresh' brings it to the present settings, if these are why it differs"
@@ -79,18 +84,20 @@ def _archive(visit_input: VisitInput, config: RunConfig, progress: Progress) -> 
         refuse_elsewhere(place, config.settings)
         return _adopt_archive(place)
     strip = options.strip if visit_input.input.is_file() else 0
-    result = make_studyvisit_archive(
-        visit_input.input,
-        config.root,
-        *_names(visit_input),
-        time_zone=options.time_zone,
-        strip=strip,
-        settings=config.settings,
-        leave_out=choose_left_out(place, config.settings, DEFAULT_LEAVE_OUT),
-        settle=options.settle,
-        refuse=options.refuse,
-        progress=progress,
-    )
+    with _describer(place, config) as describer:
+        result = make_studyvisit_archive(
+            visit_input.input,
+            config.root,
+            *_names(visit_input),
+            time_zone=options.time_zone,
+            strip=strip,
+            settings=config.settings,
+            leave_out=choose_left_out(place, config.settings, DEFAULT_LEAVE_OUT),
+            settle=options.settle,
+            refuse=options.refuse,
+            observer=describer,
+            progress=progress,
+        )
     return StageResult(result.notices, digests={place.archive.name: result.md5})
 
 
@@ -110,6 +117,18 @@ def check_archive_input(visit_input: VisitInput, config: RunConfig) -> None:
         settle=options.settle,
         refuse=options.refuse,
     )
+
+
+@contextmanager
+def _describer(place: Visit, config: RunConfig) -> Iterator[MemberObserver | None]:
+    """What describes a new archive while it is written; ``None`` if there is one, or no metadata is made of it."""
+    if place.archive.exists() or "metadata" not in config.stage_names:
+        yield None
+        return
+    from icf_utils.metadata.stage import make_describer
+
+    with closing(make_describer(place, config.options.tags, config.settings)) as describer:
+        yield describer
 
 
 def _adopt_archive(place: Visit) -> StageResult:

@@ -246,6 +246,11 @@ class Visit:
     def workdir(self) -> Path:
         return self.of_study.workdir
 
+    @property
+    def handover(self) -> Path:
+        """What the archive stage leaves for the metadata stage."""
+        return self.workdir / "handover" / f"{self.visit}.json"
+
     def _file(self, suffix: str) -> Path:
         return self.root / self.study / f"{self.visit}{suffix}"
 
