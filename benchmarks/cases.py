@@ -44,7 +44,7 @@ class Bench:
         """A store that has the archive and the metadata of a visit."""
         store = self.work / f"store-{images}-{size or 'mixed'}"
         source = make_visit(self.work, images, size=size)
-        for stage in (["make_studyvisit_archive", str(source)], ["deposit_visit_metadata"]):
+        for stage in (["make_studyvisit_archive", "--new", str(source)], ["deposit_visit_metadata"]):
             subprocess.run([self.program, stage[0], "-o", store, *_ID, "--quiet", *stage[1:]], check=True)
         return store
 
@@ -57,7 +57,7 @@ def archive(bench: Bench) -> list[str]:
         tar = out / "limit.tar"
         limit = f"mkdir -p {out} && cd {source} && tar --sort=name -cf - . | tee {tar} | md5sum > {tar}.md5sum"
         commands = [
-            bench.ours("icf-utils", "make_studyvisit_archive", "-o", out, *_ID, source, before=remover(out)),
+            bench.ours("icf-utils", "make_studyvisit_archive", "-o", out, *_ID, "--new", source, before=remover(out)),
             Command("limit: `tar \\| tee \\| md5sum`", ["bash", "-c", limit], remover(out)),
         ]
         if images <= 10_000:
@@ -80,7 +80,7 @@ def large_file(bench: Bench) -> list[str]:
         os.truncate(source / "large.dcm", 4 << 30)
     limit = f"mkdir -p {out} && cd {source} && tar --sort=name -cf - . | tee {out}/limit.tar | md5sum"
     commands = [
-        bench.ours("icf-utils", "make_studyvisit_archive", "-o", out, *_ID, source, before=remover(out)),
+        bench.ours("icf-utils", "make_studyvisit_archive", "-o", out, *_ID, "--new", source, before=remover(out)),
         Command("limit: `tar \\| tee \\| md5sum`", ["bash", "-c", limit], remover(out)),
     ]
     return rows("archive, one file of 4 GiB", paired(commands, bench.runs, warm_up=False))
@@ -103,6 +103,37 @@ def metadata(bench: Bench) -> list[str]:
         size = " of 250 kB" if images == 10_000 else ""
         lines += rows(f"metadata, {images:,} images{size}", paired(commands, bench.runs))
     return lines
+
+
+def handover(bench: Bench) -> list[str]:
+    """TAR to JSON just after the archive was made: it is not read again."""
+    source, store = make_visit(bench.work, 10_000), bench.work / "out"
+    tar = store / _STUDY / f"{_VISIT}_dicom.tar"
+
+    def archived() -> None:
+        remover(store)()
+        stage = [bench.program, "make_studyvisit_archive", "-o", str(store), *_ID, "--new", "--quiet", str(source)]
+        subprocess.run(stage, check=True)
+
+    commands = [
+        bench.ours("icf-utils", "deposit_visit_metadata", "-o", store, *_ID, before=archived),
+        Command("limit: `md5sum` of the TAR", ["md5sum", str(tar)]),
+    ]
+    return rows("metadata, 10,000 images, archive just made", paired(commands, bench.runs))
+
+
+def whole_visit(bench: Bench) -> list[str]:
+    """All stages of one visit, folder to catalog: beside the pipeline that only makes an archive and its checksum."""
+    source, out = make_visit(bench.work, 10_000), bench.work / "out"
+    table, tar = bench.work / "visit.csv", out / "limit.tar"
+    table.write_text(f"study,visit,input\n{_STUDY},{_VISIT},{source}\n")
+    limit = f"mkdir -p {out} && cd {source} && tar --sort=name -cf - . | tee {tar} | md5sum > {tar}.md5sum"
+    address = ("--store-url", "https://example.org/store")
+    commands = [
+        bench.ours("icf-utils run", "run", "-o", out, "--table", table, *address, "--new", before=remover(out)),
+        Command("limit: `tar \\| tee \\| md5sum`", ["bash", "-c", limit], remover(out)),
+    ]
+    return rows("folder to catalog, 10,000 images", paired(commands, bench.runs))
 
 
 def dataset(bench: Bench) -> list[str]:
@@ -184,7 +215,14 @@ def start_up(bench: Bench) -> list[str]:
     source, out = make_visit(bench.work, 1), bench.work / "out"
     commands = [
         bench.ours(
-            "icf-utils, a visit of one image", "make_studyvisit_archive", "-o", out, *_ID, source, before=remover(out)
+            "icf-utils, a visit of one image",
+            "make_studyvisit_archive",
+            "-o",
+            out,
+            *_ID,
+            "--new",
+            source,
+            before=remover(out),
         ),
         Command("icf-utils --help", [bench.program, "--help"]),
         Command("python3 -c pass", [sys.executable, "-c", "pass"]),
@@ -197,8 +235,11 @@ def chain(bench: Bench) -> list[str]:
     source, out, table = make_visit(bench.work, 40), bench.work / "out", bench.work / "visits.csv"
     lines = [f"study-{at % 4},v{at:03},{source}" for at in range(200)]
     table.write_text("study,visit,input\n" + "\n".join(lines) + "\n")
+    address = ("--store-url", "https://example.org/store", "--new")
     commands = [
-        bench.ours(f"icf-utils run -j {jobs}", "run", "-o", out, "--table", table, "-j", jobs, before=remover(out))
+        bench.ours(
+            f"icf-utils run -j {jobs}", "run", "-o", out, "--table", table, "-j", jobs, *address, before=remover(out)
+        )
         for jobs in ("2", "1")
     ]
     return rows("chain, 200 visits of 40 images", paired(commands, bench.runs, warm_up=False))

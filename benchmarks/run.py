@@ -19,6 +19,8 @@ _CASES = {
     "archive": cases.archive,
     "large_file": cases.large_file,
     "metadata": cases.metadata,
+    "handover": cases.handover,
+    "whole_visit": cases.whole_visit,
     "dataset": cases.dataset,
     "catalog": cases.catalog,
     "start_up": cases.start_up,

@@ -30,13 +30,13 @@ def visible(root: Path) -> Tree:
 
 
 def leftovers(root: Path) -> list[str]:
-    """What should not stay: anything in a work folder but the state of runs, and files kept by repairs."""
+    """What should not stay in a work folder: all but states of runs, what stages hand over, files kept by repairs."""
     found = []
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
         parts = name.split("/")
         if len(parts) > 2 and parts[1] == ".icf":
-            kept = (parts[2] == "state" and path.suffix in (".json", "")) or parts[2] == "damaged"
+            kept = (parts[2] in ("state", "handover") and path.suffix in (".json", "")) or parts[2] == "damaged"
             if not kept:
                 found.append(name)
     return found
