@@ -241,6 +241,7 @@ def ask_login(origin: WebOrigin, advice: str = "") -> Login | None:
     try:
         with open("/dev/tty", "r+b", buffering=0) as terminal:
             after = f"; {advice}" if advice else ""
+            terminal.write(b"\r\x1b[K")  # a progress bar may be there
             terminal.write(f"{printable(str(origin))} requires authentication{after}.\nUser: ".encode())
             user = terminal.readline().decode("utf-8", "replace").strip()
     except OSError:

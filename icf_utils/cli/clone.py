@@ -43,10 +43,12 @@ def run(args: argparse.Namespace, console: Console) -> int:
     )
     folder = printable(result.folder)
     if result.visit:
-        lines = [f"  datalad get {folder}/{result.study}_{result.visit}    (or: git -C {folder} annex get ...)"]
+        lines = [f"  icf-utils get {folder}    (all images; or 'datalad get', 'git annex get' in it)"]
+        lines += [f"  icf-utils get {folder} --series 2    (a series)"]
     else:
-        lines = [f"  datalad get -d {folder} -n -r {folder}    (the visits, without images)"]
-        lines += [f"  datalad get -r {folder}/VISIT    (a visit's images)"]
+        lines = [f"  icf-utils get {folder}/VISIT    (a visit's images; or: datalad get -r)"]
+        lines += [f"  icf-utils get -r --tag ProtocolName~mprage {folder}    (of all visits, by a tag)"]
+        lines += [f"  datalad get -d {folder} -n -r {folder}    (the visits, without images)"]
     settings = short_address_settings(result.store, has_datalad=result.tool == "DataLad")
     short = [f"  git config --global --add {name} {shlex.quote(value)}" for name, value in settings]
     example = "datalad clone icf:STUDY/VISIT" if result.tool == "DataLad" else "git clone icf:STUDY/VISIT.annex"
