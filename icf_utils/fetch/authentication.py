@@ -101,10 +101,10 @@ class Authenticator:
         try:
             return attempt(None) if answer is None else self._send(answer, url, attempt)
         except FetchFailure as failure:
-            if answer is not None and (answer.credential is None or answer.rejection(folder)):
+            found = self._other_answer(failure, url, answer)
+            if found is None:
                 raise
-            answer = self._answer_to(failure, url)
-        return self._send(answer, url, attempt)
+        return self._send(found, url, attempt)
 
     def login_for(self, url: str, client: HttpClient | None = None) -> tuple[Credential, str] | None:
         """The credential that the server at ``url`` requires, and the realm that it names; ``None`` without any.
@@ -116,7 +116,10 @@ class Authenticator:
         try:
             open_source(url, client).exists()
         except FetchFailure as failure:
-            answer, realm = self._answer_to(failure, url), Challenge.of(failure.challenger, failure.challenge).realm
+            answer = self._other_answer(failure, url, None)
+            if answer is None:
+                raise
+            realm = Challenge.of(failure.challenger, failure.challenge).realm
         else:
             return None
         self._send(answer, url, lambda credential: open_source(url, client, credential).exists())
@@ -133,14 +136,22 @@ class Authenticator:
                 folder = folder.rpartition("/")[0]
             return self._folders.get(folder)
 
-    def _answer_to(self, failure: FetchFailure, url: str) -> _Answer:
-        """What answers the challenge in a failure, which is raised if it has none; kept for the folder of ``url``."""
+    def _other_answer(self, failure: FetchFailure, url: str, tried: _Answer | None) -> _Answer | None:
+        """What answers the challenge in a failure, kept for the folder of ``url``; ``None`` if nothing does.
+
+        ``tried`` has failed: if the folder's own one has, no other is looked for, whatever the server names next.
+        """
+        folder = _folder_of(url)
         if failure.kind != "unauthorised" or not failure.challenge or not failure.challenger:
-            raise failure
-        answer = self._find_answer(Challenge.of(failure.challenger, failure.challenge), url)
+            return None
         with self._lock:
-            self._folders[_folder_of(url)] = answer
-        return answer
+            if tried is not None and folder in self._folders:
+                return None
+        found = self._find_answer(Challenge.of(failure.challenger, failure.challenge), url)
+        is_new = tried is None or found.credential != tried.credential
+        with self._lock:
+            self._folders[folder] = found if is_new or tried is None else tried
+        return found if is_new else None
 
     def _find_answer(self, challenge: Challenge, url: str) -> _Answer:
         with self._lock:
@@ -173,24 +184,22 @@ class Authenticator:
             try:
                 result = attempt(answer.credential)
             except FetchFailure as failure:
-                if _is_rejection(failure, answer):
-                    problem = f"the server rejects the {answer.credential.kind} (401)"
-                    answer.rejected[folder] = _unauthorised(url, problem, answer.advice)
-                    raise answer.rejected[folder] from None
-                raise
+                if not _is_rejection(failure, answer.credential):
+                    raise
+                problem = f"the server rejects the {answer.credential.kind} (401)"
+                rejection = answer.rejected[folder] = _unauthorised(url, problem, answer.advice)
+                rejection.challenge, rejection.challenger = failure.challenge, failure.challenger
+                raise rejection from None
             answer.accepted.add(folder)
         self._used |= {answer.credential.origin, origin_of(url)}
         return result
 
 
-def _is_rejection(failure: FetchFailure, answer: _Answer) -> bool:
-    """Whether a server has rejected the credential itself, and not asked for the one of another realm or server."""
-    if failure.kind != "unauthorised" or answer.credential is None:
+def _is_rejection(failure: FetchFailure, credential: Credential) -> bool:
+    """Whether the server that has got the credential rejects it, and not another one that this redirects to."""
+    if failure.kind != "unauthorised":
         return False
-    if not failure.challenge or not failure.challenger:
-        return True
-    challenge = Challenge.of(failure.challenger, failure.challenge)
-    return challenge.origin == answer.credential.origin and answer.realm in ("", challenge.realm)
+    return not failure.challenger or origin_of(failure.challenger) == credential.origin
 
 
 def _unauthorised(url: str, problem: str, remedy: str) -> FetchFailure:

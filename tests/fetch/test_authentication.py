@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from icf_utils.credentials import Login, Secret, bind_credential
-from icf_utils.fetch import challenges
 from icf_utils.fetch.authentication import Authenticator
 from icf_utils.fetch.challenges import Challenge
 from icf_utils.fetch.errors import FetchFailure
@@ -75,6 +76,43 @@ def test_a_rejected_password_is_sent_once(server: FaultyServer) -> None:
     assert len(server.requests) == asked
 
 
+def test_a_server_that_names_another_realm_each_time(server: FaultyServer) -> None:
+    """It gets the password once all the same."""
+    netrc(server, "wrong")
+    for at in range(20):
+        answer = {"WWW-Authenticate": f'Basic realm="{at}"'}
+        server.faults.append(Fault("store/", status=401, times=1, headers=answer))
+    authenticator = Authenticator()
+    for name in ("1", "2", "1"):
+        with pytest.raises(FetchFailure, match="rejects the user and password"):
+            authenticator.source(f"{server.url}/store/a/{name}").exists()
+    assert (len(server.requests), sent(server)) == (2, [basic("anna", "wrong")])
+
+
+READ = """
+import sys
+from icf_utils.fetch.authentication import Authenticator
+authenticator = Authenticator()
+for url in sys.argv[1:]:
+    assert authenticator.source(url).exists()
+"""
+
+
+def test_a_folder_below_has_a_password_of_its_own(server: FaultyServer) -> None:
+    """As it is with a server that has a password for each study: that of the folder above is tried once."""
+    pytest.importorskip("datalad_next", reason="datalad-next is not installed")
+    environment = dict(os.environ)
+    for realm, password in (("a store", "s3cret"), ("deep", "deeper")):
+        values = {"TYPE": "user_password", "REALM": f"{server.url}/{realm}", "USER": "anna", "SECRET": password}
+        environment |= {f"DATALAD_CREDENTIAL_{password.upper()}_{name}": value for name, value in values.items()}
+    deep = {"WWW-Authenticate": 'Basic realm="deep"'}
+    server.faults.append(Fault("deep/", status=401, times=1, headers=deep))
+    urls = [f"{server.url}/store/a/{name}" for name in ("1", "deep/3")]
+    done = subprocess.run([sys.executable, "-c", READ, *urls], env=environment, capture_output=True, check=False)
+    assert b"rejects the user and password" in done.stderr  # the server wants the first password again
+    assert sent(server) == [basic("anna", password) for password in ("s3cret", "s3cret", "deeper")]
+
+
 def test_a_rejected_option_is_sent_once(server: FaultyServer) -> None:
     """And no other credential is looked for."""
     netrc(server, "s3cret")
@@ -106,40 +144,27 @@ def test_what_is_not_known_is_not_asked_for_again(server: FaultyServer) -> None:
     assert len(server.requests) == 1
 
 
-def test_a_redirect_does_not_ask_for_another_sites_password(
-    server: FaultyServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_redirect_does_not_ask_for_another_sites_password(server: FaultyServer, tmp_path: Path) -> None:
     """The user sees a question only for the host that was named; a stored password is for the other one's origin."""
-    asked: list[str] = []
-    monkeypatch.setattr(challenges, "ask_login", lambda origin, _: asked.append(str(origin)))
+    pexpect = pytest.importorskip("pexpect", reason="pexpect is not installed")
+    environment = {name: text for name, text in os.environ.items() if name != "GIT_TERMINAL_PROMPT"}
     other = FaultyServer()
     with serving(other, host="127.0.0.2"):
         other.objects["/x"] = CONTENT
         other.authorization = basic("anna", "s3cret")
         server.authorization = ""
-        server.faults.append(Fault("store/a/1", status=302, headers={"Location": f"{other.url}/x"}))
-        with pytest.raises(FetchFailure, match=f"it redirects to {other.url}, which requires authentication"):
-            Authenticator().source(f"{server.url}/store/a/1").exists()
-        assert asked == []
+        server.faults.append(Fault("store/", status=302, headers={"Location": f"{other.url}/x"}))
+        words = ["-m", "icf_utils", "retrieve", "--store", f"{server.url}/store", "a/1", "-d", str(tmp_path / "out")]
+        child = pexpect.spawn(sys.executable, words, env=environment, timeout=60)
+        said = child.read().decode()
+        child.close()
+        assert (child.exitstatus, "User:" in said) == (10, False), said
+        assert f"it redirects to {other.url}, which requires authentication" in said
         netrc(other, "s3cret")
         assert Authenticator().source(f"{server.url}/store/a/1").exists()
         assert sent(server) == []
         with pytest.raises(FetchFailure):
             Authenticator(may_find=False).source(f"{other.url}/x").exists()
-
-
-def test_the_question_is_for_the_host_that_was_named(server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-
-    def ask(origin: object, _: str) -> Login:
-        asked.append(str(origin))
-        return LOGIN
-
-    monkeypatch.setattr(challenges, "ask_login", ask)
-    authenticator = Authenticator()
-    with ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(lambda name: authenticator.source(f"{server.url}/store/{name}").exists(), ("a/1", "b/1")))
-    assert asked == [server.url]
 
 
 def test_login_and_realm(server: FaultyServer) -> None:
