@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from icf_utils.cli.console import Console
 from icf_utils.cli.options import add_id, add_store
-from icf_utils.formatting import format_size
+from icf_utils.errors import printable
+from icf_utils.formatting import format_size, format_table
 
 if TYPE_CHECKING:
     from icf_utils.metadata.history import VersionRecord
@@ -30,12 +31,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.curation.history import list_versions
 
     result = list_versions(args.store_dir, *args.id)
-    console.result(args.command, result, [_line(version) for version in result.versions])
+    rows = [("version", "size", "MD5", "commit", "date", "reason"), *map(_row, result.versions)]
+    console.result(args.command, result, format_table(rows, right=(0, 1)))
     return 0
 
 
-def _line(version: VersionRecord) -> str:
-    commit = f"  {version.commit[:10]}" if version.commit else ""
+def _row(version: VersionRecord) -> tuple[str, ...]:
     kept = f"kept as {version.kept}" if version.kept else ""
-    words = "".join(f"  {text}" for text in (version.date, version.reason, kept) if text)
-    return f"{version.version:3}  {format_size(version.size):>9}  {version.md5}{commit}{words}"
+    reason = printable("; ".join(filter(None, (version.reason, kept))))
+    found = (version.commit[:10], version.date, reason)
+    return (str(version.version), format_size(version.size), version.md5, *(text or "-" for text in found))

@@ -179,8 +179,8 @@ def test_the_command(place: Visit, model: Path, inside: Inside) -> None:
     assert done.out.endswith(f"{STUDY}/v1: replaced by version 2\n")
     assert inside(*command, "--yes").out == f"{STUDY}/v1: version 2 is what the input gives; nothing was changed\n"
     history = inside("visit", "history", "-o", place.root, "--id", STUDY, "v1").out.splitlines()
-    assert [line.split()[0] for line in history] == ["1", "2"]
-    assert history[1].endswith("late images")
+    assert [line.split()[0] for line in history] == ["version", "1", "2"]
+    assert history[2].endswith("late images")
 
 
 def test_a_run_replaces_on_request(place: Visit, model: Path, inside: Inside, tmp_path: Path) -> None:
