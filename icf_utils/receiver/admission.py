@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from icf_utils.dicom.pdu import RejectionCodes
 from icf_utils.receiver.identify import Sender
-from icf_utils.receiver.pdu import RejectionCodes
 from icf_utils.receiver.settings import Rule, fits
 
 # -- rejections (PS3.8 table 9-21)

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from icf_utils.dicom.constants import STORAGE_COMMITMENT_PUSH_MODEL, VERIFICATION_SOP_CLASS
-from icf_utils.receiver.admission import AssociationRejection, OpenAssociation
-from icf_utils.receiver.dimse import (
+from icf_utils.dicom.dimse import (
     C_CANCEL_RQ,
     C_ECHO_RQ,
     C_STORE_RQ,
@@ -28,9 +27,7 @@ from icf_utils.receiver.dimse import (
     encode_response,
     parse_command,
 )
-from icf_utils.receiver.link import ConnectionLost, Link, TooSlow
-from icf_utils.receiver.negotiation import accept_contexts, accept_roles, is_storage_class
-from icf_utils.receiver.pdu import (
+from icf_utils.dicom.pdu import (
     ABORT,
     ASSOCIATE_RQ,
     COMMAND,
@@ -49,6 +46,9 @@ from icf_utils.receiver.pdu import (
     encode_message,
     parse_associate_request,
 )
+from icf_utils.receiver.admission import AssociationRejection, OpenAssociation
+from icf_utils.receiver.link import ConnectionLost, Link, TooSlow
+from icf_utils.receiver.negotiation import accept_contexts, accept_roles, is_storage_class
 
 #: Bytes of the longest command, of the longest data set of a command other than C-STORE, and of one that is dropped.
 LONGEST_COMMAND, LONGEST_DATA, LONGEST_DROPPED = 1 << 16, 1 << 24, 1 << 20

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from icf_utils.dicom.constants import IMPLICIT_VR_LITTLE_ENDIAN, STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE
+from icf_utils.dicom.dimse import INVALID_ARGUMENT, NO_SUCH_ACTION, NO_SUCH_INSTANCE, Command
 from icf_utils.dicom.uids import uid_text
-from icf_utils.receiver.dimse import INVALID_ARGUMENT, NO_SUCH_ACTION, NO_SUCH_INSTANCE, Command
 from icf_utils.receiver.identify import image_key
 from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.model import Session, SessionFilter

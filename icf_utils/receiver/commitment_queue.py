@@ -19,6 +19,7 @@ from icf_utils.dicom.constants import (
     STORAGE_COMMITMENT_PUSH_MODEL,
     STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE,
 )
+from icf_utils.dicom.dimse import PROCESSING_FAILURE, SUCCESS, Command, encode_event_report
 from icf_utils.errors import IcfError, printable
 from icf_utils.fetch.tls import TlsFiles
 from icf_utils.formatting import format_count
@@ -31,7 +32,6 @@ from icf_utils.receiver.commitment import (
     find_result,
     make_report,
 )
-from icf_utils.receiver.dimse import PROCESSING_FAILURE, SUCCESS, Command, encode_event_report
 from icf_utils.receiver.identify import Sender
 from icf_utils.receiver.journal import Journal, OpenCommitment
 from icf_utils.receiver.settings import CommitmentPeer, ReceiverSettings, fits

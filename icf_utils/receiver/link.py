@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 
-from icf_utils.receiver.pdu import HEADER_SIZE, MalformedPdu
+from icf_utils.dicom.pdu import HEADER_SIZE, MalformedPdu
 
 #: Bytes that are read at once, at most.
 _BUFFER = 256 * 1024
@@ -168,7 +168,7 @@ class Link:
             self._timeout = seconds
 
     def check_length(self, length: int, longest: int) -> None:
-        """Refuse a PDU that is longer than was negotiated. Raises :class:`~icf_utils.receiver.pdu.MalformedPdu`."""
+        """Refuse a PDU that is longer than was negotiated. Raises :class:`~icf_utils.dicom.pdu.MalformedPdu`."""
         if length > longest:
             raise MalformedPdu(f"a PDU of {length} bytes was announced, at most {longest} are accepted")
 

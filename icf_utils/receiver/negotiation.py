@@ -17,7 +17,7 @@ from icf_utils.dicom.constants import (
     STORAGE_COMMITMENT_PUSH_MODEL,
     VERIFICATION_SOP_CLASS,
 )
-from icf_utils.receiver.pdu import AcceptedContext, AssociateRequest, ProposedContext, RejectionCodes, Role
+from icf_utils.dicom.pdu import AcceptedContext, AssociateRequest, ProposedContext, RejectionCodes, Role
 
 # -- results of a presentation context (PS3.8 table 9-18)
 _ACCEPTED, _NO_ABSTRACT_SYNTAX, _NO_TRANSFER_SYNTAX = 0, 3, 4

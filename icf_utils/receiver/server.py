@@ -14,6 +14,8 @@ from math import inf
 from types import TracebackType
 from typing import Any
 
+from icf_utils.dicom.dimse import PROCESSING_FAILURE, SUCCESS, Command
+from icf_utils.dicom.pdu import AcceptedContext, AssociateRequest
 from icf_utils.errors import IcfError, printable
 from icf_utils.formatting import format_count
 from icf_utils.progress import Progress, RecurringProblem
@@ -28,14 +30,12 @@ from icf_utils.receiver.admission import (
 from icf_utils.receiver.association import Association, EndState, IncomingImage
 from icf_utils.receiver.commitment import parse_request
 from icf_utils.receiver.commitment_queue import CommitmentQueue, Route
-from icf_utils.receiver.dimse import PROCESSING_FAILURE, SUCCESS, Command
 from icf_utils.receiver.events import EventQueue
 from icf_utils.receiver.identify import Sender
 from icf_utils.receiver.journal import Journal
 from icf_utils.receiver.link import Limits
 from icf_utils.receiver.listener import Listener, listen_at
 from icf_utils.receiver.negotiation import check_protocol
-from icf_utils.receiver.pdu import AcceptedContext, AssociateRequest
 from icf_utils.receiver.processings import check_processings
 from icf_utils.receiver.routing import SendQueue
 from icf_utils.receiver.run_session import prune_sessions, remove_old_inputs

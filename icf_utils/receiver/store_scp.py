@@ -9,13 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from icf_utils.dicom.part10 import write_file_meta
-from icf_utils.errors import IcfError, StorageFailure, printable
-from icf_utils.formatting import format_size
-from icf_utils.progress import Progress
-from icf_utils.receiver.admission import OpenAssociation
-from icf_utils.receiver.association import IncomingImage
-from icf_utils.receiver.dimse import (
+from icf_utils.dicom.dimse import (
     CANNOT_UNDERSTAND,
     CONFLICT,
     NO_IDENTIFIER,
@@ -25,6 +19,12 @@ from icf_utils.receiver.dimse import (
     Command,
     StoreResponse,
 )
+from icf_utils.dicom.part10 import write_file_meta
+from icf_utils.errors import IcfError, StorageFailure, printable
+from icf_utils.formatting import format_size
+from icf_utils.progress import Progress
+from icf_utils.receiver.admission import OpenAssociation
+from icf_utils.receiver.association import IncomingImage
 from icf_utils.receiver.identify import (
     ImageIdentity,
     ImageRejection,

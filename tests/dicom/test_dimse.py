@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icf_utils.receiver.dimse import (
+from icf_utils.dicom.dimse import (
     C_STORE_RQ,
     N_ACTION_RQ,
     N_EVENT_REPORT_RQ,
@@ -18,8 +18,7 @@ from icf_utils.receiver.dimse import (
     encode_response,
     parse_command,
 )
-from icf_utils.receiver.negotiation import accept_contexts, accept_roles, check_protocol, is_storage_class
-from icf_utils.receiver.pdu import (
+from icf_utils.dicom.pdu import (
     AcceptedContext,
     MalformedPdu,
     Role,
@@ -27,6 +26,7 @@ from icf_utils.receiver.pdu import (
     encode_message,
     parse_associate_request,
 )
+from icf_utils.receiver.negotiation import accept_contexts, accept_roles, check_protocol, is_storage_class
 
 pynetdicom = pytest.importorskip("pynetdicom")
 
