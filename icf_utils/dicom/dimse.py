@@ -23,7 +23,7 @@ _NO_DATA_SET = 0x0101
 _AFFECTED_CLASS, _REQUESTED_CLASS, _COMMAND_FIELD = 0x0002, 0x0003, 0x0100
 _MESSAGE_ID, _RESPONDED_ID, _DATA_SET_TYPE = 0x0110, 0x0120, 0x0800
 _STATUS, _ERROR_COMMENT, _AFFECTED_INSTANCE, _REQUESTED_INSTANCE = 0x0900, 0x0902, 0x1000, 0x1001
-_EVENT_TYPE, _ACTION_TYPE = 0x1002, 0x1008
+_EVENT_TYPE, _ACTION_TYPE, _PRIORITY = 0x1002, 0x1008, 0x0700
 
 #: Requests in which SOP class and instance are the *requested* ones: N-GET, N-SET, N-ACTION, N-DELETE.
 _WITH_REQUESTED_UIDS = frozenset({0x0110, 0x0120, N_ACTION_RQ, 0x0150})
@@ -113,6 +113,20 @@ def encode_response(request: Command, status: int, comment: str = "") -> bytes:
     if request.operation == N_ACTION_RQ:
         elements[_ACTION_TYPE] = _shorts(request.kind)
     return _encode(elements)
+
+
+def encode_store_request(sop_class: str, sop_instance: str, message_id: int) -> bytes:
+    """Write the command set of a C-STORE request of medium priority; a data set follows it."""
+    return _encode(
+        {
+            _AFFECTED_CLASS: _padded(sop_class, b"\0"),
+            _COMMAND_FIELD: _shorts(C_STORE_RQ),
+            _MESSAGE_ID: _shorts(message_id),
+            _PRIORITY: _shorts(0),
+            _DATA_SET_TYPE: _shorts(1),
+            _AFFECTED_INSTANCE: _padded(sop_instance, b"\0"),
+        }
+    )
 
 
 def encode_event_report(sop_class: str, sop_instance: str, message_id: int, kind: int) -> bytes:

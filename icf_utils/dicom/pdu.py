@@ -1,4 +1,4 @@
-"""The PDUs of the DICOM upper layer, as the accepting side reads and writes them (PS3.8 section 9.3). Pure.
+"""The PDUs of the DICOM upper layer (PS3.8 section 9.3), read and written as bytes. Pure.
 
 Reading is as lenient as dcmtk and Orthanc are: titles may be padded with NUL, blank, or have 8-bit characters; version
 names may be too long; UIDs may have padding; items that this module does not know are passed over. Only what cannot be
@@ -87,6 +87,14 @@ class AssociateRequest:
     implementation: str
 
 
+@dataclass(frozen=True)
+class AssociateAccept:
+    """An A-ASSOCIATE-AC: the transfer syntax of each accepted context by its ID, and the longest PDU of the peer."""
+
+    syntaxes: dict[int, str]
+    max_pdu: int
+
+
 class RejectionCodes(NamedTuple):
     """Result, source and reason of an A-ASSOCIATE-RJ (PS3.8 table 9-21)."""
 
@@ -124,6 +132,19 @@ def parse_associate_request(body: bytes) -> AssociateRequest:
         max_pdu=int.from_bytes(user.get(_MAXIMUM_LENGTH, [b""])[0][:4], "big"),
         implementation=_title(user.get(_IMPLEMENTATION_VERSION, [b""])[0]),
     )
+
+
+def parse_associate_accept(body: bytes) -> AssociateAccept:
+    """Read the content of an A-ASSOCIATE-AC (PS3.8 section 9.3.3). Raises :class:`MalformedPdu`."""
+    syntaxes: dict[int, str] = {}
+    max_pdu = 0
+    for kind, value in _items(body[68:]):
+        if kind == _ACCEPTED_CONTEXT and len(value) >= 4 and not value[2]:
+            syntaxes[value[0]] = next((_text(raw) for inner, raw in _items(value[4:]) if inner == _TRANSFER_SYNTAX), "")
+        elif kind == _USER_INFORMATION:
+            lengths = [raw for inner, raw in _items(value) if inner == _MAXIMUM_LENGTH]
+            max_pdu = int.from_bytes(lengths[0][:4], "big") if lengths else 0
+    return AssociateAccept(syntaxes, max_pdu)
 
 
 def _items(body: bytes) -> Iterator[tuple[int, bytes]]:
@@ -177,6 +198,21 @@ def _title(raw: bytes) -> str:
 # -- write
 
 
+def encode_associate_request(
+    called_ae: str, calling_ae: str, contexts: Iterable[tuple[int, str, str]], max_pdu: int
+) -> bytes:
+    """Write an A-ASSOCIATE-RQ (PS3.8 section 9.3.2); ``contexts`` are ID, abstract and transfer syntax of each."""
+    items = _item(_APPLICATION_CONTEXT, APPLICATION_CONTEXT.encode("ascii"))
+    for number, abstract, syntax in contexts:
+        inner = _item(_ABSTRACT_SYNTAX, abstract.encode("ascii")) + _item(_TRANSFER_SYNTAX, syntax.encode("ascii"))
+        items += _item(_PROPOSED_CONTEXT, bytes([number, 0, 0, 0]) + inner)
+    user = _item(_MAXIMUM_LENGTH, struct.pack(">L", max_pdu))
+    user += _item(_IMPLEMENTATION_UID, IMPLEMENTATION_UID.encode("ascii"))
+    user += _item(_IMPLEMENTATION_VERSION, _OWN_VERSION)
+    titles = b"".join(title.encode("ascii").ljust(16) for title in (called_ae, calling_ae))
+    return _pdu(ASSOCIATE_RQ, struct.pack(">HH", 1, 0) + titles + bytes(32) + items + _item(_USER_INFORMATION, user))
+
+
 def encode_associate_accept(
     request: AssociateRequest, contexts: Iterable[AcceptedContext], roles: Iterable[Role], max_pdu: int
 ) -> bytes:
@@ -203,6 +239,9 @@ def encode_abort(reason: int, source: int = 2) -> bytes:
     """Write an A-ABORT (PS3.8 section 9.3.8); source 2 is the service provider, 0 the user."""
     return _pdu(ABORT, bytes([0, 0, source, reason]))
 
+
+#: The A-RELEASE-RQ (PS3.8 section 9.3.6).
+RELEASE_REQUEST = struct.pack(">BBLL", RELEASE_RQ, 0, 4, 0)
 
 #: The A-RELEASE-RP (PS3.8 section 9.3.7).
 RELEASE_REPLY = struct.pack(">BBLL", RELEASE_RP, 0, 4, 0)

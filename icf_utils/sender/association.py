@@ -150,26 +150,52 @@ def _failure(peer: Peer, association: Any, tls: ssl.SSLContext | None) -> NoAsso
     """Why no association could be opened; connects once more to find out, unless it was rejected."""
     if association.is_rejected:
         answer = association.acceptor.primitive
-        reason = f"it rejected the association: {answer.reason_str.lower()}"
-        remedy = "check the AE titles (--aec, --aet), and whether the receiver knows this node"
-        return NoAssociation(peer, reason, remedy, may_change=answer.result == _TRANSIENT)
+        return rejection_problem(peer, answer.result, answer.result_source, answer.diagnostic)
     try:
         with socket.create_connection((peer.host, peer.port), timeout=peer.timeout) as plain:
             if tls:
                 tls.wrap_socket(plain, server_hostname=peer.host).close()
-    except ssl.SSLCertVerificationError as error:
-        return NoAssociation(
-            peer, f"its certificate is not valid ({error.verify_message})", "check --ca and the host name"
-        )
-    except ssl.SSLError as error:
-        return NoAssociation(peer, f"no TLS connection ({error.reason})", "check that it expects TLS, and check --cert")
-    except TimeoutError:
-        return NoAssociation(
-            peer, f"no connection within {peer.timeout:g} s", "check the host, the port and firewalls", True
-        )
     except OSError as error:
-        return NoAssociation(
-            peer, f"no connection ({error.strerror})", "check the host and the port, and that the receiver is running"
-        )
+        return connection_problem(peer, error)
+    return negotiation_problem(peer)
+
+
+def connection_problem(peer: Peer, problem: OSError) -> NoAssociation:
+    """Why there is no connection."""
+    if isinstance(problem, ssl.SSLCertVerificationError):
+        reason = f"its certificate is not valid ({problem.verify_message})"
+        return NoAssociation(peer, reason, "check --ca and the host name")
+    if isinstance(problem, ssl.SSLError):
+        reason = f"no TLS connection ({problem.reason})"
+        return NoAssociation(peer, reason, "check that it expects TLS, and check --cert")
+    if isinstance(problem, socket.gaierror):
+        return NoAssociation(peer, f"cannot find the host ({problem.strerror})", "check the host name")
+    if isinstance(problem, TimeoutError):
+        reason = f"no connection within {peer.timeout:g} s"
+        return NoAssociation(peer, reason, "check the host, the port and firewalls", may_change=True)
+    remedy = "check the host and the port, and that the receiver is running"
+    return NoAssociation(peer, f"no connection ({problem.strerror or problem})", remedy)
+
+
+def negotiation_problem(peer: Peer) -> NoAssociation:
+    """For a peer that was connected and did not answer the request."""
     problem = "it closed the connection, or did not respond, during the negotiation"
     return NoAssociation(peer, problem, "check whether it expects TLS, and check its log", may_change=True)
+
+
+def rejection_problem(peer: Peer, result: int, source: int, reason: int) -> NoAssociation:
+    """For a peer that rejected the request, with the codes of PS3.8 table 9-21."""
+    words = _REJECTIONS.get((source, reason), "no reason given")
+    remedy = "check the AE titles (--aec, --aet), and whether the receiver knows this node"
+    return NoAssociation(peer, f"it rejected the association: {words}", remedy, may_change=result == _TRANSIENT)
+
+
+#: Source and reason of a rejection (PS3.8 table 9-21).
+_REJECTIONS = {
+    (1, 2): "application context name not supported",
+    (1, 3): "calling ae title not recognised",
+    (1, 7): "called ae title not recognised",
+    (2, 2): "protocol version not supported",
+    (3, 1): "temporary congestion",
+    (3, 2): "local limit exceeded",
+}

@@ -1,9 +1,8 @@
 """Sending images by C-STORE: through as few associations as possible, with retries. Uses the network.
 
 Data sets are sent byte by byte as they are in the files, never decoded, unless the receiver accepts implicit VR little
-endian only: then uncompressed ones are converted. pynetdicom reads each from an unnamed file that
-holds file meta information and the encoded data set. It is in memory, or in TMPDIR if the image is large, and is opened
-through ``/proc/self/fd``, so that nothing remains of it whatever happens.
+endian only: then uncompressed ones are converted. Each is read as a whole before it is sent, into memory, or into an
+unnamed file in TMPDIR if the image is large: a file that cannot be read does not end the association.
 """
 
 from __future__ import annotations
@@ -15,12 +14,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, BinaryIO
+from io import BytesIO
+from typing import BinaryIO
 
 from icf_utils.dicom.part10 import write_file_meta
 from icf_utils.errors import IcfError, InputRefused, storage_errors
 from icf_utils.progress import SILENT, Progress, Task
-from icf_utils.sender.association import NoAssociation, NoContextAccepted, open_association, response_status
+from icf_utils.sender.association import NoAssociation, NoContextAccepted
 from icf_utils.sender.images import SendableImage, SendPlan
 from icf_utils.sender.model import (
     ImageOutcome,
@@ -31,6 +31,7 @@ from icf_utils.sender.model import (
     split_by_contexts,
 )
 from icf_utils.sender.peer import Peer
+from icf_utils.sender.store_scu import StoreAssociation, open_store_association
 from icf_utils.sources.source import FileReader, Source
 
 #: How often an image that failed is sent again, and an association is requested again.
@@ -62,7 +63,7 @@ def send(
 
     One association is used, unless more than 128 presentation contexts are needed or it ends early. Images that could
     not be sent are part of the result. Raises :class:`~icf_utils.errors.RemoteFailure` if no association could be
-    opened, and :class:`~icf_utils.errors.MissingRequirement` without pynetdicom.
+    opened.
     """
     started = time.monotonic()
     run = _Sending(source, peer, retries, pause)
@@ -116,31 +117,30 @@ class _Sending:
     def _send_once(self, pending: Sequence[SendableImage], task: Task) -> None:
         """Send each image once, through one association, until it ends."""
         contexts = list(dict.fromkeys(context for image in pending for context in presentation_contexts(image)))
-        with open_association(self._peer, contexts) as association:
+        with open_store_association(self._peer, contexts) as association:
             self.associations += 1
-            accepted = {
-                (str(item.abstract_syntax), str(item.transfer_syntax[0])) for item in association.accepted_contexts
-            }
             for number, image in enumerate(pending, 1):
-                contexts_of = [context for context in presentation_contexts(image) if context in accepted]
-                outcome = self._send_one(association, image, contexts_of[0][1] if contexts_of else "", number)
+                contexts_of = [context for context in presentation_contexts(image) if context in association.accepted]
+                outcome = self._send_one(association, image, contexts_of[0] if contexts_of else None, number)
                 self.outcomes[image.entry.name] = outcome
                 if outcome.state != "failed":
                     self.size += image.entry.size
                     task.advance(image.entry.size)
 
-    def _send_one(self, association: Any, image: SendableImage, syntax: str, number: int) -> ImageOutcome:
-        """Send an image in an accepted transfer syntax, empty for none."""
+    def _send_one(
+        self, association: StoreAssociation, image: SendableImage, context: tuple[str, str] | None, number: int
+    ) -> ImageOutcome:
+        """Send an image in an accepted presentation context, ``None`` if there is none."""
         name, before = image.entry.name, self.outcomes.get(image.entry.name)
         tries = before.tries if before else 0
-        if not syntax:
+        if context is None:
             return self._give_up(name, _NOT_ACCEPTED, tries)
         if not association.is_established:
             return ImageOutcome(name, "failed", None, _ENDED, tries)
         try:
-            is_own = syntax == image.transfer_syntax
-            with unnamed_file(self._source, image) if is_own else converted_file(self._source, image) as path:
-                status = _store(association, path, number)
+            is_own = context[1] == image.transfer_syntax
+            with open_data_set(self._source, image) if is_own else open_converted(self._source, image) as (data, size):
+                status = association.store(context, image.sop_instance, data, size, number % 65535 or 1)
         except InputRefused as error:
             return self._give_up(name, f"cannot be read: {error.refusals[0][1]}", tries)
         except IcfError as error:
@@ -168,57 +168,53 @@ class _Sending:
                 self.outcomes[image.entry.name] = ImageOutcome(image.entry.name, "failed", None, problem.problem, tries)
 
 
-def _store(association: Any, path: str, number: int) -> int | None:
-    """Send a file; returns the status of the response, ``None`` if there was none."""
-    # while the association's thread is still paused for the image before, it would take the response for a request
-    while association.is_established and association._is_paused:
-        time.sleep(0.0001)
-    try:
-        return response_status(association.send_c_store(path, msg_id=number % 65535 or 1))
-    except RuntimeError:  # the association has just ended
-        return None
-
-
 @contextmanager
-def unnamed_file(source: Source, image: SendableImage) -> Iterator[str]:
-    """The path of an unnamed file with the image's data set, byte by byte, after new file meta information.
+def open_data_set(source: Source, image: SendableImage) -> Iterator[tuple[BinaryIO, int]]:
+    """An image's data set, byte by byte, and its size.
 
     Raises :class:`~icf_utils.errors.InputRefused` or :class:`~icf_utils.errors.StorageFailure`.
     """
     with _open_unnamed(image.entry.size) as file:
         with source.open(image.entry) as reader, storage_errors(tempfile.gettempdir(), "write a temporary file below"):
-            file.write(write_file_meta(image.sop_class, image.sop_instance, image.transfer_syntax))
-            length = _copy(reader, image.dataset_at, file)
-            file.write(bytes(length % 2))  # only if deflated: a zero after the stream (PS3.5 section A.5)
-            file.flush()
-        yield f"/proc/self/fd/{file.fileno()}"
+            size = _copy(reader, image.dataset_at, file)
+            size += file.write(bytes(size % 2))  # only if deflated: a zero after the stream (PS3.5 section A.5)
+        file.seek(0)
+        yield file, size
 
 
 @contextmanager
-def converted_file(source: Source, image: SendableImage) -> Iterator[str]:
-    """The path of an unnamed file with the image in implicit VR little endian; no value is changed.
+def open_converted(source: Source, image: SendableImage) -> Iterator[tuple[BinaryIO, int]]:
+    """As :func:`open_data_set`, in implicit VR little endian; no value is changed.
 
     The whole image is in memory. Raises :class:`~icf_utils.errors.InputRefused` for one that pydicom cannot convert.
     """
     from pydicom import dcmread
     from pydicom.uid import ImplicitVRLittleEndian
 
-    with unnamed_file(source, image) as path, _open_unnamed(image.entry.size) as file:
+    with open_data_set(source, image) as (data, _), BytesIO() as part10, BytesIO() as file:
+        part10.write(write_file_meta(image.sop_class, image.sop_instance, image.transfer_syntax))
+        part10.write(data.read())
+        part10.seek(0)
         try:
-            dataset = dcmread(path)
+            dataset = dcmread(part10)
             dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
             dataset.save_as(file, implicit_vr=True, little_endian=True)
         except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, struct.error) as error:
             reason = f"cannot be converted to implicit VR little endian ({type(error).__name__})"
             raise InputRefused(source.label, [(image.entry.name, reason)]) from error
-        file.flush()
-        yield f"/proc/self/fd/{file.fileno()}"
+        file.seek(_META_START - 4)
+        at = _META_START + int.from_bytes(file.read(4), "little")
+        size = file.seek(0, os.SEEK_END) - at
+        file.seek(at)
+        yield file, size
+
+
+#: Where the file meta information begins after its group length, which is the value in front (PS3.10 section 7.1).
+_META_START = 144
 
 
 def _open_unnamed(size: int) -> BinaryIO:
-    if size <= _IN_MEMORY and hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("icf-utils"), "w+b")
-    return tempfile.TemporaryFile()
+    return BytesIO() if size <= _IN_MEMORY else tempfile.TemporaryFile()
 
 
 def _copy(reader: FileReader, skip: int, target: BinaryIO) -> int:
