@@ -77,7 +77,7 @@ def test_it_reads_a_store(small: Path, tmp_path: Path) -> None:
     ("command", "package"),
     [
         (("catalogify_studyvisit_from_meta", "-o", "STORE", "--id", STUDY, "v1"), "datalad-catalog"),
-        (("send", "IN", "127.0.0.1", "1", "--aec", "X"), "pynetdicom"),
+        (("xnat", "send", "IN", "127.0.0.1"), "pynetdicom"),
         (("retrieve", "--bucket", "s3://bucket", "-d", "OUT", "1.2"), "obstore"),
     ],
 )

@@ -95,11 +95,9 @@ def _associate(
 ) -> Any:
     """An association that may have failed, with a presentation context for each pair."""
     try:
-        from pynetdicom import AE, _config, build_context, build_role, evt
+        from pynetdicom import AE, build_context, build_role, evt
     except ImportError as error:
         raise missing_package("pynetdicom", "intake") from error
-    # the documented way to send a file without decoding it
-    _config.STORE_SEND_CHUNKED_DATASET = True
     entity = AE(ae_title=peer.calling_title)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = peer.timeout
     with warnings.catch_warnings():  # it leaves a socket that was never connected to the garbage collector
