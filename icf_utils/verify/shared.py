@@ -24,8 +24,16 @@ from icf_utils.errors import IcfError, StorageFailure, printable
 from icf_utils.metadata.visit_list import VisitLine, encode_visit_list, parse_visit_list
 from icf_utils.regular_files import kind_of_special
 from icf_utils.results import Notice
-from icf_utils.settings import CatalogSettings
-from icf_utils.store.layout import Study, Visit, read_deposit
+from icf_utils.settings import STAGE_NAMES, CatalogSettings
+from icf_utils.store.layout import (
+    HISTORY_SUFFIX,
+    SIGNATURE_SUFFIX,
+    SUMS_SUFFIX,
+    Study,
+    Visit,
+    is_identifier,
+    read_deposit,
+)
 from icf_utils.verify.checks import Finding, finding_from_error
 
 _NO_LIST = "has no list of visits (visits.json) yet; 'icf-utils catalog build' and 'icf-utils verify --repair' make it"
@@ -63,7 +71,7 @@ def check_visit_list(
         found = _compare(study, settings, visits, known) and _compare(study, settings, visits, {})
         shown = catalogued_visits(study)
         notices = (*_junk_notices(study), *_rights_notices(study)) if visits is None else ()
-        foreign = [*_special_files(study), *_foreign_pages(study)] if visits is None else []
+        foreign = [*_special_files(study), *_foreign_pages(study), *_abandoned(study)] if visits is None else []
     except IcfError as error:
         return [finding_from_error(study.visit_list, error), *_special_files(study)], ()
     if found is None:
@@ -93,6 +101,31 @@ def _foreign_pages(study: Study) -> Iterator[Finding]:
             path = study.catalog / "metadata" / name
             problem = "belongs to no visit that the study's page shows; 'icf-utils catalog build' removes it"
             yield Finding(path, "", problem)
+
+
+def _abandoned(study: Study) -> Iterator[Finding]:
+    """Find files about visits that are not in the store any more: somebody removed the others by hand."""
+    known = {*study.visits(), *catalogued_visits(study)}
+    left: dict[str, Path] = {}
+    for path in _listed(study.folder):
+        for suffix in (SUMS_SUFFIX, SIGNATURE_SUFFIX, HISTORY_SUFFIX):
+            if path.name.endswith(suffix):
+                left.setdefault(path.name.removesuffix(suffix), path)
+    for path in _listed(study.workdir / "state"):
+        visit, _, stage = path.name.removesuffix(".json").rpartition(".")
+        if path.name.endswith(".json") and stage in STAGE_NAMES:
+            left.setdefault(visit, path)
+    for visit, path in left.items():
+        if visit not in known and is_identifier("visit", visit):
+            problem = f"is left of the visit {visit}, which is not in the store; 'icf-utils visit remove' removes it"
+            yield Finding(path, "", problem)
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return [folder / name for name in sorted(os.listdir(folder))]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def check_study_dataset(study: Study, visits: Sequence[str] | None = None) -> tuple[list[Finding], tuple[Notice, ...]]:

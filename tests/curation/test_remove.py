@@ -12,10 +12,12 @@ import pytest
 
 from icf_utils import make_studyvisit_archive, replace_visit, verify_store
 from icf_utils.catalog.index_page import build_index
+from icf_utils.catalog.rebuild import build_catalog
 from icf_utils.curation.remove import remove_visit
 from icf_utils.errors import DepositMissing, InvalidIdentifier, InvalidSetting, VisitRemoved
 from icf_utils.receiver.journal import Journal
 from icf_utils.store.layout import Visit
+from icf_utils.store.visit_files import visit_files
 from icf_utils.verify.repair import keep_damaged_file
 from tests.cli.program import Inside
 from tests.data.make_dicom import uid, write_visit
@@ -219,3 +221,24 @@ def test_an_archive_that_is_a_link(place: Visit, model: Path, inside: Inside, tm
     ran = inside("visit", "remove", "-o", place.root, "--id", STUDY, "v1", "--yes")
     assert f"  the file '{other}', to which 'v1_dicom.tar' was a link" in ran.out.splitlines()
     assert other.exists()
+
+
+def test_removed_by_hand(place: Visit, model: Path, inside: Inside, tmp_path: Path) -> None:
+    """What runs have recorded of the visit, and its sums, are left: verify says so, and which command removes them."""
+    (tmp_path / "t.csv").write_text(f"study,visit,input\n{STUDY},v1,{model / 'in'}\n")
+    ran = inside(
+        "run", "-o", place.root, "--table", tmp_path / "t.csv", "--store-url", "https://data.example.org/store"
+    )
+    assert ran.code == 0, ran
+    for path in visit_files(place):
+        if path != place.sums:
+            path.unlink()
+    build_catalog(place.root, STUDY)
+    said = inside("verify", "-o", place.root)
+    left = f"'{place.sums}': is left of the visit v1, which is not in the store; 'icf-utils visit remove' removes it"
+    assert (said.code, left in said.out) == (1, True), said
+    place.sums.unlink()
+    said = inside("verify", "-o", place.root)
+    assert (said.code, "v1.archive.json': is left of the visit v1" in said.out) == (1, True), said
+    assert inside("visit", "remove", "-o", place.root, "--id", STUDY, "v1", "--yes").code == 0
+    assert verify_store(place.root).findings == ()
