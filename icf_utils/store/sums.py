@@ -38,12 +38,16 @@ def parse_sums(raw: bytes, source: str) -> dict[str, str]:
 
     Raises :class:`~icf_utils.errors.DepositDamaged` for anything but the bytes that :func:`format_sums` makes.
     """
-    lines = raw.decode("ascii", "replace").split("\n")
-    found = [_LINE.fullmatch(line) for line in lines[:-1]]
-    sums = {match[2]: match[1] for match in found if match}
+    sums = read_lines(raw)
     if format_sums(sums) != raw or not sums:
         raise DepositDamaged(source, "sorted lines 'SHA-256  NAME'", f"{len(raw)} other bytes", _REMEDY)
     return sums
+
+
+def read_lines(raw: bytes) -> dict[str, str]:
+    """The SHA-256s by file name of the lines that can be read, of a list that may be damaged."""
+    found = map(_LINE.fullmatch, raw.decode("ascii", "replace").split("\n"))
+    return {match[2]: match[1] for match in found if match}
 
 
 def read_sums(place: Visit) -> dict[str, str] | None:

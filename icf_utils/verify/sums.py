@@ -5,6 +5,7 @@ A file that differs from its line was changed, or the list was: the other files 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
@@ -15,7 +16,7 @@ from icf_utils.errors import IcfError, StorageFailure
 from icf_utils.metadata.describe import ArchiveDescription
 from icf_utils.results import Notice
 from icf_utils.store.layout import Visit, find_deposit, is_output_file
-from icf_utils.store.sums import file_sha256, list_summed, parse_sums_of, read_sums
+from icf_utils.store.sums import file_sha256, list_summed, parse_sums_of, read_lines
 from icf_utils.store.visit_files import belongs
 from icf_utils.verify.checks import Finding, finding_from_error
 
@@ -42,6 +43,7 @@ def check_sums(
 
     ``found`` is the archive, which was read. With ``is_elsewhere``, it is in another store.
     """
+    passed = {*named, *((place.archive, place.checksum) if is_elsewhere else ())}
     raw = None
     try:
         raw = find_deposit(place.sums)
@@ -51,14 +53,27 @@ def check_sums(
             return SumsCheck(None, (), (Notice("no-sums", place.sums.name, _NO_SUMS),) if found else ())
         sums = parse_sums_of(place, raw)
     except IcfError as error:
-        return SumsCheck(raw, (finding_from_error(place.sums, error),))
+        return SumsCheck(raw, (finding_from_error(place.sums, error), *_lost_files(place, raw or b"", passed)))
     names = list_summed(place)
     known = {place.archive.name: found.sha256} if found else {}
     folder = place.of_study.folder
     findings = [Finding(folder / name, "", _UNLISTED) for name in names if name not in sums]
     findings += _differences(place, sums, known)
-    passed = {*named, *((place.archive, place.checksum) if is_elsewhere else ())}
     return SumsCheck(raw, tuple(finding for finding in findings if finding.path not in passed))
+
+
+def _lost_files(place: Visit, raw: bytes, passed: Collection[Path]) -> Iterator[Finding]:
+    """Find files that do not exist although a damaged list still has a line of them."""
+    folder = place.of_study.folder
+    for name in read_lines(raw):
+        path = folder / name
+        if _is_of(place, name) and not os.path.lexists(path) and path not in passed:
+            yield Finding(path, "", f"is missing although '{place.sums.name}' lists it")
+
+
+def _is_of(place: Visit, name: str) -> bool:
+    """Whether a name is one of the visit's files, and not a damaged name."""
+    return ".." not in name.split("/") and belongs(name.split("/", maxsplit=1)[0], place.visit, ())
 
 
 def _differences(place: Visit, sums: Mapping[str, str], known: Mapping[str, str]) -> Iterator[Finding]:
@@ -81,14 +96,14 @@ def repaired_sums(
     """The list as it should be after a visit's other files were repaired.
 
     Files that a repair cannot prove, outputs and kept archives, keep the lines that they have; with ``keeps_lines``,
-    all files do. New ones get lines unless they are ``doubtful``.
+    all files do. New ones get lines unless they are ``doubtful``. Of a damaged list, the lines that are left count.
     """
     before: Mapping[str, str] = {}
     with suppress(IcfError):
-        before = read_sums(place) or {}
+        before = read_lines(find_deposit(place.sums) or b"")
     folder = place.of_study.folder
     sums = {}
-    known = {name for name in before if belongs(name.split("/")[0], place.visit, ())}  # others are damaged names
+    known = {name for name in before if _is_of(place, name)}
     for name in sorted({*known, *list_summed(place)}):
         path = folder / name
         is_proved = not (is_output_file(name) or _KEPT.search(name))

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils import catalogify_studyvisit_from_meta, deposit_visit_dataset
+from icf_utils import catalogify_studyvisit_from_meta, deposit_visit_dataset, verify_visit
 from icf_utils.progress import SILENT
 from icf_utils.store import locks
 from icf_utils.store.layout import Visit
+from icf_utils.store.sums import read_sums
 from icf_utils.verify.repair import VisitRepair, repair_store, repair_visit
 from tests.cli.program import icf
 from tests.verify.stores import (
@@ -427,3 +428,17 @@ def test_what_the_command_says(place: Visit) -> None:
     assert [repair["path"] for repair in visit["repairs"]] == [str(place.checksum)]
     flip(place.archive, random.Random(0))
     assert icf(*command, "--repair").code == 1
+
+
+def test_the_lines_that_are_left_of_damaged_sums(own: Visit) -> None:
+    """A line of a lost file shows the loss; it is not dropped with the damaged line."""
+    renew_sums(own)
+    own.sums.write_bytes(own.sums.read_bytes().replace(b"  v1_dicom.tar\n", b"  v1_dicom.tas\n"))
+    own.export.unlink()
+    own.refs.unlink()
+    shutil.rmtree(own.of_study.catalog)
+    own.of_study.visit_list.unlink()
+    found = {finding.path: finding.problem for finding in verify_visit(own.root, own.study, own.visit).findings}
+    assert found[own.refs] == found[own.export] == "is missing although 'v1_SHA256SUMS' lists it"
+    repair_visit(own.root, own.study, own.visit)
+    assert {own.refs.name, own.export.name, own.archive.name} < set(read_sums(own) or ())
