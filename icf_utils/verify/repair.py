@@ -284,13 +284,14 @@ class _VisitRepairer:
         self._replace(place.checksum, format_checksum(found.md5, place.archive.name), f"from the archive; {reason}")
         found.images[:] = keep_proved_tags(place, source, found.images)
         metadata = self._repair_metadata(found, source)
+        problem = None
         try:
             self._repair_dataset(metadata)
             self._repair_annex_deposit(metadata)
             self._repair_history(found.md5)
-            return self._repair_sums(found, reason)
         except IcfError as error:
-            return finding_from_error(place.export, error, remedy=True)
+            problem = finding_from_error(place.export, error, remedy=True)
+        return self._repair_sums(found, reason, is_dataset_proved=problem is None) or problem
 
     def _confirmation(self, found: ArchiveDescription) -> str:
         return find_confirmation(self._place, found, self._options, self._settings)
@@ -336,7 +337,7 @@ class _VisitRepairer:
         if data is not None:
             self._replace(place.history, data, "from the dataset's commits")
 
-    def _repair_sums(self, found: ArchiveDescription, reason: str) -> Finding | None:
+    def _repair_sums(self, found: ArchiveDescription, reason: str, *, is_dataset_proved: bool) -> Finding | None:
         """Repair the SHA-256 sums, which list what was repaired before; a signature of them stays.
 
         Lines that are signed are intact, and stay. Returns what to do about a file that differs from such a line.
@@ -344,9 +345,10 @@ class _VisitRepairer:
         place, doubtful = self._place, {finding.path for finding in self._before.findings}
         raw = find_deposit(place.sums)
         is_signed = raw is not None and place.signature.exists() and is_list_signed(place, raw) is not False
-        sums = repaired_sums(place, found, doubtful, keeps_lines=is_signed)
+        unproved = () if is_dataset_proved else (place.refs, place.export, place.annex_url, place.history)
+        sums = repaired_sums(place, found, doubtful, unproved, keeps_lines=is_signed)
         self._replace(place.sums, format_sums(sums), f"from the visit's files; {reason}")
-        right = repaired_sums(place, found, doubtful, keeps_lines=False) if is_signed else sums
+        right = repaired_sums(place, found, doubtful, unproved, keeps_lines=False) if is_signed else sums
         if others := sorted(name for name in sums if sums[name] != right.get(name)):
             names = ", ".join(f"'{printable(name)}'" for name in others)
             return Finding(place.sums, "", _SIGNED.format(names, place.signature.name))

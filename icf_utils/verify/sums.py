@@ -91,12 +91,18 @@ def _differences(place: Visit, sums: Mapping[str, str], known: Mapping[str, str]
 
 
 def repaired_sums(
-    place: Visit, found: ArchiveDescription, doubtful: Collection[Path], *, keeps_lines: bool
+    place: Visit,
+    found: ArchiveDescription,
+    doubtful: Collection[Path],
+    unproved: Collection[Path] = (),
+    *,
+    keeps_lines: bool,
 ) -> dict[str, str]:
     """The list as it should be after a visit's other files were repaired.
 
-    Files that a repair cannot prove, outputs and kept archives, keep the lines that they have; with ``keeps_lines``,
-    all files do. New ones get lines unless they are ``doubtful``. Of a damaged list, the lines that are left count.
+    Files that a repair cannot prove, outputs, kept archives and those that are ``unproved`` or below such a folder,
+    keep the lines that they have; with ``keeps_lines``, all files do. New ones get lines unless they are ``doubtful``.
+    Of a damaged list, the lines that are left count.
     """
     before: Mapping[str, str] = {}
     with suppress(IcfError):
@@ -106,7 +112,7 @@ def repaired_sums(
     known = {name for name in before if _is_of(place, name)}
     for name in sorted({*known, *list_summed(place)}):
         path = folder / name
-        is_proved = not (is_output_file(name) or _KEPT.search(name))
+        is_proved = not (is_output_file(name) or _KEPT.search(name) or {path, *path.parents} & set(unproved))
         if name in before and (keeps_lines or not (is_proved and path.exists())):
             sums[name] = before[name]
         elif is_proved or path not in doubtful:

@@ -430,15 +430,14 @@ def test_what_the_command_says(place: Visit) -> None:
     assert icf(*command, "--repair").code == 1
 
 
-def test_the_lines_that_are_left_of_damaged_sums(own: Visit) -> None:
+def test_the_lines_that_are_left_of_damaged_sums(place: Visit) -> None:
     """A line of a lost file shows the loss; it is not dropped with the damaged line."""
-    renew_sums(own)
-    own.sums.write_bytes(own.sums.read_bytes().replace(b"  v1_dicom.tar\n", b"  v1_dicom.tas\n"))
-    own.export.unlink()
-    own.refs.unlink()
-    shutil.rmtree(own.of_study.catalog)
-    own.of_study.visit_list.unlink()
-    found = {finding.path: finding.problem for finding in verify_visit(own.root, own.study, own.visit).findings}
-    assert found[own.refs] == found[own.export] == "is missing although 'v1_SHA256SUMS' lists it"
-    repair_visit(own.root, own.study, own.visit)
-    assert {own.refs.name, own.export.name, own.archive.name} < set(read_sums(own) or ())
+    place.sums.write_bytes(place.sums.read_bytes().replace(b"  v1_dicom.tar\n", b"  v1_dicom.tas\n"))
+    place.export.unlink()
+    place.refs.unlink()
+    shutil.rmtree(place.of_study.catalog)
+    place.of_study.visit_list.unlink()
+    found = {finding.path: finding.problem for finding in verify_visit(place.root, place.study, place.visit).findings}
+    assert found[place.refs] == found[place.export] == "is missing although 'v1_SHA256SUMS' lists it"
+    repair_visit(place.root, place.study, place.visit)
+    assert {place.refs.name, place.export.name, place.archive.name} < set(read_sums(place) or ())
