@@ -133,6 +133,32 @@ class Journal:
         """Close the database."""
         self._database.close()
 
+    def check_on_disk(self) -> None:
+        """Raise :class:`~icf_utils.errors.DepositDamaged` if the file was removed or replaced since it was opened."""
+        if not self._database.is_on_disk():
+            remedy = "stop the receiver, put the journal back, or what there is of it, and start the receiver again"
+            raise DepositDamaged(self._database.path, "the journal that was opened", "no file, or another one", remedy)
+
+    def pass_over_unknown_sessions(self) -> list[Path]:
+        """The folders of sessions that are not in the journal, as after it was lost; their numbers are not used again.
+
+        Only the receiver calls this, before it creates a session.
+        """
+        with storage_errors(self.spool / SESSIONS_NAME, "read"):
+            try:
+                names = sorted(os.listdir(self.spool / SESSIONS_NAME))
+            except FileNotFoundError:
+                return []
+        numbers = {name: number for name in names if (number := _row_number(name))}
+        with self._database.transaction():
+            known = {row["id"] for row in self._database.rows("SELECT id FROM session")}
+            last = self._database.rows("SELECT seq FROM sqlite_sequence WHERE name = 'session'")
+            highest = max(numbers.values(), default=0)
+            if highest > (last[0]["seq"] if last else 0):
+                self._database.run("DELETE FROM sqlite_sequence WHERE name = 'session'")
+                self._database.run("INSERT INTO sqlite_sequence (name, seq) VALUES ('session', ?)", [highest])
+        return [self.spool / SESSIONS_NAME / name for name, number in numbers.items() if number not in known]
+
     # sessions: create and find
 
     def open_session(
@@ -1039,6 +1065,11 @@ CREATE INDEX commitment_state ON commitment (state);
 )
 
 
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
 class _Database:
     """A connection to the file. Its methods may be called by any thread."""
 
@@ -1057,6 +1088,14 @@ class _Database:
             self._connection.execute("PRAGMA synchronous=FULL")
             self._connection.execute("PRAGMA secure_delete=ON")  # what is removed is overwritten
             self._create_tables()
+        with storage_errors(path, "examine"):
+            self._identity = _identity(path)
+
+    def is_on_disk(self) -> bool:
+        """Whether the path still leads to the file that was opened."""
+        with suppress(OSError):
+            return _identity(self.path) == self._identity
+        return False
 
     def _enable_write_ahead_log(self) -> None:
         """While another process creates the same file, SQLite refuses this at once, whatever its timeout."""

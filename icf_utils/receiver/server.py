@@ -73,7 +73,7 @@ class Receiver:
         listen = settings.listen
         self.max_pdu = listen.max_pdu
         self._cleaned, self._problem = -inf, RecurringProblem(progress)
-        self._is_journal_failing = False
+        self._is_journal_failing = self._is_journal_lost = False
         self._unrecorded_ends: list[tuple[OpenAssociation, EndState, str]] = []
         check_machine(settings)  # before the spool is touched
         check_processings(settings)
@@ -95,6 +95,7 @@ class Receiver:
     def __enter__(self) -> Receiver:
         self._journal.interrupt_associations()
         self._journal.finish_deletions()
+        self._report_unknown_sessions()
         recovered = self._sessions.recover()
         if recovered:
             self._progress.message(f"continuing {format_count(recovered, 'session')}")
@@ -124,6 +125,16 @@ class Receiver:
         self._journal.close()
         self._spool.close()
 
+    def _report_unknown_sessions(self) -> None:
+        """Name the images of sessions that the journal does not know: they may have been answered with success."""
+        for folder in self._journal.pass_over_unknown_sessions():
+            files = [*folder.rglob("*.dcm"), *folder.glob("input.*")]  # images, and what was uploaded
+            if files:
+                self._progress.message(
+                    f"'{printable(folder)}' is not in the journal and has {format_count(len(files), 'file')}; if they "
+                    "are not in the store, bring them in with 'icf-utils ingest', then remove the folder"
+                )
+
     def _listen(self, listen: Listen) -> Listener:
         limits = Limits(min(_REQUEST_LIMIT, listen.timeout), listen.timeout, listen.min_rate)
         tls = tls_context(listen, self._settings.source)
@@ -148,6 +159,8 @@ class Receiver:
         if isinstance(rules, AssociationRejection):
             return rules
         try:
+            if self._is_journal_lost:
+                self._journal.check_on_disk()
             number = self._journal.next_association()
         except IcfError as error:
             return congestion(str(error))
@@ -305,6 +318,9 @@ class Receiver:
                     opened.has_changed = True
                     raise
         self._sessions.update()
+        self._is_journal_lost = True
+        self._journal.check_on_disk()
+        self._is_journal_lost = False
 
     def _write_association(self, opened: OpenAssociation) -> None:
         self._journal.update_association(opened.id, **_recorded(opened))

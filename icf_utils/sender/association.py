@@ -1,4 +1,4 @@
-"""Associations with a DICOM node, and C-ECHO. Uses the network through pynetdicom.
+"""C-ECHO, associations for reports, and why there is no association. Uses the network through pynetdicom.
 
 An association is opened for the presentation contexts that its images need, one transfer syntax in each, so that every
 combination is accepted or refused by itself. Where none can be opened, the error says why.

@@ -12,6 +12,8 @@ from icf_utils.receiver.model import SessionFilter
 from icf_utils.receiver.run_session import prune_sessions, remove_old_inputs
 from icf_utils.receiver.settings import ReceiverSettings, parse_receiver_settings
 from icf_utils.store.layout import Visit
+from tests.data.make_dicom import uid, write_visit
+from tests.receiver.receiving import running, storescu, wait_until
 
 _RULE = '[[rule]]\ncalled_ae = "A"\nstudy = "s"\n'
 
@@ -110,3 +112,22 @@ def test_look_ups_do_not_scan_the_journal(tmp_path: Path) -> None:
         plan = [row["detail"] for row in journal._database.rows(f"EXPLAIN QUERY PLAN {text}")]
         assert not [step for step in plan if step.startswith("SCAN")], (text, plan)
     journal.close()
+
+
+def test_a_lost_journal(tmp_path: Path) -> None:
+    """What the receiver has answered with success is named, no association is accepted, and the next start works."""
+    first, second = tmp_path / "in" / "1", tmp_path / "in" / "2"
+    for number, folder in enumerate((first, second), 1):
+        write_visit(folder, {number: ("t1", 4)}, StudyInstanceUID=uid("lost"))
+    with running(tmp_path, rule='called_ae = "STUDYA"\nstudy = "study-a"\nquiet = 60\nuntil = "metadata"') as receiver:
+        storescu(receiver, first)
+        for path in (receiver.folder / "spool").glob("journal.sqlite*"):
+            path.unlink()
+        wait_until(lambda: "found no file, or another one" in receiver.log, "the receiver finds that")
+        assert storescu(receiver, second).returncode != 0
+        receiver.stop()
+        receiver.start()
+        assert "sessions/s000001' is not in the journal and has 4 files" in receiver.log
+        assert storescu(receiver, tmp_path / "in").returncode == 0
+        wait_until(lambda: [item.id for item in receiver.sessions()] == ["s000002"], "a session of another number")
+    assert len([*(tmp_path / "spool" / "sessions" / "s000001").rglob("*.dcm")]) == 4
