@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from icf_utils.catalog import writer
 from icf_utils.catalog.content import VisitContent, load_application, shared_files, study_files
@@ -44,15 +45,17 @@ def plan_catalog_change(
     version: int = 1,
     without_outputs: Collection[str] = (),
     hides_dates: bool = False,
+    application: Mapping[str, bytes] = MappingProxyType({}),
 ) -> CatalogChange:
     """Plan what follows for the catalog if the visits ``remove`` go, and one with ``content`` takes their place.
 
     ``changed`` is where the files of the latter are, for the study's dataset.
     ``line`` is the new visit's in the list of visits, if it has no ``content``: the catalog does not show such a
     visit. A study without a catalog gets one for a visit with content, which ``hides_dates`` then. Outputs go from the
-    catalog's list with the visits ``remove``, and those of ``without_outputs``. The list of visits comes last. The
-    caller holds the catalog's lock. Raises :class:`~icf_utils.errors.DepositDamaged` if the study's page cannot be
-    read, and :class:`~icf_utils.errors.ExistingFileDiffers` if the folder ``catalog`` was made by something else.
+    catalog's list with the visits ``remove``, and those of ``without_outputs``. ``application`` are files of the pages
+    themselves, which are brought up to date. The list of visits comes last. The caller holds the catalog's lock. Raises
+    :class:`~icf_utils.errors.DepositDamaged` if the study's page cannot be read, and
+    :class:`~icf_utils.errors.ExistingFileDiffers` if the folder ``catalog`` was made by something else.
     """
     settings = study_catalog(study, store.catalog)
     files: dict[str, bytes] = {}
@@ -62,7 +65,7 @@ def plan_catalog_change(
         after = _with(page, remove, visit_entry(content.page) if content else None)
         made = {**content.files} if content else {}
         if page.entries:
-            made |= study_files(study.study, study_id(study.study), after, settings)
+            made = {**application, **made, **study_files(study.study, study_id(study.study), after, settings)}
         else:
             made = _new_catalog(study, replace(after, hides_dates=after.hides_dates or hides_dates), made, settings)
         files = {f"{study.catalog.name}/{name}": data for name, data in made.items()}

@@ -13,12 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icf_utils.archive.reader import latest_time
+from icf_utils.catalog.content import load_application
 from icf_utils.catalog.study import study_id
+from icf_utils.catalog.study_description import study_catalog
 from icf_utils.catalog.writer import refuse_foreign
 from icf_utils.curation.replace import prepared_change
 from icf_utils.curation.version import (
     CurrentVisit,
     commit_version,
+    is_same,
     later_time,
     read_current,
     state_files,
@@ -30,7 +33,7 @@ from icf_utils.dataset.git_check import check_with_git
 from icf_utils.dataset.lineage import REFRESHED_MESSAGE, Lineage
 from icf_utils.dataset.origin import DatasetOrigin, limit_time, make_origin
 from icf_utils.dataset.reader import kept_keys, read_dataset
-from icf_utils.errors import DepositDamaged, ExistingFileDiffers
+from icf_utils.errors import DepositDamaged, ExistingFileDiffers, MissingRequirement
 from icf_utils.metadata.allowlist import AllowList, recorded_tags
 from icf_utils.metadata.records import STANDARD_TAGS, VisitMetadata, read_visit_metadata
 from icf_utils.metadata.stage import (
@@ -93,7 +96,10 @@ def refresh_visit(
     with visit_lock(place, progress), prepared_change(place) as (change, staged):
         work = _Refresh(place, staged, chosen, options or RefreshOptions(), progress)
         work.prepare()
-        work.notices += _notice_of_foreign_catalog(place.of_study)
+        foreign = _notice_of_foreign_catalog(place.of_study)
+        work.notices += foreign
+        application = {} if foreign else _other_application(work.current, chosen)
+        work.changes += ["catalog: the files of its pages"] if application else []
         if work.current.metadata is not None and not dry_run:
             states = [path for path in state_files(place) if not path.name.endswith(".archive.json")]
             work.notices += commit_version(
@@ -103,6 +109,7 @@ def refresh_visit(
                 settings=replace(chosen, store=replace(chosen.store, url=work.url)),
                 progress=progress,
                 pictures="keep",
+                application=application,
                 remove=states if work.changes else (),
             )
     return RefreshResult(study, visit, tuple(work.changes), tuple(work.notices))
@@ -115,6 +122,18 @@ def _notice_of_foreign_catalog(study: Study) -> tuple[Notice, ...]:
         message = f"{error.how}, and was not touched. Move it away; 'icf-utils run' makes a new one"
         return (Notice("foreign-catalog", study.catalog.name, message),)
     return ()
+
+
+def _other_application(current: CurrentVisit, settings: Settings) -> dict[str, bytes]:
+    """The files of the catalog's pages themselves that are not those of this version; none without datalad-catalog."""
+    study = current.place.of_study
+    if not current.is_catalogued:
+        return {}
+    try:
+        wanted = load_application(study, study_catalog(study, settings.catalog))
+    except MissingRequirement:
+        return {}
+    return {name: data for name, data in wanted.items() if not is_same(study.catalog / name, data)}
 
 
 class _Refresh:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from icf_utils.archive.checksum import RESTORE, read_checksum
@@ -301,11 +302,13 @@ def commit_version(
     remove: Sequence[Path] = (),
     merged: Sequence[str] = (),
     study: Study | None = None,
+    application: Mapping[str, bytes] = MappingProxyType({}),
 ) -> tuple[Notice, ...]:
     """Put what was prepared of a visit into its place, with the catalog and the list of visits, at once.
 
     ``pictures`` of the series are made anew or kept, if the catalog has any. ``remove`` are files that go, ``merged``
     other visits that go, and ``study`` is where the visit goes to, if that is another study than its own.
+    ``application`` are files of the catalog's pages themselves to bring up to date.
     """
     gone = [current.place.visit, *merged] if study is None else []
     study = study or current.place.of_study
@@ -327,6 +330,7 @@ def commit_version(
             version=version,
             without_outputs=outputs_gone,
             hides_dates=hides_dates(current.place.of_study, settings.catalog),
+            application=application,
         )
         stale = [*stale_steps(current, staged)]
         stale += [Step(path.relative_to(study.folder).as_posix()) for path in remove]

@@ -158,3 +158,15 @@ def test_a_folder_that_is_not_a_store(tmp_path: Path, inside: Inside) -> None:
     ran = inside("visit", "refresh", "-o", tmp_path / "nowhere")
     assert ran.code == 2
     assert "is not a store: the folder does not exist" in ran.err
+
+
+def test_the_pages_of_an_earlier_version(place: Visit, inside: Inside) -> None:
+    """The catalog's own scripts and styles come up to date, once for all visits of the study."""
+    style = place.of_study.catalog / "assets" / "icf.css"
+    style.write_bytes(style.read_bytes()[:-20])
+    command = ("visit", "refresh", "-o", place.root, "--store-url", URL)
+    assert "catalog: the files of its pages" in inside(*command, "-n").out
+    done = inside(*command)
+    assert done.out.count("catalog: the files of its pages") == 1
+    assert verify_store(place.root).findings == ()
+    assert "2 visits: 0 changed" in inside(*command).out
