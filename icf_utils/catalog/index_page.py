@@ -24,7 +24,7 @@ from icf_utils.errors import ExistingFileDiffers, InvalidSetting, printable, sto
 from icf_utils.progress import SILENT
 from icf_utils.results import Notice
 from icf_utils.settings import CatalogSettings, Settings, load_settings
-from icf_utils.store.files import replace_file, sync_folder
+from icf_utils.store.files import remove_temporaries, replace_file, sync_folder
 from icf_utils.store.layout import Study, list_studies
 from icf_utils.store.locks import catalog_lock
 
@@ -135,6 +135,7 @@ def _write(root: Path, files: Mapping[str, bytes], own: bool) -> bool:
         replace_file(root / name, files[name], root=root)
     if changed:
         sync_folder(root)
+    remove_temporaries(root)
     return bool(changed)
 
 

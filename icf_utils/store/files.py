@@ -22,6 +22,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import socket
 import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,9 @@ from icf_utils.store.layout import ANNEX_FOLDER_SUFFIX, ANNEX_URL_SUFFIX, SUMS_S
 
 #: File names may have 255 bytes: the name of a part is cut after this many, and made distinct by a digest.
 _LONGEST_PART = 180
+
+#: This host, in names of temporary files.
+_HOST = socket.gethostname()[:64]
 
 #: The extended attribute that holds a POSIX ACL, see acl(5).
 _ACL = "system.posix_acl_access"
@@ -199,8 +203,23 @@ def replace_file(path: Path, data: bytes, *, root: Path | None = None, durable: 
 
 
 def temporary_name(path: Path) -> Path:
-    """A new name in the folder of ``path``, for a file that will be renamed to it."""
-    return path.with_name(f".{path.name[:_LONGEST_PART]}.{secrets.token_hex(4)}.part")
+    """A new name in the folder of ``path``, for a file that will be renamed to it; it names this process.
+
+    What a killed process leaves is removed by :func:`remove_temporaries`.
+    """
+    name = path.name[: _LONGEST_PART - len(_HOST)]
+    return path.with_name(f".{name}.{_HOST}.{os.getpid()}.{secrets.token_hex(4)}.part")
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove the temporary files and folders of processes of this host that were killed. Never raises."""
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            pid = name.split(".")[-3:][0]
+            if not (name.endswith(".part") and f".{_HOST}.{pid}." in name) or os.path.exists(f"/proc/{pid}"):
+                continue
+            with suppress(OSError):
+                (os.rmdir if os.path.isdir(folder / name) else os.unlink)(folder / name)
 
 
 @contextmanager
@@ -398,7 +417,8 @@ def remove_study_folders(study: Study) -> None:
 
 
 def _remove_as_made(root: Path, folder: Path) -> None:
-    probe = folder.parent / f".{secrets.token_hex(4)}.part"
+    remove_temporaries(folder.parent)
+    probe = temporary_name(folder)
     expect_unfinished(probe, folders=(probe,))
     try:
         if not folder.is_symlink() and not os.listdir(folder):
