@@ -35,7 +35,7 @@ from icf_utils.settings import CatalogSettings, Settings
 
 IMAGES = Path(__file__).parent / "images"
 STUDY, OTHER, STORE_URL = "memory-1", "rest-pilot", "https://data.example.org"
-DESKTOP, PHONE = 1280, 390
+DESKTOP, LAPTOP, PHONE = 1440, 1100, 390
 #: Largest height (pixels) and size (bytes) of a picture.
 HIGHEST, LARGEST = 1500, 150_000
 
@@ -183,7 +183,7 @@ class Camera:
         WebDriverWait(self._driver, 30).until(lambda driver: driver.execute_script(f"return {condition}"))
 
     def take(self, name: str) -> None:
-        for width, screen in ((DESKTOP, "desktop"), (PHONE, "phone")):
+        for width, screen in ((DESKTOP, "desktop"), (LAPTOP, "laptop"), (PHONE, "phone")):
             for scheme in ("light", "dark"):
                 self._take(IMAGES / f"{name}-{screen}-{scheme}.png", width, scheme)
 
