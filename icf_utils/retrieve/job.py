@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from icf_utils.errors import IcfError
+from icf_utils.errors import IcfError, storage_errors
 from icf_utils.fetch.errors import FetchFailure
 from icf_utils.progress import SILENT, Progress
 from icf_utils.results import Notice
@@ -21,6 +22,7 @@ from icf_utils.retrieve.files import FolderDestination, check_saved, lock_direct
 from icf_utils.retrieve.model import Failure, PlannedFile
 from icf_utils.retrieve.plan import Plan
 from icf_utils.retrieve.zips import ZipDestination
+from icf_utils.store.files import sync_names
 
 #: Seconds between two writings of ``log.json`` while a job runs.
 _LOG_PAUSE = 5.0
@@ -139,6 +141,7 @@ class RetrieveJob:
             have = {item for item, is_saved in saved_before.items() if is_saved} | set(saved)
             names = _pack(destination, plan, have - blocked.keys())
         self._log(work, saved_before, transfers, at_once=True)
+        _sync_folders(self._root, names)
         cancelled = self._stop.is_set()
         if not cancelled:
             self._listeners.emit("complete", {"files": names})
@@ -216,6 +219,14 @@ def _pack(destination: ZipDestination, plan: Plan, have: set[PlannedFile]) -> li
         ]
     finally:
         destination.close()
+
+
+def _sync_folders(root: Path, names: Sequence[str]) -> None:
+    """Make the names of new files durable, and those of the folders above them: no sooner is success reported."""
+    folders = {folder for name in names for folder in (root / name).parents if folder.is_relative_to(root)}
+    for folder in sorted({*folders, root, root.parent}):
+        with storage_errors(folder, "sync"), suppress(PermissionError, FileNotFoundError):
+            sync_names(folder)
 
 
 def _replaced(item: PlannedFile) -> Notice:

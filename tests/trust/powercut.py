@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from icf_utils.store.lock_owner import this_process
-from tests.trust.scene import CURATION, OPERATIONS, Done, Scene, leftovers, visible
+from tests.trust.scene import CURATION, OPERATIONS, TRANSFERS, Done, Scene, leftovers, visible
 from tests.trust.server import Ended, Server
 
 #: Mount options: no commit but by ``fsync``, and the defaults of the file system (a commit every 5 seconds).
@@ -114,7 +114,8 @@ class PowerCuts:
 
     def _judge(self, operation: str, root: Path, done: Done, ended: Ended, what: str) -> None:
         scene, place = self.scene, (operation, what)
-        assert scene.half_written(operation, root) == [], (place, ended)
+        torn = scene.half_written(operation, root)
+        assert torn == [], (place, ended, torn)
         assert Done.of(root, "v0") == done, place
         expected = scene.expected[operation]
         if ended.code == 0:
@@ -143,7 +144,11 @@ def _age_locks(root: Path) -> int:
     return torn
 
 
-def cut_anywhere(cuts: PowerCuts, count: int, seed: str, operations: Sequence[str] = (*OPERATIONS, *CURATION)) -> None:
+#: All operations that are cut.
+ALL = (*OPERATIONS, *CURATION, *TRANSFERS)
+
+
+def cut_anywhere(cuts: PowerCuts, count: int, seed: str, operations: Sequence[str] = ALL) -> None:
     """Cut the power of each operation at seeded moments; a third after it has ended."""
     chance = random.Random(f"power {seed}")
     for number in range(count):

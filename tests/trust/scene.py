@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +22,24 @@ OPERATIONS = (*COMMANDS[:4], "run", "run -j 2", "verify --repair")
 #: The operations that change a deposited visit.
 CURATION = ("visit replace", "visit merge", "visit rename", "visit refresh", "visit remove")
 
+#: The operations that bring visits in and out, and signatures.
+TRANSFERS = ("ingest", "sign", "export", "retrieve")
+
+#: The folder next to a store that gets what is exported and retrieved.
+OUTSIDE = "outside"
+
 Tree = dict[str, bytes]
 
 
 def visible(root: Path) -> Tree:
-    """The bytes of everything that users see, in whatever order the visits came: all but the work folder."""
-    return in_any_order(root, {name: data for name, data in contents(root).items() if "/.icf/" not in name})
+    """The bytes of everything that users see, in whatever order the visits came: all but the work folder.
+
+    Also of what was brought out of the store; the log of ``retrieve`` lists images in the order in which they came.
+    """
+    tree = in_any_order(root, {name: data for name, data in contents(root).items() if "/.icf/" not in name})
+    outside = contents(root.parent / OUTSIDE).items()
+    passed = ("log.json", ".icf-retrieve")
+    return tree | {f"{OUTSIDE}/{name}": data for name, data in outside if name.split("/")[0] not in passed}
 
 
 def leftovers(root: Path) -> list[str]:
@@ -77,7 +90,9 @@ class Scene:
             for name, data in visible(root).items():
                 self.forms.setdefault(name, set()).add(data)
         self._write_late()
-        operations = (*OPERATIONS, *CURATION) if curation else OPERATIONS
+        self._write_ingest_table()
+        self.key = self._make_key() if curation else folder / "key"
+        operations = (*OPERATIONS, *CURATION, *TRANSFERS) if curation else OPERATIONS
         self.models = {operation: self._model(operation) for operation in operations}
         self.expected = {operation: self._expected(operation) for operation in operations}
         for operation in operations[len(OPERATIONS) :]:
@@ -91,6 +106,9 @@ class Scene:
             self.folder / "next", {2: ("t1 mprage", 2), 5: ("bold", 3)}, StudyTime="110000", StudyInstanceUID=uid(1)
         )
         write_visit(self.folder / "late", {7: ("late", 2)}, StudyTime="110000", StudyInstanceUID=uid(1))
+
+    def _write_ingest_table(self) -> None:
+        (self.folder / "ingest.csv").write_text(f"folder,study,visit\nv1,{STUDY},v1\n")
 
     def _write_table(self, name: str, count: int) -> None:
         rows = [f"{STUDY},v{number},in/v{number}" for number in range(count)]
@@ -118,8 +136,26 @@ class Scene:
             return ("verify", "-o", root, "--repair")
         if operation in CURATION:
             return self._curation(operation, root)
+        if operation in TRANSFERS:
+            return self._transfer(operation, root)
         more: dict[str, tuple[str | Path, ...]] = {COMMANDS[0]: (self.input,), COMMANDS[2]: ("--store-url", URL)}
         return (operation, "-o", root, "--id", STUDY, "v1", *more.get(operation, ()))
+
+    def _make_key(self) -> Path:
+        """A key of a signer; its signatures of the same bytes are the same."""
+        key = self.folder / "key"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(key)], check=True)
+        return key
+
+    def _transfer(self, operation: str, root: Path) -> tuple[str | Path, ...]:
+        outside, table = root.parent / OUTSIDE, ("--table", self.folder / "ingest.csv")
+        words: dict[str, tuple[str | Path, ...]] = {
+            "ingest": ("ingest", self.folder / "in", "-o", root, *table, "-j", "1", "--store-url", URL),
+            "sign": ("sign", "-o", root, "--key", self.key, "--date", "2026-01-02", f"{STUDY}/v1"),
+            "export": ("export", "-o", root, "--bagit", "--to", outside, STUDY),
+            "retrieve": ("retrieve", "-o", root, "--study", STUDY, "-d", outside),
+        }
+        return words[operation]
 
     def _curation(self, operation: str, root: Path) -> tuple[str | Path, ...]:
         words = tuple(operation.split())
@@ -138,6 +174,9 @@ class Scene:
         if operation == "verify --repair":
             shutil.copytree(self.folder / "with-01", root, copy_function=shutil.copy2)
             _damage(Visit(root, STUDY, "v1"))
+            return root
+        if operation in TRANSFERS and operation != "ingest":
+            shutil.copytree(self.folder / "with-01", root, copy_function=shutil.copy2)
             return root
         if operation in CURATION:
             shutil.copytree(self.folder / "with-01", root, copy_function=shutil.copy2)
@@ -160,12 +199,12 @@ class Scene:
 
     def _expected(self, operation: str) -> Tree:
         """What an undisturbed run makes."""
-        root = self.folder / "undisturbed"
+        root = self.folder / "undisturbed" / "store"
         shutil.copytree(self.models[operation], root, copy_function=shutil.copy2)
         self.made(operation, *self.arguments(operation, root))
         assert leftovers(root) == []
         tree = visible(root)
-        shutil.rmtree(root)
+        shutil.rmtree(root.parent)
         return tree
 
     def store(self, operation: str, root: Path) -> Done:
@@ -184,6 +223,7 @@ class Scene:
             for name, data in visible(root).items()
             if data not in self.forms.get(name, ()) and before.get(name) != data and "/XDLRA--" not in name
             if not are_sums(name, data, *self.forms.get(name, ()))
+            if not (name.startswith(OUTSIDE) and "/." in name)  # what an export has not finished yet
         ]
 
 
