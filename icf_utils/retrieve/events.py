@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from typing import Any, Literal
 
 from icf_utils.fetch.errors import FetchFailure
@@ -47,8 +48,9 @@ class ObservedTransfer:
         destination: Destination,
         stop: threading.Event,
         listeners: Listeners,
+        keepers: Executor,
     ) -> None:
-        self._transfer = TarTransfer(tar, items, destination)
+        self._transfer = TarTransfer(tar, items, destination, keepers)
         self._stop, self._listeners = stop, listeners
         self.batches = self._transfer.batches()
         self.size = sum(item.image.span.size for item in items)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from icf_utils.errors import IcfError, storage_errors
@@ -23,6 +24,9 @@ from icf_utils.retrieve.model import Failure, PlannedFile
 from icf_utils.retrieve.plan import Plan
 from icf_utils.retrieve.zips import ZipDestination
 from icf_utils.store.files import sync_names
+
+#: Images that are brought to the disk at a time, which confirms them together.
+_KEEPERS = 16
 
 #: Seconds between two writings of ``log.json`` while a job runs.
 _LOG_PAUSE = 5.0
@@ -125,7 +129,10 @@ class RetrieveJob:
         destination = (
             ZipDestination(self._root, work, plan.items) if self._zipped else FolderDestination(self._root, work)
         )
-        with ThreadPoolExecutor(self._connections, "retrieve") as pool:
+        with (
+            ThreadPoolExecutor(_KEEPERS, "keep") as keepers,
+            ThreadPoolExecutor(self._connections, "retrieve") as pool,
+        ):
             saved_before = check_saved(plan.items, destination.has_correct, pool, self._progress)
             blocked = _blocked(plan, destination, saved_before)
             known = (*plan.failures, *blocked.values())
@@ -133,7 +140,7 @@ class RetrieveJob:
                 self._listeners.emit_failure(failure)
             left = {item for item in plan.items if not saved_before[item] and item not in blocked}
             replaced = {item for item in left if destination.exists(item)}
-            transfers = self._transfers(plan, destination, left)
+            transfers = self._transfers(plan, destination, left, keepers)
             self._transfer(transfers, pool, lambda: self._log(work, saved_before, transfers, at_once=False))
         saved = [item for transfer in transfers for item in transfer.saved]
         names = [str(item.path) for item in saved]
@@ -157,10 +164,15 @@ class RetrieveJob:
         )
 
     def _transfers(
-        self, plan: Plan, destination: FolderDestination | ZipDestination, left: set[PlannedFile]
+        self,
+        plan: Plan,
+        destination: FolderDestination | ZipDestination,
+        left: set[PlannedFile],
+        keepers: ThreadPoolExecutor,
     ) -> list[ObservedTransfer]:
         parts = [(tar, [item for item in items if item in left]) for tar, items in plan.parts]
-        return [ObservedTransfer(tar, items, destination, self._stop, self._listeners) for tar, items in parts if items]
+        observed = partial(ObservedTransfer, destination=destination, stop=self._stop, listeners=self._listeners)
+        return [observed(tar, items, keepers=keepers) for tar, items in parts if items]
 
     def _transfer(
         self, transfers: list[ObservedTransfer], pool: ThreadPoolExecutor, after_each: Callable[[], None]

@@ -7,10 +7,12 @@ checksum is requested once more by itself. From a server that sends whole files 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Executor, Future, wait
 from contextlib import ExitStack, closing
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from icf_utils.fetch.errors import FetchFailure, RangesRefused
 from icf_utils.fetch.ranges import Batch, Span, coalesce, split
@@ -19,6 +21,9 @@ from icf_utils.retrieve.model import Failure, PlannedFile, Tar
 
 #: The longest request, in bytes: a large TAR comes by several connections.
 LONGEST = 64 * 1024 * 1024
+
+#: Images of a request that are being kept while the next ones arrive.
+_MOST_KEPT = 32
 
 
 class Incoming(Protocol):
@@ -42,19 +47,60 @@ class Destination(Protocol):
     def begin(self, planned: PlannedFile) -> Incoming: ...
 
 
-class TarTransfer:
-    """The transfer of ``items``, all of which are images of ``tar``."""
+class _Kept:
+    """The images of a stream that are being kept, by other threads if there are ``keepers``; its end waits for them."""
 
-    def __init__(self, tar: Tar, items: Sequence[PlannedFile], destination: Destination) -> None:
+    def __init__(self, keepers: Executor | None) -> None:
+        self._keepers, self._wrong = keepers, list[int]()
+        self._running: deque[Future[list[int]]] = deque()
+
+    def __enter__(self) -> _Kept:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        wait(self._running)
+
+    def add(self, keep: Callable[[int, Incoming, ExitStack], list[int]], index: int, *image: Any) -> None:
+        """Keep one more; raises what keeping an earlier one has raised."""
+        if self._keepers is None:
+            self._wrong += keep(index, *image)
+            return
+        self._running.append(self._keepers.submit(keep, index, *image))
+        while self._running and (self._running[0].done() or len(self._running) > _MOST_KEPT):
+            self._wrong += self._running.popleft().result()
+
+    def wrong(self) -> list[int]:
+        """The images that are not correct, when all have been kept."""
+        while self._running:
+            self._wrong += self._running.popleft().result()
+        return self._wrong
+
+
+class TarTransfer:
+    """The transfer of ``items``, all of which are images of ``tar``.
+
+    With ``keepers``, images that have arrived are kept by its threads while the next ones arrive: a disk that must
+    confirm each of them confirms many at a time.
+    """
+
+    def __init__(
+        self, tar: Tar, items: Sequence[PlannedFile], destination: Destination, keepers: Executor | None = None
+    ) -> None:
         self.tar, self.items = tar, tuple(items)
-        self.saved: list[PlannedFile] = []
         self.failures: list[Failure] = []
-        self._destination = destination
+        self._destination, self._keepers = destination, keepers
+        self._saved: set[int] = set()
         self._spans = [item.image.span for item in self.items]
         self._settled: set[int] = set()
         self._received = [0] * len(self.items)
         self._lock, self._whole_lock = threading.Lock(), threading.Lock()
         self._permanent_failure: FetchFailure | None = None
+
+    @property
+    def saved(self) -> list[PlannedFile]:
+        """The images that are complete, in the order of ``items``."""
+        with self._lock:
+            return [self.items[index] for index in sorted(self._saved)]
 
     def batches(self) -> tuple[Batch, ...]:
         """The requests, which may be made at the same time."""
@@ -83,39 +129,46 @@ class TarTransfer:
             self._fail(batch.members, str(error))
 
     def _stream(self, batch: Batch, on_bytes: Callable[[int], None], again: bool) -> None:
-        wrong, done = [], 0
-        with closing(self._read(batch, on_bytes)) as stream, ExitStack() as stack:
-            current, incoming = -1, None
+        current, done = -1, 0
+        with (
+            closing(self._read(batch, on_bytes)) as stream,
+            _Kept(self._keepers) as kept,
+            ExitStack() as stack,
+        ):
+            incoming: Incoming | None = None
             for index, chunk in split(batch, self._spans, stream):
                 if index != current:
-                    wrong += self._close(current, incoming)
-                    stack.close()
+                    if incoming is not None:
+                        kept.add(self._keep, current, incoming, stack.pop_all())
+                    incoming = None
                     current, incoming = index, stack.enter_context(self._destination.begin(self.items[index]))
                     done = 0
                 if incoming is not None:
                     incoming.write(chunk)
                 done += len(chunk)
                 on_bytes(self._count(index, done))
-            wrong += self._close(current, incoming)
-        for index in wrong:
+            if incoming is not None:
+                kept.add(self._keep, current, incoming, stack.pop_all())
+        for index in kept.wrong():
             if again:
                 self._stream(Batch(self._spans[index], (index,)), on_bytes, again=False)
             else:
                 self._fail([index], self._mismatch(index))
 
-    def _close(self, index: int, incoming: Incoming | None) -> list[int]:
-        """Keep a finished image; returns its index if it is not correct."""
-        if incoming is None or index in self._settled:
-            return []
-        try:
-            if not incoming.keep():
-                return [index]
-        except PathBlocked as error:
-            self._fail([index], str(error))
-            return []
-        with self._lock:
-            self._settled.add(index)
-            self.saved.append(self.items[index])
+    def _keep(self, index: int, incoming: Incoming, resources: ExitStack) -> list[int]:
+        """Keep a finished image, and close it; returns its index if it is not correct."""
+        with resources:
+            if index in self._settled:
+                return []
+            try:
+                if not incoming.keep():
+                    return [index]
+            except PathBlocked as error:
+                self._fail([index], str(error))
+                return []
+            with self._lock:
+                self._settled.add(index)
+                self._saved.add(index)
         return []
 
     def _count(self, index: int, done: int) -> int:
