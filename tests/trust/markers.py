@@ -91,7 +91,8 @@ def leaks(folder: Path) -> list[tuple[str, set[bytes]]]:
         if path.name.endswith("_XDLRA--repo-export"):
             with suppress(ValueError):  # a damaged one; its objects are stored uncompressed all the same
                 data += b"".join(item.data for item in read_export(data)[0].values())
-        marked = markers_in(data, UID_MARKERS if "_metadata_dicoms.json" in path.name else ())
+        has_uids = "_metadata_dicoms.json" in path.name or path.parent.name == "handover"
+        marked = markers_in(data, UID_MARKERS if has_uids else ())
         if marked or markers_in(os.fsencode(path.name)):
             found.append((str(path), marked))
     return found
