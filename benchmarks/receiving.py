@@ -2,7 +2,7 @@
 
 384 images of 212 kB are sent by dcmtk's ``storescu``: over one association, over four at once, and each over one of its
 own (a ``storescu`` for each image). They go into ``icf-utils receive``, the same without syncing to the disk, Orthanc,
-and dcmtk's ``storescp --fork``, which parses and syncs nothing and is the limit. All in turn, so that a machine whose
+and dcmtk's ``storescp``, which parses and syncs nothing and is the limit (``--fork`` for four at once). All in turn, so that a machine whose
 speed drifts gives fair ratios. All programs run with TCP_NODELAY where they have a switch for it: without, dcmtk waits
 40 ms for each image. ``--way`` takes one of the three ways only.
 """
@@ -80,7 +80,10 @@ def measure(start: Callable[[Path, int], list[str]], folder: Path, images: Seque
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     port = free_port()
-    with running(start(folder, port), folder, port):
+    command = start(folder, port)
+    if way == "four at once" and start is _storescp:
+        command.insert(1, "--fork")
+    with running(command, folder, port):
         started = time.perf_counter()
         if way == "one image each":
             for image in images:
@@ -158,7 +161,7 @@ def _orthanc(folder: Path, port: int) -> list[str]:
 
 def _storescp(folder: Path, port: int) -> list[str]:
     (folder / "received").mkdir()
-    return ["/usr/bin/storescp", "--fork", "-od", str(folder / "received"), str(port)]
+    return ["/usr/bin/storescp", "-od", str(folder / "received"), str(port)]
 
 
 _LIMIT = "limit: dcmtk storescp"
