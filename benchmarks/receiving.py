@@ -2,9 +2,9 @@
 
 384 images of 212 kB are sent by dcmtk's ``storescu``: over one association, over four at once, and each over one of its
 own (a ``storescu`` for each image). They go into ``icf-utils receive``, the same without syncing to the disk, Orthanc,
-and dcmtk's ``storescp``, which parses and syncs nothing and is the limit (``--fork`` for four at once). All in turn, so that a machine whose
-speed drifts gives fair ratios. All programs run with TCP_NODELAY where they have a switch for it: without, dcmtk waits
-40 ms for each image. ``--way`` takes one of the three ways only.
+and dcmtk's ``storescp``, which parses and syncs nothing and is the limit (with ``--fork`` for four at once). All in
+turn, so that a machine whose speed drifts gives fair ratios. All programs run with TCP_NODELAY where they have a switch
+for it: without, dcmtk waits 40 ms for each image. ``--way`` takes one of the three ways only.
 """
 
 from __future__ import annotations
