@@ -411,3 +411,15 @@ def test_vowel_signs_are_shown_and_searched(real_paths: str, visitor: Visitor) -
     visitor.wait(lambda: visitor.texts(".icf-count") == ["1 of 1 visit, 3 series"])
     visitor.search("मसत")  # without the signs, it is another word
     visitor.wait(lambda: visitor.texts(".icf-count") and visitor.texts(".icf-count")[0].startswith("0 of 1 visit"))
+
+
+def test_texts_from_right_to_left_do_not_move_the_numbers_next_to_them(real_paths: str, visitor: Visitor) -> None:
+    visitor.open(f"{real_paths}#/visit/v001")
+    visitor.wait(lambda: visitor.texts(".icf-folder summary"))
+    script = """
+        const name = document.querySelector(".icf-folder .icf-name");
+        name.textContent = "Series 4: \u05de\u05d5\u05d7 T2 \u05de\u05d5\u05d7";
+        const about = name.parentElement.querySelector(".icf-about");
+        return [name, about].map(one => one.getBoundingClientRect().toJSON())"""
+    name, count = visitor.driver.execute_script(script)
+    assert count["left"] >= name["right"]
