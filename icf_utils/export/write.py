@@ -20,6 +20,7 @@ from icf_utils.errors import (
     ExistingFileDiffers,
     IcfError,
     InvalidSetting,
+    printable,
     storage_errors,
 )
 from icf_utils.export import bagit, ocfl
@@ -45,6 +46,7 @@ def export_bag(
     """
     place = Visit(store_dir, study, visit)
     chosen = load_settings(place.root) if settings is None else settings
+    _refuse_store(place, folder)
     files = list_payload(place)
     fetched = [name for name in files if name.endswith(".tar")] if fetch else []
     address = check_store_url(chosen.store.url) if fetch else ""
@@ -63,16 +65,26 @@ def export_ocfl(
     place = Visit(store_dir, study, visit)
     chosen = load_settings(place.root) if settings is None else settings
     name, declaration = ocfl.ROOT_DECLARATION
+    _refuse_store(place, folder)
     with storage_errors(folder, "create"):
-        if not folder.is_dir() or not os.listdir(folder):
+        if not folder.is_dir() or set(os.listdir(folder)) <= {name}:  # perhaps left by a power failure
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(declaration)
+            with open(folder / name, "wb") as file:
+                file.write(declaration)
+                file.flush()
+                os.fsync(file.fileno())
         if not (folder / name).exists():
             raise InvalidSetting("--to", "expected an OCFL storage root, or a new or empty folder")
     identity = store_identity(chosen.store.url, chosen.store.id)
     identifier = f"urn:uuid:{visit_uuid(identity, study, visit, 'dataset')}"
     files = list_payload(place)
     return _write(place, folder, ocfl.object_files(identifier, files, _time(place)), ocfl.PAYLOAD, files, files)
+
+
+def _refuse_store(place: Visit, folder: Path) -> None:
+    """Refuse a folder in the store, whose files a web server may show and no command of icf-utils knows."""
+    if folder.resolve().is_relative_to(place.root.resolve()):
+        raise InvalidSetting("--to", f"'{printable(folder)}' is in the store; name a folder outside of it")
 
 
 def _time(place: Visit) -> int:

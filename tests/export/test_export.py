@@ -84,6 +84,11 @@ def test_refused(place: Visit, tmp_path: Path, inside: Inside) -> None:
     assert inside(*export(place, tmp_path / "bags", "--bagit")).code == 4
     assert contents(tmp_path / "bags") == before
     assert inside(*export(place, tmp_path / "bags", "--ocfl")).code == 2
+    for form in ("--bagit", "--ocfl"):
+        for folder in (place.root, place.of_study.folder, place.root / "new"):
+            ran = inside(*export(place, folder, form))
+            assert (ran.code, "is in the store" in ran.err) == (2, True), ran
+    assert not (place.root / "new").exists()
     place.refs.unlink()
     assert inside(*export(place, tmp_path / "new", "--bagit")).code == 5
     place.sums.unlink()
