@@ -76,6 +76,8 @@ def notice_codes() -> set[str]:
     for path in (ROOT / "icf_utils").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Notice":
+                if not node.args:  # one that was stored, and is read again
+                    continue
                 code = node.args[0]
                 assert isinstance(code, ast.Constant), f"{path}:{node.lineno}: the code is no constant"
                 found.add(str(code.value))
