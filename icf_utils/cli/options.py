@@ -269,7 +269,7 @@ def add_allow(parser: argparse.ArgumentParser, checks: Sequence[str], action: st
         action="append",
         default=[],
         choices=checks,
-        help=f"{action} of which this is true, which are refused otherwise: {', '.join(checks)}",
+        help=f"{action} that this check refuses; can be repeated. Checks: {', '.join(checks)}",
     )
 
 

@@ -64,8 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log",
         action="store_true",
-        help="record when each visit was verified, for 'status --fixity' and --for; visits with the same bytes as when "
-        "they were found to be correct are only read",
+        help="record when each visit was verified, for 'status --fixity' and --for; a visit that "
+        "was found to be correct is only read while its bytes stay the same",
     )
     parser.add_argument(
         "--repair", action="store_true", help="rebuild from the archive what is damaged or missing, and say what"
@@ -80,14 +80,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.fetch.authentication import Authenticator
     from icf_utils.store.existing import refuse_no_store
-    from icf_utils.verify.elsewhere import Elsewhere
+    from icf_utils.verify.elsewhere import ElsewhereOptions
     from icf_utils.verify.signatures import check_signers_file
     from icf_utils.verify.verify import VerifyResult, verify_store, verify_visit
 
     refuse_no_store(Path(args.store_dir))
     signers = None if args.signers is None else check_signers_file(args.signers)
     store = {"store_url": args.store_url, "store_id": args.store_id, "signers": signers}
-    elsewhere = Elsewhere(args.fetch, Authenticator())
+    elsewhere = ElsewhereOptions(args.fetch, Authenticator())
     is_many = args.jobs != 1 or args.duration is not None or args.log
     if args.repair:
         return _repair(args, console, signers)

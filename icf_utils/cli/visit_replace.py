@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_keep(parser)
     add_timezone(parser)
     add_strip(parser)
-    add_allow(parser, REPLACE_CHECKS, "put inputs into the visit")
+    add_allow(parser, REPLACE_CHECKS, "accept an input")
     add_dry_run(parser, "print the difference; change nothing")
     add_yes(parser)
 

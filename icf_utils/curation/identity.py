@@ -1,7 +1,7 @@
-"""Whether images are of the visit whose next version they are to be in: by StudyInstanceUID and PatientID.
+"""Checks by StudyInstanceUID and PatientID that images belong to the visit whose next version they would become.
 
-Reads the first image of each folder of two archives, and the heads of the metadata of a store's visits. The checks have
-the names that ``--allow`` has everywhere (:data:`~icf_utils.settings.RUN_CHECKS`).
+Reads the first image of each folder of two archives, and the beginning of the metadata of each visit of the store. The
+checks have the names that all commands use with ``--allow`` (:data:`~icf_utils.settings.RUN_CHECKS`).
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from icf_utils.metadata.study_uids import describe_sharing, recorded_study_uids
 from icf_utils.sources.study_samples import sample_patients, sample_study_uids
 from icf_utils.store.layout import Visit, list_study_folders
 
-_OTHER_UID = "the images have another StudyInstanceUID than those of the present version"
-_OTHER_PATIENT = "has images of another PatientID than the visit"
+_OTHER_UID = "the images have a StudyInstanceUID that the present version does not have"
+_OTHER_PATIENT = "has images with a PatientID that the visit does not have"
 
 
 def refuse_other_visit(
     input_path: str | os.PathLike[str], place: Visit, arrived: Path, refuse: Collection[str]
 ) -> list[str]:
-    """Refuse an archive ``arrived`` of an input for a visit if it is of another visit or patient.
+    """Refuse the archive ``arrived``, made of an input, if it belongs to another visit or patient than ``place``.
 
-    Returns remarks about what is not refused. An archive of the visit that cannot be read has nothing to compare with.
+    Returns remarks about what is not refused. If the visit's own archive cannot be read, nothing is compared with it.
     Raises :class:`~icf_utils.errors.InputRefused`.
     """
     name = f"{place.study}/{place.visit}"
@@ -32,10 +32,10 @@ def refuse_other_visit(
     others = _visits_with(new - old, place) if "shared-study" in refuse else []
     if others:
         advice = (
-            "Check the input and --id. If the images are to be in both visits, or the other visit has wrong UIDs, use "
+            "Check the input and --id. If the images belong to both visits, or the other visit has wrong UIDs, use "
             "--allow shared-study."
         )
-        raise InputRefused(input_path, [(name, f"{describe_sharing(others)}, and this visit has not")], advice)
+        raise InputRefused(input_path, [(name, f"{describe_sharing(others)}, a UID that this visit does not have")], advice)
     refuse_other_patient(input_path, place, arrived, refuse)
     return [_OTHER_UID] if old and new - old else []
 
@@ -43,7 +43,7 @@ def refuse_other_visit(
 def refuse_other_patient(
     input_path: str | os.PathLike[str], place: Visit, arrived: Path, refuse: Collection[str]
 ) -> None:
-    """Refuse an archive that has a PatientID that the visit's archive has not.
+    """Refuse an archive with a PatientID that the visit's archive does not have.
 
     Raises :class:`~icf_utils.errors.InputRefused`.
     """
