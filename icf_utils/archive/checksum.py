@@ -13,7 +13,7 @@ from icf_utils.store.layout import Visit, read_deposit
 _LINE = re.compile(rb"([0-9a-f]{32})  ([^\n]+)\n")
 
 #: What to do about an archive that is damaged or missing.
-RESTORE = "restore it from a copy, or by 'icf-utils visit replace' with the input that it was made from"
+RESTORE_ADVICE = "restore it from a copy, or by 'icf-utils visit replace' with the input that it was made from"
 
 #: Bytes read at a time.
 _CHUNK = 1 << 20
@@ -67,7 +67,7 @@ def refuse_damaged_archive(place: Visit) -> None:
 
 
 def compare_checksum(place: Visit, expected: str, found: str) -> None:
-    """Raise :class:`~icf_utils.errors.DepositDamaged` if the archive has not the MD5 of its checksum file."""
+    """Raise :class:`~icf_utils.errors.DepositDamaged` if the archive does not have the MD5 of its checksum file."""
     if found != expected:
-        remedy = f"the archive or its checksum file was changed or damaged: {RESTORE}"
+        remedy = f"the archive or its checksum file was changed or damaged: {RESTORE_ADVICE}"
         raise DepositDamaged(place.archive, f"the MD5 {expected} of its checksum file", found, remedy)

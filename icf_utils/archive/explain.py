@@ -1,4 +1,4 @@
-"""Say by files how an archive and an input differ. Reads both: again, or names and sizes alone."""
+"""Explain, file by file, how an archive and an input differ. Reads both, or only their names and sizes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def explain_difference(archive: Path, source: Source) -> str:
 
 
 def explain_listing(archive: Path, source: Source) -> str:
-    """As :func:`explain_difference`, from names and sizes alone: files that differ in content only are not found."""
+    """Do what :func:`explain_difference` does by names and sizes: other differences are not found."""
     members = [member for member in list_members(archive) if member.is_file]
     there = {member.name.partition("/")[2]: str(member.size) for member in members}
     return ", ".join(_words(there, {entry.name: str(entry.size) for entry in source.entries}))

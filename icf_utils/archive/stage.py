@@ -88,7 +88,7 @@ def make_studyvisit_archive(
     that exists is compared, and never replaced. ``leave_out`` are files that are not part of the input; by default,
     those that ``settings`` name, which are the store's unless they are given (:func:`choose_left_out`). The input must
     not have changed for ``settle`` seconds. ``refuse`` are codes of notices, such as ``several-patients``: nothing is
-    written of an input that has one of them. ``observer`` is shown the members of a new archive.
+    written of an input that has one of them. ``observer`` gets the members of a new archive.
 
     Raises :class:`~icf_utils.errors.InputRefused`, :class:`~icf_utils.errors.InvalidIdentifier`,
     :class:`~icf_utils.errors.NotSettled`, :class:`~icf_utils.errors.DepositDiffers`,
@@ -236,7 +236,7 @@ def _make(
         place, [(place.checksum, format_checksum(md5, place.archive.name))], [(archive, digests.sha256)]
     )
     if observer and archive.state == "written":
-        observer.publish(place, digests, size)
+        observer.on_published(place, digests, size)
     return ArchiveResult(
         study=place.study,
         visit=place.visit,

@@ -70,35 +70,38 @@ class PackingResult:
 
 
 class MemberObserver(Protocol):
-    """Is shown each member of an archive while it is written, so that nobody has to read it again for that."""
+    """Gets each member of an archive while it is written, so that the archive need not be read again.
+
+    For each member, :meth:`take_content` is called until all of it was given, then :meth:`end_member`.
+    """
 
     @property
     def wanted(self) -> frozenset[int]:
         """The tags that a scan of a file's header must return."""
 
     def begin(self) -> None:
-        """Start, or start again."""
+        """Forget what was given: the archive is written from its beginning, perhaps again."""
 
-    def content(self, block: bytes) -> None:
+    def take_content(self, block: bytes) -> None:
         """Take the next bytes of the current member's content."""
 
-    def member(self, member: ArchiveMember, found: Header, read_at: Callable[[int, int], bytes] | None) -> None:
-        """Take what was found in the head of the member whose content was shown.
+    def end_member(self, member: ArchiveMember, found: Header, read_at: Callable[[int, int], bytes] | None) -> None:
+        """Take what was found in the head of the member whose content was given.
 
         ``read_at(position, n)`` returns up to ``n`` bytes of the content; ``None`` if the head was all of it.
         """
 
-    def publish(self, place: Visit, digests: Digests, size: int) -> None:
-        """The archive has its name."""
+    def on_published(self, place: Visit, digests: Digests, size: int) -> None:
+        """Take note that the archive, of ``size`` bytes, is complete and has its name."""
 
     def close(self) -> None:
-        """End; safe to call again."""
+        """Release what it holds; safe to call again."""
 
 
 class Packer:
     """Packs one input below the folder ``root`` of an archive; ``zone`` is the time zone of study times.
 
-    ``assumed_time`` is the time in provisional headers. ``observer`` is shown each member.
+    ``assumed_time`` is the time in provisional headers. ``observer`` gets each member.
     """
 
     def __init__(
@@ -162,14 +165,14 @@ class Packer:
         if self._observer:
             member = ArchiveMember(f"{self._root}/{entry.name}", entry.size, offset, facts.time or NO_TIME, True)
             is_all = len(head) == entry.size
-            self._observer.member(member, found, None if is_all else partial(output.read_back, member))
+            self._observer.end_member(member, found, None if is_all else partial(output.read_back, member))
 
     def _copy(self, entry: InputFile, reader: FileReader, head: bytes, output: ArchiveOutput, task: Task) -> None:
         block, left = head, entry.size
         while True:
             output.write(block, "content", entry.name)
             if self._observer:
-                self._observer.content(block)
+                self._observer.take_content(block)
             task.advance(len(block))
             left -= len(block)
             if not left:
@@ -201,7 +204,7 @@ class Packer:
 
 
 def examine_files(source: Source, zone: tzinfo, task: Task) -> PackingResult:
-    """What packing ``source`` would find in the headers of its files. Reads these; writes nothing."""
+    """Find what packing ``source`` would find in the headers of its files. Reads these; writes nothing."""
     found = PackingResult()
     for entry in source.entries:
         with source.open(entry) as reader:
@@ -309,7 +312,7 @@ class ArchiveOutput(ABC):
         self._replace(position, header, name)
 
     def read_back(self, member: ArchiveMember, at: int, count: int) -> bytes:
-        """Read up to ``count`` bytes from position ``at`` of a member's content that was taken."""
+        """Read up to ``count`` bytes from position ``at`` of the content of a member that was written."""
         self._flush()
         with storage_errors(self.path, "read back"):
             return os.pread(self._descriptor, max(0, min(count, member.size - at)), member.offset + at)

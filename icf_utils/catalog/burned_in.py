@@ -112,7 +112,7 @@ def _is_below(sop_class: str, classes: tuple[str, ...]) -> bool:
 
 
 def _values(dataset: Mapping[Any, Any] | Dataset, keyword: str) -> set[str]:
-    """The values of an element that are not empty; several values where the standard allows one are all believed."""
+    """The values of an element that are not empty; where the standard allows one value, several all count."""
     value: Any = dataset.get(keyword, None) or []
     values = value if isinstance(value, MutableSequence) else [value]
     return {str(item).strip().upper() for item in values} - {""}

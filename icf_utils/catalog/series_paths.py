@@ -14,15 +14,17 @@ from dataclasses import dataclass
 from icf_utils.catalog.privacy import NameRule, is_shown_folder
 from icf_utils.metadata.records import ImageRecord
 
-#: Folders of a series that are listed.
+#: The most folders of a series that are listed.
 _MOST = 4
+#: The owner of a folder with images of several series.
 _SHARED = -1
 
 
 @dataclass(frozen=True)
 class SeriesPaths:
-    """The folders of a series; none if they must not be shown, or are too many. ``alone``: they hold no other series.
-    ``names``: the page shows the files' real names.
+    """The folders of a series; none if they must not be shown, or are too many.
+
+    ``alone``: they contain no other series. ``names``: the page shows the files' real names.
     """
 
     folders: tuple[str, ...]

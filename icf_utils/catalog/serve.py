@@ -106,7 +106,10 @@ class _Handler(SimpleHTTPRequestHandler):
         return self._without_link() or super().send_head()
 
     def _without_link(self) -> io.BytesIO | None:
-        """The page, if it has a link to the page of all studies, which is not there where one catalog is served."""
+        """Send a page without its link to the page of all studies, which does not exist where one catalog is served.
+
+        Returns its bytes; ``None`` for everything else.
+        """
         path = Path(self.translate_path(self.path))
         if not self.server.catalog or path.suffix != ".html" or not path.is_file():
             return None

@@ -36,7 +36,7 @@ class VisitDifference:
 
     ``series`` has the series with differences, by number; ``renamed`` counts images that only have another file name.
     ``others`` is about files that are not images. ``remarks`` are lines about what else changes. ``instead`` says
-    what is done instead of a next version (:func:`no_version`).
+    what is done instead of a next version (:func:`no_new_version`).
     """
 
     study: str
@@ -73,8 +73,8 @@ class VisitDifference:
         ]
 
 
-def no_version(study: str, visit: str, version: int, size: int, instead: str) -> VisitDifference:
-    """What is done to a visit whose version (with an archive of ``size`` bytes) stays."""
+def no_new_version(study: str, visit: str, version: int, size: int, instead: str) -> VisitDifference:
+    """Say what is done to a visit that gets no new version; its archive has ``size`` bytes."""
     return VisitDifference(study, visit, version, (), Difference(""), 0, size, size, 0, 0, instead=instead)
 
 

@@ -35,7 +35,8 @@ def refuse_other_visit(
             "Check the input and --id. If the images belong to both visits, or the other visit has wrong UIDs, use "
             "--allow shared-study."
         )
-        raise InputRefused(input_path, [(name, f"{describe_sharing(others)}, a UID that this visit does not have")], advice)
+        reason = f"{describe_sharing(others)}, a UID that this visit does not have"
+        raise InputRefused(input_path, [(name, reason)], advice)
     refuse_other_patient(input_path, place, arrived, refuse)
     return [_OTHER_UID] if old and new - old else []
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from icf_utils.archive.checksum import refuse_damaged_archive
 from icf_utils.archive.members import digest_members
 from icf_utils.archive.rewrite import rewrite_archive
-from icf_utils.curation.difference import VisitDifference, no_version
+from icf_utils.curation.difference import VisitDifference, no_new_version
 from icf_utils.curation.identity import refuse_other_patient
 from icf_utils.curation.remove import remove_files
 from icf_utils.curation.replace import (
@@ -133,7 +133,7 @@ def _remove_again(
     """Remove a visit that was archived again after it had been merged: the other one has its files."""
     place = current.place
     words = f"it has the files of {second.visit}, which was merged before; {second.visit} is removed"
-    difference = no_version(place.study, place.visit, current.version, current.size, words)
+    difference = no_new_version(place.study, place.visit, current.version, current.size, words)
     if accept is not None and not accept(difference):
         return unchanged(current, "declined", difference)
     remove_files(second, visit_files(second), work_files(second), settings=settings, progress=progress)

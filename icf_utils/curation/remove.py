@@ -103,7 +103,7 @@ def remove_visit(
         check_reason(reason)
     check_date(date)
     remove_dead_locks(place.of_study)
-    with _ended_before(place, chosen), visit_lock(place, progress):
+    with _finish_killed_removal(place, chosen), visit_lock(place, progress):
         files, records = visit_files(place), work_files(place)
         is_gone = not files and not records and read_entry(place) is None
         found_as = find_successors(place)
@@ -119,7 +119,7 @@ def remove_visit(
         stone = _tombstone(visit, date, reason) if tombstone and not place.tombstone.exists() else None
         pages = remove_files(place, files, records, stone, settings=chosen, progress=progress)
     try:
-        _tidy(place, chosen)
+        _update_store_pages(place, chosen)
         found = find_traces(place.root, traces)
     except BaseException as error:
         note_leftovers(error, _NOT_SEARCHED)
@@ -142,16 +142,16 @@ def remove_visit(
 
 
 @contextmanager
-def _ended_before(place: Visit, settings: Settings) -> Iterator[None]:
-    """A removal that was killed after its files were gone is finished when it is repeated, which then fails."""
+def _finish_killed_removal(place: Visit, settings: Settings) -> Iterator[None]:
+    """Finish a removal that was killed after its files were gone: repeated, it finds no visit, and fails."""
     try:
         yield
     except DepositMissing:
-        _tidy(place, settings)
+        _update_store_pages(place, settings)
         raise
 
 
-def _tidy(place: Visit, settings: Settings) -> None:
+def _update_store_pages(place: Visit, settings: Settings) -> None:
     """Remove folders of the study that are empty, and bring the page of all studies up to date."""
     remove_study_folders(place.of_study)
     update_index(place.root, settings)

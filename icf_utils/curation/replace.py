@@ -19,9 +19,9 @@ from icf_utils.archive.checksum import refuse_damaged_archive
 from icf_utils.archive.members import digest_members
 from icf_utils.archive.reader import list_members
 from icf_utils.archive.stage import ArchiveResult, choose_left_out, make_studyvisit_archive
-from icf_utils.curation.difference import Difference, VisitDifference, compare_files, compare_images, no_version
+from icf_utils.curation.difference import Difference, VisitDifference, compare_files, compare_images, no_new_version
 from icf_utils.curation.identity import refuse_other_visit
-from icf_utils.curation.restore import find_damage, proof_of, put_archive_back
+from icf_utils.curation.restore import describe_proof, find_damage, put_archive_back
 from icf_utils.curation.version import ChangeNote, CurrentVisit, put_version, read_current, tags_of
 from icf_utils.errors import (
     DepositDamaged,
@@ -184,10 +184,10 @@ def _restore_if_damaged(
     damage = find_damage(place, made.md5)
     if damage is None and current is not None:
         return unchanged(current, "unchanged", None)
-    proof = proof_of(staged, place, progress) if damage else ""
+    proof = describe_proof(staged, place, progress) if damage else ""
     if not proof:
         raise problem or damage or AssertionError
-    difference = no_version(place.study, place.visit, current_version(place), made.size, _put_back(proof))
+    difference = no_new_version(place.study, place.visit, current_version(place), made.size, _put_back(proof))
     state: Literal["restored", "declined"] = "declined"
     if accept is None or accept(difference):
         put_archive_back(change, place, staged, progress)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from icf_utils.archive.checksum import RESTORE, file_md5
+from icf_utils.archive.checksum import RESTORE_ADVICE, file_md5
 from icf_utils.errors import DepositDamaged, DepositMissing, IcfError
 from icf_utils.metadata.allowlist import AllowList
 from icf_utils.metadata.describe import describe_archive
@@ -22,20 +22,19 @@ _NO_TAGS = AllowList({}, False)
 
 
 def find_damage(place: Visit, md5: str) -> IcfError | None:
-    """Why the archive of a visit does not have this MD5: it is missing, or has another one. Reads it.
+    """Find why the archive of a visit does not have this MD5: it is missing, or has another one. Reads it.
 
-    ``None`` if it has. Raises :class:`~icf_utils.errors.StorageFailure`.
+    Returns ``None`` if it has this MD5. Raises :class:`~icf_utils.errors.StorageFailure`.
     """
     if not place.archive.exists():
-        return DepositMissing(place.archive, RESTORE)
+        return DepositMissing(place.archive, RESTORE_ADVICE)
     found = file_md5(place.archive)
-    return (
-        None if found == md5 else DepositDamaged(place.archive, f"the MD5 {md5} of its checksum file", found, RESTORE)
-    )
+    expected = f"the MD5 {md5} of its checksum file"
+    return None if found == md5 else DepositDamaged(place.archive, expected, found, RESTORE_ADVICE)
 
 
-def proof_of(staged: Visit, place: Visit, progress: Progress) -> str:
-    """What proves that a prepared archive is the one that the visit had, in words; empty if nothing does."""
+def describe_proof(staged: Visit, place: Visit, progress: Progress) -> str:
+    """Say what proves that a prepared archive is the one that the visit had; empty if nothing does."""
     with suppress(DepositDamaged):
         found = describe_archive(staged.archive, staged.member_root, _NO_TAGS, progress, sha256=True)
         verdict = weigh_evidence(found, collect_evidence(place))

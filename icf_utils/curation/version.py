@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from icf_utils.archive.checksum import RESTORE, read_checksum
+from icf_utils.archive.checksum import RESTORE_ADVICE, read_checksum
 from icf_utils.archive.reader import latest_time
 from icf_utils.catalog.change import plan_catalog_change
 from icf_utils.catalog.content import ContentOptions, visit_content
@@ -123,7 +123,7 @@ def _why_missing(place: Visit) -> str:
     names = [str(successor) for successor in find_successors(place)]
     if names:
         return f"the visit {' and '.join(names)}"
-    return f"other files of the visit are there: {RESTORE}" if visit_files(place) else _NO_ARCHIVE
+    return f"other files of the visit are there: {RESTORE_ADVICE}" if visit_files(place) else _NO_ARCHIVE
 
 
 def _has_previews(place: Visit, dataset_id: str) -> bool:

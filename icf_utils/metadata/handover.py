@@ -2,15 +2,14 @@
 
 While an archive is written, :class:`ArchiveDescriber` describes its images as :mod:`icf_utils.metadata.describe` does
 from the finished file. The description is kept in ``.icf/handover/<visit>.json``: one line of JSON with the archive's
-digests and what the file system says about it, then the bytes of ``<visit>_metadata_dicoms.json``. It is believed only
-if
+digests and what the file system says about it, then the bytes of ``<visit>_metadata_dicoms.json``. It is used only if
 
 - size, inode, and times of modification and status change of the archive are those that it names,
 - it is younger than the last change of the archive: a later change within the same tick of the clock cannot be seen,
 - it was made for the same tags, by the same version of the description, and is whole.
 
-Otherwise the archive is read. The file has the access of the archive, and goes when the metadata is there. Reads and
-writes this file.
+Otherwise the archive is read. The file has the owner, group, mode and ACL of the archive, and is removed when the
+metadata is deposited. Reads and writes this file.
 """
 
 from __future__ import annotations
@@ -79,18 +78,18 @@ class ArchiveDescriber:
         return self._tags.wanted
 
     def begin(self) -> None:
-        """Start, or start again."""
+        """Forget what was given: the archive is written from its beginning, perhaps again."""
         self.close()
         self._done, self._names = ArchiveDescription(), list[str]()
         self._digests = BackgroundDigest()
 
-    def content(self, block: bytes) -> None:
+    def take_content(self, block: bytes) -> None:
         """Take the next bytes of the current member's content."""
         assert self._digests
         self._digests.update([block])
 
-    def member(self, member: ArchiveMember, found: Header, read_at: Callable[[int, int], bytes] | None) -> None:
-        """Describe the member whose content was taken; ``read_at`` reads from it, if its head was not all of it."""
+    def end_member(self, member: ArchiveMember, found: Header, read_at: Callable[[int, int], bytes] | None) -> None:
+        """Describe the member whose content was given; ``read_at`` reads from it, if its head was not all of it."""
         assert self._digests
         self._digests.next_item()
         if read_at:
@@ -98,8 +97,8 @@ class ArchiveDescriber:
         self._names.append(member.name)
         describe_member(member, found, self._tags, self._done)
 
-    def publish(self, place: Visit, digests: Digests, size: int) -> None:
-        """Keep the description of the archive, which has its name. What prevents that is no failure of the archive."""
+    def on_published(self, place: Visit, digests: Digests, size: int) -> None:
+        """Keep the description of the archive, which has its name. If this fails, the archive is read again later."""
         assert self._digests
         done = self._done
         md5_of = dict(zip(self._names, self._digests.finish_items(), strict=True))
@@ -139,7 +138,7 @@ def _write(place: Visit, data: bytes) -> None:
 
 
 def read_handover(place: Visit, request: Request) -> HandedOver | None:
-    """Read what the archive stage has left of the visit's archive; ``None`` if it cannot be believed."""
+    """Read what the archive stage has left of the visit's archive; ``None`` if it cannot be relied on."""
     try:
         with open(place.handover, "rb") as handle:
             written = os.fstat(handle.fileno()).st_ctime_ns

@@ -1,4 +1,7 @@
-"""Which visits a run refuses before it works on them, and which it would refuse then. Reads headers; writes nothing."""
+"""Find the visits that a run refuses before it works on any, and for a dry run also those that it would refuse later.
+
+Reads headers; writes nothing.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ Refusals = Sequence[tuple[VisitPlan, IcfError]]
 def refuse_visits(
     plans: Sequence[VisitPlan], config: RunConfig, progress: Progress = SILENT
 ) -> list[tuple[VisitPlan, IcfError]]:
-    """The visits that a run does not begin, each with its error: what only several visits together show."""
+    """Find the visits that a run does not begin because of other visits, each with its error."""
     refused: list[tuple[VisitPlan, IcfError]] = [*refuse_renamed_visits(plans, config)]
     if "shared-study" in config.options.refuse:
         refused += refuse_shared_studies(without_refused(plans, refused), config, progress)
@@ -34,9 +37,9 @@ def without_refused(plans: Sequence[VisitPlan], refused: Refusals) -> list[Visit
 def preview_refusals(
     plans: Sequence[VisitPlan], config: RunConfig, progress: Progress = SILENT
 ) -> list[tuple[VisitPlan, IcfError]]:
-    """The visits that a run would refuse, each with its error, for a dry run; sorted as ``plans``.
+    """Find the visits that a run would refuse, each with its error, for a dry run; in the order of ``plans``.
 
-    The headers of all images of new visits are read; what only their other content shows is not found. Raises what
+    The headers of all images of new visits are read; what only the rest of the files shows is not found. Raises what
     :func:`~icf_utils.pipeline.stages.check_config` raises.
     """
     todo = [plan for plan in plans if plan.runs]
@@ -65,5 +68,5 @@ def _input_error(plan: VisitPlan, config: RunConfig) -> IcfError | None:
 
 
 def refusal_text(error: IcfError) -> str:
-    """The reason of a refusal for a dry run, which wrote nothing in any case."""
+    """The reason of a refusal, without the words that nothing was written: a dry run writes nothing."""
     return error.reasons if isinstance(error, InputRefused) else str(error)

@@ -121,7 +121,7 @@ def check_archive_input(visit_input: VisitInput, config: RunConfig) -> None:
 
 @contextmanager
 def _describer(place: Visit, config: RunConfig) -> Iterator[MemberObserver | None]:
-    """What describes a new archive while it is written; ``None`` if there is one, or no metadata is made of it."""
+    """What describes a new archive while it is written; ``None`` if it exists, or gets no metadata now."""
     if place.archive.exists() or "metadata" not in config.stage_names:
         yield None
         return

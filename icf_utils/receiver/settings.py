@@ -43,8 +43,8 @@ class Listen:
     ``keep_associations`` are the days for which the journal has an association, ``keep_sessions`` those for which it
     has a session whose files were removed (0: for ever). ``reserve`` is the space that stays free on the spool's disk,
     in megabytes. ``low_space``, in megabytes, is what is reported as an event if less is free on the disks of spool or
-    store. ``retry`` are the seconds after which a session is retried that failed because a disk was full or a folder
-    could not be used; the pause doubles each time, to an hour at most (0: such a session waits for a person).
+    store. ``retry`` is the number of seconds after which a session is retried that failed because a disk was full or
+    a folder could not be used; the pause doubles each time, up to an hour (0: no retry).
     With ``client_ca``, senders must present a certificate. ``durable = false`` answers before images are on the disk,
     for measurements only.
     """

@@ -1,4 +1,4 @@
-"""The SHA-256 sums of a visit in a store that is read: what came must agree with them. Pure but for the reading.
+"""The SHA-256 sums of a visit in a store that is read: received files must agree with them. Reads by a given function.
 
 The metadata records an MD5 of each image. ``<visit>_SHA256SUMS`` records a SHA-256 of the metadata, and of each output.
 """
@@ -21,7 +21,7 @@ ReadFile = Callable[[str], tuple[bytes, str]]
 #: Readers cannot repair a store.
 REMEDY = "check the address and the names of study and visit, or ask the store's administrator"
 
-_NOT_COMPARED = "its SHA-256 sums cannot be read: what came is compared with the MD5s of the metadata only"
+_NOT_COMPARED = "its SHA-256 sums cannot be read: what is received is compared only with the MD5s of the metadata"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class FetchedSums:
 
 
 def fetch_sums(read: ReadFile, place: Visit) -> FetchedSums:
-    """Read a visit's list. Older visits have none, and some servers do not show it.
+    """Read a visit's list. Older visits have none, and some servers do not serve it.
 
     Raises :class:`~icf_utils.fetch.errors.FetchFailure` where the server does not answer.
     """

@@ -159,7 +159,7 @@ def _failure(peer: Peer, association: Any, tls: ssl.SSLContext | None) -> NoAsso
 
 
 def connection_problem(peer: Peer, problem: OSError) -> NoAssociation:
-    """Why there is no connection."""
+    """Explain why there is no connection."""
     if isinstance(problem, ssl.SSLCertVerificationError):
         reason = f"its certificate is not valid ({problem.verify_message})"
         return NoAssociation(peer, reason, "check --ca and the host name")
@@ -176,13 +176,13 @@ def connection_problem(peer: Peer, problem: OSError) -> NoAssociation:
 
 
 def negotiation_problem(peer: Peer) -> NoAssociation:
-    """For a peer that was connected and did not answer the request."""
+    """Explain that a peer accepted the connection, but did not answer the association request."""
     problem = "it closed the connection, or did not respond, during the negotiation"
     return NoAssociation(peer, problem, "check whether it expects TLS, and check its log", may_change=True)
 
 
 def rejection_problem(peer: Peer, result: int, source: int, reason: int) -> NoAssociation:
-    """For a peer that rejected the request, with the codes of PS3.8 table 9-21."""
+    """Explain that a peer rejected the association request, by the codes of PS3.8 table 9-21."""
     words = _REJECTIONS.get((source, reason), "no reason given")
     remedy = "check the AE titles (--aec, --aet), and whether the receiver knows this node"
     return NoAssociation(peer, f"it rejected the association: {words}", remedy, may_change=result == _TRANSIENT)

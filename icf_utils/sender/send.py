@@ -209,7 +209,7 @@ def open_converted(source: Source, image: SendableImage) -> Iterator[tuple[Binar
         yield file, size
 
 
-#: Where the file meta information begins after its group length, which is the value in front (PS3.10 section 7.1).
+#: The byte after the element FileMetaInformationGroupLength, whose value is in front of it (PS3.10 section 7.1).
 _META_START = 144
 
 

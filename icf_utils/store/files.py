@@ -263,7 +263,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_all(files: Sequence[Path], folders: Sequence[Path]) -> None:
-    """Bring files, and the names in folders, to the device: all at a time, since a disk does that in one go.
+    """Bring files, and the names in folders, to the device, all at the same time: a disk writes them together.
 
     Raises :class:`~icf_utils.errors.StorageFailure`.
     """

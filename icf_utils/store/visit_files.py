@@ -36,7 +36,7 @@ def visit_files(place: Visit) -> list[Path]:
 
 
 def list_links(files: Iterable[Path]) -> list[tuple[str, Path]]:
-    """Those files that are symbolic links, by name, with the files that they lead to, which nobody else names."""
+    """List the files that are symbolic links: their names, and the files that they lead to."""
     return [(path.name, path.resolve()) for path in files if path.is_symlink()]
 
 

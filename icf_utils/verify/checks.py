@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from icf_utils.archive.checksum import RESTORE, read_checksum
+from icf_utils.archive.checksum import RESTORE_ADVICE, read_checksum
 from icf_utils.dataset.annex_url import deposit_paths, has_annex_deposit, list_stored_files
 from icf_utils.dataset.build import BuiltDataset, build_annex_deposit, build_dataset
 from icf_utils.dataset.git_objects import BranchFile
@@ -118,7 +118,7 @@ def check_archive(
         with storage_errors(place.archive, "examine"):
             there = place.archive.exists()
         if not there:
-            raise DepositMissing(place.archive, RESTORE)
+            raise DepositMissing(place.archive, RESTORE_ADVICE)
         found = describe_archive(place.archive, place.member_root, tags, progress, sha256=True)
     except IcfError as error:
         return None, [*findings, finding_from_error(place.archive, error)]

@@ -22,25 +22,25 @@ _NO_METADATA = "is in another store, and its metadata, which says what it has to
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class ElsewhereOptions:
     """How archives in another store are checked: with ``fetch``, all of their bytes.
 
-    ``authenticator`` finds the credential that a server requires; by default among the stored ones, without a
-    question.
+    ``authenticator`` finds the credential that a server requires; by default, only among those that are stored: the
+    user is not asked.
     """
 
     fetch: bool = False
     authenticator: Authenticator | None = None
 
 
-ONLY_SIZE = Elsewhere()
+ONLY_SIZE = ElsewhereOptions()
 
 
 def check_elsewhere(
     place: Visit,
     metadata: VisitMetadata | None,
     url: str,
-    how: Elsewhere,
+    how: ElsewhereOptions,
     progress: Progress,
 ) -> tuple[ArchiveDescription | None, list[Finding]]:
     """Check that the archive of a visit is at ``url``, with the size that its metadata records.

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from icf_utils.archive.checksum import RESTORE, read_checksum
+from icf_utils.archive.checksum import RESTORE_ADVICE, read_checksum
 from icf_utils.catalog.page import read_entry
 from icf_utils.catalog.visit_list import read_visit_list
 from icf_utils.dataset.export import read_export, refs_bytes
@@ -167,7 +167,7 @@ def _sums_witness(place: Visit, texts: dict[str, bytes], signers: Path | None) -
 
 
 def _signer(place: Visit, sums: bytes, signers: Path | None) -> str:
-    """Who of the file ``signers`` has signed the list; empty if nobody."""
+    """Return who of the file ``signers`` has signed the list; empty if nobody."""
     return "" if signers is None else check_signature(place, sums, signers)[0]
 
 
@@ -301,9 +301,9 @@ _REPLACED = "is damaged or was replaced: its SHA-256 {} is not what {} say; rest
 
 def _damage(found: ArchiveDescription, contradicting: list[str]) -> str:
     if contradicting == ["the metadata of its images"]:
-        return f"is damaged: its images are not those that its metadata lists; {RESTORE}"
+        return f"is damaged: its images are not those that its metadata lists; {RESTORE_ADVICE}"
     says = "says" if len(contradicting) == 1 else "say"
-    return f"is damaged: its MD5 {found.md5} is not what {_listed(contradicting)} {says}; {RESTORE}"
+    return f"is damaged: its MD5 {found.md5} is not what {_listed(contradicting)} {says}; {RESTORE_ADVICE}"
 
 
 def is_record_of(recorded: str, md5: str) -> bool:

@@ -26,7 +26,7 @@ from icf_utils.store.elsewhere import find_elsewhere
 from icf_utils.store.existing import refuse_no_store
 from icf_utils.store.layout import Study, Visit
 from icf_utils.verify.checks import VerifyResult, VisitCheck, finding_from_error
-from icf_utils.verify.elsewhere import Elsewhere
+from icf_utils.verify.elsewhere import ElsewhereOptions
 from icf_utils.verify.fixity import last_read, record_fixity
 from icf_utils.verify.proof import read_proof, write_proof
 from icf_utils.verify.shared import check_shared
@@ -166,7 +166,7 @@ def _check_one(
     how = CheckOptions(
         options.store_url,
         options.store_id,
-        Elsewhere(options.fetch, authenticator),
+        ElsewhereOptions(options.fetch, authenticator),
         options.signers,
         uses_proof=options.log,
     )

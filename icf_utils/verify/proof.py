@@ -1,10 +1,12 @@
-"""What a verification has proved of a visit, so that the same bytes need not be taken apart again. Reads and writes
-``STUDY/.icf/proofs``.
+"""What a verification has proved of a visit, so that the same bytes need not be analysed again.
+
+Reads the visit; reads and writes ``STUDY/.icf/proofs``.
 
 A visit whose files all agreed is recorded: the digests of its archive, and the SHA-256 of its list of SHA-256s, which
 covers every other file of it. While the archive has this MD5 and all other files have the SHA-256s of this list,
-images, metadata and dataset agree as they did. Another version of icf-utils checks everything again. Who can write to
-the store can write a record; where a signature is required, the archive's SHA-256 is compared and not its MD5.
+images, metadata and dataset agree as they did. Another version of icf-utils checks everything again. Anybody who
+can write to the store can write a record; where a signature is required, the archive's SHA-256 is compared instead of
+its MD5.
 """
 
 from __future__ import annotations
@@ -79,7 +81,7 @@ def read_proof(place: Visit) -> Proof | None:
 
 @contextmanager
 def proved_files(place: Visit, proof: Proof, *, sha256: bool) -> Iterator[ArchiveDigest | None]:
-    """Compare a visit's files other than the archive with a record; yields ``None`` if one is not as it was.
+    """Compare a visit's files other than the archive with a record; yields ``None`` if one differs.
 
     The archive is read meanwhile, in a thread of its own. ``sha256``: compute its SHA-256 and not its MD5.
     """

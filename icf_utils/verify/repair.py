@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from icf_utils.archive.checksum import RESTORE, format_checksum
+from icf_utils.archive.checksum import RESTORE_ADVICE, format_checksum
 from icf_utils.catalog import writer
 from icf_utils.catalog.page import read_entry
 from icf_utils.catalog.rebuild import is_study_page_lost, reset_study_page
@@ -271,7 +271,7 @@ class _VisitRepairer:
             return Finding(place.archive, "", text)
         found, problems = check_archive(place, recorded, self._progress, tags)
         if found is None:
-            text = f"cannot be read as this visit's archive; {RESTORE}. Nothing was changed"
+            text = f"cannot be read as this visit's archive; {RESTORE_ADVICE}. Nothing was changed"
             return Finding(place.archive, "", text) if problems else None
         verdict = weigh_evidence(found, collect_evidence(place, self._signers), self._confirmation)
         reason = verdict.reason

@@ -70,7 +70,7 @@ from icf_utils.verify.checks import (
     finding_from_error,
     read_metadata,
 )
-from icf_utils.verify.elsewhere import ONLY_SIZE, Elsewhere, check_elsewhere
+from icf_utils.verify.elsewhere import ONLY_SIZE, ElsewhereOptions, check_elsewhere
 from icf_utils.verify.evidence import Standing, collect_evidence, images_unknown_to_dataset, weigh_evidence
 from icf_utils.verify.history import check_history
 from icf_utils.verify.proof import Proof, proved_files, read_proof
@@ -104,7 +104,7 @@ def verify_visit(
     rebuild: str | os.PathLike[str] | None = None,
     time_zone: str = "UTC",
     strip: int = 0,
-    elsewhere: Elsewhere = ONLY_SIZE,
+    elsewhere: ElsewhereOptions = ONLY_SIZE,
     signers: Path | None = None,
     settings: Settings | None = None,
     progress: Progress = SILENT,
@@ -142,7 +142,7 @@ class CheckOptions:
 
     store_url: str | None = None
     store_id: str | None = None
-    elsewhere: Elsewhere = ONLY_SIZE
+    elsewhere: ElsewhereOptions = ONLY_SIZE
     signers: Path | None = None
     uses_proof: bool = False
 
@@ -167,7 +167,10 @@ def check_visit(place: Visit, settings: Settings, options: CheckOptions, progres
 
 
 def examine_visit(place: Visit, settings: Settings, options: CheckOptions, progress: Progress) -> ExaminedVisit:
-    """Do the same, and say more of it."""
+    """Verify what belongs to one visit alone, and return what the verification has learnt of it.
+
+    Errors are those of :func:`verify_visit`.
+    """
     if has_decided_changes(place.of_study):
         settle_changes(place.of_study, progress)
     proof = read_proof(place) if options.uses_proof and options.store_url is options.store_id is None else None
@@ -407,7 +410,7 @@ def verify_store(
     *,
     store_url: str | None = None,
     store_id: str | None = None,
-    elsewhere: Elsewhere = ONLY_SIZE,
+    elsewhere: ElsewhereOptions = ONLY_SIZE,
     signers: Path | None = None,
     settings: Settings | None = None,
     progress: Progress = SILENT,
