@@ -44,7 +44,7 @@ SILENT: Progress = Silent()
 
 
 class RecurringProblem:
-    """Reports an error that recurs, such as that of a full disk, only once: until it is over, or has other words."""
+    """Reports a recurring error, such as that of a full disk, only once, until it has ended or its message changes."""
 
     def __init__(self, progress: Progress, who: str = "") -> None:
         self._progress, self._who, self._last = progress, who, ""

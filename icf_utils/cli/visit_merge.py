@@ -24,7 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     add_id(parser)
     parser.add_argument(
-        "--from", dest="other", metavar="VISIT2", required=True, help="visit of the same study, which goes"
+        "--from",
+        dest="other",
+        metavar="VISIT2",
+        required=True,
+        help="visit of the same study, which is then removed",
     )
     parser.add_argument("--reason", metavar="TEXT", default="", help="why; 'merged with VISIT2' is added")
     parser.add_argument("--date", metavar="DATE", default="", help="date for the history, as YYYY-MM-DD")

@@ -44,7 +44,8 @@ from icf_utils.store.locks import remove_dead_locks, visit_lock
 from icf_utils.store.visit_files import visit_files
 
 _DATASET_REMOVED = (
-    "the visit had a dataset, and the one that it was merged into has none; 'icf-utils deposit_visit_dataset' makes it"
+    "the visit had a dataset, and the visit that it was merged into has none: "
+    "run 'icf-utils deposit_visit_dataset' for that visit"
 )
 
 

@@ -124,7 +124,7 @@ class CloneFiles:
     ) -> subprocess.CompletedProcess[bytes]:
         """Run git-annex in this clone with ``options`` of git, whatever it answers.
 
-        If it ``is_apart``, an interrupt at the terminal is not for it: it has a session of its own.
+        With ``is_apart``, it runs in a session of its own, which an interrupt at the terminal does not reach.
         """
         return subprocess.run(  # noqa: S603 - no shell
             ["git", *options, "annex", *arguments],  # noqa: S607 - as the user has it

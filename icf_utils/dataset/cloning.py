@@ -137,7 +137,7 @@ def _configure(folder: Path, store: str, visit: Visit, tls: TlsFiles | None = No
 
 
 def _take_visits_from(top: Path, place: _Place) -> Iterator[str]:
-    """Let DataLad install the visits of a study's clone from the store that this is from, if they name another one.
+    """Let DataLad install the visits of a study from the store that its clone came from, if they name another one.
 
     A store can be mounted here, or have moved. Yields the command that does the same.
     """
@@ -263,7 +263,7 @@ class SubdatasetInstaller:
         for name in names:
             if not (top / name / ".git").exists():
                 continue
-            if not _is_the_recorded(top, name):
+            if not _is_recorded_subdataset(top, name):
                 shutil.rmtree(top / name)
                 (top / name).mkdir()
             elif shutil.which("git-annex-remote-icf") is not None:
@@ -271,7 +271,7 @@ class SubdatasetInstaller:
                     _configure(top / name, store, Visit(Path(), study, name))
 
 
-def _is_the_recorded(top: Path, name: str) -> bool:
+def _is_recorded_subdataset(top: Path, name: str) -> bool:
     """Whether a subdataset that has just been installed is the one that the dataset at ``top`` records.
 
     Where DataLad cannot clone a subdataset, it clones the superdataset in its place, and leaves it there.

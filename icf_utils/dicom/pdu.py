@@ -2,7 +2,7 @@
 
 Reading is as lenient as dcmtk and Orthanc are: titles may be padded with NUL, blank, or have 8-bit characters; version
 names may be too long; UIDs may have padding; items that this module does not know are passed over. Only what cannot be
-taken apart is malformed. What the reply has to repeat (both titles and the 32 reserved bytes) is kept as it came.
+parsed is malformed. What the reply has to repeat (both titles and the 32 reserved bytes) is kept as it came.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PDV_HEADER = struct.Struct(">LBB")
 
 
 class MalformedPdu(ValueError):
-    """Bytes that cannot be taken apart; the text says why, without values."""
+    """Bytes that cannot be parsed; the text says why, without values."""
 
 
 class ProposedContext(NamedTuple):

@@ -42,7 +42,7 @@ _VERSION = re.compile(rb"\d+(\.\d+)+")
 class Program:
     """A program that is looked for on the PATH. ``purpose`` says for what it is needed.
 
-    ``asked`` is the program that prints its version, if another one does. ``least`` is the first version that will do.
+    ``asked`` is another program that prints its version. ``least`` is the oldest version that is sufficient.
     """
 
     name: str

@@ -33,7 +33,7 @@ TOO_MANY_OF_ADDRESS = AssociationRejection(_LIMIT_EXCEEDED, "too many associatio
 
 @dataclass
 class OpenAssociation:
-    """An admitted association. ``id`` is its number in the journal, in which it is once it ``is_recorded``.
+    """An admitted association. ``id`` is its number in the journal; ``is_recorded`` says whether it is there yet.
 
     ``rules`` are those that admit its sender; the first one that an image fits takes the image. ``has_changed`` says
     that counts, transfer syntaxes or sessions are not in the journal yet. ``last_image`` is when it was opened or last

@@ -234,8 +234,8 @@ def _repair_shared(
 
 
 _SIGNED = (
-    "is signed, and lists other bytes of {}: restore these from a copy; if they are right as they were rebuilt, remove "
-    "'{}', repair once more, and sign again"
+    "is signed, and lists other SHA-256s for {}: restore these files from a copy. If the rebuilt files are right, "
+    "remove '{}', repair again, and sign again"
 )
 _ACCEPT = "compare it with a copy, and repair with --accept-archive if it is the right one"
 

@@ -133,5 +133,5 @@ def test_signed_lines_are_not_replaced(place: Visit, tmp_path: Path, inside: Ins
     made.dicoms_json.unlink()
     ran = inside("verify", "-o", made.root, "--repair")
     assert ran.code == 1
-    assert "is signed, and lists other bytes of 'v1_metadata_dicoms.json': restore these from a copy" in ran.out
+    assert "is signed, and lists other SHA-256s for 'v1_metadata_dicoms.json': restore these files" in ran.out
     assert made.sums.read_bytes() == signed
