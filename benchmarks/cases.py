@@ -128,9 +128,9 @@ def whole_visit(bench: Bench) -> list[str]:
     table, tar = bench.work / "visit.csv", out / "limit.tar"
     table.write_text(f"study,visit,input\n{_STUDY},{_VISIT},{source}\n")
     limit = f"mkdir -p {out} && cd {source} && tar --sort=name -cf - . | tee {tar} | md5sum > {tar}.md5sum"
-    address = ("--store-url", "https://example.org/store")
+    more = ("--store-url", "https://example.org/store", "--new", "--allow", "several-patients")
     commands = [
-        bench.ours("icf-utils run", "run", "-o", out, "--table", table, *address, "--new", before=remover(out)),
+        bench.ours("icf-utils run", "run", "-o", out, "--table", table, *more, before=remover(out)),
         Command("limit: `tar \\| tee \\| md5sum`", ["bash", "-c", limit], remover(out)),
     ]
     return rows("folder to catalog, 10,000 images", paired(commands, bench.runs))
@@ -235,10 +235,11 @@ def chain(bench: Bench) -> list[str]:
     source, out, table = make_visit(bench.work, 40), bench.work / "out", bench.work / "visits.csv"
     lines = [f"study-{at % 4},v{at:03},{source}" for at in range(200)]
     table.write_text("study,visit,input\n" + "\n".join(lines) + "\n")
-    address = ("--store-url", "https://example.org/store", "--new")
+    checks = ("several-patients", "shared-study")
+    more = ("--store-url", "https://example.org/store", "--new", *(f"--allow={check}" for check in checks))
     commands = [
         bench.ours(
-            f"icf-utils run -j {jobs}", "run", "-o", out, "--table", table, "-j", jobs, *address, before=remover(out)
+            f"icf-utils run -j {jobs}", "run", "-o", out, "--table", table, "-j", jobs, *more, before=remover(out)
         )
         for jobs in ("2", "1")
     ]
