@@ -118,16 +118,16 @@ def rename_visit(
             locks.enter_context(visit_lock(one, progress))
         if target.tombstone.exists():
             raise VisitRemoved(target.study, target.visit, target.tombstone)
-        if done := _find_done(place, target):
-            return done
-        refuse_elsewhere(place, chosen)
-        current = read_current(place)
-        _refuse_other(target, current)
-        if accept is not None and not accept(_lines(current, target)):
-            return RenameResult(study, visit, current.version, current.md5, current.size, (), "declined")
-        old = {target.visit + path.name.removeprefix(place.visit): path for path in visit_files(place)}
-        with Change(target.of_study, target.visit, old, like=first_file(place)) as change:
-            result = _rename(change, current, target, VersionRecord(0, "", 0, "", words, date), chosen, progress)
+        result = _find_done(place, target)
+        if result is None:
+            refuse_elsewhere(place, chosen)
+            current = read_current(place)
+            _refuse_other(target, current)
+            if accept is not None and not accept(_lines(current, target)):
+                return RenameResult(study, visit, current.version, current.md5, current.size, (), "declined")
+            old = {target.visit + path.name.removeprefix(place.visit): path for path in visit_files(place)}
+            with Change(target.of_study, target.visit, old, like=first_file(place)) as change:
+                result = _rename(change, current, target, VersionRecord(0, "", 0, "", words, date), chosen, progress)
     remove_study_folders(place.of_study)
     update_index(place.root, chosen)
     return result

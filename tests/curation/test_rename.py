@@ -188,3 +188,17 @@ def test_the_old_name_is_anothers_now(place: Visit, model: Path, inside: Inside)
     assert ran.code == 1
     assert f"{STUDY}/v1 is a former name of study-b/v7" in ran.out
     assert verify_store(place.root).findings == ()
+
+
+def test_repeated_after_a_kill_just_before_its_end(place: Visit, inside: Inside) -> None:
+    """What follows the transaction, such as the page of all studies, is made up for."""
+    assert inside("catalog", "build", "-o", place.root, "--index").code == 0
+    page = place.root / "index.html"
+    before = page.read_bytes()
+    command = ("visit", "rename", "-o", place.root, "--id", STUDY, "v1", "--to", "study-b", "v9", "--yes")
+    assert inside(*command).code == 0
+    after = page.read_bytes()
+    assert after != before
+    page.write_bytes(before)
+    assert inside(*command).code == 0
+    assert page.read_bytes() == after
