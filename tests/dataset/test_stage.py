@@ -97,7 +97,7 @@ def test_no_archive_and_no_date(place: Visit) -> None:
 
 def test_no_metadata(place: Visit) -> None:
     place.dicoms_json.unlink()
-    with pytest.raises(DepositMissing, match="icf-utils deposit_visit_metadata"):
+    with pytest.raises(DepositMissing, match="icf-utils verify --repair"):
         deposit(place)
 
 

@@ -270,7 +270,7 @@ def test_metadata_that_the_sums_contradict(
     [
         (Fault("_SHA256SUMS", status=404), ""),
         (Fault("_SHA256SUMS", status=403), "'study-a/v1_SHA256SUMS': its SHA-256 sums cannot be read"),
-        (Fault("_SHA256SUMS", status=200, body=b"0  /etc/passwd\r\n"), "compared with the MD5s of the metadata only"),
+        (Fault("_SHA256SUMS", status=200, body=b"0  /etc/passwd\r\n"), "compared only with the MD5s of the metadata"),
     ],
 )
 def test_sums_that_cannot_be_used(

@@ -140,10 +140,12 @@ def test_a_job_that_can_never_start_is_reported(slurm: Cluster, on_cluster: Prog
         stderr=subprocess.PIPE,
         text=True,
     ) as waiting:
-        assert waiting.stderr
-        assert "is pending: Partition" in waiting.stderr.readline()
-        slurm.ask("scancel", job["array_job"])
-        assert waiting.wait(timeout=60) == 1
+        try:
+            assert any("is pending: Partition" in line for line in waiting.stderr or ())
+            slurm.ask("scancel", job["array_job"])
+            assert waiting.wait(timeout=60) == 1
+        finally:
+            waiting.kill()
 
 
 def test_without_sbatch_the_message_says_what_to_do(tmp_path: Path) -> None:

@@ -236,6 +236,7 @@ def test_processes_on_one_visit_end_as_if_one_after_the_other(tmp_path: Path) ->
     assert states == ["unchanged"] * 3 + ["written"]
     assert (tmp_path / "store/study/visit_dicom.tar").read_bytes() == reference_archive(source, "study_visit")
     assert sorted(os.listdir(tmp_path / "store" / "study")) == [
+        ".icf",
         "visit_SHA256SUMS",
         "visit_dicom.tar",
         "visit_dicom.tar.md5sum",
