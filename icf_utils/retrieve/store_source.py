@@ -261,7 +261,8 @@ def _read(reader: StoreReader, place: Visit) -> Listing:
         problem = (
             f"its metadata cannot be used: '{printable(error.path)}': expected {error.expected}, found {error.found}"
         )
-        return Listing((), (Failure(archive, f"{problem}; {REMEDY}", study=place.study),))
+        advice = f"if the visit is being changed, repeat the command; otherwise, {REMEDY}"
+        return Listing((), (Failure(archive, f"{problem}; {advice}", study=place.study),))
     size = metadata.tarball.size
     source = _StoredArchive(reader.source(place.storepath, size), lambda: _find_elsewhere(reader, place, size))
     bad = tuple(
