@@ -14,6 +14,7 @@ import threading
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPResponse
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,6 +29,7 @@ from icf_utils.credentials import WebOrigin
 from icf_utils.errors import InvalidSetting, MissingRequirement
 from icf_utils.fetch.addresses import AddressRule, Network, network_of, numeric
 from icf_utils.fetch.errors import FetchFailure
+from icf_utils.fetch.speed import LowestSpeed, response_class
 from icf_utils.fetch.tls import TlsFiles, client_context
 from icf_utils.installation import install_hint
 
@@ -51,8 +53,9 @@ class Route:
 class Connections:
     """Pools of at most ``size`` connections to each server; safe for threads."""
 
-    def __init__(self, size: int, tls: TlsFiles, rule: AddressRule, with_proxies: bool) -> None:
+    def __init__(self, size: int, tls: TlsFiles, rule: AddressRule, with_proxies: bool, lowest: LowestSpeed) -> None:
         self._size, self._tls, self._rule, self._with_proxies = size, tls, rule, with_proxies
+        self._responses = response_class(lowest)
         self._lock = threading.Lock()
         self._managers: dict[tuple[Route, str], urllib3.PoolManager] = {}
         self._networks: dict[tuple[str, int], Network] = {}
@@ -96,10 +99,10 @@ class Connections:
         if scheme == "https":
             options["ssl_context"] = client_context(self._tls, route.with_certificate)
         if route.proxy.startswith("socks"):
-            return _socks_manager(route.proxy, options)
+            return _socks_manager(route.proxy, options, self._responses)
         manager = _http_proxy_manager(route.proxy, options) if route.proxy else urllib3.PoolManager(**options)
         before = None if route.proxy else route.before
-        manager.pool_classes_by_scheme = _pools(lambda host, port: self._resolve(host, port, before))
+        manager.pool_classes_by_scheme = _pools(lambda host, port: self._resolve(host, port, before), self._responses)
         return manager
 
     def _resolve(self, host: str, port: int, before: Network | None) -> list[str]:
@@ -163,17 +166,29 @@ def _http_proxy_manager(proxy: str, options: dict[str, Any]) -> urllib3.PoolMana
         raise InvalidSetting("http_proxy, https_proxy", "expected http://HOST:PORT") from None
 
 
-def _socks_manager(proxy: str, options: dict[str, Any]) -> urllib3.PoolManager:
+def _socks_manager(proxy: str, options: dict[str, Any], responses: type[HTTPResponse]) -> urllib3.PoolManager:
     """It opens its connections itself, so that names and the proxy's own address are not checked."""
     try:
         from urllib3.contrib.socks import SOCKSProxyManager
     except ImportError:
         needed = f"the Python package PySocks (for the proxy {urlsplit(proxy).hostname})"
         raise MissingRequirement(needed, install_hint(package="PySocks")) from None
-    return SOCKSProxyManager(proxy, **options)
+    manager = SOCKSProxyManager(proxy, **options)
+    manager.pool_classes_by_scheme = {
+        scheme: _with_responses(pool, responses) for scheme, pool in manager.pool_classes_by_scheme.items()
+    }
+    return manager
 
 
-def _pools(resolve: Callable[[str, int], list[str]]) -> dict[str, type[urllib3.HTTPConnectionPool]]:
+def _with_responses(pool: type[Any], responses: type[HTTPResponse]) -> type[Any]:
+    """A class of pools whose connections give such responses."""
+    connection = type(pool.ConnectionCls.__name__, (pool.ConnectionCls,), {"response_class": responses})
+    return type(pool.__name__, (pool,), {"ConnectionCls": connection})
+
+
+def _pools(
+    resolve: Callable[[str, int], list[str]], responses: type[HTTPResponse]
+) -> dict[str, type[urllib3.HTTPConnectionPool]]:
     """Connection pools whose connections go to the addresses that ``resolve`` gives, and to no others.
 
     urllib3 opens them in ``_new_conn``, which is private, though it has been there since version 1; a test notices when
@@ -181,10 +196,14 @@ def _pools(resolve: Callable[[str, int], list[str]]) -> dict[str, type[urllib3.H
     """
 
     class Plain(urllib3.connection.HTTPConnection):
+        response_class = responses
+
         def _new_conn(self) -> socket.socket:
             return _connect(self, resolve)
 
     class Tls(urllib3.connection.HTTPSConnection):
+        response_class = responses
+
         def _new_conn(self) -> socket.socket:
             return _connect(self, resolve)
 

@@ -59,6 +59,7 @@ from icf_utils.fetch.connections import Connections, Route
 from icf_utils.fetch.errors import ConnectionFailure, FetchFailure
 from icf_utils.fetch.responses import TRANSIENT, UNTOUCHED
 from icf_utils.fetch.source import CHUNK
+from icf_utils.fetch.speed import DEFAULT_LOWEST, LowestSpeed, TooSlow
 from icf_utils.fetch.tls import TlsFiles, client_context, explain_tls_failure
 from icf_utils.formatting import format_count
 
@@ -76,7 +77,8 @@ class RetryPolicy:
 
     ``attempts`` is how many attempts in a row may bring nothing. A pause doubles each time, from ``first_pause`` up to
     ``longest_pause``; a server's ``Retry-After`` counts instead, unless it exceeds ``longest_wait``, which ends the
-    attempts. ``connect`` and ``read`` bound the wait for a connection and for each piece of an answer.
+    attempts. ``connect`` and ``read`` bound the wait for a connection and for each piece of an answer; an answer that
+    comes below the ``lowest`` speed ends as one that takes too long.
     """
 
     attempts: int = 5
@@ -85,6 +87,7 @@ class RetryPolicy:
     longest_wait: float = 300.0
     connect: float = 15.0
     read: float = 60.0
+    lowest: LowestSpeed = DEFAULT_LOWEST
 
 
 DEFAULT_RETRY = RetryPolicy()
@@ -239,7 +242,7 @@ class HttpClient:
         self._rule: AddressRule = rule or UserRule()
         if tls:
             client_context(tls)  # says at once what is wrong with the files
-        self._connections = Connections(connections, tls or TlsFiles(), self._rule, with_proxies)
+        self._connections = Connections(connections, tls or TlsFiles(), self._rule, with_proxies, retry.lowest)
 
     def __enter__(self) -> HttpClient:
         return self
@@ -386,8 +389,14 @@ def _failure_of(error: BaseException, where: str) -> FetchFailure:
         if isinstance(error, kind):
             return ConnectionFailure(where, problem.format(_reason(error)), remedy, kind="unreachable")
     if isinstance(error, urllib3.exceptions.TimeoutError):
-        return ConnectionFailure(where, "no answer in time", "try again later", kind="timeout")
+        return ConnectionFailure(where, _delay(error), "try again later", kind="timeout")
     return _lost(error, where)
+
+
+def _delay(error: BaseException) -> str:
+    """What took too long, in words."""
+    slow = error.__cause__
+    return f"the answer is too slow ({slow})" if isinstance(slow, TooSlow) else "no answer in time"
 
 
 def _lost(error: BaseException, where: str) -> ConnectionFailure:

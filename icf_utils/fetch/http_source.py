@@ -134,7 +134,8 @@ class HttpSource:
                 come += len(chunk)
                 yield chunk
         except ConnectionFailure as failure:
-            raise _CutShort(f"the transfer was cut off after {asked.done + come} bytes") from failure
+            problem = failure.problem if failure.kind == "timeout" else "the transfer was cut off"
+            raise _CutShort(f"{problem} after {asked.done + come} bytes") from failure
         if body.length is not None and come < body.length:
             raise _CutShort(f"the transfer was cut off after {asked.done + come} bytes")
         end = asked.at + come

@@ -6,6 +6,7 @@ import hashlib
 import re
 import ssl
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,8 @@ class Fault:
     """What goes wrong with requests whose path and query fit the pattern ``where``, ``times`` times.
 
     ``cut``: so many bytes of the body, then the connection ends. ``whole``: ranges are ignored. ``endless``: no
-    Content-Length, the connection's end is the body's. ``flip``: one byte is wrong. ``etag``: another one.
+    Content-Length, the connection's end is the body's. ``flip``: one byte is wrong. ``etag``: another one. ``trickle``:
+    each byte after the first so many of the body comes after a pause of 20 ms.
     """
 
     where: str
@@ -31,6 +33,7 @@ class Fault:
     endless: bool = False
     flip: bool = False
     etag: str = ""
+    trickle: int | None = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,11 @@ class _Handler(BaseHTTPRequestHandler):
         part = data[start : end + 1]
         self._answer(206, {**headers, "Content-Range": f"bytes {start}-{end}/{len(data)}"}, part, fault)
 
+    def _trickle(self, piece: bytes) -> None:
+        for value in piece:
+            self.wfile.write(bytes([value]))
+            time.sleep(0.02)
+
     def _answer(self, status: int, headers: Mapping[str, str], body: bytes, fault: Fault) -> None:
         self.send_response(status)
         for name, value in {**headers, **fault.headers}.items():
@@ -163,7 +171,9 @@ class _Handler(BaseHTTPRequestHandler):
         piece = body if fault.cut is None else body[: fault.cut]
         with self.state.lock:  # before it is sent: the client may look at once
             self.state.sent += len(piece)
-        self.wfile.write(piece)
+        self.wfile.write(piece[: fault.trickle])
+        if fault.trickle is not None:
+            self._trickle(piece[fault.trickle :])
         if fault.endless or len(piece) < len(body):
             self.close_connection = True
 

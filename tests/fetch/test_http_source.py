@@ -5,18 +5,23 @@ from __future__ import annotations
 import logging
 import random
 import re
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from icf_utils.credentials import Login, Secret, bind_credential
 from icf_utils.errors import InvalidSetting
-from icf_utils.fetch.errors import FetchFailure, RangesRefused
+from icf_utils.fetch.errors import ConnectionFailure, FetchFailure, RangesRefused
 from icf_utils.fetch.http import HttpClient, RetryPolicy
 from icf_utils.fetch.open import open_source, read_whole
+from icf_utils.fetch.source import CHUNK
+from icf_utils.fetch.speed import LowestSpeed
 from tests.fetch.conftest import QUICK
 from tests.fetch.server import Fault, FaultyServer, serving
 
@@ -293,3 +298,54 @@ def test_stopping_ends_a_pause(server: FaultyServer) -> None:
 def test_reading_a_whole_object_is_bounded(server: FaultyServer, client: HttpClient) -> None:
     with pytest.raises(FetchFailure, match="larger than"):
         read_whole(open_source(f"{server.url}/a.tar", client), 1000)
+
+
+#: Three times slower than this is what a server with ``trickle`` sends.
+FAST = replace(QUICK, read=0.2, lowest=LowestSpeed(rate=150, seconds=0.3))
+
+
+def test_a_server_that_trickles(server: FaultyServer) -> None:
+    server.faults.append(Fault("a.tar", trickle=3))
+    with HttpClient(retry=FAST) as client:
+        caught = failure(server, client)
+    assert caught.kind == "gave-up"
+    assert caught.problem.startswith("the answer is too slow (below 150 bytes a second for 0 s) after 0 bytes; gave up")
+    assert len(server.requests) == QUICK.attempts
+
+
+def test_a_transfer_that_trickles_once_is_resumed(server: FaultyServer) -> None:
+    server.faults.append(Fault("a.tar", times=1, trickle=2 * CHUNK))
+    with HttpClient(retry=FAST) as client:
+        assert read_whole(open_source(f"{server.url}/a.tar", client), 10**7) == server.objects["/a.tar"]
+    assert [request.headers.get("Range") for request in server.requests][1] == f"bytes={2 * CHUNK}-"
+
+
+def test_headers_that_trickle() -> None:
+    """Each byte comes long before the timeout, and the headers never end."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        HttpClient(retry=FAST) as client,
+    ):
+        thread = threading.Thread(target=_trickle_headers, args=(listening,))
+        thread.start()
+        with pytest.raises(ConnectionFailure, match="the answer is too slow") as caught:
+            client.request_once("GET", f"http://127.0.0.1:{listening.getsockname()[1]}/")
+        thread.join(5)
+    assert caught.value.kind == "timeout"
+
+
+def _trickle_headers(listening: socket.socket) -> None:
+    connection, _ = listening.accept()
+    with connection, suppress(OSError):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+        for _ in range(500):
+            connection.sendall(b"x")
+            time.sleep(0.02)
+
+
+def test_a_slow_caller_is_not_a_slow_server(server: FaultyServer) -> None:
+    server.objects["/a.tar"] = bytes(4 * CHUNK)
+    with HttpClient(retry=replace(QUICK, read=0.2, lowest=LowestSpeed(rate=10**5, seconds=0.2))) as client:
+        for _ in open_source(f"{server.url}/a.tar", client).read():
+            time.sleep(0.1)
+    assert len(server.requests) == 1

@@ -1,0 +1,80 @@
+"""A lower limit for the speed of a server's answers. Uses the clock and reads from sockets.
+
+A timeout bounds the wait for the next byte; a server that sends one byte before each timeout could keep a client for
+years. :func:`response_class` gives responses of :mod:`http.client` that end such an answer with :class:`TooSlow`,
+in the headers and in the body. As curl's ``--speed-limit`` and ``--speed-time`` do, the limit applies to the mean of a
+period, so that short breaks do no harm. Only time spent in waiting for the server counts: not the time before the
+answer's first byte, which the timeout bounds, and not the time that the caller needs for what has come.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import socket
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+
+@dataclass(frozen=True)
+class LowestSpeed:
+    """At least ``rate`` bytes a second in each period of ``seconds`` (or of the connection's timeout, if longer)."""
+
+    rate: float = 1000.0
+    seconds: float = 60.0
+
+
+DEFAULT_LOWEST = LowestSpeed()
+
+
+class TooSlow(TimeoutError):
+    """An answer came more slowly than the :class:`LowestSpeed`."""
+
+
+def response_class(lowest: LowestSpeed) -> type[http.client.HTTPResponse]:
+    """A class of responses that come with the lowest speed, or raise :class:`TooSlow`."""
+
+    class TimedResponse(http.client.HTTPResponse):
+        def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
+            super().__init__(sock, *arguments, **options)
+            period = max(lowest.seconds, sock.gettimeout() or 0.0)
+            self.fp = io.BufferedReader(_TimedReader(self.fp.detach(), lowest.rate, period))
+
+    return TimedResponse
+
+
+class _TimedReader(io.RawIOBase):
+    """What is read from ``raw``, at ``rate`` bytes a second in each ``period`` of seconds."""
+
+    def __init__(self, raw: io.RawIOBase, rate: float, period: float) -> None:
+        super().__init__()
+        self._raw, self._rate, self._period = raw, rate, period
+        self._has_begun, self._waited, self._come = False, 0.0, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int | None:
+        begin = time.monotonic()
+        count: int | None = self._raw.readinto(buffer)
+        if self._has_begun:
+            self._waited += time.monotonic() - begin
+            self._come += count or 0
+        self._has_begun = True
+        if count and self._waited >= self._period:
+            if self._come < self._rate * self._waited:
+                text = f"below {self._rate:g} bytes a second for {self._waited:.0f} s"
+                raise TooSlow(text)
+            self._waited, self._come = 0.0, 0
+        return count
