@@ -15,7 +15,8 @@ from functools import cache
 from icf_utils.catalog import writer
 from icf_utils.catalog.application import FOLDERS
 from icf_utils.catalog.feed import FEED_PATH
-from icf_utils.catalog.html_pages import INDEX_PAGE, LISTS
+from icf_utils.catalog.html_pages import INDEX_LINK, INDEX_PAGE, LISTS
+from icf_utils.catalog.index_link import has_index_page
 from icf_utils.catalog.records import VisitEntry
 from icf_utils.catalog.study import SUPER_PATH, StudyPage, parse_study_page, study_config_path, study_id, study_path
 from icf_utils.catalog.study_description import CITATIONS, study_catalog
@@ -88,7 +89,7 @@ def _page_problem(
     """Check that the pages are what the entries give: other commands may have added visits since they were recorded."""
     if files[study_path(study_id(study.study))] is None:
         return "the study's page does not exist yet"
-    if recorded and recorded.facts == record.facts:
+    if recorded and recorded.facts == record.facts and _links_to_index(files) == has_index_page(study.root):
         return ""
     from icf_utils.catalog.content import study_files
 
@@ -96,6 +97,10 @@ def _page_problem(
     expected = study_files(study.study, catalog_id, shown, settings) if shown else {}
     whole = bool(expected) and all(read_file(study, name) == data for name, data in expected.items())
     return "" if whole else "the study's page does not match its entries"
+
+
+def _links_to_index(files: Mapping[str, bytes | None]) -> bool:
+    return INDEX_LINK.encode("ascii") in (files[INDEX_PAGE] or b"")
 
 
 def _of_all_visits(study: Study) -> list[str]:
@@ -113,8 +118,11 @@ def _shared(study: Study) -> list[str]:
 
 def _parameters(study: Study, settings: CatalogSettings) -> dict[str, str]:
     logo = read_logo(study.root, settings.logo) if settings.logo else None
+    own = asdict(settings)
+    if "in_index" in own:
+        own["in_index"] = False  # no setting; the page itself shows whether it links to the page of all studies
     return {
-        "catalog settings": _digest(asdict(settings)),
+        "catalog settings": _digest(own),
         "logo": hashlib.md5(logo or b"", usedforsecurity=False).hexdigest(),
         "datalad-catalog": _catalog_version(),
     }

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from icf_utils import RunConfig, RunResult, Settings, collect_visits, make_plan, run_visits
+from icf_utils.catalog.html_pages import INDEX_LINK
+from icf_utils.catalog.index_page import build_index
 from icf_utils.pipeline import stages
 from icf_utils.pipeline.model import StageOptions
 from icf_utils.settings import CatalogSettings, MetadataSettings
@@ -225,6 +227,18 @@ def test_other_catalog_settings_make_pages_again(inputs: Path, made: RunConfig) 
     assert plan(inputs, other) == {}
     page = Study(made.root, "study-a").catalog / "index.html"
     assert b"A study of memory" in page.read_bytes()
+
+
+def test_a_page_of_all_studies_makes_no_catalog_again(inputs: Path, made: RunConfig) -> None:
+    build_index(made.root)
+    page = Study(made.root, "study-a").catalog / "index.html"
+    assert INDEX_LINK.encode() in page.read_bytes()
+    assert plan(inputs, made) == {}
+    (made.root / "index.html").unlink()
+    assert set(plan(inputs, made).values()) == {"the study's page does not match its entries"}
+    assert not run(inputs, made).failed
+    assert INDEX_LINK.encode() not in page.read_bytes()
+    assert plan(inputs, made) == {}
 
 
 @pytest.mark.parametrize(
