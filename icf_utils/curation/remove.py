@@ -120,7 +120,7 @@ def remove_visit(
         pages = remove_files(place, files, records, stone, settings=chosen, progress=progress)
     try:
         _update_store_pages(place, chosen)
-        found = find_traces(place.root, traces)
+        found = find_traces(place.root, traces, progress)
     except BaseException as error:
         note_leftovers(error, _NOT_SEARCHED)
         raise
