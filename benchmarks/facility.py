@@ -43,6 +43,9 @@ from icf_utils.verify.fixity import record_fixity
 _FIRST = "study-000"
 _UID_ROOT = b"1.2.826.0.1.3680043.8.498."
 _URL = "https://data.example.org"
+_UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
+#: Bytes of a file above which it is metadata of images, which has no UUIDs.
+_LARGE = 1_000_000
 _HEADER = ["| what | command | wall time | CPU time | peak memory |", "| --- | --- | --- | --- | --- |"]
 
 
@@ -117,17 +120,19 @@ def _copy_study(store: Path, number: int) -> None:
 
 
 def _new_names(first: Study, study: Study, number: int) -> dict[bytes, bytes]:
-    """What the first study's files call something, and what the copy's do."""
-    names = {_FIRST: study.study, study_id(_FIRST): study_id(study.study)}
+    """What the first study's files call something, and what the copy's do; UUIDs come last."""
+    names = {_FIRST.encode(): study.study.encode(), _UID_ROOT: _UID_ROOT.replace(b".498.", b".%03d." % (500 + number))}
+    uuids = {study_id(_FIRST): study_id(study.study)}
     for visit in first.visits():
         old, new = (str(visit_uuid(_URL, each.study, visit, "dataset")) for each in (first, study))
-        names[old] = new
-    found = {old.encode(): new.encode() for old, new in names.items()}
-    return {**found, _UID_ROOT: _UID_ROOT.replace(b".498.", b".%03d." % (500 + number))}
+        uuids[old] = new
+    return {**names, **{old.encode(): new.encode() for old, new in uuids.items()}}
 
 
 def _renamed(data: bytes, names: dict[bytes, bytes]) -> bytes:
-    return re.sub(b"|".join(map(re.escape, names)), lambda found: names[found[0]], data)
+    for old in (_FIRST.encode(), _UID_ROOT):
+        data = data.replace(old, names[old])
+    return _UUID.sub(lambda found: names.get(found[0], found[0]), data) if len(data) < _LARGE else data
 
 
 def _files(folder: Path) -> Iterator[Path]:
