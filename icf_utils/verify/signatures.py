@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import date as calendar_date
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -62,10 +63,16 @@ def check_signature(place: Visit, sums: bytes | None, signers: Path) -> tuple[st
 def find_signer(sums: bytes, signature: bytes, signers: Path) -> tuple[str, str]:
     """Who of the file ``signers`` has signed a list, empty if nobody, and the date for which the key must be valid.
 
+    Nobody has signed on a day that no calendar has, such as February 30.
+
     Raises :class:`~icf_utils.errors.MissingRequirement`.
     """
     dated = _DATE.search(signature)
     date = dated[1].decode("ascii") if dated else datetime.now(tz=timezone.utc).date().isoformat()
+    try:
+        calendar_date.fromisoformat(date)
+    except ValueError:
+        return "", date
     time = f"-Overify-time={date.replace('-', '')}120000"
     with _temporary(signature) as file:
         named = _run(["find-principals", "-s", file, "-f", str(signers), time])

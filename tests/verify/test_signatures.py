@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -63,6 +64,9 @@ def test_keys_come_and_go(place: Visit, tmp_path: Path, inside: Inside) -> None:
     for key, date, code in ((old, "2025-06-01", 0), (old, "2026-06-01", 1), (new, "2025-06-01", 1), (new, "", 0)):
         assert inside(*sign, key, "--again", *(("--date", date) if date else ())).code == 0
         assert inside(*check).code == code, (key, date)
+    signature = place.signature.read_bytes()
+    place.signature.write_bytes(re.sub(rb"Date: .*", b"Date: 2026-02-30", signature))
+    assert inside(*check).code == 1
     elsewhere = signers(tmp_path / "others", ("steward", "", old))
     assert inside("verify", "-o", place.root, "--signers", elsewhere, "-q").code == 1
     other_purpose = tmp_path / "purpose"
