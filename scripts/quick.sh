@@ -9,6 +9,10 @@ bin=$PWD/.venv-test/bin
 PATH=$bin:$PATH
 export PATH
 
+# many tests wait for processes that they start, so that two processors are busy with four
+workers=$(getconf _NPROCESSORS_ONLN)
+[ "$workers" -ge 4 ] || workers=4
+
 echo "== style" && "$bin/ruff" check --quiet . && "$bin/ruff" format --quiet --check .
 echo "== types" && "$bin/mypy"
-echo "== quick tests" && "$bin/python" -m pytest --quick -n auto --dist worksteal -q --durations=5 --durations-min=1 "$@"
+echo "== quick tests" && "$bin/python" -m pytest --quick -n $workers --dist worksteal -q --durations=5 --durations-min=1 "$@"
