@@ -153,3 +153,10 @@ def visitor(driver: Any) -> Iterator[Visitor]:
     found.settle()
     assert [entry for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
     assert {urlsplit(url).hostname for url in found.requests()} == {"127.0.0.1"}
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that the test starts are not measured by coverage, which imports modules of its own."""
+    for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
+        monkeypatch.delenv(name, raising=False)

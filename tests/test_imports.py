@@ -222,6 +222,7 @@ HEAVY = {
 }
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize(
     "statement",
     ["import icf_utils", "import icf_utils.cli.main", "from icf_utils.cli.main import build_parser; build_parser()"],
@@ -230,6 +231,7 @@ def test_starting_is_cheap(statement: str) -> None:
     assert loaded(statement) & HEAVY == set()
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_archiving_needs_no_dicom_library() -> None:
     assert loaded("from icf_utils.archive.stage import make_studyvisit_archive") & HEAVY == set()
 

@@ -129,6 +129,7 @@ def test_doctor(source: Path, root: Path) -> None:
     assert icf("doctor", root, "-o", root).code == 2
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("command", ["", *subcommands()])
 def test_help_loads_nothing_heavy(command: str) -> None:
     modules = loaded(*command.split(), "--help")
@@ -136,6 +137,7 @@ def test_help_loads_nothing_heavy(command: str) -> None:
     assert not [name for name in modules if name.startswith("icf_utils.") and name.endswith(".stage")]
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_stages_load_what_they_need(source: Path, root: Path) -> None:
     """pydicom loads libraries of its own: for downloads, and for pixels where they are there."""
     dicom = {"pydicom", "tqdm", "requests", "numpy", "PIL"}
@@ -144,6 +146,7 @@ def test_stages_load_what_they_need(source: Path, root: Path) -> None:
         assert (loaded(*arguments) & set(HEAVY)) <= allowed, arguments[0]
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_importing_the_package_loads_nothing() -> None:
     program = "import json, sys; before = set(sys.modules); import icf_utils; print(json.dumps(sorted(sys.modules)))"
     modules = set(json.loads(run(*PYTHON, "-c", program).out))
