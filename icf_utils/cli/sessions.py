@@ -89,6 +89,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     bad = [item for item in found if item["state"] != "success"]
     ok = not args.wait or not bad
     console.result(args.command, {"sessions": found}, _lines(found), ok=ok)
+    if problem := sessions.space_problem():
+        console.warning(f"the receiver refuses images: {problem}")
     if args.wait and unfinished:
         if sessions.is_served():
             why = f"after {args.timeout:g} s"
@@ -107,11 +109,14 @@ def _wait(
     of_any_state = {name: text for name, text in query.items() if name != "state"}
     found = first
     with console.task("sessions", len(ids), "session") as task:
-        done, seen = 0, 0.0
+        done, seen, problem = 0, 0.0, ""
         for waited in poll(_PAUSE, _PAUSE, timeout=timeout or inf):
             if waited:
                 found = [item for item in sessions.list(of_any_state) if "state" not in query or item["id"] in ids]
             seen = waited if sessions.is_served() else seen
+            before, problem = problem, sessions.space_problem()
+            if problem and problem != before:
+                console.warning(f"the receiver refuses images: {problem}")
             finished = sum(item["state"] not in _ACTIVE for item in found)
             task.advance(max(0, finished - done))
             done = max(done, finished)

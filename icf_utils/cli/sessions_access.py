@@ -82,7 +82,8 @@ def sessions_of(args: argparse.Namespace) -> Sessions:
     if not settings:
         raise InvalidSetting("command line", "name the receiver: --url URL or --settings FILE")
     found = load_receiver_settings(Path(settings))
-    return LocalSessions(found.spool, found.store, {rule.name: rule.process for rule in found.rules})
+    processings = {rule.name: rule.process for rule in found.rules}
+    return LocalSessions(found.spool, found.store, processings, found.listen.reserve * 1_000_000)
 
 
 def do_to_each(args: argparse.Namespace, console: Console, action: Callable[[str], None], done: str) -> int:

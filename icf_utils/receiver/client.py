@@ -33,7 +33,7 @@ from icf_utils.receiver.model import Session
 from icf_utils.receiver.processings import request_rerun, session_processings
 from icf_utils.receiver.quarantine import accept_quarantine, drop_quarantine, quarantined_images
 from icf_utils.receiver.routing import read_states, request_resend
-from icf_utils.receiver.spool import is_held
+from icf_utils.receiver.spool import is_held, space_problem
 from icf_utils.receiver.web import downloads, shapes
 from icf_utils.receiver.web.queries import parse_query
 from icf_utils.receiver.web.records import event_records, quarantine_record, rejection_record, session_record
@@ -113,6 +113,9 @@ class Sessions(Protocol):
     def is_served(self) -> bool:
         """Whether a receiver is processing them now, as far as is known here."""
 
+    def space_problem(self) -> str:
+        """Why the receiver refuses images for lack of space at present; empty if it does not."""
+
     def download(self, session_id: str, kind: str, folder: Path, progress: Progress) -> Download:
         """Download the zip of a session's ``input``, ``output`` or ``quarantine`` into ``folder``.
 
@@ -121,15 +124,20 @@ class Sessions(Protocol):
 
 
 class LocalSessions:
-    """The sessions in the spool of a receiver on this machine; ``store`` is where its visits go."""
+    """The sessions in the spool of a receiver on this machine; ``store`` is where its visits go.
 
-    def __init__(self, spool: Path, store: Path, processings: Mapping[str, tuple[str, ...]] | None = None) -> None:
+    ``processings`` are those of each rule, ``reserve`` the space in bytes that stays free on the spool's disk.
+    """
+
+    def __init__(
+        self, spool: Path, store: Path, processings: Mapping[str, tuple[str, ...]] | None = None, reserve: int = 0
+    ) -> None:
         if not spool.is_dir():
             raise InvalidSetting(
                 str(spool), "this folder does not exist; check that the receiver has been started, and with this spool"
             )
         self._journal, self._store = Journal(spool), store
-        self._processings = processings or {}
+        self._processings, self._reserve = processings or {}, reserve
 
     def list(self, words: Mapping[str, str]) -> Sequence[SessionRecord]:
         query = parse_query({word: [text] for word, text in words.items()})
@@ -185,6 +193,9 @@ class LocalSessions:
 
     def is_served(self) -> bool:
         return is_held(self._journal.spool)
+
+    def space_problem(self) -> str:
+        return space_problem(self._journal.spool, self._reserve) if self.is_served() else ""
 
     def download(self, session_id: str, kind: str, folder: Path, progress: Progress) -> Download:
         session = self._session(session_id)
@@ -290,6 +301,13 @@ class HttpSessions:
     def is_served(self) -> bool:
         """The pages are the receiver's own; when they stop answering, the next request says so."""
         return True
+
+    def space_problem(self) -> str:
+        with self._request("GET", "/space") as response:
+            found = self._json(response)
+        if not shapes.has_shape(found, shapes.SPACE):
+            raise self._failure("expected the state of the spool's disk, found something else")
+        return str(found["problem"])
 
     def download(self, session_id: str, kind: str, folder: Path, progress: Progress) -> Download:
         zip_file = _PartialZip(folder, _checked(session_id), kind)

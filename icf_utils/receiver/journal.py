@@ -133,6 +133,14 @@ class Journal:
         """Close the database."""
         self._database.close()
 
+    def compact(self) -> None:
+        """Move what is in the write-ahead log to the database, so that both use as little of a full disk as possible.
+
+        What is being read meanwhile stays in the log.
+        """
+        with suppress(StorageFailure):
+            self._database.run("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def check_on_disk(self) -> None:
         """Raise :class:`~icf_utils.errors.DepositDamaged` if the file was removed or replaced since it was opened."""
         if not self._database.is_on_disk():

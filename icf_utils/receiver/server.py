@@ -242,7 +242,7 @@ class Receiver:
             self._progress.message(str(error))
         if state != "released":
             why = f" ({printable(reason)})" if reason else ""
-            self._progress.message(f"an association of {printable(opened.sender.calling_ae)} was {state}{why}")
+            self._progress.message(f"an association of {printable(opened.sender.calling_ae) or '-'} was {state}{why}")
 
     def _record_end(self, opened: OpenAssociation, state: EndState, reason: str) -> None:
         self._write_start(opened)
@@ -296,6 +296,8 @@ class Receiver:
             self._problem.end()
 
     def _update(self) -> None:
+        if self._spool.update_journal_space():
+            self._journal.compact()
         if time.monotonic() - self._cleaned > _CLEANING_INTERVAL:
             self._cleaned = time.monotonic()
             oldest = time.time() - self._settings.listen.keep_associations * 86_400

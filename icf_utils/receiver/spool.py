@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from icf_utils.errors import Busy, storage_errors
+from icf_utils.receiver.journal_space import JournalSpace, is_journal_space_used
 from icf_utils.receiver.model import Session, visit_of_revision
 from icf_utils.store.files import sync_names
 from icf_utils.store.flock import try_flock
@@ -32,6 +33,9 @@ PARTS_NAME, LOCK_NAME = "parts", "receiver.lock"
 SENDS_FILE, SEND_MARKS = "sends.json", "sends"
 
 _BLOCK = 1 << 20
+
+#: Bytes that are kept of an image for which the disk has no space.
+KEPT_HEAD = 1 << 16
 
 #: Seconds for which the lock is tried.
 _LOCK_TIMEOUT = 0.5
@@ -57,6 +61,7 @@ class Spool:
             self._lock = open(folder / LOCK_NAME, "a+", encoding="ascii")  # noqa: SIM115 - closed by close()
         self._hold()
         self.parts = folder / PARTS_NAME
+        self._journal_space = JournalSpace(folder, self.free_space)
 
     def _hold(self) -> None:
         """Take the lock, which :func:`is_held` in another process may have for a moment."""
@@ -83,13 +88,17 @@ class Spool:
                 shutil.rmtree(self.parts)
 
     def has_room(self) -> bool:
-        """Whether more than the reserve is free."""
-        return self.free_space() > self._reserve
+        """Whether more than the reserve is free, and the journal does not need the space that is kept for it."""
+        return not self._journal_space.is_used and self.free_space() > self._reserve
 
     def free_space(self) -> int:
         """Free bytes on the spool's disk."""
-        found = os.statvfs(self.folder)
-        return found.f_bavail * found.f_frsize
+        return free_space(self.folder)
+
+    def update_journal_space(self) -> bool:
+        """Give the journal the space that is kept for it, or take it back; returns whether the journal has it."""
+        self._journal_space.update()
+        return self._journal_space.is_used
 
     def new_part(self, rule: str) -> PartialImage:
         """An empty file for an image. Raises ``OSError`` if none can be created."""
@@ -160,6 +169,13 @@ class PartialImage:
                 rest = rest[count:]
         except OSError as error:
             self.error = error
+            self._cut()
+
+    def _cut(self) -> None:
+        """Keep only what says where the image belongs: the rest of a large one would keep the disk full."""
+        with suppress(OSError):
+            os.ftruncate(self._descriptor, min(self.size, KEPT_HEAD))
+            self.size = min(self.size, KEPT_HEAD)
 
     def read_at(self, position: int, count: int) -> bytes:
         """Up to ``count`` bytes of what was written, from ``position`` on."""
@@ -234,6 +250,23 @@ def first_free_revision(store: Path, study: str, visit: str) -> int:
     while Visit(store, study, visit_of_revision(visit, revision)).archive.exists():
         revision += 1
     return revision
+
+
+def free_space(folder: Path) -> int:
+    """Free bytes on a folder's disk."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+def space_problem(folder: Path, reserve: int = 0) -> str:
+    """Why the receiver that uses a spool refuses images for lack of space; empty if it does not.
+
+    ``reserve`` is the space in bytes that stays free. For other processes than the receiver.
+    """
+    free = free_space(folder)
+    if free <= reserve:
+        return "less than the reserve is free on the disk"
+    return "the disk is full" if is_journal_space_used(folder) else ""
 
 
 def is_held(folder: Path) -> bool:

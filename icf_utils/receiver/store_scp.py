@@ -36,10 +36,7 @@ from icf_utils.receiver.identify import (
     sop_uids,
 )
 from icf_utils.receiver.sessions import RefusedImage, SessionManager
-from icf_utils.receiver.spool import PartialImage, Spool, is_disk_full
-
-#: Bytes that are kept in memory of an image for which the disk has no space.
-_KEPT_HEAD = 1 << 16
+from icf_utils.receiver.spool import KEPT_HEAD, PartialImage, Spool, is_disk_full
 
 
 class StoreHandler:
@@ -188,7 +185,7 @@ class _NoSpace:
         self._head = bytearray(write_file_meta(request.sop_class, request.sop_instance, transfer_syntax))
 
     def write(self, piece: memoryview) -> None:
-        self._head += piece[: max(0, _KEPT_HEAD - len(self._head))]
+        self._head += piece[: max(0, KEPT_HEAD - len(self._head))]
 
     def finish(self) -> StoreResponse:
         return self._handler.refuse_for_space(self._association, self._request, bytes(self._head))

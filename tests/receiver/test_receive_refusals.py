@@ -16,6 +16,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from icf_utils.receiver.journal_space import JOURNAL_SPACE_NAME
 from tests.cli.program import icf
 from tests.data.make_dicom import uid, write_visit
 from tests.receiver.receiving import PATIENCE, Receiver, dcmtk, running, store, storescu, wait_until
@@ -34,6 +35,11 @@ def _collect() -> Iterator[None]:
 
 _RULE = 'called_ae = "STUDYA"\nstudy = "study-a"\nquiet = 1'
 _SLOW = 'called_ae = "STUDYA"\nstudy = "study-a"\nquiet = 600'
+
+
+def _free(folder: Path) -> int:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
 
 
 def statuses(receiver: Receiver, paths: list[Path], calling: str = "TESTS") -> list[int]:
@@ -130,15 +136,23 @@ def test_a_session_of_which_images_were_refused_is_partial(tmp_path: Path) -> No
     try:
         with running(tmp_path, rule=_RULE, listen="reserve = 0\nretry = 1") as receiver:
             stored = statuses(receiver, paths).count(0)
-            time.sleep(2.5)  # the session is complete, which perhaps cannot be written down, nor its log
-            subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
-            wait_until(lambda: [item.state for item in receiver.sessions()] == ["partial"], "it is retried by itself")
+            assert 0 < stored < 24
+            wait_until(lambda: [item.state for item in receiver.sessions()] == ["partial"], "while the disk is full")
+            assert not (place / JOURNAL_SPACE_NAME).exists()
             (session,) = receiver.sessions()
             assert (session.images, session.refused, session.state) == (stored, 24 - stored, "partial")
             assert "were refused: the disk is full (0xA700)" in session.notes[-1]
             done = icf("sessions", "--settings", tmp_path / "receiver.toml", "--wait")
             assert done.code == 1
             assert f"{session.id}: {24 - stored} images were refused" in done.out
+            assert "warning: the receiver refuses images: the disk is full" in done.err
+            (place / "of somebody else").write_bytes(bytes(_free(place)))  # what became free is not for images
+            assert set(statuses(receiver, paths[:2])) == {0xA700}
+            subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
+            wait_until((place / JOURNAL_SPACE_NAME).exists, "the journal's space is kept again")
+            assert statuses(receiver, paths) == [0] * len(paths)
+            wait_until(lambda: receiver.sessions()[-1].state == "success", "everything was sent again")
+            assert "warning" not in icf("sessions", "--settings", tmp_path / "receiver.toml").err
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)
 

@@ -20,7 +20,10 @@ from typing import Any
 import pytest
 import requests
 
+from icf_utils.credentials import Secret
+from icf_utils.receiver.client import HttpSessions
 from icf_utils.receiver.journal import Journal
+from icf_utils.receiver.journal_space import JOURNAL_SPACE_NAME
 from icf_utils.receiver.model import LATE, SESSION_STATES, SessionFilter
 from icf_utils.receiver.spool import Spool
 from icf_utils.receiver.web.records import MAGICKBOX_FIELDS
@@ -461,6 +464,23 @@ def test_health_needs_no_token_and_says_nothing_else(client: Client) -> None:
     try:
         response = client.ask("/health", token="")
         assert (response.status_code, response.json()) == (200, {"status": "ok"})
+    finally:
+        spool.close()
+
+
+def test_a_full_disk_is_shown(client: Client) -> None:
+    """The receiver has given the journal the space that it keeps for it."""
+    assert client.ask("/space").json() == {"problem": ""}  # no receiver is running
+    spool = Spool(client.journal.spool, reserve=0)
+    try:
+        assert client.ask("/space").json() == {"problem": ""}
+        (client.journal.spool / JOURNAL_SPACE_NAME).unlink()
+        assert client.ask("/space", token="").status_code == 401
+        assert client.ask("/space").json() == {"problem": "the disk is full"}
+        assert "Images are refused: the disk is full." in client.ask("/").text
+        assert client.ask("/health", token="").json() == {"error": "the disk is full"}
+        sessions = HttpSessions(client.url, Secret(TOKEN))
+        assert sessions.space_problem() == "the disk is full"
     finally:
         spool.close()
 

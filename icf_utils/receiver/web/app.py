@@ -31,6 +31,7 @@ from icf_utils.receiver.model import Session, SessionFilter, in_one_line
 from icf_utils.receiver.processings import request_rerun, session_processings
 from icf_utils.receiver.quarantine import accept_quarantine, drop_quarantine, quarantined_images
 from icf_utils.receiver.routing import read_states, request_resend
+from icf_utils.receiver.spool import is_held, space_problem
 from icf_utils.receiver.web import downloads, guard, views
 from icf_utils.receiver.web.catalog_links import catalog_page
 from icf_utils.receiver.web.metrics import collect_metrics, format_metrics, health_problem
@@ -114,6 +115,7 @@ def _add_routes(app: Flask, handlers: _Handlers) -> None:
     app.add_url_rule("/sessions", "post", handlers.post, methods=["POST"])
     app.add_url_rule("/health", "health", handlers.health)
     app.add_url_rule("/metrics", "metrics", handlers.metrics)
+    app.add_url_rule("/space", "space", handlers.space)
     app.add_url_rule("/associations/rejected", "rejected", handlers.rejected)
     app.add_url_rule("/events", "events", handlers.events)
     app.add_url_rule("/events/retry", "retry_events", handlers.retry_events, methods=["POST"])
@@ -207,6 +209,7 @@ class _Handlers:
         page["bulk_form"] = guard.form_token(self._settings.token, *_BULK)
         page["rules"] = sorted({*self._settings.rules, *self._settings.processings, *filter(None, [query.wanted.rule])})
         page["rejected"] = views.rejected_rows(rejected)
+        page["space_problem"] = self._space_problem()
         page["undelivered"] = self._journal.events.counts()["failed"]
         return render_template("sessions.html", **page)
 
@@ -386,6 +389,15 @@ class _Handlers:
     def metrics(self) -> Response:
         text = format_metrics(collect_metrics(self._journal, self._settings.reserve))
         return Response(text, content_type="text/plain; version=0.0.4; charset=utf-8")
+
+    def space(self) -> Response:
+        """Whether images are refused for lack of space."""
+        return jsonify({"problem": self._space_problem()})
+
+    def _space_problem(self) -> str:
+        """Why the receiver refuses images for lack of space; empty if it does not, or if no receiver is running."""
+        spool = self._journal.spool
+        return space_problem(spool, self._settings.reserve) if is_held(spool) else ""
 
     def rejected(self) -> Response:
         """The associations that were rejected last."""

@@ -5,14 +5,13 @@ Reads the journal and the file system.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from icf_utils.receiver.journal import Journal
-from icf_utils.receiver.spool import is_held
+from icf_utils.receiver.spool import free_space, is_held, space_problem
 
 
 class Metric(NamedTuple):
@@ -28,13 +27,7 @@ def health_problem(spool: Path, reserve: int) -> str:
     """Why a receiver does not take images at present; empty if it does. ``reserve`` is in bytes."""
     if not is_held(spool):
         return "no receiver is running"
-    return "" if free_space(spool) > reserve else "less than the reserve is free on the disk"
-
-
-def free_space(folder: Path) -> int:
-    """Free bytes on a folder's disk."""
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
+    return space_problem(spool, reserve)
 
 
 def collect_metrics(journal: Journal, reserve: int) -> list[Metric]:

@@ -51,6 +51,7 @@ SESSION: Shape = MappingProxyType(
 REJECTION: Shape = MappingProxyType(
     {**dict.fromkeys(("address", "AETitleCaller", "AETitleCalled", "reason"), _is_text), "time": _is_moment}
 )
+SPACE: Shape = MappingProxyType({"problem": _is_text})
 EVENT: Shape = MappingProxyType(
     {
         **dict.fromkeys(("id", "type", "target", "state", "message"), _is_text),
