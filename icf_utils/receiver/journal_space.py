@@ -8,6 +8,7 @@ removed when the disk is nearly full, and made again when there is room; in betw
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,22 +21,23 @@ _NEARLY_FULL = JOURNAL_SPACE // 2
 
 
 class JournalSpace:
-    """The space that is kept in a spool folder. ``is_used`` says that the journal has it now."""
+    """The space that is kept in a spool folder. ``is_used`` says that the journal has it now. Safe for threads."""
 
     def __init__(self, spool: Path, free_space: Callable[[], int]) -> None:
         """``free_space`` returns the free bytes on the spool's disk."""
         self._path, self._free_space = spool / JOURNAL_SPACE_NAME, free_space
-        self.is_used = False
+        self._lock, self.is_used = threading.Lock(), False
         if not self._is_whole():
             self._take_back()
 
     def update(self) -> None:
         """Give the space to the journal if the disk is nearly full, or take it back if there is room again."""
-        if self.is_used:
-            if self._free_space() > 2 * JOURNAL_SPACE:
-                self._take_back()
-        elif self._free_space() < _NEARLY_FULL:
-            self._give()
+        with self._lock:
+            if self.is_used:
+                if self._free_space() > 2 * JOURNAL_SPACE:
+                    self._take_back()
+            elif self._free_space() < _NEARLY_FULL:
+                self._give()
 
     def _is_whole(self) -> bool:
         with suppress(OSError):

@@ -87,9 +87,11 @@ class Spool:
             if self.parts.exists():
                 shutil.rmtree(self.parts)
 
-    def has_room(self) -> bool:
-        """Whether more than the reserve is free, and the journal does not need the space that is kept for it."""
-        return not self._journal_space.is_used and self.free_space() > self._reserve
+    def space_problem(self) -> str:
+        """Why there is no room for an image: no more than the reserve is free, or the journal needs its own space."""
+        if self._journal_space.is_used:
+            self._journal_space.update()
+        return _space_problem(self.free_space(), self._reserve, self._journal_space.is_used)
 
     def free_space(self) -> int:
         """Free bytes on the spool's disk."""
@@ -263,10 +265,13 @@ def space_problem(folder: Path, reserve: int = 0) -> str:
 
     ``reserve`` is the space in bytes that stays free. For other processes than the receiver.
     """
-    free = free_space(folder)
-    if free <= reserve:
+    return _space_problem(free_space(folder), reserve, is_journal_space_used(folder))
+
+
+def _space_problem(free: int, reserve: int, is_journal_short: bool) -> str:
+    if free <= reserve and reserve:
         return "less than the reserve is free on the disk"
-    return "the disk is full" if is_journal_space_used(folder) else ""
+    return "the disk is full" if not free or is_journal_short else ""
 
 
 def is_held(folder: Path) -> bool:

@@ -56,22 +56,25 @@ class StoreHandler:
     def begin(self, association: OpenAssociation, request: Command, transfer_syntax: str) -> IncomingImage:
         """Return what receives the image of a request."""
         association.transfer_syntaxes.add(transfer_syntax)
-        part = self._new_part(association)
+        part, problem = self._new_part(association)
         if part is None:
-            return _NoSpace(self, association, request, transfer_syntax)
+            return _NoSpace(self, association, request, transfer_syntax, problem)
         part.write(write_file_meta(request.sop_class, request.sop_instance, transfer_syntax))
         return _SpooledImage(self, association, request, part)
 
-    def _new_part(self, association: OpenAssociation) -> PartialImage | None:
-        """A file for an image; ``None`` if less than the reserve is free on the disk."""
+    def _new_part(self, association: OpenAssociation) -> tuple[PartialImage | None, str]:
+        """A file for an image; or ``None``, and what prevents it."""
         try:
-            return self._spool.new_part(association.rule.name) if self._spool.has_room() else None
-        except OSError:
-            return None
+            problem = self._spool.space_problem()
+            return (None, problem) if problem else (self._spool.new_part(association.rule.name), "")
+        except OSError as error:
+            return None, "the disk is full" if is_disk_full(error) else f"cannot write to the spool: {error.strerror}"
 
-    def refuse_for_space(self, association: OpenAssociation, request: Command, head: bytes) -> StoreResponse:
+    def refuse_unwritten(
+        self, association: OpenAssociation, request: Command, head: bytes, problem: str
+    ) -> StoreResponse:
         """The response to an image of which nothing was written; ``head`` is its beginning."""
-        response = self._refuse(association, OUT_OF_RESOURCES, "less than the reserve is free on the disk")
+        response = self._refuse(association, OUT_OF_RESOURCES, problem)
         self._record_refusal(association, request, response, lambda at, count: head[at : at + count], len(head))
         return response
 
@@ -179,16 +182,17 @@ class _NoSpace:
     """An image for which the disk has no space: its bytes are dropped, except for those that say where it belongs."""
 
     def __init__(
-        self, handler: StoreHandler, association: OpenAssociation, request: Command, transfer_syntax: str
+        self, handler: StoreHandler, association: OpenAssociation, request: Command, transfer_syntax: str, problem: str
     ) -> None:
         self._handler, self._association, self._request = handler, association, request
+        self._problem = problem
         self._head = bytearray(write_file_meta(request.sop_class, request.sop_instance, transfer_syntax))
 
     def write(self, piece: memoryview) -> None:
         self._head += piece[: max(0, KEPT_HEAD - len(self._head))]
 
     def finish(self) -> StoreResponse:
-        return self._handler.refuse_for_space(self._association, self._request, bytes(self._head))
+        return self._handler.refuse_unwritten(self._association, self._request, bytes(self._head), self._problem)
 
     def discard(self) -> None:
         pass
