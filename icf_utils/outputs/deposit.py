@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from icf_utils.archive.checksum import file_md5
 from icf_utils.archive.reader import ArchivePass
-from icf_utils.errors import DepositDamaged, DepositMissing, IcfError, storage_errors
+from icf_utils.errors import DepositDamaged, DepositMissing, IcfError, StorageFailure, storage_errors
 from icf_utils.interrupts import remove_file
 from icf_utils.outputs.listing import OUTPUTS_PATH, changed_list, output_line, read_list
 from icf_utils.outputs.packing import RECORD_NAME
@@ -149,7 +150,7 @@ def publish_output(
     study, processing = place.of_study, provenance.recipe.processing
     tar, path, data = place.output(processing), place.provenance(processing), encode_provenance(provenance)
     before = find_deposit(path)
-    if before == data and tar.exists() and tar.stat().st_size == provenance.output.size:
+    if before == data and _is_intact(tar, provenance.output):
         remove_file(part_name(study, tar))
         return "unchanged"
     change = Change(study, place.visit)
@@ -159,13 +160,21 @@ def publish_output(
             make_folders(study.root, staged.of_study.folder)
             rename_file(part_name(study, tar), staged.output(processing))
         with catalog_lock(study, progress):
-            steps = _keep_old(change, place, processing) if keeps_old and before is not None else []
+            steps = _keep_old(change, place, processing) if keeps_old and before not in (None, data) else []
             steps += [Step(tar.name, change.path_of(staged.output(processing))), change.prepare(path.name, data)]
             steps += _list_steps(change, place, provenance)
             change.commit([*steps, *_sums_steps(change, place, steps)])
     finally:
         change.close()
     return "written" if before is None else "replaced"
+
+
+def _is_intact(tar: Path, expected: OutputFiles) -> bool:
+    """Whether an output that is there has the bytes that its provenance says; those of a damaged one are put back."""
+    try:
+        return tar.stat().st_size == expected.size and file_md5(tar) == expected.md5
+    except (OSError, StorageFailure):
+        return False
 
 
 def _keep_old(change: Change, place: Visit, processing: str) -> list[Step]:

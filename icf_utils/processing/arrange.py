@@ -29,6 +29,7 @@ READ_ONLY_FOLDER = stat.S_IRUSR | stat.S_IXUSR
 _CHUNK = 1 << 20
 _LONGEST_NAME = 60
 _UNSAFE = re.compile(r"[^A-Za-z0-9.+-]+")
+_MAKE_AGAIN = "'icf-utils process --always-make' makes it again; then run this processing again"
 _REMEDY = "run 'icf-utils verify' on this visit, and restore what is damaged"
 
 
@@ -49,11 +50,25 @@ def arrange_images(images: Sequence[ImageRecord], layout: Layout) -> list[InputF
     found = []
     for image in images:
         path = _path(image, layout, folders)
-        number = used[path] = used.get(path, 0) + 1
-        if number > 1:
-            stem, dot, suffix = path.rpartition(".")
-            path = f"{stem}-{number}{dot}{suffix}" if dot and "/" not in suffix else f"{path}-{number}"
+        stem, dot, suffix = path.rpartition(".")
+        has_suffix = bool(dot) and "/" not in suffix
+        path = _distinct(stem, dot + suffix, used) if has_suffix else _distinct(path, "", used)
         found.append(InputFile(path, image.offset, image.size, image.md5))
+    return found
+
+
+def _distinct(stem: str, suffix: str, used: dict[str, int]) -> str:
+    """A name that is new to ``used``, with a number before the suffix where it has to be; it is added.
+
+    ``used`` has, for each name, the last number that was put before its suffix.
+    """
+    wanted = found = f"{stem}{suffix}"
+    number = used.get(wanted, 1)
+    while found in used:
+        number += 1
+        found = f"{stem}-{number}{suffix}"
+    used[wanted] = number
+    used.setdefault(found, 1)
     return found
 
 
@@ -77,8 +92,7 @@ def _series_folders(images: Sequence[ImageRecord]) -> dict[str, str]:
     for uid, image in sorted(first.items(), key=lambda item: (_series_number(item[1]), item[0])):
         text = _safe(str(image.tags.get("SeriesDescription", "")))[:_LONGEST_NAME]
         name = f"{_series_number(image):04}_{text}" if text else f"{_series_number(image):04}"
-        number = taken[name.lower()] = taken.get(name.lower(), 0) + 1
-        found[uid] = f"{name}-{number}" if number > 1 else name
+        found[uid] = name + _distinct(name.lower(), "", taken)[len(name) :]
     return found
 
 
@@ -94,8 +108,11 @@ def _safe(text: str) -> str:
     return _UNSAFE.sub("_", text).strip("_.")
 
 
-def list_output_files(path: Path) -> list[InputFile]:
-    """The files of an output, as input of the next processing. Raises ``DepositDamaged`` or ``StorageFailure``."""
+def list_output_files(path: Path, md5: str = "") -> list[InputFile]:
+    """The files of an output. With the ``md5`` that it must have, it is compared, and the files get their own.
+
+    Raises ``DepositDamaged`` or ``StorageFailure``.
+    """
     found = []
     with storage_errors(path, "read"), open(path, "rb", buffering=0) as handle, SILENT.task("", 0, "B") as task:
         archive = ArchivePass(handle, path, task)
@@ -103,10 +120,20 @@ def list_output_files(path: Path) -> list[InputFile]:
             for member in archive.members():
                 below = _below_output(member)
                 if below:
-                    found.append(InputFile(below, member.offset, member.size))
+                    own = _md5_of_content(archive) if md5 else ""
+                    found.append(InputFile(below, member.offset, member.size, own))
+            if md5 and (other := archive.finish()[0].md5) != md5:
+                raise DepositDamaged(path, f"the MD5 {md5} as in its provenance", other, _MAKE_AGAIN)
         finally:
             archive.close()
     return found
+
+
+def _md5_of_content(archive: ArchivePass) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    while data := archive.content(_CHUNK):
+        digest.update(data)
+    return digest.hexdigest()
 
 
 def _below_output(member: ArchiveMember) -> str:

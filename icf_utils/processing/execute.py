@@ -193,7 +193,7 @@ def _arrange(
         tar = place.output(processing.input_from)
         if not tar.exists():
             raise DepositMissing(tar, f"run 'icf-utils process {processing.input_from}' first")
-        return write_input(tar, list_output_files(tar), scratch.input)
+        return write_input(tar, list_output_files(tar, recipe.input_md5), scratch.input)
     metadata = read_visit_metadata(place)
     if metadata.tarball.md5 != recipe.archive_md5:
         raise InputChanged(place.tarball_json, place.archive, "the visit was replaced just now; run the command again")

@@ -31,3 +31,18 @@ def test_names_as_mercure_has_them() -> None:
 
 def test_names_of_the_archive() -> None:
     assert arrange_images([image("s_v/a/b.dcm", "1", "2")], "archive")[0].path == "a/b.dcm"
+
+
+def test_a_number_gives_no_name_that_is_taken() -> None:
+    images = [
+        image("s_v/x/IM.dcm", "1.1", "1", 3, "scan"),
+        image("s_v/y/IM.dcm", "1.1", "2", 3, "scan"),
+        image("s_v/z/IM-2.dcm", "1.1", "3", 3, "scan"),
+        image("s_v/w/IM.dcm", "1.1", "4", 3, "scan"),
+        image("s_v/p/1", "1.2", "5", 3, "Scan"),
+        image("s_v/q/1", "1.3", "6", 3, "scan-2"),
+    ]
+    assert [file.path for file in arrange_images(images, "series")] == [
+        *("0003_scan/IM.dcm", "0003_scan/IM-2.dcm", "0003_scan/IM-2-2.dcm", "0003_scan/IM-3.dcm"),
+        *("0003_Scan-2/1", "0003_scan-2-2/1"),
+    ]

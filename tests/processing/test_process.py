@@ -120,6 +120,22 @@ def test_one_reads_what_another_has_made(store: Path, process: Process) -> None:
     assert output_of(store, "second") == {"y": b"2\n"}
 
 
+def test_a_damaged_output_is_no_input(store: Path, process: Process) -> None:
+    second = processing("sh", "-c", "cat $ICF_INPUT/x > y", name="second")
+    second = type(second)(**{**vars(second), "input_from": "first"})
+    assert process(shell("echo 12345 > x", name="first")).state == "success"
+    tar = Visit(store, "study", "v1").output("first")
+    tar.write_bytes(tar.read_bytes().replace(b"12345", b"12346"))
+    result = process(second)
+    assert (result.state, result.code) == ("failed", "deposit-damaged")
+    assert "study/v1_first_output.tar" in result.message
+    assert "--always-make" in result.message
+    assert not Visit(store, "study", "v1").output("second").exists()
+    assert process(shell("echo 12345 > x", name="first"), always=True).state == "success"
+    assert not check_output(Visit(store, "study", "v1"), "first", archive_md5(store))
+    assert process(second).state == "success"
+
+
 def test_a_module_for_mercure_runs_unchanged(store: Path, process: Process, tmp_path: Path) -> None:
     """Written as mercure's documentation shows: settings in task.json, names by series, a notification."""
     module = tmp_path / "module.py"
