@@ -123,7 +123,6 @@ def test_visits_are_installed_with_a_password_of_netrc(
 def test_whole_studies_and_write_to_your_clone(server: Server, reader: Mapping[str, str], tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
-    subprocess.run(["icf-utils", "clone", f"{server.url}/study-a/visit-01"], cwd=work, env=dict(reader), check=True)
     pages = "write-to-your-clone.md"
     run_page(pages, slice(0, 1), server, work, reader)
     clone = work / "visit-01"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +27,14 @@ from icf_utils.dataset.export import ANNEX, MAIN
 from icf_utils.dataset.git_objects import FILE, BranchFile, GitObject
 from icf_utils.dataset.git_pack import write_pack
 from icf_utils.dataset.origin import DatasetOrigin
-from icf_utils.errors import DepositDiffers, InvalidSetting, storage_errors
+from icf_utils.errors import DepositDamaged, DepositDiffers, InvalidSetting, storage_errors
 from icf_utils.store.files import make_folders, sync_folder
 from icf_utils.store.layout import Visit
+
+_LONGEST_ADDRESS = 1 << 16
+
+#: An address with a UUID, as it begins.
+_UUID = re.compile(rb"annex::([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\?")
 
 #: git-annex's fixed UUID for the web.
 WEB = UUID("00000000-0000-0000-0000-000000000001")
@@ -123,10 +129,27 @@ def long_annex_address(visit: Visit, origin: DatasetOrigin) -> str:
     folder = f"{origin.store_url}/{visit.study}/{visit.annex_folder.name}"
     parts = urlsplit(folder)
     if parts.scheme == "file":
-        place = f"type=directory&directory={quote(unquote(parts.path), safe='/')}"
-    else:
-        place = f"type=httpalso&url={quote(folder, safe=':/')}"
-    return f"annex::{remote_uuid(origin)}?encryption=none&{place}"
+        return _directory_address(str(remote_uuid(origin)), unquote(parts.path))
+    return f"annex::{remote_uuid(origin)}?encryption=none&type=httpalso&url={quote(folder, safe=':/')}"
+
+
+def mounted_annex_address(visit: Visit) -> str:
+    """Return the complete address of a visit's deposit in a folder of this machine.
+
+    The deposit contains the store's own address, which may be one on the web; only its UUID is used. Raises
+    :class:`~icf_utils.errors.DepositDamaged` for a file that contains no such address.
+    """
+    with storage_errors(visit.annex_url, "read"):
+        text = visit.annex_url.read_bytes()[:_LONGEST_ADDRESS]
+    found = _UUID.match(text)
+    if not found:
+        remedy = "check it with 'icf-utils verify'"
+        raise DepositDamaged(visit.annex_url, "an annex:: address with a UUID", "something else", remedy)
+    return _directory_address(found[1].decode("ascii"), os.fspath(visit.annex_folder))
+
+
+def _directory_address(uuid: str, folder: str) -> str:
+    return f"annex::{uuid}?encryption=none&type=directory&directory={quote(folder, safe='/')}"
 
 
 _UNEXPECTED = "it does not belong to this dataset"

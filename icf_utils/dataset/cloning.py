@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from icf_utils.child_environment import user_environment
 from icf_utils.credentials import Credential, Login, Secret, bind_credential, origin_of
+from icf_utils.dataset.annex_url import mounted_annex_address
 from icf_utils.dataset.origin import clone_url, study_clone_url
 from icf_utils.dataset.special_remote.clone import Clone
 from icf_utils.dataset.special_remote.configure import configure_clone
@@ -91,7 +92,7 @@ def clone_dataset(
         url = clone_url(place.store, visit) if visit else study_clone_url(place.store, place.study)
         program, options, more = "datalad", [], _for_datalad(place)
     elif has_annex and shutil.which("git-remote-annex") is not None:
-        url = f"annex::{place.store}/{place.study}/{place.visit}.annex"
+        url = _annex_address(place)
         program, options, more = "git", _helper(place), _for_git(place)
     else:
         why = "this visit has no deposit for git-annex alone" if place.visit else "a study is cloned by DataLad"
@@ -122,6 +123,13 @@ def clone_dataset(
         tuple(commands),
         by_ranges,
     )
+
+
+def _annex_address(place: _Place) -> str:
+    """The address of a visit for git-annex alone, which reads small files with an address from web servers only."""
+    if place.store.startswith("file:"):
+        return mounted_annex_address(Visit(path_of(place.store), place.study, place.visit))
+    return f"annex::{place.store}/{place.study}/{place.visit}.annex"
 
 
 def _configure(folder: Path, store: str, visit: Visit, tls: TlsFiles | None = None) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
+from icf_utils import deposit_visit_dataset
 from tests.cli.program import icf
 from tests.data.make_dicom import uid
 from tests.dataset.commands import run
@@ -69,6 +72,24 @@ def test_a_mounted_store(mounted: Path, tmp_path: Path) -> None:
     run("icf-utils", "configure-clone", "--undo", cwd=tmp_path / "clone")
     settings = run("git", "config", "--local", "--list", cwd=tmp_path / "clone").decode()
     assert [line.partition("=")[0] for line in settings.splitlines() if "file:" in line] == ["remote.origin.url"]
+
+
+def test_a_mounted_store_with_git_annex_alone(mounted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deposit_visit_dataset(mounted, STUDY, "v1", annex_url=True, store_url="https://data.example.invalid")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("git", "git-annex", "git-remote-annex", "git-annex-remote-icf", "sh", "uname"):
+        (programs / name).symlink_to(shutil.which(name) or "")
+    monkeypatch.setenv("PATH", str(programs))
+    ran = icf("clone", mounted / STUDY / "v1", tmp_path / "clone", "--json")
+    assert ran.code == 0, ran
+    assert ran.json["result"]["tool"] == "git-annex"
+    assert f"directory={quote(str(mounted))}/{STUDY}/v1_annex" in ran.json["result"]["commands"][0]
+    ran = icf("get", tmp_path / "clone")
+    assert (ran.code, ran.out.startswith("got 5 images")) == (0, True), ran
+    (mounted / STUDY / "v1.annex").write_text("annex::nothing")
+    ran = icf("clone", mounted / STUDY / "v1", tmp_path / "other")
+    assert "expected an annex:: address with a UUID" in ran.err, ran
 
 
 def test_the_study_of_a_mounted_store(mounted: Path, tmp_path: Path) -> None:
