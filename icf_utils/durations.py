@@ -35,6 +35,19 @@ def format_duration(seconds: float) -> str:
     return f"{int(seconds)} s"
 
 
+def format_seconds(seconds: float) -> str:
+    """How long something took, in one or two units.
+
+    >>> format_seconds(0.054), format_seconds(7.25), format_seconds(59.9), format_seconds(75), format_seconds(7260)
+    ('0.05 s', '7.2 s', '59 s', '1 min 15 s', '2 h 1 min')
+    """
+    if seconds >= 60:
+        return format_minutes(seconds)
+    if seconds >= 10:
+        return f"{int(seconds)} s"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2f} s"
+
+
 def format_minutes(seconds: float) -> str:
     """A duration of a minute or more in its two largest units, rounded down.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from icf_utils.catalog.privacy import remove_uids
-from icf_utils.durations import format_minutes
+from icf_utils.durations import format_seconds
 from icf_utils.errors import printable
 from icf_utils.formatting import format_count, format_size
 from icf_utils.page_style import shared_style
@@ -260,17 +260,6 @@ def _notices(notices: Sequence[Notice]) -> str:
 def _notice_texts(notices: Sequence[Notice]) -> Iterator[str]:
     for notice in notices:
         yield _text(f"{notice.code}: {notice.subject}: {notice.message}")
-
-
-def format_seconds(seconds: float) -> str:
-    """Format how long something took.
-
-    >>> format_seconds(0.054), format_seconds(12.34), format_seconds(75), format_seconds(7260)
-    ('0.05 s', '12.3 s', '1 min 15 s', '2 h 1 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
-    return format_minutes(seconds)
 
 
 def _day(moment: float) -> str:

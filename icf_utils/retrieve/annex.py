@@ -58,7 +58,7 @@ class AnnexDestination:
 
 
 class IncomingImage:
-    """An image that is being received; a context manager that removes it unless :meth:`keep` has returned true."""
+    """An image that is being received; a context manager that removes it unless :meth:`save` has returned true."""
 
     def __init__(self, planned: PlannedFile, work: Path, placer: Placer) -> None:
         self._planned, self._placer = planned, placer
@@ -91,7 +91,7 @@ class IncomingImage:
         self._hand_on()
         return True
 
-    def keep(self) -> bool:
+    def save(self) -> bool:
         """Hand the image on, if size and checksum are right; returns whether they are."""
         image = self._planned.image
         if self._size != image.span.size or self._digest.hexdigest() != image.digest.value:

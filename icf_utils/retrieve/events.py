@@ -48,9 +48,9 @@ class ObservedTransfer:
         destination: Destination,
         stop: threading.Event,
         listeners: Listeners,
-        keepers: Executor,
+        savers: Executor,
     ) -> None:
-        self._transfer = TarTransfer(tar, items, destination, keepers)
+        self._transfer = TarTransfer(tar, items, destination, savers)
         self._stop, self._listeners = stop, listeners
         self.batches = self._transfer.batches()
         self.size = sum(item.image.span.size for item in items)

@@ -99,7 +99,7 @@ class FolderDestination:
 
 
 class IncomingFile:
-    """An image that is being received; a context manager that removes it unless :meth:`keep` has returned true."""
+    """An image that is being received; a context manager that removes it unless :meth:`save` has returned true."""
 
     def __init__(self, planned: PlannedFile, target: Path, work: Path) -> None:
         self._planned, self._target = planned, target
@@ -126,7 +126,7 @@ class IncomingFile:
         with storage_errors(self._target, "write"):
             self._file.write(chunk)
 
-    def keep(self) -> bool:
+    def save(self) -> bool:
         """Give the image its name, replacing what has it, if size and checksum are right; returns whether they are.
 
         Raises :class:`PathBlocked`.

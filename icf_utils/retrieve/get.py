@@ -28,7 +28,7 @@ from icf_utils.retrieve.annex import AnnexDestination, Placer, leftovers, lock_w
 from icf_utils.retrieve.clone_images import CloneAccess, CloneListing, list_clone, open_archives
 from icf_utils.retrieve.model import Failure, Image, PlannedFile, Tar
 from icf_utils.retrieve.plan import SeriesLine, series_lines
-from icf_utils.retrieve.selection import ALL, Selection
+from icf_utils.retrieve.selection import ALL, Selection, no_match
 from icf_utils.retrieve.transfer import TarTransfer
 
 
@@ -140,7 +140,7 @@ def _listings(
             seen += listing.everything if selection != ALL else ()
             yield clone, listing
     for what in selection.unmatched(seen) if selection != ALL else ():
-        out.failures.append(Failure(", ".join(os.fspath(path) for path in paths), f"no image matches {what}"))
+        out.failures.append(Failure(", ".join(os.fspath(path) for path in paths), no_match(what)))
 
 
 def _requests(paths: Iterable[str | os.PathLike[str]]) -> list[_Request]:

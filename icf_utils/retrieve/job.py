@@ -26,7 +26,7 @@ from icf_utils.retrieve.zips import ZipDestination
 from icf_utils.store.files import sync_names
 
 #: Images that are brought to the disk at a time, which confirms them together.
-_KEEPERS = 16
+_SAVERS = 16
 
 #: Seconds between two writings of ``log.json`` while a job runs.
 _LOG_PAUSE = 5.0
@@ -130,7 +130,7 @@ class RetrieveJob:
             ZipDestination(self._root, work, plan.items) if self._zipped else FolderDestination(self._root, work)
         )
         with (
-            ThreadPoolExecutor(_KEEPERS, "keep") as keepers,
+            ThreadPoolExecutor(_SAVERS, "save") as savers,
             ThreadPoolExecutor(self._connections, "retrieve") as pool,
         ):
             saved_before = check_saved(plan.items, destination.has_correct, pool, self._progress)
@@ -140,7 +140,7 @@ class RetrieveJob:
                 self._listeners.emit_failure(failure)
             left = {item for item in plan.items if not saved_before[item] and item not in blocked}
             replaced = {item for item in left if destination.exists(item)}
-            transfers = self._transfers(plan, destination, left, keepers)
+            transfers = self._transfers(plan, destination, left, savers)
             self._transfer(transfers, pool, lambda: self._log(work, saved_before, transfers, at_once=False))
         saved = [item for transfer in transfers for item in transfer.saved]
         names = [str(item.path) for item in saved]
@@ -168,11 +168,11 @@ class RetrieveJob:
         plan: Plan,
         destination: FolderDestination | ZipDestination,
         left: set[PlannedFile],
-        keepers: ThreadPoolExecutor,
+        savers: ThreadPoolExecutor,
     ) -> list[ObservedTransfer]:
         parts = [(tar, [item for item in items if item in left]) for tar, items in plan.parts]
         observed = partial(ObservedTransfer, destination=destination, stop=self._stop, listeners=self._listeners)
-        return [observed(tar, items, keepers=keepers) for tar, items in parts if items]
+        return [observed(tar, items, savers=savers) for tar, items in parts if items]
 
     def _transfer(
         self, transfers: list[ObservedTransfer], pool: ThreadPoolExecutor, after_each: Callable[[], None]

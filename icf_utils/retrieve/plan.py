@@ -9,7 +9,7 @@ from icf_utils.dicom.values import Value
 from icf_utils.results import Notice
 from icf_utils.retrieve.layout import plan_files, template_keywords
 from icf_utils.retrieve.model import Failure, Image, Listing, PlannedFile, Tar
-from icf_utils.retrieve.selection import Selection
+from icf_utils.retrieve.selection import Selection, no_match
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def make_plan(listing: Listing, selection: Selection, template: str, where: str)
     images = [image for tar in chosen for image in tar.images]
     planned = iter(plan_files(images, template))
     parts = tuple((tar, tuple(next(planned) for _ in tar.images)) for tar in chosen)
-    missing = tuple(Failure(where, f"no image matches {what}") for what in unmatched)
+    missing = tuple(Failure(where, no_match(what)) for what in unmatched)
     return Plan(parts, (*listing.failures, *missing), (*listing.notices, *_without_value(images, template)))
 
 

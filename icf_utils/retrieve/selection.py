@@ -221,3 +221,8 @@ def _reason(images: Sequence[Image], tag: TagCondition, recorded: Collection[str
     if any(tag.value.lower() == there.lower() for image in images for there in _values(image, tag.keyword)):
         return ": an image has the same value in other upper and lower case"
     return ""
+
+
+def no_match(condition: str) -> str:
+    """What is said of a condition of :meth:`Selection.unmatched`, which may contain a reason after a colon."""
+    return f"no image matches {condition}" + ("" if ": " in condition else "; --dry-run without it lists the series")

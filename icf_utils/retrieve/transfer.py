@@ -22,12 +22,12 @@ from icf_utils.retrieve.model import Failure, PlannedFile, Tar
 #: The longest request, in bytes: a large TAR comes by several connections.
 LONGEST = 64 * 1024 * 1024
 
-#: Images of a request that are being kept while the next ones arrive.
-_MOST_KEPT = 32
+#: Images of a request that are being saved while the next ones arrive.
+_MOST_AT_A_TIME = 32
 
 
 class Incoming(Protocol):
-    """An image that is being received; leaving the context removes it unless it was kept."""
+    """An image that is being received; leaving the context removes it unless it was saved."""
 
     def __enter__(self) -> Incoming: ...
 
@@ -37,8 +37,11 @@ class Incoming(Protocol):
 
     def write(self, chunk: bytes) -> None: ...
 
-    def keep(self) -> bool:
-        """Whether size and checksum are right; then the image is kept. May raise :class:`PathBlocked`."""
+    def save(self) -> bool:
+        """Save the image if its size and checksum are right, and return whether they are.
+
+        May raise :class:`PathBlocked`.
+        """
 
 
 class Destination(Protocol):
@@ -47,30 +50,30 @@ class Destination(Protocol):
     def begin(self, planned: PlannedFile) -> Incoming: ...
 
 
-class _Kept:
-    """The images of a stream that are being kept, by other threads if there are ``keepers``; its end waits for them."""
+class _Saving:
+    """The images of a stream that are being saved, by the threads ``savers`` if given; its end waits for them."""
 
-    def __init__(self, keepers: Executor | None) -> None:
-        self._keepers, self._wrong = keepers, list[int]()
+    def __init__(self, savers: Executor | None) -> None:
+        self._savers, self._wrong = savers, list[int]()
         self._running: deque[Future[list[int]]] = deque()
 
-    def __enter__(self) -> _Kept:
+    def __enter__(self) -> _Saving:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         wait(self._running)
 
-    def add(self, keep: Callable[[int, Incoming, ExitStack], list[int]], index: int, *image: Any) -> None:
-        """Keep one more; raises what keeping an earlier one has raised."""
-        if self._keepers is None:
-            self._wrong += keep(index, *image)
+    def add(self, save: Callable[[int, Incoming, ExitStack], list[int]], index: int, *image: Any) -> None:
+        """Save one more; raises what saving an earlier one has raised."""
+        if self._savers is None:
+            self._wrong += save(index, *image)
             return
-        self._running.append(self._keepers.submit(keep, index, *image))
-        while self._running and (self._running[0].done() or len(self._running) > _MOST_KEPT):
+        self._running.append(self._savers.submit(save, index, *image))
+        while self._running and (self._running[0].done() or len(self._running) > _MOST_AT_A_TIME):
             self._wrong += self._running.popleft().result()
 
     def wrong(self) -> list[int]:
-        """The images that are not correct, when all have been kept."""
+        """The images that are not correct, when all have been saved."""
         while self._running:
             self._wrong += self._running.popleft().result()
         return self._wrong
@@ -79,16 +82,16 @@ class _Kept:
 class TarTransfer:
     """The transfer of ``items``, all of which are images of ``tar``.
 
-    With ``keepers``, images that have arrived are kept by its threads while the next ones arrive: a disk that must
+    With ``savers``, images that have arrived are saved by its threads while the next ones arrive: a disk that must
     confirm each of them confirms many at a time.
     """
 
     def __init__(
-        self, tar: Tar, items: Sequence[PlannedFile], destination: Destination, keepers: Executor | None = None
+        self, tar: Tar, items: Sequence[PlannedFile], destination: Destination, savers: Executor | None = None
     ) -> None:
         self.tar, self.items = tar, tuple(items)
         self.failures: list[Failure] = []
-        self._destination, self._keepers = destination, keepers
+        self._destination, self._savers = destination, savers
         self._saved: set[int] = set()
         self._spans = [item.image.span for item in self.items]
         self._settled: set[int] = set()
@@ -132,14 +135,14 @@ class TarTransfer:
         current, done = -1, 0
         with (
             closing(self._read(batch, on_bytes)) as stream,
-            _Kept(self._keepers) as kept,
+            _Saving(self._savers) as saving,
             ExitStack() as stack,
         ):
             incoming: Incoming | None = None
             for index, chunk in split(batch, self._spans, stream):
                 if index != current:
                     if incoming is not None:
-                        kept.add(self._keep, current, incoming, stack.pop_all())
+                        saving.add(self._save, current, incoming, stack.pop_all())
                     incoming = None
                     current, incoming = index, stack.enter_context(self._destination.begin(self.items[index]))
                     done = 0
@@ -148,20 +151,20 @@ class TarTransfer:
                 done += len(chunk)
                 on_bytes(self._count(index, done))
             if incoming is not None:
-                kept.add(self._keep, current, incoming, stack.pop_all())
-        for index in kept.wrong():
+                saving.add(self._save, current, incoming, stack.pop_all())
+        for index in saving.wrong():
             if again:
                 self._stream(Batch(self._spans[index], (index,)), on_bytes, again=False)
             else:
                 self._fail([index], self._mismatch(index))
 
-    def _keep(self, index: int, incoming: Incoming, resources: ExitStack) -> list[int]:
-        """Keep a finished image, and close it; returns its index if it is not correct."""
+    def _save(self, index: int, incoming: Incoming, resources: ExitStack) -> list[int]:
+        """Save a finished image, and close it; returns its index if it is not correct."""
         with resources:
             if index in self._settled:
                 return []
             try:
-                if not incoming.keep():
+                if not incoming.save():
                     return [index]
             except PathBlocked as error:
                 self._fail([index], str(error))

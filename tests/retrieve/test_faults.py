@@ -205,8 +205,8 @@ def test_a_selection_without_images(bucket: BucketServer, tmp_path: Path) -> Non
     selection = Selection(series=("7", BAD), tags=(("SeriesDescription", "none"),))
     done = result(bucket, tmp_path, selection=selection)
     assert [failure.problem for failure in done.failures] == [
-        "no image matches --series 7",
-        "no image matches --tag SeriesDescription=none",
+        "no image matches --series 7; --dry-run without it lists the series",
+        "no image matches --tag SeriesDescription=none; --dry-run without it lists the series",
     ]
 
 

@@ -176,7 +176,7 @@ class IcfVisitPage {
     return icfEl("div", { class: "icf-parameters" }, groups.map(([group, tags]) => icfEl("section", null, icfEl("h3", null, group), icfEl("dl", null, order(tags).map(item)))));
   }
 
-  /** The command that gets one series without a clone; empty where the series has no number to name it by. */
+  /** The command that gets one series without a clone; empty where the series has no SeriesNumber. */
   seriesCommand(row) {
     const retrieve = this.visit.clone["icf-utils"];
     return row.number && retrieve ? `${retrieve.replace(/ -d [^ ]+$/, "")} --series ${icfShell(row.number)} -d ${this.visit.visit}` : "";
@@ -192,7 +192,7 @@ class IcfVisitPage {
     const same = this.rows.filter((one) => one.number === row.number).length;
     return [
       row.number && same > 1 ? icfEl("p", { class: "icf-about" }, `${same} series of this visit have the number ${row.number}: commands with this number get all of them.`) : null,
-      found.length ? found : icfEl("p", { class: "icf-about" }, "This series has no number to name it by; get the whole visit."),
+      found.length ? found : icfEl("p", { class: "icf-about" }, "This series has no SeriesNumber to select it by: get the whole visit."),
     ];
   }
 

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from flask import Flask
 
-from icf_utils.durations import format_duration, format_minutes
+from icf_utils.durations import format_duration, format_seconds
 from icf_utils.formatting import format_size
 from icf_utils.receiver.model import SESSION_STATES, Association, Session, SessionFilter, SessionState, in_one_line
 from icf_utils.receiver.processings import SessionProcessing
@@ -139,7 +139,7 @@ def _row(session: Session, now: float, catalog: str) -> dict[str, Any]:
         "images": session.images,
         "expected": session.expected,
         "size": format_size(session.size),
-        "took": "" if seconds is None else _format_took(seconds),
+        "took": "" if seconds is None else format_seconds(seconds),
         "problem": in_one_line(session.failure),
         "notes": len(session.notes),
         "quarantined": session.quarantined,
@@ -168,18 +168,6 @@ def _list_url(query: Query, **changes: Any) -> str:
 
 def _moment(moment: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(moment))
-
-
-def _format_took(seconds: float) -> str:
-    """Format how long a session took.
-
-    >>> _format_took(7.25), _format_took(59.9), _format_took(75)
-    ('7.2 s', '59 s', '1 min 15 s')
-    """
-    whole = int(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if whole < 10 else f"{whole} s"
-    return format_minutes(seconds)
 
 
 def format_age(seconds: float) -> str:
