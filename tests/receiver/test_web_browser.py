@@ -22,6 +22,13 @@ pytest.importorskip("flask", reason="flask is not installed")
 LAPTOP = 1024
 STORE_URL = "https://data.example.org"
 
+#: Texts of a session that reach beyond the frame around them.
+OUTSIDE = """
+return [...document.querySelectorAll("dl")].flatMap(box => [...box.querySelectorAll("time")]
+  .filter(one => one.getBoundingClientRect().right > box.getBoundingClientRect().right - 8)
+  .map(one => one.textContent))
+"""
+
 
 @dataclass
 class Pages:
@@ -66,6 +73,7 @@ def test_the_pages_on_each_screen(pages: Pages, address: str) -> None:
             pages.visitor.scheme(scheme)
             script = "return document.documentElement.scrollWidth <= innerWidth"
             assert pages.visitor.driver.execute_script(script), (pixels, "too wide")
+            assert pages.visitor.driver.execute_script(OUTSIDE) == [], (pixels, "outside of its box")
             pages.visitor.save_picture(f"receiver{address.replace('/', '-')}-{pixels}-{scheme}")
             assert pages.visitor.axe_violations() == [], (pixels, scheme)
     ground = pages.visitor.driver.execute_script("return getComputedStyle(document.body).backgroundColor")

@@ -159,7 +159,8 @@ class IcfStudyPage {
     icfReplace(parts.plots,
       icfTimeline(this.found.map((visit) => visit.date), (range) => state.with({ period: range }).href),
       icfBars("Visits with a modality", modalities, (text) => (state.has("facets", "Modality", text) ? state : state.toggled("facets", "Modality", text)).href));
-    icfReplace(parts.facets, ICF_FACETS.map((tag) => this.facet(tag)));
+    const facets = ICF_FACETS.map((tag) => this.facet(tag)).filter(Boolean);
+    icfReplace(parts.facets, facets.length ? facets : icfEl("p", { class: "icf-nothing" }, "No series left to filter."));
     icfReplace(parts.chips, this.chips());
     const all = icfCounted(index.visits.length, "visit", "visits");
     const narrowed = this.tree || this.problem || state.facets.length || state.without.length || state.period;
