@@ -162,7 +162,7 @@ def test_get_many_images(
         ]
         subprocess.run(clone, cwd=tmp_path, env=dict(reader), check=True)
     visit, study = tmp_path / "visit-01-clone", tmp_path / "clone"
-    store = next(path for path in tmp_path_factory.getbasetemp().glob("store[0-9]*/store") if (path / "study-a").is_dir())
+    (store,) = tmp_path_factory.getbasetemp().glob("store[0-9]*/store")
     run_page(page, slice(2, 3), server, visit, reader, str(store))
     assert here(visit) > 0
     run_page(page, slice(0, 1), server, visit, reader)
