@@ -80,7 +80,9 @@ def run_processing(
     progress: Progress = SILENT,
     on_visit: Callable[[ProcessingResult, int, int], None] | None = None,
 ) -> ProcessRunResult:
-    """Process visits, ``jobs`` of them at a time (0: as the settings say).
+    """Process visits, ``jobs`` programs at a time (0: as the settings say).
+
+    One visit more is worked on: its input is arranged, or its output deposited, while the programs run.
 
     A failed visit is part of the result and stops no other. ``on_visit`` is called for each visit that is finished,
     with its number (from 1) and how many there are. An interrupt ends the programs; it is raised again when they are
@@ -90,7 +92,8 @@ def run_processing(
     remove_leftovers()
     for name in sorted({visit.study for visit in visits}):
         remove_dead_locks(Study(config.root, name))
-    supervisors = SupervisorPool()
+    programs = jobs or config.processing.workers
+    supervisors = SupervisorPool(programs)
     done: list[ProcessingResult] = []
 
     def work(visit: VisitInput) -> ProcessingResult:
@@ -101,7 +104,7 @@ def run_processing(
     with (
         supervisors if len(visits) > 1 else nullcontext(),
         progress.task(config.processing.name, len(visits), "visit") as bar,
-        ThreadPoolExecutor(jobs or config.processing.workers) as pool,
+        ThreadPoolExecutor(programs + 1) as pool,
     ):
         pending: set[Future[ProcessingResult]] = {pool.submit(work, visit) for visit in visits}
         try:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,10 +29,12 @@ _BLOCK = 1 << 16
 class SupervisorPool:
     """Runs jobs, from one or several threads. :meth:`stop` ends all of them; no job can begin afterwards.
 
-    Inside a ``with`` block, supervisors are forked by one process; otherwise each is started anew.
+    Inside a ``with`` block, supervisors are forked by one process; otherwise each is started anew. At most ``programs``
+    of them run at a time (0: no limit); the others wait.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, programs: int = 0) -> None:
+        self._places = threading.Semaphore(programs) if programs else nullcontext()
         self._lock, self._running, self.is_stopped = threading.Lock(), set[socket.socket](), False
         self._parent: subprocess.Popen[bytes] | None = None
         self._orders: socket.socket | None = None
@@ -69,7 +71,7 @@ class SupervisorPool:
         An interrupt ends the program first. Raises :class:`~icf_utils.errors.StorageFailure` if it does not answer.
         """
         ours, theirs = socket.socketpair()
-        with ours:
+        with ours, self._places:
             with theirs:
                 child = self._send_or_start(theirs)
             try:

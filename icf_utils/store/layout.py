@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -112,7 +113,7 @@ class Study:
     def __post_init__(self) -> None:
         check_identifier("study", self.study)
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         return self.root / self.study
 
@@ -133,7 +134,7 @@ class Study:
     def export(self) -> Path:
         return self.folder / STUDY_EXPORT_NAME
 
-    @property
+    @cached_property
     def workdir(self) -> Path:
         return self.folder / WORK_DIR_NAME
 
@@ -160,7 +161,7 @@ class Visit:
         check_identifier("study", self.study)
         check_identifier("visit", self.visit)
 
-    @property
+    @cached_property
     def of_study(self) -> Study:
         return Study(self.root, self.study)
 
@@ -242,7 +243,7 @@ class Visit:
         """The folder of all members of the archive."""
         return f"{self.study}_{self.visit}"
 
-    @property
+    @cached_property
     def workdir(self) -> Path:
         return self.of_study.workdir
 

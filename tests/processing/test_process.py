@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from icf_utils.outputs.deposit import check_output
+from icf_utils.pipeline.model import VisitInput
 from icf_utils.processing.execute import ProcessConfig, process_visit
+from icf_utils.processing.run import run_processing
 from icf_utils.store.layout import Visit
 from tests.processing.conftest import Process, make_store, processing, shell
 
@@ -218,3 +220,15 @@ def test_a_visit_without_metadata_says_what_to_do_first(store: Path, process: Pr
 def test_a_program_that_is_not_there(process: Process) -> None:
     result = process(processing("zq-not-there"))
     assert (result.state, result.code) == ("failed", "missing-requirement")
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_no_more_programs_run_at_a_time_than_asked_for(store: Path, tmp_path: Path, jobs: int) -> None:
+    """One visit more is worked on, but its program waits."""
+    running = tmp_path / "running"
+    running.mkdir()
+    count = f"touch {running}/$ICF_VISIT; ls {running} | wc -l > n; sleep 0.3; rm {running}/$ICF_VISIT"
+    config = ProcessConfig(store, shell(count, isolation="none"))
+    result = run_processing([VisitInput("study", f"v{at}", tmp_path) for at in (1, 2, 3)], config, jobs=jobs)
+    assert result.counts["success"] == 3
+    assert max(int(output_of(store, visit=f"v{at}")["n"]) for at in (1, 2, 3)) == jobs
