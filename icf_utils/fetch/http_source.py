@@ -20,6 +20,7 @@ from icf_utils.fetch.responses import (
     unauthorised,
     whole_size,
 )
+from icf_utils.formatting import format_count
 
 
 class _CutShort(Exception):
@@ -98,6 +99,8 @@ class HttpSource:
                         yield chunk
                 if size is None:
                     return
+                if done < size and done - before < enough:  # a part of the range, with which a server may answer
+                    retries.pause(f"the server sent {format_count(done - before, 'byte')} of the {size} requested")
             except _CutShort as error:
                 retries.pause(str(error))
             except ConnectionFailure as failure:

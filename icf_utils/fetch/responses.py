@@ -21,8 +21,10 @@ UNTOUCHED = frozenset({429, 503})
 #: The same as :data:`TRANSIENT` for an XNAT, which answers 423 while it is at work on a session.
 TRANSIENT_XNAT = TRANSIENT | {423}
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-_UNSATISFIED = re.compile(r"bytes \*/(\d+)")
+#: Positions and sizes have at most 18 digits here: longer ones are not believed, and Python refuses very long ones.
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
+_UNSATISFIED = re.compile(r"bytes \*/(\d{1,18})")
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 _REFUSALS: Mapping[int, tuple[Kind, str, str]] = {
     403: ("forbidden", "access denied (403)", "ask the server's administrator for access"),
@@ -92,7 +94,7 @@ def range_condition(headers_mark: str) -> dict[str, str]:
 def whole_size(headers: Mapping[str, str]) -> int | None:
     """The size of a whole object, if the headers of a 200 contain it."""
     text = headers.get("Content-Length", "")
-    return int(text) if text.isascii() and text.isdecimal() and not _encoding(headers) else None
+    return int(text) if _NUMBER.fullmatch(text) and not _encoding(headers) else None
 
 
 def interpret(where: str, status: int, headers: Mapping[str, str], asked: RequestedRange) -> BodyPart:
@@ -129,7 +131,7 @@ def unauthorised(where: str, headers: Mapping[str, str], url: str, sent: str, ad
 
 def _part(where: str, headers: Mapping[str, str], asked: RequestedRange) -> BodyPart:
     found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
-    if not found or int(found[1]) != asked.at:
+    if not found or int(found[1]) != asked.at or not _is_range(found, asked):
         raise FetchFailure(
             where,
             f"expected the bytes from {asked.at}, the answer has no range or another one",
@@ -144,6 +146,14 @@ def _part(where: str, headers: Mapping[str, str], asked: RequestedRange) -> Body
         raise _too_short(where, asked.start + asked.size, total)
     length = int(found[2]) - int(found[1]) + 1
     return BodyPart(state_of(headers, total), 0, length if asked.left is None else min(length, asked.left))
+
+
+def _is_range(found: re.Match[str], asked: RequestedRange) -> bool:
+    """Whether the answer's range has a byte, is in the object, and ends where it must: at its end if all was asked."""
+    first, last = int(found[1]), int(found[2])
+    if found[3] == "*":
+        return first <= last and asked.size is not None
+    return first <= last < int(found[3])
 
 
 def _whole(where: str, headers: Mapping[str, str], asked: RequestedRange) -> BodyPart:

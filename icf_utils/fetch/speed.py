@@ -5,6 +5,9 @@ years. :func:`response_class` gives responses of :mod:`http.client` that end suc
 in the headers and in the body. As curl's ``--speed-limit`` and ``--speed-time`` do, the limit applies to the mean of a
 period, so that short breaks do no harm. Only time spent in waiting for the server counts: not the time before the
 answer's first byte, which the timeout bounds, and not the time that the caller needs for what has come.
+
+What is read by lines is bounded by their number and length: headers after any number of interim answers (RFC 9110,
+15.2), the sizes of chunks, and trailers could go on at full speed for ever.
 """
 
 from __future__ import annotations
@@ -30,9 +33,16 @@ class LowestSpeed:
 
 DEFAULT_LOWEST = LowestSpeed()
 
+#: Lines in a row, and bytes of each: :mod:`http.client` allows 100 headers of 64 KiB.
+_MOST_LINES, _LONGEST_LINE = 256, 1 << 16
+
 
 class TooSlow(TimeoutError):
     """An answer came more slowly than the :class:`LowestSpeed`."""
+
+
+class TooManyLines(http.client.HTTPException):
+    """The headers of an answer, or other lines of it, do not end."""
 
 
 def response_class(lowest: LowestSpeed) -> type[http.client.HTTPResponse]:
@@ -42,9 +52,30 @@ def response_class(lowest: LowestSpeed) -> type[http.client.HTTPResponse]:
         def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
             super().__init__(sock, *arguments, **options)
             period = max(lowest.seconds, sock.gettimeout() or 0.0)
-            self.fp = io.BufferedReader(_TimedReader(self.fp.detach(), lowest.rate, period))
+            self.fp = _LineCounter(_TimedReader(self.fp.detach(), lowest.rate, period))
 
     return TimedResponse
+
+
+class _LineCounter(io.BufferedReader):
+    """Ends what is read by lines, if there is no end of it: without a ``limit``, a line has the longest one."""
+
+    _lines = 0
+
+    def readline(self, limit: int | None = -1, /) -> bytes:
+        self._lines += 1
+        line = super().readline(_LONGEST_LINE if limit is None or limit < 0 else limit)
+        if self._lines > _MOST_LINES or len(line) == _LONGEST_LINE:
+            raise TooManyLines
+        return line
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._lines = 0
+        return super().read(size)
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        self._lines = 0
+        return super().readinto(buffer)
 
 
 class _TimedReader(io.RawIOBase):

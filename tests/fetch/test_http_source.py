@@ -349,3 +349,99 @@ def test_a_slow_caller_is_not_a_slow_server(server: FaultyServer) -> None:
         for _ in open_source(f"{server.url}/a.tar", client).read():
             time.sleep(0.1)
     assert len(server.requests) == 1
+
+
+NINES = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bytes 100-99/700000",
+        "bytes 100-90/700000",
+        "bytes 100-800000/700000",
+        f"bytes 100-{NINES}/{NINES}0",
+        "bytes 1-2",
+    ],
+)
+def test_a_range_that_cannot_be_is_refused(server: FaultyServer, client: HttpClient, text: str) -> None:
+    server.faults = [Fault("a.tar", status=206, headers={"Content-Range": text}, body=b"x" * 20)]
+    assert "has no range or another one" in str(failure(server, client, 100, 1000))
+    assert len(server.requests) == 1
+
+
+def test_a_whole_object_of_unknown_size_is_no_range(server: FaultyServer, client: HttpClient) -> None:
+    server.faults = [Fault("a.tar", status=206, headers={"Content-Range": "bytes 0-9/*"}, body=b"x" * 10)]
+    assert "has no range or another one" in str(failure(server, client))
+
+
+def test_sizes_with_thousands_of_digits(server: FaultyServer, client: HttpClient) -> None:
+    server.faults = [Fault("a.tar", status=416, headers={"Content-Range": f"bytes */{NINES}"})]
+    assert failure(server, client, 100, 1000).kind == "size"
+    server.faults = [Fault("a.tar", status=200, headers={"Content-Length": NINES}, body=b"x")]
+    with pytest.raises(RangesRefused):
+        read(server, client, 100, 1000)
+
+
+def test_a_server_that_sends_a_byte_for_each_request(server: FaultyServer, client: HttpClient) -> None:
+    start = {"Content-Range": "bytes 100-100/700000"}
+    server.faults = [Fault("a.tar", times=1, status=206, headers=start, body=b"x")]
+    assert len(read(server, client, 100, 1000)) == 1000  # once is no failure
+    server.requests.clear()
+    server.faults = [
+        Fault("a.tar", times=1, status=206, headers={"Content-Range": f"bytes {n}-{n}/700000"}, body=b"x")
+        for n in range(100, 1100)
+    ]
+    assert "the server sent 1 byte of the 100000 requested; gave up" in str(failure(server, client, 100, 100_000))
+    assert len(server.requests) == QUICK.attempts
+
+
+_ANSWER = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "piece"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (_ANSWER + b"0\r\n", b"a: b\r\n"),
+        (_ANSWER + b"0\r\n", b"a"),
+        (_ANSWER + b"1;", b"a"),
+    ],
+    ids=["interim answers", "trailers", "a trailer", "a chunk's size"],
+)
+def test_lines_that_do_not_end(client: HttpClient, first: bytes, piece: bytes) -> None:
+    """As fast as the network: neither a timeout nor the lowest speed ends them."""
+    connections: list[socket.socket] = []
+
+    def pour(listening: socket.socket) -> None:
+        while len(connections) < QUICK.attempts:
+            connection, _ = listening.accept()
+            connections.append(connection)
+            with connection, suppress(OSError):
+                connection.recv(CHUNK)
+                connection.sendall(first)
+                while True:
+                    connection.sendall(piece * 1000)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=pour, args=(listening,))
+        thread.start()
+        with pytest.raises(FetchFailure, match="gave up"):
+            list(open_source(f"http://127.0.0.1:{listening.getsockname()[1]}/a.tar", client, None).read())
+        thread.join(10)
+    assert len(connections) == QUICK.attempts
+
+
+def test_a_body_in_many_chunks(client: HttpClient) -> None:
+    def answer(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(CHUNK)
+            connection.sendall(_ANSWER + b"1\r\nx\r\n" * 1000 + b"0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=answer, args=(listening,))
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/a.tar"
+        assert b"".join(open_source(url, client, None).read()) == b"x" * 1000
+        thread.join(10)
