@@ -29,6 +29,10 @@ OUTPUT_FOLDER = "OUTPUT"
 RECORD_NAME = "provenance.json"
 
 _CHUNK = 1 << 20
+
+#: Bytes of a folder's path below the output: a system call takes 4,095, the scratch folder and a name included.
+_LONGEST_PATH = 3000
+_TOO_LONG = "is a folder whose path is too long"
 _TIME = 0.0
 _KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a device", stat.S_IFCHR: "a device"}
 
@@ -55,7 +59,7 @@ def list_output(folder: Path) -> OutputListing:
     empty: list[str] = []
     root = os.path.realpath(folder)
     with storage_errors(folder, "read"):
-        for below, names in _walk(folder):
+        for below, names in _walk(folder, refusals):
             if not names and below:
                 empty.append(below)
             for name in names:
@@ -69,8 +73,8 @@ def list_output(folder: Path) -> OutputListing:
     return OutputListing(tuple(files), tuple(sorted(refusals)), tuple(sorted(empty)))
 
 
-def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Each folder below, by its relative path, with the names in it."""
+def _walk(folder: Path, refusals: list[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
+    """Each folder below, by its relative path, with the names in it; ``refusals`` gets those with too long a path."""
     pending = [""]
     while pending:
         below = pending.pop()
@@ -78,8 +82,16 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
         os.chmod(place, stat.S_IMODE(os.lstat(place).st_mode) | stat.S_IRWXU)
         with os.scandir(place) as items:
             entries = list(items)
-        pending += [os.path.join(below, item.name) for item in entries if item.is_dir(follow_symlinks=False)]
+        folders = [os.path.join(below, item.name) for item in entries if item.is_dir(follow_symlinks=False)]
+        refusals += [
+            (f"{path[:100]}...", "is a folder whose path is too long") for path in folders if _is_too_long(path)
+        ]
+        pending += [path for path in folders if not _is_too_long(path)]
         yield below, [item.name for item in entries]
+
+
+def _is_too_long(path: str) -> bool:
+    return len(os.fsencode(path)) > _LONGEST_PATH
 
 
 def _examine(root: str, path: str) -> tuple[int | None, str]:

@@ -12,7 +12,8 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,7 +160,7 @@ def write_input(tar: Path, files: Sequence[InputFile], folder: Path) -> dict[str
     with storage_errors(folder, "write"):
         for below, _, _ in os.walk(folder, topdown=False):
             os.chmod(below, READ_ONLY_FOLDER)
-    return input_state(folder)
+    return input_state(folder, [file.path for file in files])
 
 
 def _copy(source: int, file: InputFile, target: Path) -> str:
@@ -177,14 +178,12 @@ def _copy(source: int, file: InputFile, target: Path) -> str:
     return digest.hexdigest()
 
 
-def input_state(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """Size, time of the last change of content, and inode of each file below a folder."""
+def input_state(folder: Path, paths: Iterable[str]) -> dict[str, tuple[int, int, int]]:
+    """Size, time of the last change of content, and inode of files below a folder; those that are gone are left out."""
     found = {}
-    with storage_errors(folder, "read"):
-        for below, _, names in os.walk(folder):
-            for name in names:
-                path = os.path.join(below, name)
-                status = os.lstat(path)
-                kind = status.st_ino if stat.S_ISREG(status.st_mode) else 0
-                found[os.path.relpath(path, folder)] = (status.st_size, status.st_mtime_ns, kind)
+    for path in paths:
+        with suppress(OSError):
+            status = os.lstat(folder / path)
+            kind = status.st_ino if stat.S_ISREG(status.st_mode) else 0
+            found[path] = (status.st_size, status.st_mtime_ns, kind)
     return found

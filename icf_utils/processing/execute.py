@@ -219,8 +219,7 @@ def _check(
     listing: OutputListing,
 ) -> Outcome | None:
     """Why an output is not deposited although the program ended well."""
-    now = input_state(scratch.input)
-    if any(now.get(name) != state for name, state in before.items()):
+    if input_state(scratch.input, before) != before:
         return Outcome("failed", "input-changed", "it changed its input, which is read-only by contract")
     if not is_same_program(recipe, processing):
         return Outcome("failed", "program-changed", "its files were replaced while it ran; run it again")

@@ -7,7 +7,6 @@ the next one of the same user.
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import tempfile
 import time
@@ -39,6 +38,9 @@ GRACE = 10.0
 
 _PREFIX = "icf-process"
 
+#: The name of a folder that is moved to the top of a tree that is removed; a number follows.
+_MOVED = "+"
+
 
 @contextmanager
 def scratch_folder() -> Iterator[Scratch]:
@@ -65,17 +67,36 @@ def remove_leftovers() -> None:
 
 
 def remove_tree(root: Path) -> None:
-    """Remove a folder with all that a program left in it, also in folders that it made unreadable. Never raises."""
+    """Remove a folder with all that a program left in it, also in folders that it made unreadable. Never raises.
+
+    Folders are moved to the top before they are emptied: a program can make them deeper than a path can be long.
+    """
     for _ in range(3):
         with suppress(OSError):
-            for below, folders, _ in os.walk(root):
-                for name in folders:
-                    path = os.path.join(below, name)
-                    if not stat.S_ISLNK(os.lstat(path).st_mode):
-                        os.chmod(path, 0o700)
-        shutil.rmtree(root, ignore_errors=True)
+            _remove_flattened(root)
         if not root.exists():
             return
+
+
+def _remove_flattened(root: Path) -> None:
+    folders, number = [root], 0
+    for folder in folders:  # grows meanwhile
+        os.chmod(folder, stat.S_IRWXU)
+        with os.scandir(folder) as items:
+            entries = list(items)
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)
+                continue
+            os.chmod(entry.path, stat.S_IRWXU)  # a folder that is moved must be writable
+            target = root / entry.name
+            while os.path.lexists(target) and folder != root:
+                number += 1
+                target = root / f"{_MOVED}{number}"
+            os.rename(entry.path, target)
+            folders.append(target)
+    for folder in reversed(folders):
+        os.rmdir(folder)
 
 
 def run_program(processing: Processing, recipe: Recipe, scratch: Scratch, supervisors: SupervisorPool) -> ProgramEnd:

@@ -217,3 +217,18 @@ def test_an_interrupt_ends_the_program(store: Path, isolation: str, marked: str)
     assert (result.state, result.code) == ("not reached", "stopped")
     assert running(marked) == []
     assert not (store / "study/.icf/processing").exists()
+
+
+def test_folders_deeper_than_a_path_can_be_long(process: Process, isolation: str) -> None:
+    """The fixture 'scratch' checks that they are gone."""
+    script = "import os\nfor _ in range(3000):\n    os.mkdir('ddddd')\n    os.chdir('ddddd')\n"
+    script += "open('x', 'w').write('1')\nos.chmod('.', 0)\n"
+    result = process(processing("python3", "-c", script, isolation=isolation))
+    assert (result.state, result.code) == ("failed", "output-refused")
+    assert "path is too long" in result.message
+
+
+def test_deep_folders_in_its_input(process: Process) -> None:
+    script = "import os\nos.chmod(os.environ['ICF_INPUT'], 0o700)\nopen('x', 'w').write('1')\n"
+    script += "os.chdir(os.environ['ICF_INPUT'])\nfor _ in range(3000):\n    os.mkdir('ddddd')\n    os.chdir('ddddd')\n"
+    assert process(processing("python3", "-c", script, isolation="none")).state == "success"
