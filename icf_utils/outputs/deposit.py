@@ -214,6 +214,11 @@ def _sums_steps(change: Change, place: Visit, steps: list[Step]) -> list[Step]:
     return [Step(place.signature.name), change.prepare(place.sums.name, data)]
 
 
+def discard_output(place: Visit, processing: str) -> None:
+    """Remove a finished part that is not published."""
+    remove_file(part_name(place.of_study, place.output(processing)))
+
+
 @contextmanager
 def new_output(place: Visit, processing: str) -> Iterator[BinaryIO]:
     """Make the part that will be the output, open for writing; :func:`publish_output` brings it to the device."""

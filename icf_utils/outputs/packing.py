@@ -10,6 +10,7 @@ FIFOs, sockets and devices are refused by name. Folders without a file in them a
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -118,12 +119,19 @@ def _examine(root: str, path: str) -> tuple[int | None, str]:
     return found.st_size, ""
 
 
-def write_output(folder: Path, listing: OutputListing, member_root: str, record: bytes, part: BinaryIO) -> OutputFiles:
-    """Write the TAR of a listed output to an open file.
+def write_output(
+    folder: Path, listing: OutputListing, member_root: str, record: bytes, part: BinaryIO, target: Path
+) -> OutputFiles:
+    """Write the TAR of a listed output to an open file, which will be ``target``.
 
-    Raises :class:`~icf_utils.errors.StorageFailure`, also for a file that is not any more what the listing says.
+    Raises :class:`~icf_utils.errors.StorageFailure`, also for a file that is not any more what the listing says, and
+    before anything is written if there is not enough space: files with holes can be larger than any disk.
     """
-    writer = _Writer(part)
+    with storage_errors(target, "write"):
+        found = os.fstatvfs(part.fileno())
+        if sum(size for _, size in listing.files) > found.f_bavail * found.f_frsize:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    writer = _Writer(part, target)
     writer.add_bytes(f"{member_root}/{RECORD_NAME}", record)
     for path, size in listing.files:
         writer.add_file(f"{member_root}/{OUTPUT_FOLDER}/{path}", Path(os.path.realpath(folder / path)), size)
@@ -132,8 +140,9 @@ def write_output(folder: Path, listing: OutputListing, member_root: str, record:
 
 
 class _Writer:
-    def __init__(self, part: BinaryIO) -> None:
-        self._part, self._md5, self._position = part, hashlib.md5(usedforsecurity=False), 0
+    def __init__(self, part: BinaryIO, target: Path) -> None:
+        self._part, self._target = part, target
+        self._md5, self._position = hashlib.md5(usedforsecurity=False), 0
 
     def add_bytes(self, name: str, data: bytes) -> None:
         self._write(member_header(name, len(data), _TIME) + data + content_padding(len(data)))
@@ -156,7 +165,7 @@ class _Writer:
         return self._md5.hexdigest(), self._position
 
     def _write(self, data: bytes) -> None:
-        with storage_errors(self._part.name, "write"):
+        with storage_errors(self._target, "write"):
             self._part.write(data)
         self._md5.update(data)
         self._position += len(data)

@@ -11,15 +11,15 @@ import os
 import re
 import time
 import traceback
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icf_utils.errors import DepositMissing, IcfError, InputChanged, StorageFailure
 from icf_utils.formatting import format_count
 from icf_utils.metadata.records import read_visit_metadata
-from icf_utils.outputs.deposit import member_root, new_output, publish_output
+from icf_utils.outputs.deposit import discard_output, member_root, new_output, publish_output
 from icf_utils.outputs.packing import OutputListing, list_output, write_output
 from icf_utils.outputs.provenance import OutputState, Provenance, Recipe, encode_record
 from icf_utils.processing.arrange import arrange_images, input_state, list_output_files, write_input
@@ -36,6 +36,7 @@ from icf_utils.processing.outcome import (
 from icf_utils.processing.records import keep_log, remove_failure, remove_log, write_failure
 from icf_utils.processing.supervisor_pool import SupervisorPool
 from icf_utils.progress import SILENT, Progress
+from icf_utils.store.files import remove_study_folders
 from icf_utils.store.layout import Visit
 from icf_utils.store.locks import processing_lock, visit_lock
 
@@ -72,10 +73,14 @@ def process_visit(
     result = ProcessingResult(study, visit, config.processing.name, "failed")
     try:
         place = Visit(config.root, study, visit)
-        result = _process(config, place, result, wait, supervisors or SupervisorPool(), progress)
+        try:
+            result = _process(config, place, result, wait, supervisors or SupervisorPool(), progress)
+        except IcfError as error:
+            result = replace(result, code=_code(error), message=str(error))
+            result = _record_failure(config.processing, place, result, progress)
+        _leave_no_folder(place)
     except IcfError as error:
         result = replace(result, code=_code(error), message=str(error))
-        result = _record_failure(config, Visit(config.root, study, visit), result)
     except OSError as error:
         name = error.filename if isinstance(error.filename, str) else "a file"
         failure = StorageFailure(name, "use", error)
@@ -90,16 +95,37 @@ def process_visit(
     return replace(result, seconds=time.monotonic() - started)
 
 
+def _leave_no_folder(place: Visit) -> None:
+    """Remove the folders of a study whose last visit was removed while the processing had its lock there."""
+    if not place.tarball_json.exists():
+        remove_study_folders(place.of_study)
+
+
 def _code(error: IcfError) -> str:
     """The error's class as a code: ``storage-failure``."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(error).__name__).lower()
 
 
-def _record_failure(config: ProcessConfig, place: Visit, result: ProcessingResult) -> ProcessingResult:
-    if place.archive.exists():
-        with suppress(IcfError):
-            write_failure(place, result, config.processing.version)
+def _record_failure(
+    processing: Processing, place: Visit, result: ProcessingResult, progress: Progress
+) -> ProcessingResult:
+    with suppress(IcfError), _while_there(place, progress) as is_there:
+        if is_there:
+            write_failure(place, result, processing.version)
     return result
+
+
+@contextmanager
+def _while_there(place: Visit, progress: Progress) -> Iterator[bool]:
+    """Whether the visit is in the store, which does not change in the block: of one that was removed, nothing is kept.
+
+    Raises :class:`~icf_utils.errors.Busy` or :class:`~icf_utils.errors.StorageFailure`.
+    """
+    if not place.tarball_json.exists():  # the lock would make the folder of the study
+        yield False
+        return
+    with visit_lock(place, progress):
+        yield place.tarball_json.exists()
 
 
 def _process(
@@ -151,14 +177,8 @@ def _run(
             _publish(processing, place, provenance, progress)
             result = replace(result, files=provenance.output.files, size=provenance.output.size)
             remove_failure(place, processing.name)
-        result = replace(result, log=_keep_log(processing, place, result, scratch, remarks))
-    return _record_failure_of(place, processing, result) if result.state == "failed" else result
-
-
-def _record_failure_of(place: Visit, processing: Processing, result: ProcessingResult) -> ProcessingResult:
-    with suppress(IcfError):
-        write_failure(place, result, processing.version)
-    return result
+        result = replace(result, log=_keep_log(processing, place, result, scratch, remarks, progress))
+    return _record_failure(processing, place, result, progress) if result.state == "failed" else result
 
 
 def execute(
@@ -231,25 +251,30 @@ def _check(
 
 
 def _pack(place: Visit, recipe: Recipe, state: OutputState, scratch: Scratch, listing: OutputListing) -> Provenance:
-    record = encode_record(recipe, state)
+    record, target = encode_record(recipe, state), place.output(recipe.processing)
     with new_output(place, recipe.processing) as part:
-        files = write_output(scratch.output, listing, member_root(place, recipe.processing), record, part)
+        files = write_output(scratch.output, listing, member_root(place, recipe.processing), record, part, target)
     return Provenance(recipe, state, files)
 
 
 def _publish(processing: Processing, place: Visit, provenance: Provenance, progress: Progress) -> None:
-    with visit_lock(place, progress):
-        if read_tarball(place).md5 != provenance.recipe.archive_md5:
-            how = "the visit was replaced while the program ran; run the command again"
-            raise InputChanged(place.tarball_json, place.archive, how)
-        publish_output(place, provenance, keeps_old=processing.keep_old, progress=progress)
+    try:
+        with visit_lock(place, progress):
+            if read_tarball(place).md5 != provenance.recipe.archive_md5:
+                how = "the visit was replaced while the program ran; run the command again"
+                raise InputChanged(place.tarball_json, place.archive, how)
+            publish_output(place, provenance, keeps_old=processing.keep_old, progress=progress)
+    except BaseException:
+        discard_output(place, processing.name)
+        raise
 
 
 def _keep_log(
-    processing: Processing, place: Visit, result: ProcessingResult, scratch: Scratch, remarks: str
+    processing: Processing, place: Visit, result: ProcessingResult, scratch: Scratch, remarks: str, progress: Progress
 ) -> Path | None:
     keeps = {"always": True, "failed": result.state != "success", "never": False}[processing.keep_log]
     if not keeps:
         remove_log(place, processing.name)
         return None
-    return keep_log(place, processing.name, scratch.log, remarks)
+    with _while_there(place, progress) as is_there:
+        return keep_log(place, processing.name, scratch.log, remarks) if is_there else None

@@ -25,6 +25,8 @@ from icf_utils.settings import Settings, load_settings
 from icf_utils.store.elsewhere import find_elsewhere
 from icf_utils.store.existing import refuse_no_store
 from icf_utils.store.layout import Study, Visit
+from icf_utils.store.locks import visit_lock
+from icf_utils.store.visit_files import visit_files
 from icf_utils.verify.checks import VerifyResult, VisitCheck, finding_from_error
 from icf_utils.verify.elsewhere import ElsewhereOptions
 from icf_utils.verify.fixity import last_read, record_fixity
@@ -181,12 +183,14 @@ def _check_one(
 
 
 def _logged(place: Visit, examined: ExaminedVisit) -> ExaminedVisit:
-    """Record a verification, and what it proved."""
+    """Record a verification, and what it proved, unless the visit was removed meanwhile: no trace of it must stay."""
     check = examined.check
     try:
-        record_fixity(place, check.images, len(check.findings))
-        if examined.proof and examined.proof != read_proof(place):
-            write_proof(place, examined.proof)
+        with visit_lock(place, SILENT):
+            if visit_files(place):
+                record_fixity(place, check.images, len(check.findings))
+                if examined.proof and examined.proof != read_proof(place):
+                    write_proof(place, examined.proof)
     except IcfError as error:
         notice = Notice("not-logged", place.visit, str(error))
         return replace(examined, check=replace(check, notices=(*check.notices, notice)))

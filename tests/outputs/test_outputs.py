@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
+import signal
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
-from icf_utils.errors import DepositDamaged
+from icf_utils.errors import DepositDamaged, StorageFailure
 from icf_utils.outputs.deposit import check_kept_output, check_output, member_root, new_output, publish_output
 from icf_utils.outputs.listing import output_line, parse_outputs, read_list
 from icf_utils.outputs.packing import list_output, write_output
@@ -59,7 +61,7 @@ def deposit(place: Visit, folder: Path, recipe: Recipe = RECIPE, *, keeps_old: b
     listing = list_output(folder)
     record = encode_record(recipe, "success")
     with new_output(place, "test") as part:
-        files = write_output(folder, listing, member_root(place, "test"), record, part)
+        files = write_output(folder, listing, member_root(place, "test"), record, part, place.output("test"))
     provenance = Provenance(recipe, "success", files)
     publish_output(place, provenance, keeps_old=keeps_old)
     return provenance
@@ -209,3 +211,24 @@ def test_a_deposit_that_is_killed_leaves_one_whole_output(
     if raw:
         assert parse_outputs(raw, "") == [output_line(now)]
     assert not list(place.workdir.glob("+change*"))
+
+
+def test_an_output_larger_than_the_disk_is_not_begun(place: Visit, output: Path) -> None:
+    os.truncate(output / "b" / "x", 1 << 43)  # a hole
+    with pytest.raises(StorageFailure, match=r"cannot write '.*v_1_test_output.tar': No space left"):
+        deposit(place, output)
+    assert not list(place.root.rglob("*.part"))
+
+
+def test_a_disk_that_becomes_full(place: Visit, output: Path) -> None:
+    (output / "y").write_bytes(b"2" * 50_000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(StorageFailure, match=r"cannot write '.*v_1_test_output.tar': File too large"):
+            deposit(place, output)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert not list(place.root.rglob("*.part"))

@@ -8,10 +8,13 @@ import os
 import shutil
 import stat
 import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from icf_utils.curation.remove import remove_visit
 from icf_utils.outputs.deposit import check_output
 from icf_utils.pipeline.model import VisitInput
 from icf_utils.processing.execute import ProcessConfig, process_visit
@@ -136,6 +139,23 @@ def test_a_damaged_output_is_no_input(store: Path, process: Process) -> None:
     assert process(shell("echo 12345 > x", name="first"), always=True).state == "success"
     assert not check_output(Visit(store, "study", "v1"), "first", archive_md5(store))
     assert process(second).state == "success"
+
+
+@pytest.mark.parametrize("script", ["exit 3", "echo 1 > x"])
+def test_nothing_is_kept_of_a_visit_that_is_removed_meanwhile(
+    store: Path, process: Process, tmp_path: Path, script: str
+) -> None:
+    begun, removed = tmp_path / "begun", tmp_path / "removed"
+    program = f"echo Zq^Secret; touch {begun}; while ! [ -e {removed} ]; do sleep 0.05; done; {script}"
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(process, shell(program, keep_log="always", isolation="none"), "v1")
+        while not begun.exists():
+            time.sleep(0.05)
+        for visit in ("v1", "v2", "v3"):
+            assert not remove_visit(store, "study", visit).traces
+        removed.touch()
+        assert running.result().state == "failed"
+    assert not list(store.rglob("*"))
 
 
 def test_a_module_for_mercure_runs_unchanged(store: Path, process: Process, tmp_path: Path) -> None:
