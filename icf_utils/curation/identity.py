@@ -1,6 +1,6 @@
 """Checks by StudyInstanceUID and PatientID that images belong to the visit whose next version they would become.
 
-Reads the first image of each folder of two archives, and the beginning of the metadata of each visit of the store. The
+Reads the first image of each folder of two archives, and the metadata of each visit of the store. The
 checks have the names that all commands use with ``--allow`` (:data:`~icf_utils.settings.RUN_CHECKS`).
 """
 
@@ -57,7 +57,7 @@ def refuse_other_patient(
 
 
 def _visits_with(uids: frozenset[str], place: Visit) -> list[str]:
-    """The other visits of the store whose first image has one of these StudyInstanceUIDs, sorted."""
+    """The other visits of the store with images that have one of these StudyInstanceUIDs, sorted."""
     if not uids:
         return []
     studies = list_study_folders(place.root)

@@ -1,7 +1,7 @@
 """Find visits of a run that share a DICOM study, before anything is archived. Reads some headers and records.
 
 Only the visits of one research study are compared with each other: those that have yet to be archived, by the first
-image of each of their folders, and those that are in the store, by the first image of their metadata.
+image of each of their folders, and those that are in the store, by all images of their metadata.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def is_new_visit(visit_input: VisitInput, config: RunConfig) -> bool:
 
 
 def _stored(study: Study, new: Iterable[str]) -> dict[str, frozenset[str]]:
-    """The first StudyInstanceUID of each visit of a study in the store."""
+    """The StudyInstanceUIDs of each visit of a study in the store."""
     known = set(new)
     visits = {f"{study.study}/{name}": Visit(study.root, study.study, name) for name in study.visits()}
     return {name: recorded_study_uids(visit) for name, visit in visits.items() if name not in known}

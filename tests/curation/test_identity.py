@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from icf_utils.curation.merge import merge_visits
 from icf_utils.errors import InputRefused
+from icf_utils.metadata.study_uids import recorded_study_uids
 from icf_utils.store.layout import Visit
 from tests.cli.program import Inside
 from tests.data.make_dicom import uid, write_visit
@@ -80,6 +82,22 @@ def test_a_study_that_the_visits_share_already(inside: Inside, tmp_path: Path) -
     write_visit(tmp_path / "v1", {7: ("bold", 1)}, StudyInstanceUID=uid(1))
     command = ("visit", "replace", "-o", tmp_path / "store", "--id", STUDY, "v1", "--reason", "r", "-n")
     assert inside(*command, tmp_path / "v1").code == 0
+
+
+def test_every_image_of_the_other_visit_counts(store: Path, inside: Inside, tmp_path: Path) -> None:
+    """A visit of two DICOM studies is recognised by the second one."""
+    root = tmp_path / "store"
+    shutil.copytree(store / "store", root)
+    write_visit(tmp_path / "two", {1: ("t1", 200)}, StudyInstanceUID=uid(4), PatientID="P4")
+    write_visit(tmp_path / "two", {2: ("bold", 1)}, StudyInstanceUID=uid(5), PatientID="P4")
+    place = make_visit(tmp_path / "two", root, "v4")
+    assert recorded_study_uids(place) == {uid(4), uid(5)}
+    write_visit(tmp_path / "in", {2: ("bold", 2)}, StudyInstanceUID=uid(5), PatientID="P1")
+    ran = inside("visit", "replace", "-o", root, "--id", STUDY, "v1", "--reason", "r", "-n", tmp_path / "in")
+    assert (ran.code, f"same StudyInstanceUID as {STUDY}/v4" in ran.err) == (3, True)
+    (tmp_path / "t.csv").write_text(f"study,visit,input\n{STUDY},v5,{tmp_path / 'in'}\n")
+    ran = inside("run", "-o", root, "--table", tmp_path / "t.csv", "--until", "archive")
+    assert (ran.code, f"same StudyInstanceUID as {STUDY}/v4" in ran.out) == (1, True)
 
 
 def test_a_run(store: Path, inside: Inside, tmp_path: Path) -> None:
