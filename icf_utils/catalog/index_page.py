@@ -20,7 +20,7 @@ from icf_utils.catalog.index_link import INDEX_PAGE, is_index_file
 from icf_utils.catalog.page import read_study_page
 from icf_utils.catalog.study import catalog_name, logo_target, study_id
 from icf_utils.catalog.study_description import study_catalog
-from icf_utils.errors import ExistingFileDiffers, InvalidSetting, printable, storage_errors
+from icf_utils.errors import ExistingFileDiffers, IcfError, InvalidSetting, printable, storage_errors
 from icf_utils.progress import SILENT
 from icf_utils.results import Notice
 from icf_utils.settings import CatalogSettings, Settings, load_settings
@@ -29,6 +29,9 @@ from icf_utils.store.layout import Study, list_studies
 from icf_utils.store.locks import catalog_lock
 
 _REMEDY = "move it away to get the page of all studies here"
+
+#: How often the page is made again while others change it.
+_MOST_LOOKS = 5
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,26 @@ def build_index(store_dir: str | os.PathLike[str], *, settings: Settings | None 
 
 
 def update_index(root: Path, settings: Settings) -> None:
-    """Make the page of all studies again if the store has one that icf-utils made."""
+    """Make the page of all studies again if the store has one that icf-utils made.
+
+    Two processes can do so at once, and the one that has read the catalogs first can write last: whoever has changed
+    the page looks again.
+    """
     if (root / INDEX_PAGE).exists():
         with suppress(ExistingFileDiffers):
-            build_index(root, settings=settings)
+            for _ in range(_MOST_LOOKS):
+                if not build_index(root, settings=settings).changed:
+                    break
+
+
+def renew_index(root: Path, settings: Settings) -> tuple[Notice, ...]:
+    """Do so after a command has changed visits: a failure, which does not concern these visits, is a notice."""
+    try:
+        update_index(root, settings)
+    except IcfError as error:
+        message = f"the page of all studies was not renewed: {error}; then run 'icf-utils catalog build --index'"
+        return (Notice("index-not-renewed", INDEX_PAGE, message),)
+    return ()
 
 
 def _line(study: Study, settings: Settings) -> StudyLine:

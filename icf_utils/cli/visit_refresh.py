@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from icf_utils.cli.console import Console
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
+    from icf_utils.catalog.index_page import renew_index
     from icf_utils.curation.refresh import RefreshOptions, RefreshResult, refresh_visit
     from icf_utils.pipeline.visit_table import collect_visits, select_visits
     from icf_utils.settings import load_settings
@@ -66,6 +68,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
         notices = [item for item in result.notices if item.code != _OF_THE_STUDY or result.study not in named]
         named |= {result.study for item in notices if item.code == _OF_THE_STUDY}
         console.notices(name_visit(result.study, result.visit, notices))
+    if done and not args.dry_run:
+        of_store = renew_index(root, settings)
+        console.notices(of_store)
+        done[-1] = replace(done[-1], notices=(*done[-1].notices, *of_store))
     changed = [result for result in done if result.changes]
     verb = "would be changed" if args.dry_run else "changed"
     lines = [f"{result.study}/{result.visit}: {', '.join(result.changes)}" for result in changed]

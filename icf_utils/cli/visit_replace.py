@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,8 +94,14 @@ def print_replaced(
 ) -> int:
     """Print what became of a visit that was to get a next version; returns the exit code.
 
-    ``unchanged`` says of the version in the store why it stays.
+    ``unchanged`` says of the version in the store why it stays. Brings the page of all studies up to date before.
     """
+    from icf_utils.catalog.index_page import renew_index
+    from icf_utils.settings import load_settings
+
+    if result.state != "declined":  # also for a version that was there: the command before may have been killed
+        root = Path(args.store_dir)
+        result = replace(result, notices=(*result.notices, *renew_index(root, load_settings(root))))
     console.notices(result.notices)
     ok = result.state != "declined" or args.dry_run
     console.result(args.command, result, _lines(result, confirmation, unchanged), ok=ok)

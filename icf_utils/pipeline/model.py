@@ -161,11 +161,14 @@ class RunHead:
 class RunResult:
     """What a run did. ``visits`` are sorted by study and visit; ``seconds`` is wall time.
 
+    ``store_notices`` are those that concern the store, not a visit.
+
     ``counts`` holds how many visits are done, up to date, failed and not reached.
     """
 
     visits: tuple[VisitOutcome, ...]
     seconds: float
+    store_notices: tuple[Notice, ...] = ()
     counts: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -176,13 +179,14 @@ class RunResult:
 
     @property
     def notices(self) -> list[Notice]:
-        """The notices of all visits, which they name."""
-        return [
+        """The notices of all visits, which they name, and those of the store."""
+        of_visits = [
             notice
             for visit in self.visits
             for stage in visit.stages
             for notice in name_visit(visit.study, visit.visit, stage.notices)
         ]
+        return [*of_visits, *self.store_notices]
 
     @property
     def failed(self) -> tuple[VisitOutcome, ...]:

@@ -40,7 +40,7 @@ def _with_processings(result: RunResult, processings: RunProcessings) -> RunResu
     visits = (
         replace(visit, stages=(*visit.stages, *processings.outcomes.get(visit.name, ()))) for visit in result.visits
     )
-    return RunResult(tuple(visits), result.seconds)
+    return RunResult(tuple(visits), result.seconds, result.store_notices)
 
 
 def write_text(path: Path, text: str) -> None:

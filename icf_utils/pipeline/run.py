@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 
+from icf_utils.catalog.index_page import renew_index
 from icf_utils.errors import IcfError
 from icf_utils.pipeline.checks import refuse_visits, without_refused
 from icf_utils.pipeline.execute import (
@@ -83,7 +84,8 @@ def run_visits(
             scheduler.work(pool, bar.advance)
         outcomes += scheduler.finished
     outcomes.sort(key=lambda outcome: (outcome.study, outcome.visit))
-    return RunResult(tuple(outcomes), time.monotonic() - started)
+    notices = renew_index(config.root, config.settings) if "catalog" in config.stage_names else ()
+    return RunResult(tuple(outcomes), time.monotonic() - started, notices)
 
 
 def _refused(plan: VisitPlan, error: IcfError, config: RunConfig) -> VisitOutcome:

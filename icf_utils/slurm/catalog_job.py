@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from icf_utils.catalog.index_page import renew_index
 from icf_utils.pipeline.execute import MessagesOnly, make_catalog
 from icf_utils.pipeline.model import RunConfig, StageOutcome, VisitInput, VisitOutcome
 from icf_utils.pipeline.plan import make_plan
@@ -34,6 +35,8 @@ def run_catalog_job(visits: Sequence[VisitInput], config: RunConfig, progress: P
         plan.visit_input for plan in plans if plan.visit_input not in waiting and (plan.runs or config.always_make)
     ]
     outcomes: Sequence[StageOutcome] = make_catalog(ready, config, MessagesOnly(progress)) if ready else []
+    for notice in renew_index(config.root, config.settings):
+        progress.message(notice.message)
     made = [
         VisitOutcome(visit_input.study, visit_input.visit, (stage,))
         for visit_input, stage in zip(ready, outcomes, strict=True)
