@@ -179,7 +179,8 @@ class IcfStudyPage {
     for (const [one, text] of state.facets) if (one === tag && !counts.some(([value]) => value === text)) counts.push([text, 0]);
     if (!counts.length || (counts.length === 1 && !state.facets.some(([one]) => one === tag) && !["ProtocolName", "processing", "news"].includes(tag))) return null;
     this.opened = this.opened || new Set();
-    const most = this.opened.has(tag) ? counts.length : 8;
+    // those that few visits lack come after those that all have, and are what readers look for
+    const most = this.opened.has(tag) ? counts.length : tag === "ProtocolName" ? 16 : 8;
     const item = ([text, count]) => {
       const chosen = state.has("facets", tag, text);
       const label = tag === "year" ? text : icfWithUnit(tag, text);
