@@ -252,6 +252,15 @@ def test_all_studies_on_a_phone(tmp_path: Path, visitor: Visitor, pixels: int) -
     assert [text for text, *_ in cells][1:6] == ["2019–2024", "CT, MR", "1,200", "345,678", "1.0 TB"]
 
 
+def test_an_address_with_user_and_password(site: str, visitor: Visitor) -> None:
+    """Browsers refuse to load data by such an address."""
+    visitor.open(f"{site.replace('://', '://alice:secret@')}/{STUDY}/catalog/")
+    visitor.wait(visitor.rows)
+    visitor.click(visitor.one("main td a"))
+    visitor.wait(lambda: visitor.texts(".icf-neighbours a"))
+    assert visitor.texts("[role=alert]") == []
+
+
 def test_the_page_of_all_studies_leads_to_a_catalog(site: str, visitor: Visitor) -> None:
     open_page(site, visitor, "index")
     assert visitor.rows() == [[STUDY, "", "MR", "60", "439", "80.5 MB"]]

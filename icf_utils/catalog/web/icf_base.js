@@ -91,9 +91,9 @@ class IcfProblem extends Error {}
 async function icfJson(path, missing) {
   let response;
   try {
-    const early = window.icfEarly && window.icfEarly[path];
-    if (early) delete window.icfEarly[path];
-    response = await (early || fetch(path, { cache: "no-cache" }));
+    const early = window.icfEarly[path];
+    delete window.icfEarly[path];
+    response = await (early || window.icfFetch(path));
   } catch (error) {
     throw new IcfProblem(`The server does not answer, so the file ${path} could not be loaded. Check the connection, and reload the page.`);
   }
