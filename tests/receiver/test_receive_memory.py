@@ -14,7 +14,7 @@ import pytest
 import icf_utils
 from tests.data.make_dicom import dicom_bytes, uid
 from tests.receiver.associations import EXPLICIT, MR, Request, command, connect, p_data, pdu, read_pdu
-from tests.receiver.receiving import Receiver, data_set, running
+from tests.receiver.receiving import Receiver, data_set, running, wait_until
 
 pytest.importorskip("pynetdicom")
 
@@ -66,4 +66,6 @@ def test_memory_depends_neither_on_associations_nor_on_sizes(tmp_path: Path) -> 
         print(f"peak in kB after 100 and {_ASSOCIATIONS} associations, and after {_SIZE} bytes: {figures}")  # noqa: T201
         assert figures[1] < figures[0] + 16_000
         assert figures[2] < figures[1] + 8_000
-        assert sorted(item.images for item in receiver.sessions()) == [1, _ASSOCIATIONS]
+        wait_until(
+            lambda: sorted(item.images for item in receiver.sessions()) == [1, _ASSOCIATIONS], "the journal has all"
+        )
