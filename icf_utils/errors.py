@@ -201,10 +201,16 @@ class StorageFailure(IcfError):
 
     exit_code = 6
 
-    def __init__(self, path: str | PathLike[str], action: str, cause: OSError) -> None:
+    def __init__(self, path: str | PathLike[str], action: str, cause: OSError, advice: str = "") -> None:
         self.path, self.action, self.errno = fspath(path), action, cause.errno
         reason = strerror(cause.errno) if cause.errno else str(cause)
-        super().__init__(f"cannot {action} '{printable(path)}': {reason}{_ADVICE.get(cause.errno or 0, '')}")
+        what_to_do = f"{_ADVICE.get(cause.errno or 0, '')}{advice}"
+        super().__init__(f"cannot {action} '{printable(path)}': {reason}{what_to_do}")
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the disk or the quota has no room left."""
+        return self.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 _ADVICE = {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ from icf_utils.curation.replace import check_date, check_reason
 from icf_utils.curation.successors import find_successors
 from icf_utils.curation.traces import collect_traces, find_traces, study_records, work_files
 from icf_utils.curation.version import is_same
-from icf_utils.errors import DepositMissing, printable
-from icf_utils.formatting import format_count
+from icf_utils.errors import DepositMissing, StorageFailure, printable
+from icf_utils.formatting import format_count, format_size
 from icf_utils.interrupts import note_leftovers
 from icf_utils.progress import SILENT, Progress
 from icf_utils.settings import Settings, load_settings
@@ -102,8 +103,7 @@ def remove_visit(
     if reason:
         check_reason(reason)
     check_date(date)
-    remove_dead_locks(place.of_study)
-    with _finish_killed_removal(place, chosen), visit_lock(place, progress):
+    with _advice_on_full_disk(place), _finish_killed_removal(place, chosen), visit_lock(place, progress):
         files, records = visit_files(place), work_files(place)
         is_gone = not files and not records and read_entry(place) is None
         found_as = find_successors(place)
@@ -139,6 +139,37 @@ def remove_visit(
         successors=successors,
         elsewhere=(*linked, *([f"the archive at {other}"] if other else []), *ELSEWHERE),
     )
+
+
+@contextmanager
+def _advice_on_full_disk(place: Visit) -> Iterator[None]:
+    """Take the lock's leftovers away, and say on a full disk which file of the visit can go first.
+
+    The change needs room for its lock, its journal and the pages without the visit. The archive is not needed for it
+    where the visit's metadata has the UIDs and MD5s that are searched for afterwards.
+    """
+    try:
+        remove_dead_locks(place.of_study)
+        yield
+    except StorageFailure as error:
+        size = _removable_size(place)
+        if not (error.is_full and size):
+            raise
+        advice = (
+            f". To make room, you can delete '{printable(place.archive)}' ({format_size(size)}) first, "
+            "which this command removes in any case"
+        )
+        raise StorageFailure(error.path, error.action, OSError(error.errno, ""), advice) from error
+
+
+def _removable_size(place: Visit) -> int:
+    """The bytes that deleting the visit's archive frees, if the visit can be removed without it."""
+    try:
+        status = place.archive.lstat()
+    except OSError:
+        return 0
+    is_alone = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+    return status.st_size if is_alone and place.dicoms_json.exists() and place.tarball_json.exists() else 0
 
 
 @contextmanager

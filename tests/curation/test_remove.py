@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -242,3 +243,29 @@ def test_removed_by_hand(place: Visit, model: Path, inside: Inside, tmp_path: Pa
     assert (said.code, "v1.archive.json': is left of the visit v1" in said.out) == (1, True), said
     assert inside("visit", "remove", "-o", place.root, "--id", STUDY, "v1", "--yes").code == 0
     assert verify_store(place.root).findings == ()
+
+
+@pytest.mark.parametrize("has_metadata", [True, False])
+def test_on_a_full_disk(place: Visit, inside: Inside, monkeypatch: pytest.MonkeyPatch, has_metadata: bool) -> None:
+    """The archive can go first, if its UIDs and MD5s are known without it; the visit is removed all the same."""
+    mkdir = os.mkdir
+
+    def full(path: str | Path, *more: int, **named: int) -> None:
+        if Path(path).name == ".icf":
+            raise OSError(errno.ENOSPC, "full", str(path))
+        mkdir(path, *more, **named)
+
+    if not has_metadata:
+        place.dicoms_json.unlink()
+    command = ("visit", "remove", "-o", place.root, "--id", STUDY, "v1", "--yes")
+    before = contents(place.root)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "mkdir", full)
+        ran = inside(*command)
+    assert ran.code == 6
+    assert "No space left on device" in ran.err
+    assert (f"you can delete '{place.archive}'" in ran.err) == has_metadata
+    assert contents(place.root) == before
+    place.archive.unlink()
+    ran = inside(*command)
+    assert (ran.code, "found nothing" in ran.out) == (0, True)
