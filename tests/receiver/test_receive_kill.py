@@ -1,6 +1,6 @@
 """A receiver that is killed at any moment loses no image that it answered with success.
 
-A few moments by default; ``ICF_TRIALS=100 pytest tests/receiver/test_receive_kill.py`` for more of them. ``ICF_SEED``
+The same holds for power cuts. A few moments by default; ``ICF_TRIALS=100 pytest tests/receiver/test_receive_kill.py`` for more of them. ``ICF_SEED``
 chooses others.
 """
 
@@ -12,7 +12,7 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ from icf_utils.receiver.identify import image_key
 from icf_utils.receiver.journal import Journal
 from tests.data.make_dicom import uid, write_visit
 from tests.receiver.receiving import Receiver, data_set, wait_until
+from tests.trust.powercut import OPTIONS, Disk, age_locks, can_mount
 
 pytest.importorskip("pynetdicom")
 
@@ -34,6 +35,8 @@ pytest.importorskip("pynetdicom")
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 TRIALS = int(os.environ.get("ICF_TRIALS", "3"))
+#: Power cuts take longer.
+CUTS = int(os.environ.get("ICF_TRIALS", "2"))
 SEED = int(os.environ.get("ICF_SEED", "7"))
 _IMAGES = 40
 _RULE = 'called_ae = "STUDYA"\nstudy = "study-a"\nquiet = 1\nworkers = 2'
@@ -109,15 +112,39 @@ def without_study(images: Sequence[pydicom.FileDataset]) -> list[pydicom.FileDat
 
 def test_every_image_answered_with_success_is_in_the_archive(tmp_path: Path) -> None:
     """Among images that are sent again, come late, are corrected or refused, and however often it is killed."""
+    disturb(tmp_path, tmp_path, TRIALS, lambda: None)
+
+
+def test_no_image_answered_with_success_is_lost_in_power_cuts(tmp_path: Path) -> None:
+    """The same, when only what was on the device at the kill is left: store, spool and journal lie on a disk of their
+    own, which nothing but ``fsync`` writes to.
+    """
+    if not can_mount(tmp_path / "try"):
+        pytest.skip("no file system in a file can be mounted here")
+    disk = Disk(tmp_path / "disk", OPTIONS[0], 64 * (CUTS + 4) << 20)
+    disk.make()
+
+    def cut_power() -> None:
+        disk.cut_power()
+        age_locks(disk.root / "store")
+
+    try:
+        disturb(tmp_path, disk.root, CUTS, cut_power)
+    finally:
+        disk.unmount()
+
+
+def disturb(folder: Path, place: Path, trials: int, after_kill: Callable[[], None]) -> None:
+    """Kill a receiver whose store and spool are in ``place`` at seeded moments, and judge what is there in the end."""
     dice = random.Random(SEED)
-    receiver = Receiver(tmp_path, listen="reserve = 0\nworkers = 2", rule=_RULE)
+    receiver = Receiver(place, listen="reserve = 0\nworkers = 2", rule=_RULE)
     icf_utils.init_store(receiver.store, url="https://data.example.org")
     answers: list[Answer] = []
     earlier: list[list[pydicom.FileDataset]] = []
     try:
-        for trial in range(TRIALS):
-            images = images_of(tmp_path / "in" / str(trial), trial)
-            shutil.rmtree(tmp_path / "in")
+        for trial in range(trials):
+            images = images_of(folder / "in" / str(trial), trial)
+            shutil.rmtree(folder / "in")
             planned: list[pydicom.FileDataset] = images[: dice.choice((10, _IMAGES))]
             if earlier:
                 planned = [*dice.choice(earlier), *planned]  # again, whether it is complete or not
@@ -131,7 +158,8 @@ def test_every_image_answered_with_success_is_in_the_archive(tmp_path: Path) -> 
             time.sleep(dice.uniform(0.0, 3.0))
             receiver.kill()
             sender.join()
-        (tmp_path / "log").write_bytes(b"")  # worker processes may have reported that their receiver is gone
+            after_kill()
+        (place / "log").write_bytes(b"")  # worker processes may have reported that their receiver is gone
         receiver.start()
         for at in range(len(receiver.sessions())):
             wait_until(lambda: sum(item.is_finished for item in receiver.sessions()) > at, "one more is archived")  # noqa: B023

@@ -38,17 +38,18 @@ def can_mount(folder: Path) -> bool:
 
 
 class Disk:
-    """A file system in a file, mounted at ``root``."""
+    """A file system in a file of ``size`` bytes, mounted at ``root``."""
 
-    def __init__(self, folder: Path, options: str) -> None:
+    def __init__(self, folder: Path, options: str, size: int = 160 << 20) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.root, self._image, self._cut, self._options = folder / "m", folder / "disk", folder / "cut", options
+        self._size = size
         self.root.mkdir(exist_ok=True)
 
     def make(self) -> None:
         self._image.unlink(missing_ok=True)
         with open(self._image, "wb") as file:
-            file.truncate(160 << 20)
+            file.truncate(self._size)
         _do("mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", self._image)
         self._mount()
         (self.root / "lost+found").rmdir()
@@ -60,9 +61,9 @@ class Disk:
         _do("sync", "-f", self.root)
 
     def cut_power(self) -> None:
-        """Lose what is not on the device. The caller has ended all processes."""
+        """Lose what is not on the device. The caller has ended all processes; those that are ending still lose it."""
         _do("cp", "--sparse=always", self._image, self._cut)
-        self.unmount()
+        _do("umount", "--lazy", self.root)
         os.replace(self._cut, self._image)
         self._mount()
 
@@ -120,7 +121,7 @@ class PowerCuts:
         expected = scene.expected[operation]
         if ended.code == 0:
             assert visible(root) == expected, (place, "lost after success")
-        self.torn += _age_locks(root)
+        self.torn += age_locks(root)
         again = self.server.run(*scene.arguments(operation, root))
         is_over = again.code == 5 and operation in ("visit merge", "visit rename", "visit remove")
         assert again.code == 0 or is_over, (place, ended, again)
@@ -130,7 +131,7 @@ class PowerCuts:
         assert leftovers(root) == [], (place, ended, leftovers(root))
 
 
-def _age_locks(root: Path) -> int:
+def age_locks(root: Path) -> int:
     """Make the locks those of another boot and a container that is gone; returns how many have no whole content."""
     torn = 0
     for path in root.glob("*/.icf/*.lock*"):
