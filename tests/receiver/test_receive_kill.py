@@ -1,7 +1,7 @@
 """A receiver that is killed at any moment loses no image that it answered with success.
 
-The same holds for power cuts. A few moments by default; ``ICF_TRIALS=100 pytest tests/receiver/test_receive_kill.py`` for more of them. ``ICF_SEED``
-chooses others.
+The same holds for power cuts. A few moments by default; ``ICF_TRIALS=100 pytest tests/receiver/test_receive_kill.py``
+for more of them. ``ICF_SEED`` chooses others.
 """
 
 from __future__ import annotations
