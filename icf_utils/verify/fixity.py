@@ -58,7 +58,7 @@ def record_fixity(place: Visit, images: int, problems: int) -> FixityRecord:
 
 
 def read_fixity(place: Visit) -> tuple[FixityRecord, ...]:
-    """Read a visit's log, the oldest line first; empty for a visit that was never read."""
+    """Read a visit's log, the oldest line first; empty for a visit that was never verified."""
     try:
         raw = read_regular(fixity_log(place))
     except OSError:
@@ -83,7 +83,7 @@ def last_read(place: Visit) -> str:
 class FixitySummary:
     """What the log says of a study's visits.
 
-    ``never`` counts visits that were never read, ``problems`` those that had problems when they were last read,
+    ``never`` counts visits that were never verified, ``problems`` those that had problems when they were last verified,
     ``unsigned`` those without a signature file. ``oldest`` is the time of the visit that was not read for the longest
     time (ISO 8601, UTC), ``latest`` the time when one was last read; both are empty if none was.
     """
