@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from multiprocessing.connection import Connection
@@ -12,6 +13,7 @@ import pytest
 
 from icf_utils import worker_process
 from icf_utils.interrupts import expect_unfinished
+from icf_utils.store.layout import Study
 from icf_utils.worker_process import WorkerProcess
 
 
@@ -29,6 +31,10 @@ def write_and_wait(connection: Connection, path: Path, ignore_requests: bool) ->
 def add(connection: Connection) -> None:
     while True:
         connection.send(connection.recv() + 1)
+
+
+def crash(connection: Connection, name: str) -> None:
+    Study(Path(), name)
 
 
 def fail(connection: Connection) -> None:
@@ -79,3 +85,14 @@ def test_a_worker_that_fails_closes_the_connection() -> None:
         worker.connection.recv()
     worker.join()
     assert worker.exit_reason == "ended with exit code 3"
+
+
+def test_a_worker_that_crashes_says_where_and_no_values() -> None:
+    worker = WorkerProcess(crash, "a name")
+    with pytest.raises(EOFError):
+        worker.connection.recv()
+    worker.join()
+    assert re.fullmatch(
+        r"ended with exit code 1 \(a fault of icf-utils: InvalidIdentifier in icf_utils/store/layout.py, line \d+\)",
+        worker.exit_reason,
+    )

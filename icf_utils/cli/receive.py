@@ -64,7 +64,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from icf_utils.receiver.events import read_keys
     from icf_utils.receiver.log import ReceiverLog
     from icf_utils.receiver.processings import check_processings
-    from icf_utils.receiver.settings import check_machine, load_receiver_settings
+    from icf_utils.receiver.settings import check_machine, lack_of_space, load_receiver_settings
 
     settings = load_receiver_settings(Path(args.settings))
     if args.explain:
@@ -84,6 +84,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         check_machine(settings)
         check_processings(settings)
         read_keys(settings.events, settings.source)
+        if problem := lack_of_space(settings):
+            console.warning(problem)
         console.result(args.command, {"rules": [rule.name for rule in settings.rules]}, rules)
         return 0
     check_store(args, console, settings.store)

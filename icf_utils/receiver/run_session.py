@@ -63,10 +63,13 @@ class SessionTask:
     is_archived: bool = False
 
 
-class _Log:
-    """The session's log file, without header values. Also the progress that the stages report to."""
+class SessionLog:
+    """The session's log file, without header values. Also the progress that the stages report to.
 
-    def __init__(self, path: Path, report: Callable[[str], None]) -> None:
+    ``report`` gets those lines that are for the receiver's log as well.
+    """
+
+    def __init__(self, path: Path, report: Callable[[str], None] = lambda _: None) -> None:
         self._path, self._report = path, report
 
     def task(self, label: str, total: int, unit: str) -> AbstractContextManager[Task]:
@@ -89,7 +92,7 @@ def run_session(settings: ReceiverSettings, task: SessionTask, report: Callable[
 
     Errors of icf-utils and of the operating system are part of the outcome.
     """
-    log = _Log(task.session.log, report)
+    log = SessionLog(task.session.log, report)
     try:
         return _run_stages(settings, task, log)
     except IcfError as error:
@@ -101,7 +104,7 @@ def run_session(settings: ReceiverSettings, task: SessionTask, report: Callable[
         return SessionOutcome(problem, is_storage_failure=True)
 
 
-def _run_stages(settings: ReceiverSettings, task: SessionTask, log: _Log) -> SessionOutcome:
+def _run_stages(settings: ReceiverSettings, task: SessionTask, log: SessionLog) -> SessionOutcome:
     rule, session = task.rule, task.session
     log.line(f"{session.name} from '{printable(session.input)}', {format_count(session.images, 'image')}")
     visit = Visit(settings.store, session.study, session.visit)
@@ -141,7 +144,9 @@ def _is_for_next_version(task: SessionTask, visit: Visit) -> bool:
     return task.rule.late != "separate" and bool(session.study_uid) and is_of_study(visit, session.study_uid)
 
 
-def _add_to_visit(settings: ReceiverSettings, task: SessionTask, log: _Log) -> tuple[tuple[str, ...], dict[str, bytes]]:
+def _add_to_visit(
+    settings: ReceiverSettings, task: SessionTask, log: SessionLog
+) -> tuple[tuple[str, ...], dict[str, bytes]]:
     """Make the visit's next version with a session's images.
 
     Returns notes, and the MD5s, as they were received, of images that the visit has with other file meta information.
@@ -167,7 +172,7 @@ def _folder_of(session: Session) -> Iterator[Path]:
 
 
 def _add_folder(
-    folder: Path, settings: ReceiverSettings, task: SessionTask, log: _Log
+    folder: Path, settings: ReceiverSettings, task: SessionTask, log: SessionLog
 ) -> tuple[tuple[str, ...], dict[str, bytes]]:
     """Do what :func:`_add_to_visit` does with the images of a folder."""
     session = task.session
@@ -208,7 +213,7 @@ def _chain(settings: ReceiverSettings, rule: Rule, until: str) -> RunConfig:
     return RunConfig(settings.store, load_settings(settings.store), StageOptions(time_zone=rule.timezone), until)
 
 
-def _write_outcome(stage: StageOutcome, log: _Log) -> tuple[str, ...]:
+def _write_outcome(stage: StageOutcome, log: SessionLog) -> tuple[str, ...]:
     log.line(f"{stage.stage}: {stage.state} in {stage.seconds:.1f} s, {format_count(stage.size, 'byte')}")
     for notice in (*stage.notices, *stage.skipped):
         log.line(f"{stage.stage}: [{notice.code}] '{printable(notice.subject)}': {notice.message}")
@@ -218,7 +223,7 @@ def _write_outcome(stage: StageOutcome, log: _Log) -> tuple[str, ...]:
     return tuple(f"{stage.stage}: see [{code}] in the log" for code in codes)
 
 
-def _to_xnat(visit: Visit, task: SessionTask, log: _Log) -> str:
+def _to_xnat(visit: Visit, task: SessionTask, log: SessionLog) -> str:
     """Upload the visit's archive to the rule's XNAT; returns why that failed, or an empty text.
 
     Late images are added to the session that XNAT has of the visit. Nothing in XNAT is replaced by corrected ones: that

@@ -32,7 +32,7 @@ from icf_utils.receiver.model import (
     in_one_line,
 )
 from icf_utils.receiver.routing import start_sends
-from icf_utils.receiver.run_session import SessionOutcome, SessionTask, remove_input, run_session
+from icf_utils.receiver.run_session import SessionLog, SessionOutcome, SessionTask, remove_input, run_session
 from icf_utils.receiver.settings import ReceiverSettings, Rule
 from icf_utils.receiver.spool import count_quarantined, images_below
 from icf_utils.receiver.unpacking import images_of_input
@@ -232,7 +232,7 @@ class SessionQueue:
             was_stopped = outcome is None and self._closing.is_set()
         if was_stopped:
             return None
-        return outcome or SessionOutcome(f"the process that worked on it {worker.exit_reason}")
+        return outcome or _outcome_of_a_crash(session, worker.exit_reason)
 
     def _count_conflicts(self, session: Session) -> None:
         """Record images that the worker has moved to the quarantine, also one that was killed after that."""
@@ -279,6 +279,14 @@ class SessionQueue:
             self._storage_retries.remove(session.id)
         problem = f": {in_one_line(outcome.failure)}" if outcome.failure else ""
         self._progress.message(f"{session.id}: {session.name}: {finished.state}{problem}")
+
+
+def _outcome_of_a_crash(session: Session, reason: str) -> SessionOutcome:
+    """The outcome of a session whose worker could not give one, which the session's log gets as well."""
+    problem = f"the process that worked on it {reason}"
+    with suppress(OSError):
+        SessionLog(session.log).line(problem)
+    return SessionOutcome(problem)
 
 
 def _run_session(connection: Connection, settings: ReceiverSettings, task: SessionTask) -> None:

@@ -27,6 +27,7 @@ from icf_utils.dicom.confidentiality import TABLE, is_identifying
 from icf_utils.dicom.values import UNCONVERTIBLE_VRS, dictionary_vr, tag_for_keyword
 from icf_utils.errors import InvalidIdentifier, InvalidSetting, printable, storage_errors
 from icf_utils.fetch.tls import server_context
+from icf_utils.formatting import format_size
 from icf_utils.settings import STAGE_NAMES, ProcessingSettings, build_settings, parse_toml, setting
 from icf_utils.store.layout import check_identifier
 from icf_utils.templates import Template, parse_template
@@ -626,12 +627,13 @@ def _check_keywords(rule: Rule, keywords: Collection[str], where: str, source: s
 
 
 def check_machine(settings: ReceiverSettings) -> None:
-    """Refuse TLS files that cannot be used, and an address that is not one of this machine.
+    """Refuse TLS files that cannot be used, a disk that can take no image, and an address of another machine.
 
     An address that is in use is not a mistake: a receiver may be running with these settings. Raises
     :class:`~icf_utils.errors.InvalidSetting`.
     """
     tls_context(settings.listen, settings.source)
+    _check_disk(settings)
     listen = settings.listen
     try:
         family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
@@ -641,6 +643,31 @@ def check_machine(settings: ReceiverSettings) -> None:
     except (OSError, UnicodeError) as error:  # a UnicodeError for a malformed host name
         if getattr(error, "errno", None) != errno.EADDRINUSE:
             raise cannot_listen(settings, error) from error
+
+
+def _check_disk(settings: ReceiverSettings) -> None:
+    """Refuse a reserve that the spool's disk could not keep free even without any file."""
+    disk, reserve = _spool_disk(settings), settings.listen.reserve * 1_000_000
+    size = disk.f_blocks * disk.f_frsize
+    if size <= reserve:
+        kept = f"{format_size(reserve)} of the spool's disk are to stay free, and it has only {format_size(size)}"
+        raise InvalidSetting(settings.source, f"[listen] reserve: {kept}, so that no image could be taken; set less")
+
+
+def lack_of_space(settings: ReceiverSettings) -> str:
+    """A warning if a receiver with these settings would refuse every image now; else empty."""
+    disk, reserve = _spool_disk(settings), settings.listen.reserve * 1_000_000
+    free = disk.f_bavail * disk.f_frsize
+    if free > reserve:
+        return ""
+    found = f"{format_size(free)} of the spool's disk are free, and {format_size(reserve)} must stay free"
+    return f"no image would be taken now: {found}"
+
+
+def _spool_disk(settings: ReceiverSettings) -> os.statvfs_result:
+    """The disk of the spool, which need not exist yet."""
+    spool = settings.spool.absolute()
+    return os.statvfs(next(folder for folder in (spool, *spool.parents) if folder.is_dir()))
 
 
 def cannot_listen(settings: ReceiverSettings, error: Exception) -> InvalidSetting:

@@ -92,6 +92,7 @@ def test_a_study_that_cannot_name_files() -> None:
         ('certificate = "noise.pem"\nkey = "noise.pem"', "cannot be used"),
         ('host = "192.0.2.1"', r"cannot listen at 192\.0\.2\.1:11112"),
         ('host = "no such host"', "cannot listen at no such host"),
+        ("reserve = 1000000000", "1.0 PB of the spool's disk are to stay free, and it has only "),
     ],
 )
 @pytest.mark.parametrize("options", [["--check"], []])
@@ -107,6 +108,14 @@ def test_settings_that_cannot_work_on_this_machine_are_refused(
     assert re.search(problem, ran.err), ran.err
     assert str(tmp_path / "r.toml") in ran.err
     assert not (tmp_path / "i").exists()
+
+
+def test_a_disk_without_room_now_is_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("pynetdicom")
+    disk = shutil.disk_usage(tmp_path)
+    (tmp_path / "r.toml").write_text(f"{_HEAD}[listen]\nreserve = {(disk.free + disk.total) // 2_000_000}\n{_RULE}")
+    ran = icf("receive", "--check", tmp_path / "r.toml")
+    assert (ran.code, "warning: no image would be taken now: " in ran.err) == (0, True), ran
 
 
 def test_an_address_in_use_is_not_a_mistake_of_the_settings(tmp_path: Path) -> None:
