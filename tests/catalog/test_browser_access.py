@@ -259,6 +259,10 @@ def test_an_address_with_user_and_password(site: str, visitor: Visitor) -> None:
     visitor.click(visitor.one("main td a"))
     visitor.wait(lambda: visitor.texts(".icf-neighbours a"))
     assert visitor.texts("[role=alert]") == []
+    visitor.open(f"{site.replace('://', '://alice:secret@')}/index.html")
+    visitor.one("input[type=search]").send_keys("x")
+    visitor.wait(lambda: visitor.driver.current_url.endswith("/index.html?q=x"))
+    assert visitor.driver.get_log("browser") == []
 
 
 def test_the_page_of_all_studies_leads_to_a_catalog(site: str, visitor: Visitor) -> None:

@@ -15,10 +15,12 @@
       if (!row.hidden) shown += 1;
     });
     count.textContent = shown === rows.length ? "" : `${shown} of ${rows.length} studies`;
-    const address = new URL(window.location.href);
-    if (field.value) address.searchParams.set("q", field.value);
-    else address.searchParams.delete("q");
-    window.history.replaceState(null, "", address);
+    const query = new URLSearchParams(window.location.search);
+    if (field.value) query.set("q", field.value);
+    else query.delete("q");
+    const text = query.toString();
+    // a whole address would lack the user and password of the page's own, and be refused
+    window.history.replaceState(null, "", `${window.location.pathname}${text ? `?${text}` : ""}${window.location.hash}`);
   };
 
   field.value = new URLSearchParams(window.location.search).get("q") || "";
