@@ -58,6 +58,7 @@ from icf_utils.store.elsewhere import refuse_elsewhere
 from icf_utils.store.files import keep_folder_access, make_folders, publish_bytes, remove_study_folders
 from icf_utils.store.layout import OUTPUT_SUFFIX, Study, Visit
 from icf_utils.store.locks import remove_dead_locks, visit_lock
+from icf_utils.store.permitted import refuse_fixed
 from icf_utils.store.transaction import Change
 from icf_utils.store.visit_files import first_file, visit_files
 
@@ -185,6 +186,8 @@ def _rename(
     if not is_there:
         notices += _prepare(current, staged, target, build_visit_metadata(staged, found), history, settings)
         another = target.of_study if target.study != place.study else None
+        for path in gone:  # between studies, they go when the visit is in the new one
+            refuse_fixed(path)
         with _catalog_folder(current, target):
             notices += commit_version(
                 change,

@@ -34,6 +34,7 @@ from icf_utils.store.files import (
     sync_folder,
 )
 from icf_utils.store.layout import Study
+from icf_utils.store.permitted import refuse_fixed
 
 #: No visit has files of these names: identifiers contain no ``+``.
 _PREFIX, _UNDECIDED, _JOURNAL, _DONE, _NEW = "+change.", "undecided.json", "journal.json", "done.json", "new"
@@ -110,9 +111,12 @@ class Change:
     def commit(self, steps: Sequence[Step]) -> None:
         """Decide the change and make its steps in their order; the caller holds the lock of the study's catalog.
 
-        Raises :class:`~icf_utils.errors.StorageFailure`. Once this has decided, an interrupt or a failure leaves the
+        Raises :class:`~icf_utils.errors.StorageFailure`, before anything is decided if a step is known to be
+        impossible. Once this has decided, an interrupt or a failure leaves the
         journal to the next command.
         """
+        for step in steps:
+            refuse_fixed(self._study.folder / step.target)
         new = [step for step in steps if step.new]
         for step in new:
             self._adopt(step)
