@@ -90,7 +90,7 @@ class Retriever:
             found = self._source.list_images(
                 self._selection, self._keywords, self._connections, self._client, self._progress
             )
-            self._plan = make_plan(found, self._selection, self._layout, self._source.where)
+            self._plan = make_plan(found, self._selection, self._layout, self._source.where, zipped=self._zipped)
         return self._plan
 
     def saved(self) -> dict[PlannedFile, bool]:

@@ -85,23 +85,37 @@ def _part(value: object) -> str:
     return PATH.replace(text)[:100] or "_"
 
 
-def plan_files(images: Iterable[Image], template: str) -> tuple[PlannedFile, ...]:
-    """The files that the images become. Raises :class:`~icf_utils.errors.InvalidSetting` where two have one path."""
+def plan_files(images: Iterable[Image], template: str, *, zipped: bool = False) -> tuple[PlannedFile, ...]:
+    """The files that the images become; with ``zipped``, those of a study are by themselves.
+
+    Raises :class:`~icf_utils.errors.InvalidSetting` where two have one path.
+    """
     planned = tuple(PlannedFile(image, path_of_image(image, template), _part(image.study)) for image in images)
     taken: dict[tuple[str, PurePosixPath], PlannedFile] = {}
     for item in planned:
-        other = taken.setdefault((item.box, item.path), item)
+        other = taken.setdefault((item.box if zipped else "", item.path), item)
         if other is not item:
-            names = f"'{printable(other.image.path)}' and '{printable(item.image.path)}'"
-            raise InvalidSetting("--layout", f"{names} would both become '{printable(str(item.path))}'")
-    _refuse_nesting(planned)
+            names = " and ".join(map(_name_in_store, (other.image, item.image)))
+            problem = f"{names} would both become '{printable(str(item.path))}'{_advice(other.image, item.image)}"
+            raise InvalidSetting("--layout", problem)
+    _refuse_nesting(planned, zipped)
     return planned
 
 
-def _refuse_nesting(planned: Sequence[PlannedFile]) -> None:
+def _advice(one: Image, other: Image) -> str:
+    is_in_two = (one.study, one.visit) != (other.study, other.visit)
+    return "; '{study}/{visit}/{path}' keeps visits apart" if is_in_two and one.visit else ""
+
+
+def _name_in_store(image: Image) -> str:
+    visit = f" of {image.study}/{image.visit}" if image.visit else ""
+    return f"'{printable(image.path)}'{visit}"
+
+
+def _refuse_nesting(planned: Sequence[PlannedFile], zipped: bool) -> None:
     """Raise where an image's path is another one's folder."""
-    files = {(item.box, item.path) for item in planned}
+    files = {(item.box if zipped else "", item.path) for item in planned}
     for item in planned:
         for folder in item.path.parents:
-            if (item.box, folder) in files:
+            if (item.box if zipped else "", folder) in files:
                 raise InvalidSetting("--layout", f"'{printable(str(folder))}' would be both a file and a folder")

@@ -53,8 +53,8 @@ class SeriesLine:
     saved: int
 
 
-def make_plan(listing: Listing, selection: Selection, template: str, where: str) -> Plan:
-    """The selected images of a listing, and their files.
+def make_plan(listing: Listing, selection: Selection, template: str, where: str, *, zipped: bool = False) -> Plan:
+    """The selected images of a listing, and their files, which are in a zip for each study if ``zipped``.
 
     Raises :class:`~icf_utils.errors.InvalidSetting` for the template.
     """
@@ -66,7 +66,7 @@ def make_plan(listing: Listing, selection: Selection, template: str, where: str)
     ]
     chosen = [tar for tar in chosen if tar.images]
     images = [image for tar in chosen for image in tar.images]
-    planned = iter(plan_files(images, template))
+    planned = iter(plan_files(images, template, zipped=zipped))
     parts = tuple((tar, tuple(next(planned) for _ in tar.images)) for tar in chosen)
     missing = tuple(Failure(where, no_match(what)) for what in unmatched)
     return Plan(parts, (*listing.failures, *missing), (*listing.notices, *_without_value(images, template)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import pytest
@@ -76,6 +77,17 @@ def test_a_template_that_leaves_the_directory(template: str) -> None:
 def test_two_images_of_one_name() -> None:
     with pytest.raises(InvalidSetting, match="would both become"):
         plan_files([image("a/1.dcm"), image("b/1.dcm")], "{name}")
+
+
+def test_visits_of_two_studies_with_one_folder() -> None:
+    """The TAR of 'a/b_c' has the same top folder as that of 'a_b/c'."""
+    images = [replace(image("a_b_c/1.dcm"), study=study, visit=visit) for study, visit in (("a", "b_c"), ("a_b", "c"))]
+    with pytest.raises(InvalidSetting, match=r"of a/b_c and .* of a_b/c would both become .*'{study}/{visit}/{path}'"):
+        plan_files(images, "{path}")
+    assert len({item.path for item in plan_files(images, "{study}/{visit}/{path}")}) == 2
+    assert len(plan_files(images, "{path}", zipped=True)) == 2
+    with pytest.raises(InvalidSetting, match="a file and a folder"):
+        plan_files([images[0], replace(images[1], path="a_b_c")], "{path}")
 
 
 def test_a_file_that_would_be_a_folder() -> None:
