@@ -39,9 +39,9 @@ from icf_utils.results import Notice
 from icf_utils.settings import Settings, load_settings
 from icf_utils.store.elsewhere import refuse_elsewhere
 from icf_utils.store.files import describe_access
-from icf_utils.store.layout import Visit
+from icf_utils.store.layout import OUTPUT_SUFFIX, Visit, is_output_file
 from icf_utils.store.locks import remove_dead_locks, visit_lock
-from icf_utils.store.visit_files import visit_files
+from icf_utils.store.visit_files import is_archive_name, visit_files
 
 _DATASET_REMOVED = (
     "the visit had a dataset, and the visit that it was merged into has none: "
@@ -114,7 +114,7 @@ def merge_visits(
                 notices=_no_dataset(current, arriving),
                 remove=[*visit_files(second), *work_files(second)],
                 merged=[other],
-                remarks=[*_other_studies(current, arriving), *_other_access(place, limits)],
+                remarks=[*_other_studies(current, arriving), *_other_access(place, limits), *_removed_with(second)],
             )
 
 
@@ -182,6 +182,16 @@ def _other_access(place: Visit, limits: Mapping[str, Path]) -> Iterator[str]:
             found.setdefault((describe_access(mine), describe_access(path)), name)
     for (one, other), name in found.items():
         yield f"'{name}' ({one}) and '{limits[name].name}' ({other}) differ in access; the stricter one applies"
+
+
+def _removed_with(second: Visit) -> Iterator[str]:
+    """Says which files of the second visit go whose content the merged one does not have."""
+    for path in visit_files(second):
+        if is_output_file(path.name):
+            if path.name.endswith(OUTPUT_SUFFIX):
+                yield f"'{path.name}' is removed: it was made from the archive of {second.visit}"
+        elif is_archive_name(path.name) and path != second.archive:
+            yield f"'{path.name}', an earlier version that was kept, is removed: copy it first if it is to stay"
 
 
 def _refuse_clashes(place: Visit, second: Visit) -> None:

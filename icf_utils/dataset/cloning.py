@@ -34,6 +34,7 @@ from icf_utils.store.layout import STUDY_REFS_NAME, Visit, check_identifier
 #: DataLad's setting of an address of subdatasets, a format of Python; tried before the one that a dataset names.
 _VISIT_SOURCE = "datalad.get.subdataset-source-candidate-100icf"
 
+_EXISTS = "it exists already: name another folder, or remove it if an interrupted clone left it"
 _INSTALL = "install DataLad: pip install datalad datalad-next git-annex"
 
 
@@ -85,7 +86,9 @@ def clone_dataset(
         place, has_annex = _find(address, auth, client)
     target = Path(folder or place.visit or place.study)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InvalidSetting(os.fspath(target), "it exists already: name another folder")
+        raise InvalidSetting(
+            os.fspath(target), "it exists already: name another folder, or remove it if an interrupted clone left it"
+        )
     has_datalad = shutil.which("datalad") is not None and shutil.which("git-remote-datalad-annex") is not None
     if has_datalad:
         visit = Visit(Path(), place.study, place.visit) if place.visit else None

@@ -30,9 +30,10 @@ def refuse_fixed(target: Path) -> None:
     It need not exist, nor need its folder. A folder can be removed if all that is in it can.
     """
     parent = next(folder for folder in target.parents if folder.is_dir())
-    with storage_errors(target, "replace"):
+    with storage_errors(parent, "change the files in"):
         if not os.access(parent, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    with storage_errors(target, "replace"):
         if _is_fixed(parent) or _is_fixed(target) or _is_anothers(target, parent):
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
     if target.is_dir() and not target.is_symlink():

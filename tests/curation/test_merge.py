@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from icf_utils import catalogify_studyvisit_from_meta, make_studyvisit_archive, verify_store
+from icf_utils import catalogify_studyvisit_from_meta, make_studyvisit_archive, replace_visit, verify_store
 from icf_utils.catalog.page import catalogued_visits
 from icf_utils.catalog.rebuild import build_catalog
 from icf_utils.curation.merge import merge_visits
 from icf_utils.curation.remove import remove_visit
 from icf_utils.errors import DepositMissing, InputRefused, InvalidSetting
+from icf_utils.metadata.history import kept_archive
 from icf_utils.store.layout import Visit
 from tests.cli.program import Inside
 from tests.data.make_dicom import uid, write_visit
@@ -43,6 +44,18 @@ def test_the_files_of_both(place: Visit, late: Visit, model: Path, tmp_path: Pat
     lines = json.loads(place.of_study.visit_list.read_bytes())
     assert [(line["visit"], line["images"]) for line in lines] == [("v1", 9), ("v1_b", 5)]
     assert json.loads(place.history.read_bytes())[-1]["reason"] == "merged with v1_2"
+
+
+def test_what_is_removed_with_the_second_visit_is_said_before(
+    place: Visit, late: Visit, tmp_path: Path, inside: Inside
+) -> None:
+    write_visit(tmp_path / "more", {3: ("bold", 5)}, companions={})
+    replace_visit(tmp_path / "more", place.root, STUDY, "v1_2", reason="more", keep=True)
+    late.output("count").write_bytes(b"")
+    said = inside("visit", "merge", "-o", place.root, "--id", STUDY, "v1", "--from", "v1_2", "-n").out
+    assert "'v1_2_dicom.v1.tar', an earlier version that was kept, is removed" in said
+    assert "'v1_2_count_output.tar' is removed: it was made from the archive of v1_2" in said
+    assert kept_archive(late, 1).exists()
 
 
 def test_refused(place: Visit) -> None:
