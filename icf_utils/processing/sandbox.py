@@ -74,6 +74,7 @@ def sandbox_words(program: str, processing: Processing, scratch: Scratch, words:
     )
     for option, place, inside in binds:
         found += [option, str(place), inside]
+    found += ["--remount-ro", "/"]  # else what is written there is lost without an error
     return [*found, "--chdir", INSIDE.output, "--", *words]
 
 

@@ -100,6 +100,9 @@ def test_a_program_that_writes_outside(process: Process, isolation: str, tmp_pat
     result = process(shell(f"echo 2 > '{tmp_path}/others'; echo 1 > x", isolation=isolation))
     assert result.state == "success"
     assert (tmp_path / "others").read_text() == "1"
+    for path in ("/x", "/etc/x", "/input/x", "/data/x"):  # not into something that is thrown away either
+        found = process(shell(f"mkdir -p $(dirname {path}) && echo 2 > {path} && echo 1 > x", isolation=isolation))
+        assert (found.state, found.code) == ("failed", "exit-code"), path
 
 
 def test_a_sandbox_has_no_network(process: Process, isolation: str) -> None:
