@@ -101,7 +101,7 @@ class ZipDestination:
         self.close()
         with storage_errors(path, "write"):
             rename_file(part, path)
-            shutil.rmtree(self._work / box, ignore_errors=True)
+            shutil.rmtree(self._stage_folder(box), ignore_errors=True)
         return path
 
     def _fill(self, new: zipfile.ZipFile, box: str, items: Sequence[PlannedFile]) -> None:
@@ -160,7 +160,11 @@ class ZipDestination:
         return self._root / f"{box}.zip"
 
     def _stage(self, box: str) -> FolderDestination:
-        return FolderDestination(self._work / box, self._work)
+        return FolderDestination(self._stage_folder(box), self._work)
+
+    def _stage_folder(self, box: str) -> Path:
+        """A study can have the name of any other file in the work folder, such as ``lock``."""
+        return self._work / f"{box}.stage"
 
 
 def _open_own(path: Path) -> zipfile.ZipFile | None:

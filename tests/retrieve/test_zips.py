@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
+from icf_utils.fetch.ranges import Span
+from icf_utils.retrieve.files import lock_directory
+from icf_utils.retrieve.model import Digest, Image, PlannedFile
 from icf_utils.retrieve.selection import Selection
+from icf_utils.retrieve.zips import ZipDestination
 from tests.data.make_cod import CodSeries
 from tests.fetch.server import Fault
 from tests.retrieve.bucket_server import BucketServer
@@ -154,3 +159,19 @@ def test_equal_images(bucket: BucketServer, tmp_path: Path) -> None:
         done = retriever(bucket, tmp_path, "4.5", zipped=True, layout=layout).job().result()
         assert done.failures == ()
     assert entries(tmp_path / "4.5.zip") == in_zip(same)
+
+
+def test_a_study_with_the_name_of_a_file_in_the_work_folder(tmp_path: Path) -> None:
+    digest = Digest("md5", hashlib.md5(b"x", usedforsecurity=False).hexdigest())
+    image = Image("lock", "v1", "1.2", "1.2.3", "lock_v1/1.dcm", "k", Span(0, 1), digest)
+    planned = PlannedFile(image, PurePosixPath(image.path), "lock")
+    with lock_directory(tmp_path) as work:
+        destination = ZipDestination(tmp_path, work, [planned])
+        assert not destination.has_correct(planned)
+        with destination.begin(planned) as incoming:
+            incoming.write(b"x")
+            assert incoming.save()
+        destination.pack("lock", [planned])
+        destination.close()
+    assert entries(tmp_path / "lock.zip") == {image.path: b"x"}
+    assert not (tmp_path / ".icf-retrieve").exists()
