@@ -162,7 +162,7 @@ for number, root in enumerate(sys.argv[2:]):
 
 @pytest.mark.parametrize("second", [0, 1])
 def test_an_interrupt_says_what_became_of_the_change(tmp_path: Path, second: int) -> None:
-    studies = [Study(tmp_path / str(number), "s") for number in range(40)]
+    studies = [Study(tmp_path / str(number), "s") for number in range(60)]
     for study in studies:
         fill(study)
     command = [sys.executable, "-c", _INTERRUPTED, str(second), *(os.fspath(study.root) for study in studies)]
