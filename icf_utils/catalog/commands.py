@@ -70,4 +70,6 @@ def unpack_command(place: VisitAddress) -> str:
 
 def retrieve_command(place: VisitAddress) -> str:
     """The command that gets images without a clone, with this package."""
-    return f"icf-utils retrieve --store {shlex.quote(place.url)} --id {place.study} {place.visit} -d {place.visit}"
+    return (
+        f"icf-utils retrieve --store {shlex.quote(place.url)} --id {place.study} {place.visit} -d {place.visit}-images"
+    )

@@ -29,7 +29,7 @@ from icf_utils.settings import CatalogSettings
 from icf_utils.store.layout import Study
 
 #: Raised whenever the files that all visits share are written with other bytes.
-VERSION = 5
+VERSION = 6
 
 
 @dataclass(frozen=True)

@@ -298,7 +298,7 @@ STAGES: Mapping[str, Stage] = {
         ),
         Stage(
             name="catalog",
-            version=4,
+            version=5,
             inputs=lambda visit: (visit.dicoms_json, visit.tarball_json, visit.export, visit.refs),
             outputs=lambda _: (),
             parameters=_store_parameters,

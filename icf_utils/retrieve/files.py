@@ -39,6 +39,10 @@ _OF_ONE_NAME = {
 }
 
 
+#: In the target of each symbolic link that git-annex makes (https://git-annex.branchable.com/internals/).
+_ANNEXED = f".git{os.sep}annex{os.sep}objects"
+
+
 class PathBlocked(Exception):
     """An image cannot get its name; other images are not affected. The text says why, and what to do."""
 
@@ -47,6 +51,8 @@ def find_obstacle(target: Path) -> str:
     """What prevents a file from getting this name, and what to do; empty if nothing is found."""
     if os.path.isdir(target) and not os.path.islink(target):
         return f"'{printable(target)}' is a folder, and a file belongs there: move it away"
+    if os.path.islink(target) and _ANNEXED in os.readlink(target):
+        return f"'{printable(target)}' is a file of a git-annex clone: use 'icf-utils get' there, or another folder"
     for folder in target.parents:
         if os.path.isdir(folder):
             break

@@ -207,7 +207,7 @@ def test_the_archive_and_the_commands(site: str, visitor: Visitor) -> None:
     assert not [command for command in commands if command.startswith("datalad")]  # it has no dataset
     assert "no DataLad dataset" in visitor.one(".icf-getting").text
     assert "--user NAME" in visitor.one(".icf-getting").text
-    assert "icf-utils retrieve --store https://data.inm-icf.de --id proj-1 v001 -d v001" in commands
+    assert "icf-utils retrieve --store https://data.inm-icf.de --id proj-1 v001 -d v001-images" in commands
 
 
 def test_a_visit_with_a_dataset_can_be_cloned(tmp_path: Path, visitor: Visitor) -> None:
@@ -267,7 +267,7 @@ def test_one_series_has_its_command_and_an_address(site: str, visitor: Visitor) 
     assert "t1_mprage_sag" in visitor.driver.switch_to.active_element.text
     assert visitor.driver.current_url.endswith("#/visit/v001?series=2")
     assert visitor.texts(".icf-folder pre") == [
-        "icf-utils retrieve --store https://data.inm-icf.de --id proj-1 v001 --series 2 -d v001"
+        "icf-utils retrieve --store https://data.inm-icf.de --id proj-1 v001 --series 2 -d v001-images"
     ]
     visitor.open(visitor.driver.current_url)
     visitor.wait(lambda: len(visitor.texts(".icf-folder .icf-file")) == 12)

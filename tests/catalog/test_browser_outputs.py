@@ -36,7 +36,10 @@ def test_a_visit_shows_its_outputs(site: str, visitor: Visitor) -> None:
     assert "4 files, 5.0 MB" in first
     assert digest("a") in first
     assert "partial" in second
-    assert "icf-utils retrieve --store https://data.example.org --id proj-1 v001 --processing dcm2niix -d v001" in first
+    assert (
+        "icf-utils retrieve --store https://data.example.org --id proj-1 v001 --processing dcm2niix -d v001-output"
+        in first
+    )
     link = visitor.link("v001_dcm2niix_output.tar")
     assert link.get_attribute("href") == "https://data.example.org/proj-1/v001_dcm2niix_output.tar"
     visitor.open(f"{site}#/visit/v002")

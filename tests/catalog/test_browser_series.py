@@ -363,7 +363,7 @@ def test_one_series_is_got_by_its_real_folder(real_paths: str, visitor: Visitor)
         f"In the archive and in a clone, these files are in {STUDY}_v001/MR4/."
     ]
     assert visitor.texts(".icf-folder pre") == [
-        f"icf-utils retrieve --store https://data.example.org --id {STUDY} v001 --series 4 -d v001",
+        f"icf-utils retrieve --store https://data.example.org --id {STUDY} v001 --series 4 -d v001-images",
         f"git -C v001 annex get {STUDY}_v001/MR4",
         "git -C v001 annex get --metadata seriesnumber=4",
     ]
@@ -389,7 +389,7 @@ def test_the_command_of_a_series_is_copied_by_one_click(real_paths: str, visitor
     visitor.driver.execute_script(CATCH)
     visitor.click(visitor.button("Copy the command that gets series 4"))
     visitor.wait(lambda: visitor.driver.execute_script("return window.copied"))
-    wanted = f"icf-utils retrieve --store https://data.example.org --id {STUDY} v001 --series 4 -d v001"
+    wanted = f"icf-utils retrieve --store https://data.example.org --id {STUDY} v001 --series 4 -d v001-images"
     assert visitor.driver.execute_script("return window.copied") == wanted
 
 

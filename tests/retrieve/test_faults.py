@@ -220,6 +220,18 @@ def test_a_selection_without_images_leaves_no_folder(bucket: BucketServer, tmp_p
 BLOCKED = f"{STUDY}/{BAD}/instances/{BAD}.2.dcm"
 
 
+def test_a_file_of_a_clone_stays(bucket: BucketServer, tmp_path: Path) -> None:
+    """git-annex's links are not replaced by files, which git would see as changed."""
+    link = tmp_path / BLOCKED
+    link.parent.mkdir(parents=True)
+    link.symlink_to("../../../.git/annex/objects/Jx/4f/MD5E-s1--0.dcm/MD5E-s1--0.dcm")
+    done = result(bucket, tmp_path)
+    (failure,) = done.failures
+    assert failure.problem == f"'{link}' is a file of a git-annex clone: use 'icf-utils get' there, or another folder"
+    assert link.is_symlink()
+    assert done.saved == 5
+
+
 def test_a_folder_under_the_name_of_an_image(
     bucket: BucketServer, two: tuple[CodSeries, CodSeries], tmp_path: Path
 ) -> None:

@@ -67,7 +67,7 @@ function icfRetrieveCommands(index, visits, selection) {
   return [...groups.values()].flatMap(({ store, options, names }) => {
     const parts = [];
     for (let at = 0; at < names.length; at += 1000) parts.push(names.slice(at, at + 1000)); // a command line has its limits
-    return parts.map((some) => `icf-utils retrieve --store ${icfShell(store)} ${some.join(" ")}${options} -d ${icfSite.study}`);
+    return parts.map((some) => `icf-utils retrieve --store ${icfShell(store)} ${some.join(" ")}${options} -d ${icfSite.study}-images`);
   });
 }
 

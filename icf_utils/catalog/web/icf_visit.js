@@ -179,7 +179,7 @@ class IcfVisitPage {
   /** The command that gets one series without a clone; empty where the series has no SeriesNumber. */
   seriesCommand(row) {
     const retrieve = this.visit.clone["icf-utils"];
-    return row.number && retrieve ? `${retrieve.replace(/ -d [^ ]+$/, "")} --series ${icfShell(row.number)} -d ${this.visit.visit}` : "";
+    return row.number && retrieve ? `${retrieve.replace(/ -d [^ ]+$/, "")} --series ${icfShell(row.number)} -d ${this.visit.visit}-images` : "";
   }
 
   seriesCommands(row) {
@@ -296,7 +296,7 @@ class IcfVisitPage {
         entry("State", state), entry("Version", version), entry("Content", `${icfCounted(files, "file", "files")}, ${icfSize(bytes)}`),
         entry("Archive", icfIsLink(address) || address.startsWith("../") ? icfEl("a", { href: address }, name) : name, ` (${icfSize(size)})`),
         entry("MD5", icfEl("code", null, md5))),
-      icfCommand("Output and provenance, checked, with icf-utils", `${visit.clone["icf-utils"].replace(/ -d [^ ]+$/, "")} --processing ${processing} -d ${visit.visit}`),
+      icfCommand("Output and provenance, checked, with icf-utils", `${visit.clone["icf-utils"].replace(/ -d [^ ]+$/, "")} --processing ${processing} -d ${visit.visit}-output`),
       icfIsLink(stored) ? icfCommand("Download", `curl --netrc-optional -fLO ${icfShell(stored)} -fLO ${icfShell(`${visit.store}/${visit.study}/${visit.visit}_${processing}_provenance.json`)}`) : null);
   }
 
