@@ -100,8 +100,8 @@ def test_the_commands_of_pages(
         (scripts / name).write_text(text, newline="")
     for command in (f"sh {STUDY}-retrieve.sh", selected):
         run("sh", "-c", command, cwd=scripts, env=shell)
-        assert images(scripts / STUDY) == first
-        run("rm", "-r", STUDY, cwd=scripts)
+        assert images(scripts / f"{STUDY}-images") == first
+        run("rm", "-r", f"{STUDY}-images", cwd=scripts)
     run("icf-utils", "retrieve", "--store", server.url, "--from", f"{STUDY}-selection.tsv", cwd=scripts, env=shell)
     run("sh", f"{STUDY}-clone.sh", cwd=scripts, env=shell)
     run("sh", "-c", f"xargs -n 1 curl --netrc-optional -sfLO < {STUDY}-archives.txt", cwd=scripts, env=shell)

@@ -282,7 +282,7 @@ def test_identifiers_scripts_and_commands_are_taken_away(site: str, visitor: Vis
     visitor.wait(lambda: visitor.texts(".icf-count") == ["9 of 30 visits, 10 series"])
     save(visitor, "Copy the identifiers")
     assert visitor.driver.execute_script("return window.copied").split() == NAMES[:9]
-    assert visitor.texts(".icf-takeaway pre")[1].endswith(f"{STUDY}/sub-05 --series 2 --series 8 -d {STUDY}")
+    assert visitor.texts(".icf-takeaway pre")[1].endswith(f"{STUDY}/sub-05 --series 2 --series 8 -d {STUDY}-images")
     script = "document.querySelectorAll('.icf-takeaway button').forEach(one => one.click()); return window.saved;"
     saved = visitor.driver.execute_script(script)
     assert saved[f"{STUDY}-selection.tsv"].split("\r\n")[:2] == ["study\tvisit\tseries", f"{STUDY}\tsub-01\t2"]
