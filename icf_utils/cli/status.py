@@ -75,9 +75,7 @@ def _show_fixity(args: argparse.Namespace, console: Console, visits: Sequence[Vi
     from icf_utils.verify.fixity import summarize_fixity
 
     found = summarize_fixity(visits)
-    rows: list[tuple[str, ...]] = [
-        ("study", "visits", "never verified", "with problems", "unsigned", "oldest", "latest")
-    ]
+    rows: list[tuple[str, ...]] = [("study", "visits", "not logged", "with problems", "unsigned", "oldest", "latest")]
     for one in found:
         counts = map(str, (one.visits, one.never, one.problems, one.unsigned))
         rows.append((one.study, *counts, one.oldest or "-", one.latest or "-"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from icf_utils.formatting import format_count
 
 if TYPE_CHECKING:
     from icf_utils.curation.remove import RemoveResult
+
+_NAMED_AT_MOST = 10
 
 NAME = "visit remove"
 HELP = "remove a visit with all its traces"
@@ -100,5 +103,12 @@ def _lines(result: RemoveResult, confirmation: Confirmation) -> list[str]:
         lines.append("a search of the store for its identifier, UIDs and MD5s found nothing")
     if result.shared:
         files = format_count(result.shared, "file")
-        lines.append(f"other visits have images of it: UIDs or MD5s are in {files} of theirs")
+        lines.append(
+            f"other visits have images of it: {_named(result.shared_with)} (UIDs or MD5s are in {files} of theirs)"
+        )
     return [*lines, "it may also be in:", *(f"  {place}" for place in result.elsewhere)]
+
+
+def _named(visits: Sequence[str]) -> str:
+    more = f" and {len(visits) - _NAMED_AT_MOST} more" if len(visits) > _NAMED_AT_MOST else ""
+    return ", ".join(visits[:_NAMED_AT_MOST]) + more

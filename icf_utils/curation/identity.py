@@ -16,7 +16,7 @@ from icf_utils.sources.study_samples import sample_patients, sample_study_uids
 from icf_utils.store.layout import Visit, list_study_folders
 
 _OTHER_UID = "the images have a StudyInstanceUID that the present version does not have"
-_OTHER_PATIENT = "has images with a PatientID that the visit does not have"
+_OTHER_PATIENT = "the images have another PatientID than its present version"
 
 
 def refuse_other_visit(

@@ -57,9 +57,9 @@ class RemoveResult:
     """What was removed: ``files`` of the visit, ``work_files`` about it, and ``pages`` of the catalog.
 
     ``removed`` is false if the question was declined. ``traces`` is what the search afterwards has found: it should be
-    empty. ``shared`` counts files of other visits that have UIDs or MD5s of this one, as an image can be in several.
-    ``successors`` says which other visits have the identifier among their former names: the visit was renamed to them,
-    or merged into them, and they have its images.
+    empty. ``shared`` counts files of other visits that have UIDs or MD5s of this one, as an image can be in several,
+    and ``shared_with`` names these visits (``STUDY/VISIT``). ``successors`` says which other visits have the identifier
+    among their former names: the visit was renamed to them, or merged into them, and they have its images.
     """
 
     study: str
@@ -71,6 +71,7 @@ class RemoveResult:
     tombstone: Path | None
     traces: tuple[Trace, ...]
     shared: int
+    shared_with: tuple[str, ...]
     successors: tuple[str, ...] = ()
     elsewhere: tuple[str, ...] = ELSEWHERE
 
@@ -115,7 +116,7 @@ def remove_visit(
         linked = [f"the file '{printable(target)}', to which '{name}' was a link" for name, target in list_links(files)]
         lines = [*_lines(place, files, records), *(f"  {study}/{visit} {successor}" for successor in successors)]
         if accept is not None and not is_gone and not accept(lines):
-            return RemoveResult(study, visit, False, 0, 0, 0, None, (), 0, successors)
+            return RemoveResult(study, visit, False, 0, 0, 0, None, (), 0, (), successors)
         stone = _tombstone(visit, date, reason) if tombstone and not place.tombstone.exists() else None
         pages = remove_files(place, files, records, stone, settings=chosen, progress=progress)
     try:
@@ -136,6 +137,7 @@ def remove_visit(
         tombstone=kept,
         traces=left,
         shared=found.shared,
+        shared_with=found.shared_with,
         successors=successors,
         elsewhere=(*linked, *([f"the archive at {other}"] if other else []), *ELSEWHERE),
     )

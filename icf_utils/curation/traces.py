@@ -152,11 +152,13 @@ def collect_traces(place: Visit) -> Traces:
 class Found:
     """What a search has found: files that still have something of a visit, and what.
 
-    ``shared`` counts files of other visits with some of its UIDs or MD5s: an image can be in several visits.
+    ``shared`` counts files of other visits with some of its UIDs or MD5s, as an image can be in several visits;
+    ``shared_with`` names these visits, sorted (``STUDY/VISIT``).
     """
 
     traces: tuple[tuple[Path, str], ...]
     shared: int
+    shared_with: tuple[str, ...]
 
 
 def find_traces(root: Path, traces: Traces, progress: Progress = SILENT) -> Found:
@@ -167,6 +169,7 @@ def find_traces(root: Path, traces: Traces, progress: Progress = SILENT) -> Foun
     """
     found: list[tuple[Path, str]] = []
     shared = 0
+    shared_with: set[str] = set()
     visits = _VisitsOf(root)
     with progress.task("searching the store", sum(1 for _ in _files_below(root)), "file") as task:
         for path in _files_below(root):
@@ -178,11 +181,13 @@ def find_traces(root: Path, traces: Traces, progress: Progress = SILENT) -> Foun
                 found.append((path, "its name"))
             elif not _ARCHIVE.fullmatch(path.name) and not _is_foreign_dataset(inside, traces.study):
                 words = list(traces.of_file(path, inside[0] == traces.study))
-                if words and _is_of_a_visit(inside, visits):
-                    shared += words != [_IDENTIFIER]
+                if words and (other := _visit_of(inside, visits)):
+                    if words != [_IDENTIFIER]:
+                        shared += 1
+                        shared_with.add(other)
                     words = [word for word in words if word == _IDENTIFIER]
                 found += [(path, " and ".join(words))] if words else []
-    return Found(tuple(found), shared)
+    return Found(tuple(found), shared, tuple(sorted(shared_with)))
 
 
 def _is_foreign_dataset(inside: Sequence[str], study: str) -> bool:
@@ -204,9 +209,12 @@ class _VisitsOf:
         return self._known[study]
 
 
-def _is_of_a_visit(inside: Sequence[str], visits: _VisitsOf) -> bool:
-    """Whether a file is one of a visit that is in the store."""
-    return len(inside) > 1 and any(belongs(inside[1], visit, ()) for visit in visits[inside[0]])
+def _visit_of(inside: Sequence[str], visits: _VisitsOf) -> str:
+    """The visit (``STUDY/VISIT``) that is in the store and has this file; empty if there is none."""
+    if len(inside) < 2:
+        return ""
+    found = [visit for visit in visits[inside[0]] if belongs(inside[1], visit, ())]
+    return f"{inside[0]}/{max(found, key=len)}" if found else ""
 
 
 def _is_named_in(inside: Sequence[str], visit: str, visits: _VisitsOf) -> bool:

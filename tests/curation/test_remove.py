@@ -157,6 +157,15 @@ def test_the_receiver_forgets(tmp_path: Path) -> None:
     assert b"digest of an image" not in everything(tmp_path)
 
 
+def test_other_visits_with_its_images_are_named(place: Visit, model: Path, inside: Inside) -> None:
+    """A subject who withdraws may be in other visits: the steward must know which."""
+    for other in ("v1.x", "v9"):
+        shutil.copytree(model / "in", model / other, dirs_exist_ok=True)
+        make_visit(model / other, place.root, other)
+    ran = inside("visit", "remove", "-o", place.root, "--id", STUDY, "v1", "--yes", "--reason", "withdrawn")
+    assert f"other visits have images of it: {STUDY}/v1.x, {STUDY}/v1_b, {STUDY}/v9 (" in ran.out, ran
+
+
 @pytest.mark.parametrize("other", ["v1.x", "v1_dicom.v2", "v1_annex", "v1_dcm2niix_output"])
 def test_visits_with_confusing_names(place: Visit, model: Path, inside: Inside, other: str) -> None:
     """No name of a visit's files can be that of another visit's, whatever the identifiers are."""
