@@ -94,7 +94,7 @@ def test_one_series_is_downloaded_by_one_command(reader: Visitor) -> None:
     reader.heading(f"{STUDY} / sub-03")
     reader.click(reader.link("Series 2"))
     commands = reader.wait(lambda: reader.texts(".icf-series-body pre"))
-    assert commands[0].endswith(f"--id {STUDY} sub-03 --series 2 -d sub-03")
+    assert commands[0].endswith(f"--id {STUDY} sub-03 --series 2 -d sub-03-images")
 
 
 def test_how_to_cite_the_study(reader: Visitor) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import re
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -187,9 +188,11 @@ def test_a_program_gets_the_events_that_it_wants_and_a_clean_environment(
 
 def test_an_event_of_refused_images_and_low_space(tmp_path: Path) -> None:
     visit = _visit(tmp_path, 3)
+    disk = shutil.disk_usage(tmp_path)
+    reserve = (disk.free + disk.total) // 2_000_000  # more than is free, and less than the disk has
     with hook_server() as hook:
         rule = RULE + event_table(hook, tmp_path)
-        with running(tmp_path, rule=rule, listen="reserve = 100000000") as receiver:
+        with running(tmp_path, rule=rule, listen=f"reserve = {reserve}") as receiver:
             assert storescu(receiver, visit).returncode != 0
             wait_until(
                 lambda: {body["type"] for body in hook.bodies()} >= {"low-space", "refused", "failed"}, "the events"
