@@ -140,7 +140,8 @@ def test_terminal_escapes_are_shown_escaped(capsys: pytest.CaptureFixture[str]) 
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         path = handler.path.partition("?")[0]
-        found = {"/sessions": [record], "/associations/rejected": [rejection]}.get(path)
+        space = {"problem": ESCAPES}
+        found = {"/sessions": [record], "/associations/rejected": [rejection], "/space": space}.get(path)
         if path.endswith("/retry"):
             give(handler, json.dumps({"error": ESCAPES}).encode(), 409)
         else:
