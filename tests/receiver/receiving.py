@@ -51,6 +51,12 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.05)
 
 
+def reserve_above_free(folder: Path) -> int:
+    """A ``reserve`` (MB) that is more than the disk has free, and less than it has."""
+    disk = shutil.disk_usage(folder)
+    return (disk.free + disk.total) // 2_000_000
+
+
 @dataclass
 class Receiver:
     """``icf-utils receive`` below a folder; ``rule`` and ``listen`` are lines of its settings."""

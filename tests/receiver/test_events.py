@@ -7,7 +7,6 @@ import hashlib
 import hmac
 import json
 import re
-import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -29,7 +28,7 @@ from icf_utils.receiver.journal import Journal, NewSession
 from icf_utils.receiver.settings import EventSettings, load_receiver_settings
 from icf_utils.receiver.web.metrics import collect_metrics, format_metrics
 from tests.data.make_dicom import uid, write_visit
-from tests.receiver.receiving import Receiver, free_port, running, storescu, wait_until
+from tests.receiver.receiving import Receiver, free_port, reserve_above_free, running, storescu, wait_until
 
 KEY = "zq-signing-key-5150-with-enough-characters"
 
@@ -188,11 +187,9 @@ def test_a_program_gets_the_events_that_it_wants_and_a_clean_environment(
 
 def test_an_event_of_refused_images_and_low_space(tmp_path: Path) -> None:
     visit = _visit(tmp_path, 3)
-    disk = shutil.disk_usage(tmp_path)
-    reserve = (disk.free + disk.total) // 2_000_000  # more than is free, and less than the disk has
     with hook_server() as hook:
         rule = RULE + event_table(hook, tmp_path)
-        with running(tmp_path, rule=rule, listen=f"reserve = {reserve}") as receiver:
+        with running(tmp_path, rule=rule, listen=f"reserve = {reserve_above_free(tmp_path)}") as receiver:
             assert storescu(receiver, visit).returncode != 0
             wait_until(
                 lambda: {body["type"] for body in hook.bodies()} >= {"low-space", "refused", "failed"}, "the events"

@@ -19,7 +19,7 @@ import pytest
 from icf_utils.receiver.journal_space import JOURNAL_SPACE_NAME
 from tests.cli.program import icf
 from tests.data.make_dicom import uid, write_visit
-from tests.receiver.receiving import PATIENCE, Receiver, dcmtk, running, store, storescu, wait_until
+from tests.receiver.receiving import PATIENCE, Receiver, dcmtk, reserve_above_free, running, store, storescu, wait_until
 
 pytest.importorskip("pynetdicom")
 
@@ -96,7 +96,7 @@ def test_associations_above_the_limit_are_rejected(tmp_path: Path) -> None:
 
 def test_images_are_refused_when_the_reserve_is_reached(tmp_path: Path) -> None:
     paths = write_visit(tmp_path / "in", {1: ("t1", 2)})
-    with running(tmp_path, listen=f"reserve = {10**12}") as receiver:
+    with running(tmp_path, listen=f"reserve = {reserve_above_free(tmp_path)}") as receiver:
         assert statuses(receiver, paths) == [0xA700, 0xA700]
         (session,) = receiver.finished(1)
         assert (session.images, session.refused, session.state) == (0, 2, "failed")

@@ -20,6 +20,7 @@ from icf_utils.receiver.settings import Rule, parse_receiver_settings
 from icf_utils.store.layout import check_identifier
 from tests.cli.program import icf
 from tests.pages import DOCS, blocks
+from tests.receiver.receiving import reserve_above_free
 
 _HEAD = 'store = "s"\nspool = "i"\n'
 _RULE = '[[rule]]\ncalled_ae = "A"\nstudy = "study"\n'
@@ -112,8 +113,7 @@ def test_settings_that_cannot_work_on_this_machine_are_refused(
 
 def test_a_disk_without_room_now_is_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("pynetdicom")
-    disk = shutil.disk_usage(tmp_path)
-    (tmp_path / "r.toml").write_text(f"{_HEAD}[listen]\nreserve = {(disk.free + disk.total) // 2_000_000}\n{_RULE}")
+    (tmp_path / "r.toml").write_text(f"{_HEAD}[listen]\nreserve = {reserve_above_free(tmp_path)}\n{_RULE}")
     ran = icf("receive", "--check", tmp_path / "r.toml")
     assert (ran.code, "warning: no image would be taken now: " in ran.err) == (0, True), ran
 
