@@ -78,8 +78,8 @@ def build_index(store_dir: str | os.PathLike[str], *, settings: Settings | None 
 def update_index(root: Path, settings: Settings) -> None:
     """Make the page of all studies again if the store has one that icf-utils made.
 
-    Two processes can do so at once, and the one that has read the catalogs first can write last: whoever has changed
-    the page looks again.
+    Two processes can do so at once, and the one that read the catalogs first may write last. A process that changed the
+    page therefore makes it again, until nothing changes.
     """
     if (root / INDEX_PAGE).exists():
         with suppress(ExistingFileDiffers):

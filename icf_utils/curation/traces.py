@@ -36,7 +36,7 @@ _UID_FIELD, _MD5_FIELD = re.compile(rb'UID": ?"([^"]*)"'), re.compile(rb'"md5": 
 #: What follows an identifier, or the name of a file, in a text: a dot may end a sentence.
 _END = rb"(?!\.?[A-Za-z0-9_-])"
 _CHUNK = 1 << 22
-#: Digits and dots of the shortest UID that is looked for in a text that is no metadata.
+#: Length of the shortest UID that is searched for in files other than the metadata of images.
 _SHORTEST_UID = 5
 _IDENTIFIER = "its identifier"
 _OVERLAP = 256

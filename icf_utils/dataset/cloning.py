@@ -86,9 +86,7 @@ def clone_dataset(
         place, has_annex = _find(address, auth, client)
     target = Path(folder or place.visit or place.study)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InvalidSetting(
-            os.fspath(target), "it exists already: name another folder, or remove it if an interrupted clone left it"
-        )
+        raise InvalidSetting(os.fspath(target), _EXISTS)
     has_datalad = shutil.which("datalad") is not None and shutil.which("git-remote-datalad-annex") is not None
     if has_datalad:
         visit = Visit(Path(), place.study, place.visit) if place.visit else None

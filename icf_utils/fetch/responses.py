@@ -21,7 +21,7 @@ UNTOUCHED = frozenset({429, 503})
 #: The same as :data:`TRANSIENT` for an XNAT, which answers 423 while it is at work on a session.
 TRANSIENT_XNAT = TRANSIENT | {423}
 
-#: Positions and sizes have at most 18 digits here: longer ones are not believed, and Python refuses very long ones.
+#: Positions and sizes with more than 18 digits are refused; Python does not convert very long ones.
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 _UNSATISFIED = re.compile(r"bytes \*/(\d{1,18})")
 _NUMBER = re.compile(r"[0-9]{1,18}")

@@ -58,7 +58,7 @@ def response_class(lowest: LowestSpeed) -> type[http.client.HTTPResponse]:
 
 
 class _LineCounter(io.BufferedReader):
-    """Ends what is read by lines, if there is no end of it: without a ``limit``, a line has the longest one."""
+    """Limits the number and length of lines. Without a ``limit``, a line may have the greatest length."""
 
     _lines = 0
 

@@ -151,7 +151,7 @@ def publish_output(
     tar, path, data = place.output(processing), place.provenance(processing), encode_provenance(provenance)
     before = find_deposit(path)
     if before == data and _is_intact(tar, provenance.output):
-        remove_file(part_name(study, tar))
+        discard_output(place, processing)
         return "unchanged"
     change = Change(study, place.visit)
     try:

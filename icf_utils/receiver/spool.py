@@ -88,7 +88,7 @@ class Spool:
                 shutil.rmtree(self.parts)
 
     def space_problem(self) -> str:
-        """Why there is no room for an image: no more than the reserve is free, or the journal needs its own space."""
+        """Why there is no room for an image: only the reserve is free, or the journal is using its own space."""
         if self._journal_space.is_used:
             self._journal_space.update()
         return _space_problem(self.free_space(), self._reserve, self._journal_space.is_used)

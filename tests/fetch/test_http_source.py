@@ -386,7 +386,7 @@ def test_sizes_with_thousands_of_digits(server: FaultyServer, client: HttpClient
 def test_a_server_that_sends_a_byte_for_each_request(server: FaultyServer, client: HttpClient) -> None:
     start = {"Content-Range": "bytes 100-100/700000"}
     server.faults = [Fault("a.tar", times=1, status=206, headers=start, body=b"x")]
-    assert len(read(server, client, 100, 1000)) == 1000  # once is no failure
+    assert len(read(server, client, 100, 1000)) == 1000  # a single one does not fail
     server.requests.clear()
     server.faults = [
         Fault("a.tar", times=1, status=206, headers={"Content-Range": f"bytes {n}-{n}/700000"}, body=b"x")
